@@ -1,0 +1,1 @@
+"""Enlarge, restore and fill pictures with one latent diffusion stack."""
