@@ -1,0 +1,13 @@
+"""Degrade good pictures as the world does, with every draw recorded, so that it can be replayed.
+
+recipe = degradations.recipes.named("realesrgan").at(0.5)
+degraded = recipe.degrade(hr, scale=4, seed=0, key="photo_1")
+assert (degradations.replay(degraded.trace, hr) == degraded.lr).all()
+"""
+
+from degradations import recipes
+from degradations.errors import RecipeError
+from degradations.ops.blur import sharpen
+from degradations.pipeline import Degraded, Recipe, Trace, replay
+
+__all__ = ["Degraded", "Recipe", "RecipeError", "Trace", "recipes", "replay", "sharpen"]

@@ -1,0 +1,46 @@
+"""JPEG by the real codec: what libjpeg-turbo writes and reads."""
+
+from typing import Annotated, ClassVar, Literal
+
+import cv2
+import numpy as np
+
+from degradations.ops.op import Op, Params, Size
+from degradations.ranges import Choice, Range, Uniform, Words, among, within
+from degradations.rng import Rng
+
+_SAMPLING = {
+    "4:4:4": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+    "4:2:2": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422,
+    "4:2:0": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
+}
+
+
+class Jpeg(Op):
+    """Save as JPEG and read again; out of the range [0, 1] is clipped first."""
+
+    kind: Literal["jpeg"] = "jpeg"
+    neutral: ClassVar = {"quality": 100}
+    quality: Annotated[Range, within(1, 100)] = Uniform(30, 95)  # libjpeg's scale, rounded
+    chroma: Annotated[Words, among(tuple(_SAMPLING))] = Choice(("4:2:0",))
+
+    def draw(self, rng: Rng) -> Params:
+        return {"quality": round(self.quality.draw(rng)), "chroma": self.chroma.draw(rng)}
+
+    @staticmethod
+    def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
+        coded = jpeg(to_uint8(rgb), params["quality"], params["chroma"])
+        return coded.astype(np.float32) * np.float32(1 / 255)
+
+
+def to_uint8(rgb: np.ndarray) -> np.ndarray:
+    """float32 [0, 1] -> uint8, clipped and rounded."""
+    return cv2.convertScaleAbs(np.maximum(rgb, 0), alpha=255)
+
+
+def jpeg(rgb: np.ndarray, quality: int, chroma: str) -> np.ndarray:
+    """uint8 (H, W, 3) -> uint8 (H, W, 3), through a baseline JPEG file in memory."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, _SAMPLING[chroma]]
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options)
+    return cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)

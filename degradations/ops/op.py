@@ -1,0 +1,41 @@
+"""What every degradation is: a frozen record; chance in `draw`, arithmetic in `apply`."""
+
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from degradations.rng import Rng
+
+Params = dict[str, Any]  # numbers and words: what JSON holds
+Size = tuple[int, int]  # (height, width)
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Op(Frozen):
+    """One degradation. A subclass adds `kind: Literal[...]` and its ranges."""
+
+    neutral: ClassVar[dict[str, float]] = {}  # at these values of its ranges the op does nothing
+
+    def draw(self, rng: Rng) -> Params:
+        """The parameters of one image; the only place of chance."""
+        raise NotImplementedError
+
+    @staticmethod
+    def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
+        """The arithmetic: the same params give the same pixels.
+
+        rgb     float32 (H, W, 3), nominal range [0, 1]; it may be returned, never written to.
+        target  the size the whole recipe ends at.
+        """
+        raise NotImplementedError
+
+    def at(self, severity: float) -> Self | None:
+        """The op with its ranges moved towards neutral; None at 0, where nothing is left of it."""
+        if severity == 0:
+            return None
+        moved = {n: getattr(self, n).towards(value, severity) for n, value in self.neutral.items()}
+        return self.model_copy(update=moved)

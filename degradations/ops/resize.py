@@ -1,0 +1,57 @@
+"""Resizing to exact sizes: the outer edges of the picture stay put, so nothing shifts."""
+
+from typing import Annotated, ClassVar, Literal, Self
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from degradations.ops.op import Op, Params, Size
+from degradations.ranges import Choice, Range, Uniform, Words, among, within
+from degradations.rng import Rng
+
+MODES = ("area", "bilinear", "bicubic")
+_CV2 = {"area": cv2.INTER_AREA, "bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
+_PIL = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+class Resize(Op):
+    """Resize by a factor of the current size, or to a factor of the recipe's target size."""
+
+    kind: Literal["resize"] = "resize"
+    neutral: ClassVar = {"factor": 1}
+    of: Literal["current", "target"] = "current"
+    factor: Annotated[Range, within(0.01, 8)] = Uniform(1, 1)
+    mode: Annotated[Words, among(MODES)] = Choice(MODES)
+    antialias: bool = True  # when shrinking; False as published: bilinear at x0.2 keeps white noise
+
+    def draw(self, rng: Rng) -> Params:
+        factor, mode = self.factor.draw(rng), self.mode.draw(rng)
+        return {"of": self.of, "factor": factor, "mode": mode, "antialias": self.antialias}
+
+    @staticmethod
+    def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
+        base = target if params["of"] == "target" else rgb.shape[:2]
+        size = max(1, round(base[0] * params["factor"])), max(1, round(base[1] * params["factor"]))
+        return resize(rgb, size, params["mode"], params["antialias"])
+
+    def at(self, severity: float) -> Self | None:
+        if severity == 0 and self.of == "target":  # the one thing that is left of any recipe
+            return self.model_copy(update={"factor": Uniform(1, 1)})
+        return super().at(severity)
+
+
+def resize(rgb: np.ndarray, size: Size, mode: str, antialias: bool = True) -> np.ndarray:
+    """float32 (H, W, 3) -> float32 (*size, 3); pixel (0, 0) covers the corner before and after."""
+    height, width = rgb.shape[:2]
+    if size == (height, width):
+        return rgb
+    shrinks = size[0] < height or size[1] < width
+    if shrinks and antialias and mode != "area":
+        # Pillow widens the filter as it shrinks, per axis; its 32-bit float mode has one channel.
+        planes = (Image.fromarray(plane) for plane in cv2.split(rgb))
+        return cv2.merge([np.asarray(plane.resize(size[::-1], _PIL[mode])) for plane in planes])
+    if mode == "area" and shrinks and (size[0] > height or size[1] > width):
+        # OpenCV averages areas only where both axes shrink, so each axis goes by itself.
+        rgb = cv2.resize(rgb, (width, size[0]), interpolation=cv2.INTER_AREA)
+    return cv2.resize(rgb, size[::-1], interpolation=_CV2[mode])

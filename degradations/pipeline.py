@@ -1,0 +1,172 @@
+"""HR -> LR and a trace of all that was drawn; replay(trace, hr) gives the same bytes again."""
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import yaml
+from pydantic import ValidationError
+
+from degradations import ops
+from degradations.errors import RecipeError
+from degradations.ops.blur import sharpen
+from degradations.ops.compose import milder
+from degradations.ops.jpeg import to_uint8
+from degradations.ops.op import Frozen, Op, Params, Size
+from degradations.ops.resize import resize
+from degradations.rng import Rng
+
+
+class Trace(Frozen):
+    """What was done to one picture: enough to do it again, without the recipe."""
+
+    recipe: str  # its name
+    digest: str  # of all that stands in the recipe
+    seed: int
+    key: str
+    scale: float
+    hr_size: Size
+    sharpen: bool
+    steps: list[Params]  # in order, each with its kind and everything drawn
+
+    def to_json(self) -> str:
+        return json.dumps(self.model_dump())
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Raises RecipeError where the text is not a trace."""
+        try:
+            return cls.model_validate(json.loads(text))
+        except ValueError as error:
+            raise RecipeError(f"not a trace of a degradation: {error}") from error
+
+
+@dataclass(frozen=True)
+class Degraded:
+    """lr: uint8 (h, w, 3) RGB, and how it came about."""
+
+    lr: np.ndarray
+    trace: Trace
+
+
+class Recipe(Frozen):
+    """Steps from a good picture to a bad one. The target size is always met exactly."""
+
+    name: str
+    paper: str = ""  # or another source of the numbers
+    sharpen: bool = False  # unsharp masking of the input; sharpen the training target as well
+    steps: tuple[ops.Step, ...] = ()
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """From a YAML file; raises RecipeError naming the file, the key and the mend."""
+        try:
+            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise RecipeError(f"{path}: not YAML: {error}") from error
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise RecipeError("\n".join(_explain(path, cls, error))) from error
+
+    def at(self, severity: float) -> Self:
+        """The recipe at a severity in [0, 1]: 1 is itself, 0 nothing but the resize to the target.
+
+        Every strength moves in proportion towards its neutral value: noise and blur to 0, the sinc
+        cutoff to pi, resize factors to 1, JPEG quality to 100. The probabilities stay.
+        """
+        if not 0 <= severity <= 1:
+            raise ValueError(f"severity must be from 0 to 1, not {severity}")
+        if severity == 1:
+            return self
+        return type(self)(
+            name=f"{self.name}@{severity:.4g}",
+            paper=self.paper,
+            sharpen=self.sharpen and severity > 0,
+            steps=milder(self.steps, severity),
+        )
+
+    def digest(self) -> str:
+        return blake2b(self.model_dump_json().encode(), digest_size=8).hexdigest()
+
+    def degrade(self, hr: np.ndarray, scale: float, seed: int, key: str) -> Degraded:
+        """One picture; the result is a function of (recipe, hr, scale, seed, key) alone.
+
+        hr     uint8 (H, W, 3) RGB.
+        scale  1 or more; lr is (round(H / scale), round(W / scale)), at least one pixel.
+        key    names the picture, so that each draws for itself.
+        """
+        trace = Trace(
+            recipe=self.name,
+            digest=self.digest(),
+            seed=int(seed),
+            key=key,
+            scale=float(scale),
+            hr_size=hr.shape[:2],
+            sharpen=self.sharpen,
+            steps=list(_draw(self.steps, Rng(seed, key))),
+        )
+        return Degraded(replay(trace, hr), trace)
+
+
+def replay(trace: Trace, hr: np.ndarray) -> np.ndarray:
+    """hr uint8 (H, W, 3) -> lr uint8 (h, w, 3), bit for bit what `degrade` gave."""
+    if hr.dtype != np.uint8 or hr.ndim != 3 or hr.shape[2] != 3 or hr.size == 0:
+        raise ValueError(f"hr must be uint8 (H, W, 3) RGB, not {hr.dtype} {hr.shape}")
+    if hr.shape[:2] != trace.hr_size:
+        raise RecipeError(
+            f"the trace of {trace.key!r} is of a picture of (height, width) {trace.hr_size}, "
+            f"not {hr.shape[:2]}; replay it on the picture it was made from"
+        )
+    target = target_size(trace.hr_size, trace.scale)
+    hr = sharpen(hr) if trace.sharpen else hr
+    rgb = hr.astype(np.float32) * np.float32(1 / 255)
+    for params in trace.steps:
+        rgb = _op(params).apply(rgb, params, target)
+    return to_uint8(resize(rgb, target, "bicubic"))  # a recipe need not end at the target size
+
+
+def target_size(size: Size, scale: float) -> Size:
+    """(height, width) of a picture made smaller by `scale`, 1 or more."""
+    if not scale >= 1:
+        raise ValueError(f"scale must be 1 or more, not {scale}")
+    return max(1, round(size[0] / scale)), max(1, round(size[1] / scale))
+
+
+def _draw(steps: Iterable[ops.Step], rng: Rng) -> Iterator[Params]:
+    for slot, step in enumerate(steps):
+        inner = rng.at(slot)
+        if isinstance(step, Op):
+            yield {"kind": step.kind, **step.draw(inner)}
+        else:
+            yield from _draw(step.choose(inner), inner)
+
+
+def _op(params: Params) -> type[Op]:
+    try:
+        return ops.OPS[params["kind"]]
+    except KeyError as error:
+        known = ", ".join(ops.OPS)
+        raise RecipeError(f"the trace has a step of unknown kind {error}; known: {known}") from None
+
+
+def _explain(path: str | Path, model: type[Frozen], error: ValidationError) -> Iterator[str]:
+    """One line for each thing wrong, with the near key where one is unknown."""
+    kinds = ops.OPS | ops.GROUPS
+    for detail in error.errors():
+        place: list[Any] = [part for part in detail["loc"] if part not in kinds]
+        tags = [part for part in detail["loc"] if part in kinds]
+        where = f"{path}: {'.'.join(map(str, place)) or 'the whole file'}"
+        owner, title = (kinds[tags[-1]], tags[-1]) if tags else (model, "a recipe")
+        if detail["type"] != "extra_forbidden":
+            yield f"{where}: {detail['msg'].removeprefix('Value error, ')}"
+            continue
+        names = list(owner.model_fields)
+        near = difflib.get_close_matches(str(place[-1]), names, 1)
+        mend = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}"
+        yield f"{where} is not an option of {title}; {mend}"

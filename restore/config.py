@@ -1,0 +1,195 @@
+"""YAML, `--set` and command-line values become frozen options; what is wrong is refused by name."""
+
+import difflib
+import hashlib
+import json
+import types
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from restore.errors import ConfigError
+
+
+class Options(BaseModel):
+    """Frozen, strict about names, finite. `run_only` names the fields that change no pixel."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    run_only: ClassVar[frozenset[str]] = frozenset()
+
+    def digest(self, **more: object) -> str:
+        """A sha256 of what decides the pixels; `more` adds what stands elsewhere (seed, format)."""
+        values = {**self.model_dump(mode="json", exclude=set(self.run_only)), **more}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+Model = TypeVar("Model", bound=BaseModel)
+Path_ = tuple[str, ...]  # the way to a value: ("upscale", "steps")
+
+
+def load_options(
+    model_class: type[Model],
+    section: str,
+    config: Path | None = None,
+    sets: Sequence[str] = (),
+    sections: Collection[str] = (),
+    **given: object,
+) -> Model:
+    """Options from defaults, a YAML file's section, `section.key=value` pairs and given values.
+
+    sections  the names a file may hold besides `section`; any other is a mistake.
+    given     values of the command line; None means not given.
+    Raises ConfigError with a line for each mistake.
+    """
+    tree = read_yaml(config) if config else {}
+    known = {section, *sections}
+    for name in tree:
+        if name not in known:
+            raise ConfigError(f"{config}: {name} is not a section{_near(name, known)}")
+    values = {section: tree.get(section) or {}}
+    if not isinstance(values[section], dict):
+        raise ConfigError(f"{config}: {section} must hold `key: value` lines")
+    origins = {(section,): str(config)}
+    for pair in sets:
+        way, value = _pair(pair)
+        if way[0] not in known or len(way) < 2:
+            raise ConfigError(f"--set {pair}: write {section}.KEY=VALUE")
+        if way[0] == section:
+            _put(values, way, value)
+            origins[way] = f"--set {pair}"
+    for name, value in given.items():
+        if value is not None:
+            _put(values, (section, name), value)
+            origins[section, name] = f"--{name.replace('_', '-')}"
+    return _validated(model_class, values[section], (section,), origins)
+
+
+def load_config(model_class: type[Model], path: Path, overrides: Sequence[str] = ()) -> Model:
+    """A whole-file configuration with `a.b=c` overrides. ConfigError has a line for each mistake."""
+    values = read_yaml(path)
+    origins = {(): str(path)}
+    for pair in overrides:
+        way, value = _pair(pair)
+        _put(values, way, value)
+        origins[way] = pair
+    return _validated(model_class, values, (), origins)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; {} for an empty one. Raises ConfigError."""
+    try:
+        tree = yaml.safe_load(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict) or not all(isinstance(name, str) for name in tree):
+        raise ConfigError(f"{path}: must hold `key: value` lines at its top level")
+    return tree
+
+
+def _pair(text: str) -> tuple[Path_, Any]:
+    name, equals, value = text.partition("=")
+    way = tuple(name.strip().split("."))
+    if not equals or not all(way):
+        raise ConfigError(f"{text}: write KEY=VALUE, such as upscale.steps=2")
+    try:
+        return way, yaml.safe_load(value)  # the same words mean the same as in a file
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{text}: {value!r} is not a YAML value") from error
+
+
+def _put(values: dict[str, Any], way: Path_, value: object) -> None:
+    *parents, last = way
+    for depth, name in enumerate(parents, 1):
+        if values.get(name) is None:
+            values[name] = {}
+        values = values[name]
+        if not isinstance(values, dict):
+            raise ConfigError(f"{'.'.join(way)}: {'.'.join(way[:depth])} holds one value, no keys")
+    values[last] = value
+
+
+def _validated(
+    model_class: type[Model], values: dict[str, Any], base: Path_, origins: dict[Path_, str]
+) -> Model:
+    def origin(way: Path_) -> str:  # the latest word on a value is the one to mend
+        cuts = (way[:length] for length in range(len(way), -1, -1))
+        return next((origins[cut] for cut in cuts if cut in origins), "")
+
+    try:
+        return model_class.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(explain(error, model_class, base, origin))) from error
+
+
+def explain(
+    error: ValidationError,
+    model_class: type[BaseModel],
+    base: Path_,
+    origin: Callable[[Path_], str],
+) -> list[str]:
+    """pydantic's errors as lines: where it was said, which key, what is wrong, and the near key."""
+    lines = []
+    for found in error.errors(include_url=False):
+        way = (*base, *map(str, found["loc"]))
+        name = ".".join(way)
+        if found["type"] == "extra_forbidden":
+            owner = _model_at(model_class, found["loc"][:-1])
+            fields = [field.alias or key for key, field in owner.model_fields.items()]
+            says = f"{name} is not an option of {owner.__name__}{_near(way[-1], fields)}"
+        elif found["type"] == "missing":
+            says = f"{name} is missing"
+        else:
+            must = found["msg"].replace("Input should be", "must be")
+            says = f"{name} {must}, not {_short(found['input'])}"
+        lines.append(f"{origin(way)}: {says}")
+    return lines
+
+
+def _near(name: object, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(str(name), known, n=1)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; there are {', '.join(sorted(known))}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _model_at(model_class: type[BaseModel], loc: tuple[int | str, ...]) -> type[BaseModel]:
+    """The model that a pydantic location leads to, through lists, options and tagged unions."""
+    here: list[Any] = [model_class]
+    for part in loc:
+        models = [kind for kind in here if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        inner = [kind.model_fields[part] for kind in models if part in kind.model_fields]
+        if inner:
+            here = _members(inner[0].annotation)
+        elif isinstance(part, int):
+            here = [kind for listed in here for arg in get_args(listed) for kind in _members(arg)]
+        else:  # the tag of a union: keep the member that carries it
+            tagged = [kind for kind in models if part in _tags(kind)]
+            here = tagged or here
+    found = [kind for kind in here if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    return found[0] if found else model_class
+
+
+def _members(annotation: Any) -> list[Any]:
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [kind for arg in get_args(annotation) for kind in _members(arg)]
+    if hasattr(annotation, "__metadata__"):  # Annotated
+        return _members(get_args(annotation)[0])
+    return [annotation]
+
+
+def _tags(model_class: type[BaseModel]) -> list[Any]:
+    return [
+        tag for field in model_class.model_fields.values() for tag in get_args(field.annotation)
+    ]

@@ -1,0 +1,56 @@
+"""What a user may meet. A message says what, where and the mend; a command returns `exit_code`."""
+
+
+class RestoreError(Exception):
+    """Anything this package refuses or fails at on purpose."""
+
+    exit_code = 1
+    code = "FAILED"  # for machines: the `code` of a report row
+
+
+class UsageError(RestoreError):
+    """The command asks for something that cannot be; raised before any work."""
+
+    exit_code = 2
+    code = "USAGE"
+
+
+class ConfigError(UsageError):
+    """A configuration file or an option is wrong; one line for each mistake."""
+
+    code = "CONFIG"
+
+
+class OutputError(RestoreError):
+    """The output folder cannot be used: read-only, or another run is writing into it."""
+
+    exit_code = 3
+    code = "OUTPUT"
+
+
+class ModelError(RestoreError):
+    """A model folder is missing, damaged, or cannot do the task."""
+
+    exit_code = 3
+    code = "MODEL"
+
+
+class NonFiniteError(RestoreError):
+    """A NaN or an infinity appeared where a picture should be."""
+
+    code = "NONFINITE"
+
+
+class ImageError(RestoreError):
+    """One picture cannot be read or written; the others can go on.
+
+    `code` is one of NOT_IMAGE, TRUNCATED, CORRUPT, UNREADABLE, TOO_LARGE, UNSUPPORTED, CHANGED and
+    EXISTS.
+    """
+
+    def __init__(self, code: str, message: str):
+        super().__init__(message)
+        self.code = code
+
+    def __reduce__(self):  # the default forgets `code`, and errors cross process borders
+        return type(self), (self.code, str(self))

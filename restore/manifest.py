@@ -1,0 +1,40 @@
+"""manifest.json: the sha256 of every file of a folder, so that a flipped bit is met before use."""
+
+import hashlib
+import json
+from pathlib import Path
+
+NAME = "manifest.json"
+
+
+def digest_of(path: Path) -> str:
+    """sha256 of a file, as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write(folder: Path) -> str:
+    """List every file of the folder in its manifest; returns the sha256 of the list."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != NAME)
+    sums = {path.relative_to(folder).as_posix(): digest_of(path) for path in files}
+    text = json.dumps(sums, indent=1) + "\n"
+    (folder / NAME).write_text(text)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check(folder: Path) -> str:
+    """The sha256 of the folder's manifest, every file that it lists having been found unchanged.
+
+    Raises ValueError that names the first file, the manifest among them, which is missing or
+    differs.
+    """
+    path = folder / NAME
+    try:
+        text = path.read_bytes()
+        for name, wanted in json.loads(text).items():
+            path = folder / name
+            if digest_of(path) != wanted:
+                raise ValueError(f"{path}: changed since {NAME} was written")
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
+    return hashlib.sha256(text).hexdigest()

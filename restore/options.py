@@ -1,0 +1,23 @@
+"""What each task can be told. Free of torch, so that a wrong option is refused in no time."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from restore.config import Options
+
+
+class UpscaleOptions(Options):
+    """How a picture is enlarged, or restored at its own size (scale 1), for a phone photo."""
+
+    run_only: ClassVar[frozenset[str]] = frozenset({"windows"})
+
+    task: Literal["upscale"] = "upscale"
+    scale: float = Field(4, ge=1, le=16)
+    steps: int = Field(1, ge=1, le=1000)  # 1 gives the faithful average; more give texture
+    strength: float = Field(1, gt=0, le=1)  # 1 starts from pure noise
+    sampler: str = "ddim"
+    guidance: float = Field(1.0, ge=0, le=30)  # 1 is off
+    prompt: str = ""
+    negative: str = ""
+    windows: int = Field(4, ge=1, le=256)  # run at once: memory against speed

@@ -1,0 +1,183 @@
+"""Stage two: the denoiser, over pairs whose known and trust are drawn over all tasks."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
+from pydantic import Field
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from restore.config import Options
+from restore.noise import generator
+from restore.stack import Stack
+from restore.training.data import to_rgb
+from restore.training.losses import gradient
+from restore.training.pairs import PairOptions, Pairs, store
+from restore.windows import Windows
+
+
+class DenoiserOptions(Options):
+    """The shapes of UNet and text encoder, and what they are trained on."""
+
+    kind: Literal["denoiser"] = "denoiser"
+    autoencoder: Path  # the export of stage one
+    data: PairOptions
+    cache: Path = Path("runs/pairs")  # where encoded pairs are kept
+    channels: tuple[int, ...] = (48, 64, 96, 112)  # of the UNet, from full latent resolution down
+    layers: int = Field(2, ge=1)  # ResNet blocks a level
+    groups: int = Field(8, ge=1)
+    text_width: int = Field(64, ge=8)
+    text_layers: int = Field(2, ge=1)
+    residual_scale: float = Field(0.7, gt=0)
+    last_share: float = Field(0.5, ge=0, le=1)  # of a batch that sits at the last timestep
+    pixel_start: int = Field(0, ge=0)  # step from which decoded pictures are compared as well
+    pixel_weight: float = Field(0.0, ge=0)
+    pixel_samples: int = Field(8, ge=1)  # so many of a batch are decoded
+
+
+def build(options: DenoiserOptions) -> Stack:
+    """A stack with a trained autoencoder and the rest fresh."""
+    vae = AutoencoderTiny.from_pretrained(options.autoencoder / "vae", local_files_only=True)
+    latent_channels = vae.config.latent_channels
+    levels = len(options.channels)
+    unet = UNet2DConditionModel(
+        in_channels=2 * latent_channels + 1,
+        out_channels=latent_channels,
+        sample_size=Windows().size,
+        block_out_channels=options.channels,
+        layers_per_block=options.layers,
+        norm_num_groups=options.groups,
+        down_block_types=("DownBlock2D",) * levels,
+        up_block_types=("UpBlock2D",) * levels,
+        cross_attention_dim=options.text_width,
+        attention_head_dim=4,
+    )
+    nn.init.zeros_(unet.conv_out.weight)  # the first answer is the known picture itself
+    nn.init.zeros_(unet.conv_out.bias)
+    tokenizer = letters()
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=options.text_width,
+            intermediate_size=4 * options.text_width,
+            num_hidden_layers=options.text_layers,
+            num_attention_heads=2,
+            max_position_embeddings=tokenizer.model_max_length,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    schedule = DDIMScheduler(
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=True,
+    )
+    return Stack(vae, unet, text_encoder, tokenizer, schedule, Windows(), options.residual_scale)
+
+
+def letters() -> CLIPTokenizer:
+    """CLIP's tokenizer without merges: every letter is a token, so no word is unknown."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1)]
+    printable += range(ord("®"), ord("ÿ") + 1)
+    spelled = [chr(code) for code in printable]
+    spelled += [chr(256 + i) for i in range(256 - len(spelled))]  # GPT-2's names for other bytes
+    tokens = [*spelled, *(letter + "</w>" for letter in spelled)]
+    vocabulary = {token: i for i, token in enumerate([*tokens, "<|startoftext|>", "<|endoftext|>"])}
+    return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77)
+
+
+def timesteps(count: int, share: float, last: int, rng: torch.Generator) -> Tensor:
+    """(count,) timesteps: the first `share` of them the last one, the rest uniform over all."""
+    t = torch.randint(0, last + 1, (count,), generator=rng, device=rng.device)
+    t[: round(count * share)] = last
+    return t
+
+
+def train_step(
+    stack: Stack,
+    batch: dict[str, Tensor],
+    options: DenoiserOptions,
+    step: int,
+    rng: torch.Generator,
+) -> dict[str, Tensor]:
+    """The losses of one batch.
+
+    v prediction (Salimans and Ho 2022) over the residual r = (target - known) / residual_scale at
+    zero terminal SNR (Lin et al. 2024). At the last timestep nothing of r is left in x_t, so that
+    part of the batch is a plain regression: one step of sampling is the faithful average.
+
+    batch  as Pairs gives it.
+    """
+    known, trust = batch["known"], batch["trust"]
+    residual = (batch["target"] - known) / stack.residual_scale
+    last = stack.schedule.config.num_train_timesteps - 1
+    t = timesteps(len(known), options.last_share, last, rng)
+    noise = torch.randn(known.shape, generator=rng, device=known.device)
+    x = stack.schedule.add_noise(residual, noise, t)
+    wanted = stack.schedule.get_velocity(residual, noise, t)
+    text = stack.text_encoder(batch["tokens"]).last_hidden_state
+    shown = stack.layout.unet_input(x, known, trust)
+    made = stack.unet(shown.to(memory_format=torch.channels_last), t, text).sample.float()
+    losses = {"latent": F.mse_loss(made, wanted)}
+    if options.pixel_weight and step >= options.pixel_start:
+        some = slice(0, options.pixel_samples)
+        # At the last timestep v is -r.
+        latent = known[some] - stack.residual_scale * made[some]
+        decoded = stack.vae.decoder(latent / stack.vae.config.scaling_factor)
+        rgb, truth = (decoded.float() + 1) / 2, to_rgb(batch["truth"][some])
+        losses["pixel"] = options.pixel_weight * (F.l1_loss(rgb, truth) + gradient(rgb, truth))
+    return losses
+
+
+class DenoiserStage:
+    """What the loop needs to know of stage two."""
+
+    def __init__(self, options: DenoiserOptions, seed: int, device: torch.device):
+        self.options, self.seed, self.device = options, seed, device
+        self.stack = build(options)
+        self.stack.vae.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)
+        self.stack.unet.to(device, memory_format=torch.channels_last)
+        self.stack.text_encoder.to(device)
+        self.model = nn.ModuleDict({"unet": self.stack.unet, "text": self.stack.text_encoder})
+        digest = (options.autoencoder / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()
+        self.samples = self.pairs(options.data, digest, seed)
+        shown = options.data.model_copy(update={"count": 64, "window": options.data.crop // 4})
+        held_out = self.pairs(shown, digest, seed + 1)
+        self.shown = torch.utils.data.default_collate([held_out[i] for i in range(32)])
+
+    def pairs(self, options: PairOptions, digest: bytes, seed: int) -> Pairs:
+        folder = store(self.options.cache, options, self.stack, digest.hex(), seed)
+        return Pairs(folder, options.window, seed)
+
+    def loss(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
+        rng = generator(self.device, self.seed, step)
+        return train_step(self.stack, batch, self.options, step, rng)
+
+    @torch.inference_mode()
+    def preview(self) -> tuple[list[Tensor], dict[str, float]]:
+        """What is known, one step's answer and the truth, with both scores."""
+        batch = {name: tensor.to(self.device) for name, tensor in self.shown.items()}
+        known, trust = batch["known"], batch["trust"]
+        noise = torch.randn(known.shape, generator=generator(self.device, self.seed))
+        last = torch.tensor(self.stack.schedule.config.num_train_timesteps - 1)
+        text = self.stack.text_encoder(batch["tokens"]).last_hidden_state
+        v = self.stack.unet(self.stack.layout.unet_input(noise, known, trust), last, text).sample
+        truth = to_rgb(batch["truth"])
+        given, made = (self.stack.decode(z) for z in (known, known - self.stack.residual_scale * v))
+        scores = {}
+        for name, rgb in (("known_psnr", given), ("psnr", made)):
+            error = (rgb - truth).square().mean((1, 2, 3))
+            scores[name] = (-10 * error.log10()).mean().item()
+        return [rgb[:8] for rgb in (given, made, truth)], scores
+
+    def export(self, folder: Path) -> None:
+        """Save the whole stack as `restore.stack.load` reads it."""
+        self.stack.save(folder, card=f"# {folder}\nTrained with:\n\n```\n{self.options}\n```\n")

@@ -1,0 +1,100 @@
+"""Windows of one fixed size on an absolute grid: memory is a knob, the picture is not."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from torch import Tensor
+
+Predict = Callable[[Tensor, Tensor], Tensor]
+"""(x (B, C, h, w), timestep) -> model output, the same shape as x"""
+
+Corner = tuple[int, int]
+WindowPredict = Callable[[Tensor, Tensor, list[Corner]], Tensor]
+"""(x (n, C, size, size), t, top left corners of the n windows) -> model output like x"""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The grid a model was trained for. Both numbers are in latents."""
+
+    size: int = 64
+    stride: int = 48
+
+    def canvas(self, length: int) -> int:
+        """The shortest length, at least `length`, that whole windows cover."""
+        return self.size + self.stride * max(0, math.ceil((length - self.size) / self.stride))
+
+    def starts(self, length: int) -> range:
+        """First rows (or columns) of the windows along a canvas of that length."""
+        return range(0, length - self.size + 1, self.stride)
+
+    def weight(self) -> Tensor:
+        """Raised cosine over the overlap, (size,): neighbours add up to one."""
+        overlap = self.size - self.stride
+        ramp = 0.5 - 0.5 * torch.cos(math.pi * (torch.arange(overlap) + 0.5) / max(1, overlap))
+        return torch.cat([ramp, torch.ones(self.size - 2 * overlap), ramp.flip(0)])
+
+
+def windowed(predict: WindowPredict, windows: Windows, at_once: int = 1) -> Predict:
+    """A predict(x, t) for canvases of any size out of one for windows.
+
+    x must measure windows.canvas(...) on both sides. `at_once` windows share a forward pass on an
+    accelerator; on the CPU they go one by one, since kernels there round by the batch's size.
+    """
+    weight = windows.weight()
+
+    def predict_canvas(x: Tensor, t: Tensor) -> Tensor:
+        rows, columns = (windows.starts(length) for length in x.shape[-2:])
+        size, count = windows.size, 1 if x.device.type == "cpu" else at_once
+        blend = (weight[:, None] * weight).to(x)
+        total = torch.zeros_like(x)
+        grid = list(product(rows, columns))
+        for first in range(0, len(grid), count):
+            corners = grid[first : first + count]
+            crops = torch.cat([x[..., r : r + size, c : c + size] for r, c in corners])
+            for (r, c), made in zip(corners, predict(crops, t, corners), strict=True):
+                total[..., r : r + size, c : c + size] += made * blend
+        # At the canvas's own borders no neighbour fills the ramp up.
+        for axis, starts in ((-2, rows), (-1, columns)):
+            covered = torch.zeros(x.shape[axis])
+            for start in starts:
+                covered[start : start + size] += weight
+            total /= covered.to(x).view(-1, 1) if axis == -2 else covered.to(x)
+        return total
+
+    return predict_canvas
+
+
+@dataclass(frozen=True)
+class Block:
+    """A rectangle of a canvas and the margin round it that a convolution has to see.
+
+    inner   rows and columns that this block answers for, as slices of the canvas.
+    outer   the same with the halo, cut at the canvas's borders.
+    """
+
+    inner: tuple[slice, slice]
+    outer: tuple[slice, slice]
+
+    def trim(self, made: Tensor, scale: float = 1) -> Tensor:
+        """Cut what was made from `outer` (at `scale` times its size) down to `inner`."""
+        for axis, inner, outer in zip((-2, -1), self.inner, self.outer, strict=True):
+            start = round((inner.start - outer.start) * scale)
+            made = made.narrow(axis, start, round((inner.stop - inner.start) * scale))
+        return made
+
+
+def blocks(
+    needed: tuple[int, int], canvas: tuple[int, int], size: int, halo: int
+) -> Iterator[Block]:
+    """Cut the first `needed` rows and columns of a canvas into blocks of `size` with a halo."""
+
+    def spans(length: int, limit: int) -> list[tuple[slice, slice]]:
+        cuts = [(start, min(start + size, length)) for start in range(0, length, size)]
+        return [(slice(a, b), slice(max(0, a - halo), min(limit, b + halo))) for a, b in cuts]
+
+    for rows, columns in product(*(spans(n, c) for n, c in zip(needed, canvas, strict=True))):
+        yield Block((rows[0], columns[0]), (rows[1], columns[1]))
