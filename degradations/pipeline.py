@@ -125,7 +125,7 @@ def replay(trace: Trace, hr: np.ndarray) -> np.ndarray:
         )
     target = target_size(trace.hr_size, trace.scale)
     hr = sharpen(hr) if trace.sharpen else hr
-    rgb = hr.astype(np.float32) * np.float32(1 / 255)
+    rgb = hr.astype(np.float32, order="C") * np.float32(1 / 255)
     for params in trace.steps:
         rgb = _op(params).apply(rgb, params, target)
     return to_uint8(resize(rgb, target, "bicubic"))  # a recipe need not end at the target size
@@ -156,17 +156,23 @@ def _op(params: Params) -> type[Op]:
 
 
 def _explain(path: str | Path, model: type[Frozen], error: ValidationError) -> Iterator[str]:
-    """One line for each thing wrong, with the near key where one is unknown."""
+    """One line for each thing wrong, with the near word where one is unknown."""
     kinds = ops.OPS | ops.GROUPS
     for detail in error.errors():
         place: list[Any] = [part for part in detail["loc"] if part not in kinds]
         tags = [part for part in detail["loc"] if part in kinds]
         where = f"{path}: {'.'.join(map(str, place)) or 'the whole file'}"
-        owner, title = (kinds[tags[-1]], tags[-1]) if tags else (model, "a recipe")
-        if detail["type"] != "extra_forbidden":
+        if detail["type"] == "extra_forbidden":
+            owner, title = (kinds[tags[-1]], tags[-1]) if tags else (model, "a recipe")
+            yield f"{where} is not an option of {title}; {mend(place[-1], owner.model_fields)}"
+        elif detail["type"] == "union_tag_invalid":
+            tag = detail.get("ctx", {}).get("tag")
+            yield f"{where}: {tag!r} is not a kind of step; {mend(tag, kinds)}"
+        else:
             yield f"{where}: {detail['msg'].removeprefix('Value error, ')}"
-            continue
-        names = list(owner.model_fields)
-        near = difflib.get_close_matches(str(place[-1]), names, 1)
-        mend = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}"
-        yield f"{where} is not an option of {title}; {mend}"
+
+
+def mend(word: Any, known: Iterable[str]) -> str:
+    """The near word, or all of them."""
+    near = difflib.get_close_matches(str(word), list(known), 1)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"

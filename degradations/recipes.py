@@ -1,6 +1,5 @@
 """Named recipes, each with its paper; configs/degradations/ holds the same as YAML."""
 
-import difflib
 from math import pi
 
 from degradations.errors import RecipeError
@@ -16,7 +15,7 @@ from degradations.ops import (
     Sinc,
     Step,
 )
-from degradations.pipeline import Recipe
+from degradations.pipeline import Recipe, mend
 from degradations.ranges import Choice, Uniform
 
 
@@ -100,6 +99,4 @@ def named(name: str) -> Recipe:
     """Raises RecipeError for a name that is none of NAMED."""
     if name in NAMED:
         return NAMED[name]()
-    near = difflib.get_close_matches(name, NAMED, 1)
-    mend = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(NAMED)}"
-    raise RecipeError(f"no recipe is called {name!r}; {mend}")
+    raise RecipeError(f"no recipe is called {name!r}; {mend(name, NAMED)}")

@@ -27,7 +27,7 @@ class Options(BaseModel):
 
 
 Model = TypeVar("Model", bound=BaseModel)
-Path_ = tuple[str, ...]  # the way to a value: ("upscale", "steps")
+Way = tuple[str, ...]  # the way to a value: ("upscale", "steps")
 
 
 def load_options(
@@ -52,7 +52,7 @@ def load_options(
     values = {section: tree.get(section) or {}}
     if not isinstance(values[section], dict):
         raise ConfigError(f"{config}: {section} must hold `key: value` lines")
-    origins = {(section,): str(config)}
+    origins: dict[Way, str] = {(section,): str(config)}
     for pair in sets:
         way, value = _pair(pair)
         if way[0] not in known or len(way) < 2:
@@ -68,9 +68,9 @@ def load_options(
 
 
 def load_config(model_class: type[Model], path: Path, overrides: Sequence[str] = ()) -> Model:
-    """A whole-file configuration with `a.b=c` overrides. ConfigError has a line for each mistake."""
+    """A whole-file configuration with `a.b=c` overrides. Raises ConfigError, a line a mistake."""
     values = read_yaml(path)
-    origins = {(): str(path)}
+    origins: dict[Way, str] = {(): str(path)}
     for pair in overrides:
         way, value = _pair(pair)
         _put(values, way, value)
@@ -93,7 +93,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _pair(text: str) -> tuple[Path_, Any]:
+def _pair(text: str) -> tuple[Way, Any]:
     name, equals, value = text.partition("=")
     way = tuple(name.strip().split("."))
     if not equals or not all(way):
@@ -104,7 +104,7 @@ def _pair(text: str) -> tuple[Path_, Any]:
         raise ConfigError(f"{text}: {value!r} is not a YAML value") from error
 
 
-def _put(values: dict[str, Any], way: Path_, value: object) -> None:
+def _put(values: dict[str, Any], way: Way, value: object) -> None:
     *parents, last = way
     for depth, name in enumerate(parents, 1):
         if values.get(name) is None:
@@ -116,9 +116,9 @@ def _put(values: dict[str, Any], way: Path_, value: object) -> None:
 
 
 def _validated(
-    model_class: type[Model], values: dict[str, Any], base: Path_, origins: dict[Path_, str]
+    model_class: type[Model], values: dict[str, Any], base: Way, origins: dict[Way, str]
 ) -> Model:
-    def origin(way: Path_) -> str:  # the latest word on a value is the one to mend
+    def origin(way: Way) -> str:  # the latest word on a value is the one to mend
         cuts = (way[:length] for length in range(len(way), -1, -1))
         return next((origins[cut] for cut in cuts if cut in origins), "")
 
@@ -131,8 +131,8 @@ def _validated(
 def explain(
     error: ValidationError,
     model_class: type[BaseModel],
-    base: Path_,
-    origin: Callable[[Path_], str],
+    base: Way,
+    origin: Callable[[Way], str],
 ) -> list[str]:
     """pydantic's errors as lines: where it was said, which key, what is wrong, and the near key."""
     lines = []

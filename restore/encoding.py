@@ -1,4 +1,4 @@
-"""Pictures to files: depth, grey, alpha, profile and EXIF are kept as far as the format holds them."""
+"""Pictures to files: depth, grey, alpha, profile and EXIF are kept where the format holds them."""
 
 import io
 import struct
@@ -96,10 +96,10 @@ def encode(
     layers = _layers(pixels, alpha, grey)
     if format == "png":
         parts = _png(layers, icc, picture.exif)
-    elif format == "tiff" and layers.dtype == np.uint16:
+    elif format == "tiff":
         parts = _tiff(layers, icc)
         if picture.exif:
-            notes.append("EXIF dropped: not written to 16-bit tiff")
+            notes.append("EXIF dropped: it is not written to tiff")
     else:
         exif = picture.exif
         if format == "jpeg" and exif and len(exif) > JPEG_EXIF:
@@ -157,8 +157,6 @@ def _pillow(
     how: dict[str, object] = {"quality": quality}
     if format == "jpeg" and quality >= 90 and image.mode == "RGB":
         how["subsampling"] = 0  # who asks for this quality wants the colours as sharp as the rest
-    if format == "tiff":
-        how = {"compression": "tiff_adobe_deflate"}
     how |= {"icc_profile": icc} if icc else {}
     how |= {"exif": exif} if exif else {}
     buffer = io.BytesIO()
@@ -192,16 +190,19 @@ def _chunk(name: bytes, body: bytes) -> bytes:
 
 
 def _tiff(layers: np.ndarray, icc: bytes | None) -> list[bytes]:
-    """A 16-bit TIFF of one deflated strip: Pillow writes 16 bits only for grey, cv2 no profile."""
+    """A TIFF of one deflated strip: Pillow writes no 16-bit colour, cv2 no profile."""
+    if layers.shape[2] == 2:
+        layers = layers[..., [0, 0, 0, 1]]  # few readers know grey with alpha
     height, width, count = layers.shape
-    colours = count - 1 if count in (2, 4) else count
+    bits = layers.dtype.itemsize * 8
+    colours = 3 if count == 4 else count
     steps = layers.copy()
-    steps[:, 1:] -= layers[:, :-1]  # predictor 2: differences along the row, modulo 2^16
-    strip = zlib.compress(np.ascontiguousarray(steps, "<u2"), 4)
+    steps[:, 1:] -= layers[:, :-1]  # predictor 2: differences along the row, modulo 2^bits
+    strip = zlib.compress(steps.astype(f"<u{bits // 8}").tobytes(), 4)
     entries = [  # (tag, type, values); type 3 is uint16, 4 is uint32, 7 is bytes
         (256, 4, [width]),
         (257, 4, [height]),
-        (258, 3, [16] * count),
+        (258, 3, [bits] * count),
         (259, 3, [8]),  # deflate
         (262, 3, [2 if colours == 3 else 1]),  # RGB, or black is zero
         (273, 4, [8]),  # the strip follows the header

@@ -154,6 +154,8 @@ def _open(data: bytes, suffix: str, load: bool) -> Image.Image:
 
 
 def _unidentified(data: bytes, suffix: str) -> ImageError:
+    if _is_short_riff(data):
+        return ImageError("TRUNCATED", "the file is cut short; fetch it again")
     refused = next((name for start, name in REFUSED.items() if data.startswith(start)), None)
     brand = data[8:12] if data[4:8] == b"ftyp" else b""
     if brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"):
@@ -171,7 +173,11 @@ def _unidentified(data: bytes, suffix: str) -> ImageError:
 
 
 def _is_short_riff(data: bytes) -> bool:
-    return data[:4] == b"RIFF" and int.from_bytes(data[4:8], "little") + 8 > len(data)
+    return (
+        data[:4] == b"RIFF"
+        and data[8:12] == b"WEBP"
+        and int.from_bytes(data[4:8], "little") + 8 > len(data)
+    )
 
 
 Decoded = tuple[np.ndarray, np.ndarray | None, bool, bytes | None]
@@ -183,7 +189,9 @@ def _decoded(image: Image.Image, data: bytes, icc: bytes | None, notes: list[str
     if _is_deep(image, data):
         deep = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         if deep is not None and deep.dtype == np.uint16 and deep.shape[:2] == image.size[::-1]:
-            return *_from_cv2(deep, grey=mode in ("L", "LA", "I;16")), icc
+            # Pillow calls a deep grey PNG with alpha RGBA; bit 1 of its header's byte 25 is colour
+            grey = not data[25] & 2 if image.format == "PNG" else mode in ("L", "LA")
+            return *_from_cv2(deep, grey), icc
         notes.append("depth reduced to 8 bits")
     if mode.startswith("I"):
         values = np.asarray(image)
@@ -248,7 +256,8 @@ def _profile(icc: bytes | None, grey: bool, notes: list[str]) -> bytes | None:
     if not icc:
         return None
     try:
-        space = ImageCms.ImageCmsProfile(io.BytesIO(icc)).profile.xcolor_space.strip()
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc)).profile
+        space = str(getattr(profile, "xcolor_space", "broken")).strip()
     except (OSError, TypeError, ValueError):
         space = "broken"
     if space != ("GRAY" if grey else "RGB"):
@@ -369,9 +378,10 @@ def bleed(picture: Picture) -> Picture:
     shown = picture.alpha > 0
     if shown.all() or not shown.any():
         return picture
-    _, nearest = cv2.distanceTransformWithLabels(
+    _, labels = cv2.distanceTransformWithLabels(
         (~shown).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )
+    nearest = np.asarray(labels, np.int32)
     pixels = picture.pixels.copy()
     owner = np.zeros(nearest.max() + 1, np.intp)  # label -> the pixel that carries it
     owner[nearest[shown]] = np.flatnonzero(shown)

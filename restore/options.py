@@ -13,11 +13,15 @@ class UpscaleOptions(Options):
     run_only: ClassVar[frozenset[str]] = frozenset({"windows"})
 
     task: Literal["upscale"] = "upscale"
-    scale: float = Field(4, ge=1, le=16)
-    steps: int = Field(1, ge=1, le=1000)  # 1 gives the faithful average; more give texture
-    strength: float = Field(1, gt=0, le=1)  # 1 starts from pure noise
+    scale: float = Field(default=4, ge=1, le=16)
+    steps: int = Field(default=1, ge=1, le=1000)  # 1 gives the faithful average; more give texture
+    strength: float = Field(default=1, gt=0, le=1)  # 1 starts from pure noise
     sampler: str = "ddim"
-    guidance: float = Field(1.0, ge=0, le=30)  # 1 is off
+    guidance: float = Field(default=1.0, ge=0, le=30)  # 1 is off
     prompt: str = ""
     negative: str = ""
-    windows: int = Field(4, ge=1, le=256)  # run at once: memory against speed
+    windows: int = Field(default=4, ge=1, le=256)  # run at once: memory against speed
+
+    def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of the result of a picture of `size`, never below one pixel."""
+        return max(1, round(size[0] * self.scale)), max(1, round(size[1] * self.scale))

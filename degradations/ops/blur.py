@@ -85,7 +85,7 @@ def sharpen(rgb: np.ndarray) -> np.ndarray:
     Training targets of a recipe with `sharpen: true` are sharpened by this function.
     """
     kernel = kernels.gaussian_1d(51, 8.0)
-    image = rgb.astype(np.float32)
+    image = rgb.astype(np.float32, order="C")
     residual = image - _separable(image, kernel)
     mask = _separable((np.abs(residual) > 10).astype(np.float32), kernel)
     sharp = np.clip(image + 0.5 * residual, 0, 255)
@@ -106,11 +106,12 @@ def correlate(rgb: np.ndarray, kernel: np.ndarray) -> np.ndarray:
         return cv2.filter2D(rgb, -1, kernel, borderType=cv2.BORDER_REFLECT_101)
     radius, (height, width) = size // 2, rgb.shape[:2]
     padded = cv2.copyMakeBorder(rgb, *(radius,) * 4, cv2.BORDER_REFLECT_101)
-    total = np.zeros_like(rgb)
     rows = _DIRECT_AREA // size
+    total = None
     for top in range(0, size, rows):
         strip = kernel[top : top + rows]
         part = padded[top : top + height + len(strip) - 1]
         filtered = cv2.filter2D(part, -1, strip, anchor=(radius, 0), borderType=cv2.BORDER_CONSTANT)
-        total += filtered[:height, radius : radius + width]
-    return total
+        filtered = filtered[:height, radius : radius + width]
+        total = filtered if total is None else cv2.add(total, filtered, dst=total)
+    return np.ascontiguousarray(total)

@@ -83,8 +83,9 @@ def make_pair(photos: Photos, recipe: Recipe, options: PairOptions, rng, key: st
     task = draw(options.tasks, rng)
     known, trust, words = truth, np.full(truth.shape[:2], round(KEEP * 255), np.uint8), ""
     if task in ("restore", "both"):
-        severity = 0.0 if rng.random() < options.clean else rng.uniform(0.05, 1)
         scale = draw(options.scales, rng)
+        # Recipes are written for x4; the same damage on a picture that keeps its size is harsher.
+        severity = 0.0 if rng.random() < options.clean else rng.uniform(0.02, min(1, scale**0.5 / 2))
         seed = int(rng.integers(2**62))
         degraded = recipe.at(severity).degrade(truth, scale=scale, seed=seed, key=key)
         low = Image.fromarray(degraded.lr)

@@ -1,0 +1,80 @@
+"""A tiny stack with random weights, and pictures that have something in them."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the network is wrong
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from restore.images import Picture
+from restore.stack import Stack
+from restore.training import diffusion
+from restore.training.autoencoder import AutoencoderOptions, build
+from restore.windows import Windows
+
+torch.set_num_threads(2)
+
+
+def smooth_pixels(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """uint8 (height, width, 3): soft blobs of colour."""
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(size=(height, width, 3)).astype(np.float32)
+    soft = cv2.GaussianBlur(noise, (0, 0), 3).reshape(height, width, 3)
+    soft = (soft - soft.min()) / max(float(np.ptp(soft)), 1e-6)
+    return np.rint(soft * 255).astype(np.uint8)
+
+
+@pytest.fixture
+def pixels():
+    return smooth_pixels
+
+
+@pytest.fixture
+def picture():
+    def make(height: int, width: int, seed: int = 0) -> Picture:
+        return Picture(smooth_pixels(height, width, seed))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def autoencoder(tmp_path_factory):
+    """The folder of a tiny untrained autoencoder, as stage one exports it."""
+    torch.manual_seed(0)
+    options = AutoencoderOptions.model_validate(
+        {
+            "data": {"photos": "."},
+            "channels": 8,
+            "encoder_blocks": (0, 1, 1),
+            "decoder_blocks": (1, 1, 1),
+        }
+    )
+    folder = tmp_path_factory.mktemp("autoencoder")
+    build(options).save_pretrained(folder / "vae")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stack(autoencoder) -> Stack:
+    """All parts, untrained, with an output that is not zero and windows that are quick."""
+    torch.manual_seed(1)
+    options = diffusion.DenoiserOptions.model_validate(
+        {
+            "autoencoder": autoencoder,
+            "data": {"photos": "."},
+            "channels": (8, 16),
+            "layers": 1,
+            "groups": 4,
+            "text_width": 16,
+            "text_layers": 1,
+        }
+    )
+    made = diffusion.build(options)
+    torch.nn.init.normal_(made.unet.conv_out.weight, std=0.1)
+    made.windows = Windows(16, 12)
+    for part in (made.vae, made.unet, made.text_encoder):
+        part.requires_grad_(False).eval()
+    return made

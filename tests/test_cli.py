@@ -1,0 +1,268 @@
+"""The command line: exit codes, a clear line for what is refused, nothing made before that."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from restore import cli
+from restore.errors import ModelError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """A stack and a flow without weights: each pixel is repeated. Says what it was asked."""
+    asked = SimpleNamespace(loads=[], seeds=[], digest="w", before=lambda picture: None)
+
+    def load(name, device, dtype):
+        asked.loads.append((name, device, dtype))
+        return SimpleNamespace(digest=asked.digest)
+
+    def restore(picture, options, stack, seed):
+        asked.before(picture)
+        asked.seeds.append(seed)
+        rows, columns = (
+            np.arange(round(side * options.scale)) * side // round(side * options.scale)
+            for side in picture.size
+        )
+        alpha = picture.alpha
+        alpha = alpha if alpha is None else alpha[rows][:, columns]
+        return replace(picture, pixels=picture.pixels[rows][:, columns], alpha=alpha)
+
+    for name, function in [("stack", load), ("flow", restore)]:
+        module = ModuleType(f"restore.{name}")
+        setattr(module, function.__name__, function)
+        monkeypatch.setitem(sys.modules, f"restore.{name}", module)
+    return asked
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "in"
+    (folder / "sub").mkdir(parents=True)
+    image = Image.fromarray(np.random.default_rng(3).integers(0, 256, (9, 13, 4), np.uint8))
+    image.save(folder / "alpha.png")
+    image.convert("L").save(folder / "grey.bmp")
+    image.convert("RGB").resize((1, 1)).save(folder / "sub" / "dot.webp")
+    image.convert("RGB").save(folder / "sub" / "photo.JPG")
+    return folder
+
+
+@pytest.fixture
+def call(capsys, tmp_path):
+    def run(*words):
+        code = cli.main(["upscale", *map(str, words), "-o", str(tmp_path / "out")])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+def report(out):
+    return [json.loads(line) for line in (out / "report.jsonl").read_text().splitlines()]
+
+
+def test_a_folder_is_enlarged_with_its_tree_and_a_second_run_has_nothing_to_do(
+    photos, tmp_path, call, fake
+):
+    code, out, err = call(photos, "-s", "2.5")
+    assert code == 0 and "4 done in" in out
+    assert "[4/4] done     sub/photo.JPG: 13x9 -> 32x22" in err
+    for name, size, mode in [
+        ("alpha.png", (32, 22), "RGBA"),
+        ("grey.png", (32, 22), "L"),
+        ("sub/dot.webp", (2, 2), "RGB"),
+        ("sub/photo.jpg", (32, 22), "RGB"),
+    ]:
+        with Image.open(tmp_path / "out" / name) as image:
+            assert (image.size, image.mode) == (size, mode), name
+    assert len(set(fake.seeds)) == 4
+    code, out, err = call(photos, "-s", "2.5", "--windows", "1")
+    assert code == 0 and "4 finished in" in out and len(fake.seeds) == 4
+    assert len(report(tmp_path / "out")) == 4
+
+
+@pytest.mark.parametrize(
+    "changed", [["--seed", 1], ["--quality", 90], ["--set", "upscale.steps=2"], ["--dtype", "fp32"]]
+)
+def test_what_decides_the_pixels_does_it_again(photos, call, fake, changed):
+    assert call(photos)[0] == 0
+    assert "4 done" in call(photos, *changed)[1]
+    fake.digest = "other weights"
+    assert "4 done" in call(photos, *changed)[1]
+
+
+def test_bad_files_are_rows_and_the_exit_code_is_1(photos, tmp_path, call, fake):
+    whole = (photos / "sub" / "photo.JPG").read_bytes()
+    (photos / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (photos / "text.jpg").write_text("no picture")
+    (photos / "empty.png").write_bytes(b"")
+    code, out, err = call(photos)
+    assert code == 1 and "4 done, 3 failed" in out
+    codes = {row["key"]: row["code"] for row in report(tmp_path / "out") if "code" in row}
+    assert codes == {"cut.jpg": "TRUNCATED", "text.jpg": "NOT_IMAGE", "empty.png": "NOT_IMAGE"}
+    assert "failed   cut.jpg: TRUNCATED: the file is cut short; fetch it again" in err
+    made = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    pictures = {"alpha.png", "grey.png", "dot.webp", "photo.jpg"}
+    assert made == pictures | {"report.jsonl", "summary.json"}
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root reads everything")
+def test_a_file_without_permission_is_a_row(photos, tmp_path, call, fake):
+    (photos / "grey.bmp").chmod(0)
+    assert call(photos)[0] == 1
+    assert [row["code"] for row in report(tmp_path / "out") if "code" in row] == ["UNREADABLE"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["-s", "0"], "--scale: upscale.scale must be greater than or equal to 1, not 0.0"),
+        (["-s", "-1"], "--scale: upscale.scale must be greater than or equal to 1, not -1.0"),
+        (["-s", "nan"], "--scale: upscale.scale must be a finite number"),
+        (["-s", "1e9"], "--scale: upscale.scale must be less than or equal to 16"),
+        (["--set", "upscale.stesp=3"], "upscale.stesp is not an option of UpscaleOptions; did"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
+        (["--quality", "101"], "'--quality'"),
+        (["--seed", str(2**64)], "'--seed'"),
+        (["--steps", "many"], "'--steps'"),
+        (["--format", "bmp"], "'--format'"),
+        (["--background", "whitish"], "--background whitish: is no colour"),
+        (["--tile", "7"], "No such option"),
+        (["nowhere"], "nowhere: no such file or folder"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_2_before_any_work(photos, call, fake, words, told):
+    code, _, err = call(photos, *words)
+    assert code == 2 and told in err and "Traceback" not in err
+    assert not fake.loads and not (photos.parent / "out").exists()
+
+
+def test_an_unknown_option_in_yaml_names_the_file_and_the_near_key(photos, tmp_path, call, fake):
+    config = tmp_path / "photo_x4.yaml"
+    config.write_text("upscale: {scale: 2, stesp: 3}\n")
+    code, _, err = call(photos, "--config", config)
+    told = "upscale.stesp is not an option of UpscaleOptions; did you mean 'steps'?"
+    assert (code, err) == (2, f"restore: {config}: {told}\n")
+    config.write_text("upscale: {scale: 2}\n")
+    assert call(photos, "--config", config)[0] == 0
+    assert report(tmp_path / "out")[0]["size_out"] == [18, 26]
+
+
+def test_the_output_must_be_a_folder_and_not_the_input(photos, tmp_path, fake, capsys):
+    (tmp_path / "file").write_text("")
+    for out in (photos, tmp_path / "file", tmp_path / "big.png", photos / "grey.bmp"):
+        assert cli.main(["upscale", str(photos), "-o", str(out)]) == 2
+        assert str(out) in capsys.readouterr().err
+    assert cli.main(["upscale", str(photos), "-o", str(tmp_path / "file" / "out")]) == 3
+    assert len(list(tmp_path.iterdir())) == 2 and not fake.loads
+
+
+def test_collisions_are_found_before_any_work(photos, tmp_path, call, fake):
+    Image.new("RGB", (2, 2)).save(photos / "alpha.jpg")
+    assert call(photos, "--format", "png")[0] == 2
+    assert not (tmp_path / "out").exists() and not fake.loads
+    assert call(photos)[0] == 0
+
+
+def test_transparency_to_jpeg_needs_a_background(photos, tmp_path, call, fake):
+    code, _, err = call(photos / "alpha.png", "--format", "jpeg")
+    assert code == 1 and "give a --background" in err and not fake.seeds
+    assert call(photos / "alpha.png", "--format", "jpeg", "--background", "white")[0] == 0
+    assert (tmp_path / "out" / "alpha.jpg").exists()
+
+
+def test_a_dry_run_says_all_and_makes_nothing(photos, tmp_path, call, fake):
+    (photos / "text.jpg").write_text("no picture")
+    (photos / "notes.txt").write_text("")
+    code, out, _ = call(photos, "--dry-run")
+    assert code == 0 and not fake.loads and not (tmp_path / "out").exists()
+    assert "13x9 -> 52x36" in out and "failing" in out and "skipped" in out
+    assert len(out.splitlines()) == 6
+
+
+def test_a_stopped_run_says_how_to_go_on(photos, tmp_path, call, fake):
+    def stop(picture):
+        if picture.size == (1, 1):
+            raise KeyboardInterrupt
+
+    fake.before = stop
+    code, _, err = call(photos)
+    assert code == 130 and "run the same command again" in err
+    assert not list((tmp_path / "out").rglob(".restore-*"))
+    fake.before = lambda picture: None
+    assert "2 done, 2 finished" in call(photos)[1]
+
+
+def test_a_model_that_does_not_load_is_3(photos, tmp_path, call, fake, monkeypatch):
+    def broken(*_):
+        raise ModelError("models/x: unet is damaged; fetch it again")
+
+    monkeypatch.setattr(sys.modules["restore.stack"], "load", broken)
+    code, _, err = call(photos)
+    assert (code, err) == (3, "restore: models/x: unet is damaged; fetch it again\n")
+    assert not (tmp_path / "out").exists()
+
+
+def test_stopped_while_loading_is_130_too(photos, call, fake, monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["restore.stack"], "load", stopped)
+    assert call(photos)[0] == 130
+
+
+def test_a_name_cannot_paint_the_terminal(photos, call, fake):
+    (photos / "\x1b[31m\nred.jpg").write_text("x")
+    _, _, err = call(photos)
+    assert "\x1b" not in err and r"\x1b[31m\nred.jpg" in err
+
+
+def test_the_bar_of_a_terminal_shows_the_same_rows(photos, call, fake, monkeypatch):
+    (photos / "[red]text.jpg").write_text("x")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    code, out, err = call(photos)
+    assert code == 1 and "4 done, 1 failed in" in out
+    assert "done     sub/photo.JPG: 13x9 -> 52x36" in err
+    assert "failed   [red]text.jpg: NOT_IMAGE: " in err
+
+
+def test_training_gets_its_words(monkeypatch, tmp_path):
+    heard = []
+    module = ModuleType("restore.training.loop")
+    module.run = lambda config, overrides: heard.append((config, overrides))
+    monkeypatch.setitem(sys.modules, "restore.training.loop", module)
+    assert cli.main(["train", "x.yaml", "steps=3", "data.workers=0"]) == 0
+    assert heard == [(Path("x.yaml"), ["steps=3", "data.workers=0"])]
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["upscale", "--help"]])
+def test_help_is_at_hand(words, capsys):
+    code = cli.main(words)
+    said = capsys.readouterr()
+    assert code == (0 if words else 2) and "Usage: restore" in said.out + said.err
+
+
+@pytest.mark.parametrize("tool", ["upscale", "train"])
+def test_a_tool_is_its_command_from_anywhere(tool, tmp_path):
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / f"{tool}.py"), "--help"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"Usage: restore {tool}" in done.stdout
+    assert time.perf_counter() - began < 5  # no torch

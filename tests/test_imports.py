@@ -1,0 +1,125 @@
+"""Who may import whom: what stands further right in the layers, and never round in a circle."""
+
+import ast
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LAYERS = [  # from left to right; a module imports its own layer or what stands right of it
+    {"cli", "web"},
+    {"training", "engines", "metrics"},
+    {"flow"},
+    {"tasks"},
+    {"stack", "sample", "colour", "encoding", "images"},
+    {"predict", "layouts", "windows", "noise", "batch"},
+    {"options", "manifest", "files"},
+    {"config"},
+    {"errors"},
+]
+RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+OPTIONAL = {
+    *("ray", "gradio", "lpips", "tensorboard", "webdataset", "peft", "torchmetrics"),
+    *("pillow_heif", "pyvips", "tifffile", "basicsr", "torchvision"),
+}
+BATCH_MAY = {"errors", "config", "files"}
+
+
+def modules(package: str) -> dict[str, ast.Module]:
+    files = sorted((ROOT / package).rglob("*.py"))
+    return {
+        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): ast.parse(
+            file.read_text(encoding="utf-8"), str(file)
+        )
+        for file in files
+    }
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """Every dotted name that may be a module: `from a import b` gives a and a.b."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: write the whole name"
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def at_import(tree: ast.Module) -> ast.Module:
+    """The tree without the bodies of its functions: what runs when the module is imported."""
+
+    class Strip(ast.NodeTransformer):
+        def visit_FunctionDef(self, node):
+            return None
+
+        visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815
+
+    return Strip().visit(ast.parse(ast.unparse(tree)))
+
+
+def roots(names: set[str]) -> set[str]:
+    return {name.split(".")[0] for name in names}
+
+
+RESTORE = modules("restore")
+DEGRADATIONS = modules("degradations")
+EVERY = RESTORE | DEGRADATIONS
+
+
+@pytest.mark.parametrize("name", [name for name in RESTORE if name != "restore"])
+def test_a_module_imports_only_what_stands_to_its_right(name):
+    part = name.split(".")[1]
+    assert part in RANK, f"{name} has no place in the layers yet"
+    used = {
+        other.split(".")[1]
+        for other in imported(RESTORE[name])
+        if other in RESTORE and "." in other
+    }
+    wrong = {other for other in used if RANK[other] < RANK[part]}
+    assert not wrong, f"{name} imports {wrong}"
+    if part == "batch":
+        assert used <= BATCH_MAY
+    if part != "training":
+        assert "degradations" not in roots(imported(RESTORE[name]))
+
+
+def test_nothing_imports_the_tools():
+    for name, tree in EVERY.items():
+        assert "tools" not in roots(imported(tree)), name
+
+
+def test_degradations_stands_alone():
+    for name, tree in DEGRADATIONS.items():
+        assert "restore" not in roots(imported(tree)), name
+
+
+def test_no_module_imports_itself_round_a_circle():
+    graph = {name: imported(tree) & EVERY.keys() - {name} for name, tree in EVERY.items()}
+    packages = {"restore", "degradations", "degradations.ops"}  # `import a.b` names a too
+    graph = {name: used - packages for name, used in graph.items() if name not in packages}
+    TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+def test_optional_packages_load_where_they_are_needed():
+    for name, tree in EVERY.items():
+        assert not roots(imported(at_import(tree))) & OPTIONAL, name
+
+
+def test_the_command_line_starts_without_torch():
+    heavy = "{'torch', 'diffusers', 'transformers', 'cv2', 'scipy'} & set(sys.modules)"
+    code = f"import sys, restore.cli; sys.exit(str({heavy}) if {heavy} else 0)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_nothing_in_a_file_can_run_as_code():
+    for name, tree in EVERY.items():
+        calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        assert not calls & {"eval", "exec", "os.system", "yaml.load", "pickle.load"}, name

@@ -1,0 +1,21 @@
+import torch
+
+from restore.noise import BLOCK, canvas_noise, seed_of
+
+
+def test_noise_depends_on_seed_and_position_alone():
+    small = canvas_noise((1, 4, 40, 70), seed=3)
+    large = canvas_noise((1, 4, 2 * BLOCK, 3 * BLOCK), seed=3)
+    assert torch.equal(small, large[..., :40, :70])
+    assert not torch.equal(small, canvas_noise((1, 4, 40, 70), seed=4))
+
+
+def test_noise_is_standard_normal_and_its_blocks_differ():
+    noise = canvas_noise((1, 8, 2 * BLOCK, 2 * BLOCK), seed=0)
+    assert abs(noise.mean()) < 0.02
+    assert abs(noise.std() - 1) < 0.02
+    assert not torch.equal(noise[..., :BLOCK, :BLOCK], noise[..., BLOCK:, BLOCK:])
+
+
+def test_a_seed_is_the_same_in_every_process():
+    assert seed_of(1, "a/b.png") == 2194934089077321908

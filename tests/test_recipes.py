@@ -1,0 +1,106 @@
+"""Recipes as Python and as YAML: the same values, the same strictness."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from degradations import Recipe, RecipeError, recipes
+from degradations.ops import Blur, Jpeg, OneOf
+from degradations.rng import Rng
+
+CONFIGS = Path(__file__).parents[1] / "configs" / "degradations"
+
+
+@pytest.mark.parametrize("name", recipes.NAMED)
+def test_the_yaml_equals_the_named_recipe(name):
+    recipe = recipes.named(name)
+    assert recipe.name == name and recipe.paper
+    loaded = Recipe.load(CONFIGS / f"{name}.yaml")
+    assert loaded == recipe
+    assert loaded.digest() == recipe.digest()
+
+
+def test_every_config_is_a_named_recipe():
+    assert {path.stem for path in CONFIGS.glob("*.yaml")} == set(recipes.NAMED)
+
+
+@pytest.mark.parametrize("name", recipes.NAMED)
+def test_a_recipe_survives_being_written_as_yaml(name, tmp_path):
+    recipe = recipes.named(name).at(0.5)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")), encoding="utf-8")
+    assert Recipe.load(path) == recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (
+            "name: a\nsteps: [{kind: blur, sgima: 2}]",
+            ": steps.0.sgima is not an option of blur; did you mean 'sigma'?",
+        ),
+        (
+            "name: a\nsteps: [{kind: maybe, p: 0.5, step: {kind: jpeg, qualty: 3}}]",
+            ": steps.0.step.qualty is not an option of jpeg; did you mean 'quality'?",
+        ),
+        ("name: a\nstpes: []", ": stpes is not an option of a recipe; did you mean 'steps'?"),
+        ("name: a\nxyz: 1", "; there are name, paper, sharpen, steps"),
+        ("name: a\nsteps: [{kind: jpeg, quality: [3, 101]}]", "quality: 101 is outside 1 to 100"),
+        (
+            "name: a\nsteps: [{kind: jpeg, quality: [95, 30]}]",
+            "from low to high, not from 95 to 30",
+        ),
+        ("name: a\nsteps: [{kind: resize, mode: bicubc}]", "'bicubc' is not one of area, bilinear"),
+        ("name: a\nsteps: [{kind: blur, size: 8}]", "8 is not one of 7, 9"),
+        (
+            "name: a\nsteps: [{kind: bluur}]",
+            ": steps.0: 'bluur' is not a kind of step; did you mean 'blur'?",
+        ),
+        ("name: a\nsteps: [{kind: one_of, steps: []}]", "at least one option"),
+        ("steps: []", "name: Field required"),
+        ("", "the whole file"),
+        ("name: [", "not YAML"),
+    ],
+)
+def test_a_wrong_file_is_refused_naming_file_key_and_mend(text, wanted, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(RecipeError) as caught:
+        Recipe.load(path)
+    assert str(caught.value).startswith(str(path))
+    assert wanted in str(caught.value)
+
+
+def test_an_unknown_recipe_names_the_near_one():
+    with pytest.raises(RecipeError, match="did you mean 'realesrgan'"):
+        recipes.named("realersgan")
+
+
+def test_a_recipe_is_frozen():
+    with pytest.raises(ValidationError):
+        recipes.named("realesrgan").steps = ()
+
+
+def test_realesrgan_draws_by_the_papers_table():
+    steps = recipes.named("realesrgan").steps
+    first = [inner for i in range(3000) for inner in steps[0].choose(Rng(0, str(i)))]
+    assert sum(step.kind == "sinc" for step in first) == pytest.approx(300, abs=60)
+    shapes = [Blur().draw(Rng(1, str(i)))["shape"] for i in range(3000)]
+    assert shapes.count("isotropic") == pytest.approx(1350, abs=110)
+    assert shapes.count("generalised_anisotropic") == pytest.approx(90, abs=35)
+    factors = [steps[1].draw(Rng(2, str(i)))["factor"] for i in range(3000)]
+    assert sum(f < 1 for f in factors) == pytest.approx(2100, abs=90)
+    assert sum(f > 1 for f in factors) == pytest.approx(600, abs=80)
+    assert min(factors) >= 0.15 and max(factors) < 1.5
+    qualities = {Jpeg().draw(Rng(3, str(i)))["quality"] for i in range(3000)}
+    assert qualities == set(range(30, 96))
+
+
+def test_the_milder_recipe_scales_strengths_and_keeps_probabilities():
+    mild = recipes.named("realesrgan").at(0.5)
+    assert isinstance(mild.steps[0], OneOf)
+    assert mild.steps[0].weights == (0.9, 0.0375, 0.0625)
+    assert mild.steps[3].quality.values() == (65, 97.5)
+    assert mild.steps[4].p == 0.8

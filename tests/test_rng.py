@@ -1,0 +1,107 @@
+"""Draws are a function of (seed, key, slot) alone, and as uniform as they claim."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from degradations.ranges import Choice, LogUniform, Uniform, parse, spell
+from degradations.rng import Rng, words16
+
+
+def test_draws_do_not_depend_on_the_process():
+    code = (
+        "from degradations.rng import Rng; r = Rng(3, 'a/b.png').at(2); print(r.bits(), r.bits())"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    rng = Rng(3, "a/b.png").at(2)
+    assert out.stdout.split() == [str(rng.bits()), str(rng.bits())]
+
+
+def test_seed_key_and_slot_each_change_the_draw():
+    draws = {
+        Rng(seed, key).at(slot).bits()
+        for seed in (0, 1, -1)
+        for key in ("", "a", "b")
+        for slot in (0, 1)
+    }
+    assert len(draws) == 18
+
+
+def test_a_slot_does_not_depend_on_draws_before_it():
+    fresh, used = Rng(0, "a"), Rng(0, "a")
+    used.uniform()
+    used.at(0).uniform()
+    assert fresh.at(1).uniform() == used.at(1).uniform()
+
+
+def test_a_file_name_that_is_not_utf8_is_a_key():
+    assert Rng(0, "caf\udce9.png").uniform() != Rng(0, "caf.png").uniform()
+
+
+def test_uniforms_fill_the_unit_interval_evenly():
+    u = np.array([Rng(0, str(i)).at(j).uniform() for i in range(500) for j in range(4)])
+    assert 0 <= u.min() < u.max() < 1
+    assert np.histogram(u, 10, (0, 1))[0] == pytest.approx(200, abs=60)
+    pairs = u.reshape(-1, 4)
+    assert np.abs(np.corrcoef(pairs.T) - np.eye(4)).max() < 0.15
+
+
+def test_sixteen_bit_words_are_uniform_and_cut_to_any_count():
+    words = words16(7, 40_001)
+    assert words.shape == (40_001,)
+    assert words.mean() == pytest.approx(32767.5, rel=0.02)
+    assert (words[:5] == words16(7, 5)).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (0.4, Uniform(0.4, 0.4)),
+        ([0.2, 3], Uniform(0.2, 3)),
+        ({"log": [0.01, 1]}, LogUniform(0.01, 1)),
+        ({"choice": [1, [0.3, 0.8]], "weights": [1, 2]}, Choice((1, Uniform(0.3, 0.8)), (1, 2))),
+        ("bicubic", Choice(("bicubic",))),
+    ],
+)
+def test_a_range_is_spelt_and_read_back(text, value):
+    assert parse(text) == value
+    assert parse(spell(value)) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        [3, 0.2],
+        [1, 2, 3],
+        {"log": [0, 1]},
+        {"choice": []},
+        {"chioce": [1]},
+        None,
+        True,
+        [float("nan"), 1],
+        {"choice": [1, 2], "weights": [1]},
+        {"choice": [1, 2], "weights": [0, 0]},
+    ],
+)
+def test_what_is_no_range_is_refused(text):
+    with pytest.raises(ValueError):
+        parse(text)
+
+
+def test_a_choice_follows_its_weights_and_never_takes_weight_zero():
+    choice = Choice(("a", "b", "c"), (3, 1, 0))
+    drawn = [choice.draw(Rng(0, str(i))) for i in range(2000)]
+    assert drawn.count("a") == pytest.approx(1500, abs=80)
+    assert drawn.count("c") == 0
+
+
+def test_a_log_range_spends_as_long_in_each_decade():
+    drawn = np.array([LogUniform(0.01, 1).draw(Rng(0, str(i))) for i in range(2000)])
+    assert (drawn < 0.1).mean() == pytest.approx(0.5, abs=0.04)
+
+
+def test_severity_moves_every_value_towards_neutral():
+    factor = Choice((Uniform(1, 1.5), Uniform(0.2, 1), 1), (2, 7, 1))
+    assert factor.towards(1, 0.5) == Choice((Uniform(1, 1.25), Uniform(0.6, 1), 1), (2, 7, 1))

@@ -1,0 +1,71 @@
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+from restore.errors import ModelError, NonFiniteError
+from restore.sample import sample, start
+from restore.stack import SCHEDULERS
+
+MEAN, SPREAD = 0.3, 0.5
+
+
+def gaussian_v(scheduler: DDIMScheduler):
+    """The exact v of data that is normal with MEAN and SPREAD: E[eps|x] and E[x0|x] in closed form."""
+
+    def predict(x, t):
+        a = scheduler.alphas_cumprod[t]
+        alpha, sigma = a.sqrt(), (1 - a).sqrt()
+        gain = alpha * SPREAD**2 / (a * SPREAD**2 + sigma**2)
+        clean = MEAN + gain * (x - alpha * MEAN)
+        noise = (x - alpha * clean) / sigma.clamp(min=1e-6)
+        return alpha * noise - sigma * clean
+
+    return predict
+
+
+@pytest.mark.parametrize("name", ["ddim", "ddpm", "euler_a", "dpm++_2m", "unipc", "heun", "euler"])
+def test_a_scheduler_carries_gaussian_data_to_its_mean_and_spread(stack, name):
+    scheduler = stack.scheduler(name, 40)
+    noise = torch.randn(1, 4, 48, 48, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)  # the ancestral ones draw while they walk
+    predict = gaussian_v(stack.schedule)
+
+    def at(x, t):
+        # Heun and Euler pass fractional timesteps; the nearest is close enough for the law
+        return predict(x, t.round().long())
+
+    made = sample(at, start(scheduler, noise, torch.zeros_like(noise), 1), scheduler)
+    assert abs(made.mean() - MEAN) < 0.05
+    assert abs(made.std() - SPREAD) < 0.08
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_one_step_gives_the_mean(stack, name):
+    if name in ("heun",):
+        pytest.skip("a second-order method has no single evaluation")
+    scheduler = stack.scheduler(name, 1)
+    noise = torch.randn(1, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    predict = gaussian_v(stack.schedule)
+    x = start(scheduler, noise, torch.zeros_like(noise), 1)
+    made = sample(lambda x, t: predict(x, t.long()), x, scheduler)
+    assert abs(made.mean() - MEAN) < 0.02
+
+
+def test_less_strength_takes_fewer_steps_and_starts_near_the_picture(stack):
+    scheduler = stack.scheduler("ddim", 10)
+    clean = torch.full((1, 4, 32, 32), 2.0)
+    x = start(scheduler, torch.zeros_like(clean), clean, strength=0.3)
+    assert len(scheduler.timesteps) == 3
+    a = stack.schedule.alphas_cumprod[scheduler.timesteps[0]]
+    torch.testing.assert_close(x, a.sqrt() * clean)
+
+
+def test_a_nan_names_its_step(stack):
+    scheduler = stack.scheduler("ddim", 3)
+    with pytest.raises(NonFiniteError, match="step 1"):
+        sample(lambda x, t: x * float("nan"), torch.zeros(1, 1, 4, 4), scheduler)
+
+
+def test_an_unknown_sampler_names_the_ones_there_are(stack):
+    with pytest.raises(ModelError, match="ddim, ddpm"):
+        stack.scheduler("dimm", 4)
