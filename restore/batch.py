@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from restore.errors import ImageError, OutputError, RestoreError, UsageError
+from restore.errors import ImageError, ModelError, OutputError, RestoreError, UsageError
 from restore.files import KNOWN, TEMPORARY, Found, replacing, sha256, write_text
 
 Exists = Literal["skip", "overwrite", "rename", "error"]
@@ -226,6 +226,8 @@ def run_all(
             started = time.monotonic()
             try:
                 row = _one(job, work, journal, exists)
+            except (ModelError, OutputError):  # of the run, not of this file
+                raise
             except Exception as error:  # the one broad one: a bad file costs no other
                 row = journal.add(_failed(job, error, journal, time.monotonic() - started))
             counts["finished" if "finished" in row else row["status"]] += 1

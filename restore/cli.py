@@ -5,12 +5,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from restore import batch, files
+from restore import batch, files, manifest
 from restore.config import load_options
 from restore.errors import ModelError, OutputError, RestoreError, UsageError
 from restore.options import UpscaleOptions
@@ -119,17 +120,22 @@ def upscale(  # noqa: PLR0917 - typer fills them by name
         _foretell(jobs, options)
         return
 
-    from restore.flow import restore  # noqa: PLC0415 - torch, seconds
-    from restore.stack import load  # noqa: PLC0415
+    _, weights = manifest.find_model(model)
 
-    stack = load(model, device, dtype)
+    @cache
+    def stack():  # not before the first file that needs it: torch takes seconds
+        from restore.stack import load  # noqa: PLC0415
+
+        return load(model, device, dtype)
 
     def work(job: batch.Job, path: Path) -> batch.Row:
+        from restore.flow import restore  # noqa: PLC0415
+
         picture = images.read(job.source)
         kind = encoding.format_for(job.source, format)
         size_out = options.output_size(picture.size)
         encoding.refuse(picture, kind, size_out, under)
-        result = restore(picture, options, stack, batch.file_seed(seed, job.key))
+        result = restore(picture, options, stack(), batch.file_seed(seed, job.key))
         notes = encoding.encode(result, path, kind, quality, under)
         told = list(dict.fromkeys((*result.warnings, *notes)))
         return {"size_in": picture.size, "size_out": result.size, "warnings": told}
@@ -137,7 +143,7 @@ def upscale(  # noqa: PLR0917 - typer fills them by name
     pixels = options.digest(
         seed=seed, format=format, quality=quality, background=under, dtype=dtype
     )
-    journal = batch.Journal(out, pixels, stack.digest)
+    journal = batch.Journal(out, pixels, weights)
     with _progress(len(jobs)) as show:
         try:
             summary = batch.run_all(jobs, work, journal, exists, show)

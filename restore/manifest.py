@@ -1,10 +1,31 @@
-"""manifest.json: the sha256 of every file of a folder, so that a flipped bit is met before use."""
+"""Folders with a manifest: the sha256 of every file, so that a flipped bit is met before use."""
 
 import hashlib
 import json
 from pathlib import Path
 
+from restore.errors import ModelError
+
 NAME = "manifest.json"
+SHIPPED = Path(__file__).parent / "weights"
+
+
+def find_model(name: str) -> tuple[Path, str]:
+    """The folder of a model that ships, by name, or of any other, by path; and its digest.
+
+    Raises ModelError if there is none, or if one of its files is missing or changed.
+    """
+    folder = SHIPPED / name if (SHIPPED / name).is_dir() else Path(name)
+    if not folder.is_dir():
+        shipped = ", ".join(sorted(path.name for path in SHIPPED.iterdir() if path.is_dir()))
+        raise ModelError(
+            f"{name}: no model of that name ships, nor is it a folder; choose from {shipped}, or "
+            "give the folder that `restore train` exported"
+        )
+    try:
+        return folder, check(folder)
+    except ValueError as error:
+        raise ModelError(f"{error}; copy or install the model {name} again") from error
 
 
 def digest_of(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Noise as a function of (seed, absolute position): the same for any window, batch, shard or card."""
+"""Noise as a function of (seed, absolute position), whatever the window, batch, shard or card."""
 
 import hashlib
 

@@ -6,6 +6,8 @@ from pydantic import Field
 
 from restore.config import Options
 
+Sampler = Literal["ddim", "ddpm", "euler", "euler_a", "heun", "dpm++_2m", "unipc", "lcm"]
+
 
 class UpscaleOptions(Options):
     """How a picture is enlarged, or restored at its own size (scale 1), for a phone photo."""
@@ -16,7 +18,7 @@ class UpscaleOptions(Options):
     scale: float = Field(default=4, ge=1, le=16)
     steps: int = Field(default=1, ge=1, le=1000)  # 1 gives the faithful average; more give texture
     strength: float = Field(default=1, gt=0, le=1)  # 1 starts from pure noise
-    sampler: str = "ddim"
+    sampler: Sampler = "ddim"
     guidance: float = Field(default=1.0, ge=0, le=30)  # 1 is off
     prompt: str = ""
     negative: str = ""

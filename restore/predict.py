@@ -1,4 +1,4 @@
-"""From a UNet to predict(x, t): the condition, then guidance; windows and the loop go round them."""
+"""From a UNet to predict(x, t): the condition, then guidance; windows and loop go round them."""
 
 from dataclasses import dataclass
 
@@ -44,7 +44,7 @@ def conditioned(
 
 
 def guided(wanted: WindowPredict, unwanted: WindowPredict, guidance: float) -> WindowPredict:
-    """Classifier-free guidance (Ho and Salimans 2022): 1 leaves `wanted` as it is, at half the cost."""
+    """Classifier-free guidance (Ho and Salimans 2022); at 1 `unwanted` is not even asked."""
     if guidance == 1:
         return wanted
 

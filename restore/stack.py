@@ -10,18 +10,18 @@ from typing import Any
 
 import diffusers
 import torch
+import transformers
 from diffusers import AutoencoderTiny, DDIMScheduler, SchedulerMixin, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from restore import manifest
-from restore.errors import ModelError
 from restore.layouts import TrustLayout, layout_of
+from restore.options import Sampler
 from restore.predict import Condition, conditioned
 from restore.windows import WindowPredict, Windows, blocks
 
-SHIPPED = Path(__file__).parent / "weights"
-SCHEDULERS = {
+SCHEDULERS: dict[Sampler, str] = {
     "ddim": "DDIMScheduler",
     "ddpm": "DDPMScheduler",
     "euler": "EulerDiscreteScheduler",
@@ -31,6 +31,7 @@ SCHEDULERS = {
     "unipc": "UniPCMultistepScheduler",
     "lcm": "LCMScheduler",
 }
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 BLOCK = 256  # latents decoded or encoded at a time, on a side
 
 
@@ -122,16 +123,9 @@ class Stack:
     def predict(self, condition: Condition, prompt: str) -> WindowPredict:
         return conditioned(self.unet, self.layout, condition, self.embed(prompt))
 
-    def scheduler(self, sampler: str, steps: int) -> SchedulerMixin:
-        """A diffusers scheduler by short name or by class name, timesteps set.
-
-        Raises ModelError on a name that diffusers does not have.
-        """
-        found = getattr(diffusers, SCHEDULERS.get(sampler, sampler), None)
-        if not (isinstance(found, type) and issubclass(found, SchedulerMixin)):
-            names = ", ".join(SCHEDULERS)
-            raise ModelError(f"sampler: there is no scheduler {sampler!r}; choose one of {names}")
-        scheduler = found.from_config(self.schedule.config)
+    def scheduler(self, sampler: Sampler, steps: int) -> SchedulerMixin:
+        """A diffusers scheduler with its timesteps set, as our schedule has them."""
+        scheduler = getattr(diffusers, SCHEDULERS[sampler]).from_config(self.schedule.config)
         scheduler.set_timesteps(steps, device=self.device)
         return scheduler
 
@@ -152,24 +146,16 @@ class Stack:
         manifest.write(folder)
 
 
-def load(name: str, device: str = "auto", dtype: str = "fp32") -> Stack:
+def load(name: str, device: str = "auto", dtype: str = "auto") -> Stack:
     """A stack that ships with the package, by its name, or one in a folder, by its path.
 
     device  auto, cpu, cuda, mps: auto takes the accelerator if there is one.
-    dtype   fp32, bf16 or fp16: what the UNet computes in; the VAE stays in fp32.
+    dtype   fp32, bf16 or fp16: what the UNet computes in; the VAE stays in fp32. auto is fp32 on
+            the CPU, where it is exact whatever the batch, and bf16 elsewhere.
     Raises ModelError if the folder is missing, damaged or of another layout. No network is used.
     """
-    folder = SHIPPED / name if (SHIPPED / name).is_dir() else Path(name)
-    if not folder.is_dir():
-        shipped = ", ".join(sorted(p.name for p in SHIPPED.iterdir() if p.is_dir()))
-        raise ModelError(
-            f"{name}: no model of that name ships ({shipped} do) and no folder is called so; give "
-            "one of these, or the folder that `restore train` exported"
-        )
-    try:
-        digest = manifest.check(folder)
-    except ValueError as error:
-        raise ModelError(f"{error}; copy or install the model {name} again") from error
+    folder, digest = manifest.find_model(name)
+    quiet()
     about = json.loads((folder / "stack.json").read_text())
     given = {"local_files_only": True, "torch_dtype": torch.float32}
     vae = AutoencoderTiny.from_pretrained(folder / "vae", **given)
@@ -193,8 +179,17 @@ def load(name: str, device: str = "auto", dtype: str = "fp32") -> Stack:
         part.requires_grad_(False).eval().to(where)
     for part in (vae, unet):
         part.to(memory_format=torch.channels_last)
-    unet.to(dtype={"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype])
+    if dtype == "auto":
+        dtype = "fp32" if where.type == "cpu" else "bf16"
+    unet.to(dtype=DTYPES[dtype])
     return stack
+
+
+def quiet() -> None:
+    """Keep the libraries' notes on configs and their loading bars out of a user's terminal."""
+    diffusers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
 
 
 def pick_device() -> str:

@@ -27,7 +27,7 @@ def smooth_pixels(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.rint(soft * 255).astype(np.uint8)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def pixels():
     return smooth_pixels
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from restore.errors import ModelError, NonFiniteError
+from restore.errors import NonFiniteError
 from restore.sample import sample, start
 from restore.stack import SCHEDULERS
 
@@ -10,7 +10,7 @@ MEAN, SPREAD = 0.3, 0.5
 
 
 def gaussian_v(scheduler: DDIMScheduler):
-    """The exact v of data that is normal with MEAN and SPREAD: E[eps|x] and E[x0|x] in closed form."""
+    """The exact v where the data is normal with MEAN and SPREAD."""
 
     def predict(x, t):
         a = scheduler.alphas_cumprod[t]
@@ -64,8 +64,3 @@ def test_a_nan_names_its_step(stack):
     scheduler = stack.scheduler("ddim", 3)
     with pytest.raises(NonFiniteError, match="step 1"):
         sample(lambda x, t: x * float("nan"), torch.zeros(1, 1, 4, 4), scheduler)
-
-
-def test_an_unknown_sampler_names_the_ones_there_are(stack):
-    with pytest.raises(ModelError, match="ddim, ddpm"):
-        stack.scheduler("dimm", 4)

@@ -37,7 +37,7 @@ def test_a_flipped_bit_is_refused_before_use(stack, tmp_path):
     data = bytearray(path.read_bytes())
     data[-5] ^= 1
     path.write_bytes(data)
-    with pytest.raises(ModelError, match="diffusion_pytorch_model.safetensors"):
+    with pytest.raises(ModelError, match=r"diffusion_pytorch_model\.safetensors"):
         load(str(folder), device="cpu")
 
 

@@ -26,7 +26,7 @@ def upscale(
     are held for one block only.
     Raises NonFiniteError if the walk leaves the finite numbers.
     """
-    size = output_size(low.size, options.scale)
+    size = options.output_size(low.size)
     canvas = stack.canvas(size)
     shown = bleed(low)
     known = stack.encode_canvas(lambda *rows: canvas_rows(shown, size, canvas[1], rows), canvas)
@@ -51,15 +51,8 @@ def upscale(
     return replace(low, pixels=pixels, alpha=resize_alpha(low, size))
 
 
-def output_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    """(height, width) enlarged and rounded, never below one pixel."""
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-def canvas_rows(
-    low: Picture, size: tuple[int, int], width: int, rows: tuple[int, int]
-) -> Tensor:
-    """rgb (1, 3, rows, width) of the picture enlarged to `size`, mirrored where the canvas is larger."""
+def canvas_rows(low: Picture, size: tuple[int, int], width: int, rows: tuple[int, int]) -> Tensor:
+    """rgb (1, 3, rows, width) of the picture enlarged to `size`, mirrored beyond it."""
     down = mirrored(np.arange(*rows), size[0])
     first = int(down.min())
     band = resize_band(low, size, (first, int(down.max()) + 1))

@@ -1,4 +1,4 @@
-"""Stage one: an autoencoder without normalisation or attention, so that it decodes by bands exactly."""
+"""Stage one: an autoencoder without normalisation or attention, so that blocks decode exactly."""
 
 from pathlib import Path
 from typing import Literal

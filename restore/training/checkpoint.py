@@ -4,9 +4,9 @@ import json
 import logging
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -25,23 +25,31 @@ def is_valid(folder: Path) -> bool:
     return True
 
 
-def save(
-    folder: Path, step: int, model: nn.Module, ema: list[Tensor], optimizer: Optimizer, keep: int
-) -> Path:
+@dataclass(frozen=True)
+class State:
+    """What moves in training. Chance is a function of (seed, step), so the step is all it adds."""
+
+    model: nn.Module
+    ema: list[Tensor]
+    optimizer: Optimizer
+
+
+def save(folder: Path, step: int, state: State, keep: int) -> Path:
     """Write folder/step_N with a manifest, then prune all but the newest `keep`.
 
-    The old ones go only after the new one stands under its final name. Randomness is a function of
-    (seed, step) throughout training, so the step is all the state that chance has.
+    The old ones go only after the new one stands under its final name.
     """
     target = folder / f"step_{step:08d}"
     partial = folder / f".{target.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    weights = {k: v.contiguous() for k, v in model.state_dict().items()}
+    weights = {k: v.contiguous() for k, v in state.model.state_dict().items()}
     save_file(weights, partial / "model.safetensors")
-    save_file({f"{i}": p.contiguous() for i, p in enumerate(ema)}, partial / "ema.safetensors")
-    state = optimizer.state_dict()["state"]
-    tensors = {f"{i}.{k}": v.contiguous() for i, s in state.items() for k, v in s.items()}
+    save_file(
+        {f"{i}": p.contiguous() for i, p in enumerate(state.ema)}, partial / "ema.safetensors"
+    )
+    moments = state.optimizer.state_dict()["state"]
+    tensors = {f"{i}.{k}": v.contiguous() for i, s in moments.items() for k, v in s.items()}
     save_file(tensors, partial / "optimizer.safetensors")
     (partial / "state.json").write_text(json.dumps({"step": step}))
     manifest.write(partial)
@@ -64,15 +72,15 @@ def latest(folder: Path) -> Path | None:
     return None
 
 
-def resume(path: Path, model: nn.Module, ema: list[Tensor], optimizer: Optimizer) -> int:
-    """Put a checkpoint's state into the model, the EMA and the optimizer; returns its step."""
-    model.load_state_dict(load_file(path / "model.safetensors"))
+def resume(path: Path, state: State) -> int:
+    """Put a checkpoint's tensors into the state; returns its step."""
+    state.model.load_state_dict(load_file(path / "model.safetensors"))
     averages = load_file(path / "ema.safetensors")
-    for i, average in enumerate(ema):
+    for i, average in enumerate(state.ema):
         average.copy_(averages[str(i)])
-    state: dict[int, dict[str, Tensor]] = {}
+    moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in load_file(path / "optimizer.safetensors").items():
         index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+        moments.setdefault(int(index), {})[key] = tensor
+    state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": moments})
     return json.loads((path / "state.json").read_text())["step"]

@@ -1,4 +1,4 @@
-"""Training samples. A sample is a pure function of (seed, index): workers and resume change nothing."""
+"""Training samples: pure functions of (seed, index), so that workers and resume change nothing."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

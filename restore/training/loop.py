@@ -1,5 +1,6 @@
 """The training loop: when to step, log, show and save. What a step does belongs to its stage."""
 
+import csv
 import logging
 import math
 import time
@@ -14,7 +15,6 @@ from PIL import Image
 from pydantic import Field
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from restore.config import Options, load_config
 from restore.errors import NonFiniteError
@@ -66,10 +66,11 @@ def run(config: Path, overrides: list[str]) -> Path:
         parameters, options.learning_rate, betas=(0.9, 0.99), weight_decay=options.weight_decay
     )
     ema = EMAModel(parameters, decay=options.ema, use_ema_warmup=True, power=0.75, foreach=True)
+    state = checkpoint.State(stage.model, ema.shadow_params, optimizer)
     saved = checkpoint.latest(options.output) if options.resume else None
-    first = checkpoint.resume(saved, stage.model, ema.shadow_params, optimizer) if saved else 0
+    first = checkpoint.resume(saved, state) if saved else 0
     ema.optimization_step = first
-    writer = SummaryWriter(str(options.output / "tensorboard"))
+    record = options.output / "log.csv"
     with bar(options.steps, first) as advance:
         waited, since = 0.0, time.perf_counter()
         feed = iter(batches(stage.samples, options.batch, first, options.steps, options.workers))
@@ -87,20 +88,18 @@ def run(config: Path, overrides: list[str]) -> Path:
                 elapsed = time.perf_counter() - since
                 speed = {"images_per_s": options.batch * options.log_every / elapsed}
                 speed["data_wait"] = waited / elapsed
-                write_row(writer, done, {k: v.item() for k, v in losses.items()} | speed)
+                write_row(record, done, {k: v.item() for k, v in losses.items()} | speed)
                 advance(done, losses, speed)
                 waited, since = 0.0, time.perf_counter()
             if done % options.show_every == 0 or done == options.steps:
                 with averaged(ema, parameters):
                     rows, scores = stage.preview()
-                write_row(writer, done, scores)
+                write_row(record, done, scores)
                 log.info("step %d: %s", done, scores)
                 grid(rows).save(options.output / f"preview_{done:08d}.png")
                 since = time.perf_counter()
             if done % options.save_every == 0 or done == options.steps:
-                checkpoint.save(
-                    options.output, done, stage.model, ema.shadow_params, optimizer, options.keep
-                )
+                checkpoint.save(options.output, done, state, options.keep)
     with averaged(ema, parameters):
         stage.export(options.output / "export")
     return options.output / "export"
@@ -143,9 +142,10 @@ def grid(rows: list[Tensor]) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels.cpu().numpy()))
 
 
-def write_row(writer: SummaryWriter, step: int, scalars: dict[str, float]) -> None:
-    for name, value in scalars.items():
-        writer.add_scalar(name, value, step)
+def write_row(record: Path, step: int, scalars: dict[str, float]) -> None:
+    """Append step, name, value lines to a CSV file."""
+    with record.open("a", newline="") as file:
+        csv.writer(file).writerows((step, name, f"{x:.6g}") for name, x in scalars.items())
 
 
 @contextmanager

@@ -21,7 +21,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from degradations import Recipe, recipes
-from restore.config import Options
 from restore.layouts import KEEP, REPAINT, RESTORE
 from restore.stack import tokenize
 from restore.training.captions import caption
@@ -74,7 +73,7 @@ def hole(size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def make_pair(photos: Photos, recipe: Recipe, options: PairOptions, rng, key: str) -> dict:
-    """One pair, whatever its task: uint8 `truth` and `known` (S, S, 3), `trust` (S/4, S/4), caption.
+    """One pair: uint8 `truth` and `known` (S, S, 3), `trust` (S / 4, S / 4), and its `caption`.
 
     trust holds 0, 128 or 255 for keep, restore and repaint; a latent that the hole touches at all
     is repainted.
@@ -85,7 +84,9 @@ def make_pair(photos: Photos, recipe: Recipe, options: PairOptions, rng, key: st
     if task in ("restore", "both"):
         scale = draw(options.scales, rng)
         # Recipes are written for x4; the same damage on a picture that keeps its size is harsher.
-        severity = 0.0 if rng.random() < options.clean else rng.uniform(0.02, min(1, scale**0.5 / 2))
+        severity = (
+            0.0 if rng.random() < options.clean else rng.uniform(0.02, min(1, scale**0.5 / 2))
+        )
         seed = int(rng.integers(2**62))
         degraded = recipe.at(severity).degrade(truth, scale=scale, seed=seed, key=key)
         low = Image.fromarray(degraded.lr)
@@ -103,7 +104,7 @@ def make_pair(photos: Photos, recipe: Recipe, options: PairOptions, rng, key: st
 
 
 class Pairs(Dataset):
-    """Encoded pairs on disk; sample `index` is a window of one of them, a function of (seed, index).
+    """Encoded pairs on disk. Sample `index` is a window of one, a function of (seed, index).
 
     Gives float tensors: target and known (C, w, w) scaled latents, trust (1, w, w), truth
     (4 w, 4 w, 3) uint8 pixels, tokens (length,).
