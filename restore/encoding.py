@@ -97,7 +97,7 @@ def encode(
     if format == "png":
         parts = _png(layers, icc, picture.exif)
     elif format == "tiff":
-        parts = _tiff(layers, icc)
+        parts = [_tiff(layers, icc)]
         if picture.exif:
             notes.append("EXIF dropped: it is not written to tiff")
     else:
@@ -189,42 +189,26 @@ def _chunk(name: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
-def _tiff(layers: np.ndarray, icc: bytes | None) -> list[bytes]:
-    """A TIFF of one deflated strip: Pillow writes no 16-bit colour, cv2 no profile."""
+def _tiff(layers: np.ndarray, icc: bytes | None) -> bytes:
+    """Deflated TIFF by tifffile: Pillow writes no 16-bit colour, cv2 no profile."""
+    try:
+        import tifffile  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        mend = "pip install 'restore-toolkit[formats]', or use --format png"
+        raise ImageError(
+            "UNSUPPORTED", f"TIFF is written by tifffile, which is missing; {mend}"
+        ) from error
     if layers.shape[2] == 2:
         layers = layers[..., [0, 0, 0, 1]]  # few readers know grey with alpha
-    height, width, count = layers.shape
-    bits = layers.dtype.itemsize * 8
-    colours = 3 if count == 4 else count
-    steps = layers.copy()
-    steps[:, 1:] -= layers[:, :-1]  # predictor 2: differences along the row, modulo 2^bits
-    strip = zlib.compress(steps.astype(f"<u{bits // 8}").tobytes(), 4)
-    entries = [  # (tag, type, values); type 3 is uint16, 4 is uint32, 7 is bytes
-        (256, 4, [width]),
-        (257, 4, [height]),
-        (258, 3, [bits] * count),
-        (259, 3, [8]),  # deflate
-        (262, 3, [2 if colours == 3 else 1]),  # RGB, or black is zero
-        (273, 4, [8]),  # the strip follows the header
-        (277, 3, [count]),
-        (278, 4, [height]),
-        (279, 4, [len(strip)]),
-        (284, 3, [1]),
-        (317, 3, [2]),
-    ]
-    entries += [(338, 3, [2])] if count != colours else []  # alpha, not premultiplied
-    entries += [(34675, 7, list(icc))] if icc else []
-    strip += b"\0" * (len(strip) % 2)
-    place = 8 + len(strip)  # of the directory, after which the long values stand
-    after = place + 2 + 12 * len(entries) + 4
-    if after + len(icc or b"") + 64 >= 2**32:
-        raise ImageError(
-            "UNSUPPORTED", "the picture does not fit a TIFF of 4 GiB; use --format png"
-        )
-    directory, long = struct.pack("<H", len(entries)), b""
-    for tag, kind, values in entries:
-        body = struct.pack(f"<{len(values)}{'HIB'[(3, 4, 7).index(kind)]}", *values)
-        if len(body) > 4:
-            body, long = struct.pack("<I", after + len(long)), long + body + b"\0" * (len(body) % 2)
-        directory += struct.pack("<HHI", tag, kind, len(values)) + body.ljust(4, b"\0")
-    return [struct.pack("<2sHI", b"II", 42, place), strip, directory + b"\0\0\0\0", long]
+    colours = layers.shape[2] >= 3
+    buffer = io.BytesIO()
+    tifffile.imwrite(
+        buffer,
+        layers if colours else layers[..., 0],
+        photometric="rgb" if colours else "minisblack",
+        extrasamples=["unassalpha"] if layers.shape[2] == 4 else None,
+        compression="zlib",
+        iccprofile=icc,
+        metadata=None,
+    )
+    return buffer.getvalue()

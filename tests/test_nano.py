@@ -1,0 +1,81 @@
+"""The model that ships: whole, small, and better than enlarging."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+import degradations
+from restore.flow import restore
+from restore.images import Picture
+from restore.manifest import find_model
+from restore.options import UpscaleOptions
+from restore.stack import load
+
+
+@pytest.fixture(scope="module")
+def nano():
+    return load("nano", device="cpu")
+
+
+def scene(size: int = 256) -> np.ndarray:
+    """uint8 (size, size, 3): a gradient sky, shapes with edges, and stripes."""
+    ramp = np.linspace(60, 200, size).astype(np.uint8)
+    image = Image.fromarray(np.stack([np.repeat(ramp[:, None], size, 1)] * 3, -1))
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((20, 40, 120, 140), fill=(200, 80, 60))
+    draw.polygon([(130, 220), (190, 60), (245, 220)], fill=(40, 110, 70))
+    for x in range(20, 120, 12):
+        draw.rectangle((x, 170, x + 5, 240), fill=(240, 235, 220))
+    return np.asarray(image)
+
+
+def psnr(one: np.ndarray, other: np.ndarray) -> float:
+    error = np.square(one.astype(float) - other.astype(float)).mean()
+    return float(10 * np.log10(255**2 / error))
+
+
+def test_it_is_small_and_its_manifest_holds():
+    folder, digest = find_model("nano")
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 12e6
+    assert len(digest) == 64
+    assert (folder / "README.md").is_file()
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4])
+def test_it_restores_what_enlarging_alone_cannot(nano, scale):
+    truth = scene()
+    recipe = degradations.recipes.named("stablesr_light")
+    low = recipe.degrade(truth, scale=scale, seed=1, key="scene").lr
+    made = restore(Picture(low), UpscaleOptions(scale=scale), nano, seed=0).pixels
+    plain = np.asarray(Image.fromarray(low).resize((256, 256), Image.Resampling.BICUBIC))
+    assert psnr(made, truth) > psnr(plain, truth) + 0.5
+
+
+def test_it_shifts_no_colour(nano):
+    low = np.full((48, 48, 3), (180, 120, 70), np.uint8)
+    made = restore(Picture(low), UpscaleOptions(scale=4), nano, seed=0).pixels
+    assert np.abs(made.mean((0, 1)) - low[0, 0]).max() < 2
+
+
+def test_it_leaves_no_seam_and_no_checkerboard(nano):
+    """A gradient over several windows: no step at a window's border, no pattern of four pixels."""
+    ramp = np.linspace(40, 210, 150)
+    low = np.rint(np.repeat(ramp[None, :, None], 100, 0).repeat(3, 2)).astype(np.uint8)
+    made = restore(Picture(low), UpscaleOptions(scale=4), nano, seed=0).pixels.astype(float)
+    rows = cv2.GaussianBlur(made[50:-50, 50:-50], (0, 0), 4)
+    fine = made[50:-50, 50:-50] - rows
+    assert np.abs(np.diff(made[50:-50].mean((0, 2)))).max() < 3
+    assert fine.std() < 1.5
+
+
+def test_more_steps_still_show_the_same_picture(nano):
+    low = np.asarray(Image.open(Path(__file__).parent / "samples" / "portrait.jpg"))
+    one, four = (
+        restore(Picture(low), UpscaleOptions(scale=2, steps=steps), nano, seed=0).pixels
+        for steps in (1, 4)
+    )
+    assert psnr(one, four) > 22
