@@ -1,5 +1,6 @@
 """The command line: nothing but parsing. torch loads only after all that can be refused was."""
 
+import logging
 import os
 import sys
 import time
@@ -166,6 +167,7 @@ def train(
     """Train a model as a configuration says; run again, it goes on from its last checkpoint."""
     from restore.training.loop import run  # noqa: PLC0415 - torch, seconds
 
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     run(config, overrides or [])
 
 

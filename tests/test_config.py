@@ -1,8 +1,10 @@
 """Options: what is wrong is refused by name, with the place and the mend."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
+import yaml
 from pydantic import Field
 
 from restore.config import Options, load_config, load_options
@@ -128,3 +130,11 @@ def test_the_digest_is_of_what_decides_the_pixels():
     assert plain.digest(seed=0) == UpscaleOptions(windows=1).digest(seed=0)
     others = [plain.digest(seed=1), UpscaleOptions(steps=2).digest(seed=0)]
     assert len({plain.digest(seed=0), *others}) == 3
+
+
+def test_the_shipped_config_spells_out_the_defaults():
+    path = Path(__file__).resolve().parents[1] / "configs" / "upscale.yaml"
+    assert load_options(UpscaleOptions, "upscale", path) == UpscaleOptions()
+    assert set(yaml.safe_load(path.read_text())["upscale"]) == set(
+        UpscaleOptions().model_dump()
+    ) - {"task"}

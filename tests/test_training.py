@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from degradations import recipes
+from restore.config import load_config
 from restore.errors import ConfigError, NonFiniteError
 from restore.flow import restore
 from restore.options import UpscaleOptions
@@ -213,3 +214,9 @@ def test_a_caption_says_what_the_trace_did(pixels):
     heavy = recipe.degrade(hr, scale=4, seed=0, key="a").trace
     assert "jpeg" in caption(heavy)
     assert caption(recipe.at(0).degrade(hr, scale=4, seed=0, key="a").trace) == "clean"
+
+
+@pytest.mark.parametrize("name", ["nano_autoencoder", "nano_denoiser"])
+def test_the_shipped_training_configs_are_valid(name):
+    path = Path(__file__).resolve().parents[1] / "configs" / "train" / f"{name}.yaml"
+    assert load_config(loop.TrainOptions, path).output == Path("runs") / name
