@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from restore.config import Options
+from restore.layouts import REPAINT
 from restore.noise import generator
 from restore.stack import Stack
 from restore.training.data import to_rgb
@@ -26,13 +27,15 @@ class DenoiserOptions(Options):
     autoencoder: Path  # the export of stage one
     data: PairOptions
     cache: Path = Path("runs/pairs")  # where encoded pairs are kept
-    channels: tuple[int, ...] = (48, 64, 96, 112)  # of the UNet, from full latent resolution down
+    channels: tuple[int, ...] = (32, 64, 96, 128)  # of the UNet, from full latent resolution down
     layers: int = Field(2, ge=1)  # ResNet blocks a level
     groups: int = Field(8, ge=1)
     text_width: int = Field(64, ge=8)
     text_layers: int = Field(2, ge=1)
     residual_scale: float = Field(0.7, gt=0)
     last_share: float = Field(0.5, ge=0, le=1)  # of a batch that sits at the last timestep
+    walk_weight: float = Field(1.0, ge=0)  # of the loss at all other timesteps
+    repaint_weight: float = Field(1.0, ge=0)  # of the loss where the trust map says repaint
     pixel_start: int = Field(0, ge=0)  # step from which decoded pictures are compared as well
     pixel_weight: float = Field(0.0, ge=0)
     pixel_samples: int = Field(8, ge=1)  # so many of a batch are decoded
@@ -125,7 +128,11 @@ def train_step(
     text = stack.text_encoder(batch["tokens"]).last_hidden_state
     shown = stack.layout.unet_input(x, known, trust)
     made = stack.unet(shown.to(memory_format=torch.channels_last), t, text).sample.float()
-    losses = {"latent": F.mse_loss(made, wanted)}
+    # Fresh noise and what a hole hid are large and mostly unknowable: left at full weight they drown
+    # the small errors that restoring is about.
+    weight = torch.where(t == last, 1.0, options.walk_weight).view(-1, 1, 1, 1)
+    weight = weight * torch.where(trust == REPAINT, options.repaint_weight, 1.0)
+    losses = {"latent": (weight * (made - wanted).square()).mean()}
     if options.pixel_weight and step >= options.pixel_start:
         some = slice(0, options.pixel_samples)
         # At the last timestep v is -r.
