@@ -215,6 +215,6 @@ def _explain(path: str | Path, model: type[Frozen], error: ValidationError) -> I
             yield f"{where} is not an option of {title}; {mend(place[-1], owner.model_fields)}"
         elif detail["type"] == "union_tag_invalid":
             tag = detail.get("ctx", {}).get("tag")
-            yield f"{where}: {tag!r} is not a kind of step; {mend(tag, kinds)}"
+            yield f"{where}: {tag!r} is not a kind of step; {mend(tag, (*kinds, 'albumentations'))}"
         else:
             yield f"{where}: {detail['msg'].removeprefix('Value error, ')}"

@@ -11,13 +11,13 @@ from scipy.fft import dctn, idctn
 from scipy.special import j1
 
 from degradations.ops.blur import Sinc, correlate
-from degradations.ops.noise import PoissonNoise, poisson_residue
+from degradations.ops.noise import BT601, PoissonNoise, poisson_residue
 from degradations.ops.op import Op, Params, Size
 from degradations.ops.resize import Resize
 from degradations.ranges import Range, Uniform, within
 from degradations.rng import Rng
 
-_LUMA = np.array([0.299, 0.587, 0.114])
+_LUMA = BT601.astype(np.float64)
 # ITU-T T.81, tables K.1 and K.2
 _LUMA_TABLE = np.array(
     [
@@ -79,7 +79,7 @@ class CompatPoissonNoise(PoissonNoise):
 
     @staticmethod
     def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
-        base = rgb @ _LUMA.astype(np.float32)[:, None] if params["grey"] else rgb
+        base = rgb @ BT601[:, None] if params["grey"] else rgb
         levels = np.rint(np.clip(base, 0, 1) * 255).astype(np.int32)
         white = 2 ** math.ceil(math.log2(len(np.unique(levels))))
         noise = poisson_residue(params["seed"], levels, white) * np.float32(params["scale"])

@@ -15,6 +15,7 @@ from degradations.ranges import Range, Uniform, within
 from degradations.rng import Rng, words16
 
 Share = Annotated[float, Field(ge=0, le=1)]
+BT601 = np.array([0.299, 0.587, 0.114], np.float32)  # luma (ITU-R BT.601)
 _LUMA = np.array([0.2989, 0.587, 0.114], np.float32)  # as torchvision's rgb_to_grayscale
 _WHITE = 256  # photons of a white pixel; the published code counts the image's unique values
 _STRATA_BITS = 11
@@ -106,7 +107,7 @@ class FilmGrain(Op):
         shape = height + 2 * pad, width + 2 * pad, 1 if params["grey"] else 3
         grain = cv2.sepFilter2D(standard_normal(params["seed"], shape), -1, kernel, kernel)
         grain = grain.reshape(shape)[pad : pad + height, pad : pad + width]
-        value = np.clip(rgb @ _LUMA[:, None] if params["grey"] else rgb, 0, 1)
+        value = np.clip(rgb @ BT601[:, None] if params["grey"] else rgb, 0, 1)
         deviation = np.sqrt(value * (1 - value)) * np.float32(params["sigma_levels"] / 255 * 2)
         return _added(rgb, grain * deviation)
 

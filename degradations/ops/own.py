@@ -50,7 +50,7 @@ def named(kind: str) -> type[Op] | None:
 def draw(step: Op, rng: Rng) -> Params:
     """What it draws, as JSON will give it back."""
     try:
-        return json.loads(json.dumps(step.draw(rng), allow_nan=False))
+        return json.loads(json.dumps(dict(step.draw(rng)), allow_nan=False))
     except Exception as error:  # whatever a user's code may raise
         raise RecipeError(
             f"{step.kind}: draw failed: {error!r}; it has to return a dictionary of plain numbers, "

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 import cv2
 import numpy as np
 
-from degradations.ops.noise import standard_normal
+from degradations.ops.noise import BT601, standard_normal
 from degradations.ops.op import Op, Params, Size
 from degradations.ranges import LogUniform, Range, Uniform, within
 from degradations.rng import Rng
@@ -53,7 +53,7 @@ class Cast(Op):
 
 
 class ChromaShift(Op):
-    """Chroma beside its luma, as in analogue video (ITU-R BT.601's luma and colour differences)."""
+    """Colour beside its luma, as in analogue video (the colour differences of ITU-R BT.601)."""
 
     kind: Literal["chroma_shift"] = "chroma_shift"
     neutral: ClassVar = {"x": 0, "y": 0}
@@ -66,11 +66,11 @@ class ChromaShift(Op):
     @staticmethod
     def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
         height, width = rgb.shape[:2]
-        ycc = cv2.cvtColor(rgb, cv2.COLOR_RGB2YCrCb)
+        luma = rgb @ BT601[:, None]
         x = np.clip(np.arange(width, dtype=np.float32) - params["x"], 0, width - 1)
         y = np.clip(np.arange(height, dtype=np.float32) - params["y"], 0, height - 1)
-        ycc[..., 1:] = _between(_between(ycc[..., 1:], y).transpose(1, 0, 2), x).transpose(1, 0, 2)
-        return np.clip(cv2.cvtColor(ycc, cv2.COLOR_YCrCb2RGB), 0, 1)
+        chroma = _between(_between(rgb - luma, y).transpose(1, 0, 2), x).transpose(1, 0, 2)
+        return np.clip(luma + chroma, 0, 1)
 
 
 class SensorNoise(Op):
