@@ -133,7 +133,7 @@ def bsrgan() -> Recipe:
 
     Beside the released code: without the camera ISP, whose model was never released; the first
     downscale, by 1 / U(1, 8), is drawn from the logarithm; noise with correlated channels is colour
-    noise; what is subsampled by the nearest pixel does not shift.
+    noise; subsampling by the nearest pixel shifts by half a pixel instead of being made up for.
     """
     isotropic = Choice(("isotropic",))
     blur = Blur(

@@ -69,7 +69,8 @@ def test_every_recipe_at_nought_is_nothing_but_the_resize(name):
     degraded = recipes.named(name).at(0).degrade(hr, scale=1, seed=0, key="a")
     assert (degraded.lr == hr).all() and not degraded.damage.any()
     mild = recipes.named(name).at(0.02).degrade(hr, scale=1, seed=0, key="a").lr
-    assert psnr(mild, hr) > psnr(recipes.named(name).degrade(hr, scale=1, seed=0, key="a").lr, hr)
+    full = recipes.named(name).degrade(hr, scale=1, seed=0, key="a").lr
+    assert psnr(mild, hr) > psnr(full, hr) or name == "clean_bicubic"
 
 
 def test_keys_and_seeds_differ():

@@ -30,7 +30,8 @@ class Resize(Op):
     """Resize by a factor of the current size, or to a factor of the recipe's target size.
 
     Area, bilinear and bicubic as Real-ESRGAN; Lanczos has 3 lobes where it antialiases, 4 where it
-    enlarges; nearest takes the pixel under the middle, without antialias.
+    enlarges; nearest takes the pixel under the middle, without antialias, and alone may shift, by
+    half a pixel at most.
     """
 
     kind: Literal["resize"] = "resize"
