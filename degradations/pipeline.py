@@ -143,13 +143,13 @@ def rebuild(trace: Trace, hr: np.ndarray) -> Degraded:
     rgb = hr.astype(np.float32, order="C") * np.float32(1 / 255)
     damage = np.zeros((1, 1), np.uint8)
     for params in trace.steps:
-        kind, op = params["kind"], _op(params)
-        if issubclass(op, Damage):
-            damage = _covering(damage, rgb.shape[:2]) | op.mask(params, rgb.shape[:2])
+        kind, op, size = params["kind"], _op(params), rgb.shape[:2]
         if kind in ops.OPS:
             rgb = op.apply(rgb, params, target)
         else:
             rgb = own.apply(kind, op, rgb, params, target)
+        if issubclass(op, Damage):
+            damage = _covering(damage, size) | op.mask(params, size)
     rgb = resize(rgb, target, "bicubic")  # a recipe need not end at the target size
     return Degraded(to_uint8(rgb), trace, _covering(damage, target))
 

@@ -62,13 +62,13 @@ class CompatResize(Resize):
         import torch  # noqa: PLC0415  (nothing else here needs it)
         from torch.nn.functional import interpolate  # noqa: PLC0415
 
-        factor, mode = params["factor"], params["mode"]
-        if params["of"] == "current":
-            sized = {"scale_factor": max(factor, 1 / min(rgb.shape[:2]))}
+        factor, mode, size = params["factor"], params["mode"], None
+        if params["of"] == "target":
+            size, factor = [max(1, int(n * factor)) for n in target], None
         else:
-            sized = {"size": tuple(max(1, int(n * factor)) for n in target)}
+            factor = max(factor, 1 / min(rgb.shape[:2]))  # or nothing would be left
         planes = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))[None]
-        out = interpolate(planes, mode=mode, **sized)[0]
+        out = interpolate(planes, size, factor, mode)[0]
         return np.ascontiguousarray(out.numpy().transpose(1, 2, 0))
 
 
