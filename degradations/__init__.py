@@ -7,7 +7,7 @@ assert (degradations.replay(degraded.trace, hr) == degraded.lr).all()
 
 from degradations import recipes
 from degradations.errors import RecipeError
-from degradations.ops.blur import sharpen
-from degradations.pipeline import Degraded, Recipe, Trace, replay
+from degradations.ops.sharpen import sharpen
+from degradations.pipeline import Degraded, Recipe, Trace, rebuild, replay
 
-__all__ = ["Degraded", "Recipe", "RecipeError", "Trace", "recipes", "replay", "sharpen"]
+__all__ = ["Degraded", "Recipe", "RecipeError", "Trace", "rebuild", "recipes", "replay", "sharpen"]

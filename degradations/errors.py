@@ -1,5 +1,16 @@
-"""What a user of the degradations may meet and want to catch."""
+"""What a user of the degradations may meet and want to catch, and the words it comes in."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
 
 
 class RecipeError(ValueError):
     """A recipe or trace that cannot be used; the message says what, where, and the mend."""
+
+
+def mend(word: Any, known: Iterable[str]) -> str:
+    """The near word, or all of them."""
+    known = list(known)
+    near = difflib.get_close_matches(str(word), known, 1)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"

@@ -1,7 +1,7 @@
 """Blur kernels: (size, size) float32, size odd, centred, sum 1.
 
 The Gaussian family of Real-ESRGAN (Wang et al. 2021) and BSRGAN (Zhang et al. 2021), and a windowed
-version of the former's sinc filter.
+version of the former's sinc filter; motion and defocus.
 """
 
 import math
@@ -59,6 +59,34 @@ def sinc(size: int, cutoff: float) -> np.ndarray:
     )
     window = i0(KAISER_BETA * np.sqrt(np.maximum(1 - (r / (size / 2)) ** 2, 0)))
     return _normal(ideal * np.where(r < size / 2, window, 0))
+
+
+def motion(length: float, angle: float, bend: float) -> np.ndarray:
+    """An arc of `length` pixels that sets out at `angle` and turns by `bend`, both in radians.
+
+    It is sampled 16 times a pixel, each sample shared among its four pixels.
+    """
+    count = max(2, math.ceil(16 * length))
+    heading = angle + bend * (np.arange(count - 1) + 0.5) / (count - 1)
+    path = np.zeros((count, 2))
+    path[1:] = np.cumsum(np.stack([np.sin(heading), np.cos(heading)], 1), 0) * length / (count - 1)
+    path -= path.mean(0)
+    radius = math.ceil(np.abs(path).max()) + 1
+    corner = np.floor(path).astype(int)
+    share = path - corner
+    kernel = np.zeros((2 * radius + 1, 2 * radius + 1))
+    for dy, dx in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        weight = np.abs(1 - dy - share[:, 0]) * np.abs(1 - dx - share[:, 1])
+        np.add.at(kernel, (corner[:, 0] + dy + radius, corner[:, 1] + dx + radius), weight)
+    return _normal(kernel)
+
+
+def disc(radius: float) -> np.ndarray:
+    """A disc of `radius` pixels, its rim antialiased over one pixel."""
+    reach = math.ceil(radius)
+    axis = np.arange(-reach, reach + 1)
+    distance = np.hypot(axis[None, :], axis[:, None])
+    return _normal(np.clip(radius + 0.5 - distance, 0, 1))
 
 
 def trimmed(kernel: np.ndarray, tail: float = 1e-4) -> np.ndarray:

@@ -1,6 +1,5 @@
 """HR -> LR and a trace of all that was drawn; replay(trace, hr) gives the same bytes again."""
 
-import difflib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,12 +12,14 @@ import yaml
 from pydantic import ValidationError
 
 from degradations import ops
-from degradations.errors import RecipeError
-from degradations.ops.blur import sharpen
+from degradations.errors import RecipeError, mend
+from degradations.ops import own
 from degradations.ops.compose import milder
+from degradations.ops.damage import Damage
 from degradations.ops.jpeg import to_uint8
 from degradations.ops.op import Frozen, Op, Params, Size
 from degradations.ops.resize import resize
+from degradations.ops.sharpen import sharpen
 from degradations.rng import Rng
 
 
@@ -48,10 +49,14 @@ class Trace(Frozen):
 
 @dataclass(frozen=True)
 class Degraded:
-    """lr: uint8 (h, w, 3) RGB, and how it came about."""
+    """lr: uint8 (h, w, 3) RGB, and how it came about.
+
+    damage  uint8 (h, w): 255 where a scratch, fold or the like was drawn, else 0.
+    """
 
     lr: np.ndarray
     trace: Trace
+    damage: np.ndarray
 
 
 class Recipe(Frozen):
@@ -64,13 +69,19 @@ class Recipe(Frozen):
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """From a YAML file; raises RecipeError naming the file, the key and the mend."""
+        """From a YAML file; raises RecipeError naming the file, the key and the mend.
+
+        An own op (`kind: my_ops.Rust`) comes from my_ops.py beside the file, or from the Python
+        path: load only recipes whose ops you would run.
+        """
         try:
             values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
         except yaml.YAMLError as error:
             raise RecipeError(f"{path}: not YAML: {error}") from error
         try:
-            return cls.model_validate(values)
+            return cls.model_validate(values, context=Path(path).parent)
         except ValidationError as error:
             raise RecipeError("\n".join(_explain(path, cls, error))) from error
 
@@ -111,13 +122,17 @@ class Recipe(Frozen):
             sharpen=self.sharpen,
             steps=list(_draw(self.steps, Rng(seed, key))),
         )
-        return Degraded(replay(trace, hr), trace)
+        return rebuild(trace, hr)
 
 
 def replay(trace: Trace, hr: np.ndarray) -> np.ndarray:
     """hr uint8 (H, W, 3) -> lr uint8 (h, w, 3), bit for bit what `degrade` gave."""
-    if hr.dtype != np.uint8 or hr.ndim != 3 or hr.shape[2] != 3 or hr.size == 0:
-        raise ValueError(f"hr must be uint8 (H, W, 3) RGB, not {hr.dtype} {hr.shape}")
+    return rebuild(trace, hr).lr
+
+
+def rebuild(trace: Trace, hr: np.ndarray) -> Degraded:
+    """As `replay`, with the damage mask as well."""
+    _check(hr)
     if hr.shape[:2] != trace.hr_size:
         raise RecipeError(
             f"the trace of {trace.key!r} is of a picture of (height, width) {trace.hr_size}, "
@@ -126,9 +141,36 @@ def replay(trace: Trace, hr: np.ndarray) -> np.ndarray:
     target = target_size(trace.hr_size, trace.scale)
     hr = sharpen(hr) if trace.sharpen else hr
     rgb = hr.astype(np.float32, order="C") * np.float32(1 / 255)
+    damage = np.zeros((1, 1), np.uint8)
     for params in trace.steps:
-        rgb = _op(params).apply(rgb, params, target)
-    return to_uint8(resize(rgb, target, "bicubic"))  # a recipe need not end at the target size
+        kind, op, size = params["kind"], _op(params), rgb.shape[:2]
+        if kind in ops.OPS:
+            rgb = op.apply(rgb, params, target)
+        else:
+            rgb = own.apply(kind, op, rgb, params, target)
+        if issubclass(op, Damage):
+            damage = _covering(damage, size) | op.mask(params, size)
+    rgb = resize(rgb, target, "bicubic")  # a recipe need not end at the target size
+    return Degraded(to_uint8(rgb), trace, _covering(damage, target))
+
+
+def _covering(mask: np.ndarray, size: Size) -> np.ndarray:
+    """The mask at another size: a pixel is in it if any part of it was."""
+    share = resize(mask.astype(np.float32), size, "area")
+    return np.where(share > 0, np.uint8(255), np.uint8(0))
+
+
+def _check(hr: np.ndarray) -> None:
+    if hr.dtype == np.uint8 and hr.ndim == 3 and hr.shape[2] == 3 and hr.size > 0:
+        return
+    how = "give uint8 RGB with at least one pixel"
+    if hr.ndim == 2 or (hr.ndim == 3 and hr.shape[2] == 1):
+        how = "repeat the grey: np.repeat(hr.reshape(*hr.shape[:2], 1), 3, 2)"
+    elif hr.ndim == 3 and hr.shape[2] == 4:
+        how = "leave out the alpha: hr[..., :3]"
+    elif hr.dtype != np.uint8:
+        how = "round it to 8 bits first"
+    raise ValueError(f"hr must be uint8 (H, W, 3) RGB, not {hr.dtype} {hr.shape}; {how}")
 
 
 def target_size(size: Size, scale: float) -> Size:
@@ -142,17 +184,23 @@ def _draw(steps: Iterable[ops.Step], rng: Rng) -> Iterator[Params]:
     for slot, step in enumerate(steps):
         inner = rng.at(slot)
         if isinstance(step, Op):
-            yield {"kind": step.kind, **step.draw(inner)}
+            ours = step.kind in ops.OPS
+            yield {"kind": step.kind, **(step.draw(inner) if ours else own.draw(step, inner))}
         else:
             yield from _draw(step.choose(inner), inner)
 
 
 def _op(params: Params) -> type[Op]:
-    try:
-        return ops.OPS[params["kind"]]
-    except KeyError as error:
-        known = ", ".join(ops.OPS)
-        raise RecipeError(f"the trace has a step of unknown kind {error}; known: {known}") from None
+    kind = params["kind"]
+    op = ops.OPS.get(kind) or own.named(kind)
+    if op:
+        return op
+    told = f"the trace has a step of unknown kind {kind!r}"
+    if "." in kind:
+        raise RecipeError(
+            f"{told}; a trace imports nothing, so load the recipe that names it first"
+        )
+    raise RecipeError(f"{told}; known: {', '.join(ops.OPS)}")
 
 
 def _explain(path: str | Path, model: type[Frozen], error: ValidationError) -> Iterator[str]:
@@ -167,12 +215,6 @@ def _explain(path: str | Path, model: type[Frozen], error: ValidationError) -> I
             yield f"{where} is not an option of {title}; {mend(place[-1], owner.model_fields)}"
         elif detail["type"] == "union_tag_invalid":
             tag = detail.get("ctx", {}).get("tag")
-            yield f"{where}: {tag!r} is not a kind of step; {mend(tag, kinds)}"
+            yield f"{where}: {tag!r} is not a kind of step; {mend(tag, (*kinds, 'albumentations'))}"
         else:
             yield f"{where}: {detail['msg'].removeprefix('Value error, ')}"
-
-
-def mend(word: Any, known: Iterable[str]) -> str:
-    """The near word, or all of them."""
-    near = difflib.get_close_matches(str(word), list(known), 1)
-    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"

@@ -1,10 +1,18 @@
-"""Named recipes, each with its paper; configs/degradations/ holds the same as YAML."""
+"""Named recipes: the published ones, each with its paper, and those of `everyday`.
+
+configs/degradations/ holds the same as YAML.
+"""
 
 from math import pi
 
-from degradations.errors import RecipeError
+from degradations import everyday
+from degradations.errors import RecipeError, mend
 from degradations.ops import (
     Blur,
+    CompatJpeg,
+    CompatPoissonNoise,
+    CompatResize,
+    CompatSinc,
     GaussianNoise,
     Jpeg,
     Maybe,
@@ -12,21 +20,23 @@ from degradations.ops import (
     PoissonNoise,
     Resize,
     Sequence,
+    Shuffle,
     Sinc,
     Step,
 )
-from degradations.pipeline import Recipe, mend
-from degradations.ranges import Choice, Uniform
+from degradations.ops.blur import ALL_SIZES
+from degradations.pipeline import Recipe
+from degradations.ranges import Choice, LogUniform, Uniform
 
 
-def _blur(sigma: Uniform) -> OneOf:
+def _blur(sigma: Uniform, sinc: type[Sinc] | type[CompatSinc] = Sinc) -> OneOf:
     """Nine in ten of the Gaussian family, else sinc, its cutoff lower where the kernel is large."""
     small, large = (7, 9, 11), (13, 15, 17, 19, 21)
     return OneOf(
         steps=(
             Blur(sigma=sigma),
-            Sinc(size=Choice(small), cutoff=Uniform(pi / 3, pi)),
-            Sinc(size=Choice(large), cutoff=Uniform(pi / 5, pi)),
+            sinc(size=Choice(small), cutoff=Uniform(pi / 3, pi)),
+            sinc(size=Choice(large), cutoff=Uniform(pi / 5, pi)),
         ),
         weights=(0.9, 0.0375, 0.0625),
     )
@@ -83,6 +93,73 @@ def stablesr_light() -> Recipe:
     )
 
 
+def realesrgan_compat() -> Recipe:
+    """Real-ESRGAN x4plus as published, its faults included, for fair comparison at scale 4.
+
+    Reproduced: resizing without antialias that drops the fraction of the size, sinc without a
+    window, Poisson levels from the picture's distinct values, a JPEG with the luma table
+    transposed, black padding and replicated chroma, sharpened ground truth.
+    Not reproduced, because a sample here is its own: one draw of the resize factor, mode, noise
+    kind, second blur and final order for a whole batch, one field of grey Gaussian noise for a
+    whole batch, and the pool of 180 pairs.
+    """
+    noises = (
+        OneOf(
+            steps=(GaussianNoise(sigma_levels=Uniform(1, sigma)), CompatPoissonNoise(scale=scale))
+        )
+        for sigma, scale in ((30, Uniform(0.05, 3)), (25, Uniform(0.05, 2.5)))
+    )
+    final: tuple[Step, ...] = (CompatResize(of="target"), Maybe(p=0.8, step=CompatSinc()))
+    orders = (*final, CompatJpeg()), (CompatJpeg(), *final)
+    return Recipe(
+        name="realesrgan_compat",
+        paper="Wang et al. 2021, Real-ESRGAN, arXiv:2107.10833, as its code does it",
+        sharpen=True,
+        steps=(
+            _blur(Uniform(0.2, 3), CompatSinc),
+            CompatResize(factor=_factor(0.15, 1.5, 0.2, 0.7)),
+            next(noises),
+            CompatJpeg(),
+            Maybe(p=0.8, step=_blur(Uniform(0.2, 1.5), CompatSinc)),
+            CompatResize(of="target", factor=_factor(0.3, 1.2, 0.3, 0.4)),
+            next(noises),
+            OneOf(steps=tuple(Sequence(steps=order) for order in orders)),
+        ),
+    )
+
+
+def bsrgan() -> Recipe:
+    """Shuffled blurs, downscales, noise and JPEG, then a last JPEG; for scale 4.
+
+    Beside the released code: without the camera ISP, whose model was never released; the first
+    downscale, by 1 / U(1, 8), is drawn from the logarithm; noise with correlated channels is colour
+    noise; subsampling by the nearest pixel shifts by half a pixel instead of being made up for.
+    """
+    isotropic = Choice(("isotropic",))
+    blur = Blur(
+        shape=Choice(("isotropic", "anisotropic")), size=Choice(ALL_SIZES), sigma=Uniform(0.1, 2.8)
+    )
+    modes = Choice(("bilinear", "bicubic", "area"))
+    thinned = (
+        Blur(shape=isotropic, size=Choice((25,)), sigma=Uniform(0.1, 2.4)),
+        Resize(factor=Uniform(0.25, 0.25), mode=Choice(("nearest",))),
+    )
+    shrunk = Resize(factor=LogUniform(0.125, 1), mode=modes, antialias=False)
+    steps = (
+        blur,
+        blur,
+        OneOf(steps=(shrunk, Sequence(steps=thinned)), weights=(3, 1)),
+        Resize(of="target", mode=modes, antialias=False),
+        GaussianNoise(sigma_levels=Uniform(2, 25)),
+        Maybe(p=0.9, step=Jpeg()),
+    )
+    return Recipe(
+        name="bsrgan",
+        paper="Zhang et al. 2021, BSRGAN, arXiv:2103.14006",
+        steps=(Shuffle(steps=steps, keep=(2, 3)), Resize(of="target"), Jpeg()),
+    )
+
+
 def clean_bicubic() -> Recipe:
     """Antialiased bicubic and nothing else: the classical benchmark's degradation."""
     return Recipe(
@@ -92,7 +169,8 @@ def clean_bicubic() -> Recipe:
     )
 
 
-NAMED = {make.__name__: make for make in (realesrgan, stablesr_light, clean_bicubic)}
+_PUBLISHED = (realesrgan, realesrgan_compat, bsrgan, stablesr_light, clean_bicubic)
+NAMED = {make.__name__: make for make in (*_PUBLISHED, *everyday.ALL)}
 
 
 def named(name: str) -> Recipe:

@@ -83,6 +83,37 @@ def test_the_sinc_still_overshoots_at_an_edge():
     assert step.max() > 1.04 and step.min() < -0.04
 
 
+@pytest.mark.parametrize("length", [0, 0.3, 1, 7.5, 30])
+@pytest.mark.parametrize("bend", [0, 1.0, -2.5])
+def test_motion_is_a_mean_along_a_centred_path(length, bend):
+    kernel = kernels.motion(length, 0.6, bend)
+    assert kernel.dtype == np.float32 and len(kernel) % 2 == 1 and kernel.min() >= 0
+    assert kernel.sum() == pytest.approx(1, abs=1e-5)
+    axis = np.arange(len(kernel)) - len(kernel) // 2
+    assert kernel.sum(0) @ axis == pytest.approx(0, abs=1e-4)
+    assert kernel.sum(1) @ axis == pytest.approx(0, abs=1e-4)
+    if length == 0:
+        assert kernel.max() == 1
+    if bend == 0:  # a straight line of this length has a variance of length^2 / 12 along itself
+        along = axis[None, :] * math.cos(0.6) + axis[:, None] * math.sin(0.6)
+        spread = (kernel * along**2).sum() - length**2 / 12
+        assert spread == pytest.approx(0, abs=0.5)  # sharing among pixels adds up to a quarter
+
+
+@pytest.mark.parametrize("radius", [0, 0.4, 1, 2.7, 6, 15])
+def test_defocus_is_a_disc(radius):
+    kernel = kernels.disc(radius)
+    assert kernel.sum() == pytest.approx(1, abs=1e-5)
+    np.testing.assert_allclose(kernel, kernel.T)
+    np.testing.assert_allclose(kernel, kernel[::-1])
+    if radius < 0.5:
+        assert kernel.max() == 1
+    if radius > 2:  # flat, of its area, with the second moment of a disc
+        assert 1 / kernel.max() == pytest.approx(math.pi * radius**2, rel=0.05)
+        axis = np.arange(len(kernel)) - len(kernel) // 2
+        assert kernel.sum(0) @ axis**2 == pytest.approx(radius**2 / 4, rel=0.05)
+
+
 def test_trimming_keeps_the_kernel_within_its_tail():
     kernel = kernels.generalised_gaussian(21, 0.8, 0.5, 0.3)
     small = kernels.trimmed(kernel)

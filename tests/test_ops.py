@@ -1,6 +1,8 @@
 """Each degradation does what its parameters say, whatever the size of the picture."""
 
+import importlib.util
 import io
+import json
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from degradations.ops.resize import MODES, resize
 from degradations.ranges import Choice
 from degradations.rng import Rng
 
+KINDS = [kind for kind in OPS if kind != "h264" or importlib.util.find_spec("av")]
 ODD_SIZES = [(1, 1), (1, 40), (37, 1), (2, 3), (45, 61)]
 
 
@@ -32,16 +35,16 @@ def flat(value, size=(200, 300)):
 
 
 @pytest.mark.parametrize("size", ODD_SIZES)
-@pytest.mark.parametrize("kind", OPS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_op_keeps_its_input_and_takes_any_size(kind, size):
     rgb = picture(*size)
     before = rgb.copy()
-    for key in "abcdefgh":
-        params = OPS[kind]().draw(Rng(0, key))
+    for key in "abcdefgh" if kind not in ("webp", "avif", "h264") else "ab":
+        params = json.loads(json.dumps(OPS[kind]().draw(Rng(0, key))))
         out = OPS[kind].apply(rgb, params, (5, 3))
         assert out.dtype == np.float32 and out.shape[2] == 3 and np.isfinite(out).all()
         assert out.tobytes() == OPS[kind].apply(rgb, params, (5, 3)).tobytes()
-        assert kind == "resize" or out.shape == rgb.shape
+        assert kind.endswith("resize") or out.shape == rgb.shape
     assert (rgb == before).all()
 
 
@@ -110,8 +113,10 @@ def test_resizing_moves_nothing(mode, size):
     rows, columns = (np.arange(n) + 0.5 for n in size)
     row = (out.sum(1) @ rows) / out.sum() * 100 / size[0] - 0.5
     column = (out.sum(0) @ columns) / out.sum() * 120 / size[1] - 0.5
-    # Enlarging by area repeats pixels: nothing moves, but the steps themselves pull at a centroid.
+    # Enlarging by area repeats pixels: nothing moves, but the steps themselves pull at a centroid;
+    # nearest has to take a neighbour where the middle falls between two.
     bound = 0.05 if mode == "area" and size[0] > 100 else 0.01
+    bound = 0.51 if mode == "nearest" else bound
     assert row == pytest.approx(41.3, abs=bound)
     assert column == pytest.approx(70.8, abs=bound)
 
@@ -119,7 +124,8 @@ def test_resizing_moves_nothing(mode, size):
 @pytest.mark.parametrize("mode", MODES)
 def test_shrinking_averages_white_noise_unless_told_otherwise(mode):
     noise = np.random.default_rng(0).normal(0.5, 0.1, (200, 200, 3)).astype(np.float32)
-    assert resize(noise, (40, 40), mode).std() < 0.035
+    if mode != "nearest":
+        assert resize(noise, (40, 40), mode).std() < 0.035
     if mode != "area":
         assert resize(noise, (40, 40), mode, antialias=False).std() > 0.09
 

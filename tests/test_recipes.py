@@ -59,6 +59,21 @@ def test_a_recipe_survives_being_written_as_yaml(name, tmp_path):
             ": steps.0: 'bluur' is not a kind of step; did you mean 'blur'?",
         ),
         ("name: a\nsteps: [{kind: one_of, steps: []}]", "at least one option"),
+        ("name: a\nsteps: [{kind: blur, sigma: [-1, 2]}]", "sigma: -1 is outside 0 to inf"),
+        ("name: a\nsteps: [{kind: speckle, sigma: -0.1}]", "sigma: -0.1 is outside 0 to 1"),
+        (
+            "name: a\nsteps: [{kind: maybe, p: 1.2, step: {kind: jpeg}}]",
+            "steps.0.p: Input should be less than or equal to 1",
+        ),
+        ("name: a\nsteps: [{kind: gaussian_noise, grey: 3}]", "steps.0.grey: Input should be less"),
+        (
+            "name: a\nsteps: [{kind: shuffle, keep: [0, 2], steps: [{kind: jpeg}]}]",
+            "keep has [0, 2], each once, from 0 to the last step",
+        ),
+        ("name: a\nsteps: [{kind: repeat, n: 0, steps: []}]", "n: 0 is outside 1 to 100"),
+        ("name: a\nsteps: [{kind: repeat, scale: 2, steps: []}]", "scale: Input should be less"),
+        ("name: a\nsteps: [{}]", "steps.0: "),
+        ("name: a\nsteps: [{kind: webp, quality: 0}]", "quality: 0 is outside 1 to 100"),
         ("steps: []", "name: Field required"),
         ("", "the whole file"),
         ("name: [", "not YAML"),
@@ -71,6 +86,11 @@ def test_a_wrong_file_is_refused_naming_file_key_and_mend(text, wanted, tmp_path
         Recipe.load(path)
     assert str(caught.value).startswith(str(path))
     assert wanted in str(caught.value)
+
+
+def test_a_recipe_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(RecipeError, match=r"none\.yaml: cannot be read: No such file"):
+        Recipe.load(tmp_path / "none.yaml")
 
 
 def test_an_unknown_recipe_names_the_near_one():
@@ -96,6 +116,14 @@ def test_realesrgan_draws_by_the_papers_table():
     assert min(factors) >= 0.15 and max(factors) < 1.5
     qualities = {Jpeg().draw(Rng(3, str(i)))["quality"] for i in range(3000)}
     assert qualities == set(range(30, 96))
+
+
+def test_bsrgan_shuffles_but_its_downscales_stay_in_order():
+    shuffle = recipes.named("bsrgan").steps[0]
+    chosen = [shuffle.choose(Rng(0, str(i))) for i in range(200)]
+    downscales = [[step for step in steps if step in shuffle.steps[2:4]] for steps in chosen]
+    assert all(pair == list(shuffle.steps[2:4]) for pair in downscales)
+    assert {steps.index(shuffle.steps[4]) for steps in chosen} == set(range(6))
 
 
 def test_the_milder_recipe_scales_strengths_and_keeps_probabilities():

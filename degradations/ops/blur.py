@@ -1,4 +1,4 @@
-"""Blur: the six kernels of the Gaussian family, the sinc filter, and unsharp masking."""
+"""Blur: the six kernels of the Gaussian family, the sinc filter, motion and defocus."""
 
 import math
 from typing import Annotated, ClassVar, Literal
@@ -19,7 +19,8 @@ SHAPES = (
     "plateau_isotropic",
     "plateau_anisotropic",
 )
-SIZES = (7, 9, 11, 13, 15, 17, 19, 21)
+SIZES = (7, 9, 11, 13, 15, 17, 19, 21)  # Real-ESRGAN's
+ALL_SIZES = (*SIZES, 23, 25)  # BSRGAN's too
 _DIRECT_AREA = 121  # beyond 11 x 11 taps OpenCV turns to a Fourier transform, at 3 times the cost
 
 
@@ -29,7 +30,7 @@ class Blur(Op):
     kind: Literal["blur"] = "blur"
     neutral: ClassVar = {"sigma": 0}
     shape: Annotated[Words, among(SHAPES)] = Choice(SHAPES, (0.45, 0.25, 0.12, 0.03, 0.12, 0.03))
-    size: Annotated[Words, among(SIZES)] = Choice(SIZES)  # pixels
+    size: Annotated[Words, among(ALL_SIZES)] = Choice(SIZES)  # pixels
     sigma: Annotated[Range, within(0)] = Uniform(0.2, 3)  # pixels, along each axis
     beta_generalised: Annotated[Range, within(0.1, 10)] = Choice((Uniform(0.5, 1), Uniform(1, 4)))
     beta_plateau: Annotated[Range, within(0.1, 10)] = Choice((1, Uniform(1, 2)))
@@ -53,7 +54,7 @@ class Blur(Op):
         shape, size, angle = params["shape"], params["size"], params["angle"]
         sigma_x, sigma_y = params["sigma"]
         if shape == "isotropic":
-            return _separable(rgb, kernels.gaussian_1d(size, sigma_x))
+            return separable(rgb, kernels.gaussian_1d(size, sigma_x))
         if shape.startswith("plateau"):
             kernel = kernels.plateau(size, sigma_x, sigma_y, angle, params["beta"])
         else:
@@ -78,21 +79,43 @@ class Sinc(Op):
         return correlate(rgb, kernels.sinc(params["size"], params["cutoff"]))
 
 
-def sharpen(rgb: np.ndarray) -> np.ndarray:
-    """Unsharp masking as Real-ESRGAN does to its ground truth: uint8 (H, W, 3) -> the same.
+class MotionBlur(Op):
+    """A camera that moves along an arc while the shutter is open (Boracchi and Foi 2012).
 
-    51 taps of sigma 8; half the residual is added where it exceeds 10 of 255, by a soft mask.
-    Training targets of a recipe with `sharpen: true` are sharpened by this function.
+    The kernel's centroid stays in the middle, so the picture does not shift.
     """
-    kernel = kernels.gaussian_1d(51, 8.0)
-    image = rgb.astype(np.float32, order="C")
-    residual = image - _separable(image, kernel)
-    mask = _separable((np.abs(residual) > 10).astype(np.float32), kernel)
-    sharp = np.clip(image + 0.5 * residual, 0, 255)
-    return np.rint(image + mask * (sharp - image)).astype(np.uint8)
+
+    kind: Literal["motion_blur"] = "motion_blur"
+    neutral: ClassVar = {"length": 0}
+    length: Annotated[Range, within(0, 100)] = Uniform(2, 15)  # pixels along the path
+    bend: Annotated[Range, within(-math.pi, math.pi)] = Uniform(-1, 1)  # radians it turns by
+
+    def draw(self, rng: Rng) -> Params:
+        angle = Uniform(0, math.pi).draw(rng)
+        return {"length": self.length.draw(rng), "bend": self.bend.draw(rng), "angle": angle}
+
+    @staticmethod
+    def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
+        return correlate(rgb, kernels.motion(params["length"], params["angle"], params["bend"]))
 
 
-def _separable(rgb: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+class Defocus(Op):
+    """A lens out of focus: the disc of its aperture (the geometric model, e.g. Pentland 1987)."""
+
+    kind: Literal["defocus"] = "defocus"
+    neutral: ClassVar = {"radius": 0}
+    radius: Annotated[Range, within(0, 50)] = Uniform(0.5, 4)  # pixels
+
+    def draw(self, rng: Rng) -> Params:
+        return {"radius": self.radius.draw(rng)}
+
+    @staticmethod
+    def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
+        return correlate(rgb, kernels.disc(params["radius"]))
+
+
+def separable(rgb: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Every channel with the outer product of an (n,) kernel and itself, as `correlate`."""
     return cv2.sepFilter2D(rgb, -1, kernel, kernel, borderType=cv2.BORDER_REFLECT_101)
 
 

@@ -1,28 +1,74 @@
 """Steps made of steps. They only choose; a trace holds what was chosen, as a flat list."""
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from degradations.ops.op import Frozen
-from degradations.ranges import check_weights, pick
+from degradations.ranges import Range, Uniform, check_weights, pick, within
 from degradations.rng import Rng
 
 if TYPE_CHECKING:
     from degradations.ops import Step
 
 
-class Sequence(Frozen):
+class Steps(Frozen):
+    """Several steps; a subclass says which of them come, and in what order."""
+
+    kind: Any
+    steps: tuple["Step", ...]
+
+    def at(self, severity: float) -> Self:
+        return self.model_copy(update={"steps": milder(self.steps, severity)})
+
+
+class Sequence(Steps):
     """All of them, in this order."""
 
     kind: Literal["sequence"] = "sequence"
-    steps: tuple["Step", ...]
 
     def choose(self, rng: Rng) -> tuple["Step", ...]:
         return self.steps
 
+
+class Shuffle(Steps):
+    """All of them, in a random order (BSRGAN, Zhang et al. 2021)."""
+
+    kind: Literal["shuffle"] = "shuffle"
+    keep: tuple[int, ...] = ()  # steps, by number from 0, whose order among themselves stays
+
+    @model_validator(mode="after")
+    def _numbers_exist(self) -> Self:
+        if len(set(self.keep) & set(range(len(self.steps)))) < len(self.keep):
+            raise ValueError(f"keep has {list(self.keep)}, each once, from 0 to the last step")
+        return self
+
+    def choose(self, rng: Rng) -> tuple["Step", ...]:
+        left, order = list(range(len(self.steps))), []
+        while left:
+            order.append(left.pop(pick(len(left), None, rng)))
+        kept = iter(sorted(self.keep))
+        return tuple(self.steps[next(kept) if n in self.keep else n] for n in order)
+
     def at(self, severity: float) -> Self:
-        return self.model_copy(update={"steps": milder(self.steps, severity)})
+        # an empty step holds the place of one that is gone, or `keep` would name others
+        steps = tuple(step.at(severity) or Sequence(steps=()) for step in self.steps)
+        return self.model_copy(update={"steps": steps})
+
+
+class Repeat(Steps):
+    """All of them in this order, n times over; each pass is milder by `scale` than the last."""
+
+    kind: Literal["repeat"] = "repeat"
+    n: Annotated[Range, within(1, 100)] = Uniform(2, 2)  # rounded
+    scale: Annotated[float, Field(gt=0, le=1)] = 1.0  # pass i (from 0) is at severity scale^i
+
+    def choose(self, rng: Rng) -> tuple["Step", ...]:
+        steps = self.steps
+        for i in range(1, round(self.n.draw(rng))):
+            again = self.steps if self.scale == 1 else milder(self.steps, self.scale**i)
+            steps = (*steps, *again)
+        return steps
 
 
 class Maybe(Frozen):

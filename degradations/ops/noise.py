@@ -1,19 +1,23 @@
-"""Sensor noise: Gaussian, and Poisson (shot) noise, in colour or grey."""
+"""Noise: Gaussian, Poisson (shot), speckle and film grain, in colour or grey."""
 
+import math
 from functools import lru_cache
 from typing import Annotated, ClassVar, Literal
 
+import cv2
 import numpy as np
 from pydantic import Field
 from scipy.special import ndtri, pdtr
 
+from degradations.kernels import gaussian_1d
 from degradations.ops.op import Op, Params, Size
 from degradations.ranges import Range, Uniform, within
 from degradations.rng import Rng, words16
 
 Share = Annotated[float, Field(ge=0, le=1)]
+BT601 = np.array([0.299, 0.587, 0.114], np.float32)  # luma (ITU-R BT.601)
 _LUMA = np.array([0.2989, 0.587, 0.114], np.float32)  # as torchvision's rgb_to_grayscale
-_LEVELS = 256  # photons of a white pixel; the published code counts the image's unique values
+_WHITE = 256  # photons of a white pixel; the published code counts the image's unique values
 _STRATA_BITS = 11
 
 
@@ -58,15 +62,65 @@ class PoissonNoise(Op):
         return _added(rgb, noise)
 
 
+class Speckle(Op):
+    """Multiplicative noise, as of coherent light and of many scanners (Goodman 1976)."""
+
+    kind: Literal["speckle"] = "speckle"
+    neutral: ClassVar = {"sigma": 0}
+    sigma: Annotated[Range, within(0, 1)] = Uniform(0.02, 0.15)  # share of the pixel's value
+    grey: Share = 0.4  # the share of images whose three channels get one field
+
+    def draw(self, rng: Rng) -> Params:
+        sigma, grey = self.sigma.draw(rng), rng.uniform() < self.grey
+        return {"sigma": sigma, "grey": grey, "seed": rng.bits()}
+
+    @staticmethod
+    def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
+        noise = standard_normal(params["seed"], (*rgb.shape[:2], 1 if params["grey"] else 3))
+        noise *= np.float32(params["sigma"])
+        return _added(rgb, noise * rgb)
+
+
+class FilmGrain(Op):
+    """Grain: spatially correlated, strongest in the middle tones, none in black and white.
+
+    The deviation 2 sqrt(v (1 - v)) sigma is that of a grain that covers its spot with probability v
+    (Newson et al. 2017, A Stochastic Film Grain Model).
+    """
+
+    kind: Literal["film_grain"] = "film_grain"
+    neutral: ClassVar = {"sigma_levels": 0}
+    sigma_levels: Annotated[Range, within(0, 255)] = Uniform(3, 20)  # of 255, in the middle tone
+    size: Annotated[Range, within(0, 5)] = Uniform(0.4, 1.5)  # pixels, sigma of the correlation
+    grey: Share = 0.6  # the share of images whose grain is that of black and white film
+
+    def draw(self, rng: Rng) -> Params:
+        params = {"sigma_levels": self.sigma_levels.draw(rng), "size": self.size.draw(rng)}
+        return params | {"grey": rng.uniform() < self.grey, "seed": rng.bits()}
+
+    @staticmethod
+    def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
+        kernel = gaussian_1d(2 * math.ceil(3 * params["size"]) + 1, params["size"])
+        kernel /= np.sqrt((kernel**2).sum())  # keeps the variance of white noise
+        height, width = rgb.shape[:2]
+        pad = len(kernel) // 2  # so that the deviation is the same at the edge
+        shape = height + 2 * pad, width + 2 * pad, 1 if params["grey"] else 3
+        grain = cv2.sepFilter2D(standard_normal(params["seed"], shape), -1, kernel, kernel)
+        grain = grain.reshape(shape)[pad : pad + height, pad : pad + width]
+        value = np.clip(rgb @ BT601[:, None] if params["grey"] else rgb, 0, 1)
+        deviation = np.sqrt(value * (1 - value)) * np.float32(params["sigma_levels"] / 255 * 2)
+        return _added(rgb, grain * deviation)
+
+
 def standard_normal(seed: int, shape: tuple[int, ...]) -> np.ndarray:
     """float32 deviates, a function of seed and shape: 16-bit quantiles, up to 4.3 sigma."""
     return _normal_table().take(words16(seed, int(np.prod(shape)))).reshape(shape)
 
 
-def poisson_residue(seed: int, levels: np.ndarray) -> np.ndarray:
-    """int32 levels 0 to 255 -> float32 Pois(256 v) / 256 - v, where v = level / 255."""
+def poisson_residue(seed: int, levels: np.ndarray, white: int = _WHITE) -> np.ndarray:
+    """int32 levels 0 to 255 -> float32 Pois(white v) / white - v, where v = level / 255."""
     stratum = words16(seed, levels.size).reshape(levels.shape) >> (16 - _STRATA_BITS)
-    return _poisson_table().take((levels << _STRATA_BITS) | stratum)
+    return _poisson_table(white).take((levels << _STRATA_BITS) | stratum)
 
 
 def _added(rgb: np.ndarray, noise: np.ndarray) -> np.ndarray:
@@ -80,10 +134,10 @@ def _normal_table() -> np.ndarray:
     return ndtri((np.arange(65536) + 0.5) / 65536).astype(np.float32)
 
 
-@lru_cache(1)
-def _poisson_table() -> np.ndarray:
+@lru_cache(9)
+def _poisson_table(white: int) -> np.ndarray:
     """(256 levels x strata,) quantiles of the residue; 2 MB."""
     middles = (np.arange(1 << _STRATA_BITS) + 0.5) / (1 << _STRATA_BITS)
-    means = np.arange(256) / 255 * _LEVELS
-    counts = [np.searchsorted(pdtr(np.arange(2 * _LEVELS), mean), middles) for mean in means]
-    return ((np.stack(counts) - means[:, None]) / _LEVELS).astype(np.float32).ravel()
+    means = np.arange(256) / 255 * white
+    counts = [np.searchsorted(pdtr(np.arange(2 * white + 16), mean), middles) for mean in means]
+    return ((np.stack(counts) - means[:, None]) / white).astype(np.float32).ravel()

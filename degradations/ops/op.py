@@ -3,7 +3,7 @@
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from degradations.rng import Rng
 
@@ -16,9 +16,17 @@ class Frozen(BaseModel):
 
 
 class Op(Frozen):
-    """One degradation. A subclass adds `kind: Literal[...]` and its ranges."""
+    """One degradation. A subclass adds its ranges."""
 
+    kind: Any = ""  # a word, a Literal in ours; module.Class where a class has none of its own
     neutral: ClassVar[dict[str, float]] = {}  # at these values of its ranges the op does nothing
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or cls.model_fields["kind"].default:
+            return values
+        return {"kind": f"{cls.__module__}.{cls.__name__}"} | values
 
     def draw(self, rng: Rng) -> Params:
         """The parameters of one image; the only place of chance."""

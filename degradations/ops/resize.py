@@ -10,19 +10,35 @@ from degradations.ops.op import Op, Params, Size
 from degradations.ranges import Choice, Range, Uniform, Words, among, within
 from degradations.rng import Rng
 
-MODES = ("area", "bilinear", "bicubic")
-_CV2 = {"area": cv2.INTER_AREA, "bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
-_PIL = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+PUBLISHED = ("area", "bilinear", "bicubic")  # Real-ESRGAN's, each as likely
+MODES = (*PUBLISHED, "lanczos", "nearest")
+_CV2 = {
+    "area": cv2.INTER_AREA,
+    "bilinear": cv2.INTER_LINEAR,
+    "bicubic": cv2.INTER_CUBIC,
+    "lanczos": cv2.INTER_LANCZOS4,
+    "nearest": cv2.INTER_NEAREST_EXACT,
+}
+_PIL = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
 
 
 class Resize(Op):
-    """Resize by a factor of the current size, or to a factor of the recipe's target size."""
+    """Resize by a factor of the current size, or to a factor of the recipe's target size.
+
+    Area, bilinear and bicubic as Real-ESRGAN; Lanczos has 3 lobes where it antialiases, 4 where it
+    enlarges; nearest takes the pixel under the middle, without antialias, and alone may shift, by
+    half a pixel at most.
+    """
 
     kind: Literal["resize"] = "resize"
     neutral: ClassVar = {"factor": 1}
     of: Literal["current", "target"] = "current"
     factor: Annotated[Range, within(0.01, 8)] = Uniform(1, 1)
-    mode: Annotated[Words, among(MODES)] = Choice(MODES)
+    mode: Annotated[Words, among(MODES)] = Choice(PUBLISHED)
     antialias: bool = True  # when shrinking; False as published: bilinear at x0.2 keeps white noise
 
     def draw(self, rng: Rng) -> Params:
@@ -47,7 +63,7 @@ def resize(rgb: np.ndarray, size: Size, mode: str, antialias: bool = True) -> np
     if size == (height, width):
         return rgb
     shrinks = size[0] < height or size[1] < width
-    if shrinks and antialias and mode != "area":
+    if shrinks and antialias and mode in _PIL:
         # Pillow widens the filter as it shrinks, per axis; its 32-bit float mode has one channel.
         planes = (Image.fromarray(plane) for plane in cv2.split(rgb))
         return cv2.merge([np.asarray(plane.resize(size[::-1], _PIL[mode])) for plane in planes])

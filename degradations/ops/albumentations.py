@@ -1,0 +1,62 @@
+"""Any pixel transform of albumentations by its name; importing this module imports the library."""
+
+import os
+import warnings
+from typing import Any, Literal, Self
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it asks the network at import
+
+import albumentations
+import numpy as np
+from pydantic import model_validator
+
+from degradations.errors import RecipeError, mend
+from degradations.ops.jpeg import to_uint8
+from degradations.ops.op import Op, Params, Size
+from degradations.rng import Rng
+
+_PIXEL = {
+    name: found
+    for name, found in vars(albumentations).items()
+    if isinstance(found, type) and issubclass(found, albumentations.ImageOnlyTransform)
+}
+
+
+class Albumentations(Op):
+    """One transform of albumentations (Buslaev et al. 2020), by name, on 8 bits, seeded by us.
+
+    Those that move pixels are refused: the picture would no longer lie on its good original.
+    Severity cannot act on it, but for 0; `maybe` round it is how its share is told.
+    """
+
+    kind: Literal["albumentations"] = "albumentations"
+    transform: str  # e.g. RandomRain
+    params: dict[str, Any] = {}  # its arguments
+
+    @model_validator(mode="after")
+    def _can_be_made(self) -> Self:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # it only warns of an unknown argument
+                _made(self.transform, self.params)
+        except RecipeError:
+            raise
+        except Exception as error:  # whatever the transform may raise
+            raise RecipeError(f"{self.transform} does not take {self.params}: {error}") from error
+        return self
+
+    def draw(self, rng: Rng) -> Params:
+        seed = rng.bits() & 0xFFFFFFFF
+        return {"transform": self.transform, "params": self.params, "seed": seed}
+
+    @staticmethod
+    def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
+        transform = _made(params["transform"], params["params"])
+        transform.set_random_seed(params["seed"])
+        return transform(image=to_uint8(rgb))["image"].astype(np.float32) * np.float32(1 / 255)
+
+
+def _made(name: str, params: dict[str, Any]) -> Any:
+    if name not in _PIXEL:
+        raise RecipeError(f"albumentations has no pixel transform {name!r}; {mend(name, _PIXEL)}")
+    return _PIXEL[name](**{"p": 1.0} | params)

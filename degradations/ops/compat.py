@@ -1,0 +1,124 @@
+"""Faults of Real-ESRGAN's published code, for fair comparison; new recipes want none of these.
+
+Kept apart from the ops that are right, so that nothing there needs a switch.
+"""
+
+import math
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from scipy.fft import dctn, idctn
+from scipy.special import j1
+
+from degradations.ops.blur import Sinc, correlate
+from degradations.ops.noise import BT601, PoissonNoise, poisson_residue
+from degradations.ops.op import Op, Params, Size
+from degradations.ops.resize import Resize
+from degradations.ranges import Range, Uniform, within
+from degradations.rng import Rng
+
+_LUMA = BT601.astype(np.float64)
+# ITU-T T.81, tables K.1 and K.2
+_LUMA_TABLE = np.array(
+    [
+        [16, 11, 10, 16, 24, 40, 51, 61],
+        [12, 12, 14, 19, 26, 58, 60, 55],
+        [14, 13, 16, 24, 40, 57, 69, 56],
+        [14, 17, 22, 29, 51, 87, 80, 62],
+        [18, 22, 37, 56, 68, 109, 103, 77],
+        [24, 35, 55, 64, 81, 104, 113, 92],
+        [49, 64, 78, 87, 103, 121, 120, 101],
+        [72, 92, 95, 98, 112, 100, 103, 99],
+    ]
+)
+_CHROMA_TABLE = np.full((8, 8), 99)
+_CHROMA_TABLE[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
+
+
+class CompatSinc(Sinc):
+    """Sinc cut off without a window: small kernels amplify low frequencies by up to 1.6."""
+
+    kind: Literal["compat_sinc"] = "compat_sinc"
+
+    @staticmethod
+    def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
+        size, cutoff = params["size"], params["cutoff"]
+        axis = np.arange(size) - size // 2
+        r = np.hypot(axis[None, :], axis[:, None])
+        r[size // 2, size // 2] = 1
+        kernel = cutoff * j1(cutoff * r) / (2 * np.pi * r)
+        kernel[size // 2, size // 2] = cutoff**2 / (4 * np.pi)
+        return correlate(rgb, (kernel / kernel.sum()).astype(np.float32))
+
+
+class CompatResize(Resize):
+    """torch's interpolate without antialias; `of: current` drops the fraction and so shifts."""
+
+    kind: Literal["compat_resize"] = "compat_resize"
+    antialias: bool = False
+
+    @staticmethod
+    def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
+        import torch  # noqa: PLC0415  (nothing else here needs it)
+        from torch.nn.functional import interpolate  # noqa: PLC0415
+
+        factor, mode, size = params["factor"], params["mode"], None
+        if params["of"] == "target":
+            size, factor = [max(1, int(n * factor)) for n in target], None
+        else:
+            factor = max(factor, 1 / min(rgb.shape[:2]))  # or nothing would be left
+        planes = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))[None]
+        out = interpolate(planes, size, factor, mode)[0]
+        return np.ascontiguousarray(out.numpy().transpose(1, 2, 0))
+
+
+class CompatPoissonNoise(PoissonNoise):
+    """The photons of white follow from the number of distinct values in the picture."""
+
+    kind: Literal["compat_poisson_noise"] = "compat_poisson_noise"
+
+    @staticmethod
+    def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
+        base = rgb @ BT601[:, None] if params["grey"] else rgb
+        levels = np.rint(np.clip(base, 0, 1) * 255).astype(np.int32)
+        white = 2 ** math.ceil(math.log2(len(np.unique(levels))))
+        noise = poisson_residue(params["seed"], levels, white) * np.float32(params["scale"])
+        return np.clip(rgb + noise, 0, 1)
+
+
+class CompatJpeg(Op):
+    """BasicSR's differentiable JPEG: luma table transposed, black padding, chroma replicated."""
+
+    kind: Literal["compat_jpeg"] = "compat_jpeg"
+    neutral: ClassVar = {"quality": 100}
+    quality: Annotated[Range, within(1, 99.9)] = Uniform(30, 95)  # not rounded
+
+    def draw(self, rng: Rng) -> Params:
+        return {"quality": self.quality.draw(rng)}
+
+    @staticmethod
+    def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
+        (height, width), quality = rgb.shape[:2], params["quality"]
+        factor = (50 / quality) if quality < 50 else (2 - quality / 50)
+        padding = ((0, -height % 16), (0, -width % 16), (0, 0))
+        padded = np.pad(np.clip(rgb, 0, 1).astype(np.float64) * 255, padding)
+        luma = padded @ _LUMA
+        chroma = [(padded[..., i] - luma) / (2 - 2 * _LUMA[i]) for i in (2, 0)]
+        small = [c.reshape(len(c) // 2, 2, -1, 2).mean((1, 3)) for c in chroma]
+        luma = _coded(luma - 128, _LUMA_TABLE.T * factor) + 128
+        blue, red = (
+            _coded(c, _CHROMA_TABLE * factor).repeat(2, 0).repeat(2, 1) * (2 - 2 * _LUMA[i])
+            for c, i in zip(small, (2, 0), strict=True)
+        )
+        green = -(_LUMA[2] * blue + _LUMA[0] * red) / _LUMA[1]
+        out = np.stack([red, green, blue], 2) + luma[..., None]
+        return (np.clip(out, 0, 255)[:height, :width] / 255).astype(np.float32)
+
+
+def _coded(plane: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Quantised in blocks of 8 x 8, and back."""
+    height, width = plane.shape
+    blocks = plane.reshape(height // 8, 8, width // 8, 8)
+    spectrum = dctn(blocks, axes=(1, 3), norm="ortho")
+    table = table[None, :, None, :]
+    return idctn(np.rint(spectrum / table) * table, axes=(1, 3), norm="ortho").reshape(plane.shape)

@@ -1,0 +1,131 @@
+"""Colour and sensor: fading, casts, misplaced chroma, and the noise of a camera before its ISP."""
+
+import math
+from typing import Annotated, ClassVar, Literal
+
+import cv2
+import numpy as np
+
+from degradations.ops.noise import BT601, standard_normal
+from degradations.ops.op import Op, Params, Size
+from degradations.ranges import LogUniform, Range, Uniform, within
+from degradations.rng import Rng
+
+_BLACK = 1 / 16  # pedestal of the raw values, so that noise about black is not cut off
+_PAD = 2  # even, so that the mosaic keeps its phase
+
+
+class Fade(Op):
+    """Dyes and paper that age: contrast sinks towards a grey, colours pale (Wilhelm 1993)."""
+
+    kind: Literal["fade"] = "fade"
+    neutral: ClassVar = {"amount": 0, "desaturation": 0}
+    amount: Annotated[Range, within(0, 1)] = Uniform(0.1, 0.6)  # share of the contrast lost
+    level: Annotated[Range, within(0, 1)] = Uniform(0.4, 0.8)  # the grey that all sinks towards
+    desaturation: Annotated[Range, within(0, 1)] = Uniform(0, 0.7)  # share of the colour lost
+
+    def draw(self, rng: Rng) -> Params:
+        names = ("amount", "level", "desaturation")
+        return {name: getattr(self, name).draw(rng) for name in names}
+
+    @staticmethod
+    def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
+        amount = np.float32(params["amount"])
+        pale = rgb + np.float32(params["desaturation"]) * (rgb.mean(2, keepdims=True) - rgb)
+        return pale + amount * (np.float32(params["level"]) - pale)
+
+
+class Cast(Op):
+    """A gain for each channel, as of a wrong white balance or a faded dye (von Kries 1902)."""
+
+    kind: Literal["cast"] = "cast"
+    neutral: ClassVar = {"red": 1, "green": 1, "blue": 1}
+    red: Annotated[Range, within(0, 4)] = Uniform(0.8, 1.25)
+    green: Annotated[Range, within(0, 4)] = Uniform(0.9, 1.1)
+    blue: Annotated[Range, within(0, 4)] = Uniform(0.6, 1.2)
+
+    def draw(self, rng: Rng) -> Params:
+        return {"gains": [self.red.draw(rng), self.green.draw(rng), self.blue.draw(rng)]}
+
+    @staticmethod
+    def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
+        return np.clip(rgb * np.array(params["gains"], np.float32), 0, 1)
+
+
+class ChromaShift(Op):
+    """Colour beside its luma, as in analogue video (the colour differences of ITU-R BT.601)."""
+
+    kind: Literal["chroma_shift"] = "chroma_shift"
+    neutral: ClassVar = {"x": 0, "y": 0}
+    x: Annotated[Range, within(-100, 100)] = Uniform(-3, 3)  # pixels to the right
+    y: Annotated[Range, within(-100, 100)] = Uniform(-1, 1)  # pixels down
+
+    def draw(self, rng: Rng) -> Params:
+        return {"x": self.x.draw(rng), "y": self.y.draw(rng)}
+
+    @staticmethod
+    def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
+        height, width = rgb.shape[:2]
+        luma = rgb @ BT601[:, None]
+        x = np.clip(np.arange(width, dtype=np.float32) - params["x"], 0, width - 1)
+        y = np.clip(np.arange(height, dtype=np.float32) - params["y"], 0, height - 1)
+        chroma = _between(_between(rgb - luma, y).transpose(1, 0, 2), x).transpose(1, 0, 2)
+        return np.clip(luma + chroma, 0, 1)
+
+
+class SensorNoise(Op):
+    """Shot and read noise on a Bayer mosaic in linear light, demosaiced (Brooks et al. 2019).
+
+    The variance of a raw value v is shot v + read; read follows from shot by the paper's line, and
+    red and blue are amplified by the white balance. Clipped highlights and the artefacts of
+    demosaicing come with it.
+    """
+
+    kind: Literal["sensor_noise"] = "sensor_noise"
+    neutral: ClassVar = {"shot": 0, "read": 0}
+    shot: Annotated[Range, within(0, 1)] = LogUniform(1e-4, 0.012)  # variance at white
+    read: Annotated[Range, within(0, 100)] = LogUniform(0.6, 1.7)  # times the line's variance
+    red: Annotated[Range, within(1, 8)] = Uniform(1.9, 2.4)  # gains of the white balance
+    blue: Annotated[Range, within(1, 8)] = Uniform(1.5, 1.9)
+
+    def draw(self, rng: Rng) -> Params:
+        shot, factor = self.shot.draw(rng), self.read.draw(rng)
+        read = factor * math.exp(2.18 * math.log(shot) + 1.2) if shot > 0 else 0.0
+        gains = [self.red.draw(rng), 1.0, self.blue.draw(rng)]
+        return {"shot": shot, "read": read, "gains": gains, "seed": rng.bits()}
+
+    @staticmethod
+    def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
+        gains = np.array(params["gains"], np.float32)
+        padded = cv2.copyMakeBorder(np.clip(rgb, 0, 1), *(_PAD,) * 4, cv2.BORDER_REFLECT_101)
+        raw = mosaic(to_linear(padded) / gains)
+        noise = standard_normal(params["seed"], raw.shape)
+        raw = raw + noise * np.sqrt(np.float32(params["shot"]) * raw + np.float32(params["read"]))
+        code = np.clip((raw + _BLACK) / (1 + _BLACK), 0, 1) * 65535
+        code = cv2.cvtColor(np.rint(code).astype(np.uint16), cv2.COLOR_BayerRGGB2RGB_EA)
+        linear = code.astype(np.float32) * np.float32((1 + _BLACK) / 65535) - np.float32(_BLACK)
+        return from_linear(np.clip(linear * gains, 0, 1))[_PAD:-_PAD, _PAD:-_PAD]
+
+
+def mosaic(rgb: np.ndarray) -> np.ndarray:
+    """(H, W, 3) -> (H, W): what an RGGB colour filter lets through."""
+    raw = rgb[..., 1].copy()
+    raw[::2, ::2], raw[1::2, 1::2] = rgb[::2, ::2, 0], rgb[1::2, 1::2, 2]
+    return raw
+
+
+def to_linear(rgb: np.ndarray) -> np.ndarray:
+    """sRGB (IEC 61966-2-1) -> linear light, both [0, 1]."""
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+
+
+def from_linear(rgb: np.ndarray) -> np.ndarray:
+    """The inverse of to_linear."""
+    return np.where(rgb <= 0.0031308, rgb * 12.92, 1.055 * rgb ** (1 / 2.4) - 0.055)
+
+
+def _between(planes: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Rows of (n, ...) at fractional places in [0, n - 1], linearly between their neighbours."""
+    low = np.floor(at).astype(int)
+    share = (at - low).astype(np.float32)[:, None, None]
+    return planes[low] * (1 - share) + planes[np.minimum(low + 1, len(planes) - 1)] * share
