@@ -128,8 +128,8 @@ def train_step(
     text = stack.text_encoder(batch["tokens"]).last_hidden_state
     shown = stack.layout.unet_input(x, known, trust)
     made = stack.unet(shown.to(memory_format=torch.channels_last), t, text).sample.float()
-    # Fresh noise and what a hole hid are large and mostly unknowable: left at full weight they drown
-    # the small errors that restoring is about.
+    # Fresh noise and what a hole hid are large and mostly unknowable: at full weight they drown the
+    # small errors that restoring is about.
     weight = torch.where(t == last, 1.0, options.walk_weight).view(-1, 1, 1, 1)
     weight = weight * torch.where(trust == REPAINT, options.repaint_weight, 1.0)
     losses = {"latent": (weight * (made - wanted).square()).mean()}
