@@ -215,6 +215,6 @@ def receptive_field(coder: nn.Module) -> int:
             reach += module.kernel_size[0] // 2 * step
             step *= module.stride[0]
         elif isinstance(module, nn.Upsample):
-            step /= module.scale_factor
+            step /= float(module.scale_factor)
             finest = min(finest, step)
     return round(reach / finest) + 1

@@ -115,7 +115,7 @@ def set_rate(optimizer: torch.optim.Optimizer, options: TrainOptions, step: int)
 
 def update(parameters, optimizer, losses: dict[str, Tensor], step: int, clip: float) -> None:
     """One step down the gradient of the losses' sum, or NonFiniteError before any weight moves."""
-    total = sum(losses.values())
+    total = torch.stack(list(losses.values())).sum()
     if not torch.isfinite(total):
         raise NonFiniteError(f"step {step}: the loss is {total.item()}; lower learning_rate")
     optimizer.zero_grad(set_to_none=True)
