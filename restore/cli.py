@@ -32,6 +32,7 @@ app = typer.Typer(
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command. 0 all well, 1 some files failed, 2 usage, 3 environment, 130 stopped."""
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch takes huge pages: fewer page faults
     try:
         app(args=argv, prog_name="restore")
     except SystemExit as end:

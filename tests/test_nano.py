@@ -47,12 +47,14 @@ def test_it_is_small_and_its_manifest_holds():
 
 @pytest.mark.parametrize("scale", [1, 2, 4])
 def test_it_restores_what_enlarging_alone_cannot(nano, scale):
-    truth = scene()
-    recipe = degradations.recipes.named("stablesr_light")
-    low = recipe.degrade(truth, scale=scale, seed=1, key="scene").lr
-    made = restore(Picture(low), UpscaleOptions(scale=scale), nano, seed=0).pixels
-    plain = np.asarray(Image.fromarray(low).resize((256, 256), Image.Resampling.BICUBIC))
-    assert psnr(made, truth) > psnr(plain, truth) + 0.5
+    truth, gains = scene(), []
+    recipe = degradations.recipes.named("realesrgan")
+    for seed in range(6):
+        low = recipe.degrade(truth, scale=scale, seed=seed, key="scene").lr
+        made = restore(Picture(low), UpscaleOptions(scale=scale), nano, seed=0).pixels
+        plain = np.asarray(Image.fromarray(low).resize((256, 256), Image.Resampling.BICUBIC))
+        gains.append(psnr(made, truth) - psnr(plain, truth))
+    assert np.mean(gains) > 0.2  # dB
 
 
 def test_it_shifts_no_colour(nano):
