@@ -67,7 +67,7 @@ def upscale(  # noqa: PLR0917 - typer fills them by name
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(help=f"1 is the faithful average, more give texture. [{DEFAULT.steps}]"),
+        typer.Option(help=f"1 is the faithful average, what nano is made for. [{DEFAULT.steps}]"),
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="What the pictures show.")] = None,
     model: Annotated[str, typer.Option(help="A model's name or folder.")] = "nano",

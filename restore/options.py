@@ -16,7 +16,7 @@ class UpscaleOptions(Options):
 
     task: Literal["upscale"] = "upscale"
     scale: float = Field(default=4, ge=1, le=16)
-    steps: int = Field(default=1, ge=1, le=1000)  # 1 gives the faithful average; more give texture
+    steps: int = Field(default=1, ge=1, le=1000)  # 1 is the faithful average
     strength: float = Field(default=1, gt=0, le=1)  # 1 starts from pure noise
     sampler: Sampler = "ddim"
     guidance: float = Field(default=1.0, ge=0, le=30)  # 1 is off
