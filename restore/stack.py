@@ -137,6 +137,9 @@ class Stack:
             # nn.Module's own `to`: diffusers' warns of a list of fp32 layers that is empty here
             nn.Module.to(part, dtype=dtype).to(memory_format=torch.contiguous_format)
             part.save_pretrained(folder / name)
+            config = json.loads((folder / name / "config.json").read_text())
+            config.pop("_name_or_path", None)  # a path of the machine it was trained on
+            (folder / name / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         self.tokenizer.save_pretrained(folder / "tokenizer")
         self.schedule.save_pretrained(folder / "scheduler")
         about: dict[str, Any] = {"trust": True, "residual_scale": self.residual_scale}

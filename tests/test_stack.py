@@ -26,6 +26,7 @@ def test_a_saved_stack_loads_with_every_tensor_equal(stack, tmp_path):
 
 def test_every_part_loads_with_the_stock_classes(stack, tmp_path):
     folder = saved(stack, tmp_path)
+    assert not any("_name_or_path" in path.read_text() for path in folder.rglob("config.json"))
     AutoencoderTiny.from_pretrained(folder / "vae")
     UNet2DConditionModel.from_pretrained(folder / "unet")
     CLIPTextModel.from_pretrained(folder / "text_encoder")
