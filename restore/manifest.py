@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from restore.errors import ModelError
+from restore.files import sha256
 
 NAME = "manifest.json"
 SHIPPED = Path(__file__).parent / "weights"
@@ -28,16 +29,10 @@ def find_model(name: str) -> tuple[Path, str]:
         raise ModelError(f"{error}; copy or install the model {name} again") from error
 
 
-def digest_of(path: Path) -> str:
-    """sha256 of a file, as hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def write(folder: Path) -> str:
     """List every file of the folder in its manifest; returns the sha256 of the list."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != NAME)
-    sums = {path.relative_to(folder).as_posix(): digest_of(path) for path in files}
+    sums = {path.relative_to(folder).as_posix(): sha256(path) for path in files}
     text = json.dumps(sums, indent=1) + "\n"
     (folder / NAME).write_text(text)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -54,7 +49,7 @@ def check(folder: Path) -> str:
         text = path.read_bytes()
         for name, wanted in json.loads(text).items():
             path = folder / name
-            if digest_of(path) != wanted:
+            if sha256(path) != wanted:
                 raise ValueError(f"{path}: changed since {NAME} was written")
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
