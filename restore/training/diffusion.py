@@ -13,7 +13,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from restore.config import Options
 from restore.layouts import REPAINT
 from restore.noise import generator
-from restore.stack import Stack
+from restore.stack import Stack, load
 from restore.training.data import to_rgb
 from restore.training.losses import gradient
 from restore.training.pairs import PairOptions, Pairs, store
@@ -25,6 +25,7 @@ class DenoiserOptions(Options):
 
     kind: Literal["denoiser"] = "denoiser"
     autoencoder: Path  # the export of stage one
+    start: Path | None = None  # a trained model folder of these shapes to go on from
     data: PairOptions
     cache: Path = Path("runs/pairs")  # where encoded pairs are kept
     channels: tuple[int, ...] = (32, 64, 96, 128)  # of the UNet, from full latent resolution down
@@ -149,6 +150,10 @@ class DenoiserStage:
     def __init__(self, options: DenoiserOptions, seed: int, device: torch.device):
         self.options, self.seed, self.device = options, seed, device
         self.stack = build(options)
+        if options.start:
+            trained = load(options.start)
+            self.stack.unet.load_state_dict(trained.unet.state_dict())
+            self.stack.text_encoder.load_state_dict(trained.text_encoder.state_dict())
         self.stack.vae.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)
         self.stack.unet.to(device, memory_format=torch.channels_last)
         self.stack.text_encoder.to(device)
