@@ -112,17 +112,20 @@ class Recipe(Frozen):
         scale  1 or more; lr is (round(H / scale), round(W / scale)), at least one pixel.
         key    names the picture, so that each draws for itself.
         """
-        trace = Trace(
+        return rebuild(self.draw(hr.shape[:2], scale, seed, key), hr)
+
+    def draw(self, size: Size, scale: float, seed: int, key: str) -> Trace:
+        """What `degrade` would do to a picture of this (height, width), without doing it."""
+        return Trace(
             recipe=self.name,
             digest=self.digest(),
             seed=int(seed),
             key=key,
             scale=float(scale),
-            hr_size=hr.shape[:2],
+            hr_size=size,
             sharpen=self.sharpen,
             steps=list(_draw(self.steps, Rng(seed, key))),
         )
-        return rebuild(trace, hr)
 
 
 def replay(trace: Trace, hr: np.ndarray) -> np.ndarray:

@@ -192,7 +192,7 @@ class Journal:
 
 def _lock(handle: int, out: Path) -> None:
     try:
-        import fcntl  # noqa: PLC0415 - not on Windows, where two runs on one folder go unnoticed
+        import fcntl  # not on Windows, where two runs on one folder go unnoticed
     except ImportError:
         return
     try:

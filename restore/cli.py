@@ -58,7 +58,7 @@ def _commands() -> None:  # with it typer keeps `upscale` and `train` as words o
 
 
 @app.command()
-def upscale(  # noqa: PLR0917 - typer fills them by name
+def upscale(
     inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help="Pictures or folders.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")],
     scale: Annotated[
@@ -108,7 +108,7 @@ def upscale(  # noqa: PLR0917 - typer fills them by name
         windows=windows,
     )
     _check_output(out)
-    from restore import encoding, images  # noqa: PLC0415
+    from restore import encoding, images
 
     under = _colour(background)
     jobs = batch.plan(
@@ -126,12 +126,12 @@ def upscale(  # noqa: PLR0917 - typer fills them by name
 
     @cache
     def stack():  # not before the first file that needs it: torch takes seconds
-        from restore.stack import load  # noqa: PLC0415
+        from restore.stack import load
 
         return load(model, device, dtype)
 
     def work(job: batch.Job, path: Path) -> batch.Row:
-        from restore.flow import restore  # noqa: PLC0415
+        from restore.flow import restore
 
         picture = images.read(job.source)
         kind = encoding.format_for(job.source, format)
@@ -166,7 +166,7 @@ def train(
     ] = None,
 ) -> None:
     """Train a model as a configuration says; run again, it goes on from its last checkpoint."""
-    from restore.training.loop import run  # noqa: PLC0415 - torch, seconds
+    from restore.training.loop import run  # torch, seconds
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     run(config, overrides or [])
@@ -188,7 +188,7 @@ def _check_output(out: Path) -> None:
 
 
 def _colour(name: str | None) -> tuple[int, int, int] | None:
-    from PIL import ImageColor  # noqa: PLC0415
+    from PIL import ImageColor
 
     try:
         return ImageColor.getrgb(name)[:3] if name else None
@@ -198,7 +198,7 @@ def _colour(name: str | None) -> tuple[int, int, int] | None:
 
 
 def _foretell(jobs: list[batch.Job], options: UpscaleOptions) -> None:
-    from restore import images  # noqa: PLC0415
+    from restore import images
 
     for job in jobs:
         name = printable(str(job.source))
@@ -222,8 +222,8 @@ def _sides(size: tuple[int, int]) -> str:
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[batch.Row], None]]:
     """Lend a function that shows a row: over a bar with the time left, or as plain lines."""
-    from rich.console import Console  # noqa: PLC0415
-    from rich.progress import (  # noqa: PLC0415
+    from rich.console import Console
+    from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
         Progress,

@@ -192,7 +192,7 @@ def _chunk(name: bytes, body: bytes) -> bytes:
 def _tiff(layers: np.ndarray, icc: bytes | None) -> bytes:
     """Deflated TIFF by tifffile: Pillow writes no 16-bit colour, cv2 no profile."""
     try:
-        import tifffile  # noqa: PLC0415 - an extra
+        import tifffile  # an extra
     except ImportError as error:
         mend = "pip install 'restore-toolkit[formats]', or use --format png"
         raise ImageError(

@@ -85,7 +85,7 @@ def through_pillow(rgb: np.ndarray, form: str, **options: Any) -> np.ndarray:
 def h264(rgb: np.ndarray, crf: float, preset: str) -> np.ndarray:
     """uint8 (H, W, 3) -> the second frame of a 4:2:0 stream, same shape."""
     try:
-        import av  # noqa: PLC0415
+        import av
     except ImportError as error:
         raise RecipeError("h264: needs PyAV; pip install '.[video]', or av") from error
     height, width = rgb.shape[:2]

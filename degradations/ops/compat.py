@@ -59,8 +59,8 @@ class CompatResize(Resize):
 
     @staticmethod
     def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
-        import torch  # noqa: PLC0415  (nothing else here needs it)
-        from torch.nn.functional import interpolate  # noqa: PLC0415
+        import torch  # nothing else here needs it
+        from torch.nn.functional import interpolate
 
         factor, mode, size = params["factor"], params["mode"], None
         if params["of"] == "target":
