@@ -126,7 +126,7 @@ def upscale(
 
     @cache
     def stack():  # not before the first file that needs it: torch takes seconds
-        from restore.stack import load
+        from restore.loading import load
 
         return load(model, device, dtype)
 

@@ -1,29 +1,63 @@
 """What each task can be told. Free of torch, so that a wrong option is refused in no time."""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from restore.config import Options
 
-Sampler = Literal["ddim", "ddpm", "euler", "euler_a", "heun", "dpm++_2m", "unipc", "lcm"]
+Sampler = Literal[
+    *("ddim", "ddpm", "pndm", "euler", "euler_a", "heun", "dpm++_2m", "dpm++_2m_karras"),
+    *("dpm++_sde", "unipc", "lcm"),
+]
+Colour = Literal["none", "wavelet", "adain", "lowpass"]
 
 
-class UpscaleOptions(Options):
-    """How a picture is enlarged, or restored at its own size (scale 1), for a phone photo."""
+class WalkOptions(Options):
+    """How the walk from noise goes, whatever the task."""
 
     run_only: ClassVar[frozenset[str]] = frozenset({"windows"})
+
+    steps: int = Field(default=20, ge=1, le=1000)
+    sampler: Sampler = "ddim"
+    sampler_options: dict[str, Any] = {}  # of diffusers' scheduler, by its names
+    eta: float = Field(default=0, ge=0, le=1)  # ddim: the share of fresh noise a step
+    guidance: float = Field(default=1, ge=0, le=30)  # 1 is off
+    rescale: float = Field(default=0, ge=0, le=1)  # of guidance; 0 is off
+    prompt: str = ""
+    negative: str = ""
+    clip_skip: int = Field(default=0, ge=0, le=48)  # last layers of the text encoder left out
+    windows: int = Field(default=4, ge=1, le=256)  # run at once: memory against speed
+
+
+class UpscaleOptions(WalkOptions):
+    """How a picture is enlarged, or restored at its own size (scale 1), for a phone photo."""
 
     task: Literal["upscale"] = "upscale"
     scale: float = Field(default=4, ge=1, le=16)
     steps: int = Field(default=1, ge=1, le=1000)  # 1 is the faithful average
     strength: float = Field(default=1, gt=0, le=1)  # 1 starts from pure noise
-    sampler: Sampler = "ddim"
-    guidance: float = Field(default=1.0, ge=0, le=30)  # 1 is off
-    prompt: str = ""
-    negative: str = ""
-    windows: int = Field(default=4, ge=1, le=256)  # run at once: memory against speed
+    noise_level: int = Field(default=20, ge=0, le=350)  # SD's x4 upscaler: noise on what it reads
+    colour: Colour = "none"  # how the input's colours are given back
 
     def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of the result of a picture of `size`, never below one pixel."""
         return max(1, round(size[0] * self.scale)), max(1, round(size[1] * self.scale))
+
+
+class Text2imgOptions(WalkOptions):
+    """How a picture is made from words alone; without a prompt, from nothing."""
+
+    task: Literal["text2img"] = "text2img"
+    height: int = Field(default=512, ge=1, le=32768)
+    width: int = Field(default=512, ge=1, le=32768)
+    guidance: float = Field(default=5, ge=0, le=30)
+
+
+class Img2imgOptions(WalkOptions):
+    """How a picture is made from another one and words."""
+
+    task: Literal["img2img"] = "img2img"
+    strength: float = Field(default=0.6, gt=0, le=1)  # 1 leaves nothing of the input
+    guidance: float = Field(default=5, ge=0, le=30)
+    loopback: int = Field(default=1, ge=1, le=1000)  # times the result is fed back

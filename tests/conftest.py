@@ -75,6 +75,6 @@ def stack(autoencoder) -> Stack:
     made = diffusion.build(options)
     torch.nn.init.normal_(made.unet.conv_out.weight, std=0.1)
     made.windows = Windows(16, 12)
-    for part in (made.vae, made.unet, made.text_encoder):
+    for part in (made.vae, made.unet, made.context.module):
         part.requires_grad_(False).eval()
     return made

@@ -40,7 +40,7 @@ def fake(monkeypatch):
         return replace(picture, pixels=picture.pixels[rows][:, columns], alpha=alpha)
 
     monkeypatch.setattr(cli.manifest, "find_model", lambda name: (Path(name), asked.digest))
-    for name, function in [("stack", load), ("flow", restore)]:
+    for name, function in [("loading", load), ("flow", restore)]:
         module = ModuleType(f"restore.{name}")
         setattr(module, function.__name__, function)
         monkeypatch.setitem(sys.modules, f"restore.{name}", module)
@@ -209,7 +209,7 @@ def test_a_model_that_does_not_load_is_3(photos, tmp_path, call, fake, monkeypat
     def broken(*_):
         raise ModelError("models/x: unet is damaged; fetch it again")
 
-    monkeypatch.setattr(sys.modules["restore.stack"], "load", broken)
+    monkeypatch.setattr(sys.modules["restore.loading"], "load", broken)
     code, _, err = call(photos)
     assert (code, err) == (3, "restore: models/x: unet is damaged; fetch it again\n")
     assert not list((tmp_path / "out").rglob("*.*g"))
@@ -219,7 +219,7 @@ def test_stopped_while_loading_is_130_too(photos, call, fake, monkeypatch):
     def stopped(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["restore.stack"], "load", stopped)
+    monkeypatch.setattr(sys.modules["restore.loading"], "load", stopped)
     assert call(photos)[0] == 130
 
 

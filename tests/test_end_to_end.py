@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from restore import cli
+from restore.loading import save
 from restore.stack import Stack
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,7 +23,7 @@ SAMPLES = ROOT / "tests" / "samples"
 @pytest.fixture(scope="module")
 def model(stack: Stack, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "tiny"
-    stack.save(folder, card="# tiny\n", dtype=torch.float32)
+    save(stack, folder, card="# tiny\n", dtype=torch.float32)
     return folder
 
 

@@ -11,9 +11,9 @@ import degradations
 from degradations import ops
 from restore.flow import restore
 from restore.images import Picture
+from restore.loading import load
 from restore.manifest import find_model
 from restore.options import UpscaleOptions
-from restore.stack import load
 
 
 @pytest.fixture(scope="module")

@@ -3,25 +3,37 @@ import torch
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from transformers import CLIPTextModel
 
+from restore import vae
 from restore.errors import ModelError
-from restore.layouts import TrustLayout, layout_of
+from restore.layouts import (
+    BASE,
+    INPAINTING,
+    LDM_INPAINT,
+    LDM_UPSCALE,
+    TRUST,
+    X4,
+    layout_of,
+    require,
+)
+from restore.loading import load, save
 from restore.predict import guided
-from restore.stack import load, receptive_field
+from restore.vae import receptive_field
 
 
 def saved(stack, tmp_path):
-    stack.save(tmp_path / "model", card="# tiny\n", dtype=torch.float32)
+    save(stack, tmp_path / "model", card="# tiny\n", dtype=torch.float32)
     return tmp_path / "model"
 
 
 def test_a_saved_stack_loads_with_every_tensor_equal(stack, tmp_path):
     again = load(str(saved(stack, tmp_path)), device="cpu")
-    for name in ("vae", "unet", "text_encoder"):
-        old, new = getattr(stack, name).state_dict(), getattr(again, name).state_dict()
+    parts = [(s.vae, s.unet, s.context.module) for s in (stack, again)]
+    for one, other in zip(*parts, strict=True):
+        old, new = one.state_dict(), other.state_dict()
         assert old.keys() == new.keys()
         assert all(torch.equal(old[key], new[key]) for key in old)
     assert again.windows == stack.windows
-    assert torch.equal(again.embed("some noise"), stack.embed("some noise"))
+    assert torch.equal(again.context.embed("some noise"), stack.context.embed("some noise"))
 
 
 def test_every_part_loads_with_the_stock_classes(stack, tmp_path):
@@ -48,24 +60,35 @@ def test_a_missing_model_names_those_that_ship():
 
 
 def test_a_layout_is_told_from_the_config():
-    assert layout_of({"in_channels": 17}, 8, trust=True) == TrustLayout(8)
-    with pytest.raises(ModelError, match="9 input channels"):
-        layout_of({"in_channels": 9}, 4, trust=False)
+    text = {"cross_attention_dim": 8}
+    assert layout_of({"in_channels": 17, **text}, 8, trust=True) == TRUST
+    assert layout_of({"in_channels": 4, **text}, 4) == BASE
+    assert layout_of({"in_channels": 9, **text}, 4) == INPAINTING
+    assert layout_of({"in_channels": 7, **text}, 4) == X4
+    assert layout_of({"in_channels": 6}, 3) == LDM_UPSCALE
+    assert layout_of({"in_channels": 7}, 3) == LDM_INPAINT
+    with pytest.raises(ModelError, match="11 input channels"):
+        layout_of({"in_channels": 11}, 4)
+
+
+def test_a_task_that_a_layout_cannot_do_names_the_layouts_that_can():
+    with pytest.raises(ModelError, match=r"base layout.*not upscale.*trust, x4 upscaler"):
+        require(BASE, "upscale")
 
 
 @torch.inference_mode()
 def test_encoding_and_decoding_by_blocks_equals_doing_it_whole(stack, monkeypatch):
-    monkeypatch.setattr("restore.stack.BLOCK", 16)  # latents, so that the canvas takes several
+    monkeypatch.setattr("restore.vae.BLOCK", 16)  # latents, so that the canvas takes several
     rgb = torch.rand(1, 3, 240, 176)
-    whole = stack.encode(rgb)
-    blocked = stack.encode_canvas(lambda first, last: rgb[..., first:last, :], (240, 176))
+    whole = vae.encode(stack.vae, rgb)
+    blocked = vae.encode_canvas(stack.vae, lambda first, last: rgb[..., first:last, :], (240, 176))
     torch.testing.assert_close(blocked, whole, rtol=0, atol=1e-5)
-    made, out = stack.decode(whole), torch.full((1, 3, 237, 170), torch.nan)
+    made, out = vae.decode(stack.vae, whole), torch.full((1, 3, 237, 170), torch.nan)
 
     def write(rows, columns, piece):
         out[..., rows, columns] = piece
 
-    stack.decode_canvas(whole, write, (237, 170))
+    vae.decode_canvas(stack.vae, whole, write, (237, 170))
     torch.testing.assert_close(out, made[..., :237, :170], rtol=0, atol=1e-5)
 
 

@@ -14,8 +14,8 @@ from degradations import recipes
 from restore.config import load_config
 from restore.errors import ConfigError, NonFiniteError
 from restore.flow import restore
+from restore.loading import load
 from restore.options import UpscaleOptions
-from restore.stack import load
 from restore.training import checkpoint, loop
 from restore.training.captions import caption
 from restore.training.data import Photos
@@ -107,7 +107,7 @@ def test_exported_weights_restore_a_picture(denoiser, tmp_path, picture):
     stack = load(str(train(tmp_path / "run", denoiser, steps=2)), device="cpu")
     made = restore(picture(20, 24), UpscaleOptions(scale=2), stack, seed=0)
     assert made.size == (40, 48)
-    assert stack.layout.channels == 8
+    assert stack.channels == 8
 
 
 def test_a_damaged_checkpoint_is_passed_over(denoiser, tmp_path, caplog):
@@ -216,7 +216,7 @@ def test_a_caption_says_what_the_trace_did(pixels):
     assert caption(recipe.at(0).degrade(hr, scale=4, seed=0, key="a").trace) == "clean"
 
 
-@pytest.mark.parametrize("name", ["nano_autoencoder", "nano_denoiser"])
+@pytest.mark.parametrize("name", ["nano_autoencoder", "nano_denoiser", "nano_walk"])
 def test_the_shipped_training_configs_are_valid(name):
     path = Path(__file__).resolve().parents[1] / "configs" / "train" / f"{name}.yaml"
     assert load_config(loop.TrainOptions, path).output == Path("runs") / name

@@ -1,19 +1,18 @@
 """Enlarge a picture, or restore it at its own size: trust 0.5 everywhere."""
 
-from dataclasses import replace
-
-import numpy as np
 import torch
 from torch import Tensor
 
-from restore.images import Picture, bleed, resize_alpha, resize_band
+from restore.canvas import canvas_rows, render, shown
+from restore.errors import UsageError
+from restore.images import Picture, bleed
 from restore.layouts import RESTORE
-from restore.noise import canvas_noise
+from restore.noise import canvas_noise, seed_of
 from restore.options import UpscaleOptions
-from restore.predict import Condition, guided
-from restore.sample import OnStep, ignore, sample, start
+from restore.predict import Condition
+from restore.sample import OnStep, ignore
 from restore.stack import Stack
-from restore.windows import windowed
+from restore.walk import walk
 
 
 @torch.inference_mode()
@@ -24,43 +23,36 @@ def upscale(
 
     Memory grows with the canvas's latents and with the finished picture; pixels in floating point
     are held for one block only.
-    Raises NonFiniteError if the walk leaves the finite numbers.
+    Raises ModelError if the layout cannot upscale, NonFiniteError if the walk leaves the finite
+    numbers.
     """
+    stack.require("upscale")
     size = options.output_size(low.size)
-    canvas = stack.canvas(size)
-    shown = bleed(low)
-    known = stack.encode_canvas(lambda *rows: canvas_rows(shown, size, canvas[1], rows), canvas)
-    condition = Condition(known, torch.full_like(known[:, :1], RESTORE))
-    wanted, unwanted = (stack.predict(condition, p) for p in (options.prompt, options.negative))
-    predict = windowed(guided(wanted, unwanted, options.guidance), stack.windows, options.windows)
-    scheduler = stack.scheduler(options.sampler, options.steps)
-    noise = canvas_noise(known.shape, seed).to(stack.device)
-    x = start(scheduler, noise, torch.zeros_like(known), options.strength)
-    residual = sample(predict, x, scheduler, on_step)
-    latent = known + stack.residual_scale * residual
-    top = np.iinfo(low.pixels.dtype).max
-    pixels = np.empty((*size, 3), low.pixels.dtype)
-
-    def write(rows: slice, columns: slice, rgb: Tensor) -> None:
-        if low.grey:
-            rgb = rgb.mean(1, keepdim=True).expand_as(rgb)
-        levels = (rgb[0].permute(1, 2, 0) * top).round()
-        pixels[rows, columns] = levels.cpu().numpy().astype(pixels.dtype)
-
-    stack.decode_canvas(latent, write, size)
-    return replace(low, pixels=pixels, alpha=resize_alpha(low, size))
+    if stack.layout.known == "rgb":
+        condition, clean = as_pixels(low, options, stack, seed), None
+    else:
+        known = shown(low, size, stack)
+        condition, clean = Condition(known, torch.full_like(known[:, :1], RESTORE)), known
+    begin = None if options.strength == 1 else clean
+    latent = walk(stack, condition, options, seed, on_step, begin, options.strength)
+    return render(latent, size, low, stack)
 
 
-def canvas_rows(low: Picture, size: tuple[int, int], width: int, rows: tuple[int, int]) -> Tensor:
-    """rgb (1, 3, rows, width) of the picture enlarged to `size`, mirrored beyond it."""
-    down = mirrored(np.arange(*rows), size[0])
-    first = int(down.min())
-    band = resize_band(low, size, (first, int(down.max()) + 1))
-    band = band[down - first][:, mirrored(np.arange(width), size[1])]
-    return torch.from_numpy(band).permute(2, 0, 1)[None]
+def as_pixels(low: Picture, options: UpscaleOptions, stack: Stack, seed: int) -> Condition:
+    """What an upscaler that reads pixels is shown: the picture in [-1, 1], and noise on it.
 
-
-def mirrored(index: np.ndarray, length: int) -> np.ndarray:
-    """Indices of a line continued by its mirror image, again and again."""
-    index = index % (2 * length)
-    return np.where(index < length, index, 2 * length - 1 - index)
+    Stable Diffusion's x4 upscaler wants noise of a level that it is told (Rombach et al. 2022).
+    """
+    if (options.scale, options.strength) != (stack.factor, 1):
+        raise UsageError(
+            f"{stack.name} enlarges by {stack.factor} and starts from noise: set scale "
+            f"{stack.factor} and strength 1, not {options.scale:g} and {options.strength:g}"
+        )
+    height, width = (stack.windows.canvas(n) for n in low.size)
+    rgb = canvas_rows(bleed(low), low.size, width, (0, height)).to(stack.device) * 2 - 1
+    trust = torch.full_like(rgb[:, :1], RESTORE)
+    if stack.low_schedule is None:
+        return Condition(rgb, trust)
+    level = torch.tensor([options.noise_level], device=stack.device)
+    noise: Tensor = canvas_noise(rgb.shape, seed_of(seed, "low")).to(stack.device)
+    return Condition(stack.low_schedule.add_noise(rgb, noise, level), trust, level)

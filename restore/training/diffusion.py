@@ -10,10 +10,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from restore import vae
 from restore.config import Options
-from restore.layouts import REPAINT
+from restore.contexts.text import TextContext
+from restore.layouts import REPAINT, TRUST
+from restore.loading import load, save
 from restore.noise import generator
-from restore.stack import Stack, load
+from restore.stack import Stack
 from restore.training.data import to_rgb
 from restore.training.losses import gradient
 from restore.training.pairs import PairOptions, Pairs, store
@@ -44,8 +47,10 @@ class DenoiserOptions(Options):
 
 def build(options: DenoiserOptions) -> Stack:
     """A stack with a trained autoencoder and the rest fresh."""
-    vae = AutoencoderTiny.from_pretrained(options.autoencoder / "vae", local_files_only=True)
-    latent_channels = vae.config.latent_channels
+    autoencoder = AutoencoderTiny.from_pretrained(
+        options.autoencoder / "vae", local_files_only=True
+    )
+    latent_channels = vae.channels(autoencoder)
     levels = len(options.channels)
     unet = UNet2DConditionModel(
         in_channels=2 * latent_channels + 1,
@@ -83,7 +88,15 @@ def build(options: DenoiserOptions) -> Stack:
         clip_sample=False,
         set_alpha_to_one=True,
     )
-    return Stack(vae, unet, text_encoder, tokenizer, schedule, Windows(), options.residual_scale)
+    return Stack(
+        vae=autoencoder,
+        unet=unet,
+        context=TextContext(text_encoder, tokenizer),
+        schedule=schedule,
+        layout=TRUST,
+        windows=Windows(),
+        residual_scale=options.residual_scale,
+    )
 
 
 def letters() -> CLIPTokenizer:
@@ -126,7 +139,7 @@ def train_step(
     noise = torch.randn(known.shape, generator=rng, device=known.device)
     x = stack.schedule.add_noise(residual, noise, t)
     wanted = stack.schedule.get_velocity(residual, noise, t)
-    text = stack.text_encoder(batch["tokens"]).last_hidden_state
+    text = stack.context.module(batch["tokens"]).last_hidden_state
     shown = stack.layout.unet_input(x, known, trust)
     made = stack.unet(shown.to(memory_format=torch.channels_last), t, text).sample.float()
     # Fresh noise and what a hole hid are large and mostly unknowable: at full weight they drown the
@@ -153,11 +166,11 @@ class DenoiserStage:
         if options.start:
             trained = load(options.start)
             self.stack.unet.load_state_dict(trained.unet.state_dict())
-            self.stack.text_encoder.load_state_dict(trained.text_encoder.state_dict())
+            self.stack.context.module.load_state_dict(trained.context.module.state_dict())
         self.stack.vae.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)
         self.stack.unet.to(device, memory_format=torch.channels_last)
-        self.stack.text_encoder.to(device)
-        self.model = nn.ModuleDict({"unet": self.stack.unet, "text": self.stack.text_encoder})
+        self.stack.context.module.to(device)
+        self.model = nn.ModuleDict({"unet": self.stack.unet, "text": self.stack.context.module})
         digest = (options.autoencoder / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()
         self.samples = self.pairs(options.data, digest, seed)
         shown = options.data.model_copy(update={"count": 64, "window": options.data.crop // 4})
@@ -180,10 +193,11 @@ class DenoiserStage:
         known, trust = batch["known"], batch["trust"]
         noise = torch.randn(known.shape, generator=generator(self.device, self.seed))
         last = torch.tensor(self.stack.schedule.config.num_train_timesteps - 1)
-        text = self.stack.text_encoder(batch["tokens"]).last_hidden_state
+        text = self.stack.context.module(batch["tokens"]).last_hidden_state
         v = self.stack.unet(self.stack.layout.unet_input(noise, known, trust), last, text).sample
         truth = to_rgb(batch["truth"])
-        given, made = (self.stack.decode(z) for z in (known, known - self.stack.residual_scale * v))
+        latents = known, self.stack.from_walk(-v, known)  # at the last timestep v is -x
+        given, made = (vae.decode(self.stack.vae, latent) for latent in latents)
         scores = {}
         for name, rgb in (("known_psnr", given), ("psnr", made)):
             error = (rgb - truth).square().mean((1, 2, 3))
@@ -191,5 +205,5 @@ class DenoiserStage:
         return [rgb[:8] for rgb in (given, made, truth)], scores
 
     def export(self, folder: Path) -> None:
-        """Save the whole stack as `restore.stack.load` reads it."""
-        self.stack.save(folder, card=f"# {folder}\nTrained with:\n\n```\n{self.options}\n```\n")
+        """Save the whole stack as `restore.loading.load` reads it."""
+        save(self.stack, folder, card=f"# {folder}\nTrained with:\n\n```\n{self.options}\n```\n")

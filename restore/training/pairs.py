@@ -21,8 +21,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from degradations import Recipe, recipes
+from restore import vae
+from restore.contexts.text import tokenize
 from restore.layouts import KEEP, REPAINT, RESTORE
-from restore.stack import tokenize
 from restore.training.captions import caption
 from restore.training.data import PhotoOptions, Photos, Samples, batches, to_rgb
 
@@ -149,13 +150,13 @@ def store(folder: Path, options: PairOptions, stack, digest: str, seed: int) -> 
     recipe = recipes.named(options.recipe) if named else Recipe.load(options.recipe)
     samples = Samples(lambda rng, index: make_pair(photos, recipe, options, rng, str(index)), seed)
     latents, size = options.crop // 4, (options.count,)
-    channels = stack.vae.config.latent_channels
+    channels = stack.channels
     shapes = {
         "target": ((channels, latents, latents), np.float16),
         "known": ((channels, latents, latents), np.float16),
         "trust": ((latents, latents), np.uint8),
         "truth": ((options.crop, options.crop, 3), np.uint8),
-        "tokens": ((stack.tokenizer.model_max_length,), np.int16),
+        "tokens": ((stack.context.tokenizer.model_max_length,), np.int16),
     }
     out = {
         key: np.lib.format.open_memmap(partial / f"{key}.npy", "w+", dtype, size + shape)
@@ -167,10 +168,11 @@ def store(folder: Path, options: PairOptions, stack, digest: str, seed: int) -> 
         count = rows.stop - rows.start
         with torch.autocast(stack.device.type, torch.bfloat16):
             for key, source in (("target", "truth"), ("known", "known")):
-                latent = stack.encode(to_rgb(batch[source].to(stack.device)))
+                latent = vae.encode(stack.vae, to_rgb(batch[source].to(stack.device)))
                 out[key][rows] = latent[:count].half().cpu().numpy()
         out["truth"][rows], out["trust"][rows] = batch["truth"][:count], batch["trust"][:count]
-        tokens = torch.stack([tokenize(stack.tokenizer, words) for words in batch["caption"]])
+        tokenizer = stack.context.tokenizer
+        tokens = torch.stack([tokenize(tokenizer, words) for words in batch["caption"]])
         out["tokens"][rows] = tokens[:count].numpy()
     for array in out.values():
         array.flush()

@@ -1,0 +1,65 @@
+"""Pictures <-> canvases: mirrored out to whole windows going in, cut to size coming out."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from restore import vae
+from restore.images import Picture, bleed, resize_alpha, resize_band
+from restore.layouts import GREY
+from restore.stack import Stack
+
+Size = tuple[int, int]  # (height, width)
+
+
+def shown(picture: Picture, size: Size, stack: Stack) -> Tensor:
+    """The scaled latent (1, C, h, w) of the picture at `size`, on its canvas."""
+    picture, canvas = bleed(picture), stack.canvas(size)
+    height, width = (n * stack.factor for n in canvas)
+    return vae.encode_canvas(
+        stack.vae, lambda *rows: canvas_rows(picture, size, width, rows), (height, width)
+    )
+
+
+def nothing(size: Size, stack: Stack) -> Tensor:
+    """Grey, as `shown` would give it; no channels at all where the layout reads none."""
+    height, width = stack.canvas(size)
+    if stack.layout.known == "nothing":
+        return torch.zeros(1, 0, height, width, device=stack.device)
+    height, width = height * stack.factor, width * stack.factor
+    grey = torch.full((1, 3, 1, width), GREY)
+    return vae.encode_canvas(
+        stack.vae, lambda a, b: grey.expand(-1, -1, b - a, -1), (height, width)
+    )
+
+
+def render(latent: Tensor, size: Size, like: Picture, stack: Stack) -> Picture:
+    """The picture of a latent, cut to `size`, with the depth, alpha, profile and EXIF of `like`."""
+    top = np.iinfo(like.pixels.dtype).max
+    pixels = np.empty((*size, 3), like.pixels.dtype)
+
+    def write(rows: slice, columns: slice, rgb: Tensor) -> None:
+        if like.grey:
+            rgb = rgb.mean(1, keepdim=True).expand_as(rgb)
+        levels = (rgb[0].permute(1, 2, 0) * top).round()
+        pixels[rows, columns] = levels.cpu().numpy().astype(pixels.dtype)
+
+    vae.decode_canvas(stack.vae, latent, write, size)
+    return replace(like, pixels=pixels, alpha=resize_alpha(like, size))
+
+
+def canvas_rows(picture: Picture, size: Size, width: int, rows: tuple[int, int]) -> Tensor:
+    """rgb (1, 3, rows, width) of the picture resized to `size`, mirrored beyond it."""
+    down = mirrored(np.arange(*rows), size[0])
+    first = int(down.min())
+    band = resize_band(picture, size, (first, int(down.max()) + 1))
+    band = band[down - first][:, mirrored(np.arange(width), size[1])]
+    return torch.from_numpy(band).permute(2, 0, 1)[None]
+
+
+def mirrored(index: np.ndarray, length: int) -> np.ndarray:
+    """Indices of a line continued by its mirror image, again and again."""
+    index = index % (2 * length)
+    return np.where(index < length, index, 2 * length - 1 - index)
