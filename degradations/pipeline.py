@@ -89,7 +89,10 @@ class Recipe(Frozen):
         """The recipe at a severity in [0, 1]: 1 is itself, 0 nothing but the resize to the target.
 
         Every strength moves in proportion towards its neutral value: noise and blur to 0, the sinc
-        cutoff to pi, resize factors to 1, JPEG quality to 100. The probabilities stay.
+        cutoff to pi, resize factors to 1, JPEG quality to 100. The probabilities stay, but for
+        steps that cost something even so (codecs, sinc, a sensor's mosaic): below a quarter these
+        come ever less often, so that the limit at 0 is the picture of 0. `sharpen` stays as well,
+        for the training target has it too.
         """
         if not 0 <= severity <= 1:
             raise ValueError(f"severity must be from 0 to 1, not {severity}")
@@ -98,7 +101,7 @@ class Recipe(Frozen):
         return type(self)(
             name=f"{self.name}@{severity:.4g}",
             paper=self.paper,
-            sharpen=self.sharpen and severity > 0,
+            sharpen=self.sharpen,
             steps=milder(self.steps, severity),
         )
 

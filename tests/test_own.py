@@ -81,7 +81,8 @@ def test_an_op_beside_the_recipe_runs_nests_and_replays(tmp_path):
 def test_severity_works_through_an_own_op(tmp_path):
     loaded = Recipe.load(recipe(tmp_path, {"kind": "my_ops.Rust"}))
     assert loaded.at(0.5).steps[0].amount == Uniform(0.1, 0.3)
-    assert loaded.at(0).steps == ()
+    nothing = loaded.at(0).degrade(HR, scale=1, seed=0, key="a")
+    assert nothing.trace.steps == [] and (nothing.lr == HR).all()
 
 
 def test_an_op_on_the_python_path_is_found(tmp_path, monkeypatch):

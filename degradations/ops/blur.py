@@ -68,6 +68,7 @@ class Sinc(Op):
 
     kind: Literal["sinc"] = "sinc"
     neutral: ClassVar = {"cutoff": math.pi}
+    fades: ClassVar = False  # even so it takes the corners of the spectrum
     size: Annotated[Words, among(SIZES)] = Choice(SIZES)  # pixels
     cutoff: Annotated[Range, within(0.1, math.pi)] = Uniform(math.pi / 3, math.pi)  # rad / pixel
 

@@ -19,7 +19,8 @@ class Op(Frozen):
     """One degradation. A subclass adds its ranges."""
 
     kind: Any = ""  # a word, a Literal in ours; module.Class where a class has none of its own
-    neutral: ClassVar[dict[str, float]] = {}  # at these values of its ranges the op does nothing
+    neutral: ClassVar[dict[str, float]] = {}  # its ranges at their mildest
+    fades: ClassVar[bool] = True  # there it does nothing; else low severities have it less often
 
     @model_validator(mode="before")
     @classmethod

@@ -83,6 +83,7 @@ class SensorNoise(Op):
 
     kind: Literal["sensor_noise"] = "sensor_noise"
     neutral: ClassVar = {"shot": 0, "read": 0}
+    fades: ClassVar = False  # a silent sensor is still demosaiced
     shot: Annotated[Range, within(0, 1)] = LogUniform(1e-4, 0.012)  # variance at white
     read: Annotated[Range, within(0, 100)] = LogUniform(0.6, 1.7)  # times the line's variance
     red: Annotated[Range, within(1, 8)] = Uniform(1.9, 2.4)  # gains of the white balance

@@ -53,7 +53,7 @@ class Resize(Op):
 
     def at(self, severity: float) -> Self | None:
         if severity == 0 and self.of == "target":  # the one thing that is left of any recipe
-            return self.model_copy(update={"factor": Uniform(1, 1)})
+            return self.model_copy(update={"factor": self.factor.towards(1, 0)})
         return super().at(severity)
 
 
