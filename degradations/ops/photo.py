@@ -65,12 +65,12 @@ class ChromaShift(Op):
 
     @staticmethod
     def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
-        height, width = rgb.shape[:2]
         luma = rgb @ BT601[:, None]
-        x = np.clip(np.arange(width, dtype=np.float32) - params["x"], 0, width - 1)
-        y = np.clip(np.arange(height, dtype=np.float32) - params["y"], 0, height - 1)
-        chroma = _between(_between(rgb - luma, y).transpose(1, 0, 2), x).transpose(1, 0, 2)
-        return np.clip(luma + chroma, 0, 1)
+        return np.clip(luma + _moved(rgb - luma, params["x"], params["y"]), 0, 1)
+
+    @classmethod
+    def spread(cls, share: np.ndarray, params: Params, target: Size) -> np.ndarray:
+        return np.maximum(share, _moved(share[..., None], params["x"], params["y"])[..., 0])
 
 
 class SensorNoise(Op):
@@ -107,6 +107,10 @@ class SensorNoise(Op):
         linear = code.astype(np.float32) * np.float32((1 + _BLACK) / 65535) - np.float32(_BLACK)
         return from_linear(np.clip(linear * gains, 0, 1))[_PAD:-_PAD, _PAD:-_PAD]
 
+    @classmethod
+    def spread(cls, share: np.ndarray, params: Params, target: Size) -> np.ndarray:
+        return cv2.dilate(share, np.ones((2 * _PAD + 1,) * 2, np.uint8))  # as far as demosaicing
+
 
 def mosaic(rgb: np.ndarray) -> np.ndarray:
     """(H, W, 3) -> (H, W): what an RGGB colour filter lets through."""
@@ -123,6 +127,14 @@ def to_linear(rgb: np.ndarray) -> np.ndarray:
 def from_linear(rgb: np.ndarray) -> np.ndarray:
     """The inverse of to_linear."""
     return np.where(rgb <= 0.0031308, rgb * 12.92, 1.055 * rgb ** (1 / 2.4) - 0.055)
+
+
+def _moved(planes: np.ndarray, right: float, down: float) -> np.ndarray:
+    """(H, W, n) -> the same, the edge repeated."""
+    height, width = planes.shape[:2]
+    x = np.clip(np.arange(width, dtype=np.float32) - right, 0, width - 1)
+    y = np.clip(np.arange(height, dtype=np.float32) - down, 0, height - 1)
+    return _between(_between(planes, y).transpose(1, 0, 2), x).transpose(1, 0, 2)
 
 
 def _between(planes: np.ndarray, at: np.ndarray) -> np.ndarray:

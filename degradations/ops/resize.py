@@ -35,6 +35,7 @@ class Resize(Op):
     """
 
     kind: Literal["resize"] = "resize"
+    is_filter: ClassVar = True
     neutral: ClassVar = {"factor": 1}
     of: Literal["current", "target"] = "current"
     factor: Annotated[Range, within(0.01, 8)] = Uniform(1, 1)
