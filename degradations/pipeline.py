@@ -88,6 +88,11 @@ class Recipe(Frozen):
         except ValidationError as error:
             raise RecipeError("\n".join(_explain(path, cls, error))) from error
 
+    def __reduce__(self):
+        """Pickled as values and the files of own ops, which a fresh process has yet to load."""
+        values = self.model_dump(mode="json")
+        return _unpickled, (type(self), values, own.files(values))
+
     def at(self, severity: float) -> Self:
         """The recipe at a severity in [0, 1]: 1 is itself, 0 nothing but the resize to the target.
 
@@ -132,6 +137,12 @@ class Recipe(Frozen):
             sharpen=self.sharpen,
             steps=list(_draw(self.steps, Rng(seed, key))),
         )
+
+
+def _unpickled(model: type[Recipe], values: dict[str, Any], files: dict[str, str]) -> Recipe:
+    for module, path in files.items():
+        own.load(module, path)
+    return model.model_validate(values)
 
 
 def replay(trace: Trace, hr: np.ndarray) -> np.ndarray:

@@ -37,6 +37,7 @@ from degradations.ops import (
     Stains,
     WebP,
 )
+from degradations.ops.codec import h264
 from degradations.ops.jpeg import to_uint8
 from degradations.ops.photo import from_linear, mosaic, to_linear
 from degradations.ops.resize import MODES
@@ -244,6 +245,18 @@ def test_video_gets_worse_with_crf_and_keeps_flat_pictures():
     assert errors == sorted(errors) and errors[0] < 0.05
     grey = H264.apply(flat(0.4, (5, 7)), {"crf": 20.0, "preset": "medium"}, (1, 1))
     np.testing.assert_allclose(grey, 0.4, atol=0.02)
+
+
+@needs_av
+@pytest.mark.slow
+def test_video_is_the_same_each_of_four_thousand_times():
+    rgb = to_uint8(picture(43, 51))  # with x264's macroblock tree some two of them were not
+    rng, made = np.random.default_rng(0), set()
+    for _ in range(4000):
+        memory = [np.full(rng.integers(1, 20_000), rng.integers(255), np.uint8) for _ in range(20)]
+        made.add(h264(rgb, 32.5, "medium").tobytes())
+        del memory
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize("kind", DAMAGE)

@@ -98,6 +98,8 @@ def h264(rgb: np.ndarray, crf: float, preset: str) -> np.ndarray:
     encoder.pix_fmt, encoder.time_base = "yuv420p", Fraction(1, 25)
     # one thread: x264 divides its rate control among them, which changes the pixels
     encoder.options = {"crf": f"{crf:.3f}", "preset": preset, "bf": "0", "threads": "1"}
+    # with its macroblock tree, one run in a thousand gave other pixels
+    encoder.options |= {"x264-params": "mbtree=0"}
     packets = []
     for pts in range(2):
         frame = av.VideoFrame.from_ndarray(even, format="rgb24")
