@@ -63,6 +63,7 @@ def alone():
     return digest(COUNT, 1)
 
 
+@pytest.mark.timeout(600)
 def test_ten_thousand_pictures_are_the_same_from_two_workers_in_reversed_batches(alone):
     assert digest(COUNT, 7, workers=2, is_reversed=True) == alone
 
@@ -74,6 +75,7 @@ def test_batches_and_threads_change_nothing():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker")  # of fewer cores
 @pytest.mark.parametrize("is_reversed", [False, True])
 @pytest.mark.parametrize("workers", [0, 1, 2, 4])

@@ -249,6 +249,7 @@ def test_video_gets_worse_with_crf_and_keeps_flat_pictures():
 
 @needs_av
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_video_is_the_same_each_of_four_thousand_times():
     rgb = to_uint8(picture(43, 51))  # with x264's macroblock tree some two of them were not
     rng, made = np.random.default_rng(0), set()
