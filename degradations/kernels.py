@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import i0, j1
 
 MIN_SIGMA = 1e-3  # pixels; below it every kernel of the family is the unit impulse
-KAISER_BETA = 3.0  # a passband gain of at most 1.10 at any size and cutoff below
+KAISER_BETA = 3.2  # a passband gain of at most 1.10 at any size and cutoff below
 
 
 def _normal(kernel: np.ndarray) -> np.ndarray:

@@ -15,12 +15,14 @@ from degradations import ops
 from degradations.errors import RecipeError, mend
 from degradations.ops import own
 from degradations.ops.compose import milder
-from degradations.ops.damage import Damage
+from degradations.ops.damage import Damage, covered
 from degradations.ops.jpeg import to_uint8
 from degradations.ops.op import Frozen, Op, Params, Size
-from degradations.ops.resize import resize
 from degradations.ops.sharpen import sharpen
 from degradations.rng import Rng
+
+# A recipe need not end at the target size.
+_ENDING = {"of": "target", "factor": 1, "mode": "bicubic", "antialias": True}
 
 
 class Trace(Frozen):
@@ -51,7 +53,8 @@ class Trace(Frozen):
 class Degraded:
     """lr: uint8 (h, w, 3) RGB, and how it came about.
 
-    damage  uint8 (h, w): 255 where a scratch, fold or the like was drawn, else 0.
+    damage  uint8 (h, w): 255 where a scratch, fold or the like was drawn, or what blur, resizing
+            and sharpening spread of it; else 0. What a codec spreads within its blocks is not told.
     """
 
     lr: np.ndarray
@@ -85,11 +88,19 @@ class Recipe(Frozen):
         except ValidationError as error:
             raise RecipeError("\n".join(_explain(path, cls, error))) from error
 
+    def __reduce__(self):
+        """Pickled as values and the files of own ops, which a fresh process has yet to load."""
+        values = self.model_dump(mode="json")
+        return _unpickled, (type(self), values, own.files(values))
+
     def at(self, severity: float) -> Self:
         """The recipe at a severity in [0, 1]: 1 is itself, 0 nothing but the resize to the target.
 
         Every strength moves in proportion towards its neutral value: noise and blur to 0, the sinc
-        cutoff to pi, resize factors to 1, JPEG quality to 100. The probabilities stay.
+        cutoff to pi, resize factors to 1, JPEG quality to 100. The probabilities stay, but for
+        steps that cost something even so (codecs, sinc, a sensor's mosaic): below a quarter these
+        come ever less often, so that the limit at 0 is the picture of 0. `sharpen` stays as well,
+        for the training target has it too.
         """
         if not 0 <= severity <= 1:
             raise ValueError(f"severity must be from 0 to 1, not {severity}")
@@ -98,7 +109,7 @@ class Recipe(Frozen):
         return type(self)(
             name=f"{self.name}@{severity:.4g}",
             paper=self.paper,
-            sharpen=self.sharpen and severity > 0,
+            sharpen=self.sharpen,
             steps=milder(self.steps, severity),
         )
 
@@ -128,6 +139,12 @@ class Recipe(Frozen):
         )
 
 
+def _unpickled(model: type[Recipe], values: dict[str, Any], files: dict[str, str]) -> Recipe:
+    for module, path in files.items():
+        own.load(module, path)
+    return model.model_validate(values)
+
+
 def replay(trace: Trace, hr: np.ndarray) -> np.ndarray:
     """hr uint8 (H, W, 3) -> lr uint8 (h, w, 3), bit for bit what `degrade` gave."""
     return rebuild(trace, hr).lr
@@ -144,23 +161,22 @@ def rebuild(trace: Trace, hr: np.ndarray) -> Degraded:
     target = target_size(trace.hr_size, trace.scale)
     hr = sharpen(hr) if trace.sharpen else hr
     rgb = hr.astype(np.float32, order="C") * np.float32(1 / 255)
-    damage = np.zeros((1, 1), np.uint8)
+    marks = None  # float32 (H, W): how much of each pixel is damage
     for params in trace.steps:
         kind, op, size = params["kind"], _op(params), rgb.shape[:2]
         if kind in ops.OPS:
             rgb = op.apply(rgb, params, target)
         else:
             rgb = own.apply(kind, op, rgb, params, target)
+        if marks is not None:
+            marks = op.spread(marks, params, target)
         if issubclass(op, Damage):
-            damage = _covering(damage, size) | op.mask(params, size)
-    rgb = resize(rgb, target, "bicubic")  # a recipe need not end at the target size
-    return Degraded(to_uint8(rgb), trace, _covering(damage, target))
-
-
-def _covering(mask: np.ndarray, size: Size) -> np.ndarray:
-    """The mask at another size: a pixel is in it if any part of it was."""
-    share = resize(mask.astype(np.float32), size, "area")
-    return np.where(share > 0, np.uint8(255), np.uint8(0))
+            cover = op.cover(params, size)
+            marks = cover if marks is None else 1 - (1 - marks) * (1 - cover)
+    rgb = ops.Resize.apply(rgb, _ENDING, target)
+    if marks is None:
+        return Degraded(to_uint8(rgb), trace, np.zeros(target, np.uint8))
+    return Degraded(to_uint8(rgb), trace, covered(ops.Resize.spread(marks, _ENDING, target)))
 
 
 def _check(hr: np.ndarray) -> None:

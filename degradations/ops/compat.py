@@ -91,6 +91,7 @@ class CompatJpeg(Op):
 
     kind: Literal["compat_jpeg"] = "compat_jpeg"
     neutral: ClassVar = {"quality": 100}
+    fades: ClassVar = False
     quality: Annotated[Range, within(1, 99.9)] = Uniform(30, 95)  # not rounded
 
     def draw(self, rng: Rng) -> Params:

@@ -24,7 +24,7 @@ _SHIFT = 4  # cv2 draws in sixteenths of a pixel
 
 
 class Damage(Op):
-    """A layer over the picture. A subclass gives `paint`; apply and mask follow from it."""
+    """A layer over the picture. A subclass gives `paint`; all else follows from it."""
 
     neutral: ClassVar = {"count": 0}
     count: Count = Uniform(1, 5)
@@ -52,12 +52,22 @@ class Damage(Op):
     @classmethod
     def mask(cls, params: Params, size: Size) -> np.ndarray:
         """uint8 (H, W): 255 where `apply` draws, else 0."""
-        return np.where(cls._layer(params, size)[0] > 0, np.uint8(255), np.uint8(0))
+        return covered(cls.cover(params, size))
+
+    @classmethod
+    def cover(cls, params: Params, size: Size) -> np.ndarray:
+        """float32 (H, W): the layer's share of each pixel that `apply` gives."""
+        return cls._layer(params, size)[0]
 
     @classmethod
     def _layer(cls, params: Params, size: Size) -> tuple[np.ndarray, np.ndarray]:
         cover, colour = cls.paint(params, size)
         return np.where(cover < _FAINT, 0, cover).astype(np.float32), colour.astype(np.float32)
+
+
+def covered(share: np.ndarray) -> np.ndarray:
+    """uint8 (H, W): 255 where marks have a share that can be seen, else 0."""
+    return np.where(share < _FAINT, np.uint8(0), np.uint8(255))
 
 
 class Scratches(Damage):

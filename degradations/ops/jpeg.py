@@ -21,6 +21,7 @@ class Jpeg(Op):
 
     kind: Literal["jpeg"] = "jpeg"
     neutral: ClassVar = {"quality": 100}
+    fades: ClassVar = False  # the chroma is still subsampled
     quality: Annotated[Range, within(1, 100)] = Uniform(30, 95)  # libjpeg's scale, rounded
     chroma: Annotated[Words, among(tuple(_SAMPLING))] = Choice(("4:2:0",))
 

@@ -35,6 +35,7 @@ class Resize(Op):
     """
 
     kind: Literal["resize"] = "resize"
+    is_filter: ClassVar = True
     neutral: ClassVar = {"factor": 1}
     of: Literal["current", "target"] = "current"
     factor: Annotated[Range, within(0.01, 8)] = Uniform(1, 1)
@@ -53,7 +54,7 @@ class Resize(Op):
 
     def at(self, severity: float) -> Self | None:
         if severity == 0 and self.of == "target":  # the one thing that is left of any recipe
-            return self.model_copy(update={"factor": Uniform(1, 1)})
+            return self.model_copy(update={"factor": self.factor.towards(1, 0)})
         return super().at(severity)
 
 
