@@ -1,7 +1,7 @@
 """HR -> LR and a trace of all that was drawn; replay(trace, hr) gives the same bytes again."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -37,6 +37,26 @@ class Trace(Frozen):
 
     def to_json(self) -> str:
         return json.dumps(self.model_dump())
+
+    @classmethod
+    def load(cls, path: Path, key: str = "") -> Self:
+        """From a file that holds one trace, or one a line, of which `key` names the one wanted."""
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{path}: cannot be read: {error}") from error
+        try:
+            many = path.suffix == ".jsonl"
+            lines = text.splitlines() if many else [text]
+            traces = {trace.key: trace for trace in map(cls.from_json, filter(str.strip, lines))}
+        except RecipeError as error:
+            raise RecipeError(f"{path}: {error}") from error
+        if key in traces:
+            return traces[key]
+        if key or len(traces) != 1:
+            told = f"has no trace of {key!r}" if key else f"holds {len(traces)} traces"
+            raise RecipeError(f"{path}: {told}; give a key: {mend(key, list(traces)[:10])}")
+        return next(iter(traces.values()))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -85,6 +105,13 @@ class Recipe(Frozen):
         except ValidationError as error:
             raise RecipeError("\n".join(_explain(path, cls, error))) from error
 
+    def save(self, path: str | Path) -> None:
+        """As YAML that `load` gives back equal; what is as by default is left out."""
+        text = yaml.safe_dump(
+            _spelt(self), sort_keys=False, default_flow_style=None, width=100, allow_unicode=True
+        )
+        Path(path).write_text(text, encoding="utf-8")
+
     def at(self, severity: float) -> Self:
         """The recipe at a severity in [0, 1]: 1 is itself, 0 nothing but the resize to the target.
 
@@ -124,8 +151,13 @@ class Recipe(Frozen):
             scale=float(scale),
             hr_size=size,
             sharpen=self.sharpen,
-            steps=list(_draw(self.steps, Rng(seed, key))),
+            steps=[params for drawn in self.draw_by_step(seed, key) for params in drawn],
         )
+
+    def draw_by_step(self, seed: int, key: str) -> list[list[Params]]:
+        """What `draw` draws, one list for each step of the recipe."""
+        rng = Rng(seed, key)
+        return [list(_draw(step, rng.at(slot))) for slot, step in enumerate(self.steps)]
 
 
 def replay(trace: Trace, hr: np.ndarray) -> np.ndarray:
@@ -183,14 +215,27 @@ def target_size(size: Size, scale: float) -> Size:
     return max(1, round(size[0] / scale)), max(1, round(size[1] / scale))
 
 
-def _draw(steps: Iterable[ops.Step], rng: Rng) -> Iterator[Params]:
-    for slot, step in enumerate(steps):
-        inner = rng.at(slot)
-        if isinstance(step, Op):
-            ours = step.kind in ops.OPS
-            yield {"kind": step.kind, **(step.draw(inner) if ours else own.draw(step, inner))}
-        else:
-            yield from _draw(step.choose(inner), inner)
+def _draw(step: ops.Step, rng: Rng) -> Iterator[Params]:
+    if isinstance(step, Op):
+        ours = step.kind in ops.OPS
+        yield {"kind": step.kind, **(step.draw(rng) if ours else own.draw(step, rng))}
+    else:
+        for slot, inner in enumerate(step.choose(rng)):
+            yield from _draw(inner, rng.at(slot))
+
+
+def _spelt(model: Frozen) -> dict[str, Any]:
+    """Its values as YAML holds them, without those that are the default; the kind always."""
+    values = model.model_dump(mode="json")
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if name != "kind" and value == field.default:
+            del values[name]
+        elif isinstance(value, Frozen):
+            values[name] = _spelt(value)
+        elif name == "steps":
+            values[name] = [_spelt(step) for step in value]
+    return values
 
 
 def _op(params: Params) -> type[Op]:

@@ -1,10 +1,11 @@
 """Steps made of steps. They only choose; a trace holds what was chosen, as a flat list."""
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from degradations.ops.op import Frozen
+from degradations.ops.op import Frozen, Op
 from degradations.ranges import Range, Uniform, check_weights, pick, within
 from degradations.rng import Rng
 
@@ -109,3 +110,12 @@ class OneOf(Frozen):
 def milder(steps: tuple["Step", ...], severity: float) -> tuple["Step", ...]:
     """The steps at a severity, without those of which nothing is left."""
     return tuple(step for step in (s.at(severity) for s in steps) if step is not None)
+
+
+def every(steps: Iterable["Step"]) -> Iterator[Op]:
+    """Each op that stands in the steps, however deep, in the order it is written."""
+    for step in steps:
+        if isinstance(step, Op):
+            yield step
+        else:
+            yield from every((step.step,) if isinstance(step, Maybe) else step.steps)
