@@ -119,6 +119,10 @@ def write_page(draws: Draws, recipe: Recipe, path: Path) -> None:
     """The page: small multiples of all parameters, the order as a map, and the numbers."""
     page = Page(f"What {recipe.name} draws")
     page.text(f"{draws.n:,} samples. {recipe.paper}".strip())
+    if not draws.passes:
+        page.text("It has no step that was ever drawn.")
+        page.write(path)
+        return
     page.heading("Values")
     caption = (
         "One row for each kind of op; its passes, where there are several, lie over one another. "
@@ -130,12 +134,16 @@ def write_page(draws: Draws, recipe: Recipe, path: Path) -> None:
     caption = "Percentage of pictures in which the op comes at that place of the chain."
     page.figure(_order(draws), caption)
     likely = draws.orders.most_common(_LIKELY)
-    rows = [(f"{count / draws.n:.1%}", " → ".join(order).replace("_", " ") or "nothing") for order, count in likely]
+    rows = [(f"{count / draws.n:.1%}", _chain(order)) for order, count in likely]
     page.table(("share", "order"), rows, f"The likeliest of {len(draws.orders):,} orders.")
     page.heading("Numbers")
     caption = "Shares of words; 5 %, 50 % and 95 % quantiles of numbers."
     page.table(("op", "in", "parameter", "values"), list(table(draws)), caption)
     page.write(path)
+
+
+def _chain(order: Sequence[str]) -> str:
+    return " → ".join(order).replace("_", " ") or "nothing"
 
 
 def _multiples(draws: Draws) -> Any:
@@ -147,7 +155,7 @@ def _multiples(draws: Draws) -> Any:
         kinds[one.kind].append(one)
     order = dict.fromkeys(one.kind for one in draws.passes)
     varied = {kind: _varied(kinds[kind]) for kind in order}
-    columns = max(1, *map(len, varied.values()))
+    columns = max(1, max(map(len, varied.values())))
     figure = Figure((2.1 * columns + 1.6, 1.35 * len(order)), layout="constrained")
     axes = figure.subplots(len(order), columns, squeeze=False)
     for kind, line in zip(order, axes, strict=True):

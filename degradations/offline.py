@@ -1,9 +1,11 @@
 """Training pairs on disk. Pair k is a function of (seed, k, the photos) alone.
 
-    OUT/hr/000000.png       the crop             OUT/damage/000000.png   where the recipe draws damage
-    OUT/lr/000000.png       what became of it    OUT/hr_sharp/...        where it sharpens the target
-    OUT/traces/000000.json  how: replay(trace, hr) is lr; its key names the photo and the crop
-    OUT/recipe.yaml, pairs.json                  what all of them were made by
+    OUT/hr/000000.png        the crop
+    OUT/lr/000000.png        what became of it
+    OUT/damage/000000.png    where the recipe draws damage, if it draws any
+    OUT/hr_sharp/000000.png  the training target, if the recipe sharpens it
+    OUT/traces/000000.json   how: replay(trace, hr) is lr; its key names the photo and the crop
+    OUT/recipe.yaml          and pairs.json: what all of them were made by
 
 So any number of workers gives the same files, and a run that was killed is gone on with. Each file
 is written beside its place and renamed, the trace last.
@@ -55,16 +57,16 @@ class PairSet:
 
     def load(self) -> Recipe:
         """The recipe at the severity. Raises RecipeError, also where crop and scale do not fit."""
-        lr = target_size((self.crop, self.crop), self.scale)[0]
-        if abs(lr * self.scale - self.crop) > 1e-6:
-            near = [max(1, n) * self.scale for n in (lr - 1, lr, lr + 1)]
-            near = [f"{side:g}" for side in near if side == round(side)]
-            mend = f", for example {' or '.join(near)}" if near else ""
-            raise RecipeError(
-                f"a crop of {self.crop} px is no multiple of the scale {self.scale:g}; "
-                f"give one that is{mend}"
-            )
+        if not _fits(self.crop, self.scale):
+            near = (n for n in range(self.crop, 2 * self.crop + 100) if _fits(n, self.scale))
+            mend = next((f"give one that is, such as {n}" for n in near), "give a rounder scale")
+            told = f"a crop of {self.crop} px is no multiple of the scale {self.scale:g}"
+            raise RecipeError(f"{told}; {mend}")
         return recipes.find(self.recipe).at(self.severity)
+
+
+def _fits(crop: int, scale: float) -> bool:
+    return abs(target_size((crop, crop), scale)[0] * scale - crop) < 1e-6
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ def make(
     out: Path,
     count: int,
     read: Read,
+    *,
     workers: int = 0,
     show: Callable[[int], None] = lambda pairs: None,
 ) -> Made:
@@ -93,7 +96,8 @@ def make(
     read     a function of a module, so that workers can be told of it.
     workers  processes; 0 works in this one.
     show     called with the number of pairs just made.
-    Raises RecipeError for a recipe that cannot be used, and if `out` holds other pairs.
+    Raises RecipeError for a recipe that cannot be used, and if `out` holds other pairs; OSError if
+    `out` cannot be written or another run is writing there, ChildProcessError if a worker dies.
     """
     recipe = pairs.load()
     folders = _folders(recipe)
@@ -217,7 +221,7 @@ def _running(maker: _Maker, workers: int) -> Iterator[Callable]:
         yield lambda tasks: zip(tasks, pool.map(partial(_work, maker), tasks), strict=True)
     except BrokenProcessPool as error:
         mend = "if memory was short, give fewer workers; run again to go on"
-        raise RecipeError(f"a worker process was ended from outside; {mend}") from error
+        raise ChildProcessError(f"a worker process was ended from outside; {mend}") from error
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -291,7 +295,7 @@ def _lock(handle: int, out: Path) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise RecipeError(f"{out}: another run writes here; wait, or give another") from error
+        raise BlockingIOError(f"{out}: another run writes here; wait, or give another") from error
 
 
 def _begin_folder(out: Path, folders: tuple[str, ...], recipe: Recipe, pairs: PairSet) -> None:

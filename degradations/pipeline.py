@@ -229,7 +229,7 @@ def _spelt(model: Frozen) -> dict[str, Any]:
     values = model.model_dump(mode="json")
     for name, field in type(model).model_fields.items():
         value = getattr(model, name)
-        if name != "kind" and value == field.default:
+        if name != "kind" and repr(value) == repr(field.default):  # 1.0 is not 1 to a digest
             del values[name]
         elif isinstance(value, Frozen):
             values[name] = _spelt(value)

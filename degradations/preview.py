@@ -149,7 +149,7 @@ def _fitting(width: int) -> int:
 
 def _over(picture: np.ndarray, kernels: Sequence[np.ndarray], bands: int) -> np.ndarray:
     """The picture above its kernels, on white."""
-    height, width = picture.shape[:2]
+    width = picture.shape[1]
     below = np.full((bands * (_SIDE + _GAP), max(width, _SIDE), 3), 255, np.uint8)
     for number, kernel in enumerate(kernels):
         band, place = divmod(number, _fitting(width))
@@ -182,7 +182,7 @@ def _blur(step: Params) -> str:
 
 
 def _resize(step: Params) -> str:
-    factor = f" ×{step['factor']:.2f}" if step["factor"] != 1 else ""
+    factor = f" x{step['factor']:.2f}" if step["factor"] != 1 else ""
     if step["of"] == "target":
         return f"to LR{factor} {step['mode']}"
     return f"resize{factor} {step['mode']}" if factor else "keep size"
