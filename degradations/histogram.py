@@ -155,7 +155,7 @@ def _multiples(draws: Draws) -> Any:
         kinds[one.kind].append(one)
     order = dict.fromkeys(one.kind for one in draws.passes)
     varied = {kind: _varied(kinds[kind]) for kind in order}
-    columns = max(1, max(map(len, varied.values())))
+    columns = max([1, *map(len, varied.values())])
     figure = Figure((2.1 * columns + 1.6, 1.35 * len(order)), layout="constrained")
     axes = figure.subplots(len(order), columns, squeeze=False)
     for kind, line in zip(order, axes, strict=True):

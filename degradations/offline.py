@@ -103,8 +103,7 @@ def make(
     folders = _folders(recipe)
     with _held(out, _identity(recipe, pairs, photos)):
         _begin_folder(out, folders, recipe, pairs)
-        held = [{path.stem for path in (out / folder).iterdir()} for folder in folders]
-        done = set.intersection(*held)
+        done = set.intersection(*(_whole(out / folder) for folder in folders))
         missing = [k for k in range(count) if _name(k) not in done]
         there, made, refused = count - len(missing), 0, {}
         maker = _Maker(pairs, out, read, recipe.digest(), folders)
@@ -312,12 +311,15 @@ def _begin_folder(out: Path, folders: tuple[str, ...], recipe: Recipe, pairs: Pa
             shutil.copyfile(source, out / name)
 
 
+def _whole(folder: Path) -> set[str]:
+    """Names of files; a machine that went down may leave empty ones, which are made again."""
+    with os.scandir(folder) as entries:
+        return {Path(entry.name).stem for entry in entries if entry.stat().st_size}
+
+
 def _put(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}{_PART}")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())  # or a crash of the machine could leave a name without its bytes
+    temporary.write_bytes(data)
     os.replace(temporary, path)
 
 
