@@ -180,9 +180,7 @@ class _Maker:
         if "hr_sharp" in self.folders:
             pictures["hr_sharp"] = sharpen(hr)
         for folder in self.folders[:-1]:
-            rgb = pictures[folder]
-            pixels = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR) if rgb.ndim == 3 else rgb
-            _put(self.out / folder / f"{_name(k)}.png", cv2.imencode(".png", pixels)[1].tobytes())
+            _put(self.out / folder / f"{_name(k)}.png", png(pictures[folder]))
         text = degraded.trace.to_json() + "\n"
         _put(self.out / "traces" / f"{_name(k)}.json", text.encode())
 
@@ -315,6 +313,13 @@ def _whole(folder: Path) -> set[str]:
     """Names of files; a machine that went down may leave empty ones, which are made again."""
     with os.scandir(folder) as entries:
         return {Path(entry.name).stem for entry in entries if entry.stat().st_size}
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """A file of uint8 (H, W, 3) RGB or (H, W)."""
+    if pixels.ndim == 3:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".png", pixels)[1].tobytes()
 
 
 def _put(path: Path, data: bytes) -> None:

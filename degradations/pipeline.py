@@ -105,12 +105,15 @@ class Recipe(Frozen):
         except ValidationError as error:
             raise RecipeError("\n".join(_explain(path, cls, error))) from error
 
-    def save(self, path: str | Path) -> None:
-        """As YAML that `load` gives back equal; what is as by default is left out."""
-        text = yaml.safe_dump(
-            _spelt(self), sort_keys=False, default_flow_style=None, width=100, allow_unicode=True
-        )
-        Path(path).write_text(text, encoding="utf-8")
+    def to_yaml(self) -> str:
+        """What `load` gives back equal; what is as by default is left out."""
+        how: dict[str, Any] = {"default_flow_style": None, "allow_unicode": True}
+        return yaml.safe_dump(_spelt(self), sort_keys=False, width=100, **how)
+
+    def save(self, path: str | Path, *comments: str) -> None:
+        """As a YAML file, headed by the comments."""
+        head = "".join(f"# {line}\n" for line in comments)
+        Path(path).write_text(head + self.to_yaml(), encoding="utf-8")
 
     def at(self, severity: float) -> Self:
         """The recipe at a severity in [0, 1]: 1 is itself, 0 nothing but the resize to the target.

@@ -167,7 +167,10 @@ def estimate(
     photos: Annotated[list[Path], typer.Argument(metavar="PHOTOS...", help="Real, bad ones.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The recipe, a new .yaml.")],
     page: Annotated[Path | None, typer.Option(help="A .html on what was measured.")] = None,
-    name: Annotated[str, typer.Option(help="Of the recipe. [that of the file]")] = "",
+    clean: Annotated[
+        list[Path] | None,
+        typer.Option(help="Good photos, degraded for the page; else yours, made much smaller."),
+    ] = None,
     workers: Workers = CORES,
 ) -> None:
     """Measure photos as bad as yours, and write the recipe that makes good ones like them."""
@@ -175,20 +178,19 @@ def estimate(
     if page:
         _check_file(page, ".html")
     found = [file.path for file in files.find(photos, out) if not file.skip]
+    good = [file.path for file in files.find(clean, out) if not file.skip] if clean else []
     from degradations.estimate import estimate as measure
     from degradations.estimate import write_page
 
     with _refusals():
-        result = measure(found, name or out.stem, workers)
+        result = measure(found, out.stem, workers)
     for path, reason in result.refused:
         _complain(f"{path}: {reason.removeprefix(f'{path}: ')}")
-    if not result.photos:
-        raise typer.Exit(1)
     with files.replacing(out) as path:
-        result.recipe.save(path)
+        result.save(path)
     if page:
         with files.replacing(page) as path:
-            write_page(result, path)
+            write_page(result, path, clean=good)
         print(page)
     print(f"{out}: the recipe of {len(result.photos)} photos, {len(result.refused)} refused")
     raise typer.Exit(1 if result.refused else 0)
@@ -228,9 +230,8 @@ def replay(
 ) -> None:
     """Make a bad picture again from its trace, bit for bit."""
     _check_new(out, ".png")
-    from PIL import Image
-
     import degradations
+    from degradations.offline import png
 
     with _refusals():
         if recipe:
@@ -241,7 +242,7 @@ def replay(
         except (KeyError, TypeError) as error:
             raise UsageError(f"{trace}: a step lacks or misspells {error}") from error
     with files.replacing(out) as path:
-        Image.fromarray(lr).save(path)
+        path.write_bytes(png(lr))
     print(f"{out}: {lr.shape[1]}x{lr.shape[0]}")
 
 
