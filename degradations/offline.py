@@ -99,6 +99,8 @@ def make(
     Raises RecipeError for a recipe that cannot be used, and if `out` holds other pairs; OSError if
     `out` cannot be written or another run is writing there, ChildProcessError if a worker dies.
     """
+    if not photos:
+        raise RecipeError("no photos to cut pairs from")
     recipe = pairs.load()
     folders = _folders(recipe)
     with _held(out, _identity(recipe, pairs, photos)):

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from degradations import Recipe, Trace, offline, recipes, sharpen
+from degradations import Recipe, RecipeError, Trace, offline, recipes, sharpen
 from degradations.ops import own
 from restore import cli
 from restore.cli_degrade import read_rgb
@@ -208,6 +208,12 @@ def test_where_no_photo_can_be_used_nothing_is_made(make, tmp_path):
     assert code == 1 and "0 pairs made" in out and "8 missing: no photo can be used" in out
     assert err.count("is smaller than the crop of 1024 px") == 6
     assert not list((tmp_path / "out" / "hr").iterdir())
+
+
+def test_no_photos_make_no_folder(tmp_path):
+    with pytest.raises(RecipeError, match="no photos"):
+        offline.make({}, offline.PairSet("phone"), tmp_path / "out", 1, read_rgb)
+    assert not (tmp_path / "out").exists()
 
 
 def test_damage_has_masks_and_sharpened_targets_a_folder(make, tmp_path):
