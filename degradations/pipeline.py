@@ -1,7 +1,7 @@
 """HR -> LR and a trace of all that was drawn; replay(trace, hr) gives the same bytes again."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -39,6 +39,26 @@ class Trace(Frozen):
 
     def to_json(self) -> str:
         return json.dumps(self.model_dump())
+
+    @classmethod
+    def load(cls, path: Path, key: str = "") -> Self:
+        """From a file that holds one trace, or one a line, of which `key` names the one wanted."""
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{path}: cannot be read: {error}") from error
+        try:
+            many = path.suffix == ".jsonl"
+            lines = text.splitlines() if many else [text]
+            traces = {trace.key: trace for trace in map(cls.from_json, filter(str.strip, lines))}
+        except RecipeError as error:
+            raise RecipeError(f"{path}: {error}") from error
+        if key in traces:
+            return traces[key]
+        if key or len(traces) != 1:
+            told = f"has no trace of {key!r}" if key else f"holds {len(traces)} traces"
+            raise RecipeError(f"{path}: {told}; give a key: {mend(key, list(traces)[:10])}")
+        return next(iter(traces.values()))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -93,6 +113,16 @@ class Recipe(Frozen):
         values = self.model_dump(mode="json")
         return _unpickled, (type(self), values, own.files(values))
 
+    def to_yaml(self) -> str:
+        """What `load` gives back equal; what is as by default is left out."""
+        how: dict[str, Any] = {"default_flow_style": None, "allow_unicode": True}
+        return yaml.safe_dump(_spelt(self), sort_keys=False, width=100, **how)
+
+    def save(self, path: str | Path, *comments: str) -> None:
+        """As a YAML file, headed by the comments."""
+        head = "".join(f"# {line}\n" for line in comments)
+        Path(path).write_text(head + self.to_yaml(), encoding="utf-8")
+
     def at(self, severity: float) -> Self:
         """The recipe at a severity in [0, 1]: 1 is itself, 0 nothing but the resize to the target.
 
@@ -135,8 +165,13 @@ class Recipe(Frozen):
             scale=float(scale),
             hr_size=size,
             sharpen=self.sharpen,
-            steps=list(_draw(self.steps, Rng(seed, key))),
+            steps=[params for drawn in self.draw_by_step(seed, key) for params in drawn],
         )
+
+    def draw_by_step(self, seed: int, key: str) -> list[list[Params]]:
+        """What `draw` draws, one list for each step of the recipe."""
+        rng = Rng(seed, key)
+        return [list(_draw(step, rng.at(slot))) for slot, step in enumerate(self.steps)]
 
 
 def _unpickled(model: type[Recipe], values: dict[str, Any], files: dict[str, str]) -> Recipe:
@@ -199,14 +234,27 @@ def target_size(size: Size, scale: float) -> Size:
     return max(1, round(size[0] / scale)), max(1, round(size[1] / scale))
 
 
-def _draw(steps: Iterable[ops.Step], rng: Rng) -> Iterator[Params]:
-    for slot, step in enumerate(steps):
-        inner = rng.at(slot)
-        if isinstance(step, Op):
-            ours = step.kind in ops.OPS
-            yield {"kind": step.kind, **(step.draw(inner) if ours else own.draw(step, inner))}
-        else:
-            yield from _draw(step.choose(inner), inner)
+def _draw(step: ops.Step, rng: Rng) -> Iterator[Params]:
+    if isinstance(step, Op):
+        ours = step.kind in ops.OPS
+        yield {"kind": step.kind, **(step.draw(rng) if ours else own.draw(step, rng))}
+    else:
+        for slot, inner in enumerate(step.choose(rng)):
+            yield from _draw(inner, rng.at(slot))
+
+
+def _spelt(model: Frozen) -> dict[str, Any]:
+    """Its values as YAML holds them, without those that are the default; the kind always."""
+    values = model.model_dump(mode="json")
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if name != "kind" and repr(value) == repr(field.default):  # 1.0 is not 1 to a digest
+            del values[name]
+        elif isinstance(value, Frozen):
+            values[name] = _spelt(value)
+        elif name == "steps":
+            values[name] = [_spelt(step) for step in value]
+    return values
 
 
 def _op(params: Params) -> type[Op]:

@@ -1,5 +1,6 @@
 """Steps made of steps. They only choose; a trace holds what was chosen, as a flat list."""
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -114,3 +115,12 @@ def _milder(step: "Step", severity: float) -> "Step":
     if isinstance(step, Op) and not step.fades and 0 < share < 1:
         return Maybe(p=share, step=moved)
     return moved
+
+
+def every(steps: Iterable["Step"]) -> Iterator[Op]:
+    """Each op that stands in the steps, however deep, in the order it is written."""
+    for step in steps:
+        if isinstance(step, Op):
+            yield step
+        else:
+            yield from every((step.step,) if isinstance(step, Maybe) else step.steps)
