@@ -1,0 +1,3 @@
+from degradations.device.jpeg import jpeg
+
+__all__ = ["jpeg"]

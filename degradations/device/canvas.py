@@ -1,0 +1,163 @@
+"""Pictures of several sizes in one tensor, and how numbers reach a device without a wait."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_STEP = 16  # pixels: an MCU of JPEG with 4:2:0
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """Each picture in the upper left corner; what lies outside it is finite and means nothing.
+
+    rgb    float32 (n, 3, H, W), nominal range [0, 1]
+    sizes  int64 (n, 2) on the host: the (height, width) of each
+    """
+
+    rgb: Tensor
+    sizes: np.ndarray
+
+    @cached_property
+    def extent(self) -> tuple[Tensor, Tensor]:
+        """int32 (n, 1) heights and widths on the device."""
+        both = upload(self.sizes.astype(np.int32), self.rgb.device)
+        return both[:, :1], both[:, 1:]
+
+    def is_full(self) -> bool:
+        return bool((self.sizes == self.rgb.shape[2:]).all())
+
+    def with_rgb(self, rgb: Tensor) -> "Canvas":
+        """Other values in the same places."""
+        canvas = Canvas(rgb, self.sizes)
+        canvas.__dict__.update({k: v for k, v in self.__dict__.items() if k == "extent"})
+        return canvas
+
+    def of(self, rows: list[int]) -> "Canvas":
+        """Some of the pictures, on a canvas as small as they allow."""
+        sizes = self.sizes[rows]
+        height, width = (min(a, b) for a, b in zip(fitting(sizes), self.rgb.shape[2:], strict=True))
+        rgb = self.rgb[..., :height, :width]
+        if rows != list(range(len(self.sizes))):
+            rgb = rgb.index_select(0, upload(np.array(rows), rgb.device))
+        return Canvas(rgb, sizes)
+
+    def put(self, rows: list[int], part: "Canvas") -> "Canvas":
+        """The pictures of `part` in the places of `rows`."""
+        if len(rows) == len(self.sizes):
+            return part
+        sizes = self.sizes.copy()
+        sizes[rows] = part.sizes
+        height, width = part.rgb.shape[2:]
+        more = max(0, height - self.rgb.shape[2]), max(0, width - self.rgb.shape[3])
+        rgb = torch.nn.functional.pad(self.rgb, (0, more[1], 0, more[0]))
+        # autograd cannot see its own input change under it
+        rgb = rgb.clone() if rgb is self.rgb and rgb.requires_grad else rgb
+        rgb[..., :height, :width].index_copy_(0, upload(np.array(rows), rgb.device), part.rgb)
+        return Canvas(rgb, sizes)
+
+    def numbers(self, values: Sequence[Sequence[float]]) -> list[Tensor]:
+        """One row of numbers a picture -> for each column float32 (n, 1, 1, 1)."""
+        table = upload(np.array(values, np.float32), self.rgb.device)
+        return [column[:, None, None, None] for column in table.unbind(1)]
+
+    def replicated(self) -> Tensor:
+        """The pictures with their edges repeated to the right and down."""
+        if self.is_full():
+            return self.rgb
+        height, width = self.rgb.shape[2:]
+        return take(self.rgb, *(self.clamped(n, axis) for axis, n in enumerate((height, width))))
+
+    def clamped(self, count: int, axis: int) -> Tensor:
+        """int32 (n, count): 0 1 .. up to the last row (axis 0) or column, which repeats."""
+        return torch.minimum(counting(count, self.rgb.device), self.extent[axis] - 1)
+
+    def mirrored(self, radius: int) -> Tensor:
+        """(n, 3, H + 2 radius, W + 2 radius), each mirrored about the pixels of its own edge."""
+        indices = []
+        for axis, count in enumerate(self.rgb.shape[2:]):
+            place = counting(count + 2 * radius, self.rgb.device) - radius
+            period = 2 * (self.extent[axis] - 1).clamp(min=1)
+            place = place.remainder(period)
+            indices.append(torch.minimum(place, period - place).minimum(self.extent[axis] - 1))
+        return take(self.rgb, *indices)
+
+
+def fitting(sizes: np.ndarray) -> tuple[int, int]:
+    """The canvas (height, width) that holds all of these sizes."""
+    height, width = -(-sizes.max(0) // _STEP) * _STEP
+    return int(height), int(width)
+
+
+def take(planes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """(n, c, H, W) at (n, h) rows and (n, w) columns -> (n, c, h, w)."""
+    count, channels = planes.shape[:2]
+    picture = counting(count, planes.device)[:, None, None, None]
+    channel = counting(channels, planes.device)[:, None, None]
+    return planes[picture, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+def counting(count: int, device: torch.device) -> Tensor:
+    return torch.arange(count, device=device, dtype=torch.int32)
+
+
+def upload(values: np.ndarray, device: torch.device) -> Tensor:
+    """To the device, without waiting for it."""
+    tensor = torch.from_numpy(np.ascontiguousarray(values))
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+@lru_cache(64)
+def constant(values: tuple, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The same numbers for every batch, uploaded once."""
+    return upload(torch.tensor(values, dtype=dtype).numpy(), device)
+
+
+class _Through(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, exact: Tensor, smooth: Tensor) -> Tensor:
+        return exact.view_as(exact)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:  # pyright: ignore
+        return None, gradient
+
+
+def through(exact: Tensor, smooth: Tensor) -> Tensor:
+    """The values of `exact` with the gradient of `smooth`: the straight-through estimator.
+
+    Bengio et al. 2013, arXiv:1308.3432.
+    """
+    return _Through.apply(exact.detach(), smooth) if smooth.requires_grad else exact
+
+
+def clipped(rgb: Tensor) -> Tensor:
+    return through(rgb.detach().clamp(0, 1), rgb)
+
+
+def quantised(rgb: Tensor) -> Tensor:
+    """[0, 1] -> float32 levels 0 to 255, clipped and rounded."""
+    return through((rgb.detach() * 255).round_().clamp_(0, 255), rgb * 255)
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Products of float32 without TF32, bfloat16 or autocast, whatever is set outside."""
+    backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv
+    outside = [backend.fp32_precision for backend in backends]
+    for backend in backends:
+        backend.fp32_precision = "ieee"
+    try:
+        with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
+            yield
+    finally:
+        for backend, precision in zip(backends, outside, strict=True):
+            backend.fp32_precision = precision
