@@ -146,15 +146,20 @@ def rebuild(trace: Trace, hr: np.ndarray) -> Degraded:
     rgb = hr.astype(np.float32, order="C") * np.float32(1 / 255)
     damage = np.zeros((1, 1), np.uint8)
     for params in trace.steps:
-        kind, op, size = params["kind"], _op(params), rgb.shape[:2]
-        if kind in ops.OPS:
-            rgb = op.apply(rgb, params, target)
-        else:
-            rgb = own.apply(kind, op, rgb, params, target)
+        op, size = _op(params), rgb.shape[:2]
+        rgb = applied(rgb, params, target)
         if issubclass(op, Damage):
             damage = _covering(damage, size) | op.mask(params, size)
     rgb = resize(rgb, target, "bicubic")  # a recipe need not end at the target size
     return Degraded(to_uint8(rgb), trace, _covering(damage, target))
+
+
+def applied(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
+    """One step of a trace: float32 (H, W, 3) -> the same, of another size if the step resizes."""
+    kind, op = params["kind"], _op(params)
+    if kind in ops.OPS:
+        return op.apply(rgb, params, target)
+    return own.apply(kind, op, rgb, params, target)
 
 
 def _covering(mask: np.ndarray, size: Size) -> np.ndarray:

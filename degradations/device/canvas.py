@@ -68,24 +68,29 @@ class Canvas:
         return [column[:, None, None, None] for column in table.unbind(1)]
 
     def replicated(self) -> Tensor:
-        """The pictures with their edges repeated to the right and down."""
-        if self.is_full():
+        """The pictures with their edges repeated to the right and down, by multiples of 16."""
+        height, width = fitting(self.sizes)
+        if self.is_full() and self.rgb.shape[2:] == (height, width):
             return self.rgb
-        height, width = self.rgb.shape[2:]
-        return take(self.rgb, *(self.clamped(n, axis) for axis, n in enumerate((height, width))))
+        return take(self.rgb, self.clamped(height, 0), self.clamped(width, 1))
 
     def clamped(self, count: int, axis: int) -> Tensor:
         """int32 (n, count): 0 1 .. up to the last row (axis 0) or column, which repeats."""
         return torch.minimum(counting(count, self.rgb.device), self.extent[axis] - 1)
+
+    def reflected(self, place: Tensor, axis: int) -> Tensor:
+        """Places outside a picture -> within, mirrored about the pixels of its edge."""
+        last = self.extent[axis].reshape(-1, *[1] * (place.ndim - 1 or 1)) - 1
+        last = last[: len(place)] if place.ndim == 3 else last
+        place = place.remainder(2 * last.clamp(min=1))
+        return torch.minimum(place, 2 * last - place).clamp_(min=0)
 
     def mirrored(self, radius: int) -> Tensor:
         """(n, 3, H + 2 radius, W + 2 radius), each mirrored about the pixels of its own edge."""
         indices = []
         for axis, count in enumerate(self.rgb.shape[2:]):
             place = counting(count + 2 * radius, self.rgb.device) - radius
-            period = 2 * (self.extent[axis] - 1).clamp(min=1)
-            place = place.remainder(period)
-            indices.append(torch.minimum(place, period - place).minimum(self.extent[axis] - 1))
+            indices.append(self.reflected(place, axis))
         return take(self.rgb, *indices)
 
 
@@ -101,6 +106,21 @@ def take(planes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     picture = counting(count, planes.device)[:, None, None, None]
     channel = counting(channels, planes.device)[:, None, None]
     return planes[picture, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+def products(rgb: Tensor, down: Tensor, across: Tensor) -> Tensor:
+    """(n, 3, H, W) by (n, h, H) and (n, w, W) -> (n, 3, h, w), in the cheaper order."""
+    sums = rgb.to(down.dtype)
+    down, across = down[:, None], across[:, None].transpose(2, 3)
+    (height, old_height), (old_width, width) = down.shape[2:], across.shape[2:]
+    if height * old_width < old_height * width:
+        return ((down @ sums) @ across).to(rgb.dtype)
+    return (down @ (sums @ across)).to(rgb.dtype)
+
+
+def type_of_sums(device: torch.device) -> torch.dtype:
+    """float64 on a CPU: rounding to float32 then hides in what order its library adds."""
+    return torch.float64 if device.type == "cpu" else torch.float32
 
 
 def counting(count: int, device: torch.device) -> Tensor:
