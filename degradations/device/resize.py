@@ -114,6 +114,7 @@ def _nearest(old: np.ndarray, new: np.ndarray, count: int, device: torch.device)
     for row, n, m in zip(places, old, new, strict=True):
         ramp = np.arange(n, dtype=np.float32)[None]
         row[:m, 0] = cv2.resize(ramp, (int(m), 1), interpolation=cv2.INTER_NEAREST_EXACT)[0]
+        row[m:] = row[m - 1]
     return upload(places, device)
 
 
