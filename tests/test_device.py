@@ -58,14 +58,15 @@ def levels_apart(traces: list[Trace], hr: torch.Tensor) -> torch.Tensor:
 
 
 # Rounding to 8 bits before a codec flips where two sums differ in their last bit, and a coefficient
-# of the codec may follow; the dots and edges of some ops jump as well.
+# may follow; WebP and AVIF may even choose otherwise for the whole picture (web_reupload).
 @pytest.mark.parametrize("name", NAMES)
 def test_every_recipe_gives_what_the_cpu_gives(name, pixels):
     hr, recipe = batch(pixels, 90, 122, 6), recipes.named(name)
     drawn = (draw(recipe, hr, scale, seed) for seed, scale in enumerate((2, 4, 2.5)))
     apart = torch.cat([levels_apart(traces, hr).flatten() for traces in drawn])
-    assert apart.mean() < 0.15
-    assert (apart <= 2).float().mean() > 0.97
+    mean, share = (0.5, 0.95) if name == "web_reupload" else (0.1, 0.985)
+    assert apart.mean() < mean
+    assert (apart <= 2).float().mean() > share
 
 
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.kind)
