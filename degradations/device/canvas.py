@@ -26,8 +26,8 @@ class Canvas:
 
     @cached_property
     def extent(self) -> tuple[Tensor, Tensor]:
-        """int32 (n, 1) heights and widths on the device."""
-        both = upload(self.sizes.astype(np.int32), self.rgb.device)
+        """int64 (n, 1) heights and widths on the device."""
+        both = upload(self.sizes, self.rgb.device)
         return both[:, :1], both[:, 1:]
 
     def is_full(self) -> bool:
@@ -75,7 +75,7 @@ class Canvas:
         return take(self.rgb, self.clamped(height, 0), self.clamped(width, 1))
 
     def clamped(self, count: int, axis: int) -> Tensor:
-        """int32 (n, count): 0 1 .. up to the last row (axis 0) or column, which repeats."""
+        """int64 (n, count): 0 1 .. up to the last row (axis 0) or column, which repeats."""
         return torch.minimum(counting(count, self.rgb.device), self.extent[axis] - 1)
 
     def reflected(self, place: Tensor, axis: int) -> Tensor:
@@ -123,8 +123,11 @@ def type_of_sums(device: torch.device) -> torch.dtype:
     return torch.float64 if device.type == "cpu" else torch.float32
 
 
+@lru_cache(512)
+@torch.inference_mode(False)  # kept for batches that have gradients as well
 def counting(count: int, device: torch.device) -> Tensor:
-    return torch.arange(count, device=device, dtype=torch.int32)
+    """int64 0 1 .. count - 1; not to be written to."""
+    return torch.arange(count, device=device)
 
 
 def upload(values: np.ndarray, device: torch.device) -> Tensor:
@@ -135,7 +138,8 @@ def upload(values: np.ndarray, device: torch.device) -> Tensor:
     return tensor.to(device)
 
 
-@lru_cache(64)
+@lru_cache(256)
+@torch.inference_mode(False)
 def constant(values: tuple, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
     """The same numbers for every batch, uploaded once."""
     return upload(torch.tensor(values, dtype=dtype).numpy(), device)

@@ -29,9 +29,16 @@ from degradations.ops.op import Params, Size
 FACTORS = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:2:0": (2, 2), "4:4:0": (2, 1)}  # (down, across)
 # what libjpeg adds before it divides, in even and in odd places: while halving, while doubling
 _BIAS = {"4:2:2": ((0, 1), (1, 2)), "4:2:0": ((1, 2), (8, 7)), "4:4:0": ((1, 1), (1, 2))}
-# its colour conversion in units of 2^-16
-_TO_YCC = ((19595, 38470, 7471), (-11059, -21709, 32768), (32768, -27439, -5329))
-_TO_RGB = ((0, 91881), (-22554, -46802), (116130, 0))
+# its colour conversion: integers in units of 2^-16
+_UNIT = 2.0**-16
+_TO_YCC = tuple(
+    tuple(share * _UNIT for share in row)
+    for row in ((19595, 38470, 7471), (-11059, -21709, 32768), (32768, -27439, -5329))
+)
+_TO_RGB = tuple(
+    tuple(share * _UNIT for share in row) for row in ((0, 91881), (-22554, -46802), (116130, 0))
+)
+_OFFSETS = 0.5, 128 + 32767 * _UNIT, 128 + 32767 * _UNIT
 
 
 def jpeg(rgb: Tensor, quality: int | Sequence[int], chroma: str = "4:2:0") -> Tensor:
@@ -75,16 +82,17 @@ def _coded(levels: Canvas, quality: np.ndarray, chroma: str) -> Tensor:
     """Levels (n, 3, H, W), H and W multiples of 16, edges replicated -> levels."""
     luma, colour = _ycc(levels.rgb.detach()).split((1, 2), 1)
     halves = FACTORS[chroma]
-    if chroma != "4:4:4":
+    ends = _ends(levels, halves) if chroma != "4:4:4" else None
+    if ends is not None:
         colour = _halved(colour, halves)
         down = _alternating(_BIAS[chroma][0], colour.shape[3], colour.device)
         colour = (colour + down).mul_(1 / (halves[0] * halves[1])).floor_()
         if halves[0] == 2 and not levels.is_full():  # libjpeg repeats the last row of the halved
-            rows = torch.minimum(_counting(colour, 2), _ends(levels, halves)[0])
+            rows = torch.minimum(_counting(colour, 2), ends[:, :1])
             colour = take(colour, rows, _counting(colour, 3))
     luma, colour = _through_dct(luma, colour, upload(quantisation(quality), luma.device))
-    if chroma != "4:4:4":
-        colour = _doubled(colour, halves, _ends(levels, halves))
+    if ends is not None:
+        colour = _doubled(colour, halves, ends)
         if halves[1] == 2:
             up = _alternating(_BIAS[chroma][1], colour.shape[3], colour.device)
         else:
@@ -107,9 +115,8 @@ def _linear(levels: Canvas, halves: Size) -> Tensor:
 
 
 def _ycc(rgb: Tensor) -> Tensor:
-    offsets = (0.5, 128 + 32767 / 65536, 128 + 32767 / 65536)
     flat = rgb.reshape(*rgb.shape[:2], -1)
-    return _matrix(_TO_YCC, flat, offsets).floor_().view_as(rgb)
+    return _matrix(_TO_YCC, flat, _OFFSETS).floor_().view_as(rgb)
 
 
 def _rgb(luma: Tensor, colour: Tensor) -> Tensor:
@@ -119,11 +126,11 @@ def _rgb(luma: Tensor, colour: Tensor) -> Tensor:
 
 
 def _matrix(
-    rows: tuple[tuple[int, ...], ...], flat: Tensor, offsets: tuple[float, ...] = ()
+    rows: tuple[tuple[float, ...], ...], flat: Tensor, offsets: tuple[float, ...] = ()
 ) -> Tensor:
-    """flat (n, c, pixels) by rows in units of 2^-16, plus offsets."""
+    """flat (n, c, pixels) by rows, plus offsets."""
     count, device = len(flat), flat.device
-    matrix = constant(rows, device).mul(2**-16).expand(count, -1, -1)
+    matrix = constant(rows, device).expand(count, -1, -1)
     if not offsets:
         return matrix @ flat
     return torch.baddbmm(constant(offsets, device)[:, None], matrix, flat)
@@ -136,32 +143,43 @@ def _halved(colour: Tensor, halves: Size) -> Tensor:
     return colour.reshape(count, 2, height // down, down, width // across, across).sum((3, 5))
 
 
-def _doubled(colour: Tensor, halves: Size, ends: tuple[Tensor, Tensor]) -> Tensor:
+def _doubled(colour: Tensor, halves: Size, ends: Tensor) -> Tensor:
     """Three times the near sample plus the next one, along each halved axis ("fancy")."""
-    # libjpeg merely repeats samples that lie one or two in a row
-    reach = (ends[1] > 1).int() if halves[1] == 2 else 1
     for axis in (0, 1):
         if halves[axis] == 1:
             continue
-        place = torch.arange(2 * colour.shape[2 + axis], device=colour.device)
-        near = torch.minimum(place // 2, ends[axis])
-        far = torch.minimum((place // 2 + (place % 2 * 2 - 1) * reach).clamp(min=0), ends[axis])
+        near, beside = _places(2 * colour.shape[2 + axis], colour.device)
+        near, last = near[None], ends[:, axis, None]
+        far = (near + beside * ends[:, 2, None]).clamp_(min=0).minimum(last)
+        near = near.minimum(last)
         other = _counting(colour, 3 - axis)
         near, far = (take(colour, *((at, other), (other, at))[axis]) for at in (near, far))
         colour = torch.add(far, near, alpha=3)
     return colour
 
 
-def _ends(levels: Canvas, halves: Size) -> tuple[Tensor, Tensor]:
-    """(n, 1) last row and column of the halved planes."""
-    down, across = ((n + f - 1) // f - 1 for n, f in zip(levels.extent, halves, strict=True))
-    return down, across
+@lru_cache(64)
+@torch.inference_mode(False)
+def _places(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Of `count` new places the old one each lies in, and on which side of its middle: -1 or 1."""
+    place = torch.arange(count, device=device)
+    return place // 2, place % 2 * 2 - 1
+
+
+def _ends(levels: Canvas, halves: Size) -> Tensor:
+    """(n, 3): the last row and column of the halved planes, and how far samples reach."""
+    last = -(-levels.sizes // halves) - 1
+    # libjpeg merely repeats samples that lie one or two in a row
+    reach = (last[:, 1] > 1) | (halves[1] == 1)
+    return upload(np.column_stack([last, reach]), levels.rgb.device)
 
 
 def _counting(planes: Tensor, axis: int) -> Tensor:
     return counting(planes.shape[axis], planes.device)[None]
 
 
+@lru_cache(256)
+@torch.inference_mode(False)
 def _alternating(pair: tuple[int, int], count: int, device: torch.device) -> Tensor:
     return constant(pair, device).repeat(count // 2)
 
@@ -184,24 +202,32 @@ def _through_dct(luma: Tensor, colour: Tensor, tables: Tensor) -> tuple[Tensor, 
 
 def _blocks(planes: Tensor, tables: Tensor) -> Tensor:
     """float64 (n, rows, W), tables (n, rows / 8, 8, 8) -> the same decoded."""
-    shape, device = planes.shape, planes.device
-    ahead = constant(_transform(_forward), device, torch.float64)
-    back = constant(_transform(_inverse), device, torch.float64)
-    half = constant((0.5,), device, torch.float64)
-    level = half - 128 * ahead.sum(1) * 2**-11
+    shape, table = planes.shape, tables[:, :, :, None]
+    half, level, middle, *matrices = _transforms(planes.device)
+    ahead_across, ahead_down, back_down, back_across = matrices
 
-    def columns(matrix: Tensor, planes: Tensor) -> Tensor:
+    def down(matrix: Tensor, planes: Tensor) -> Tensor:
         strips = planes.view(-1, 8, shape[2])
         return torch.baddbmm(half, matrix.expand(len(strips), 8, 8), strips).floor_()
 
-    rows = torch.addmm(level, planes.view(-1, 8), ahead.t() * 2**-11).floor_()
-    spectrum = columns(ahead * 2**-15, rows).view(shape[0], -1, 8, shape[2] // 8, 8)
-    table = tables[:, :, :, None]
-    nearest = spectrum + torch.copysign(table * 4, spectrum)  # the spectrum is scaled by 8
-    spectrum = torch.div(nearest, table * 8, rounding_mode="trunc").mul_(table)
-    spread = columns(back * 2**-11, spectrum)
-    out = torch.addmm(half + 128, spread.view(-1, 8), back.t() * 2**-18)
+    rows = torch.addmm(level, planes.view(-1, 8), ahead_across).floor_()
+    spectrum = down(ahead_down, rows).view(shape[0], -1, 8, shape[2] // 8, 8)
+    nearest = torch.copysign(table * 4, spectrum).add_(spectrum)  # the spectrum is scaled by 8
+    spectrum = nearest.div_(table * 8, rounding_mode="trunc").mul_(table)
+    spread = down(back_down, spectrum)
+    out = torch.addmm(middle, spread.view(-1, 8), back_across)
     return out.floor_().clamp_(0, 255).view(shape)
+
+
+@lru_cache(8)
+@torch.inference_mode(False)
+def _transforms(device: torch.device) -> list[Tensor]:
+    """What rounds, what also takes 128 off and adds it again; the DCT ahead and back, scaled."""
+    ahead = constant(_transform(_forward), device, torch.float64)
+    back = constant(_transform(_inverse), device, torch.float64)
+    half = constant((0.5,), device, torch.float64)
+    offsets = [half, half - 128 * ahead.sum(1) * 2**-11, half + 128]
+    return [*offsets, ahead.t() * 2**-11, ahead * 2**-15, back * 2**-11, back.t() * 2**-18]
 
 
 def _odd(a, b, c, d):

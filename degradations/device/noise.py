@@ -82,16 +82,16 @@ def words(
     sizes = canvas.sizes + 2 * own[:, None]
     count = int((sizes.prod(1) * channels).max())
     flat = _hashed([field_keys(p["seed"]) for p in params], count, canvas.rgb.device)
-    rows = np.arange(len(params)) * flat.shape[1]
-    numbers = np.stack([sizes[:, 1], channels, reach - own, rows, rows + flat.shape[1] - 1])
-    kind = np.int32 if flat.numel() < 1 << 31 else np.int64
-    table = upload(numbers.astype(kind)[..., None, None, None], flat.device)
-    width, step, corner, first, last = table.unbind(0)
-    y, x = (counting(n + 2 * reach, flat.device) for n in canvas.rgb.shape[2:])
-    pixel = (y[:, None] - corner) * width + (x - corner)
-    channel = torch.minimum(counting(3, flat.device)[:, None, None], step - 1)
-    place = torch.addcmul(channel + first, pixel, step)
-    return looked_up(flat.view(-1), place.maximum(first).minimum(last))
+    steps, shift = sizes[:, 1] * channels, reach - own
+    first = np.arange(len(params)) * flat.shape[1] - shift * (steps + channels)
+    # (n, 3) in 32 bits where they suffice: channel, row and column each add their part
+    each = first[:, None] + np.minimum(np.arange(3), np.array(channels)[:, None] - 1)
+    kind = torch.int32 if flat.numel() < 1 << 30 else torch.int64
+    table = upload(np.column_stack([each, steps, channels]), flat.device).to(kind)
+    y, x = (counting(n + 2 * reach, flat.device).to(kind) for n in canvas.rgb.shape[2:])
+    corner = table[:, :3, None, None] + x * table[:, 4, None, None, None]
+    place = corner + (y * table[:, 3, None])[:, None, :, None]
+    return looked_up(flat.view(-1), place.clamp_(0, flat.numel() - 1))
 
 
 def luma(rgb: Tensor, weights: np.ndarray) -> Tensor:
@@ -119,7 +119,7 @@ def _hashed(keys: list[tuple[int, int]], count: int, device: torch.device) -> Te
     signed = np.array(keys, np.uint32).view(np.int32).T[..., None]
     before, within = upload(signed, device).unbind(0)
     first, second = (m - (1 << 32) if m >= 1 << 31 else m for m in MULTIPLIERS)
-    x = counting(-(-count // 2), device) + before
+    x = torch.arange(-(-count // 2), device=device, dtype=torch.int32) + before
     x ^= _shifted(x, 16)
     x *= first
     x ^= within
@@ -141,5 +141,6 @@ def _grain_kernel(size: float) -> np.ndarray:
 
 
 @lru_cache(8)
+@torch.inference_mode(False)
 def _tables(device: torch.device) -> Tensor:
     return upload(np.concatenate([normal_table(), poisson_table(WHITE)]), device)

@@ -11,25 +11,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from degradations.device.canvas import Canvas, fitting, products, type_of_sums, upload
+from degradations.device.canvas import Canvas, counting, fitting, products, type_of_sums, upload
 from degradations.ops.op import Params, Size
 from degradations.ops.resize import new_size
 
-# filter: (reach in pixels, whether it widens as the picture shrinks)
-_FILTERS = {
-    "box": (0.5, True),  # area, and the identity
-    "area_up": (1.0, False),
-    "linear": (1.0, False),
-    "cubic": (2.0, False),
-    "lanczos": (4.0, False),
-    "nearest": (1.0, False),
-    "pillow_linear": (1.0, True),
-    "pillow_cubic": (2.0, True),
-    "pillow_lanczos": (3.0, True),
+# formula, reach in pixels, its parameter, and whether it widens as the picture shrinks
+_Filter = tuple[str, float, float, bool]
+_BOX: _Filter = "box", 0.5, 0, True  # area, and the identity
+_AREA_UP: _Filter = "area_up", 1, 0, False
+_CV2: dict[str, _Filter] = {
+    "bilinear": ("linear", 1, 0, False),
+    "bicubic": ("cubic", 2, -0.75, False),
+    "lanczos": ("lanczos", 4, 4, False),
+    "nearest": ("nearest", 1, 0, False),
 }
-_NUMBER = {name: number for number, name in enumerate(_FILTERS)}
-_CV2 = {"bilinear": "linear", "bicubic": "cubic", "lanczos": "lanczos", "nearest": "nearest"}
-_PILLOW = {name: f"pillow_{_CV2[name]}" for name in ("bilinear", "bicubic", "lanczos")}
+_PILLOW: dict[str, _Filter] = {
+    "bilinear": ("linear", 1, 0, True),
+    "bicubic": ("cubic", 2, -0.5, True),
+    "lanczos": ("lanczos", 3, 3, True),
+}
+_FORMULAS = "box", "area_up", "linear", "cubic", "lanczos", "nearest"
 _FAINT = 1e-3  # pixels: what OpenCV leaves out of an area
 
 
@@ -42,11 +43,11 @@ def apply(canvas: Canvas, params: list[Params], target: Size) -> Canvas:
 def resized(canvas: Canvas, new: np.ndarray, params: list[Params]) -> Canvas:
     """To the sizes `new` (n, 2), by the mode of each and whether it antialiases."""
     filters = [_filters(*row) for row in zip(canvas.sizes, new, params, strict=True)]
-    names = [names[axis] for axis in (0, 1) for names in filters]
+    both = [pair[axis] for axis in (0, 1) for pair in filters]
     bottom, right = fitting(new)
     inputs = canvas.rgb.shape[2:]
     place, weight = _taps(
-        canvas.sizes.T.ravel(), new.T.ravel(), names, max(bottom, right), canvas.rgb.device
+        canvas.sizes.T.ravel(), new.T.ravel(), both, max(bottom, right), canvas.rgb.device
     )
     down, across = (
         weight.new_zeros(len(new), count, inputs[axis]).scatter_add_(2, p[:, :count], w[:, :count])
@@ -57,48 +58,45 @@ def resized(canvas: Canvas, new: np.ndarray, params: list[Params]) -> Canvas:
     return Canvas(products(canvas.rgb, down, across), new)
 
 
-def _filters(old: np.ndarray, new: np.ndarray, params: Params) -> list[str]:
+def _filters(old: np.ndarray, new: np.ndarray, params: Params) -> list[_Filter]:
     """The filter of each axis, as ops.resize picks it."""
     mode, shrinks = params["mode"], (new < old).any()
     if mode == "area":
-        return ["box" if less else "area_up" for less in new <= old]
-    name = _PILLOW[mode] if shrinks and params["antialias"] and mode in _PILLOW else _CV2[mode]
-    return ["box" if same else name for same in new == old]
+        return [_BOX if less else _AREA_UP for less in new <= old]
+    picked = _PILLOW[mode] if shrinks and params["antialias"] and mode in _PILLOW else _CV2[mode]
+    return [_BOX if same else picked for same in new == old]
 
 
 def _taps(
-    old: np.ndarray, new: np.ndarray, names: list[str], count: int, device: torch.device
+    old: np.ndarray, new: np.ndarray, filters: list[_Filter], count: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Which pixels make each of `count` new ones, and by what weight: both (n, count, taps)."""
     scale = 1 / (new / old)  # so rounded by OpenCV
-    reach, widens = np.array([_FILTERS[name] for name in names]).T
+    names, reach, parameter, widens = (np.array(column) for column in zip(*filters, strict=True))
     wide = np.where(widens, np.maximum(scale, 1), 1)
-    kinds = [_NUMBER[name] for name in names]
-    numbers = [scale, wide, reach * wide, widens, old - 1, new - 1, new / old, kinds]
+    kind = [_FORMULAS.index(name) for name in names]
+    numbers = [scale, wide, reach * wide, parameter, widens, old - 1, new - 1, new / old, kind]
     table = upload(np.stack(numbers)[..., None, None], device)
-    scale, wide, reach, widens, last, last_new, inverse, kind = table.unbind(0)
-    new_place = torch.arange(count, device=device)[:, None].minimum(last_new)
+    scale, wide, reach, parameter, widens, last, last_new, inverse, kind = table.unbind(0)
+    new_place = counting(count, device)[:, None].minimum(last_new)
     centre = (new_place + 0.5) * scale
     taps = math.ceil(2 * numbers[2].max()) + 2
-    place = torch.floor(centre - reach) + torch.arange(taps, device=device)
+    place = torch.floor(centre - reach) + counting(taps, device)
     distance = ((place + 0.5 - centre) / wide).abs_()
     formulas: dict[str, Callable[[], Tensor]] = {
         "box": lambda: _share(place, centre, reach),
         "area_up": lambda: _area_up(place, new_place, scale, inverse),
         "linear": lambda: (1 - distance).clamp_(min=0),
-        "cubic": lambda: _cubic(distance, -0.75),
-        "lanczos": lambda: _lanczos(distance, 4),
+        "cubic": lambda: _cubic(distance, parameter),
+        "lanczos": lambda: _lanczos(distance, parameter),
         "nearest": lambda: 1.0 * (place == _nearest(old, new, count, device)),
-        "pillow_linear": lambda: (1 - distance).clamp_(min=0),
-        "pillow_cubic": lambda: _cubic(distance, -0.5),
-        "pillow_lanczos": lambda: _lanczos(distance, 3),
     }
     weight = torch.zeros_like(place)
-    for name in dict.fromkeys(names):
-        weight = torch.where(kind == _NUMBER[name], formulas[name](), weight)
+    for name in dict.fromkeys(names.tolist()):
+        weight = torch.where(kind == _FORMULAS.index(name), formulas[name](), weight)
     outside = (place < 0) | (place > last)  # Pillow leaves such pixels out, OpenCV repeats the edge
     weight = weight.masked_fill_(outside & (widens > 0), 0)
-    weight /= torch.where(kind == _NUMBER["box"], wide, weight.sum(2, keepdim=True))
+    weight /= torch.where(kind == _FORMULAS.index("box"), wide, weight.sum(2, keepdim=True))
     return place.clamp_(min=0).minimum(last).long(), weight.to(type_of_sums(device))
 
 
@@ -126,12 +124,12 @@ def _area_up(place: Tensor, new_place: Tensor, scale: Tensor, inverse: Tensor) -
     return torch.where(place == low, 1 - share, share * (place == low + 1))
 
 
-def _cubic(distance: Tensor, a: float) -> Tensor:
+def _cubic(distance: Tensor, a: Tensor) -> Tensor:
     """Keys 1981; a is -0.5 in Pillow, -0.75 in OpenCV."""
     near = ((a + 2) * distance - (a + 3)) * distance * distance + 1
     far = distance.clamp(max=2)
     return torch.where(distance <= 1, near, a * (((far - 5) * far + 8) * far - 4))
 
 
-def _lanczos(distance: Tensor, lobes: int) -> Tensor:
+def _lanczos(distance: Tensor, lobes: Tensor) -> Tensor:
     return torch.sinc(distance) * torch.sinc(distance / lobes) * (distance < lobes)
