@@ -1,6 +1,7 @@
 """Blur: kernels of every shape built in one go, each picture mirrored at its own edge."""
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -54,27 +55,39 @@ def _kernels(params: list[Params], device: torch.device) -> Tensor:
     """float64 (n, size, size) of the largest size; the others stand in the middle of zeros."""
     paths = {i: _path(p) for i, p in enumerate(params) if p["kind"] in ("motion_blur", "defocus")}
     sizes = [len(paths[i]) if i in paths else p["size"] for i, p in enumerate(params)]
-    axis = torch.arange(max(sizes), device=device, dtype=torch.float64) - max(sizes) // 2
-    table = upload(np.array([_numbers(p) for p in params]).T[..., None, None], device)
-    formula, size, along, across, cos, sin, beta, cutoff, tail = table.unbind(0)
-    x, y = axis, axis[:, None]
-    q = ((cos * x + sin * y) / along) ** 2 + ((cos * y - sin * x) / across) ** 2
-    powered = q**beta
-    kernel = torch.where(formula == _PLATEAU, 1 / (1 + powered), torch.exp(-0.5 * powered))
-    if any(p["kind"] == "sinc" for p in params):
-        kernel = torch.where(formula == _SINC, _sinc(torch.hypot(x, y), size, cutoff), kernel)
-    ring = torch.maximum(x.abs(), y.abs())
-    kernel = torch.where(ring <= (size - 1) / 2, kernel, 0)
-    kernel = torch.where(ring <= _reach(kernel, ring, tail), kernel, 0)
-    kernel = kernel / kernel.sum((1, 2), keepdim=True)
+    grid = _grid(max(sizes), device)
+    numbers = np.array([_numbers(p) for p in params]).T
+    table = upload(numbers[..., None, None], device)
+    formula, size, xx, xy, yy, beta, cutoff, tail = table.unbind(0)
+    kernel = torch.zeros_like(grid[0])
+    if (numbers[0] != _SINC).any():
+        q = torch.addcmul(torch.addcmul(xx * grid[0], xy, grid[1]), yy, grid[2]).clamp_(min=0)
+        q = q**beta if (numbers[5] != 1).any() else q
+        kernel = torch.exp(-0.5 * q)
+        if (numbers[0] == _PLATEAU).any():
+            kernel = torch.where(formula == _PLATEAU, 1 / (1 + q), kernel)
+    if (numbers[0] == _SINC).any():
+        kernel = torch.where(formula == _SINC, _sinc(grid[3], size, cutoff), kernel)
+    kernel = kernel * (grid[4] <= (size - 1) / 2)
+    if (numbers[7] > 0).any():
+        kernel *= grid[4] <= _reach(kernel, grid[4], tail)
+    kernel /= kernel.sum((1, 2), keepdim=True)
     if paths:
         drawn = np.zeros((len(params), max(sizes), max(sizes)))
         for i, path in paths.items():
-            rest = (max(sizes) - len(path)) // 2
-            drawn[i] = np.pad(path, rest)
+            drawn[i] = np.pad(path, (max(sizes) - len(path)) // 2)
         is_drawn = upload(np.array([i in paths for i in range(len(params))])[:, None, None], device)
         kernel = torch.where(is_drawn, upload(drawn, device), kernel)
     return kernel
+
+
+@lru_cache(64)
+@torch.inference_mode(False)
+def _grid(size: int, device: torch.device) -> Tensor:
+    """float64 (5, size, size): x x, x y, y y, the distance from the middle, and the ring."""
+    axis = torch.arange(size, device=device, dtype=torch.float64) - size // 2
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    return torch.stack([x * x, x * y, y * y, torch.hypot(x, y), torch.maximum(x.abs(), y.abs())])
 
 
 def _path(params: Params) -> np.ndarray:
@@ -84,24 +97,24 @@ def _path(params: Params) -> np.ndarray:
 
 
 def _numbers(params: Params) -> list[float]:
-    """formula, size, sigma along and across, cos, sin, beta, cutoff, share to trim (-1: none)"""
+    """formula, size, q of x x, x y and y y, beta, cutoff, share to trim (-1: none)"""
     if params["kind"] == "sinc":
-        return [_SINC, params["size"], 1, 1, 1, 0, 1, params["cutoff"], -1]
+        return [_SINC, params["size"], 0, 0, 0, 1, params["cutoff"], -1]
     if params["kind"] != "blur":
-        return [_GAUSSIAN, 1, 1, 1, 1, 0, 1, 1, -1]
-    shape, angle = params["shape"], params["angle"]
-    along, across = (max(sigma, MIN_SIGMA) for sigma in params["sigma"])
+        return [_GAUSSIAN, 1, 1, 0, 1, 1, 1, -1]
+    shape, (cos, sin) = params["shape"], (math.cos(params["angle"]), math.sin(params["angle"]))
+    along, across = (max(sigma, MIN_SIGMA) ** -2 for sigma in params["sigma"])
+    xx, yy = cos**2 * along + sin**2 * across, sin**2 * along + cos**2 * across
+    squares = xx, 2 * cos * sin * (along - across), yy
     formula = _PLATEAU if shape.startswith("plateau") else _GAUSSIAN
     tail = -1 if shape == "isotropic" else TAIL
-    turn = math.cos(angle), math.sin(angle)
-    return [formula, params["size"], along, across, *turn, params.get("beta", 1.0), 1, tail]
+    return [formula, params["size"], *squares, params.get("beta", 1.0), 1, tail]
 
 
 def _sinc(r: Tensor, size: Tensor, cutoff: Tensor) -> Tensor:
     """As kernels.sinc, before its sum is made 1."""
-    safe = torch.where(r > 0, r, 1.0)
-    ideal = cutoff * torch.special.bessel_j1(cutoff * safe) / (2 * math.pi * safe)
-    ideal = torch.where(r > 0, ideal, cutoff**2 / (4 * math.pi))
+    safe = r.clamp(min=1e-6)  # where the formula is at its limit already
+    ideal = torch.special.bessel_j1(cutoff * safe) / safe
     window = torch.special.i0(KAISER_BETA * (1 - (2 * r / size) ** 2).clamp_(min=0).sqrt_())
     return ideal * window * (2 * r < size)
 
