@@ -8,7 +8,7 @@ import torch
 
 import degradations
 from degradations import device, ops, recipes
-from degradations.device import blur, noise, resize
+from degradations.device import blur, noise, resize, waves
 from degradations.device.canvas import Canvas
 from degradations.ops.noise import standard_normal
 from degradations.pipeline import Recipe, Trace
@@ -103,6 +103,15 @@ def test_each_picture_has_steps_of_its_own(pixels):
         assert torch.equal(device.degrade([trace], hr[i : i + 1])[0], together[i])
 
 
+@pytest.mark.parametrize("name", ["realesrgan", "bsrgan"])
+def test_parts_by_size_change_nothing(name, pixels, monkeypatch):
+    hr = batch(pixels, 64, 80, 9)
+    traces = draw(recipes.named(name), hr)
+    whole = device.degrade(traces, hr)
+    monkeypatch.setattr(waves, "_WORTH_A_PART", 1000)
+    assert torch.equal(device.degrade(traces, hr), whole)
+
+
 @pytest.mark.parametrize("antialias", [True, False])
 @pytest.mark.parametrize("mode", ["area", "bilinear", "bicubic", "lanczos", "nearest"])
 def test_resizing_agrees_with_opencv_and_pillow(mode, antialias):
@@ -156,6 +165,14 @@ def test_float_and_uint8_are_the_same_picture(pixels):
     hr = batch(pixels, 48, 48, 2)
     traces = draw(recipes.named("realesrgan"), hr)
     assert torch.equal(device.degrade(traces, hr), device.degrade(traces, hr.float() / 255))
+
+
+def test_the_batch_is_not_written_to(pixels):
+    hr = batch(pixels, 32, 48, 4).float() / 255
+    before = hr.clone()
+    for name in ("realesrgan", "realesrgan_compat", "bsrgan"):
+        device.degrade(draw(recipes.named(name), hr), hr)
+        assert torch.equal(hr, before)
 
 
 def test_without_asking_there_is_no_gradient(pixels):

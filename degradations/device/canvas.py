@@ -49,7 +49,22 @@ class Canvas:
         return Canvas(rgb, sizes)
 
     def put(self, rows: list[int], part: "Canvas") -> "Canvas":
-        """The pictures of `part` in the places of `rows`."""
+        """The pictures of `part` in the places of `rows`; this canvas is used up."""
+        if len(rows) == len(self.sizes):
+            return part
+        sizes = self.sizes.copy()
+        sizes[rows] = part.sizes
+        height, width = part.rgb.shape[2:]
+        more = max(0, height - self.rgb.shape[2]), max(0, width - self.rgb.shape[3])
+        if any(more):
+            rgb = torch.nn.functional.pad(self.rgb, (0, more[1], 0, more[0]))
+        else:  # autograd needs its own input as it was
+            rgb = self.rgb.clone() if self.rgb.requires_grad else self.rgb
+        rgb[..., :height, :width].index_copy_(0, upload(np.array(rows), rgb.device), part.rgb)
+        return Canvas(rgb, sizes)
+
+    def put(self, rows: list[int], part: "Canvas") -> "Canvas":
+        """The pictures of `part` in the places of `rows`; this canvas is used up."""
         if len(rows) == len(self.sizes):
             return part
         sizes = self.sizes.copy()

@@ -13,6 +13,8 @@ from degradations.errors import RecipeError
 from degradations.ops.op import Params, Size
 from degradations.pipeline import Trace, target_size
 
+_WORTH_A_PART = 4_000_000  # pixels, at which a GPU spends about as long as on one more step's calls
+
 Work = Callable[[Canvas, list[Params], Size], Canvas]
 _BY_KIND: dict[str, Work] = {
     **dict.fromkeys(("blur", "sinc", "motion_blur", "defocus"), blur.apply),
@@ -49,7 +51,7 @@ def degrade(traces: Sequence[Trace], hr: Tensor, differentiable: bool = False) -
     _check(traces, hr)
     target = target_size(traces[0].hr_size, traces[0].scale)
     with exact_float32(), torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
-        rgb = hr / 255 if hr.dtype == torch.uint8 else hr.float()
+        rgb = hr / 255 if hr.dtype == torch.uint8 else hr.to(torch.float32, copy=True)
         canvas = Canvas(rgb, np.full((len(hr), 2), traces[0].hr_size))
         steps: list[list[Params]] = [list(trace.steps) for trace in traces]
         if sharpened := [i for i, trace in enumerate(traces) if trace.sharpen]:
@@ -57,9 +59,10 @@ def degrade(traces: Sequence[Trace], hr: Tensor, differentiable: bool = False) -
             canvas = canvas.put(sharpened, part.with_rgb(blur.sharpen_target(part.rgb)))
         while waiting := _waiting(steps, canvas, target):
             work, _ = Counter(waiting.values()).most_common(1)[0]
-            rows = [row for row, other in waiting.items() if other == work]
-            params = [steps[row].pop(0) if steps[row] else _LAST for row in rows]
-            canvas = canvas.put(rows, work[0](canvas.of(rows), params, target))
+            together = [row for row, other in waiting.items() if other == work]
+            for rows in _by_size(together, canvas.sizes):
+                params = [steps[row].pop(0) if steps[row] else _LAST for row in rows]
+                canvas = canvas.put(rows, work[0](canvas.of(rows), params, target))
         return quantised(canvas.rgb[..., : target[0], : target[1]]) / 255
 
 
@@ -77,6 +80,17 @@ def _waiting(
         elif tuple(canvas.sizes[row]) != target:
             waiting[row] = resize.apply, ""
     return waiting
+
+
+def _by_size(rows: list[int], sizes: np.ndarray) -> list[list[int]]:
+    """In parts, where that spares small pictures enough of a large canvas."""
+    ordered = sorted(rows, key=lambda row: int(sizes[row].prod()))
+    areas = np.maximum.accumulate(sizes[ordered]).prod(1)  # of a canvas for so many and one more
+    spared = np.arange(1, len(rows) + 1) * (areas[-1] - areas)
+    cut = int(spared.argmax()) + 1
+    if spared[cut - 1] < _WORTH_A_PART:
+        return [rows]
+    return [*_by_size(sorted(ordered[:cut]), sizes), sorted(ordered[cut:])]
 
 
 def _check(traces: Sequence[Trace], hr: Tensor) -> None:
