@@ -35,9 +35,7 @@ class Canvas:
 
     def with_rgb(self, rgb: Tensor) -> "Canvas":
         """Other values in the same places."""
-        canvas = Canvas(rgb, self.sizes)
-        canvas.__dict__.update({k: v for k, v in self.__dict__.items() if k == "extent"})
-        return canvas
+        return Canvas(rgb, self.sizes)
 
     def of(self, rows: list[int]) -> "Canvas":
         """Some of the pictures, on a canvas as small as they allow."""
@@ -60,20 +58,6 @@ class Canvas:
             rgb = torch.nn.functional.pad(self.rgb, (0, more[1], 0, more[0]))
         else:  # autograd needs its own input as it was
             rgb = self.rgb.clone() if self.rgb.requires_grad else self.rgb
-        rgb[..., :height, :width].index_copy_(0, upload(np.array(rows), rgb.device), part.rgb)
-        return Canvas(rgb, sizes)
-
-    def put(self, rows: list[int], part: "Canvas") -> "Canvas":
-        """The pictures of `part` in the places of `rows`; this canvas is used up."""
-        if len(rows) == len(self.sizes):
-            return part
-        sizes = self.sizes.copy()
-        sizes[rows] = part.sizes
-        height, width = part.rgb.shape[2:]
-        more = max(0, height - self.rgb.shape[2]), max(0, width - self.rgb.shape[3])
-        rgb = torch.nn.functional.pad(self.rgb, (0, more[1], 0, more[0]))
-        # autograd cannot see its own input change under it
-        rgb = rgb.clone() if rgb is self.rgb and rgb.requires_grad else rgb
         rgb[..., :height, :width].index_copy_(0, upload(np.array(rows), rgb.device), part.rgb)
         return Canvas(rgb, sizes)
 
