@@ -13,7 +13,7 @@ from degradations.errors import RecipeError
 from degradations.ops.op import Params, Size
 from degradations.pipeline import Trace, target_size
 
-_WORTH_A_PART = 4_000_000  # pixels, at which a GPU spends about as long as on one more step's calls
+_WORTH_A_PART = 3_000_000  # pixels, at which a GPU spends about as long as on one more step's calls
 
 Work = Callable[[Canvas, list[Params], Size], Canvas]
 _BY_KIND: dict[str, Work] = {
