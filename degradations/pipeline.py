@@ -198,20 +198,25 @@ def rebuild(trace: Trace, hr: np.ndarray) -> Degraded:
     rgb = hr.astype(np.float32, order="C") * np.float32(1 / 255)
     marks = None  # float32 (H, W): how much of each pixel is damage
     for params in trace.steps:
-        kind, op, size = params["kind"], _op(params), rgb.shape[:2]
-        if kind in ops.OPS:
-            rgb = op.apply(rgb, params, target)
-        else:
-            rgb = own.apply(kind, op, rgb, params, target)
+        op, size = _op(params), rgb.shape[:2]
+        rgb = applied(rgb, params, target)
         if marks is not None:
             marks = op.spread(marks, params, target)
         if issubclass(op, Damage):
-            cover = op.cover(params, size)
+            cover, _ = op.layer(params, size)
             marks = cover if marks is None else 1 - (1 - marks) * (1 - cover)
     rgb = ops.Resize.apply(rgb, _ENDING, target)
     if marks is None:
         return Degraded(to_uint8(rgb), trace, np.zeros(target, np.uint8))
     return Degraded(to_uint8(rgb), trace, covered(ops.Resize.spread(marks, _ENDING, target)))
+
+
+def applied(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
+    """One step of a trace: float32 (H, W, 3) -> the same, of another size if the step resizes."""
+    kind, op = params["kind"], _op(params)
+    if kind in ops.OPS:
+        return op.apply(rgb, params, target)
+    return own.apply(kind, op, rgb, params, target)
 
 
 def _check(hr: np.ndarray) -> None:

@@ -46,21 +46,17 @@ class Damage(Op):
 
     @classmethod  # pyright: ignore[reportIncompatibleMethodOverride] - called on the class alike
     def apply(cls, rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
-        cover, colour = cls._layer(params, rgb.shape[:2])
+        cover, colour = cls.layer(params, rgb.shape[:2])
         return rgb + cover[..., None] * (colour - rgb)
 
     @classmethod
     def mask(cls, params: Params, size: Size) -> np.ndarray:
         """uint8 (H, W): 255 where `apply` draws, else 0."""
-        return covered(cls.cover(params, size))
+        return covered(cls.layer(params, size)[0])
 
     @classmethod
-    def cover(cls, params: Params, size: Size) -> np.ndarray:
-        """float32 (H, W): the layer's share of each pixel that `apply` gives."""
-        return cls._layer(params, size)[0]
-
-    @classmethod
-    def _layer(cls, params: Params, size: Size) -> tuple[np.ndarray, np.ndarray]:
+    def layer(cls, params: Params, size: Size) -> tuple[np.ndarray, np.ndarray]:
+        """As `paint`, without the faintest coverage."""
         cover, colour = cls.paint(params, size)
         return np.where(cover < _FAINT, 0, cover).astype(np.float32), colour.astype(np.float32)
 

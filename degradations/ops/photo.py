@@ -11,8 +11,8 @@ from degradations.ops.op import Op, Params, Size
 from degradations.ranges import LogUniform, Range, Uniform, within
 from degradations.rng import Rng
 
-_BLACK = 1 / 16  # pedestal of the raw values, so that noise about black is not cut off
-_PAD = 2  # even, so that the mosaic keeps its phase
+BLACK = 1 / 16  # pedestal of the raw values, so that noise about black is not cut off
+PAD = 2  # even, so that the mosaic keeps its phase
 
 
 class Fade(Op):
@@ -98,18 +98,18 @@ class SensorNoise(Op):
     @staticmethod
     def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
         gains = np.array(params["gains"], np.float32)
-        padded = cv2.copyMakeBorder(np.clip(rgb, 0, 1), *(_PAD,) * 4, cv2.BORDER_REFLECT_101)
+        padded = cv2.copyMakeBorder(np.clip(rgb, 0, 1), *(PAD,) * 4, cv2.BORDER_REFLECT_101)
         raw = mosaic(to_linear(padded) / gains)
         noise = standard_normal(params["seed"], raw.shape)
         raw = raw + noise * np.sqrt(np.float32(params["shot"]) * raw + np.float32(params["read"]))
-        code = np.clip((raw + _BLACK) / (1 + _BLACK), 0, 1) * 65535
+        code = np.clip((raw + BLACK) / (1 + BLACK), 0, 1) * 65535
         code = cv2.cvtColor(np.rint(code).astype(np.uint16), cv2.COLOR_BayerRGGB2RGB_EA)
-        linear = code.astype(np.float32) * np.float32((1 + _BLACK) / 65535) - np.float32(_BLACK)
-        return from_linear(np.clip(linear * gains, 0, 1))[_PAD:-_PAD, _PAD:-_PAD]
+        linear = code.astype(np.float32) * np.float32((1 + BLACK) / 65535) - np.float32(BLACK)
+        return from_linear(np.clip(linear * gains, 0, 1))[PAD:-PAD, PAD:-PAD]
 
     @classmethod
     def spread(cls, share: np.ndarray, params: Params, target: Size) -> np.ndarray:
-        return cv2.dilate(share, np.ones((2 * _PAD + 1,) * 2, np.uint8))  # as far as demosaicing
+        return cv2.dilate(share, np.ones((2 * PAD + 1,) * 2, np.uint8))  # as far as demosaicing
 
 
 def mosaic(rgb: np.ndarray) -> np.ndarray:
