@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Self
@@ -103,7 +104,16 @@ class Recipe(Frozen):
         )
 
     def digest(self) -> str:
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         return blake2b(self.model_dump_json().encode(), digest_size=8).hexdigest()
+
+    def model_copy(self, **how: Any) -> Self:
+        copied = super().model_copy(**how)
+        copied.__dict__.pop("_digest", None)  # pydantic copies what was cached with the values
+        return copied
 
     def degrade(self, hr: np.ndarray, scale: float, seed: int, key: str) -> Degraded:
         """One picture; the result is a function of (recipe, hr, scale, seed, key) alone.
@@ -143,7 +153,8 @@ def rebuild(trace: Trace, hr: np.ndarray) -> Degraded:
         )
     target = target_size(trace.hr_size, trace.scale)
     hr = sharpen(hr) if trace.sharpen else hr
-    rgb = hr.astype(np.float32, order="C") * np.float32(1 / 255)
+    rgb = hr.astype(np.float32, order="C")
+    rgb *= np.float32(1 / 255)
     damage = np.zeros((1, 1), np.uint8)
     for params in trace.steps:
         kind, op, size = params["kind"], _op(params), rgb.shape[:2]
@@ -159,6 +170,8 @@ def rebuild(trace: Trace, hr: np.ndarray) -> Degraded:
 
 def _covering(mask: np.ndarray, size: Size) -> np.ndarray:
     """The mask at another size: a pixel is in it if any part of it was."""
+    if not mask.any():
+        return np.zeros(size, np.uint8)
     share = resize(mask.astype(np.float32), size, "area")
     return np.where(share > 0, np.uint8(255), np.uint8(0))
 
