@@ -142,5 +142,5 @@ def correlate(rgb: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     return total
 
 
-def _filtered(rgb: np.ndarray, kernel: np.ndarray, anchor: tuple[int, int] = (-1, -1)) -> np.ndarray:
+def _filtered(rgb: np.ndarray, kernel: np.ndarray, anchor: Size = (-1, -1)) -> np.ndarray:
     return cv2.filter2D(rgb, -1, kernel, anchor=anchor, borderType=cv2.BORDER_REFLECT_101)

@@ -75,12 +75,10 @@ def weights(before: int, after: int, mode: str, antialias: bool) -> csr_array:
     """
     scale = before / after
     widened = max(scale, 1) if antialias else 1
-    lobes = 3 if widened > 1 else 4
-    reach = {"area": scale / 2, "bilinear": widened, "bicubic": 2 * widened}.get(
-        mode, lobes * widened
-    )
+    lobes = {"bilinear": 1, "bicubic": 2, "lanczos": 3 if widened > 1 else 4, "area": 0}[mode]
+    reach = lobes * widened or scale / 2
     middle = (np.arange(after)[:, None] + 0.5) * scale
-    taken = np.floor(middle - reach).astype(np.int32) + np.arange(int(2 * reach) + 2, dtype=np.int32)
+    taken = np.floor(middle - reach).astype(np.int32) + np.arange(2 * reach + 2, dtype=np.int32)
     if mode == "area":
         ends = np.clip((taken, taken + 1), middle - reach, middle + reach)
         share = ends[1] - ends[0]
