@@ -150,6 +150,7 @@ def _each(work: Callable[[int], Any], threads: int) -> Callable[[int], None]:
     """One crop at a time, or as many as there are threads."""
 
     def run(count: int) -> None:
+        peers.reseed()
         if threads == 1:
             for i in range(count):
                 work(i)
@@ -186,6 +187,7 @@ def _batched(
     levels = levels.permute(0, 3, 1, 2).contiguous().to(device)
 
     def run(count: int) -> None:
+        peers.reseed()
         with torch.no_grad():
             for first in range(0, count, batch):
                 work(levels, first)

@@ -30,6 +30,15 @@ _SHARES = (0.45, 0.25, 0.12, 0.03, 0.12, 0.03)
 _INTERPOLATIONS = (cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_AREA)
 
 
+def reseed() -> None:
+    """The generators that the peers share, so that every round draws the same."""
+    import torch
+
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
 def basicsr() -> SimpleNamespace:
     """BasicSR's kernels and noise (d), DiffJPEG (j) and filter2D, USMSharp (f).
 
