@@ -45,25 +45,10 @@ def sharpen(rgb: np.ndarray) -> np.ndarray:
     soft = separable(image, kernel)
     mask = cv2.absdiff(image, soft)
     cv2.threshold(mask, 10, 1, cv2.THRESH_BINARY, dst=mask)
-    mask = _softened(mask)
+    mask = separable(mask, kernel)
     sharp = cv2.addWeighted(image, 1.5, soft, -0.5, 0, dst=soft)
     np.clip(sharp, 0, 255, out=sharp)
     sharp -= image
     sharp *= mask
     sharp += image
     return cv2.convertScaleAbs(sharp)
-
-
-def _softened(mask: np.ndarray) -> np.ndarray:
-    """float32 (H, W, 3), 0 or 1, blurred by the kernel of `sharpen`, to 3e-4, at half the size.
-
-    Halving and doubling blur as well; together they have a variance of 1 square pixel.
-    """
-    height, width = mask.shape[:2]
-    pad = 26  # the kernel's reach, even so that an even picture is halved pair by pair
-    right, down = pad + width % 2, pad + height % 2
-    padded = cv2.copyMakeBorder(mask, pad, down, pad, right, cv2.BORDER_REFLECT_101)
-    half = cv2.resize(padded, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    half = separable(half, kernels.gaussian_1d(25, math.sqrt(63) / 2))
-    whole = cv2.resize(half, padded.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    return whole[pad : pad + height, pad : pad + width]
