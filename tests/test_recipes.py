@@ -132,3 +132,12 @@ def test_the_milder_recipe_scales_strengths_and_keeps_probabilities():
     assert mild.steps[0].weights == (0.9, 0.0375, 0.0625)
     assert mild.steps[3].quality.values() == (65, 97.5)
     assert mild.steps[4].p == 0.8
+
+
+def test_a_changed_copy_has_a_digest_of_its_own():
+    recipe = recipes.named("realesrgan")
+    digest = recipe.digest()
+    sharpened = recipe.model_copy(update={"sharpen": True})
+    assert sharpened.digest() != digest == recipe.digest()
+    assert sharpened.model_copy(update={"sharpen": False}).digest() == digest
+    assert recipe == recipes.named("realesrgan")

@@ -54,6 +54,7 @@ class Blur(Op):
         shape, size, angle = params["shape"], params["size"], params["angle"]
         sigma_x, sigma_y = params["sigma"]
         if shape == "isotropic":
+            size = min(size, 2 * math.ceil(4 * sigma_x) + 1)  # 1e-4 of the weight lies beyond
             return separable(rgb, kernels.gaussian_1d(size, sigma_x))
         if shape.startswith("plateau"):
             kernel = kernels.plateau(size, sigma_x, sigma_y, angle, params["beta"])
