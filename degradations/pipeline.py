@@ -85,6 +85,16 @@ class Recipe(Frozen):
         except ValidationError as error:
             raise RecipeError("\n".join(_explain(path, cls, error))) from error
 
+    def to_yaml(self) -> str:
+        """Without what is at its default; Recipe.load reads it back equal."""
+        values = _with_kinds(self.model_dump(mode="json", exclude_defaults=True), self)
+        return yaml.safe_dump(values, sort_keys=False, width=100, default_flow_style=None)
+
+    def save(self, path: str | Path, *comments: str) -> None:
+        """As a YAML file, headed by the comments."""
+        head = "".join(f"# {line}\n" for line in comments)
+        Path(path).write_text(head + self.to_yaml(), encoding="utf-8")
+
     def at(self, severity: float) -> Self:
         """The recipe at a severity in [0, 1]: 1 is itself, 0 nothing but the resize to the target.
 
@@ -126,6 +136,16 @@ class Recipe(Frozen):
             sharpen=self.sharpen,
             steps=list(_draw(self.steps, Rng(seed, key))),
         )
+
+
+def _with_kinds(values: Any, model: Any) -> Any:
+    """A dump without defaults lacks each step's kind, which is one; here it is put back, first."""
+    if isinstance(model, tuple | list):
+        return [_with_kinds(v, m) for v, m in zip(values, model, strict=True)]
+    if not isinstance(model, Frozen):
+        return values
+    kind = {"kind": model.kind} if hasattr(model, "kind") else {}
+    return kind | {k: _with_kinds(v, getattr(model, k)) for k, v in values.items() if k != "kind"}
 
 
 def replay(trace: Trace, hr: np.ndarray) -> np.ndarray:
