@@ -54,15 +54,21 @@ def estimate(paths: Iterable[str | Path], name: str = "mine", workers: int = 1) 
     refused = [(str(path), result) for path, result in pairs if isinstance(result, str)]
     if not photos:
         raise RecipeError(
-            f"none of {len(paths)} files could be measured, the first because: {refused[0][1]}; "
+            f"none of {len(paths)} files could be measured; {refused[0][0]}: {refused[0][1]}; "
             "give photos of at least 64 px a side"
         )
     return Estimate(photos, refused, fit.recipe_of(photos, name))
 
 
-def write_page(found: Estimate, path: str | Path, seed: int = 0) -> None:
-    """How well the recipe's pictures, measured again, agree with the photos: one HTML file."""
-    simulated = goodness.simulate(found.photos, found.recipe, seed)
+def write_page(
+    found: Estimate, path: str | Path, seed: int = 0, clean: Iterable[str | Path] = ()
+) -> None:
+    """How well the recipe's pictures, measured again, agree with the photos: one HTML file.
+
+    clean  good photos to degrade; without them the measured photos, made much smaller, stand in.
+    """
+    good = [Path(photo) for photo in clean]
+    simulated = goodness.simulate(found.photos, found.recipe, seed, good)
     goodness.page(found.photos, found.refused, found.recipe, simulated).write(Path(path))
 
 
@@ -80,6 +86,6 @@ def _one(path: Path) -> Measured | str:
     try:
         return measure(path)
     except RecipeError as error:
-        return str(error)
+        return str(error).removeprefix(f"{path}: ")
     except Exception as error:  # a bad file must not cost the others
-        return f"{path}: {type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {error}"

@@ -3,6 +3,7 @@
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -42,7 +43,7 @@ def fit(values: Iterable[float], digits: int = 3) -> Uniform | Choice:
     ends = np.quantile(found, np.linspace(tail, 1 - tail, pieces + 1)).round(digits).tolist()
     if pieces == 1 or ends[0] == ends[-1]:
         return Uniform(ends[0], ends[-1])
-    return Choice(tuple(Uniform(a, b) for a, b in zip(ends, ends[1:], strict=False)))
+    return Choice(tuple(Uniform(a, b) for a, b in pairwise(ends)))
 
 
 def fit_whole(values: Iterable[int]) -> Uniform | Choice:

@@ -1,5 +1,6 @@
 """Does a recipe make pictures like the photos it was measured on? Figures for one page."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ _AT_MOST = 60  # pictures simulated
 _SIDE = 192  # pixels a clean stand-in keeps at least, where the photo has them
 _LARGEST = 4096  # pixels of a photo that are read into a stand-in
 _SHOWN, _CROP = 6, 180
+_SHARES = ("5 %", "median", "95 %")
 _REAL, _SIMULATED = "#1f4e79", "#d1711b"
 QUANTITIES: dict[str, tuple[str, Callable[[Measured], float | None]]] = {
     "JPEG quality": ("last JPEG", lambda photo: photo.last_quality),
@@ -77,13 +79,13 @@ def page(
     told = compare(photos, simulated)
     made = Page(f"{recipe.name}: {len(photos)} photos and the recipe fitted to them")
     made.table(
-        ("", "unit", "photos", "5 %", "median", "95 %", "simulated", "5 %", "median", "95 %", "KS")
-        + ("Wasserstein",),
+        ("", "unit", *("photos", *_SHARES), *("simulated", *_SHARES), "KS", "Wasserstein"),
         _rows(told),
         "What could be told of the photos, and of clean pictures degraded by the recipe and "
         "measured the same way. KS: largest distance of the two distribution functions, 0 to 1; "
         "Wasserstein: mean distance of their quantiles, in the unit.",
     )
+    made.table(("of the photos", ""), _counts(photos), "")
     if told:
         made.figure(
             _distributions(told),
@@ -94,7 +96,7 @@ def page(
         made.figure(
             _noise_figure(photos),
             "Noise of the luma in the flattest blocks of each photo; the line is the median of the "
-            "photos' fits, variance = read + shot x luma.",
+            "fits variance = read + shot x luma; it runs low, for what lies above may be texture.",
         )
     made.heading("Photos and simulated pictures")
     made.grid(_cells(photos, simulated), _SHOWN, "Above: photos. Below: simulated. One pixel each.")
@@ -137,6 +139,22 @@ def _rows(told: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
         yield (*cells, f"{values['ks']:.2f}", f"{values['moved']:.3g}")
 
 
+def _counts(photos: Sequence[Measured]) -> Iterator[tuple[str, str]]:
+    jpegs = [photo for photo in photos if photo.quality is not None]
+    known = [photo for photo in photos if photo.colour_noise is not None]
+    chroma = Counter(photo.chroma for photo in jpegs)
+    yield "JPEG files", str(len(jpegs))
+    yield "their chroma", ", ".join(f"{name}: {n}" for name, n in chroma.most_common())
+    yield "with an encoder's own tables", str(sum(photo.tables == "own" for photo in jpegs))
+    yield "a JPEG before", str(sum(photo.earlier_quality is not None for photo in photos))
+    yield "enlarged", str(sum(photo.enlarged is not None for photo in photos))
+    yield "colour noise", f"{sum(map(_is_coloured, known))} of {len(known)} where it can be told"
+
+
+def _is_coloured(photo: Measured) -> bool:
+    return bool(photo.colour_noise)
+
+
 def _distributions(told: dict[str, Any]) -> Any:
     from matplotlib.figure import Figure
 
@@ -171,13 +189,14 @@ def _noise_figure(photos: Sequence[Measured]) -> Any:
         if photo.noise_curve:
             luma, sigma = np.array(photo.noise_curve).T
             axis.plot(luma, sigma, "-o", ms=2.5, lw=0.5, alpha=0.3, color=_REAL)
-    told = [(p.noise_read, p.noise_shot) for p in photos if p.noise is not None]
-    if told:
-        read, shot = np.median(np.array(told, float), 0)
+    told = np.array([(p.noise_read, p.noise_shot) for p in photos if p.noise is not None], float)
+    if len(told):
         at = np.linspace(0, 255, 100)
-        label = f"variance = {read:.3g} + {shot:.3g} luma"
-        axis.plot(at, np.sqrt(read + shot * at), color=_SIMULATED, lw=2, label=label)
-        axis.legend(frameon=False)
+        fits = np.sqrt(told[:, :1] + told[:, 1:] * at)
+        axis.plot(at, np.median(fits, 0), color=_SIMULATED, lw=2, label="median fit")
+        low, high = np.quantile(fits, (0.1, 0.9), 0)
+        axis.fill_between(at, low, high, color=_SIMULATED, alpha=0.15, lw=0, label="10 to 90 %")
+        axis.legend(frameon=False, ncols=2)
     axis.set(xlabel="luma, levels", ylabel="sigma, levels", xlim=(0, 255), ylim=(0, None))
     axis.spines[["top", "right"]].set_visible(False)
     return figure

@@ -41,7 +41,10 @@ def measure(luma: np.ndarray, noise: float = 0.0) -> float | None:
 
 
 def square(luma: np.ndarray, a: float, b: float, percent: float, noise: float) -> float | None:
-    """The `percent` percentile, over strong edges, of w^2 from the scales a < b; below 0 at lines."""
+    """The `percent` percentile of w^2 over strong edges, from the scales a < b.
+
+    It is below 0 at lines and corners, which a blur flattens more than an edge.
+    """
     x, y = _gradient(luma, a)
     size = np.hypot(x, y)
     across = (size >= np.roll(size, 1, 1)) & (size > np.roll(size, -1, 1))

@@ -14,7 +14,6 @@ from scipy.special import ndtr
 from degradations.measure.blocks import blocks, dct
 
 _ORDER = np.add.outer(np.arange(8), np.arange(8))
-_FREQUENCY = np.hypot(np.arange(8)[:, None], np.arange(8)) / 16  # cycles a pixel
 _SIGMAS = np.geomspace(0.15, 64, 200)  # levels
 _BINS = 12  # of luma
 _FEWEST = 24  # blocks of a bin
@@ -26,7 +25,6 @@ _UNQUANTISED = np.full((8, 8), 0.5)
 _COLOUR = 0.668  # luma noise of three independent channels of deviation 1, BT.601
 _CHROMA = {"b": 0.623, "r": 0.649}  # the same of Cb and Cr (ITU-T T.871)
 _TELLS = 0.2  # of the finest step: weaker noise leaves no trace in a JPEG
-_SPECTRUM = (_ORDER >= 3) & (_ORDER <= 4), (_ORDER >= 5) & (_ORDER <= 6), _ORDER >= 7
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,6 @@ class Noise:
     sigma  levels, of the luma, over this picture
     curve  (luma, sigma) for each bin of luma that had flat blocks
     colour  are the channels' noises apart? None where JPEG hides it
-    grain  pixels, sigma of a Gaussian correlation; 0 white, None where JPEG hides it
     """
 
     sigma: float
@@ -44,7 +41,6 @@ class Noise:
     shot: float
     curve: tuple[tuple[float, float], ...]
     colour: bool | None
-    grain: float | None
 
 
 def measure(
@@ -68,24 +64,24 @@ def measure(
     curve, middle, share = _fit(coefficients, levels, _UNQUANTISED if steps is None else steps)
     if not curve:
         return None
+    colour = None
     if steps is None:
-        chroma = _chroma_noise(rgb, corners, keep, levels)
-        implied = chroma * _COLOUR
+        implied = _COLOUR * _chroma_noise(rgb, corners, keep, levels)
         excess = max(middle - implied**2, 0) ** 0.5
         colour = implied > 0.45 * middle**0.5
-        if colour and excess < max(2.0, 0.5 * implied):  # that much may be texture
+        if colour and excess < max(2.0, 0.5 * implied):  # so much may be texture of the luma
             middle = implied**2
-    else:
-        colour = None
     read, shot = middle * (1 - share), middle * share / 128
     sigma = float(np.sqrt(np.mean(read + shot * levels)))
     if steps is not None and sigma < _TELLS * steps[_ORDER > 1].min():
         return None
-    points = tuple((luma_level, deviation) for luma_level, deviation, _ in curve)
-    return Noise(sigma, read, shot, points, colour, None)
+    return Noise(sigma, read, shot, tuple((level, found) for level, found, _ in curve), colour)
 
 
-def _fit(coefficients, levels, steps):
+def _fit(
+    coefficients: np.ndarray, levels: np.ndarray, steps: np.ndarray
+) -> tuple[list[tuple[float, float, int]], float, float]:
+    """(curve, variance at the middle luma, share of it that is shot noise)."""
     curve, middle, share = [], 0.0, 0.0
     for portion, below in (_WEAK, _STRONG):
         if curve and middle < _OUTDOES**2:
@@ -97,7 +93,10 @@ def _fit(coefficients, levels, steps):
     return curve, middle, share
 
 
-def _curve(coefficients, levels, steps, portion):
+def _curve(
+    coefficients: np.ndarray, levels: np.ndarray, steps: np.ndarray, portion: float
+) -> list[tuple[float, float, int]]:
+    """(luma, sigma, blocks) of each bin of luma, from the flattest portion of its blocks."""
     curve = []
     which = (levels * (_BINS / 256)).astype(int)
     for index in range(_BINS):
@@ -110,18 +109,17 @@ def _curve(coefficients, levels, steps, portion):
             likelihood += _likelihood(chosen[:, use], steps[use])
         best = int(likelihood.argmax())
         if best:
-            level = float(levels[which == index].mean())
-            curve.append((level, float(_SIGMAS[best]), len(inside)))
+            curve.append((float(levels[which == index].mean()), float(_SIGMAS[best]), len(inside)))
     return curve
 
 
-def _flattest(coefficients, pick, portion):
+def _flattest(coefficients: np.ndarray, pick: np.ndarray, portion: float) -> np.ndarray:
     activity = (coefficients[:, pick] ** 2).sum(1)
     count = max(_FEWEST, int(len(coefficients) * portion))
     return coefficients[np.argpartition(activity, count)[:count]]
 
 
-def _halves(steps):
+def _halves(steps: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """Coefficients to pick by and to measure by; of a JPEG both ways, for it has fewer to give."""
     if (steps <= 1).all():
         return [((_ORDER >= 1) & (_ORDER <= 5), _ORDER >= 7)]
@@ -130,7 +128,7 @@ def _halves(steps):
     return [((low | half) & (_ORDER > 0), ~half & (_ORDER >= 2)) for half in (odd, ~odd)]
 
 
-def _line(curve, below):
+def _line(curve: np.ndarray, below: float) -> tuple[float, float]:
     """(variance at the middle luma, share of it that is shot noise): a quantile regression."""
     level, sigma, count = curve.T
     middle = np.geomspace(0.15, 64, 240)[:, None, None] ** 2
@@ -142,7 +140,9 @@ def _line(curve, below):
     return float(middle[i, 0, 0]), float(share[0, j, 0])
 
 
-def _chroma_noise(rgb, corners, keep, levels):
+def _chroma_noise(
+    rgb: np.ndarray, corners: list[tuple[int, int]], keep: np.ndarray, levels: np.ndarray
+) -> float:
     """Deviation of a channel, were the three independent: of Cb and Cr, which hold less texture."""
     found = []
     planes = cv2.cvtColor(rgb.astype(np.float32), cv2.COLOR_RGB2YCrCb)
@@ -154,7 +154,7 @@ def _chroma_noise(rgb, corners, keep, levels):
     return min(found) if found else 0.0
 
 
-def _likelihood(coefficients, steps):
+def _likelihood(coefficients: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """(n, k) of steps (k,) -> log likelihood of each of _SIGMAS, with a few strays."""
     total = np.zeros(len(_SIGMAS))
     for step in np.unique(steps):

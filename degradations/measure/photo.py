@@ -63,12 +63,12 @@ def measure(path: str | Path) -> Measured:
         with Image.open(path) as image:
             found = jpegfile.read(image)
             form, size = image.format or "", image.size
-            # its own luma: the quantised values are whole on it, through RGB they are not
-            image.draft("YCbCr", image.size)
-            box = _middle(size)
-            image = image.crop(box)
-            luma = np.asarray(image, np.float32)[..., 0] if image.mode == "YCbCr" else None
-            rgb = pixels(image)
+            if not _is_rgb(image):
+                # JPEG's own luma: through RGB the quantised values are not whole any more
+                image.draft("YCbCr", image.size)
+            middle = image.crop(_middle(size))
+            luma = np.asarray(middle, np.float32)[..., 0] if middle.mode == "YCbCr" else None
+            rgb = pixels(middle)
     except (OSError, ValueError, SyntaxError, KeyError, IndexError) as error:
         raise RecipeError(f"{path}: cannot be read as a picture: {error}") from error
     except Image.DecompressionBombError as error:
@@ -78,14 +78,14 @@ def measure(path: str | Path) -> Measured:
             f"{path}: {size[0]}x{size[1]} px is too small to tell anything from; give photos of "
             f"at least {_SMALLEST} px a side, better 512"
         )
-    return _told(str(path), size, form, found, rgb, luma)
+    return _told((str(path), *size, form), found, rgb, luma)
 
 
 def measure_pixels(rgb: np.ndarray, name: str = "") -> Measured:
     """As `measure` of a PNG file: uint8 (H, W, 3), at least 64 pixels a side."""
     left, top, right, bottom = _middle(rgb.shape[1::-1])
     middle = rgb[top:bottom, left:right]
-    return _told(name, (rgb.shape[1], rgb.shape[0]), "", None, middle, None)
+    return _told((name, rgb.shape[1], rgb.shape[0], ""), None, middle, None)
 
 
 def pixels(image: Image.Image) -> np.ndarray:
@@ -103,10 +103,14 @@ def _middle(size: tuple[int, int]) -> tuple[int, int, int, int]:
     return left, top, min(width, left + _SIDE), min(height, top + _SIDE)
 
 
+def _is_rgb(image: Image.Image) -> bool:
+    """A JPEG that holds red, green and blue as they are: rare, and it has no luma to ask for."""
+    names = [layer[0] for layer in getattr(image, "layer", [])]
+    return image.info.get("adobe_transform") == 0 or names == [*b"RGB"]
+
+
 def _told(
-    path: str,
-    size: tuple[int, int],
-    form: str,
+    name: tuple[str, int, int, str],
     file: jpegfile.JpegFile | None,
     rgb: np.ndarray,
     luma: np.ndarray | None,
@@ -120,10 +124,10 @@ def _told(
     soft = blur.measure(luma, noisy.sigma if noisy else 0.0)
     colours = tone.measure(rgb)
     return Measured(
-        path=path,
-        width=size[0],
-        height=size[1],
-        format=form,
+        path=name[0],
+        width=name[1],
+        height=name[2],
+        format=name[3],
         quality=file.quality if file else None,
         tables=file.tables if file else None,
         chroma=file.chroma if file else None,

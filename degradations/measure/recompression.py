@@ -6,6 +6,7 @@ candidate table, are coefficients where that table would have put them, or sprea
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.special import ndtr
@@ -20,6 +21,7 @@ _ROUNDING = 0.3  # deviation of a coefficient through pixels that were rounded
 _STRAY = 0.05  # share of coefficients that lie anywhere, e.g. of blocks with clipped pixels
 _SURE = 20.0  # nats per mode set beyond which a lattice is believed
 _MAX_BLOCKS = 8192
+_LOOK = 200  # pixels a side in which the grid is looked for
 
 
 @dataclass(frozen=True)
@@ -39,22 +41,20 @@ def earlier(luma: np.ndarray, steps: np.ndarray | None = None) -> Lattice | None
     luma   float (H, W), levels 0 to 255.
     Only an earlier quality below the present one can be told in a file.
     """
-    corners = {(0, 0)} if steps is not None else {(0, 0), _corner(luma)}
-    found = [_lattice(luma, *corner, steps) for corner in sorted(corners)]
-    best = max(found, key=lambda lattice: lattice.evidence)
-    return best if best.evidence > _SURE else None
+    found = _lattice(luma, 0, 0, steps)
+    if found.evidence <= _SURE and steps is None:
+        found = _lattice(luma, *_corner(luma), steps)  # a crop of one
+    return found if found.evidence > _SURE else None
 
 
 def _corner(luma: np.ndarray) -> tuple[int, int]:
-    """Where the steps between neighbours are largest beside those round them, modulo 8."""
-
-    def phase(plane: np.ndarray) -> int:
-        jump = np.abs(np.diff(plane, axis=1))
-        excess = np.minimum(jump[:, 1:-1] - 0.5 * (jump[:, :-2] + jump[:, 2:]), 8).mean(0)
-        sums = [excess[start::8].mean() for start in range(8)]
-        return (int(np.argmax(sums)) + 2) % 8
-
-    return phase(luma.T), phase(luma)
+    """Where most high frequencies are nothing: what JPEG rounds to 0 is 0 on its own grid alone."""
+    top, left = (max(0, side - _LOOK) // 16 * 8 for side in luma.shape)
+    part = luma[top : top + _LOOK, left : left + _LOOK]
+    high = np.add.outer(np.arange(8), np.arange(8)) >= 6
+    corners = [(row, column) for row in range(8) for column in range(8)]
+    zeros = [(np.abs(dct(blocks(part, *c))[:, high]) < 2 * _ROUNDING).mean() for c in corners]
+    return corners[int(np.argmax(zeros))]
 
 
 def _lattice(luma: np.ndarray, top: int, left: int, steps: np.ndarray | None) -> Lattice:
@@ -83,14 +83,23 @@ def _evidence(coefficients: np.ndarray, step: int, present: int) -> float:
     coefficients  (n,) magnitudes; `present` is the step they were quantised with since, or 0.
     The cell round 0 says nothing: there both are peaked.
     """
-    width = present or _FINE
-    count = np.bincount(np.rint(coefficients[coefficients < _REACH] / width).astype(int))
-    value = np.arange(len(count)) * float(width)
-    cell = np.floor(value / step + 0.5).astype(int)
-    far = value - cell * step
-    on = ndtr((far + width / 2) / _ROUNDING) - ndtr((far - width / 2) / _ROUNDING)
+    width = float(present or _FINE)
+    cells, far, on = _comb(step, width)
+    count = np.bincount(np.rint(coefficients / width).astype(int), minlength=len(on))[: len(on)]
     beyond = coefficients[coefficients > step / 2]
-    off = np.exp(-far / max(float(beyond.mean()) - step / 2, width) if len(beyond) else 0 * far)
-    on, off = (part / np.maximum(np.bincount(cell, part)[cell], 1e-12) for part in (on, off))
+    if not len(beyond):
+        return 0.0
+    off = np.exp(-far / max(float(beyond.mean()) - step / 2, step / 4))
+    off /= np.bincount(cells, off)[cells]
     ratio = np.log((1 - _STRAY) * on / off + _STRAY)
-    return float(np.where(cell > 0, count * ratio, 0).sum())
+    return float((count * ratio)[cells > 0].sum())
+
+
+@lru_cache(8192)
+def _comb(step: int, width: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each bin below _REACH: its cell, the distance to the lattice, and the chance within."""
+    value = np.arange(int(_REACH / width) + 1) * width
+    cells = np.floor(value / step + 0.5).astype(int)
+    far = value - cells * step
+    on = ndtr((far + width / 2) / _ROUNDING) - ndtr((far - width / 2) / _ROUNDING)
+    return cells, far, on / np.maximum(np.bincount(cells, on)[cells], 1e-12)

@@ -45,4 +45,3 @@ def _peak(luma: np.ndarray) -> float | None:
     at = int(np.where(usable, spectrum, 0).argmax())
     clear = spectrum[at] > _CLEAR * np.median(spectrum[usable])
     return float(frequency[at]) if clear else None
-
