@@ -42,18 +42,19 @@ class Simulated:
 def simulate(
     photos: Sequence[Measured], recipe: Recipe, seed: int, clean: Sequence[Path] = ()
 ) -> list[Simulated]:
-    """Degrade clean stand-ins and measure them: at most 60.
+    """Degrade clean stand-ins and measure them: as many as there are photos, at most 60.
 
-    clean  good photos; without them the measured photos themselves, shrunk 2 to 8 times, stand in.
+    clean  good photos, each as often as it takes; without them the measured photos themselves, shrunk 2 to 8 times, stand in.
            What is left of their own noise then adds to that of the recipe.
     """
-    sources = [str(path) for path in clean] or [photo.path for photo in photos]
+    sources = _spread([str(path) for path in clean] or [photo.path for photo in photos], _AT_MOST)
     made = []
-    for path in _spread(sources, _AT_MOST):
+    for number in range(min(_AT_MOST, len(photos))):
+        path = sources[number % len(sources)]
         hr = _stand_in(path, 1 if clean else 0)
         if min(hr.shape[:2]) < 64:
             continue
-        lr = recipe.degrade(hr, 1, seed, path).lr
+        lr = recipe.degrade(hr, 1, seed, f"{number} {path}").lr
         made.append(Simulated(measure_pixels(lr, path), _crop(lr)))
     return made
 

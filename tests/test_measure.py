@@ -27,7 +27,7 @@ def scene(size=512, seed=0):
     """uint8 (size, size, 3): dead leaves, whose edges are as a photo's (Lee et al. 2001)."""
     rng = np.random.default_rng(seed)
     image = np.full((3 * size, 3 * size, 3), 128, np.float32)
-    for radius in np.sort((rng.uniform(4e-6, 0.02, 5000) ** -0.5).clip(0, 300))[::-1]:
+    for radius in np.sort((rng.uniform(4e-6, 0.02, size * size // 52) ** -0.5).clip(0, 300))[::-1]:
         centre = tuple(int(v) for v in rng.uniform(0, 3 * size, 2))
         cv2.circle(image, centre, int(radius), rng.uniform(40, 215, 3).tolist(), -1)
     small = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
