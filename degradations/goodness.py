@@ -9,7 +9,6 @@ from typing import Any
 import cv2
 import numpy as np
 from PIL import Image
-from scipy.stats import ks_2samp, wasserstein_distance
 
 from degradations.measure import Measured, measure_pixels
 from degradations.measure.photo import pixels
@@ -61,6 +60,8 @@ def simulate(
 
 def compare(photos: Sequence[Measured], simulated: Sequence[Simulated]) -> dict[str, Any]:
     """For each quantity told in both: the values of both, the KS and the Wasserstein distance."""
+    from scipy.stats import ks_2samp, wasserstein_distance  # slow to import; a worker needs none
+
     told = {}
     for name, (_, of) in QUANTITIES.items():
         real = [float(v) for photo in photos if (v := of(photo)) is not None]
