@@ -107,6 +107,7 @@ def test_no_module_imports_itself_round_a_circle():
     graph = {name: imported(tree) & EVERY.keys() - {name} for name, tree in EVERY.items()}
     # `import a.b` names a too
     packages = {"restore", "degradations", "degradations.ops", "degradations.device"}
+    packages |= {"degradations.measure"}
     graph = {name: used - packages for name, used in graph.items() if name not in packages}
     TopologicalSorter(graph).prepare()  # raises CycleError
 
