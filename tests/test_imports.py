@@ -14,11 +14,11 @@ LAYERS = [  # from left to right; a module imports its own layer or what stands 
     {"training", "engines", "metrics"},
     {"flow"},
     {"tasks"},
-    {"canvas", "walk", "loading"},
+    {"canvas", "walk", "loading", "lora", "parts", "single_file"},
     {"stack", "sample", "colour", "encoding", "images"},
     {"predict", "contexts", "vae", "batch"},
     {"layouts", "windows", "noise"},
-    {"options", "manifest", "files"},
+    {"options", "manifest", "hub", "files"},
     {"config"},
     {"errors"},
 ]

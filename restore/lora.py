@@ -1,0 +1,247 @@
+"""LoRA (Hu et al. 2021) on UNet and text encoder: diffusers', PEFT's and kohya's files, by peft."""
+
+import json
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from diffusers import UNet2DConditionModel
+from diffusers.loaders import StableDiffusionLoraLoaderMixin
+from diffusers.utils import (
+    convert_state_dict_to_diffusers,
+    convert_state_dict_to_peft,
+    convert_unet_state_dict_to_peft,
+)
+from torch import nn
+
+from restore import hub
+from restore.contexts.text import TextContext
+from restore.errors import ModelError
+from restore.parts import CLIP_PREFIX, Weights, first
+from restore.stack import Stack
+
+FILES = "pytorch_lora_weights.safetensors", "adapter_model.safetensors"
+OF_PEFT = "base_model.model."  # how the keys of PeftModel.save_pretrained begin
+PREFIXES = "unet", "text_encoder"
+
+
+def add(stack: Stack, file: str | Path, scale: float = 1, name: str = "default") -> None:
+    """Attach a LoRA; it changes the answers at once, by `scale`, beside those attached before.
+
+    file  .safetensors, or a folder that holds one under diffusers' or PEFT's own name.
+    Raises ModelError if peft is missing, or if the file is damaged, of another model, or of
+    another shape; the stack is then as it was.
+    """
+    if not find_spec("peft"):
+        raise ModelError("LoRA needs peft: pip install 'restore-toolkit[train]'")
+    path = file_of(file)
+    state, alphas, about = read(path, stack)
+    if any(layer.merged for layer in layers(stack)):
+        raise ModelError(f"{path}: unfuse what is fused before another LoRA is added")
+    if any(name in layer.scaling for layer in layers(stack)):
+        raise ModelError(f"{path}: a LoRA named {name} is there already; give this another name")
+    own = {
+        prefix: {key: tensor for key, tensor in state.items() if key.startswith(f"{prefix}.")}
+        for prefix in targets(stack)
+    }
+    for prefix, module in targets(stack).items():
+        check(own[prefix], prefix, module, path)
+    for prefix, module in targets(stack).items():
+        if own[prefix]:
+            attach(own[prefix], prefix, module, name, alphas, about)
+    rescale(stack, name, scale)
+    for layer in layers(stack):
+        layer.set_adapter(list(layer.scaling), inference_mode=True)
+
+
+def attach(
+    state: Weights,
+    prefix: str,
+    module: nn.Module,
+    name: str,
+    alphas: dict[str, float] | None,
+    about: dict[str, Any] | None,
+) -> None:
+    """Wrap the layers that the tensors name, by diffusers' loaders."""
+    if about and not any(key.startswith(f"{prefix}.") for key in about):
+        about = None  # theirs would take peft's defaults for it
+    what = {"adapter_name": name, "network_alphas": alphas, "metadata": about}
+    mixin = StableDiffusionLoraLoaderMixin
+    if prefix == "unet":
+        mixin.load_lora_into_unet(state, unet=module, **what)
+    else:
+        mixin.load_lora_into_text_encoder(state, text_encoder=module, **what)
+
+
+def rescale(stack: Stack, name: str, scale: float) -> None:
+    """Give an attached LoRA another scale; one that is fused keeps what it had until unfused."""
+    for layer in layers(stack):
+        if name in layer.scaling:
+            layer.set_scale(name, scale)
+
+
+def fuse(stack: Stack) -> None:
+    """Add all attached LoRAs to the weights, so that they cost nothing more."""
+    for layer in layers(stack):
+        if not layer.merged:
+            layer.merge()
+
+
+def unfuse(stack: Stack) -> None:
+    """Take what was fused out of the weights again, up to rounding; it stays attached."""
+    for layer in layers(stack):
+        if layer.merged:
+            layer.unmerge()
+
+
+def remove(stack: Stack) -> None:
+    """Take all LoRAs off, so that the modules and the names of their tensors are as before."""
+    unfuse(stack)
+    for module in targets(stack).values():
+        unwrap(module)
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The module without LoRA layers, what was fused being kept.
+
+    Raises ModelError if a LoRA is attached without being fused: it would be lost.
+    """
+    if any(not layer.merged for layer in layers_of(module)):
+        raise ModelError("a LoRA is attached but not fused: fuse or remove it before saving")
+    unwrap(module)
+    return module
+
+
+def unwrap(module: nn.Module) -> None:
+    if not hasattr(module, "peft_config"):
+        return
+    from diffusers.utils import recurse_remove_peft_layers
+
+    recurse_remove_peft_layers(module)
+    del module.peft_config
+    module._hf_peft_config_loaded = False
+
+
+def targets(stack: Stack) -> dict[str, nn.Module]:
+    """The modules that LoRAs are for, by the prefix of their keys."""
+    found: dict[str, nn.Module] = {}
+    if isinstance(stack.unet, UNet2DConditionModel):
+        found["unet"] = stack.unet
+    if isinstance(stack.context, TextContext):
+        found["text_encoder"] = stack.context.module
+    return found
+
+
+def layers(stack: Stack) -> Iterator[Any]:
+    """The peft layers of all targets."""
+    for module in targets(stack).values():
+        yield from layers_of(module)
+
+
+def layers_of(module: nn.Module) -> Iterator[Any]:
+    if not hasattr(module, "peft_config"):
+        return
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    yield from (layer for layer in module.modules() if isinstance(layer, BaseTunerLayer))
+
+
+def file_of(file: str | Path) -> Path:
+    """The file of a LoRA. Raises ModelError if there is none, or if it is pickled."""
+    path = Path(file)
+    if path.is_dir():
+        held = [path / name for name in FILES if (path / name).is_file()]
+        if not held:
+            raise ModelError(f"{path}: holds no LoRA, which is called {' or '.join(FILES)}")
+        path = held[0]
+    if not path.is_file():
+        raise ModelError(f"{path}: no such LoRA file or folder")
+    hub.refuse_pickles([path], allow_pickle=False)
+    if path.suffix != ".safetensors":
+        raise ModelError(f"{path}: a LoRA is a .safetensors file")
+    return path
+
+
+def read(
+    path: Path, stack: Stack
+) -> tuple[Weights, dict[str, float] | None, dict[str, Any] | None]:
+    """(tensors named `unet.X.lora_A.weight` or `text_encoder...`, alphas, peft's config)."""
+    try:
+        state, alphas, about = StableDiffusionLoraLoaderMixin.lora_state_dict(
+            str(path), use_safetensors=True, local_files_only=True, return_lora_metadata=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"{path}: is no LoRA that diffusers can read: {error}") from error
+    if state and all(key.startswith(OF_PEFT) for key in state):
+        prefix = part_of(state, stack)
+        state = {f"{prefix}.{key.removeprefix(OF_PEFT)}": t for key, t in state.items()}
+        about = config_of_peft(path, prefix)
+    named: Weights = {}
+    for prefix, convert in (("unet", convert_unet_state_dict_to_peft), ("text_encoder", of_text)):
+        own = {key: tensor for key, tensor in state.items() if key.startswith(f"{prefix}.")}
+        if not own:
+            continue
+        bare = {key.removeprefix(f"{prefix}."): tensor for key, tensor in own.items()}
+        if not any(".lora_A." in key for key in bare):
+            bare = convert(bare)
+        if prefix == "text_encoder" and not hasattr(targets(stack).get(prefix), "text_model"):
+            bare = {key.removeprefix(CLIP_PREFIX): tensor for key, tensor in bare.items()}
+        named |= {f"{prefix}.{key}": tensor for key, tensor in bare.items()}
+    foreign = [key for key in state if not key.startswith(tuple(f"{p}." for p in targets(stack)))]
+    if foreign or not named:
+        able = " and ".join(targets(stack)) or "nothing"
+        raise ModelError(
+            f"{path}: holds {first(foreign) or 'nothing'}, which {stack.name} has not; a LoRA here "
+            f"is for {able} of the same family as the checkpoint"
+        )
+    return named, alphas, about
+
+
+def of_text(state: Weights) -> Weights:
+    return convert_state_dict_to_peft(convert_state_dict_to_diffusers(state))
+
+
+def part_of(state: Weights, stack: Stack) -> str:
+    """The target whose modules PEFT's keys name; they carry no prefix of their own."""
+    name = next(iter(state)).removeprefix(OF_PEFT).split(".lora_")[0]
+    for prefix, module in targets(stack).items():
+        if name in dict(module.named_modules()) or name.startswith(CLIP_PREFIX):
+            return "text_encoder" if name.startswith(CLIP_PREFIX) else prefix
+    return "unet"
+
+
+def config_of_peft(path: Path, prefix: str) -> dict[str, Any] | None:
+    """The numbers of PEFT's adapter_config.json, without which alpha would be taken for the rank."""
+    beside = path.parent / "adapter_config.json"
+    try:
+        held = json.loads(beside.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{beside}: PEFT's weights need their config: {error}") from error
+    wanted = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules", "use_rslora")
+    return {f"{prefix}.{key}": held[key] for key in wanted if key in held}
+
+
+def check(state: Weights, prefix: str, module: nn.Module, path: Path) -> None:
+    """Raises ModelError unless every tensor has a module that it fits."""
+    modules = dict(module.named_modules())
+    wrong, foreign = [], []
+    for key, tensor in state.items():
+        name, _, rest = key.removeprefix(f"{prefix}.").rpartition(".lora_")
+        base = getattr(modules.get(name), "base_layer", modules.get(name))
+        if not isinstance(base, nn.Linear | nn.Conv2d) or rest not in ("A.weight", "B.weight"):
+            foreign.append(key)
+            continue
+        wide = base.weight.shape[rest[0] == "A"]  # A reads what the layer reads, B writes it
+        if tensor.ndim < 2 or tensor.shape[rest[0] == "A"] != wide:
+            wrong.append(f"{key} {tuple(tensor.shape)} on {tuple(base.weight.shape)}")
+    if foreign:
+        raise ModelError(
+            f"{path}: {len(foreign)} of its tensors name no layer of the {prefix}: "
+            f"{first(foreign)}; it is for another model"
+        )
+    if wrong:
+        raise ModelError(
+            f"{path}: {len(wrong)} of its tensors do not fit the {prefix}: {first(wrong)}; it is "
+            "for another model, such as SD 2.x instead of 1.x"
+        )
