@@ -3,6 +3,7 @@
 import inspect
 import os
 from contextlib import contextmanager
+from functools import cache
 
 import diffusers
 import numpy as np
@@ -15,7 +16,7 @@ from restore.flow import restore
 from restore.images import Picture
 from restore.loading import load
 from restore.noise import canvas_noise, generator, seed_of
-from restore.options import Img2imgOptions, Text2imgOptions, UpscaleOptions
+from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
 from restore.stack import SCHEDULERS
 
 SEED, CLOSE = 7, 1e-4
@@ -44,15 +45,22 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def stacks(folders):
-    return lambda kind, **more: load(str(folders(kind, **more)), device="cpu")
+    loaded = cache(lambda folder: load(str(folder), device="cpu"))
+    return lambda kind, **more: loaded(folders(kind, **more))
+
+
+@cache
+def pipeline(kind: type, folder):
+    pipe = kind.from_pretrained(folder)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe, pipe.scheduler.config
 
 
 def stock(kind: type, folder, sampler: str):
     """The stock pipeline with the sampler, and the list that its latents will be put into."""
-    pipe = kind.from_pretrained(folder)
-    pipe.set_progress_bar_config(disable=True)
+    pipe, config = pipeline(kind, folder)
     name, own = SCHEDULERS[sampler]
-    pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config, **own)
+    pipe.scheduler = getattr(diffusers, name).from_config(config, **own)
     return pipe, watch(pipe.scheduler)
 
 
@@ -84,9 +92,9 @@ def drawing(monkeypatch, kind: type, *noises: torch.Tensor):
     assert not left, "the pipeline drew less often than expected"
 
 
-def ours(picture, options, stack) -> tuple[list[torch.Tensor], np.ndarray]:
+def ours(picture, options, stack, hole=None) -> tuple[list[torch.Tensor], np.ndarray]:
     seen = []
-    made = restore(picture, options, stack, SEED, lambda step, x: seen.append(x.clone()))
+    made = restore(picture, options, stack, SEED, lambda step, x: seen.append(x.clone()), hole)
     return seen, made.pixels
 
 
@@ -113,7 +121,7 @@ def walked(options) -> dict:
         "num_inference_steps": options.steps,
         "guidance_scale": options.guidance,
         "eta": options.eta,
-        "generator": generator("cpu", SEED, "steps"),
+        "generator": generator("cpu", SEED, "steps", (0, 0)),
     }
 
 
@@ -201,3 +209,36 @@ def test_latent_diffusions_upscaler_equals_the_stock_pipeline(
     with drawing(monkeypatch, kind, steps_noise(3)):
         image = pipe(rgb, num_inference_steps=5).images[0]
     agree(ours(low, options, stacks("ldm")), theirs, image)
+
+
+@pytest.mark.parametrize("guidance", [1, 5])
+@pytest.mark.parametrize("strength", [0.5, 1])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("kind", ["inpainting", "base"])
+def test_inpainting_equals_the_stock_pipeline(
+    stacks, folders, picture, monkeypatch, kind, sampler, strength, guidance
+):
+    """The inpainting UNet, and the base one by blending latents, as diffusers does it too."""
+    shown = picture(32, 32)
+    hole = np.zeros((32, 32), np.uint8)
+    hole[8:20, 10:26] = 255
+    options = InpaintOptions(
+        **WORDS, sampler=sampler, strength=strength, steps=6, guidance=guidance, feather=0
+    )
+    theirs = []
+    pipe, _ = stock(diffusers.StableDiffusionInpaintPipeline, folders(kind), sampler)
+
+    def after(pipe, step, t, held):
+        theirs.append(held["latents"])
+        return {}
+
+    with drawing(monkeypatch, type(pipe), steps_noise()):
+        image = pipe(
+            **walked(options),
+            strength=strength,
+            image=Image.fromarray(shown.pixels),
+            mask_image=Image.fromarray(hole),
+            callback_on_step_end=after,
+        ).images[0]
+    image = np.where(hole[..., None] > 0, np.asarray(image), shown.pixels)  # ours is pasted back
+    agree(ours(shown, options, stacks(kind), hole), theirs, image)
