@@ -148,3 +148,126 @@ def checkpoint(folder: Path, kind: str, **more) -> Path:
     torch.manual_seed(0)
     KINDS[kind](**more).save_pretrained(folder)
     return folder
+
+
+RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "time_emb_proj": "emb_layers.1",
+    "conv_shortcut": "skip_connection",
+}
+UNET = {
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "conv_in": "input_blocks.0.0",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+    "class_embedding": "label_emb",
+    "mid_block.resnets.0": "middle_block.0",
+    "mid_block.attentions.0": "middle_block.1",
+    "mid_block.resnets.1": "middle_block.2",
+}
+VAE = {
+    "to_q": "q",
+    "to_k": "k",
+    "to_v": "v",
+    "to_out.0": "proj_out",
+    "group_norm": "norm",
+    "conv_shortcut": "nin_shortcut",
+    "conv_norm_out": "norm_out",
+    "mid_block.attentions.0": "mid.attn_1",
+    "mid_block.resnets.0": "mid.block_1",
+    "mid_block.resnets.1": "mid.block_2",
+    "downsamplers.0": "downsample",
+    "upsamplers.0": "upsample",
+}
+OPEN_CLIP = {
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "self_attn": "attn",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+}
+
+
+def single_file(pipe, open_clip: bool = False) -> dict[str, torch.Tensor]:
+    """A pipeline's tensors by the names that Stable Diffusion's authors gave them."""
+    text = open_clip_tensors if open_clip else clip_tensors
+    return unet_tensors(pipe.unet) | vae_tensors(pipe.vae) | text(pipe.text_encoder)
+
+
+def renamed(name: str, names: dict[str, str]) -> str:
+    parts = f".{name}."
+    for old, new in names.items():
+        parts = parts.replace(f".{old}.", f".{new}.")
+    return parts[1:-1]
+
+
+def unet_tensors(unet: UNet2DConditionModel) -> dict[str, torch.Tensor]:
+    layers, levels = unet.config.layers_per_block, len(unet.config.block_out_channels)
+    names = dict(UNET)
+    for i in range(levels):
+        for j in range(layers):
+            names[f"down_blocks.{i}.resnets.{j}"] = f"input_blocks.{i * (layers + 1) + j + 1}.0"
+            names[f"down_blocks.{i}.attentions.{j}"] = f"input_blocks.{i * (layers + 1) + j + 1}.1"
+        names[f"down_blocks.{i}.downsamplers.0.conv"] = (
+            f"input_blocks.{(i + 1) * (layers + 1)}.0.op"
+        )
+        for j in range(layers + 1):
+            names[f"up_blocks.{i}.resnets.{j}"] = f"output_blocks.{i * (layers + 1) + j}.0"
+            names[f"up_blocks.{i}.attentions.{j}"] = f"output_blocks.{i * (layers + 1) + j}.1"
+        after = 1 + hasattr(unet.up_blocks[i], "attentions")
+        up = f"output_blocks.{i * (layers + 1) + layers}.{after}.conv"
+        names[f"up_blocks.{i}.upsamplers.0.conv"] = up
+    made = {}
+    for name, tensor in unet.state_dict().items():
+        other = renamed(name, names)
+        if ".resnets." in name:
+            other = renamed(other, RESNET)
+        made[f"model.diffusion_model.{other}"] = tensor
+    return made
+
+
+def vae_tensors(vae: AutoencoderKL) -> dict[str, torch.Tensor]:
+    levels = len(vae.config.block_out_channels)
+    names = dict(VAE)
+    for i in range(levels):
+        for j in range(vae.config.layers_per_block + 1):
+            names[f"down_blocks.{i}.resnets.{j}"] = f"down.{i}.block.{j}"
+            names[f"up_blocks.{i}.resnets.{j}"] = f"up.{levels - 1 - i}.block.{j}"
+        names[f"down_blocks.{i}"] = f"down.{i}"
+        names[f"up_blocks.{i}"] = f"up.{levels - 1 - i}"
+    made = {}
+    for name, tensor in vae.state_dict().items():
+        is_linear = "attentions" in name and tensor.ndim == 2
+        made[f"first_stage_model.{renamed(name, names)}"] = (
+            tensor[:, :, None, None] if is_linear else tensor
+        )
+    return made
+
+
+def clip_tensors(text: CLIPTextModel) -> dict[str, torch.Tensor]:
+    prefix = "cond_stage_model.transformer.text_model."
+    return {prefix + name.removeprefix("text_model."): t for name, t in text.state_dict().items()}
+
+
+def open_clip_tensors(text: CLIPTextModel) -> dict[str, torch.Tensor]:
+    """As SD 2.x holds it: query, key and value in one tensor, and a projection nobody reads."""
+    made, width = {}, text.config.hidden_size
+    state = {name.removeprefix("text_model."): t for name, t in text.state_dict().items()}
+    for name, tensor in state.items():
+        if ".q_proj." in name:
+            parts = [state[name.replace("q_proj", f"{x}_proj")] for x in "qkv"]
+            name = name.replace("q_proj.", "in_proj_")
+            tensor = torch.cat(parts)
+        elif ".k_proj." in name or ".v_proj." in name:
+            continue
+        name = name.replace("encoder.layers", "transformer.resblocks")
+        name = name.replace("embeddings.token_embedding", "token_embedding")
+        name = name.replace("embeddings.position_embedding.weight", "positional_embedding")
+        name = name.replace("final_layer_norm", "ln_final")
+        made[f"cond_stage_model.model.{renamed(name, OPEN_CLIP)}"] = tensor
+    made["cond_stage_model.model.text_projection"] = torch.zeros(width, width)
+    return made
