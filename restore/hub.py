@@ -1,6 +1,7 @@
 """Where the files of others' checkpoints are: in a folder, in the hub's cache, or on the hub."""
 
 import hashlib
+import json
 import re
 from pathlib import Path
 
@@ -55,6 +56,9 @@ def fetch_model(name: str, revision: str | None, offline: bool, allow_pickle: bo
         wanted += [[f"{part}/{stem}.bin" for part in WEIGHED for stem in STEMS]]
     for patterns in wanted:
         folder = fetch(name, revision, offline, rest + patterns)
+        if (folder / "manifest.json").is_file():  # ours: it says itself what belongs to it
+            listed = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+            return fetch(name, revision, offline, ["manifest.json", *listed])
         present = [folder / part for part in WEIGHED if (folder / part).is_dir()]
         if present and all(weight_files(part) for part in present):
             break
@@ -62,7 +66,7 @@ def fetch_model(name: str, revision: str | None, offline: bool, allow_pickle: bo
 
 
 def weight_files(part: Path) -> list[Path]:
-    """The files of a part's weights: safetensors, else their fp16 variant, else a pickle; or none."""
+    """The files of a part's weights: safetensors, else their fp16 variant, else pickles."""
     for suffix in ("safetensors", "fp16.safetensors", "bin"):
         for stem in STEMS:
             if (part / f"{stem}.{suffix}").is_file():

@@ -5,7 +5,6 @@ import json
 import shutil
 from collections.abc import Sequence
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from restore.stack import Stack
 from restore.windows import Windows
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PIPELINES = {  # what reads a saved stack of a layout, with text; without, the last
+PIPELINES = {  # what reads a saved stack of a layout; all but the last with text
     BASE: "StableDiffusionPipeline",
     INPAINTING: "StableDiffusionInpaintPipeline",
     X4: "StableDiffusionUpscalePipeline",
@@ -73,7 +72,8 @@ def load(
 
     stack = read(folder, convert)
     # A hub's snapshot is named by its commit, whichever branch was asked for.
-    stack.name = f"{name.split('@')[0]}@{path.name}" if path.parent.name == "snapshots" else name
+    is_hub = path.parent.name == "snapshots"
+    stack.name = f"{name.partition('@')[0]}@{path.name}" if is_hub else name
     stack.digest = digest
     place(stack, device, dtype)
     for number, (file, scale) in enumerate(loras):
@@ -202,7 +202,8 @@ def save(stack: Stack, folder: Path, card: str, dtype: torch.dtype = torch.float
     stack.schedule.save_pretrained(folder / "scheduler")
     if stack.low_schedule:
         stack.low_schedule.save_pretrained(folder / "low_res_scheduler")
-    if stack.layout in PIPELINES and (stack.layout == LDM_UPSCALE or stack.context):
+    is_stock = stack.layout == LDM_UPSCALE or isinstance(stack.context, TextContext)
+    if stack.layout in PIPELINES and is_stock:
         text = json.dumps(index_of(stack, names), indent=2)
         (folder / "model_index.json").write_text(text + "\n")
     about: dict[str, Any] = {"trust": stack.layout == TRUST, "residual_scale": stack.residual_scale}

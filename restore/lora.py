@@ -1,6 +1,7 @@
 """LoRA (Hu et al. 2021) on UNet and text encoder: diffusers', PEFT's and kohya's files, by peft."""
 
 import json
+import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 from diffusers import UNet2DConditionModel
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.utils import (
-    convert_state_dict_to_diffusers,
     convert_state_dict_to_peft,
     convert_unet_state_dict_to_peft,
+    recurse_remove_peft_layers,
 )
+from diffusers.utils.state_dict_utils import StateDictType
+from safetensors import SafetensorError
 from torch import nn
 
 from restore import hub
@@ -36,7 +39,7 @@ def add(stack: Stack, file: str | Path, scale: float = 1, name: str = "default")
     if not find_spec("peft"):
         raise ModelError("LoRA needs peft: pip install 'restore-toolkit[train]'")
     path = file_of(file)
-    state, alphas, about = read(path, stack)
+    state, about = read(path, stack)
     if any(layer.merged for layer in layers(stack)):
         raise ModelError(f"{path}: unfuse what is fused before another LoRA is added")
     if any(name in layer.scaling for layer in layers(stack)):
@@ -47,31 +50,48 @@ def add(stack: Stack, file: str | Path, scale: float = 1, name: str = "default")
     }
     for prefix, module in targets(stack).items():
         check(own[prefix], prefix, module, path)
-    for prefix, module in targets(stack).items():
-        if own[prefix]:
-            attach(own[prefix], prefix, module, name, alphas, about)
+    try:
+        for prefix, module in targets(stack).items():
+            if own[prefix]:
+                attach(own[prefix], prefix, module, name, about)
+    except (TypeError, ValueError, KeyError, RuntimeError) as error:
+        detach(stack, name)
+        raise ModelError(f"{path}: peft refuses it: {error}") from error
     rescale(stack, name, scale)
     for layer in layers(stack):
         layer.set_adapter(list(layer.scaling), inference_mode=True)
 
 
 def attach(
-    state: Weights,
-    prefix: str,
-    module: nn.Module,
-    name: str,
-    alphas: dict[str, float] | None,
-    about: dict[str, Any] | None,
+    state: Weights, prefix: str, module: nn.Module, name: str, about: dict[str, Any]
 ) -> None:
-    """Wrap the layers that the tensors name, by diffusers' loaders."""
-    if about and not any(key.startswith(f"{prefix}.") for key in about):
-        about = None  # theirs would take peft's defaults for it
-    what = {"adapter_name": name, "network_alphas": alphas, "metadata": about}
-    mixin = StableDiffusionLoraLoaderMixin
-    if prefix == "unet":
-        mixin.load_lora_into_unet(state, unet=module, **what)
-    else:
-        mixin.load_lora_into_text_encoder(state, text_encoder=module, **what)
+    """Wrap the layers that the tensors name."""
+    from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
+
+    bare, own = (
+        {
+            key.removeprefix(f"{prefix}."): v
+            for key, v in held.items()
+            if key.startswith(prefix + ".")
+        }
+        for held in (state, about)
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several are meant
+        inject_adapter_in_model(LoraConfig(**own), module, name, state_dict=bare)
+        set_peft_model_state_dict(module, bare, name)
+
+
+def detach(stack: Stack, name: str) -> None:
+    """Take off one LoRA that is not fused."""
+    for module in targets(stack).values():
+        for layer in layers_of(module):
+            if name in layer.scaling:
+                layer.delete_adapter(name)
+        configs = getattr(module, "peft_config", {})
+        configs.pop(name, None)
+        if not configs:
+            unwrap(module)
 
 
 def rescale(stack: Stack, name: str, scale: float) -> None:
@@ -116,11 +136,8 @@ def unwrapped(module: nn.Module) -> nn.Module:
 def unwrap(module: nn.Module) -> None:
     if not hasattr(module, "peft_config"):
         return
-    from diffusers.utils import recurse_remove_peft_layers
-
     recurse_remove_peft_layers(module)
     del module.peft_config
-    module._hf_peft_config_loaded = False
 
 
 def targets(stack: Stack) -> dict[str, nn.Module]:
@@ -163,43 +180,69 @@ def file_of(file: str | Path) -> Path:
     return path
 
 
-def read(
-    path: Path, stack: Stack
-) -> tuple[Weights, dict[str, float] | None, dict[str, Any] | None]:
-    """(tensors named `unet.X.lora_A.weight` or `text_encoder...`, alphas, peft's config)."""
+def read(path: Path, stack: Stack) -> tuple[Weights, dict[str, Any]]:
+    """(tensors named `unet.X.lora_A.weight` or `text_encoder...`, peft's config by such names)."""
     try:
         state, alphas, about = StableDiffusionLoraLoaderMixin.lora_state_dict(
             str(path), use_safetensors=True, local_files_only=True, return_lora_metadata=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{path}: is no LoRA that diffusers can read: {error}") from error
     if state and all(key.startswith(OF_PEFT) for key in state):
         prefix = part_of(state, stack)
         state = {f"{prefix}.{key.removeprefix(OF_PEFT)}": t for key, t in state.items()}
         about = config_of_peft(path, prefix)
-    named: Weights = {}
-    for prefix, convert in (("unet", convert_unet_state_dict_to_peft), ("text_encoder", of_text)):
-        own = {key: tensor for key, tensor in state.items() if key.startswith(f"{prefix}.")}
-        if not own:
-            continue
-        bare = {key.removeprefix(f"{prefix}."): tensor for key, tensor in own.items()}
-        if not any(".lora_A." in key for key in bare):
-            bare = convert(bare)
-        if prefix == "text_encoder" and not hasattr(targets(stack).get(prefix), "text_model"):
-            bare = {key.removeprefix(CLIP_PREFIX): tensor for key, tensor in bare.items()}
-        named |= {f"{prefix}.{key}": tensor for key, tensor in bare.items()}
     foreign = [key for key in state if not key.startswith(tuple(f"{p}." for p in targets(stack)))]
-    if foreign or not named:
+    if foreign or not state:
         able = " and ".join(targets(stack)) or "nothing"
         raise ModelError(
             f"{path}: holds {first(foreign) or 'nothing'}, which {stack.name} has not; a LoRA here "
             f"is for {able} of the same family as the checkpoint"
         )
-    return named, alphas, about
+    named = by_peft(state, stack)
+    # Kohya's alphas are named by the tensor that they go with, or by its layer.
+    told = {
+        name if name.endswith(".weight") else f"{name}.lora.down.weight": alpha
+        for name, alpha in ((key.removesuffix(".alpha"), a) for key, a in (alphas or {}).items())
+    }
+    return named, about or config_of(named, by_peft(told, stack))
 
 
-def of_text(state: Weights) -> Weights:
-    return convert_state_dict_to_peft(convert_state_dict_to_diffusers(state))
+def by_peft(state: dict[str, Any], stack: Stack) -> dict[str, Any]:
+    """The same values by peft's names, `X.lora_A.weight`, as the stack's own modules are called."""
+    named = {}
+    for prefix, module in targets(stack).items():
+        bare = {
+            key.removeprefix(f"{prefix}."): value
+            for key, value in state.items()
+            if key.startswith(f"{prefix}.")
+        }
+        if prefix == "unet":
+            bare = convert_unet_state_dict_to_peft(bare)
+        else:
+            # This mapping holds for the newer names as well.
+            bare = convert_state_dict_to_peft(bare, StateDictType.DIFFUSERS_OLD)
+            if not hasattr(module, "text_model"):
+                bare = {key.removeprefix(CLIP_PREFIX): value for key, value in bare.items()}
+        named |= {f"{prefix}.{key}": value for key, value in bare.items()}
+    return named
+
+
+def config_of(state: Weights, alphas: dict[str, float]) -> dict[str, Any]:
+    """peft's config for tensors that come without: alpha is the rank where none is given."""
+    config: dict[str, Any] = {}
+    for prefix in PREFIXES:
+        ranks, scales = {}, {}
+        for key, tensor in state.items():
+            if key.startswith(f"{prefix}.") and key.endswith(".lora_A.weight"):
+                name = key.removeprefix(f"{prefix}.").removesuffix(".lora_A.weight")
+                ranks[f"^{name}"] = len(tensor)
+                scales[f"^{name}"] = alphas.get(key, len(tensor))
+        if ranks:
+            config[f"{prefix}.target_modules"] = [name.removeprefix("^") for name in ranks]
+            config[f"{prefix}.rank_pattern"] = ranks
+            config[f"{prefix}.alpha_pattern"] = scales
+    return config
 
 
 def part_of(state: Weights, stack: Stack) -> str:
@@ -211,8 +254,8 @@ def part_of(state: Weights, stack: Stack) -> str:
     return "unet"
 
 
-def config_of_peft(path: Path, prefix: str) -> dict[str, Any] | None:
-    """The numbers of PEFT's adapter_config.json, without which alpha would be taken for the rank."""
+def config_of_peft(path: Path, prefix: str) -> dict[str, Any]:
+    """What PEFT's adapter_config.json says; without it alpha would be taken for the rank."""
     beside = path.parent / "adapter_config.json"
     try:
         held = json.loads(beside.read_text(encoding="utf-8"))
@@ -232,8 +275,14 @@ def check(state: Weights, prefix: str, module: nn.Module, path: Path) -> None:
         if not isinstance(base, nn.Linear | nn.Conv2d) or rest not in ("A.weight", "B.weight"):
             foreign.append(key)
             continue
-        wide = base.weight.shape[rest[0] == "A"]  # A reads what the layer reads, B writes it
-        if tensor.ndim < 2 or tensor.shape[rest[0] == "A"] != wide:
+        is_a = rest == "A.weight"
+        other = state.get(f"{prefix}.{name}.lora_{'B' if is_a else 'A'}.weight", tensor[:0])
+        # A reads what the layer reads, B writes what it writes, and between them is the rank.
+        fits = tensor.ndim == other.ndim == base.weight.ndim and (
+            tensor.shape[is_a] == base.weight.shape[is_a]
+            and tensor.shape[not is_a] == other.shape[is_a]
+        )
+        if not fits:
             wrong.append(f"{key} {tuple(tensor.shape)} on {tuple(base.weight.shape)}")
     if foreign:
         raise ModelError(

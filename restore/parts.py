@@ -202,7 +202,7 @@ def build_tokenizer(folder: Path, words: int) -> CLIPTokenizer:
         raise ModelError(f"{part}: the tokenizer cannot be read: {error}") from error
     if len(tokenizer) > words:
         raise ModelError(
-            f"{part}: has {len(tokenizer)} tokens, the text encoder embeds {words}: they are not of "
-            "the same model"
+            f"{part}: has {len(tokenizer)} tokens, the text encoder embeds {words}: they are of "
+            "different models; copy the tokenizer of the same one"
         )
     return tokenizer

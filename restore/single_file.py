@@ -79,8 +79,8 @@ def converter(weights: Weights) -> Callable[[str, dict[str, Any]], Weights]:
             return theirs.convert_ldm_clip_checkpoint(held)
         except (KeyError, IndexError, AttributeError) as error:
             raise ModelError(
-                f"its {part} lacks {error} and does not fit the configs it was given; take those of "
-                "the same family"
+                f"its {part} lacks {error} and does not fit the configs it was given; take "
+                "those of the same family"
             ) from error
 
     return convert

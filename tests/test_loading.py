@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import product
 from pathlib import Path
 
 import diffusers
@@ -145,12 +146,24 @@ def test_the_digest_changes_with_weights_and_configs_only(copied):
 
 @pytest.mark.parametrize(
     ("size", "levels", "windows"),
-    [(64, 4, (64, 48)), (96, 4, (96, 72)), (128, 4, (128, 96)), (None, 4, (64, 48))]
-    + [((32, 40), 3, (32, 24)), (8, 4, (8, 8)), (16, 4, (16, 8)), (70, 4, (64, 48))],
+    [
+        *((64, 4, (64, 48)), (96, 4, (96, 72)), (128, 4, (128, 96)), (None, 4, (64, 48))),
+        *(((32, 40), 3, (32, 24)), (8, 4, (8, 8)), (16, 4, (16, 8)), (70, 4, (64, 48))),
+    ],
 )
 def test_windows_are_what_the_unet_was_trained_at(size, levels, windows):
     config = {"sample_size": size, "block_out_channels": (8,) * levels}
     assert windows_of(config) == Windows(*windows)
+
+
+def test_a_samplers_options_hold_where_the_checkpoint_left_them_to_defaults(copied):
+    folder = copied("base")
+    path = folder / "scheduler" / "scheduler_config.json"
+    held = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in held.items() if k != "timestep_spacing"}))
+    stack = load(str(folder), device="cpu")
+    made = stack.scheduler("ddim", 4, {"timestep_spacing": "trailing"})
+    assert made.timesteps.tolist() == [999, 749, 499, 249]
 
 
 # The hub
@@ -171,6 +184,15 @@ def cache(tmp_path, saved, monkeypatch):
 def test_what_the_hub_gave_once_loads_offline_and_is_named_by_its_commit(cache, name):
     stack = load(name, device="cpu", offline=True)
     assert stack.name == f"org/tiny@{COMMIT}"
+
+
+def test_a_model_of_ours_loads_from_the_hub_with_all_that_its_manifest_lists(
+    cache, stack, tmp_path
+):
+    here = tmp_path / "hub" / "models--org--tiny" / "snapshots" / COMMIT
+    shutil.rmtree(here)
+    save(stack, here, "# tiny\n", torch.float32)
+    assert equal(load("org/tiny", device="cpu", offline=True), stack)
 
 
 @pytest.mark.parametrize("name", ["org/other", "org/tiny@v2"])
@@ -330,8 +352,10 @@ def run(task: str, stack, picture, **more):
 
 @pytest.mark.parametrize(
     ("kind", "task"),
-    [("base", "text2img"), ("base", "img2img"), ("base", "inpaint"), ("inpainting", "text2img")]
-    + [("inpainting", "img2img"), ("inpainting", "inpaint"), ("x4", "upscale"), ("ldm", "upscale")],
+    [
+        *product(["base", "inpainting"], ["text2img", "img2img", "inpaint"]),
+        *product(["x4", "ldm"], ["upscale"]),
+    ],
 )
 def test_larger_canvases_run_on_every_layout_whatever_runs_at_once(saved, picture, kind, task):
     stack = load(str(saved[kind]), device="cpu")

@@ -190,6 +190,12 @@ OPEN_CLIP = {
     "mlp.fc1": "mlp.c_fc",
     "mlp.fc2": "mlp.c_proj",
 }
+OPEN_CLIP_TOP = {
+    "encoder.layers": "transformer.resblocks",
+    "embeddings.token_embedding": "token_embedding",
+    "embeddings.position_embedding.weight": "positional_embedding",
+    "final_layer_norm": "ln_final",
+}
 
 
 def single_file(pipe, open_clip: bool = False) -> dict[str, torch.Tensor]:
@@ -258,16 +264,12 @@ def open_clip_tensors(text: CLIPTextModel) -> dict[str, torch.Tensor]:
     made, width = {}, text.config.hidden_size
     state = {name.removeprefix("text_model."): t for name, t in text.state_dict().items()}
     for name, tensor in state.items():
-        if ".q_proj." in name:
-            parts = [state[name.replace("q_proj", f"{x}_proj")] for x in "qkv"]
-            name = name.replace("q_proj.", "in_proj_")
-            tensor = torch.cat(parts)
-        elif ".k_proj." in name or ".v_proj." in name:
+        if ".k_proj." in name or ".v_proj." in name:
             continue
-        name = name.replace("encoder.layers", "transformer.resblocks")
-        name = name.replace("embeddings.token_embedding", "token_embedding")
-        name = name.replace("embeddings.position_embedding.weight", "positional_embedding")
-        name = name.replace("final_layer_norm", "ln_final")
-        made[f"cond_stage_model.model.{renamed(name, OPEN_CLIP)}"] = tensor
+        whole = [state[name.replace("q_proj", f"{x}_proj")] for x in "qkv"]
+        other = renamed(name, OPEN_CLIP).replace("q_proj.", "in_proj_")
+        for old, new in OPEN_CLIP_TOP.items():
+            other = other.replace(old, new)
+        made[f"cond_stage_model.model.{other}"] = torch.cat(whole) if ".q_proj." in name else tensor
     made["cond_stage_model.model.text_projection"] = torch.zeros(width, width)
     return made
