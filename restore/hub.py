@@ -33,7 +33,8 @@ def fetch(name: str, revision: str | None, offline: bool, patterns: list[str]) -
         )
     except (OSError, ValueError) as error:  # no such entry, no network, no right to it
         named = f"{repo}@{revision}" if revision else repo
-        why = "and this run is offline" if offline else f"and the hub did not give it ({error})"
+        cause = str(error).partition("\n")[0]
+        why = "and this run is offline" if offline else f"and the hub did not give it ({cause})"
         raise ModelError(
             f"{named}: no such folder or file, not in the hub's cache, {why}; check the name, or "
             f"fetch it once where there is a network: hf download {repo}"
