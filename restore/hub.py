@@ -55,6 +55,7 @@ def fetch_model(name: str, revision: str | None, offline: bool, allow_pickle: bo
     wanted[1] += [f"{part}/{stem}.fp16-*.safetensors" for part in WEIGHED for stem in STEMS]
     if allow_pickle:
         wanted += [[f"{part}/{stem}.bin" for part in WEIGHED for stem in STEMS]]
+    folder = Path()
     for patterns in wanted:
         folder = fetch(name, revision, offline, rest + patterns)
         if (folder / "manifest.json").is_file():  # ours: it says itself what belongs to it

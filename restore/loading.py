@@ -63,16 +63,11 @@ def load(
     if path.is_file():
         weights = single_file.read(path)
         folder = single_file.configs_for(path, weights, config, offline)
-        convert = single_file.converter(weights)
+        stack = read(folder, single_file.converter(weights))
     else:
-        folder = path
-
-        def convert(part: str, _: dict[str, Any]) -> parts.Weights:
-            return parts.read_weights(folder, part, allow_pickle)
-
-    stack = read(folder, convert)
+        stack = read(path, lambda part, _: parts.read_weights(path, part, allow_pickle))
     # A hub's snapshot is named by its commit, whichever branch was asked for.
-    is_hub = path.parent.name == "snapshots"
+    is_hub = path.parent.name == "snapshots" and not Path(name).exists()
     stack.name = f"{name.partition('@')[0]}@{path.name}" if is_hub else name
     stack.digest = digest
     place(stack, device, dtype)
@@ -85,11 +80,8 @@ def load(
     return stack
 
 
-def read(folder: Path, convert: Any) -> Stack:
-    """The stack of a folder, in fp32 on the CPU.
-
-    convert  (part, its config) -> its weights.
-    """
+def read(folder: Path, convert: parts.Convert) -> Stack:
+    """The stack of a folder, in fp32 on the CPU."""
     about = {}
     if (folder / "stack.json").is_file():
         about = json.loads((folder / "stack.json").read_text())
@@ -126,7 +118,7 @@ def read(folder: Path, convert: Any) -> Stack:
     )
 
 
-def read_context(folder: Path, convert: Any) -> Context | None:
+def read_context(folder: Path, convert: parts.Convert) -> Context | None:
     """What reads the prompt, if the folder has it."""
     if not (folder / "text_encoder").is_dir():
         return None
@@ -184,6 +176,7 @@ def save(stack: Stack, folder: Path, card: str, dtype: torch.dtype = torch.float
     A stack of Stable Diffusion's layouts, or of latent diffusion's upscaler, gets the
     model_index.json by which the stock pipeline loads the folder.
     """
+    lora.require_fused(stack)
     shutil.rmtree(folder, ignore_errors=True)
     names = {"unet": stack.unet}
     names["vqvae" if stack.layout == LDM_UPSCALE else "vae"] = stack.vae
@@ -252,7 +245,7 @@ def prefix_clip(path: Path) -> None:
 def stored(part: nn.Module, dtype: torch.dtype) -> nn.Module:
     """A copy of the part as it is written to disk; what LoRAs were fused into it stays."""
     # nn.Module's own `to`: diffusers' warns of a list of fp32 layers that is empty here
-    part = nn.Module.to(lora.unwrapped(deepcopy(part)), dtype=dtype)
+    part = nn.Module.to(lora.unwrap(deepcopy(part)), dtype=dtype)
     return part.to(memory_format=torch.contiguous_format)
 
 

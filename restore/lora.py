@@ -122,22 +122,18 @@ def remove(stack: Stack) -> None:
         unwrap(module)
 
 
-def unwrapped(module: nn.Module) -> nn.Module:
-    """The module without LoRA layers, what was fused being kept.
-
-    Raises ModelError if a LoRA is attached without being fused: it would be lost.
-    """
-    if any(not layer.merged for layer in layers_of(module)):
+def require_fused(stack: Stack) -> None:
+    """Raises ModelError if a LoRA is attached without being fused: saving would lose it."""
+    if any(not layer.merged for layer in layers(stack)):
         raise ModelError("a LoRA is attached but not fused: fuse or remove it before saving")
-    unwrap(module)
+
+
+def unwrap(module: nn.Module) -> nn.Module:
+    """Put the plain layers back, in place; what was fused into them stays."""
+    if hasattr(module, "peft_config"):
+        recurse_remove_peft_layers(module)
+        del module.peft_config
     return module
-
-
-def unwrap(module: nn.Module) -> None:
-    if not hasattr(module, "peft_config"):
-        return
-    recurse_remove_peft_layers(module)
-    del module.peft_config
 
 
 def targets(stack: Stack) -> dict[str, nn.Module]:
@@ -271,8 +267,13 @@ def check(state: Weights, prefix: str, module: nn.Module, path: Path) -> None:
     wrong, foreign = [], []
     for key, tensor in state.items():
         name, _, rest = key.removeprefix(f"{prefix}.").rpartition(".lora_")
-        base = getattr(modules.get(name), "base_layer", modules.get(name))
-        if not isinstance(base, nn.Linear | nn.Conv2d) or rest not in ("A.weight", "B.weight"):
+        held = modules.get(name)
+        base = getattr(held, "base_layer", held)
+        if (
+            base is None
+            or not isinstance(base, nn.Linear | nn.Conv2d)
+            or rest not in ("A.weight", "B.weight")
+        ):
             foreign.append(key)
             continue
         is_a = rest == "A.weight"

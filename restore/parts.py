@@ -25,6 +25,9 @@ from restore import hub
 from restore.errors import ModelError
 
 Weights = dict[str, Tensor]
+Convert = Callable[[str, dict[str, Any]], Weights]
+"""(name of a part, its config) -> its weights, by diffusers' names"""
+
 KINDS: dict[str, tuple[type[nn.Module], ...]] = {
     "vae": (AutoencoderKL, AutoencoderTiny, VQModel),
     "vqvae": (VQModel,),
@@ -94,8 +97,8 @@ def read_file(path: Path) -> Weights:
         raise ModelError(f"{path}: holds more than tensors, which is never loaded") from error
 
 
-def build(folder: Path, part: str, convert: Callable[[str, dict[str, Any]], Weights]) -> nn.Module:
-    """A part by its config, filled with what `convert` (part, config) gives, in fp32 on the CPU.
+def build(folder: Path, part: str, convert: Convert) -> nn.Module:
+    """A part by its config, filled with what `convert` gives, in fp32 on the CPU.
 
     Raises ModelError that names the part if its class is unknown, if it asks for what no layout
     gives, or if the weights are not exactly those that it needs.

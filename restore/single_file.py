@@ -1,6 +1,5 @@
 """One .safetensors file of the Stable Diffusion family, as its authors and trainers publish it."""
 
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +9,7 @@ from transformers import CLIPTextConfig
 
 from restore import hub
 from restore.errors import ModelError
-from restore.parts import Weights, read_file
+from restore.parts import Convert, Weights, read_file
 
 UNET, VAE, CLIP = "model.diffusion_model.", "first_stage_model.", "cond_stage_model."
 OTHERS = ("conditioner.", "control_model.", "model.diffusion_model.joint_blocks.")
@@ -63,8 +62,8 @@ def configs_for(path: Path, weights: Weights, config: str | None, offline: bool)
     return folder
 
 
-def converter(weights: Weights) -> Callable[[str, dict[str, Any]], Weights]:
-    """(part, its config) -> the part's weights by diffusers' names."""
+def converter(weights: Weights) -> Convert:
+    """What takes a part out of the weights of a file."""
 
     def convert(part: str, config: dict[str, Any]) -> Weights:
         held = dict(weights)  # theirs take out what they have used

@@ -139,8 +139,10 @@ def test_a_fused_stack_saves_as_a_plain_one_and_an_unfused_one_is_refused(
     folder, loras, stack, tmp_path
 ):
     lora.add(stack, loras[0])
+    (tmp_path / "saved").mkdir()
     with pytest.raises(ModelError, match="fuse or remove"):
         save(stack, tmp_path / "saved", "# tiny\n", torch.float32)
+    assert (tmp_path / "saved").is_dir(), "what was there before is gone"
     lora.fuse(stack)
     save(stack, tmp_path / "saved", "# tiny\n", torch.float32)
     assert torch.equal(ours(load(str(tmp_path / "saved"), device="cpu")), ours(stack))

@@ -8,7 +8,7 @@ from restore.canvas import canvas_rows, render, shown, trust_map
 from restore.errors import UsageError
 from restore.images import Picture, bleed
 from restore.layouts import RESTORE
-from restore.masks import mended, resized
+from restore.masks import resized
 from restore.noise import canvas_noise, seed_of
 from restore.options import UpscaleOptions
 from restore.predict import Condition
@@ -40,8 +40,8 @@ def upscale(
     if stack.layout.known == "rgb":
         condition = as_pixels(low, options, stack, seed)
     else:
+        known = shown(low, size, stack, damage)
         hole = None if damage is None else resized(damage, size)
-        known = shown(mended(low, damage), size, stack, hole)
         condition = Condition(known, trust_map(hole, size, stack, RESTORE))
     begin = Start() if options.strength == 1 else Start(condition.known, options.strength)
     return render(walk(stack, condition, options, seed, on_step, begin), size, low, stack)
