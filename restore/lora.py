@@ -95,10 +95,16 @@ def detach(stack: Stack, name: str) -> None:
 
 
 def rescale(stack: Stack, name: str, scale: float) -> None:
-    """Give an attached LoRA another scale; one that is fused keeps what it had until unfused."""
+    """Give an attached LoRA another scale, fused or not."""
     for layer in layers(stack):
-        if name in layer.scaling:
-            layer.set_scale(name, scale)
+        if name not in layer.scaling:
+            continue
+        is_fused = layer.merged
+        if is_fused:
+            layer.unmerge()  # at the scale that it was fused with
+        layer.set_scale(name, scale)
+        if is_fused:
+            layer.merge()
 
 
 def fuse(stack: Stack) -> None:

@@ -123,7 +123,15 @@ def test_another_scale_is_another_answer_and_zero_is_none(stack, loras):
     lora.rescale(stack, "one", 0)
     assert near(ours(stack), plain)
     lora.rescale(stack, "one", 2)
-    assert not near(ours(stack), plain)
+    twice = ours(stack)
+    assert not near(twice, plain)
+    lora.rescale(stack, "one", 1)
+    lora.fuse(stack)
+    lora.rescale(stack, "one", 2)
+    assert near(ours(stack), twice)
+    lora.unfuse(stack)
+    lora.rescale(stack, "one", 0)
+    assert near(ours(stack), plain)
 
 
 def test_loading_with_loras_fuses_them_and_tells_in_the_digest(folder, loras, stack):
