@@ -48,7 +48,7 @@ def sample(
     asks = inspect.signature(scheduler.step).parameters
     more: dict[str, Any] = {"generator": rng, "eta": eta}
     more = {name: value for name, value in more.items() if name in asks}
-    for step, t in enumerate(scheduler.timesteps):
+    for step, t in enumerate(remaining(scheduler)):
         x = scheduler.step(predict(scheduler.scale_model_input(x, t), t), t, x, **more).prev_sample
         if not torch.isfinite(x).all():
             raise NonFiniteError(f"step {step + 1}: the latent left the finite numbers")
@@ -62,14 +62,21 @@ def start(
 ) -> Tensor:
     """The walk's first point: pure noise, or `clean` noised to where `strength` enters the walk.
 
-    Below strength 1 the scheduler's leading timesteps are dropped, as diffusers' image to image
+    Below strength 1 the scheduler's leading timesteps are left out, as diffusers' image to image
     does, so that int(steps * strength), at least one, remain.
     """
     if clean is None:
         return noise * scheduler.init_noise_sigma
     steps = scheduler.num_inference_steps
-    first = min(steps - 1, steps - int(steps * strength))
-    scheduler.timesteps = scheduler.timesteps[first * scheduler.order :]
+    first = min(steps - 1, steps - int(steps * strength)) * scheduler.order
     if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(first * scheduler.order)
-    return scheduler.add_noise(clean, noise, scheduler.timesteps[:1])
+        # Their own list stays whole: by its length multistep solvers know their last step.
+        scheduler.set_begin_index(first)
+    else:
+        scheduler.timesteps = scheduler.timesteps[first:]
+    return scheduler.add_noise(clean, noise, remaining(scheduler)[:1])
+
+
+def remaining(scheduler: SchedulerMixin) -> Tensor:
+    """The timesteps of the walk, from where `start` entered the schedule."""
+    return scheduler.timesteps[getattr(scheduler, "begin_index", None) or 0 :]

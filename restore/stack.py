@@ -101,7 +101,8 @@ class Stack:
                 raise UsageError(
                     f"sampler_options: {sampler} has no {key!r}; it has {', '.join(known)}"
                 )
-        scheduler = kind.from_config({**self.schedule.config, **own, **(options or {})})
+        # As keywords: in the config, diffusers would drop what the checkpoint had left to defaults.
+        scheduler = kind.from_config(self.schedule.config, **{**own, **(options or {})})
         scheduler.set_timesteps(steps, device=self.device)
         return scheduler
 
