@@ -74,3 +74,4 @@ class Img2imgOptions(WalkOptions):
     strength: float = Field(default=0.6, gt=0, le=1)  # 1 leaves nothing of the input
     guidance: float = Field(default=5, ge=0, le=30)
     loopback: int = Field(default=1, ge=1, le=1000)  # times the result is fed back
+    colour: Literal["none", "wavelet", "adain"] = "none"  # of the first input, in every frame

@@ -1,13 +1,15 @@
 """One VAE, one UNet and one context encoder for every task."""
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import diffusers
 import torch
 from diffusers import SchedulerMixin, UNet2DConditionModel, UNet2DModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from restore import vae
 from restore.contexts import Context
@@ -46,6 +48,7 @@ class Stack:
     residual_scale  our walk goes over (z - known) / residual_scale, so that a trusted picture is
                     where it starts instead of something to be learnt; None: it goes over z.
     digest          tells weights apart in reports.
+    place           where the parts compute, if that is not where they are kept.
     """
 
     vae: Vae
@@ -58,10 +61,30 @@ class Stack:
     low_schedule: SchedulerMixin | None = None
     name: str = "this model"
     digest: str = ""
+    place: torch.device | None = None
 
     @property
     def device(self) -> torch.device:
-        return self.unet.device
+        return self.place or self.unet.device
+
+    @property
+    def parts(self) -> list[nn.Module]:
+        """Everything that holds weights."""
+        return [self.vae, self.unet, *([self.context.module] if self.context else [])]
+
+    @property
+    def is_half(self) -> bool:
+        return self.unet.dtype != torch.float32
+
+    @contextmanager
+    def in_fp32(self) -> Iterator[None]:
+        """The UNet's weights, as they are, in fp32 for a while; back in half they are the same."""
+        half = self.unet.dtype
+        nn.Module.to(self.unet, dtype=torch.float32)
+        try:
+            yield
+        finally:
+            nn.Module.to(self.unet, dtype=half)
 
     @property
     def factor(self) -> int:

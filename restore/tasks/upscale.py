@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from restore.canvas import canvas_rows, render, shown, trust_map
+from restore.colour import match
 from restore.errors import UsageError
 from restore.images import Picture, bleed
 from restore.layouts import RESTORE
@@ -36,6 +37,8 @@ def upscale(
     numbers.
     """
     stack.require("upscale")
+    if options.scale == 1 and options.colour == "lowpass":
+        raise UsageError("at scale 1 lowpass gives back the input itself: choose wavelet or adain")
     size = options.output_size(low.size)
     if stack.layout.known == "rgb":
         condition = as_pixels(low, options, stack, seed)
@@ -44,7 +47,8 @@ def upscale(
         known = shown(mended(low, damage), size, stack, hole)
         condition = Condition(known, trust_map(hole, size, stack, RESTORE))
     begin = Start() if options.strength == 1 else Start(condition.known, options.strength)
-    return render(walk(stack, condition, options, seed, on_step, begin), size, low, stack)
+    made = render(walk(stack, condition, options, seed, on_step, begin), size, low, stack)
+    return match(made, mended(low, damage), options.colour)
 
 
 def as_pixels(low: Picture, options: UpscaleOptions, stack: Stack, seed: int) -> Condition:
