@@ -41,7 +41,7 @@ class NonFiniteError(RestoreError):
     code = "NONFINITE"
 
 
-class Cancelled(RestoreError):
+class CancelledError(RestoreError):
     """The caller's own callback ended the work."""
 
     code = "CANCELLED"

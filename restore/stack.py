@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from restore import vae
 from restore.contexts import Context
-from restore.errors import UsageError
+from restore.config import near
+from restore.errors import ConfigError
 from restore.layouts import Layout, Task, require
 from restore.options import Sampler
 from restore.predict import Condition, conditioned
@@ -114,16 +115,14 @@ class Stack:
     ) -> SchedulerMixin:
         """A diffusers scheduler over the checkpoint's schedule, its timesteps set.
 
-        options  the scheduler's own, by diffusers' names; raises UsageError where it has none such.
+        options  the scheduler's own, by diffusers' names; raises ConfigError where it has none such.
         """
         name, own = SCHEDULERS[sampler]
         kind = getattr(diffusers, name)
         known = list(inspect.signature(kind).parameters)
         for key in options or {}:
             if key not in known:
-                raise UsageError(
-                    f"sampler_options: {sampler} has no {key!r}; it has {', '.join(known)}"
-                )
+                raise ConfigError(f"sampler_options: {sampler} has no {key!r}{near(key, known)}")
         scheduler = kind.from_config({**self.schedule.config, **own, **(options or {})})
         scheduler.set_timesteps(steps, device=self.device)
         return scheduler

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from restore.canvas import canvas_rows, render, shown, trust_map
 from restore.colour import match
-from restore.errors import UsageError
+from restore.errors import ConfigError
 from restore.images import Picture, bleed
 from restore.layouts import RESTORE
 from restore.masks import mended, resized
@@ -38,7 +38,7 @@ def upscale(
     """
     stack.require("upscale")
     if options.scale == 1 and options.colour == "lowpass":
-        raise UsageError("at scale 1 lowpass gives back the input itself: choose wavelet or adain")
+        raise ConfigError("at scale 1 lowpass gives back the input itself: choose wavelet or adain")
     size = options.output_size(low.size)
     if stack.layout.known == "rgb":
         condition = as_pixels(low, options, stack, seed)
@@ -57,7 +57,7 @@ def as_pixels(low: Picture, options: UpscaleOptions, stack: Stack, seed: int) ->
     Stable Diffusion's x4 upscaler wants noise of a level that it is told (Rombach et al. 2022).
     """
     if (options.scale, options.strength) != (stack.factor, 1):
-        raise UsageError(
+        raise ConfigError(
             f"{stack.name} enlarges by {stack.factor} and starts from noise: set scale "
             f"{stack.factor} and strength 1, not {options.scale:g} and {options.strength:g}"
         )
