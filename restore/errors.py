@@ -60,3 +60,8 @@ class ImageError(RestoreError):
 
     def __reduce__(self):  # the default forgets `code`, and errors cross process borders
         return type(self), (self.code, str(self))
+
+
+def printable(text: str) -> str:
+    """A file name or message that cannot move the cursor, colour the terminal or fake a line."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -29,6 +29,10 @@ class WalkOptions(Options):
     clip_skip: int = Field(default=0, ge=0, le=48)  # last layers of the text encoder left out
     windows: int = Field(default=4, ge=1, le=256)  # run at once: memory against speed
 
+    def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of the result of a picture of `size`."""
+        return size
+
 
 class UpscaleOptions(WalkOptions):
     """How a picture is enlarged, or restored at its own size (scale 1), for a phone photo."""

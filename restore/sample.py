@@ -49,12 +49,13 @@ def sample(
     asks = inspect.signature(scheduler.step).parameters
     more: dict[str, Any] = {"generator": rng, "eta": eta}
     more = {name: value for name, value in more.items() if name in asks}
-    for step, t in enumerate(scheduler.timesteps):
+    timesteps = scheduler.timesteps
+    for step, t in enumerate(timesteps):
         x = scheduler.step(predict(scheduler.scale_model_input(x, t), t), t, x, **more).prev_sample
         if not torch.isfinite(x).all():
             raise NonFiniteError(f"step {step + 1}: the latent left the finite numbers")
         x = keep(step, x)
-        on_step(step + 1, len(scheduler.timesteps), x)
+        on_step(step + 1, len(timesteps), x)
     return x
 
 

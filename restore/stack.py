@@ -12,8 +12,8 @@ from diffusers import SchedulerMixin, UNet2DConditionModel, UNet2DModel
 from torch import Tensor, nn
 
 from restore import vae
-from restore.contexts import Context
 from restore.config import near
+from restore.contexts import Context
 from restore.errors import ConfigError
 from restore.layouts import Layout, Task, require
 from restore.options import Sampler
@@ -115,7 +115,7 @@ class Stack:
     ) -> SchedulerMixin:
         """A diffusers scheduler over the checkpoint's schedule, its timesteps set.
 
-        options  the scheduler's own, by diffusers' names; raises ConfigError where it has none such.
+        options  the scheduler's own, by diffusers' names; ConfigError where it has none such.
         """
         name, own = SCHEDULERS[sampler]
         kind = getattr(diffusers, name)

@@ -10,12 +10,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [  # from left to right; a module imports its own layer or what stands right of it
-    {"cli", "web"},
-    {"training", "engines", "metrics"},
+    {"cli", "cli_batch", "web"},
+    {"training", "engines", "metrics", "api"},
     {"flow"},
     {"tasks"},
-    {"canvas", "walk", "loading"},
-    {"stack", "sample", "colour", "encoding", "masks"},
+    {"canvas", "walk", "loading", "devices"},
+    {"stack", "sample", "colour", "encoding", "masks", "grid"},
     {"images"},
     {"predict", "contexts", "vae", "batch"},
     {"layouts", "windows", "noise"},
