@@ -10,6 +10,7 @@ from restore import vae
 from restore.errors import NonFiniteError
 from restore.images import Picture, bleed, resize_alpha, resize_band
 from restore.layouts import GREY, REPAINT
+from restore.masks import mended, resized
 from restore.stack import Stack
 
 Size = tuple[int, int]  # (height, width)
@@ -18,18 +19,21 @@ Size = tuple[int, int]  # (height, width)
 def shown(picture: Picture, size: Size, stack: Stack, hole: np.ndarray | None = None) -> Tensor:
     """The scaled latent (1, C, h, w) of the picture at `size`, on its canvas.
 
-    hole  bool (*size): grey before it is encoded.
+    hole  bool (H, W) of the picture: what is in it is not shown.
     """
     picture, canvas = bleed(picture), stack.canvas(size)
+    if hole is not None:  # before it is resized, or the hole would bleed into what is round it
+        picture = replace(picture, pixels=mended(picture.pixels, hole))
     height, width = (n * stack.factor for n in canvas)
+    grey = stack.layout.hole == "grey" and hole is not None
     columns = mirrored(np.arange(width), size[1])
 
     def rows(first: int, last: int) -> Tensor:
         rgb = canvas_rows(picture, size, width, (first, last))
-        if hole is None:
+        if not grey:
             return rgb
-        grey = hole[mirrored(np.arange(first, last), size[0])][:, columns]
-        return torch.where(torch.from_numpy(grey), GREY, rgb)
+        lines = resized(hole, size)[mirrored(np.arange(first, last), size[0])]
+        return torch.where(torch.from_numpy(lines[:, columns]), GREY, rgb)
 
     return vae.encode_canvas(stack.vae, rows, (height, width)).to(stack.device)
 

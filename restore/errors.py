@@ -50,8 +50,8 @@ class CancelledError(RestoreError):
 class ImageError(RestoreError):
     """One picture cannot be read or written; the others can go on.
 
-    `code` is one of NOT_IMAGE, TRUNCATED, CORRUPT, UNREADABLE, TOO_LARGE, UNSUPPORTED, CHANGED and
-    EXISTS.
+    `code` is one of NOT_IMAGE, TRUNCATED, CORRUPT, UNREADABLE, TOO_LARGE, UNSUPPORTED, CHANGED,
+    EXISTS, NO_MASK, MASK_SIZE and MASK.
     """
 
     def __init__(self, code: str, message: str):

@@ -1,13 +1,10 @@
 """Masks: which pixels are to be made anew, grown, feathered, and cut into jobs."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import cv2
 import numpy as np
 from scipy import ndimage
-
-from restore.images import Picture
 
 Box = tuple[slice, slice]  # rows and columns
 
@@ -36,15 +33,32 @@ def resized(hole: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return big > 0
 
 
-def mended(picture: Picture, hole: np.ndarray | None) -> Picture:
-    """The picture with its hole filled from the nearest pixels round it.
+def mended(pixels: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    """(H, W, 3) of any depth -> the same with the hole smoothly continued from round it.
 
-    What is in a hole must not bleed into its surroundings when the picture is resized.
+    Push-pull over a pyramid (Gortler et al. 1996, The Lumigraph): each level gives what the finer
+    one lacks. Where all is hole, all is mid grey.
     """
-    if hole is None or not hole.any() or hole.all():
-        return picture
-    _, nearest = ndimage.distance_transform_edt(hole, return_indices=True)
-    return replace(picture, pixels=picture.pixels[tuple(nearest)])
+    if not hole.any():
+        return pixels
+    if hole.all():
+        return np.full_like(pixels, np.iinfo(pixels.dtype).max // 2 + 1)
+    known = (~hole).astype(np.float32)
+    made = _pulled(pixels.astype(np.float32) * known[..., None], known)
+    return np.where(hole[..., None], np.rint(made), pixels).astype(pixels.dtype)
+
+
+def _pulled(pixels: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Premultiplied pixels and the share of each that is known -> pixels, all of them known."""
+    if known.min() >= 1:
+        return pixels
+    half = (len(known[0]) + 1) // 2, (len(known) + 1) // 2
+    share = cv2.resize(known, half, interpolation=cv2.INTER_AREA)
+    sums = cv2.resize(pixels, half, interpolation=cv2.INTER_AREA)
+    trusted = np.minimum(2 * share, 1)
+    coarse = _pulled(sums * (trusted / np.maximum(share, 1e-6))[..., None], trusted)
+    coarse = cv2.resize(coarse, known.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return pixels + (1 - known)[..., None] * coarse
 
 
 def boxes(hole: np.ndarray, context: float, least: int, step: int) -> Iterator[Box]:

@@ -99,12 +99,17 @@ def test_restoring_and_filling_in_one_pass_ignores_what_the_damage_shows(stack, 
     assert not np.array_equal(one, plain)
 
 
-def test_a_mended_hole_takes_the_nearest_pixels(picture):
-    low, mask = picture(20, 20), hole_in(20, 20, slice(5, 8), slice(0, 20)) > 0
-    made = mended(low, mask)
-    assert np.array_equal(made.pixels[5], low.pixels[4])
-    assert np.array_equal(made.pixels[7], low.pixels[8])
-    assert np.array_equal(made.pixels[~mask], low.pixels[~mask])
+@pytest.mark.parametrize("top", [255, 65535])
+def test_a_mended_hole_goes_on_from_what_is_round_it(top):
+    ramp = np.linspace(0.2 * top, 0.8 * top, 60)[:, None, None]
+    pixels = np.broadcast_to(np.rint(ramp), (60, 50, 3)).astype(
+        np.uint8 if top == 255 else np.uint16
+    )
+    hole = hole_in(60, 50, slice(20, 34), slice(10, 30)) > 0
+    made = mended(np.where(hole[..., None], 0, pixels).astype(pixels.dtype), hole)
+    assert np.array_equal(made[~hole], pixels[~hole])
+    assert np.abs(made.astype(float) - pixels)[hole].max() < 0.1 * top
+    assert (mended(pixels, np.ones_like(hole)) == top // 2 + 1).all()
 
 
 def test_a_mask_of_another_size_or_none_is_refused(stack, picture):

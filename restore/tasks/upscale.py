@@ -1,5 +1,7 @@
 """Enlarge a picture, or restore it at its own size: trust 0.5 everywhere."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -43,12 +45,14 @@ def upscale(
     if stack.layout.known == "rgb":
         condition = as_pixels(low, options, stack, seed)
     else:
+        known = shown(low, size, stack, damage)
         hole = None if damage is None else resized(damage, size)
-        known = shown(mended(low, damage), size, stack, hole)
         condition = Condition(known, trust_map(hole, size, stack, RESTORE))
     begin = Start() if options.strength == 1 else Start(condition.known, options.strength)
     made = render(walk(stack, condition, options, seed, on_step, begin), size, low, stack)
-    return match(made, mended(low, damage), options.colour)
+    if damage is not None and options.colour != "none":  # its colours are not to come back
+        low = replace(low, pixels=mended(low.pixels, damage))
+    return match(made, low, options.colour)
 
 
 def as_pixels(low: Picture, options: UpscaleOptions, stack: Stack, seed: int) -> Condition:
