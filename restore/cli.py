@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from restore import cli_batch
+from restore import cli_batch, cli_degrade
 from restore.cli_batch import INTERRUPTED, Run, run_files, run_prompt, stop
 from restore.config import load_options
 from restore.errors import ModelError, RestoreError, UsageError
@@ -25,6 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Enlarge, restore and make pictures by the folder, and train the model that does it.",
 )
+
+app.add_typer(cli_degrade.app, name="degrade")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -150,7 +150,9 @@ def explain(
             must = found["msg"].replace("Input should be", "must be")
             says = f"{name} {must}, not {_short(found['input'])}"
             if found["type"] == "literal_error":
-                says += _meant(found["input"], re.findall("'(.*?)'", found.get("ctx", {})["expected"]))
+                says += _meant(
+                    found["input"], re.findall("'(.*?)'", found.get("ctx", {})["expected"])
+                )
         lines.append(f"{origin(way)}: {says}")
     return lines
 
