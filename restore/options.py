@@ -29,6 +29,10 @@ class WalkOptions(Options):
     clip_skip: int = Field(default=0, ge=0, le=48)  # last layers of the text encoder left out
     windows: int = Field(default=4, ge=1, le=256)  # run at once: memory against speed
 
+    def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of the result of a picture of `size`."""
+        return size
+
 
 class UpscaleOptions(WalkOptions):
     """How a picture is enlarged, or restored at its own size (scale 1), for a phone photo."""
@@ -74,3 +78,4 @@ class Img2imgOptions(WalkOptions):
     strength: float = Field(default=0.6, gt=0, le=1)  # 1 leaves nothing of the input
     guidance: float = Field(default=5, ge=0, le=30)
     loopback: int = Field(default=1, ge=1, le=1000)  # times the result is fed back
+    colour: Literal["none", "wavelet", "adain"] = "none"  # of the first input, in every frame

@@ -11,11 +11,13 @@ from torch import Tensor
 from restore.errors import NonFiniteError
 from restore.windows import Predict
 
-OnStep = Callable[[int, Tensor], None]
+OnStep = Callable[[int, int, Tensor], None]
+"""(steps done, steps of this walk, latent); what it raises ends the walk"""
+
 Keep = Callable[[int, Tensor], Tensor]
 
 
-def ignore(step: int, x: Tensor) -> None:
+def ignore(step: int, steps: int, x: Tensor) -> None:
     """Watch nothing."""
 
 
@@ -38,7 +40,6 @@ def sample(
     predict    (x, t) -> model output; guidance, windows and conditions are wrapped round it.
     x          (B, C, h, w), noised to the scheduler's first timestep by `start`.
     scheduler  set_timesteps() has been called; its prediction type is the network's.
-    on_step    sees each step's latent; what it raises ends the walk.
     rng        of the noise that ancestral and stochastic schedulers add; on the CPU, so that it is
                the same for every device.
     eta        DDIM's share of fresh noise (Song et al. 2021); other schedulers do not ask.
@@ -48,12 +49,13 @@ def sample(
     asks = inspect.signature(scheduler.step).parameters
     more: dict[str, Any] = {"generator": rng, "eta": eta}
     more = {name: value for name, value in more.items() if name in asks}
-    for step, t in enumerate(remaining(scheduler)):
+    timesteps = remaining(scheduler)
+    for step, t in enumerate(timesteps):
         x = scheduler.step(predict(scheduler.scale_model_input(x, t), t), t, x, **more).prev_sample
         if not torch.isfinite(x).all():
             raise NonFiniteError(f"step {step + 1}: the latent left the finite numbers")
         x = keep(step, x)
-        on_step(step, x)
+        on_step(step + 1, len(timesteps), x)
     return x
 
 

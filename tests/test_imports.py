@@ -10,12 +10,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [  # from left to right; a module imports its own layer or what stands right of it
-    {"cli", "cli_degrade", "web"},
-    {"training", "engines", "metrics"},
+    {"cli", "cli_batch", "cli_degrade", "web"},
+    {"training", "engines", "metrics", "api"},
     {"flow"},
     {"tasks"},
-    {"canvas", "walk", "loading", "lora", "parts", "single_file", "maskfiles"},
-    {"stack", "sample", "colour", "encoding", "masks", "scratches"},
+    {"canvas", "walk", "loading", "lora", "parts", "single_file", "devices", "maskfiles"},
+    {"stack", "sample", "colour", "encoding", "masks", "scratches", "grid", "arrays"},
     {"images"},
     {"predict", "contexts", "vae", "batch"},
     {"layouts", "windows", "noise"},

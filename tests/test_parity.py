@@ -119,7 +119,7 @@ class Case:
         """Latents at every step; the pictures to a rounding of the last of 8 bits."""
         seen = []
         made = restore(
-            picture, options, self.stack, SEED, lambda _, x: seen.append(x.clone()), hole
+            picture, options, self.stack, SEED, lambda _, __, x: seen.append(x.clone()), hole
         )
         assert len(seen) == len(theirs)
         for step, (one, other) in enumerate(zip(seen, theirs, strict=True)):

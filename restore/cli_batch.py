@@ -1,0 +1,335 @@
+"""What the commands over many pictures share: options, work on files or prompts, progress."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+
+import typer
+
+from restore import batch, files, manifest
+from restore.errors import OutputError, RestoreError, UsageError, printable
+from restore.options import Img2imgOptions, Text2imgOptions, UpscaleOptions
+
+if TYPE_CHECKING:
+    from restore.images import Picture
+    from restore.stack import Stack
+
+INTERRUPTED = 130
+FileOptions = UpscaleOptions | Img2imgOptions
+LARGEST_SEED = 2**63 - 1
+
+Inputs = Annotated[list[Path], typer.Argument(metavar="IN...", help="Pictures or folders.")]
+Out = Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")]
+Prompt = Annotated[str | None, typer.Option(help="What the pictures show.")]
+Negative = Annotated[str | None, typer.Option(help="What they shall not show.")]
+Model = Annotated[str, typer.Option(help="A model's name or folder.")]
+Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Another seed, another picture.")]
+Config = Annotated[Path | None, typer.Option(help="YAML with a section of the command's name.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="COMMAND.KEY=VALUE, for any option.")]
+AtOnce = Annotated[int | None, typer.Option(help="Windows at a time: speed for memory.")]
+Sampler = Annotated[str | None, typer.Option(help="ddim, euler, euler_a, dpm++_2m, unipc, ...")]
+Guidance = Annotated[
+    float | None, typer.Option(help="How much the prompt counts; 1 is the model's plain answer.")
+]
+Format = Annotated[
+    Literal["auto", "png", "jpeg", "webp", "tiff"],
+    typer.Option(help="auto: JPEG and WebP as they are, others PNG."),
+]
+Quality = Annotated[int, typer.Option(min=1, max=100, help="Of JPEG and WebP.")]
+Background = Annotated[
+    str | None, typer.Option(help="A colour to lay under transparency, for JPEG.")
+]
+Exists = Annotated[
+    Literal["skip", "overwrite", "rename", "error"],
+    typer.Option(help="skip: finished files stay, foreign ones are never touched."),
+]
+Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option()]
+Dtype = Annotated[
+    Literal["auto", "fp32", "fp16", "bf16"], typer.Option(help="auto: fp32 on the CPU, else bf16.")
+]
+Compiled = Annotated[
+    bool, typer.Option("--compile", help="Compile the UNet first: minutes once, quicker steps.")
+]
+Offload = Annotated[
+    bool, typer.Option("--offload", help="Only the part at work is on the accelerator: slower.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a command is told beside its task's options."""
+
+    out: Path
+    model: str
+    seed: int
+    exists: batch.Exists
+    device: str
+    dtype: str
+    compiled: bool
+    offload: bool
+    format: str = "png"
+    quality: int = 95
+    background: str | None = None
+
+    @property
+    def precision(self) -> dict[str, object]:
+        """What of this decides the pixels."""
+        return {"dtype": self.dtype, **({"compiled": True} if self.compiled else {})}
+
+
+def run_files(inputs: Sequence[Path], options: FileOptions, run: Run, dry_run: bool) -> None:
+    """Do the options' task with every picture that the inputs name, and exit."""
+    check_output(run.out)
+    from restore import encoding, images
+
+    under = _colour(run.background)
+    jobs = batch.plan(
+        files.find(inputs, run.out),
+        run.out,
+        lambda source: encoding.FORMATS[encoding.format_for(source, run.format)].suffix,
+        laps_kept(options),
+    )
+    if run.exists == "error":
+        batch.refuse_existing(jobs)
+    if dry_run:
+        _foretell(jobs, options)
+        return
+    stack, weights = opener(run)
+
+    def work(job: batch.Job, show: "Show", path: Path, *frames: Path) -> batch.Row:
+        from restore.flow import restore
+
+        assert job.source
+        picture = images.read(job.source)
+        kind = encoding.format_for(job.source, run.format)
+        encoding.refuse(picture, kind, options.output_size(picture.size), under)
+        seed = batch.file_seed(run.seed, job.key)
+        about = "" if isinstance(options, UpscaleOptions) else told(options, seed, run, weights)
+
+        def put(picture: "Picture", path: Path) -> list[str]:
+            return encoding.encode(picture, path, kind, run.quality, under, about)
+
+        def keep(lap: int, frame: "Picture") -> None:
+            if frames:
+                put(frame, frames[lap - 1])
+
+        result = restore(picture, options, stack(), seed, show.step, on_frame=keep)
+        notes = list(dict.fromkeys((*result.warnings, *put(result, path))))
+        return {"size_in": picture.size, "size_out": result.size, "warnings": notes}
+
+    pixels = options.digest(
+        seed=run.seed, format=run.format, quality=run.quality, background=under, **run.precision
+    )
+    finish(carry_out(jobs, work, run, batch.Journal(run.out, pixels, weights)), run.out)
+
+
+def laps_kept(options: FileOptions) -> int:
+    """How many frames are kept beside a result."""
+    looped = isinstance(options, Img2imgOptions) and options.loopback > 1
+    return options.loopback if looped else 0
+
+
+def run_prompt(options: Text2imgOptions, run: Run, count: int, grid: bool) -> None:
+    """Make `count` pictures from words, of the seeds from run.seed on, and exit."""
+    if run.seed + count - 1 > LARGEST_SEED:
+        raise UsageError(f"--seed {run.seed}: {count} seeds from there on do not fit 63 bits")
+    check_output(run.out)
+    seeds = {f"{seed:010}.png": seed for seed in range(run.seed, run.seed + count)}
+    jobs = [batch.Job(None, name, run.out / name) for name in seeds]
+    if run.exists == "error":
+        batch.refuse_existing(jobs)
+    stack, weights = opener(run)
+
+    def work(job: batch.Job, show: "Show", path: Path) -> batch.Row:
+        from restore import encoding
+        from restore.flow import restore
+
+        seed = seeds[job.key]
+        result = restore(None, options, stack(), seed, show.step)
+        encoding.encode(result, path, about=told(options, seed, run, weights))
+        return {"seed": seed, "size_out": result.size, "warnings": list(result.warnings)}
+
+    pixels = options.digest(**run.precision)  # a picture's seed is in its key
+    journal = batch.Journal(run.out, pixels, weights)
+    summary = carry_out(jobs, work, run, journal)
+    if grid and not summary.failed:
+        from restore.grid import write_grid
+
+        rows = [journal.rows[job.key] for job in jobs]
+        write_grid([journal.output(row) for row in rows], run.out / "grid.png")
+    finish(summary, run.out)
+
+
+def told(options: Any, seed: int, run: Run, weights: str) -> str:
+    """How a picture is made again, as JSON: `--set` takes each line of the task's section."""
+    values = options.model_dump(mode="json", exclude={"task", *options.run_only})
+    made = {options.task: values, "seed": seed, "model": run.model, "weights": weights}
+    return json.dumps({**made, **run.precision})
+
+
+def opener(run: Run) -> tuple[Callable[[], "Stack"], str]:
+    """Loads the model at the first call, since torch takes seconds; and the weights' digest."""
+    _, weights = manifest.find_model(run.model)
+
+    @cache
+    def stack() -> "Stack":
+        from restore.devices import load
+
+        return load(run.model, run.device, run.dtype, compiled=run.compiled, offload=run.offload)
+
+    return stack, weights
+
+
+def carry_out(
+    jobs: Sequence[batch.Job], work: Callable[..., batch.Row], run: Run, journal: batch.Journal
+) -> batch.Summary:
+    with _progress(len(jobs)) as show:
+        try:
+            return batch.run_all(
+                jobs,
+                lambda job, *paths: work(job, show, *paths),
+                journal,
+                run.exists,
+                show.row,
+            )
+        except KeyboardInterrupt:
+            go_on = "what is finished is kept; run the same command again to go on"
+            raise typer.Exit(stop(f"stopped; {go_on}", INTERRUPTED)) from None
+
+
+def finish(summary: batch.Summary, out: Path) -> None:
+    counts = {name: count for name, count in vars(summary).items() if name != "seconds"}
+    said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    print(f"{said} in {summary.seconds:.1f} s; report in {out / 'report.jsonl'}")
+    raise typer.Exit(1 if summary.failed else 0)
+
+
+def stop(message: str, code: int) -> int:
+    for line in message.splitlines():
+        print(f"restore: {printable(line)}", file=sys.stderr)
+    return code
+
+
+def check_output(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out}: is a file; -o takes a folder")
+    if not out.exists() and out.suffix.casefold() in files.KNOWN:
+        raise UsageError(f"{out}: -o takes a folder; the results keep the names of the inputs")
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise OutputError(f"{out}: cannot be written: {there} is read-only or no folder")
+
+
+def _colour(name: str | None) -> tuple[int, int, int] | None:
+    from PIL import ImageColor
+
+    try:
+        return ImageColor.getrgb(name)[:3] if name else None
+    except ValueError as error:
+        mend = "write a name such as white, or #rrggbb"
+        raise UsageError(f"--background {name}: is no colour; {mend}") from error
+
+
+def _foretell(jobs: list[batch.Job], options: FileOptions) -> None:
+    from restore import images
+
+    for job in jobs:
+        name = printable(str(job.source))
+        if job.skip:
+            print(f"skipped  {name}: {batch.SKIPPED[job.skip]}")
+            continue
+        assert job.source
+        try:
+            size = images.peek(job.source)
+        except RestoreError as error:
+            print(f"failing  {printable(str(error))}")
+            continue
+        there = " (there already)" if job.target.exists() else ""
+        target = printable(str(job.target))
+        print(f"{_sides(size)} -> {_sides(options.output_size(size))}  {name} -> {target}{there}")
+
+
+def _sides(size: tuple[int, int]) -> str:
+    return f"{size[1]}x{size[0]}"
+
+
+class Show(Protocol):
+    """What a run tells its user."""
+
+    def row(self, row: batch.Row) -> None:
+        """A picture is done."""
+
+    def step(self, step: int, steps: int, latent: object) -> None:
+        """A step of the picture in hand is done."""
+
+
+class Lines:
+    """A line a picture, for logs."""
+
+    def __init__(self, total: int):
+        self.total, self.count, self.began = total, 0, time.monotonic()
+
+    def row(self, row: batch.Row) -> None:
+        self.count += 1
+        left = (time.monotonic() - self.began) / self.count * (self.total - self.count)
+        print(f"[{self.count}/{self.total}] {describe(row)}, {left:.0f} s left", file=sys.stderr)
+
+    def step(self, step: int, steps: int, latent: object) -> None:
+        pass
+
+
+class Bars:
+    """A bar of the pictures with the time left, and below it one of the steps."""
+
+    def __init__(self, bar: Any, total: int):
+        self.bar = bar
+        self.pictures = bar.add_task("pictures", total=total)
+        self.steps = bar.add_task("steps", total=None, visible=False)
+
+    def row(self, row: batch.Row) -> None:
+        self.bar.console.print(describe(row), markup=False, highlight=False, soft_wrap=True)
+        self.bar.advance(self.pictures)
+        self.bar.update(self.steps, visible=False)
+
+    def step(self, step: int, steps: int, latent: object) -> None:
+        self.bar.update(self.steps, completed=step, total=steps, visible=steps > 1)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Show]:
+    """Lend what shows a run: bars on a terminal, elsewhere plain lines."""
+    if not sys.stderr.isatty():
+        yield Lines(total)
+        return
+    from rich import progress
+    from rich.console import Console
+
+    columns = (
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeRemainingColumn(),
+        progress.TextColumn("left"),
+    )
+    with progress.Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bar:
+        yield Bars(bar, total)
+
+
+def describe(row: dict[str, Any]) -> str:
+    """A report row as one line."""
+    key = printable(row["key"])
+    if row["status"] in ("failed", "skipped"):
+        return f"{row['status']:8} {key}: {row['code']}: {printable(row['error'])}"
+    if "finished" in row:
+        return f"finished {key}"
+    sides = " -> ".join(_sides(row[size]) for size in ("size_in", "size_out") if size in row)
+    notes = "".join(f"; {printable(note)}" for note in row["warnings"])
+    return f"done     {key}: {sides} in {row['seconds']:.1f} s{notes}"
