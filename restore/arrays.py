@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from restore.errors import UsageError
-from restore.images import Picture
+from restore.images import Picture, threefold
 
 OneImage = Image.Image | np.ndarray | Tensor
 """Pillow; numpy (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), uint8, uint16, or float in [0, 1];
@@ -79,7 +79,7 @@ def _from_pillow(image: Image.Image) -> Picture:
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise UsageError("32-bit integers are not taken; give 16 bits")
-        return Picture(_threefold(values.astype(np.uint16)), grey=True, icc=icc)
+        return Picture(threefold(values.astype(np.uint16)), grey=True, icc=icc)
     if image.mode == "F":
         raise UsageError("Pillow's mode F has no range of its own; give numpy floats in [0, 1]")
     if image.has_transparency_data:
@@ -104,13 +104,9 @@ def _from_array(array: np.ndarray) -> Picture:
     if array.dtype not in (np.uint8, np.uint16):
         raise UsageError(f"numbers of type {array.dtype}: give uint8, uint16, or floats in [0, 1]")
     if array.shape[2] == 1:
-        return Picture(_threefold(array[..., 0]), grey=True)
+        return Picture(threefold(array[..., 0]), grey=True)
     alpha = np.ascontiguousarray(array[..., 3]) if array.shape[2] == 4 else None
     return Picture(np.ascontiguousarray(array[..., :3]), alpha)
-
-
-def _threefold(values: np.ndarray) -> np.ndarray:
-    return np.repeat(values[..., None], 3, axis=2)
 
 
 def _unit(array: np.ndarray) -> np.ndarray:

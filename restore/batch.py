@@ -45,13 +45,13 @@ class Job:
     key: str  # path relative to the input folder, with /
     target: Path
     skip: str = ""  # why it is left alone: a key of SKIPPED
-    laps: int = 0  # frames that are kept beside the target
+    beside: tuple[str, ...] = ()  # stems' endings of what is kept beside the target: _001, ...
+    others: tuple[Path, ...] = ()  # files that the result depends on as well, such as a mask
 
     @property
     def frames(self) -> list[Path]:
         """NAME_001.png and so on, in order."""
-        stem = self.target.stem
-        return [self.target.with_stem(f"{stem}_{lap:03}") for lap in range(1, self.laps + 1)]
+        return [self.target.with_stem(self.target.stem + ending) for ending in self.beside]
 
 
 Work = Callable[..., Row]
@@ -76,12 +76,15 @@ def file_seed(seed: int, key: str) -> int:
 
 
 def plan(
-    found: Sequence[Found], out: Path, suffix: Callable[[Path], str], laps: int = 0
+    found: Sequence[Found],
+    out: Path,
+    suffix: Callable[[Path], str],
+    beside: tuple[str, ...] = (),
 ) -> list[Job]:
     """A job for each file, the tree of the inputs mirrored in `out`.
 
     suffix  the target's suffix for a source, such as ".png".
-    laps    frames that each job keeps beside its target.
+    beside  what each job keeps beside its target.
     Raises UsageError if two files want one target (on any disk: case and Unicode form aside), or if
     a target is an input.
     """
@@ -91,7 +94,7 @@ def plan(
         if Path(name).suffix.casefold() in KNOWN:  # not the .2 of scan.2
             name = name[: -len(Path(name).suffix)]
         target = out / (name + suffix(file.path))
-        jobs.append(Job(file.path, file.key, target, file.skip, laps))
+        jobs.append(Job(file.path, file.key, target, file.skip, beside))
     wanted: dict[str, Job] = {}
     clashes = []
     sources = {os.path.realpath(file.path) for file in found}
@@ -311,8 +314,12 @@ def _head(job: Job, status: str) -> Row:
 
 
 def _source(job: Job) -> str:
+    """The sha256 of the source; of that and the others' where there are others."""
     try:
-        return sha256(job.source) if job.source else ""
+        own = sha256(job.source) if job.source else ""
+        if not job.others:
+            return own
+        return hashlib.sha256(" ".join([own, *map(sha256, job.others)]).encode()).hexdigest()
     except OSError as error:
         mend = "check the file and its permissions"
         raise ImageError("UNREADABLE", f"{error.strerror or error}; {mend}") from error

@@ -5,17 +5,18 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from restore import cli_batch, cli_degrade
-from restore.cli_batch import INTERRUPTED, Run, run_files, run_prompt, stop
+from restore.cli_batch import INTERRUPTED, Holes, Run, run_files, run_prompt, stop
 from restore.config import load_options
 from restore.errors import ModelError, RestoreError, UsageError
-from restore.options import Img2imgOptions, Text2imgOptions, UpscaleOptions
+from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
 
 UPSCALE, TEXT2IMG, IMG2IMG = UpscaleOptions(), Text2imgOptions(), Img2imgOptions()
+INPAINT = InpaintOptions()
 SECTIONS = ("upscale", "text2img", "img2img", "inpaint")  # what a configuration file may hold
 
 app = typer.Typer(
@@ -67,6 +68,17 @@ def upscale(
         str | None,
         typer.Option(help=f"Of the input: none, wavelet, adain, lowpass. [{UPSCALE.colour}]"),
     ] = None,
+    damage: Annotated[
+        str | None,
+        typer.Option(help="Masks of scratches, filled in the same pass: as --mask of inpaint."),
+    ] = None,
+    find_scratches: Annotated[
+        bool,
+        typer.Option(
+            "--find-scratches", help="Propose the damage, and keep it as NAME_damage to correct."
+        ),
+    ] = False,
+    fit_mask: cli_batch.FitMask = False,
     model: cli_batch.Model = "nano",
     seed: cli_batch.Seed = 0,
     config: cli_batch.Config = None,
@@ -83,6 +95,8 @@ def upscale(
     dry_run: cli_batch.DryRun = False,
 ) -> None:
     """Enlarge or restore pictures. Run the same command again to go on where it stopped."""
+    if damage and find_scratches:
+        raise UsageError("--damage gives the scratches, --find-scratches looks for them")
     options = load_options(
         UpscaleOptions,
         "upscale",
@@ -99,7 +113,97 @@ def upscale(
         *(out, model, seed, exists, device, dtype, compiled, offload),
         *(format, quality, background),
     )
-    run_files(inputs, options, where, dry_run)
+    run_files(inputs, options, where, dry_run, Holes(damage or "", fit_mask, find_scratches))
+
+
+@app.command()
+def inpaint(
+    inputs: cli_batch.Inputs,
+    out: cli_batch.Out,
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            help="White repaints: a picture for all, a folder paired by path and stem, LabelMe or "
+            "COCO JSON, or `alpha` for what is transparent."
+        ),
+    ] = None,
+    prompt: cli_batch.Prompt = None,
+    negative: cli_batch.Negative = None,
+    invert: Annotated[bool, typer.Option("--invert", help="Black repaints.")] = False,
+    grow: Annotated[int | None, typer.Option(help=f"px, all round. [{INPAINT.grow}]")] = None,
+    feather: Annotated[
+        int | None, typer.Option(help=f"px in which old and new blend. [{INPAINT.feather}]")
+    ] = None,
+    extend: Annotated[
+        str | None, typer.Option(help="LEFT,TOP,RIGHT,BOTTOM in px: paint on beyond the edges.")
+    ] = None,
+    aspect: Annotated[str | None, typer.Option(help="Or as far as this, such as 16:9.")] = None,
+    count: Annotated[
+        int, typer.Option("-n", "--count", min=1, max=99, help="Candidates, and a sheet of them.")
+    ] = 1,
+    steps: Annotated[int | None, typer.Option(help=f"Of the walk. [{INPAINT.steps}]")] = None,
+    strength: Annotated[
+        float | None, typer.Option(help=f"Below 1 what is in the hole counts. [{INPAINT.strength}]")
+    ] = None,
+    sampler: cli_batch.Sampler = None,
+    guidance: cli_batch.Guidance = None,
+    engine: Annotated[
+        str | None, typer.Option(help=f"model, telea or navier_stokes. [{INPAINT.engine}]")
+    ] = None,
+    fit_mask: cli_batch.FitMask = False,
+    model: cli_batch.Model = "nano",
+    seed: cli_batch.Seed = 0,
+    config: cli_batch.Config = None,
+    sets: cli_batch.Sets = None,
+    windows: cli_batch.AtOnce = None,
+    format: Annotated[
+        Literal["auto", "png", "jpeg", "webp", "tiff"],
+        typer.Option(help="auto: PNG, for what is outside the mask stays as it is, bit for bit."),
+    ] = "auto",
+    quality: cli_batch.Quality = 95,
+    background: cli_batch.Background = None,
+    exists: cli_batch.Exists = "skip",
+    device: cli_batch.Device = "auto",
+    dtype: cli_batch.Dtype = "auto",
+    compiled: cli_batch.Compiled = False,
+    offload: cli_batch.Offload = False,
+    dry_run: cli_batch.DryRun = False,
+) -> None:
+    """Fill holes, or paint on beyond the edges; nothing else in a picture changes."""
+    options = load_options(
+        InpaintOptions,
+        "inpaint",
+        config,
+        sets or [],
+        SECTIONS,
+        prompt=prompt,
+        negative=negative,
+        invert=invert or None,
+        grow=grow,
+        feather=feather,
+        extend=extend and _numbers(extend),
+        aspect=aspect,
+        steps=steps,
+        strength=strength,
+        sampler=sampler,
+        guidance=guidance,
+        engine=engine,
+        windows=windows,
+    )
+    if not mask and not (options.aspect or any(options.extend)):
+        raise UsageError("inpaint needs --mask; or --extend or --aspect, to paint on")
+    where = Run(
+        *(out, model, seed, exists, device, dtype, compiled, offload),
+        *(format, quality, background),
+    )
+    run_files(inputs, options, where, dry_run, Holes(mask or "", fit_mask), count)
+
+
+def _numbers(sides: str) -> list[int]:
+    try:
+        return [int(side) for side in sides.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--extend {sides}: write LEFT,TOP,RIGHT,BOTTOM in pixels") from error
 
 
 @app.command()

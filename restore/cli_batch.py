@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
@@ -15,14 +15,18 @@ import typer
 
 from restore import batch, files, manifest
 from restore.errors import OutputError, RestoreError, UsageError, printable
-from restore.options import Img2imgOptions, Text2imgOptions, UpscaleOptions
+from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from restore.images import Picture
+    from restore.maskfiles import Masks
     from restore.stack import Stack
 
 INTERRUPTED = 130
-FileOptions = UpscaleOptions | Img2imgOptions
+FileOptions = UpscaleOptions | Img2imgOptions | InpaintOptions
+LOSSY = "lossy: {} cannot keep what lies outside the mask byte for byte; --format png can"
 LARGEST_SEED = 2**63 - 1
 
 Inputs = Annotated[list[Path], typer.Argument(metavar="IN...", help="Pictures or folders.")]
@@ -60,6 +64,7 @@ Compiled = Annotated[
 Offload = Annotated[
     bool, typer.Option("--offload", help="Only the part at work is on the accelerator: slower.")
 ]
+FitMask = Annotated[bool, typer.Option("--fit-mask", help="Resize masks of another size.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")]
 
 
@@ -85,22 +90,71 @@ class Run:
         return {"dtype": self.dtype, **({"compiled": True} if self.compiled else {})}
 
 
-def run_files(inputs: Sequence[Path], options: FileOptions, run: Run, dry_run: bool) -> None:
-    """Do the options' task with every picture that the inputs name, and exit."""
+@dataclass(frozen=True)
+class Holes:
+    """Where the pictures have holes: the mask of inpaint, the damage of upscale."""
+
+    given: str = ""  # a file, a folder, or alpha
+    fit: bool = False  # resize a mask of another size
+    find: bool = False  # propose one where an old photo is scratched, and keep it beside the result
+
+    def open(self, jobs: list[batch.Job]) -> tuple["Masks | None", list[batch.Job]]:
+        """The masks, and the jobs that know theirs."""
+        if not self.given:
+            return None, jobs
+        from restore.maskfiles import open_masks
+
+        masks = open_masks(self.given)
+        paths = {job: masks.of(job) for job in jobs}
+        knowing = [replace(job, others=(path,) if path else ()) for job, path in paths.items()]
+        return masks, knowing
+
+    def read(
+        self, masks: "Masks | None", job: batch.Job, picture: "Picture"
+    ) -> "np.ndarray | None":
+        """uint8 (H, W) of the picture's size, or None where there is no talk of holes."""
+        if self.find:
+            from restore import scratches
+
+            return scratches.find(picture)
+        if masks is None:
+            return None
+        from restore import maskfiles
+
+        return maskfiles.read(masks, job, picture, self.fit)
+
+
+def run_files(
+    inputs: Sequence[Path],
+    options: FileOptions,
+    run: Run,
+    dry_run: bool,
+    holes: Holes = Holes(),
+    count: int = 1,
+) -> None:
+    """Do the options' task with every picture that the inputs name, and exit.
+
+    count  candidates of each, kept beside a sheet of them all.
+    """
     check_output(run.out)
     from restore import encoding, images
+    from restore.grid import write_sheet
 
     under = _colour(run.background)
+    form = run.format
+    if count > 1 or (form == "auto" and isinstance(options, InpaintOptions)):
+        form = "png"  # the sheet's; and what is outside the mask stays
     jobs = batch.plan(
         files.find(inputs, run.out),
         run.out,
-        lambda source: encoding.FORMATS[encoding.format_for(source, run.format)].suffix,
-        laps_kept(options),
+        lambda source: encoding.FORMATS[encoding.format_for(source, form)].suffix,
+        kept_beside(options, holes, count),
     )
+    masks, jobs = holes.open(jobs)
     if run.exists == "error":
         batch.refuse_existing(jobs)
     if dry_run:
-        _foretell(jobs, options)
+        _foretell(jobs, options, masks)
         return
     stack, weights = opener(run)
 
@@ -109,32 +163,60 @@ def run_files(inputs: Sequence[Path], options: FileOptions, run: Run, dry_run: b
 
         assert job.source
         picture = images.read(job.source)
-        kind = encoding.format_for(job.source, run.format)
+        mask = holes.read(masks, job, picture)
+        kind = encoding.format_for(job.source, form)
         encoding.refuse(picture, kind, options.output_size(picture.size), under)
-        seed = batch.file_seed(run.seed, job.key)
-        about = "" if isinstance(options, UpscaleOptions) else told(options, seed, run, weights)
+        seeds = [batch.file_seed(run.seed + nth, job.key) for nth in range(count)]
 
-        def put(picture: "Picture", path: Path) -> list[str]:
+        def put(picture: "Picture", path: Path, seed: int) -> list[str]:
+            about = "" if isinstance(options, UpscaleOptions) else told(options, seed, run, weights)
             return encoding.encode(picture, path, kind, run.quality, under, about)
 
         def keep(lap: int, frame: "Picture") -> None:
             if frames:
-                put(frame, frames[lap - 1])
+                put(frame, frames[lap - 1], seeds[0])
 
-        result = restore(picture, options, stack(), seed, show.step, on_frame=keep)
-        notes = list(dict.fromkeys((*result.warnings, *put(result, path))))
-        return {"size_in": picture.size, "size_out": result.size, "warnings": notes}
+        def make(seed: int) -> "Picture":
+            return restore(picture, options, stack(), seed, show.step, mask, keep)
 
+        result = make(seeds[0])
+        notes = [*result.warnings]
+        if holes.find:
+            found = images.Picture(images.threefold(mask), grey=True)
+            encoding.encode(found, frames[0], kind)
+        if count > 1:
+            notes += put(result, frames[0], seeds[0])
+            for seed, frame in zip(seeds[1:], frames[1:], strict=True):
+                put(make(seed), frame, seed)
+            write_sheet(frames, path)
+        else:
+            notes += put(result, path, seeds[0])
+        if kind in ("jpeg", "webp") and isinstance(options, InpaintOptions):
+            notes.append(LOSSY.format(kind))
+        told_once = list(dict.fromkeys(notes))
+        return {"size_in": picture.size, "size_out": result.size, "warnings": told_once}
+
+    more = {"count": count} if count > 1 else {}
+    more |= {"fit": True} if holes.fit else {}
+    more |= {"holes": "found"} if holes.find else {}
+    more |= {"holes": "given"} if holes.given else {}
     pixels = options.digest(
-        seed=run.seed, format=run.format, quality=run.quality, background=under, **run.precision
+        seed=run.seed,
+        format=run.format,
+        quality=run.quality,
+        background=under,
+        **run.precision,
+        **more,
     )
     finish(carry_out(jobs, work, run, batch.Journal(run.out, pixels, weights)), run.out)
 
 
-def laps_kept(options: FileOptions) -> int:
-    """How many frames are kept beside a result."""
-    looped = isinstance(options, Img2imgOptions) and options.loopback > 1
-    return options.loopback if looped else 0
+def kept_beside(options: FileOptions, holes: Holes, count: int) -> tuple[str, ...]:
+    """What is kept beside a result, as endings of its name."""
+    if holes.find:
+        return ("_damage",)
+    laps = options.loopback if isinstance(options, Img2imgOptions) else count
+    return tuple(f"_{lap:03}" for lap in range(1, laps + 1)) if laps > 1 else ()
 
 
 def run_prompt(options: Text2imgOptions, run: Run, count: int, grid: bool) -> None:
@@ -238,8 +320,12 @@ def _colour(name: str | None) -> tuple[int, int, int] | None:
         raise UsageError(f"--background {name}: is no colour; {mend}") from error
 
 
-def _foretell(jobs: list[batch.Job], options: FileOptions) -> None:
+def _foretell(jobs: list[batch.Job], options: FileOptions, masks: "Masks | None") -> None:
     from restore import images
+
+    if masks:
+        for path in masks.unused(jobs):
+            print(f"unpaired {printable(str(path))}: a mask without its picture")
 
     for job in jobs:
         name = printable(str(job.source))
@@ -254,6 +340,9 @@ def _foretell(jobs: list[batch.Job], options: FileOptions) -> None:
             continue
         there = " (there already)" if job.target.exists() else ""
         target = printable(str(job.target))
+        if masks:
+            found = masks.of(job)
+            name += f" + {printable(str(found))}" if found else " (no mask: it will fail)"
         print(f"{_sides(size)} -> {_sides(options.output_size(size))}  {name} -> {target}{there}")
 
 

@@ -75,8 +75,10 @@ def dispatch(
     if isinstance(options, UpscaleOptions):
         damage = None if mask is None else mask >= 128
         return upscale(picture, options, stack, seed, on_step, damage)
+    if mask is None and not any(options.sides(picture.size)):
+        raise UsageError("inpaint needs a mask, white where it is to repaint, or sides to extend")
     if mask is None:
-        raise UsageError("inpaint needs a mask: white is repainted")
+        mask = np.zeros(picture.size, np.uint8)
     return inpaint(picture, mask, options, stack, seed, on_step)
 
 

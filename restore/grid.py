@@ -17,12 +17,18 @@ SIDE = 8192  # px, of the sheet
 
 
 def write_grid(pictures: Sequence[Path], path: Path) -> None:
-    """Put the pictures, made smaller where they must be, on one sheet, row by row, as PNG.
+    """Put the pictures on one sheet at `path`, in one step.
 
     Raises OutputError if what is at `path` is not a sheet of ours.
     """
     if path.exists() and not is_grid(path):
         raise OutputError(f"{path}: was there before and is no grid of ours; move it away")
+    with replacing(path) as temporary:
+        write_sheet(pictures, temporary)
+
+
+def write_sheet(pictures: Sequence[Path], path: Path) -> None:
+    """The pictures, made smaller where they must be, row by row, as PNG."""
     columns = math.ceil(math.sqrt(len(pictures)))
     rows = math.ceil(len(pictures) / columns)
     cell = min(CELL, SIDE // columns - GAP)
@@ -39,8 +45,7 @@ def write_grid(pictures: Sequence[Path], path: Path) -> None:
         sheet.paste(thumb, (column * width + GAP, row * height + GAP))
     about = PngInfo()
     about.add_text("restore", json.dumps({"grid": [picture.name for picture in pictures]}))
-    with replacing(path) as temporary:
-        sheet.save(temporary, "PNG", pnginfo=about)
+    sheet.save(path, "PNG", pnginfo=about)
 
 
 def is_grid(path: Path) -> bool:

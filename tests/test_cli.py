@@ -28,7 +28,7 @@ def fake(monkeypatch):
         asked.loads.append((name, device, dtype))
         return SimpleNamespace()
 
-    def restore(picture, options, stack, seed, on_step, on_frame):
+    def restore(picture, options, stack, seed, on_step, mask, on_frame):
         asked.before(picture)
         asked.seeds.append(seed)
         rows, columns = (
