@@ -92,6 +92,9 @@ def upscale(
     dtype: cli_batch.Dtype = "auto",
     compiled: cli_batch.Compiled = False,
     offload: cli_batch.Offload = False,
+    lora: cli_batch.Lora = None,
+    config_from: cli_batch.ConfigFrom = None,
+    allow_pickle: cli_batch.AllowPickle = False,
     dry_run: cli_batch.DryRun = False,
 ) -> None:
     """Enlarge or restore pictures. Run the same command again to go on where it stopped."""
@@ -111,6 +114,7 @@ def upscale(
     )
     where = Run(
         *(out, model, seed, exists, device, dtype, compiled, offload),
+        *(tuple(lora or ()), config_from, allow_pickle),
         *(format, quality, background),
     )
     run_files(inputs, options, where, dry_run, Holes(damage or "", fit_mask, find_scratches))
@@ -167,6 +171,9 @@ def inpaint(
     dtype: cli_batch.Dtype = "auto",
     compiled: cli_batch.Compiled = False,
     offload: cli_batch.Offload = False,
+    lora: cli_batch.Lora = None,
+    config_from: cli_batch.ConfigFrom = None,
+    allow_pickle: cli_batch.AllowPickle = False,
     dry_run: cli_batch.DryRun = False,
 ) -> None:
     """Fill holes, or paint on beyond the edges; nothing else in a picture changes."""
@@ -194,6 +201,7 @@ def inpaint(
         raise UsageError("inpaint needs --mask; or --extend or --aspect, to paint on")
     where = Run(
         *(out, model, seed, exists, device, dtype, compiled, offload),
+        *(tuple(lora or ()), config_from, allow_pickle),
         *(format, quality, background),
     )
     run_files(inputs, options, where, dry_run, Holes(mask or "", fit_mask), count)
@@ -239,6 +247,9 @@ def img2img(
     dtype: cli_batch.Dtype = "auto",
     compiled: cli_batch.Compiled = False,
     offload: cli_batch.Offload = False,
+    lora: cli_batch.Lora = None,
+    config_from: cli_batch.ConfigFrom = None,
+    allow_pickle: cli_batch.AllowPickle = False,
     dry_run: cli_batch.DryRun = False,
 ) -> None:
     """Make pictures anew from themselves and words, each at its own size."""
@@ -260,6 +271,7 @@ def img2img(
     )
     where = Run(
         *(out, model, seed, exists, device, dtype, compiled, offload),
+        *(tuple(lora or ()), config_from, allow_pickle),
         *(format, quality, background),
     )
     run_files(inputs, options, where, dry_run)
@@ -299,6 +311,9 @@ def text2img(
     dtype: cli_batch.Dtype = "auto",
     compiled: cli_batch.Compiled = False,
     offload: cli_batch.Offload = False,
+    lora: cli_batch.Lora = None,
+    config_from: cli_batch.ConfigFrom = None,
+    allow_pickle: cli_batch.AllowPickle = False,
 ) -> None:
     """Make pictures from words. A picture is the same however many are made with it."""
     width, height = _sides(size) if size else (None, None)
@@ -317,7 +332,10 @@ def text2img(
         negative=negative,
         windows=windows,
     )
-    where = Run(out, model, seed, exists, device, dtype, compiled, offload)
+    where = Run(
+        *(out, model, seed, exists, device, dtype, compiled, offload),
+        *(tuple(lora or ()), config_from, allow_pickle),
+    )
     run_prompt(options, where, count, grid)
 
 

@@ -3,17 +3,16 @@
 import json
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from restore import batch, files, manifest
+from restore.cli_progress import Show, progress, sides
 from restore.errors import OutputError, RestoreError, UsageError, printable
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
 
@@ -64,6 +63,15 @@ Compiled = Annotated[
 Offload = Annotated[
     bool, typer.Option("--offload", help="Only the part at work is on the accelerator: slower.")
 ]
+Lora = Annotated[
+    list[str] | None, typer.Option("--lora", help="FILE or FILE=SCALE, as often as you like.")
+]
+ConfigFrom = Annotated[
+    str | None, typer.Option(help="A diffusers folder with configs for a single .safetensors file.")
+]
+AllowPickle = Annotated[
+    bool, typer.Option("--allow-pickle", help="Read the tensors of .ckpt and .bin files too.")
+]
 FitMask = Annotated[bool, typer.Option("--fit-mask", help="Resize masks of another size.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")]
 
@@ -80,14 +88,30 @@ class Run:
     dtype: str
     compiled: bool
     offload: bool
+    lora: tuple[str, ...] = ()  # FILE or FILE=SCALE
+    config_from: str | None = None
+    allow_pickle: bool = False
     format: str = "png"
     quality: int = 95
     background: str | None = None
 
     @property
     def precision(self) -> dict[str, object]:
-        """What of this decides the pixels."""
+        """What of this decides the pixels, beside the weights."""
         return {"dtype": self.dtype, **({"compiled": True} if self.compiled else {})}
+
+    @property
+    def loras(self) -> list[tuple[str, float]]:
+        """(file, scale) of each. Raises UsageError."""
+        found = []
+        for given in self.lora:
+            file, equals, scale = given.rpartition("=")
+            try:
+                found.append((file, float(scale)) if equals else (given, 1.0))
+            except ValueError as error:
+                mend = "write FILE=SCALE, such as a.safetensors=0.8"
+                raise UsageError(f"--lora {given}: {mend}") from error
+        return found
 
 
 @dataclass(frozen=True)
@@ -97,6 +121,11 @@ class Holes:
     given: str = ""  # a file, a folder, or alpha
     fit: bool = False  # resize a mask of another size
     find: bool = False  # propose one where an old photo is scratched, and keep it beside the result
+
+    @property
+    def told(self) -> dict[str, object]:
+        """What of this decides the pixels, beside the masks themselves."""
+        return {f"hole_{name}": True for name, is_so in vars(self).items() if is_so}
 
     def open(self, jobs: list[batch.Job]) -> tuple["Masks | None", list[batch.Job]]:
         """The masks, and the jobs that know theirs."""
@@ -137,8 +166,7 @@ def run_files(
     count  candidates of each, kept beside a sheet of them all.
     """
     check_output(run.out)
-    from restore import encoding, images
-    from restore.grid import write_sheet
+    from restore import encoding
 
     under = _colour(run.background)
     form = run.format
@@ -157,58 +185,73 @@ def run_files(
         _foretell(jobs, options, masks)
         return
     stack, weights = opener(run)
-
-    def work(job: batch.Job, show: "Show", path: Path, *frames: Path) -> batch.Row:
-        from restore.flow import restore
-
-        assert job.source
-        picture = images.read(job.source)
-        mask = holes.read(masks, job, picture)
-        kind = encoding.format_for(job.source, form)
-        encoding.refuse(picture, kind, options.output_size(picture.size), under)
-        seeds = [batch.file_seed(run.seed + nth, job.key) for nth in range(count)]
-
-        def put(picture: "Picture", path: Path, seed: int) -> list[str]:
-            about = "" if isinstance(options, UpscaleOptions) else told(options, seed, run, weights)
-            return encoding.encode(picture, path, kind, run.quality, under, about)
-
-        def keep(lap: int, frame: "Picture") -> None:
-            if frames:
-                put(frame, frames[lap - 1], seeds[0])
-
-        def make(seed: int) -> "Picture":
-            return restore(picture, options, stack(), seed, show.step, mask, keep)
-
-        result = make(seeds[0])
-        notes = [*result.warnings]
-        if holes.find:
-            found = images.Picture(images.threefold(mask), grey=True)
-            encoding.encode(found, frames[0], kind)
-        if count > 1:
-            notes += put(result, frames[0], seeds[0])
-            for seed, frame in zip(seeds[1:], frames[1:], strict=True):
-                put(make(seed), frame, seed)
-            write_sheet(frames, path)
-        else:
-            notes += put(result, path, seeds[0])
-        if kind in ("jpeg", "webp") and isinstance(options, InpaintOptions):
-            notes.append(LOSSY.format(kind))
-        told_once = list(dict.fromkeys(notes))
-        return {"size_in": picture.size, "size_out": result.size, "warnings": told_once}
-
-    more = {"count": count} if count > 1 else {}
-    more |= {"fit": True} if holes.fit else {}
-    more |= {"holes": "found"} if holes.find else {}
-    more |= {"holes": "given"} if holes.given else {}
+    work = FileWork(options, run, holes, masks, count, form, under, stack, weights)
     pixels = options.digest(
         seed=run.seed,
         format=run.format,
         quality=run.quality,
         background=under,
         **run.precision,
-        **more,
+        **({"count": count} if count > 1 else {}),
+        **holes.told,
     )
     finish(carry_out(jobs, work, run, batch.Journal(run.out, pixels, weights)), run.out)
+
+
+@dataclass(frozen=True)
+class FileWork:
+    """What is done with one picture of a run over files."""
+
+    options: FileOptions
+    run: Run
+    holes: Holes
+    masks: "Masks | None"
+    count: int
+    form: str
+    under: tuple[int, int, int] | None
+    stack: Callable[[], "Stack"]
+    weights: str
+
+    def __call__(self, job: batch.Job, show: Show, path: Path, *frames: Path) -> batch.Row:
+        from restore import encoding, images
+        from restore.flow import restore
+        from restore.grid import write_sheet
+
+        assert job.source
+        picture = images.read(job.source)
+        mask = self.holes.read(self.masks, job, picture)
+        kind = encoding.format_for(job.source, self.form)
+        encoding.refuse(picture, kind, self.options.output_size(picture.size), self.under)
+        notes: list[str] = []
+
+        def make(path: Path, seed: int) -> "Picture":
+            def keep(lap: int, frame: "Picture") -> None:
+                if frames:  # of a loopback
+                    self.put(frame, frames[lap - 1], kind, seed)
+
+            made = restore(picture, self.options, self.stack(), seed, show.step, mask, keep)
+            notes.extend((*made.warnings, *self.put(made, path, kind, seed)))
+            return made
+
+        if self.holes.find:
+            found = images.Picture(images.threefold(mask), grey=True)
+            encoding.encode(found, frames[0], kind)
+        seeds = [batch.file_seed(self.run.seed + nth, job.key) for nth in range(self.count)]
+        targets = [path] if self.count == 1 else frames
+        made = [make(*each).size for each in zip(targets, seeds, strict=True)]
+        if self.count > 1:
+            write_sheet(frames, path)
+        if kind in ("jpeg", "webp") and isinstance(self.options, InpaintOptions):
+            notes.append(LOSSY.format(kind))
+        told_once = list(dict.fromkeys(notes))
+        return {"size_in": picture.size, "size_out": made[0], "warnings": told_once}
+
+    def put(self, picture: "Picture", path: Path, kind: str, seed: int) -> list[str]:
+        from restore import encoding
+
+        is_plain = isinstance(self.options, UpscaleOptions)
+        about = "" if is_plain else told(self.options, seed, self.run, self.weights)
+        return encoding.encode(picture, path, kind, self.run.quality, self.under, about)
 
 
 def kept_beside(options: FileOptions, holes: Holes, count: int) -> tuple[str, ...]:
@@ -230,7 +273,7 @@ def run_prompt(options: Text2imgOptions, run: Run, count: int, grid: bool) -> No
         batch.refuse_existing(jobs)
     stack, weights = opener(run)
 
-    def work(job: batch.Job, show: "Show", path: Path) -> batch.Row:
+    def work(job: batch.Job, show: Show, path: Path) -> batch.Row:
         from restore import encoding
         from restore.flow import restore
 
@@ -259,13 +302,23 @@ def told(options: Any, seed: int, run: Run, weights: str) -> str:
 
 def opener(run: Run) -> tuple[Callable[[], "Stack"], str]:
     """Loads the model at the first call, since torch takes seconds; and the weights' digest."""
-    _, weights = manifest.find_model(run.model)
+    _, weights = manifest.find_model(run.model, allow_pickle=run.allow_pickle)
+    weights = manifest.with_loras(weights, run.loras)
 
     @cache
     def stack() -> "Stack":
         from restore.devices import load
 
-        return load(run.model, run.device, run.dtype, compiled=run.compiled, offload=run.offload)
+        return load(
+            run.model,
+            run.device,
+            run.dtype,
+            compiled=run.compiled,
+            offload=run.offload,
+            config=run.config_from,
+            loras=run.loras,
+            allow_pickle=run.allow_pickle,
+        )
 
     return stack, weights
 
@@ -273,7 +326,7 @@ def opener(run: Run) -> tuple[Callable[[], "Stack"], str]:
 def carry_out(
     jobs: Sequence[batch.Job], work: Callable[..., batch.Row], run: Run, journal: batch.Journal
 ) -> batch.Summary:
-    with _progress(len(jobs)) as show:
+    with progress(len(jobs)) as show:
         try:
             return batch.run_all(
                 jobs,
@@ -343,82 +396,4 @@ def _foretell(jobs: list[batch.Job], options: FileOptions, masks: "Masks | None"
         if masks:
             found = masks.of(job)
             name += f" + {printable(str(found))}" if found else " (no mask: it will fail)"
-        print(f"{_sides(size)} -> {_sides(options.output_size(size))}  {name} -> {target}{there}")
-
-
-def _sides(size: tuple[int, int]) -> str:
-    return f"{size[1]}x{size[0]}"
-
-
-class Show(Protocol):
-    """What a run tells its user."""
-
-    def row(self, row: batch.Row) -> None:
-        """A picture is done."""
-
-    def step(self, step: int, steps: int, latent: object) -> None:
-        """A step of the picture in hand is done."""
-
-
-class Lines:
-    """A line a picture, for logs."""
-
-    def __init__(self, total: int):
-        self.total, self.count, self.began = total, 0, time.monotonic()
-
-    def row(self, row: batch.Row) -> None:
-        self.count += 1
-        left = (time.monotonic() - self.began) / self.count * (self.total - self.count)
-        print(f"[{self.count}/{self.total}] {describe(row)}, {left:.0f} s left", file=sys.stderr)
-
-    def step(self, step: int, steps: int, latent: object) -> None:
-        pass
-
-
-class Bars:
-    """A bar of the pictures with the time left, and below it one of the steps."""
-
-    def __init__(self, bar: Any, total: int):
-        self.bar = bar
-        self.pictures = bar.add_task("pictures", total=total)
-        self.steps = bar.add_task("steps", total=None, visible=False)
-
-    def row(self, row: batch.Row) -> None:
-        self.bar.console.print(describe(row), markup=False, highlight=False, soft_wrap=True)
-        self.bar.advance(self.pictures)
-        self.bar.update(self.steps, visible=False)
-
-    def step(self, step: int, steps: int, latent: object) -> None:
-        self.bar.update(self.steps, completed=step, total=steps, visible=steps > 1)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Show]:
-    """Lend what shows a run: bars on a terminal, elsewhere plain lines."""
-    if not sys.stderr.isatty():
-        yield Lines(total)
-        return
-    from rich import progress
-    from rich.console import Console
-
-    columns = (
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        progress.TimeRemainingColumn(),
-        progress.TextColumn("left"),
-    )
-    with progress.Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bar:
-        yield Bars(bar, total)
-
-
-def describe(row: dict[str, Any]) -> str:
-    """A report row as one line."""
-    key = printable(row["key"])
-    if row["status"] in ("failed", "skipped"):
-        return f"{row['status']:8} {key}: {row['code']}: {printable(row['error'])}"
-    if "finished" in row:
-        return f"finished {key}"
-    sides = " -> ".join(_sides(row[size]) for size in ("size_in", "size_out") if size in row)
-    notes = "".join(f"; {printable(note)}" for note in row["warnings"])
-    return f"done     {key}: {sides} in {row['seconds']:.1f} s{notes}"
+        print(f"{sides(size)} -> {sides(options.output_size(size))}  {name} -> {target}{there}")

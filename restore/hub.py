@@ -11,6 +11,7 @@ from restore.files import sha256
 PARTS = ("vae", "vqvae", "unet", "text_encoder", "tokenizer", "scheduler", "low_res_scheduler")
 WEIGHED = ("vae", "vqvae", "unet", "text_encoder")  # the parts that have weights
 STEMS = "diffusion_pytorch_model", "model"  # what diffusers and transformers call them
+LORA_FILES = "pytorch_lora_weights.safetensors", "adapter_model.safetensors"
 PICKLED = (".ckpt", ".bin", ".pt", ".pth")
 HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
@@ -101,3 +102,19 @@ def digest(path: Path) -> str:
         used += weight_files(path / part)
     sums = [f"{file.relative_to(path).as_posix()} {sha256(file)}" for file in used]
     return hashlib.sha256("\n".join(sums).encode()).hexdigest()
+
+
+def lora_file(file: str | Path) -> Path:
+    """The file of a LoRA. Raises ModelError if there is none, or if it is pickled."""
+    path = Path(file)
+    if path.is_dir():
+        held = [path / name for name in LORA_FILES if (path / name).is_file()]
+        if not held:
+            raise ModelError(f"{path}: holds no LoRA, which is called {' or '.join(LORA_FILES)}")
+        path = held[0]
+    if not path.is_file():
+        raise ModelError(f"{path}: no such LoRA file or folder")
+    refuse_pickles([path], allow_pickle=False)
+    if path.suffix != ".safetensors":
+        raise ModelError(f"{path}: a LoRA is a .safetensors file")
+    return path

@@ -1,6 +1,5 @@
 """Checkpoints <-> stacks: our folders, diffusers' folders, the hub's, single files."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -69,12 +68,10 @@ def load(
     # A hub's snapshot is named by its commit, whichever branch was asked for.
     is_hub = path.parent.name == "snapshots" and not Path(name).exists()
     stack.name = f"{name.partition('@')[0]}@{path.name}" if is_hub else name
-    stack.digest = digest
+    stack.digest = manifest.with_loras(digest, loras)
     place(stack, device, dtype)
     for number, (file, scale) in enumerate(loras):
         lora.add(stack, file, scale, name=f"lora{number}")
-        told = f"{stack.digest} {manifest.sha256(lora.file_of(file))} {scale}"
-        stack.digest = hashlib.sha256(told.encode()).hexdigest()
     if loras:
         lora.fuse(stack)
     return stack

@@ -24,7 +24,6 @@ from restore.errors import ModelError
 from restore.parts import CLIP_PREFIX, Weights, first
 from restore.stack import Stack
 
-FILES = "pytorch_lora_weights.safetensors", "adapter_model.safetensors"
 OF_PEFT = "base_model.model."  # how the keys of PeftModel.save_pretrained begin
 PREFIXES = "unet", "text_encoder"
 
@@ -38,7 +37,7 @@ def add(stack: Stack, file: str | Path, scale: float = 1, name: str = "default")
     """
     if not find_spec("peft"):
         raise ModelError("LoRA needs peft: pip install 'restore-toolkit[train]'")
-    path = file_of(file)
+    path = hub.lora_file(file)
     state, about = read(path, stack)
     if any(layer.merged for layer in layers(stack)):
         raise ModelError(f"{path}: unfuse what is fused before another LoRA is added")
@@ -164,22 +163,6 @@ def layers_of(module: nn.Module) -> Iterator[Any]:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     yield from (layer for layer in module.modules() if isinstance(layer, BaseTunerLayer))
-
-
-def file_of(file: str | Path) -> Path:
-    """The file of a LoRA. Raises ModelError if there is none, or if it is pickled."""
-    path = Path(file)
-    if path.is_dir():
-        held = [path / name for name in FILES if (path / name).is_file()]
-        if not held:
-            raise ModelError(f"{path}: holds no LoRA, which is called {' or '.join(FILES)}")
-        path = held[0]
-    if not path.is_file():
-        raise ModelError(f"{path}: no such LoRA file or folder")
-    hub.refuse_pickles([path], allow_pickle=False)
-    if path.suffix != ".safetensors":
-        raise ModelError(f"{path}: a LoRA is a .safetensors file")
-    return path
 
 
 def read(path: Path, stack: Stack) -> tuple[Weights, dict[str, Any]]:

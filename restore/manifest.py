@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from restore import hub
@@ -78,3 +79,11 @@ def check(folder: Path) -> str:
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
     return hashlib.sha256(text).hexdigest()
+
+
+def with_loras(digest: str, loras: Sequence[tuple[str, float]]) -> str:
+    """The digest of weights that LoRAs, (file, scale) each, were fused into."""
+    for file, scale in loras:
+        told = f"{digest} {sha256(hub.lora_file(file))} {scale}"
+        digest = hashlib.sha256(told.encode()).hexdigest()
+    return digest

@@ -24,7 +24,7 @@ def fake(monkeypatch):
     """A stack and a flow without weights: each pixel is repeated. Says what it was asked."""
     asked = SimpleNamespace(loads=[], seeds=[], digest="w", before=lambda picture: None)
 
-    def load(name, device, dtype, compiled, offload):
+    def load(name, device, dtype, **_):
         asked.loads.append((name, device, dtype))
         return SimpleNamespace()
 
@@ -39,7 +39,9 @@ def fake(monkeypatch):
         alpha = alpha if alpha is None else alpha[rows][:, columns]
         return replace(picture, pixels=picture.pixels[rows][:, columns], alpha=alpha)
 
-    monkeypatch.setattr(cli_batch.manifest, "find_model", lambda name: (Path(name), asked.digest))
+    monkeypatch.setattr(
+        cli_batch.manifest, "find_model", lambda name, **_: (Path(name), asked.digest)
+    )
     for name, function in [("devices", load), ("flow", restore)]:
         module = ModuleType(f"restore.{name}")
         setattr(module, function.__name__, function)

@@ -12,7 +12,7 @@ from restore import cli, cli_batch, devices
 
 @pytest.fixture
 def call(capsys, tmp_path, monkeypatch, stack):
-    monkeypatch.setattr(cli_batch.manifest, "find_model", lambda name: (Path(name), "digest"))
+    monkeypatch.setattr(cli_batch.manifest, "find_model", lambda name, **_: (Path(name), "digest"))
     monkeypatch.setattr(devices, "load", lambda *_, **__: stack)
 
     def run(command, *words, out="out"):

@@ -12,7 +12,7 @@ from restore import cli, cli_batch, devices
 
 @pytest.fixture
 def call(capsys, tmp_path, monkeypatch, stack):
-    monkeypatch.setattr(cli_batch.manifest, "find_model", lambda name: (Path(name), "digest"))
+    monkeypatch.setattr(cli_batch.manifest, "find_model", lambda name, **_: (Path(name), "digest"))
     monkeypatch.setattr(devices, "load", lambda *_, **__: stack)
 
     def run(command, *words, out="out"):
@@ -187,3 +187,10 @@ def test_any_prompt_is_taken(call, tmp_path, prompt):
     assert call("text2img", "--prompt", prompt, "--size", "9x9", "--steps", 1)[0] == 0
     told = json.loads(Image.open(tmp_path / "out" / "0000000000.png").text["restore"])
     assert told["text2img"]["prompt"] == prompt
+
+
+def test_a_lora_that_is_none_is_refused(call, tmp_path):
+    code, _, err = call("text2img", *SMALL, "--lora", "a.safetensors=much")
+    assert code == 2 and "write FILE=SCALE" in err
+    code, _, err = call("text2img", *SMALL, "--lora", tmp_path / "nowhere.safetensors")
+    assert code == 3 and "no such LoRA" in err

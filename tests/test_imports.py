@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [  # from left to right; a module imports its own layer or what stands right of it
-    {"cli", "cli_batch", "cli_degrade", "web"},
+    {"cli", "cli_batch", "cli_progress", "cli_degrade", "web"},
     {"training", "engines", "metrics", "api"},
     {"flow"},
     {"tasks"},
