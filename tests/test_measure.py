@@ -321,7 +321,7 @@ def test_blur_of_real_photos():
             rows.append((sigma, str(quality), wide, f"{told:.2f}", f"{near:.2f}", *spread))
     report("blur, measured - true, pixels", rows)
     print("within 0.3 px:", np.mean(every))
-    assert np.mean(every) > 0.9
+    assert np.mean(every) > 0.93
 
 
 @pytest.mark.slow
