@@ -142,7 +142,19 @@ def test_noise_too_weak_for_the_jpeg_is_not_made_up(tmp_path):
     assert measure(tmp_path / "a.jpg").noise is None
 
 
-@pytest.mark.parametrize("sigma", [0.75, 1, 1.5, 2])
+def graphics(size=512, seed=0):
+    """uint8 (size, size, 3): flat rectangles with edges between whole pixels."""
+    rng = np.random.default_rng(seed)
+    image = np.full((size, size, 3), 235, np.uint8)
+    for _ in range(60):
+        left, top = (int(v) for v in rng.integers(-40, size, 2))
+        width, height = (int(v) for v in rng.integers(12, 160, 2))
+        colour = rng.integers(0, 256, 3).tolist()
+        cv2.rectangle(image, (left, top), (left + width, top + height), colour, -1)
+    return image
+
+
+@pytest.mark.parametrize("sigma", [0.5, 0.75, 1, 1.5, 2, 2.5, 3])
 def test_blur_is_within_0_3_pixels(sigma):
     soft = blurred(scene(), sigma)
     assert blur.measure(soft @ LUMA) == pytest.approx(sigma, abs=0.3)
@@ -150,8 +162,23 @@ def test_blur_is_within_0_3_pixels(sigma):
     assert blur.measure(under @ LUMA, 2.0) == pytest.approx(sigma, abs=0.3)
 
 
+@pytest.mark.parametrize("sigma", [0.5, 0.75, 1, 1.5, 2, 2.5, 3])
+def test_blur_of_clean_steps_is_within_0_4_pixels(sigma):
+    for seed in range(3):
+        soft = blurred(graphics(seed=seed), sigma)
+        assert blur.measure(soft @ LUMA) == pytest.approx(sigma, abs=0.4)
+
+
+@pytest.mark.parametrize("factor", [1.5, 2, 3])
+def test_blur_grows_as_the_picture_is_enlarged(factor):
+    how = {"fx": factor, "fy": factor, "interpolation": cv2.INTER_CUBIC}
+    large = cv2.resize(blurred(scene(384), 0.9), None, **how)
+    softness = np.hypot(0.9, 0.39) * factor  # a cubic is nearest a Gaussian of 0.39 of its step
+    assert blur.measure(large @ LUMA) == pytest.approx(softness, abs=0.4)
+
+
 def test_more_blur_is_never_read_as_less():
-    read = [blur.measure(blurred(scene(), sigma) @ LUMA) for sigma in (0.5, 1, 2, 3, 4)]
+    read = [blur.measure(blurred(scene(), sigma) @ LUMA) for sigma in (0.5, 1, 2, 3, 4, 5)]
     assert read == sorted(read)
 
 
@@ -225,7 +252,7 @@ def clean_photos(count=24):
     for path in sorted(p for p in Path(folder).iterdir() if p.suffix in (".jpg", ".png")):
         with Image.open(path) as image:
             large += [path] if min(image.size) >= 1024 else []
-    large = large[1::2]  # the curves of blur were measured on the even ones
+    large = large[1::2]  # the weights of blur were fitted on the even ones
     for path in large[:: max(1, len(large) // count)][:count]:
         rgb = cv2.imread(str(path))[..., ::-1]
         half = cv2.resize(rgb, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
@@ -277,7 +304,7 @@ def test_noise_of_real_photos():
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_blur_of_real_photos():
-    photos = list(clean_photos())
+    photos = list(clean_photos(60))
     rows, every = [("noise", "quality", "sigma", "told", "in 0.3", "10 %", "median", "90 %")], []
     for sigma, quality in ((0, None), (2, 90), (3, 75), (4, 60)):
         for wide in (0.5, 0.75, 1, 1.5, 2, 2.5, 3):
@@ -294,7 +321,7 @@ def test_blur_of_real_photos():
             rows.append((sigma, str(quality), wide, f"{told:.2f}", f"{near:.2f}", *spread))
     report("blur, measured - true, pixels", rows)
     print("within 0.3 px:", np.mean(every))
-    assert np.mean(every) > 0.7
+    assert np.mean(every) > 0.93
 
 
 @pytest.mark.slow
