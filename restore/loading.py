@@ -11,10 +11,8 @@ import torch
 import transformers
 from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from torch import nn
-from transformers import CLIPTextModel, CLIPTokenizer
 
-from restore import manifest, vae
-from restore.contexts.text import TextContext
+from restore import contexts, manifest, vae
 from restore.layouts import TRUST, layout_of
 from restore.stack import Stack
 from restore.windows import Windows
@@ -37,6 +35,7 @@ def save(stack: Stack, folder: Path, card: str, dtype: torch.dtype = torch.float
         path.write_text(json.dumps(config, indent=2) + "\n")
     stack.schedule.save_pretrained(folder / "scheduler")
     about: dict[str, Any] = {"trust": stack.layout == TRUST, "residual_scale": stack.residual_scale}
+    about["context"] = stack.context.kind if stack.context else None
     about["windows"] = {"size": stack.windows.size, "stride": stack.windows.stride}
     (folder / "stack.json").write_text(json.dumps(about, indent=1) + "\n")
     (folder / "README.md").write_text(card)
@@ -64,14 +63,11 @@ def load(name: str, device: str = "auto", dtype: str = "auto") -> Stack:
     given = {"local_files_only": True, "torch_dtype": torch.float32}
     autoencoder = AutoencoderTiny.from_pretrained(folder / "vae", **given)
     unet = UNet2DConditionModel.from_pretrained(folder / "unet", **given)
-    text = CLIPTextModel.from_pretrained(
-        folder / "text_encoder", local_files_only=True, dtype=torch.float32
-    )
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    context = contexts.load(folder, about.get("context", "text"))
     stack = Stack(
         vae=autoencoder,
         unet=unet,
-        context=TextContext(text, tokenizer),
+        context=context,
         schedule=DDIMScheduler.from_pretrained(folder / "scheduler", local_files_only=True),
         layout=layout_of(unet.config, vae.channels(autoencoder), about.get("trust", False)),
         windows=Windows(**about["windows"]),
@@ -80,7 +76,7 @@ def load(name: str, device: str = "auto", dtype: str = "auto") -> Stack:
         digest=digest,
     )
     where = torch.device(pick_device() if device == "auto" else device)
-    for part in (autoencoder, unet, text):
+    for part in (autoencoder, unet, context.module):
         part.requires_grad_(False).eval().to(where)
     for part in (autoencoder, unet):
         part.to(memory_format=torch.channels_last)

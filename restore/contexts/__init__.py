@@ -4,18 +4,45 @@ Each takes a string and gives tokens (1, n, width): words, a class, or boxes wit
 """
 
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Literal, Protocol
 
 from torch import Tensor, nn
 
+Kind = Literal["text", "classes", "boxes"]
+
 
 class Context(Protocol):
-    """What the stack needs to know of a context encoder."""
+    """What the stack needs to know of a context encoder.
 
+    Training goes in two steps, so that prompts can be read by workers and stacked to batches:
+    `tokens(inputs(prompt)[None])` is `embed(prompt)` for any prompt that `inputs` takes.
+    """
+
+    kind: ClassVar[Kind]  # stack.json's "context"
     module: nn.Module  # what is trained, moved and saved
+
+    def inputs(self, prompt: str) -> Tensor:
+        """What the module reads, of one shape for all prompts. No gradient, on the CPU."""
+        ...
+
+    def tokens(self, inputs: Tensor) -> Tensor:
+        """A batch of `inputs` -> (B, n, width)."""
+        ...
 
     def embed(self, prompt: str, clip_skip: int = 0) -> Tensor:
         """(1, n, width); "" is the unconditional answer. UsageError where it cannot be read."""
         ...
 
     def save(self, folder: Path) -> None: ...
+
+
+def load(folder: Path, kind: Kind) -> Context:
+    """The context of one of our model folders, in fp32 on the CPU."""
+    # Here, for the modules need not load one another.
+    if kind == "classes":
+        from restore.contexts.classes import ClassContext as Chosen
+    elif kind == "boxes":
+        from restore.contexts.boxes import BoxContext as Chosen
+    else:
+        from restore.contexts.text import TextContext as Chosen
+    return Chosen.load(folder)
