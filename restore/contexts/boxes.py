@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from restore.contexts.classes import number, read, refuse_clip_skip, write
+from restore.contexts.labels import number, read, refuse_clip_skip, write
 from restore.errors import UsageError
 
 OCTAVES = 6  # of the Fourier features: the finest tells 1 / 64 of a side

@@ -1,11 +1,15 @@
 """Words, through CLIP's text encoder: prompts of any length, with weights."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -13,7 +17,10 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from restore.errors import UsageError
 
 EMPHASIS = 1.1  # what ( ) multiplies by, and [ ] divides by
-TOKEN = re.compile(r"\\[\\()\[\]]|[()\[\]]|[^\\()\[\]]+|\\")
+HEAVIEST = 100
+ESCAPED = re.compile(r"\\[\\()\[\]]")
+PART = re.compile(ESCAPED.pattern + r"|[()\[\]]|[^\\()\[\]]+|\\")
+PARTNER = {")": "(", "]": "["}
 NUMBER = re.compile(r"(.*):\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*", re.DOTALL)
 
 
@@ -45,7 +52,9 @@ class TextContext:
         """
         layers = self.module.config.num_hidden_layers
         if clip_skip > layers:
-            raise UsageError(f"clip_skip {clip_skip}: this text encoder has {layers} layers")
+            raise UsageError(
+                f"clip_skip {clip_skip}: the text encoder has no more layers than {layers}"
+            )
         ids, weights = chunks(self.tokenizer, prompt)
         ids = ids.to(self.module.device)
         if clip_skip:
@@ -104,50 +113,44 @@ def weighed(prompt: str) -> list[tuple[str, float]]:
 
     A backslash makes a bracket, or a backslash, an ordinary character. So is a bracket without its
     partner: a smiley in a caption weighs nothing.
+    Raises UsageError if a weight, the product of all brackets round it, is beyond 100.
     """
-    parts = TOKEN.findall(prompt)
-    partner = dict(_pairs(parts))
-    pieces: list[tuple[str, float]] = []
-    weight, closing = 1.0, {}
-    for i, part in enumerate(parts):
-        if i in closing:
-            weight = closing[i]
-        elif i in partner:
-            closing[partner[i]] = weight
-            number = _number(parts, i, partner)
-            weight *= number if number is not None else EMPHASIS if part == "(" else 1 / EMPHASIS
-        else:
-            text = part[1] if len(part) == 2 and part[0] == "\\" and part[1] in "\\()[]" else part
-            if i + 1 in closing and parts[i + 1] == ")" and (found := NUMBER.fullmatch(text)):
-                text = found[1]
-            if pieces and pieces[-1][1] == weight:
-                text = pieces.pop()[0] + text
-            pieces.append((text, weight))
-    return [(text, weight) for text, weight in pieces if text]
+    parts = PART.findall(prompt)
+    weights = np.ones(len(parts))
+    for first, last in list(_pairs(parts)):
+        number = NUMBER.fullmatch(parts[last - 1]) if parts[first] == "(" else None
+        if number:
+            parts[last - 1] = number[1]
+        by = EMPHASIS if parts[first] == "(" else 1 / EMPHASIS
+        weights[first + 1 : last] *= float(number[2]) if number else by
+        parts[first] = parts[last] = ""
+        if np.abs(weights[first + 1 : last]).max(initial=0) > HEAVIEST:
+            raise UsageError(
+                f"prompt: a weight is beyond {HEAVIEST}; use fewer or lighter brackets"
+            )
+    plain = [part[1:] if len(part) == 2 and ESCAPED.fullmatch(part) else part for part in parts]
+    heavy = [(text, weight) for text, weight in zip(plain, weights.tolist(), strict=True) if text]
+    return [
+        ("".join(text for text, _ in same), weight)
+        for weight, same in groupby(heavy, key=itemgetter(1))
+    ]
 
 
 def _pairs(parts: list[str]) -> Iterator[tuple[int, int]]:
-    """Indices of every opening bracket that is closed, and of what closes it."""
+    """Indices of every bracket that is closed, and of what closes it, the inner ones first."""
     opened: list[int] = []
+    waiting = Counter()
     for i, part in enumerate(parts):
         if part in ("(", "["):
             opened.append(i)
-        elif part in (")", "]"):
-            wanted = "(" if part == ")" else "["
-            while any(parts[j] == wanted for j in opened):
-                j = opened.pop()
-                if parts[j] == wanted:
-                    yield j, i
+            waiting[part] += 1
+        elif part in PARTNER and waiting[PARTNER[part]]:
+            while True:  # what was opened since has no partner
+                first = opened.pop()
+                waiting[parts[first]] -= 1
+                if parts[first] == PARTNER[part]:
+                    yield first, i
                     break
-
-
-def _number(parts: list[str], i: int, partner: dict[int, int]) -> float | None:
-    """The number that ends a round bracket, as in (word:1.3)."""
-    last = partner[i] - 1
-    if parts[i] != "(" or last == i or parts[last] in ("(", ")", "[", "]"):
-        return None
-    found = NUMBER.fullmatch(parts[last])
-    return float(found[2]) if found else None
 
 
 def tokenize(tokenizer: CLIPTokenizer, prompt: str) -> Tensor:

@@ -22,10 +22,16 @@ from restore.training import checkpoint
 from restore.training.autoencoder import AutoencoderOptions, AutoencoderStage
 from restore.training.data import batches
 from restore.training.diffusion import DenoiserOptions, DenoiserStage
+from restore.training.pixels import PixelOptions, PixelStage
 from restore.training.scene_stage import SceneOptions, SceneStage
 
 log = logging.getLogger(__name__)
-STAGES = {"autoencoder": AutoencoderStage, "denoiser": DenoiserStage, "scenes": SceneStage}
+STAGES = {
+    "autoencoder": AutoencoderStage,
+    "denoiser": DenoiserStage,
+    "scenes": SceneStage,
+    "pixels": PixelStage,
+}
 
 
 class TrainOptions(Options):
@@ -33,7 +39,8 @@ class TrainOptions(Options):
 
     output: Path
     stage: Annotated[
-        AutoencoderOptions | DenoiserOptions | SceneOptions, Field(discriminator="kind")
+        AutoencoderOptions | DenoiserOptions | SceneOptions | PixelOptions,
+        Field(discriminator="kind"),
     ]
     seed: int = 0
     steps: int = Field(10_000, ge=1)

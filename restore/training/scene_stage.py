@@ -77,7 +77,7 @@ class SceneStage:
 
     def loss(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16):
             batch["target"] = vae.encode(self.stack.vae, to_rgb(batch["truth"])).float()
         batch |= self.unknown(len(batch["target"]))
         rng = generator(self.device, self.seed, step)
