@@ -39,6 +39,7 @@ class StepOptions(Options):
     text_layers: int = Field(2, ge=1)
     residual_scale: float = Field(0.7, gt=0)
     last_share: float = Field(0.5, ge=0, le=1)  # of a batch that sits at the last timestep
+    lean: float = Field(1.0, ge=1)  # of the other timesteps towards noise; 1 is uniform
     walk_weight: float = Field(1.0, ge=0)  # of the loss at all other timesteps
     repaint_weight: float = Field(1.0, ge=0)  # of the loss where the trust map says repaint
     pixel_start: int = Field(0, ge=0)  # step from which decoded pictures are compared as well
@@ -159,9 +160,14 @@ def _merged(word: list[str], pair: tuple[str, str]) -> list[str]:
     return made
 
 
-def timesteps(count: int, share: float, last: int, rng: torch.Generator) -> Tensor:
-    """(count,) timesteps: the first `share` of them the last one, the rest uniform over all."""
+def timesteps(count: int, share: float, last: int, rng: torch.Generator, lean: float = 1) -> Tensor:
+    """(count,) timesteps: the first `share` of them the last one, the rest over all of them.
+
+    lean  1 is uniform; above, the density grows as t ** (lean - 1).
+    """
     t = torch.randint(0, last + 1, (count,), generator=rng, device=rng.device)
+    if lean != 1:
+        t = (last * ((t + 0.5) / (last + 1)) ** (1 / lean)).round().long()
     t[: round(count * share)] = last
     return t
 
@@ -185,7 +191,7 @@ def train_step(
     known, trust = batch["known"], batch["trust"]
     residual = (batch["target"] - known) / stack.residual_scale
     last = stack.schedule.config.num_train_timesteps - 1
-    t = timesteps(len(known), options.last_share, last, rng)
+    t = timesteps(len(known), options.last_share, last, rng, options.lean)
     noise = torch.randn(known.shape, generator=rng, device=known.device)
     x = stack.schedule.add_noise(residual, noise, t)
     wanted = stack.schedule.get_velocity(residual, noise, t)

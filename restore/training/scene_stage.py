@@ -36,6 +36,7 @@ class SceneOptions(StepOptions):
     layers: int = Field(1, ge=1)
     text_width: int = Field(128, ge=8)
     last_share: float = Field(0.05, ge=0, le=1)
+    lean: float = Field(2.5, ge=1)  # what is where is decided early in the walk
     dropped: float = Field(0.1, ge=0, le=1)  # share of the samples whose prompt is left out
     guidance: float = Field(4, ge=1, le=30)  # of the preview
     shown: int = Field(32, ge=1)  # scenes in the preview

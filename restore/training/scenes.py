@@ -108,10 +108,11 @@ class Scene:
 def covered(shape: str, corners: tuple[float, float, float, float], size: int = SIZE) -> np.ndarray:
     """How much of each pixel a shape that fills the box covers: float32 (size, size), [0, 1]."""
     x0, y0, x1, y1 = corners
-    points = (OUTLINES[shape] + 1) / 2 * (x1 - x0, y1 - y0) + (x0, y0)
+    # fillPoly fills what its outline runs through as well: from the first pixel to the last one
+    last = np.array([x1 - x0, y1 - y0]) * FINE - 1
+    points = (OUTLINES[shape] + 1) / 2 * last + np.array([x0, y0]) * FINE
     fine = np.zeros((size * FINE, size * FINE), np.uint8)
-    # fillPoly takes fixed point with 8 bits below the dot; pixel 0 is centred on 0, not on 0.5
-    cv2.fillPoly(fine, [np.rint((points * FINE - 0.5) * 256).astype(np.int32)], 255, shift=8)
+    cv2.fillPoly(fine, [np.rint(points * 256).astype(np.int32)], 255, shift=8)
     small = cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA)
     return small.astype(np.float32) / 255
 
