@@ -6,8 +6,19 @@ assert (degradations.replay(degraded.trace, hr) == degraded.lr).all()
 """
 
 from degradations import recipes
+from degradations.batch import degrade_batch
 from degradations.errors import RecipeError
 from degradations.ops.sharpen import sharpen
 from degradations.pipeline import Degraded, Recipe, Trace, rebuild, replay
 
-__all__ = ["Degraded", "Recipe", "RecipeError", "Trace", "rebuild", "recipes", "replay", "sharpen"]
+__all__ = [
+    "Degraded",
+    "Recipe",
+    "RecipeError",
+    "Trace",
+    "degrade_batch",
+    "rebuild",
+    "recipes",
+    "replay",
+    "sharpen",
+]

@@ -10,7 +10,8 @@ import numpy as np
 from scipy.special import i0, j1
 
 MIN_SIGMA = 1e-3  # pixels; below it every kernel of the family is the unit impulse
-KAISER_BETA = 3.0  # a passband gain of at most 1.10 at any size and cutoff below
+TAIL = 1e-4  # share of a kernel that is not worth its time
+KAISER_BETA = 3.2  # a passband gain of at most 1.10 at any size and cutoff below
 
 
 def _normal(kernel: np.ndarray) -> np.ndarray:
@@ -89,7 +90,7 @@ def disc(radius: float) -> np.ndarray:
     return _normal(np.clip(radius + 0.5 - distance, 0, 1))
 
 
-def trimmed(kernel: np.ndarray, tail: float = 1e-4) -> np.ndarray:
+def trimmed(kernel: np.ndarray, tail: float = TAIL) -> np.ndarray:
     """Without the outer rings that hold less than `tail` of the absolute sum; sum 1 again."""
     weight = np.abs(kernel)
     size = len(kernel)

@@ -1,7 +1,7 @@
 """HR -> LR and a trace of all that was drawn; replay(trace, hr) gives the same bytes again."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -15,12 +15,14 @@ from degradations import ops
 from degradations.errors import RecipeError, mend
 from degradations.ops import own
 from degradations.ops.compose import milder
-from degradations.ops.damage import Damage
+from degradations.ops.damage import Damage, covered
 from degradations.ops.jpeg import to_uint8
 from degradations.ops.op import Frozen, Op, Params, Size
-from degradations.ops.resize import resize
 from degradations.ops.sharpen import sharpen
 from degradations.rng import Rng
+
+# A recipe need not end at the target size.
+_ENDING = {"of": "target", "factor": 1, "mode": "bicubic", "antialias": True}
 
 
 class Trace(Frozen):
@@ -39,6 +41,26 @@ class Trace(Frozen):
         return json.dumps(self.model_dump())
 
     @classmethod
+    def load(cls, path: Path, key: str = "") -> Self:
+        """From a file that holds one trace, or one a line, of which `key` names the one wanted."""
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{path}: cannot be read: {error}") from error
+        try:
+            many = path.suffix == ".jsonl"
+            lines = text.splitlines() if many else [text]
+            traces = {trace.key: trace for trace in map(cls.from_json, filter(str.strip, lines))}
+        except RecipeError as error:
+            raise RecipeError(f"{path}: {error}") from error
+        if key in traces:
+            return traces[key]
+        if key or len(traces) != 1:
+            told = f"has no trace of {key!r}" if key else f"holds {len(traces)} traces"
+            raise RecipeError(f"{path}: {told}; give a key: {mend(key, list(traces)[:10])}")
+        return next(iter(traces.values()))
+
+    @classmethod
     def from_json(cls, text: str) -> Self:
         """Raises RecipeError where the text is not a trace."""
         try:
@@ -51,7 +73,8 @@ class Trace(Frozen):
 class Degraded:
     """lr: uint8 (h, w, 3) RGB, and how it came about.
 
-    damage  uint8 (h, w): 255 where a scratch, fold or the like was drawn, else 0.
+    damage  uint8 (h, w): 255 where a scratch, fold or the like was drawn, or what blur, resizing
+            and sharpening spread of it; else 0. What a codec spreads within its blocks is not told.
     """
 
     lr: np.ndarray
@@ -85,11 +108,29 @@ class Recipe(Frozen):
         except ValidationError as error:
             raise RecipeError("\n".join(_explain(path, cls, error))) from error
 
+    def __reduce__(self):
+        """Pickled as values and the files of own ops, which a fresh process has yet to load."""
+        values = self.model_dump(mode="json")
+        return _unpickled, (type(self), values, own.files(values))
+
+    def to_yaml(self) -> str:
+        """What `load` gives back equal; what is as by default is left out."""
+        how: dict[str, Any] = {"default_flow_style": None, "allow_unicode": True}
+        return yaml.safe_dump(_spelt(self), sort_keys=False, width=100, **how)
+
+    def save(self, path: str | Path, *comments: str) -> None:
+        """As a YAML file, headed by the comments."""
+        head = "".join(f"# {line}\n" for line in comments)
+        Path(path).write_text(head + self.to_yaml(), encoding="utf-8")
+
     def at(self, severity: float) -> Self:
         """The recipe at a severity in [0, 1]: 1 is itself, 0 nothing but the resize to the target.
 
         Every strength moves in proportion towards its neutral value: noise and blur to 0, the sinc
-        cutoff to pi, resize factors to 1, JPEG quality to 100. The probabilities stay.
+        cutoff to pi, resize factors to 1, JPEG quality to 100. The probabilities stay, but for
+        steps that cost something even so (codecs, sinc, a sensor's mosaic): below a quarter these
+        come ever less often, so that the limit at 0 is the picture of 0. `sharpen` stays as well,
+        for the training target has it too.
         """
         if not 0 <= severity <= 1:
             raise ValueError(f"severity must be from 0 to 1, not {severity}")
@@ -98,7 +139,7 @@ class Recipe(Frozen):
         return type(self)(
             name=f"{self.name}@{severity:.4g}",
             paper=self.paper,
-            sharpen=self.sharpen and severity > 0,
+            sharpen=self.sharpen,
             steps=milder(self.steps, severity),
         )
 
@@ -124,8 +165,19 @@ class Recipe(Frozen):
             scale=float(scale),
             hr_size=size,
             sharpen=self.sharpen,
-            steps=list(_draw(self.steps, Rng(seed, key))),
+            steps=[params for drawn in self.draw_by_step(seed, key) for params in drawn],
         )
+
+    def draw_by_step(self, seed: int, key: str) -> list[list[Params]]:
+        """What `draw` draws, one list for each step of the recipe."""
+        rng = Rng(seed, key)
+        return [list(_draw(step, rng.at(slot))) for slot, step in enumerate(self.steps)]
+
+
+def _unpickled(model: type[Recipe], values: dict[str, Any], files: dict[str, str]) -> Recipe:
+    for module, path in files.items():
+        own.load(module, path)
+    return model.model_validate(values)
 
 
 def replay(trace: Trace, hr: np.ndarray) -> np.ndarray:
@@ -144,23 +196,27 @@ def rebuild(trace: Trace, hr: np.ndarray) -> Degraded:
     target = target_size(trace.hr_size, trace.scale)
     hr = sharpen(hr) if trace.sharpen else hr
     rgb = hr.astype(np.float32, order="C") * np.float32(1 / 255)
-    damage = np.zeros((1, 1), np.uint8)
+    marks = None  # float32 (H, W): how much of each pixel is damage
     for params in trace.steps:
-        kind, op, size = params["kind"], _op(params), rgb.shape[:2]
-        if kind in ops.OPS:
-            rgb = op.apply(rgb, params, target)
-        else:
-            rgb = own.apply(kind, op, rgb, params, target)
+        op, size = _op(params), rgb.shape[:2]
+        rgb = applied(rgb, params, target)
+        if marks is not None:
+            marks = op.spread(marks, params, target)
         if issubclass(op, Damage):
-            damage = _covering(damage, size) | op.mask(params, size)
-    rgb = resize(rgb, target, "bicubic")  # a recipe need not end at the target size
-    return Degraded(to_uint8(rgb), trace, _covering(damage, target))
+            cover, _ = op.layer(params, size)
+            marks = cover if marks is None else 1 - (1 - marks) * (1 - cover)
+    rgb = ops.Resize.apply(rgb, _ENDING, target)
+    if marks is None:
+        return Degraded(to_uint8(rgb), trace, np.zeros(target, np.uint8))
+    return Degraded(to_uint8(rgb), trace, covered(ops.Resize.spread(marks, _ENDING, target)))
 
 
-def _covering(mask: np.ndarray, size: Size) -> np.ndarray:
-    """The mask at another size: a pixel is in it if any part of it was."""
-    share = resize(mask.astype(np.float32), size, "area")
-    return np.where(share > 0, np.uint8(255), np.uint8(0))
+def applied(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
+    """One step of a trace: float32 (H, W, 3) -> the same, of another size if the step resizes."""
+    kind, op = params["kind"], _op(params)
+    if kind in ops.OPS:
+        return op.apply(rgb, params, target)
+    return own.apply(kind, op, rgb, params, target)
 
 
 def _check(hr: np.ndarray) -> None:
@@ -183,14 +239,27 @@ def target_size(size: Size, scale: float) -> Size:
     return max(1, round(size[0] / scale)), max(1, round(size[1] / scale))
 
 
-def _draw(steps: Iterable[ops.Step], rng: Rng) -> Iterator[Params]:
-    for slot, step in enumerate(steps):
-        inner = rng.at(slot)
-        if isinstance(step, Op):
-            ours = step.kind in ops.OPS
-            yield {"kind": step.kind, **(step.draw(inner) if ours else own.draw(step, inner))}
-        else:
-            yield from _draw(step.choose(inner), inner)
+def _draw(step: ops.Step, rng: Rng) -> Iterator[Params]:
+    if isinstance(step, Op):
+        ours = step.kind in ops.OPS
+        yield {"kind": step.kind, **(step.draw(rng) if ours else own.draw(step, rng))}
+    else:
+        for slot, inner in enumerate(step.choose(rng)):
+            yield from _draw(inner, rng.at(slot))
+
+
+def _spelt(model: Frozen) -> dict[str, Any]:
+    """Its values as YAML holds them, without those that are the default; the kind always."""
+    values = model.model_dump(mode="json")
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if name != "kind" and repr(value) == repr(field.default):  # 1.0 is not 1 to a digest
+            del values[name]
+        elif isinstance(value, Frozen):
+            values[name] = _spelt(value)
+        elif name == "steps":
+            values[name] = [_spelt(step) for step in value]
+    return values
 
 
 def _op(params: Params) -> type[Op]:

@@ -4,6 +4,7 @@ configs/degradations/ holds the same as YAML.
 """
 
 from math import pi
+from pathlib import Path
 
 from degradations import everyday
 from degradations.errors import RecipeError, mend
@@ -178,3 +179,11 @@ def named(name: str) -> Recipe:
     if name in NAMED:
         return NAMED[name]()
     raise RecipeError(f"no recipe is called {name!r}; {mend(name, NAMED)}")
+
+
+def find(word: str) -> Recipe:
+    """The recipe of that name, or in that YAML file. Raises RecipeError."""
+    path = Path(word)
+    if word in NAMED or not (path.suffix or path.exists()):
+        return named(word)
+    return Recipe.load(path)

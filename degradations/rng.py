@@ -10,6 +10,7 @@ import numpy as np
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15  # SplitMix64 (Steele et al. 2014)
+MULTIPLIERS = 0x7FEB352D, 0x846CA68B  # of lowbias32
 
 
 def _mix(x: int) -> int:
@@ -50,6 +51,25 @@ class Rng:
 
 
 def words16(seed: int, count: int) -> np.ndarray:
-    """`count` uniform uint16 of the Philox generator (Salmon et al. 2011) keyed by `seed`."""
-    raw = np.random.Philox(key=seed).random_raw(-(-count // 4))
-    return raw.astype("<u8", copy=False).view("<u2")[:count]
+    """`count` uniform uint16: words 2n and 2n + 1 are the halves of a 32-bit hash of n.
+
+    The hash is the finaliser `lowbias32` of Wellons (2018) with a key before and a key within. It
+    needs 32-bit integers alone, so that a device draws the same field without a generator's state.
+    """
+    before, within = field_keys(seed)
+    x = np.arange(-(-count // 2), dtype=np.uint32)
+    x += np.uint32(before)
+    shifted = np.empty_like(x)
+    x ^= np.right_shift(x, 16, out=shifted)
+    x *= np.uint32(MULTIPLIERS[0])
+    x ^= np.uint32(within)
+    x ^= np.right_shift(x, 15, out=shifted)
+    x *= np.uint32(MULTIPLIERS[1])
+    x ^= np.right_shift(x, 16, out=shifted)
+    return x.astype("<u4", copy=False).view("<u2")[:count]
+
+
+def field_keys(seed: int) -> tuple[int, int]:
+    """Two 32-bit keys of a field; every bit of the seed has a part in both."""
+    mixed = _mix((seed * _GOLDEN) & _MASK)
+    return mixed & 0xFFFFFFFF, mixed >> 32

@@ -8,19 +8,49 @@ from torch import Tensor
 
 from restore import vae
 from restore.images import Picture, bleed, resize_alpha, resize_band
-from restore.layouts import GREY
+from restore.layouts import GREY, REPAINT
+from restore.masks import mended, resized
 from restore.stack import Stack
 
 Size = tuple[int, int]  # (height, width)
 
 
-def shown(picture: Picture, size: Size, stack: Stack) -> Tensor:
-    """The scaled latent (1, C, h, w) of the picture at `size`, on its canvas."""
+def shown(picture: Picture, size: Size, stack: Stack, hole: np.ndarray | None = None) -> Tensor:
+    """The scaled latent (1, C, h, w) of the picture at `size`, on its canvas.
+
+    hole  bool (H, W) of the picture: what is in it is not shown.
+    """
     picture, canvas = bleed(picture), stack.canvas(size)
+    if hole is not None:  # before it is resized, or the hole would bleed into what is round it
+        picture = replace(picture, pixels=mended(picture.pixels, hole))
     height, width = (n * stack.factor for n in canvas)
-    return vae.encode_canvas(
-        stack.vae, lambda *rows: canvas_rows(picture, size, width, rows), (height, width)
-    )
+    grey = stack.layout.hole == "grey" and hole is not None
+    columns = mirrored(np.arange(width), size[1])
+
+    def rows(first: int, last: int) -> Tensor:
+        rgb = canvas_rows(picture, size, width, (first, last))
+        if not grey:
+            return rgb
+        lines = resized(hole, size)[mirrored(np.arange(first, last), size[0])]
+        return torch.where(torch.from_numpy(lines[:, columns]), GREY, rgb)
+
+    return vae.encode_canvas(stack.vae, rows, (height, width))
+
+
+def trust_map(hole: np.ndarray | None, size: Size, stack: Stack, outside: float) -> Tensor:
+    """(1, 1, h, w) of a canvas: a latent that the hole touches at all is repainted.
+
+    hole  bool (*size); None: there is none.
+    """
+    height, width = stack.canvas(size)
+    trust = torch.full((1, 1, height, width), outside, device=stack.device)
+    if hole is None:
+        return trust
+    step = stack.factor
+    across = hole[:, mirrored(np.arange(width * step), size[1])].reshape(len(hole), width, step)
+    across = across.any(2)[mirrored(np.arange(height * step), size[0])]
+    touched = torch.from_numpy(across.reshape(height, step, width).any(1))
+    return trust.masked_fill_(touched.to(stack.device), REPAINT)
 
 
 def nothing(size: Size, stack: Stack) -> Tensor:

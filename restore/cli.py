@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from restore import batch, files, manifest
+from restore import batch, cli_degrade, files, manifest
 from restore.config import load_options
-from restore.errors import ModelError, OutputError, RestoreError, UsageError
+from restore.errors import ModelError, OutputError, RestoreError, UsageError, printable
 from restore.options import UpscaleOptions
 
 INTERRUPTED = 130
@@ -28,6 +28,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Enlarge and restore pictures by the folder, and train the model that does it.",
 )
+
+
+app.add_typer(cli_degrade.app, name="degrade")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -170,11 +173,6 @@ def train(
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     run(config, overrides or [])
-
-
-def printable(text: str) -> str:
-    """A file name or message that cannot move the cursor, colour the terminal or fake a line."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _check_output(out: Path) -> None:

@@ -44,8 +44,8 @@ class NonFiniteError(RestoreError):
 class ImageError(RestoreError):
     """One picture cannot be read or written; the others can go on.
 
-    `code` is one of NOT_IMAGE, TRUNCATED, CORRUPT, UNREADABLE, TOO_LARGE, UNSUPPORTED, CHANGED and
-    EXISTS.
+    `code` is one of NOT_IMAGE, TRUNCATED, CORRUPT, UNREADABLE, TOO_LARGE, UNSUPPORTED, CHANGED,
+    EXISTS, NO_MASK, MASK_SIZE and MASK.
     """
 
     def __init__(self, code: str, message: str):
@@ -54,3 +54,8 @@ class ImageError(RestoreError):
 
     def __reduce__(self):  # the default forgets `code`, and errors cross process borders
         return type(self), (self.code, str(self))
+
+
+def printable(text: str) -> str:
+    """A file name or message that cannot move the cursor, colour the terminal or fake a line."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

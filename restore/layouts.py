@@ -25,12 +25,15 @@ class Layout:
     parts    what is concatenated, in this order; x is the walk's latent.
     tasks    what the layout does natively.
     known    whether `known` is a latent, or the picture itself at the latent's size in [-1, 1].
+    hole     what a hole shows before it is encoded: mid grey, or a smooth continuation of what is
+             round it, which is a better place to start from.
     """
 
     name: str
     parts: tuple[Part, ...]
     tasks: tuple[Task, ...]
     known: Literal["nothing", "latent", "rgb"] = "latent"
+    hole: Literal["grey", "smooth"] = "grey"
 
     def unet_input(self, x: Tensor, known: Tensor, trust: Tensor) -> Tensor:
         """x (B, C, h, w), known (B, K, h, w) and trust (B, 1, h, w) -> (B, channels, h, w)"""
@@ -39,7 +42,8 @@ class Layout:
         return torch.cat([parts[name].to(x) for name in self.parts], 1)
 
 
-TRUST = Layout("trust", ("x", "trust", "known"), ("text2img", "img2img", "upscale", "inpaint"))
+ALL: tuple[Task, ...] = ("text2img", "img2img", "upscale", "inpaint")
+TRUST = Layout("trust", ("x", "trust", "known"), ALL, hole="smooth")
 BASE = Layout("base", ("x",), ("text2img", "img2img"), "nothing")
 INPAINTING = Layout("inpainting", ("x", "mask", "known"), ("text2img", "img2img", "inpaint"))
 X4 = Layout("x4 upscaler", ("x", "known"), ("upscale",), "rgb")

@@ -19,17 +19,21 @@ def generator(device: torch.device | str, *parts: object) -> torch.Generator:
     return torch.Generator(device).manual_seed(seed_of(*parts))
 
 
-def canvas_noise(shape: tuple[int, ...], seed: int) -> Tensor:
+def canvas_noise(shape: tuple[int, ...], seed: int, origin: tuple[int, int] = (0, 0)) -> Tensor:
     """Standard normal noise (1, C, h, w) for a canvas, on the CPU.
 
     Drawn block by block, each from a generator of its own, so that a larger canvas begins with the
     noise of a smaller one.
+
+    origin  (row, column) in latents where the canvas lies in its picture.
     """
     _, channels, height, width = shape
-    noise = torch.empty(shape)
-    for y in range(0, height, BLOCK):
-        for x in range(0, width, BLOCK):
-            rng = generator("cpu", seed, y, x)
+    top, left = (n % BLOCK for n in origin)  # within the first block
+    noise = torch.empty(1, channels, top + height, left + width)
+    for y in range(0, top + height, BLOCK):
+        for x in range(0, left + width, BLOCK):
+            rng = generator("cpu", seed, origin[0] - top + y, origin[1] - left + x)
             block = torch.randn(channels, BLOCK, BLOCK, generator=rng)
-            noise[0, :, y : y + BLOCK, x : x + BLOCK] = block[:, : height - y, : width - x]
-    return noise
+            room = noise[0, :, y : y + BLOCK, x : x + BLOCK]
+            room.copy_(block[:, : room.shape[1], : room.shape[2]])
+    return noise[..., top:, left:]

@@ -54,6 +54,19 @@ class Text2imgOptions(WalkOptions):
     guidance: float = Field(default=5, ge=0, le=30)
 
 
+class InpaintOptions(WalkOptions):
+    """How holes are filled; the defaults serve scratches and small objects."""
+
+    task: Literal["inpaint"] = "inpaint"
+    strength: float = Field(default=1, gt=0, le=1)  # below 1 what is in the hole counts
+    guidance: float = Field(default=5, ge=0, le=30)
+    threshold: int = Field(default=128, ge=1, le=255)  # of the mask; what reaches it is repainted
+    grow: int = Field(default=0, ge=0, le=1024)  # px that the hole is widened by
+    feather: int = Field(default=4, ge=0, le=1024)  # px round the hole where old and new blend
+    context: float = Field(default=0.5, ge=0, le=8)  # seen on each side, a share of the hole's size
+    engine: Literal["model", "telea", "navier_stokes"] = "model"
+
+
 class Img2imgOptions(WalkOptions):
     """How a picture is made from another one and words."""
 

@@ -12,10 +12,16 @@ from restore.errors import NonFiniteError
 from restore.windows import Predict
 
 OnStep = Callable[[int, Tensor], None]
+Keep = Callable[[int, Tensor], Tensor]
 
 
 def ignore(step: int, x: Tensor) -> None:
     """Watch nothing."""
+
+
+def as_it_is(step: int, x: Tensor) -> Tensor:
+    """Keep nothing."""
+    return x
 
 
 def sample(
@@ -25,6 +31,7 @@ def sample(
     on_step: OnStep = ignore,
     rng: torch.Generator | None = None,
     eta: float = 0,
+    keep: Keep = as_it_is,
 ) -> Tensor:
     """Walk from noise to a clean latent with any diffusers scheduler.
 
@@ -35,6 +42,7 @@ def sample(
     rng        of the noise that ancestral and stochastic schedulers add; on the CPU, so that it is
                the same for every device.
     eta        DDIM's share of fresh noise (Song et al. 2021); other schedulers do not ask.
+    keep       may put back a part of each step's latent.
     Raises NonFiniteError with the step's number if a step leaves the finite numbers.
     """
     asks = inspect.signature(scheduler.step).parameters
@@ -44,6 +52,7 @@ def sample(
         x = scheduler.step(predict(scheduler.scale_model_input(x, t), t), t, x, **more).prev_sample
         if not torch.isfinite(x).all():
             raise NonFiniteError(f"step {step + 1}: the latent left the finite numbers")
+        x = keep(step, x)
         on_step(step, x)
     return x
 

@@ -1,13 +1,34 @@
 """What every task shares: from a condition to a clean latent, by the options that all have."""
 
+from dataclasses import dataclass
+
+import torch
+from diffusers import SchedulerMixin
 from torch import Tensor
 
+from restore.layouts import KEEP
 from restore.noise import canvas_noise, generator
 from restore.options import WalkOptions
 from restore.predict import Condition, guided
-from restore.sample import OnStep, ignore, sample, start
+from restore.sample import Keep, OnStep, as_it_is, ignore, sample, start
 from restore.stack import Stack
 from restore.windows import windowed
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a walk begins.
+
+    clean     (1, C, h, w) scaled latent of a picture that is there already; None: there is none.
+    strength  how far `clean` is noised; 1 is as far as the schedule goes.
+    is_pure   begin from noise alone all the same; `clean` then only fills what is kept.
+    origin    (row, column) in latents where the canvas lies in its picture.
+    """
+
+    clean: Tensor | None = None
+    strength: float = 1
+    is_pure: bool = False
+    origin: tuple[int, int] = (0, 0)
 
 
 def walk(
@@ -16,29 +37,47 @@ def walk(
     options: WalkOptions,
     seed: int,
     on_step: OnStep = ignore,
-    clean: Tensor | None = None,
-    strength: float = 1,
+    begin: Start = Start(),
 ) -> Tensor:
     """The scaled latent (1, C, h, w) that a walk over the condition's canvas ends at.
 
-    clean     a scaled latent to start from, noised by `strength`; None starts from pure noise.
     Raises NonFiniteError if the walk leaves the finite numbers.
     """
     wanted, unwanted = (
         stack.predict(condition, prompt, options.clip_skip)
         for prompt in (options.prompt, options.negative)
     )
-    predict = guided(wanted, unwanted, options.guidance, options.rescale)
+    same = options.prompt == options.negative
+    predict = guided(wanted, unwanted, 1 if same else options.guidance, options.rescale)
     scheduler = stack.scheduler(options.sampler, options.steps, options.sampler_options)
     shape = (1, stack.channels, *condition.trust.shape[-2:])
-    noise = canvas_noise(shape, seed).to(stack.device)
-    begin = None if clean is None else stack.to_walk(clean, condition.known)
+    noise = canvas_noise(shape, seed, begin.origin).to(stack.device)
+    clean = None if begin.clean is None else stack.to_walk(begin.clean, condition.known)
+    x = start(scheduler, noise, None if begin.is_pure else clean, begin.strength)
+    keep = as_it_is
+    if stack.layout.known == "nothing" and clean is not None and (condition.trust == KEEP).any():
+        keep = blended(scheduler, clean, noise, condition.trust == KEEP)
     x = sample(
         windowed(predict, stack.windows, options.windows),
-        start(scheduler, noise, begin, strength),
+        x,
         scheduler,
         on_step,
-        generator("cpu", seed, "steps"),
+        generator("cpu", seed, "steps", begin.origin),
         options.eta,
+        keep,
     )
     return stack.from_walk(x, condition.known)
+
+
+def blended(scheduler: SchedulerMixin, clean: Tensor, noise: Tensor, kept: Tensor) -> Keep:
+    """For a UNet that is told of no picture: what is kept is put back, as noisy as the walk is.
+
+    A fallback (Lugmayr et al. 2022, RePaint, without its resampling; diffusers does the same).
+    """
+
+    def keep(step: int, x: Tensor) -> Tensor:
+        later = scheduler.timesteps[step + 1 : step + 2]
+        noisy = scheduler.add_noise(clean, noise, later) if len(later) else clean
+        return torch.where(kept, noisy, x)
+
+    return keep

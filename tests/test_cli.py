@@ -254,7 +254,7 @@ def test_help_is_at_hand(words, capsys):
     assert code == (0 if words else 2) and "Usage: restore" in said.out + said.err
 
 
-@pytest.mark.parametrize("tool", ["upscale", "train"])
+@pytest.mark.parametrize("tool", ["upscale", "train", "degrade"])
 def test_a_tool_is_its_command_from_anywhere(tool, tmp_path):
     began = time.perf_counter()
     done = subprocess.run(

@@ -10,8 +10,7 @@ from scipy.fft import dctn
 from test_ops import flat, picture
 
 from degradations.ops import CompatJpeg, CompatPoissonNoise, CompatResize, CompatSinc, Sinc
-from degradations.ops.compat import _LUMA_TABLE
-from degradations.ops.jpeg import to_uint8
+from degradations.ops.jpeg import LUMA_TABLE, to_uint8
 
 
 def test_the_sinc_without_a_window_amplifies():
@@ -60,7 +59,7 @@ def test_the_jpegs_luma_table_is_transposed():
     out = CompatJpeg.apply(rgb, {"quality": 50.0}, (1, 1)).astype(np.float64) * 255 - 128
     blocks = out[..., 0].reshape(8, 8, 8, 8).transpose(0, 2, 1, 3)
     inside = np.abs(blocks).max((2, 3)) < 126  # not clipped
-    steps = dctn(blocks[inside], axes=(1, 2), norm="ortho") / _LUMA_TABLE.T
+    steps = dctn(blocks[inside], axes=(1, 2), norm="ortho") / LUMA_TABLE.T
     assert inside.sum() > 10
     np.testing.assert_allclose(steps, np.rint(steps), atol=0.01)
 

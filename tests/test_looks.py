@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from test_ops import flat, picture
 
-from degradations import Recipe, RecipeError, rebuild
+from degradations import Recipe, RecipeError, rebuild, recipes
 from degradations.ops import (
     H264,
     OPS,
@@ -17,8 +17,11 @@ from degradations.ops import (
     Blur,
     Cast,
     ChromaShift,
+    CompatResize,
+    CompatSinc,
     Damage,
     Defocus,
+    Dust,
     Fade,
     FilmGrain,
     Folds,
@@ -29,13 +32,16 @@ from degradations.ops import (
     Scratches,
     SensorNoise,
     Sharpen,
+    Sinc,
     Speckle,
     Stains,
     WebP,
 )
+from degradations.ops.codec import h264
 from degradations.ops.jpeg import to_uint8
 from degradations.ops.photo import from_linear, mosaic, to_linear
-from degradations.ranges import Uniform
+from degradations.ops.resize import MODES
+from degradations.ranges import Choice, Uniform
 from degradations.rng import Rng
 
 needs_av = pytest.mark.skipif(not importlib.util.find_spec("av"), reason="needs PyAV")
@@ -241,6 +247,19 @@ def test_video_gets_worse_with_crf_and_keeps_flat_pictures():
     np.testing.assert_allclose(grey, 0.4, atol=0.02)
 
 
+@needs_av
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_video_is_the_same_each_of_four_thousand_times():
+    rgb = to_uint8(picture(43, 51))  # with x264's macroblock tree some two of them were not
+    rng, made = np.random.default_rng(0), set()
+    for _ in range(4000):
+        memory = [np.full(rng.integers(1, 20_000), rng.integers(255), np.uint8) for _ in range(20)]
+        made.add(h264(rgb, 32.5, "medium").tobytes())
+        del memory
+    assert len(made) == 1
+
+
 @pytest.mark.parametrize("kind", DAMAGE)
 @pytest.mark.parametrize("size", [(60, 80), (7, 90), (1, 1)])
 def test_a_damage_mask_covers_exactly_what_changed(kind, size):
@@ -289,9 +308,57 @@ def test_the_mask_follows_the_picture_to_its_size():
     steps = (Scratches(count=Uniform(3, 3)), Resize(factor=Uniform(0.7, 1.2)), Blur())
     degraded = Recipe(name="marks", steps=steps).degrade(hr, scale=3, seed=1, key="a")
     assert degraded.damage.shape == (30, 40) and degraded.damage.dtype == np.uint8
-    assert 0 < (degraded.damage > 0).mean() < 0.6
-    untouched = degraded.lr[degraded.damage == 0].astype(int)
-    assert (untouched == 90).mean() > 0.5  # only what the blur and the resize spread
+    assert 0 < (degraded.damage > 0).mean() < 0.8
+    assert np.abs(degraded.lr[degraded.damage == 0].astype(int) - 90).max() <= 2
     assert (rebuild(degraded.trace, hr).damage == degraded.damage).all()
     clean = Recipe(name="none", steps=(Blur(),)).degrade(hr, scale=3, seed=1, key="a")
     assert clean.damage.shape == (30, 40) and not clean.damage.any()
+
+
+SPREADING = {
+    "blur": Blur(),
+    "sinc": Sinc(),
+    "compat_sinc": CompatSinc(),
+    "motion_blur": MotionBlur(),
+    "defocus": Defocus(),
+    "sharpen": Sharpen(),
+    "chroma_shift": ChromaShift(),
+    "sensor_noise": SensorNoise(),
+    "enlarged": Resize(factor=Uniform(1.1, 2), mode=Choice(MODES)),
+    "made smaller": Resize(factor=Uniform(0.3, 0.9), mode=Choice(MODES)),
+    "compat_resize": CompatResize(factor=Uniform(0.3, 1.4)),
+    "fade": Fade(),
+}
+
+
+def damaged_and_not(recipe, hr, scale, key):
+    """Both without their codecs, as int, and the mask."""
+    trace = recipe.draw(hr.shape[:2], scale, 0, key)
+    steps = [step for step in trace.steps if step["kind"] not in ("jpeg", "webp", "avif", "h264")]
+    without = [step for step in steps if step["kind"] not in DAMAGE]
+    both = [rebuild(trace.model_copy(update={"steps": some}), hr) for some in (steps, without)]
+    assert not both[1].damage.any()
+    return both[0].lr.astype(int), both[1].lr.astype(int), both[0].damage > 0
+
+
+@pytest.mark.parametrize("name", SPREADING)
+@pytest.mark.parametrize("scale", [1, 2.3])
+def test_what_an_op_spreads_of_the_damage_is_in_the_mask(name, scale):
+    layers = Scratches(count=Uniform(3, 3)), Dust(count=Uniform(4, 9)), Stains(count=Uniform(1, 1))
+    recipe = Recipe(name="marks", steps=(*layers, SPREADING[name]))
+    hr = to_uint8(picture(120, 150))
+    seen = []
+    for key in "abcdef":
+        damaged, clean, mask = damaged_and_not(recipe, hr, scale, key)
+        apart = np.abs(damaged - clean).max(2)
+        assert apart[~mask].max(initial=0) <= 4
+        seen.append((apart[mask] >= 2).mean())
+    assert np.mean(seen) > 0.4  # and not much else is
+
+
+@pytest.mark.parametrize("name", ["old_photo", "scan"])
+def test_outside_the_mask_a_recipe_leaves_no_damage(name):
+    hr = to_uint8(picture(160, 200))
+    for key in range(12):
+        damaged, clean, mask = damaged_and_not(recipes.named(name), hr, 2, f"{key}")
+        assert np.abs(damaged - clean)[~mask].max(initial=0) <= 4

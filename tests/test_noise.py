@@ -19,3 +19,9 @@ def test_noise_is_standard_normal_and_its_blocks_differ():
 
 def test_a_seed_is_the_same_in_every_process():
     assert seed_of(1, "a/b.png") == 2194934089077321908
+
+
+def test_a_part_of_a_canvas_has_the_noise_of_its_place():
+    whole = canvas_noise((1, 2, 200, 150), 3)
+    part = canvas_noise((1, 2, 90, 70), 3, origin=(61, 40))
+    assert torch.equal(part, whole[..., 61:151, 40:110])

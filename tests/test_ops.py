@@ -188,6 +188,18 @@ def test_every_8_bit_level_survives_the_way_to_float_and_back():
     assert to_uint8(np.array([-0.5, 1.5], np.float32)).ravel().tolist() == [0, 255]
 
 
+@pytest.mark.parametrize("kind", [kind for kind in OPS if OPS[kind].fades])
+def test_an_op_that_fades_ends_in_the_picture_itself(kind):
+    rgb = picture(40, 50)
+    for key in "abcd":
+        params = OPS[kind]().at(1e-6).draw(Rng(0, key))
+        out = OPS[kind].apply(rgb, params, rgb.shape[:2])
+        if kind == "compat_resize":  # it floors: 0.999999 of the size is a row less
+            assert set(np.subtract(rgb.shape, out.shape)) <= {0, 1}
+        else:
+            np.testing.assert_allclose(out, rgb, atol=0.51 / 255)
+
+
 @pytest.mark.parametrize("kind", OPS)
 def test_severity_brings_an_op_to_neutral_and_at_nought_it_is_gone(kind):
     op = OPS[kind]()

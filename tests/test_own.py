@@ -1,6 +1,8 @@
 """Ops that are not ours: found where they are said to be, run by us, and held to the contract."""
 
 import json
+import multiprocessing
+import pickle
 import subprocess
 import sys
 import threading
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from degradations import Recipe, RecipeError, Trace, rebuild, replay
+from degradations import Recipe, RecipeError, Trace, rebuild, recipes, replay
 from degradations.ops import Op, own
 from degradations.ops.damage import Damage
 from degradations.ranges import Range, Uniform
@@ -44,6 +46,7 @@ def forget():
     modules = set(sys.modules)
     yield
     own._known.clear()
+    own._files.clear()
     own._runs.clear()
     for name in set(sys.modules) - modules:
         if name.startswith("my_"):
@@ -81,7 +84,8 @@ def test_an_op_beside_the_recipe_runs_nests_and_replays(tmp_path):
 def test_severity_works_through_an_own_op(tmp_path):
     loaded = Recipe.load(recipe(tmp_path, {"kind": "my_ops.Rust"}))
     assert loaded.at(0.5).steps[0].amount == Uniform(0.1, 0.3)
-    assert loaded.at(0).steps == ()
+    nothing = loaded.at(0).degrade(HR, scale=1, seed=0, key="a")
+    assert nothing.trace.steps == [] and (nothing.lr == HR).all()
 
 
 def test_an_op_on_the_python_path_is_found(tmp_path, monkeypatch):
@@ -134,7 +138,7 @@ def test_an_op_made_in_python_is_named_by_its_module():
 
 def test_an_own_damage_op_has_a_mask():
     degraded = Recipe(name="hole", steps=(Hole(),)).degrade(HR, scale=2, seed=0, key="a")
-    assert (degraded.damage[:12] == 255).all() and not degraded.damage[12:].any()
+    assert (degraded.damage[:12] == 255).all() and not degraded.damage[14:].any()
     assert (rebuild(degraded.trace, HR).damage == degraded.damage).all()
 
 
@@ -184,6 +188,30 @@ def test_a_trace_imports_nothing(tmp_path):
     wicked = degraded.trace.model_copy(update={"steps": [{"kind": "antigravity.Rust"}]})
     with pytest.raises(RecipeError, match="a trace imports nothing"):
         replay(wicked, HR)
+
+
+def test_a_recipe_with_an_own_file_works_in_a_spawned_worker(tmp_path):
+    nested = {"kind": "maybe", "p": 1, "step": {"kind": "my_ops.Rust"}}
+    loaded = Recipe.load(recipe(tmp_path, nested, {"kind": "jpeg"})).at(0.8)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        there = pool.apply(loaded.degrade, (HR, 2, 0, "a"))
+        made = pool.apply(Recipe(name="made", steps=(Own(),)).degrade, (HR, 2, 0, "a"))
+    here = loaded.degrade(HR, 2, 0, "a")
+    assert (there.lr == here.lr).all() and there.trace == here.trace
+    assert [step["kind"] for step in there.trace.steps] == ["my_ops.Rust", "jpeg"]
+    assert made.trace.steps[0]["kind"] == f"{__name__}.Own"
+
+
+def test_a_pickled_recipe_is_the_same_and_names_a_file_that_is_gone(tmp_path):
+    loaded = Recipe.load(recipe(tmp_path, {"kind": "my_ops.Rust"}))
+    data = pickle.dumps(loaded)
+    assert pickle.loads(data) == loaded
+    assert all(pickle.loads(pickle.dumps(r)) == r for r in map(recipes.named, recipes.NAMED))
+    own._known.clear()
+    del sys.modules["my_ops"]
+    (tmp_path / "my_ops.py").unlink()
+    with pytest.raises(RecipeError, match=r"there is no .*my_ops\.py, which the recipe's my_ops"):
+        pickle.loads(data)
 
 
 def test_python_tags_in_a_recipe_are_refused(tmp_path):

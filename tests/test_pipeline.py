@@ -11,7 +11,7 @@ import pytest
 
 import degradations
 from degradations import Recipe, RecipeError, Trace, rebuild, recipes, replay
-from degradations.ops import OPS, Resize
+from degradations.ops import OPS, GaussianNoise, Jpeg, Resize
 from degradations.ops.resize import resize
 
 KEYS = [f"photo_{i}/{i % 3}" for i in range(24)]
@@ -65,12 +65,49 @@ def test_every_recipe_is_the_same_in_any_order(name):
 
 @pytest.mark.parametrize("name", RUNNABLE)
 def test_every_recipe_at_nought_is_nothing_but_the_resize(name):
-    hr = photo(41, 60)
-    degraded = recipes.named(name).at(0).degrade(hr, scale=1, seed=0, key="a")
-    assert (degraded.lr == hr).all() and not degraded.damage.any()
-    mild = recipes.named(name).at(0.02).degrade(hr, scale=1, seed=0, key="a").lr
-    full = recipes.named(name).degrade(hr, scale=1, seed=0, key="a").lr
-    assert psnr(mild, hr) > psnr(full, hr) or name == "clean_bicubic"
+    hr, recipe = photo(41, 60), recipes.named(name).at(0)
+    degraded = recipe.degrade(hr, scale=1, seed=0, key="a")
+    truth = degradations.sharpen(hr) if recipe.sharpen else hr
+    assert (degraded.lr == truth).all() and not degraded.damage.any()
+
+
+def at_severity(recipe, severity, pictures, keys=6):
+    """float (pictures x keys, 32, 32, 3)."""
+    milder = recipe.at(severity)
+    made = (milder.degrade(hr, scale=4, seed=0, key=f"{i}") for i in range(keys) for hr in pictures)
+    return np.stack([degraded.lr.astype(float) for degraded in made])
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_pictures_of_every_recipe_get_worse_from_the_limit_at_nought_on(name):
+    recipe, pictures = recipes.named(name), [photo(128, 128, seed) for seed in range(3)]
+    nought = at_severity(recipe, 0, pictures)
+    grid = (0.01, 0.1, 0.25, 0.5, 0.75, 1)
+    squares = [((at_severity(recipe, s, pictures) - nought) ** 2).mean((1, 2, 3)) for s in grid]
+    means = [np.mean(10 * np.log10(255**2 / np.maximum(1e-3, one))) for one in squares]
+    # a sensor's mosaic costs most where the lens is sharpest
+    slack = {"clean_bicubic": 1e-9, "phone": 0.4}.get(name, 0)
+    assert all(a > b - slack for a, b in pairwise(means)), means
+    # CompatResize floors: at 0.999 a row is gone already, as published
+    faint = at_severity(recipe, 0.001, pictures)
+    assert np.abs(faint - nought).mean() < (8 if name == "realesrgan_compat" else 0.3)
+    little = np.abs(at_severity(recipe, 0.01, pictures) - nought).mean()
+    assert little < (8 if name == "realesrgan_compat" else 2.5)
+
+
+def test_a_key_draws_alike_at_any_severity():
+    mild, full = (FULL.at(s).degrade(photo(), scale=4, seed=0, key="a").trace for s in (0.3, 1))
+    for one, other in zip(mild.steps, full.steps, strict=True):
+        assert one["kind"] == other["kind"] and one.get("mode") == other.get("mode")
+
+
+@pytest.mark.parametrize("severity", [0.05, 0.2, 0.25, 0.7])
+def test_what_cannot_fade_comes_less_often_below_a_quarter(severity):
+    recipe = Recipe(name="codec", steps=(Jpeg(), GaussianNoise())).at(severity)
+    traces = [recipe.draw((8, 8), 1, seed=0, key=str(i)) for i in range(1000)]
+    kinds = [step["kind"] for trace in traces for step in trace.steps]
+    assert kinds.count("gaussian_noise") == 1000
+    assert kinds.count("jpeg") == pytest.approx(1000 * min(1, severity * 4), abs=50)
 
 
 def test_keys_and_seeds_differ():

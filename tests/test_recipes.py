@@ -132,3 +132,30 @@ def test_the_milder_recipe_scales_strengths_and_keeps_probabilities():
     assert mild.steps[0].weights == (0.9, 0.0375, 0.0625)
     assert mild.steps[3].quality.values() == (65, 97.5)
     assert mild.steps[4].p == 0.8
+
+
+@pytest.mark.parametrize("name", recipes.NAMED)
+def test_a_saved_recipe_loads_back_equal_and_is_short(name, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    for severity in (1, 0.5, 0):
+        recipe = recipes.named(name).at(severity)
+        recipe.save(path)
+        loaded = Recipe.load(path)
+        assert loaded.digest() == recipe.digest()
+        # a range from 1 to 1 among the options of a choice is written as 1
+        assert loaded == recipe or severity == 0
+    recipes.named(name).save(path)
+    whole = yaml.safe_dump(recipes.named(name).model_dump(mode="json"))
+    assert len(path.read_text(encoding="utf-8")) < 0.8 * len(whole)
+
+
+def test_a_recipe_is_found_by_its_name_or_its_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    mine = recipes.named("phone").at(0.5)
+    mine.save("mine.yaml")
+    mine.save("phone")
+    assert recipes.find("mine.yaml") == mine
+    assert recipes.find("phone") == recipes.named("phone")  # the name wins
+    assert recipes.find("./phone") == mine
+    with pytest.raises(RecipeError, match="did you mean 'phone'"):
+        recipes.find("phoen")

@@ -1,11 +1,13 @@
 """Draws are a function of (seed, key, slot) alone, and as uniform as they claim."""
 
+import math
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+from degradations.ops.noise import standard_normal
 from degradations.ranges import Choice, LogUniform, Uniform, parse, spell
 from degradations.rng import Rng, words16
 
@@ -105,3 +107,36 @@ def test_a_log_range_spends_as_long_in_each_decade():
 def test_severity_moves_every_value_towards_neutral():
     factor = Choice((Uniform(1, 1.5), Uniform(0.2, 1), 1), (2, 7, 1))
     assert factor.towards(1, 0.5) == Choice((Uniform(1, 1.25), Uniform(0.6, 1), 1), (2, 7, 1))
+
+
+def _field(seed: int, side: int = 512) -> np.ndarray:
+    return standard_normal(seed, (side, side)).astype(np.float64)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**32, 2**53 - 1])
+def test_a_field_is_white_and_normal(seed):
+    field = _field(seed)
+    error = 1 / 512  # standard error of a mean of 512 x 512
+    assert abs(field.mean()) < 5 * error
+    assert abs(field.var() - 1) < 5 * error * math.sqrt(2)
+    assert abs((field**4).mean() - 3) < 5 * error * math.sqrt(96)
+    for dy, dx in ((0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (0, 128), (64, 0), (256, 256)):
+        moved = np.roll(field, (dy, dx), (0, 1))
+        assert abs((field * moved).mean()) < 5 * error, (dy, dx)
+
+
+@pytest.mark.parametrize("other", [8, 7 + 2**32, 7 + 2**52, 7 ^ 0xFFFF, 7 + 0x7FEB352D])
+def test_fields_of_near_seeds_have_nothing_in_common(other):
+    first, second = _field(7), _field(other)
+    assert abs((first * second).mean()) < 5 / 512
+    assert (first == second).mean() < 1e-3
+    spectrum = np.fft.fft(first.ravel()) * np.fft.fft(second.ravel()).conj()
+    correlation = np.fft.ifft(spectrum).real / first.size  # at every shift of one along the other
+    assert np.abs(correlation).max() < 6 / 512
+
+
+def test_sixteen_bit_words_fill_every_stratum_evenly():
+    words = words16(11, 2**22)
+    for bits in (words >> 12, words & 15):  # the upper and the lower ones
+        counts = np.bincount(bits, minlength=16)
+        assert ((counts - 2**18) ** 2 / 2**18).sum() < 45  # chi squared, 15 degrees of freedom

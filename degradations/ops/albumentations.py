@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it asks the network at import
 
@@ -26,10 +26,11 @@ class Albumentations(Op):
     """One transform of albumentations (Buslaev et al. 2020), by name, on 8 bits, seeded by us.
 
     Those that move pixels are refused: the picture would no longer lie on its good original.
-    Severity cannot act on it, but for 0; `maybe` round it is how its share is told.
+    Severity cannot act on its strength; `maybe` round it is how its share is told.
     """
 
     kind: Literal["albumentations"] = "albumentations"
+    fades: ClassVar = False
     transform: str  # e.g. RandomRain
     params: dict[str, Any] = {}  # its arguments
 

@@ -28,6 +28,7 @@ class Blur(Op):
     """Blur by a random member of the Gaussian family (Real-ESRGAN, Wang et al. 2021)."""
 
     kind: Literal["blur"] = "blur"
+    is_filter: ClassVar = True
     neutral: ClassVar = {"sigma": 0}
     shape: Annotated[Words, among(SHAPES)] = Choice(SHAPES, (0.45, 0.25, 0.12, 0.03, 0.12, 0.03))
     size: Annotated[Words, among(ALL_SIZES)] = Choice(SIZES)  # pixels
@@ -67,7 +68,9 @@ class Sinc(Op):
     """Ringing and overshoot, as of a sharp low pass or of sharpening (Real-ESRGAN)."""
 
     kind: Literal["sinc"] = "sinc"
+    is_filter: ClassVar = True
     neutral: ClassVar = {"cutoff": math.pi}
+    fades: ClassVar = False  # even so it takes the corners of the spectrum
     size: Annotated[Words, among(SIZES)] = Choice(SIZES)  # pixels
     cutoff: Annotated[Range, within(0.1, math.pi)] = Uniform(math.pi / 3, math.pi)  # rad / pixel
 
@@ -86,6 +89,7 @@ class MotionBlur(Op):
     """
 
     kind: Literal["motion_blur"] = "motion_blur"
+    is_filter: ClassVar = True
     neutral: ClassVar = {"length": 0}
     length: Annotated[Range, within(0, 100)] = Uniform(2, 15)  # pixels along the path
     bend: Annotated[Range, within(-math.pi, math.pi)] = Uniform(-1, 1)  # radians it turns by
@@ -103,6 +107,7 @@ class Defocus(Op):
     """A lens out of focus: the disc of its aperture (the geometric model, e.g. Pentland 1987)."""
 
     kind: Literal["defocus"] = "defocus"
+    is_filter: ClassVar = True
     neutral: ClassVar = {"radius": 0}
     radius: Annotated[Range, within(0, 50)] = Uniform(0.5, 4)  # pixels
 

@@ -23,6 +23,7 @@ class WebP(Op):
 
     kind: Literal["webp"] = "webp"
     neutral: ClassVar = {"quality": 100}
+    fades: ClassVar = False
     quality: Annotated[Range, within(1, 100)] = Uniform(30, 95)  # libwebp's scale, rounded
 
     def draw(self, rng: Rng) -> Params:
@@ -43,6 +44,7 @@ class Avif(Op):
 
     kind: Literal["avif"] = "avif"
     neutral: ClassVar = {"quality": 100}
+    fades: ClassVar = False
     quality: Annotated[Range, within(1, 100)] = Uniform(25, 90)  # Pillow's scale, rounded
     chroma: Annotated[Words, among(("4:4:4", "4:2:2", "4:2:0"))] = Choice(("4:2:0",))
 
@@ -62,6 +64,7 @@ class H264(Op):
 
     kind: Literal["h264"] = "h264"
     neutral: ClassVar = {"crf": 0}  # lossless, but for the chroma
+    fades: ClassVar = False
     crf: Annotated[Range, within(0, 51)] = Uniform(20, 38)  # x264's constant rate factor
     preset: Annotated[Words, among(PRESETS)] = Choice(("veryfast", "medium"))
 
@@ -95,6 +98,8 @@ def h264(rgb: np.ndarray, crf: float, preset: str) -> np.ndarray:
     encoder.pix_fmt, encoder.time_base = "yuv420p", Fraction(1, 25)
     # one thread: x264 divides its rate control among them, which changes the pixels
     encoder.options = {"crf": f"{crf:.3f}", "preset": preset, "bf": "0", "threads": "1"}
+    # with its macroblock tree, one run in a thousand gave other pixels
+    encoder.options |= {"x264-params": "mbtree=0"}
     packets = []
     for pts in range(2):
         frame = av.VideoFrame.from_ndarray(even, format="rgb24")

@@ -11,6 +11,7 @@ from scipy.fft import dctn, idctn
 from scipy.special import j1
 
 from degradations.ops.blur import Sinc, correlate
+from degradations.ops.jpeg import CHROMA_TABLE, LUMA_TABLE
 from degradations.ops.noise import BT601, PoissonNoise, poisson_residue
 from degradations.ops.op import Op, Params, Size
 from degradations.ops.resize import Resize
@@ -18,21 +19,6 @@ from degradations.ranges import Range, Uniform, within
 from degradations.rng import Rng
 
 _LUMA = BT601.astype(np.float64)
-# ITU-T T.81, tables K.1 and K.2
-_LUMA_TABLE = np.array(
-    [
-        [16, 11, 10, 16, 24, 40, 51, 61],
-        [12, 12, 14, 19, 26, 58, 60, 55],
-        [14, 13, 16, 24, 40, 57, 69, 56],
-        [14, 17, 22, 29, 51, 87, 80, 62],
-        [18, 22, 37, 56, 68, 109, 103, 77],
-        [24, 35, 55, 64, 81, 104, 113, 92],
-        [49, 64, 78, 87, 103, 121, 120, 101],
-        [72, 92, 95, 98, 112, 100, 103, 99],
-    ]
-)
-_CHROMA_TABLE = np.full((8, 8), 99)
-_CHROMA_TABLE[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
 
 
 class CompatSinc(Sinc):
@@ -91,6 +77,7 @@ class CompatJpeg(Op):
 
     kind: Literal["compat_jpeg"] = "compat_jpeg"
     neutral: ClassVar = {"quality": 100}
+    fades: ClassVar = False
     quality: Annotated[Range, within(1, 99.9)] = Uniform(30, 95)  # not rounded
 
     def draw(self, rng: Rng) -> Params:
@@ -105,9 +92,9 @@ class CompatJpeg(Op):
         luma = padded @ _LUMA
         chroma = [(padded[..., i] - luma) / (2 - 2 * _LUMA[i]) for i in (2, 0)]
         small = [c.reshape(len(c) // 2, 2, -1, 2).mean((1, 3)) for c in chroma]
-        luma = _coded(luma - 128, _LUMA_TABLE.T * factor) + 128
+        luma = _coded(luma - 128, LUMA_TABLE.T * factor) + 128
         blue, red = (
-            _coded(c, _CHROMA_TABLE * factor).repeat(2, 0).repeat(2, 1) * (2 - 2 * _LUMA[i])
+            _coded(c, CHROMA_TABLE * factor).repeat(2, 0).repeat(2, 1) * (2 - 2 * _LUMA[i])
             for c, i in zip(small, (2, 0), strict=True)
         )
         green = -(_LUMA[2] * blue + _LUMA[0] * red) / _LUMA[1]

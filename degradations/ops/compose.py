@@ -1,15 +1,18 @@
 """Steps made of steps. They only choose; a trace holds what was chosen, as a flat list."""
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from degradations.ops.op import Frozen
+from degradations.ops.op import Frozen, Op
 from degradations.ranges import Range, Uniform, check_weights, pick, within
 from degradations.rng import Rng
 
 if TYPE_CHECKING:
     from degradations.ops import Step
+
+_ALWAYS_FROM = 0.25  # severity; below it what cannot fade comes less often
 
 
 class Steps(Frozen):
@@ -50,11 +53,6 @@ class Shuffle(Steps):
         kept = iter(sorted(self.keep))
         return tuple(self.steps[next(kept) if n in self.keep else n] for n in order)
 
-    def at(self, severity: float) -> Self:
-        # an empty step holds the place of one that is gone, or `keep` would name others
-        steps = tuple(step.at(severity) or Sequence(steps=()) for step in self.steps)
-        return self.model_copy(update={"steps": steps})
-
 
 class Repeat(Steps):
     """All of them in this order, n times over; each pass is milder by `scale` than the last."""
@@ -81,9 +79,8 @@ class Maybe(Frozen):
     def choose(self, rng: Rng) -> tuple["Step", ...]:
         return (self.step,) if rng.uniform() < self.p else ()
 
-    def at(self, severity: float) -> Self | None:
-        step = self.step.at(severity)
-        return step and self.model_copy(update={"step": step})
+    def at(self, severity: float) -> Self:
+        return self.model_copy(update={"step": _milder(self.step, severity)})
 
 
 class OneOf(Frozen):
@@ -102,10 +99,28 @@ class OneOf(Frozen):
         return (self.steps[pick(len(self.steps), self.weights, rng)],)
 
     def at(self, severity: float) -> Self:
-        steps = tuple(step.at(severity) or Sequence(steps=()) for step in self.steps)
-        return self.model_copy(update={"steps": steps})
+        return self.model_copy(update={"steps": milder(self.steps, severity)})
 
 
 def milder(steps: tuple["Step", ...], severity: float) -> tuple["Step", ...]:
-    """The steps at a severity, without those of which nothing is left."""
-    return tuple(step for step in (s.at(severity) for s in steps) if step is not None)
+    """The steps at a severity, each in its place, so that a key draws alike at any severity."""
+    return tuple(_milder(step, severity) for step in steps)
+
+
+def _milder(step: "Step", severity: float) -> "Step":
+    moved = step.at(severity)
+    if moved is None:
+        return Sequence(steps=())
+    share = severity / _ALWAYS_FROM
+    if isinstance(step, Op) and not step.fades and 0 < share < 1:
+        return Maybe(p=share, step=moved)
+    return moved
+
+
+def every(steps: Iterable["Step"]) -> Iterator[Op]:
+    """Each op that stands in the steps, however deep, in the order it is written."""
+    for step in steps:
+        if isinstance(step, Op):
+            yield step
+        else:
+            yield from every((step.step,) if isinstance(step, Maybe) else step.steps)

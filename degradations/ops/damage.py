@@ -24,7 +24,7 @@ _SHIFT = 4  # cv2 draws in sixteenths of a pixel
 
 
 class Damage(Op):
-    """A layer over the picture. A subclass gives `paint`; apply and mask follow from it."""
+    """A layer over the picture. A subclass gives `paint`; all else follows from it."""
 
     neutral: ClassVar = {"count": 0}
     count: Count = Uniform(1, 5)
@@ -46,18 +46,24 @@ class Damage(Op):
 
     @classmethod  # pyright: ignore[reportIncompatibleMethodOverride] - called on the class alike
     def apply(cls, rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
-        cover, colour = cls._layer(params, rgb.shape[:2])
+        cover, colour = cls.layer(params, rgb.shape[:2])
         return rgb + cover[..., None] * (colour - rgb)
 
     @classmethod
     def mask(cls, params: Params, size: Size) -> np.ndarray:
         """uint8 (H, W): 255 where `apply` draws, else 0."""
-        return np.where(cls._layer(params, size)[0] > 0, np.uint8(255), np.uint8(0))
+        return covered(cls.layer(params, size)[0])
 
     @classmethod
-    def _layer(cls, params: Params, size: Size) -> tuple[np.ndarray, np.ndarray]:
+    def layer(cls, params: Params, size: Size) -> tuple[np.ndarray, np.ndarray]:
+        """As `paint`, without the faintest coverage."""
         cover, colour = cls.paint(params, size)
         return np.where(cover < _FAINT, 0, cover).astype(np.float32), colour.astype(np.float32)
+
+
+def covered(share: np.ndarray) -> np.ndarray:
+    """uint8 (H, W): 255 where marks have a share that can be seen, else 0."""
+    return np.where(share < _FAINT, np.uint8(0), np.uint8(255))
 
 
 class Scratches(Damage):

@@ -13,7 +13,23 @@ _SAMPLING = {
     "4:4:4": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
     "4:2:2": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422,
     "4:2:0": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
+    "4:4:0": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_440,
 }
+# ITU-T T.81, tables K.1 and K.2
+LUMA_TABLE = np.array(
+    [
+        [16, 11, 10, 16, 24, 40, 51, 61],
+        [12, 12, 14, 19, 26, 58, 60, 55],
+        [14, 13, 16, 24, 40, 57, 69, 56],
+        [14, 17, 22, 29, 51, 87, 80, 62],
+        [18, 22, 37, 56, 68, 109, 103, 77],
+        [24, 35, 55, 64, 81, 104, 113, 92],
+        [49, 64, 78, 87, 103, 121, 120, 101],
+        [72, 92, 95, 98, 112, 100, 103, 99],
+    ]
+)
+CHROMA_TABLE = np.full((8, 8), 99)
+CHROMA_TABLE[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
 
 
 class Jpeg(Op):
@@ -21,6 +37,7 @@ class Jpeg(Op):
 
     kind: Literal["jpeg"] = "jpeg"
     neutral: ClassVar = {"quality": 100}
+    fades: ClassVar = False  # the chroma is still subsampled
     quality: Annotated[Range, within(1, 100)] = Uniform(30, 95)  # libjpeg's scale, rounded
     chroma: Annotated[Words, among(tuple(_SAMPLING))] = Choice(("4:2:0",))
 

@@ -16,9 +16,9 @@ from degradations.rng import Rng, words16
 
 Share = Annotated[float, Field(ge=0, le=1)]
 BT601 = np.array([0.299, 0.587, 0.114], np.float32)  # luma (ITU-R BT.601)
-_LUMA = np.array([0.2989, 0.587, 0.114], np.float32)  # as torchvision's rgb_to_grayscale
-_WHITE = 256  # photons of a white pixel; the published code counts the image's unique values
-_STRATA_BITS = 11
+LUMA = np.array([0.2989, 0.587, 0.114], np.float32)  # as torchvision's rgb_to_grayscale
+WHITE = 256  # photons of a white pixel; the published code counts the image's unique values
+STRATA_BITS = 11
 
 
 class GaussianNoise(Op):
@@ -56,7 +56,7 @@ class PoissonNoise(Op):
 
     @staticmethod
     def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
-        base = rgb @ _LUMA[:, None] if params["grey"] else rgb
+        base = rgb @ LUMA[:, None] if params["grey"] else rgb
         noise = poisson_residue(params["seed"], np.rint(np.clip(base, 0, 1) * 255).astype(np.int32))
         noise *= np.float32(params["scale"])
         return _added(rgb, noise)
@@ -114,13 +114,13 @@ class FilmGrain(Op):
 
 def standard_normal(seed: int, shape: tuple[int, ...]) -> np.ndarray:
     """float32 deviates, a function of seed and shape: 16-bit quantiles, up to 4.3 sigma."""
-    return _normal_table().take(words16(seed, int(np.prod(shape)))).reshape(shape)
+    return normal_table().take(words16(seed, int(np.prod(shape)))).reshape(shape)
 
 
-def poisson_residue(seed: int, levels: np.ndarray, white: int = _WHITE) -> np.ndarray:
+def poisson_residue(seed: int, levels: np.ndarray, white: int = WHITE) -> np.ndarray:
     """int32 levels 0 to 255 -> float32 Pois(white v) / white - v, where v = level / 255."""
-    stratum = words16(seed, levels.size).reshape(levels.shape) >> (16 - _STRATA_BITS)
-    return _poisson_table(white).take((levels << _STRATA_BITS) | stratum)
+    stratum = words16(seed, levels.size).reshape(levels.shape) >> (16 - STRATA_BITS)
+    return poisson_table(white).take((levels << STRATA_BITS) | stratum)
 
 
 def _added(rgb: np.ndarray, noise: np.ndarray) -> np.ndarray:
@@ -129,15 +129,15 @@ def _added(rgb: np.ndarray, noise: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(1)
-def _normal_table() -> np.ndarray:
+def normal_table() -> np.ndarray:
     """(65536,) quantiles at the middle of each of 65536 equal strata."""
     return ndtri((np.arange(65536) + 0.5) / 65536).astype(np.float32)
 
 
 @lru_cache(9)
-def _poisson_table(white: int) -> np.ndarray:
+def poisson_table(white: int) -> np.ndarray:
     """(256 levels x strata,) quantiles of the residue; 2 MB."""
-    middles = (np.arange(1 << _STRATA_BITS) + 0.5) / (1 << _STRATA_BITS)
+    middles = (np.arange(1 << STRATA_BITS) + 0.5) / (1 << STRATA_BITS)
     means = np.arange(256) / 255 * white
     counts = [np.searchsorted(pdtr(np.arange(2 * white + 16), mean), middles) for mean in means]
     return ((np.stack(counts) - means[:, None]) / white).astype(np.float32).ravel()

@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar, Self
 
+import cv2
 import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -19,7 +20,9 @@ class Op(Frozen):
     """One degradation. A subclass adds its ranges."""
 
     kind: Any = ""  # a word, a Literal in ours; module.Class where a class has none of its own
-    neutral: ClassVar[dict[str, float]] = {}  # at these values of its ranges the op does nothing
+    neutral: ClassVar[dict[str, float]] = {}  # its ranges at their mildest
+    is_filter: ClassVar[bool] = False  # linear: what a pixel gives to others is always the same
+    fades: ClassVar[bool] = True  # there it does nothing; else low severities have it less often
 
     @model_validator(mode="before")
     @classmethod
@@ -40,6 +43,23 @@ class Op(Frozen):
         target  the size the whole recipe ends at.
         """
         raise NotImplementedError
+
+    @classmethod
+    def spread(cls, share: np.ndarray, params: Params, target: Size) -> np.ndarray:
+        """Where marks on the picture lie after the op: where they were, or as a filter has them.
+
+        share  float32 (H, W), how much of each pixel is of a mark, [0, 1]. An op that mixes
+               pixels without being a filter overrides this; codecs do not tell of their blocks.
+        """
+        if not cls.is_filter:
+            return share
+        share = cls.apply(np.repeat(share[..., None], 3, 2), params, target)[..., 0]
+        if share.min() >= 0:
+            return share
+        # Where a kernel's negative lobes cancel the shares, light beside dark need not cancel: some
+        # of the neighbour's share, as found by trial, is told as well.
+        share = np.abs(share)
+        return np.maximum(share, cv2.dilate(share, np.ones((3, 3), np.uint8)) * np.float32(0.25))
 
     def at(self, severity: float) -> Self | None:
         """The op with its ranges moved towards neutral; None at 0, where nothing is left of it."""

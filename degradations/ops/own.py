@@ -22,6 +22,7 @@ from degradations.rng import Rng
 
 ENTRY_POINTS = "degradations.ops"
 _TWICE = 16  # pictures on which an op has to give the same result twice
+_files: dict[str, str] = {}  # by module: where it was loaded from
 _known: dict[str, type[Op]] = {}  # by kind: what recipes have named in this process
 _runs: Counter[str] = Counter()
 
@@ -45,6 +46,29 @@ def read(value: Any, kind: str, folder: Path | None) -> Op | None:
 def named(kind: str) -> type[Op] | None:
     """The op of a trace's step: one that is installed, or that a recipe has named before."""
     return _known.get(kind) or _installed(kind)
+
+
+def files(values: Any) -> dict[str, str]:
+    """The files that the steps of a dumped recipe need in another process: {module: path}."""
+    if isinstance(values, list):
+        values = dict(enumerate(values))
+    if not isinstance(values, dict):
+        return {}
+    module = str(values.get("kind")).rpartition(".")[0]
+    found = {module: _files[module]} if module in _files else {}
+    for value in values.values():
+        found |= files(value)
+    return found
+
+
+def load(module: str, path: str) -> None:
+    """Have a module that another process loaded from a file; raises RecipeError without it."""
+    if not Path(path).is_file():
+        raise RecipeError(
+            f"there is no {path}, which the recipe's {module} was loaded from; keep it there for "
+            "as long as worker processes start, or put it on their Python path as a module"
+        )
+    _from_file(module, Path(path))
 
 
 def draw(step: Op, rng: Rng) -> Params:
@@ -160,4 +184,5 @@ def _from_file(name: str, path: Path) -> ModuleType:
     except BaseException:
         del sys.modules[name]
         raise
+    _files[name] = str(path)
     return module

@@ -11,8 +11,8 @@ from degradations.ops.op import Op, Params, Size
 from degradations.ranges import LogUniform, Range, Uniform, within
 from degradations.rng import Rng
 
-_BLACK = 1 / 16  # pedestal of the raw values, so that noise about black is not cut off
-_PAD = 2  # even, so that the mosaic keeps its phase
+BLACK = 1 / 16  # pedestal of the raw values, so that noise about black is not cut off
+PAD = 2  # even, so that the mosaic keeps its phase
 
 
 class Fade(Op):
@@ -65,12 +65,12 @@ class ChromaShift(Op):
 
     @staticmethod
     def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
-        height, width = rgb.shape[:2]
         luma = rgb @ BT601[:, None]
-        x = np.clip(np.arange(width, dtype=np.float32) - params["x"], 0, width - 1)
-        y = np.clip(np.arange(height, dtype=np.float32) - params["y"], 0, height - 1)
-        chroma = _between(_between(rgb - luma, y).transpose(1, 0, 2), x).transpose(1, 0, 2)
-        return np.clip(luma + chroma, 0, 1)
+        return np.clip(luma + _moved(rgb - luma, params["x"], params["y"]), 0, 1)
+
+    @classmethod
+    def spread(cls, share: np.ndarray, params: Params, target: Size) -> np.ndarray:
+        return np.maximum(share, _moved(share[..., None], params["x"], params["y"])[..., 0])
 
 
 class SensorNoise(Op):
@@ -83,6 +83,7 @@ class SensorNoise(Op):
 
     kind: Literal["sensor_noise"] = "sensor_noise"
     neutral: ClassVar = {"shot": 0, "read": 0}
+    fades: ClassVar = False  # a silent sensor is still demosaiced
     shot: Annotated[Range, within(0, 1)] = LogUniform(1e-4, 0.012)  # variance at white
     read: Annotated[Range, within(0, 100)] = LogUniform(0.6, 1.7)  # times the line's variance
     red: Annotated[Range, within(1, 8)] = Uniform(1.9, 2.4)  # gains of the white balance
@@ -97,14 +98,18 @@ class SensorNoise(Op):
     @staticmethod
     def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
         gains = np.array(params["gains"], np.float32)
-        padded = cv2.copyMakeBorder(np.clip(rgb, 0, 1), *(_PAD,) * 4, cv2.BORDER_REFLECT_101)
+        padded = cv2.copyMakeBorder(np.clip(rgb, 0, 1), *(PAD,) * 4, cv2.BORDER_REFLECT_101)
         raw = mosaic(to_linear(padded) / gains)
         noise = standard_normal(params["seed"], raw.shape)
         raw = raw + noise * np.sqrt(np.float32(params["shot"]) * raw + np.float32(params["read"]))
-        code = np.clip((raw + _BLACK) / (1 + _BLACK), 0, 1) * 65535
+        code = np.clip((raw + BLACK) / (1 + BLACK), 0, 1) * 65535
         code = cv2.cvtColor(np.rint(code).astype(np.uint16), cv2.COLOR_BayerRGGB2RGB_EA)
-        linear = code.astype(np.float32) * np.float32((1 + _BLACK) / 65535) - np.float32(_BLACK)
-        return from_linear(np.clip(linear * gains, 0, 1))[_PAD:-_PAD, _PAD:-_PAD]
+        linear = code.astype(np.float32) * np.float32((1 + BLACK) / 65535) - np.float32(BLACK)
+        return from_linear(np.clip(linear * gains, 0, 1))[PAD:-PAD, PAD:-PAD]
+
+    @classmethod
+    def spread(cls, share: np.ndarray, params: Params, target: Size) -> np.ndarray:
+        return cv2.dilate(share, np.ones((2 * PAD + 1,) * 2, np.uint8))  # as far as demosaicing
 
 
 def mosaic(rgb: np.ndarray) -> np.ndarray:
@@ -122,6 +127,14 @@ def to_linear(rgb: np.ndarray) -> np.ndarray:
 def from_linear(rgb: np.ndarray) -> np.ndarray:
     """The inverse of to_linear."""
     return np.where(rgb <= 0.0031308, rgb * 12.92, 1.055 * rgb ** (1 / 2.4) - 0.055)
+
+
+def _moved(planes: np.ndarray, right: float, down: float) -> np.ndarray:
+    """(H, W, n) -> the same, the edge repeated."""
+    height, width = planes.shape[:2]
+    x = np.clip(np.arange(width, dtype=np.float32) - right, 0, width - 1)
+    y = np.clip(np.arange(height, dtype=np.float32) - down, 0, height - 1)
+    return _between(_between(planes, y).transpose(1, 0, 2), x).transpose(1, 0, 2)
 
 
 def _between(planes: np.ndarray, at: np.ndarray) -> np.ndarray:

@@ -35,6 +35,7 @@ class Resize(Op):
     """
 
     kind: Literal["resize"] = "resize"
+    is_filter: ClassVar = True
     neutral: ClassVar = {"factor": 1}
     of: Literal["current", "target"] = "current"
     factor: Annotated[Range, within(0.01, 8)] = Uniform(1, 1)
@@ -47,14 +48,19 @@ class Resize(Op):
 
     @staticmethod
     def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
-        base = target if params["of"] == "target" else rgb.shape[:2]
-        size = max(1, round(base[0] * params["factor"])), max(1, round(base[1] * params["factor"]))
+        size = new_size(rgb.shape[:2], params, target)
         return resize(rgb, size, params["mode"], params["antialias"])
 
     def at(self, severity: float) -> Self | None:
         if severity == 0 and self.of == "target":  # the one thing that is left of any recipe
-            return self.model_copy(update={"factor": Uniform(1, 1)})
+            return self.model_copy(update={"factor": self.factor.towards(1, 0)})
         return super().at(severity)
+
+
+def new_size(size: Size, params: Params, target: Size) -> Size:
+    """What a resize makes of a (height, width)."""
+    height, width = target if params["of"] == "target" else size
+    return max(1, round(height * params["factor"])), max(1, round(width * params["factor"]))
 
 
 def resize(rgb: np.ndarray, size: Size, mode: str, antialias: bool = True) -> np.ndarray:

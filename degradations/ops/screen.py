@@ -10,7 +10,7 @@ from degradations.ops.op import Op, Params, Size
 from degradations.ranges import Range, Uniform, within
 from degradations.rng import Rng
 
-_ANGLES = (15.0, 75.0, 0.0)  # degrees, of cyan, magenta and yellow (ISO 12647-2)
+ANGLES = (15.0, 75.0, 0.0)  # degrees, of cyan, magenta and yellow (ISO 12647-2)
 
 
 class Banding(Op):
@@ -53,10 +53,10 @@ class Halftone(Op):
         height, width = rgb.shape[:2]
         y, x = np.mgrid[:height, :width].astype(np.float32) * (2 * math.pi / params["period"])
         thresholds = []
-        for angle in _ANGLES:
+        for angle in ANGLES:
             cos, sin = (f(math.radians(angle + params["angle"])) for f in (math.cos, math.sin))
             wave = np.cos(cos * x + sin * y) + np.cos(cos * y - sin * x)
-            thresholds.append(np.interp(wave, _screen(), np.linspace(0, 1, len(_screen()))))
+            thresholds.append(np.interp(wave, screen(), np.linspace(0, 1, len(screen()))))
         value = np.clip(rgb, 0, 1)
         over = value - np.stack(thresholds, 2).astype(np.float32)
         # A dot's edge is about a pixel wide, and narrower near paper and full ink, which stay pure.
@@ -88,7 +88,7 @@ class ScanLines(Op):
 
 
 @lru_cache(1)
-def _screen() -> np.ndarray:
+def screen() -> np.ndarray:
     """(1025,) quantiles of cos a + cos b over all phases a and b."""
     wave = np.cos((np.arange(512) + 0.5) * (2 * math.pi / 512))
     return np.quantile(wave[:, None] + wave, np.linspace(0, 1, 1025))

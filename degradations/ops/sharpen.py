@@ -28,9 +28,16 @@ class Sharpen(Op):
 
     @staticmethod
     def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
-        sigma = params["radius"]
-        soft = separable(rgb, kernels.gaussian_1d(2 * math.ceil(3 * sigma) + 1, sigma))
-        return np.clip(rgb + np.float32(params["amount"]) * (rgb - soft), 0, 1)
+        return np.clip(rgb + np.float32(params["amount"]) * _residual(rgb, params["radius"]), 0, 1)
+
+    @classmethod
+    def spread(cls, share: np.ndarray, params: Params, target: Size) -> np.ndarray:
+        return share + np.float32(params["amount"]) * np.abs(_residual(share, params["radius"]))
+
+
+def _residual(image: np.ndarray, sigma: float) -> np.ndarray:
+    """What a Gaussian takes away; (H, W) or (H, W, 3)."""
+    return image - separable(image, kernels.gaussian_1d(2 * math.ceil(3 * sigma) + 1, sigma))
 
 
 def sharpen(rgb: np.ndarray) -> np.ndarray:

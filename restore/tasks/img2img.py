@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from restore.canvas import nothing, render, shown
+from restore.canvas import nothing, render, shown, trust_map
 from restore.images import Picture
 from restore.layouts import REPAINT
 from restore.noise import seed_of
@@ -12,7 +12,7 @@ from restore.options import Img2imgOptions
 from restore.predict import Condition
 from restore.sample import OnStep, ignore
 from restore.stack import Stack
-from restore.walk import walk
+from restore.walk import Start, walk
 
 
 @torch.inference_mode()
@@ -34,10 +34,11 @@ def frames(
     """Every result on the way, each made from the one before with noise of its own."""
     stack.require("img2img")
     known = nothing(picture.size, stack)
-    condition = Condition(known, torch.full((1, 1, *known.shape[-2:]), REPAINT).to(known))
+    condition = Condition(known, trust_map(None, picture.size, stack, REPAINT))
     for lap in range(options.loopback):
         clean = shown(picture, picture.size, stack)
         own = seed if lap == 0 else seed_of(seed, lap)
-        latent = walk(stack, condition, options, own, on_step, clean, options.strength)
+        begin = Start(clean, options.strength)
+        latent = walk(stack, condition, options, own, on_step, begin)
         picture = render(latent, picture.size, picture, stack)
         yield picture

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from restore.canvas import nothing, render
+from restore.canvas import nothing, render, trust_map
 from restore.images import Picture
 from restore.layouts import REPAINT
 from restore.options import Text2imgOptions
@@ -23,7 +23,6 @@ def text2img(
     """
     stack.require("text2img")
     size = options.height, options.width
-    known = nothing(size, stack)
-    condition = Condition(known, torch.full((1, 1, *known.shape[-2:]), REPAINT).to(known))
+    condition = Condition(nothing(size, stack), trust_map(None, size, stack, REPAINT))
     latent = walk(stack, condition, options, seed, on_step)
     return render(latent, size, Picture(np.empty((1, 1, 3), np.uint8)), stack)

@@ -1,41 +1,50 @@
 """Enlarge a picture, or restore it at its own size: trust 0.5 everywhere."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from restore.canvas import canvas_rows, render, shown
+from restore.canvas import canvas_rows, render, shown, trust_map
 from restore.errors import UsageError
 from restore.images import Picture, bleed
 from restore.layouts import RESTORE
+from restore.masks import resized
 from restore.noise import canvas_noise, seed_of
 from restore.options import UpscaleOptions
 from restore.predict import Condition
 from restore.sample import OnStep, ignore
 from restore.stack import Stack
-from restore.walk import walk
+from restore.walk import Start, walk
 
 
 @torch.inference_mode()
 def upscale(
-    low: Picture, options: UpscaleOptions, stack: Stack, seed: int, on_step: OnStep = ignore
+    low: Picture,
+    options: UpscaleOptions,
+    stack: Stack,
+    seed: int,
+    on_step: OnStep = ignore,
+    damage: np.ndarray | None = None,
 ) -> Picture:
     """The picture at round(scale * size), with its depth, alpha, profile and EXIF.
 
     Memory grows with the canvas's latents and with the finished picture; pixels in floating point
     are held for one block only.
+
+    damage  bool (H, W) of the picture: scratches and the like, filled in the same pass.
     Raises ModelError if the layout cannot upscale, NonFiniteError if the walk leaves the finite
     numbers.
     """
     stack.require("upscale")
     size = options.output_size(low.size)
     if stack.layout.known == "rgb":
-        condition, clean = as_pixels(low, options, stack, seed), None
+        condition = as_pixels(low, options, stack, seed)
     else:
-        known = shown(low, size, stack)
-        condition, clean = Condition(known, torch.full_like(known[:, :1], RESTORE)), known
-    begin = None if options.strength == 1 else clean
-    latent = walk(stack, condition, options, seed, on_step, begin, options.strength)
-    return render(latent, size, low, stack)
+        known = shown(low, size, stack, damage)
+        hole = None if damage is None else resized(damage, size)
+        condition = Condition(known, trust_map(hole, size, stack, RESTORE))
+    begin = Start() if options.strength == 1 else Start(condition.known, options.strength)
+    return render(walk(stack, condition, options, seed, on_step, begin), size, low, stack)
 
 
 def as_pixels(low: Picture, options: UpscaleOptions, stack: Stack, seed: int) -> Condition:

@@ -1,8 +1,80 @@
 """What was done to a picture, in the words a user would describe it with."""
 
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 from degradations import Trace
 
 LEVELS = ("slight", "some", "strong")
+Step = dict[str, Any]  # a step of a trace: its kind and what was drawn
+
+
+class Word(NamedTuple):
+    """How an op is told of; ops that share a word share its levels too."""
+
+    word: str
+    strength: Callable[[Step], float]
+    faint: float  # strength below which nothing is said
+    some: float
+    strong: float
+
+
+def _at(name: str, times: float = 1) -> Callable[[Step], float]:
+    return lambda step: step[name] * times
+
+
+def _coarseness(step: Step) -> float:
+    return 100 - round(step["quality"])
+
+
+def _gain(step: Step) -> float:
+    """How much stronger one channel is than another."""
+    return max(step["gains"]) / max(min(step["gains"]), 1e-3) - 1
+
+
+def _opacity(step: Step) -> float:
+    return step["opacity"] if step["count"] else 0
+
+
+def _levels_apart(step: Step) -> float:
+    return 256 / step["levels"]
+
+
+def _shift(step: Step) -> float:
+    return max(abs(step["x"]), abs(step["y"]))
+
+
+WORDS = {  # by kind, in the order in which they are said
+    "gaussian_noise": Word("noise", _at("sigma_levels"), 1, 5, 15),
+    "poisson_noise": Word("noise", _at("scale", 8), 1, 5, 15),
+    "compat_poisson_noise": Word("noise", _at("scale", 8), 1, 5, 15),
+    "sensor_noise": Word("sensor noise", _at("shot"), 1e-4, 1e-3, 4e-3),
+    "speckle": Word("speckle", _at("sigma"), 0.01, 0.05, 0.1),
+    "film_grain": Word("film grain", _at("sigma_levels"), 1, 6, 12),
+    "jpeg": Word("jpeg", _coarseness, 6, 25, 50),
+    "compat_jpeg": Word("jpeg", _coarseness, 6, 25, 50),
+    "webp": Word("webp compression", _coarseness, 6, 25, 50),
+    "avif": Word("avif compression", _coarseness, 6, 30, 55),
+    "h264": Word("video compression", _at("crf"), 15, 25, 32),
+    "blur": Word("blur", lambda step: max(step["sigma"]), 0.5, 1, 2),
+    "motion_blur": Word("motion blur", _at("length"), 1, 4, 9),
+    "defocus": Word("defocus", _at("radius"), 0.5, 1, 2.5),
+    "sinc": Word("ringing", lambda step: math.pi - step["cutoff"], 0.3, 1, 1.7),
+    "compat_sinc": Word("ringing", lambda step: math.pi - step["cutoff"], 0.3, 1, 1.7),
+    "sharpen": Word("halos", _at("amount"), 0.1, 0.5, 1),
+    "fade": Word("fading", _at("amount"), 0.05, 0.2, 0.4),
+    "cast": Word("colour cast", _gain, 0.05, 0.2, 0.4),
+    "chroma_shift": Word("colour shift", _shift, 0.5, 1, 2),
+    "banding": Word("banding", _levels_apart, 1.5, 4, 16),
+    "halftone": Word("halftone", _at("strength"), 0.05, 0.4, 0.7),
+    "scan_lines": Word("scan lines", _at("strength"), 0.03, 0.1, 0.3),
+    "scratches": Word("scratches", _opacity, 0.05, 0.4, 0.8),
+    "dust": Word("dust", _opacity, 0.05, 0.4, 0.8),
+    "folds": Word("folds", _opacity, 0.05, 0.4, 0.8),
+    "stains": Word("stains", _opacity, 0.05, 0.3, 0.5),
+}
+SILENT = ("resize", "compat_resize")  # the scale says it
 
 
 def level(value: float, some: float, strong: float) -> str:
@@ -12,18 +84,18 @@ def level(value: float, some: float, strong: float) -> str:
 def caption(trace: Trace) -> str:
     """The trace as a short description: "strong noise, jpeg 42, some blur"; "clean" if nothing.
 
-    The worst of each kind is named; blur is in pixels of the original.
+    The worst of each kind is named; blur is in pixels of the original. Own ops go unsaid.
     """
-    steps = trace.steps
-    noise = [step["sigma_levels"] for step in steps if step["kind"] == "gaussian_noise"]
-    noise += [step["scale"] * 8 for step in steps if step["kind"] == "poisson_noise"]
-    quality = [step["quality"] for step in steps if step["kind"] == "jpeg"]
-    blur = [max(step["sigma"]) for step in steps if step["kind"] == "blur"]
+    worst: dict[str, float] = {}
+    for step in trace.steps:
+        if said := WORDS.get(step["kind"]):
+            worst[said.word] = max(said.strength(step), worst.get(said.word, 0))
+    levels = {said.word: said for said in WORDS.values()}
     words = []
-    if noise and max(noise) >= 1:
-        words.append(f"{level(max(noise), 5, 15)} noise")
-    if quality and min(quality) < 95:
-        words.append(f"jpeg {min(quality)}")
-    if blur and max(blur) >= 0.5:
-        words.append(f"{level(max(blur), 1, 2)} blur")
+    for word, said in levels.items():
+        strength = worst.get(word, 0)
+        if strength < said.faint:
+            continue
+        told = f"jpeg {100 - strength}" if word == "jpeg" else None
+        words.append(told or f"{level(strength, said.some, said.strong)} {word}")
     return ", ".join(words) or "clean"

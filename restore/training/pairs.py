@@ -23,6 +23,7 @@ from torch.utils.data import Dataset
 from degradations import Recipe, recipes
 from restore import vae
 from restore.layouts import KEEP, REPAINT, RESTORE
+from restore.masks import mended
 from restore.training.captions import caption
 from restore.training.data import PhotoOptions, Photos, Samples, batches, to_rgb
 
@@ -94,8 +95,8 @@ def make_pair(photos: Photos, recipe: Recipe, options: PairOptions, rng, key: st
         trust = np.full_like(trust, round(RESTORE * 255))
         words = caption(degraded.trace) if rng.random() < options.described else ""
     if task in ("fill", "both"):
-        mask = hole(options.crop, rng) > 0
-        known = np.where(mask[..., None], np.uint8(GREY), known)
+        mask = hole(options.crop, rng) > 0  # at full size: its rim is sharp in use too
+        known = mended(known, mask)
         trust = np.where(mask, np.uint8(REPAINT * 255), trust)
     if task == "nothing":
         known, trust = np.full_like(known, GREY), np.full_like(trust, round(REPAINT * 255))

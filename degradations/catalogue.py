@@ -1,0 +1,65 @@
+"""What there is: the named recipes and all kinds of ops, in words for people."""
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any
+
+from degradations import ops, recipes
+from degradations.ops import own
+from degradations.ranges import Choice, LogUniform, Uniform
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A recipe or a kind of op: its name, one line on it, and its source or its ranges."""
+
+    name: str
+    line: str
+    more: str
+
+
+def named_recipes() -> list[Entry]:
+    """Each named recipe with its paper."""
+    return [Entry(name, _line(make), make().paper) for name, make in recipes.NAMED.items()]
+
+
+def kinds() -> Iterator[Entry]:
+    """Each kind of step with its options: our ops, groups of steps, and what is installed."""
+    for kind, model in (ops.OPS | ops.GROUPS).items():
+        yield Entry(kind, _line(model), _options(model))
+    line = "Any pixel transform of albumentations by its name."
+    yield Entry("albumentations", line, "transform: needed; params: its arguments")
+    for point in sorted(entry_points(group=own.ENTRY_POINTS), key=lambda point: point.name):
+        try:
+            model = point.load()
+        except Exception as error:  # whatever a foreign package may raise
+            yield Entry(point.name, f"cannot be loaded: {error!r}", point.value)
+        else:
+            yield Entry(point.name, _line(model), _options(model))
+
+
+def _line(made: Any) -> str:
+    """The first line of its docstring."""
+    return (inspect.getdoc(made) or "").partition("\n")[0]
+
+
+def _options(model: Any) -> str:
+    fields = {name: field for name, field in model.model_fields.items() if name != "kind"}
+    return "\n".join(
+        f"{name}: {'needed' if field.is_required() else spelt(field.default)}"
+        for name, field in fields.items()
+    )
+
+
+def spelt(value: Any) -> str:
+    """A range or another default, as one would say it."""
+    if isinstance(value, Choice):
+        return " | ".join(spelt(option) for option in value.options)
+    if isinstance(value, Uniform):
+        if value.low == value.high:
+            return f"{value.low:.4g}"
+        how = " (log)" if isinstance(value, LogUniform) else ""
+        return f"{value.low:.4g} to {value.high:.4g}{how}"
+    return "none" if value is None or value == () else str(value)

@@ -1,0 +1,165 @@
+"""Blur: kernels of every shape built in one go, each picture mirrored at its own edge."""
+
+import math
+from functools import lru_cache
+
+import numpy as np
+import torch
+from scipy.fft import next_fast_len
+from torch import Tensor
+from torch.nn import functional as F
+
+from degradations import kernels
+from degradations.device.canvas import (
+    Canvas,
+    clipped,
+    counting,
+    products,
+    quantised,
+    through,
+    type_of_sums,
+    upload,
+)
+from degradations.kernels import KAISER_BETA, MIN_SIGMA, TAIL
+from degradations.ops.op import Params, Size
+
+_GAUSSIAN, _PLATEAU, _SINC = range(3)
+
+
+def apply(canvas: Canvas, params: list[Params], target: Size) -> Canvas:
+    """blur, sinc, motion_blur and defocus, each its own."""
+    stack = _kernels(params, canvas.rgb.device)
+    padded = canvas.mirrored(stack.shape[-1] // 2)
+    return canvas.with_rgb(correlate(padded, stack))
+
+
+def sharpen(canvas: Canvas, params: list[Params], target: Size) -> Canvas:
+    soft = _softened(canvas, [(2 * math.ceil(3 * p["radius"]) + 1, p["radius"]) for p in params])
+    (amount,) = canvas.numbers([[p["amount"]] for p in params])
+    return canvas.with_rgb(clipped(canvas.rgb + amount * (canvas.rgb - soft)))
+
+
+def sharpen_target(rgb: Tensor) -> Tensor:
+    """As degradations.sharpen: float (B, 3, H, W) in [0, 1] -> the same in steps of 1 / 255."""
+    sizes = np.full((len(rgb), 2), rgb.shape[2:])
+    taps = [(51, 8.0)]  # one matrix serves all of them
+    levels = rgb * 255
+    residual = levels - _softened(Canvas(levels, sizes), taps)
+    mask = _softened(Canvas((residual.detach().abs() > 10).float(), sizes), taps)
+    sharp = levels + 0.5 * residual
+    sharp = through(sharp.detach().clamp(0, 255), sharp)
+    return quantised((levels + mask * (sharp - levels)) / 255) / 255
+
+
+def _kernels(params: list[Params], device: torch.device) -> Tensor:
+    """float64 (n, size, size) of the largest size; the others stand in the middle of zeros."""
+    paths = {i: _path(p) for i, p in enumerate(params) if p["kind"] in ("motion_blur", "defocus")}
+    sizes = [len(paths[i]) if i in paths else p["size"] for i, p in enumerate(params)]
+    grid = _grid(max(sizes), device)
+    numbers = np.array([_numbers(p) for p in params]).T
+    table = upload(numbers[..., None, None], device)
+    formula, size, xx, xy, yy, beta, cutoff, tail = table.unbind(0)
+    kernel = torch.zeros_like(grid[0])
+    if (numbers[0] != _SINC).any():
+        q = torch.addcmul(torch.addcmul(xx * grid[0], xy, grid[1]), yy, grid[2]).clamp_(min=0)
+        q = q**beta if (numbers[5] != 1).any() else q
+        kernel = torch.exp(-0.5 * q)
+        if (numbers[0] == _PLATEAU).any():
+            kernel = torch.where(formula == _PLATEAU, 1 / (1 + q), kernel)
+    if (numbers[0] == _SINC).any():
+        kernel = torch.where(formula == _SINC, _sinc(grid[3], size, cutoff), kernel)
+    kernel = kernel * (grid[4] <= (size - 1) / 2)
+    if (numbers[7] > 0).any():
+        kernel *= grid[4] <= _reach(kernel, grid[4], tail)
+    kernel /= kernel.sum((1, 2), keepdim=True)
+    if paths:
+        drawn = np.zeros((len(params), max(sizes), max(sizes)))
+        for i, path in paths.items():
+            drawn[i] = np.pad(path, (max(sizes) - len(path)) // 2)
+        is_drawn = upload(np.array([i in paths for i in range(len(params))])[:, None, None], device)
+        kernel = torch.where(is_drawn, upload(drawn, device), kernel)
+    return kernel
+
+
+@lru_cache(64)
+@torch.inference_mode(False)
+def _grid(size: int, device: torch.device) -> Tensor:
+    """float64 (5, size, size): x x, x y, y y, the distance from the middle, and the ring."""
+    axis = torch.arange(size, device=device, dtype=torch.float64) - size // 2
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    return torch.stack([x * x, x * y, y * y, torch.hypot(x, y), torch.maximum(x.abs(), y.abs())])
+
+
+def _path(params: Params) -> np.ndarray:
+    if params["kind"] == "defocus":
+        return kernels.disc(params["radius"])
+    return kernels.motion(params["length"], params["angle"], params["bend"])
+
+
+def _numbers(params: Params) -> list[float]:
+    """formula, size, q of x x, x y and y y, beta, cutoff, share to trim (-1: none)"""
+    if params["kind"] == "sinc":
+        return [_SINC, params["size"], 0, 0, 0, 1, params["cutoff"], -1]
+    if params["kind"] != "blur":
+        return [_GAUSSIAN, 1, 1, 0, 1, 1, 1, -1]
+    shape, (cos, sin) = params["shape"], (math.cos(params["angle"]), math.sin(params["angle"]))
+    along, across = (max(sigma, MIN_SIGMA) ** -2 for sigma in params["sigma"])
+    xx, yy = cos**2 * along + sin**2 * across, sin**2 * along + cos**2 * across
+    squares = xx, 2 * cos * sin * (along - across), yy
+    formula = _PLATEAU if shape.startswith("plateau") else _GAUSSIAN
+    tail = -1 if shape == "isotropic" else TAIL
+    return [formula, params["size"], *squares, params.get("beta", 1.0), 1, tail]
+
+
+def _sinc(r: Tensor, size: Tensor, cutoff: Tensor) -> Tensor:
+    """As kernels.sinc, before its sum is made 1."""
+    safe = r.clamp(min=1e-6)  # where the formula is at its limit already
+    ideal = torch.special.bessel_j1(cutoff * safe) / safe
+    window = torch.special.i0(KAISER_BETA * (1 - (2 * r / size) ** 2).clamp_(min=0).sqrt_())
+    return ideal * window * (2 * r < size)
+
+
+def _reach(kernel: Tensor, ring: Tensor, tail: Tensor) -> Tensor:
+    """(n, 1, 1): how many rings kernels.trimmed leaves."""
+    rings = counting(kernel.shape[-1] // 2 + 1, kernel.device)[1:, None, None]
+    within = kernel.abs().flatten(1) @ (ring <= rings).double().flatten(1).t()
+    return 1 + (within < (1 - tail[:, 0]) * within[:, -1:]).sum(1)[:, None, None]
+
+
+def correlate(padded: Tensor, stack: Tensor) -> Tensor:
+    """Pictures (n, c, H + size - 1, W + size - 1) by kernels (n, size, size) -> (n, c, H, W)."""
+    stack = stack.to(padded.dtype)
+    # a CPU's direct sums are the same on any canvas; on a GPU the transform is many times faster
+    return (direct if padded.device.type == "cpu" else by_transform)(padded, stack)
+
+
+def direct(padded: Tensor, stack: Tensor) -> Tensor:
+    count, channels, height, width = padded.shape
+    weight = stack[:, None, None].expand(-1, channels, -1, -1, -1).flatten(0, 1)
+    flat = padded.reshape(1, count * channels, height, width)
+    return F.conv2d(flat, weight, groups=count * channels).unflatten(1, (count, channels))[0]
+
+
+def by_transform(padded: Tensor, stack: Tensor) -> Tensor:
+    height, width = padded.shape[2:]
+    frame = next_fast_len(height, real=True), next_fast_len(width, real=True)
+    spectrum = torch.fft.rfft2(padded, frame) * torch.fft.rfft2(stack[:, None], frame).conj()
+    size = stack.shape[-1]
+    return torch.fft.irfft2(spectrum, frame)[..., : height - size + 1, : width - size + 1]
+
+
+def _softened(canvas: Canvas, taps: list[tuple[int, float]]) -> Tensor:
+    """Under isotropic Gaussians of (taps, sigma), one a picture or one for pictures of one size."""
+    table = upload(np.array(taps, np.float64).T[..., None], canvas.rgb.device)
+    radius, sigma = table[0] // 2, table[1].clamp(min=MIN_SIGMA)
+    reach = max(size for size, _ in taps) // 2
+    offset = counting(2 * reach + 1, canvas.rgb.device) - reach
+    weight = torch.exp(-0.5 * (offset / sigma) ** 2) * (offset.abs() <= radius)
+    weight = (weight / weight.sum(1, keepdim=True))[:, None].to(type_of_sums(offset.device))
+    matrices = []
+    for axis, count in enumerate(canvas.rgb.shape[2:]):
+        middle = canvas.clamped(count, axis)[: len(taps), :, None]
+        place = canvas.reflected(middle + offset, axis)
+        matrix = weight.new_zeros(len(taps), count, count)
+        matrices.append(matrix.scatter_add_(2, place.long(), weight.expand(place.shape)))
+    return products(canvas.rgb, *matrices)

@@ -1,0 +1,186 @@
+"""Pictures of several sizes in one tensor, and how numbers reach a device without a wait."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_STEP = 16  # pixels: an MCU of JPEG with 4:2:0
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """Each picture in the upper left corner; what lies outside it is finite and means nothing.
+
+    rgb    float32 (n, 3, H, W), nominal range [0, 1]
+    sizes  int64 (n, 2) on the host: the (height, width) of each
+    """
+
+    rgb: Tensor
+    sizes: np.ndarray
+
+    @cached_property
+    def extent(self) -> tuple[Tensor, Tensor]:
+        """int64 (n, 1) heights and widths on the device."""
+        both = upload(self.sizes, self.rgb.device)
+        return both[:, :1], both[:, 1:]
+
+    def is_full(self) -> bool:
+        return bool((self.sizes == self.rgb.shape[2:]).all())
+
+    def with_rgb(self, rgb: Tensor) -> "Canvas":
+        """Other values in the same places."""
+        return Canvas(rgb, self.sizes)
+
+    def of(self, rows: list[int]) -> "Canvas":
+        """Some of the pictures, on a canvas as small as they allow."""
+        sizes = self.sizes[rows]
+        height, width = (min(a, b) for a, b in zip(fitting(sizes), self.rgb.shape[2:], strict=True))
+        rgb = self.rgb[..., :height, :width]
+        if rows != list(range(len(self.sizes))):
+            rgb = rgb.index_select(0, upload(np.array(rows), rgb.device))
+        return Canvas(rgb, sizes)
+
+    def put(self, rows: list[int], part: "Canvas") -> "Canvas":
+        """The pictures of `part` in the places of `rows`; this canvas is used up."""
+        if len(rows) == len(self.sizes):
+            return part
+        sizes = self.sizes.copy()
+        sizes[rows] = part.sizes
+        height, width = part.rgb.shape[2:]
+        more = max(0, height - self.rgb.shape[2]), max(0, width - self.rgb.shape[3])
+        if any(more):
+            rgb = torch.nn.functional.pad(self.rgb, (0, more[1], 0, more[0]))
+        else:  # autograd needs its own input as it was
+            rgb = self.rgb.clone() if self.rgb.requires_grad else self.rgb
+        rgb[..., :height, :width].index_copy_(0, upload(np.array(rows), rgb.device), part.rgb)
+        return Canvas(rgb, sizes)
+
+    def numbers(self, values: Sequence[Sequence[float]]) -> list[Tensor]:
+        """One row of numbers a picture -> for each column float32 (n, 1, 1, 1)."""
+        table = upload(np.array(values, np.float32), self.rgb.device)
+        return [column[:, None, None, None] for column in table.unbind(1)]
+
+    def replicated(self) -> Tensor:
+        """The pictures with their edges repeated to the right and down, by multiples of 16."""
+        height, width = fitting(self.sizes)
+        if self.is_full() and self.rgb.shape[2:] == (height, width):
+            return self.rgb
+        return take(self.rgb, self.clamped(height, 0), self.clamped(width, 1))
+
+    def clamped(self, count: int, axis: int) -> Tensor:
+        """int64 (n, count): 0 1 .. up to the last row (axis 0) or column, which repeats."""
+        return torch.minimum(counting(count, self.rgb.device), self.extent[axis] - 1)
+
+    def reflected(self, place: Tensor, axis: int) -> Tensor:
+        """Places outside a picture -> within, mirrored about the pixels of its edge."""
+        last = self.extent[axis].reshape(-1, *[1] * (place.ndim - 1 or 1)) - 1
+        last = last[: len(place)] if place.ndim == 3 else last
+        place = place.remainder(2 * last.clamp(min=1))
+        return torch.minimum(place, 2 * last - place).clamp_(min=0)
+
+    def mirrored(self, radius: int) -> Tensor:
+        """(n, 3, H + 2 radius, W + 2 radius), each mirrored about the pixels of its own edge."""
+        indices = []
+        for axis, count in enumerate(self.rgb.shape[2:]):
+            place = counting(count + 2 * radius, self.rgb.device) - radius
+            indices.append(self.reflected(place, axis))
+        return take(self.rgb, *indices)
+
+
+def fitting(sizes: np.ndarray) -> tuple[int, int]:
+    """The canvas (height, width) that holds all of these sizes."""
+    height, width = -(-sizes.max(0) // _STEP) * _STEP
+    return int(height), int(width)
+
+
+def take(planes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """(n, c, H, W) at (n, h) rows and (n, w) columns -> (n, c, h, w)."""
+    count, channels = planes.shape[:2]
+    picture = counting(count, planes.device)[:, None, None, None]
+    channel = counting(channels, planes.device)[:, None, None]
+    return planes[picture, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+def products(rgb: Tensor, down: Tensor, across: Tensor) -> Tensor:
+    """(n, 3, H, W) by (n, h, H) and (n, w, W) -> (n, 3, h, w), in the cheaper order."""
+    sums = rgb.to(down.dtype)
+    down, across = down[:, None], across[:, None].transpose(2, 3)
+    (height, old_height), (old_width, width) = down.shape[2:], across.shape[2:]
+    if height * old_width < old_height * width:
+        return ((down @ sums) @ across).to(rgb.dtype)
+    return (down @ (sums @ across)).to(rgb.dtype)
+
+
+def type_of_sums(device: torch.device) -> torch.dtype:
+    """float64 on a CPU: rounding to float32 then hides in what order its library adds."""
+    return torch.float64 if device.type == "cpu" else torch.float32
+
+
+@lru_cache(512)
+@torch.inference_mode(False)  # kept for batches that have gradients as well
+def counting(count: int, device: torch.device) -> Tensor:
+    """int64 0 1 .. count - 1; not to be written to."""
+    return torch.arange(count, device=device)
+
+
+def upload(values: np.ndarray, device: torch.device) -> Tensor:
+    """To the device, without waiting for it."""
+    tensor = torch.from_numpy(np.ascontiguousarray(values))
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+@lru_cache(256)
+@torch.inference_mode(False)
+def constant(values: tuple, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The same numbers for every batch, uploaded once."""
+    return upload(torch.tensor(values, dtype=dtype).numpy(), device)
+
+
+class _Through(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, exact: Tensor, smooth: Tensor) -> Tensor:
+        return exact.view_as(exact)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:  # pyright: ignore
+        return None, gradient
+
+
+def through(exact: Tensor, smooth: Tensor) -> Tensor:
+    """The values of `exact` with the gradient of `smooth`: the straight-through estimator.
+
+    Bengio et al. 2013, arXiv:1308.3432.
+    """
+    return _Through.apply(exact.detach(), smooth) if smooth.requires_grad else exact
+
+
+def clipped(rgb: Tensor) -> Tensor:
+    return through(rgb.detach().clamp(0, 1), rgb)
+
+
+def quantised(rgb: Tensor) -> Tensor:
+    """[0, 1] -> float32 levels 0 to 255, clipped and rounded."""
+    return through((rgb.detach() * 255).round_().clamp_(0, 255), rgb * 255)
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Products of float32 without TF32, bfloat16 or autocast, whatever is set outside."""
+    backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv
+    outside = [backend.fp32_precision for backend in backends]
+    for backend in backends:
+        backend.fp32_precision = "ieee"
+    try:
+        with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
+            yield
+    finally:
+        for backend, precision in zip(backends, outside, strict=True):
+            backend.fp32_precision = precision

@@ -1,0 +1,352 @@
+"""The commands of `restore degrade`: parsing and telling; the work is done in `degradations`."""
+
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from restore import files
+from restore.errors import ImageError, UsageError, printable
+
+if TYPE_CHECKING:  # cv2 and the rest load after all that can be refused was
+    import numpy as np
+
+    from degradations import Recipe
+
+INTERRUPTED = 130
+PATIENCE_S = 5  # between lines on the progress where there is no terminal
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Make good pictures bad as the world does: training pairs, previews, recipes.",
+)
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no finite number")
+    return value
+
+
+RecipeOption = Annotated[
+    str,
+    typer.Option("-r", "--recipe", help="A name, see `restore degrade list`, or a YAML file."),
+]
+Scale = Annotated[
+    float, typer.Option(min=1, callback=_finite, help="How many times smaller the result is.")
+]
+Crop = Annotated[int, typer.Option(min=1, help="Pixels a side that are cut from a photo.")]
+Severity = Annotated[
+    float,
+    typer.Option(min=0, max=1, callback=_finite, help="1: the recipe; 0: only made smaller."),
+]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1)]
+Workers = Annotated[int, typer.Option(min=0, help="Processes; 0 works in this one.")]
+CORES = os.cpu_count() or 1
+
+
+@app.command()
+def apply(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Good photos.")],
+    recipe: RecipeOption,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the pairs.")],
+    pairs: Annotated[int, typer.Option(min=1, max=999_999, help="How many there shall be.")],
+    seed: Seed = 0,
+    workers: Workers = CORES,
+    scale: Scale = 4,
+    crop: Crop = 256,
+    severity: Severity = 1,
+) -> None:
+    """Make training pairs: OUT/hr, OUT/lr and OUT/traces, the record of all that was drawn.
+
+    OUT/damage holds masks where the recipe draws damage, OUT/hr_sharp the training target where it
+    sharpens. Pair k depends on the seed, k and the photos alone. Run the same command again to go
+    on where it stopped; a larger --pairs adds to what is there.
+    """
+    photos = {file.key: file.path for file in files.find([folder], out) if not file.skip}
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out}: is a file; -o takes a folder")
+    from degradations import offline
+
+    asked = offline.PairSet(recipe, seed, scale, crop, severity)
+    began = time.monotonic()
+    try:
+        with _refusals(), _progress(pairs) as show:
+            made = offline.make(photos, asked, out, pairs, read_rgb, workers=workers, show=show)
+    except KeyboardInterrupt:
+        print(
+            "restore: stopped; what is finished is kept; run the same command again to go on",
+            file=sys.stderr,
+        )
+        raise typer.Exit(INTERRUPTED) from None
+    for key, reason in sorted(made.refused.items()):
+        _complain(f"{key}: {reason.removeprefix(f'{photos[key]}: ')}; another photo stands in")
+    told = f"{made.made} pairs made in {time.monotonic() - began:.1f} s, {made.there} there before"
+    if made.missing:
+        told += f", {made.missing} missing: no photo can be used"
+    print(f"{told}; in {printable(str(out))}")
+    raise typer.Exit(1 if made.refused else 0)
+
+
+@app.command()
+def preview(
+    inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help="Pictures or folders.")],
+    recipe: RecipeOption,
+    outs: Annotated[
+        list[Path] | None,
+        typer.Option("-o", "--out", help=".html or .png; may be given twice. [preview.html]"),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=32, help="Columns.")] = 6,
+    rows: Annotated[int, typer.Option(min=1, max=64, help="Of a folder's pictures, so many.")] = 6,
+    scale: Scale = 4,
+    crop: Crop = 256,
+    severity: Severity = 1,
+) -> None:
+    """Show what a recipe does: a row for each picture, a column a seed, and what was drawn."""
+    outs = outs or [Path("preview.html")]
+    for out in outs:
+        _check_file(out, ".html", ".png")
+    ours = {out.absolute() for out in outs}
+    found = [f for f in files.find(inputs, outs[0]) if not f.skip and f.path.absolute() not in ours]
+    if len(found) > rows:
+        found = [found[i * len(found) // rows] for i in range(rows)]
+    from degradations import preview as sheet
+
+    chosen, pictures, broken = _recipe(recipe, severity), {}, 0
+    for file in found:
+        try:
+            pictures[file.key] = read_rgb(file.path)
+        except ImageError as error:
+            _complain(str(error))
+            broken += 1
+    if not pictures:
+        raise typer.Exit(1)
+    with _refusals():
+        made = sheet.rows(pictures, chosen, range(seeds), scale, crop)
+    for out in outs:
+        write = sheet.write_png if out.suffix == ".png" else sheet.write_page
+        with files.replacing(out) as path:
+            write(made, chosen, path)
+        print(out)
+    raise typer.Exit(1 if broken else 0)
+
+
+@app.command()
+def histogram(
+    recipe: RecipeOption,
+    samples: Annotated[int, typer.Option("-n", "--samples", min=1, max=10_000_000)] = 10_000,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="A .html with figures.")] = None,
+    seed: Seed = 0,
+    severity: Severity = 1,
+) -> None:
+    """Tell what a recipe draws: how often each op comes, in what order, with which values."""
+    if out:
+        _check_file(out, ".html")
+    from degradations import histogram as drawn
+
+    chosen = _recipe(recipe, severity)
+    with _refusals():
+        draws = drawn.draw(chosen, samples, seed)
+    print(f"{chosen.name}: {samples:,} samples; 5 %, 50 % and 95 % quantiles of numbers")
+    _table(("op", "in", "parameter", "values"), drawn.table(draws))
+    if out:
+        with files.replacing(out) as path:
+            drawn.write_page(draws, chosen, path)
+        print(out)
+
+
+@app.command()
+def estimate(
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTOS...", help="Real, bad ones.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The recipe, a new .yaml.")],
+    page: Annotated[Path | None, typer.Option(help="A .html on what was measured.")] = None,
+    clean: Annotated[
+        list[Path] | None,
+        typer.Option(help="Good photos, degraded for the page; else yours, made much smaller."),
+    ] = None,
+    workers: Workers = CORES,
+) -> None:
+    """Measure photos as bad as yours, and write the recipe that makes good ones like them."""
+    _check_new(out, ".yaml")
+    if page:
+        _check_file(page, ".html")
+    found = [file.path for file in files.find(photos, out) if not file.skip]
+    good = [file.path for file in files.find(clean, out) if not file.skip] if clean else []
+    from degradations.estimate import estimate as measure
+    from degradations.estimate import write_page
+
+    with _refusals():
+        result = measure(found, out.stem, workers)
+    for path, reason in result.refused:
+        _complain(f"{path}: {reason.removeprefix(f'{path}: ')}")
+    with files.replacing(out) as path:
+        result.save(path)
+    if page:
+        with files.replacing(page) as path:
+            write_page(result, path, clean=good)
+        print(page)
+    print(f"{out}: the recipe of {len(result.photos)} photos, {len(result.refused)} refused")
+    raise typer.Exit(1 if result.refused else 0)
+
+
+@app.command("import")
+def import_(
+    options: Annotated[Path, typer.Argument(metavar="OPTIONS.yml", help="Of BasicSR.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The recipe, a new .yaml.")],
+    compat: Annotated[
+        bool, typer.Option("--compat", help="With the faults of the published code.")
+    ] = False,
+) -> None:
+    """Turn a training option file of BasicSR or Real-ESRGAN into a recipe."""
+    _check_new(out, ".yaml")
+    from degradations import basicsr_options
+
+    with _refusals():
+        made = basicsr_options.load(options, compat)
+    for note in made.notes:
+        _complain(note)
+    with files.replacing(out) as path:
+        made.recipe.save(path)
+    told = f"; it is for --scale {made.scale:g}" if made.scale else ""
+    print(f"{out}: the recipe {printable(made.recipe.name)}{told}")
+
+
+@app.command()
+def replay(
+    trace: Annotated[Path, typer.Argument(metavar="TRACE", help="A .json, or a .jsonl.")],
+    hr: Annotated[Path, typer.Argument(metavar="HR", help="The good picture it was made from.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The bad one again, a new .png.")],
+    key: Annotated[str, typer.Option(help="Which trace of a .jsonl.")] = "",
+    recipe: Annotated[
+        str, typer.Option("-r", "--recipe", help="Needed for ops of your own: it names them.")
+    ] = "",
+) -> None:
+    """Make a bad picture again from its trace, bit for bit."""
+    _check_new(out, ".png")
+    import degradations
+    from degradations.offline import png
+
+    with _refusals():
+        if recipe:
+            degradations.recipes.find(recipe)
+        record = degradations.Trace.load(trace, key)
+        try:
+            lr = degradations.replay(record, read_rgb(hr))
+        except (KeyError, TypeError) as error:
+            raise UsageError(f"{trace}: a step lacks or misspells {error}") from error
+    with files.replacing(out) as path:
+        path.write_bytes(png(lr))
+    print(f"{out}: {lr.shape[1]}x{lr.shape[0]}")
+
+
+@app.command("list")
+def list_(
+    ops: Annotated[
+        bool, typer.Option("--ops", help="The kinds of steps and their ranges.")
+    ] = False,
+) -> None:
+    """List the named recipes, or all that a recipe's steps can be."""
+    from degradations import catalogue
+
+    entries = catalogue.kinds() if ops else catalogue.named_recipes()
+    rows = ((entry.name, entry.line, entry.more) for entry in entries)
+    _table(("kind", "what it is", "options") if ops else ("recipe", "what it is", "source"), rows)
+
+
+def read_rgb(path: Path) -> "np.ndarray":
+    """uint8 (H, W, 3), upright; 16 bits are rounded, transparency lies on white."""
+    import numpy as np
+
+    from restore import images
+
+    picture = images.read(path)
+    pixels, alpha = (
+        ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        if array is not None and array.dtype == np.uint16
+        else array
+        for array in (picture.pixels, picture.alpha)
+    )
+    assert pixels is not None
+    if alpha is None:
+        return pixels
+    share = alpha[..., None].astype(np.float32) / 255
+    return np.rint(pixels * share + 255 * (1 - share)).astype(np.uint8)
+
+
+def _recipe(word: str, severity: float) -> "Recipe":
+    from degradations import recipes
+
+    with _refusals():
+        return recipes.find(word).at(severity)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What is wrong with a recipe or a trace is wrong with the command."""
+    from degradations import RecipeError
+
+    try:
+        yield
+    except RecipeError as error:
+        raise UsageError(str(error)) from error
+
+
+def _check_file(out: Path, *suffixes: str) -> None:
+    if out.suffix not in suffixes or out.is_dir():
+        raise UsageError(f"{out}: this output is a file, {' or '.join(suffixes)}")
+    if not out.parent.is_dir():
+        raise UsageError(f"{out}: there is no folder {out.parent}; make it first")
+
+
+def _check_new(out: Path, suffix: str) -> None:
+    _check_file(out, suffix)
+    if os.path.lexists(out):
+        raise UsageError(f"{out}: is there already; give another name, or delete it")
+
+
+def _complain(text: str) -> None:
+    print(f"restore: {printable(text)}", file=sys.stderr)
+
+
+def _table(head: Iterable[str], rows: Iterable[tuple[str, ...]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*head, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text("\n".join(map(printable, cell.splitlines()))) for cell in row))
+    Console().print(table)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """Lend a function that is told how many more are done: a bar, or a line now and then."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+        columns: tuple[Any, ...] = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bar:
+            task = bar.add_task("", total=total)
+            yield lambda count: bar.advance(task, count)
+        return
+    began = last = time.monotonic()
+    done = 0
+
+    def line(count: int) -> None:
+        nonlocal done, last
+        done += count
+        if time.monotonic() - last > PATIENCE_S:
+            last = time.monotonic()
+            print(f"[{done}/{total}] {done / (last - began):.1f} pairs/s", file=sys.stderr)
+
+    yield line

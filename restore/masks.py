@@ -1,0 +1,98 @@
+"""Masks: which pixels are to be made anew, grown, feathered, and cut into jobs."""
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+from scipy import ndimage
+
+Box = tuple[slice, slice]  # rows and columns
+
+
+def grown(hole: np.ndarray, reach: int) -> np.ndarray:
+    """bool (H, W) with every pixel added that lies within `reach` pixels of the hole."""
+    return hole if reach == 0 else ndimage.distance_transform_edt(~hole) <= reach
+
+
+def feathered(hole: np.ndarray, width: int) -> np.ndarray:
+    """float32 (H, W): 1 in the hole, falling to 0 over `width` pixels round it.
+
+    Outside that it is exactly 0: there not a byte moves.
+    """
+    if width == 0:
+        return hole.astype(np.float32)
+    away = cv2.distanceTransform((~hole).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.clip(1 - away / (width + 1), 0, 1)
+
+
+def resized(hole: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """bool (H, W) -> bool (*size), each pixel the nearest."""
+    if hole.shape == size:
+        return hole
+    big = cv2.resize(hole.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    return big > 0
+
+
+def mended(pixels: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    """(H, W, 3) of any depth -> the same with the hole smoothly continued from round it.
+
+    Push-pull over a pyramid (Gortler et al. 1996, The Lumigraph): each level gives what the finer
+    one lacks. Where all is hole, all is mid grey.
+    """
+    if not hole.any():
+        return pixels
+    if hole.all():
+        return np.full_like(pixels, np.iinfo(pixels.dtype).max // 2 + 1)
+    known = (~hole).astype(np.float32)
+    made = _pulled(pixels.astype(np.float32) * known[..., None], known)
+    return np.where(hole[..., None], np.rint(made), pixels).astype(pixels.dtype)
+
+
+def _pulled(pixels: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Premultiplied pixels and the share of each that is known -> pixels, all of them known."""
+    if known.min() >= 1:
+        return pixels
+    half = (len(known[0]) + 1) // 2, (len(known) + 1) // 2
+    share = cv2.resize(known, half, interpolation=cv2.INTER_AREA)
+    sums = cv2.resize(pixels, half, interpolation=cv2.INTER_AREA)
+    trusted = np.minimum(2 * share, 1)
+    coarse = _pulled(sums * (trusted / np.maximum(share, 1e-6))[..., None], trusted)
+    coarse = cv2.resize(coarse, known.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return pixels + (1 - known)[..., None] * coarse
+
+
+def boxes(hole: np.ndarray, context: float, least: int, step: int) -> Iterator[Box]:
+    """Boxes round the connected parts of a hole; parts whose boxes meet share one.
+
+    context  margin on each side, as a share of the part's longer side.
+    least    no box is smaller than this on a side, if the picture is not.
+    step     boxes begin at multiples of this.
+    """
+    marks, _ = ndimage.label(hole, np.ones((3, 3)))
+    found = [_widened(box, hole.shape, context, least, step) for box in ndimage.find_objects(marks)]
+    while found:
+        box = found.pop()
+        meeting = [other for other in found if _meet(box, other)]
+        if not meeting:
+            yield box
+            continue
+        found = [other for other in found if other not in meeting]
+        sides = zip(*meeting, box, strict=True)
+        rows, columns = (slice(min(s.start for s in x), max(s.stop for s in x)) for x in sides)
+        found.append((rows, columns))
+
+
+def _widened(box: Box, size: tuple[int, ...], context: float, least: int, step: int) -> Box:
+    longer = max(side.stop - side.start for side in box)
+
+    def widen(side: slice, length: int) -> slice:
+        margin = max(round(context * longer), (least - (side.stop - side.start) + 1) // 2)
+        start = max(0, min(side.start - margin, length - least)) // step * step
+        return slice(start, min(length, max(side.stop + margin, start + least)))
+
+    rows, columns = map(widen, box, size)
+    return rows, columns
+
+
+def _meet(one: Box, other: Box) -> bool:
+    return all(a.start < b.stop and b.start < a.stop for a, b in zip(one, other, strict=True))

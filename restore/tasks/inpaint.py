@@ -1,0 +1,91 @@
+"""Fill holes: trust 1 in them and 0 outside, where not a byte moves."""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import torch
+
+from restore.canvas import render, shown, trust_map
+from restore.images import Picture
+from restore.layouts import BASE, KEEP
+from restore.masks import Box, boxes, feathered, grown
+from restore.options import InpaintOptions
+from restore.predict import Condition
+from restore.sample import OnStep, ignore
+from restore.stack import Stack
+from restore.walk import Start, walk
+
+FALLBACK = "filled by blending latents: this model was not trained to fill"
+CLASSICAL = {"telea": cv2.INPAINT_TELEA, "navier_stokes": cv2.INPAINT_NS}
+
+
+@torch.inference_mode()
+def inpaint(
+    picture: Picture,
+    mask: np.ndarray,
+    options: InpaintOptions,
+    stack: Stack,
+    seed: int,
+    on_step: OnStep = ignore,
+) -> Picture:
+    """The picture with its hole made anew; each part of it at full size, with context round it.
+
+    mask  uint8 (H, W): repainted where it reaches options.threshold.
+    Raises ModelError if the layout cannot, NonFiniteError if a walk leaves the finite numbers.
+    """
+    if options.engine != "model":
+        return classical(picture, mask, options)
+    if stack.layout != BASE:
+        stack.require("inpaint")
+    hole = grown(mask >= options.threshold, options.grow)
+    share = feathered(hole, options.feather)
+    pixels = picture.pixels.copy()
+    least = stack.windows.size * stack.factor
+    for box in boxes(share > 0, options.context, least, stack.factor):
+        crop = replace(picture, pixels=picture.pixels[box], alpha=None)
+        made = fill(crop, hole[box], options, stack, seed, on_step, origin(box, stack))
+        pixels[box] = pasted(crop.pixels, made.pixels, share[box])
+    notes = (*picture.warnings, FALLBACK) if stack.layout == BASE else picture.warnings
+    return replace(picture, pixels=pixels, warnings=notes)
+
+
+def fill(
+    crop: Picture,
+    hole: np.ndarray,
+    options: InpaintOptions,
+    stack: Stack,
+    seed: int,
+    on_step: OnStep,
+    place: tuple[int, int],
+) -> Picture:
+    """The whole crop as the model sees it once the hole is filled."""
+    known = shown(crop, crop.size, stack, hole)
+    trust = trust_map(hole, crop.size, stack, KEEP)
+    needs_clean = options.strength < 1 or stack.layout == BASE
+    clean = shown(crop, crop.size, stack) if needs_clean else None
+    known = known[:, :0] if stack.layout == BASE else known
+    begin = Start(clean, options.strength, options.strength == 1, place)
+    latent = walk(stack, Condition(known, trust), options, seed, on_step, begin)
+    return render(latent, crop.size, crop, stack)
+
+
+def origin(box: Box, stack: Stack) -> tuple[int, int]:
+    """Where a box begins, in latents."""
+    return box[0].start // stack.factor, box[1].start // stack.factor
+
+
+def pasted(old: np.ndarray, new: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """The new pixels where share is 1, the old where it is 0, a blend in the feather."""
+    mixed = old + share[..., None] * (new.astype(np.float32) - old)
+    return np.where(share[..., None] > 0, np.rint(mixed), old).astype(old.dtype)
+
+
+def classical(picture: Picture, mask: np.ndarray, options: InpaintOptions) -> Picture:
+    """OpenCV's fill (Telea 2004; Bertalmio et al. 2001), for comparison and for tiny holes."""
+    hole = grown(mask >= options.threshold, options.grow)
+    eight = (picture.pixels >> (picture.depth - 8)).astype(np.uint8)
+    made = cv2.inpaint(eight, hole.astype(np.uint8), 5, CLASSICAL[options.engine])
+    made = made.astype(picture.pixels.dtype) * (257 if picture.depth == 16 else 1)
+    pixels = pasted(picture.pixels, made, feathered(hole, options.feather))
+    return replace(picture, pixels=pixels)

@@ -1,0 +1,127 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from restore.errors import UsageError
+from restore.flow import restore
+from restore.images import Picture
+from restore.masks import boxes, feathered, grown, mended
+from restore.options import InpaintOptions, UpscaleOptions
+
+
+def hole_in(height, width, rows=slice(10, 20), columns=slice(8, 30)):
+    mask = np.zeros((height, width), np.uint8)
+    mask[rows, columns] = 255
+    return mask
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    height=st.integers(3, 90),
+    width=st.integers(3, 90),
+    seed=st.integers(0, 99),
+    grow=st.integers(0, 5),
+    feather=st.integers(0, 9),
+    deep=st.booleans(),
+)
+def test_outside_the_feather_not_a_sample_moves(stack, height, width, seed, grow, feather, deep):
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 65536 if deep else 256, (height, width, 3))
+    picture = Picture(pixels.astype(np.uint16 if deep else np.uint8))
+    mask = np.where(rng.random((height, width)) < 0.01, 255, 0).astype(np.uint8)
+    mask[: height // 3, : width // 4] = 255
+    options = InpaintOptions(steps=1, grow=grow, feather=feather)
+    made = restore(picture, options, stack, seed, mask=mask)
+    outside = feathered(grown(mask > 127, grow), feather) == 0
+    assert made.pixels.dtype == picture.pixels.dtype
+    assert np.array_equal(made.pixels[outside], picture.pixels[outside])
+
+
+def test_an_all_black_mask_gives_the_input_and_an_all_white_one_another_picture(stack, picture):
+    low = replace(picture(40, 50), alpha=np.full((40, 50), 7, np.uint8), exif=b"x")
+    same = restore(low, InpaintOptions(steps=1), stack, 0, mask=np.zeros((40, 50), np.uint8))
+    assert np.array_equal(same.pixels, low.pixels) and same.alpha is low.alpha
+    assert (same.exif, same.icc, same.warnings) == (low.exif, low.icc, low.warnings)
+    made = restore(low, InpaintOptions(steps=1), stack, 0, mask=np.full((40, 50), 255, np.uint8))
+    assert made.size == low.size
+    assert (made.pixels != low.pixels).any(2).mean() > 0.9
+
+
+def test_what_is_in_the_hole_does_not_decide_what_fills_it(stack, picture):
+    low, mask = picture(60, 60), hole_in(60, 60)
+    other = replace(low, pixels=np.where(mask[..., None] > 0, 255 - low.pixels, low.pixels))
+    made = [restore(p, InpaintOptions(steps=2), stack, 0, mask=mask).pixels for p in (low, other)]
+    assert np.array_equal(*made)
+
+
+def test_a_hole_is_filled_the_same_whatever_lies_far_away(stack, picture):
+    low, mask = picture(64, 400), hole_in(64, 400)
+    far = mask.copy()
+    far[20:40, 360:380] = 255
+    one, both = (
+        restore(low, InpaintOptions(steps=2), stack, 0, mask=m).pixels for m in (mask, far)
+    )
+    assert np.array_equal(one[:, :100], both[:, :100])
+    assert not np.array_equal(one[20:40, 360:380], both[20:40, 360:380])
+
+
+def test_near_holes_share_a_box_and_far_ones_do_not():
+    hole = np.zeros((2000, 2000), bool)
+    hole[100:110, 100:110] = hole[100:110, 200:210] = hole[1500:1600, 1500:1900] = True
+    found = sorted((b[0].start, b[0].stop, b[1].start, b[1].stop) for b in boxes(hole, 0.5, 256, 4))
+    assert len(found) == 2
+    assert all(start % 4 == 0 for box in found for start in box[::2])
+    rows = found[1][1] - found[1][0]
+    assert rows >= 100 + 2 * 200
+
+
+@pytest.mark.parametrize("engine", ["telea", "navier_stokes"])
+def test_the_classical_engines_keep_the_promise_too(stack, picture, engine):
+    low, mask = picture(50, 50), hole_in(50, 50)
+    made = restore(low, InpaintOptions(engine=engine, feather=0), stack, 0, mask=mask)
+    assert np.array_equal(made.pixels[mask == 0], low.pixels[mask == 0])
+    assert np.abs(made.pixels[mask > 0].astype(int) - low.pixels[mask > 0]).mean() < 40
+
+
+def test_restoring_and_filling_in_one_pass_ignores_what_the_damage_shows(stack, picture):
+    low, mask = picture(40, 40), hole_in(40, 40, slice(10, 12), slice(0, 40))
+    white = replace(low, pixels=np.where(mask[..., None] > 0, 255, low.pixels).astype(np.uint8))
+    options = UpscaleOptions(scale=2)
+    one, other, plain = (
+        restore(p, options, stack, 0, mask=m).pixels
+        for p, m in ((low, mask), (white, mask), (white, None))
+    )
+    assert np.array_equal(one, other)
+    assert not np.array_equal(one, plain)
+
+
+@pytest.mark.parametrize("top", [255, 65535])
+def test_a_mended_hole_goes_on_from_what_is_round_it(top):
+    ramp = np.linspace(0.2 * top, 0.8 * top, 60)[:, None, None]
+    pixels = np.broadcast_to(np.rint(ramp), (60, 50, 3)).astype(
+        np.uint8 if top == 255 else np.uint16
+    )
+    hole = hole_in(60, 50, slice(20, 34), slice(10, 30)) > 0
+    made = mended(np.where(hole[..., None], 0, pixels).astype(pixels.dtype), hole)
+    assert np.array_equal(made[~hole], pixels[~hole])
+    assert np.abs(made.astype(float) - pixels)[hole].max() < 0.1 * top
+    assert (mended(pixels, np.ones_like(hole)) == top // 2 + 1).all()
+
+
+def test_a_mask_of_another_size_or_none_is_refused(stack, picture):
+    with pytest.raises(UsageError, match="mask is"):
+        restore(picture(20, 20), InpaintOptions(), stack, 0, mask=np.zeros((20, 21), np.uint8))
+    with pytest.raises(UsageError, match="needs a mask"):
+        restore(picture(20, 20), InpaintOptions(), stack, 0)
+
+
+def test_the_walk_is_finite_at_a_strength_below_one(stack, picture):
+    low, mask = picture(40, 40), hole_in(40, 40)
+    options = InpaintOptions(steps=4, strength=0.5)
+    made = restore(low, options, stack, 0, mask=mask)
+    assert not np.array_equal(made.pixels, low.pixels)
+    assert torch.isfinite(torch.from_numpy(made.pixels.astype(np.float32))).all()

@@ -1,0 +1,173 @@
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from restore import images, maskfiles, scratches
+from restore.batch import Job
+from restore.errors import ImageError, UsageError
+from restore.images import Picture
+
+
+@pytest.fixture
+def photo(tmp_path):
+    Image.fromarray(np.full((30, 40, 3), 90, np.uint8)).save(tmp_path / "a.png")
+    return tmp_path / "a.png"
+
+
+def job(photo, key="a.png"):
+    return Job(photo, key, photo.with_name("out.png"))
+
+
+def mask_image(folder: Path, name: str, mode: str = "L", size=(40, 30)) -> Path:
+    mask = Image.new("L", size)
+    mask.paste(255, (10, 5, 20, 15))
+    folder.mkdir(parents=True, exist_ok=True)
+    if mode == "RGBA":
+        rgba = Image.new("RGBA", size, "white")
+        rgba.putalpha(mask)
+        mask = rgba
+    mask.convert(mode).save(folder / name)
+    return folder / name
+
+
+def read(given, photo, key="a.png", fit=False):
+    one = job(photo, key)
+    return maskfiles.read(maskfiles.open_masks(str(given)), one, images.read(photo), fit)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "RGB", "P", "RGBA", "I;16"])
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_case_86_and_89_a_mask_of_any_mode_and_extension_is_paired_by_its_stem(
+    tmp_path, photo, mode, name
+):
+    if mode == "I;16":
+        values = np.zeros((30, 40), np.uint16)
+        values[5:15, 10:20] = 65535
+        (tmp_path / "masks").mkdir()
+        Image.fromarray(values).save(tmp_path / "masks" / name)
+    else:
+        mask_image(tmp_path / "masks", name, mode)
+    mask = read(tmp_path / "masks", photo)
+    assert mask.shape == (30, 40) and mask.dtype == np.uint8
+    assert (mask[5:15, 10:20] == 255).all() and mask.sum() == 100 * 255
+
+
+def test_a_folder_is_paired_by_relative_path(tmp_path, photo):
+    mask_image(tmp_path / "masks" / "sub", "a.png")
+    assert read(tmp_path / "masks", photo, "sub/a.jpg").any()
+    with pytest.raises(ImageError, match="no mask"):
+        read(tmp_path / "masks", photo, "other/a.jpg")
+
+
+def test_case_81_a_missing_mask_is_a_row_and_two_for_one_are_refused(tmp_path, photo):
+    mask_image(tmp_path / "masks", "b.png")
+    with pytest.raises(ImageError) as caught:
+        read(tmp_path / "masks", photo)
+    assert caught.value.code == "NO_MASK"
+    mask_image(tmp_path / "masks", "b.tif")
+    with pytest.raises(UsageError, match="two masks for b"):
+        maskfiles.open_masks(str(tmp_path / "masks"))
+    with pytest.raises(UsageError, match="no such"):
+        maskfiles.open_masks(str(tmp_path / "nowhere"))
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UsageError, match="no masks here"):
+        maskfiles.open_masks(str(tmp_path / "none"))
+
+
+def test_case_82_a_mask_of_another_size_is_refused_unless_asked_to_fit(tmp_path, photo):
+    path = mask_image(tmp_path, "m.png", size=(80, 60))
+    with pytest.raises(ImageError, match=r"80x60 px, but the picture has 40x30 px; --fit-mask"):
+        read(path, photo)
+    assert read(path, photo, fit=True)[4, 7] == 255
+
+
+def test_case_85_a_grey_mask_keeps_its_levels(tmp_path, photo):
+    Image.new("L", (40, 30), 100).save(tmp_path / "m.png")
+    assert (read(tmp_path / "m.png", photo) == 100).all()
+
+
+def test_what_is_transparent_is_the_hole(tmp_path):
+    rgba = np.full((30, 40, 4), 255, np.uint8)
+    rgba[3:6, :, 3] = 0
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    mask = read("alpha", tmp_path / "a.png")
+    assert mask[3:6].all() and not mask[:3].any() and not mask[6:].any()
+
+
+def test_no_alpha_to_take_the_hole_from_is_said(photo):
+    with pytest.raises(ImageError, match="no alpha"):
+        read("alpha", photo)
+
+
+def test_labelme_polygons_and_rectangles_are_drawn(tmp_path, photo):
+    shapes = [
+        {"shape_type": "rectangle", "points": [[10, 5], [19, 14]]},
+        {"shape_type": "polygon", "points": [[30, 20], [35, 20], [35, 25], [30, 25]]},
+        {"shape_type": "circle", "points": [[5, 24], [8, 24]]},
+    ]
+    tree = {"imageHeight": 30, "imageWidth": 40, "shapes": shapes}
+    (tmp_path / "m.json").write_text(json.dumps(tree))
+    mask = read(tmp_path / "m.json", photo)
+    assert mask[5:15, 10:20].all() and mask[22, 32] and mask[24, 5]
+    assert 100 + 36 + 20 < (mask > 0).sum() < 100 + 36 + 40
+
+
+def test_coco_is_paired_by_file_name(tmp_path, photo):
+    tree = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 30, "width": 40}],
+        "annotations": [
+            {"image_id": 1, "segmentation": [[0, 0, 5, 0, 5, 5, 0, 5]], "bbox": [0, 0, 5, 5]},
+            {"image_id": 1, "segmentation": [], "bbox": [20, 10, 4, 4]},
+        ],
+    }
+    (tmp_path / "m.json").write_text(json.dumps(tree))
+    mask = read(tmp_path / "m.json", photo, "sub/a.png")
+    assert mask[:6, :6].all() and mask[10:15, 20:25].all() and mask.sum() == 255 * (36 + 25)
+    with pytest.raises(ImageError, match="no mask"):
+        read(tmp_path / "m.json", photo, "b.png")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"shapes": [{"points": [[1]]}]}', '{"shapes": 3}'])
+def test_json_that_holds_no_shapes_is_refused(tmp_path, photo, text):
+    (tmp_path / "m.json").write_text(text)
+    with pytest.raises(ImageError) as caught:
+        read(tmp_path / "m.json", photo)
+    assert caught.value.code == "MASK"
+
+
+def test_a_picture_is_extended_and_what_is_new_is_the_hole(photo):
+    made, mask = maskfiles.extended(images.read(photo), (4, 3, 2, 1))
+    assert made.size == mask.shape == (34, 46)
+    assert (made.pixels[3:33, 4:44] == 90).all() and not mask[3:33, 4:44].any()
+    assert (mask > 0).sum() == 34 * 46 - 30 * 40
+    with pytest.raises(UsageError, match="below 0"):
+        maskfiles.extended(images.read(photo), (-1, 0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("size", "aspect"), [((30, 40), (1, 1)), ((30, 40), (16, 9)), ((9, 9), (2, 3))]
+)
+def test_an_aspect_is_met_without_cutting(size, aspect):
+    left, top, right, bottom = maskfiles.to_aspect(size, *aspect)
+    height, width = size[0] + top + bottom, size[1] + left + right
+    assert min(left, top, right, bottom) >= 0
+    assert abs(width / height - aspect[0] / aspect[1]) < 0.5 / min(size)
+
+
+def test_scratches_are_found_where_they_were_drawn(pixels):
+    clean = cv2.GaussianBlur(pixels(200, 260), (0, 0), 2)
+    rng = np.random.default_rng(0)
+    noisy = np.clip(clean + rng.normal(0, 4, clean.shape), 0, 255).astype(np.uint8)
+    mask = np.zeros(clean.shape[:2], np.uint8)
+    cv2.line(mask, (20, 30), (240, 90), 255, 2)
+    cv2.line(mask, (60, 190), (80, 20), 255, 3)
+    hurt = np.where(mask[..., None] > 0, 250, noisy).astype(np.uint8)
+    found = scratches.find(Picture(hurt)) > 0
+    near = cv2.dilate(mask, np.ones((5, 5))) > 0
+    assert (found & (mask > 0)).sum() > 0.85 * (mask > 0).sum()
+    assert (found & near).sum() > 0.85 * found.sum()
+    assert (scratches.find(Picture(noisy)) > 0).mean() < 0.01
