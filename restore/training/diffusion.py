@@ -38,6 +38,7 @@ class StepOptions(Options):
     text_width: int = Field(64, ge=8)
     text_layers: int = Field(2, ge=1)
     residual_scale: float = Field(0.7, gt=0)
+    prediction: Literal["v_prediction", "sample"] = "v_prediction"  # what the UNet answers with
     last_share: float = Field(0.5, ge=0, le=1)  # of a batch that sits at the last timestep
     lean: float = Field(1.0, ge=1)  # of the other timesteps towards noise; 1 is uniform
     walk_weight: float = Field(1.0, ge=0)  # of the loss at all other timesteps
@@ -88,17 +89,17 @@ def build(
         vae=autoencoder,
         unet=unet,
         context=context,
-        schedule=schedule(),
+        schedule=schedule(options.prediction),
         layout=TRUST,
         windows=windows,
         residual_scale=options.residual_scale,
     )
 
 
-def schedule() -> DDIMScheduler:
-    """v prediction over a noise schedule that ends in pure noise."""
+def schedule(prediction: str = "v_prediction") -> DDIMScheduler:
+    """A noise schedule that ends in pure noise."""
     return DDIMScheduler(
-        prediction_type="v_prediction",
+        prediction_type=prediction,
         rescale_betas_zero_snr=True,
         timestep_spacing="trailing",
         beta_schedule="scaled_linear",
@@ -181,9 +182,10 @@ def train_step(
 ) -> dict[str, Tensor]:
     """The losses of one batch.
 
-    v prediction (Salimans and Ho 2022) over the residual r = (target - known) / residual_scale at
-    zero terminal SNR (Lin et al. 2024). At the last timestep nothing of r is left in x_t, so that
-    part of the batch is a plain regression: one step of sampling is the faithful average.
+    v prediction (Salimans and Ho 2022), or that of r itself, over the residual
+    r = (target - known) / residual_scale at zero terminal SNR (Lin et al. 2024). At the last
+    timestep nothing of r is left in x_t, so that part of the batch is a plain regression: one step
+    of sampling is the faithful average.
 
     batch  target and known (B, C, h, w), trust (B, 1, h, w), tokens as the context's `inputs`
            gives them, and truth, uint8 (B, H, W, 3), where pixels count: as Pairs gives it.
@@ -194,7 +196,8 @@ def train_step(
     t = timesteps(len(known), options.last_share, last, rng, options.lean)
     noise = torch.randn(known.shape, generator=rng, device=known.device)
     x = stack.schedule.add_noise(residual, noise, t)
-    wanted = stack.schedule.get_velocity(residual, noise, t)
+    is_v = options.prediction == "v_prediction"
+    wanted = stack.schedule.get_velocity(residual, noise, t) if is_v else residual
     tokens = stack.context.tokens(batch["tokens"])
     shown = stack.layout.unet_input(x, known, trust)
     made = stack.unet(shown.to(memory_format=torch.channels_last), t, tokens).sample.float()
@@ -206,7 +209,8 @@ def train_step(
     if options.pixel_weight and step >= options.pixel_start:
         some = slice(0, options.pixel_samples)
         # At the last timestep v is -r.
-        latent = known[some] - stack.residual_scale * made[some]
+        end = -made[some] if is_v else made[some]
+        latent = stack.from_walk(end, known[some])
         decoded = stack.vae.decoder(latent / stack.vae.config.scaling_factor)
         rgb, truth = (decoded.float() + 1) / 2, to_rgb(batch["truth"][some])
         losses["pixel"] = options.pixel_weight * (F.l1_loss(rgb, truth) + gradient(rgb, truth))

@@ -35,6 +35,9 @@ class SceneOptions(StepOptions):
     reading: int = Field(1, ge=0)
     layers: int = Field(1, ge=1)
     text_width: int = Field(128, ge=8)
+    # To answer in v is to copy noise, which a UNet as narrow as this learns slowly or never; to
+    # answer with the picture is what it can (Li and He 2025, Back to Basics).
+    prediction: Literal["v_prediction", "sample"] = "sample"
     last_share: float = Field(0.05, ge=0, le=1)
     lean: float = Field(2.5, ge=1)  # what is where is decided early in the walk
     dropped: float = Field(0.1, ge=0, le=1)  # share of the samples whose prompt is left out
