@@ -4,9 +4,9 @@ Each takes a string and gives tokens (1, n, width): words, a class, or boxes wit
 """
 
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import Any, Literal, Protocol
 
-from torch import Tensor, nn
+from torch import Tensor
 
 Kind = Literal["text", "classes", "boxes"]
 
@@ -18,8 +18,12 @@ class Context(Protocol):
     `tokens(inputs(prompt)[None])` is `embed(prompt)` for any prompt that `inputs` takes.
     """
 
-    kind: ClassVar[Kind]  # stack.json's "context"
-    module: nn.Module  # what is trained, moved and saved
+    module: Any  # an nn.Module: what is trained, moved and saved
+
+    @property
+    def kind(self) -> Kind:
+        """stack.json's "context"."""
+        ...
 
     def inputs(self, prompt: str) -> Tensor:
         """What the module reads, of one shape for all prompts. No gradient, on the CPU."""

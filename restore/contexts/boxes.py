@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +82,7 @@ class BoxEncoder(nn.Module):
 class BoxContext:
     """As many tokens as the model was trained to read boxes; the empty ones say so."""
 
-    kind: ClassVar = "boxes"
+    kind: ClassVar[Literal["boxes"]] = "boxes"
     module: BoxEncoder
     labels: tuple[str, ...]
     most: int  # boxes

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from restore.contexts.labels import number, read, refuse_clip_skip, write
 class ClassContext:
     """An embedding a class, and one more, the last, for none of them."""
 
-    kind: ClassVar = "classes"
+    kind: ClassVar[Literal["classes"]] = "classes"
     module: nn.Embedding  # (len(labels) + 1, width)
     labels: tuple[str, ...]
 

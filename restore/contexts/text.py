@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ NUMBER = re.compile(r"(.*):\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*", re.DOTALL)
 class TextContext:
     """CLIP's tokenizer and text encoder, as Stable Diffusion and our own models have them."""
 
-    kind: ClassVar = "text"
+    kind: ClassVar[Literal["text"]] = "text"
     module: CLIPTextModel
     tokenizer: CLIPTokenizer
 

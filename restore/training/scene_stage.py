@@ -31,7 +31,7 @@ class SceneOptions(StepOptions):
     autoencoder: Path = manifest.SHIPPED / "nano"  # stays as it is
     context: Kind = "text"
     start: Path | None = None  # a trained model folder whose UNet is gone on from
-    channels: tuple[int, ...] = (32, 96)
+    channels: tuple[int, ...] = (64, 96)
     reading: int = Field(1, ge=0)
     layers: int = Field(1, ge=1)
     text_width: int = Field(128, ge=8)
@@ -39,7 +39,7 @@ class SceneOptions(StepOptions):
     # answer with the picture is what it can (Li and He 2025, Back to Basics).
     prediction: Literal["v_prediction", "sample"] = "sample"
     last_share: float = Field(0.05, ge=0, le=1)
-    lean: float = Field(2.5, ge=1)  # what is where is decided early in the walk
+    lean: float = Field(1.5, ge=1)  # what is where is decided early in the walk
     dropped: float = Field(0.1, ge=0, le=1)  # share of the samples whose prompt is left out
     guidance: float = Field(4, ge=1, le=30)  # of the preview
     shown: int = Field(32, ge=1)  # scenes in the preview
@@ -60,13 +60,15 @@ class SceneStage:
     def __init__(self, options: SceneOptions, seed: int, device: torch.device):
         self.options, self.seed, self.device = options, seed, device
         side = scenes.SIZE // 4
-        self.stack = build(options, fresh_context(options), Windows(side, side * 3 // 4))
+        self.context = fresh_context(options)
+        self.stack = build(options, self.context, Windows(side, side * 3 // 4))
+        self.stack.unet.conv_out.reset_parameters()  # no known picture to start from: zero is slow
         if options.start:
             self.stack.unet.load_state_dict(load(str(options.start), "cpu").unet.state_dict())
         self.stack.vae.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)
         self.stack.unet.to(device, memory_format=torch.channels_last)
-        self.stack.context.module.to(device)
-        self.model = nn.ModuleDict({"unet": self.stack.unet, "text": self.stack.context.module})
+        self.context.module.to(device)
+        self.model = nn.ModuleDict({"unet": self.stack.unet, "context": self.context.module})
         grey = torch.full((1, 3, scenes.SIZE, scenes.SIZE), GREY, device=device)
         with torch.inference_mode():
             self.known = vae.encode(self.stack.vae, grey).clone()
@@ -76,7 +78,7 @@ class SceneStage:
         """uint8 pixels of scene `index`, and its prompt as the context reads it, or without."""
         made = scenes.scene(self.seed, index, MOST[self.options.context])
         prompt = made.prompt(self.options.context) if rng.random() >= self.options.dropped else ""
-        inputs = self.stack.context.inputs(prompt)
+        inputs = self.context.inputs(prompt)
         return {"truth": torch.from_numpy(made.render()), "tokens": inputs}
 
     def loss(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
