@@ -4,7 +4,7 @@ Each takes a string and gives tokens (1, n, width): words, a class, or boxes wit
 """
 
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from torch import Tensor
 
@@ -18,12 +18,8 @@ class Context(Protocol):
     `tokens(inputs(prompt)[None])` is `embed(prompt)` for any prompt that `inputs` takes.
     """
 
+    kind: ClassVar[Any]  # of Kind: stack.json's "context"
     module: Any  # an nn.Module: what is trained, moved and saved
-
-    @property
-    def kind(self) -> Kind:
-        """stack.json's "context"."""
-        ...
 
     def inputs(self, prompt: str) -> Tensor:
         """What the module reads, of one shape for all prompts. No gradient, on the CPU."""
