@@ -1,15 +1,18 @@
 """Words, classes and boxes become tokens; what cannot be read is refused by name."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from torch import nn
 
+from restore import manifest
 from restore.contexts.boxes import Box, BoxContext, BoxEncoder, parsed, written
 from restore.contexts.classes import ClassContext
 from restore.contexts.text import weighed
-from restore.errors import UsageError
+from restore.errors import ModelError, UsageError
 from restore.loading import load, save
 from restore.options import Text2imgOptions
 from restore.stack import Stack
@@ -211,3 +214,12 @@ def test_a_stack_with_another_context_saves_loads_and_draws(stack, request, tmp_
     if kind == "boxes":
         inputs = torch.stack([context.inputs(words) for words in (RED, "", BLUE)])
         torch.testing.assert_close(again.context.tokens(inputs)[:1], context.embed(RED))
+
+
+def test_a_context_of_another_kind_is_refused(stack, tmp_path):
+    save(stack, tmp_path / "model", "# tiny\n", torch.float32)
+    about = tmp_path / "model" / "stack.json"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"context": "sounds"}))
+    manifest.write(tmp_path / "model")
+    with pytest.raises(ModelError, match="'sounds' is none of"):
+        load(str(tmp_path / "model"), "cpu")

@@ -4,9 +4,11 @@ Each takes a string and gives tokens (1, n, width): words, a class, or boxes wit
 """
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
 from torch import Tensor
+
+from restore.errors import ModelError
 
 Kind = Literal["text", "classes", "boxes"]
 
@@ -36,8 +38,13 @@ class Context(Protocol):
     def save(self, folder: Path) -> None: ...
 
 
-def load(folder: Path, kind: Kind) -> Context:
-    """The context of one of our model folders, in fp32 on the CPU."""
+def load(folder: Path, kind: str) -> Context:
+    """The context of one of our model folders, in fp32 on the CPU.
+
+    Raises ModelError if stack.json names one that is not known.
+    """
+    if kind not in get_args(Kind):
+        raise ModelError(f"{folder}: stack.json: context {kind!r} is none of {get_args(Kind)}")
     # Here, for the modules need not load one another.
     if kind == "classes":
         from restore.contexts.classes import ClassContext as Chosen
