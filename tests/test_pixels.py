@@ -133,3 +133,4 @@ def test_the_judge_knows_real_digits_from_noise():
     assert scores["real_sure"] > 0.9
     assert scores["agree"] < 0.5
     assert scores["sure"] < 0.5
+    assert pixels.judged(images, digits, images, digits)["spread"] == 1

@@ -190,7 +190,8 @@ def main(
     labels = np.repeat(np.arange(CLASSES), count)
     made = drawn(unet.eval(), schedule, labels, guidance, steps, seed).numpy()[:, 0]
     out.mkdir(parents=True, exist_ok=True)
-    lines = made.reshape(CLASSES, count, *made.shape[1:])[:, :16]
+    apart = np.pad(made, ((0, 0), (1, 1), (1, 1)), constant_values=-1)
+    lines = apart.reshape(CLASSES, count, *apart.shape[1:])[:, :16]
     page = np.concatenate([np.concatenate(list(line), 1) for line in lines], 0)
     grid = Image.fromarray(np.rint((page + 1) * 127.5).astype(np.uint8))
     grid.resize((grid.width * 4, grid.height * 4), Image.Resampling.NEAREST).save(out / "grid.png")
@@ -204,8 +205,10 @@ def judged(
 ) -> dict[str, float]:
     """What a small network, fitted to two thirds of 6,000 real digits, says of the samples.
 
-    agree  share read as the digit that was asked for.
-    sure   share read with a probability of SURE or more; real_* the same of the other third.
+    agree   share read as the digit that was asked for.
+    sure    share read with a probability of SURE or more; real_* the same of the other third.
+    spread  how much the pixels of one digit vary, over how much they do in real ones: below 1 the
+            samples are more alike than handwriting is.
     """
     from sklearn.neural_network import MLPClassifier
 
@@ -218,7 +221,14 @@ def judged(
         odds = machine.predict_proba(shown.reshape(len(shown), -1))
         scores[f"{name}agree"] = float((odds.argmax(1) == meant).mean())
         scores[f"{name}sure"] = float((odds.max(1) >= SURE).mean())
+    scores["spread"] = within(made, labels) / within(pixels, digits)
     return scores
+
+
+def within(shown: np.ndarray, labels: np.ndarray) -> float:
+    """The standard deviation of a pixel among pictures of one label."""
+    kinds = [shown[labels == label] for label in np.unique(labels)]
+    return float(np.sqrt(np.mean([kind.var(0).mean() for kind in kinds])))
 
 
 if __name__ == "__main__":

