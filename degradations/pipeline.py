@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Self
@@ -144,7 +145,16 @@ class Recipe(Frozen):
         )
 
     def digest(self) -> str:
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         return blake2b(self.model_dump_json().encode(), digest_size=8).hexdigest()
+
+    def model_copy(self, **how: Any) -> Self:
+        copied = super().model_copy(**how)
+        copied.__dict__.pop("_digest", None)  # pydantic copies what was cached with the values
+        return copied
 
     def degrade(self, hr: np.ndarray, scale: float, seed: int, key: str) -> Degraded:
         """One picture; the result is a function of (recipe, hr, scale, seed, key) alone.
@@ -195,7 +205,8 @@ def rebuild(trace: Trace, hr: np.ndarray) -> Degraded:
         )
     target = target_size(trace.hr_size, trace.scale)
     hr = sharpen(hr) if trace.sharpen else hr
-    rgb = hr.astype(np.float32, order="C") * np.float32(1 / 255)
+    rgb = hr.astype(np.float32, order="C")
+    rgb *= np.float32(1 / 255)
     marks = None  # float32 (H, W): how much of each pixel is damage
     for params in trace.steps:
         op, size = _op(params), rgb.shape[:2]

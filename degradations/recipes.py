@@ -134,7 +134,8 @@ def bsrgan() -> Recipe:
 
     Beside the released code: without the camera ISP, whose model was never released; the first
     downscale, by 1 / U(1, 8), is drawn from the logarithm; noise with correlated channels is colour
-    noise; subsampling by the nearest pixel shifts by half a pixel instead of being made up for.
+    noise. There subsampling by the nearest pixel shifts, and a kernel shifted by linear
+    interpolation makes up for it: together that is bilinear without antialias.
     """
     isotropic = Choice(("isotropic",))
     blur = Blur(
@@ -143,7 +144,7 @@ def bsrgan() -> Recipe:
     modes = Choice(("bilinear", "bicubic", "area"))
     thinned = (
         Blur(shape=isotropic, size=Choice((25,)), sigma=Uniform(0.1, 2.4)),
-        Resize(factor=Uniform(0.25, 0.25), mode=Choice(("nearest",))),
+        Resize(factor=Uniform(0.25, 0.25), mode=Choice(("bilinear",)), antialias=False),
     )
     shrunk = Resize(factor=LogUniform(0.125, 1), mode=modes, antialias=False)
     steps = (

@@ -12,12 +12,19 @@ import traceback
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from restore.errors import ImageError, ModelError, OutputError, RestoreError, UsageError
+from restore.errors import (
+    ConfigError,
+    ImageError,
+    ModelError,
+    OutputError,
+    RestoreError,
+    UsageError,
+)
 from restore.files import KNOWN, TEMPORARY, Found, replacing, sha256, write_text
 
 Exists = Literal["skip", "overwrite", "rename", "error"]
@@ -34,13 +41,21 @@ SKIPPED = {
 class Job:
     """One file to work on."""
 
-    source: Path
+    source: Path | None  # None: a picture made from words, its seed in the key
     key: str  # path relative to the input folder, with /
     target: Path
     skip: str = ""  # why it is left alone: a key of SKIPPED
+    beside: tuple[str, ...] = ()  # stems' endings of what is kept beside the target: _001, ...
+    others: tuple[Path, ...] = ()  # files that the result depends on as well, such as a mask
+
+    @property
+    def frames(self) -> list[Path]:
+        """NAME_001.png and so on, in order."""
+        return [self.target.with_stem(self.target.stem + ending) for ending in self.beside]
 
 
-Work = Callable[[Job, Path], Row]
+Work = Callable[..., Row]
+"""(job, path, *paths of its frames) -> facts for the report's row"""
 
 
 @dataclass(frozen=True)
@@ -60,10 +75,16 @@ def file_seed(seed: int, key: str) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
 
 
-def plan(found: Iterable[Found], out: Path, suffix: Callable[[Path], str]) -> list[Job]:
+def plan(
+    found: Sequence[Found],
+    out: Path,
+    suffix: Callable[[Path], str],
+    beside: tuple[str, ...] = (),
+) -> list[Job]:
     """A job for each file, the tree of the inputs mirrored in `out`.
 
     suffix  the target's suffix for a source, such as ".png".
+    beside  what each job keeps beside its target.
     Raises UsageError if two files want one target (on any disk: case and Unicode form aside), or if
     a target is an input.
     """
@@ -73,18 +94,17 @@ def plan(found: Iterable[Found], out: Path, suffix: Callable[[Path], str]) -> li
         if Path(name).suffix.casefold() in KNOWN:  # not the .2 of scan.2
             name = name[: -len(Path(name).suffix)]
         target = out / (name + suffix(file.path))
-        jobs.append(Job(file.path, file.key, target, file.skip))
+        jobs.append(Job(file.path, file.key, target, file.skip, beside))
     wanted: dict[str, Job] = {}
     clashes = []
-    sources = {os.path.realpath(job.source): job for job in jobs}
+    sources = {os.path.realpath(file.path) for file in found}
     for job in jobs:
-        if job.skip:
-            continue
-        first = wanted.setdefault(_folded(job.target), job)
-        if first is not job:
-            clashes.append(f"{first.source} and {job.source} would both become {job.target}")
-        if over := sources.get(os.path.realpath(job.target)):
-            raise UsageError(f"{over.source}: a result would replace it; give another -o")
+        for path in [] if job.skip else [job.target, *job.frames]:
+            first = wanted.setdefault(_folded(path), job)
+            if first is not job:
+                clashes.append(f"{first.source} and {job.source} would both become {path}")
+            if os.path.realpath(path) in sources:
+                raise UsageError(f"{path}: a result would replace it; give another -o")
     if clashes:
         more = f"\nand {len(clashes) - 5} more" if len(clashes) > 5 else ""
         mend = "rename one of each pair, or give them -o folders of their own"
@@ -132,6 +152,7 @@ class Journal:
         self.rows[row["key"]] = row
         hashes = self.written.setdefault(row["key"], set())
         hashes.update(filter(None, (row.get("output_sha256"), row.get("earlier_sha256"))))
+        hashes.update(row.get("frames", {}).values())
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -173,7 +194,8 @@ class Journal:
         if row.get("status") != "done" or not same:
             return False
         try:
-            return sha256(self.output(row)) == row["output_sha256"]
+            wanted = {row["output"]: row["output_sha256"], **row.get("frames", {})}
+            return all(sha256(self.out / name) == digest for name, digest in wanted.items())
         except (OSError, KeyError, TypeError):
             return False
 
@@ -226,7 +248,7 @@ def run_all(
             started = time.monotonic()
             try:
                 row = _one(job, work, journal, exists)
-            except (ModelError, OutputError):  # of the run, not of this file
+            except (ConfigError, ModelError, OutputError):  # of the run, not of this file
                 raise
             except Exception as error:  # the one broad one: a bad file costs no other
                 row = journal.add(_failed(job, error, journal, time.monotonic() - started))
@@ -246,7 +268,8 @@ def run_all(
 
 def refuse_existing(jobs: Iterable[Job]) -> None:
     """Raise UsageError if any output is there already."""
-    there = [str(job.target) for job in jobs if not job.skip and os.path.lexists(job.target)]
+    paths = (path for job in jobs if not job.skip for path in (job.target, *job.frames))
+    there = [str(path) for path in paths if os.path.lexists(path)]
     if there:
         more = f" and {len(there) - 5} more" if len(there) > 5 else ""
         raise UsageError(f"{', '.join(there[:5])}{more}: there already, and --exists is error")
@@ -259,10 +282,12 @@ def _one(job: Job, work: Work, journal: Journal, exists: Exists) -> Row:
     if exists != "overwrite" and journal.is_done(job, source):
         return {**journal.rows[job.key], "finished": True}
     started = time.monotonic()
-    job = replace(job, target=_target(job, journal, exists))
+    job = _placed(job, journal, exists)
     job.target.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(job.target) as path:
-        facts = work(job, path)
+    with ExitStack() as making:
+        targets = (job.target, *job.frames)
+        path, *frames = (making.enter_context(replacing(target)) for target in targets)
+        facts = work(job, path, *frames)
         if _source(job) != source:
             raise ImageError("CHANGED", "the file changed while it was read; run again")
         # The row comes before the name: killed in between, the next run finds no such output and
@@ -277,35 +302,48 @@ def _one(job: Job, work: Work, journal: Journal, exists: Exists) -> Row:
             "weights": journal.weights,
             "output_sha256": sha256(path),
         }
+        if frames:
+            names = (frame.relative_to(journal.out).as_posix() for frame in job.frames)
+            row["frames"] = dict(zip(names, map(sha256, frames), strict=True))
         journal.add(row)
     return row
 
 
 def _head(job: Job, status: str) -> Row:
-    return {"key": job.key, "status": status, "source": str(job.source)}
+    return {"key": job.key, "status": status, "source": str(job.source or "")}
 
 
 def _source(job: Job) -> str:
+    """The sha256 of the source; of that and the others' where there are others."""
     try:
-        return sha256(job.source)
+        own = sha256(job.source) if job.source else ""
+        if not job.others:
+            return own
+        return hashlib.sha256(" ".join([own, *map(sha256, job.others)]).encode()).hexdigest()
     except OSError as error:
         mend = "check the file and its permissions"
         raise ImageError("UNREADABLE", f"{error.strerror or error}; {mend}") from error
 
 
-def _target(job: Job, journal: Journal, exists: Exists) -> Path:
-    target = job.target
-    if exists == "overwrite" or not os.path.lexists(target):
-        return target
+def _placed(job: Job, journal: Journal, exists: Exists) -> Job:
+    """The job with a target that may be written."""
+
+    def taken(job: Job) -> list[Path]:
+        return [path for path in (job.target, *job.frames) if os.path.lexists(path)]
+
+    if exists == "overwrite" or not taken(job):
+        return job
     if exists == "rename":
-        names = (target.with_stem(f"{target.stem}_{count}") for count in range(1, 10_000))
-        free = next((name for name in names if not os.path.lexists(name)), None)
+        stem = job.target.stem
+        names = (job.target.with_stem(f"{stem}_{count}") for count in range(1, 10_000))
+        free = next((name for name in names if not taken(replace(job, target=name))), None)
         if free:
-            return free
-    if not journal.is_ours(job, target):
-        mend = "--exists overwrite replaces it, --exists rename keeps both"
-        raise ImageError("EXISTS", f"{target} was there before, or changed since; {mend}")
-    return target
+            return replace(job, target=free)
+    for path in taken(job):
+        if not journal.is_ours(job, path):
+            mend = "--exists overwrite replaces it, --exists rename keeps both"
+            raise ImageError("EXISTS", f"{path} was there before, or changed since; {mend}")
+    return job
 
 
 def _failed(job: Job, error: Exception, journal: Journal, seconds: float) -> Row:
@@ -320,9 +358,11 @@ def _failed(job: Job, error: Exception, journal: Journal, seconds: float) -> Row
     if code == "INTERNAL":  # a mistake of ours: who reports it needs the lines
         row["trace"] = "".join(traceback.format_exception(error))
     earlier = journal.rows.get(job.key, {})
-    earlier = earlier.get("output_sha256") or earlier.get("earlier_sha256")
-    if earlier:  # so that the old output is still known as ours
-        row["earlier_sha256"] = earlier
+    output = earlier.get("output_sha256") or earlier.get("earlier_sha256")
+    if output:  # so that the old output is still known as ours
+        row["earlier_sha256"] = output
+    if "frames" in earlier:
+        row["frames"] = earlier["frames"]
     return row
 
 

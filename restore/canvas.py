@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from restore import vae
+from restore.errors import NonFiniteError
 from restore.images import Picture, bleed, resize_alpha, resize_band
 from restore.layouts import GREY, REPAINT
 from restore.masks import mended, resized
@@ -34,7 +35,7 @@ def shown(picture: Picture, size: Size, stack: Stack, hole: np.ndarray | None = 
         lines = resized(hole, size)[mirrored(np.arange(first, last), size[0])]
         return torch.where(torch.from_numpy(lines[:, columns]), GREY, rgb)
 
-    return vae.encode_canvas(stack.vae, rows, (height, width))
+    return vae.encode_canvas(stack.vae, rows, (height, width)).to(stack.device)
 
 
 def trust_map(hole: np.ndarray | None, size: Size, stack: Stack, outside: float) -> Tensor:
@@ -60,17 +61,23 @@ def nothing(size: Size, stack: Stack) -> Tensor:
         return torch.zeros(1, 0, height, width, device=stack.device)
     height, width = height * stack.factor, width * stack.factor
     grey = torch.full((1, 3, 1, width), GREY)
-    return vae.encode_canvas(
+    latent = vae.encode_canvas(
         stack.vae, lambda a, b: grey.expand(-1, -1, b - a, -1), (height, width)
     )
+    return latent.to(stack.device)
 
 
 def render(latent: Tensor, size: Size, like: Picture, stack: Stack) -> Picture:
-    """The picture of a latent, cut to `size`, with the depth, alpha, profile and EXIF of `like`."""
+    """The picture of a latent, cut to `size`, with the depth, alpha, profile and EXIF of `like`.
+
+    Raises NonFiniteError if decoding leaves the finite numbers.
+    """
     top = np.iinfo(like.pixels.dtype).max
     pixels = np.empty((*size, 3), like.pixels.dtype)
 
     def write(rows: slice, columns: slice, rgb: Tensor) -> None:
+        if not torch.isfinite(rgb).all():  # cast to integers it would be black
+            raise NonFiniteError("decoding the latent left the finite numbers")
         if like.grey:
             rgb = rgb.mean(1, keepdim=True).expand_as(rgb)
         levels = (rgb[0].permute(1, 2, 0) * top).round()

@@ -2,33 +2,30 @@
 
 import logging
 import os
+import re
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from restore import batch, cli_degrade, files, manifest
+from restore import cli_batch, cli_degrade
+from restore.cli_batch import INTERRUPTED, Holes, Run, run_files, run_prompt, stop
 from restore.config import load_options
-from restore.errors import ModelError, OutputError, RestoreError, UsageError, printable
-from restore.options import UpscaleOptions
+from restore.errors import ModelError, RestoreError, UsageError
+from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
 
-INTERRUPTED = 130
-DEFAULT = UpscaleOptions()
-SECTIONS = ("upscale",)  # the task names that a configuration file may hold
+UPSCALE, TEXT2IMG, IMG2IMG = UpscaleOptions(), Text2imgOptions(), Img2imgOptions()
+INPAINT = InpaintOptions()
+SECTIONS = ("upscale", "text2img", "img2img", "inpaint")  # what a configuration file may hold
 
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,  # plain lines: they end up in logs
     pretty_exceptions_enable=False,
-    help="Enlarge and restore pictures by the folder, and train the model that does it.",
+    help="Enlarge, restore and make pictures by the folder, and train the model that does it.",
 )
-
 
 app.add_typer(cli_degrade.app, name="degrade")
 
@@ -41,64 +38,68 @@ def main(argv: list[str] | None = None) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     except RestoreError as error:
-        return _stop(str(error), error.exit_code)
+        return stop(str(error), error.exit_code)
     except (OSError, ImportError) as error:
-        return _stop(str(error), ModelError.exit_code)
+        return stop(str(error), ModelError.exit_code)
     except KeyboardInterrupt:
-        return _stop("stopped", INTERRUPTED)
+        return stop("stopped", INTERRUPTED)
     return 0
 
 
-def _stop(message: str, code: int) -> int:
-    for line in message.splitlines():
-        print(f"restore: {printable(line)}", file=sys.stderr)
-    return code
-
-
 @app.callback()
-def _commands() -> None:  # with it typer keeps `upscale` and `train` as words of their own
+def _commands() -> None:  # with it typer keeps the commands as words of their own
     pass
 
 
 @app.command()
 def upscale(
-    inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help="Pictures or folders.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")],
+    inputs: cli_batch.Inputs,
+    out: cli_batch.Out,
     scale: Annotated[
         float | None,
-        typer.Option("-s", "--scale", help=f"1 to 16; 1 restores only. [{DEFAULT.scale:g}]"),
+        typer.Option("-s", "--scale", help=f"1 to 16; 1 restores only. [{UPSCALE.scale:g}]"),
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(help=f"1 is the faithful average, what nano is made for. [{DEFAULT.steps}]"),
+        typer.Option(help=f"1 is the faithful average, what nano is made for. [{UPSCALE.steps}]"),
     ] = None,
-    prompt: Annotated[str | None, typer.Option(help="What the pictures show.")] = None,
-    model: Annotated[str, typer.Option(help="A model's name or folder.")] = "nano",
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
-    config: Annotated[Path | None, typer.Option(help="YAML with a section `upscale:`.")] = None,
-    sets: Annotated[
-        list[str] | None, typer.Option("--set", help="upscale.KEY=VALUE, for any option.")
+    prompt: cli_batch.Prompt = None,
+    colour: Annotated[
+        str | None,
+        typer.Option(help=f"Of the input: none, wavelet, adain, lowpass. [{UPSCALE.colour}]"),
     ] = None,
-    windows: Annotated[
-        int | None, typer.Option(help=f"Windows at a time: speed for memory. [{DEFAULT.windows}]")
+    damage: Annotated[
+        str | None,
+        typer.Option(help="Masks of scratches, filled in the same pass: as --mask of inpaint."),
     ] = None,
-    format: Annotated[
-        Literal["auto", "png", "jpeg", "webp", "tiff"],
-        typer.Option(help="auto: JPEG and WebP as they are, others PNG."),
-    ] = "auto",
-    quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG and WebP.")] = 95,
-    background: Annotated[
-        str | None, typer.Option(help="A colour to lay under transparency, for JPEG.")
-    ] = None,
-    exists: Annotated[
-        Literal["skip", "overwrite", "rename", "error"],
-        typer.Option(help="skip: finished files stay, foreign ones are never touched."),
-    ] = "skip",
-    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option()] = "auto",
-    dtype: Annotated[Literal["auto", "fp32", "fp16", "bf16"], typer.Option()] = "auto",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")] = False,
+    find_scratches: Annotated[
+        bool,
+        typer.Option(
+            "--find-scratches", help="Propose the damage, and keep it as NAME_damage to correct."
+        ),
+    ] = False,
+    fit_mask: cli_batch.FitMask = False,
+    model: cli_batch.Model = "nano",
+    seed: cli_batch.Seed = 0,
+    config: cli_batch.Config = None,
+    sets: cli_batch.Sets = None,
+    windows: cli_batch.AtOnce = None,
+    format: cli_batch.Format = "auto",
+    quality: cli_batch.Quality = 95,
+    background: cli_batch.Background = None,
+    exists: cli_batch.Exists = "skip",
+    device: cli_batch.Device = "auto",
+    dtype: cli_batch.Dtype = "auto",
+    compiled: cli_batch.Compiled = False,
+    offload: cli_batch.Offload = False,
+    lora: cli_batch.Lora = None,
+    config_from: cli_batch.ConfigFrom = None,
+    allow_pickle: cli_batch.AllowPickle = False,
+    dry_run: cli_batch.DryRun = False,
 ) -> None:
     """Enlarge or restore pictures. Run the same command again to go on where it stopped."""
+    if damage and find_scratches:
+        raise UsageError("--damage gives the scratches, --find-scratches looks for them")
     options = load_options(
         UpscaleOptions,
         "upscale",
@@ -108,57 +109,243 @@ def upscale(
         scale=scale,
         steps=steps,
         prompt=prompt,
+        colour=colour,
         windows=windows,
     )
-    _check_output(out)
-    from restore import encoding, images
-
-    under = _colour(background)
-    jobs = batch.plan(
-        files.find(inputs, out),
-        out,
-        lambda source: encoding.FORMATS[encoding.format_for(source, format)].suffix,
+    where = Run(
+        *(out, model, seed, exists, device, dtype, compiled, offload),
+        *(tuple(lora or ()), config_from, allow_pickle),
+        *(format, quality, background),
     )
-    if exists == "error":
-        batch.refuse_existing(jobs)
-    if dry_run:
-        _foretell(jobs, options)
-        return
+    run_files(inputs, options, where, dry_run, Holes(damage or "", fit_mask, find_scratches))
 
-    _, weights = manifest.find_model(model)
 
-    @cache
-    def stack():  # not before the first file that needs it: torch takes seconds
-        from restore.loading import load
-
-        return load(model, device, dtype)
-
-    def work(job: batch.Job, path: Path) -> batch.Row:
-        from restore.flow import restore
-
-        picture = images.read(job.source)
-        kind = encoding.format_for(job.source, format)
-        size_out = options.output_size(picture.size)
-        encoding.refuse(picture, kind, size_out, under)
-        result = restore(picture, options, stack(), batch.file_seed(seed, job.key))
-        notes = encoding.encode(result, path, kind, quality, under)
-        told = list(dict.fromkeys((*result.warnings, *notes)))
-        return {"size_in": picture.size, "size_out": result.size, "warnings": told}
-
-    pixels = options.digest(
-        seed=seed, format=format, quality=quality, background=under, dtype=dtype
+@app.command()
+def inpaint(
+    inputs: cli_batch.Inputs,
+    out: cli_batch.Out,
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            help="White repaints: a picture for all, a folder paired by path and stem, LabelMe or "
+            "COCO JSON, or `alpha` for what is transparent."
+        ),
+    ] = None,
+    prompt: cli_batch.Prompt = None,
+    negative: cli_batch.Negative = None,
+    invert: Annotated[bool, typer.Option("--invert", help="Black repaints.")] = False,
+    grow: Annotated[int | None, typer.Option(help=f"px, all round. [{INPAINT.grow}]")] = None,
+    feather: Annotated[
+        int | None, typer.Option(help=f"px in which old and new blend. [{INPAINT.feather}]")
+    ] = None,
+    extend: Annotated[
+        str | None, typer.Option(help="LEFT,TOP,RIGHT,BOTTOM in px: paint on beyond the edges.")
+    ] = None,
+    aspect: Annotated[str | None, typer.Option(help="Or as far as this, such as 16:9.")] = None,
+    count: Annotated[
+        int, typer.Option("-n", "--count", min=1, max=99, help="Candidates, and a sheet of them.")
+    ] = 1,
+    steps: Annotated[int | None, typer.Option(help=f"Of the walk. [{INPAINT.steps}]")] = None,
+    strength: Annotated[
+        float | None, typer.Option(help=f"Below 1 what is in the hole counts. [{INPAINT.strength}]")
+    ] = None,
+    sampler: cli_batch.Sampler = None,
+    guidance: cli_batch.Guidance = None,
+    engine: Annotated[
+        str | None, typer.Option(help=f"model, telea or navier_stokes. [{INPAINT.engine}]")
+    ] = None,
+    fit_mask: cli_batch.FitMask = False,
+    model: cli_batch.Model = "nano",
+    seed: cli_batch.Seed = 0,
+    config: cli_batch.Config = None,
+    sets: cli_batch.Sets = None,
+    windows: cli_batch.AtOnce = None,
+    format: Annotated[
+        Literal["auto", "png", "jpeg", "webp", "tiff"],
+        typer.Option(help="auto: PNG, for what is outside the mask stays as it is, bit for bit."),
+    ] = "auto",
+    quality: cli_batch.Quality = 95,
+    background: cli_batch.Background = None,
+    exists: cli_batch.Exists = "skip",
+    device: cli_batch.Device = "auto",
+    dtype: cli_batch.Dtype = "auto",
+    compiled: cli_batch.Compiled = False,
+    offload: cli_batch.Offload = False,
+    lora: cli_batch.Lora = None,
+    config_from: cli_batch.ConfigFrom = None,
+    allow_pickle: cli_batch.AllowPickle = False,
+    dry_run: cli_batch.DryRun = False,
+) -> None:
+    """Fill holes, or paint on beyond the edges; nothing else in a picture changes."""
+    options = load_options(
+        InpaintOptions,
+        "inpaint",
+        config,
+        sets or [],
+        SECTIONS,
+        prompt=prompt,
+        negative=negative,
+        invert=invert or None,
+        grow=grow,
+        feather=feather,
+        extend=extend and _numbers(extend),
+        aspect=aspect,
+        steps=steps,
+        strength=strength,
+        sampler=sampler,
+        guidance=guidance,
+        engine=engine,
+        windows=windows,
     )
-    journal = batch.Journal(out, pixels, weights)
-    with _progress(len(jobs)) as show:
-        try:
-            summary = batch.run_all(jobs, work, journal, exists, show)
-        except KeyboardInterrupt:
-            go_on = "what is finished is kept; run the same command again to go on"
-            raise typer.Exit(_stop(f"stopped; {go_on}", INTERRUPTED)) from None
-    counts = {name: count for name, count in vars(summary).items() if name != "seconds"}
-    told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    print(f"{told} in {summary.seconds:.1f} s; report in {out / 'report.jsonl'}")
-    raise typer.Exit(1 if summary.failed else 0)
+    if not mask and not (options.aspect or any(options.extend)):
+        raise UsageError("inpaint needs --mask; or --extend or --aspect, to paint on")
+    where = Run(
+        *(out, model, seed, exists, device, dtype, compiled, offload),
+        *(tuple(lora or ()), config_from, allow_pickle),
+        *(format, quality, background),
+    )
+    run_files(inputs, options, where, dry_run, Holes(mask or "", fit_mask), count)
+
+
+def _numbers(sides: str) -> list[int]:
+    try:
+        return [int(side) for side in sides.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--extend {sides}: write LEFT,TOP,RIGHT,BOTTOM in pixels") from error
+
+
+@app.command()
+def img2img(
+    inputs: cli_batch.Inputs,
+    out: cli_batch.Out,
+    prompt: cli_batch.Prompt = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(help=f"Near 0 keeps the picture, 1 forgets it. [{IMG2IMG.strength}]"),
+    ] = None,
+    loopback: Annotated[
+        int | None,
+        typer.Option(help="Feed the result back so many times; all frames stay, NAME_001.png ..."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help=f"Of the whole walk. [{IMG2IMG.steps}]")] = None,
+    sampler: cli_batch.Sampler = None,
+    guidance: cli_batch.Guidance = None,
+    negative: cli_batch.Negative = None,
+    colour: Annotated[
+        str | None, typer.Option(help=f"Of the input: none, wavelet, adain. [{IMG2IMG.colour}]")
+    ] = None,
+    model: cli_batch.Model = "nano",
+    seed: cli_batch.Seed = 0,
+    config: cli_batch.Config = None,
+    sets: cli_batch.Sets = None,
+    windows: cli_batch.AtOnce = None,
+    format: cli_batch.Format = "auto",
+    quality: cli_batch.Quality = 95,
+    background: cli_batch.Background = None,
+    exists: cli_batch.Exists = "skip",
+    device: cli_batch.Device = "auto",
+    dtype: cli_batch.Dtype = "auto",
+    compiled: cli_batch.Compiled = False,
+    offload: cli_batch.Offload = False,
+    lora: cli_batch.Lora = None,
+    config_from: cli_batch.ConfigFrom = None,
+    allow_pickle: cli_batch.AllowPickle = False,
+    dry_run: cli_batch.DryRun = False,
+) -> None:
+    """Make pictures anew from themselves and words, each at its own size."""
+    options = load_options(
+        Img2imgOptions,
+        "img2img",
+        config,
+        sets or [],
+        SECTIONS,
+        prompt=prompt,
+        strength=strength,
+        loopback=loopback,
+        steps=steps,
+        sampler=sampler,
+        guidance=guidance,
+        negative=negative,
+        colour=colour,
+        windows=windows,
+    )
+    where = Run(
+        *(out, model, seed, exists, device, dtype, compiled, offload),
+        *(tuple(lora or ()), config_from, allow_pickle),
+        *(format, quality, background),
+    )
+    run_files(inputs, options, where, dry_run)
+
+
+@app.command()
+def text2img(
+    out: cli_batch.Out,
+    prompt: Annotated[str | None, typer.Option(help="What the pictures show.")] = None,
+    count: Annotated[
+        int, typer.Option("-n", "--count", min=1, max=10**6, help="How many, of seeds in a row.")
+    ] = 1,
+    size: Annotated[
+        str | None, typer.Option(help=f"WIDTHxHEIGHT. [{TEXT2IMG.width}x{TEXT2IMG.height}]")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help=f"Of the walk. [{TEXT2IMG.steps}]")] = None,
+    sampler: cli_batch.Sampler = None,
+    guidance: cli_batch.Guidance = None,
+    negative: cli_batch.Negative = None,
+    seed: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=cli_batch.LARGEST_SEED,
+            help="Of the first picture; each has its seed for name.",
+        ),
+    ] = 0,
+    grid: Annotated[
+        bool, typer.Option("--grid", help="Show them all in one picture too, grid.png.")
+    ] = False,
+    model: cli_batch.Model = "nano",
+    config: cli_batch.Config = None,
+    sets: cli_batch.Sets = None,
+    windows: cli_batch.AtOnce = None,
+    exists: cli_batch.Exists = "skip",
+    device: cli_batch.Device = "auto",
+    dtype: cli_batch.Dtype = "auto",
+    compiled: cli_batch.Compiled = False,
+    offload: cli_batch.Offload = False,
+    lora: cli_batch.Lora = None,
+    config_from: cli_batch.ConfigFrom = None,
+    allow_pickle: cli_batch.AllowPickle = False,
+) -> None:
+    """Make pictures from words. A picture is the same however many are made with it."""
+    width, height = _sides(size) if size else (None, None)
+    options = load_options(
+        Text2imgOptions,
+        "text2img",
+        config,
+        sets or [],
+        SECTIONS,
+        prompt=prompt,
+        width=width,
+        height=height,
+        steps=steps,
+        sampler=sampler,
+        guidance=guidance,
+        negative=negative,
+        windows=windows,
+    )
+    where = Run(
+        *(out, model, seed, exists, device, dtype, compiled, offload),
+        *(tuple(lora or ()), config_from, allow_pickle),
+    )
+    run_prompt(options, where, count, grid)
+
+
+def _sides(size: str) -> tuple[int, int]:
+    """(width, height)"""
+    sides = re.fullmatch(r"(\d{1,5})x(\d{1,5})", size, re.ASCII)
+    width, height = map(int, sides.groups()) if sides else (0, 0)
+    if not (1 <= width <= 32768 and 1 <= height <= 32768):
+        raise UsageError(f"--size {size}: write WIDTHxHEIGHT, such as 512x384, each 1 to 32768")
+    return width, height
 
 
 @app.command()
@@ -173,96 +360,6 @@ def train(
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     run(config, overrides or [])
-
-
-def _check_output(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out}: is a file; -o takes a folder")
-    if not out.exists() and out.suffix.casefold() in files.KNOWN:
-        raise UsageError(f"{out}: -o takes a folder; the results keep the names of the inputs")
-    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise OutputError(f"{out}: cannot be written: {there} is read-only or no folder")
-
-
-def _colour(name: str | None) -> tuple[int, int, int] | None:
-    from PIL import ImageColor
-
-    try:
-        return ImageColor.getrgb(name)[:3] if name else None
-    except ValueError as error:
-        mend = "write a name such as white, or #rrggbb"
-        raise UsageError(f"--background {name}: is no colour; {mend}") from error
-
-
-def _foretell(jobs: list[batch.Job], options: UpscaleOptions) -> None:
-    from restore import images
-
-    for job in jobs:
-        name = printable(str(job.source))
-        if job.skip:
-            print(f"skipped  {name}: {batch.SKIPPED[job.skip]}")
-            continue
-        try:
-            size = images.peek(job.source)
-        except RestoreError as error:
-            print(f"failing  {printable(str(error))}")
-            continue
-        there = " (there already)" if job.target.exists() else ""
-        target = printable(str(job.target))
-        print(f"{_sides(size)} -> {_sides(options.output_size(size))}  {name} -> {target}{there}")
-
-
-def _sides(size: tuple[int, int]) -> str:
-    return f"{size[1]}x{size[0]}"
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[batch.Row], None]]:
-    """Lend a function that shows a row: over a bar with the time left, or as plain lines."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    if not sys.stderr.isatty():
-        began = time.monotonic()
-        count = 0
-
-        def line(row: batch.Row) -> None:
-            nonlocal count
-            count += 1
-            left = (time.monotonic() - began) / count * (total - count)
-            print(f"[{count}/{total}] {describe(row)}, {left:.0f} s left", file=sys.stderr)
-
-        yield line
-        return
-
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("left"))
-    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bar:
-        task = bar.add_task("", total=total)
-
-        def over_bar(row: batch.Row) -> None:
-            bar.console.print(describe(row), markup=False, highlight=False, soft_wrap=True)
-            bar.advance(task)
-
-        yield over_bar
-
-
-def describe(row: dict[str, Any]) -> str:
-    """A report row as one line."""
-    key = printable(row["key"])
-    if row["status"] in ("failed", "skipped"):
-        return f"{row['status']:8} {key}: {row['code']}: {printable(row['error'])}"
-    if "finished" in row:
-        return f"finished {key}"
-    sides = f"{_sides(row['size_in'])} -> {_sides(row['size_out'])}"
-    notes = "".join(f"; {printable(note)}" for note in row["warnings"])
-    return f"done     {key}: {sides} in {row['seconds']:.1f} s{notes}"
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+import re
 import types
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -48,7 +49,7 @@ def load_options(
     known = {section, *sections}
     for name in tree:
         if name not in known:
-            raise ConfigError(f"{config}: {name} is not a section{_near(name, known)}")
+            raise ConfigError(f"{config}: {name} is not a section{near(name, known)}")
     values = {section: tree.get(section) or {}}
     if not isinstance(values[section], dict):
         raise ConfigError(f"{config}: {section} must hold `key: value` lines")
@@ -142,21 +143,28 @@ def explain(
         if found["type"] == "extra_forbidden":
             owner = _model_at(model_class, found["loc"][:-1])
             fields = [field.alias or key for key, field in owner.model_fields.items()]
-            says = f"{name} is not an option of {owner.__name__}{_near(way[-1], fields)}"
+            says = f"{name} is not an option of {owner.__name__}{near(way[-1], fields)}"
         elif found["type"] == "missing":
             says = f"{name} is missing"
         else:
             must = found["msg"].replace("Input should be", "must be")
             says = f"{name} {must}, not {_short(found['input'])}"
+            if found["type"] == "literal_error":
+                says += _meant(
+                    found["input"], re.findall("'(.*?)'", found.get("ctx", {})["expected"])
+                )
         lines.append(f"{origin(way)}: {says}")
     return lines
 
 
-def _near(name: object, known: Collection[str]) -> str:
+def near(name: object, known: Collection[str]) -> str:
+    """The end of a refusal: the known name that was meant, else all of them."""
+    return _meant(name, known) or f"; there are {', '.join(sorted(known))}"
+
+
+def _meant(name: object, known: Collection[str]) -> str:
     close = difflib.get_close_matches(str(name), known, n=1)
-    if close:
-        return f"; did you mean '{close[0]}'?"
-    return f"; there are {', '.join(sorted(known))}"
+    return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def _short(value: object) -> str:

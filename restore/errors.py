@@ -41,6 +41,12 @@ class NonFiniteError(RestoreError):
     code = "NONFINITE"
 
 
+class CancelledError(RestoreError):
+    """The caller's own callback ended the work."""
+
+    code = "CANCELLED"
+
+
 class ImageError(RestoreError):
     """One picture cannot be read or written; the others can go on.
 

@@ -1,13 +1,15 @@
 """restore(): the task that the options name, for one picture."""
 
+from dataclasses import replace
+
 import numpy as np
 
-from restore.errors import UsageError
-from restore.images import Picture
+from restore.errors import NonFiniteError, UsageError
+from restore.images import Picture, bleed
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
 from restore.sample import OnStep, ignore
 from restore.stack import Stack
-from restore.tasks.img2img import img2img
+from restore.tasks.img2img import OnFrame, img2img
 from restore.tasks.inpaint import inpaint
 from restore.tasks.text2img import text2img
 from restore.tasks.upscale import upscale
@@ -22,23 +24,66 @@ def restore(
     seed: int,
     on_step: OnStep = ignore,
     mask: np.ndarray | None = None,
+    on_frame: OnFrame = lambda lap, frame: None,
 ) -> Picture:
     """The picture as its task makes it; the command, the page and every worker call this.
 
-    picture  None for text to image alone.
-    mask     uint8 (H, W): the hole of inpaint, the damage of upscale.
+    In half precision, a NaN or a flat black result is computed once more in fp32, and the
+    picture's warnings say so.
+
+    picture   None for text to image alone.
+    mask      uint8 (H, W): the hole of inpaint, the damage of upscale.
+    on_frame  sees every lap of img2img.
+    Raises UsageError if something is missing, ModelError if the layout cannot do the task,
+    NonFiniteError if fp32 did not help either.
     """
+
+    def attempt() -> Picture:
+        made = dispatch(picture, options, stack, seed, on_step, mask, on_frame)
+        if is_lost(made, picture):
+            raise NonFiniteError("the result is black all over, and what it was made from is not")
+        return made
+
+    try:
+        return attempt()
+    except NonFiniteError as error:
+        if not stack.is_half:
+            raise
+        note = f"computed again in fp32: {error}"
+    with stack.in_fp32():
+        made = attempt()
+    return replace(made, warnings=(*made.warnings, note))
+
+
+def dispatch(
+    picture: Picture | None,
+    options: TaskOptions,
+    stack: Stack,
+    seed: int,
+    on_step: OnStep,
+    mask: np.ndarray | None,
+    on_frame: OnFrame,
+) -> Picture:
     if isinstance(options, Text2imgOptions):
         return text2img(options, stack, seed, on_step)
     if picture is None:
         raise UsageError(f"{options.task} needs a picture")
     if isinstance(options, Img2imgOptions):
-        return img2img(picture, options, stack, seed, on_step)
+        return img2img(picture, options, stack, seed, on_step, on_frame)
     if mask is not None and mask.shape != picture.size:
         raise UsageError(f"the mask is {mask.shape}, the picture {picture.size} (height, width)")
     if isinstance(options, UpscaleOptions):
         damage = None if mask is None else mask >= 128
         return upscale(picture, options, stack, seed, on_step, damage)
+    if mask is None and not any(options.sides(picture.size)):
+        raise UsageError("inpaint needs a mask, white where it is to repaint, or sides to extend")
     if mask is None:
-        raise UsageError("inpaint needs a mask: white is repainted")
+        mask = np.zeros(picture.size, np.uint8)
     return inpaint(picture, mask, options, stack, seed, on_step)
+
+
+def is_lost(made: Picture, source: Picture | None) -> bool:
+    """Whether the result is black all over, and what it was made from is not nearly so."""
+    if made.pixels.any():
+        return False
+    return source is None or bleed(source).pixels.max() > np.iinfo(source.pixels.dtype).max // 16

@@ -197,7 +197,7 @@ def _decoded(image: Image.Image, data: bytes, icc: bytes | None, notes: list[str
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise ImageError("UNSUPPORTED", "32-bit integers are not read; save it with 16 bits")
-        return _threefold(values.astype(np.uint16)), None, True, icc
+        return threefold(values.astype(np.uint16)), None, True, icc
     if mode == "F":
         raise ImageError("UNSUPPORTED", "32-bit floats are not read; save it with 16-bit integers")
     if mode in ("CMYK", "LAB"):
@@ -228,12 +228,12 @@ def _is_deep(image: Image.Image, data: bytes) -> bool:
 
 def _from_cv2(array: np.ndarray, grey: bool) -> tuple[np.ndarray, np.ndarray | None, bool]:
     if array.ndim == 2:
-        return _threefold(array), None, True
+        return threefold(array), None, True
     rgb = np.ascontiguousarray(array[..., 2::-1])
     return rgb, array[..., 3].copy() if array.shape[2] == 4 else None, grey
 
 
-def _threefold(values: np.ndarray) -> np.ndarray:
+def threefold(values: np.ndarray) -> np.ndarray:
     return np.repeat(values[..., None], 3, axis=2)
 
 

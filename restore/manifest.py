@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
+from restore import hub
 from restore.errors import ModelError
 from restore.files import sha256
 
@@ -11,20 +13,43 @@ NAME = "manifest.json"
 SHIPPED = Path(__file__).parent / "weights"
 
 
-def find_model(name: str) -> tuple[Path, str]:
-    """The folder of a model that ships, by name, or of any other, by path; and its digest.
+def find_model(
+    name: str, revision: str | None = None, offline: bool = False, allow_pickle: bool = False
+) -> tuple[Path, str]:
+    """Where a model is, and the digest of what it is made of.
 
-    Raises ModelError if there is none, or if one of its files is missing or changed.
+    name  of a model that ships; the path of a folder, ours or a diffusers pipeline's, or of one
+          file of weights; or a hub id, `org/name` or `org/name@revision`.
+    Raises ModelError if there is none, if a file that its manifest lists is missing or changed, or
+    if its weights are pickled and that is not allowed.
     """
-    folder = SHIPPED / name if (SHIPPED / name).is_dir() else Path(name)
-    if not folder.is_dir():
-        shipped = ", ".join(sorted(path.name for path in SHIPPED.iterdir() if path.is_dir()))
+    path = SHIPPED / name if (SHIPPED / name).is_dir() else Path(name)
+    if path.is_file():
+        if path.suffix not in (".safetensors", *hub.PICKLED):
+            raise ModelError(f"{name}: holds no weights; a checkpoint is a .safetensors file")
+        hub.refuse_pickles([path], allow_pickle)
+        return path, hub.digest(path)
+    if not path.is_dir():
+        if not hub.HUB_ID.fullmatch(name):
+            shipped = ", ".join(sorted(path.name for path in SHIPPED.iterdir() if path.is_dir()))
+            raise ModelError(
+                f"{name}: no model of that name ships, nor is it a folder or file; choose from "
+                f"{shipped}, give the folder that `restore train` exported, a diffusers folder, a "
+                ".safetensors file, or a hub id such as org/name@revision"
+            )
+        path = hub.fetch_model(name, revision, offline, allow_pickle)
+    if (path / "model_index.json").is_file() and not (path / NAME).is_file():
+        hub.refuse_pickles(
+            [file for part in hub.WEIGHED for file in hub.weight_files(path / part)], allow_pickle
+        )
+        return path, hub.digest(path)
+    if not (path / "stack.json").is_file():
         raise ModelError(
-            f"{name}: no model of that name ships, nor is it a folder; choose from {shipped}, or "
-            "give the folder that `restore train` exported"
+            f"{path}: is no model: it has neither stack.json, as ours do, nor model_index.json, as "
+            "a diffusers pipeline does"
         )
     try:
-        return folder, check(folder)
+        return path, check(path)
     except ValueError as error:
         raise ModelError(f"{error}; copy or install the model {name} again") from error
 
@@ -54,3 +79,11 @@ def check(folder: Path) -> str:
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
     return hashlib.sha256(text).hexdigest()
+
+
+def with_loras(digest: str, loras: Sequence[tuple[str, float]]) -> str:
+    """The digest of weights that LoRAs, (file, scale) each, were fused into."""
+    for file, scale in loras:
+        told = f"{digest} {sha256(hub.lora_file(file))} {scale}"
+        digest = hashlib.sha256(told.encode()).hexdigest()
+    return digest

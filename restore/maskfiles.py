@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,11 @@ class Masks:
         if self.shapes:
             return None if _named(self.shapes, name) is None else self.single
         return self.single or self.files.get(name.with_suffix("").as_posix())
+
+    def unused(self, jobs: Iterable[Job]) -> list[Path]:
+        """Masks of a folder that no job takes."""
+        taken = {self.of(job) for job in jobs}
+        return [path for path in self.files.values() if path not in taken]
 
 
 def _named(shapes: dict[str, tuple[Shape, ...]], name: Path) -> tuple[Shape, ...] | None:
@@ -199,30 +204,3 @@ def _json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ImageError("MASK", f"{path}: cannot be read as JSON: {error}") from error
-
-
-def extended(picture: Picture, sides: tuple[int, int, int, int]) -> tuple[Picture, np.ndarray]:
-    """The picture on a larger canvas, and the mask of what is new; for outpainting.
-
-    sides  pixels added at the left, top, right and bottom.
-    """
-    left, top, right, bottom = sides
-    if min(sides) < 0:
-        raise UsageError(f"--extend {','.join(map(str, sides))}: cannot be below 0")
-    around = ((top, bottom), (left, right))
-    top_level = np.iinfo(picture.pixels.dtype).max
-    pixels = np.pad(picture.pixels, (*around, (0, 0)), constant_values=top_level // 2 + 1)
-    alpha = picture.alpha
-    if alpha is not None:
-        alpha = np.pad(alpha, around, constant_values=np.iinfo(alpha.dtype).max)
-    mask = np.pad(np.zeros(picture.size, np.uint8), around, constant_values=255)
-    return replace(picture, pixels=pixels, alpha=alpha), mask
-
-
-def to_aspect(size: tuple[int, int], width: float, height: float) -> tuple[int, int, int, int]:
-    """Pixels to add at the left, top, right and bottom for an aspect of width to height."""
-    rows, columns = size
-    wide = max(columns, round(rows * width / height))
-    tall = max(rows, round(columns * height / width))
-    across, down = wide - columns, tall - rows
-    return across // 2, down // 2, across - across // 2, down - down // 2

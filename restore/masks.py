@@ -1,10 +1,13 @@
 """Masks: which pixels are to be made anew, grown, feathered, and cut into jobs."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import cv2
 import numpy as np
 from scipy import ndimage
+
+from restore.images import Picture
 
 Box = tuple[slice, slice]  # rows and columns
 
@@ -46,6 +49,23 @@ def mended(pixels: np.ndarray, hole: np.ndarray) -> np.ndarray:
     known = (~hole).astype(np.float32)
     made = _pulled(pixels.astype(np.float32) * known[..., None], known)
     return np.where(hole[..., None], np.rint(made), pixels).astype(pixels.dtype)
+
+
+def extended(
+    picture: Picture, mask: np.ndarray, sides: tuple[int, int, int, int]
+) -> tuple[Picture, np.ndarray]:
+    """The picture on a larger canvas, and its mask with what is new in it; for outpainting.
+
+    sides  pixels added at the left, top, right and bottom.
+    """
+    left, top, right, bottom = sides
+    around = ((top, bottom), (left, right))
+    grey = np.iinfo(picture.pixels.dtype).max // 2 + 1
+    pixels = np.pad(picture.pixels, (*around, (0, 0)), constant_values=grey)
+    alpha = picture.alpha
+    if alpha is not None:
+        alpha = np.pad(alpha, around, constant_values=np.iinfo(alpha.dtype).max)
+    return replace(picture, pixels=pixels, alpha=alpha), np.pad(mask, around, constant_values=255)
 
 
 def _pulled(pixels: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
 """What each task can be told. Free of torch, so that a wrong option is refused in no time."""
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from restore.config import Options
 
@@ -10,6 +10,7 @@ Sampler = Literal[
     *("ddim", "ddpm", "pndm", "euler", "euler_a", "heun", "dpm++_2m", "dpm++_2m_karras"),
     *("dpm++_sde", "unipc", "lcm"),
 ]
+Side = Annotated[int, Field(ge=0, le=32768)]
 Colour = Literal["none", "wavelet", "adain", "lowpass"]
 
 
@@ -28,6 +29,10 @@ class WalkOptions(Options):
     negative: str = ""
     clip_skip: int = Field(default=0, ge=0, le=48)  # last layers of the text encoder left out
     windows: int = Field(default=4, ge=1, le=256)  # run at once: memory against speed
+
+    def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of the result of a picture of `size`."""
+        return size
 
 
 class UpscaleOptions(WalkOptions):
@@ -61,10 +66,35 @@ class InpaintOptions(WalkOptions):
     strength: float = Field(default=1, gt=0, le=1)  # below 1 what is in the hole counts
     guidance: float = Field(default=5, ge=0, le=30)
     threshold: int = Field(default=128, ge=1, le=255)  # of the mask; what reaches it is repainted
+    invert: bool = False  # what does not reach it is
+    extend: tuple[Side, Side, Side, Side] = (0, 0, 0, 0)  # px at left, top, right, bottom
+    aspect: str = Field(default="", pattern=r"^(\d+(\.\d+)?:\d+(\.\d+)?)?$")  # or so far: 16:9
     grow: int = Field(default=0, ge=0, le=1024)  # px that the hole is widened by
     feather: int = Field(default=4, ge=0, le=1024)  # px round the hole where old and new blend
     context: float = Field(default=0.5, ge=0, le=8)  # seen on each side, a share of the hole's size
     engine: Literal["model", "telea", "navier_stokes"] = "model"
+
+    def sides(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Pixels added at the left, top, right and bottom of a picture of `size`."""
+        if not self.aspect:
+            return self.extend
+        height, width = size
+        across, down = map(float, self.aspect.split(":"))
+        wide = max(0, round(height * across / down) - width)
+        tall = max(0, round(width * down / across) - height)
+        return wide // 2, tall // 2, wide - wide // 2, tall - tall // 2
+
+    def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        left, top, right, bottom = self.sides(size)
+        return size[0] + top + bottom, size[1] + left + right
+
+    @model_validator(mode="after")
+    def _one_way_to_extend(self) -> Self:
+        if self.aspect and any(self.extend):
+            raise ValueError("extend or aspect, not both")
+        if self.aspect and not all(map(float, self.aspect.split(":"))):
+            raise ValueError(f"an aspect of {self.aspect} has no area")
+        return self
 
 
 class Img2imgOptions(WalkOptions):
@@ -74,3 +104,4 @@ class Img2imgOptions(WalkOptions):
     strength: float = Field(default=0.6, gt=0, le=1)  # 1 leaves nothing of the input
     guidance: float = Field(default=5, ge=0, le=30)
     loopback: int = Field(default=1, ge=1, le=1000)  # times the result is fed back
+    colour: Literal["none", "wavelet", "adain"] = "none"  # of the first input, in every frame

@@ -11,11 +11,13 @@ from torch import Tensor
 from restore.errors import NonFiniteError
 from restore.windows import Predict
 
-OnStep = Callable[[int, Tensor], None]
+OnStep = Callable[[int, int, Tensor], None]
+"""(steps done, steps of this walk, latent); what it raises ends the walk"""
+
 Keep = Callable[[int, Tensor], Tensor]
 
 
-def ignore(step: int, x: Tensor) -> None:
+def ignore(step: int, steps: int, x: Tensor) -> None:
     """Watch nothing."""
 
 
@@ -38,7 +40,6 @@ def sample(
     predict    (x, t) -> model output; guidance, windows and conditions are wrapped round it.
     x          (B, C, h, w), noised to the scheduler's first timestep by `start`.
     scheduler  set_timesteps() has been called; its prediction type is the network's.
-    on_step    sees each step's latent; what it raises ends the walk.
     rng        of the noise that ancestral and stochastic schedulers add; on the CPU, so that it is
                the same for every device.
     eta        DDIM's share of fresh noise (Song et al. 2021); other schedulers do not ask.
@@ -48,12 +49,13 @@ def sample(
     asks = inspect.signature(scheduler.step).parameters
     more: dict[str, Any] = {"generator": rng, "eta": eta}
     more = {name: value for name, value in more.items() if name in asks}
-    for step, t in enumerate(scheduler.timesteps):
+    timesteps = remaining(scheduler)
+    for step, t in enumerate(timesteps):
         x = scheduler.step(predict(scheduler.scale_model_input(x, t), t), t, x, **more).prev_sample
         if not torch.isfinite(x).all():
             raise NonFiniteError(f"step {step + 1}: the latent left the finite numbers")
         x = keep(step, x)
-        on_step(step, x)
+        on_step(step + 1, len(timesteps), x)
     return x
 
 
@@ -62,14 +64,21 @@ def start(
 ) -> Tensor:
     """The walk's first point: pure noise, or `clean` noised to where `strength` enters the walk.
 
-    Below strength 1 the scheduler's leading timesteps are dropped, as diffusers' image to image
+    Below strength 1 the scheduler's leading timesteps are left out, as diffusers' image to image
     does, so that int(steps * strength), at least one, remain.
     """
     if clean is None:
         return noise * scheduler.init_noise_sigma
     steps = scheduler.num_inference_steps
-    first = min(steps - 1, steps - int(steps * strength))
-    scheduler.timesteps = scheduler.timesteps[first * scheduler.order :]
+    first = min(steps - 1, steps - int(steps * strength)) * scheduler.order
     if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(first * scheduler.order)
-    return scheduler.add_noise(clean, noise, scheduler.timesteps[:1])
+        # Their own list stays whole: by its length multistep solvers know their last step.
+        scheduler.set_begin_index(first)
+    else:
+        scheduler.timesteps = scheduler.timesteps[first:]
+    return scheduler.add_noise(clean, noise, remaining(scheduler)[:1])
+
+
+def remaining(scheduler: SchedulerMixin) -> Tensor:
+    """The timesteps of the walk, from where `start` entered the schedule."""
+    return scheduler.timesteps[getattr(scheduler, "begin_index", None) or 0 :]

@@ -1,17 +1,20 @@
 """One VAE, one UNet and one context encoder for every task."""
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import diffusers
 import torch
 from diffusers import SchedulerMixin, UNet2DConditionModel, UNet2DModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from restore import vae
+from restore.config import near
 from restore.contexts import Context
-from restore.errors import UsageError
+from restore.errors import ConfigError
 from restore.layouts import Layout, Task, require
 from restore.options import Sampler
 from restore.predict import Condition, conditioned
@@ -46,6 +49,7 @@ class Stack:
     residual_scale  our walk goes over (z - known) / residual_scale, so that a trusted picture is
                     where it starts instead of something to be learnt; None: it goes over z.
     digest          tells weights apart in reports.
+    place           where the parts compute, if that is not where they are kept.
     """
 
     vae: Vae
@@ -58,10 +62,30 @@ class Stack:
     low_schedule: SchedulerMixin | None = None
     name: str = "this model"
     digest: str = ""
+    place: torch.device | None = None
 
     @property
     def device(self) -> torch.device:
-        return self.unet.device
+        return self.place or self.unet.device
+
+    @property
+    def parts(self) -> list[nn.Module]:
+        """Everything that holds weights."""
+        return [self.vae, self.unet, *([self.context.module] if self.context else [])]
+
+    @property
+    def is_half(self) -> bool:
+        return self.unet.dtype != torch.float32
+
+    @contextmanager
+    def in_fp32(self) -> Iterator[None]:
+        """The UNet's weights, as they are, in fp32 for a while; back in half they are the same."""
+        half = self.unet.dtype
+        nn.Module.to(self.unet, dtype=torch.float32)
+        try:
+            yield
+        finally:
+            nn.Module.to(self.unet, dtype=half)
 
     @property
     def factor(self) -> int:
@@ -91,17 +115,16 @@ class Stack:
     ) -> SchedulerMixin:
         """A diffusers scheduler over the checkpoint's schedule, its timesteps set.
 
-        options  the scheduler's own, by diffusers' names; raises UsageError where it has none such.
+        options  the scheduler's own, by diffusers' names; ConfigError where it has none such.
         """
         name, own = SCHEDULERS[sampler]
         kind = getattr(diffusers, name)
         known = list(inspect.signature(kind).parameters)
         for key in options or {}:
             if key not in known:
-                raise UsageError(
-                    f"sampler_options: {sampler} has no {key!r}; it has {', '.join(known)}"
-                )
-        scheduler = kind.from_config({**self.schedule.config, **own, **(options or {})})
+                raise ConfigError(f"sampler_options: {sampler} has no {key!r}{near(key, known)}")
+        # As keywords: in the config, diffusers would drop what the checkpoint had left to defaults.
+        scheduler = kind.from_config(self.schedule.config, **{**own, **(options or {})})
         scheduler.set_timesteps(steps, device=self.device)
         return scheduler
 

@@ -6,11 +6,14 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, VQModel
 from torch import Tensor, nn
 
-from restore.windows import blocks
+from restore.windows import Windows, blocks, raised_cosine
 
 BLOCK = 256  # latents encoded or decoded at a time, on a side
-OVERLAP = 16  # latents round a block of a VAE that sees the whole picture
+WINDOWS = Windows(64, 48)  # latents, for a VAE that sees the whole picture
+MARGIN = 4  # latents at a window's cut sides that do not count: zero padding has bent them
 Vae = AutoencoderTiny | AutoencoderKL | VQModel
+Rows = Callable[[int, int], Tensor]  # (first, last) row -> rgb (1, 3, last - first, W)
+Write = Callable[[slice, slice, Tensor], None]  # takes the rgb of those rows and columns
 ATTENTION_OR_NORM = (nn.GroupNorm, nn.LayerNorm, nn.BatchNorm2d)
 
 
@@ -75,17 +78,19 @@ def receptive_field(coder: nn.Module) -> int:
     return round(reach / finest) + 1
 
 
-def encode_canvas(vae: Vae, rows: Callable[[int, int], Tensor], size: tuple[int, int]) -> Tensor:
-    """Encode a canvas by blocks -> (1, C, H / factor, W / factor).
+def encode_canvas(vae: Vae, rows: Rows, size: tuple[int, int]) -> Tensor:
+    """Encode a canvas by parts -> (1, C, H / factor, W / factor).
 
-    Exact where the VAE sees no further than its halo; elsewhere, by fixed overlapping blocks.
+    By blocks, exactly, where a pixel depends on its neighbourhood alone; elsewhere by windows of
+    one size, blended, and whole where one window holds the canvas.
 
-    rows  (first, last) -> rgb (1, 3, last - first, W) of the canvas.
     size  (H, W) of the canvas, multiples of the factor.
     """
+    if not is_local(vae):
+        return encode_windows(vae, rows, size)
     step, (height, width) = factor(vae), size
     latent = torch.empty(1, channels(vae), height // step, width // step, device=vae.device)
-    margin = -(-halo(vae, vae.encoder) // step) * step
+    margin = -(-receptive_field(vae.encoder) // step) * step
     band: tuple[slice, Tensor] | None = None
     for block in blocks(size, size, BLOCK * step, margin):
         if band is None or band[0] != block.outer[0]:
@@ -96,19 +101,13 @@ def encode_canvas(vae: Vae, rows: Callable[[int, int], Tensor], size: tuple[int,
     return latent
 
 
-def decode_canvas(
-    vae: Vae,
-    latent: Tensor,
-    write: Callable[[slice, slice, Tensor], None],
-    size: tuple[int, int],
-) -> None:
-    """Decode the first `size` (H, W) pixels of a canvas by blocks, as encode_canvas.
-
-    write  (rows, columns, rgb) takes each block's pixels.
-    """
+def decode_canvas(vae: Vae, latent: Tensor, write: Write, size: tuple[int, int]) -> None:
+    """Decode the first `size` (H, W) pixels of a canvas by parts, as encode_canvas."""
+    if not is_local(vae):
+        return decode_windows(vae, latent, write, size)
     step, (height, width) = factor(vae), size
     needed = -(-height // step), -(-width // step)
-    margin = -(-halo(vae, vae.decoder) // step)
+    margin = -(-receptive_field(vae.decoder) // step)
     for block in blocks(needed, tuple(latent.shape[-2:]), BLOCK, margin):
         made = block.trim(decode(vae, latent[..., block.outer[0], block.outer[1]]), step)
         rows, columns = (slice(s.start * step, s.stop * step) for s in block.inner)
@@ -118,6 +117,57 @@ def decode_canvas(
         write(rows, columns, made)
 
 
-def halo(vae: Vae, coder: nn.Module) -> int:
-    """Pixels that a block has to see around it."""
-    return receptive_field(coder) if is_local(vae) else OVERLAP * factor(vae)
+def encode_windows(vae: Vae, rows: Rows, size: tuple[int, int]) -> Tensor:
+    step = factor(vae)
+    latent = torch.zeros(1, channels(vae), *(n // step for n in size), device=vae.device)
+    for down, weight in spans(latent.shape[-2], 1):
+        band = rows(down.start * step, down.stop * step).to(vae.device)
+        for across, other in spans(latent.shape[-1], 1):
+            made = encode(vae, band[..., across.start * step : across.stop * step])
+            latent[..., down, across] += (made * (weight[:, None] * other).to(made)).to(latent)
+    return latent
+
+
+def decode_windows(vae: Vae, latent: Tensor, write: Write, size: tuple[int, int]) -> None:
+    step, (height, width) = factor(vae), size
+    rows, columns = (spans(length, step) for length in latent.shape[-2:])
+    carried = torch.zeros(1, 3, 0, latent.shape[-1] * step)
+    for row, (down, weight) in enumerate(rows):
+        if down.start >= height:
+            break
+        # one row of windows is held in floats; what no later row touches is written
+        band = torch.zeros(1, 3, len(weight), latent.shape[-1] * step, device=latent.device)
+        band[..., : carried.shape[-2], :] = carried
+        for across, other in columns:
+            if across.start < width:
+                part = latent[..., latents(down, step), latents(across, step)]
+                band[..., across] += decode(vae, part) * (weight[:, None] * other).to(band)
+        done = (rows[row + 1][0] if row + 1 < len(rows) else slice(down.stop, None)).start
+        shown = min(done, height) - down.start
+        write(slice(down.start, down.start + shown), slice(0, width), band[..., :shown, :width])
+        carried = band[..., done - down.start :, :]
+
+
+def latents(pixels: slice, step: int) -> slice:
+    return slice(pixels.start // step, pixels.stop // step)
+
+
+def spans(length: int, step: int) -> list[tuple[slice, Tensor]]:
+    """The windows along a canvas of `length` latents, with weights that add up to one everywhere.
+
+    The last one ends where the canvas does. All in units of `step` a latent: pixels, or 1.
+    """
+    size = min(WINDOWS.size, length)
+    starts = [*range(0, length - size, WINDOWS.stride), length - size]
+    ramp = WINDOWS.size - WINDOWS.stride - 2 * MARGIN
+    flat = torch.ones(size * step)
+    rise = torch.cat([torch.zeros(MARGIN * step), raised_cosine(ramp * step), flat])[: len(flat)]
+    weights = [
+        (rise if start else flat) * (rise.flip(0) if start + size < length else flat)
+        for start in starts
+    ]
+    cuts = [slice(start * step, (start + size) * step) for start in starts]
+    total = torch.zeros(length * step)
+    for cut, weight in zip(cuts, weights, strict=True):
+        total[cut] += weight
+    return [(cut, weight / total[cut]) for cut, weight in zip(cuts, weights, strict=True)]

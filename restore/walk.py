@@ -10,7 +10,7 @@ from restore.layouts import KEEP
 from restore.noise import canvas_noise, generator
 from restore.options import WalkOptions
 from restore.predict import Condition, guided
-from restore.sample import Keep, OnStep, as_it_is, ignore, sample, start
+from restore.sample import Keep, OnStep, as_it_is, ignore, remaining, sample, start
 from restore.stack import Stack
 from restore.windows import windowed
 
@@ -75,8 +75,10 @@ def blended(scheduler: SchedulerMixin, clean: Tensor, noise: Tensor, kept: Tenso
     A fallback (Lugmayr et al. 2022, RePaint, without its resampling; diffusers does the same).
     """
 
+    timesteps = remaining(scheduler)
+
     def keep(step: int, x: Tensor) -> Tensor:
-        later = scheduler.timesteps[step + 1 : step + 2]
+        later = timesteps[step + 1 : step + 2]
         noisy = scheduler.add_noise(clean, noise, later) if len(later) else clean
         return torch.where(kept, noisy, x)
 

@@ -34,8 +34,13 @@ class Windows:
     def weight(self) -> Tensor:
         """Raised cosine over the overlap, (size,): neighbours add up to one."""
         overlap = self.size - self.stride
-        ramp = 0.5 - 0.5 * torch.cos(math.pi * (torch.arange(overlap) + 0.5) / max(1, overlap))
+        ramp = raised_cosine(overlap)
         return torch.cat([ramp, torch.ones(self.size - 2 * overlap), ramp.flip(0)])
+
+
+def raised_cosine(length: int) -> Tensor:
+    """A ramp (length,) from 0 to 1; with its mirror image it adds up to one."""
+    return 0.5 - 0.5 * torch.cos(math.pi * (torch.arange(length) + 0.5) / max(1, length))
 
 
 def windowed(predict: WindowPredict, windows: Windows, at_once: int = 1) -> Predict:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from restore import cli
+from restore import cli, cli_batch
 from restore.errors import ModelError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,11 +24,11 @@ def fake(monkeypatch):
     """A stack and a flow without weights: each pixel is repeated. Says what it was asked."""
     asked = SimpleNamespace(loads=[], seeds=[], digest="w", before=lambda picture: None)
 
-    def load(name, device, dtype):
+    def load(name, device, dtype, **_):
         asked.loads.append((name, device, dtype))
         return SimpleNamespace()
 
-    def restore(picture, options, stack, seed):
+    def restore(picture, options, stack, seed, on_step, mask, on_frame):
         asked.before(picture)
         asked.seeds.append(seed)
         rows, columns = (
@@ -39,8 +39,10 @@ def fake(monkeypatch):
         alpha = alpha if alpha is None else alpha[rows][:, columns]
         return replace(picture, pixels=picture.pixels[rows][:, columns], alpha=alpha)
 
-    monkeypatch.setattr(cli.manifest, "find_model", lambda name: (Path(name), asked.digest))
-    for name, function in [("loading", load), ("flow", restore)]:
+    monkeypatch.setattr(
+        cli_batch.manifest, "find_model", lambda name, **_: (Path(name), asked.digest)
+    )
+    for name, function in [("devices", load), ("flow", restore)]:
         module = ModuleType(f"restore.{name}")
         setattr(module, function.__name__, function)
         monkeypatch.setitem(sys.modules, f"restore.{name}", module)
@@ -206,20 +208,20 @@ def test_a_stopped_run_says_how_to_go_on(photos, tmp_path, call, fake):
 
 
 def test_a_model_that_does_not_load_is_3(photos, tmp_path, call, fake, monkeypatch):
-    def broken(*_):
+    def broken(*_, **__):
         raise ModelError("models/x: unet is damaged; fetch it again")
 
-    monkeypatch.setattr(sys.modules["restore.loading"], "load", broken)
+    monkeypatch.setattr(sys.modules["restore.devices"], "load", broken)
     code, _, err = call(photos)
     assert (code, err) == (3, "restore: models/x: unet is damaged; fetch it again\n")
     assert not list((tmp_path / "out").rglob("*.*g"))
 
 
 def test_stopped_while_loading_is_130_too(photos, call, fake, monkeypatch):
-    def stopped(*_):
+    def stopped(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["restore.loading"], "load", stopped)
+    monkeypatch.setattr(sys.modules["restore.devices"], "load", stopped)
     assert call(photos)[0] == 130
 
 
@@ -247,14 +249,14 @@ def test_training_gets_its_words(monkeypatch, tmp_path):
     assert heard == [(Path("x.yaml"), ["steps=3", "data.workers=0"])]
 
 
-@pytest.mark.parametrize("words", [[], ["--help"], ["upscale", "--help"]])
+@pytest.mark.parametrize("words", [[], ["--help"], ["upscale", "--help"], ["text2img", "--help"]])
 def test_help_is_at_hand(words, capsys):
     code = cli.main(words)
     said = capsys.readouterr()
     assert code == (0 if words else 2) and "Usage: restore" in said.out + said.err
 
 
-@pytest.mark.parametrize("tool", ["upscale", "train", "degrade"])
+@pytest.mark.parametrize("tool", ["upscale", "text2img", "img2img", "train", "degrade"])
 def test_a_tool_is_its_command_from_anywhere(tool, tmp_path):
     began = time.perf_counter()
     done = subprocess.run(

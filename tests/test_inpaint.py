@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from restore.errors import UsageError
 from restore.flow import restore
@@ -41,7 +42,9 @@ def test_outside_the_feather_not_a_sample_moves(stack, height, width, seed, grow
     assert np.array_equal(made.pixels[outside], picture.pixels[outside])
 
 
-def test_an_all_black_mask_gives_the_input_and_an_all_white_one_another_picture(stack, picture):
+def test_case_83_and_84_a_black_mask_gives_the_input_and_a_white_one_another_picture(
+    stack, picture
+):
     low = replace(picture(40, 50), alpha=np.full((40, 50), 7, np.uint8), exif=b"x")
     same = restore(low, InpaintOptions(steps=1), stack, 0, mask=np.zeros((40, 50), np.uint8))
     assert np.array_equal(same.pixels, low.pixels) and same.alpha is low.alpha
@@ -125,3 +128,44 @@ def test_the_walk_is_finite_at_a_strength_below_one(stack, picture):
     made = restore(low, options, stack, 0, mask=mask)
     assert not np.array_equal(made.pixels, low.pixels)
     assert torch.isfinite(torch.from_numpy(made.pixels.astype(np.float32))).all()
+
+
+def test_a_picture_is_extended_and_only_what_is_new_is_made(stack, picture):
+    low = picture(30, 40)
+    made = restore(low, InpaintOptions(steps=1, extend=(4, 3, 2, 1), feather=0), stack, 0)
+    assert made.size == (34, 46)
+    assert np.array_equal(made.pixels[3:33, 4:44], low.pixels)
+    assert np.ptp(made.pixels[:, -2:]) > 0
+
+
+@pytest.mark.parametrize("size", [(30, 40), (9, 9)])
+@pytest.mark.parametrize("aspect", ["1:1", "16:9", "2.5:3"])
+def test_an_aspect_is_met_without_cutting(size, aspect):
+    options = InpaintOptions(aspect=aspect)
+    height, width = options.output_size(size)
+    across, down = map(float, aspect.split(":"))
+    assert height >= size[0] and width >= size[1]
+    assert abs(width / height - across / down) < 1 / min(size)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"aspect": "16"}, {"aspect": "0:1"}, {"extend": (-1, 0, 0, 0)}, {"grow": -1}]
+)
+def test_sides_that_cannot_be_are_refused(wrong):
+    with pytest.raises(ValidationError):
+        InpaintOptions(**wrong)
+
+
+def test_case_87_an_inverted_mask_repaints_the_rest(stack, picture):
+    low, mask = picture(40, 40), hole_in(40, 40)
+    options = InpaintOptions(steps=1, invert=True, feather=0)
+    made = restore(low, options, stack, 0, mask=mask)
+    assert np.array_equal(made.pixels[mask > 0], low.pixels[mask > 0])
+    assert (made.pixels[mask == 0] != low.pixels[mask == 0]).any()
+
+
+def test_case_88_a_hole_at_the_border_is_filled(stack, picture):
+    low, mask = picture(50, 70), hole_in(50, 70, slice(0, 9), slice(60, 70))
+    made = restore(low, InpaintOptions(steps=1, feather=0), stack, 0, mask=mask)
+    assert np.array_equal(made.pixels[mask == 0], low.pixels[mask == 0])
+    assert (made.pixels[mask > 0] != low.pixels[mask > 0]).any()

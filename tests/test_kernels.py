@@ -123,3 +123,13 @@ def test_trimming_keeps_the_kernel_within_its_tail():
     assert np.abs(np.pad(small, cut) - kernel).sum() < 3e-4
     wide = kernels.plateau(9, 3, 3, 0, 1)
     assert kernels.trimmed(wide) is wide
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.3, 1.2])
+def test_trimming_shifts_nothing(angle):
+    small = kernels.trimmed(kernels.generalised_gaussian(21, 3.0, 0.4, angle))
+    assert (small == 0).mean() > 0.3
+    assert ((small == 0) == (small[::-1, ::-1] == 0)).all()
+    axis = np.arange(len(small)) - len(small) // 2
+    assert small.sum(0) @ axis == pytest.approx(0, abs=1e-5)
+    assert small.sum(1) @ axis == pytest.approx(0, abs=1e-5)

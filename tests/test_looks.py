@@ -87,7 +87,8 @@ def test_sharpening_overshoots_by_its_amount_and_leaves_flat_areas():
         Sharpen.apply(rgb, {"amount": amount, "radius": 2.0}, (1, 1)).max() for amount in (0.5, 1)
     ]
     assert halos[1] - 0.6 == pytest.approx(2 * (halos[0] - 0.6), rel=0.01)
-    np.testing.assert_allclose(Sharpen.apply(flat(0.4), {"amount": 2, "radius": 3}, (1, 1)), 0.4)
+    still = Sharpen.apply(flat(0.4), {"amount": 2, "radius": 3}, (1, 1))
+    np.testing.assert_allclose(still, 0.4, atol=1e-6)
 
 
 @pytest.mark.parametrize("value", [0.1, 0.5])

@@ -139,25 +139,6 @@ def test_json_that_holds_no_shapes_is_refused(tmp_path, photo, text):
     assert caught.value.code == "MASK"
 
 
-def test_a_picture_is_extended_and_what_is_new_is_the_hole(photo):
-    made, mask = maskfiles.extended(images.read(photo), (4, 3, 2, 1))
-    assert made.size == mask.shape == (34, 46)
-    assert (made.pixels[3:33, 4:44] == 90).all() and not mask[3:33, 4:44].any()
-    assert (mask > 0).sum() == 34 * 46 - 30 * 40
-    with pytest.raises(UsageError, match="below 0"):
-        maskfiles.extended(images.read(photo), (-1, 0, 0, 0))
-
-
-@pytest.mark.parametrize(
-    ("size", "aspect"), [((30, 40), (1, 1)), ((30, 40), (16, 9)), ((9, 9), (2, 3))]
-)
-def test_an_aspect_is_met_without_cutting(size, aspect):
-    left, top, right, bottom = maskfiles.to_aspect(size, *aspect)
-    height, width = size[0] + top + bottom, size[1] + left + right
-    assert min(left, top, right, bottom) >= 0
-    assert abs(width / height - aspect[0] / aspect[1]) < 0.5 / min(size)
-
-
 def test_scratches_are_found_where_they_were_drawn(pixels):
     clean = cv2.GaussianBlur(pixels(200, 260), (0, 0), 2)
     rng = np.random.default_rng(0)

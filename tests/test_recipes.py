@@ -159,3 +159,12 @@ def test_a_recipe_is_found_by_its_name_or_its_file(tmp_path, monkeypatch):
     assert recipes.find("./phone") == mine
     with pytest.raises(RecipeError, match="did you mean 'phone'"):
         recipes.find("phoen")
+
+
+def test_a_changed_copy_has_a_digest_of_its_own():
+    recipe = recipes.named("realesrgan")
+    digest = recipe.digest()
+    sharpened = recipe.model_copy(update={"sharpen": True})
+    assert sharpened.digest() != digest == recipe.digest()
+    assert sharpened.model_copy(update={"sharpen": False}).digest() == digest
+    assert recipe == recipes.named("realesrgan")

@@ -1,6 +1,6 @@
 """Resizing as two matrix products a picture, each by its own size and filter.
 
-The filters are those of ops.resize: Pillow's where it antialiases, else OpenCV's.
+The filters are those of ops.resize.weights.
 """
 
 import math
@@ -17,21 +17,19 @@ from degradations.ops.resize import new_size
 
 # formula, reach in pixels, its parameter, and whether it widens as the picture shrinks
 _Filter = tuple[str, float, float, bool]
-_BOX: _Filter = "box", 0.5, 0, True  # area, and the identity
-_AREA_UP: _Filter = "area_up", 1, 0, False
-_CV2: dict[str, _Filter] = {
+_BOX: _Filter = "box", 0.5, 0, True  # area, and the identity: as wide as a new pixel
+_PLAIN: dict[str, _Filter] = {
     "bilinear": ("linear", 1, 0, False),
-    "bicubic": ("cubic", 2, -0.75, False),
+    "bicubic": ("cubic", 2, 0, False),
     "lanczos": ("lanczos", 4, 4, False),
     "nearest": ("nearest", 1, 0, False),
 }
-_PILLOW: dict[str, _Filter] = {
+_WIDENED: dict[str, _Filter] = {
     "bilinear": ("linear", 1, 0, True),
-    "bicubic": ("cubic", 2, -0.5, True),
+    "bicubic": ("cubic", 2, 0, True),
     "lanczos": ("lanczos", 3, 3, True),
 }
-_FORMULAS = "box", "area_up", "linear", "cubic", "lanczos", "nearest"
-_FAINT = 1e-3  # pixels: what OpenCV leaves out of an area
+_FORMULAS = "box", "linear", "cubic", "lanczos", "nearest"
 
 
 def apply(canvas: Canvas, params: list[Params], target: Size) -> Canvas:
@@ -60,11 +58,13 @@ def resized(canvas: Canvas, new: np.ndarray, params: list[Params]) -> Canvas:
 
 def _filters(old: np.ndarray, new: np.ndarray, params: Params) -> list[_Filter]:
     """The filter of each axis, as ops.resize picks it."""
-    mode, shrinks = params["mode"], (new < old).any()
+    mode = params["mode"]
     if mode == "area":
-        return [_BOX if less else _AREA_UP for less in new <= old]
-    picked = _PILLOW[mode] if shrinks and params["antialias"] and mode in _PILLOW else _CV2[mode]
-    return [_BOX if same else picked for same in new == old]
+        return [_BOX, _BOX]
+    widened = _WIDENED if params["antialias"] and mode in _WIDENED else _PLAIN
+    picked = (widened if less else _PLAIN for less in new < old)
+    same = new == old
+    return [_BOX if s else table[mode] for s, table in zip(same, picked, strict=True)]
 
 
 def _taps(
@@ -73,11 +73,11 @@ def _taps(
     """Which pixels make each of `count` new ones, and by what weight: both (n, count, taps)."""
     scale = 1 / (new / old)  # so rounded by OpenCV
     names, reach, parameter, widens = (np.array(column) for column in zip(*filters, strict=True))
-    wide = np.where(widens, np.maximum(scale, 1), 1)
+    wide = np.where(widens, scale, 1)
     kind = [_FORMULAS.index(name) for name in names]
-    numbers = [scale, wide, reach * wide, parameter, widens, old - 1, new - 1, new / old, kind]
+    numbers = [scale, wide, reach * wide, parameter, old - 1, new - 1, kind]
     table = upload(np.stack(numbers)[..., None, None], device)
-    scale, wide, reach, parameter, widens, last, last_new, inverse, kind = table.unbind(0)
+    scale, wide, reach, parameter, last, last_new, kind = table.unbind(0)
     new_place = counting(count, device)[:, None].minimum(last_new)
     centre = (new_place + 0.5) * scale
     taps = math.ceil(2 * numbers[2].max()) + 2
@@ -85,25 +85,23 @@ def _taps(
     distance = ((place + 0.5 - centre) / wide).abs_()
     formulas: dict[str, Callable[[], Tensor]] = {
         "box": lambda: _share(place, centre, reach),
-        "area_up": lambda: _area_up(place, new_place, scale, inverse),
         "linear": lambda: (1 - distance).clamp_(min=0),
-        "cubic": lambda: _cubic(distance, parameter),
+        "cubic": lambda: _cubic(distance),
         "lanczos": lambda: _lanczos(distance, parameter),
         "nearest": lambda: 1.0 * (place == _nearest(old, new, count, device)),
     }
     weight = torch.zeros_like(place)
     for name in dict.fromkeys(names.tolist()):
         weight = torch.where(kind == _FORMULAS.index(name), formulas[name](), weight)
-    outside = (place < 0) | (place > last)  # Pillow leaves such pixels out, OpenCV repeats the edge
-    weight = weight.masked_fill_(outside & (widens > 0), 0)
-    weight /= torch.where(kind == _FORMULAS.index("box"), wide, weight.sum(2, keepdim=True))
+    weight = weight.masked_fill_((place < 0) | (place > last), 0)
+    weight /= weight.sum(2, keepdim=True)
     return place.clamp_(min=0).minimum(last).long(), weight.to(type_of_sums(device))
 
 
 def _share(place: Tensor, centre: Tensor, reach: Tensor) -> Tensor:
     """How much of each pixel lies within reach."""
     share = torch.minimum(place + 1, centre + reach) - torch.maximum(place, centre - reach)
-    return share.masked_fill_(share <= _FAINT, 0)
+    return share.clamp_(min=0)
 
 
 def _nearest(old: np.ndarray, new: np.ndarray, count: int, device: torch.device) -> Tensor:
@@ -116,19 +114,10 @@ def _nearest(old: np.ndarray, new: np.ndarray, count: int, device: torch.device)
     return upload(places, device)
 
 
-def _area_up(place: Tensor, new_place: Tensor, scale: Tensor, inverse: Tensor) -> Tensor:
-    """OpenCV's area where it enlarges: a new pixel within one old pixel is that pixel."""
-    low = torch.floor(new_place * scale)
-    share = (new_place + 1 - (low + 1) * inverse).clamp_(min=0).float()  # rounded as OpenCV does
-    share -= torch.floor(share)
-    return torch.where(place == low, 1 - share, share * (place == low + 1))
-
-
-def _cubic(distance: Tensor, a: Tensor) -> Tensor:
-    """Keys 1981; a is -0.5 in Pillow, -0.75 in OpenCV."""
-    near = ((a + 2) * distance - (a + 3)) * distance * distance + 1
-    far = distance.clamp(max=2)
-    return torch.where(distance <= 1, near, a * (((far - 5) * far + 8) * far - 4))
+def _cubic(distance: Tensor) -> Tensor:
+    """Keys 1981 with a = -1/2, as ops.resize."""
+    near = (1.5 * distance - 2.5) * distance * distance + 1
+    return torch.where(distance < 1, near, (2 - distance).clamp(min=0) ** 2 * (1 - distance) / 2)
 
 
 def _lanczos(distance: Tensor, lobes: Tensor) -> Tensor:

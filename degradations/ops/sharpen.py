@@ -3,6 +3,7 @@
 import math
 from typing import Annotated, ClassVar, Literal
 
+import cv2
 import numpy as np
 
 from degradations import kernels
@@ -48,7 +49,13 @@ def sharpen(rgb: np.ndarray) -> np.ndarray:
     """
     kernel = kernels.gaussian_1d(51, 8.0)
     image = rgb.astype(np.float32, order="C")
-    residual = image - separable(image, kernel)
-    mask = separable((np.abs(residual) > 10).astype(np.float32), kernel)
-    sharp = np.clip(image + 0.5 * residual, 0, 255)
-    return np.rint(image + mask * (sharp - image)).astype(np.uint8)
+    soft = separable(image, kernel)
+    mask = cv2.absdiff(image, soft)
+    cv2.threshold(mask, 10, 1, cv2.THRESH_BINARY, dst=mask)
+    mask = separable(mask, kernel)
+    sharp = cv2.addWeighted(image, 1.5, soft, -0.5, 0, dst=soft)
+    np.clip(sharp, 0, 255, out=sharp)
+    sharp -= image
+    sharp *= mask
+    sharp += image
+    return cv2.convertScaleAbs(sharp)

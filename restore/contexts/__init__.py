@@ -39,17 +39,19 @@ class Context(Protocol):
 
 
 def load(folder: Path, kind: str) -> Context:
-    """The context of one of our model folders, in fp32 on the CPU.
+    """The classes or boxes of one of our model folders, in fp32 on the CPU.
 
-    Raises ModelError if stack.json names one that is not known.
+    Raises ModelError if stack.json names another kind.
     """
-    if kind not in get_args(Kind):
-        raise ModelError(f"{folder}: stack.json: context {kind!r} is none of {get_args(Kind)}")
     # Here, for the modules need not load one another.
     if kind == "classes":
-        from restore.contexts.classes import ClassContext as Chosen
-    elif kind == "boxes":
-        from restore.contexts.boxes import BoxContext as Chosen
-    else:
-        from restore.contexts.text import TextContext as Chosen
-    return Chosen.load(folder)
+        from restore.contexts.classes import ClassContext
+
+        return ClassContext.load(folder)
+    if kind == "boxes":
+        from restore.contexts.boxes import BoxContext
+
+        return BoxContext.load(folder)
+    raise ModelError(
+        f"{folder}: stack.json: context {kind!r} is none of {', '.join(get_args(Kind))}"
+    )

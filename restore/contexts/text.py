@@ -68,14 +68,6 @@ class TextContext:
         self.module.save_pretrained(folder / "text_encoder")
         self.tokenizer.save_pretrained(folder / "tokenizer")
 
-    @classmethod
-    def load(cls, folder: Path) -> "TextContext":
-        text = CLIPTextModel.from_pretrained(
-            folder / "text_encoder", local_files_only=True, dtype=torch.float32
-        )
-        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-        return cls(text, tokenizer)
-
 
 def emphasised(made: Tensor, weights: Tensor) -> Tensor:
     """made (chunks, places, width) times weights (chunks, places), each chunk's mean kept."""

@@ -9,7 +9,7 @@ import torch
 from restore.canvas import render, shown, trust_map
 from restore.images import Picture
 from restore.layouts import BASE, KEEP
-from restore.masks import Box, boxes, feathered, grown
+from restore.masks import Box, boxes, extended, feathered, grown
 from restore.options import InpaintOptions
 from restore.predict import Condition
 from restore.sample import OnStep, ignore
@@ -31,14 +31,19 @@ def inpaint(
 ) -> Picture:
     """The picture with its hole made anew; each part of it at full size, with context round it.
 
-    mask  uint8 (H, W): repainted where it reaches options.threshold.
+    mask  uint8 (H, W): repainted where it reaches options.threshold; what options.extend or aspect
+          add to the picture is repainted too.
     Raises ModelError if the layout cannot, NonFiniteError if a walk leaves the finite numbers.
     """
+    if options.invert:
+        mask = np.where(mask >= options.threshold, 0, 255).astype(np.uint8)
+    if any(sides := options.sides(picture.size)):
+        picture, mask = extended(picture, mask, sides)
+    hole = grown(mask >= options.threshold, options.grow)
     if options.engine != "model":
-        return classical(picture, mask, options)
+        return classical(picture, hole, options)
     if stack.layout != BASE:
         stack.require("inpaint")
-    hole = grown(mask >= options.threshold, options.grow)
     share = feathered(hole, options.feather)
     pixels = picture.pixels.copy()
     least = stack.windows.size * stack.factor
@@ -81,9 +86,8 @@ def pasted(old: np.ndarray, new: np.ndarray, share: np.ndarray) -> np.ndarray:
     return np.where(share[..., None] > 0, np.rint(mixed), old).astype(old.dtype)
 
 
-def classical(picture: Picture, mask: np.ndarray, options: InpaintOptions) -> Picture:
+def classical(picture: Picture, hole: np.ndarray, options: InpaintOptions) -> Picture:
     """OpenCV's fill (Telea 2004; Bertalmio et al. 2001), for comparison and for tiny holes."""
-    hole = grown(mask >= options.threshold, options.grow)
     eight = (picture.pixels >> (picture.depth - 8)).astype(np.uint8)
     made = cv2.inpaint(eight, hole.astype(np.uint8), 5, CLASSICAL[options.engine])
     made = made.astype(picture.pixels.dtype) * (257 if picture.depth == 16 else 1)

@@ -1,14 +1,17 @@
 """Enlarge a picture, or restore it at its own size: trust 0.5 everywhere."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from restore.canvas import canvas_rows, render, shown, trust_map
-from restore.errors import UsageError
+from restore.colour import match
+from restore.errors import ConfigError
 from restore.images import Picture, bleed
 from restore.layouts import RESTORE
-from restore.masks import resized
+from restore.masks import mended, resized
 from restore.noise import canvas_noise, seed_of
 from restore.options import UpscaleOptions
 from restore.predict import Condition
@@ -36,6 +39,8 @@ def upscale(
     numbers.
     """
     stack.require("upscale")
+    if options.scale == 1 and options.colour == "lowpass":
+        raise ConfigError("at scale 1 lowpass gives back the input itself: choose wavelet or adain")
     size = options.output_size(low.size)
     if stack.layout.known == "rgb":
         condition = as_pixels(low, options, stack, seed)
@@ -44,7 +49,10 @@ def upscale(
         hole = None if damage is None else resized(damage, size)
         condition = Condition(known, trust_map(hole, size, stack, RESTORE))
     begin = Start() if options.strength == 1 else Start(condition.known, options.strength)
-    return render(walk(stack, condition, options, seed, on_step, begin), size, low, stack)
+    made = render(walk(stack, condition, options, seed, on_step, begin), size, low, stack)
+    if damage is not None and options.colour != "none":  # its colours are not to come back
+        low = replace(low, pixels=mended(low.pixels, damage))
+    return match(made, low, options.colour)
 
 
 def as_pixels(low: Picture, options: UpscaleOptions, stack: Stack, seed: int) -> Condition:
@@ -53,7 +61,7 @@ def as_pixels(low: Picture, options: UpscaleOptions, stack: Stack, seed: int) ->
     Stable Diffusion's x4 upscaler wants noise of a level that it is told (Rombach et al. 2022).
     """
     if (options.scale, options.strength) != (stack.factor, 1):
-        raise UsageError(
+        raise ConfigError(
             f"{stack.name} enlarges by {stack.factor} and starts from noise: set scale "
             f"{stack.factor} and strength 1, not {options.scale:g} and {options.strength:g}"
         )

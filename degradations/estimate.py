@@ -1,0 +1,91 @@
+"""A folder of real photos -> a recipe that makes pictures like them, and a page that shows it.
+
+found = estimate(paths, name="mine")
+found.save("mine.yaml")
+write_page(found, "mine.html")
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from degradations import fit, goodness
+from degradations.errors import RecipeError
+from degradations.measure import Measured, measure
+from degradations.pipeline import Recipe
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """photos in the order given; refused are (path, why); the recipe is fitted to the photos."""
+
+    photos: list[Measured]
+    refused: list[tuple[str, str]]
+    recipe: Recipe
+
+    def save(self, path: str | Path) -> None:
+        """The recipe as YAML, headed by what it stands on."""
+        jpegs = sum(photo.quality is not None for photo in self.photos)
+        told = {
+            "noise": sum(photo.noise is not None for photo in self.photos),
+            "blur": sum(photo.blur is not None for photo in self.photos),
+            "an earlier JPEG": sum(photo.earlier_quality is not None for photo in self.photos),
+            "enlargement": sum(photo.enlarged is not None for photo in self.photos),
+        }
+        self.recipe.save(
+            path,
+            f"Measured on {len(self.photos)} photos, {jpegs} of them JPEG; "
+            f"{len(self.refused)} files could not be used.",
+            "Told in so many of them: " + ", ".join(f"{k} {v}" for k, v in told.items()) + ".",
+        )
+
+
+def estimate(paths: Iterable[str | Path], name: str = "mine", workers: int = 1) -> Estimate:
+    """Measure each photo, then fit. A file that cannot be measured is refused, with why.
+
+    Raises RecipeError where no photo is left.
+    """
+    paths = [Path(path) for path in paths]
+    if not paths:
+        raise RecipeError("no photos to measure; give a folder of the photos to be restored")
+    results = _all(paths, workers)
+    pairs = list(zip(paths, results, strict=True))
+    photos = [result for result in results if isinstance(result, Measured)]
+    refused = [(str(path), result) for path, result in pairs if isinstance(result, str)]
+    if not photos:
+        raise RecipeError(
+            f"none of {len(paths)} files could be measured; {refused[0][0]}: {refused[0][1]}; "
+            "give photos of at least 64 px a side"
+        )
+    return Estimate(photos, refused, fit.recipe_of(photos, name))
+
+
+def write_page(
+    found: Estimate, path: str | Path, seed: int = 0, clean: Iterable[str | Path] = ()
+) -> None:
+    """How well the recipe's pictures, measured again, agree with the photos: one HTML file.
+
+    clean  good photos to degrade; without them the measured photos, made much smaller, stand in.
+    """
+    good = [Path(photo) for photo in clean]
+    simulated = goodness.simulate(found.photos, found.recipe, seed, good)
+    goodness.page(found.photos, found.refused, found.recipe, simulated).write(Path(path))
+
+
+def _all(paths: Sequence[Path], workers: int) -> list[Measured | str]:
+    if workers <= 1:
+        return [_one(path) for path in paths]
+    import multiprocessing
+
+    # spawned: a fork of a process with OpenCV's or torch's threads may hang
+    with multiprocessing.get_context("spawn").Pool(min(workers, len(paths))) as pool:
+        return pool.map(_one, paths, chunksize=max(1, min(16, len(paths) // (4 * workers))))
+
+
+def _one(path: Path) -> Measured | str:
+    try:
+        return measure(path)
+    except RecipeError as error:
+        return str(error).removeprefix(f"{path}: ")
+    except Exception as error:  # a bad file must not cost the others
+        return f"{type(error).__name__}: {error}"

@@ -1,0 +1,233 @@
+"""Does a recipe make pictures like the photos it was measured on? Figures for one page."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from degradations.measure import Measured, measure_pixels
+from degradations.measure.photo import pixels
+from degradations.page import Cell, Page
+from degradations.pipeline import Recipe
+
+_AT_MOST = 60  # pictures simulated
+_SIDE = 192  # pixels a clean stand-in keeps at least, where the photo has them
+_LARGEST = 4096  # pixels of a photo that are read into a stand-in
+_SHOWN, _CROP = 6, 180
+_SHARES = ("5 %", "median", "95 %")
+_REAL, _SIMULATED = "#1f4e79", "#d1711b"
+QUANTITIES: dict[str, tuple[str, Callable[[Measured], float | None]]] = {
+    "JPEG quality": ("last JPEG", lambda photo: photo.last_quality),
+    "noise": ("sigma of luma, levels", lambda photo: photo.noise),
+    "blur": ("Gaussian sigma, px", lambda photo: photo.blur),
+    "black": ("darkest luma", lambda photo: photo.black),
+    "white": ("lightest luma", lambda photo: photo.white),
+}
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """What the recipe made of a clean stand-in, and what the same measures say of it."""
+
+    photo: Measured
+    crop: np.ndarray  # uint8 (h, w, 3)
+
+
+def simulate(
+    photos: Sequence[Measured], recipe: Recipe, seed: int, clean: Sequence[Path] = ()
+) -> list[Simulated]:
+    """Degrade clean stand-ins and measure them: as many as there are photos, at most 60.
+
+    clean  good photos, each as often as it takes; without them the measured photos stand in, shrunk
+           2 to 8 times. What is left of their own noise then adds to that of the recipe.
+    """
+    sources = _spread([str(path) for path in clean] or [photo.path for photo in photos], _AT_MOST)
+    made = []
+    for number in range(min(_AT_MOST, len(photos))):
+        path = sources[number % len(sources)]
+        hr = _stand_in(path, 1 if clean else 0)
+        if min(hr.shape[:2]) < 64:
+            continue
+        lr = recipe.degrade(hr, 1, seed, f"{number} {path}").lr
+        made.append(Simulated(measure_pixels(lr, path), _crop(lr)))
+    return made
+
+
+def compare(photos: Sequence[Measured], simulated: Sequence[Simulated]) -> dict[str, Any]:
+    """For each quantity told in both: the values of both, the KS and the Wasserstein distance."""
+    from scipy.stats import ks_2samp, wasserstein_distance  # slow to import; a worker needs none
+
+    told = {}
+    for name, (_, of) in QUANTITIES.items():
+        real = [float(v) for photo in photos if (v := of(photo)) is not None]
+        made = [float(v) for one in simulated if (v := of(one.photo)) is not None]
+        if real and made:
+            ks, moved = ks_2samp(real, made).statistic, wasserstein_distance(real, made)
+            told[name] = {"real": real, "simulated": made, "ks": float(ks), "moved": float(moved)}
+    return told
+
+
+def page(
+    photos: Sequence[Measured],
+    refused: Sequence[tuple[str, str]],
+    recipe: Recipe,
+    simulated: Sequence[Simulated],
+) -> Page:
+    told = compare(photos, simulated)
+    made = Page(f"{recipe.name}: {len(photos)} photos and the recipe fitted to them")
+    made.table(
+        ("", "unit", *("photos", *_SHARES), *("simulated", *_SHARES), "KS", "Wasserstein"),
+        _rows(told),
+        "What could be told of the photos, and of clean pictures degraded by the recipe and "
+        "measured the same way. KS: largest distance of the two distribution functions, 0 to 1; "
+        "Wasserstein: mean distance of their quantiles, in the unit.",
+    )
+    made.table(("of the photos", ""), _counts(photos), "")
+    if told:
+        made.figure(
+            _distributions(told),
+            "Above: photos (blue) and simulated (orange). Below: quantile against quantile; on the "
+            "diagonal both are distributed alike.",
+        )
+    if any(photo.noise_curve for photo in photos):
+        made.figure(
+            _noise_figure(photos),
+            "Noise of the luma in the flattest blocks of each photo; the line is the median of the "
+            "fits variance = read + shot x luma; it runs low, for what lies above may be texture.",
+        )
+    made.heading("Photos and simulated pictures")
+    made.grid(_cells(photos, simulated), _SHOWN, "Above: photos. Below: simulated. One pixel each.")
+    if refused:
+        made.heading("Files that could not be used")
+        made.table(("file", "why"), refused[:50], f"{len(refused)} in all.")
+    made.heading("Recipe")
+    made.code(recipe.to_yaml())
+    return made
+
+
+def _spread(values: Sequence[str], most: int) -> list[str]:
+    at = np.linspace(0, len(values) - 1, min(most, len(values))).round().astype(int)
+    return [values[index] for index in at]
+
+
+def _stand_in(path: str, factor: int) -> np.ndarray:
+    """The middle of a photo, shrunk by averaging; by as much as leaves enough where factor is 0."""
+    with Image.open(path) as image:
+        width, height = image.size
+        left, top = max(0, (width - _LARGEST) // 2), max(0, (height - _LARGEST) // 2)
+        box = left, top, min(width, left + _LARGEST), min(height, top + _LARGEST)
+        rgb = pixels(image.crop(box))
+    factor = factor or int(np.clip(min(rgb.shape[:2]) // _SIDE, 2, 8))
+    size = max(1, rgb.shape[1] // factor), max(1, rgb.shape[0] // factor)
+    return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+
+
+def _crop(rgb: np.ndarray) -> np.ndarray:
+    top, left = (max(0, (side - _CROP) // 2) for side in rgb.shape[:2])
+    return rgb[top : top + _CROP, left : left + _CROP].copy()
+
+
+def _rows(told: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    for name, values in told.items():
+        cells: list[Any] = [name, QUANTITIES[name][0]]
+        for side in ("real", "simulated"):
+            low, middle, high = np.quantile(values[side], (0.05, 0.5, 0.95))
+            cells += [len(values[side]), f"{low:.3g}", f"{middle:.3g}", f"{high:.3g}"]
+        yield (*cells, f"{values['ks']:.2f}", f"{values['moved']:.3g}")
+
+
+def _counts(photos: Sequence[Measured]) -> Iterator[tuple[str, str]]:
+    jpegs = [photo for photo in photos if photo.quality is not None]
+    known = [photo for photo in photos if photo.colour_noise is not None]
+    chroma = Counter(photo.chroma for photo in jpegs)
+    yield "JPEG files", str(len(jpegs))
+    yield "their chroma", ", ".join(f"{name}: {n}" for name, n in chroma.most_common())
+    yield "with an encoder's own tables", str(sum(photo.tables == "own" for photo in jpegs))
+    yield "a JPEG before", str(sum(photo.earlier_quality is not None for photo in photos))
+    yield "enlarged", str(sum(photo.enlarged is not None for photo in photos))
+    yield "colour noise", f"{sum(map(_is_coloured, known))} of {len(known)} where it can be told"
+
+
+def _is_coloured(photo: Measured) -> bool:
+    return bool(photo.colour_noise)
+
+
+def _distributions(told: dict[str, Any]) -> Any:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2.6 * len(told), 4.6), layout="constrained")
+    axes = figure.subplots(2, len(told), squeeze=False)
+    for (name, values), above, below in zip(told.items(), *axes, strict=True):
+        real, made = values["real"], values["simulated"]
+        bins = np.histogram_bin_edges(real + made, min(20, max(5, len(real) // 3)))
+        for side, colour in ((real, _REAL), (made, _SIMULATED)):
+            shares = np.full(len(side), 1 / len(side))
+            above.hist(side, bins, weights=shares, color=colour, alpha=0.25)
+            above.hist(side, bins, weights=shares, color=colour, histtype="step", lw=1.2)
+        above.set(title=name, xlabel=QUANTITIES[name][0], yticks=[])
+        level = (np.arange(25) + 0.5) / 25
+        x, y = np.quantile(real, level), np.quantile(made, level)
+        ends = [min(x[0], y[0]), max(x[-1], y[-1])]
+        below.plot(ends, ends, color="#999", lw=0.8)
+        below.plot(x, y, "o", ms=3.5, color=_SIMULATED)
+        below.set(xlabel="photos", ylabel="simulated")
+        for axis in (above, below):
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.tick_params(labelsize=8)
+    return figure
+
+
+def _noise_figure(photos: Sequence[Measured]) -> Any:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.2), layout="constrained")
+    axis = figure.subplots()
+    for photo in photos:
+        if photo.noise_curve:
+            luma, sigma = np.array(photo.noise_curve).T
+            axis.plot(luma, sigma, "-o", ms=2.5, lw=0.5, alpha=0.3, color=_REAL)
+    told = np.array([(p.noise_read, p.noise_shot) for p in photos if p.noise is not None], float)
+    if len(told):
+        at = np.linspace(0, 255, 100)
+        fits = np.sqrt(told[:, :1] + told[:, 1:] * at)
+        axis.plot(at, np.median(fits, 0), color=_SIMULATED, lw=2, label="median fit")
+        low, high = np.quantile(fits, (0.1, 0.9), 0)
+        axis.fill_between(at, low, high, color=_SIMULATED, alpha=0.15, lw=0, label="10 to 90 %")
+        axis.legend(frameon=False, ncols=2)
+    axis.set(xlabel="luma, levels", ylabel="sigma, levels", xlim=(0, 255), ylim=(0, None))
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _cells(photos: Sequence[Measured], simulated: Sequence[Simulated]) -> Iterator[Cell]:
+    known = {photo.path: photo for photo in photos}
+    for path in _padded(_spread(list(known), _SHOWN)):
+        if path is None:
+            yield Cell(np.full((1, 1, 3), 255, np.uint8), "", _CROP)
+            continue
+        with Image.open(path) as image:
+            left, top = (max(0, (side - _CROP) // 2) for side in image.size)
+            crop = pixels(image.crop((left, top, left + _CROP, top + _CROP)))
+        yield Cell(crop, f"{Path(path).name}\n{_caption(known[path])}", _CROP)
+    for index in _spread([str(number) for number in range(len(simulated))], _SHOWN):
+        one = simulated[int(index)]
+        yield Cell(one.crop, _caption(one.photo), one.crop.shape[1])
+
+
+def _padded(paths: list[str]) -> list[str | None]:
+    return [*paths, *[None] * (_SHOWN - len(paths))]
+
+
+def _caption(photo: Measured) -> str:
+    quality, noise, blur = photo.last_quality, photo.noise, photo.blur
+    parts = [
+        f"JPEG {quality}" if quality else "no JPEG",
+        "noise -" if noise is None else f"noise {noise:.1f}",
+        "blur -" if blur is None else f"blur {blur:.2f}",
+    ]
+    return ", ".join(parts)

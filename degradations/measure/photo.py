@@ -1,0 +1,145 @@
+"""One photo, measured: what it went through, as far as its file and its pixels can tell."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from degradations.errors import RecipeError
+from degradations.measure import blur, jpegfile, noise, recompression, resampling, tone
+
+_SIDE = 1024  # pixels; the middle of a larger photo stands for it
+_SMALLEST = 64
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """None wherever it cannot be told. Levels are of 255, pixels those of the file.
+
+    quality  of a JPEG file, on libjpeg's scale; tables: standard, or own and quality is the nearest
+    earlier_quality  of the JPEG before: of pixels that came from one, or of a file saved again
+    noise  deviation of the luma in levels; its square is read + shot x luma; curve has the bins
+    colour_noise  are the noises of red, green and blue apart?
+    blur  sigma of a Gaussian
+    enlarged  factor by which it was made larger
+    cast  gains of red, green and blue, mean 1; black, white: darkest and lightest luma in [0, 1]
+    """
+
+    path: str
+    width: int
+    height: int
+    format: str
+    quality: int | None
+    tables: str | None
+    chroma: str | None
+    earlier_quality: int | None
+    noise: float | None
+    noise_read: float | None
+    noise_shot: float | None
+    noise_curve: tuple[tuple[float, float], ...]
+    colour_noise: bool | None
+    blur: float | None
+    enlarged: float | None
+    cast: tuple[float, float, float] | None
+    black: float
+    white: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON holds."""
+        return asdict(self)
+
+    @property
+    def last_quality(self) -> int | None:
+        """Of the JPEG that the pixels come from, be it this file or one before."""
+        return self.earlier_quality if self.quality is None else self.quality
+
+
+def measure(path: str | Path) -> Measured:
+    """Raises RecipeError where the file is no picture, is broken, or is too small to tell."""
+    try:
+        with Image.open(path) as image:
+            found = jpegfile.read(image)
+            form, size = image.format or "", image.size
+            if not _is_rgb(image):
+                # JPEG's own luma: through RGB the quantised values are not whole any more
+                image.draft("YCbCr", image.size)
+            middle = image.crop(_middle(size))
+            luma = np.asarray(middle, np.float32)[..., 0] if middle.mode == "YCbCr" else None
+            rgb = pixels(middle)
+    except (OSError, ValueError, SyntaxError, KeyError, IndexError) as error:
+        raise RecipeError(f"{path}: cannot be read as a picture: {error}") from error
+    except Image.DecompressionBombError as error:
+        raise RecipeError(f"{path}: {error}; make it smaller first") from error
+    if min(rgb.shape[:2]) < _SMALLEST:
+        raise RecipeError(
+            f"{path}: {size[0]}x{size[1]} px is too small to tell anything from; give photos of "
+            f"at least {_SMALLEST} px a side, better 512"
+        )
+    return _told((str(path), *size, form), found, rgb, luma)
+
+
+def measure_pixels(rgb: np.ndarray, name: str = "") -> Measured:
+    """As `measure` of a PNG file: uint8 (H, W, 3), at least 64 pixels a side."""
+    left, top, right, bottom = _middle(rgb.shape[1::-1])
+    middle = rgb[top:bottom, left:right]
+    return _told((name, rgb.shape[1], rgb.shape[0], ""), None, middle, None)
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    """uint8 (H, W, 3) of whatever Pillow opened; 16 bits are rounded, alpha is left out."""
+    if image.mode.startswith("I;16") or image.mode == "I":
+        grey = np.rint(np.clip(np.asarray(image, np.float32), 0, 65535) / 257).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, 2)
+    return np.asarray(image.convert("RGB"))
+
+
+def _middle(size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of the part measured, whole blocks from the corner."""
+    width, height = size
+    left, top = max(0, (width - _SIDE) // 16 * 8), max(0, (height - _SIDE) // 16 * 8)
+    return left, top, min(width, left + _SIDE), min(height, top + _SIDE)
+
+
+def _is_rgb(image: Image.Image) -> bool:
+    """A JPEG that holds red, green and blue as they are: rare, and it has no luma to ask for."""
+    names = [layer[0] for layer in getattr(image, "layer", [])]
+    return image.info.get("adobe_transform") == 0 or names == [*b"RGB"]
+
+
+def _told(
+    name: tuple[str, int, int, str],
+    file: jpegfile.JpegFile | None,
+    rgb: np.ndarray,
+    luma: np.ndarray | None,
+) -> Measured:
+    luma = rgb @ _LUMA if luma is None else luma
+    before = recompression.earlier(luma, file and file.luma)
+    steps, corner = (file.luma, (0, 0)) if file else (None, (0, 0))
+    if before and not file:
+        steps, corner = before.luma, (before.top, before.left)
+    noisy = noise.measure(rgb, luma, steps, corner)
+    soft = blur.measure(luma, noisy.sigma if noisy else 0.0)
+    colours = tone.measure(rgb)
+    return Measured(
+        path=name[0],
+        width=name[1],
+        height=name[2],
+        format=name[3],
+        quality=file.quality if file else None,
+        tables=file.tables if file else None,
+        chroma=file.chroma if file else None,
+        earlier_quality=before.quality if before else None,
+        noise=noisy.sigma if noisy else None,
+        noise_read=noisy.read if noisy else None,
+        noise_shot=noisy.shot if noisy else None,
+        noise_curve=noisy.curve if noisy else (),
+        colour_noise=noisy.colour if noisy else None,
+        blur=soft,
+        enlarged=resampling.enlargement(luma, soft),
+        cast=colours.cast,
+        black=colours.black,
+        white=colours.white,
+    )

@@ -1,0 +1,194 @@
+"""The Python face: `restore.load("nano")`, then pictures in and pictures of the same kind out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import ValidationError
+from torch import Tensor
+
+from restore import devices, flow
+from restore.arrays import OneImage, back, hole_of, picture_of, spread
+from restore.config import Options, explain
+from restore.errors import CancelledError, ConfigError, UsageError
+from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
+from restore.stack import Stack
+
+Seeds = int | Sequence[int]
+Callback = Callable[[int, int, Tensor], bool | None]
+"""(steps done, steps of the walk, latent) -> False to cancel"""
+
+Kind = Literal["pil", "np", "pt"]
+LIKE: dict[Kind, OneImage] = {  # what text2img gives
+    "pil": Image.new("RGB", (1, 1)),
+    "np": np.zeros((1, 1, 3), np.uint8),
+    "pt": torch.zeros(3, 1, 1),
+}
+Some = TypeVar("Some", bound=Options)
+
+
+def load(
+    model: str = "nano",
+    device: str = "auto",
+    dtype: str = "auto",
+    *,
+    compiled: bool = False,
+    offload: bool = False,
+    **more: Any,
+) -> "Restorer":
+    """A model, its weights in memory once for every task.
+
+    model     the name of one that ships, or a folder.
+    device    auto, cpu, cuda or mps.
+    dtype     fp32, bf16 or fp16; auto is fp32 on the CPU and bf16 elsewhere.
+    compiled  compile the UNet: minutes now, quicker steps.
+    offload   only the part at work is on the device.
+    more      of restore.loading.load.
+    Raises ModelError.
+    """
+    return Restorer(devices.load(model, device, dtype, compiled=compiled, offload=offload, **more))
+
+
+@dataclass(frozen=True)
+class Restorer:
+    """One stack, four tasks.
+
+    Every method takes one picture or a list, and gives one or a list, of the kind that came in.
+    Further options are those of the task's options class in restore.options. A seed gives the same
+    picture alone and anywhere in a list; `seed` may be a list, one for each.
+    `callback(step, steps, latent)` may return False, or raise, to end the work within a step:
+    restore.Cancelled comes out.
+    """
+
+    stack: Stack
+
+    def text2img(
+        self,
+        prompt: str | Sequence[str] = "",
+        *,
+        n: int | None = None,
+        seed: Seeds = 0,
+        callback: Callback | None = None,
+        output_type: Kind = "pil",
+        **options: Any,
+    ) -> Any:
+        """A picture of options `width` x `height` for each prompt.
+
+        n            so many pictures of one prompt, of the seeds seed, seed + 1, ...
+        output_type  pil, np (uint8) or pt (float in [0, 1]).
+        """
+        if output_type not in LIKE:
+            raise UsageError(f"output_type {output_type!r}: there are {', '.join(LIKE)}")
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        if n is not None:
+            if n < 1 or len(prompts) != 1 or not isinstance(seed, int):
+                raise UsageError("n is at least 1, for one prompt and one seed")
+            prompts, seed = prompts * n, list(range(seed, seed + n))
+        chosen = [
+            chosen_by(Text2imgOptions, "text2img", options, prompt=words) for words in prompts
+        ]
+        made = [
+            back(flow.restore(None, each, self.stack, own, watched(callback)), LIKE[output_type])
+            for each, own in zip(chosen, seeds_for(seed, len(prompts)), strict=True)
+        ]
+        return made[0] if isinstance(prompt, str) and n is None else made
+
+    def img2img(
+        self,
+        image: OneImage | Sequence[OneImage],
+        prompt: str = "",
+        *,
+        seed: Seeds = 0,
+        callback: Callback | None = None,
+        **options: Any,
+    ) -> Any:
+        """The picture made anew, at its own size; `strength` near 0 keeps it, 1 forgets it."""
+        chosen = chosen_by(Img2imgOptions, "img2img", options, prompt=prompt)
+        return self._each(image, None, chosen, seed, callback)
+
+    def upscale(
+        self,
+        image: OneImage | Sequence[OneImage],
+        scale: float = 4,
+        *,
+        damage: OneImage | Sequence[OneImage] | None = None,
+        seed: Seeds = 0,
+        callback: Callback | None = None,
+        **options: Any,
+    ) -> Any:
+        """The picture enlarged; at scale 1, restored.
+
+        damage  a mask, white on the scratches that are filled in the same pass.
+        """
+        chosen = chosen_by(UpscaleOptions, "upscale", options, scale=scale)
+        return self._each(image, damage, chosen, seed, callback)
+
+    def inpaint(
+        self,
+        image: OneImage | Sequence[OneImage],
+        mask: OneImage | Sequence[OneImage],
+        prompt: str = "",
+        *,
+        seed: Seeds = 0,
+        callback: Callback | None = None,
+        **options: Any,
+    ) -> Any:
+        """The picture with its hole, white in the mask, made anew; outside not a byte moves."""
+        chosen = chosen_by(InpaintOptions, "inpaint", options, prompt=prompt)
+        return self._each(image, mask, chosen, seed, callback)
+
+    def _each(
+        self,
+        image: Any,
+        mask: Any,
+        options: flow.TaskOptions,
+        seed: Seeds,
+        callback: Callback | None,
+    ) -> Any:
+        images, gather = spread(image)
+        masks = [None] * len(images) if mask is None else spread(mask)[0]
+        if len(masks) == 1:  # one mask for all
+            masks = masks * len(images)
+        if len(masks) != len(images):
+            raise UsageError(f"{len(masks)} masks for {len(images)} pictures")
+        # all are looked at before any is worked on
+        pictures = [picture_of(one) for one in images]
+        holes = [None if one is None else hole_of(one) for one in masks]
+        made = []
+        for like, picture, hole, own in zip(
+            images, pictures, holes, seeds_for(seed, len(images)), strict=True
+        ):
+            done = flow.restore(picture, options, self.stack, own, watched(callback), hole)
+            made.append(back(done, like))
+        return gather(made)
+
+
+def chosen_by(kind: type[Some], task: str, options: dict[str, Any], **given: object) -> Some:
+    """The options class made of keyword arguments. ConfigError names the near key."""
+    try:
+        return kind.model_validate({**options, **given})
+    except ValidationError as error:
+        lines = explain(error, kind, (), lambda way: task)
+        raise ConfigError("\n".join(lines)) from error
+
+
+def seeds_for(seed: Seeds, count: int) -> list[int]:
+    seeds = [seed] * count if isinstance(seed, int) else [int(one) for one in seed]
+    if len(seeds) != count:
+        raise UsageError(f"{len(seeds)} seeds for {count} pictures; give one, or one for each")
+    if any(not 0 <= one < 2**63 for one in seeds):
+        raise UsageError("a seed is 0 to 2^63 - 1")
+    return seeds
+
+
+def watched(callback: Callback | None) -> Callable[[int, int, Tensor], None]:
+    """As a walk calls it: False from the callback becomes CancelledError."""
+
+    def on_step(step: int, steps: int, latent: Tensor) -> None:
+        if callback is not None and callback(step, steps, latent) is False:
+            raise CancelledError(f"cancelled by the callback after step {step} of {steps}")
+
+    return on_step

@@ -1,0 +1,89 @@
+"""How a run over many pictures is shown: bars on a terminal, elsewhere plain lines."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from restore import batch
+from restore.errors import printable
+
+
+def sides(size: tuple[int, int]) -> str:
+    """(height, width) as people write it."""
+    return f"{size[1]}x{size[0]}"
+
+
+class Show(Protocol):
+    """What a run tells its user."""
+
+    def row(self, row: batch.Row) -> None:
+        """A picture is done."""
+
+    def step(self, step: int, steps: int, latent: object) -> None:
+        """A step of the picture in hand is done."""
+
+
+class Lines:
+    """A line a picture, for logs."""
+
+    def __init__(self, total: int):
+        self.total, self.count, self.began = total, 0, time.monotonic()
+
+    def row(self, row: batch.Row) -> None:
+        self.count += 1
+        left = (time.monotonic() - self.began) / self.count * (self.total - self.count)
+        print(f"[{self.count}/{self.total}] {describe(row)}, {left:.0f} s left", file=sys.stderr)
+
+    def step(self, step: int, steps: int, latent: object) -> None:
+        pass
+
+
+class Bars:
+    """A bar of the pictures with the time left, and below it one of the steps."""
+
+    def __init__(self, bar: Any, total: int):
+        self.bar = bar
+        self.pictures = bar.add_task("pictures", total=total)
+        self.steps = bar.add_task("steps", total=None, visible=False)
+
+    def row(self, row: batch.Row) -> None:
+        self.bar.console.print(describe(row), markup=False, highlight=False, soft_wrap=True)
+        self.bar.advance(self.pictures)
+        self.bar.update(self.steps, visible=False)
+
+    def step(self, step: int, steps: int, latent: object) -> None:
+        self.bar.update(self.steps, completed=step, total=steps, visible=steps > 1)
+
+
+@contextmanager
+def progress(total: int) -> Iterator[Show]:
+    """Lend what shows a run: bars on a terminal, elsewhere plain lines."""
+    if not sys.stderr.isatty():
+        yield Lines(total)
+        return
+    from rich import progress as rich
+    from rich.console import Console
+
+    columns = (
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(),
+        rich.MofNCompleteColumn(),
+        rich.TimeRemainingColumn(),
+        rich.TextColumn("left"),
+    )
+    with rich.Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bar:
+        yield Bars(bar, total)
+
+
+def describe(row: dict[str, Any]) -> str:
+    """A report row as one line."""
+    key = printable(row["key"])
+    if row["status"] in ("failed", "skipped"):
+        return f"{row['status']:8} {key}: {row['code']}: {printable(row['error'])}"
+    if "finished" in row:
+        return f"finished {key}"
+    grew = " -> ".join(sides(row[size]) for size in ("size_in", "size_out") if size in row)
+    notes = "".join(f"; {printable(note)}" for note in row["warnings"])
+    return f"done     {key}: {grew} in {row['seconds']:.1f} s{notes}"

@@ -1,0 +1,120 @@
+"""Where the files of others' checkpoints are: in a folder, in the hub's cache, or on the hub."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+from restore.errors import ModelError
+from restore.files import sha256
+
+PARTS = ("vae", "vqvae", "unet", "text_encoder", "tokenizer", "scheduler", "low_res_scheduler")
+WEIGHED = ("vae", "vqvae", "unet", "text_encoder")  # the parts that have weights
+STEMS = "diffusion_pytorch_model", "model"  # what diffusers and transformers call them
+LORA_FILES = "pytorch_lora_weights.safetensors", "adapter_model.safetensors"
+PICKLED = (".ckpt", ".bin", ".pt", ".pth")
+HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+
+
+def fetch(name: str, revision: str | None, offline: bool, patterns: list[str]) -> Path:
+    """The folder of a snapshot of the hub's `org/name`, or `org/name@revision`, in its cache.
+
+    Without network, or with HF_HUB_OFFLINE=1, what is cached is all there is.
+    Raises ModelError that says how to get what is missing.
+    """
+    import huggingface_hub
+
+    parts = HUB_ID.fullmatch(name)
+    assert parts is not None
+    repo, revision = parts["repo"], revision or parts["revision"]
+    offline = offline or huggingface_hub.constants.HF_HUB_OFFLINE
+    try:
+        folder = huggingface_hub.snapshot_download(
+            repo, revision=revision, allow_patterns=patterns, local_files_only=offline
+        )
+    except (OSError, ValueError) as error:  # no such entry, no network, no right to it
+        named = f"{repo}@{revision}" if revision else repo
+        cause = str(error).partition("\n")[0]
+        why = "and this run is offline" if offline else f"and the hub did not give it ({cause})"
+        raise ModelError(
+            f"{named}: no such folder or file, not in the hub's cache, {why}; check the name, or "
+            f"fetch it once where there is a network: hf download {repo}"
+            + (f" --revision {revision}" if revision else "")
+        ) from error
+    return Path(folder)
+
+
+def fetch_model(name: str, revision: str | None, offline: bool, allow_pickle: bool) -> Path:
+    """`fetch`, of no more than one kind of weights: the safetensors, else their fp16 variant."""
+    rest = [f"{part}/*.{kind}" for part in PARTS for kind in ("json", "txt")]
+    rest += ["model_index.json", "stack.json", "manifest.json"]
+    kinds = ["{}.safetensors", "{}-*-of-*.safetensors"]
+    wanted = [
+        [f"{part}/{kind.format(stem)}" for part in WEIGHED for stem in STEMS for kind in kinds]
+    ]
+    wanted += [[pattern.replace(".safe", ".fp16.safe") for pattern in wanted[0]]]
+    wanted[1] += [f"{part}/{stem}.fp16-*.safetensors" for part in WEIGHED for stem in STEMS]
+    if allow_pickle:
+        wanted += [[f"{part}/{stem}.bin" for part in WEIGHED for stem in STEMS]]
+    folder = Path()
+    for patterns in wanted:
+        folder = fetch(name, revision, offline, rest + patterns)
+        if (folder / "manifest.json").is_file():  # ours: it says itself what belongs to it
+            listed = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+            return fetch(name, revision, offline, ["manifest.json", *listed])
+        present = [folder / part for part in WEIGHED if (folder / part).is_dir()]
+        if present and all(weight_files(part) for part in present):
+            break
+    return folder
+
+
+def weight_files(part: Path) -> list[Path]:
+    """The files of a part's weights: safetensors, else their fp16 variant, else pickles."""
+    for suffix in ("safetensors", "fp16.safetensors", "bin"):
+        for stem in STEMS:
+            if (part / f"{stem}.{suffix}").is_file():
+                return [part / f"{stem}.{suffix}"]
+            begin = f"{stem}.fp16" if suffix.startswith("fp16") else stem
+            shards = sorted(part.glob(f"{begin}-*-of-*.{suffix.removeprefix('fp16.')}"))
+            if shards:
+                return shards
+    return []
+
+
+def refuse_pickles(files: list[Path], allow_pickle: bool) -> None:
+    """Raises ModelError for weights that only unpickling could read, unless that was allowed."""
+    for path in files:
+        if path.suffix in PICKLED and not allow_pickle:
+            raise ModelError(
+                f"{path}: these weights are pickled, and a pickle may run code; take a "
+                ".safetensors of them, or, if you trust who made it, allow pickles "
+                "(allow_pickle=True, --allow-pickle)"
+            )
+
+
+def digest(path: Path) -> str:
+    """The sha256 over the weights and configs of a diffusers folder, or of one file."""
+    if path.is_file():
+        return sha256(path)
+    used = [path / "model_index.json"]
+    for part in PARTS:
+        used += sorted((path / part).glob("*.json")) + sorted((path / part).glob("*.txt"))
+        used += weight_files(path / part)
+    sums = [f"{file.relative_to(path).as_posix()} {sha256(file)}" for file in used]
+    return hashlib.sha256("\n".join(sums).encode()).hexdigest()
+
+
+def lora_file(file: str | Path) -> Path:
+    """The file of a LoRA. Raises ModelError if there is none, or if it is pickled."""
+    path = Path(file)
+    if path.is_dir():
+        held = [path / name for name in LORA_FILES if (path / name).is_file()]
+        if not held:
+            raise ModelError(f"{path}: holds no LoRA, which is called {' or '.join(LORA_FILES)}")
+        path = held[0]
+    if not path.is_file():
+        raise ModelError(f"{path}: no such LoRA file or folder")
+    refuse_pickles([path], allow_pickle=False)
+    if path.suffix != ".safetensors":
+        raise ModelError(f"{path}: a LoRA is a .safetensors file")
+    return path

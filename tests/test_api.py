@@ -1,0 +1,221 @@
+"""The Python face: any kind of picture in, the same kind out; seeds, callbacks, one stack."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import restore
+from restore.api import Restorer
+from restore.arrays import back, hole_of, picture_of
+from restore.errors import ConfigError, UsageError
+
+ROOT = Path(__file__).resolve().parents[1]
+QUICK = {"steps": 2, "guidance": 1}
+
+
+@pytest.fixture
+def restorer(stack):
+    return Restorer(stack)
+
+
+@pytest.fixture
+def kinds(pixels):
+    array = pixels(20, 26)
+    return {
+        "pil": Image.fromarray(array),
+        "np": array,
+        "pt": torch.from_numpy(array).permute(2, 0, 1) / 255,
+    }
+
+
+def as_float(image):
+    if isinstance(image, Image.Image):
+        return np.asarray(image) / 255
+    if isinstance(image, torch.Tensor):
+        return image.permute(1, 2, 0).numpy()
+    return image / 255 if image.dtype == np.uint8 else image
+
+
+def test_each_kind_comes_back_and_says_the_same(restorer, kinds):
+    made = {name: restorer.upscale(image, 2) for name, image in kinds.items()}
+    assert isinstance(made["pil"], Image.Image)
+    assert made["np"].dtype == np.uint8
+    assert made["pt"].dtype == torch.float32
+    assert made["pt"].shape == (3, 40, 52)
+    for one in made.values():
+        for other in made.values():
+            assert np.abs(as_float(one) - as_float(other)).max() <= 1 / 255
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        Image.new("L", (7, 5), 9),
+        Image.new("LA", (7, 5), (9, 200)),
+        Image.new("RGBA", (7, 5), (1, 2, 3, 4)),
+        Image.fromarray(np.full((5, 7), 40000, np.uint16)),
+        np.full((5, 7), 9, np.uint8),
+        np.full((5, 7, 1), 9, np.uint16),
+        np.full((5, 7, 4), 0.25, np.float32),
+        np.full((5, 7, 3), 0.25, np.float64),
+        torch.full((1, 5, 7), 0.25),
+        torch.full((4, 5, 7), 0.25, dtype=torch.float64),
+        torch.full((3, 5, 7), 9, dtype=torch.uint8),
+        torch.full((3, 5, 7), 0.25, dtype=torch.bfloat16),
+    ],
+    ids=lambda image: f"{type(image).__name__}-{getattr(image, 'mode', None) or image.dtype}",
+)
+def test_there_and_back_changes_nothing(image):
+    again = back(picture_of(image), image)
+    assert type(again) is type(image)
+    if isinstance(image, Image.Image):
+        assert again.mode == image.mode
+        assert np.array_equal(np.asarray(again), np.asarray(image))
+    else:
+        assert (again.shape, again.dtype) == (image.shape, image.dtype)
+        assert abs(again - image).max() <= 1 / 65535
+
+
+@pytest.mark.parametrize(
+    ("image", "told"),
+    [
+        (np.full((4, 4, 3), 255.0), "divide by 255"),
+        (np.full((4, 4, 3), np.nan), "divide by 255"),
+        (torch.full((3, 4, 4), -1.0), r"in \[0, 1\]"),
+        (np.zeros((4, 4, 5), np.uint8), "shape"),
+        (np.zeros((0, 4, 3), np.uint8), "shape"),
+        (np.zeros((4, 4, 3), np.int64), "int64"),
+        (torch.zeros(4, 4), "shape"),
+        (Image.new("F", (4, 4)), "mode F"),
+        ("photo.png", "str is no picture"),
+        (None, "NoneType is no picture"),
+    ],
+)
+def test_what_is_no_picture_is_refused_in_words(restorer, image, told):
+    with pytest.raises(UsageError, match=told):
+        restorer.upscale(image)
+
+
+def test_masks_of_any_kind_are_the_same_hole():
+    hole = np.zeros((6, 8), bool)
+    hole[2:4, 3:7] = True
+    eight = hole.astype(np.uint8) * 255
+    for mask in [
+        *(hole, eight, eight[..., None], hole.astype(np.float32), np.dstack([eight] * 3)),
+        *(Image.fromarray(eight), Image.fromarray(hole)),
+        *(
+            torch.from_numpy(hole),
+            torch.from_numpy(hole)[None],
+            torch.from_numpy(hole).float()[None],
+        ),
+    ]:
+        assert np.array_equal(hole_of(mask), eight)
+
+
+def test_a_list_gives_a_list_and_a_batch_a_batch(restorer, kinds):
+    made = restorer.upscale([kinds["pil"], kinds["np"]], 1)
+    assert isinstance(made[0], Image.Image)
+    assert isinstance(made[1], np.ndarray)
+    batch = restorer.upscale(torch.stack([kinds["pt"], kinds["pt"].flip(2)]), 2)
+    assert batch.shape == (2, 3, 40, 52)
+    assert restorer.upscale([], 2) == []
+
+
+def test_a_seed_gives_the_same_picture_alone_and_anywhere_in_a_list(restorer, kinds):
+    image, other = kinds["np"], kinds["np"][::-1]
+    alone = restorer.img2img(image, seed=7, **QUICK)
+    listed = restorer.img2img([other, other, image], seed=7, **QUICK)
+    assert np.array_equal(listed[2], alone)
+    seeded = restorer.img2img([image, image], seed=[3, 7], **QUICK)
+    assert np.array_equal(seeded[1], alone)
+    assert not np.array_equal(seeded[0], alone)
+
+
+def test_pictures_from_words_have_seeds_in_a_row(restorer):
+    size = {"width": 30, "height": 20, **QUICK}
+    four = restorer.text2img("a", n=4, seed=5, **size)
+    assert [image.size for image in four] == [(30, 20)] * 4
+    third = restorer.text2img("a", seed=7, output_type="np", **size)
+    assert np.array_equal(np.asarray(four[2]), third)
+    assert len({image.tobytes() for image in four}) == 4
+    assert len(restorer.text2img(["a", "b"], **size)) == 2
+    assert restorer.text2img("a", output_type="pt", **size).shape == (3, 20, 30)
+
+
+def test_outside_a_mask_nothing_moves(restorer, kinds):
+    mask = np.zeros((20, 26), np.uint8)
+    mask[5:12, 5:12] = 255
+    made = restorer.inpaint(kinds["np"], mask, "a cat", feather=0, **QUICK)
+    assert np.array_equal(made[mask == 0], kinds["np"][mask == 0])
+    assert not np.array_equal(made, kinds["np"])
+    both = restorer.inpaint([kinds["np"]] * 2, mask, "a cat", feather=0, **QUICK)
+    assert np.array_equal(both[1], made)
+    with pytest.raises(UsageError, match="3 masks for 2 pictures"):
+        restorer.inpaint([kinds["np"]] * 2, [mask] * 3)
+
+
+def test_an_unknown_option_names_the_near_one(restorer, kinds):
+    with pytest.raises(ConfigError, match=r"stesp is not an option of UpscaleOptions.*'steps'"):
+        restorer.upscale(kinds["pil"], stesp=3)
+    with pytest.raises(ConfigError, match=r"strength must be less than or equal to 1, not 1\.5"):
+        restorer.img2img(kinds["pil"], strength=1.5)
+    with pytest.raises(ConfigError, match=r"did you mean 'dpm\+\+_2m'"):
+        restorer.img2img(kinds["pil"], sampler="dpm+_2m")
+    with pytest.raises(ConfigError, match="did you mean 'use_karras_sigmas'"):
+        restorer.img2img(kinds["pil"], sampler="unipc", sampler_options={"use_karas_sigmas": True})
+    for wrong in ({"n": 0}, {"n": 2, "seed": [1, 2]}, {"seed": [1, 2]}, {"seed": -1}):
+        with pytest.raises(UsageError):
+            restorer.text2img("a", **wrong)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "heun", "euler", "pndm", "dpm++_2m"])
+def test_a_callback_sees_every_step_to_the_last(restorer, kinds, sampler):
+    seen = []
+    options = {"steps": 6, "sampler": sampler, "strength": 0.5, "guidance": 1}
+    restorer.img2img(kinds["np"], callback=lambda *step: seen.append(step), **options)
+    assert [step for step, _, _ in seen] == list(range(1, len(seen) + 1))
+    assert {steps for _, steps, _ in seen} == {len(seen)}
+    assert seen[0][2].shape[:2] == (1, 8)
+
+
+def test_a_callback_cancels_within_one_step(restorer, kinds):
+    seen = []
+
+    def enough(step, steps, latent):
+        seen.append(step)
+        return step < 3
+
+    with pytest.raises(restore.Cancelled, match="step 3 of 50"):
+        restorer.text2img("a", width=20, height=20, steps=50, guidance=1, callback=enough)
+    assert seen == [1, 2, 3]
+
+    def stop(*_):
+        raise restore.Cancelled("no more")
+
+    with pytest.raises(restore.Cancelled, match="no more"):
+        restorer.upscale(kinds["np"], callback=stop)
+
+
+def test_all_tasks_share_one_set_of_weights(restorer, kinds):
+    def held():
+        parts = (p for part in restorer.stack.parts for p in part.parameters())
+        return {p.data_ptr(): p.nbytes for p in parts}
+
+    before = held()
+    restorer.text2img("a", width=20, height=20, **QUICK)
+    restorer.img2img(kinds["np"], **QUICK)
+    restorer.upscale(kinds["np"], 2)
+    restorer.inpaint(kinds["np"], np.full((20, 26), 255, np.uint8), **QUICK)
+    assert held() == before
+
+
+def test_importing_restore_is_light():
+    code = "import sys, restore; restore.Cancelled; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+    assert restore.load.__module__ == "restore.api"
+    assert not hasattr(restore, "lod")

@@ -1,0 +1,141 @@
+"""inpaint, and upscale with damage, from the command line, over a tiny stack."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from restore import cli, cli_batch, devices
+
+
+@pytest.fixture
+def call(capsys, tmp_path, monkeypatch, stack):
+    monkeypatch.setattr(cli_batch.manifest, "find_model", lambda name, **_: (Path(name), "digest"))
+    monkeypatch.setattr(devices, "load", lambda *_, **__: stack)
+
+    def run(command, *words, out="out"):
+        code = cli.main([command, *map(str, words), "-o", str(tmp_path / out)])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def photos(tmp_path, pixels):
+    folder = tmp_path / "in"
+    (folder / "sub").mkdir(parents=True)
+    Image.fromarray(pixels(40, 50)).save(folder / "a.png")
+    Image.fromarray(pixels(40, 50, 1)).save(folder / "sub" / "b.jpg")
+    return folder
+
+
+def masked(path: Path, size=(50, 40)) -> Path:
+    mask = Image.new("L", size)
+    mask.paste(255, (10, 10, 25, 20))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mask.save(path)
+    return path
+
+
+def rows(folder):
+    found = [json.loads(line) for line in (folder / "report.jsonl").read_text().splitlines()]
+    return {row["key"]: row for row in found}
+
+
+def opened(path):
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def test_a_folder_of_masks_is_paired_and_one_missing_is_a_row(call, photos, tmp_path):
+    masked(tmp_path / "masks" / "a.tif")
+    words = (photos, "--mask", tmp_path / "masks", "--steps", 1, "--feather", 0)
+    code, out, err = call("inpaint", *words)
+    assert code == 1 and "1 done, 1 failed" in out and "no mask" in err
+    assert rows(tmp_path / "out")["sub/b.jpg"]["code"] == "NO_MASK"
+    masked(tmp_path / "masks" / "sub" / "b.png")
+    assert "1 done, 1 finished" in call("inpaint", *words)[1]
+    for name, source in (("a.png", "a.png"), ("sub/b.png", "sub/b.jpg")):
+        made, old = opened(tmp_path / "out" / name), opened(photos / source)
+        outside = np.ones(made.shape[:2], bool)
+        outside[10:20, 10:25] = False
+        assert np.array_equal(made[outside], old[outside])
+        assert not np.array_equal(made, old)
+
+
+def test_another_mask_is_another_result_and_the_same_one_is_not_done_again(call, photos, tmp_path):
+    mask = masked(tmp_path / "m.png")
+    words = (photos / "a.png", "--mask", mask, "--steps", 1)
+    assert "1 done" in call("inpaint", *words)[1]
+    assert "1 finished" in call("inpaint", *words)[1]
+    Image.new("L", (50, 40)).save(mask)
+    assert "1 done" in call("inpaint", *words)[1]
+    assert np.array_equal(opened(tmp_path / "out" / "a.png"), opened(photos / "a.png"))
+
+
+def test_a_dry_run_says_which_mask_goes_with_which_picture(call, photos, tmp_path):
+    masked(tmp_path / "masks" / "a.png")
+    masked(tmp_path / "masks" / "c.png")
+    code, out, _ = call("inpaint", photos, "--mask", tmp_path / "masks", "--dry-run")
+    assert code == 0
+    assert f"unpaired {tmp_path / 'masks' / 'c.png'}" in out
+    assert f"a.png + {tmp_path / 'masks' / 'a.png'} -> " in out
+    assert "b.jpg (no mask: it will fail) -> " in out
+    assert not (tmp_path / "out").exists()
+
+
+def test_candidates_lie_beside_a_sheet_of_them(call, photos, tmp_path):
+    words = (photos / "a.png", "--mask", masked(tmp_path / "m.png"), "--steps", 2)
+    assert call("inpaint", *words, "-n", 3)[0] == 0
+    made = [opened(tmp_path / "out" / f"a_00{n}.png") for n in (1, 2, 3)]
+    assert not np.array_equal(made[0], made[1])
+    assert opened(tmp_path / "out" / "a.png").shape[1] > 100
+    call("inpaint", *words, "--seed", 2, out="alone")
+    assert np.array_equal(opened(tmp_path / "alone" / "a.png"), made[2])
+
+
+def test_jpeg_says_that_it_cannot_keep_the_rest(call, photos, tmp_path):
+    words = (photos / "a.png", "--mask", masked(tmp_path / "m.png"), "--steps", 1)
+    assert "cannot keep what lies outside" in call("inpaint", *words, "--format", "jpeg")[2]
+
+
+def test_a_picture_is_painted_on_beyond_its_edges(call, photos, tmp_path):
+    words = (photos / "a.png", "--steps", 1, "--feather", 0)
+    assert call("inpaint", *words, "--extend", "6,0,4,2")[0] == 0
+    made = opened(tmp_path / "out" / "a.png")
+    assert made.shape == (42, 60, 3)
+    assert np.array_equal(made[:40, 6:56], opened(photos / "a.png"))
+    assert call("inpaint", *words, "--aspect", "1:1", out="square")[0] == 0
+    assert opened(tmp_path / "square" / "a.png").shape == (50, 50, 3)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ((), "needs --mask"),
+        (("--mask", "nowhere"), "no such file"),
+        (("--extend", "1,2"), "extend"),
+        (("--extend", "a,b,c,d"), "LEFT,TOP,RIGHT,BOTTOM"),
+        (("--extend", "1,1,1,1", "--aspect", "1:1"), "not both"),
+        (("--aspect", "wide"), "aspect"),
+        (("--mask", "alpha", "--engine", "tela"), "did you mean 'telea'"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_any_work(call, photos, tmp_path, words, told):
+    code, _, err = call("inpaint", photos, *words)
+    assert code == 2 and told in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_damage_is_filled_while_enlarging_and_found_scratches_are_kept(call, photos, tmp_path):
+    mask = masked(tmp_path / "m.png")
+    plain, given = ((photos / "a.png", "-s", 2, *more) for more in ((), ("--damage", mask)))
+    assert call("upscale", *plain, out="plain")[0] == call("upscale", *given, out="given")[0] == 0
+    made = [opened(tmp_path / name / "a.png") for name in ("plain", "given")]
+    assert not np.array_equal(*made)
+    assert call("upscale", *plain, "--find-scratches", out="found")[0] == 0
+    assert opened(tmp_path / "found" / "a_damage.png").shape == (40, 50, 3)
+    code, _, err = call("upscale", *given, "--find-scratches", out="both")
+    assert code == 2 and "--find-scratches looks for them" in err

@@ -1,0 +1,43 @@
+"""Ours beside its peers, on this machine: `python tools/benchmark.py degradations`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _commands() -> None:  # with it typer keeps `degradations` as a word of its own
+    pass
+
+
+@app.command()
+def degradations(
+    photos: Annotated[Path | None, typer.Argument(help="A folder; else made-up crops.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns each contestant takes.")] = 7,
+    seconds: Annotated[float, typer.Option(min=0.01, help="Length of a turn, about.")] = 1.0,
+    out: Annotated[Path | None, typer.Option("--json", help="A file for the figures.")] = None,
+) -> None:
+    """Crops a second by ours and others, on one and two threads and a GPU; stages; JPEG codecs."""
+    from benchmarks import degradations
+
+    try:
+        hr = degradations.crops(photos)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    results = degradations.measure(hr, (1, 2), rounds, seconds)
+    degradations.show(results)
+    if out:
+        out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,1 @@
+"""What `tools/benchmark.py` runs: ours beside its peers, in one process, taking turns."""

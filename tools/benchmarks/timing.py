@@ -1,0 +1,58 @@
+"""Contestants take turns, so that whatever disturbs the machine disturbs all of them."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+
+@dataclass
+class Contestant:
+    """Something that handles crops, or why it cannot.
+
+    run      handles so many crops, a multiple of `batch`, and returns when the last one is done.
+    against  the contestant whose rate this one's is divided by.
+    """
+
+    name: str
+    run: Callable[[int], None] | None
+    batch: int = 1
+    against: str = ""
+    missing: str = ""
+    rates: list[float] = field(default_factory=list)  # crops a second, one a round
+
+    def told(self, peers: dict[str, "Contestant"]) -> dict:
+        """The median of the rounds, their ends, and the ratio to `against` round by round."""
+        row: dict = {"name": self.name, "crops_per_s": None, "missing": self.missing}
+        if not self.rates:
+            return row
+        row |= {"crops_per_s": median(self.rates)}
+        row |= {"least": min(self.rates), "most": max(self.rates)}
+        peer = peers.get(self.against)
+        if peer and peer.rates:
+            ratios = [a / b for a, b in zip(self.rates, peer.rates, strict=True)]
+            row |= {"against": self.against, "ratio": median(ratios)}
+            row |= {"least_ratio": min(ratios), "most_ratio": max(ratios)}
+        return row
+
+
+def race(contestants: Sequence[Contestant], rounds: int, seconds: float) -> list[dict]:
+    """Each runs for about so many seconds a round, by turns -> one row each."""
+    counts = {}
+    present = [(c, c.run) for c in contestants if c.run]
+    for contestant, run in present:
+        run(contestant.batch)  # tables, caches, kernels
+        took = _timed(run, contestant.batch)
+        counts[contestant.name] = contestant.batch * max(1, round(seconds / took))
+    for _ in range(rounds):
+        for contestant, run in present:
+            count = counts[contestant.name]
+            contestant.rates.append(count / _timed(run, count))
+    peers = {contestant.name: contestant for contestant in contestants}
+    return [contestant.told(peers) for contestant in contestants]
+
+
+def _timed(run: Callable[[int], None], count: int) -> float:
+    began = time.perf_counter()
+    run(count)
+    return time.perf_counter() - began
