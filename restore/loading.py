@@ -13,7 +13,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from restore import lora, manifest, parts, single_file, vae
+from restore import contexts, lora, manifest, parts, single_file, vae
 from restore.contexts import Context
 from restore.contexts.text import TextContext
 from restore.errors import ModelError
@@ -97,7 +97,8 @@ def read(folder: Path, convert: parts.Convert) -> Stack:
         raise ModelError(
             f"{folder}: an x4 upscaler has a low_res_scheduler; copy that folder as well"
         )
-    context = read_context(folder, convert)
+    kind = about.get("context") or "text"
+    context = read_context(folder, convert) if kind == "text" else contexts.load(folder, kind)
     width = unet.config.get("cross_attention_dim") and isinstance(
         unet, diffusers.UNet2DConditionModel
     )
@@ -197,6 +198,7 @@ def save(stack: Stack, folder: Path, card: str, dtype: torch.dtype = torch.float
         text = json.dumps(index_of(stack, names), indent=2)
         (folder / "model_index.json").write_text(text + "\n")
     about: dict[str, Any] = {"trust": stack.layout == TRUST, "residual_scale": stack.residual_scale}
+    about["context"] = stack.context.kind if stack.context else None
     about["windows"] = {"size": stack.windows.size, "stride": stack.windows.stride}
     (folder / "stack.json").write_text(json.dumps(about, indent=1) + "\n")
     (folder / "README.md").write_text(card)

@@ -26,7 +26,7 @@ LAYERS = [  # from left to right; a module imports its own layer or what stands 
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 OPTIONAL = {
     *("ray", "gradio", "lpips", "tensorboard", "webdataset", "peft", "torchmetrics"),
-    *("pillow_heif", "pyvips", "tifffile", "basicsr", "torchvision", "av"),
+    *("pillow_heif", "pyvips", "tifffile", "basicsr", "torchvision", "av", "sklearn"),
 }
 # training degrades photos, and the command line is the only face of that package
 DEGRADE = {"training", "cli_degrade"}

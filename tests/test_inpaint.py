@@ -42,7 +42,9 @@ def test_outside_the_feather_not_a_sample_moves(stack, height, width, seed, grow
     assert np.array_equal(made.pixels[outside], picture.pixels[outside])
 
 
-def test_case_83_and_84_a_black_mask_gives_the_input_and_a_white_one_another_picture(stack, picture):
+def test_case_83_and_84_a_black_mask_gives_the_input_and_a_white_one_another_picture(
+    stack, picture
+):
     low = replace(picture(40, 50), alpha=np.full((40, 50), 7, np.uint8), exif=b"x")
     same = restore(low, InpaintOptions(steps=1), stack, 0, mask=np.zeros((40, 50), np.uint8))
     assert np.array_equal(same.pixels, low.pixels) and same.alpha is low.alpha

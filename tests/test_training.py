@@ -201,6 +201,15 @@ def test_the_share_of_last_timesteps_is_what_was_asked():
     assert (t[4:] < 999).any()
 
 
+def test_timesteps_lean_to_the_noisy_end_as_asked():
+    rng = torch.Generator().manual_seed(0)
+    even, leaning = (timesteps(20_000, 0, 999, rng, lean).float() for lean in (1, 3))
+    assert abs(even.mean() - 999 / 2) < 10
+    assert abs(leaning.mean() - 999 * 3 / 4) < 10  # the mean of t where its density is 3 t ** 2
+    assert (leaning.min(), leaning.max()) >= (0, 990)
+    assert leaning.max() <= 999
+
+
 def test_the_tokenizer_spells_any_word():
     tokenizer = letters()
     ids = tokenizer("jpeg 30, Ångström 日本").input_ids

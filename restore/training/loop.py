@@ -22,16 +22,26 @@ from restore.training import checkpoint
 from restore.training.autoencoder import AutoencoderOptions, AutoencoderStage
 from restore.training.data import batches
 from restore.training.diffusion import DenoiserOptions, DenoiserStage
+from restore.training.pixels import PixelOptions, PixelStage
+from restore.training.scene_stage import SceneOptions, SceneStage
 
 log = logging.getLogger(__name__)
-STAGES = {"autoencoder": AutoencoderStage, "denoiser": DenoiserStage}
+STAGES = {
+    "autoencoder": AutoencoderStage,
+    "denoiser": DenoiserStage,
+    "scenes": SceneStage,
+    "pixels": PixelStage,
+}
 
 
 class TrainOptions(Options):
     """One training run: a stage and the loop's own settings."""
 
     output: Path
-    stage: Annotated[AutoencoderOptions | DenoiserOptions, Field(discriminator="kind")]
+    stage: Annotated[
+        AutoencoderOptions | DenoiserOptions | SceneOptions | PixelOptions,
+        Field(discriminator="kind"),
+    ]
     seed: int = 0
     steps: int = Field(10_000, ge=1)
     batch: int = Field(16, ge=1)

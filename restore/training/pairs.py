@@ -22,7 +22,6 @@ from torch.utils.data import Dataset
 
 from degradations import Recipe, recipes
 from restore import vae
-from restore.contexts.text import tokenize
 from restore.layouts import KEEP, REPAINT, RESTORE
 from restore.masks import mended
 from restore.training.captions import caption
@@ -172,8 +171,7 @@ def store(folder: Path, options: PairOptions, stack, digest: str, seed: int) -> 
                 latent = vae.encode(stack.vae, to_rgb(batch[source].to(stack.device)))
                 out[key][rows] = latent[:count].half().cpu().numpy()
         out["truth"][rows], out["trust"][rows] = batch["truth"][:count], batch["trust"][:count]
-        tokenizer = stack.context.tokenizer
-        tokens = torch.stack([tokenize(tokenizer, words) for words in batch["caption"]])
+        tokens = torch.stack([stack.context.inputs(words) for words in batch["caption"]])
         out["tokens"][rows] = tokens[:count].numpy()
     for array in out.values():
         array.flush()

@@ -1,0 +1,54 @@
+"""What contexts over a closed set of labels share: names to numbers, and files."""
+
+import difflib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from restore.errors import UsageError
+
+FOLDER = "context"
+
+
+def number(prompt: str, labels: Sequence[str]) -> int:
+    """The number of a label given by its name, whatever the case, or as digits; "" is the last one.
+
+    Raises UsageError that names the nearest label.
+    """
+    name = " ".join(prompt.casefold().split())
+    if not name:
+        return len(labels)
+    folded = [label.casefold() for label in labels]
+    if name in folded:
+        return folded.index(name)
+    if name.isdecimal() and int(name) < len(labels):
+        return int(name)
+    near = difflib.get_close_matches(name, folded, n=1)
+    mend = f"did you mean {labels[folded.index(near[0])]!r}?" if near else f"such as {labels[0]!r}"
+    raise UsageError(
+        f"{prompt!r} is none of this model's {len(labels)} classes; write a name or a number from "
+        f"0 to {len(labels) - 1}: {mend}"
+    )
+
+
+def refuse_clip_skip(clip_skip: int, kind: str) -> None:
+    if clip_skip:
+        raise UsageError(f"clip_skip {clip_skip}: this model reads {kind}, not text; leave it out")
+
+
+def write(folder: Path, config: dict, module: nn.Module) -> None:
+    """context/config.json and context/model.safetensors."""
+    target = folder / FOLDER
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    weights = {key: value.contiguous() for key, value in module.state_dict().items()}
+    save_file(weights, target / "model.safetensors")
+
+
+def read(folder: Path) -> tuple[dict, dict[str, Tensor]]:
+    target = folder / FOLDER
+    config = json.loads((target / "config.json").read_text())
+    return config, load_file(target / "model.safetensors")
