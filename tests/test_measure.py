@@ -127,7 +127,7 @@ def test_noise_under_a_jpeg_is_within_15_percent(tmp_path, sigma, quality):
 
 def test_shot_noise_grows_with_the_luma():
     rgb = np.repeat(np.linspace(20, 230, 512)[:, None, None], 512, 1).repeat(3, 2)
-    residue = poisson_residue(1, np.rint(rgb).astype(np.int32))
+    residue = poisson_residue(1, np.rint(rgb).astype(np.uint8))
     found = noise.measure(
         image := np.clip(np.rint(rgb + 255 * residue), 0, 255).astype(np.uint8), image @ LUMA
     )

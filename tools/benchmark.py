@@ -1,10 +1,14 @@
 """Ours beside its peers, on this machine: `python tools/benchmark.py degradations`."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+# this checkout as it is, and benchmarks beside this file
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 app = typer.Typer(
     add_completion=False,

@@ -11,7 +11,7 @@ from scipy.fft import dctn, idctn
 from scipy.special import j1
 
 from degradations.ops.blur import Sinc, correlate
-from degradations.ops.jpeg import CHROMA_TABLE, LUMA_TABLE
+from degradations.ops.jpeg import CHROMA_TABLE, LUMA_TABLE, to_uint8
 from degradations.ops.noise import BT601, PoissonNoise, poisson_residue
 from degradations.ops.op import Op, Params, Size
 from degradations.ops.resize import Resize
@@ -66,7 +66,7 @@ class CompatPoissonNoise(PoissonNoise):
     @staticmethod
     def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
         base = rgb @ BT601[:, None] if params["grey"] else rgb
-        levels = np.rint(np.clip(base, 0, 1) * 255).astype(np.int32)
+        levels = to_uint8(base).reshape(base.shape)
         white = 2 ** math.ceil(math.log2(len(np.unique(levels))))
         noise = poisson_residue(params["seed"], levels, white) * np.float32(params["scale"])
         return np.clip(rgb + noise, 0, 1)

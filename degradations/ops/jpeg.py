@@ -52,7 +52,7 @@ class Jpeg(Op):
 
 def to_uint8(rgb: np.ndarray) -> np.ndarray:
     """float32 [0, 1] -> uint8, clipped and rounded."""
-    return cv2.convertScaleAbs(np.maximum(rgb, 0), alpha=255)
+    return cv2.convertScaleAbs(cv2.max(rgb, 0), alpha=255)
 
 
 def jpeg(rgb: np.ndarray, quality: int, chroma: str) -> np.ndarray:
@@ -60,4 +60,4 @@ def jpeg(rgb: np.ndarray, quality: int, chroma: str) -> np.ndarray:
     options = [cv2.IMWRITE_JPEG_QUALITY, quality]
     options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, _SAMPLING[chroma]]
     _, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options)
-    return cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    return cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)

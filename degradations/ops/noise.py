@@ -10,6 +10,7 @@ from pydantic import Field
 from scipy.special import ndtri, pdtr
 
 from degradations.kernels import gaussian_1d
+from degradations.ops.jpeg import to_uint8
 from degradations.ops.op import Op, Params, Size
 from degradations.ranges import Range, Uniform, within
 from degradations.rng import Rng, words16
@@ -57,7 +58,7 @@ class PoissonNoise(Op):
     @staticmethod
     def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
         base = rgb @ LUMA[:, None] if params["grey"] else rgb
-        noise = poisson_residue(params["seed"], np.rint(np.clip(base, 0, 1) * 255).astype(np.int32))
+        noise = poisson_residue(params["seed"], to_uint8(base).reshape(base.shape))
         noise *= np.float32(params["scale"])
         return _added(rgb, noise)
 
@@ -118,9 +119,11 @@ def standard_normal(seed: int, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def poisson_residue(seed: int, levels: np.ndarray, white: int = WHITE) -> np.ndarray:
-    """int32 levels 0 to 255 -> float32 Pois(white v) / white - v, where v = level / 255."""
-    stratum = words16(seed, levels.size).reshape(levels.shape) >> (16 - STRATA_BITS)
-    return poisson_table(white).take((levels << STRATA_BITS) | stratum)
+    """uint8 levels -> float32 Pois(white v) / white - v, where v = level / 255."""
+    place = levels.astype(np.uint32)
+    place <<= STRATA_BITS
+    place |= words16(seed, levels.size).reshape(levels.shape) >> (16 - STRATA_BITS)
+    return poisson_table(white).take(place)
 
 
 def _added(rgb: np.ndarray, noise: np.ndarray) -> np.ndarray:

@@ -71,7 +71,7 @@ def resize(rgb: np.ndarray, size: Size, mode: str, antialias: bool = True) -> np
     return rgb
 
 
-@lru_cache(64)
+@lru_cache(2048)  # some 20 MB: crops of one size meet the same sizes again
 def weights(before: int, after: int, mode: str, antialias: bool) -> csr_array:
     """float32 (after, before): what each pixel of a line takes from the line before; rows sum to 1.
 
