@@ -52,7 +52,8 @@ class Jpeg(Op):
 
 def to_uint8(rgb: np.ndarray) -> np.ndarray:
     """float32 [0, 1] -> uint8, clipped and rounded."""
-    return cv2.convertScaleAbs(cv2.max(rgb, 0), alpha=255)
+    _, above = cv2.threshold(rgb, 0, 0, cv2.THRESH_TOZERO)  # or the absolute values would be taken
+    return cv2.convertScaleAbs(above, alpha=255)
 
 
 def jpeg(rgb: np.ndarray, quality: int, chroma: str) -> np.ndarray:
