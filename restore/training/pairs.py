@@ -146,8 +146,7 @@ def store(folder: Path, options: PairOptions, stack, digest: str, seed: int) -> 
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     photos = Photos(options.photos, options.crop)
-    named = options.recipe in recipes.NAMED
-    recipe = recipes.named(options.recipe) if named else Recipe.load(options.recipe)
+    recipe = recipes.find(options.recipe)
     samples = Samples(lambda rng, index: make_pair(photos, recipe, options, rng, str(index)), seed)
     latents, size = options.crop // 4, (options.count,)
     channels = stack.channels
