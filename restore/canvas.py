@@ -9,7 +9,7 @@ from torch import Tensor
 from restore import vae
 from restore.errors import NonFiniteError
 from restore.images import Picture, bleed, resize_alpha, resize_band
-from restore.layouts import GREY, REPAINT
+from restore.layouts import GREY, REPAINT, RESTORE, TRUST
 from restore.masks import mended, resized
 from restore.stack import Stack
 
@@ -41,6 +41,8 @@ def shown(picture: Picture, size: Size, stack: Stack, hole: np.ndarray | None = 
 def trust_map(hole: np.ndarray | None, size: Size, stack: Stack, outside: float) -> Tensor:
     """(1, 1, h, w) of a canvas: a latent that the hole touches at all is repainted.
 
+    A model of ours that was not taught to fill restores the smooth continuation instead.
+
     hole  bool (*size); None: there is none.
     """
     height, width = stack.canvas(size)
@@ -51,7 +53,8 @@ def trust_map(hole: np.ndarray | None, size: Size, stack: Stack, outside: float)
     across = hole[:, mirrored(np.arange(width * step), size[1])].reshape(len(hole), width, step)
     across = across.any(2)[mirrored(np.arange(height * step), size[0])]
     touched = torch.from_numpy(across.reshape(height, step, width).any(1))
-    return trust.masked_fill_(touched.to(stack.device), REPAINT)
+    inside = RESTORE if stack.layout == TRUST and not stack.fills else REPAINT
+    return trust.masked_fill_(touched.to(stack.device), inside)
 
 
 def nothing(size: Size, stack: Stack) -> Tensor:

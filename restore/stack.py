@@ -48,6 +48,8 @@ class Stack:
     low_schedule    SD's x4 upscaler: how noise is added to the picture it reads.
     residual_scale  our walk goes over (z - known) / residual_scale, so that a trusted picture is
                     where it starts instead of something to be learnt; None: it goes over z.
+    fills           whether it was taught to fill holes that are continued from their rims; where
+                    not, that continuation is restored, which is better than what it would paint.
     digest          tells weights apart in reports.
     place           where the parts compute, if that is not where they are kept.
     """
@@ -60,6 +62,7 @@ class Stack:
     windows: Windows
     residual_scale: float | None = None
     low_schedule: SchedulerMixin | None = None
+    fills: bool = True
     name: str = "this model"
     digest: str = ""
     place: torch.device | None = None

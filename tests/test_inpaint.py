@@ -169,3 +169,13 @@ def test_case_88_a_hole_at_the_border_is_filled(stack, picture):
     made = restore(low, InpaintOptions(steps=1, feather=0), stack, 0, mask=mask)
     assert np.array_equal(made.pixels[mask == 0], low.pixels[mask == 0])
     assert (made.pixels[mask > 0] != low.pixels[mask > 0]).any()
+
+
+def test_a_model_that_was_not_taught_to_fill_restores_the_continued_rim(stack, picture):
+    low, mask = picture(40, 40), hole_in(40, 40)
+    modest = replace(stack, fills=False)
+    taught, restored = (
+        restore(low, InpaintOptions(steps=1, feather=0), s, 0, mask=mask) for s in (stack, modest)
+    )
+    assert not np.array_equal(taught.pixels, restored.pixels)
+    assert np.array_equal(restored.pixels[mask == 0], low.pixels[mask == 0])
