@@ -1,6 +1,7 @@
 """A tiny stack with random weights, and pictures that have something in them."""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the network is wrong
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from restore import cli, cli_batch, devices
 from restore.images import Picture
 from restore.stack import Stack
 from restore.training import diffusion
@@ -78,3 +80,17 @@ def stack(autoencoder) -> Stack:
     for part in (made.vae, made.unet, made.context.module):
         part.requires_grad_(False).eval()
     return made
+
+
+@pytest.fixture
+def call(capsys, tmp_path, monkeypatch, stack):
+    """Run a command over the tiny stack: (exit code, stdout, stderr)."""
+    monkeypatch.setattr(cli_batch.manifest, "find_model", lambda name, **_: (Path(name), "digest"))
+    monkeypatch.setattr(devices, "load", lambda *_, **__: stack)
+
+    def run(command, *words, out="out"):
+        code = cli.main([command, *map(str, words), "-o", str(tmp_path / out)])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run

@@ -7,21 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from restore import cli, cli_batch, devices
-
-
-@pytest.fixture
-def call(capsys, tmp_path, monkeypatch, stack):
-    monkeypatch.setattr(cli_batch.manifest, "find_model", lambda name, **_: (Path(name), "digest"))
-    monkeypatch.setattr(devices, "load", lambda *_, **__: stack)
-
-    def run(command, *words, out="out"):
-        code = cli.main([command, *map(str, words), "-o", str(tmp_path / out)])
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
-
 
 @pytest.fixture
 def photos(tmp_path, pixels):

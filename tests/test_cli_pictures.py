@@ -1,27 +1,10 @@
 """text2img and img2img from the command line, over a tiny stack."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-
-from restore import cli, cli_batch, devices
-
-
-@pytest.fixture
-def call(capsys, tmp_path, monkeypatch, stack):
-    monkeypatch.setattr(cli_batch.manifest, "find_model", lambda name, **_: (Path(name), "digest"))
-    monkeypatch.setattr(devices, "load", lambda *_, **__: stack)
-
-    def run(command, *words, out="out"):
-        code = cli.main([command, *map(str, words), "-o", str(tmp_path / out)])
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
-
 
 QUICK = ("--steps", 2)
 SMALL = ("--prompt", "a red cube", "--size", "30x20", *QUICK)
