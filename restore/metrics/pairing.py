@@ -1,7 +1,7 @@
 """Which restored picture belongs to which original, and what folders make a set of inputs."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,7 +129,7 @@ def _sets(folder: Path, originals: Path | None) -> list[PictureSet]:
     return []
 
 
-def _shares(folder: Path, keys: object) -> bool:
+def _shares(folder: Path, keys: Set[str]) -> bool:
     """Whether a folder holds pictures that pair; masks, tables and traces do not."""
     try:
         return bool(pictures(folder).keys() & keys)

@@ -70,8 +70,9 @@ def features(rgb: Tensor) -> Iterator[Tensor]:
 @cache
 def squeezenet(device: torch.device) -> dict[str, Tensor]:
     """SqueezeNet 1.1's convolutions in fp32; see SQUEEZENET.md for where they come from."""
-    tensors = load_file(WEIGHTS, str(device))
-    return {name: tensor.float() for name, tensor in tensors.items()}
+    with torch.inference_mode(False):  # they are kept, and a loss may want them later
+        tensors = load_file(WEIGHTS, str(device))
+        return {name: tensor.float() for name, tensor in tensors.items()}
 
 
 def lpips_absent() -> str:
