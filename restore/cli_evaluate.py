@@ -171,8 +171,12 @@ def _folders(
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The folders' own names where they differ, else their paths."""
-    names = [folder.resolve().name for folder in folders]
+    """The folders' own names where they differ, else their paths. Raises UsageError."""
+    places = [folder.resolve() for folder in folders]
+    twice = next((folder for folder in folders if places.count(folder.resolve()) > 1), None)
+    if twice:
+        raise UsageError(f"{twice}: given twice; a folder is compared with others")
+    names = [place.name for place in places]
     return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 

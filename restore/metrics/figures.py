@@ -111,5 +111,6 @@ def plane(folders: Sequence[Scored], distortion: Measure, perception: Measure) -
     ]
     axis.set(xlabel=ends[0], ylabel=ends[1])
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, fontsize=9)
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(frameon=False, fontsize=9)
     return figure
