@@ -324,5 +324,5 @@ def test_crops_lie_where_the_error_or_the_detail_is():
 
 def test_the_plane_stands_without_a_single_picture():
     nothing = Scored("none", [], {})
-    figure = figures.plane([nothing], MEASURES["psnr"], MEASURES["pd"])
+    figure = figures.plane([("", [nothing])], MEASURES["psnr"], MEASURES["pd"])
     assert figure.axes[0].get_xlabel() == "PSNR Y, dB (more is better)"

@@ -74,43 +74,51 @@ def sheet(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[np.ndarray]]]
     return made
 
 
-def plane(folders: Sequence[Scored], distortion: Measure, perception: Measure) -> Any:
+def plane(
+    groups: Sequence[tuple[str, Sequence[Scored]]], distortion: Measure, perception: Measure
+) -> Any:
     """The perception-distortion plane (Blau and Michaeli 2018) as a matplotlib Figure.
 
-    A point a picture, and the means with their 95 % intervals; the good corner is right and below,
-    or wherever both measures are at their best.
+    A plot for each group, its title and folders. A point a picture, and the means with their 95 %
+    intervals; a folder has the colour of its name everywhere.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.6), layout="constrained")
-    axis = figure.subplots()
-    for number, one in enumerate(folders):
-        colour = COLOURS[number % len(COLOURS)]
-        x, y = one.values(distortion), one.values(perception)
-        both = [key for key in x if key in y]
-        if not both:
-            continue
-        axis.scatter([x[k] for k in both], [y[k] for k in both], s=9, color=colour, alpha=0.25)
-        middle = [mean(one, measure) for measure in (distortion, perception)]
-        spans = [
-            [[at["mean"] - at["low"]], [at["high"] - at["mean"]]] if at["low"] is not None else None
-            for at in middle
-        ]
-        axis.errorbar(
-            *(at["mean"] for at in middle),
-            xerr=spans[0],
-            yerr=spans[1],
-            fmt="o",
-            ms=7,
-            lw=1.4,
-            color=colour,
-            label=one.name,
-        )
-    ends = [
-        f"{m.label} ({'more' if m.higher else 'less'} is better)" for m in (distortion, perception)
-    ]
-    axis.set(xlabel=ends[0], ylabel=ends[1])
-    axis.spines[["top", "right"]].set_visible(False)
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(frameon=False, fontsize=9)
+    columns = min(len(groups), 3)
+    rows = -(-len(groups) // columns)
+    wide = 7 if columns == 1 else 4.6
+    figure = Figure(figsize=(wide * columns, 0.66 * wide * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flat
+    names = dict.fromkeys(one.name for _, folders in groups for one in folders)
+    colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(names)}
+    for axis, (title, folders) in zip(axes, groups, strict=False):
+        for one in folders:
+            _cloud(axis, one, distortion, perception, colours[one.name])
+        axis.set(title=title, xlabel=_axis(distortion), ylabel=_axis(perception))
+        axis.spines[["top", "right"]].set_visible(False)
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(frameon=False, fontsize=9)
+    for axis in list(axes)[len(groups) :]:
+        axis.set_visible(False)
     return figure
+
+
+def _cloud(axis: Any, one: Scored, distortion: Measure, perception: Measure, colour: str) -> None:
+    x, y = one.values(distortion), one.values(perception)
+    both = [key for key in x if key in y]
+    if not both:
+        return
+    axis.scatter([x[k] for k in both], [y[k] for k in both], s=9, color=colour, alpha=0.25)
+    middle, spans = [], []
+    for measure in (distortion, perception):
+        at = mean(one, measure)
+        known = at["low"] is not None
+        middle.append(at["mean"])
+        spans.append([[at["mean"] - at["low"]], [at["high"] - at["mean"]]] if known else None)
+    axis.errorbar(
+        *middle, xerr=spans[0], yerr=spans[1], fmt="o", ms=7, lw=1.4, color=colour, label=one.name
+    )
+
+
+def _axis(measure: Measure) -> str:
+    return f"{measure.label} ({'more' if measure.higher else 'less'} is better)"

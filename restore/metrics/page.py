@@ -52,7 +52,7 @@ def _group(page: Page, told: Report, group: Group, sort: Measure, worst: int) ->
     axes = plane_of(told.measures)
     if axes and any(one.done for one in group.folders):
         page.figure(
-            figures.plane(group.folders, *axes),
+            figures.plane([("", group.folders)], *axes),
             "A point a picture; the large ones are means with their 95 % intervals.",
         )
     first = group.folders[0]
