@@ -88,7 +88,7 @@ def plane(
     rows = -(-len(groups) // columns)
     wide = 7 if columns == 1 else 4.6
     figure = Figure(figsize=(wide * columns, 0.66 * wide * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).flat
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     names = dict.fromkeys(one.name for _, folders in groups for one in folders)
     colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(names)}
     for axis, (title, folders) in zip(axes, groups, strict=False):
@@ -98,7 +98,7 @@ def plane(
         axis.spines[["top", "right"]].set_visible(False)
         if axis.get_legend_handles_labels()[0]:
             axis.legend(frameon=False, fontsize=9)
-    for axis in list(axes)[len(groups) :]:
+    for axis in axes[len(groups) :]:
         axis.set_visible(False)
     return figure
 
