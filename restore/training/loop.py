@@ -6,7 +6,7 @@ import math
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,29 +19,17 @@ from torch import Tensor
 from restore.config import Options, load_config
 from restore.errors import NonFiniteError
 from restore.training import checkpoint
-from restore.training.autoencoder import AutoencoderOptions, AutoencoderStage
 from restore.training.data import batches
-from restore.training.diffusion import DenoiserOptions, DenoiserStage
-from restore.training.pixels import PixelOptions, PixelStage
-from restore.training.scene_stage import SceneOptions, SceneStage
+from restore.training.stages import STAGES, StageOptions
 
 log = logging.getLogger(__name__)
-STAGES = {
-    "autoencoder": AutoencoderStage,
-    "denoiser": DenoiserStage,
-    "scenes": SceneStage,
-    "pixels": PixelStage,
-}
 
 
 class TrainOptions(Options):
     """One training run: a stage and the loop's own settings."""
 
     output: Path
-    stage: Annotated[
-        AutoencoderOptions | DenoiserOptions | SceneOptions | PixelOptions,
-        Field(discriminator="kind"),
-    ]
+    stage: StageOptions
     seed: int = 0
     steps: int = Field(10_000, ge=1)
     batch: int = Field(16, ge=1)
