@@ -22,6 +22,7 @@ from torch.utils.data import Dataset
 
 from degradations import Recipe, recipes
 from restore import vae
+from restore.errors import ConfigError
 from restore.layouts import KEEP, REPAINT, RESTORE
 from restore.masks import mended
 from restore.training.captions import caption
@@ -73,11 +74,15 @@ def hole(size: int, rng: np.random.Generator) -> np.ndarray:
     return mask
 
 
-def make_pair(photos: Photos, recipe: Recipe, options: PairOptions, rng, key: str) -> dict:
-    """One pair: uint8 `truth` and `known` (S, S, 3), `trust` (S / 4, S / 4), and its `caption`.
+def make_pair(
+    photos: Photos, recipe: Recipe, options: PairOptions, rng, key: str, factor: int = 4
+) -> dict:
+    """One pair: uint8 `truth` and `known` (S, S, 3), `trust` (S, S) / factor, and its `caption`.
 
     trust holds 0, 128 or 255 for keep, restore and repaint; a latent that the hole touches at all
     is repainted.
+
+    factor  pixels a latent, on a side.
     """
     truth = photos.crop(options.crop, options.detail, rng)
     task = draw(options.tasks, rng)
@@ -100,7 +105,7 @@ def make_pair(photos: Photos, recipe: Recipe, options: PairOptions, rng, key: st
         trust = np.where(mask, np.uint8(REPAINT * 255), trust)
     if task == "nothing":
         known, trust = np.full_like(known, GREY), np.full_like(trust, round(REPAINT * 255))
-    blocks = trust.reshape(options.crop // 4, 4, options.crop // 4, 4)
+    blocks = trust.reshape(options.crop // factor, factor, options.crop // factor, factor)
     return {"truth": truth, "known": known, "trust": blocks.max((1, 3)), "caption": words}
 
 
@@ -108,19 +113,20 @@ class Pairs(Dataset):
     """Encoded pairs on disk. Sample `index` is a window of one, a function of (seed, index).
 
     Gives float tensors: target and known (C, w, w) scaled latents, trust (1, w, w), truth
-    (4 w, 4 w, 3) uint8 pixels, tokens (length,).
+    (factor * w, factor * w, 3) uint8 pixels, tokens (length,).
     """
 
     def __init__(self, folder: Path, window: int, seed: int):
         self.parts = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
         self.window, self.seed = window, seed
+        self.factor = self.parts["truth"].shape[1] // self.parts["trust"].shape[1]
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((self.seed, index))
         pair = rng.integers(len(self.parts["trust"]))
         y, x = rng.integers(self.parts["trust"].shape[-1] - self.window + 1, size=2)
         rows, columns = slice(y, y + self.window), slice(x, x + self.window)
-        wide = slice(4 * y, 4 * (y + self.window)), slice(4 * x, 4 * (x + self.window))
+        wide = tuple(slice(self.factor * n, self.factor * (n + self.window)) for n in (y, x))
         latent = {k: self.parts[k][pair][:, rows, columns] for k in ("target", "known")}
         return {
             **{k: torch.from_numpy(v.astype(np.float32)) for k, v in latent.items()},
@@ -143,19 +149,29 @@ def store(folder: Path, options: PairOptions, stack, digest: str, seed: int) -> 
     target, partial = folder / name, folder / f".{name}.partial"
     if target.is_dir():
         return target
+    if options.crop % stack.factor or options.window * stack.factor > options.crop:
+        raise ConfigError(
+            f"data.crop {options.crop}: must be a multiple of the autoencoder's factor, "
+            f"{stack.factor}, and hold data.window ({options.window}) latents of it"
+        )
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     photos = Photos(options.photos, options.crop)
-    recipe = recipes.find(options.recipe)
-    samples = Samples(lambda rng, index: make_pair(photos, recipe, options, rng, str(index)), seed)
-    latents, size = options.crop // 4, (options.count,)
-    channels = stack.channels
+    recipe, factor = recipes.find(options.recipe), stack.factor
+    samples = Samples(
+        lambda rng, index: make_pair(photos, recipe, options, rng, str(index), factor), seed
+    )
+    latents, size = options.crop // factor, (options.count,)
+    channels, words = stack.channels, len(stack.context.tokenizer)
     shapes = {
         "target": ((channels, latents, latents), np.float16),
         "known": ((channels, latents, latents), np.float16),
         "trust": ((latents, latents), np.uint8),
         "truth": ((options.crop, options.crop, 3), np.uint8),
-        "tokens": ((stack.context.tokenizer.model_max_length,), np.int16),
+        "tokens": (
+            (stack.context.tokenizer.model_max_length,),
+            np.int16 if words <= np.iinfo(np.int16).max else np.int32,
+        ),
     }
     out = {
         key: np.lib.format.open_memmap(partial / f"{key}.npy", "w+", dtype, size + shape)
