@@ -10,17 +10,24 @@ from typing import Annotated
 
 from pydantic import Field
 
-from restore.training.autoencoder import AutoencoderOptions, AutoencoderStage
+from restore.training.autoencoder import (
+    AutoencoderOptions,
+    AutoencoderStage,
+    KlOptions,
+    VqOptions,
+)
 from restore.training.diffusion import DenoiserOptions, DenoiserStage
 from restore.training.pixels import PixelOptions, PixelStage
 from restore.training.scene_stage import SceneOptions, SceneStage
 
 StageOptions = Annotated[
-    AutoencoderOptions | DenoiserOptions | SceneOptions | PixelOptions,
+    AutoencoderOptions | KlOptions | VqOptions | DenoiserOptions | SceneOptions | PixelOptions,
     Field(discriminator="kind"),
 ]
 STAGES = {
     "autoencoder": AutoencoderStage,
+    "autoencoder_kl": AutoencoderStage,
+    "autoencoder_vq": AutoencoderStage,
     "denoiser": DenoiserStage,
     "scenes": SceneStage,
     "pixels": PixelStage,
