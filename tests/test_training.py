@@ -19,8 +19,9 @@ from restore.options import UpscaleOptions
 from restore.training import checkpoint, loop
 from restore.training.captions import caption
 from restore.training.data import Photos
-from restore.training.diffusion import letters, timesteps
+from restore.training.denoising import timesteps
 from restore.training.pairs import PairOptions, Pairs, hole, make_pair
+from restore.training.vocabulary import letters
 
 QUICK = {"batch": 2, "workers": 0, "log_every": 1, "show_every": 2, "save_every": 2}
 
