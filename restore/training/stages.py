@@ -17,11 +17,18 @@ from restore.training.autoencoder import (
     VqOptions,
 )
 from restore.training.diffusion import DenoiserOptions, DenoiserStage
+from restore.training.finetune import FinetuneOptions, FinetuneStage
 from restore.training.pixels import PixelOptions, PixelStage
 from restore.training.scene_stage import SceneOptions, SceneStage
 
 StageOptions = Annotated[
-    AutoencoderOptions | KlOptions | VqOptions | DenoiserOptions | SceneOptions | PixelOptions,
+    AutoencoderOptions
+    | KlOptions
+    | VqOptions
+    | DenoiserOptions
+    | FinetuneOptions
+    | SceneOptions
+    | PixelOptions,
     Field(discriminator="kind"),
 ]
 STAGES = {
@@ -29,6 +36,7 @@ STAGES = {
     "autoencoder_kl": AutoencoderStage,
     "autoencoder_vq": AutoencoderStage,
     "denoiser": DenoiserStage,
+    "finetune": FinetuneStage,
     "scenes": SceneStage,
     "pixels": PixelStage,
 }
