@@ -144,9 +144,12 @@ def test_every_target_trains_and_loads_with_stock_classes(photos, autoencoder, t
     assert all(np.isfinite(float(row.split(",")[2])) for row in rows.splitlines())
 
 
-@pytest.mark.parametrize(("kind", "stock"), [(KlOptions, AutoencoderKL), (VqOptions, VQModel)])
-def test_a_denoiser_learns_over_any_autoencoder(photos, tmp_path, kind, stock):
-    first = stage_one(tmp_path, kind, latent_channels=3)
+@pytest.mark.parametrize(
+    ("kind", "stock", "more"),
+    [(KlOptions, AutoencoderKL, {"latent_channels": 3}), (VqOptions, VQModel, {"codes": 16})],
+)
+def test_a_denoiser_learns_over_any_autoencoder(photos, tmp_path, kind, stock, more):
+    first = stage_one(tmp_path, kind, **more)
     made = load(str(train(tmp_path / "second", stage(photos, first))), "cpu")
     assert isinstance(made.vae, stock)
     assert (made.factor, made.unet.config.in_channels) == (2, 7)

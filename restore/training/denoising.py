@@ -62,6 +62,14 @@ def clean(schedule: SchedulerMixin, made: Tensor, x: Tensor, t: Tensor) -> Tenso
     return alpha * x - sigma * made if kind == "v_prediction" else (x - sigma * made) / alpha
 
 
+def answer_for(schedule: SchedulerMixin, clean: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    """The answer about x at t that amounts to the clean latent: the inverse of `clean`."""
+    (alpha, sigma), kind = levels(schedule, t), schedule.config.prediction_type
+    if kind == "sample":
+        return clean
+    return (alpha * x - clean) / sigma if kind == "v_prediction" else (x - alpha * clean) / sigma
+
+
 def min_snr(schedule: SchedulerMixin, t: Tensor, gamma: float) -> Tensor:
     """(B,) weights min(SNR, gamma) of the clean latent's error (Hang et al. 2023).
 

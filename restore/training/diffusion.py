@@ -1,5 +1,6 @@
 """Stage two: the denoiser, over pairs whose known and trust are drawn over all tasks."""
 
+import hashlib
 from pathlib import Path
 from typing import Literal
 
@@ -94,3 +95,12 @@ def held_out(
     whole = data.model_copy(update={"count": 64, "window": data.crop // stack.factor})
     pairs = encoded(stack, whole, cache, digest, seed + 1)
     return torch.utils.data.default_collate([pairs[i] for i in range(32)])
+
+
+def digest_of(stack: Stack) -> str:
+    """Of what decides how pairs are stored: the autoencoder's weights and the vocabulary."""
+    found = hashlib.sha256()
+    for name, tensor in stack.vae.state_dict().items():
+        found.update(name.encode() + tensor.cpu().numpy().tobytes())
+    found.update(" ".join(sorted(stack.context.tokenizer.get_vocab())).encode())
+    return found.hexdigest()

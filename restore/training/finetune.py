@@ -1,6 +1,5 @@
 """Tuning a model that exists, ours or of the SD family, in the trust layout."""
 
-import hashlib
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +16,7 @@ from restore.stack import Stack
 from restore.training import adapters
 from restore.training.adapters import LoraOptions
 from restore.training.denoising import DenoisingOptions, train_step
-from restore.training.diffusion import encoded, held_out, place
+from restore.training.diffusion import digest_of, encoded, held_out, place
 from restore.training.networks import Prediction
 from restore.training.pairs import PairOptions
 from restore.training.previews import compared, drawn, without_words
@@ -121,12 +120,3 @@ def opened(stack: Stack, options: FinetuneOptions) -> dict[str, nn.Module]:
         prefixes = ("unet", "text_encoder") if options.text else ("unet",)
         adapters.attach(stack, options.lora, prefixes)
     return modules
-
-
-def digest_of(stack: Stack) -> str:
-    """Of what decides how pairs are stored: the autoencoder's weights and the vocabulary."""
-    found = hashlib.sha256()
-    for name, tensor in stack.vae.state_dict().items():
-        found.update(name.encode() + tensor.cpu().numpy().tobytes())
-    found.update(" ".join(sorted(stack.context.tokenizer.get_vocab())).encode())
-    return found.hexdigest()

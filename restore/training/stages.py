@@ -17,6 +17,7 @@ from restore.training.autoencoder import (
     VqOptions,
 )
 from restore.training.diffusion import DenoiserOptions, DenoiserStage
+from restore.training.distil import DistilOptions, DistilStage
 from restore.training.finetune import FinetuneOptions, FinetuneStage
 from restore.training.pixels import PixelOptions, PixelStage
 from restore.training.scene_stage import SceneOptions, SceneStage
@@ -27,6 +28,7 @@ StageOptions = Annotated[
     | VqOptions
     | DenoiserOptions
     | FinetuneOptions
+    | DistilOptions
     | SceneOptions
     | PixelOptions,
     Field(discriminator="kind"),
@@ -37,6 +39,7 @@ STAGES = {
     "autoencoder_vq": AutoencoderStage,
     "denoiser": DenoiserStage,
     "finetune": FinetuneStage,
+    "distil": DistilStage,
     "scenes": SceneStage,
     "pixels": PixelStage,
 }
