@@ -40,7 +40,7 @@ class DenoiserStage:
 
     def __init__(self, options: DenoiserOptions, seed: int, device: torch.device):
         self.options, self.seed, self.device = options, seed, device
-        words = vocabulary() if options.words == "captions" else ()
+        words = words_of(options)
         self.stack = build(options, text(options, letters(words)))
         if options.start:
             trained = load(str(options.start), "cpu", "fp32")
@@ -71,6 +71,11 @@ class DenoiserStage:
     def export(self, folder: Path) -> None:
         """Save the whole stack as `restore.loading.load` reads it."""
         save(self.stack, folder, card=f"# {folder}\nTrained with:\n\n```\n{self.options}\n```\n")
+
+
+def words_of(options: DenoiserOptions) -> list[str]:
+    """What is one token to a fresh text encoder, besides letters."""
+    return vocabulary() if options.words == "captions" else []
 
 
 def place(stack: Stack, device: torch.device) -> None:

@@ -16,6 +16,7 @@ from restore.errors import ConfigError
 from restore.layouts import TRUST
 from restore.stack import Stack
 from restore.training.vocabulary import letters
+from restore.vae import Vae
 from restore.windows import Windows
 
 Prediction = Literal["v_prediction", "sample", "epsilon"]
@@ -38,11 +39,15 @@ class ShapeOptions(Options):
 
 
 def build(
-    options: ShapeOptions, context: Context | None = None, windows: Windows | None = None
+    options: ShapeOptions,
+    context: Context | None = None,
+    windows: Windows | None = None,
+    autoencoder: Vae | None = None,
 ) -> Stack:
     """A stack with a trained autoencoder and the rest fresh.
 
-    context  None: text, spelled letter by letter.
+    context      None: text, spelled letter by letter.
+    autoencoder  None: the one that the options name.
     Raises ConfigError if no answer could be read off the walk's first step.
     """
     if options.prediction == "epsilon" and options.zero_terminal_snr:
@@ -51,7 +56,7 @@ def build(
             "stage.zero_terminal_snr=false, or take v_prediction or sample"
         )
     context, windows = context or text(options, letters()), windows or Windows()
-    autoencoder = parts.build(
+    autoencoder = autoencoder or parts.build(
         options.autoencoder, "vae", lambda part, _: parts.read_weights(options.autoencoder, part)
     )
     latent_channels = vae.channels(autoencoder)
