@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from restore.config import Options
 from restore.noise import generator
-from restore.training.data import PhotoOptions, Photos, Samples, to_rgb
+from restore.training.chance import WHOLE, Part
+from restore.training.data import PhotoOptions, Samples, to_rgb
 from restore.training.losses import reconstruction
 
 
@@ -38,14 +39,16 @@ def build(options: AutoencoderOptions) -> AutoencoderTiny:
     )
 
 
-def train_step(vae: nn.Module, rgb: Tensor, latent_noise: float, rng: torch.Generator) -> Tensor:
+def train_step(
+    vae: nn.Module, rgb: Tensor, latent_noise: float, rng: torch.Generator, part: Part = WHOLE
+) -> Tensor:
     """The reconstruction loss of one batch.
 
     rgb  (B, 3, H, W), [0, 1].
     """
     latent = vae.encoder(rgb * 2 - 1)
-    sigma = latent_noise * torch.rand(len(rgb), 1, 1, 1, generator=rng, device=rgb.device)
-    noise = torch.randn(latent.shape, generator=rng, device=rgb.device)
+    sigma = torch.rand(part.of * len(rgb), 1, 1, 1, generator=rng, device=rgb.device)
+    sigma, noise = latent_noise * part.cut(sigma), part.normal(latent, rng)
     return reconstruction((vae.decoder(latent + sigma * noise) + 1) / 2, rgb)
 
 
@@ -56,15 +59,21 @@ class AutoencoderStage:
         self.options, self.seed, self.device = options, seed, device
         self.model = build(options).to(device, memory_format=torch.channels_last)
         crop = options.data.crop
-        photos = Photos(options.data.photos, crop)
-        self.samples = Samples(lambda rng, _: photos.crop(crop, options.data.detail, rng), seed)
+        photos = options.data.open()
+        self.samples = Samples(
+            lambda rng, _: photos.crop(crop, options.data.detail, rng), seed, photos
+        )
+        place = options.data.held_out
+        shown = options.data.open(place) if place else photos
+        side = min(128, *map(min, shown.sizes)) // 4 * 4
         still = np.random.default_rng(seed)
-        self.shown = torch.from_numpy(np.stack([photos.crop(128, 4, still) for _ in range(8)]))
+        self.shown = torch.from_numpy(np.stack([shown.crop(side, 4, still) for _ in range(8)]))
 
-    def loss(self, pixels: Tensor, step: int) -> dict[str, Tensor]:
+    def loss(self, pixels: Tensor, step: int, part: Part = WHOLE) -> dict[str, Tensor]:
         rgb = to_rgb(pixels.to(self.device))
         rng = generator(self.device, self.seed, step)
-        return {"reconstruction": train_step(self.model, rgb, self.options.latent_noise, rng)}
+        found = train_step(self.model, rgb, self.options.latent_noise, rng, part)
+        return {"reconstruction": found}
 
     @torch.inference_mode()
     def preview(self) -> tuple[list[Tensor], dict[str, float]]:

@@ -21,9 +21,11 @@ from restore.layouts import REPAINT, TRUST
 from restore.loading import load, save
 from restore.noise import generator
 from restore.stack import Stack
+from restore.training.chance import WHOLE, Part
 from restore.training.data import to_rgb
+from restore.training.encoded import LivePairs, StoredPairs, pairs, ready
 from restore.training.losses import gradient
-from restore.training.pairs import PairOptions, Pairs, store
+from restore.training.pairs import PairOptions
 from restore.windows import Windows
 
 
@@ -179,6 +181,7 @@ def train_step(
     options: StepOptions,
     step: int,
     rng: torch.Generator,
+    part: Part = WHOLE,
 ) -> dict[str, Tensor]:
     """The losses of one batch.
 
@@ -188,13 +191,14 @@ def train_step(
     of sampling is the faithful average.
 
     batch  target and known (B, C, h, w), trust (B, 1, h, w), tokens as the context's `inputs`
-           gives them, and truth, uint8 (B, H, W, 3), where pixels count: as Pairs gives it.
+           gives them, and truth, uint8 (B, H, W, 3), where pixels count: as `ready` gives it.
     """
     known, trust = batch["known"], batch["trust"]
     residual = (batch["target"] - known) / stack.residual_scale
     last = stack.schedule.config.num_train_timesteps - 1
-    t = timesteps(len(known), options.last_share, last, rng, options.lean)
-    noise = torch.randn(known.shape, generator=rng, device=known.device)
+    count = part.of * len(known)
+    t = part.cut(timesteps(count, options.last_share, last, rng, options.lean))
+    noise = part.normal(known, rng)
     x = stack.schedule.add_noise(residual, noise, t)
     is_v = options.prediction == "v_prediction"
     wanted = stack.schedule.get_velocity(residual, noise, t) if is_v else residual
@@ -234,22 +238,23 @@ class DenoiserStage:
         digest = (options.autoencoder / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()
         self.samples = self.pairs(options.data, digest, seed)
         shown = options.data.model_copy(update={"count": 64, "window": options.data.crop // 4})
-        held_out = self.pairs(shown, digest, seed + 1)
+        held_out = self.pairs(shown, digest, seed + 1, held_out=True)
         self.shown = torch.utils.data.default_collate([held_out[i] for i in range(32)])
 
-    def pairs(self, options: PairOptions, digest: bytes, seed: int) -> Pairs:
-        folder = store(self.options.cache, options, self.stack, digest.hex(), seed)
-        return Pairs(folder, options.window, seed)
+    def pairs(
+        self, options: PairOptions, digest: bytes, seed: int, held_out: bool = False
+    ) -> StoredPairs | LivePairs:
+        return pairs(options, self.stack, self.options.cache, digest.hex(), seed, held_out)
 
-    def loss(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
-        batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
+    def loss(self, batch: dict[str, Tensor], step: int, part: Part = WHOLE) -> dict[str, Tensor]:
         rng = generator(self.device, self.seed, step)
-        return train_step(self.stack, batch, self.options, step, rng)
+        batch = ready(batch, self.stack, self.device)
+        return train_step(self.stack, batch, self.options, step, rng, part)
 
     @torch.inference_mode()
     def preview(self) -> tuple[list[Tensor], dict[str, float]]:
         """What is known, one step's answer and the truth, with both scores."""
-        batch = {name: tensor.to(self.device) for name, tensor in self.shown.items()}
+        batch = ready(dict(self.shown), self.stack, self.device)
         known, trust = batch["known"], batch["trust"]
         noise = torch.randn(known.shape, generator=generator(self.device, self.seed))
         last = torch.tensor(self.stack.schedule.config.num_train_timesteps - 1)
