@@ -14,7 +14,8 @@ from restore import vae
 from restore.config import Options
 from restore.noise import generator
 from restore.training.adversary import AdversaryOptions, Patches, adversarial
-from restore.training.data import PhotoOptions, Photos, Samples, to_rgb
+from restore.training.chance import WHOLE, Part
+from restore.training.data import PhotoOptions, Samples, to_rgb
 from restore.training.losses import PIXEL_LOSSES, PixelLoss
 from restore.training.perceptual import PerceptualOptions, distance
 from restore.vae import Vae
@@ -95,21 +96,20 @@ def build(options: AnyOptions) -> Vae:
 
 
 def reconstructed(
-    coder: Vae, rgb: Tensor, options: AnyOptions, rng: torch.Generator
+    coder: Vae, rgb: Tensor, options: AnyOptions, rng: torch.Generator, part: Part = WHOLE
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """What comes back of rgb (B, 3, H, W), unclamped, and what the regularisation costs."""
     signed = rgb * 2 - 1
     if isinstance(options, AutoencoderOptions):
         latent = coder.encoder(signed)
-        sigma = options.latent_noise * torch.rand(
-            len(rgb), 1, 1, 1, generator=rng, device=rgb.device
-        )
-        noise = torch.randn(latent.shape, generator=rng, device=rgb.device)
+        sigma = torch.rand(part.of * len(rgb), 1, 1, 1, generator=rng, device=rgb.device)
+        sigma, noise = options.latent_noise * part.cut(sigma), part.normal(latent, rng)
         return (coder.decoder(latent + sigma * noise) + 1) / 2, {}
     if isinstance(options, KlOptions):
         moments = coder.encode(signed).latent_dist.parameters
         latents = DiagonalGaussianDistribution(moments.float())  # whatever the encoder computed in
-        made = coder.decode(latents.sample(rng)).sample
+        noise = part.normal(latents.mean, rng)
+        made = coder.decode(latents.mean + latents.std * noise).sample
         # over the number of pixels, since the reconstruction is a mean over them
         return (made + 1) / 2, {"kl": options.kl_weight * latents.kl().sum() / rgb.numel()}
     decoded = coder.decode(coder.encode(signed).latents.float())
@@ -135,20 +135,24 @@ class AutoencoderStage:
             self.model = nn.ModuleDict({"vae": self.vae, "judge": self.judge})
         self.distance = distance(options.perceptual, device) if options.perceptual else None
         crop = options.data.crop
-        photos = Photos(options.data.photos, crop)
-        self.samples = Samples(lambda rng, _: photos.crop(crop, options.data.detail, rng), seed)
+        photos = options.data.open()
+        self.samples = Samples(
+            lambda rng, _: photos.crop(crop, options.data.detail, rng), seed, photos
+        )
+        place = options.data.held_out
+        shown = options.data.open(place) if place else photos
+        side = min(128, *map(min, shown.sizes)) // vae.factor(self.vae) * vae.factor(self.vae)
         still = np.random.default_rng(seed)
-        self.shown = torch.from_numpy(np.stack([photos.crop(128, 4, still) for _ in range(8)]))
+        self.shown = torch.from_numpy(np.stack([shown.crop(side, 4, still) for _ in range(8)]))
 
-    def loss(self, pixels: Tensor, step: int) -> dict[str, Tensor]:
+    def loss(self, pixels: Tensor, step: int, part: Part = WHOLE) -> dict[str, Tensor]:
         """Pixels, what is seen of them, the adversary from its first step, the regularisation.
 
         Esser et al. 2021 (taming transformers), as latent diffusion trains its own.
         """
         options, rgb = self.options, to_rgb(pixels.to(self.device))
-        made, losses = reconstructed(
-            self.vae, rgb, options, generator(self.device, self.seed, step)
-        )
+        rng = generator(self.device, self.seed, step)
+        made, losses = reconstructed(self.vae, rgb, options, rng, part)
         made = made.float() if self.distance or self.judge else made
         seen = {"reconstruction": PIXEL_LOSSES[options.pixel_loss](made, rgb)}
         if self.distance and options.perceptual:

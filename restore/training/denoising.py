@@ -10,6 +10,7 @@ from restore import vae
 from restore.config import Options
 from restore.layouts import REPAINT
 from restore.stack import Stack
+from restore.training.chance import WHOLE, Part
 from restore.training.data import to_rgb
 from restore.training.losses import gradient
 
@@ -87,6 +88,7 @@ def train_step(
     options: DenoisingOptions,
     step: int,
     rng: torch.Generator,
+    part: Part = WHOLE,
 ) -> dict[str, Tensor]:
     """The losses of one batch.
 
@@ -96,17 +98,16 @@ def train_step(
     of sampling is the faithful average.
 
     batch  target and known (B, C, h, w), trust (B, 1, h, w), tokens as the context's `inputs`
-           gives them, and truth, uint8 (B, H, W, 3), where pixels count: as Pairs gives it.
+           gives them, and truth, uint8 (B, H, W, 3), where pixels count: as `ready` gives it.
     """
     known, trust, schedule = batch["known"], batch["trust"], stack.schedule
     residual = stack.to_walk(batch["target"], known)
     last = schedule.config.num_train_timesteps - 1
-    t = timesteps(len(known), options.last_share, last, rng, options.lean)
-    noise = torch.randn(known.shape, generator=rng, device=known.device)
+    count = part.of * len(known)
+    t = part.cut(timesteps(count, options.last_share, last, rng, options.lean))
+    noise = part.normal(known, rng)
     if options.offset_noise:  # so that the mean of a picture is learnt too (Guttenberg 2023)
-        shape = (*known.shape[:2], 1, 1)
-        level = torch.randn(shape, generator=rng, device=known.device)
-        noise = noise + options.offset_noise * level
+        noise = noise + options.offset_noise * part.normal(known[..., :1, :1], rng)
     x = schedule.add_noise(residual, noise, t)
     tokens = stack.context.tokens(batch["tokens"])
     shown = stack.layout.unet_input(x, known, trust)

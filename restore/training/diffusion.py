@@ -12,9 +12,11 @@ from restore.loading import load, save
 from restore.noise import generator
 from restore.stack import Stack
 from restore.training.captions import vocabulary
+from restore.training.chance import WHOLE, Part
 from restore.training.denoising import DenoisingOptions, train_step
+from restore.training.encoded import pairs, ready
 from restore.training.networks import ShapeOptions, build, text
-from restore.training.pairs import PairOptions, Pairs, store
+from restore.training.pairs import PairOptions
 from restore.training.previews import compared, drawn, without_words
 from restore.training.vocabulary import letters
 
@@ -50,21 +52,21 @@ class DenoiserStage:
         self.model = nn.ModuleDict({"unet": self.stack.unet, "text": self.stack.context.module})
         weights = options.autoencoder / "vae" / "diffusion_pytorch_model.safetensors"
         digest = weights.read_bytes().hex() + " ".join(words)
-        self.samples = encoded(self.stack, options.data, options.cache, digest, seed)
+        self.samples = pairs(options.data, self.stack, options.cache, digest, seed)
         self.shown = held_out(self.stack, options.data, options.cache, digest, seed)
 
-    def loss(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
-        batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
+    def loss(self, batch: dict, step: int, part: Part = WHOLE) -> dict[str, Tensor]:
+        batch = ready(batch, self.stack, self.device)
         rng = generator(self.device, self.seed, step)
         if self.options.dropped:
             draw = generator(self.device, self.seed, step, "dropped")
-            batch = without_words(self.stack, batch, self.options.dropped, draw)
-        return train_step(self.stack, batch, self.options, step, rng)
+            batch = without_words(self.stack, batch, self.options.dropped, draw, part)
+        return train_step(self.stack, batch, self.options, step, rng, part)
 
     @torch.inference_mode()
     def preview(self) -> tuple[list[Tensor], dict[str, float]]:
         """What is known, the answer and the truth, with both scores."""
-        batch = {name: tensor.to(self.device) for name, tensor in self.shown.items()}
+        batch = ready(dict(self.shown), self.stack, self.device)
         made = drawn(self.stack, batch, self.options.shown_steps, self.seed)
         return compared(self.stack, batch, {"psnr": made})
 
@@ -85,21 +87,13 @@ def place(stack: Stack, device: torch.device) -> None:
     stack.context.module.to(device)
 
 
-def encoded(stack: Stack, data: PairOptions, cache: Path, digest: str, seed: int) -> Pairs:
-    """Pairs in the latents of the stack's autoencoder, made where the cache has none.
-
-    digest  of the autoencoder, and of the vocabulary where it is not the plain one.
-    """
-    return Pairs(store(cache, data, stack, digest, seed), data.window, seed)
-
-
 def held_out(
     stack: Stack, data: PairOptions, cache: Path, digest: str, seed: int
 ) -> dict[str, Tensor]:
     """A batch of 32 whole pairs that no training sample is cut from."""
     whole = data.model_copy(update={"count": 64, "window": data.crop // stack.factor})
-    pairs = encoded(stack, whole, cache, digest, seed + 1)
-    return torch.utils.data.default_collate([pairs[i] for i in range(32)])
+    found = pairs(whole, stack, cache, digest, seed + 1, held_out=True)
+    return torch.utils.data.default_collate([found[i] for i in range(32)])
 
 
 def digest_of(stack: Stack) -> str:

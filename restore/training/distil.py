@@ -16,8 +16,10 @@ from restore.layouts import TRUST
 from restore.loading import load, save
 from restore.noise import generator
 from restore.stack import Stack
+from restore.training.chance import WHOLE, Part
 from restore.training.denoising import answer_for, clean
-from restore.training.diffusion import digest_of, encoded, held_out, place
+from restore.training.diffusion import digest_of, held_out, place
+from restore.training.encoded import pairs, ready
 from restore.training.pairs import PairOptions
 from restore.training.previews import compared, drawn, predictor
 from restore.windows import Predict
@@ -74,7 +76,12 @@ def leap(predict: Predict, schedule: SchedulerMixin, x: Tensor, times: Tensor) -
 
 
 def distil_step(
-    student: Stack, teacher: Stack, batch: dict[str, Tensor], options: DistilOptions, rng
+    student: Stack,
+    teacher: Stack,
+    batch: dict[str, Tensor],
+    options: DistilOptions,
+    rng: torch.Generator,
+    part: Part = WHOLE,
 ) -> dict[str, Tensor]:
     """The loss of one batch: the student's answer against the one that leaps as the teacher walks.
 
@@ -86,9 +93,9 @@ def distil_step(
     known, schedule = batch["known"], student.schedule
     residual = student.to_walk(batch["target"], known)
     times = grid(schedule, options.few, options.each).to(known.device)
-    row = torch.randint(options.few, (len(known),), generator=rng, device=known.device)
-    times = times[row]
-    noise = torch.randn(known.shape, generator=rng, device=known.device)
+    count = (part.of * len(known),)
+    times = times[part.cut(torch.randint(options.few, count, generator=rng, device=known.device))]
+    noise = part.normal(known, rng)
     x = schedule.add_noise(residual, noise, times[:, 0])
     with torch.no_grad():
         end = leap(predictor(teacher, batch, options.guidance), schedule, x, times)
@@ -116,14 +123,14 @@ class DistilStage:
             place(stack, device)
         self.model = nn.ModuleDict({"unet": unet})
         digest = digest_of(self.teacher)
-        self.samples = encoded(self.teacher, options.data, options.cache, digest, seed)
+        self.samples = pairs(options.data, self.teacher, options.cache, digest, seed)
         self.shown = held_out(self.teacher, options.data, options.cache, digest, seed)
         self.goal: Tensor | None = None
 
-    def loss(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
-        batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
+    def loss(self, batch: dict, step: int, part: Part = WHOLE) -> dict[str, Tensor]:
+        batch = ready(batch, self.teacher, self.device)
         rng = generator(self.device, self.seed, step)
-        return distil_step(self.student, self.teacher, batch, self.options, rng)
+        return distil_step(self.student, self.teacher, batch, self.options, rng, part)
 
     @torch.inference_mode()
     def preview(self) -> tuple[list[Tensor], dict[str, float]]:
@@ -133,7 +140,7 @@ class DistilStage:
         square, in scaled latents.
         """
         few, many = self.options.few, self.options.few * self.options.each
-        batch = {name: tensor.to(self.device) for name, tensor in self.shown.items()}
+        batch = ready(dict(self.shown), self.teacher, self.device)
         told = self.seed, self.options.guidance
         if self.goal is None:
             self.goal = drawn(self.teacher, batch, many, *told)

@@ -15,8 +15,10 @@ from restore.noise import generator
 from restore.stack import Stack
 from restore.training import adapters
 from restore.training.adapters import LoraOptions
+from restore.training.chance import WHOLE, Part
 from restore.training.denoising import DenoisingOptions, train_step
-from restore.training.diffusion import digest_of, encoded, held_out, place
+from restore.training.diffusion import digest_of, held_out, place
+from restore.training.encoded import pairs, ready
 from restore.training.networks import Prediction
 from restore.training.pairs import PairOptions
 from restore.training.previews import compared, drawn, without_words
@@ -58,21 +60,21 @@ class FinetuneStage:
             self.stack.unet.conv_in.requires_grad_(True)
         place(self.stack, device)
         digest = digest_of(self.stack)
-        self.samples = encoded(self.stack, options.data, options.cache, digest, seed)
+        self.samples = pairs(options.data, self.stack, options.cache, digest, seed)
         self.shown = held_out(self.stack, options.data, options.cache, digest, seed)
 
-    def loss(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
-        batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
+    def loss(self, batch: dict, step: int, part: Part = WHOLE) -> dict[str, Tensor]:
+        batch = ready(batch, self.stack, self.device)
         rng = generator(self.device, self.seed, step)
         if self.options.dropped:
             draw = generator(self.device, self.seed, step, "dropped")
-            batch = without_words(self.stack, batch, self.options.dropped, draw)
-        return train_step(self.stack, batch, self.options, step, rng)
+            batch = without_words(self.stack, batch, self.options.dropped, draw, part)
+        return train_step(self.stack, batch, self.options, step, rng, part)
 
     @torch.inference_mode()
     def preview(self) -> tuple[list[Tensor], dict[str, float]]:
         """What is known, the answer and the truth, with both scores."""
-        batch = {name: tensor.to(self.device) for name, tensor in self.shown.items()}
+        batch = ready(dict(self.shown), self.stack, self.device)
         made = drawn(self.stack, batch, self.options.shown_steps, self.seed)
         return compared(self.stack, batch, {"psnr": made})
 

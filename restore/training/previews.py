@@ -8,6 +8,7 @@ from restore.noise import generator
 from restore.predict import guided
 from restore.sample import sample, start
 from restore.stack import Stack
+from restore.training.chance import WHOLE, Part
 from restore.training.data import to_rgb
 from restore.windows import Corner, Predict, WindowPredict
 
@@ -55,10 +56,14 @@ def compared(
 
 
 def without_words(
-    stack: Stack, batch: dict[str, Tensor], share: float, rng: torch.Generator
+    stack: Stack,
+    batch: dict[str, Tensor],
+    share: float,
+    rng: torch.Generator,
+    part: Part = WHOLE,
 ) -> dict[str, Tensor]:
     """The batch with the words of a share of its samples left out, drawn one by one."""
     tokens = batch["tokens"]
-    is_dropped = torch.rand(len(tokens), 1, generator=rng, device=tokens.device) < share
+    drawn = torch.rand(part.of * len(tokens), 1, generator=rng, device=tokens.device)
     silence = stack.context.inputs("").to(tokens.device)
-    return {**batch, "tokens": torch.where(is_dropped, silence, tokens)}
+    return {**batch, "tokens": torch.where(part.cut(drawn) < share, silence, tokens)}

@@ -16,6 +16,7 @@ from restore.layouts import GREY, REPAINT
 from restore.loading import load, save
 from restore.noise import generator
 from restore.training import scenes
+from restore.training.chance import WHOLE, Part
 from restore.training.data import Samples, to_rgb
 from restore.training.denoising import train_step
 from restore.training.diffusion import StepOptions
@@ -85,13 +86,13 @@ class SceneStage:
         inputs = self.context.inputs(prompt)
         return {"truth": torch.from_numpy(made.render()), "tokens": inputs}
 
-    def loss(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+    def loss(self, batch: dict[str, Tensor], step: int, part: Part = WHOLE) -> dict[str, Tensor]:
         batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
         with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16):
             batch["target"] = vae.encode(self.stack.vae, to_rgb(batch["truth"])).float()
         batch |= self.unknown(len(batch["target"]))
         rng = generator(self.device, self.seed, step)
-        return train_step(self.stack, batch, self.options, step, rng)
+        return train_step(self.stack, batch, self.options, step, rng, part)
 
     def unknown(self, count: int) -> dict[str, Tensor]:
         """Grey and trust 1, as text to image has them."""
