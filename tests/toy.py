@@ -20,11 +20,12 @@ class ToyStage:
     """Learns a linear map from noisy samples; it drops units out by the global generator."""
 
     met: list[int] = []  # sample numbers, in the order in which losses were asked for
+    dropped = 0.1
     broken: set[int] = set()  # samples that are not numbers
 
     def __init__(self, options, seed, device):
         self.seed, self.device = seed, device
-        layers = nn.Linear(WIDTH, 2 * WIDTH), nn.Dropout(0.1), nn.Linear(2 * WIDTH, WIDTH)
+        layers = nn.Linear(WIDTH, 2 * WIDTH), nn.Dropout(self.dropped), nn.Linear(2 * WIDTH, WIDTH)
         self.model = nn.Sequential(*layers)
         self.samples = Samples(self.example, seed)
 

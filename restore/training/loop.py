@@ -85,9 +85,7 @@ def run(config: Path, overrides: list[str]) -> Path:
 def machine(options: TrainOptions) -> Accelerator:
     """The device, and the processes that `accelerate launch` started. Raises ConfigError."""
     if options.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(
-            f"device {options.device}: torch finds no CUDA device; auto takes the CPU"
-        )
+        raise ConfigError(f"device {options.device}: torch finds no CUDA device; try device=cpu")
     if ":" in options.device:
         torch.cuda.set_device(options.device)
     accelerator = Accelerator(

@@ -9,6 +9,11 @@ from torch import Tensor, nn
 
 from restore.errors import ConfigError
 
+CHECKPOINTING = (  # as diffusers calls it; transformers, newer and older
+    "enable_gradient_checkpointing",
+    "activation_checkpointing_enable",
+    "gradient_checkpointing_enable",
+)
 Schedule = Literal["cosine", "constant"]
 
 
@@ -43,13 +48,11 @@ def save_memory(model: nn.Module) -> None:
     """
     found = 0
     for network in networks(model):
-        how = getattr(network, "enable_gradient_checkpointing", None) or getattr(
-            network, "gradient_checkpointing_enable", None
-        )
-        is_able = getattr(network, "_supports_gradient_checkpointing", False)
-        if how and (is_able or getattr(network, "supports_gradient_checkpointing", False)):
-            how()
-            found += 1
+        able = ("_supports_gradient_checkpointing", "supports_gradient_checkpointing")
+        if not any(getattr(network, name, False) for name in able):
+            continue
+        next(how for name in CHECKPOINTING if (how := getattr(network, name, None)))()
+        found += 1
     if not found:
         raise ConfigError("checkpointing: no network of this stage can do it; leave it out")
 

@@ -23,6 +23,7 @@ Task = Literal["restore", "fill", "both", "nothing"]
 class PairOptions(PhotoOptions):
     """How pairs are made from photos, and how many are kept."""
 
+    crop: int = Field(256, ge=32, multiple_of=4)  # px
     low: sources.Place | None = None  # bad pictures that are given, by name; then no recipe acts
     recipe: str = "realesrgan"  # a named recipe of `degradations`, or a YAML file
     scales: dict[float, float] = {4: 0.6, 2: 0.2, 1: 0.2}  # scale: weight
