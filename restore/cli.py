@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from restore import cli_batch, cli_degrade, cli_evaluate
+from restore import cli_batch, cli_data, cli_degrade, cli_evaluate
 from restore.cli_batch import INTERRUPTED, Holes, Run, run_files, run_prompt, stop
 from restore.config import load_options
 from restore.errors import ModelError, RestoreError, UsageError
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 
 app.add_typer(cli_degrade.app, name="degrade")
+app.add_typer(cli_data.app, name="data")
 app.command()(cli_evaluate.evaluate)
 
 

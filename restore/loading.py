@@ -29,6 +29,7 @@ PIPELINES = {  # what reads a saved stack of a layout; all but the last with tex
     LDM_UPSCALE: "LDMSuperResolutionPipeline",
 }
 IGNORED = {"safety_checker", "feature_extractor", "image_encoder"}  # of a pipeline's components
+SHARD = "14MB"  # files of weights are no larger, so that repositories and mails take them
 SD_SCALE, X4_SCALE = 0.18215, 0.08333  # 1 / std of the latents
 MAX_NOISE_LEVEL = 350  # of SD's x4 upscaler, as published
 
@@ -181,7 +182,7 @@ def save(stack: Stack, folder: Path, card: str, dtype: torch.dtype = torch.float
     names = {"unet": stack.unet}
     names["vqvae" if stack.layout == LDM_UPSCALE else "vae"] = stack.vae
     for name, part in names.items():
-        stored(part, dtype).save_pretrained(folder / name)
+        stored(part, dtype).save_pretrained(folder / name, max_shard_size=SHARD)
     if stack.context:
         part = deepcopy(stack.context)
         part.module = stored(part.module, dtype)
