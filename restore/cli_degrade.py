@@ -264,22 +264,9 @@ def list_(
 
 def read_rgb(path: Path) -> "np.ndarray":
     """uint8 (H, W, 3), upright; 16 bits are rounded, transparency lies on white."""
-    import numpy as np
-
     from restore import images
 
-    picture = images.read(path)
-    pixels, alpha = (
-        ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
-        if array is not None and array.dtype == np.uint16
-        else array
-        for array in (picture.pixels, picture.alpha)
-    )
-    assert pixels is not None
-    if alpha is None:
-        return pixels
-    share = alpha[..., None].astype(np.float32) / 255
-    return np.rint(pixels * share + 255 * (1 - share)).astype(np.uint8)
+    return images.plain(images.read(path))
 
 
 def _recipe(word: str, severity: float) -> "Recipe":

@@ -73,10 +73,15 @@ class Picture:
 
 def read(path: Path) -> Picture:
     """Read a picture file; of several frames, the first. Raises ImageError."""
+    with _named(path):
+        return decode(_bytes(path), path.suffix)
+
+
+def decode(data: bytes, suffix: str) -> Picture:
+    """The picture in the bytes of a file whose name ends so; as `read`. Raises ImageError."""
     notes: list[str] = []
-    with _named(path), _noting(notes):
-        data = _bytes(path)
-        image = _open(data, path.suffix, load=True)
+    with _noting(notes):
+        image = _open(data, suffix, load=True)
         if getattr(image, "is_animated", False):
             notes.append("only the first frame is taken")
         orientation, exif = _exif(image, notes)
@@ -87,10 +92,31 @@ def read(path: Path) -> Picture:
     return Picture(pixels, alpha, grey, icc, exif, image.format or "", tuple(notes))
 
 
+def plain(picture: Picture) -> np.ndarray:
+    """uint8 (H, W, 3): 16 bits are rounded, transparency lies on white."""
+    pixels, alpha = (
+        ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        if array is not None and array.dtype == np.uint16
+        else array
+        for array in (picture.pixels, picture.alpha)
+    )
+    assert pixels is not None
+    if alpha is None:
+        return pixels
+    share = alpha[..., None].astype(np.float32) / 255
+    return np.rint(pixels * share + 255 * (1 - share)).astype(np.uint8)
+
+
 def peek(path: Path) -> tuple[int, int]:
     """The upright (height, width) of a picture file, from its header. Raises ImageError."""
-    with _named(path), _noting([]):
-        image = _open(_bytes(path), path.suffix, load=False)
+    with _named(path):
+        return peek_at(_bytes(path), path.suffix)
+
+
+def peek_at(data: bytes, suffix: str) -> tuple[int, int]:
+    """As `peek`, of the bytes of a file whose name ends so."""
+    with _noting([]):
+        image = _open(data, suffix, load=False)
         orientation, _ = _exif(image, [])
     return (image.width, image.height) if orientation > 4 else (image.height, image.width)
 

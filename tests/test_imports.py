@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [  # from left to right; a module imports its own layer or what stands right of it
-    {"cli", "cli_batch", "cli_progress", "cli_degrade", "cli_evaluate", "web"},
+    {"cli", "cli_batch", "cli_data", "cli_degrade", "cli_evaluate", "cli_progress", "web"},
     {"training", "engines", "metrics", "api"},
     {"flow"},
     {"tasks"},
@@ -26,7 +26,7 @@ LAYERS = [  # from left to right; a module imports its own layer or what stands 
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 OPTIONAL = {
     *("ray", "gradio", "lpips", "tensorboard", "webdataset", "peft", "torchmetrics"),
-    *("pillow_heif", "pyvips", "tifffile", "basicsr", "torchvision", "av", "sklearn"),
+    *("pillow_heif", "pyvips", "tifffile", "basicsr", "torchvision", "av", "sklearn", "datasets"),
 }
 # training degrades photos, the command line is that package's only face, a report is a page
 DEGRADE = {"training", "cli_degrade", "metrics"}
