@@ -98,6 +98,8 @@ def test_a_peer_that_is_absent_is_a_row_with_the_mend(bench, tmp_path):
         results, tmp_path / "out"
     )
     assert len(results["x4"][1].scored.done) == 2
+    alone = {"x4": results["x4"][:1]}
+    assert "not installed" in quality.write(alone, tmp_path / "alone")
 
 
 def test_a_model_enlarges_as_the_command_does(bench, tmp_path, call):

@@ -193,22 +193,30 @@ def _cell(entry: Entry) -> str:
 
 def write(results: dict[str, list[Entry]], out: Path) -> str:
     """OUT/table.md, quality.json, report.html, a sheet a set and the plane. Returns the table."""
-    groups = []
-    for name, entries in results.items():
-        there = [entry for entry in entries if not entry.absent]
-        groups.append(Group(name, tuple(entry.scored for entry in there)))
+    out.mkdir(parents=True, exist_ok=True)
+    table = markdown(results)
+    write_text(out / "table.md", table)
+    write_text(out / "quality.json", json.dumps(_costs(results), indent=1) + "\n")
+    present = {
+        name: [one for one in entries if not one.absent] for name, entries in results.items()
+    }
+    groups = [
+        Group(name, tuple(entry.scored for entry in there))
+        for name, there in present.items()
+        if there
+    ]
+    if not groups:
+        return table
+    told = Report(tuple(groups), tuple(MEASURES[name] for name in TABLE), border=4)
+    report.write(told, out)
+    page.write(told, out, "pd", SHOWN)
+    for name, there in present.items():
         shown = [entry for entry in there if entry.scored.done]
         everywhere = [set(entry.scored.done) for entry in shown]
         keys = sorted(set.intersection(*everywhere)) if everywhere else []
         if keys:
             with replacing(out / f"sheet_{name}.png") as path:
                 _sheet(shown, keys).save(path)
-    table = markdown(results)
-    write_text(out / "table.md", table)
-    told = Report(tuple(groups), tuple(MEASURES[name] for name in TABLE), 4)
-    report.write(told, out)
-    page.write(told, out, "pd", SHOWN)
-    write_text(out / "quality.json", json.dumps(_costs(results), indent=1) + "\n")
     plane = figures.plane([(g.name, g.folders) for g in groups], MEASURES["psnr"], MEASURES["pd"])
     for suffix in ("png", "svg"):
         with replacing(out / f"plane.{suffix}") as path:
