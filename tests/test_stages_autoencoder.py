@@ -3,17 +3,19 @@
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from diffusers import AutoencoderKL, AutoencoderTiny, VQModel
 from PIL import Image
 from pydantic import TypeAdapter
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from restore import vae
 from restore.errors import ConfigError
+from restore.metrics.perceptual import pd
 from restore.training import adversary, loop, perceptual
 from restore.training.autoencoder import AutoencoderStage, build, last_layer, reconstructed
 from restore.training.stages import StageOptions
@@ -31,20 +33,6 @@ def photos(tmp_path_factory, pixels):
     for seed in range(2):
         Image.fromarray(pixels(144, 140, seed)).save(folder / f"{seed}.png")
     return folder
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """A file of random SqueezeNet weights by torchvision's names."""
-    torch.manual_seed(0)
-    net, held = perceptual.SqueezeNet(), {}
-    for name, tensor in net.state_dict().items():
-        part = name.split(".")
-        place = "0" if part[0] == "first" else f"{perceptual.PLACES[int(part[1])]}.{part[2]}"
-        held[f"features.{place}.{part[-1]}"] = tensor
-    path = tmp_path_factory.mktemp("weights") / "squeezenet.safetensors"
-    save_file(held, path)
-    return path
 
 
 def options(photos, shape, **more):
@@ -209,8 +197,8 @@ def test_an_adversary_resumes_bit_for_bit(photos, tmp_path):
         assert all(torch.equal(whole[key], torn[key]) for key in whole)
 
 
-def test_a_squeezenet_from_a_file_sees_blur(photos, weights):
-    made = stage(photos, TINY, perceptual={"kind": "squeezenet", "file": str(weights)})
+def test_squeezenet_sees_blur_and_teaches_the_autoencoder(photos):
+    made = stage(photos, TINY, perceptual={"kind": "squeezenet"})
     losses = made.loss(batch(made), 0)
     losses["perceptual"].backward()
     assert last_layer(made.vae).grad.abs().sum() > 0
@@ -221,33 +209,17 @@ def test_a_squeezenet_from_a_file_sees_blur(photos, weights):
     assert 0 < near < far
 
 
-def test_both_files_of_squeezenet_say_the_same(weights, tmp_path):
-    """Caffe's first layer reads BGR in 0 to 255 less its mean, torchvision's the normalised rgb."""
-    held, other = load_file(weights), {}
-    for number, place in perceptual.PLACES.items():
-        for part, theirs in (("squeeze", "squeeze1x1"), ("expand1x1",) * 2, ("expand3x3",) * 2):
-            for kind in ("weight", "bias"):
-                name = f"fire{number + 2}/{theirs}.{kind}"
-                other[name] = held[f"features.{place}.{part}.{kind}"]
-    mean, spread = (torch.tensor(x).view(1, 3, 1, 1) for x in perceptual.IMAGENET)
-    kernel = held["features.0.weight"] / spread
-    caffe = torch.tensor(perceptual.CAFFE_MEAN).view(1, 3, 1, 1)
-    other["conv1.weight"] = (kernel / 255).flip(1).contiguous()
-    other["conv1.bias"] = held["features.0.bias"] + (kernel * (caffe - mean)).sum((1, 2, 3))
-    save_file(other, tmp_path / "caffe.safetensors")
-    one, two = (perceptual.squeezenet(path) for path in (weights, tmp_path / "caffe.safetensors"))
-    for ours, theirs in zip(one(rgb(size=64)), two(rgb(size=64)), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
-    normalised = (rgb(size=64) - mean) / spread
-    first = F.relu(F.conv2d(normalised, held["features.0.weight"], held["features.0.bias"], 2))
-    torch.testing.assert_close(one(rgb(size=64))[0], first, rtol=1e-3, atol=1e-4)
+def test_the_loss_is_what_pd_measures():
+    one, other = (np.rint(255 * x[0].permute(1, 2, 0).numpy()) for x in (rgb(64), rgb(64) ** 2))
+    tensors = (torch.from_numpy(x / 255).permute(2, 0, 1)[None].float() for x in (one, other))
+    apart = perceptual.distance(perceptual.SqueezeNetOptions(), CPU)(*tensors)
+    assert apart.item() == pytest.approx(pd(one, other), rel=1e-3)
 
 
-def test_a_file_that_is_no_squeezenet_is_refused(tmp_path):
-    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
-    for name, says in (("other.safetensors", "is no SqueezeNet"), ("missing.pth", "is no file")):
-        with pytest.raises(ConfigError, match=says):
-            perceptual.squeezenet(tmp_path / name)
+def test_no_gradient_leaves_the_finite_numbers_where_nothing_is_seen():
+    black = torch.zeros(1, 3, 64, 64, requires_grad=True)
+    perceptual.squeezenet(black, torch.zeros(1, 3, 64, 64)).backward()
+    assert torch.isfinite(black.grad).all()
 
 
 def test_lpips_without_its_package_or_weights_names_the_mend(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from restore.stack import Stack
 from restore.training.chance import WHOLE, Part
 from restore.training.data import to_rgb
 from restore.training.losses import gradient
+from restore.training.perceptual import PerceptualOptions, distance
 
 
 class DenoisingOptions(Options):
@@ -27,6 +28,7 @@ class DenoisingOptions(Options):
     pixel_start: int = Field(0, ge=0)  # step from which decoded pictures are compared as well
     pixel_weight: float = Field(0.0, ge=0)
     pixel_samples: int = Field(8, ge=1)  # so many of a batch are decoded
+    perceptual: PerceptualOptions | None = None  # of the decoded pictures
 
 
 def timesteps(count: int, share: float, last: int, rng: torch.Generator, lean: float = 1) -> Tensor:
@@ -127,4 +129,7 @@ def train_step(
         rgb = vae.decode_freely(stack.vae, stack.from_walk(end, known[some]))
         truth = to_rgb(batch["truth"][some])
         losses["pixel"] = options.pixel_weight * (F.l1_loss(rgb, truth) + gradient(rgb, truth))
+        if options.perceptual:
+            apart = distance(options.perceptual, rgb.device)(rgb.clamp(0, 1), truth)
+            losses["perceptual"] = options.perceptual.weight * apart
     return losses

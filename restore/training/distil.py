@@ -118,7 +118,9 @@ class DistilStage:
         unet = deepcopy(self.teacher.unet)
         if options.student:
             unet.load_state_dict(load(options.student, "cpu", "fp32").unet.state_dict())
-        self.student = replace(self.teacher, unet=unet.requires_grad_(True).train())
+        self.student = replace(
+            self.teacher, unet=unet.requires_grad_(True).train(), steps=options.few
+        )
         for stack in (self.teacher, self.student):
             place(stack, device)
         self.model = nn.ModuleDict({"unet": unet})

@@ -34,6 +34,7 @@ class ShapeOptions(Options):
     text_width: int = Field(64, ge=8)
     text_layers: int = Field(2, ge=1)
     residual_scale: float = Field(0.7, gt=0)
+    walk_steps: int = Field(1, ge=1, le=1000)  # that the model takes where it is told of none
     prediction: Prediction = "v_prediction"
     zero_terminal_snr: bool = True  # the walk begins at pure noise (Lin et al. 2024)
 
@@ -84,6 +85,7 @@ def build(
         layout=TRUST,
         windows=windows,
         residual_scale=options.residual_scale,
+        steps=options.walk_steps,
     )
 
 
