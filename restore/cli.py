@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from restore import cli_batch, cli_degrade
-from restore.cli_batch import INTERRUPTED, Holes, Run, run_files, run_prompt, stop
+from restore import cli_batch, cli_degrade, cli_report
+from restore.cli_batch import Holes, Run, run_files, run_prompt, stop
+from restore.cli_folder import Folder, takes_folder
 from restore.config import load_options
 from restore.errors import ModelError, RestoreError, UsageError
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
@@ -19,19 +20,26 @@ UPSCALE, TEXT2IMG, IMG2IMG = UpscaleOptions(), Text2imgOptions(), Img2imgOptions
 INPAINT = InpaintOptions()
 SECTIONS = ("upscale", "text2img", "img2img", "inpaint")  # what a configuration file may hold
 
+EXITS = (
+    "Exit codes: 0 all well; 1 some files failed; 2 the command is wrong, nothing was begun; 3 the "
+    "model or the output folder cannot be used; 130 stopped by Ctrl-C, 143 by SIGTERM."
+)
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,  # plain lines: they end up in logs
     pretty_exceptions_enable=False,
     help="Enlarge, restore and make pictures by the folder, and train the model that does it.",
+    epilog=EXITS,
 )
 
 app.add_typer(cli_degrade.app, name="degrade")
+app.add_typer(cli_report.app, name="report")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command. 0 all well, 1 some files failed, 2 usage, 3 environment, 130 stopped."""
+    """Run a command; returns the exit code that EXITS tells."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch takes huge pages: fewer page faults
     try:
         app(args=argv, prog_name="restore")
@@ -42,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, ImportError) as error:
         return stop(str(error), ModelError.exit_code)
     except KeyboardInterrupt:
-        return stop("stopped", INTERRUPTED)
+        return stop("stopped", 130)
     return 0
 
 
@@ -52,9 +60,10 @@ def _commands() -> None:  # with it typer keeps the commands as words of their o
 
 
 @app.command()
+@takes_folder
 def upscale(
-    inputs: cli_batch.Inputs,
     out: cli_batch.Out,
+    folder: Folder,
     scale: Annotated[
         float | None,
         typer.Option("-s", "--scale", help=f"1 to 16; 1 restores only. [{UPSCALE.scale:g}]"),
@@ -117,13 +126,14 @@ def upscale(
         *(tuple(lora or ()), config_from, allow_pickle),
         *(format, quality, background),
     )
-    run_files(inputs, options, where, dry_run, Holes(damage or "", fit_mask, find_scratches))
+    run_files(folder, options, where, dry_run, Holes(damage or "", fit_mask, find_scratches))
 
 
 @app.command()
+@takes_folder
 def inpaint(
-    inputs: cli_batch.Inputs,
     out: cli_batch.Out,
+    folder: Folder,
     mask: Annotated[
         str | None,
         typer.Option(
@@ -204,7 +214,7 @@ def inpaint(
         *(tuple(lora or ()), config_from, allow_pickle),
         *(format, quality, background),
     )
-    run_files(inputs, options, where, dry_run, Holes(mask or "", fit_mask), count)
+    run_files(folder, options, where, dry_run, Holes(mask or "", fit_mask), count)
 
 
 def _numbers(sides: str) -> list[int]:
@@ -215,9 +225,10 @@ def _numbers(sides: str) -> list[int]:
 
 
 @app.command()
+@takes_folder
 def img2img(
-    inputs: cli_batch.Inputs,
     out: cli_batch.Out,
+    folder: Folder,
     prompt: cli_batch.Prompt = None,
     strength: Annotated[
         float | None,
@@ -274,7 +285,7 @@ def img2img(
         *(tuple(lora or ()), config_from, allow_pickle),
         *(format, quality, background),
     )
-    run_files(inputs, options, where, dry_run)
+    run_files(folder, options, where, dry_run)
 
 
 @app.command()

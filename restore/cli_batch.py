@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from restore import batch, files, manifest
-from restore.cli_progress import Show, progress, sides
-from restore.errors import OutputError, RestoreError, UsageError, printable
+from restore import batch, files, jobs, manifest, report
+from restore.cli_folder import Folder
+from restore.cli_plan import foretell
+from restore.cli_progress import Show, progress
+from restore.cli_stop import Stop
+from restore.errors import OutputError, UsageError, printable
+from restore.journal import Journal, Row
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
 
 if TYPE_CHECKING:
@@ -23,12 +27,11 @@ if TYPE_CHECKING:
     from restore.maskfiles import Masks
     from restore.stack import Stack
 
-INTERRUPTED = 130
+GO_ON = "what is finished is kept; run the same command again to go on"
 FileOptions = UpscaleOptions | Img2imgOptions | InpaintOptions
 LOSSY = "lossy: {} cannot keep what lies outside the mask byte for byte; --format png can"
 LARGEST_SEED = 2**63 - 1
 
-Inputs = Annotated[list[Path], typer.Argument(metavar="IN...", help="Pictures or folders.")]
 Out = Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")]
 Prompt = Annotated[str | None, typer.Option(help="What the pictures show.")]
 Negative = Annotated[str | None, typer.Option(help="What they shall not show.")]
@@ -127,20 +130,18 @@ class Holes:
         """What of this decides the pixels, beside the masks themselves."""
         return {f"hole_{name}": True for name, is_so in vars(self).items() if is_so}
 
-    def open(self, jobs: list[batch.Job]) -> tuple["Masks | None", list[batch.Job]]:
+    def open(self, given: list[jobs.Job]) -> tuple["Masks | None", list[jobs.Job]]:
         """The masks, and the jobs that know theirs."""
         if not self.given:
-            return None, jobs
+            return None, given
         from restore.maskfiles import open_masks
 
         masks = open_masks(self.given)
-        paths = {job: masks.of(job) for job in jobs}
+        paths = {job: masks.of(job) for job in given}
         knowing = [replace(job, others=(path,) if path else ()) for job, path in paths.items()]
         return masks, knowing
 
-    def read(
-        self, masks: "Masks | None", job: batch.Job, picture: "Picture"
-    ) -> "np.ndarray | None":
+    def read(self, masks: "Masks | None", job: jobs.Job, picture: "Picture") -> "np.ndarray | None":
         """uint8 (H, W) of the picture's size, or None where there is no talk of holes."""
         if self.find:
             from restore import scratches
@@ -154,14 +155,14 @@ class Holes:
 
 
 def run_files(
-    inputs: Sequence[Path],
+    folder: Folder,
     options: FileOptions,
     run: Run,
     dry_run: bool,
     holes: Holes = Holes(),
     count: int = 1,
 ) -> None:
-    """Do the options' task with every picture that the inputs name, and exit.
+    """Do the options' task with every picture that the folder's options name, and exit.
 
     count  candidates of each, kept beside a sheet of them all.
     """
@@ -172,18 +173,16 @@ def run_files(
     form = run.format
     if count > 1 or (form == "auto" and isinstance(options, InpaintOptions)):
         form = "png"  # the sheet's; and what is outside the mask stays
-    jobs = batch.plan(
-        files.find(inputs, run.out),
+    planned = jobs.plan(
+        folder.find(run.out),
         run.out,
         lambda source: encoding.FORMATS[encoding.format_for(source, form)].suffix,
         kept_beside(options, holes, count),
+        folder.on_collision,
     )
-    masks, jobs = holes.open(jobs)
+    masks, planned = holes.open([job for job in planned if folder.share.holds(job.key)])
     if run.exists == "error":
-        batch.refuse_existing(jobs)
-    if dry_run:
-        _foretell(jobs, options, masks)
-        return
+        batch.refuse_existing(planned)
     stack, weights = opener(run)
     work = FileWork(options, run, holes, masks, count, form, under, stack, weights)
     pixels = options.digest(
@@ -195,7 +194,11 @@ def run_files(
         **({"count": count} if count > 1 else {}),
         **holes.told,
     )
-    finish(carry_out(jobs, work, run, batch.Journal(run.out, pixels, weights)), run.out)
+    journal = Journal(run.out, pixels, weights, folder.share.ending)
+    if dry_run:
+        foretell(planned, options, masks, journal)
+        return
+    finish(carry_out(planned, work, run, journal, folder.most_failures), journal)
 
 
 @dataclass(frozen=True)
@@ -212,7 +215,7 @@ class FileWork:
     stack: Callable[[], "Stack"]
     weights: str
 
-    def __call__(self, job: batch.Job, show: Show, path: Path, *frames: Path) -> batch.Row:
+    def __call__(self, job: jobs.Job, show: Show, path: Path, *frames: Path) -> Row:
         from restore import encoding, images
         from restore.flow import restore
         from restore.grid import write_sheet
@@ -236,15 +239,16 @@ class FileWork:
         if self.holes.find:
             found = images.Picture(images.threefold(mask), grey=True)
             encoding.encode(found, frames[0], kind)
-        seeds = [batch.file_seed(self.run.seed + nth, job.key) for nth in range(self.count)]
+        seeds = [jobs.file_seed(self.run.seed + nth, job.key) for nth in range(self.count)]
         targets = [path] if self.count == 1 else frames
-        made = [make(*each).size for each in zip(targets, seeds, strict=True)]
+        made = [make(*each) for each in zip(targets, seeds, strict=True)]
         if self.count > 1:
             write_sheet(frames, path)
+        report.keep_thumbs(self.run.out, job.key, *map(shown, (picture, made[0])))
         if kind in ("jpeg", "webp") and isinstance(self.options, InpaintOptions):
             notes.append(LOSSY.format(kind))
         told_once = list(dict.fromkeys(notes))
-        return {"size_in": picture.size, "size_out": made[0], "warnings": told_once}
+        return {"size_in": picture.size, "size_out": made[0].size, "warnings": told_once}
 
     def put(self, picture: "Picture", path: Path, kind: str, seed: int) -> list[str]:
         from restore import encoding
@@ -252,6 +256,11 @@ class FileWork:
         is_plain = isinstance(self.options, UpscaleOptions)
         about = "" if is_plain else told(self.options, seed, self.run, self.weights)
         return encoding.encode(picture, path, kind, self.run.quality, self.under, about)
+
+
+def shown(picture: "Picture") -> "tuple[np.ndarray, np.ndarray | None]":
+    """Of a picture, what a thumbnail is made of."""
+    return picture.pixels, picture.alpha
 
 
 def kept_beside(options: FileOptions, holes: Holes, count: int) -> tuple[str, ...]:
@@ -268,29 +277,30 @@ def run_prompt(options: Text2imgOptions, run: Run, count: int, grid: bool) -> No
         raise UsageError(f"--seed {run.seed}: {count} seeds from there on do not fit 63 bits")
     check_output(run.out)
     seeds = {f"{seed:010}.png": seed for seed in range(run.seed, run.seed + count)}
-    jobs = [batch.Job(None, name, run.out / name) for name in seeds]
+    planned = [jobs.Job(None, name, run.out / name) for name in seeds]
     if run.exists == "error":
-        batch.refuse_existing(jobs)
+        batch.refuse_existing(planned)
     stack, weights = opener(run)
 
-    def work(job: batch.Job, show: Show, path: Path) -> batch.Row:
+    def work(job: jobs.Job, show: Show, path: Path) -> Row:
         from restore import encoding
         from restore.flow import restore
 
         seed = seeds[job.key]
         result = restore(None, options, stack(), seed, show.step)
         encoding.encode(result, path, about=told(options, seed, run, weights))
+        report.keep_thumbs(run.out, job.key, shown(result))
         return {"seed": seed, "size_out": result.size, "warnings": list(result.warnings)}
 
     pixels = options.digest(**run.precision)  # a picture's seed is in its key
-    journal = batch.Journal(run.out, pixels, weights)
-    summary = carry_out(jobs, work, run, journal)
-    if grid and not summary.failed:
+    journal = Journal(run.out, pixels, weights)
+    summary = carry_out(planned, work, run, journal)
+    if grid and not summary.failed and not summary.left:
         from restore.grid import write_grid
 
-        rows = [journal.rows[job.key] for job in jobs]
+        rows = [journal.rows[job.key] for job in planned]
         write_grid([journal.output(row) for row in rows], run.out / "grid.png")
-    finish(summary, run.out)
+    finish(summary, journal)
 
 
 def told(options: Any, seed: int, run: Run, weights: str) -> str:
@@ -324,27 +334,44 @@ def opener(run: Run) -> tuple[Callable[[], "Stack"], str]:
 
 
 def carry_out(
-    jobs: Sequence[batch.Job], work: Callable[..., batch.Row], run: Run, journal: batch.Journal
+    planned: Sequence[jobs.Job],
+    work: Callable[..., Row],
+    run: Run,
+    journal: Journal,
+    max_failures: int = 0,
 ) -> batch.Summary:
-    with progress(len(jobs)) as show:
+    """Do the jobs under the eyes of the user, who may stop it."""
+    with progress(len(planned)) as show, Stop() as halt:
         try:
-            return batch.run_all(
-                jobs,
+            summary = batch.run_all(
+                planned,
                 lambda job, *paths: work(job, show, *paths),
                 journal,
                 run.exists,
                 show.row,
+                batch.Limits(max_failures, lambda: halt.asked),
+                report.publisher(run.out, journal.ending),
             )
         except KeyboardInterrupt:
-            go_on = "what is finished is kept; run the same command again to go on"
-            raise typer.Exit(stop(f"stopped; {go_on}", INTERRUPTED)) from None
+            raise typer.Exit(stop(f"stopped; {GO_ON}", halt.exit_code)) from None
+    if halt.asked and summary.left:
+        tell(summary, journal)
+        raise typer.Exit(stop(f"stopped; {GO_ON}", halt.exit_code))
+    return summary
 
 
-def finish(summary: batch.Summary, out: Path) -> None:
-    counts = {name: count for name, count in vars(summary).items() if name != "seconds"}
-    said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    print(f"{said} in {summary.seconds:.1f} s; report in {out / 'report.jsonl'}")
+def finish(summary: batch.Summary, journal: Journal) -> None:
+    tell(summary, journal)
+    if summary.left:
+        stop(f"ended after {summary.failed} failed; {GO_ON}", 1)
     raise typer.Exit(1 if summary.failed else 0)
+
+
+def tell(summary: batch.Summary, journal: Journal) -> None:
+    names = ("done", "finished", "failed", "skipped", "left")
+    counts = {name: getattr(summary, name) for name in names}
+    said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    print(f"{said} in {summary.seconds:.1f} s; report in {journal.path}")
 
 
 def stop(message: str, code: int) -> int:
@@ -371,29 +398,3 @@ def _colour(name: str | None) -> tuple[int, int, int] | None:
     except ValueError as error:
         mend = "write a name such as white, or #rrggbb"
         raise UsageError(f"--background {name}: is no colour; {mend}") from error
-
-
-def _foretell(jobs: list[batch.Job], options: FileOptions, masks: "Masks | None") -> None:
-    from restore import images
-
-    if masks:
-        for path in masks.unused(jobs):
-            print(f"unpaired {printable(str(path))}: a mask without its picture")
-
-    for job in jobs:
-        name = printable(str(job.source))
-        if job.skip:
-            print(f"skipped  {name}: {batch.SKIPPED[job.skip]}")
-            continue
-        assert job.source
-        try:
-            size = images.peek(job.source)
-        except RestoreError as error:
-            print(f"failing  {printable(str(error))}")
-            continue
-        there = " (there already)" if job.target.exists() else ""
-        target = printable(str(job.target))
-        if masks:
-            found = masks.of(job)
-            name += f" + {printable(str(found))}" if found else " (no mask: it will fail)"
-        print(f"{sides(size)} -> {sides(options.output_size(size))}  {name} -> {target}{there}")

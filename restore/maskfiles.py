@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 
 from restore import images
-from restore.batch import Job
 from restore.errors import ImageError, UsageError
 from restore.files import KNOWN
 from restore.images import Picture
+from restore.jobs import Job
 
 ALPHA = "alpha"  # instead of a path: what is transparent is the hole
 

@@ -10,15 +10,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [  # from left to right; a module imports its own layer or what stands right of it
-    {"cli", "cli_batch", "cli_progress", "cli_degrade", "web"},
+    {"cli", "cli_batch", "cli_degrade", "cli_folder", "cli_plan", "cli_progress", "cli_report"}
+    | {"cli_stop", "web"},
     {"training", "engines", "metrics", "api"},
     {"flow"},
     {"tasks"},
     {"canvas", "walk", "loading", "lora", "parts", "single_file", "devices", "maskfiles"},
     {"stack", "sample", "colour", "encoding", "masks", "scratches", "grid", "arrays"},
     {"images"},
-    {"predict", "contexts", "vae", "batch"},
+    {"predict", "contexts", "vae", "batch", "report"},
     {"layouts", "windows", "noise"},
+    {"journal", "pace"},
+    {"jobs"},
     {"options", "manifest", "hub", "files"},
     {"config"},
     {"errors"},
@@ -30,7 +33,7 @@ OPTIONAL = {
 }
 # training degrades photos, and the command line is the only face of that package
 DEGRADE = {"training", "cli_degrade"}
-BATCH_MAY = {"errors", "config", "files"}
+BATCH_MAY = {"errors", "config", "files", "jobs", "journal", "pace"}
 
 
 def modules(package: str) -> dict[str, ast.Module]:
