@@ -122,7 +122,7 @@ class FloatColours(Image.Image):
 
 
 def _float_colours(data: bytes) -> Image.Image:
-    """Raises UnidentifiedImageError if it is none, ImageError for numbers of samples like a bomb's."""
+    """Raises UnidentifiedImageError if it is none, ImageError for a bomb's number of samples."""
     if data[:4] not in (b"II*\0", b"MM\0*"):
         raise UnidentifiedImageError
     stream = io.BytesIO(data)

@@ -38,6 +38,7 @@ OWN = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "jpeg"),
     **{".webp": "webp", ".avif": "avif"},
 }
+OPAQUE = {suffix for suffix, own in OWN.items() if own == "jpeg"}
 SUBSAMPLED = ("jpeg", "avif")
 LOSSLESS = ("png", "tiff", "webp")
 PNG_STORED = 33  # the length of signature and IHDR, after which profile and EXIF stand

@@ -105,4 +105,3 @@ def _chunks(data: memoryview) -> Iterator[tuple[bytes, memoryview, int]]:
         if name == b"IEND":
             return
         at += 12 + length
-
