@@ -8,6 +8,7 @@ into a whole picture without a word.
 import io
 import re
 from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -77,7 +78,7 @@ def seek(image: Image.Image, data: bytes, suffix: str, frame: int) -> None:
         raise _too_large(f"{image.width}x{image.height} pixels")
 
 
-def _decoder(data: bytes, suffix: str, step: Callable[[], object]):
+def _decoder(data: bytes, suffix: str, step: Callable[[], Any]) -> Any:
     """step(), whatever it raises turned into an ImageError."""
     try:
         return step()

@@ -178,7 +178,7 @@ def _bytes(path: Path) -> bytes:
         if status.st_size > MAX_BYTES:
             raise ImageError("TOO_LARGE", f"{status.st_size >> 20} MiB; the limit is 1024")
         with path.open("rb") as file:
-            return file.read(MAX_BYTES)
+            return file.read(status.st_size)  # room is taken for as much as is asked for
     except OSError as error:
         why = error.strerror or str(error)
         raise ImageError("UNREADABLE", f"{why}; check the file and its permissions") from error
