@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from restore.config import Options
+from restore.decoding import FORMATS
 from restore.errors import ConfigError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
@@ -68,7 +69,7 @@ class Photos:
 
 
 def decode(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
+    with Image.open(path, formats=FORMATS) as image:
         return np.asarray(image.convert("RGB"))
 
 
