@@ -74,8 +74,8 @@ def test_case_65_two_files_for_one_result_are_found_in_the_plan(photo, run, tmp_
     code, rows, said = run("--format", "png")
     assert code == 2 and "would both become" in said and "--on-collision keep-ext" in said
     assert not (tmp_path / "out").exists()
-    code, rows, _ = run("--format", "png", "--on-collision", "keep-ext")
-    assert code == 0 and made(tmp_path / "out") == {"a.png", "a.jpg.png"}
+    assert run("--format", "png", "--on-collision", "keep-ext")[0] == 0
+    assert made(tmp_path / "out") == {"a.png", "a.jpg.png"}
     (tmp_path / "in" / "a.png").unlink()
     said = run("--format", "png", "--on-collision", "keep-ext")[2]
     assert "1 finished" in said, "a name is a file's own affair, whatever is beside it"
@@ -326,6 +326,8 @@ def test_case_80_hard_links_are_two_files(photo, run, tmp_path):
 
 
 # Words and options
+
+ODD = "\U0001f408\u200d\u2b1b \u732b \u202e\x00"
 
 
 @pytest.mark.parametrize("prompt", ["", "a cat " * 5000, ODD], ids=["no", "long", "odd"])
