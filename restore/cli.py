@@ -5,13 +5,15 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from restore import cli_batch, cli_degrade, cli_report
-from restore.cli_batch import Holes, Run, run_files, run_prompt, stop
-from restore.cli_folder import Folder, takes_folder
+from restore.cli_batch import run_files, run_prompt, stop
+from restore.cli_folder import Folder, takes
+from restore.cli_pictures import Pictures
+from restore.cli_work import Holes, Run
 from restore.config import load_options
 from restore.errors import ModelError, RestoreError, UsageError
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
@@ -60,10 +62,12 @@ def _commands() -> None:  # with it typer keeps the commands as words of their o
 
 
 @app.command()
-@takes_folder
+@takes("folder", Folder)
+@takes("pictures", Pictures)
 def upscale(
     out: cli_batch.Out,
     folder: Folder,
+    pictures: Pictures,
     scale: Annotated[
         float | None,
         typer.Option("-s", "--scale", help=f"1 to 16; 1 restores only. [{UPSCALE.scale:g}]"),
@@ -93,9 +97,6 @@ def upscale(
     config: cli_batch.Config = None,
     sets: cli_batch.Sets = None,
     windows: cli_batch.AtOnce = None,
-    format: cli_batch.Format = "auto",
-    quality: cli_batch.Quality = 95,
-    background: cli_batch.Background = None,
     exists: cli_batch.Exists = "skip",
     device: cli_batch.Device = "auto",
     dtype: cli_batch.Dtype = "auto",
@@ -124,16 +125,18 @@ def upscale(
     where = Run(
         *(out, model, seed, exists, device, dtype, compiled, offload),
         *(tuple(lora or ()), config_from, allow_pickle),
-        *(format, quality, background),
+        pictures,
     )
     run_files(folder, options, where, dry_run, Holes(damage or "", fit_mask, find_scratches))
 
 
 @app.command()
-@takes_folder
+@takes("folder", Folder)
+@takes("pictures", Pictures)
 def inpaint(
     out: cli_batch.Out,
     folder: Folder,
+    pictures: Pictures,
     mask: Annotated[
         str | None,
         typer.Option(
@@ -170,12 +173,6 @@ def inpaint(
     config: cli_batch.Config = None,
     sets: cli_batch.Sets = None,
     windows: cli_batch.AtOnce = None,
-    format: Annotated[
-        Literal["auto", "png", "jpeg", "webp", "tiff"],
-        typer.Option(help="auto: PNG, for what is outside the mask stays as it is, bit for bit."),
-    ] = "auto",
-    quality: cli_batch.Quality = 95,
-    background: cli_batch.Background = None,
     exists: cli_batch.Exists = "skip",
     device: cli_batch.Device = "auto",
     dtype: cli_batch.Dtype = "auto",
@@ -212,7 +209,7 @@ def inpaint(
     where = Run(
         *(out, model, seed, exists, device, dtype, compiled, offload),
         *(tuple(lora or ()), config_from, allow_pickle),
-        *(format, quality, background),
+        pictures,
     )
     run_files(folder, options, where, dry_run, Holes(mask or "", fit_mask), count)
 
@@ -225,10 +222,12 @@ def _numbers(sides: str) -> list[int]:
 
 
 @app.command()
-@takes_folder
+@takes("folder", Folder)
+@takes("pictures", Pictures)
 def img2img(
     out: cli_batch.Out,
     folder: Folder,
+    pictures: Pictures,
     prompt: cli_batch.Prompt = None,
     strength: Annotated[
         float | None,
@@ -250,9 +249,6 @@ def img2img(
     config: cli_batch.Config = None,
     sets: cli_batch.Sets = None,
     windows: cli_batch.AtOnce = None,
-    format: cli_batch.Format = "auto",
-    quality: cli_batch.Quality = 95,
-    background: cli_batch.Background = None,
     exists: cli_batch.Exists = "skip",
     device: cli_batch.Device = "auto",
     dtype: cli_batch.Dtype = "auto",
@@ -283,7 +279,7 @@ def img2img(
     where = Run(
         *(out, model, seed, exists, device, dtype, compiled, offload),
         *(tuple(lora or ()), config_from, allow_pickle),
-        *(format, quality, background),
+        pictures,
     )
     run_files(folder, options, where, dry_run)
 

@@ -73,19 +73,23 @@ def _bytes(path: Path) -> bytes:
         raise UsageError(f"--list {path}: {error.strerror or error}") from error
 
 
-def takes_folder(command: Callable[..., None]) -> Callable[..., None]:
-    """A command with a parameter `folder: Folder` as one that has Folder's fields for options."""
-    fields = inspect.signature(Folder).parameters
-    own = inspect.signature(command)
+def takes(name: str, kind: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command with a parameter `name` of a dataclass becomes one with its fields for options."""
+    fields = inspect.signature(kind).parameters
 
-    @wraps(command)
-    def called(**given: Any) -> None:
-        folder = Folder(**{name: given.pop(name) for name in fields})
-        command(**given, folder=folder)
+    def changed(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command)
 
-    kept = [p for name, p in own.parameters.items() if name != "folder"]
-    asked = [*kept, *fields.values()]
-    asked = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in asked]
-    called.__signature__ = own.replace(parameters=asked)
-    called.__annotations__ = {p.name: p.annotation for p in asked}
-    return called
+        @wraps(command)
+        def called(**given: Any) -> None:
+            made = kind(**{field: given.pop(field) for field in fields})
+            command(**given, **{name: made})
+
+        kept = [p for field, p in own.parameters.items() if field != name]
+        asked = [*kept, *fields.values()]
+        asked = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in asked]
+        called.__signature__ = own.replace(parameters=asked)
+        called.__annotations__ = {p.name: p.annotation for p in asked}
+        return called
+
+    return changed

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from restore.maskfiles import Masks
     from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions
 
-BYTES = {"png": 1.9, "jpeg": 0.7, "webp": 0.5, "tiff": 2.2}  # a pixel of photos, 8 bits, quality 95
+# A pixel of photos, 8 bits, quality 95:
+BYTES = {"png": 1.9, "jpeg": 0.7, "webp": 0.5, "avif": 0.4, "tiff": 2.2}
 PEAK = 700e6, 30  # bytes that the program takes, and that an output pixel adds, with nano on a CPU
 
 
@@ -26,7 +27,7 @@ def foretell(
     journal: Journal,
 ) -> None:
     """Print a line for each file, and what all of them take."""
-    from restore import images
+    from restore import codecs
 
     if masks:
         for path in masks.unused(jobs):
@@ -39,7 +40,7 @@ def foretell(
             continue
         assert job.source
         try:
-            size = images.peek(job.source)
+            size = codecs.look(job.source).size
         except RestoreError as error:
             print(f"failing  {printable(str(error))}")
             continue

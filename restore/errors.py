@@ -62,8 +62,9 @@ class CancelledError(RestoreError):
 class ImageError(RestoreError):
     """One picture cannot be read or written; the others can go on.
 
-    `code` is one of NOT_IMAGE, TRUNCATED, CORRUPT, UNREADABLE, TOO_LARGE, UNSUPPORTED, CHANGED,
-    EXISTS, LINK, NO_MASK, MASK_SIZE and MASK.
+    `code` is one of NOT_IMAGE, TRUNCATED, CORRUPT, UNREADABLE, TOO_LARGE, METADATA, UNSUPPORTED,
+    FRAMES, CHANGED, EXISTS, LINK, NO_MASK, MASK_SIZE and MASK; CRASHED, TIMEOUT and OOM if the
+    process that read or wrote it died, took too long or too much memory.
     """
 
     def __init__(self, code: str, message: str):

@@ -181,7 +181,7 @@ def test_collisions_are_found_before_any_work(photos, tmp_path, call, fake):
 
 def test_transparency_to_jpeg_needs_a_background(photos, tmp_path, call, fake):
     code, _, err = call(photos / "alpha.png", "--format", "jpeg")
-    assert code == 1 and "give a --background" in err and not fake.seeds
+    assert code == 2 and "give a --background" in err and not (tmp_path / "out").exists()
     assert call(photos / "alpha.png", "--format", "jpeg", "--background", "white")[0] == 0
     assert (tmp_path / "out" / "alpha.jpg").exists()
 
