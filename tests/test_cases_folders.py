@@ -13,46 +13,16 @@ import tempfile
 import unicodedata
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from restore import cli_batch, flow
+from restore import flow
 from restore.errors import UsageError
 from restore.files import read_list
 from restore.jobs import Shard, named
 
 posix = pytest.mark.skipif(os.name != "posix", reason="speaks of POSIX")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="names are bytes there")
-
-
-@pytest.fixture
-def photo(tmp_path, pixels):
-    """Saves a small picture in the input folder, under any name."""
-
-    def save(name, seed=0, folder="in"):
-        path = tmp_path / folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kind = "JPEG" if name.casefold().endswith(("jpg", "jpeg")) else "PNG"
-        with path.open("wb") as file:
-            Image.fromarray(pixels(8, 8, seed)).save(file, kind)
-        return path
-
-    return save
-
-
-@pytest.fixture
-def run(call, tmp_path):
-    """Restore the input folder: (exit code, rows by key, what was said)."""
-
-    def go(*words, inputs=None, out="out"):
-        inputs = [tmp_path / "in"] if inputs is None else inputs
-        code, said, errors = call("upscale", *inputs, "-s", 1, *words, out=out)
-        report = tmp_path / out / "report.jsonl"
-        lines = report.read_text().splitlines() if report.exists() else []
-        return code, {row["key"]: row for row in map(json.loads, lines)}, said + errors
-
-    return go
 
 
 def status(rows):
@@ -68,34 +38,34 @@ def made(folder):
 # Collisions
 
 
-def test_case_65_two_files_for_one_result_are_found_in_the_plan(photo, run, tmp_path):
+def test_case_65_two_files_for_one_result_are_found_in_the_plan(photo, restored, tmp_path):
     photo("a.png")
     photo("a.jpg", 1)
-    code, rows, said = run("--format", "png")
+    code, _, said = restored("--format", "png")
     assert code == 2 and "would both become" in said and "--on-collision keep-ext" in said
     assert not (tmp_path / "out").exists()
-    assert run("--format", "png", "--on-collision", "keep-ext")[0] == 0
+    assert restored("--format", "png", "--on-collision", "keep-ext")[0] == 0
     assert made(tmp_path / "out") == {"a.png", "a.jpg.png"}
     (tmp_path / "in" / "a.png").unlink()
-    said = run("--format", "png", "--on-collision", "keep-ext")[2]
+    said = restored("--format", "png", "--on-collision", "keep-ext")[2]
     assert "1 finished" in said, "a name is a file's own affair, whatever is beside it"
 
 
-def test_case_66_names_that_differ_in_case_alone(photo, run, tmp_path):
+def test_case_66_names_that_differ_in_case_alone(photo, restored, tmp_path):
     photo("A.png")
     photo("a.png", 1)
     if len(list((tmp_path / "in").iterdir())) < 2:
         pytest.skip("this disk holds them for one")
-    code, _, said = run()
+    code, _, said = restored()
     assert code == 2 and "rename one" in said and not (tmp_path / "out").exists()
 
 
-def test_case_67_names_that_differ_in_unicode_form_alone(photo, run, tmp_path):
+def test_case_67_names_that_differ_in_unicode_form_alone(photo, restored, tmp_path):
     photo(unicodedata.normalize("NFC", "é.png"))
     photo(unicodedata.normalize("NFD", "é.png"), 1)
     if len(list((tmp_path / "in").iterdir())) < 2:
         pytest.skip("this disk holds them for one")
-    code, _, said = run()
+    code, _, said = restored()
     assert code == 2 and "rename one" in said and not (tmp_path / "out").exists()
 
 
@@ -103,13 +73,13 @@ def test_case_67_names_that_differ_in_unicode_form_alone(photo, run, tmp_path):
 
 
 @linux
-def test_case_68_a_name_that_is_not_utf_8(photo, run, tmp_path):
+def test_case_68_a_name_that_is_not_utf_8(photo, restored, tmp_path):
     name = os.fsdecode(b"caf\xe9\xff.png")
     photo(name)
-    code, rows, _ = run()
+    code, rows, _ = restored()
     assert code == 0 and status(rows) == {name: "done"}
     assert (tmp_path / "out" / name).exists()
-    assert "1 finished" in run()[2]
+    assert "1 finished" in restored()[2]
     page = (tmp_path / "out" / "report.html").read_text()
     assert "caf" in page
 
@@ -126,11 +96,11 @@ def test_case_68_a_name_that_is_not_utf_8(photo, run, tmp_path):
         "a;b&.png",
     ],
 )
-def test_case_69_names_that_a_shell_would_mind(photo, run, tmp_path, name, monkeypatch):
+def test_case_69_names_that_a_shell_would_mind(photo, restored, tmp_path, name, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     photo(name)
-    code, rows, said = run()
+    code, rows, said = restored()
     assert code == 0 and status(rows) == {name: "done"}
     assert made(tmp_path / "out") == {name}
     assert len((tmp_path / "out" / "report.jsonl").read_text().splitlines()) == 1
@@ -140,13 +110,13 @@ def test_case_69_names_that_a_shell_would_mind(photo, run, tmp_path, name, monke
 
 @posix
 @pytest.mark.parametrize("letter", ["a", "ü"])
-def test_case_70_a_name_as_long_as_a_disk_takes(photo, run, tmp_path, letter):
+def test_case_70_a_name_as_long_as_a_disk_takes(photo, restored, tmp_path, letter):
     size = len(letter.encode())
     name = letter * (250 // size) + ".jpg"
     photo(name)
     photo("x" + letter * (246 // size) + ".jpg", 1)
     for words in (["--format", "webp"], ["--format", "png", "--on-collision", "keep-ext"]):
-        code, rows, _ = run(*words, out=words[1])
+        code, rows, _ = restored(*words, out=words[1])
         assert code == 0 and set(status(rows).values()) == {"done"}
         names = made(tmp_path / words[1])
         assert len(names) == 2 and all(len(os.fsencode(name)) <= 255 for name in names)
@@ -156,18 +126,18 @@ def test_case_70_a_name_as_long_as_a_disk_takes(photo, run, tmp_path, letter):
     assert named("b" * 300, ".png") != named("b" * 301, ".png")
 
 
-def test_case_71_files_of_the_system_are_skipped(photo, run):
+def test_case_71_files_of_the_system_are_skipped(photo, restored):
     photo("a.png")
     for name in ("Thumbs.db", ".DS_Store", "desktop.ini", "__MACOSX/._a.png"):
         photo(name)
-    code, rows, _ = run()
+    code, rows, _ = restored()
     skipped = {key: row["code"] for key, row in rows.items() if row["status"] == "skipped"}
     assert code == 0 and rows["a.png"]["status"] == "done"
     assert skipped == dict.fromkeys(("Thumbs.db", ".DS_Store", "desktop.ini", "__MACOSX"), "JUNK")
 
 
 @posix
-def test_case_72_links_in_a_circle_to_outside_and_to_nowhere(photo, run, tmp_path):
+def test_case_72_links_in_a_circle_to_outside_and_to_nowhere(photo, restored, tmp_path):
     photo("sub/a.png")
     photo("secret.png", 1, folder="elsewhere")
     here = tmp_path / "in"
@@ -176,16 +146,16 @@ def test_case_72_links_in_a_circle_to_outside_and_to_nowhere(photo, run, tmp_pat
     (here / "far").symlink_to(tmp_path / "elsewhere")
     (here / "gone.png").symlink_to(here / "nowhere.png")
     (here / "twin.png").symlink_to(here / "sub" / "a.png")
-    code, rows, _ = run()
+    code, rows, _ = restored()
     assert code == 0
     assert {key: row.get("code") for key, row in rows.items()} == {
         "sub/a.png": None,
         "twin.png": None,
         **dict.fromkeys(("sub/loop", "out.png", "far", "gone.png"), "LINK"),
     }
-    code, rows, _ = run("--links", "skip", out="none")
+    code, rows, _ = restored("--links", "skip", out="none")
     assert [key for key, row in rows.items() if row["status"] == "done"] == ["sub/a.png"]
-    code, rows, _ = run("--links", "follow", out="all")
+    code, rows, _ = restored("--links", "follow", out="all")
     done = {key for key, row in rows.items() if row["status"] == "done"}
     assert done == {"sub/a.png", "twin.png", "out.png", "far/secret.png"}
     assert {key for key, row in rows.items() if row.get("code") == "LINK"} == {
@@ -196,15 +166,15 @@ def test_case_72_links_in_a_circle_to_outside_and_to_nowhere(photo, run, tmp_pat
 
 @posix
 @pytest.mark.timeout(20)
-def test_case_73_pipes_and_sockets_never_block(photo, run, tmp_path):
+def test_case_73_pipes_and_sockets_never_block(photo, restored, tmp_path):
     photo("a.png")
     os.mkfifo(tmp_path / "in" / "pipe.png")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(os.path.relpath(tmp_path / "in" / "socket.png"))
-        code, rows, _ = run()
+        code, rows, _ = restored()
         assert code == 0 and rows["a.png"]["status"] == "done"
         assert {rows[key]["code"] for key in ("pipe.png", "socket.png")} == {"NOT_A_FILE"}
-        named = run(inputs=[tmp_path / "in" / "pipe.png"], out="named")
+        named = restored(inputs=[tmp_path / "in" / "pipe.png"], out="named")
         assert named[0] == 2 and "no picture" in named[2]
 
 
@@ -238,7 +208,7 @@ def test_case_74_a_file_that_may_not_be_read(pixels):
         (place / "in" / "closed.png").chmod(0)
         for folder in (place, place / "in"):
             folder.chmod(0o777)
-        done = subprocess.run(
+        done = subprocess.restored(
             [sys.executable, "-c", CLOSED, str(place)],
             env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
             capture_output=True,
@@ -267,59 +237,59 @@ def meddling(monkeypatch, act):
     monkeypatch.setattr(flow, "dispatch", meddled)
 
 
-def test_case_75_a_file_that_is_deleted_after_the_scan(photo, run, monkeypatch):
+def test_case_75_a_file_that_is_deleted_after_the_scan(photo, restored, monkeypatch):
     photo("a.png")
     late = [photo(f"{name}.png", 1) for name in "bcdefgh"][-1]
     meddling(monkeypatch, late.unlink)
-    code, rows, _ = run()
+    code, rows, _ = restored()
     assert code == 1 and len(rows) == 8
     assert rows["h.png"]["code"] == "UNREADABLE" and "No such file" in rows["h.png"]["error"]
     assert sum(row["status"] == "done" for row in rows.values()) == 7
 
 
-def test_case_76_a_file_that_changes_while_it_is_worked_on(photo, run, tmp_path, monkeypatch):
+def test_case_76_a_file_that_changes_while_it_is_worked_on(photo, restored, tmp_path, monkeypatch):
     path = photo("a.png")
     meddling(monkeypatch, lambda: photo("a.png", 7))
-    code, rows, _ = run()
+    code, rows, _ = restored()
     assert code == 1 and rows["a.png"]["code"] == "CHANGED"
     assert made(tmp_path / "out") == set() and path.exists()
-    assert run()[0] == 0
+    assert restored()[0] == 0
 
 
-def test_case_77_an_output_folder_inside_the_input_is_no_input(photo, run, tmp_path):
+def test_case_77_an_output_folder_inside_the_input_is_no_input(photo, restored, tmp_path):
     photo("a.png")
     for _ in range(2):
-        code, rows, said = run(out="in/out")
+        code, rows, said = restored(out="in/out")
         assert code == 0 and list(rows) == ["a.png"]
     assert "1 finished" in said and made(tmp_path / "in" / "out") == {"a.png"}
 
 
-def test_case_78_an_output_folder_that_is_the_input_is_refused(photo, run, tmp_path):
+def test_case_78_an_output_folder_that_is_the_input_is_refused(photo, restored, tmp_path):
     path = photo("a.png")
     before = path.read_bytes()
     for words in ([], ["--exists", "overwrite"]):
-        code, _, said = run(*words, out="in")
+        code, _, said = restored(*words, out="in")
         assert code == 2 and "input folder too" in said
-        code, _, said = run(*words, inputs=[path], out="in")
+        code, _, said = restored(*words, inputs=[path], out="in")
         assert code == 2 and "would replace it" in said
     assert path.read_bytes() == before and len(list((tmp_path / "in").iterdir())) == 1
 
 
 @posix
 @pytest.mark.parametrize("name", ["CON.png", "nul.png", "dot.png.", "space.png ", "two..png"])
-def test_case_79_names_that_windows_minds(photo, run, tmp_path, name):
+def test_case_79_names_that_windows_minds(photo, restored, tmp_path, name):
     photo(name)
-    code, rows, _ = run()
+    code, rows, _ = restored()
     assert code == 0 and status(rows) == {name: "done"}
     result = next(iter(made(tmp_path / "out")))
     assert result == name.rstrip(". ") and rows[name]["output"] == result
 
 
 @posix
-def test_case_80_hard_links_are_two_files(photo, run, tmp_path):
+def test_case_80_hard_links_are_two_files(photo, restored, tmp_path):
     path = photo("a.png")
     os.link(path, tmp_path / "in" / "b.png")
-    code, rows, _ = run()
+    code, rows, _ = restored()
     assert code == 0 and status(rows) == {"a.png": "done", "b.png": "done"}
     assert rows["a.png"]["source_sha256"] == rows["b.png"]["source_sha256"]
     assert made(tmp_path / "out") == {"a.png", "b.png"}
@@ -331,9 +301,9 @@ ODD = "\U0001f408\u200d\u2b1b \u732b \u202e\x00"
 
 
 @pytest.mark.parametrize("prompt", ["", "a cat " * 5000, ODD], ids=["no", "long", "odd"])
-def test_case_90_any_prompt(photo, run, prompt):
+def test_case_90_any_prompt(photo, restored, prompt):
     photo("a.png")
-    code, rows, _ = run("--prompt", prompt)
+    code, rows, _ = restored("--prompt", prompt)
     assert code == 0 and status(rows) == {"a.png": "done"}
 
 
@@ -377,13 +347,17 @@ def test_case_92_an_unknown_key_in_a_configuration(photo, call, tmp_path):
 # Which files
 
 
-def test_globs_choose_by_name_and_by_path(photo, run):
+def test_globs_choose_by_name_and_by_path(photo, restored):
     for name in ("a.png", "b.jpg", "old/c.png", "old/deep/d.png"):
         photo(name)
-    assert set(run("--include", "*.png", out="1")[1]) == {"a.png", "old/c.png", "old/deep/d.png"}
+    assert set(restored("--include", "*.png", out="1")[1]) == {
+        "a.png",
+        "old/c.png",
+        "old/deep/d.png",
+    }
     words = ["--include", "*.png", "--include", "*.jpg", "--exclude", "old/*"]
-    assert set(run(*words, out="2")[1]) == {"a.png", "b.jpg"}
-    assert set(run("--exclude", "*/*", out="3")[1]) == {"a.png", "b.jpg"}
+    assert set(restored(*words, out="2")[1]) == {"a.png", "b.jpg"}
+    assert set(restored("--exclude", "*/*", out="3")[1]) == {"a.png", "b.jpg"}
 
 
 def test_a_list_names_files_from_here(photo, call, tmp_path, monkeypatch):
@@ -427,74 +401,15 @@ def test_a_folder_is_shared_out_whatever_is_in_it():
         Shard.parse("3/2")
 
 
-def test_too_many_failures_end_the_run(photo, run, tmp_path):
+def test_too_many_failures_end_the_run(photo, restored, tmp_path):
     photo("z.png")
     for index in range(4):
         (tmp_path / "in" / f"{index}.png").write_text("no picture")
-    code, rows, said = run("--max-failures", 2)
+    code, rows, said = restored("--max-failures", 2)
     assert code == 1 and "ended after 2 failed" in said and "3 left" in said
     counts = list(status(rows).values())
     assert (counts.count("failed"), counts.count("left"), len(rows)) == (2, 3, 5)
-    code, rows, _ = run("--fail-fast")
+    code, rows, _ = restored("--fail-fast")
     assert code == 1 and rows["z.png"]["status"] == "left"
-    code, rows, _ = run()
+    code, rows, _ = restored()
     assert code == 1 and rows["z.png"]["status"] == "done" and len(rows) == 5
-
-
-# The report
-
-
-def test_a_report_shows_failures_first_and_each_picture_before_and_after(photo, run, tmp_path):
-    for index in range(3):
-        photo(f"{index}.png", index)
-    (tmp_path / "in" / "bad <b>&\x1b[31m.png").write_text("<script>alert(1)</script>")
-    assert run()[0] == 1
-    page = (tmp_path / "out" / "report.html").read_text()
-    assert page.count("data:image/jpeg") == 3
-    assert page.index("failed (1)") < page.index("done (3)")
-    assert "bad &lt;b&gt;&amp;\\x1b[31m.png" in page
-    assert "<script" not in page and "<b>" not in page and "\x1b" not in page
-    assert "http" not in page.replace("http-equiv", "")
-    told = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert (told["done"], told["failed"], told["left"], told["stopped"]) == (3, 1, 0, "")
-    assert told["expected_seconds"] is not None
-
-
-def test_a_report_of_ten_thousand_files_stays_small(tmp_path):
-    from restore import report
-
-    rows = [
-        {
-            "key": f"folder/{index:05}.png",
-            "status": "done" if index % 50 else "failed",
-            "size_in": [100, 100],
-            "size_out": [400, 400],
-            "warnings": [],
-            **({} if index % 50 else {"code": "CORRUPT", "error": "broken data; fetch it again"}),
-        }
-        for index in range(10_000)
-    ]
-    noise = np.random.default_rng(0).integers(0, 256, (300, 200, 3), np.uint8)
-    for row in rows[:500]:
-        report.keep_thumbs(tmp_path, row["key"], (noise, None), (noise, noise[..., 0]))
-    report.write_page(tmp_path / "report.html", rows, {"done": 9800, "seconds": 1}, [tmp_path])
-    page = (tmp_path / "report.html").read_text()
-    assert len(page) < 10e6 and "5000 more" in page and page.count("CORRUPT") == 200
-
-
-def test_a_plan_tells_what_a_run_takes(photo, run, monkeypatch):
-    photo("a.png")
-    code, _, said = run("--dry-run")
-    assert code == 0 and "1 pictures, 0.0 -> 0.0 megapixels" in said
-    assert "told once the first files are done" in said
-    run()
-    assert "time: about" in run("--dry-run")[2]
-
-
-def test_the_exit_codes_are_in_the_help(capsys):
-    assert cli_batch  # its command's epilog
-    from restore import cli
-
-    assert cli.main(["--help"]) == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert "Exit codes: 0 all well" in said and "143 by SIGTERM" in said
