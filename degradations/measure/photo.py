@@ -12,6 +12,7 @@ from degradations.measure import blur, jpegfile, noise, recompression, resamplin
 
 _SIDE = 1024  # pixels; the middle of a larger photo stands for it
 _SMALLEST = 64
+_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "TIFF", "PPM", "GIF")  # no PostScript, no PSD
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -57,10 +58,16 @@ class Measured:
         return self.earlier_quality if self.quality is None else self.quality
 
 
+def opened(path: str | Path) -> Image.Image:
+    """A photo's file by one of the decoders that read photos, whatever its name says."""
+    Image.init()  # some builds of Pillow lack AVIF
+    return Image.open(path, formats=[name for name in _FORMATS if name in Image.OPEN])
+
+
 def measure(path: str | Path) -> Measured:
     """Raises RecipeError where the file is no picture, is broken, or is too small to tell."""
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             found = jpegfile.read(image)
             form, size = image.format or "", image.size
             if not _is_rgb(image):

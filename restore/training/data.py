@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from pydantic import Field
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from degradations.measure.photo import opened
 from restore.config import Options
 from restore.errors import ConfigError
 
@@ -68,7 +68,7 @@ class Photos:
 
 
 def decode(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
+    with opened(path) as image:
         return np.asarray(image.convert("RGB"))
 
 
