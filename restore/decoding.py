@@ -117,9 +117,10 @@ class FloatColours(Image.Image):
 
     format = "TIFF"
 
-    def __init__(self, size: tuple[int, int]):
+    def __init__(self, size: tuple[int, int], turn: int):
         super().__init__()
-        self._size, self._mode = size, "F"
+        self._size, self._mode = size[::-1] if turn > 4 else size, "F"
+        self.turn = turn
 
 
 def _float_colours(data: bytes) -> Image.Image:
@@ -131,7 +132,7 @@ def _float_colours(data: bytes) -> Image.Image:
     try:
         stream.seek(tags.next)
         tags.load(stream)
-        width, height, samples = (int(tags.get(tag, 1)) for tag in (256, 257, 277))
+        width, height, samples, turn = (int(tags.get(tag, 1)) for tag in (256, 257, 277, 274))
         kinds, bits = set(tags.get(339, (1,))), set(tags.get(258, (1,)))
     except Exception as error:  # a broken directory raises anything
         raise UnidentifiedImageError from error
@@ -139,10 +140,28 @@ def _float_colours(data: bytes) -> Image.Image:
         raise ImageError("TOO_LARGE", f"{samples} samples a pixel; the limit is 6")
     if kinds != {3} or not bits <= {32, 64} or samples not in (1, 3):
         raise UnidentifiedImageError
-    return FloatColours((width, height))
+    return FloatColours((width, height), turn if turn in range(1, 9) else 1)
 
 
 Decoded = tuple[np.ndarray, np.ndarray | None, bool, bytes | None]
+
+
+def own_turn(image: Image.Image) -> int:
+    """The orientation, 1 to 8, that Pillow and cv2 apply by themselves: that of a TIFF."""
+    tags = getattr(image, "tag_v2", {})
+    turn = getattr(image, "turn", 0) or tags.get(274, 1)
+    return turn if turn in range(1, 9) else 1
+
+
+def upright(array: np.ndarray, orientation: int) -> np.ndarray:
+    """Rows and columns turned as EXIF's orientation asks."""
+    if orientation > 4:  # stored on its side
+        array = array.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    return np.ascontiguousarray(array)
 
 
 def pixels(
@@ -207,8 +226,8 @@ def _by_cv2(data: bytes, frame: int) -> np.ndarray | None:
     array = np.frombuffer(data, np.uint8)
     if frame == 0:
         return cv2.imdecode(array, cv2.IMREAD_UNCHANGED)
-    done, pages = cv2.imdecodemulti(array, cv2.IMREAD_UNCHANGED, range=(frame, frame + 1))
-    return pages[0] if done and pages else None
+    _, pages = cv2.imdecodemulti(array, cv2.IMREAD_UNCHANGED, range=(frame, frame + 1))
+    return pages[0] if pages else None
 
 
 def _from_cv2(array: np.ndarray, grey: bool) -> tuple[np.ndarray, np.ndarray | None, bool]:
@@ -222,7 +241,8 @@ def _floats(
     image: Image.Image, data: bytes, frame: int, notes: list[str]
 ) -> tuple[np.ndarray, None, bool]:
     """Floats in [0, 1] as 16 bits; what goes beyond has no white of its own and is refused."""
-    values = _by_cv2(data, frame) if isinstance(image, FloatColours) else np.asarray(image)
+    is_known = not isinstance(image, FloatColours)
+    values = np.asarray(image) if is_known else _by_cv2(data, frame)
     if values is None or values.shape[:2] != image.size[::-1]:
         raise ImageError("CORRUPT", "broken data: the floats cannot be unpacked; fetch it again")
     if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):

@@ -105,8 +105,8 @@ def _frame(
         orientation, exif = metadata.exif(image, how.strip, notes)
         profile = image.info.get("icc_profile")
         pixels, alpha, grey, icc = decoding.pixels(image, data, frame, profile, notes)
-        pixels = _upright(pixels, orientation)
-        alpha = None if alpha is None else _upright(alpha, orientation)
+        pixels = decoding.upright(pixels, orientation)
+        alpha = None if alpha is None else decoding.upright(alpha, orientation)
         icc = metadata.profile(icc, grey, notes)
         xmp = metadata.xmp(image, how.strip)
     made = Picture(pixels, alpha, grey, icc, exif, image.format or "", tuple(notes), xmp)
@@ -142,6 +142,7 @@ def look(path: Path) -> Head:
         data = _bytes(path)
         image = decoding.opened(data, path.suffix)
         orientation, _ = metadata.exif(image, "all", [])
+        orientation = 1 if decoding.own_turn(image) > 1 else orientation  # its size is turned
         size = (image.height, image.width)
         frames = decoding.count_frames(image, data, path.suffix)
         return Head(size[::-1] if orientation > 4 else size, frames, decoding.has_alpha(image))
@@ -182,16 +183,6 @@ def _bytes(path: Path) -> bytes:
     except OSError as error:
         why = error.strerror or str(error)
         raise ImageError("UNREADABLE", f"{why}; check the file and its permissions") from error
-
-
-def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
-    if orientation > 4:  # stored on its side
-        array = array.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        array = array[::-1]
-    if orientation in (2, 3, 6, 7):
-        array = array[:, ::-1]
-    return np.ascontiguousarray(array)
 
 
 def resize_band(

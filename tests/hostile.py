@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import resource
 import time
 from pathlib import Path
 
@@ -50,15 +49,26 @@ def read_frames(path: Path, how: images.Reading) -> tuple[list[images.Picture], 
     return images.read_frames(path, how)
 
 
-def peak_of(function, *args) -> tuple[object, int]:
-    """(what the function returns or raises, bytes by which it raised this process's peak)."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak_of(function, *args) -> tuple[object, float]:
+    """(what the function returns or raises, MB by which it raised this process's memory)."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from now on
+    before = _kilobytes("VmRSS")
     try:
         answer = function(*args)
     except Exception as error:
         answer = error
-    return answer, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    return answer, (_kilobytes("VmHWM") - before) / 1000
+
+
+def _kilobytes(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 def encode(*_: object) -> None:
     segfault()
+
+
+def peak() -> float:
+    """The most memory, in MB, that this process ever held."""
+    return _kilobytes("VmHWM") / 1000

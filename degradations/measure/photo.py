@@ -10,9 +10,11 @@ from PIL import Image
 from degradations.errors import RecipeError
 from degradations.measure import blur, jpegfile, noise, recompression, resampling, tone
 
+# What is opened at all: other decoders of Pillow start interpreters or read other files.
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "PPM")
+
 _SIDE = 1024  # pixels; the middle of a larger photo stands for it
 _SMALLEST = 64
-_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "TIFF", "PPM", "GIF")  # no PostScript, no PSD
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -58,16 +60,10 @@ class Measured:
         return self.earlier_quality if self.quality is None else self.quality
 
 
-def opened(path: str | Path) -> Image.Image:
-    """A photo's file by one of the decoders that read photos, whatever its name says."""
-    Image.init()  # some builds of Pillow lack AVIF
-    return Image.open(path, formats=[name for name in _FORMATS if name in Image.OPEN])
-
-
 def measure(path: str | Path) -> Measured:
     """Raises RecipeError where the file is no picture, is broken, or is too small to tell."""
     try:
-        with opened(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             found = jpegfile.read(image)
             form, size = image.format or "", image.size
             if not _is_rgb(image):

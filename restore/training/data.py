@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from pydantic import Field
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from degradations.measure.photo import opened
 from restore.config import Options
+from restore.decoding import FORMATS
 from restore.errors import ConfigError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
@@ -68,7 +69,7 @@ class Photos:
 
 
 def decode(path: Path) -> np.ndarray:
-    with opened(path) as image:
+    with Image.open(path, formats=FORMATS) as image:
         return np.asarray(image.convert("RGB"))
 
 
