@@ -7,7 +7,7 @@ from itertools import pairwise
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
-from restore.batch import Job
+from restore.jobs import Job
 
 LISTEN_S = 0.2
 

@@ -35,7 +35,7 @@ class Stop:
         if self.number:
             raise KeyboardInterrupt
         self.number = number
-        self._timer = threading.Timer(GRACE_S, _thread.interrupt_main, [number])
+        self._timer = threading.Timer(GRACE_S, _interrupt, [number])
         self._timer.daemon = True
         self._timer.start()
         told = f"restore: stopping; the file in hand has {GRACE_S} s, Ctrl-C again drops it"
@@ -50,3 +50,11 @@ class Stop:
     def exit_code(self) -> int:
         """As a shell tells it: 130 for SIGINT, 143 for SIGTERM."""
         return 128 + (self.number or signal.SIGINT)
+
+
+def _interrupt(number: int) -> None:
+    """As if the signal came again, also to a main thread that waits for another one."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+    else:  # on Windows, where a waiting thread comes to it later
+        _thread.interrupt_main(number)

@@ -67,31 +67,40 @@ def read(path: Path, how: Reading = Reading()) -> Picture:
     return read_frames(path, how)[0][0]
 
 
+def decode(data: bytes, suffix: str) -> Picture:
+    """The picture in the bytes of a file whose name ends so; as `read`. Raises ImageError."""
+    return decode_frames(data, suffix)[0][0]
+
+
 def read_frames(path: Path, how: Reading = Reading()) -> tuple[list[Picture], int]:
     """(the frames asked for, how many there are). Raises ImageError."""
     with _named(path):
-        notes: list[str] = []
-        with _noting(notes):
-            data = _bytes(path)
-            image = decoding.opened(data, path.suffix)
-            sniff.inspect(data, notes)
-            count = decoding.count_frames(image, data, path.suffix)
-        if misnamed := sniff.misnamed(path.suffix, image.format or ""):
-            notes.append(misnamed)
-        if count > 1 and how.frames == "refuse":
-            raise ImageError("FRAMES", f"{count} frames; --frames first takes one, all keeps all")
-        if count > 1 and how.frames == "first":
-            notes.append(f"only the first frame is taken, of {count}")
-        wanted = count if how.frames == "all" else 1
-        pictures, total = [], 0
-        for frame in range(wanted):
-            if frame:
-                decoding.seek(image, data, path.suffix, frame)
-            total += image.width * image.height
-            if total > decoding.MAX_PIXELS:
-                mend = "--frames first takes one"
-                raise ImageError("TOO_LARGE", f"{count} frames have too many pixels; {mend}")
-            pictures.append(_frame(image, data, path.suffix, frame, how, notes))
+        return decode_frames(_bytes(path), path.suffix, how)
+
+
+def decode_frames(data: bytes, suffix: str, how: Reading = Reading()) -> tuple[list[Picture], int]:
+    """As read_frames, of the bytes of a file whose name ends so."""
+    notes: list[str] = []
+    with _noting(notes):
+        image = decoding.opened(data, suffix)
+        sniff.inspect(data, notes)
+        count = decoding.count_frames(image, data, suffix)
+    if misnamed := sniff.misnamed(suffix, image.format or ""):
+        notes.append(misnamed)
+    if count > 1 and how.frames == "refuse":
+        raise ImageError("FRAMES", f"{count} frames; --frames first takes one, all keeps all")
+    if count > 1 and how.frames == "first":
+        notes.append(f"only the first frame is taken, of {count}")
+    wanted = count if how.frames == "all" else 1
+    pictures, total = [], 0
+    for frame in range(wanted):
+        if frame:
+            decoding.seek(image, data, suffix, frame)
+        total += image.width * image.height
+        if total > decoding.MAX_PIXELS:
+            mend = "--frames first takes one"
+            raise ImageError("TOO_LARGE", f"{count} frames have too many pixels; {mend}")
+        pictures.append(_frame(image, data, suffix, frame, how, notes))
     return pictures, count
 
 
@@ -139,19 +148,42 @@ def eight(array: np.ndarray) -> np.ndarray:
 
 def look(path: Path) -> Head:
     """What the header says; no pixel is decoded. Raises ImageError."""
-    with _named(path), _noting([]):
-        data = _bytes(path)
-        image = decoding.opened(data, path.suffix)
+    with _named(path):
+        return look_at(_bytes(path), path.suffix)
+
+
+def look_at(data: bytes, suffix: str) -> Head:
+    """As `look`, of the bytes of a file whose name ends so."""
+    with _noting([]):
+        image = decoding.opened(data, suffix)
         orientation, _ = metadata.exif(image, "all", [])
         orientation = 1 if decoding.own_turn(image) > 1 else orientation  # its size is turned
         size = (image.height, image.width)
-        frames = decoding.count_frames(image, data, path.suffix)
+        frames = decoding.count_frames(image, data, suffix)
         return Head(size[::-1] if orientation > 4 else size, frames, decoding.has_alpha(image))
+
+
+def plain(picture: Picture) -> np.ndarray:
+    """uint8 (H, W, 3): 16 bits are rounded, transparency lies on white."""
+    pixels, alpha = (
+        eight(array) if array is not None and array.dtype == np.uint16 else array
+        for array in (picture.pixels, picture.alpha)
+    )
+    assert pixels is not None
+    if alpha is None:
+        return pixels
+    share = alpha[..., None].astype(np.float32) / 255
+    return np.rint(pixels * share + 255 * (1 - share)).astype(np.uint8)
 
 
 def peek(path: Path) -> tuple[int, int]:
     """The upright (height, width) of a picture file, from its header. Raises ImageError."""
     return look(path).size
+
+
+def peek_at(data: bytes, suffix: str) -> tuple[int, int]:
+    """As `peek`, of the bytes of a file whose name ends so."""
+    return look_at(data, suffix).size
 
 
 @contextmanager

@@ -31,6 +31,9 @@ class Pace:
         if not seconds:
             return
         self._worked += 1
+        if self._worked == 2:  # the first one also waited for the model: it is no measure any more
+            self._done.clear()
+            self._taken.clear()
         self._done[suffix] += size
         self._taken[suffix] += seconds
         enough = max(ENOUGH, self.total // 100)

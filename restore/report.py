@@ -69,7 +69,7 @@ def keep_thumbs(out: Path, key: str, *shown: "tuple[np.ndarray, np.ndarray | Non
     for place, panel in enumerate(panels):
         strip.paste(panel, (place * (SIDE + 8), 0))
     buffer = io.BytesIO()
-    strip.save(buffer, "JPEG", quality=80)
+    strip.save(buffer, "JPEG", quality=70)
     path = thumb_path(out, key)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(buffer.getvalue())

@@ -1,28 +1,37 @@
 """Checkpoints: complete under their final name or not there at all."""
 
+import errno
 import json
 import logging
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from restore import manifest
+from restore.errors import ConfigError, OutputError
 
 log = logging.getLogger(__name__)
+FILES = {"model.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"}
 
 
 def is_valid(folder: Path) -> bool:
-    """Whether the manifest is there and every file that it lists is as it was written."""
+    """Whether the manifest is there, lists all it should, and every file is as it was written."""
     try:
         manifest.check(folder)
-    except ValueError:
+        text = (folder / manifest.NAME).read_text()
+    except (ValueError, OSError):
         return False
-    return True
+    listed = json.loads(text)
+    return listed.keys() >= FILES and text == json.dumps(listed, indent=1) + "\n"
 
 
 @dataclass(frozen=True)
@@ -32,48 +41,109 @@ class State:
     model: nn.Module
     ema: list[Tensor]
     optimizer: Optimizer
+    scaler: torch.amp.GradScaler | None = None  # of fp16
 
 
-def save(folder: Path, step: int, state: State, keep: int) -> Path:
+@dataclass(frozen=True)
+class Progress:
+    """Where training is."""
+
+    step: int = 0  # updates done
+    position: int = 0  # samples of the stream that were used; -1 if that was not kept
+    seconds: float = 0  # spent
+    options: Mapping[str, Any] | None = None  # that got it here
+
+
+def save(folder: Path, progress: Progress, state: State, keep: int) -> Path:
     """Write folder/step_N with a manifest, then prune all but the newest `keep`.
 
-    The old ones go only after the new one stands under its final name.
+    The old ones go only after the new one stands under its final name. Raises OutputError if it
+    cannot be written; what was there before stays.
     """
-    target = folder / f"step_{step:08d}"
+    target = folder / f"step_{progress.step:08d}"
     partial = folder / f".{target.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    weights = {k: v.contiguous() for k, v in state.model.state_dict().items()}
-    save_file(weights, partial / "model.safetensors")
-    save_file(
-        {f"{i}": p.contiguous() for i, p in enumerate(state.ema)}, partial / "ema.safetensors"
-    )
-    moments = state.optimizer.state_dict()["state"]
-    tensors = {f"{i}.{k}": v.contiguous() for i, s in moments.items() for k, v in s.items()}
-    save_file(tensors, partial / "optimizer.safetensors")
-    (partial / "state.json").write_text(json.dumps({"step": step}))
-    manifest.write(partial)
-    for path in partial.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        _write(partial, progress, state)
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+        _sync(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise OutputError(
+            f"{target}: the checkpoint cannot be written ({_why(error)}); those before it stay: "
+            "make room, then run the same command to go on"
+        ) from error
     for old in sorted(folder.glob("step_*"))[:-keep]:
         shutil.rmtree(old)
     return target
 
 
+def _write(folder: Path, progress: Progress, state: State) -> None:
+    weights = {k: v.contiguous() for k, v in state.model.state_dict().items()}
+    save_file(weights, folder / "model.safetensors")
+    save_file({f"{i}": p.contiguous() for i, p in enumerate(state.ema)}, folder / "ema.safetensors")
+    moments = state.optimizer.state_dict()["state"]
+    tensors = {f"{i}.{k}": v.contiguous() for i, s in moments.items() for k, v in s.items()}
+    save_file(tensors, folder / "optimizer.safetensors")
+    told: dict[str, Any] = {"step": progress.step, "position": progress.position}
+    told |= {"seconds": progress.seconds, "options": progress.options}
+    told |= {"scaler": state.scaler.state_dict() if state.scaler else {}}
+    (folder / "state.json").write_text(json.dumps(told, indent=1))
+    manifest.write(folder)
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    _sync(folder)
+
+
+def _sync(folder: Path) -> None:
+    if os.name != "posix":  # elsewhere a folder cannot be opened
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full"
+    return getattr(error, "strerror", None) or str(error)
+
+
 def latest(folder: Path) -> Path | None:
-    """The newest checkpoint whose manifest holds; a broken one is passed over with a warning."""
+    """The newest checkpoint whose manifest holds.
+
+    A broken one is put aside under the name damaged_..., with a warning.
+    """
     for path in sorted(folder.glob("step_*"), reverse=True):
         if is_valid(path):
             return path
-        log.warning("%s is damaged (its manifest does not hold); trying the one before", path)
+        aside = path.with_name(f"damaged_{path.name}")
+        log.warning(
+            "%s is damaged (its manifest does not hold); put aside as %s, trying the one before",
+            *(path, aside.name),
+        )
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
     return None
 
 
-def resume(path: Path, state: State) -> int:
-    """Put a checkpoint's tensors into the state; returns its step."""
+def sweep(folder: Path) -> None:
+    """Remove what a killed run had begun to write."""
+    for partial in folder.glob(".step_*.partial"):
+        shutil.rmtree(partial)
+
+
+def resume(path: Path, state: State) -> Progress:
+    """Put a checkpoint's tensors into the state.
+
+    Raises ConfigError, before any of them is touched, if the checkpoint is of another model.
+    """
+    _refuse_others(path, state)
     state.model.load_state_dict(load_file(path / "model.safetensors"))
     averages = load_file(path / "ema.safetensors")
     for i, average in enumerate(state.ema):
@@ -83,4 +153,24 @@ def resume(path: Path, state: State) -> int:
         index, key = name.split(".", 1)
         moments.setdefault(int(index), {})[key] = tensor
     state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": moments})
-    return json.loads((path / "state.json").read_text())["step"]
+    told = json.loads((path / "state.json").read_text())
+    if state.scaler and told.get("scaler"):
+        state.scaler.load_state_dict(told["scaler"])
+    rest = told.get("position", -1), told.get("seconds", 0.0), told.get("options")
+    return Progress(told["step"], *rest)
+
+
+def _refuse_others(path: Path, state: State) -> None:
+    wanted = {name: list(tensor.shape) for name, tensor in state.model.state_dict().items()}
+    averages = {str(i): list(tensor.shape) for i, tensor in enumerate(state.ema)}
+    for file, shapes in (("model", wanted), ("ema", averages)):
+        with safe_open(path / f"{file}.safetensors", "pt") as tensors:
+            names = list(tensors.keys())
+            found = {name: tensors.get_slice(name).get_shape() for name in names}
+        for name in sorted(shapes.keys() | found.keys()):
+            if shapes.get(name) != found.get(name):
+                told = f"{name} has the shape {found.get(name)}, the configuration asks for"
+                raise ConfigError(
+                    f"{path}: is of another model: {told} {shapes.get(name)}; give the "
+                    "configuration it was made with, or another output"
+                )

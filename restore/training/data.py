@@ -1,92 +1,239 @@
-"""Training samples: pure functions of (seed, index), so that workers and resume change nothing."""
+"""Training samples: pure functions of (seed, epoch, index), whatever the workers and ranks."""
 
-from collections.abc import Callable
+import logging
+import warnings
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
-from pathlib import Path
+from typing import Literal
 
+import cv2
 import numpy as np
 import torch
-from PIL import Image
 from pydantic import Field
 from rich.progress import track
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from restore.config import Options
-from restore.decoding import FORMATS
-from restore.errors import ConfigError
+from restore.errors import ConfigError, ImageError
+from restore.training import sources
+from restore.training.chance import Part
+from restore.training.geometry import Geometry, moved
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
+log = logging.getLogger(__name__)
+PATIENCE = 1000  # draws in a row of pictures that cannot be read
 
 
 class PhotoOptions(Options):
     """Where training photos come from and how crops are cut from them."""
 
-    photos: Path
+    # a folder of pictures or of WebDataset shards, a .tar, a list file, or a dataset's name
+    photos: sources.Place
+    held_out: sources.Place | None = None  # judged in previews; else other crops of `photos`
     crop: int = Field(64, ge=16, multiple_of=4)  # px
     detail: int = Field(2, ge=1, le=16)  # of so many candidate crops the most detailed is taken
+    small: Literal["skip", "reflect"] = "skip"  # pictures below the crop: left out, or continued
+    turns: bool = True  # quarter turns and mirror images
+    geometry: tuple[Geometry, ...] = ()  # transforms of albumentations that move pixels
+    memory_gb: float = Field(4, ge=0)  # photos stay decoded up to this; beyond, each is read anew
+
+    def open(self, place: sources.Place | None = None, crop: int | None = None) -> "Photos":
+        """The photos, or those of another place, with room for crops of another size."""
+        where = self.photos if place is None else place
+        return Photos(
+            where, crop or self.crop, small=self.small, memory_gb=self.memory_gb,
+            turns=self.turns, geometry=self.geometry,
+        )  # fmt: skip
 
 
 class Photos:
-    """Every photo of a folder, decoded once and kept as uint8 (H, W, 3) arrays.
+    """The pictures of a place that have room for crops. What cannot be read is left out and listed.
 
-    Raises ConfigError if the folder holds no photo that is at least `smallest` px on both sides.
+    smallest   px that a picture needs on both sides.
+    small      what becomes of smaller ones: left out, or mirrored at their edges up to that size.
+    memory_gb  changes speed alone.
+    Raises ConfigError if no picture is left.
     """
 
-    def __init__(self, folder: Path, smallest: int):
-        paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-        with ThreadPoolExecutor(cpu_count()) as pool:
-            decoded = list(track(pool.map(decode, paths), "reading photos", len(paths)))
-        self.pictures = [rgb for rgb in decoded if min(rgb.shape[:2]) >= smallest]
-        if not self.pictures:
-            raise ConfigError(
-                f"{folder}: none of its {len(paths)} pictures is {smallest} px or more on both "
-                "sides; name a folder of photos with data.photos, or make data.crop smaller"
-            )
+    def __init__(
+        self,
+        place: sources.Place,
+        smallest: int,
+        *,
+        small: Literal["skip", "reflect"] = "skip",
+        memory_gb: float = 4,
+        turns: bool = True,
+        geometry: tuple[Geometry, ...] = (),
+    ):
+        self.source, self.refused = sources.find(place), sources.Refused()
+        self.smallest, self.turns, self.geometry = smallest, turns, geometry
+        # Reading turns warnings into notes, which in threads would leave the filters in disorder.
+        with warnings.catch_warnings(), ThreadPoolExecutor(cpu_count()) as pool:
+            sizes = dict(enumerate(pool.map(self._size, range(len(self.source.names)))))
+            self.small = [n for n, size in sizes.items() if size and min(size) < smallest]
+            left_out = set(self.small) if small == "skip" else set()
+            self.numbers = [n for n, size in sizes.items() if size and n not in left_out]
+            self._tell(place, small)
+            self.sizes = [tuple(max(side, smallest) for side in sizes[n]) for n in self.numbers]
+            area = np.array([height * width for height, width in self.sizes], np.float64)
+            self.held: list[np.ndarray | None] | None = None
+            if 3 * area.sum() <= memory_gb * 1e9:
+                decoded = pool.map(self.read, range(len(self.numbers)))
+                self.held = list(track(decoded, "reading photos", len(self.numbers)))
         # A photo is met as often as it has room for crops, with a square root's restraint.
-        area = np.array([rgb.shape[0] * rgb.shape[1] for rgb in self.pictures], np.float64)
         self.odds = np.sqrt(area) / np.sqrt(area).sum()
 
+    def _size(self, number: int) -> tuple[int, int] | None:
+        try:
+            return self.source.size(number)
+        except ImageError as error:
+            self.refused.add(self.source.names[number], str(error))
+            return None
+
+    def _tell(self, place: sources.Place, small: str) -> None:
+        count, name = len(self.source.names), getattr(place, "dataset", place)
+        if not self.numbers:
+            raise ConfigError(
+                f"{name}: none of its {count} pictures is {self.smallest} px or more on both "
+                "sides; name a folder of photos with data.photos, make data.crop smaller, or set "
+                "data.small=reflect"
+            )
+        if self.small:
+            shown = ", ".join(self.source.names[n] for n in self.small[:5])
+            done = "left out" if small == "skip" else "continued by reflection"
+            log.warning(
+                "%d of %d pictures are smaller than %d px and %s (data.small): %s%s",
+                *(len(self.small), count, self.smallest, done, shown),
+                ", ..." if len(self.small) > 5 else "",
+            )
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def read(self, index: int) -> np.ndarray | None:
+        """One of the usable pictures, uint8 (H, W, 3); None, and a row in the list, if it fails."""
+        number = self.numbers[index]
+        try:
+            rgb = self.source.read(number)
+        except ImageError as error:
+            self.refused.add(self.source.names[number], str(error))
+            return None
+        more = [(0, max(0, self.smallest - side)) for side in rgb.shape[:2]]
+        if any(after for _, after in more):
+            rgb = np.pad(rgb, (*more, (0, 0)), "reflect" if min(rgb.shape[:2]) > 1 else "edge")
+        return rgb
+
+    def draw(self, rng: np.random.Generator) -> tuple[int, np.ndarray]:
+        """A picture by its odds, and its number; another one where it cannot be read."""
+        for _ in range(PATIENCE):
+            index = int(rng.choice(len(self.numbers), p=self.odds))
+            picture = self.held[index] if self.held else self.read(index)
+            if picture is not None:
+                return index, picture
+        raise ConfigError(f"{PATIENCE} pictures in a row cannot be read; the list says why")
+
     def crop(self, size: int, detail: int, rng: np.random.Generator) -> np.ndarray:
-        """One uint8 (size, size, 3) crop, turned and mirrored at random.
+        """One uint8 (size, size, 3) crop, moved, turned and mirrored at random.
 
         Of `detail` candidates the one with the strongest gradients wins, since most of any photo
         is sky and wall.
         """
         best, most = None, -1.0
         for _ in range(detail):
-            picture = self.pictures[rng.choice(len(self.pictures), p=self.odds)]
+            _, picture = self.draw(rng)
             y = rng.integers(picture.shape[0] - size + 1)
             x = rng.integers(picture.shape[1] - size + 1)
             crop = picture[y : y + size, x : x + size]
-            green = crop[..., 1].astype(np.float32)
-            strength = np.abs(np.diff(green, axis=0)).mean() + np.abs(np.diff(green, axis=1)).mean()
-            if strength > most:
-                best, most = crop, strength
-        best = np.rot90(best, rng.integers(4))
-        return (best[:, ::-1] if rng.random() < 0.5 else best).copy()
+            if (strength := strength_of(crop)) > most:
+                best, most = (picture, int(y), int(x)), strength
+        assert best
+        picture, y, x = best
+        made = picture[y : y + size, x : x + size]
+        if self.geometry:
+            made = moved(picture, (y, x), size, self.geometry, rng)
+        return turned(made, *turn(rng)) if self.turns else made.copy()
 
 
-def decode(path: Path) -> np.ndarray:
-    with Image.open(path, formats=FORMATS) as image:
-        return np.asarray(image.convert("RGB"))
+def strength_of(crop: np.ndarray) -> float:
+    """How strong the gradients of its green are."""
+    green = crop[..., 1].astype(np.float32)
+    return np.abs(np.diff(green, axis=0)).mean() + np.abs(np.diff(green, axis=1)).mean()
+
+
+def turn(rng: np.random.Generator) -> tuple[int, bool]:
+    """One of the eight ways to lay a square: quarter turns, then whether it is mirrored."""
+    return int(rng.integers(4)), bool(rng.random() < 0.5)
+
+
+def turned(rgb: np.ndarray, quarters: int, mirrored: bool) -> np.ndarray:
+    rgb = np.rot90(rgb, quarters)
+    return (rgb[:, ::-1] if mirrored else rgb).copy()
 
 
 class Samples(Dataset):
-    """The endless stream make(rng of (seed, index)), addressed by index."""
+    """The endless stream make(rng of (seed, index), index), addressed by index.
 
-    def __init__(self, make: Callable[[np.random.Generator, int], object], seed: int):
-        self.make, self.seed = make, seed
+    photos  that they are cut from, if any. An epoch has as many samples, 1000 without; sample n of
+            epoch e is number e * length + n.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[np.random.Generator, int], object],
+        seed: int,
+        photos: Photos | None = None,
+    ):
+        self.make, self.seed, self.photos = make, seed, photos
+        self.length = len(photos) if photos else 1000
 
     def __getitem__(self, index: int) -> object:
         return self.make(np.random.default_rng((self.seed, index)), index)
 
 
+class Rows(Sampler[list[int]]):
+    """The sample numbers of one process's parts, in the order in which it needs them.
+
+    position    number of the first sample.
+    batch       samples of a step, over all processes and accumulated parts.
+    accumulate  parts of a step that one process takes one after another.
+    """
+
+    def __init__(
+        self, position: int, batch: int, steps: int, rank: int = 0, ranks: int = 1, accumulate=1
+    ):
+        self.position, self.batch, self.steps = position, batch, steps
+        self.parts = [Part(n * ranks + rank, ranks * accumulate) for n in range(accumulate)]
+
+    def __len__(self) -> int:
+        return self.steps * len(self.parts)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.steps):
+            first = self.position + step * self.batch
+            for part in self.parts:
+                yield [first + row for row in part.rows(self.batch)]
+
+
+def loader(samples: Dataset, rows: Rows, workers: int, pinned: bool = False) -> DataLoader:
+    """What `rows` asks for, made by `workers` processes ahead of time; 0: in this one."""
+    return DataLoader(
+        samples,
+        batch_sampler=rows,
+        num_workers=workers,
+        worker_init_fn=_begin_worker,
+        pin_memory=pinned,
+        prefetch_factor=4 if workers else None,
+    )
+
+
+def _begin_worker(_: int) -> None:
+    cv2.setNumThreads(1)
+
+
 def batches(samples: Dataset, size: int, first: int, last: int, workers: int) -> DataLoader:
     """Batches number `first` up to `last` of the stream, `size` samples each, in order."""
-    indices = range(first * size, last * size)
-    return DataLoader(samples, size, sampler=indices, num_workers=workers)
+    return loader(samples, Rows(first * size, size, last - first), workers)
 
 
 def to_rgb(pixels: Tensor) -> Tensor:

@@ -1,176 +1,282 @@
 """The training loop: when to step, log, show and save. What a step does belongs to its stage."""
 
-import csv
 import logging
-import math
 import time
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import nullcontext
+from datetime import timedelta
+from itertools import cycle
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Any, Literal, Self
 
-import numpy as np
 import torch
+import yaml
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from diffusers.training_utils import EMAModel
-from PIL import Image
-from pydantic import Field
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
+from pydantic import Field, model_validator
+from torch import Tensor, nn
 
 from restore.config import Options, load_config
-from restore.errors import NonFiniteError
-from restore.training import checkpoint
-from restore.training.autoencoder import AutoencoderOptions, AutoencoderStage
-from restore.training.data import batches
-from restore.training.diffusion import DenoiserOptions, DenoiserStage
-from restore.training.pixels import PixelOptions, PixelStage
-from restore.training.scene_stage import SceneOptions, SceneStage
+from restore.errors import ConfigError, NonFiniteError
+from restore.files import write_text
+from restore.training import card, checkpoint, failure, history, optimise
+from restore.training.chance import Part, reseed
+from restore.training.data import Rows, loader
+from restore.training.records import Clock, Record, Scalars, bar
+from restore.training.stages import STAGES, StageOptions
 
 log = logging.getLogger(__name__)
-STAGES = {
-    "autoencoder": AutoencoderStage,
-    "denoiser": DenoiserStage,
-    "scenes": SceneStage,
-    "pixels": PixelStage,
-}
+PATIENCE = timedelta(hours=12)  # other processes wait while the first encodes pairs
 
 
 class TrainOptions(Options):
     """One training run: a stage and the loop's own settings."""
 
     output: Path
-    stage: Annotated[
-        AutoencoderOptions | DenoiserOptions | SceneOptions | PixelOptions,
-        Field(discriminator="kind"),
-    ]
-    seed: int = 0
+    stage: StageOptions
+    seed: int = Field(0, ge=0)
     steps: int = Field(10_000, ge=1)
-    batch: int = Field(16, ge=1)
+    batch: int = Field(16, ge=1)  # samples of a step, over all processes
+    accumulate: int = Field(1, ge=1)  # parts of it that a process takes one after another
     learning_rate: float = Field(5e-4, gt=0)
-    warmup: int = Field(200, ge=0)  # steps of linear warm-up; a cosine to zero follows
+    warmup: int = Field(200, ge=0)  # steps of linear warm-up
+    schedule: optimise.Schedule = "cosine"  # what follows: down to zero at the last step, or level
     weight_decay: float = Field(0.0, ge=0)
     clip: float = Field(1.0, gt=0)  # norm at which gradients are clipped
     ema: float = Field(0.999, ge=0, lt=1)
-    precision: Literal["fp32", "bf16"] = "fp32"
-    workers: int = Field(0, ge=0)
-    device: str = "cpu"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # fp16 needs a CUDA device
+    checkpointing: bool = False  # compute activations twice, keep fewer
+    compile: bool = False
+    channels_last: bool = True
+    workers: int = Field(0, ge=0)  # of each process, that make samples ahead of time
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     log_every: int = Field(50, ge=1)
+    tensorboard: bool = True  # where it is installed
     show_every: int = Field(1000, ge=1)
     save_every: int = Field(1000, ge=1)
     keep: int = Field(2, ge=1)  # checkpoints kept
-    resume: bool = True  # from the newest valid checkpoint of `output`, if there is one
+    # latest: the newest valid checkpoint of `output`, if there is one; or a checkpoint's folder
+    resume: bool | Literal["latest"] | Path = "latest"
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.batch % self.accumulate:
+            raise ValueError(f"batch {self.batch} cannot be cut into {self.accumulate} equal parts")
+        if self.precision == "fp16" and self.device in ("cpu", "mps"):
+            raise ValueError("precision fp16 needs a CUDA device; bf16 serves a CPU")
+        return self
 
 
 def run(config: Path, overrides: list[str]) -> Path:
     """Train as the config says; returns the folder of the exported EMA weights.
 
-    Raises ConfigError on an unknown option, NonFiniteError if a loss leaves the finite numbers.
+    Raises ConfigError on an unknown option or options that contradict each other, NonFiniteError
+    if a loss leaves the finite numbers, OutputError if a checkpoint cannot be written.
     """
     options = load_config(TrainOptions, config, overrides)
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "options.json").write_text(options.model_dump_json(indent=1))
-    device = torch.device(options.device)
-    torch.manual_seed(options.seed)  # the initial weights
-    stage = STAGES[options.stage.kind](options.stage, options.seed, device)
-    parameters = [p for p in stage.model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters, options.learning_rate, betas=(0.9, 0.99), weight_decay=options.weight_decay
-    )
-    ema = EMAModel(parameters, decay=options.ema, use_ema_warmup=True, power=0.75, foreach=True)
-    state = checkpoint.State(stage.model, ema.shadow_params, optimizer)
-    saved = checkpoint.latest(options.output) if options.resume else None
-    first = checkpoint.resume(saved, state) if saved else 0
-    ema.optimization_step = first
-    record = options.output / "log.csv"
-    with bar(options.steps, first) as advance:
-        waited, since = 0.0, time.perf_counter()
-        feed = iter(batches(stage.samples, options.batch, first, options.steps, options.workers))
-        for step in range(first, options.steps):
-            asked = time.perf_counter()
-            batch = next(feed)
-            waited += time.perf_counter() - asked
-            set_rate(optimizer, options, step)
-            with torch.autocast(device.type, torch.bfloat16, options.precision == "bf16"):
-                losses = stage.loss(batch, step)
-            update(parameters, optimizer, losses, step, options.clip)
-            ema.step(parameters)
-            done = step + 1
-            if done % options.log_every == 0:
-                elapsed = time.perf_counter() - since
-                speed = {"images_per_s": options.batch * options.log_every / elapsed}
-                speed["data_wait"] = waited / elapsed
-                write_row(record, done, {k: v.item() for k, v in losses.items()} | speed)
-                advance(done, losses, speed)
-                waited, since = 0.0, time.perf_counter()
-            if done % options.show_every == 0 or done == options.steps:
-                with averaged(ema, parameters):
-                    rows, scores = stage.preview()
-                write_row(record, done, scores)
-                log.info("step %d: %s", done, scores)
-                grid(rows).save(options.output / f"preview_{done:08d}.png")
-                since = time.perf_counter()
-            if done % options.save_every == 0 or done == options.steps:
-                checkpoint.save(options.output, done, state, options.keep)
-    with averaged(ema, parameters):
-        stage.export(options.output / "export")
+    accelerator = machine(options)
+    try:
+        Training(options, accelerator).run()
+    finally:
+        accelerator.end_training()
     return options.output / "export"
 
 
-def set_rate(optimizer: torch.optim.Optimizer, options: TrainOptions, step: int) -> None:
-    """Linear warm-up, then a cosine down to zero at the last step."""
-    warm = min(1.0, (step + 1) / max(1, options.warmup))
-    rate = options.learning_rate * warm * (1 + math.cos(math.pi * step / options.steps)) / 2
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+def machine(options: TrainOptions) -> Accelerator:
+    """The device, and the processes that `accelerate launch` started. Raises ConfigError."""
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"device {options.device}: torch finds no CUDA device; try device=cpu")
+    if ":" in options.device:
+        torch.cuda.set_device(options.device)
+    accelerator = Accelerator(
+        cpu=options.device == "cpu",
+        mixed_precision="no",  # autocast and the scaler of fp16 are the loop's
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=True),
+            InitProcessGroupKwargs(timeout=PATIENCE),
+        ],
+    )
+    if options.precision == "fp16" and accelerator.device.type != "cuda":
+        raise ConfigError("precision fp16 needs a CUDA device; bf16 serves a CPU")
+    parts = accelerator.num_processes * options.accumulate
+    if options.batch % parts:
+        raise ConfigError(
+            f"batch {options.batch} cannot be shared by {accelerator.num_processes} processes in "
+            f"{options.accumulate} parts each; make it a multiple of {parts}"
+        )
+    return accelerator
 
 
-def update(parameters, optimizer, losses: dict[str, Tensor], step: int, clip: float) -> None:
-    """One step down the gradient of the losses' sum, or NonFiniteError before any weight moves."""
-    total = torch.stack(list(losses.values())).sum()
-    if not torch.isfinite(total):
-        raise NonFiniteError(f"step {step}: the loss is {total.item()}; lower learning_rate")
-    optimizer.zero_grad(set_to_none=True)
-    total.backward()
-    torch.nn.utils.clip_grad_norm_(parameters, clip)
-    optimizer.step()
+class Losses(nn.Module):
+    """A stage's loss as a module, which is what can be spread over processes."""
+
+    def __init__(self, stage: Any):
+        super().__init__()
+        self.model, self.loss = stage.model, stage.loss
+
+    def forward(self, batch: Any, step: int, part: Part) -> dict[str, Tensor]:
+        return self.loss(batch, step, part)
 
 
-@contextmanager
-def averaged(ema: EMAModel, parameters: list[Tensor]):
-    """The EMA's weights in the model's place."""
-    ema.store(parameters)
-    ema.copy_to(parameters)
-    try:
-        yield
-    finally:
-        ema.restore(parameters)
+class Training:
+    """A run that is set up: stage, optimiser, average, and what an earlier run left of them."""
 
+    def __init__(self, options: TrainOptions, accelerator: Accelerator):
+        self.options, self.accelerator = options, accelerator
+        self.is_main = accelerator.is_main_process
+        with accelerator.main_process_first():  # what it encodes, the others find
+            torch.manual_seed(options.seed)  # the initial weights
+            kind = STAGES[options.stage.kind]
+            self.stage = kind(options.stage, options.seed, accelerator.device)
+        model = self.stage.model
+        if not options.channels_last:
+            model.to(memory_format=torch.contiguous_format)
+        if options.checkpointing:
+            optimise.save_memory(model)
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters,
+            options.learning_rate,
+            betas=(0.9, 0.99),
+            weight_decay=options.weight_decay,
+        )
+        self.ema = EMAModel(
+            self.parameters, decay=options.ema, use_ema_warmup=True, power=0.75, foreach=True
+        )
+        self.scaler = torch.amp.GradScaler("cuda", enabled=options.precision == "fp16")
+        self.state = checkpoint.State(model, self.ema.shadow_params, self.optimizer, self.scaler)
+        with accelerator.main_process_first():  # it puts damaged ones aside
+            options.output.mkdir(parents=True, exist_ok=True)
+            self.start = history.go_on(options, self.state, self.is_main)
+        self.first = self.ema.optimization_step = self.start.step
+        self.began = time.monotonic()
+        if options.compile:
+            optimise.compile_networks(model)
+        self.losses = accelerator.prepare_model(Losses(self.stage))
 
-def grid(rows: list[Tensor]) -> Image.Image:
-    """rgb batches, one under another, as one picture."""
-    lines = [torch.cat(list(rgb), -1) for rgb in rows]
-    pixels = (torch.cat(lines, 1).clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
-    return Image.fromarray(np.ascontiguousarray(pixels.cpu().numpy()))
+    def run(self) -> None:
+        o = self.options
+        record = self._begin_record() if self.is_main else None
+        scores: Scalars = {}
+        clock, feed = Clock(), self._feed()
+        with bar(o.steps, self.first, self.is_main) as advance:
+            for step in range(self.first, o.steps):
+                losses = self._step(step, feed, clock)
+                done, is_last = step + 1, step + 1 == o.steps
+                if done % o.log_every == 0:
+                    values, speed = self._values(losses), clock.read()
+                    rate = {"learning_rate": self.optimizer.param_groups[0]["lr"]}
+                    if record:
+                        record.scalars(done, values | rate | speed)
+                    advance(done, values, speed)
+                with clock.pausing():
+                    if record and (done % o.show_every == 0 or is_last):
+                        scores = self._show(record, done)
+                    if record and (done % o.save_every == 0 or is_last):
+                        self._save(done)
+                    self.accelerator.wait_for_everyone()
+        if record:
+            record.close()
+            with optimise.averaged(self.ema, self.parameters):
+                self.stage.export(o.output / "export")
+            about = card.About(o.model_dump(mode="json"), scores, self._seconds(), self.accelerator)
+            card.write(o.output / "export", about)
+        self.accelerator.wait_for_everyone()
 
+    def _begin_record(self) -> Record:
+        out = self.options.output
+        write_text(out / "options.json", self.options.model_dump_json(indent=1))
+        told = yaml.safe_dump(self.options.model_dump(mode="json"), sort_keys=False)
+        write_text(out / "config.yaml", told)
+        if photos := getattr(self.stage.samples, "photos", None):
+            photos.refused.keep_in(out / "unreadable.jsonl")
+        return Record(out, self.first, self.options.tensorboard)
 
-def write_row(record: Path, step: int, scalars: dict[str, float]) -> None:
-    """Append step, name, value lines to a CSV file."""
-    with record.open("a", newline="") as file:
-        csv.writer(file).writerows((step, name, f"{x:.6g}") for name, x in scalars.items())
+    def _feed(self) -> Iterator[tuple[Part, list[int], Any]]:
+        """Each part of each step that this process takes: which, its sample numbers, its batch."""
+        o, ranks = self.options, self.accelerator.num_processes
+        left = o.steps - self.first
+        rank = self.accelerator.process_index
+        rows = Rows(self.start.position, o.batch, left, rank, ranks, o.accumulate)
+        pinned = self.accelerator.device.type == "cuda"
+        made = loader(self.stage.samples, rows, o.workers, pinned)
+        yield from zip(cycle(rows.parts), rows, made, strict=False)
 
+    def _step(self, step: int, feed: Iterator, clock: Clock) -> dict[str, Tensor]:
+        """One update; returns the losses. Raises NonFiniteError before any weight has moved."""
+        o, found, parts = self.options, [], []
+        self.optimizer.zero_grad(set_to_none=True)
+        rate = optimise.rate_at(step, o.steps, o.warmup, o.schedule)
+        for group in self.optimizer.param_groups:
+            group["lr"] = o.learning_rate * rate
+        for count in range(o.accumulate):
+            with clock.waiting():
+                part, numbers, batch = next(feed)
+            reseed(o.seed, step, part)
+            kept = dict(batch) if isinstance(batch, dict) else batch
+            is_last = count + 1 == o.accumulate
+            with nullcontext() if is_last else self.accelerator.no_sync(self.losses):
+                with self._autocast():
+                    losses = self.losses(batch, step, part)
+                    total = torch.stack(list(losses.values())).sum()
+                self.scaler.scale(total / o.accumulate).backward()
+            found.append(losses)
+            parts.append((total.detach(), kept, numbers))
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, o.clip)
+        self._refuse_nonfinite(step, parts, norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.ema.step(self.parameters)
+        clock.images += o.batch
+        return {k: torch.stack([one[k].detach() for one in found]).mean() for k in found[0]}
 
-@contextmanager
-def bar(steps: int, first: int):
-    """A progress bar with the losses, images a second and time left; yields its update."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn()) as progress:
-        task = progress.add_task("training", total=steps, completed=first)
+    def _autocast(self) -> torch.autocast:
+        dtype = torch.float16 if self.options.precision == "fp16" else torch.bfloat16
+        return torch.autocast(self.accelerator.device.type, dtype, self.options.precision != "fp32")
 
-        def advance(done: int, losses: dict[str, Tensor], speed: dict[str, float]) -> None:
-            values = {k: f"{v.item():.4f}" for k, v in losses.items()}
-            values |= {k: f"{v:.2f}" for k, v in speed.items()}
-            line = "  ".join(f"{k} {v}" for k, v in values.items())
-            progress.update(task, completed=done, description=line)
-            if not progress.console.is_terminal:
-                progress.console.print(f"{time.strftime('%H:%M:%S')} step {done}  {line}")
+    def _refuse_nonfinite(self, step: int, parts: list[tuple], norm: Tensor) -> None:
+        totals = torch.stack([total for total, _, _ in parts])
+        # with fp16 a gradient may overflow: its scaler then leaves out the step and scales less
+        checked = totals if self.scaler.is_enabled() else torch.cat([totals, norm.reshape(1)])
+        is_fine = torch.isfinite(checked).all()
+        if self.accelerator.num_processes > 1:  # all stop, or none
+            is_fine = self.accelerator.reduce(is_fine.float(), "mean") == 1
+        if is_fine:
+            return
+        folder = self.options.output / f"failed_{step:08d}"
+        told = []
+        for total, batch, numbers in parts:
+            if not torch.isfinite(total) or torch.isfinite(totals).all():
+                place = failure.keep(folder, batch, numbers, self.stage.samples)
+                told.append(f"samples {numbers[0]} to {numbers[-1]}: {total.item()}, see {place}")
+        what = "; ".join(told) or "in another process"
+        raise NonFiniteError(
+            f"step {step}: the loss or its gradient is not finite ({what}). No weight has moved: "
+            "look at that batch, lower learning_rate, or set precision to fp32, then run again to "
+            "go on from the last checkpoint"
+        )
 
-        yield advance
+    def _values(self, losses: dict[str, Tensor]) -> Scalars:
+        means = self.accelerator.reduce(torch.stack(list(losses.values())), "mean")
+        return dict(zip(losses, means.tolist(), strict=True))
+
+    def _show(self, record: Record, done: int) -> Scalars:
+        """A grid of samples and their scores, by the averaged weights."""
+        with optimise.averaged(self.ema, self.parameters):
+            rows, scores = self.stage.preview()
+        record.scalars(done, scores)
+        record.pictures(done, rows)
+        log.info("step %d: %s", done, scores)
+        return scores
+
+    def _save(self, done: int) -> None:
+        o = self.options
+        position = self.start.position + (done - self.first) * o.batch
+        options = o.model_dump(mode="json")
+        progress = checkpoint.Progress(done, position, self._seconds(), options)
+        checkpoint.save(o.output, progress, self.state, o.keep)
+
+    def _seconds(self) -> float:
+        """That training took, earlier runs included."""
+        return self.start.seconds + time.monotonic() - self.began

@@ -1,33 +1,21 @@
-"""Training pairs for the denoiser: what a damaged picture shows, how far to trust it, the truth.
+"""Training pairs for the denoiser: what a damaged picture shows, how far to trust it, the truth."""
 
-The pairs are encoded once and kept as latents on disk, which lets training see several times more
-crops; each visit cuts another window out of its pair.
-"""
-
-import hashlib
-import json
-import logging
-import shutil
-from pathlib import Path
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, Self
 
 import cv2
 import numpy as np
-import torch
 from PIL import Image
-from pydantic import Field
-from rich.progress import track
-from torch import Tensor
-from torch.utils.data import Dataset
+from pydantic import Field, model_validator
 
-from degradations import Recipe, recipes
-from restore import vae
+from degradations import Recipe, Trace, replay, sharpen
 from restore.layouts import KEEP, REPAINT, RESTORE
 from restore.masks import mended
+from restore.training import sources
 from restore.training.captions import caption
-from restore.training.data import PhotoOptions, Photos, Samples, batches, to_rgb
+from restore.training.data import PhotoOptions, Photos
+from restore.training.paired import PairedPhotos
 
-log = logging.getLogger(__name__)
 GREY = 128
 Task = Literal["restore", "fill", "both", "nothing"]
 
@@ -35,14 +23,42 @@ Task = Literal["restore", "fill", "both", "nothing"]
 class PairOptions(PhotoOptions):
     """How pairs are made from photos, and how many are kept."""
 
+    crop: int = Field(256, ge=32, multiple_of=4)  # px
+    low: sources.Place | None = None  # bad pictures that are given, by name; then no recipe acts
     recipe: str = "realesrgan"  # a named recipe of `degradations`, or a YAML file
     scales: dict[float, float] = {4: 0.6, 2: 0.2, 1: 0.2}  # scale: weight
     tasks: dict[Task, float] = {"restore": 0.7, "fill": 0.15, "both": 0.1, "nothing": 0.05}
     clean: float = Field(0.15, ge=0, le=1)  # share that is only made smaller, not damaged
     described: float = Field(0.5, ge=0, le=1)  # share whose caption is not dropped
-    count: int = Field(12_000, ge=1)  # pairs kept on disk
-    workers: int = Field(2, ge=0)
+    # encoded once and kept on disk; or new ones all the time, damaged by the workers or the device
+    mode: Literal["cached", "live", "device"] = "cached"
+    count: int = Field(12_000, ge=1)  # pairs kept on disk, or an epoch of live ones
+    workers: int = Field(2, ge=0)  # that make the pairs to be kept
     window: int = Field(32, ge=8)  # latents a side that a training sample shows
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if 4 * self.window > self.crop and self.mode == "cached":
+            need = f"a window of {self.window} latents is {4 * self.window} px"
+            raise ValueError(f"{need}, a crop only {self.crop}; make crop larger or window smaller")
+        for name in ("scales", "tasks"):
+            weights = getattr(self, name).values()
+            if not sum(weights) > 0 or min(weights) < 0:
+                raise ValueError(f"the weights of {name} must be 0 or more, and not all 0")
+        idle = {"recipe", "scales", "clean", "described", "geometry"} & self.model_fields_set
+        if self.low is not None and idle:
+            told = f"low gives the bad pictures, so {', '.join(sorted(idle))} would do nothing"
+            raise ValueError(f"{told}; leave out the one or the other")
+        if self.low is not None and (self.mode == "device" or self.small == "reflect"):
+            raise ValueError("low goes with mode cached or live, and with small: skip")
+        return self
+
+    def pictures(self, crop: int, held_out: bool = False) -> Photos:
+        """What crops of this size are cut from."""
+        place = self.held_out if held_out and self.held_out else self.photos
+        if self.low is None:
+            return self.open(place, crop)
+        return PairedPhotos(place, self.low, crop, memory_gb=self.memory_gb, turns=self.turns)
 
 
 def draw(weights: dict, rng: np.random.Generator):
@@ -73,107 +89,78 @@ def hole(size: int, rng: np.random.Generator) -> np.ndarray:
     return mask
 
 
-def make_pair(photos: Photos, recipe: Recipe, options: PairOptions, rng, key: str) -> dict:
-    """One pair: uint8 `truth` and `known` (S, S, 3), `trust` (S / 4, S / 4), and its `caption`.
+@dataclass(frozen=True)
+class Pair:
+    """One pair before it is encoded."""
 
-    trust holds 0, 128 or 255 for keep, restore and repaint; a latent that the hole touches at all
-    is repainted.
+    truth: np.ndarray  # uint8 (S, S, 3)
+    known: np.ndarray  # uint8 (S, S, 3)
+    trust: np.ndarray  # uint8 (S, S) / factor: 0, 128, 255 for keep, restore, repaint
+    caption: str
+    trace: Trace | None  # how truth became bad
+    hole: np.ndarray  # uint8 (S, S), 255 where `known` was filled in
+    original: np.ndarray  # uint8 (S, S, 3): truth before sharpening, what the trace replays on
+
+
+def draw_pair(
+    photos: Photos,
+    recipe: Recipe,
+    options: PairOptions,
+    rng: np.random.Generator,
+    key: str,
+    crop: int,
+    *,
+    apply: bool = True,
+    factor: int = 4,
+) -> Pair:
+    """Pair number `key`, of `crop` px; a latent that the hole touches at all is repainted.
+
+    apply   False leaves the trace, and the filling of the hole, to who has a whole batch.
+    factor  pixels a latent, on a side.
     """
-    truth = photos.crop(options.crop, options.detail, rng)
+    low, trace, words = None, None, ""
+    if isinstance(photos, PairedPhotos):
+        original, low, _ = photos.cut(crop, options.detail, rng)
+    else:
+        original = photos.crop(crop, options.detail, rng)
     task = draw(options.tasks, rng)
-    known, trust, words = truth, np.full(truth.shape[:2], round(KEEP * 255), np.uint8), ""
+    known, truth = original, original
+    trust = np.full(truth.shape[:2], round(KEEP * 255), np.uint8)
     if task in ("restore", "both"):
-        scale = draw(options.scales, rng)
-        # Recipes are written for x4; the same damage on a picture that keeps its size is harsher.
-        severity = (
-            0.0 if rng.random() < options.clean else rng.uniform(0.02, min(1, scale**0.5 / 2))
-        )
-        seed = int(rng.integers(2**62))
-        degraded = recipe.at(severity).degrade(truth, scale=scale, seed=seed, key=key)
-        low = Image.fromarray(degraded.lr)
-        known = np.array(low.resize((options.crop, options.crop), Image.Resampling.BICUBIC))
+        if low is None:
+            trace = drawn(recipe, options, rng, key, crop)
+            truth = sharpen(truth) if trace.sharpen else truth
+            low = replay(trace, original) if apply else None
+            words = caption(trace) if rng.random() < options.described else ""
+        known = truth if low is None else enlarged(low, crop)
         trust = np.full_like(trust, round(RESTORE * 255))
-        words = caption(degraded.trace) if rng.random() < options.described else ""
+    mask = np.zeros_like(trust)
     if task in ("fill", "both"):
-        mask = hole(options.crop, rng) > 0  # at full size: its rim is sharp in use too
-        known = mended(known, mask)
-        trust = np.where(mask, np.uint8(REPAINT * 255), trust)
+        mask = hole(crop, rng)  # at full size: its rim is sharp in use too
+        known = mended(known, mask > 0) if apply else known
+        trust = np.where(mask > 0, np.uint8(REPAINT * 255), trust)
     if task == "nothing":
         known, trust = np.full_like(known, GREY), np.full_like(trust, round(REPAINT * 255))
-    blocks = trust.reshape(options.crop // 4, 4, options.crop // 4, 4)
-    return {"truth": truth, "known": known, "trust": blocks.max((1, 3)), "caption": words}
+    blocks = trust.reshape(crop // factor, factor, crop // factor, factor)
+    return Pair(truth, known, blocks.max((1, 3)), words, trace, mask, original)
 
 
-class Pairs(Dataset):
-    """Encoded pairs on disk. Sample `index` is a window of one, a function of (seed, index).
-
-    Gives float tensors: target and known (C, w, w) scaled latents, trust (1, w, w), truth
-    (4 w, 4 w, 3) uint8 pixels, tokens (length,).
-    """
-
-    def __init__(self, folder: Path, window: int, seed: int):
-        self.parts = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
-        self.window, self.seed = window, seed
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        rng = np.random.default_rng((self.seed, index))
-        pair = rng.integers(len(self.parts["trust"]))
-        y, x = rng.integers(self.parts["trust"].shape[-1] - self.window + 1, size=2)
-        rows, columns = slice(y, y + self.window), slice(x, x + self.window)
-        wide = slice(4 * y, 4 * (y + self.window)), slice(4 * x, 4 * (x + self.window))
-        latent = {k: self.parts[k][pair][:, rows, columns] for k in ("target", "known")}
-        return {
-            **{k: torch.from_numpy(v.astype(np.float32)) for k, v in latent.items()},
-            "trust": torch.from_numpy(
-                self.parts["trust"][pair][None, rows, columns] / np.float32(255)
-            ),
-            "truth": torch.from_numpy(self.parts["truth"][pair][wide].copy()),
-            "tokens": torch.from_numpy(self.parts["tokens"][pair].astype(np.int64)),
-        }
+def drawn(recipe: Recipe, options: PairOptions, rng, key: str, crop: int) -> Trace:
+    """What happens to one pair."""
+    scale = draw(options.scales, rng)
+    # Recipes are written for x4; the same damage on a picture that keeps its size is harsher.
+    severity = 0.0 if rng.random() < options.clean else rng.uniform(0.02, min(1, scale**0.5 / 2))
+    seed = int(rng.integers(2**62))
+    return recipe.at(severity).draw((crop, crop), scale, seed, key)
 
 
-@torch.inference_mode()
-def store(folder: Path, options: PairOptions, stack, digest: str, seed: int) -> Path:
-    """Make and encode options.count pairs, unless the same ones lie in `folder` already.
+def enlarged(low: np.ndarray, crop: int) -> np.ndarray:
+    return np.array(Image.fromarray(low).resize((crop, crop), Image.Resampling.BICUBIC))
 
-    Returns the folder of .npy files. bf16 halves the time; a latent is kept in fp16.
-    """
-    asked = options.model_dump_json(exclude={"window", "workers"})
-    name = hashlib.sha256(f"{asked} {digest} {seed}".encode()).hexdigest()[:16]
-    target, partial = folder / name, folder / f".{name}.partial"
-    if target.is_dir():
-        return target
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    photos = Photos(options.photos, options.crop)
-    recipe = recipes.find(options.recipe)
-    samples = Samples(lambda rng, index: make_pair(photos, recipe, options, rng, str(index)), seed)
-    latents, size = options.crop // 4, (options.count,)
-    channels = stack.channels
-    shapes = {
-        "target": ((channels, latents, latents), np.float16),
-        "known": ((channels, latents, latents), np.float16),
-        "trust": ((latents, latents), np.uint8),
-        "truth": ((options.crop, options.crop, 3), np.uint8),
-        "tokens": ((stack.context.tokenizer.model_max_length,), np.int16),
-    }
-    out = {
-        key: np.lib.format.open_memmap(partial / f"{key}.npy", "w+", dtype, size + shape)
-        for key, (shape, dtype) in shapes.items()
-    }
-    feed = batches(samples, 8, 0, -(-options.count // 8), options.workers)
-    for number, batch in enumerate(track(feed, "encoding pairs")):
-        rows = slice(number * 8, min(options.count, number * 8 + 8))
-        count = rows.stop - rows.start
-        with torch.autocast(stack.device.type, torch.bfloat16):
-            for key, source in (("target", "truth"), ("known", "known")):
-                latent = vae.encode(stack.vae, to_rgb(batch[source].to(stack.device)))
-                out[key][rows] = latent[:count].half().cpu().numpy()
-        out["truth"][rows], out["trust"][rows] = batch["truth"][:count], batch["trust"][:count]
-        tokens = torch.stack([stack.context.inputs(words) for words in batch["caption"]])
-        out["tokens"][rows] = tokens[:count].numpy()
-    for array in out.values():
-        array.flush()
-    (partial / "options.json").write_text(json.dumps(json.loads(asked), indent=1))
-    partial.rename(target)
-    return target
+
+def make_pair(
+    photos: Photos, recipe: Recipe, options: PairOptions, rng, key: str, factor: int = 4
+) -> dict:
+    """What of a pair is kept: uint8 `truth` and `known`, `trust`, and its `caption`."""
+    pair = draw_pair(photos, recipe, options, rng, key, options.crop, factor=factor)
+    return {name: getattr(pair, name) for name in ("truth", "known", "trust", "caption")}

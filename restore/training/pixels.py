@@ -23,6 +23,7 @@ from restore.errors import ConfigError
 from restore.noise import generator
 from restore.predict import guided
 from restore.sample import sample, start
+from restore.training.chance import WHOLE, Part
 from restore.training.data import Samples
 
 CLASSES = 10
@@ -99,6 +100,7 @@ def train_step(
     schedule: DDPMScheduler,
     batch: dict[str, Tensor],
     rng: torch.Generator,
+    part: Part = WHOLE,
 ) -> Tensor:
     """The mean squared error of the predicted noise (Ho et al. 2020, equation 14).
 
@@ -107,9 +109,9 @@ def train_step(
     batch  pixels (B, 1, H, W) in [-1, 1] and labels (B,).
     """
     clean = batch["pixels"]
-    shape = (len(clean),)
+    shape = (part.of * len(clean),)
     t = torch.randint(0, len(schedule.betas), shape, generator=rng, device=clean.device)
-    noise = torch.randn(clean.shape, generator=rng, device=clean.device)
+    t, noise = part.cut(t), part.normal(clean, rng)
     made = unet(schedule.add_noise(clean, noise, t), t, class_labels=batch["labels"]).sample
     return F.mse_loss(made.float(), noise)
 
@@ -132,10 +134,10 @@ class PixelStage:
             "labels": torch.tensor(label),
         }
 
-    def loss(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+    def loss(self, batch: dict[str, Tensor], step: int, part: Part = WHOLE) -> dict[str, Tensor]:
         batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
         rng = generator(self.device, self.seed, step)
-        return {"noise": train_step(self.model, self.schedule, batch, rng)}
+        return {"noise": train_step(self.model, self.schedule, batch, rng, part)}
 
     def preview(self) -> tuple[list[Tensor], dict[str, float]]:
         """A row of eight samples a digit."""

@@ -1,0 +1,56 @@
+"""The commands of `restore data`: training pictures on their way to a training run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from restore import files
+from restore.errors import ImageError, UsageError, printable
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Prepare training pictures.",
+)
+
+
+@app.callback()
+def _commands() -> None:  # with it typer keeps `pack` as a word of its own
+    pass
+
+
+@app.command()
+def pack(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Pictures.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="An empty or new folder of shards.")],
+    size: Annotated[int, typer.Option(min=1, max=100_000, help="MB of a shard, about.")] = 256,
+) -> None:
+    """Pack a folder into WebDataset shards, which `data.photos` of a training takes as it is.
+
+    Pictures are kept byte for byte, each beside a JSON with its path. What cannot be read is
+    reported and left out, and the exit code is 1; a CSV of sources beside the photos is copied.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out}: is not an empty folder; give a new one")
+    found = [file for file in files.find([folder], out) if not file.skip]
+    from restore import images
+    from restore.training import card, shards, sources
+
+    pictures, broken = [], 0
+    for file in found:
+        try:
+            if file.path.suffix.lower() not in sources.SUFFIXES:
+                raise ImageError("UNSUPPORTED", f"{file.path}: training reads no such pictures")
+            images.read(file.path)
+        except ImageError as error:
+            typer.echo(f"restore: left out: {printable(str(error))}", err=True)
+            broken += 1
+            continue
+        pictures.append((file.key, file.path))
+    made = shards.pack(pictures, out, size * 1_000_000)
+    if notes := card.notes_of(str(folder)):
+        files.write_text(out / "photos.csv", notes.read_text(encoding="utf-8"))
+    told = f"{made.pictures} pictures in {len(made.shards)} shards, {broken} left out"
+    typer.echo(f"{told}; in {printable(str(out))}")
+    raise typer.Exit(1 if broken else 0)

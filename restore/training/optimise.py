@@ -1,0 +1,66 @@
+"""How weights move: the learning rate, the average; what spares memory and time."""
+
+import math
+from contextlib import contextmanager
+from typing import Literal
+
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
+
+from restore.errors import ConfigError
+
+CHECKPOINTING = (  # as diffusers calls it; transformers, newer and older
+    "enable_gradient_checkpointing",
+    "activation_checkpointing_enable",
+    "gradient_checkpointing_enable",
+)
+Schedule = Literal["cosine", "constant"]
+
+
+def rate_at(step: int, steps: int, warmup: int, schedule: Schedule) -> float:
+    """The share of the learning rate at a step: linear warm-up; a cosine to zero, or constant."""
+    warm = min(1.0, (step + 1) / max(1, warmup))
+    if schedule == "constant":
+        return warm
+    return warm * (1 + math.cos(math.pi * step / steps)) / 2
+
+
+@contextmanager
+def averaged(ema: EMAModel, parameters: list[Tensor]):
+    """The EMA's weights in the model's place."""
+    ema.store(parameters)
+    ema.copy_to(parameters)
+    try:
+        yield
+    finally:
+        ema.restore(parameters)
+
+
+def networks(model: nn.Module) -> list[nn.Module]:
+    """The networks that a stage's model is made of."""
+    return list(model.values()) if isinstance(model, nn.ModuleDict) else [model]
+
+
+def save_memory(model: nn.Module) -> None:
+    """Gradient checkpointing (Chen et al. 2016) in each network that has it.
+
+    Raises ConfigError if none has.
+    """
+    found = 0
+    for network in networks(model):
+        able = ("_supports_gradient_checkpointing", "supports_gradient_checkpointing")
+        if not any(getattr(network, name, False) for name in able):
+            continue
+        next(how for name in CHECKPOINTING if (how := getattr(network, name, None)))()
+        found += 1
+    if not found:
+        raise ConfigError("checkpointing: no network of this stage can do it; leave it out")
+
+
+def compile_networks(model: nn.Module) -> None:
+    """torch.compile, in place: the names of the weights stay as they are."""
+    for network in networks(model):
+        # an autoencoder's halves are called by themselves
+        halves = [getattr(network, name, None) for name in ("encoder", "decoder")]
+        for part in [half for half in halves if half is not None] or [network]:
+            part.compile()

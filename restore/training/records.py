@@ -1,0 +1,122 @@
+"""What a run tells: a progress bar or plain lines, a CSV, TensorBoard, grids of samples."""
+
+import csv
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from restore.files import replacing
+
+log = logging.getLogger(__name__)
+Scalars = dict[str, float]
+
+
+class Clock:
+    """Images a second, and the share of the time that went by waiting for data."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        self.images, self.waited, self.began, self.paused = 0, 0.0, time.perf_counter(), 0.0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        asked = time.perf_counter()
+        yield
+        self.waited += time.perf_counter() - asked
+
+    @contextmanager
+    def pausing(self) -> Iterator[None]:
+        """Time that is not training: previews, checkpoints."""
+        began = time.perf_counter()
+        yield
+        self.paused += time.perf_counter() - began
+
+    def read(self) -> Scalars:
+        elapsed = time.perf_counter() - self.began - self.paused
+        told = {"images_per_s": self.images / elapsed, "data_wait": self.waited / elapsed}
+        self.restart()
+        return told
+
+
+class Record:
+    """OUT/log.csv with (step, name, value) lines, OUT/preview_*.png, and both for TensorBoard.
+
+    first  the step from which the run goes on; later lines of a run that was killed are dropped.
+    """
+
+    def __init__(self, folder: Path, first: int, tensorboard: bool):
+        self.folder, self.file = folder, folder / "log.csv"
+        if self.file.exists():
+            _drop_after(self.file, first)
+        self.board = _board(folder, first) if tensorboard else None
+
+    def scalars(self, step: int, values: Scalars) -> None:
+        with self.file.open("a", newline="") as file:
+            csv.writer(file).writerows((step, name, f"{x:.6g}") for name, x in values.items())
+        for name, x in values.items() if self.board else ():
+            self.board.add_scalar(name, x, step)
+
+    def pictures(self, step: int, rows: list[Tensor]) -> None:
+        """rgb batches, one under another, as one picture."""
+        made = grid(rows)
+        with replacing(self.folder / f"preview_{step:08d}.png") as path:
+            made.save(path)
+        if self.board:
+            self.board.add_image("preview", np.asarray(made), step, dataformats="HWC")
+
+    def close(self) -> None:
+        if self.board:
+            self.board.close()
+
+
+def _drop_after(file: Path, step: int) -> None:
+    with file.open(newline="") as lines:
+        rows = list(csv.reader(lines))
+    kept = [row for row in rows if len(row) == 3 and row[0].isdigit() and int(row[0]) <= step]
+    if kept != rows:
+        with replacing(file) as path, path.open("w", newline="") as lines:
+            csv.writer(lines).writerows(kept)
+
+
+def _board(folder: Path, first: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        log.info("TensorBoard is not installed (pip install '.[train]'); log.csv has all it shows")
+        return None
+    return SummaryWriter(folder / "tensorboard", purge_step=first + 1)
+
+
+def grid(rows: list[Tensor]) -> Image.Image:
+    lines = [torch.cat(list(rgb), -1) for rgb in rows]
+    pixels = (torch.cat(lines, 1).clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
+    return Image.fromarray(np.ascontiguousarray(pixels.cpu().numpy()))
+
+
+@contextmanager
+def bar(steps: int, first: int, is_shown: bool = True):
+    """A progress bar with the losses, images a second and time left; yields its update."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), disable=not is_shown) as progress:
+        task = progress.add_task("training", total=steps, completed=first)
+
+        def advance(done: int, losses: Scalars, speed: Scalars) -> None:
+            values = {k: f"{v:.4f}" for k, v in losses.items()}
+            values |= {k: f"{v:.2f}" for k, v in speed.items()}
+            line = "  ".join(f"{k} {v}" for k, v in values.items())
+            progress.update(task, completed=done, description=line)
+            if is_shown and not progress.console.is_terminal:
+                progress.console.print(f"{time.strftime('%H:%M:%S')} step {done}  {line}")
+
+        yield advance

@@ -1,0 +1,259 @@
+"""The loop: what contradicts itself is refused, and no way of splitting a step changes it."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ranks
+import torch
+import toy
+import yaml
+from PIL import Image
+from toy import ToyStage, assert_equal, tensors, train
+
+import degradations
+from restore import cli
+from restore.config import load_config
+from restore.errors import ConfigError, NonFiniteError
+from restore.training import card, loop, optimise, records
+from restore.training.data import Rows
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def toys(monkeypatch):
+    monkeypatch.setitem(loop.STAGES, "pixels", ToyStage)
+    monkeypatch.setattr(ToyStage, "met", [])
+    monkeypatch.setattr(ToyStage, "dropped", 0.1)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory, pixels):
+    folder = tmp_path_factory.mktemp("photos")
+    for seed in range(3):
+        Image.fromarray(pixels(90, 100, seed)).save(folder / f"{seed}.png")
+    (folder / "photos.csv").write_text(
+        "file,source,licence\n0.png,a/b,CC0\n1.png,a/b,CC-BY-4.0 (LICENSE)\n2.png,c/d,CC0\n"
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def denoiser(photos, autoencoder):
+    """A tiny denoiser on live pairs."""
+    data = {"photos": str(photos), "crop": 64, "count": 6, "window": 16, "mode": "live"}
+    shape = {"channels": [8, 16], "layers": 1, "groups": 4, "text_width": 16, "text_layers": 1}
+    return {
+        "stage": {"kind": "denoiser", "autoencoder": str(autoencoder), "data": data, **shape},
+        **{"batch": 4, "save_every": 1, "show_every": 100, "keep": 9, "log_every": 1},
+        **{"device": "cpu", "tensorboard": False},
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"precision": "fp16", "device": "cpu"}, "precision fp16 needs a CUDA device"),
+        ({"batch": 4, "accumulate": 3}, "batch 4 cannot be cut into 3 equal parts"),
+        ({"stepz": 3}, "stepz is not an option of TrainOptions; did you mean 'steps'"),
+        ({"device": "gpu"}, "device"),
+        ({"seed": -1}, "seed"),
+        ({"learning_rate": float("nan")}, "learning_rate"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(toys, tmp_path, given, told):
+    with pytest.raises(ConfigError, match=told):
+        train(tmp_path / "run", **given)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+def test_a_device_that_is_not_there_is_refused(toys, tmp_path):
+    with pytest.raises(ConfigError, match="torch finds no CUDA device; try device=cpu"):
+        train(tmp_path / "run", device="cuda")
+    with pytest.raises(ConfigError, match="precision fp16 needs a CUDA device; bf16 serves"):
+        train(tmp_path / "run", precision="fp16")
+
+
+def test_accumulated_parts_equal_the_whole_batch(toys, tmp_path, monkeypatch):
+    monkeypatch.setattr(ToyStage, "dropped", 0)  # what is dropped differs by part
+    train(tmp_path / "whole", steps=3, batch=8)
+    order = list(ToyStage.met)
+    ToyStage.met = []
+    train(tmp_path / "parts", steps=3, batch=8, accumulate=4)
+    assert ToyStage.met == order
+    whole, parts = (tensors(tmp_path / run / "step_00000003") for run in ("whole", "parts"))
+    for name in whole:
+        torch.testing.assert_close(parts[name], whole[name], atol=1e-6, rtol=1e-4)
+
+
+def test_what_saves_memory_changes_no_weight(denoiser, tmp_path):
+    plain, spared = (run_of(denoiser, tmp_path / str(on), checkpointing=on) for on in (False, True))
+    for name, tensor in tensors(plain).items():
+        torch.testing.assert_close(tensors(spared)[name], tensor, atol=1e-5, rtol=1e-3)
+
+
+def run_of(config, folder, **more):
+    """Two steps; returns the last checkpoint."""
+    path = folder.with_suffix(".yaml")
+    path.write_text(yaml.safe_dump({**config, "output": str(folder), "steps": 2, **more}))
+    loop.run(path, [])
+    return folder / "step_00000002"
+
+
+def test_a_stage_that_cannot_save_memory_refuses_to(toys, tmp_path):
+    with pytest.raises(ConfigError, match="no network of this stage can do it"):
+        train(tmp_path / "run", checkpointing=True)
+
+
+def test_memory_format_changes_weights_by_rounding_alone(denoiser, tmp_path):
+    last, first = (
+        tensors(run_of(denoiser, tmp_path / str(on), channels_last=on)) for on in (True, False)
+    )
+    for name, tensor in last.items():
+        torch.testing.assert_close(first[name], tensor, atol=1e-4, rtol=1e-2)
+
+
+def test_compiled_networks_keep_the_names_of_their_weights(toys, tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", compiled.append)
+    train(tmp_path / "plain", steps=1)
+    train(tmp_path / "run", steps=1, compile=True)
+    assert len(compiled) == 1
+    assert_equal(tmp_path / "plain" / "step_00000001", tmp_path / "run" / "step_00000001")
+
+
+def test_the_rate_warms_up_then_stays_or_falls_to_zero():
+    level = [optimise.rate_at(step, 100, 10, "constant") for step in range(101)]
+    falling = [optimise.rate_at(step, 100, 10, "cosine") for step in range(101)]
+    assert level[:3] == pytest.approx([0.1, 0.2, 0.3])
+    assert level[9:] == [1.0] * 92
+    assert falling[50] == pytest.approx(0.5)
+    assert falling[100] == pytest.approx(0)
+    assert all(a > b for a, b in pairwise(falling[10:]))
+
+
+def test_the_resolved_configuration_is_kept_and_can_be_run(toys, tmp_path):
+    train(tmp_path / "run", steps=2)
+    kept = load_config(loop.TrainOptions, tmp_path / "run" / "config.yaml")
+    assert kept == load_config(loop.TrainOptions, tmp_path / "run.yaml")
+    assert kept.steps == 2
+
+
+def test_every_log_line_tells_speed_and_waiting(toys, tmp_path, capsys):
+    train(tmp_path / "run", steps=4, log_every=2, show_every=4)
+    rows = list(csv.reader((tmp_path / "run" / "log.csv").read_text().splitlines()))
+    told = {step: {name for at, name, _ in rows if at == step} for step in ("2", "4")}
+    assert told["2"] == {"error", "learning_rate", "images_per_s", "data_wait"}
+    assert told["4"] - told["2"] == {"weight"}
+    assert (tmp_path / "run" / "preview_00000004.png").is_file()
+    lines = [line for line in capsys.readouterr().out.splitlines() if "step 2 " in line]
+    assert all(name in lines[0] for name in ("error", "images_per_s", "data_wait"))
+
+
+def test_waiting_and_pauses_are_told_apart(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(records.time, "perf_counter", lambda: now[0])
+    clock = records.Clock()
+    with clock.waiting():
+        now[0] += 1
+    with clock.pausing():
+        now[0] += 50
+    now[0] += 9
+    clock.images += 20
+    assert clock.read() == {"images_per_s": 2, "data_wait": 0.1}
+
+
+def test_tensorboard_shows_what_the_log_has(toys, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(tmp_path / "run", steps=2, log_every=1, show_every=2, tensorboard=True)
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("error")] == [1, 2]
+    assert events.Images("preview")
+
+
+def test_without_tensorboard_the_log_goes_on(toys, tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    caplog.set_level("INFO")
+    train(tmp_path / "run", steps=1, tensorboard=True)
+    assert "TensorBoard is not installed" in caplog.text
+
+
+def test_a_failed_batch_of_pairs_can_be_replayed(denoiser, tmp_path, monkeypatch):
+    def broken(stage, batch, step, part):
+        losses = loss(stage, batch, step, part)
+        return {**losses, "more": losses["latent"] * (float("nan") if step == 1 else 1)}
+
+    loss = loop.DenoiserStage.loss
+    monkeypatch.setattr(loop.DenoiserStage, "loss", broken)
+    with pytest.raises(NonFiniteError, match=r"step 1: .*samples 4 to 7: nan, see .*failed_0000"):
+        run_of(denoiser, tmp_path / "run")
+    failed = tmp_path / "run" / "failed_00000001"
+    known = toy.load_file(failed / "batch.safetensors")["known"]
+    assert known.dtype == torch.uint8 and known.shape == (4, 64, 64, 3)
+    traces = sorted((failed / "traces").iterdir())
+    assert traces
+    for trace in traces:
+        hr, again = failed / "hr" / f"{trace.stem}.png", tmp_path / f"{trace.stem}.png"
+        words = ["degrade", "replay", str(trace), str(hr), "-o", str(again)]
+        assert cli.main(words) == 0
+        record = degradations.Trace.load(trace)
+        made = np.asarray(Image.open(again))
+        assert made.shape[0] == round(64 / record.scale)
+        if record.scale == 1:  # then it is what the network was shown, holes aside
+            shown = known[int(trace.stem) - 4].numpy()
+            assert (made == shown).all(-1).mean() > 0.4
+
+
+def test_the_export_carries_a_card_with_data_recipe_scores_and_limits(denoiser, tmp_path, photos):
+    run_of(denoiser, tmp_path / "run", show_every=2)
+    export = tmp_path / "run" / "export"
+    told = (export / "README.md").read_text()
+    assert "2 steps of 4 samples in fp32" in told
+    assert "Recipe `realesrgan`" in told
+    assert "| CC0 | 2 |" in told and "3 photos from 2 sources" in told
+    assert "| psnr |" in told and "other crops of the training photos" in told
+    assert str(photos.parent) not in told
+    assert (export / "photos.csv").read_bytes() == (photos / "photos.csv").read_bytes()
+    assert loop.checkpoint.manifest.check(export)
+
+
+def test_a_card_without_known_sources_says_so(tmp_path):
+    assert card.notes_of(str(tmp_path / "photos")) is None
+    about = {"photos": str(tmp_path / "photos"), "tasks": {"restore": 1}, "scales": {"4": 1}}
+    assert "not known here" in card._data(about, None)
+    assert "shown no holes" in card._limits({"data": about})
+
+
+def test_two_processes_see_the_samples_and_the_gradient_of_one(denoiser, tmp_path, monkeypatch):
+    config = tmp_path / "c.yaml"
+    config.write_text(yaml.safe_dump({**denoiser, "output": "unsaid", "steps": 2}))
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    run = "torch.distributed.run", "--standalone", "--nproc_per_node", "2"
+    script = str(ROOT / "tests" / "ranks.py")
+    both = [sys.executable, "-m", *run, script, str(config), f"output={tmp_path / 'two'}"]
+    done = subprocess.run(both, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    monkeypatch.setattr(Rows, "__iter__", Rows.__iter__)
+    ranks.main(config, f"output={tmp_path / 'one'}")
+    whole, *halves = (
+        json.loads((tmp_path / place).read_text())
+        for place in ("one/met_alone.json", "two/met_0.json", "two/met_1.json")
+    )
+    assert [first + second for first, second in zip(*halves, strict=True)] == whole
+    first, second = (tensors(tmp_path / run / "step_00000001") for run in ("one", "two"))
+    moments = [name for name in first if name.endswith(".exp_avg")]  # a tenth of the gradient
+    assert moments
+    for name in moments:
+        torch.testing.assert_close(second[name], first[name], atol=1e-6, rtol=1e-3)
+    log = (tmp_path / "two" / "log.csv").read_text()
+    assert log.count("\n1,latent,") + log.startswith("1,latent,") == 1  # one process tells
