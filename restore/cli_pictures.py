@@ -47,15 +47,26 @@ class Pictures:
         Literal["first", "all", "refuse"],
         typer.Option(help="Of GIFs, pages of TIFFs, ...; all: NAME_002.png ... beside NAME.png."),
     ] = "first"
+    megapixels: Annotated[
+        int,
+        typer.Option(
+            min=134,
+            max=100_000,
+            help="The largest picture that is read; above 134 by upscale and img2img alone, and "
+            "from TIFFs whose tiles or strips can be read one by one.",
+        ),
+    ] = 134
     allow_truncated: Annotated[
         bool, typer.Option("--allow-truncated", help="Take files that are cut short, and say so.")
     ] = False
 
     @property
     def reading(self) -> "Reading":
+        from restore.decoding import MAX_PIXELS
         from restore.images import Reading
 
-        return Reading(self.frames, self.icc, self.strip, self.allow_truncated)
+        most = max(MAX_PIXELS, self.megapixels * 10**6)
+        return Reading(self.frames, self.icc, self.strip, self.allow_truncated, most)
 
     @property
     def writing(self) -> "Writing":
@@ -72,7 +83,7 @@ class Pictures:
             for field in fields(self)
             if getattr(self, field.name) != field.default
         }
-        for name in ("format", "quality", "background", "allow_truncated"):
+        for name in ("format", "quality", "background", "allow_truncated", "megapixels"):
             changed.pop(name, None)
         if self.frames == "refuse":  # those with one frame are the same
             del changed["frames"]

@@ -12,6 +12,7 @@ from restore.jobs import Job
 from restore.journal import Journal, Row
 
 if TYPE_CHECKING:
+    from restore.images import Reading
     from restore.maskfiles import Masks
     from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions
 
@@ -25,6 +26,7 @@ def foretell(
     options: "UpscaleOptions | Img2imgOptions | InpaintOptions",
     masks: "Masks | None",
     journal: Journal,
+    how: "Reading",
 ) -> None:
     """Print a line for each file, and what all of them take."""
     from restore import codecs
@@ -40,7 +42,7 @@ def foretell(
             continue
         assert job.source
         try:
-            size = codecs.look(job.source).size
+            size = codecs.look(job.source, how).size
         except RestoreError as error:
             print(f"failing  {printable(str(error))}")
             continue

@@ -179,7 +179,12 @@ class FileWork:
 
         assert job.source
         digests = self.digests(job)
-        pictures, count = codecs.read_frames(job.source, self.run.pictures.reading)
+        how = self.run.pictures.reading
+        wants_whole = (
+            self.holes.given or self.holes.find or isinstance(self.options, InpaintOptions)
+        )
+        read = codecs.read_frames if wants_whole else codecs.read_by_rows
+        pictures, count = read(job.source, how)
         for picture in pictures:
             size = self.options.output_size(picture.size)
             encoding.refuse(picture, self.kind_of(job), size, self.writing.background)
@@ -200,9 +205,11 @@ class FileWork:
         seed: int,
         keep: "Callable[[int, Picture], object]" = lambda lap, frame: None,
     ) -> "Picture":
+        from restore import spill
         from restore.flow import restore
 
-        return restore(picture, self.options, self.stack(), seed, self.step, source.mask, keep)
+        with spill.into(self.run.out):
+            return restore(picture, self.options, self.stack(), seed, self.step, source.mask, keep)
 
     def make_several(
         self, job: jobs.Job, source: Source, path: Path, frames: Sequence[Path]
