@@ -1,4 +1,4 @@
-"""Ours beside its peers, on this machine: `python tools/benchmark.py degradations | quality | memory`."""
+"""Ours beside its peers, on this machine: `python tools/benchmark.py` lists what is measured."""
 
 import json
 import sys

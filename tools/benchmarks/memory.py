@@ -1,6 +1,7 @@
 """How much memory a picture takes, by its size: each restored by a program of its own, watched."""
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,9 +15,12 @@ from restore.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
 LISTEN_S = 0.05
-WORDS = {  # an autoencoder and a denoiser that cost next to nothing, of the shape of those that ship
+OPTIONS: dict[str, dict[str, Any]] = {  # of the kind that ships, and next to nothing to compute
     "vae": {"channels": 8, "encoder_blocks": (0, 1, 1), "decoder_blocks": (1, 1, 1)},
-    "denoiser": {"channels": (8, 16), "layers": 1, "groups": 4, "text_width": 16, "text_layers": 1},
+    "denoiser": {
+        **{"channels": (8, 16), "layers": 1, "groups": 4},
+        **{"text_width": 16, "text_layers": 1},
+    },
 }
 
 
@@ -29,9 +33,9 @@ def tiny_model(folder: Path) -> Path:
 
     data: dict[str, Any] = {"data": {"photos": "."}}
     torch.manual_seed(0)
-    first = autoencoder.AutoencoderOptions.model_validate({**data, **WORDS["vae"]})
+    first = autoencoder.AutoencoderOptions.model_validate({**data, **OPTIONS["vae"]})
     autoencoder.build(first).save_pretrained(folder / "first" / "vae")
-    more = {"autoencoder": folder / "first", **data, **WORDS["denoiser"]}
+    more = {"autoencoder": folder / "first", **data, **OPTIONS["denoiser"]}
     made = diffusion.build(diffusion.DenoiserOptions.model_validate(more))
     torch.nn.init.normal_(made.unet.conv_out.weight, std=0.1)
     made.steps = 1
@@ -78,8 +82,7 @@ def measure(
             rows.append(row)
             print(json.dumps({**row, "said": ""}), file=sys.stderr, flush=True)
             source.unlink()
-            for path in out.glob("*.*"):
-                path.unlink()
+            shutil.rmtree(out)
     return rows
 
 
@@ -139,10 +142,8 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
     figure, axes = plt.subplots(figsize=(6, 3.4), layout="constrained")
     for scale in sorted({row["scale"] for row in rows}):
-        of = sorted(
-            (r["megapixels"], r["all_mb"], r["told_mb"]) for r in rows if r["scale"] == scale
-        )
-        across, peaks, told = zip(*of, strict=True)
+        own = [row for row in rows if row["scale"] == scale]
+        across, peaks, told = ([r[k] for r in own] for k in ("megapixels", "all_mb", "told_mb"))
         [line] = axes.plot(across, peaks, "o-", label=f"x{scale}, measured", zorder=3)
         axes.plot(across, told, ":", color=line.get_color(), label=f"x{scale}, told by --dry-run")
     pixels = [min(r["megapixels"] for r in rows), max(r["megapixels"] for r in rows)]
