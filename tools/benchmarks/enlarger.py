@@ -28,8 +28,8 @@ def restored(work: dict) -> Enlarge:
     """A model of ours, as `restore upscale` runs it."""
     from restore import devices
     from restore.arrays import back, picture_of
-    from restore.batch import file_seed
     from restore.flow import restore
+    from restore.jobs import file_seed
     from restore.options import UpscaleOptions
 
     stack = devices.load(work["model"])
