@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # A pixel of photos, 8 bits, quality 95:
 BYTES = {"png": 1.9, "jpeg": 0.7, "webp": 0.5, "avif": 0.4, "tiff": 2.2}
-PEAK = 700e6, 30  # bytes that the program takes, and that an output pixel adds, with nano on a CPU
+PEAK = 1.3e9, 18  # bytes that the program takes, and that an output pixel adds, with nano on a CPU
 
 
 def foretell(
