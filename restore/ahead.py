@@ -2,12 +2,14 @@
 
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from itertools import pairwise
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 from restore.jobs import Job
+
+LISTEN_S = 0.2
 
 Made = TypeVar("Made")
 
@@ -31,7 +33,10 @@ class Ahead(Generic[Made]):
         """What is made of this job; waits for it."""
         future = self._begun.pop(job.key, None)
         self._begun.clear()  # what was begun and is passed over: its file needs no work
-        return (future or self._ask(job)).result()
+        future = future or self._ask(job)
+        while not future.done():  # waiting without an end would not hear of Ctrl-C everywhere
+            wait([future], LISTEN_S)
+        return future.result()
 
     def begin_after(self, job: Job, may: Callable[[Job], bool]) -> None:
         """Begin the job that follows, if it may be."""

@@ -7,8 +7,8 @@ into a whole picture without a word.
 
 import io
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -33,13 +33,11 @@ def opened(data: bytes, suffix: str) -> Image.Image:
     if sniff.is_heic(data):
         formats.append(_heif())
 
-    def open_it() -> Image.Image:
+    with judged(data, suffix):
         try:
-            return Image.open(io.BytesIO(data), formats=formats)
+            image = Image.open(io.BytesIO(data), formats=formats)
         except UnidentifiedImageError:
-            return _float_colours(data)
-
-    image = _decoder(data, suffix, open_it)
+            image = _float_colours(data)
     if image.width * image.height > MAX_PIXELS:
         raise _too_large(f"{image.width}x{image.height} pixels")
     return image
@@ -50,14 +48,16 @@ def load(
 ) -> Image.Image:
     """The image with the frame in hand decoded; one cut short is noted, if `truncated_ok`."""
     try:
-        _decoder(data, suffix, image.load)
+        with judged(data, suffix):
+            image.load()
     except ImageError as error:
         if not (truncated_ok and error.code == "TRUNCATED"):
             raise
         notes.append("truncated: what is missing is flat")
         if image.format == "JPEG":  # with an end, libjpeg gives its last rows too
             image = opened(data + b"\xff\xd9", suffix)
-            _decoder(data, suffix, image.load)
+            with judged(data, suffix):
+                image.load()
         else:
             image.tile = []  # what came is in place; asked for again, it is not decoded again
     return image
@@ -65,7 +65,8 @@ def load(
 
 def count_frames(image: Image.Image, data: bytes, suffix: str) -> int:
     """How many frames or pages there are. Raises ImageError beyond MAX_FRAMES."""
-    count = _decoder(data, suffix, lambda: getattr(image, "n_frames", 1))
+    with judged(data, suffix):
+        count = getattr(image, "n_frames", 1)
     if count > MAX_FRAMES:
         raise ImageError("TOO_LARGE", f"{count} frames; the limit is {MAX_FRAMES}; split the file")
     return count
@@ -73,15 +74,17 @@ def count_frames(image: Image.Image, data: bytes, suffix: str) -> int:
 
 def seek(image: Image.Image, data: bytes, suffix: str, frame: int) -> None:
     """Go to a frame, from 0. Raises ImageError."""
-    _decoder(data, suffix, lambda: image.seek(frame))
+    with judged(data, suffix):
+        image.seek(frame)
     if image.width * image.height > MAX_PIXELS:
         raise _too_large(f"{image.width}x{image.height} pixels")
 
 
-def _decoder(data: bytes, suffix: str, step: Callable[[], Any]) -> Any:
-    """step(), whatever it raises turned into an ImageError."""
+@contextmanager
+def judged(data: bytes, suffix: str) -> Iterator[None]:
+    """Whatever a decoder raises on these bytes becomes an ImageError."""
     try:
-        return step()
+        yield
     except Image.DecompressionBombError as error:
         raise _too_large(str(error)) from error
     except UnidentifiedImageError as error:

@@ -113,7 +113,8 @@ def _frame(
         image = decoding.load(image, data, suffix, how.allow_truncated, notes)
         orientation, exif = metadata.exif(image, how.strip, notes)
         profile = image.info.get("icc_profile")
-        pixels, alpha, grey, icc = decoding.pixels(image, data, frame, profile, notes)
+        with decoding.judged(data, suffix):
+            pixels, alpha, grey, icc = decoding.pixels(image, data, frame, profile, notes)
         pixels = decoding.upright(pixels, orientation)
         alpha = None if alpha is None else decoding.upright(alpha, orientation)
         icc = metadata.profile(icc, grey, notes)

@@ -23,6 +23,7 @@ from restore.errors import ImageError
 
 MEMORY = 3 * 2**30  # bytes a process may take beyond what it started with
 TRIES = 2
+LISTEN_S = 0.2
 START_S = 60  # for a process to start, on a machine that is busy
 SPAWN = get_context("spawn")  # a fork would take the model's memory and threads along
 
@@ -51,7 +52,7 @@ class Workers:
         for _ in range(TRIES):
             worker = self._idle.get()
             try:
-                worker = worker or _Worker(self._memory)
+                worker = worker or _Worker(self._memory, function)
                 return worker.call(limit_s, function, args)
             except _DiedError as error:
                 died = error
@@ -83,13 +84,16 @@ class _DiedError(Exception):
 
 
 class _Worker:
-    """One process, and the pipe to it."""
+    """One process, and the pipe to it.
 
-    def __init__(self, memory: int):
+    function  the first that it will serve: its modules are loaded before its time is counted.
+    """
+
+    def __init__(self, memory: int, function: Callable[..., Any]):
         self.is_alive = True
         self._is_late = False
         self._pipe, theirs = SPAWN.Pipe()
-        self._process = SPAWN.Process(target=_serve, args=(theirs, memory), daemon=True)
+        self._process = SPAWN.Process(target=_serve, args=(theirs, memory, function), daemon=True)
         self._process.start()
         theirs.close()
         self._answer(START_S)
@@ -106,6 +110,8 @@ class _Worker:
         try:
             if question:
                 _send(self._pipe, question)
+            while not self._pipe.poll(LISTEN_S):  # Ctrl-C is heard between two of these
+                pass
             return _receive(self._pipe)
         except (EOFError, OSError) as gone:
             self.kill()
@@ -134,19 +140,16 @@ class _Worker:
         self._pipe.close()
 
 
-def _serve(pipe: Connection, memory: int) -> None:
-    """Answer calls until the other end is gone."""
+def _serve(pipe: Connection, memory: int, function: Callable[..., Any]) -> None:
+    """Answer calls until the other end is gone; with `function` come the modules it needs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # sent to the whole group, meant for the caller
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 2)  # decoders print warnings of their own; what counts of them is answered
-    is_limited = False
+    _limit(memory)
     with suppress(EOFError, OSError):  # the caller is gone
         _send(pipe, "ready")
         while True:
             limit_s, function, args = _receive(pipe)
-            if not is_limited:  # its modules are loaded now: the base that `memory` stands on
-                _limit(memory)
-                is_limited = True
             _alarm(math.ceil(limit_s) + START_S)  # if the caller is gone and cannot end this
             try:
                 answer = (None, function(*args))

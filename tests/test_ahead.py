@@ -128,7 +128,7 @@ def test_f6_f7_a_decoder_that_dies_costs_its_file_and_no_other(photos, tmp_path,
         os.link(photos / "0.png", photos / f"{name}.png")
     workers = Workers(2, memory=2**28)
     monkeypatch.setattr(codecs, "shared", lambda: workers)
-    monkeypatch.setattr(codecs, "PATIENCE_S", 3)
+    monkeypatch.setattr(codecs, "PATIENCE_S", 5)
     monkeypatch.setattr(codecs.images, "read_frames", hostile.read_frames)
     code, said, err = call("upscale", photos, "-s", 1)
     workers.close()
