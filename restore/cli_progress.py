@@ -118,7 +118,7 @@ def counting(total: int, what: str) -> Iterator[Callable[[int], None]]:
         done += count
         if time.monotonic() - last > PATIENCE_S:
             last = time.monotonic()
-            print(f"[{done}/{total}] {done / (last - began):.1f} {what}/s", file=sys.stderr)
+            print(f"[{done}/{total}] {what}, {done / (last - began):.1f} a second", file=sys.stderr)
 
     yield line
 
