@@ -16,10 +16,20 @@ from restore.cli_folder import Folder
 from restore.cli_plan import foretell
 from restore.cli_progress import Show, progress
 from restore.cli_stop import Stop
-from restore.cli_work import FileOptions, FileWork, Holes, Run, kept_beside, shown, told
+from restore.cli_work import (
+    FileOptions,
+    FileWork,
+    Holes,
+    Run,
+    formats,
+    kept_beside,
+    reading_for,
+    shown,
+    told,
+)
 from restore.errors import ImageError, OutputError, UsageError, printable
 from restore.journal import Journal, Row
-from restore.options import InpaintOptions, Text2imgOptions
+from restore.options import Text2imgOptions
 
 if TYPE_CHECKING:
     from restore.images import Reading
@@ -82,15 +92,8 @@ def run_files(
     check_output(run.out)
     from restore import encoding
 
-    asked = run.pictures
-    writing = asked.writing
-    form = asked.format
-    if count > 1 or (form == "auto" and isinstance(options, InpaintOptions)):
-        form = "png"  # the sheet's; and what is outside the mask stays
-
-    def kind(source: Path) -> str:
-        return encoding.format_for(source, form, asked.lossless)
-
+    kind = formats(options, run.pictures, count)
+    how = reading_for(options, holes, run.pictures)
     planned = jobs.plan(
         folder.find(run.out),
         run.out,
@@ -99,26 +102,23 @@ def run_files(
         folder.on_collision,
     )
     masks, planned = holes.open([job for job in planned if folder.share.holds(job.key)])
-    if asked.frames == "all":
-        planned = with_frames(planned, asked.reading)
+    if run.pictures.frames == "all":
+        planned = with_frames(planned, how)
     if run.exists == "error":
         batch.refuse_existing(planned)
-    if writing.background is None:
-        refuse_transparent(planned, kind, asked.reading)
+    if run.pictures.background is None:
+        refuse_transparent(planned, kind, how)
     stack, weights = opener(run)
     pixels = options.digest(
         seed=run.seed,
-        format=asked.format,
-        quality=asked.quality,
-        background=writing.background,
-        **asked.told,
+        **run.pictures.told,
         **run.precision,
         **({"count": count} if count > 1 else {}),
         **holes.told,
     )
     journal = Journal(run.out, pixels, weights, folder.share.ending)
     if dry_run:
-        foretell(planned, options, masks, journal, asked.reading)
+        foretell(planned, options, masks, journal, how)
         return
     with FileWork(planned, options, run, holes, masks, count, kind, stack, weights) as work:
         summary = carry_out(planned, work, run, journal, folder.most_failures)

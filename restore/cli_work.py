@@ -18,7 +18,7 @@ from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions
 if TYPE_CHECKING:
     import numpy as np
 
-    from restore.images import Picture
+    from restore.images import Picture, Reading
     from restore.maskfiles import Masks
     from restore.stack import Stack
 
@@ -161,7 +161,8 @@ class FileWork:
         picture = source.pictures[0]
         report.keep_thumbs(self.run.out, job.key, *map(shown, (picture, first)))
         kind = self.kind_of(job)
-        if kind in ("jpeg", "webp", "avif") and isinstance(self.options, InpaintOptions):
+        is_exact = kind in ("png", "tiff") or (kind == "webp" and self.writing.lossless)
+        if isinstance(self.options, InpaintOptions) and not is_exact:
             notes.append(LOSSY.format(kind))
         return {
             "size_in": picture.size,
@@ -179,12 +180,8 @@ class FileWork:
 
         assert job.source
         digests = self.digests(job)
-        how = self.run.pictures.reading
-        wants_whole = (
-            self.holes.given or self.holes.find or isinstance(self.options, InpaintOptions)
-        )
-        read = codecs.read_frames if wants_whole else codecs.read_by_rows
-        pictures, count = read(job.source, how)
+        how = reading_for(self.options, self.holes, self.run.pictures)
+        pictures, count = codecs.read_by_rows(job.source, how)
         for picture in pictures:
             size = self.options.output_size(picture.size)
             encoding.refuse(picture, self.kind_of(job), size, self.writing.background)
@@ -285,6 +282,22 @@ def is_small(picture: "Picture") -> bool:
 def shown(picture: "Picture") -> "tuple[np.ndarray, np.ndarray | None]":
     """Of a picture, what a thumbnail is made of."""
     return picture.pixels, picture.alpha
+
+
+def formats(options: FileOptions, pictures: Pictures, count: int) -> Callable[[Path], str]:
+    """What tells the format of a source's result."""
+    from restore import encoding
+
+    form = pictures.format
+    if count > 1 or (form == "auto" and isinstance(options, InpaintOptions)):
+        form = "png"  # the sheet's; and what is outside the mask stays
+    return lambda source: encoding.format_for(source, form, pictures.lossless)
+
+
+def reading_for(options: FileOptions, holes: Holes, pictures: Pictures) -> "Reading":
+    """How files are read: whole, where there may be holes in them."""
+    whole = holes.given or holes.find or isinstance(options, InpaintOptions)
+    return replace(pictures.reading, max_pixels=0) if whole else pictures.reading
 
 
 def kept_beside(options: FileOptions, holes: Holes, count: int) -> tuple[str, ...]:

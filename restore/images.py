@@ -51,7 +51,7 @@ class Reading:
     icc: Literal["keep", "srgb"] = "keep"  # srgb: colours converted, the profile dropped
     strip: metadata.Strip = "nothing"  # gps: where it was taken; all: EXIF and XMP
     allow_truncated: bool = False
-    max_pixels: int = decoding.MAX_PIXELS  # above the default, of what is read by rows alone
+    max_pixels: int = decoding.MAX_PIXELS  # of what is read by rows, see giants; 0: all is whole
 
 
 @dataclass(frozen=True)
