@@ -93,7 +93,7 @@ def read(path: Path, how: Reading) -> tuple[Picture, int] | None:
 def look(path: Path, how: Reading) -> Head | None:
     """What the header of such a picture says, as `read`."""
     found = read(path, how)
-    return None if found is None else Head(found[0].size, found[1], False)
+    return None if found is None else Head(found[0].size, found[1], has_alpha=False, by_rows=True)
 
 
 def decode(path: Path, first: int, last: int) -> np.ndarray:

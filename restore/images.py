@@ -61,6 +61,7 @@ class Head:
     size: tuple[int, int]  # (height, width), upright
     frames: int
     has_alpha: bool
+    by_rows: bool = False  # read so, as restore.giants does
 
 
 def read(path: Path, how: Reading = Reading()) -> Picture:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from restore.files import TEMPORARY
 
-ENOUGH = 2**26  # bytes that stay in memory
+ENOUGH = 2**24  # bytes that stay in memory
 ROWS = 64  # latents gone over at a time, of a canvas on disk; no result depends on it
 _folder: ContextVar[Path | None] = ContextVar("folder", default=None)
 _mapped: WeakSet[mmap.mmap] = WeakSet()
