@@ -179,11 +179,12 @@ def run_prompt(options: Text2imgOptions, run: Run, count: int, grid: bool) -> No
     stack, weights = opener(run)
 
     def work(job: jobs.Job, show: Show, path: Path) -> Row:
-        from restore import encoding
+        from restore import encoding, spill
         from restore.flow import restore
 
         seed = seeds[job.key]
-        result = restore(None, options, stack(), seed, show.step)
+        with spill.into(run.out):
+            result = restore(None, options, stack(), seed, show.step)
         encoding.encode(result, path, about=told(options, seed, run, weights))
         report.keep_thumbs(run.out, job.key, shown(result))
         return {"seed": seed, "size_out": result.size, "warnings": list(result.warnings)}

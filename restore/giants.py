@@ -182,7 +182,7 @@ def _unreadable(path: Path) -> str:
 
 
 def _odd(page: TiffPage) -> str:
-    samples = {1: 1, 2: 3}.get(int(page.photometric))  # 0 is black; RGB
+    samples = {1: 1, 2: 3}.get(int(page.photometric), 0)  # 0 is black; RGB
     if page.dtype not in (np.uint8, np.uint16) or page.bitspersample not in (8, 16):
         return "its samples have neither 8 nor 16 bits"
     if page.samplesperpixel != samples or (samples == 3 and page.planarconfig != 1):
@@ -190,6 +190,6 @@ def _odd(page: TiffPage) -> str:
     if not _is_plain(page) and page.compression not in COMPRESSIONS:
         return f"its compression, {page.compression.name}, is not known here"
     tall, wide = _segment(page)
-    if not _is_plain(page) and tall * wide * samples * page.dtype.itemsize > SEGMENT:
+    if not _is_plain(page) and tall * wide * samples * page.bitspersample // 8 > SEGMENT:
         return "its pixels are one piece"
     return ""

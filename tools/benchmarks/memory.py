@@ -93,9 +93,10 @@ def run(words: list[str]) -> dict[str, Any]:
     began = time.monotonic()
     peaks = {"own_mb": 0.0, "all_mb": 0.0}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-        assert process.stdout
+        stdout = process.stdout
+        assert stdout
         said: list[bytes] = []
-        reader = threading.Thread(target=lambda: said.append(process.stdout.read()))
+        reader = threading.Thread(target=lambda: said.append(stdout.read()))
         reader.start()
         while process.poll() is None:
             parts = [_resident_mb(pid) for pid in _family(process.pid)]
