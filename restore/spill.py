@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from threading import Lock
 from typing import IO
 from weakref import WeakSet
 
@@ -21,6 +22,7 @@ ENOUGH = 2**24  # bytes that stay in memory
 ROWS = 64  # latents gone over at a time, of a canvas on disk; no result depends on it
 _folder: ContextVar[Path | None] = ContextVar("folder", default=None)
 _mapped: WeakSet[mmap.mmap] = WeakSet()
+_lock = Lock()  # of the set
 
 
 @contextmanager
@@ -42,7 +44,8 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     with tempfile.TemporaryFile(prefix=TEMPORARY, dir=folder) as file:
         _reserve(file, size)
         mapped = mmap.mmap(file.fileno(), size)
-    _mapped.add(mapped)
+    with _lock:
+        _mapped.add(mapped)
     return np.frombuffer(mapped, dtype).reshape(shape)
 
 
@@ -71,7 +74,9 @@ def bands(canvas: Tensor) -> Iterator[slice]:
 def let_go() -> None:
     """Hold nothing on disk in memory too; it is read again when it is asked for."""
     if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows, where the system sees to it
-        for mapped in list(_mapped):
+        with _lock:
+            all_of_them = list(_mapped)
+        for mapped in all_of_them:
             mapped.madvise(mmap.MADV_DONTNEED)
 
 

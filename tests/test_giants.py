@@ -13,7 +13,7 @@ import tifffile
 import torch
 from PIL import Image, ImageCms
 
-from restore import codecs, encoding, giants, images, spill, strips
+from restore import codecs, encoding, giants, images, spill, strips, vae
 from restore.cli_plan import Planned, peak
 from restore.decoding import MAX_PIXELS
 from restore.errors import ImageError
@@ -37,6 +37,8 @@ def small(monkeypatch):
     monkeypatch.setattr(giants, "LARGE", 999)
     monkeypatch.setattr(encoding, "LARGE", 999)
     monkeypatch.setattr(spill, "ENOUGH", 999)
+    monkeypatch.setattr(spill, "ROWS", 7)
+    monkeypatch.setattr(vae, "BLOCK", 16)
     monkeypatch.setattr(giants, "shared", lambda: Here)
     monkeypatch.setattr(codecs, "shared", lambda: Here)
 
