@@ -72,7 +72,7 @@ def quality(
     """Every model and its peers over sets of inputs: scores, CPU seconds, memory, sheets."""
     from benchmarks import quality
 
-    from restore.cli_batch import check_output
+    from restore.cli.shared import check_output
     from restore.errors import RestoreError
     from restore.metrics.pairing import open_sets
 
