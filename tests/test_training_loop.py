@@ -94,8 +94,17 @@ def test_accumulated_parts_equal_the_whole_batch(toys, tmp_path, monkeypatch):
         torch.testing.assert_close(parts[name], whole[name], atol=1e-6, rtol=1e-4)
 
 
-def test_what_saves_memory_changes_no_weight(denoiser, tmp_path):
-    plain, spared = (run_of(denoiser, tmp_path / str(on), checkpointing=on) for on in (False, True))
+def test_what_saves_memory_changes_no_weight(denoiser, tmp_path, monkeypatch):
+    import torch.utils.checkpoint as activations
+
+    calls, once = [], activations.checkpoint
+    monkeypatch.setattr(
+        activations, "checkpoint", lambda *args, **how: calls.append(1) or once(*args, **how)
+    )
+    plain = run_of(denoiser, tmp_path / "plain")
+    assert not calls
+    spared = run_of(denoiser, tmp_path / "spared", checkpointing=True)
+    assert calls
     for name, tensor in tensors(plain).items():
         torch.testing.assert_close(tensors(spared)[name], tensor, atol=1e-5, rtol=1e-3)
 
@@ -111,6 +120,21 @@ def run_of(config, folder, **more):
 def test_a_stage_that_cannot_save_memory_refuses_to(toys, tmp_path):
     with pytest.raises(ConfigError, match="no network of this stage can do it"):
         train(tmp_path / "run", checkpointing=True)
+
+
+def test_the_layout_in_memory_suits_the_device_and_the_network():
+    convolution = torch.nn.Conv2d(8, 8, 3)
+    plain = torch.nn.Sequential(convolution)
+    normed = torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3), torch.nn.GroupNorm(2, 8))
+    for network, device, choice, is_last in (
+        (plain, "cpu", "auto", True),
+        (normed, "cpu", "auto", False),
+        (normed, "cuda", "auto", True),
+        (plain, "cpu", False, False),
+        (normed, "cpu", True, True),
+    ):
+        optimise.lay_out(network, choice, torch.device(device))
+        assert network[0].weight.is_contiguous(memory_format=torch.channels_last) == is_last
 
 
 def test_memory_format_changes_weights_by_rounding_alone(denoiser, tmp_path):

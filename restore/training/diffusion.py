@@ -175,6 +175,12 @@ def timesteps(count: int, share: float, last: int, rng: torch.Generator, lean: f
     return t
 
 
+def as_weights(x: Tensor, weight: Tensor) -> Tensor:
+    """The input in the order in memory that the weights of its first layer have."""
+    is_last = weight.is_contiguous(memory_format=torch.channels_last)
+    return x.contiguous(memory_format=torch.channels_last if is_last else torch.contiguous_format)
+
+
 def train_step(
     stack: Stack,
     batch: dict[str, Tensor],
@@ -202,9 +208,10 @@ def train_step(
     x = stack.schedule.add_noise(residual, noise, t)
     is_v = options.prediction == "v_prediction"
     wanted = stack.schedule.get_velocity(residual, noise, t) if is_v else residual
-    tokens = stack.context.tokens(batch["tokens"])
-    shown = stack.layout.unet_input(x, known, trust)
-    made = stack.unet(shown.to(memory_format=torch.channels_last), t, tokens).sample.float()
+    said, which = batch["tokens"].unique(dim=0, return_inverse=True)  # most often nothing is
+    tokens = stack.context.tokens(said)[which]
+    shown = as_weights(stack.layout.unet_input(x, known, trust), stack.unet.conv_in.weight)
+    made = stack.unet(shown, t, tokens).sample.float()
     # Fresh noise and what a hole hid are large and mostly unknowable: at full weight they drown the
     # small errors that restoring is about.
     weight = torch.where(t == last, 1.0, options.walk_weight).view(-1, 1, 1, 1)

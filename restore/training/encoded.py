@@ -7,6 +7,7 @@ as training goes on, the pictures damaged by the workers or, as batches, by the 
 import hashlib
 import shutil
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -76,10 +77,11 @@ class LivePairs(Dataset):
     def __init__(
         self, options: PairOptions, context: Context | None, seed: int, held_out: bool = False
     ):
-        self.options, self.context, self.seed = options, context, seed
+        self.options, self.seed = options, seed
         self.side = 4 * options.window
         self.photos = options.pictures(self.side, held_out)
         self.recipe = recipes.find(options.recipe)
+        self.tokens = lru_cache(1024)(context.inputs) if context else None  # often the same words
         self.length = options.count
 
     def pair(self, index: int, apply: bool = True) -> Pair:
@@ -94,8 +96,8 @@ class LivePairs(Dataset):
             "known": torch.from_numpy(pair.known),
             "trust": torch.from_numpy(pair.trust[None] / np.float32(255)),
         }
-        if self.context:
-            sample["tokens"] = self.context.inputs(pair.caption)
+        if self.tokens:
+            sample["tokens"] = self.tokens(pair.caption)
         if on_device:
             sample["trace"] = pair.trace.to_json() if pair.trace else ""
             sample["hole"] = torch.from_numpy(pair.hole)

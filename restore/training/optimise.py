@@ -4,6 +4,7 @@ import math
 from contextlib import contextmanager
 from typing import Literal
 
+import torch
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
@@ -39,6 +40,17 @@ def averaged(ema: EMAModel, parameters: list[Tensor]):
 def networks(model: nn.Module) -> list[nn.Module]:
     """The networks that a stage's model is made of."""
     return list(model.values()) if isinstance(model, nn.ModuleDict) else [model]
+
+
+def lay_out(model: nn.Module, channels_last: bool | Literal["auto"], device: torch.device) -> None:
+    """The order of weights in memory, which is that of activations too.
+
+    auto is channels last but where a CPU meets group normalisation, whose gradient is slow there.
+    """
+    for network in networks(model):
+        is_slow = any(isinstance(part, nn.GroupNorm) for part in network.modules())
+        last = device.type != "cpu" or not is_slow if channels_last == "auto" else channels_last
+        network.to(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def save_memory(model: nn.Module) -> None:
