@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from restore import cli_batch, cli_data, cli_degrade
+from restore import cli_batch, cli_data, cli_degrade, cli_evaluate
 from restore.cli_batch import INTERRUPTED, Holes, Run, run_files, run_prompt, stop
 from restore.config import load_options
 from restore.errors import ModelError, RestoreError, UsageError
@@ -29,6 +29,7 @@ app = typer.Typer(
 
 app.add_typer(cli_degrade.app, name="degrade")
 app.add_typer(cli_data.app, name="data")
+app.command()(cli_evaluate.evaluate)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -62,7 +63,7 @@ def upscale(
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(help=f"1 is the faithful average, what nano is made for. [{UPSCALE.steps}]"),
+        typer.Option(help="1 is the faithful average. [what the model is made for; nano: 1]"),
     ] = None,
     prompt: cli_batch.Prompt = None,
     colour: Annotated[
@@ -146,7 +147,9 @@ def inpaint(
     count: Annotated[
         int, typer.Option("-n", "--count", min=1, max=99, help="Candidates, and a sheet of them.")
     ] = 1,
-    steps: Annotated[int | None, typer.Option(help=f"Of the walk. [{INPAINT.steps}]")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Of the walk. [as the model is made for]")
+    ] = None,
     strength: Annotated[
         float | None, typer.Option(help=f"Below 1 what is in the hole counts. [{INPAINT.strength}]")
     ] = None,
@@ -228,7 +231,9 @@ def img2img(
         int | None,
         typer.Option(help="Feed the result back so many times; all frames stay, NAME_001.png ..."),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help=f"Of the whole walk. [{IMG2IMG.steps}]")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Of the whole walk. [as the model is made for]")
+    ] = None,
     sampler: cli_batch.Sampler = None,
     guidance: cli_batch.Guidance = None,
     negative: cli_batch.Negative = None,
@@ -288,7 +293,9 @@ def text2img(
     size: Annotated[
         str | None, typer.Option(help=f"WIDTHxHEIGHT. [{TEXT2IMG.width}x{TEXT2IMG.height}]")
     ] = None,
-    steps: Annotated[int | None, typer.Option(help=f"Of the walk. [{TEXT2IMG.steps}]")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Of the walk. [as the model is made for]")
+    ] = None,
     sampler: cli_batch.Sampler = None,
     guidance: cli_batch.Guidance = None,
     negative: cli_batch.Negative = None,

@@ -4,14 +4,15 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from restore import files
+from restore.cli_progress import counting, print_table
 from restore.errors import ImageError, UsageError, printable
 
 if TYPE_CHECKING:  # cv2 and the rest load after all that can be refused was
@@ -20,7 +21,6 @@ if TYPE_CHECKING:  # cv2 and the rest load after all that can be refused was
     from degradations import Recipe
 
 INTERRUPTED = 130
-PATIENCE_S = 5  # between lines on the progress where there is no terminal
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -78,7 +78,7 @@ def apply(
     asked = offline.PairSet(recipe, seed, scale, crop, severity)
     began = time.monotonic()
     try:
-        with _refusals(), _progress(pairs) as show:
+        with _refusals(), counting(pairs, "pairs") as show:
             made = offline.make(photos, asked, out, pairs, read_rgb, workers=workers, show=show)
     except KeyboardInterrupt:
         print(
@@ -155,7 +155,7 @@ def histogram(
     with _refusals():
         draws = drawn.draw(chosen, samples, seed)
     print(f"{chosen.name}: {samples:,} samples; 5 %, 50 % and 95 % quantiles of numbers")
-    _table(("op", "in", "parameter", "values"), drawn.table(draws))
+    print_table(("op", "in", "parameter", "values"), drawn.table(draws))
     if out:
         with files.replacing(out) as path:
             drawn.write_page(draws, chosen, path)
@@ -257,7 +257,9 @@ def list_(
 
     entries = catalogue.kinds() if ops else catalogue.named_recipes()
     rows = ((entry.name, entry.line, entry.more) for entry in entries)
-    _table(("kind", "what it is", "options") if ops else ("recipe", "what it is", "source"), rows)
+    print_table(
+        ("kind", "what it is", "options") if ops else ("recipe", "what it is", "source"), rows
+    )
 
 
 def read_rgb(path: Path) -> "np.ndarray":
@@ -300,40 +302,3 @@ def _check_new(out: Path, suffix: str) -> None:
 
 def _complain(text: str) -> None:
     print(f"restore: {printable(text)}", file=sys.stderr)
-
-
-def _table(head: Iterable[str], rows: Iterable[tuple[str, ...]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*head, box=box.SIMPLE_HEAD, pad_edge=False)
-    for row in rows:
-        table.add_row(*(Text("\n".join(map(printable, cell.splitlines()))) for cell in row))
-    Console().print(table)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """Lend a function that is told how many more are done: a bar, or a line now and then."""
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-        columns: tuple[Any, ...] = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bar:
-            task = bar.add_task("", total=total)
-            yield lambda count: bar.advance(task, count)
-        return
-    began = last = time.monotonic()
-    done = 0
-
-    def line(count: int) -> None:
-        nonlocal done, last
-        done += count
-        if time.monotonic() - last > PATIENCE_S:
-            last = time.monotonic()
-            print(f"[{done}/{total}] {done / (last - began):.1f} pairs/s", file=sys.stderr)
-
-    yield line

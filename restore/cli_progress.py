@@ -2,12 +2,14 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 from restore import batch
 from restore.errors import printable
+
+PATIENCE_S = 5  # between lines on the progress where there is no terminal
 
 
 def sides(size: tuple[int, int]) -> str:
@@ -87,3 +89,41 @@ def describe(row: dict[str, Any]) -> str:
     grew = " -> ".join(sides(row[size]) for size in ("size_in", "size_out") if size in row)
     notes = "".join(f"; {printable(note)}" for note in row["warnings"])
     return f"done     {key}: {grew} in {row['seconds']:.1f} s{notes}"
+
+
+@contextmanager
+def counting(total: int, what: str) -> Iterator[Callable[[int], None]]:
+    """Lend a function that is told how many more are done: a bar, or a line now and then."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+        columns: tuple[Any, ...] = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bar:
+            task = bar.add_task("", total=total)
+            yield lambda count: bar.advance(task, count)
+        return
+    began = last = time.monotonic()
+    done = 0
+
+    def line(count: int) -> None:
+        nonlocal done, last
+        done += count
+        if time.monotonic() - last > PATIENCE_S:
+            last = time.monotonic()
+            print(f"[{done}/{total}] {done / (last - began):.1f} {what}/s", file=sys.stderr)
+
+    yield line
+
+
+def print_table(head: Iterable[str], rows: Iterable[tuple[str, ...]]) -> None:
+    """Print rows under their heads, each as wide as it must be."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*head, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text("\n".join(map(printable, cell.splitlines()))) for cell in row))
+    Console().print(table)

@@ -29,6 +29,7 @@ PIPELINES = {  # what reads a saved stack of a layout; all but the last with tex
     LDM_UPSCALE: "LDMSuperResolutionPipeline",
 }
 IGNORED = {"safety_checker", "feature_extractor", "image_encoder"}  # of a pipeline's components
+SHARD = "14MB"  # files of weights are no larger, so that repositories and mails take them
 SD_SCALE, X4_SCALE = 0.18215, 0.08333  # 1 / std of the latents
 MAX_NOISE_LEVEL = 350  # of SD's x4 upscaler, as published
 
@@ -114,6 +115,7 @@ def read(folder: Path, convert: parts.Convert) -> Stack:
         residual_scale=about.get("residual_scale"),
         low_schedule=low,
         fills=about.get("fills", not about.get("trust", False)),
+        steps=about.get("steps", 20),
     )
 
 
@@ -180,7 +182,7 @@ def save(stack: Stack, folder: Path, card: str, dtype: torch.dtype = torch.float
     names = {"unet": stack.unet}
     names["vqvae" if stack.layout == LDM_UPSCALE else "vae"] = stack.vae
     for name, part in names.items():
-        stored(part, dtype).save_pretrained(folder / name)
+        stored(part, dtype).save_pretrained(folder / name, max_shard_size=SHARD)
     if stack.context:
         part = deepcopy(stack.context)
         part.module = stored(part.module, dtype)
@@ -199,7 +201,7 @@ def save(stack: Stack, folder: Path, card: str, dtype: torch.dtype = torch.float
         text = json.dumps(index_of(stack, names), indent=2)
         (folder / "model_index.json").write_text(text + "\n")
     about: dict[str, Any] = {"trust": stack.layout == TRUST, "residual_scale": stack.residual_scale}
-    about["fills"] = stack.fills
+    about |= {"fills": stack.fills, "steps": stack.steps}
     about["context"] = stack.context.kind if stack.context else None
     about["windows"] = {"size": stack.windows.size, "stride": stack.windows.stride}
     (folder / "stack.json").write_text(json.dumps(about, indent=1) + "\n")

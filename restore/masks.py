@@ -103,12 +103,13 @@ def boxes(hole: np.ndarray, context: float, least: int, step: int) -> Iterator[B
 
 
 def _widened(box: Box, size: tuple[int, ...], context: float, least: int, step: int) -> Box:
-    longer = max(side.stop - side.start for side in box)
+    margin = round(context * max(side.stop - side.start for side in box))
 
     def widen(side: slice, length: int) -> slice:
-        margin = max(round(context * longer), (least - (side.stop - side.start) + 1) // 2)
-        start = max(0, min(side.start - margin, length - least)) // step * step
-        return slice(start, min(length, max(side.stop + margin, start + least)))
+        own, late = side.stop - side.start, step - 1  # what beginning at a multiple may cost
+        wide = max(own + 2 * margin + late, least)
+        start = max(0, min(side.start - (wide - own - late) // 2, length - wide)) // step * step
+        return slice(start, min(length, start + wide))
 
     rows, columns = map(widen, box, size)
     return rows, columns

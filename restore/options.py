@@ -19,7 +19,7 @@ class WalkOptions(Options):
 
     run_only: ClassVar[frozenset[str]] = frozenset({"windows"})
 
-    steps: int = Field(default=20, ge=1, le=1000)
+    steps: int | None = Field(default=None, ge=1, le=1000)  # None: as many as the model asks for
     sampler: Sampler = "ddim"
     sampler_options: dict[str, Any] = {}  # of diffusers' scheduler, by its names
     eta: float = Field(default=0, ge=0, le=1)  # ddim: the share of fresh noise a step
@@ -40,7 +40,6 @@ class UpscaleOptions(WalkOptions):
 
     task: Literal["upscale"] = "upscale"
     scale: float = Field(default=4, ge=1, le=16)
-    steps: int = Field(default=1, ge=1, le=1000)  # 1 is the faithful average
     strength: float = Field(default=1, gt=0, le=1)  # 1 starts from pure noise
     noise_level: int = Field(default=20, ge=0, le=350)  # SD's x4 upscaler: noise on what it reads
     colour: Colour = "none"  # how the input's colours are given back

@@ -50,6 +50,7 @@ class Stack:
                     where it starts instead of something to be learnt; None: it goes over z.
     fills           whether it was taught to fill holes that are continued from their rims; where
                     not, that continuation is restored, which is better than what it would paint.
+    steps           of a walk whose options name none: what the model is made for.
     digest          tells weights apart in reports.
     place           where the parts compute, if that is not where they are kept.
     """
@@ -63,6 +64,7 @@ class Stack:
     residual_scale: float | None = None
     low_schedule: SchedulerMixin | None = None
     fills: bool = True
+    steps: int = 20
     name: str = "this model"
     digest: str = ""
     place: torch.device | None = None

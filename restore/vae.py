@@ -29,9 +29,14 @@ def encode(vae: Vae, rgb: Tensor) -> Tensor:
 
 def decode(vae: Vae, latent: Tensor) -> Tensor:
     """Scaled latent -> rgb, clamped to [0, 1]. A VQ model quantises first, as latent diffusion."""
+    return decode_freely(vae, latent).clamp(0, 1)
+
+
+def decode_freely(vae: Vae, latent: Tensor) -> Tensor:
+    """Scaled latent -> rgb as the decoder gives it: a loss must feel what leaves the range."""
     latent = latent / scale(vae) + shift(vae)
     made = vae.decoder(latent) if isinstance(vae, AutoencoderTiny) else vae.decode(latent).sample
-    return ((made + 1) / 2).clamp(0, 1)
+    return (made.float() + 1) / 2
 
 
 def scale(vae: Vae) -> float:

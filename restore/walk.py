@@ -49,7 +49,9 @@ def walk(
     )
     same = options.prompt == options.negative
     predict = guided(wanted, unwanted, 1 if same else options.guidance, options.rescale)
-    scheduler = stack.scheduler(options.sampler, options.steps, options.sampler_options)
+    scheduler = stack.scheduler(
+        options.sampler, options.steps or stack.steps, options.sampler_options
+    )
     shape = (1, stack.channels, *condition.trust.shape[-2:])
     noise = canvas_noise(shape, seed, begin.origin).to(stack.device)
     clean = None if begin.clean is None else stack.to_walk(begin.clean, condition.known)

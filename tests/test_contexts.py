@@ -17,7 +17,7 @@ from restore.loading import load, save
 from restore.options import Text2imgOptions
 from restore.stack import Stack
 from restore.tasks.text2img import text2img
-from restore.training.diffusion import letters
+from restore.training.vocabulary import letters
 
 LABELS = ("red circle", "blue square", "7")
 RED, BLUE = "red circle 0.1,0.2,0.5,0.6", "blue square 0.5,0.5,0.9,0.9"

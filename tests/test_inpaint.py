@@ -179,3 +179,21 @@ def test_a_model_that_was_not_taught_to_fill_restores_the_continued_rim(stack, p
     )
     assert not np.array_equal(taught.pixels, restored.pixels)
     assert np.array_equal(restored.pixels[mask == 0], low.pixels[mask == 0])
+
+
+def test_a_small_hole_costs_one_window_of_the_model():
+    for row, column, radius in ((50, 70, 3), (301, 402, 30), (598, 5, 20), (333, 250, 60)):
+        rows, columns = np.ogrid[:600, :800]
+        hole = (rows - row) ** 2 + (columns - column) ** 2 < radius**2
+        ((down, across),) = boxes(hole, context=0.5, least=256, step=4)
+        assert (down.stop - down.start, across.stop - across.start) == (256, 256)
+        assert down.start % 4 == across.start % 4 == 0
+        assert hole[down, across].sum() == hole.sum()
+
+
+def test_a_large_hole_is_seen_with_its_surroundings():
+    hole = np.zeros((900, 1200), bool)
+    hole[200:500, 301:702] = True
+    ((down, across),) = boxes(hole, context=0.25, least=256, step=8)
+    margins = (200 - down.start, down.stop - 500, 301 - across.start, across.stop - 702)
+    assert all(100 <= margin <= 112 for margin in margins)

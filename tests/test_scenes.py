@@ -18,8 +18,8 @@ from restore.training.scene_score import answer, confusion, drawn, main, scores,
 from restore.training.scenes import LABELS, SIZE, Scene, Thing
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "train"
-RED = Thing("red", "circle", (10, 10, 30, 30), "a red circle")
-BLUE = Thing("blue", "square", (36, 36, 60, 60), "a blue square")
+RED = Thing("red", "circle", (5, 5, 15, 15), "a red circle")
+BLUE = Thing("blue", "square", (18, 18, 30, 30), "a blue square")
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +66,10 @@ def test_words_class_and_boxes_say_what_is_there(many):
 
 def test_a_shape_fills_exactly_its_box():
     for shape in scenes.SHAPES:
-        cover = scenes.covered(shape, (8, 12, 40, 32))
+        cover = scenes.covered(shape, (8, 12, 40, 32), 64)
         rows, columns = (np.flatnonzero(cover.max(axis) > 0.01) for axis in (1, 0))
         assert (rows[0], rows[-1], columns[0], columns[-1]) == (12, 31, 8, 39)
-    square = scenes.covered("square", (8.5, 12, 40, 32))
+    square = scenes.covered("square", (8.5, 12, 40, 32), 64)
     assert square.sum() == pytest.approx(31.5 * 20, rel=0.01)
 
 
@@ -93,7 +93,7 @@ def test_the_judge_is_not_fooled():
     star = Thing("red", "star", RED.corners, "a red star")
     one = answer(Scene(230, (star, BLUE)), picture)
     assert (one.labelled, one.placed) == (1, 2)
-    moved = Thing("red", "circle", (30, 10, 50, 30), "a red circle")
+    moved = Thing("red", "circle", (15, 5, 25, 15), "a red circle")
     one = answer(Scene(230, (moved, BLUE)), picture)
     assert (one.labelled, one.placed) == (2, 1)
     more = answer(Scene(230, (RED,)), picture)
@@ -102,15 +102,15 @@ def test_the_judge_is_not_fooled():
 
 
 def test_two_shapes_that_touch_are_told_apart():
-    left = Thing("yellow", "square", (10, 20, 30, 40), "a yellow square")
-    right = Thing("purple", "circle", (30, 20, 50, 40), "a purple circle")
+    left = Thing("yellow", "square", (5, 10, 15, 20), "a yellow square")
+    right = Thing("purple", "circle", (15, 10, 25, 20), "a purple circle")
     found = seen(Scene(20, (left, right)).render())
     assert {thing.label for thing in found} == {"yellow square", "purple circle"}
 
 
 def test_confusion_counts_every_thing_once():
     picture = Scene(230, (RED, BLUE)).render()
-    green = Thing("green", "star", (40, 5, 60, 25), "a green star")
+    green = Thing("green", "star", (20, 3, 30, 13), "a green star")
     table = confusion([answer(Scene(230, (RED, BLUE, green)), picture)], "colour")
     rows = {line.split()[0]: line.split()[1:] for line in table.splitlines()[1:]}
     assert sum(int(n) for row in rows.values() for n in row) == 3

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers import AutoencoderTiny, UNet2DConditionModel
@@ -5,6 +7,7 @@ from transformers import CLIPTextModel
 
 from restore import vae
 from restore.errors import ModelError
+from restore.flow import restore
 from restore.layouts import (
     BASE,
     INPAINTING,
@@ -16,6 +19,7 @@ from restore.layouts import (
     require,
 )
 from restore.loading import load, save
+from restore.options import UpscaleOptions
 from restore.predict import guided
 from restore.vae import receptive_field
 
@@ -105,3 +109,11 @@ def test_guidance_one_costs_nothing_and_two_goes_twice_as_far():
     one, zero = (lambda x, t, at, v=v: torch.full_like(x, v) for v in (1.0, 0.0))
     assert guided(one, zero, 1) is one
     assert guided(one, zero, 2)(torch.zeros(1), torch.tensor(0), [(0, 0)]).item() == 2
+
+
+def test_a_walk_takes_the_steps_that_its_model_is_made_for(stack, picture):
+    taken = []
+    for model, asked in ((stack, 3), (replace(stack, steps=2), None), (stack, None)):
+        options = UpscaleOptions(scale=1, steps=asked)
+        restore(picture(24, 24), options, model, 0, on_step=lambda *at: taken.append(at[1]))
+    assert taken == [3] * 3 + [2] * 2 + [20] * 20

@@ -19,9 +19,10 @@ from restore.options import UpscaleOptions
 from restore.training import loop, optimise
 from restore.training.captions import caption
 from restore.training.data import Photos
-from restore.training.diffusion import letters, timesteps
+from restore.training.denoising import timesteps
 from restore.training.encoded import StoredPairs
 from restore.training.pairs import PairOptions, hole, make_pair
+from restore.training.vocabulary import letters
 
 QUICK = {"batch": 2, "log_every": 1, "show_every": 2, "save_every": 2, "tensorboard": False}
 

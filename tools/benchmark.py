@@ -1,4 +1,4 @@
-"""Ours beside its peers, on this machine: `python tools/benchmark.py degradations|training`."""
+"""Ours beside its peers, on this machine: `tools/benchmark.py degradations|quality|training`."""
 
 import json
 import sys
@@ -60,6 +60,51 @@ def training(
     training.show(results)
     if out:
         out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+@app.command()
+def quality(
+    sets: Annotated[
+        list[Path],
+        typer.Argument(metavar="SETS...", help="As --set of `restore evaluate` takes them."),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for tables and sheets.")],
+    reference: Annotated[
+        Path | None, typer.Option(help="The originals, where SETS are inputs alone.")
+    ] = None,
+    names: Annotated[
+        str,
+        typer.Option(
+            "--contestants",
+            help="bicubic, realesrgan-x4plus, models as NAME, FOLDER or either@STEPS, by commas; "
+            "else bicubic, every model that ships, and the peers.",
+        ),
+    ] = "",
+    pictures: Annotated[
+        int, typer.Option(min=0, help="So many of each set, evenly spread; 0: all.")
+    ] = 0,
+    peer_python: Annotated[
+        str,
+        typer.Option(envvar="RESTORE_PEER_PYTHON", help="An interpreter that has the peers."),
+    ] = "",
+) -> None:
+    """Every model and its peers over sets of inputs: scores, CPU seconds, memory, sheets."""
+    from benchmarks import quality
+
+    from restore.cli_batch import check_output
+    from restore.errors import RestoreError
+    from restore.metrics.pairing import open_sets
+
+    try:
+        check_output(out)
+        chosen = quality.contestants([name for name in names.split(",") if name])
+        results = quality.measure(open_sets(sets, reference), chosen, out, pictures, peer_python)
+        print(quality.write(results, out), end="")
+    except RestoreError as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        raise typer.Exit(error.exit_code) from error
+    failures = sum(len(entry.scored.failed) for all_of in results.values() for entry in all_of)
+    raise typer.Exit(1 if failures else 0)
 
 
 if __name__ == "__main__":

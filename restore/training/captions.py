@@ -77,6 +77,12 @@ WORDS = {  # by kind, in the order in which they are said
 SILENT = ("resize", "compat_resize")  # the scale says it
 
 
+def vocabulary() -> list[str]:
+    """Every word that a caption may hold; numbers are spelled."""
+    said = ["clean", *LEVELS, *(word.word for word in WORDS.values())]
+    return sorted({word for words in said for word in words.split()})
+
+
 def level(value: float, some: float, strong: float) -> str:
     return LEVELS[(value >= some) + (value >= strong)]
 

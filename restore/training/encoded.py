@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 from degradations import Trace, device, recipes
 from restore import vae
 from restore.contexts import Context
+from restore.errors import ConfigError
 from restore.masks import mended
 from restore.training.data import Samples, batches, to_rgb
 from restore.training.pairs import Pair, PairOptions, draw_pair, make_pair
@@ -32,7 +33,7 @@ class StoredPairs(Dataset):
     """Encoded pairs on disk. Sample `index` is a window of one.
 
     Gives float tensors: target and known (C, w, w) scaled latents, trust (1, w, w), truth
-    (4 w, 4 w, 3) uint8 pixels, tokens (length,).
+    (factor * w, factor * w, 3) uint8 pixels, tokens (length,).
 
     again  makes the pair of a number once more, from its photo.
     """
@@ -43,13 +44,14 @@ class StoredPairs(Dataset):
         self.parts = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
         self.window, self.seed, self.again = window, seed, again
         self.length = len(self.parts["trust"])
+        self.factor = self.parts["truth"].shape[1] // self.parts["trust"].shape[1]
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((self.seed, index))
         pair = rng.integers(self.length)
         y, x = rng.integers(self.parts["trust"].shape[-1] - self.window + 1, size=2)
         rows, columns = slice(y, y + self.window), slice(x, x + self.window)
-        wide = slice(4 * y, 4 * (y + self.window)), slice(4 * x, 4 * (x + self.window))
+        wide = tuple(slice(self.factor * n, self.factor * (n + self.window)) for n in (y, x))
         latent = {k: self.parts[k][pair][:, rows, columns] for k in ("target", "known")}
         return {
             **{k: torch.from_numpy(v.astype(np.float32)) for k, v in latent.items()},
@@ -70,15 +72,20 @@ class LivePairs(Dataset):
     """New pairs without end, at the window's size; `ready` encodes them.
 
     Gives what StoredPairs gives, but for known, which is uint8 pixels as truth is, and target,
-    which is missing. For the device also trace (JSON, or empty), hole (4 w, 4 w) and, where the
+    which is missing. For the device also trace (JSON, or empty), hole (H, W) and, where the
     recipe sharpens its targets, original.
     """
 
     def __init__(
-        self, options: PairOptions, context: Context | None, seed: int, held_out: bool = False
+        self,
+        options: PairOptions,
+        context: Context | None,
+        seed: int,
+        held_out: bool = False,
+        factor: int = 4,
     ):
         self.options, self.seed = options, seed
-        self.side = 4 * options.window
+        self.factor, self.side = factor, factor * options.window
         self.photos = options.pictures(self.side, held_out)
         self.recipe = recipes.find(options.recipe)
         self.tokens = lru_cache(1024)(context.inputs) if context else None  # often the same words
@@ -86,7 +93,8 @@ class LivePairs(Dataset):
 
     def pair(self, index: int, apply: bool = True) -> Pair:
         rng = np.random.default_rng((self.seed, index))
-        return draw_pair(self.photos, self.recipe, self.options, rng, str(index), self.side, apply)
+        more = {"apply": apply, "factor": self.factor}
+        return draw_pair(self.photos, self.recipe, self.options, rng, str(index), self.side, **more)
 
     def __getitem__(self, index: int) -> dict[str, Tensor | str]:
         on_device = self.options.mode == "device"
@@ -146,7 +154,7 @@ def pairs(
     held_out  from the photos that training does not see, if there are any.
     """
     if options.mode != "cached":
-        return LivePairs(options, stack.context, seed, held_out)
+        return LivePairs(options, stack.context, seed, held_out, stack.factor)
     stored = store(folder, options, stack, digest, seed, held_out)
     return StoredPairs(stored, options.window, seed, lambda n: remade(options, seed, n, held_out))
 
@@ -174,20 +182,31 @@ def store(
     target, partial = folder / name, folder / f".{name}.partial"
     if target.is_dir():
         return target
+    factor, words = stack.factor, len(stack.context.tokenizer)
+    if options.crop % factor or options.window * factor > options.crop:
+        raise ConfigError(
+            f"data.crop {options.crop}: must be a multiple of the autoencoder's factor, {factor}, "
+            f"and hold data.window ({options.window}) latents of it"
+        )
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     photos = options.pictures(options.crop, held_out)
     photos.refused.keep_in(partial / "unreadable.jsonl")
     recipe = recipes.find(options.recipe)
-    samples = Samples(lambda rng, index: make_pair(photos, recipe, options, rng, str(index)), seed)
-    latents, size = options.crop // 4, (options.count,)
+    samples = Samples(
+        lambda rng, index: make_pair(photos, recipe, options, rng, str(index), factor), seed
+    )
+    latents, size = options.crop // factor, (options.count,)
     channels = stack.channels
     shapes = {
         "target": ((channels, latents, latents), np.float16),
         "known": ((channels, latents, latents), np.float16),
         "trust": ((latents, latents), np.uint8),
         "truth": ((options.crop, options.crop, 3), np.uint8),
-        "tokens": ((stack.context.tokenizer.model_max_length,), np.int16),
+        "tokens": (
+            (stack.context.tokenizer.model_max_length,),
+            np.int16 if words <= np.iinfo(np.int16).max else np.int32,
+        ),
     }
     out = {
         key: np.lib.format.open_memmap(partial / f"{key}.npy", "w+", dtype, size + shape)

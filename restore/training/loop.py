@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from datetime import timedelta
 from itertools import cycle
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 import yaml
@@ -20,32 +20,20 @@ from restore.config import Options, load_config
 from restore.errors import ConfigError, NonFiniteError
 from restore.files import write_text
 from restore.training import card, checkpoint, failure, history, optimise
-from restore.training.autoencoder import AutoencoderOptions, AutoencoderStage
 from restore.training.chance import Part, reseed
 from restore.training.data import Rows, loader
-from restore.training.diffusion import DenoiserOptions, DenoiserStage
-from restore.training.pixels import PixelOptions, PixelStage
 from restore.training.records import Clock, Record, Scalars, bar
-from restore.training.scene_stage import SceneOptions, SceneStage
+from restore.training.stages import STAGES, StageOptions
 
 log = logging.getLogger(__name__)
 PATIENCE = timedelta(hours=12)  # other processes wait while the first encodes pairs
-STAGES = {
-    "autoencoder": AutoencoderStage,
-    "denoiser": DenoiserStage,
-    "scenes": SceneStage,
-    "pixels": PixelStage,
-}
 
 
 class TrainOptions(Options):
     """One training run: a stage and the loop's own settings."""
 
     output: Path
-    stage: Annotated[
-        AutoencoderOptions | DenoiserOptions | SceneOptions | PixelOptions,
-        Field(discriminator="kind"),
-    ]
+    stage: StageOptions
     seed: int = Field(0, ge=0)
     steps: int = Field(10_000, ge=1)
     batch: int = Field(16, ge=1)  # samples of a step, over all processes

@@ -1,7 +1,12 @@
 """Pixel losses. Every function takes rgb tensors (B, 3, H, W) and returns a scalar."""
 
+from collections.abc import Callable
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor
+
+PixelLoss = Literal["edges", "l1", "l2"]
 
 
 def gradient(made: Tensor, wanted: Tensor) -> Tensor:
@@ -13,3 +18,10 @@ def gradient(made: Tensor, wanted: Tensor) -> Tensor:
 def reconstruction(made: Tensor, wanted: Tensor) -> Tensor:
     """L1 for fidelity, gradients for edges, half an MSE so that no large error stays."""
     return F.l1_loss(made, wanted) + gradient(made, wanted) + 0.5 * F.mse_loss(made, wanted)
+
+
+PIXEL_LOSSES: dict[PixelLoss, Callable[[Tensor, Tensor], Tensor]] = {
+    "edges": reconstruction,
+    "l1": F.l1_loss,
+    "l2": F.mse_loss,
+}

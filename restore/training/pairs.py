@@ -95,7 +95,7 @@ class Pair:
 
     truth: np.ndarray  # uint8 (S, S, 3)
     known: np.ndarray  # uint8 (S, S, 3)
-    trust: np.ndarray  # uint8 (S / 4, S / 4): 0, 128, 255 for keep, restore, repaint
+    trust: np.ndarray  # uint8 (S, S) / factor: 0, 128, 255 for keep, restore, repaint
     caption: str
     trace: Trace | None  # how truth became bad
     hole: np.ndarray  # uint8 (S, S), 255 where `known` was filled in
@@ -103,11 +103,20 @@ class Pair:
 
 
 def draw_pair(
-    photos: Photos, recipe: Recipe, options: PairOptions, rng, key: str, crop: int, apply=True
+    photos: Photos,
+    recipe: Recipe,
+    options: PairOptions,
+    rng: np.random.Generator,
+    key: str,
+    crop: int,
+    *,
+    apply: bool = True,
+    factor: int = 4,
 ) -> Pair:
     """Pair number `key`, of `crop` px; a latent that the hole touches at all is repainted.
 
-    apply  False leaves the trace, and the filling of the hole, to who has a whole batch.
+    apply   False leaves the trace, and the filling of the hole, to who has a whole batch.
+    factor  pixels a latent, on a side.
     """
     low, trace, words = None, None, ""
     if isinstance(photos, PairedPhotos):
@@ -132,7 +141,7 @@ def draw_pair(
         trust = np.where(mask > 0, np.uint8(REPAINT * 255), trust)
     if task == "nothing":
         known, trust = np.full_like(known, GREY), np.full_like(trust, round(REPAINT * 255))
-    blocks = trust.reshape(crop // 4, 4, crop // 4, 4)
+    blocks = trust.reshape(crop // factor, factor, crop // factor, factor)
     return Pair(truth, known, blocks.max((1, 3)), words, trace, mask, original)
 
 
@@ -149,7 +158,9 @@ def enlarged(low: np.ndarray, crop: int) -> np.ndarray:
     return np.array(Image.fromarray(low).resize((crop, crop), Image.Resampling.BICUBIC))
 
 
-def make_pair(photos: Photos, recipe: Recipe, options: PairOptions, rng, key: str) -> dict:
+def make_pair(
+    photos: Photos, recipe: Recipe, options: PairOptions, rng, key: str, factor: int = 4
+) -> dict:
     """What of a pair is kept: uint8 `truth` and `known`, `trust`, and its `caption`."""
-    pair = draw_pair(photos, recipe, options, rng, key, options.crop)
+    pair = draw_pair(photos, recipe, options, rng, key, options.crop, factor=factor)
     return {name: getattr(pair, name) for name in ("truth", "known", "trust", "caption")}

@@ -7,7 +7,7 @@ import numpy as np
 
 from restore.training.scenes import COLOURS, SHAPES, covered
 
-SMALLEST = 30  # px of a thing's area; the smallest star drawn has 55
+SMALLEST = 12  # px of a thing's area; the smallest star drawn has 17
 SHARE = 0.15  # of a connected region that another colour needs to be a thing of its own
 PALETTE = cv2.cvtColor(np.array([list(COLOURS.values())], np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
 

@@ -18,8 +18,11 @@ from restore.noise import generator
 from restore.training import scenes
 from restore.training.chance import WHOLE, Part
 from restore.training.data import Samples, to_rgb
-from restore.training.diffusion import StepOptions, build, letters, text, train_step
+from restore.training.denoising import train_step
+from restore.training.diffusion import StepOptions
+from restore.training.networks import Prediction, build, text
 from restore.training.scene_score import MOST, answer, drawn, scores
+from restore.training.vocabulary import letters
 from restore.windows import Windows
 
 PLACES = 32  # tokens of the longest caption, its first and last among them
@@ -39,7 +42,7 @@ class SceneOptions(StepOptions):
     # An answer in v holds the noise, which a UNet as narrow as this is slow to copy (Li and He
     # 2025, Back to Basics): after 1,920 scenes the mean squared error of the clean latent at
     # t = 500 is 0.15 by "sample" and 0.30 by "v_prediction".
-    prediction: Literal["v_prediction", "sample"] = "sample"
+    prediction: Prediction = "sample"
     last_share: float = Field(0.05, ge=0, le=1)
     lean: float = Field(1.5, ge=1)  # what is where is decided early in the walk
     dropped: float = Field(0.1, ge=0, le=1)  # share of the samples whose prompt is left out

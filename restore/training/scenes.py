@@ -11,7 +11,7 @@ import numpy as np
 
 from restore.contexts.boxes import Box, written
 
-SIZE = 64  # px on a side
+SIZE = 32  # px on a side
 COLOURS = {
     "red": (214, 36, 36),
     "orange": (245, 140, 20),
@@ -20,11 +20,12 @@ COLOURS = {
     "blue": (40, 70, 215),
     "purple": (140, 50, 170),
 }
-SIZES = {"small": (8, 9.5), "": (10, 12), "large": (13, 16)}  # half the width in px
+SIZES = {"small": (5, 6), "": (6.75, 7.75), "large": (8.5, 9.5)}  # half the width in px
 ROWS, COLUMNS = ("top", "", "bottom"), ("left", "", "right")
 SHARES = (0.5, 0.35, 0.15)  # of scenes with one, two and three shapes
 FINE = 4  # shapes are drawn so many times larger, then averaged
-GAP = 2  # px between two shapes, and to the border
+GAP = 1  # px between two shapes, and to the border
+TRIES = 20  # places tried for a shape before the whole scene is drawn anew
 
 
 def outline(shape: str) -> np.ndarray:
@@ -135,15 +136,17 @@ def is_held_out(caption: str) -> bool:
 
 
 def draw(rng: np.random.Generator, most: int) -> Scene | None:
-    """A scene, or None if its things would touch."""
+    """A scene, or None if no place is left for one of its things."""
     odds = np.array(SHARES[:most]) / sum(SHARES[:most])
     count = 1 + int(rng.choice(most, p=odds))
     ground = int(rng.choice([rng.integers(15, 60), rng.integers(190, 250)]))
     colours = rng.permutation(list(COLOURS))[:count]
     things: list[Thing] = []
     for colour in colours:
-        thing = place(str(colour), rng)
-        if any(touch(thing, other) for other in things):
+        tries = (place(str(colour), rng) for _ in range(TRIES))
+        free = (thing for thing in tries if not any(touch(thing, other) for other in things))
+        thing = next(free, None)
+        if thing is None:
             return None
         things.append(thing)
     return Scene(ground, tuple(things))

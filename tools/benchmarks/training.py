@@ -32,7 +32,8 @@ from degradations import Recipe, recipes
 from restore import manifest
 from restore.config import load_config
 from restore.training import loop
-from restore.training.diffusion import DenoiserOptions, build
+from restore.training.diffusion import DenoiserOptions
+from restore.training.networks import build
 from restore.training.records import Clock
 
 SIDE, WARM = 128, 2  # px of a crop; steps before the clock runs

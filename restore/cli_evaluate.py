@@ -1,0 +1,256 @@
+"""`restore evaluate`: parsing and telling; the measuring is done in restore.metrics."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from restore import cli_batch, manifest
+from restore.cli_progress import counting, print_table
+from restore.config import load_options
+from restore.errors import UsageError, printable
+from restore.options import UpscaleOptions
+
+if TYPE_CHECKING:  # torch and cv2 load after all that can be refused was
+    from restore.metrics.measures import Measure
+    from restore.metrics.pairing import Paired
+    from restore.metrics.report import Group, Report
+    from restore.metrics.score import Scored
+    from restore.stack import Stack
+
+SHOWN = 5  # of a list of files that did not pair
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a model is run over sets."""
+
+    out: Path
+    seed: int
+    device: str
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What is measured."""
+
+    measures: "Sequence[Measure]"
+    border: int
+
+    def __call__(self, name: str, pairs: "Sequence[Paired]") -> "Scored":
+        from restore.metrics.score import score
+
+        with counting(len(pairs), "pictures measured") as count:
+            return score(name, pairs, self.measures, self.border, lambda row: count(1))
+
+
+def evaluate(
+    restored: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[RESTORED]...", help="Folders; the later against the first."),
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option("--reference", help="The originals, of the same names.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Instead of folders: a model, to restore the --set with.")
+    ] = None,
+    sets: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--set",
+            help="Inputs and originals: DIR/lr and DIR/hr, or inputs beside a folder hr, or a "
+            "folder with hr and folders of inputs; or inputs alone, with --reference.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="Folder for scores.json, scores.csv and report.html."),
+    ] = None,
+    metrics: Annotated[
+        str,
+        typer.Option(
+            help="Of psnr,ssim,psnr_rgb,ssim_rgb,ms_ssim,pd,lpips,niqe; else all that are there."
+        ),
+    ] = "",
+    border: Annotated[
+        int, typer.Option(min=0, max=1024, help="px left out on each side; pd sees all.")
+    ] = 4,
+    suffix: Annotated[
+        str, typer.Option(help="What the restored names end with beyond the originals', as _out.")
+    ] = "",
+    inputs: Annotated[
+        Path | None, typer.Option(help="What was restored, to be shown in the report.")
+    ] = None,
+    sort: Annotated[
+        str | None, typer.Option(help="The measure that worst cases are sorted by. [pd]")
+    ] = None,
+    worst: Annotated[int, typer.Option(min=0, max=200, help="Cases that the report shows.")] = 8,
+    steps: Annotated[int | None, typer.Option(help="Of the model, as in upscale.")] = None,
+    seed: cli_batch.Seed = 0,
+    device: cli_batch.Device = "auto",
+    dtype: cli_batch.Dtype = "auto",
+) -> None:
+    """Measure restored pictures against their originals, or a model on sets of inputs.
+
+    Means come with 95 % bootstrap intervals; of two folders, the second is compared with the first
+    picture by picture. Pictures are paired by relative path and name, whatever their format.
+    """
+    if bool(restored) == bool(model):
+        raise UsageError("evaluate takes folders with --reference, or --model with --set")
+    _refuse(
+        f"--{'model' if model else 'reference'} has no use for it",
+        {"--suffix": suffix, "--inputs": inputs}
+        if model
+        else {"--set": sets, "--steps": steps, "--seed": seed, "--device": device != "auto"}
+        | {"--dtype": dtype != "auto"},
+    )
+    if out:
+        cli_batch.check_output(out)
+    else:
+        _refuse("the report needs -o", {"--sort": sort, "--inputs": inputs})
+    asked = metrics.replace(",", " ").split()
+    if sort and asked and sort not in asked:
+        raise UsageError(f"--sort {sort}: is not among --metrics {metrics}")
+    from restore.metrics import measures
+
+    chosen, absent = measures.choose(asked)
+    by = measures.choose([sort])[0][0] if sort else _usual(chosen)
+    how = Measuring(chosen, border)
+    if restored:
+        groups = [_folders(restored, reference, out, suffix, inputs, how)]
+    else:
+        assert model
+        if not out:
+            raise UsageError("--model needs -o: the restored pictures are kept there")
+        options = load_options(UpscaleOptions, "upscale", None, [], ("upscale",), steps=steps)
+        groups = _sets(model, options, sets, reference, Run(out, seed, device, dtype), how)
+    from restore.metrics.report import Report
+
+    _finish(Report(tuple(groups), tuple(chosen), border, tuple(absent)), out, by.name, worst)
+
+
+def _refuse(why: str, given: dict[str, object]) -> None:
+    """Raise UsageError for options that would be ignored."""
+    named = [name for name, value in given.items() if value]
+    if named:
+        raise UsageError(f"{', '.join(named)}: {why}")
+
+
+def _usual(measures: "Sequence[Measure]") -> "Measure":
+    return next((one for one in measures if one.name == "pd"), measures[0])
+
+
+def _folders(
+    restored: list[Path],
+    reference: Path | None,
+    out: Path | None,
+    suffix: str,
+    inputs: Path | None,
+    measure: Measuring,
+) -> "Group":
+    from restore.metrics import pairing
+    from restore.metrics.report import Group
+
+    if not reference:
+        raise UsageError("--reference is missing: the folder of the originals")
+    named = _names(restored)
+    found = [pairing.pair(folder, reference, out, suffix, inputs) for folder in restored]
+    folders = []
+    for name, pairs in zip(named, found, strict=True):
+        for what, paths in (("no original", pairs.unpaired), ("not restored", pairs.missing)):
+            _complain(f"{name}: {what}", [str(path) for path in paths])
+        one = measure(name, pairs.pairs)
+        folders.append(replace(one, unpaired=[*pairs.unpaired], missing=[*pairs.missing]))
+    return Group("", tuple(folders))
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The folders' own names where they differ, else their paths. Raises UsageError."""
+    places = [folder.resolve() for folder in folders]
+    twice = next((folder for folder in folders if places.count(folder.resolve()) > 1), None)
+    if twice:
+        raise UsageError(f"{twice}: given twice; a folder is compared with others")
+    names = [place.name for place in places]
+    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
+
+
+def _sets(
+    model: str,
+    options: UpscaleOptions,
+    sets: list[Path] | None,
+    reference: Path | None,
+    run: Run,
+    measure: Measuring,
+) -> "list[Group]":
+    from restore.metrics import pairing
+    from restore.metrics.report import Group
+    from restore.metrics.restored import restore_set
+    from restore.metrics.score import failed
+
+    if not sets:
+        raise UsageError(f"--model needs --set: {pairing.LAYOUTS}")
+    opened = pairing.open_sets(sets, reference)
+    _, weights = manifest.find_model(model)
+
+    @cache
+    def stack() -> "Stack":
+        from restore import devices
+
+        return devices.load(model, run.device, run.dtype)
+
+    groups = []
+    for one in opened:
+        there = pairing.pair(one.inputs, one.originals, run.out)
+        _complain(f"{one.name}: no original", [str(path) for path in there.unpaired])
+        _complain(f"{one.name}: no input", [str(path) for path in there.missing])
+        with counting(len(there.pairs), f"pictures of {one.name} restored") as count:
+            made, failures = restore_set(
+                one,
+                stack,
+                weights,
+                options,
+                run.out / "restored" / one.name,
+                run.seed,
+                lambda row, count=count: count(1),
+                dtype=run.dtype,
+            )
+        scored = measure(Path(model).name, made)
+        scored.rows += [failed(key, *why) for key, why in failures.items()]
+        left = {"unpaired": [*there.unpaired], "missing": [*there.missing]}
+        groups.append(Group(one.name, (replace(scored, **left),)))
+    return groups
+
+
+def _finish(report: "Report", out: Path | None, sort: str, worst: int) -> None:
+    """Print the tables, write what was asked for, and exit: 1 where a picture failed."""
+    from restore.metrics import report as tables
+
+    print_table(*tables.means(report, list(report.titled())))
+    for group in report.groups:
+        for table in tables.differences(report, group):
+            print_table(*table)
+    for line in report.absent:
+        _complain("not measured", [line])
+    for name, one in report.titled():
+        _complain(f"{name}: failed", [row["error"] for row in one.failed])
+    if out:
+        from restore.metrics import page
+
+        out.mkdir(parents=True, exist_ok=True)
+        tables.write(report, out)
+        page.write(report, out, sort, worst)
+        print(out / "report.html")
+    raise typer.Exit(1 if report.failures else 0)
+
+
+def _complain(what: str, about: Sequence[str]) -> None:
+    for line in about[:SHOWN]:
+        print(f"restore: {printable(f'{what}: {line}')}", file=sys.stderr)
+    if len(about) > SHOWN:
+        print(f"restore: {printable(what)}: {len(about) - SHOWN} more", file=sys.stderr)

@@ -1,0 +1,85 @@
+"""How far a picture is from its original, pixel by pixel: PSNR, SSIM and MS-SSIM.
+
+torchmetrics has them too, and tests hold us to it. But its mean takes in edges where the picture
+is reflected, which moves SSIM by up to 0.005 on small pictures away from published figures, and its
+121 taps take 1.4 s for 500x750 pixels on one core, where cv2's two passes take 0.02 s.
+"""
+
+import math
+
+import cv2
+import numpy as np
+
+FLOOR = 1e-12  # of the mean squared error: equal pictures have 168 dB, so that means stay finite
+TAPS, SIGMA = 11, 1.5  # of SSIM's Gaussian window
+C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # MS-SSIM's exponents, finest first
+
+
+def levels(pixels: np.ndarray) -> np.ndarray:
+    """uint8 or uint16 of any shape -> float64 in 0 to 255; 16 bits keep their fractions."""
+    return pixels.astype(np.float64) / (257 if pixels.dtype == np.uint16 else 1)
+
+
+def luma(rgb: np.ndarray) -> np.ndarray:
+    """BT.601's Y of (H, W, 3) levels, 16 to 235 and not rounded, as MATLAB's rgb2ycbcr has it."""
+    return 16 + rgb @ np.array([65.481, 128.553, 24.966]) / 255
+
+
+def trimmed(rgb: np.ndarray, border: int) -> np.ndarray:
+    """The array without `border` pixels on each side, where enlarging has less to go by."""
+    return rgb[border : rgb.shape[0] - border, border : rgb.shape[1] - border]
+
+
+def psnr(one: np.ndarray, other: np.ndarray) -> float:
+    """dB for a peak of 255, over all samples of two arrays of levels, whatever their shape."""
+    return 10 * math.log10(255**2 / max(float(np.square(one - other).mean()), FLOOR))
+
+
+def ssim(one: np.ndarray, other: np.ndarray) -> float:
+    """Structural similarity, at most 1 (Wang et al. 2004), of (H, W) or (H, W, C) levels.
+
+    A Gaussian window of 11 pixels and sigma 1.5 where it fits whole; the mean over pixels and
+    channels. NaN below 11 pixels a side.
+    """
+    if min(one.shape[:2]) < TAPS:
+        return math.nan
+    means, structure = _maps(one, other)
+    return float((means * structure).mean())
+
+
+def ms_ssim(one: np.ndarray, other: np.ndarray) -> float:
+    """Multi-scale SSIM, at most 1 (Wang, Simoncelli and Bovik 2003), of (H, W) levels.
+
+    Five scales, each the mean of 2x2 pixels of the one before; contrast and structure of all,
+    luminance of the coarsest. Negative terms count as 0. NaN below 176 pixels a side.
+    """
+    if min(one.shape[:2]) < TAPS * 2 ** (len(SCALES) - 1):
+        return math.nan
+    product = 1.0
+    for scale, power in enumerate(SCALES, 1):
+        means, structure = _maps(one, other)
+        term = means * structure if scale == len(SCALES) else structure
+        product *= max(float(term.mean()), 0) ** power
+        one, other = _halved(one), _halved(other)
+    return product
+
+
+def _maps(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Luminance, and contrast times structure, wherever the window fits whole."""
+    mean1, mean2 = _blurred(one), _blurred(other)
+    square1, square2, cross = mean1 * mean1, mean2 * mean2, mean1 * mean2
+    spread = _blurred(one * one) - square1 + _blurred(other * other) - square2
+    shared = _blurred(one * other) - cross
+    means = (2 * cross + C1) / (square1 + square2 + C1)
+    return means, (2 * shared + C2) / (spread + C2)
+
+
+def _blurred(array: np.ndarray) -> np.ndarray:
+    half = TAPS // 2
+    return cv2.GaussianBlur(array, (TAPS, TAPS), SIGMA)[half:-half, half:-half]
+
+
+def _halved(plane: np.ndarray) -> np.ndarray:
+    height, width = (side // 2 * 2 for side in plane.shape)
+    return plane[:height, :width].reshape(height // 2, 2, width // 2, 2).mean((1, 3))

@@ -1,0 +1,124 @@
+"""Pictures of scores: where to look closer, crops side by side, the perception-distortion plane."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from restore import images
+from restore.metrics import fidelity
+from restore.metrics.measures import Measure, levels
+from restore.metrics.score import Scored, mean
+
+COLOURS = ("#1f4e79", "#d1711b", "#2f7d4f", "#8a3a7b", "#7a6a16", "#b02a30", "#4b4b4b", "#2b8a9d")
+Place = tuple[int, int]  # top, left
+
+
+def read(path: Path) -> np.ndarray:
+    """uint8 (H, W, 3), as it is measured."""
+    return np.rint(levels(images.read(path))).astype(np.uint8)
+
+
+def largest_error(one: np.ndarray, other: np.ndarray, side: int) -> Place:
+    """Where a square of `side` differs most in luma."""
+    error = fidelity.luma(one.astype(np.float64)) - fidelity.luma(other.astype(np.float64))
+    return _peak(np.square(error), side)
+
+
+def most_detail(rgb: np.ndarray, side: int) -> Place:
+    """Where a square of `side` has the strongest edges."""
+    luma = fidelity.luma(rgb.astype(np.float64))
+    return _peak(np.abs(luma - cv2.GaussianBlur(luma, (0, 0), 2)), side)
+
+
+def _peak(values: np.ndarray, side: int) -> Place:
+    height, width = values.shape
+    tall, wide = min(side, height), min(side, width)
+    sums = cv2.integral(values)
+    boxes = sums[tall:, wide:] - sums[:-tall, wide:] - sums[tall:, :-wide] + sums[:-tall, :-wide]
+    top, left = np.unravel_index(boxes.argmax(), boxes.shape)
+    return int(top), int(left)
+
+
+def crop(rgb: np.ndarray, place: Place, side: int) -> np.ndarray:
+    top, left = place
+    return rgb[top : top + side, left : left + side]
+
+
+def enlarged(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """By Pillow's bicubic to (height, width); what peers are held against."""
+    if rgb.shape[:2] == size:
+        return rgb
+    return np.asarray(Image.fromarray(rgb).resize(size[::-1], Image.Resampling.BICUBIC))
+
+
+def sheet(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[np.ndarray]]]) -> Image.Image:
+    """Crops side by side, one pixel each: a row a picture, its name below, `heads` above."""
+    font = ImageFont.load_default(13)
+    gap, line = 6, 18
+    side = max(crop.shape[1] for _, crops in rows for crop in crops)
+    tall = max(crop.shape[0] for _, crops in rows for crop in crops)
+    size = gap + len(heads) * (side + gap), line + gap + len(rows) * (tall + line)
+    made = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(made)
+    for column, head in enumerate(heads):
+        draw.text((gap + column * (side + gap), 3), head, "black", font)
+    for number, (name, crops) in enumerate(rows):
+        top = line + gap + number * (tall + line)
+        for column, pixels in enumerate(crops):
+            made.paste(Image.fromarray(pixels), (gap + column * (side + gap), top))
+        draw.text((gap, top + tall), name, "#666", font)
+    return made
+
+
+def plane(
+    groups: Sequence[tuple[str, Sequence[Scored]]], distortion: Measure, perception: Measure
+) -> Any:
+    """The perception-distortion plane (Blau and Michaeli 2018) as a matplotlib Figure.
+
+    A plot for each group, its title and folders. A point a picture, and the means with their 95 %
+    intervals; a folder has the colour of its name everywhere.
+    """
+    from matplotlib.figure import Figure
+
+    columns = min(len(groups), 3)
+    rows = -(-len(groups) // columns)
+    wide = 7 if columns == 1 else 4.6
+    figure = Figure(figsize=(wide * columns, 0.66 * wide * rows), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    names = dict.fromkeys(one.name for _, folders in groups for one in folders)
+    colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(names)}
+    for axis, (title, folders) in zip(axes, groups, strict=False):
+        for one in folders:
+            _cloud(axis, one, distortion, perception, colours[one.name])
+        axis.set(title=title, xlabel=_axis(distortion), ylabel=_axis(perception))
+        axis.spines[["top", "right"]].set_visible(False)
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(frameon=False, fontsize=9)
+    for axis in axes[len(groups) :]:
+        axis.set_visible(False)
+    return figure
+
+
+def _cloud(axis: Any, one: Scored, distortion: Measure, perception: Measure, colour: str) -> None:
+    x, y = one.values(distortion), one.values(perception)
+    both = [key for key in x if key in y]
+    if not both:
+        return
+    axis.scatter([x[k] for k in both], [y[k] for k in both], s=9, color=colour, alpha=0.25)
+    middle, spans = [], []
+    for measure in (distortion, perception):
+        at = mean(one, measure)
+        known = at["low"] is not None
+        middle.append(at["mean"])
+        spans.append([[at["mean"] - at["low"]], [at["high"] - at["mean"]]] if known else None)
+    axis.errorbar(
+        *middle, xerr=spans[0], yerr=spans[1], fmt="o", ms=7, lw=1.4, color=colour, label=one.name
+    )
+
+
+def _axis(measure: Measure) -> str:
+    return f"{measure.label} ({'more' if measure.higher else 'less'} is better)"

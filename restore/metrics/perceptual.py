@@ -1,0 +1,112 @@
+"""How far a picture looks from its original: `pd`, which always works, and LPIPS where it is."""
+
+import importlib.util
+import math
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor
+
+WEIGHTS = Path(__file__).with_name("squeezenet1_1.safetensors")
+CAFFE_MEAN = (104.0, 117.0, 123.0)  # of blue, green and red
+LEAST = 32  # px a side that leave something to the last pooling of either network
+BACKBONE = "alexnet-owt-7be5be79.pth"  # torchvision's name for what LPIPS is built on
+
+
+def pd(one: np.ndarray, other: np.ndarray) -> float:
+    """Perceptual distance of (H, W, 3) levels, 0 for equal ones; NaN below 32 pixels a side.
+
+    LPIPS's formula (Zhang et al. 2018) over seven layers of SqueezeNet 1.1 with equal weights of
+    the channels: the squared difference of unit feature vectors, summed over channels, averaged
+    over pixels, summed over layers. Not LPIPS: nothing was fitted to what people say.
+    """
+    if min(one.shape[:2]) < LEAST:
+        return math.nan
+    with torch.inference_mode():
+        layers = zip(features(_batch(one)), features(_batch(other)), strict=True)
+        return sum(distance(mine, theirs).item() for mine, theirs in layers)
+
+
+def distance(one: Tensor, other: Tensor) -> Tensor:
+    """Of two feature maps (B, C, h, w), the mean over the pictures."""
+    return (_unit(one) - _unit(other)).square().sum(1).mean()
+
+
+def features(rgb: Tensor) -> Iterator[Tensor]:
+    """Seven feature maps of (B, 3, H, W) in 0 to 255, fine to coarse, one by one: they are large.
+
+    Gradients flow back to rgb, so that a loss can be made of them.
+    """
+    weights = squeezenet(rgb.device)
+
+    def conv(x: Tensor, name: str, stride: int = 1, padding: int = 0) -> Tensor:
+        kernel, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+        return F.relu(F.conv2d(x, kernel, bias, stride, padding))
+
+    def fire(x: Tensor, number: int) -> Tensor:
+        name = f"fire{number}/"
+        thin = conv(x, name + "squeeze1x1")
+        wide = conv(thin, name + "expand1x1"), conv(thin, name + "expand3x3", padding=1)
+        return torch.cat(wide, 1)
+
+    mean = torch.tensor(CAFFE_MEAN, device=rgb.device).view(1, 3, 1, 1)
+    x = conv(rgb.flip(1) - mean, "conv1", stride=2)
+    yield x
+    for fires in ((2, 3), (4, 5), (6,)):
+        x = F.max_pool2d(x, 3, 2, ceil_mode=True)
+        for number in fires:
+            x = fire(x, number)
+        yield x
+    for number in (7, 8, 9):
+        x = fire(x, number)
+        yield x
+
+
+@cache
+def squeezenet(device: torch.device) -> dict[str, Tensor]:
+    """SqueezeNet 1.1's convolutions in fp32; see SQUEEZENET.md for where they come from."""
+    with torch.inference_mode(False):  # they are kept, and a loss may want them later
+        tensors = load_file(WEIGHTS, str(device))
+        return {name: tensor.float() for name, tensor in tensors.items()}
+
+
+def lpips_absent() -> str:
+    """Why LPIPS cannot be measured here, and the mend; empty if it can. Nothing is fetched."""
+    if not (importlib.util.find_spec("lpips") and importlib.util.find_spec("torchvision")):
+        return "needs the package: pip install lpips torchvision"
+    path = Path(torch.hub.get_dir()) / "checkpoints" / BACKBONE
+    if not path.is_file():
+        url = f"https://download.pytorch.org/models/{BACKBONE}"
+        return f"needs torchvision's AlexNet and fetches nothing: put {url} at {path}"
+    return ""
+
+
+@cache
+def _lpips() -> Callable[[Tensor, Tensor], Tensor]:
+    import lpips
+
+    return lpips.LPIPS(net="alex", verbose=False).eval()
+
+
+def lpips(one: np.ndarray, other: np.ndarray) -> float:
+    """LPIPS 0.1 with AlexNet (Zhang et al. 2018) of (H, W, 3) levels; NaN below 32 pixels a side.
+
+    Only where lpips_absent() has nothing to say.
+    """
+    if min(one.shape[:2]) < LEAST:
+        return math.nan
+    with torch.inference_mode():
+        return float(_lpips()(_batch(one) / 127.5 - 1, _batch(other) / 127.5 - 1))
+
+
+def _batch(rgb: np.ndarray) -> Tensor:
+    return torch.from_numpy(rgb.astype(np.float32)).permute(2, 0, 1)[None].contiguous()
+
+
+def _unit(x: Tensor) -> Tensor:
+    return x / (x.norm(dim=1, keepdim=True) + 1e-10)

@@ -1,0 +1,79 @@
+"""A discriminator of patches, and how hard an autoencoder leans on it."""
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from restore.config import Options
+
+MOST = 1e4  # of the adaptive weight
+
+
+class AdversaryOptions(Options):
+    """A PatchGAN beside the autoencoder. Latent diffusion's own begin after 50,000 steps."""
+
+    start: int = Field(ge=0)  # the step from which there is one; before, it costs nothing
+    weight: float = Field(0.5, gt=0)
+    adaptive: bool = True  # its gradient is brought to the reconstruction's size first
+    channels: int = Field(64, ge=16, multiple_of=16)  # of the first layer
+    layers: int = Field(3, ge=1)  # that halve the picture; 3 judge patches of 70 px
+
+
+class Patches(nn.Sequential):
+    """rgb (B, 3, H, W) -> a map of logits, above 0 where a patch looks real (Isola et al. 2017).
+
+    Group instead of batch normalisation: a verdict depends on its own picture alone, whatever
+    shares the batch or the other ranks hold.
+    """
+
+    def __init__(self, channels: int, layers: int):
+        widths = [channels * min(2**n, 8) for n in range(layers + 1)]
+        made: list[nn.Module] = [nn.Conv2d(3, channels, 4, 2, 1), nn.LeakyReLU(0.2)]
+        for n in range(1, layers + 1):
+            stride = 2 if n < layers else 1
+            made += [
+                nn.Conv2d(widths[n - 1], widths[n], 4, stride, 1, bias=False),
+                nn.GroupNorm(widths[n] // 16, widths[n]),
+                nn.LeakyReLU(0.2),
+            ]
+        super().__init__(*made, nn.Conv2d(widths[-1], 1, 4, 1, 1))
+        for module in self:
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, 0, 0.02)
+
+
+def adversarial(
+    judge: nn.Module,
+    made: Tensor,
+    truth: Tensor,
+    fidelity: Tensor,
+    last_layer: Tensor,
+    options: AdversaryOptions,
+) -> dict[str, Tensor]:
+    """Both sides' hinge losses (Lim and Ye 2017); their sum descends each by its own weights only.
+
+    What made the pictures meets a judge that holds still, and the judge meets pictures cut off
+    from what made them, so that one backward pass and one optimiser serve both.
+
+    fidelity    the scalar that the adversary is weighed against.
+    last_layer  the weight that `made` came out of.
+    """
+    still = {name: weight.detach() for name, weight in judge.named_parameters()}
+    fooled = -functional_call(judge, still, (made * 2 - 1,)).mean()
+    weight = options.weight
+    if options.adaptive:
+        weight = weight * balance(fidelity, fooled, last_layer)
+    real, fake = (judge(rgb * 2 - 1) for rgb in (truth, made.detach()))
+    told = (F.relu(1 - real).mean() + F.relu(1 + fake).mean()) / 2
+    return {"adversarial": weight * fooled, "discriminator": told}
+
+
+def balance(fidelity: Tensor, fooled: Tensor, last_layer: Tensor) -> Tensor:
+    """The ratio of both gradients at the last layer (Esser et al. 2021, equation 7), a scalar."""
+    kept, adverse = (
+        torch.autograd.grad(loss, last_layer, retain_graph=True)[0].norm()
+        for loss in (fidelity, fooled)
+    )
+    return (kept / (adverse + 1e-4)).clamp(0, MOST).detach()

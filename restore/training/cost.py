@@ -1,0 +1,75 @@
+"""What a model costs to run: parameters, and arithmetic a window and an output megapixel.
+
+python -m restore.training.cost configs/train/base_autoencoder.yaml configs/train/base_denoiser.yaml
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from restore.config import load_config
+from restore.stack import Stack
+from restore.training import autoencoder, networks
+from restore.training.diffusion import words_of
+from restore.training.loop import TrainOptions
+from restore.training.vocabulary import letters
+
+MEGAPIXEL = 1_000_000
+
+
+def flops(module: nn.Module, *inputs: torch.Tensor) -> int:
+    """Of one call, a multiplication and an addition counting as two; nothing is computed."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module(*inputs)
+    return counter.get_total_flops()
+
+
+def cost(stack: Stack, steps: int) -> dict[str, float]:
+    """Counts for windows and canvases without end, overlap included, on the meta device.
+
+    unet_gflop_window    of one step over one window.
+    unet_tflop_mp        of `steps` over an output megapixel; windows overlap.
+    vae_tflop_mp         of encoding what is known and decoding the answer.
+    tflop_mp             both.
+    """
+    parts = {"vae": stack.vae, "unet": stack.unet, "context": stack.context.module}
+    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+    size, factor = stack.windows.size, stack.factor
+    with torch.device("meta"):
+        vae, unet = stack.vae.to("meta"), stack.unet.to("meta")
+        x = torch.empty(1, unet.config.in_channels, size, size)
+        words = torch.empty(1, 77, unet.config.cross_attention_dim)
+        window = flops(unet, x, torch.empty((), dtype=torch.long), words)
+        pixels = torch.empty(1, 3, size * factor, size * factor)
+        latent = torch.empty(1, stack.channels, size, size)
+        coded = flops(vae.encoder, pixels) + flops(vae.decoder, latent)
+    windows = MEGAPIXEL / (stack.windows.stride * factor) ** 2
+    walk, code = steps * window * windows, coded * MEGAPIXEL / (size * factor) ** 2
+    return {
+        **{f"{name}_parameters": count for name, count in counts.items()},
+        "unet_gflop_window": window / 1e9,
+        "unet_tflop_mp": walk / 1e12,
+        "vae_tflop_mp": code / 1e12,
+        "tflop_mp": (walk + code) / 1e12,
+    }
+
+
+def main(
+    first: Annotated[Path, typer.Argument(help="A config of stage one.")],
+    second: Annotated[Path, typer.Argument(help="A config of stage two.")],
+    steps: Annotated[int, typer.Option(min=1, help="Of the walk.")] = 1,
+) -> None:
+    """Count what the networks of two configs cost, before either is trained."""
+    one, two = (load_config(TrainOptions, path).stage for path in (first, second))
+    text = networks.text(two, letters(words_of(two)))
+    stack = networks.build(two, text, autoencoder=autoencoder.build(one))
+    for name, count in cost(stack, steps).items():
+        print(f"{name:20}{count:12,.0f}" if count > 1e4 else f"{name:20}{count:12.3f}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

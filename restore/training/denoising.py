@@ -1,0 +1,142 @@
+"""What a denoiser is asked, and what its answer costs: the arithmetic of stage two."""
+
+import torch
+from diffusers import SchedulerMixin
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from restore import vae
+from restore.config import Options
+from restore.layouts import REPAINT
+from restore.stack import Stack
+from restore.training.chance import WHOLE, Part
+from restore.training.data import to_rgb
+from restore.training.losses import gradient
+from restore.training.perceptual import PerceptualOptions, distance
+
+
+class DenoisingOptions(Options):
+    """How a walk is learnt, whatever the networks and the data."""
+
+    last_share: float = Field(0.5, ge=0, le=1)  # of a batch that sits at the last timestep
+    lean: float = Field(1.0, ge=1)  # of the other timesteps towards noise; 1 is uniform
+    walk_weight: float = Field(1.0, ge=0)  # of the loss at all other timesteps
+    min_snr: float | None = Field(None, gt=0)  # the gamma by which those are weighed; 5 is usual
+    offset_noise: float = Field(0.0, ge=0)  # sigma of noise that is one value a channel
+    repaint_weight: float = Field(1.0, ge=0)  # of the loss where the trust map says repaint
+    pixel_start: int = Field(0, ge=0)  # step from which decoded pictures are compared as well
+    pixel_weight: float = Field(0.0, ge=0)
+    pixel_samples: int = Field(8, ge=1)  # so many of a batch are decoded
+    perceptual: PerceptualOptions | None = None  # of the decoded pictures
+
+
+def timesteps(count: int, share: float, last: int, rng: torch.Generator, lean: float = 1) -> Tensor:
+    """(count,) timesteps: the first `share` of them the last one, the rest over all of them.
+
+    lean  1 is uniform; above, the density grows as t ** (lean - 1).
+    """
+    t = torch.randint(0, last + 1, (count,), generator=rng, device=rng.device)
+    if lean != 1:
+        t = (last * ((t + 0.5) / (last + 1)) ** (1 / lean)).round().long()
+    t[: round(count * share)] = last
+    return t
+
+
+def levels(schedule: SchedulerMixin, t: Tensor) -> tuple[Tensor, Tensor]:
+    """alpha and sigma, each (B, 1, 1, 1), of x_t = alpha * clean + sigma * noise."""
+    kept = schedule.alphas_cumprod.to(t.device)[t].view(-1, 1, 1, 1)
+    return kept.sqrt(), (1 - kept).sqrt()
+
+
+def answer(schedule: SchedulerMixin, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """What a perfect UNet says of x_t: v, the clean latent or the noise, as the schedule has it."""
+    kind = schedule.config.prediction_type
+    if kind == "v_prediction":
+        return schedule.get_velocity(clean, noise, t)
+    return clean if kind == "sample" else noise
+
+
+def clean(schedule: SchedulerMixin, made: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    """The clean latent that an answer `made` about x (B, C, h, w) at t (B,) amounts to."""
+    (alpha, sigma), kind = levels(schedule, t), schedule.config.prediction_type
+    if kind == "sample":
+        return made
+    return alpha * x - sigma * made if kind == "v_prediction" else (x - sigma * made) / alpha
+
+
+def answer_for(schedule: SchedulerMixin, clean: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    """The answer about x at t that amounts to the clean latent: the inverse of `clean`."""
+    (alpha, sigma), kind = levels(schedule, t), schedule.config.prediction_type
+    if kind == "sample":
+        return clean
+    return (alpha * x - clean) / sigma if kind == "v_prediction" else (x - alpha * clean) / sigma
+
+
+def min_snr(schedule: SchedulerMixin, t: Tensor, gamma: float) -> Tensor:
+    """(B,) weights min(SNR, gamma) of the clean latent's error (Hang et al. 2023).
+
+    Turned into those of the error of what the UNet answers with; at SNR 0 v weighs nothing.
+    """
+    alpha, sigma = (x.flatten() for x in levels(schedule, t))
+    snr, kind = (alpha / sigma) ** 2, schedule.config.prediction_type
+    weight = snr.clamp(max=gamma)
+    return weight / {"v_prediction": snr + 1, "epsilon": snr}.get(kind, torch.ones_like(snr))
+
+
+def as_weights(x: Tensor, weight: Tensor) -> Tensor:
+    """The input in the order in memory that the weights of its first layer have."""
+    is_last = weight.is_contiguous(memory_format=torch.channels_last)
+    return x.contiguous(memory_format=torch.channels_last if is_last else torch.contiguous_format)
+
+
+def train_step(
+    stack: Stack,
+    batch: dict[str, Tensor],
+    options: DenoisingOptions,
+    step: int,
+    rng: torch.Generator,
+    part: Part = WHOLE,
+) -> dict[str, Tensor]:
+    """The losses of one batch.
+
+    v, the noise or the residual itself is asked for, over the residual
+    r = (target - known) / residual_scale at zero terminal SNR (Lin et al. 2024). At the last
+    timestep nothing of r is left in x_t, so that part of the batch is a plain regression: one step
+    of sampling is the faithful average.
+
+    batch  target and known (B, C, h, w), trust (B, 1, h, w), tokens as the context's `inputs`
+           gives them, and truth, uint8 (B, H, W, 3), where pixels count: as `ready` gives it.
+    """
+    known, trust, schedule = batch["known"], batch["trust"], stack.schedule
+    residual = stack.to_walk(batch["target"], known)
+    last = schedule.config.num_train_timesteps - 1
+    count = part.of * len(known)
+    t = part.cut(timesteps(count, options.last_share, last, rng, options.lean))
+    noise = part.normal(known, rng)
+    if options.offset_noise:  # so that the mean of a picture is learnt too (Guttenberg 2023)
+        noise = noise + options.offset_noise * part.normal(known[..., :1, :1], rng)
+    x = schedule.add_noise(residual, noise, t)
+    said, which = batch["tokens"].unique(dim=0, return_inverse=True)  # most often nothing is
+    tokens = stack.context.tokens(said)[which]
+    shown = as_weights(stack.layout.unet_input(x, known, trust), stack.unet.conv_in.weight)
+    made = stack.unet(shown, t, tokens).sample.float()
+    # Fresh noise and what a hole hid are large and mostly unknowable: at full weight they drown the
+    # small errors that restoring is about.
+    walk = options.walk_weight
+    if options.min_snr:
+        walk = walk * min_snr(schedule, t, options.min_snr)
+    weight = torch.where(t == last, 1.0, walk).view(-1, 1, 1, 1)
+    weight = weight * torch.where(trust == REPAINT, options.repaint_weight, 1.0)
+    wanted = answer(schedule, residual, noise, t)
+    losses = {"latent": (weight * (made - wanted).square()).mean()}
+    if options.pixel_weight and step >= options.pixel_start:
+        some = slice(0, options.pixel_samples)
+        end = clean(schedule, made[some], x[some], t[some])
+        rgb = vae.decode_freely(stack.vae, stack.from_walk(end, known[some]))
+        truth = to_rgb(batch["truth"][some])
+        losses["pixel"] = options.pixel_weight * (F.l1_loss(rgb, truth) + gradient(rgb, truth))
+        if options.perceptual:
+            apart = distance(options.perceptual, rgb.device)(rgb.clamp(0, 1), truth)
+            losses["perceptual"] = options.perceptual.weight * apart
+    return losses

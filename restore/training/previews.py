@@ -1,0 +1,69 @@
+"""Answers to whole batches of pairs, and how near they come."""
+
+import torch
+from torch import Tensor
+
+from restore import vae
+from restore.noise import generator
+from restore.predict import guided
+from restore.sample import sample, start
+from restore.stack import Stack
+from restore.training.chance import WHOLE, Part
+from restore.training.data import to_rgb
+from restore.windows import Corner, Predict, WindowPredict
+
+
+def predictor(stack: Stack, batch: dict[str, Tensor], guidance: float = 1) -> Predict:
+    """predict(x, t) for a batch of pairs, without windows."""
+    known, trust = batch["known"], batch["trust"]
+    silence = stack.context.inputs("")[None].to(known.device)
+
+    def told(inputs: Tensor) -> WindowPredict:
+        words = stack.context.tokens(inputs).expand(len(known), -1, -1)
+
+        def predict(x: Tensor, t: Tensor, _: list[Corner]) -> Tensor:
+            shown = stack.layout.unet_input(x, known, trust)
+            return stack.unet(shown.to(memory_format=torch.channels_last), t, words).sample
+
+        return predict
+
+    predict = guided(told(batch["tokens"]), told(silence), guidance)
+    return lambda x, t: predict(x, t, []).float()
+
+
+def drawn(
+    stack: Stack, batch: dict[str, Tensor], steps: int, seed: int, guidance: float = 1
+) -> Tensor:
+    """The scaled latents (B, C, h, w) that DDIM ends at."""
+    known, scheduler = batch["known"], stack.scheduler("ddim", steps)
+    rng = generator(known.device, seed)
+    noise = torch.randn(known.shape, generator=rng, device=known.device)
+    x = sample(predictor(stack, batch, guidance), start(scheduler, noise), scheduler)
+    return stack.from_walk(x, known)
+
+
+def compared(
+    stack: Stack, batch: dict[str, Tensor], made: dict[str, Tensor]
+) -> tuple[list[Tensor], dict[str, float]]:
+    """Rows of what is known, each of the latents made, and the truth; the PSNR of all, by name."""
+    truth, rows, scores = to_rgb(batch["truth"]), [], {}
+    for name, latent in {"known_psnr": batch["known"], **made}.items():
+        rgb = vae.decode(stack.vae, latent)
+        error = (rgb - truth).square().mean((1, 2, 3))
+        scores[name] = (-10 * error.log10()).mean().item()
+        rows.append(rgb[:8])
+    return [*rows, truth[:8]], scores
+
+
+def without_words(
+    stack: Stack,
+    batch: dict[str, Tensor],
+    share: float,
+    rng: torch.Generator,
+    part: Part = WHOLE,
+) -> dict[str, Tensor]:
+    """The batch with the words of a share of its samples left out, drawn one by one."""
+    tokens = batch["tokens"]
+    drawn = torch.rand(part.of * len(tokens), 1, generator=rng, device=tokens.device)
+    silence = stack.context.inputs("").to(tokens.device)
+    return {**batch, "tokens": torch.where(part.cut(drawn) < share, silence, tokens)}

