@@ -16,7 +16,7 @@ import pytest
 import toy
 from toy import ToyStage, assert_equal, train
 
-from restore import cli, manifest
+from restore import cli, files, manifest
 from restore.errors import ConfigError, NonFiniteError, OutputError
 from restore.training import checkpoint, loop, optimise
 
@@ -205,6 +205,12 @@ def test_a_full_disk_costs_no_checkpoint(run):
     assert not list(run.glob(".step_*"))
     train(run, steps=9, save_every=3)
     assert checkpoint.latest(run).name == "step_00000009"
+
+
+def test_two_runs_do_not_share_a_folder(run):
+    with files.held(run), pytest.raises(OutputError, match="another run writes here; wait"):
+        train(run, steps=9)
+    train(run, steps=9)
 
 
 def test_a_batch_that_is_no_number_stops_before_the_update_and_is_kept(tmp_path):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from restore.config import Options, load_config
 from restore.errors import ConfigError, NonFiniteError
-from restore.files import write_text
+from restore.files import held, write_text
 from restore.training import card, checkpoint, failure, history, optimise
 from restore.training.chance import Part, reseed
 from restore.training.data import Rows, loader
@@ -75,8 +75,11 @@ def run(config: Path, overrides: list[str]) -> Path:
     """
     options = load_config(TrainOptions, config, overrides)
     accelerator = machine(options)
+    if accelerator.device.type == "cpu":
+        optimise.keep_freed_memory()
     try:
-        Training(options, accelerator).run()
+        with held(options.output) if accelerator.is_main_process else nullcontext():
+            Training(options, accelerator).run()
     finally:
         accelerator.end_training()
     return options.output / "export"
@@ -88,8 +91,9 @@ def machine(options: TrainOptions) -> Accelerator:
         raise ConfigError(f"device {options.device}: torch finds no CUDA device; try device=cpu")
     if ":" in options.device:
         torch.cuda.set_device(options.device)
+    is_cpu = options.device == "auto" and not torch.accelerator.is_available()
     accelerator = Accelerator(
-        cpu=options.device == "cpu",
+        cpu=is_cpu or options.device == "cpu",
         mixed_precision="no",  # autocast and the scaler of fp16 are the loop's
         kwargs_handlers=[
             DistributedDataParallelKwargs(find_unused_parameters=True),
@@ -146,7 +150,6 @@ class Training:
         self.scaler = torch.amp.GradScaler("cuda", enabled=options.precision == "fp16")
         self.state = checkpoint.State(model, self.ema.shadow_params, self.optimizer, self.scaler)
         with accelerator.main_process_first():  # it puts damaged ones aside
-            options.output.mkdir(parents=True, exist_ok=True)
             self.start = history.go_on(options, self.state, self.is_main)
         self.first = self.ema.optimization_step = self.start.step
         self.began = time.monotonic()

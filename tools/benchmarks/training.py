@@ -2,14 +2,16 @@
 
 The plain loop is shaped like the training examples of diffusers: Accelerator, DDPMScheduler,
 AdamW, an EMA, mean squared error on the noise, a Dataset that opens, crops, damages and returns.
-Both have the same networks with the same weights to begin with, batch, crop, precision and
-workers. They take turns in one process, so that a busy machine slows both alike.
+Both have the same networks, batch, crop, recipe, precision and workers. Each has a process of its
+own, as it would have alone, and they take turns, so that a busy machine slows both alike.
 """
 
 import platform
 import tempfile
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -31,7 +33,7 @@ from benchmarks.timing import Contestant
 from degradations import Recipe, recipes
 from restore import manifest
 from restore.config import load_config
-from restore.training import loop
+from restore.training import loop, optimise
 from restore.training.diffusion import DenoiserOptions
 from restore.training.networks import build
 from restore.training.records import Clock
@@ -125,6 +127,8 @@ def plain(options: DenoiserOptions, pairs: PlainPairs, batch: int, workers: int)
 def ours(config: Path) -> Turn:
     """`restore train` itself, one turn at a time."""
     options = load_config(loop.TrainOptions, config)
+    options.output.mkdir()
+    optimise.keep_freed_memory()  # as it does
     training = loop.Training(options, loop.machine(options))
     done = 0
 
@@ -143,23 +147,56 @@ def ours(config: Path) -> Turn:
     return turn
 
 
+def _plainly(config: Path) -> Turn:
+    options = load_config(loop.TrainOptions, config)
+    assert isinstance(options.stage, DenoiserOptions)
+    recipe, photos = recipes.named("realesrgan"), Path(str(options.stage.data.photos))
+    pairs = PlainPairs(photos, _naively(recipe), _no_words(options.stage))
+    return plain(options.stage, pairs, options.batch, options.workers)
+
+
+def _serve(pipe: Connection, make: Callable[[Path], Turn], config: Path, threads: int) -> None:
+    """In a process of its own: turns as they are asked for."""
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(1)
+    turn = make(config)
+    while steps := pipe.recv():
+        pipe.send(turn(steps))
+
+
+@contextmanager
+def _apart(make: Callable[[Path], Turn], config: Path, threads: int) -> Iterator[Turn]:
+    """Lend a contestant that lives in a process of its own."""
+    context = get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_serve, args=(there, make, config, threads))
+    process.start()
+    there.close()
+
+    def turn(steps: int) -> dict[str, float]:
+        here.send(steps)
+        return here.recv()
+
+    try:
+        yield turn
+        here.send(0)
+    finally:
+        process.join(10)
+        process.kill()
+
+
 def measure(
     photos: Path | None, batch: int, workers: int, steps: int, rounds: int, threads: int
 ) -> dict[str, Any]:
     """The table as one JSON-able dict; see `show`."""
-    torch.set_num_threads(threads)
-    cv2.setNumThreads(1)
-    with tempfile.TemporaryDirectory() as made:
+    with tempfile.TemporaryDirectory() as made, ExitStack() as living:
         place = photos or _made_up(Path(made) / "photos")
         config = Path(made) / "config.yaml"
         config.write_text(yaml.safe_dump(_config(place, Path(made), batch, workers, steps)))
-        options = load_config(loop.TrainOptions, config).stage
-        assert isinstance(options, DenoiserOptions)
-        recipe = recipes.named("realesrgan")
-        pairs = PlainPairs(place, _naively(recipe), _no_words(options))
+        contestants = {"restore train": ours, "plain loop": _plainly}
         turns = {
-            "restore train": ours(config),
-            "plain loop, our recipe in __getitem__": plain(options, pairs, batch, workers),
+            name: living.enter_context(_apart(make, config, threads))
+            for name, make in contestants.items()
         }
         rows = race(turns, steps, rounds)
     machine = {"cpu": crops._processor(), "python": platform.python_version()}
