@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from degradations.measure import Measured, measure_pixels
-from degradations.measure.photo import pixels
+from degradations.measure.photo import FORMATS, pixels
 from degradations.page import Cell, Page
 from degradations.pipeline import Recipe
 
@@ -117,7 +117,7 @@ def _spread(values: Sequence[str], most: int) -> list[str]:
 
 def _stand_in(path: str, factor: int) -> np.ndarray:
     """The middle of a photo, shrunk by averaging; by as much as leaves enough where factor is 0."""
-    with Image.open(path) as image:
+    with Image.open(path, formats=FORMATS) as image:
         width, height = image.size
         left, top = max(0, (width - _LARGEST) // 2), max(0, (height - _LARGEST) // 2)
         box = left, top, min(width, left + _LARGEST), min(height, top + _LARGEST)
@@ -210,7 +210,7 @@ def _cells(photos: Sequence[Measured], simulated: Sequence[Simulated]) -> Iterat
         if path is None:
             yield Cell(np.full((1, 1, 3), 255, np.uint8), "", _CROP)
             continue
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             left, top = (max(0, (side - _CROP) // 2) for side in image.size)
             crop = pixels(image.crop((left, top, left + _CROP, top + _CROP)))
         yield Cell(crop, f"{Path(path).name}\n{_caption(known[path])}", _CROP)

@@ -5,222 +5,90 @@ Knows no tensors: `work(job, path)` makes the picture at `path` and returns the 
 
 import errno
 import hashlib
-import json
 import os
 import time
 import traceback
-import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from restore.errors import (
     ConfigError,
+    DiskFullError,
     ImageError,
     ModelError,
     OutputError,
     RestoreError,
     UsageError,
 )
-from restore.files import KNOWN, TEMPORARY, Found, replacing, sha256, write_text
+from restore.files import TEMPORARY, replacing, sha256
+from restore.jobs import Job
+from restore.journal import Journal, Row, full, is_full
+from restore.pace import Pace
 
 Exists = Literal["skip", "overwrite", "rename", "error"]
-Row = dict[str, Any]
 SKIPPED = {
-    "JUNK": "a file of the system, no picture",
+    "JUNK": "of the system or hidden, no picture",
     "NOT_A_PICTURE": "its name is not a picture's; name the file itself to have it tried",
-    "NOT_A_FILE": "a pipe, socket or device",
-    "LINK": "a link that is broken or leads out of the folder; name its target itself",
+    "NOT_A_FILE": "no file: a pipe, a socket, a device, or a folder in a list",
+    "LINK": "a link that is broken, or not followed; see --links, or name its target itself",
 }
-
-
-@dataclass(frozen=True)
-class Job:
-    """One file to work on."""
-
-    source: Path | None  # None: a picture made from words, its seed in the key
-    key: str  # path relative to the input folder, with /
-    target: Path
-    skip: str = ""  # why it is left alone: a key of SKIPPED
-    beside: tuple[str, ...] = ()  # stems' endings of what is kept beside the target: _001, ...
-    others: tuple[Path, ...] = ()  # files that the result depends on as well, such as a mask
-
-    @property
-    def frames(self) -> list[Path]:
-        """NAME_001.png and so on, in order."""
-        return [self.target.with_stem(self.target.stem + ending) for ending in self.beside]
-
-
 Work = Callable[..., Row]
 """(job, path, *paths of its frames) -> facts for the report's row"""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """How a run ended: each input is in one of the four counts."""
+    """How a run ended: each input is in one of the five counts."""
 
     done: int
     finished: int  # by an earlier run
     failed: int
     skipped: int
+    left: int  # not come to
     seconds: float
+    expected_seconds: float | None  # as told by the first files
+    stopped: str = ""  # why it ended early: SIGINT, SIGTERM, MAX_FAILURES, or an error's code
 
 
-def file_seed(seed: int, key: str) -> int:
-    """A file's own seed, 0 to 2^63 - 1: a function of its key, not of its place in the queue."""
-    text = f"{seed}/{key}".encode("utf-8", "surrogateescape")
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
+@dataclass(frozen=True)
+class Limits:
+    """What ends a run early, between two files.
 
-
-def plan(
-    found: Sequence[Found],
-    out: Path,
-    suffix: Callable[[Path], str],
-    beside: tuple[str, ...] = (),
-) -> list[Job]:
-    """A job for each file, the tree of the inputs mirrored in `out`.
-
-    suffix  the target's suffix for a source, such as ".png".
-    beside  what each job keeps beside its target.
-    Raises UsageError if two files want one target (on any disk: case and Unicode form aside), or if
-    a target is an input.
-    """
-    jobs = []
-    for file in found:
-        name = file.key
-        if Path(name).suffix.casefold() in KNOWN:  # not the .2 of scan.2
-            name = name[: -len(Path(name).suffix)]
-        target = out / (name + suffix(file.path))
-        jobs.append(Job(file.path, file.key, target, file.skip, beside))
-    wanted: dict[str, Job] = {}
-    clashes = []
-    sources = {os.path.realpath(file.path) for file in found}
-    for job in jobs:
-        for path in [] if job.skip else [job.target, *job.frames]:
-            first = wanted.setdefault(_folded(path), job)
-            if first is not job:
-                clashes.append(f"{first.source} and {job.source} would both become {path}")
-            if os.path.realpath(path) in sources:
-                raise UsageError(f"{path}: a result would replace it; give another -o")
-    if clashes:
-        more = f"\nand {len(clashes) - 5} more" if len(clashes) > 5 else ""
-        mend = "rename one of each pair, or give them -o folders of their own"
-        raise UsageError("\n".join(clashes[:5]) + more + f"\n{mend}")
-    return jobs
-
-
-def _folded(path: Path) -> str:
-    return unicodedata.normalize("NFC", str(path)).casefold()
-
-
-class Journal:
-    """report.jsonl in the output folder: appended to while running, one row an input at the end.
-
-    A row is believed only as far as hashes bear it out: source, options, weights and output must be
-    what they were.
-
-    options, weights  digests of what decides the pixels.
+    max_failures  so many failed files are enough; 0 is no limit.
+    stop          says why, once somebody asked for it.
     """
 
-    def __init__(self, out: Path, options: str, weights: str):
-        self.out, self.options, self.weights = out, options, weights
-        self.path = out / "report.jsonl"
-        self.rows: dict[str, Row] = {}  # the last word on each key
-        self.written: dict[str, set[str]] = {}  # key -> hashes of every output we ever made for it
-        for row in self._read():
-            self._take(row)
+    max_failures: int = 0
+    stop: Callable[[], str] = lambda: ""
 
-    def _read(self) -> Iterator[Row]:
-        try:
-            lines = self.path.read_bytes().splitlines()
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        except OSError as error:
-            raise OutputError(f"{self.path}: cannot be read: {error.strerror}") from error
-        for line in lines:
-            try:
-                row = json.loads(line)
-            except ValueError:  # torn by a crash; its file is done again
-                continue
-            if isinstance(row, dict) and isinstance(row.get("key"), str):
-                yield row
+    def reached(self, failed: int) -> str:
+        if self.max_failures and failed >= self.max_failures:
+            return "MAX_FAILURES"
+        return self.stop()
 
-    def _take(self, row: Row) -> None:
-        self.rows[row["key"]] = row
-        hashes = self.written.setdefault(row["key"], set())
-        hashes.update(filter(None, (row.get("output_sha256"), row.get("earlier_sha256"))))
-        hashes.update(row.get("frames", {}).values())
 
-    @contextmanager
-    def open(self) -> Iterator[None]:
-        """Hold the output folder for one run. Raises OutputError if it is read-only, or held."""
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("ab+")
-        except OSError as error:
-            raise OutputError(f"{self.out}: cannot be written: {error.strerror}") from error
-        with self._file:
-            _lock(self._file.fileno(), self.out)
-            size = self._file.seek(0, os.SEEK_END)
-            if size:
-                self._file.seek(size - 1)
-                if self._file.read(1) != b"\n":  # a torn line must not swallow the next one
-                    self._file.write(b"\n")
-            yield
+@dataclass
+class Tally:
+    """A run in numbers, while it goes on."""
 
-    def add(self, row: Row) -> Row:
-        """Append a row; it survives a crash of the process and of the machine."""
-        self._take(row)
-        self._file.write(json.dumps(row).encode() + b"\n")  # ASCII: any file name survives
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return row
+    jobs: Sequence[Job]
+    pace: Pace
+    counts: Counter[str] = field(default_factory=Counter)
+    began: float = field(default_factory=time.monotonic)
 
-    def output(self, row: Row) -> Path:
-        """The file that a row speaks of."""
-        return self.out / row["output"]
-
-    def is_done(self, job: Job, source: str) -> bool:
-        """Whether an earlier run made this very output from this very source (its sha256)."""
-        row = self.rows.get(job.key, {})
-        same = (row.get("source_sha256"), row.get("options"), row.get("weights")) == (
-            source,
-            self.options,
-            self.weights,
+    def summary(self, stopped: str) -> Summary:
+        named = {name: self.counts[name] for name in ("done", "finished", "failed", "skipped")}
+        return Summary(
+            **named,
+            left=len(self.jobs) - sum(named.values()),
+            seconds=round(time.monotonic() - self.began, 3),
+            expected_seconds=self.pace.expected,
+            stopped=stopped,
         )
-        if row.get("status") != "done" or not same:
-            return False
-        try:
-            wanted = {row["output"]: row["output_sha256"], **row.get("frames", {})}
-            return all(sha256(self.out / name) == digest for name, digest in wanted.items())
-        except (OSError, KeyError, TypeError):
-            return False
-
-    def is_ours(self, job: Job, path: Path) -> bool:
-        """Whether the file at `path` is what a run of ours wrote for this job, unchanged since."""
-        hashes = self.written.get(job.key)
-        return bool(hashes) and path.is_file() and sha256(path) in hashes
-
-    def finish(self, keys: Sequence[str], summary: Row) -> None:
-        """Rewrite the report: a row for each key of this run, in order, then the others it held."""
-        order = dict.fromkeys([*keys, *self.rows])
-        text = "".join(json.dumps(self.rows[key]) + "\n" for key in order)
-        write_text(self.path, text)
-        write_text(self.out / "summary.json", json.dumps(summary, indent=2) + "\n")
-
-
-def _lock(handle: int, out: Path) -> None:
-    try:
-        import fcntl  # not on Windows, where two runs on one folder go unnoticed
-    except ImportError:
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise OutputError(f"{out}: another run writes here; wait, or give another -o") from error
 
 
 def run_all(
@@ -229,41 +97,74 @@ def run_all(
     journal: Journal,
     exists: Exists = "skip",
     progress: Callable[[Row], None] = lambda row: None,
+    limits: Limits = Limits(),
+    publish: Callable[[Sequence[Row], Row], None] = lambda rows, summary: None,
 ) -> Summary:
     """Do what is not finished, and write the report: one row an input, whatever happens to it.
 
     exists    what becomes of an output that is there already. skip: a finished one is left, an
               outdated one of ours replaced, a foreign one never. overwrite: all is done again.
               rename: what is there stays, the new one gets a free name. error: nothing is begun.
-    progress  called with each row; a finished one carries "finished": true, which is not stored.
-    Raises OutputError if the output folder cannot be used, UsageError for exists="error".
+    progress  called with each row; a finished one carries "finished": true, and each the seconds
+              left, "left_s", as far as known: neither is stored.
+    publish   called at the end with the rows of the report and the summary.
+    Raises OutputError if the output folder cannot be used, DiskFullError if it is full, UsageError
+    for exists="error". The report is written even then, as far as the disk lets it.
     """
-    began = time.monotonic()
     if exists == "error":
         refuse_existing(jobs)
-    counts: Counter[str] = Counter()
-    with journal.open():
-        _sweep(jobs, journal.out)
-        for job in jobs:
-            started = time.monotonic()
-            try:
-                row = _one(job, work, journal, exists)
-            except (ConfigError, ModelError, OutputError):  # of the run, not of this file
-                raise
-            except Exception as error:  # the one broad one: a bad file costs no other
-                row = journal.add(_failed(job, error, journal, time.monotonic() - started))
-            counts["finished" if "finished" in row else row["status"]] += 1
-            progress(row)
-        summary = Summary(
-            counts["done"],
-            counts["finished"],
-            counts["failed"],
-            counts["skipped"],
-            seconds=round(time.monotonic() - began, 3),
-        )
-        told = {"options": journal.options, "weights": journal.weights}
-        journal.finish([job.key for job in jobs], {**vars(summary), **told})
+    tally = Tally(jobs, Pace(jobs))
+    with journal.open(lambda: _sweep(jobs, journal.out)):
+        try:
+            stopped = _loop(tally, work, journal, exists, progress, limits)
+        except BaseException as error:
+            why = limits.stop() or getattr(error, "code", type(error).__name__)
+            told = _told(tally.summary(why), journal)
+            with suppress(OutputError):
+                publish(journal.finish(jobs, told), told)
+            raise
+        summary = tally.summary(stopped)
+        told = _told(summary, journal)
+        publish(journal.finish(jobs, told), told)
     return summary
+
+
+def _loop(
+    tally: Tally,
+    work: Work,
+    journal: Journal,
+    exists: Exists,
+    progress: Callable[[Row], None],
+    limits: Limits,
+) -> str:
+    """Why it ended early, or nothing."""
+    for job in tally.jobs:
+        stopped = limits.reached(tally.counts["failed"])
+        if stopped:
+            return stopped
+        journal.check_place()
+        started = time.monotonic()
+        try:
+            row = _one(job, work, journal, exists)
+        except (ConfigError, ModelError, OutputError):  # of the run, not of this file
+            raise
+        except Exception as error:  # the one broad one: a bad file costs no other
+            taken = time.monotonic() - started
+            if is_full(error):
+                error = DiskFullError(full(journal.out))
+            row = journal.add(_failed(job, error, journal, taken))
+            if isinstance(error, DiskFullError):  # so will be every other file's place
+                tally.counts["failed"] += 1
+                raise error from None
+        status = "finished" if "finished" in row else row["status"]
+        tally.counts[status] += 1
+        tally.pace.add(job, row["seconds"] if status == "done" else 0)
+        progress({**row, "left_s": tally.pace.left})
+    return ""
+
+
+def _told(summary: Summary, journal: Journal) -> Row:
+    return {**vars(summary), "options": journal.options, "weights": journal.weights}
 
 
 def refuse_existing(jobs: Iterable[Job]) -> None:
@@ -283,7 +184,6 @@ def _one(job: Job, work: Work, journal: Journal, exists: Exists) -> Row:
         return {**journal.rows[job.key], "finished": True}
     started = time.monotonic()
     job = _placed(job, journal, exists)
-    job.target.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as making:
         targets = (job.target, *job.frames)
         path, *frames = (making.enter_context(replacing(target)) for target in targets)
@@ -326,21 +226,25 @@ def _source(job: Job) -> str:
 
 
 def _placed(job: Job, journal: Journal, exists: Exists) -> Job:
-    """The job with a target that may be written."""
+    """The job with a target that may be written, its folder made."""
 
     def taken(job: Job) -> list[Path]:
         return [path for path in (job.target, *job.frames) if os.path.lexists(path)]
 
-    if exists == "overwrite" or not taken(job):
-        return job
-    if exists == "rename":
+    folder = job.target.parent
+    if not folder.resolve().is_relative_to(journal.out.resolve()):
+        raise ImageError("LINK", f"{folder} is a link that leads out of {journal.out}; remove it")
+    folder.mkdir(parents=True, exist_ok=True)
+    if exists == "rename" and taken(job):
         stem = job.target.stem
         names = (job.target.with_stem(f"{stem}_{count}") for count in range(1, 10_000))
         free = next((name for name in names if not taken(replace(job, target=name))), None)
         if free:
             return replace(job, target=free)
     for path in taken(job):
-        if not journal.is_ours(job, path):
+        if path.is_symlink():
+            raise ImageError("LINK", f"{path} is a link, and no result of ours; remove it")
+        if exists != "overwrite" and not journal.is_ours(job, path):
             mend = "--exists overwrite replaces it, --exists rename keeps both"
             raise ImageError("EXISTS", f"{path} was there before, or changed since; {mend}")
     return job

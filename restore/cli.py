@@ -5,12 +5,15 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from restore import cli_batch, cli_data, cli_degrade, cli_evaluate
-from restore.cli_batch import INTERRUPTED, Holes, Run, run_files, run_prompt, stop
+from restore import cli_batch, cli_data, cli_degrade, cli_evaluate, cli_report
+from restore.cli_batch import run_files, run_prompt, stop
+from restore.cli_folder import Folder, takes
+from restore.cli_pictures import Pictures
+from restore.cli_work import Holes, Run
 from restore.config import load_options
 from restore.errors import ModelError, RestoreError, UsageError
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
@@ -19,21 +22,28 @@ UPSCALE, TEXT2IMG, IMG2IMG = UpscaleOptions(), Text2imgOptions(), Img2imgOptions
 INPAINT = InpaintOptions()
 SECTIONS = ("upscale", "text2img", "img2img", "inpaint")  # what a configuration file may hold
 
+EXITS = (
+    "Exit codes: 0 all well; 1 some files failed; 2 the command is wrong, nothing was begun; 3 the "
+    "model or the output folder cannot be used; 130 stopped by Ctrl-C, 143 by SIGTERM."
+)
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,  # plain lines: they end up in logs
     pretty_exceptions_enable=False,
     help="Enlarge, restore and make pictures by the folder, and train the model that does it.",
+    epilog=EXITS,
 )
 
 app.add_typer(cli_degrade.app, name="degrade")
+app.add_typer(cli_report.app, name="report")
 app.add_typer(cli_data.app, name="data")
 app.command()(cli_evaluate.evaluate)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command. 0 all well, 1 some files failed, 2 usage, 3 environment, 130 stopped."""
+    """Run a command; returns the exit code that EXITS tells."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch takes huge pages: fewer page faults
     try:
         app(args=argv, prog_name="restore")
@@ -44,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, ImportError) as error:
         return stop(str(error), ModelError.exit_code)
     except KeyboardInterrupt:
-        return stop("stopped", INTERRUPTED)
+        return stop("stopped", 130)
     return 0
 
 
@@ -54,9 +64,12 @@ def _commands() -> None:  # with it typer keeps the commands as words of their o
 
 
 @app.command()
+@takes("folder", Folder)
+@takes("pictures", Pictures)
 def upscale(
-    inputs: cli_batch.Inputs,
     out: cli_batch.Out,
+    folder: Folder,
+    pictures: Pictures,
     scale: Annotated[
         float | None,
         typer.Option("-s", "--scale", help=f"1 to 16; 1 restores only. [{UPSCALE.scale:g}]"),
@@ -86,9 +99,6 @@ def upscale(
     config: cli_batch.Config = None,
     sets: cli_batch.Sets = None,
     windows: cli_batch.AtOnce = None,
-    format: cli_batch.Format = "auto",
-    quality: cli_batch.Quality = 95,
-    background: cli_batch.Background = None,
     exists: cli_batch.Exists = "skip",
     device: cli_batch.Device = "auto",
     dtype: cli_batch.Dtype = "auto",
@@ -117,15 +127,18 @@ def upscale(
     where = Run(
         *(out, model, seed, exists, device, dtype, compiled, offload),
         *(tuple(lora or ()), config_from, allow_pickle),
-        *(format, quality, background),
+        pictures,
     )
-    run_files(inputs, options, where, dry_run, Holes(damage or "", fit_mask, find_scratches))
+    run_files(folder, options, where, dry_run, Holes(damage or "", fit_mask, find_scratches))
 
 
 @app.command()
+@takes("folder", Folder)
+@takes("pictures", Pictures)
 def inpaint(
-    inputs: cli_batch.Inputs,
     out: cli_batch.Out,
+    folder: Folder,
+    pictures: Pictures,
     mask: Annotated[
         str | None,
         typer.Option(
@@ -164,12 +177,6 @@ def inpaint(
     config: cli_batch.Config = None,
     sets: cli_batch.Sets = None,
     windows: cli_batch.AtOnce = None,
-    format: Annotated[
-        Literal["auto", "png", "jpeg", "webp", "tiff"],
-        typer.Option(help="auto: PNG, for what is outside the mask stays as it is, bit for bit."),
-    ] = "auto",
-    quality: cli_batch.Quality = 95,
-    background: cli_batch.Background = None,
     exists: cli_batch.Exists = "skip",
     device: cli_batch.Device = "auto",
     dtype: cli_batch.Dtype = "auto",
@@ -206,9 +213,9 @@ def inpaint(
     where = Run(
         *(out, model, seed, exists, device, dtype, compiled, offload),
         *(tuple(lora or ()), config_from, allow_pickle),
-        *(format, quality, background),
+        pictures,
     )
-    run_files(inputs, options, where, dry_run, Holes(mask or "", fit_mask), count)
+    run_files(folder, options, where, dry_run, Holes(mask or "", fit_mask), count)
 
 
 def _numbers(sides: str) -> list[int]:
@@ -219,9 +226,12 @@ def _numbers(sides: str) -> list[int]:
 
 
 @app.command()
+@takes("folder", Folder)
+@takes("pictures", Pictures)
 def img2img(
-    inputs: cli_batch.Inputs,
     out: cli_batch.Out,
+    folder: Folder,
+    pictures: Pictures,
     prompt: cli_batch.Prompt = None,
     strength: Annotated[
         float | None,
@@ -245,9 +255,6 @@ def img2img(
     config: cli_batch.Config = None,
     sets: cli_batch.Sets = None,
     windows: cli_batch.AtOnce = None,
-    format: cli_batch.Format = "auto",
-    quality: cli_batch.Quality = 95,
-    background: cli_batch.Background = None,
     exists: cli_batch.Exists = "skip",
     device: cli_batch.Device = "auto",
     dtype: cli_batch.Dtype = "auto",
@@ -278,9 +285,9 @@ def img2img(
     where = Run(
         *(out, model, seed, exists, device, dtype, compiled, offload),
         *(tuple(lora or ()), config_from, allow_pickle),
-        *(format, quality, background),
+        pictures,
     )
-    run_files(inputs, options, where, dry_run)
+    run_files(folder, options, where, dry_run)
 
 
 @app.command()

@@ -1,34 +1,32 @@
 """What the commands over many pictures share: options, work on files or prompts, progress."""
 
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from restore import batch, files, manifest
-from restore.cli_progress import Show, progress, sides
-from restore.errors import OutputError, RestoreError, UsageError, printable
-from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
+from restore import batch, files, jobs, manifest, report
+from restore.cli_folder import Folder
+from restore.cli_plan import foretell
+from restore.cli_progress import Show, progress
+from restore.cli_stop import Stop
+from restore.cli_work import FileOptions, FileWork, Holes, Run, kept_beside, shown, told
+from restore.errors import ImageError, OutputError, UsageError, printable
+from restore.journal import Journal, Row
+from restore.options import InpaintOptions, Text2imgOptions
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from restore.images import Picture
-    from restore.maskfiles import Masks
     from restore.stack import Stack
 
-INTERRUPTED = 130
-FileOptions = UpscaleOptions | Img2imgOptions | InpaintOptions
-LOSSY = "lossy: {} cannot keep what lies outside the mask byte for byte; --format png can"
+GO_ON = "what is finished is kept; run the same command again to go on"
 LARGEST_SEED = 2**63 - 1
 
-Inputs = Annotated[list[Path], typer.Argument(metavar="IN...", help="Pictures or folders.")]
 Out = Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")]
 Prompt = Annotated[str | None, typer.Option(help="What the pictures show.")]
 Negative = Annotated[str | None, typer.Option(help="What they shall not show.")]
@@ -40,14 +38,6 @@ AtOnce = Annotated[int | None, typer.Option(help="Windows at a time: speed for m
 Sampler = Annotated[str | None, typer.Option(help="ddim, euler, euler_a, dpm++_2m, unipc, ...")]
 Guidance = Annotated[
     float | None, typer.Option(help="How much the prompt counts; 1 is the model's plain answer.")
-]
-Format = Annotated[
-    Literal["auto", "png", "jpeg", "webp", "tiff"],
-    typer.Option(help="auto: JPEG and WebP as they are, others PNG."),
-]
-Quality = Annotated[int, typer.Option(min=1, max=100, help="Of JPEG and WebP.")]
-Background = Annotated[
-    str | None, typer.Option(help="A colour to lay under transparency, for JPEG.")
 ]
 Exists = Annotated[
     Literal["skip", "overwrite", "rename", "error"],
@@ -76,190 +66,102 @@ FitMask = Annotated[bool, typer.Option("--fit-mask", help="Resize masks of anoth
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")]
 
 
-@dataclass(frozen=True)
-class Run:
-    """What a command is told beside its task's options."""
-
-    out: Path
-    model: str
-    seed: int
-    exists: batch.Exists
-    device: str
-    dtype: str
-    compiled: bool
-    offload: bool
-    lora: tuple[str, ...] = ()  # FILE or FILE=SCALE
-    config_from: str | None = None
-    allow_pickle: bool = False
-    format: str = "png"
-    quality: int = 95
-    background: str | None = None
-
-    @property
-    def precision(self) -> dict[str, object]:
-        """What of this decides the pixels, beside the weights."""
-        return {"dtype": self.dtype, **({"compiled": True} if self.compiled else {})}
-
-    @property
-    def loras(self) -> list[tuple[str, float]]:
-        """(file, scale) of each. Raises UsageError."""
-        found = []
-        for given in self.lora:
-            file, equals, scale = given.rpartition("=")
-            try:
-                found.append((file, float(scale)) if equals else (given, 1.0))
-            except ValueError as error:
-                mend = "write FILE=SCALE, such as a.safetensors=0.8"
-                raise UsageError(f"--lora {given}: {mend}") from error
-        return found
-
-
-@dataclass(frozen=True)
-class Holes:
-    """Where the pictures have holes: the mask of inpaint, the damage of upscale."""
-
-    given: str = ""  # a file, a folder, or alpha
-    fit: bool = False  # resize a mask of another size
-    find: bool = False  # propose one where an old photo is scratched, and keep it beside the result
-
-    @property
-    def told(self) -> dict[str, object]:
-        """What of this decides the pixels, beside the masks themselves."""
-        return {f"hole_{name}": True for name, is_so in vars(self).items() if is_so}
-
-    def open(self, jobs: list[batch.Job]) -> tuple["Masks | None", list[batch.Job]]:
-        """The masks, and the jobs that know theirs."""
-        if not self.given:
-            return None, jobs
-        from restore.maskfiles import open_masks
-
-        masks = open_masks(self.given)
-        paths = {job: masks.of(job) for job in jobs}
-        knowing = [replace(job, others=(path,) if path else ()) for job, path in paths.items()]
-        return masks, knowing
-
-    def read(
-        self, masks: "Masks | None", job: batch.Job, picture: "Picture"
-    ) -> "np.ndarray | None":
-        """uint8 (H, W) of the picture's size, or None where there is no talk of holes."""
-        if self.find:
-            from restore import scratches
-
-            return scratches.find(picture)
-        if masks is None:
-            return None
-        from restore import maskfiles
-
-        return maskfiles.read(masks, job, picture, self.fit)
-
-
 def run_files(
-    inputs: Sequence[Path],
+    folder: Folder,
     options: FileOptions,
     run: Run,
     dry_run: bool,
     holes: Holes = Holes(),
     count: int = 1,
 ) -> None:
-    """Do the options' task with every picture that the inputs name, and exit.
+    """Do the options' task with every picture that the folder's options name, and exit.
 
     count  candidates of each, kept beside a sheet of them all.
     """
     check_output(run.out)
     from restore import encoding
 
-    under = _colour(run.background)
-    form = run.format
+    asked = run.pictures
+    writing = asked.writing
+    form = asked.format
     if count > 1 or (form == "auto" and isinstance(options, InpaintOptions)):
         form = "png"  # the sheet's; and what is outside the mask stays
-    jobs = batch.plan(
-        files.find(inputs, run.out),
+
+    def kind(source: Path) -> str:
+        return encoding.format_for(source, form, asked.lossless)
+
+    planned = jobs.plan(
+        folder.find(run.out),
         run.out,
-        lambda source: encoding.FORMATS[encoding.format_for(source, form)].suffix,
+        lambda source: encoding.FORMATS[kind(source)].suffix,
         kept_beside(options, holes, count),
+        folder.on_collision,
     )
-    masks, jobs = holes.open(jobs)
+    masks, planned = holes.open([job for job in planned if folder.share.holds(job.key)])
+    if asked.frames == "all":
+        planned = with_frames(planned)
     if run.exists == "error":
-        batch.refuse_existing(jobs)
-    if dry_run:
-        _foretell(jobs, options, masks)
-        return
+        batch.refuse_existing(planned)
+    if writing.background is None:
+        refuse_transparent(planned, kind)
     stack, weights = opener(run)
-    work = FileWork(options, run, holes, masks, count, form, under, stack, weights)
     pixels = options.digest(
         seed=run.seed,
-        format=run.format,
-        quality=run.quality,
-        background=under,
+        format=asked.format,
+        quality=asked.quality,
+        background=writing.background,
+        **asked.told,
         **run.precision,
         **({"count": count} if count > 1 else {}),
         **holes.told,
     )
-    finish(carry_out(jobs, work, run, batch.Journal(run.out, pixels, weights)), run.out)
+    journal = Journal(run.out, pixels, weights, folder.share.ending)
+    if dry_run:
+        foretell(planned, options, masks, journal)
+        return
+    with FileWork(planned, options, run, holes, masks, count, kind, stack, weights) as work:
+        summary = carry_out(planned, work, run, journal, folder.most_failures)
+    finish(summary, journal)
 
 
-@dataclass(frozen=True)
-class FileWork:
-    """What is done with one picture of a run over files."""
+def with_frames(planned: Sequence[jobs.Job]) -> list[jobs.Job]:
+    """The jobs, those of files with several frames keeping the second and later ones beside.
 
-    options: FileOptions
-    run: Run
-    holes: Holes
-    masks: "Masks | None"
-    count: int
-    form: str
-    under: tuple[int, int, int] | None
-    stack: Callable[[], "Stack"]
-    weights: str
+    Raises UsageError if a job keeps something else beside already, or if two want one name.
+    """
+    from restore import codecs
 
-    def __call__(self, job: batch.Job, show: Show, path: Path, *frames: Path) -> batch.Row:
-        from restore import encoding, images
-        from restore.flow import restore
-        from restore.grid import write_sheet
-
-        assert job.source
-        picture = images.read(job.source)
-        mask = self.holes.read(self.masks, job, picture)
-        kind = encoding.format_for(job.source, self.form)
-        encoding.refuse(picture, kind, self.options.output_size(picture.size), self.under)
-        notes: list[str] = []
-
-        def make(path: Path, seed: int) -> "Picture":
-            def keep(lap: int, frame: "Picture") -> None:
-                if frames:  # of a loopback
-                    self.put(frame, frames[lap - 1], kind, seed)
-
-            made = restore(picture, self.options, self.stack(), seed, show.step, mask, keep)
-            notes.extend((*made.warnings, *self.put(made, path, kind, seed)))
-            return made
-
-        if self.holes.find:
-            found = images.Picture(images.threefold(mask), grey=True)
-            encoding.encode(found, frames[0], kind)
-        seeds = [batch.file_seed(self.run.seed + nth, job.key) for nth in range(self.count)]
-        targets = [path] if self.count == 1 else frames
-        made = [make(*each).size for each in zip(targets, seeds, strict=True)]
-        if self.count > 1:
-            write_sheet(frames, path)
-        if kind in ("jpeg", "webp") and isinstance(self.options, InpaintOptions):
-            notes.append(LOSSY.format(kind))
-        told_once = list(dict.fromkeys(notes))
-        return {"size_in": picture.size, "size_out": made[0], "warnings": told_once}
-
-    def put(self, picture: "Picture", path: Path, kind: str, seed: int) -> list[str]:
-        from restore import encoding
-
-        is_plain = isinstance(self.options, UpscaleOptions)
-        about = "" if is_plain else told(self.options, seed, self.run, self.weights)
-        return encoding.encode(picture, path, kind, self.run.quality, self.under, about)
+    if any(job.beside for job in planned):
+        raise UsageError("--frames all: each picture keeps others beside it already; take first")
+    knowing = []
+    for job in planned:
+        count = 1
+        if job.source and not job.skip:
+            with suppress(ImageError):  # its row will say so
+                count = codecs.look(job.source).frames
+        beside = tuple(f"_{frame:03}" for frame in range(2, count + 1))
+        knowing.append(replace(job, beside=beside))
+    jobs.refuse_collisions(knowing)
+    return knowing
 
 
-def kept_beside(options: FileOptions, holes: Holes, count: int) -> tuple[str, ...]:
-    """What is kept beside a result, as endings of its name."""
-    if holes.find:
-        return ("_damage",)
-    laps = options.loopback if isinstance(options, Img2imgOptions) else count
-    return tuple(f"_{lap:03}" for lap in range(1, laps + 1)) if laps > 1 else ()
+def refuse_transparent(planned: Sequence[jobs.Job], kind: Callable[[Path], str]) -> None:
+    """Raise UsageError if a picture is transparent and its result's format cannot be."""
+    from restore import codecs, encoding
+
+    seen = []
+    for job in planned:
+        if job.skip or not job.source or encoding.FORMATS[kind(job.source)].alpha:
+            continue
+        if job.source.suffix.casefold() in encoding.OPAQUE:
+            continue  # the rare one that bears a wrong name is refused in its turn
+        with suppress(ImageError):  # its row will say so
+            if codecs.look(job.source).has_alpha:
+                seen.append(str(job.source))
+    if seen:
+        more = f" and {len(seen) - 5} more" if len(seen) > 5 else ""
+        told = f"{', '.join(seen[:5])}{more}: transparent, which jpeg cannot hold"
+        raise UsageError(f"{told}; give a --background such as white, or use --format png")
 
 
 def run_prompt(options: Text2imgOptions, run: Run, count: int, grid: bool) -> None:
@@ -268,36 +170,30 @@ def run_prompt(options: Text2imgOptions, run: Run, count: int, grid: bool) -> No
         raise UsageError(f"--seed {run.seed}: {count} seeds from there on do not fit 63 bits")
     check_output(run.out)
     seeds = {f"{seed:010}.png": seed for seed in range(run.seed, run.seed + count)}
-    jobs = [batch.Job(None, name, run.out / name) for name in seeds]
+    planned = [jobs.Job(None, name, run.out / name) for name in seeds]
     if run.exists == "error":
-        batch.refuse_existing(jobs)
+        batch.refuse_existing(planned)
     stack, weights = opener(run)
 
-    def work(job: batch.Job, show: Show, path: Path) -> batch.Row:
+    def work(job: jobs.Job, show: Show, path: Path) -> Row:
         from restore import encoding
         from restore.flow import restore
 
         seed = seeds[job.key]
         result = restore(None, options, stack(), seed, show.step)
         encoding.encode(result, path, about=told(options, seed, run, weights))
+        report.keep_thumbs(run.out, job.key, shown(result))
         return {"seed": seed, "size_out": result.size, "warnings": list(result.warnings)}
 
     pixels = options.digest(**run.precision)  # a picture's seed is in its key
-    journal = batch.Journal(run.out, pixels, weights)
-    summary = carry_out(jobs, work, run, journal)
-    if grid and not summary.failed:
+    journal = Journal(run.out, pixels, weights)
+    summary = carry_out(planned, work, run, journal)
+    if grid and not summary.failed and not summary.left:
         from restore.grid import write_grid
 
-        rows = [journal.rows[job.key] for job in jobs]
+        rows = [journal.rows[job.key] for job in planned]
         write_grid([journal.output(row) for row in rows], run.out / "grid.png")
-    finish(summary, run.out)
-
-
-def told(options: Any, seed: int, run: Run, weights: str) -> str:
-    """How a picture is made again, as JSON: `--set` takes each line of the task's section."""
-    values = options.model_dump(mode="json", exclude={"task", *options.run_only})
-    made = {options.task: values, "seed": seed, "model": run.model, "weights": weights}
-    return json.dumps({**made, **run.precision})
+    finish(summary, journal)
 
 
 def opener(run: Run) -> tuple[Callable[[], "Stack"], str]:
@@ -324,27 +220,44 @@ def opener(run: Run) -> tuple[Callable[[], "Stack"], str]:
 
 
 def carry_out(
-    jobs: Sequence[batch.Job], work: Callable[..., batch.Row], run: Run, journal: batch.Journal
+    planned: Sequence[jobs.Job],
+    work: Callable[..., Row],
+    run: Run,
+    journal: Journal,
+    max_failures: int = 0,
 ) -> batch.Summary:
-    with progress(len(jobs)) as show:
+    """Do the jobs under the eyes of the user, who may stop it."""
+    with progress(len(planned)) as show, Stop() as halt:
         try:
-            return batch.run_all(
-                jobs,
+            summary = batch.run_all(
+                planned,
                 lambda job, *paths: work(job, show, *paths),
                 journal,
                 run.exists,
                 show.row,
+                batch.Limits(max_failures, lambda: halt.asked),
+                report.publisher(run.out, journal.ending),
             )
         except KeyboardInterrupt:
-            go_on = "what is finished is kept; run the same command again to go on"
-            raise typer.Exit(stop(f"stopped; {go_on}", INTERRUPTED)) from None
+            raise typer.Exit(stop(f"stopped; {GO_ON}", halt.exit_code)) from None
+    if halt.asked and summary.left:
+        tell(summary, journal)
+        raise typer.Exit(stop(f"stopped; {GO_ON}", halt.exit_code))
+    return summary
 
 
-def finish(summary: batch.Summary, out: Path) -> None:
-    counts = {name: count for name, count in vars(summary).items() if name != "seconds"}
-    said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    print(f"{said} in {summary.seconds:.1f} s; report in {out / 'report.jsonl'}")
+def finish(summary: batch.Summary, journal: Journal) -> None:
+    tell(summary, journal)
+    if summary.left:
+        stop(f"ended after {summary.failed} failed; {GO_ON}", 1)
     raise typer.Exit(1 if summary.failed else 0)
+
+
+def tell(summary: batch.Summary, journal: Journal) -> None:
+    names = ("done", "finished", "failed", "skipped", "left")
+    counts = {name: getattr(summary, name) for name in names}
+    said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    print(f"{said} in {summary.seconds:.1f} s; report in {journal.path}")
 
 
 def stop(message: str, code: int) -> int:
@@ -361,39 +274,3 @@ def check_output(out: Path) -> None:
     there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise OutputError(f"{out}: cannot be written: {there} is read-only or no folder")
-
-
-def _colour(name: str | None) -> tuple[int, int, int] | None:
-    from PIL import ImageColor
-
-    try:
-        return ImageColor.getrgb(name)[:3] if name else None
-    except ValueError as error:
-        mend = "write a name such as white, or #rrggbb"
-        raise UsageError(f"--background {name}: is no colour; {mend}") from error
-
-
-def _foretell(jobs: list[batch.Job], options: FileOptions, masks: "Masks | None") -> None:
-    from restore import images
-
-    if masks:
-        for path in masks.unused(jobs):
-            print(f"unpaired {printable(str(path))}: a mask without its picture")
-
-    for job in jobs:
-        name = printable(str(job.source))
-        if job.skip:
-            print(f"skipped  {name}: {batch.SKIPPED[job.skip]}")
-            continue
-        assert job.source
-        try:
-            size = images.peek(job.source)
-        except RestoreError as error:
-            print(f"failing  {printable(str(error))}")
-            continue
-        there = " (there already)" if job.target.exists() else ""
-        target = printable(str(job.target))
-        if masks:
-            found = masks.of(job)
-            name += f" + {printable(str(found))}" if found else " (no mask: it will fail)"
-        print(f"{sides(size)} -> {sides(options.output_size(size))}  {name} -> {target}{there}")

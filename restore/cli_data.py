@@ -15,9 +15,18 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def _commands() -> None:  # with it typer keeps `pack` as a word of its own
-    pass
+@app.command()
+def scenes(
+    out: Annotated[Path, typer.Option("-o", "--out", help="An empty or new folder.")],
+    count: Annotated[int, typer.Option("-n", min=1, max=1_000_000)] = 4000,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Draw coloured shapes of 32 px, each with a JSON of its caption, class and boxes."""
+    from restore.training import scenes
+
+    vacant(out)
+    scenes.write(out, seed, count)
+    typer.echo(f"{count} scenes in {printable(str(out))}")
 
 
 @app.command()
@@ -31,8 +40,7 @@ def pack(
     Pictures are kept byte for byte, each beside a JSON with its path. What cannot be read is
     reported and left out, and the exit code is 1; a CSV of sources beside the photos is copied.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out}: is not an empty folder; give a new one")
+    vacant(out)
     found = [file for file in files.find([folder], out) if not file.skip]
     from restore import images
     from restore.training import card, shards, sources
@@ -54,3 +62,9 @@ def pack(
     told = f"{made.pictures} pictures in {len(made.shards)} shards, {broken} left out"
     typer.echo(f"{told}; in {printable(str(out))}")
     raise typer.Exit(1 if broken else 0)
+
+
+def vacant(folder: Path) -> None:
+    """Raises UsageError if anything is there already."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder}: is not an empty folder; give a new one")

@@ -45,7 +45,7 @@ class Measuring:
     def __call__(self, name: str, pairs: "Sequence[Paired]") -> "Scored":
         from restore.metrics.score import score
 
-        with counting(len(pairs), "pictures measured") as count:
+        with counting(len(pairs), f"pictures of {name} measured") as count:
             return score(name, pairs, self.measures, self.border, lambda row: count(1))
 
 

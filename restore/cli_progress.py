@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from restore import batch
 from restore.errors import printable
+from restore.journal import Row
 
 PATIENCE_S = 5  # between lines on the progress where there is no terminal
 
@@ -20,7 +20,7 @@ def sides(size: tuple[int, int]) -> str:
 class Show(Protocol):
     """What a run tells its user."""
 
-    def row(self, row: batch.Row) -> None:
+    def row(self, row: Row) -> None:
         """A picture is done."""
 
     def step(self, step: int, steps: int, latent: object) -> None:
@@ -31,12 +31,11 @@ class Lines:
     """A line a picture, for logs."""
 
     def __init__(self, total: int):
-        self.total, self.count, self.began = total, 0, time.monotonic()
+        self.total, self.count = total, 0
 
-    def row(self, row: batch.Row) -> None:
+    def row(self, row: Row) -> None:
         self.count += 1
-        left = (time.monotonic() - self.began) / self.count * (self.total - self.count)
-        print(f"[{self.count}/{self.total}] {describe(row)}, {left:.0f} s left", file=sys.stderr)
+        print(f"[{self.count}/{self.total}] {describe(row)}{left(row)}", file=sys.stderr)
 
     def step(self, step: int, steps: int, latent: object) -> None:
         pass
@@ -47,12 +46,13 @@ class Bars:
 
     def __init__(self, bar: Any, total: int):
         self.bar = bar
-        self.pictures = bar.add_task("pictures", total=total)
-        self.steps = bar.add_task("steps", total=None, visible=False)
+        self.pictures = bar.add_task("pictures", total=total, left="")
+        self.steps = bar.add_task("steps", total=None, visible=False, left="")
 
-    def row(self, row: batch.Row) -> None:
+    def row(self, row: Row) -> None:
         self.bar.console.print(describe(row), markup=False, highlight=False, soft_wrap=True)
         self.bar.advance(self.pictures)
+        self.bar.update(self.pictures, left=left(row))
         self.bar.update(self.steps, visible=False)
 
     def step(self, step: int, steps: int, latent: object) -> None:
@@ -72,11 +72,18 @@ def progress(total: int) -> Iterator[Show]:
         rich.TextColumn("{task.description}"),
         rich.BarColumn(),
         rich.MofNCompleteColumn(),
-        rich.TimeRemainingColumn(),
-        rich.TextColumn("left"),
+        rich.TextColumn("{task.fields[left]}"),
     )
     with rich.Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bar:
         yield Bars(bar, total)
+
+
+def left(row: Row) -> str:
+    """The time left, as the files so far tell it."""
+    seconds = row.get("left_s")
+    if seconds is None:
+        return ""
+    return f", {seconds:.0f} s left" if seconds < 600 else f", {seconds / 60:.0f} min left"
 
 
 def describe(row: dict[str, Any]) -> str:
@@ -111,7 +118,7 @@ def counting(total: int, what: str) -> Iterator[Callable[[int], None]]:
         done += count
         if time.monotonic() - last > PATIENCE_S:
             last = time.monotonic()
-            print(f"[{done}/{total}] {done / (last - began):.1f} {what}/s", file=sys.stderr)
+            print(f"[{done}/{total}] {what}, {done / (last - began):.1f} a second", file=sys.stderr)
 
     yield line
 

@@ -85,8 +85,10 @@ class Turns:
     """
 
     def __init__(self, stack: Stack, place: torch.device):
-        self.place = stack.place = place
+        stack.place = place
+        self.stack = stack
         self.here: nn.Module | None = None
+        self.there = place  # where it is
         for part in stack.parts:
             called = (part, *part.children()) if part is stack.vae else (part,)
             for module in called:
@@ -94,13 +96,15 @@ class Turns:
 
     def bring(self, part: nn.Module, module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """Before a call: the part moves to the device, and with it what it is called with."""
-        if self.here is not part:
+        place = self.stack.place
+        assert place is not None
+        if self.here is not part or self.there != place:
             if self.here is not None:
                 self.here.to("cpu")
-            part.to(self.place)
-            self.here = part
+            part.to(place)
+            self.here, self.there = part, place
         moved = {name: self.moved(value) for name, value in kwargs.items()}
         return tuple(map(self.moved, args)), moved
 
     def moved(self, value: Any) -> Any:
-        return value.to(self.place) if isinstance(value, Tensor) else value
+        return value.to(self.stack.place) if isinstance(value, Tensor) else value

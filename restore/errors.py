@@ -28,6 +28,12 @@ class OutputError(RestoreError):
     code = "OUTPUT"
 
 
+class DiskFullError(OutputError):
+    """The disk, a quota or a size limit leaves no room for results."""
+
+    code = "DISK_FULL"
+
+
 class ModelError(RestoreError):
     """A model folder is missing, damaged, or cannot do the task."""
 
@@ -41,6 +47,12 @@ class NonFiniteError(RestoreError):
     code = "NONFINITE"
 
 
+class OutOfMemoryError(RestoreError):
+    """Not enough memory, even with one window at a time and on the CPU."""
+
+    code = "OOM"
+
+
 class CancelledError(RestoreError):
     """The caller's own callback ended the work."""
 
@@ -50,8 +62,9 @@ class CancelledError(RestoreError):
 class ImageError(RestoreError):
     """One picture cannot be read or written; the others can go on.
 
-    `code` is one of NOT_IMAGE, TRUNCATED, CORRUPT, UNREADABLE, TOO_LARGE, UNSUPPORTED, CHANGED,
-    EXISTS, NO_MASK, MASK_SIZE and MASK.
+    `code` is one of NOT_IMAGE, TRUNCATED, CORRUPT, UNREADABLE, TOO_LARGE, METADATA, UNSUPPORTED,
+    FRAMES, CHANGED, EXISTS, LINK, NO_MASK, MASK_SIZE and MASK; CRASHED, TIMEOUT and OOM if the
+    process that read or wrote it died, took too long or too much memory.
     """
 
     def __init__(self, code: str, message: str):

@@ -1,10 +1,11 @@
 """restore(): the task that the options name, for one picture."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
-from restore.errors import NonFiniteError, UsageError
+from restore.errors import NonFiniteError, OutOfMemoryError, UsageError
 from restore.images import Picture, bleed
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
 from restore.sample import OnStep, ignore
@@ -13,6 +14,7 @@ from restore.tasks.img2img import OnFrame, img2img
 from restore.tasks.inpaint import inpaint
 from restore.tasks.text2img import text2img
 from restore.tasks.upscale import upscale
+from restore.windows import is_out_of_memory
 
 TaskOptions = UpscaleOptions | Img2imgOptions | InpaintOptions | Text2imgOptions
 
@@ -28,14 +30,14 @@ def restore(
 ) -> Picture:
     """The picture as its task makes it; the command, the page and every worker call this.
 
-    In half precision, a NaN or a flat black result is computed once more in fp32, and the
-    picture's warnings say so.
+    In half precision, a NaN or a flat black result is computed once more in fp32. Where the device
+    has too little memory even for one window, the CPU does it. The picture's warnings say so.
 
     picture   None for text to image alone.
     mask      uint8 (H, W): the hole of inpaint, the damage of upscale.
     on_frame  sees every lap of img2img.
     Raises UsageError if something is missing, ModelError if the layout cannot do the task,
-    NonFiniteError if fp32 did not help either.
+    NonFiniteError if fp32 did not help either, OutOfMemoryError if the CPU did not.
     """
 
     def attempt() -> Picture:
@@ -45,13 +47,33 @@ def restore(
         return made
 
     try:
-        return attempt()
+        return on_some_device(attempt, stack)
     except NonFiniteError as error:
         if not stack.is_half:
             raise
         note = f"computed again in fp32: {error}"
     with stack.in_fp32():
-        made = attempt()
+        made = on_some_device(attempt, stack)
+    return replace(made, warnings=(*made.warnings, note))
+
+
+def on_some_device(attempt: Callable[[], Picture], stack: Stack) -> Picture:
+    """The attempt's picture; on the CPU where its device runs out of memory."""
+    try:
+        return attempt()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    # Out here the error is gone, and with it what it held.
+    try:
+        with stack.on_cpu():
+            made = attempt()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        mend = "not enough memory even for one window; use a smaller scale, or cut it into parts"
+        raise OutOfMemoryError(mend) from error
+    note = "computed on the CPU: there was not enough memory on its device"
     return replace(made, warnings=(*made.warnings, note))
 
 

@@ -34,7 +34,7 @@ def write_sheet(pictures: Sequence[Path], path: Path) -> None:
     cell = min(CELL, SIDE // columns - GAP)
     thumbs = []
     for picture in pictures:
-        with Image.open(picture) as image:
+        with Image.open(picture, formats=["PNG"]) as image:
             image.thumbnail((cell, cell))
             thumbs.append(image.convert("RGB"))
     width = max(thumb.width for thumb in thumbs) + GAP

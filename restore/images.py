@@ -1,51 +1,22 @@
-"""Pictures: files become upright integer arrays with alpha, depth, profile and EXIF.
+"""Pictures: files become upright integer arrays with alpha, depth, profile, EXIF and XMP."""
 
-Pillow gets bytes, never paths, and an allow-list of formats. It cuts 16-bit colour to 8 bits in
-silence, so once it has judged such a file sound, cv2 decodes it; cv2 alone would turn half a file
-into a whole picture without a word.
-"""
-
-import io
-import re
 import stat
 import warnings as python_warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
-from PIL.ExifTags import Base
+from PIL import Image
 
+from restore import decoding, metadata, sniff
+from restore.decoding import threefold
 from restore.errors import ImageError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "PPM")
-MAX_PIXELS = 2**27  # 134 million; Pillow itself only warns below 179 million
 MAX_BYTES = 2**30
-ORIENTATION = 0x0112
-DESCRIPTIONS = {  # EXIF that stays true when enlarged; the rest describes the old file's storage
-    *(ORIENTATION, Base.ImageDescription, Base.Make, Base.Model, Base.Software, Base.DateTime),
-    *(Base.Artist, Base.Copyright, Base.ExifOffset, Base.GPSInfo, Base.XPTitle, Base.XPComment),
-    *(Base.XPAuthor, Base.XPKeywords, Base.XPSubject),
-}
-OLD_SIZE = (Base.ExifImageWidth, Base.ExifImageHeight)
-SIGNATURES = {  # of formats that are read: what starts so and cannot be opened is a broken picture
-    b"\xff\xd8\xff": "JPEG",
-    b"\x89PNG\r\n\x1a\n": "PNG",
-    b"GIF8": "GIF",
-    b"II*\0": "TIFF",
-    b"MM\0*": "TIFF",
-}
-REFUSED = {  # formats told by their first bytes, and not read
-    b"%PDF": "PDF",
-    b"%!PS": "PostScript",
-    b"8BPS": "Photoshop",
-    b"\0\0\0\x0cjP  ": "JPEG 2000",
-    b"\0\0\0\x0cJXL ": "JPEG XL",
-    b"\xff\x0a": "JPEG XL",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +30,7 @@ class Picture:
     exif: bytes | None = None  # orientation applied, the tag set to 1
     format: str = "PNG"  # of the source, in Pillow's words
     warnings: tuple[str, ...] = ()  # what was lost or left out on the way in
+    xmp: bytes | None = None  # the packet, its orientation set to 1
 
     @property
     def size(self) -> tuple[int, int]:
@@ -71,33 +43,130 @@ class Picture:
         return self.pixels.dtype.itemsize * 8
 
 
-def read(path: Path) -> Picture:
+@dataclass(frozen=True)
+class Reading:
+    """How files are read."""
+
+    frames: Literal["first", "all", "refuse"] = "first"  # refuse: those with more than one
+    icc: Literal["keep", "srgb"] = "keep"  # srgb: colours converted, the profile dropped
+    strip: metadata.Strip = "nothing"  # gps: where it was taken; all: EXIF and XMP
+    allow_truncated: bool = False
+
+
+@dataclass(frozen=True)
+class Head:
+    """What the header of a picture file says."""
+
+    size: tuple[int, int]  # (height, width), upright
+    frames: int
+    has_alpha: bool
+
+
+def read(path: Path, how: Reading = Reading()) -> Picture:
     """Read a picture file; of several frames, the first. Raises ImageError."""
-    with _named(path):
-        return decode(_bytes(path), path.suffix)
+    return read_frames(path, how)[0][0]
 
 
 def decode(data: bytes, suffix: str) -> Picture:
     """The picture in the bytes of a file whose name ends so; as `read`. Raises ImageError."""
+    return decode_frames(data, suffix)[0][0]
+
+
+def read_frames(path: Path, how: Reading = Reading()) -> tuple[list[Picture], int]:
+    """(the frames asked for, how many there are). Raises ImageError."""
+    with _named(path):
+        return decode_frames(_bytes(path), path.suffix, how)
+
+
+def decode_frames(data: bytes, suffix: str, how: Reading = Reading()) -> tuple[list[Picture], int]:
+    """As read_frames, of the bytes of a file whose name ends so."""
     notes: list[str] = []
     with _noting(notes):
-        image = _open(data, suffix, load=True)
-        if getattr(image, "is_animated", False):
-            notes.append("only the first frame is taken")
-        orientation, exif = _exif(image, notes)
-        pixels, alpha, grey, icc = _decoded(image, data, image.info.get("icc_profile"), notes)
-        pixels = _upright(pixels, orientation)
-        alpha = None if alpha is None else _upright(alpha, orientation)
-        icc = _profile(icc, grey, notes)
-    return Picture(pixels, alpha, grey, icc, exif, image.format or "", tuple(notes))
+        image = decoding.opened(data, suffix)
+        sniff.inspect(data, notes)
+        count = decoding.count_frames(image, data, suffix)
+    if misnamed := sniff.misnamed(suffix, image.format or ""):
+        notes.append(misnamed)
+    if count > 1 and how.frames == "refuse":
+        raise ImageError("FRAMES", f"{count} frames; --frames first takes one, all keeps all")
+    if count > 1 and how.frames == "first":
+        notes.append(f"only the first frame is taken, of {count}")
+    wanted = count if how.frames == "all" else 1
+    pictures, total = [], 0
+    for frame in range(wanted):
+        if frame:
+            decoding.seek(image, data, suffix, frame)
+        total += image.width * image.height
+        if total > decoding.MAX_PIXELS:
+            mend = "--frames first takes one"
+            raise ImageError("TOO_LARGE", f"{count} frames have too many pixels; {mend}")
+        pictures.append(_frame(image, data, suffix, frame, how, notes))
+    return pictures, count
+
+
+def _frame(
+    image: Image.Image, data: bytes, suffix: str, frame: int, how: Reading, told: list[str]
+) -> Picture:
+    """The frame in hand. `told` is of the whole file."""
+    notes = list(told)
+    with _noting(notes):
+        image = decoding.load(image, data, suffix, how.allow_truncated, notes)
+        orientation, exif = metadata.exif(image, how.strip, notes)
+        profile = image.info.get("icc_profile")
+        with decoding.judged(data, suffix):
+            pixels, alpha, grey, icc = decoding.pixels(image, data, frame, profile, notes)
+        pixels = decoding.upright(pixels, orientation)
+        alpha = None if alpha is None else decoding.upright(alpha, orientation)
+        icc = metadata.profile(icc, grey, notes)
+        xmp = metadata.xmp(image, how.strip)
+    made = Picture(pixels, alpha, grey, icc, exif, image.format or "", tuple(notes), xmp)
+    return in_srgb(made) if how.icc == "srgb" else made
+
+
+def in_srgb(picture: Picture) -> Picture:
+    """The picture's colours through its profile to sRGB, and no profile."""
+    if picture.icc is None:
+        return picture
+    notes = list(picture.warnings)
+    pixels = picture.pixels
+    if picture.depth == 16:  # LittleCMS by Pillow knows no 16-bit colour
+        notes.append("depth reduced to 8 bits: the colour profile was converted")
+        pixels = eight(pixels)
+    alpha = picture.alpha
+    alpha = eight(alpha) if alpha is not None and picture.depth == 16 else alpha
+    image = Image.fromarray(pixels[..., 0] if picture.grey else pixels)
+    pixels = np.asarray(metadata.to_srgb(image, picture.icc, notes))
+    if picture.grey:
+        pixels = threefold(pixels[..., 1])
+    return replace(picture, pixels=pixels, alpha=alpha, icc=None, warnings=tuple(notes))
+
+
+def eight(array: np.ndarray) -> np.ndarray:
+    """uint16 to uint8, rounded."""
+    return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def look(path: Path) -> Head:
+    """What the header says; no pixel is decoded. Raises ImageError."""
+    with _named(path):
+        return look_at(_bytes(path), path.suffix)
+
+
+def look_at(data: bytes, suffix: str) -> Head:
+    """As `look`, of the bytes of a file whose name ends so."""
+    with _noting([]):
+        image = decoding.opened(data, suffix)
+        orientation, _ = metadata.exif(image, "all", [])
+        orientation = 1 if decoding.own_turn(image) > 1 else orientation  # its size is turned
+        size = (image.height, image.width)
+        frames = decoding.count_frames(image, data, suffix)
+        return Head(size[::-1] if orientation > 4 else size, frames, decoding.has_alpha(image))
 
 
 def plain(picture: Picture) -> np.ndarray:
     """uint8 (H, W, 3): 16 bits are rounded, transparency lies on white."""
     pixels, alpha = (
-        ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
-        if array is not None and array.dtype == np.uint16
-        else array
+        eight(array) if array is not None and array.dtype == np.uint16 else array
         for array in (picture.pixels, picture.alpha)
     )
     assert pixels is not None
@@ -109,16 +178,12 @@ def plain(picture: Picture) -> np.ndarray:
 
 def peek(path: Path) -> tuple[int, int]:
     """The upright (height, width) of a picture file, from its header. Raises ImageError."""
-    with _named(path):
-        return peek_at(_bytes(path), path.suffix)
+    return look(path).size
 
 
 def peek_at(data: bytes, suffix: str) -> tuple[int, int]:
     """As `peek`, of the bytes of a file whose name ends so."""
-    with _noting([]):
-        image = _open(data, suffix, load=False)
-        orientation, _ = _exif(image, [])
-    return (image.width, image.height) if orientation > 4 else (image.height, image.width)
+    return look_at(data, suffix).size
 
 
 @contextmanager
@@ -147,188 +212,10 @@ def _bytes(path: Path) -> bytes:
         if status.st_size > MAX_BYTES:
             raise ImageError("TOO_LARGE", f"{status.st_size >> 20} MiB; the limit is 1024")
         with path.open("rb") as file:
-            return file.read(MAX_BYTES)
+            return file.read(status.st_size)  # room is taken for as much as is asked for
     except OSError as error:
         why = error.strerror or str(error)
         raise ImageError("UNREADABLE", f"{why}; check the file and its permissions") from error
-
-
-def _open(data: bytes, suffix: str, load: bool) -> Image.Image:
-    """Pillow's image, decoded if `load`. Whatever Pillow raises becomes an ImageError."""
-    Image.init()  # AVIF is a plug-in that some builds lack
-    formats = [name for name in FORMATS if name in Image.OPEN]
-    if suffix.casefold() == ".tga":  # it has no signature: text would pass for it
-        formats.append("TGA")
-    try:
-        image = Image.open(io.BytesIO(data), formats=formats)
-        if image.width * image.height > MAX_PIXELS:
-            raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
-        if load:
-            image.load()
-    except Image.DecompressionBombError as error:
-        limit = f"the limit is {MAX_PIXELS // 10**6} million pixels; cut it into parts"
-        raise ImageError("TOO_LARGE", f"{error}; {limit}") from error
-    except UnidentifiedImageError as error:
-        raise _unidentified(data, suffix) from error
-    except MemoryError:
-        raise
-    except Exception as error:  # a decoder on broken bytes raises anything
-        if "truncated" in str(error).casefold() or _is_short_riff(data):
-            raise ImageError("TRUNCATED", "the file is cut short; fetch it again") from error
-        raise ImageError("CORRUPT", f"broken data: {error}; fetch it again") from error
-    return image
-
-
-def _unidentified(data: bytes, suffix: str) -> ImageError:
-    if _is_short_riff(data):
-        return ImageError("TRUNCATED", "the file is cut short; fetch it again")
-    refused = next((name for start, name in REFUSED.items() if data.startswith(start)), None)
-    brand = data[8:12] if data[4:8] == b"ftyp" else b""
-    if brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"):
-        refused = "HEIC"
-    if refused or suffix.casefold() == ".svg":
-        name = refused or "SVG"
-        return ImageError("UNSUPPORTED", f"{name} is not read; convert it to PNG or JPEG")
-    known = next((name for start, name in SIGNATURES.items() if data.startswith(start)), None)
-    if brand == b"avif":
-        known = "AVIF"
-    if known:
-        return ImageError("CORRUPT", f"a {known} whose header is broken; fetch it again")
-    what = "empty" if not data else "not a picture, whatever its name says"
-    return ImageError("NOT_IMAGE", f"the file is {what}")
-
-
-def _is_short_riff(data: bytes) -> bool:
-    return (
-        data[:4] == b"RIFF"
-        and data[8:12] == b"WEBP"
-        and int.from_bytes(data[4:8], "little") + 8 > len(data)
-    )
-
-
-Decoded = tuple[np.ndarray, np.ndarray | None, bool, bytes | None]
-
-
-def _decoded(image: Image.Image, data: bytes, icc: bytes | None, notes: list[str]) -> Decoded:
-    """(pixels, alpha, grey, icc) of any mode; icc is None where the colours became sRGB."""
-    mode = image.mode
-    if _is_deep(image, data):
-        deep = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        if deep is not None and deep.dtype == np.uint16 and deep.shape[:2] == image.size[::-1]:
-            # Pillow calls a deep grey PNG with alpha RGBA; bit 1 of its header's byte 25 is colour
-            grey = not data[25] & 2 if image.format == "PNG" else mode in ("L", "LA")
-            return *_from_cv2(deep, grey), icc
-        notes.append("depth reduced to 8 bits")
-    if mode.startswith("I"):
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise ImageError("UNSUPPORTED", "32-bit integers are not read; save it with 16 bits")
-        return threefold(values.astype(np.uint16)), None, True, icc
-    if mode == "F":
-        raise ImageError("UNSUPPORTED", "32-bit floats are not read; save it with 16-bit integers")
-    if mode in ("CMYK", "LAB"):
-        return np.asarray(_to_srgb(image, icc, notes)), None, False, None
-    grey = mode in ("1", "L", "LA", "La")
-    if image.has_transparency_data or mode in ("La", "RGBa"):
-        if mode in ("La", "RGBa"):  # premultiplied
-            image = image.convert("LA" if mode == "La" else "RGBA")
-        rgba = np.asarray(image.convert("RGBA"))
-        return rgba[..., :3].copy(), rgba[..., 3].copy(), grey, icc
-    return np.asarray(image.convert("RGB")), None, grey, icc
-
-
-def _is_deep(image: Image.Image, data: bytes) -> bool:
-    """Whether the file holds 16 bits a channel where Pillow's mode holds 8."""
-    if image.mode == "I;16" and "transparency" not in image.info:
-        return False
-    if image.format == "PNG":
-        return data[24] == 16  # IHDR: bit depth
-    if image.format == "PPM":
-        header = re.match(rb"P[36](?:\s+|#[^\n]*\n)+\d+\s+\d+\s+(\d+)\s", data)
-        return bool(header) and int(header[1]) > 255
-    if image.format == "TIFF":
-        bits = image.tag_v2.get(258, (8,))  # pyright: ignore[reportAttributeAccessIssue]
-        return max(bits) > 8 and image.mode in ("RGB", "RGBA", "LA")
-    return False
-
-
-def _from_cv2(array: np.ndarray, grey: bool) -> tuple[np.ndarray, np.ndarray | None, bool]:
-    if array.ndim == 2:
-        return threefold(array), None, True
-    rgb = np.ascontiguousarray(array[..., 2::-1])
-    return rgb, array[..., 3].copy() if array.shape[2] == 4 else None, grey
-
-
-def threefold(values: np.ndarray) -> np.ndarray:
-    return np.repeat(values[..., None], 3, axis=2)
-
-
-def _to_srgb(image: Image.Image, icc: bytes | None, notes: list[str]) -> Image.Image:
-    """CMYK or Lab in sRGB: through the picture's own profile, else by the plain formula."""
-    srgb = ImageCms.createProfile("sRGB")
-    own = ImageCms.createProfile("LAB") if image.mode == "LAB" else io.BytesIO(icc or b"")
-    try:
-        done = ImageCms.profileToProfile(image, own, srgb, outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError):
-        if icc:
-            notes.append("the colour profile is broken: colours are approximate")
-        return image.convert("RGB")
-    assert done is not None  # it is None only for inPlace
-    return done
-
-
-def _profile(icc: bytes | None, grey: bool, notes: list[str]) -> bytes | None:
-    """The profile if it parses and suits the channels, else None with a note."""
-    if not icc:
-        return None
-    try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc)).profile
-        space = str(getattr(profile, "xcolor_space", "broken")).strip()
-    except (OSError, TypeError, ValueError):
-        space = "broken"
-    if space != ("GRAY" if grey else "RGB"):
-        notes.append(f"the colour profile is dropped: it is {space}")
-        return None
-    return icc
-
-
-def _exif(image: Image.Image, notes: list[str]) -> tuple[int, bytes | None]:
-    """(orientation 1 to 8, the EXIF of the upright picture). What does not parse is dropped."""
-    try:
-        source = image.getexif()
-        orientation = source.get(ORIENTATION, 1)
-        kept = Image.Exif()
-        for tag in DESCRIPTIONS & set(source):
-            kept[tag] = source[tag]
-        for part in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-            inner = dict(source.get_ifd(part))
-            for tag in OLD_SIZE:
-                inner.pop(tag, None)
-            kept.pop(part, None)
-            if inner:
-                kept.get_ifd(part).update(inner)
-        if ORIENTATION in kept:
-            kept[ORIENTATION] = 1
-        exif = kept.tobytes() if len(kept) or kept._ifds else None
-    except (
-        Exception
-    ) as error:  # EXIF is written by cameras and by attackers; the picture stands without it
-        notes.append(f"EXIF dropped: {error}"[:200])
-        return 1, None
-    if orientation not in range(1, 9):
-        notes.append(f"orientation {orientation} does not exist; taken as upright")
-        orientation = 1
-    return orientation, exif
-
-
-def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
-    if orientation > 4:  # stored on its side
-        array = array.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        array = array[::-1]
-    if orientation in (2, 3, 6, 7):
-        array = array[:, ::-1]
-    return np.ascontiguousarray(array)
 
 
 def resize_band(

@@ -13,6 +13,11 @@ NAME = "manifest.json"
 SHIPPED = Path(__file__).parent / "weights"
 
 
+def place_of(name: str) -> Path:
+    """The folder of a model that ships, else the name as a path."""
+    return SHIPPED / name if (SHIPPED / name).is_dir() else Path(name)
+
+
 def find_model(
     name: str, revision: str | None = None, offline: bool = False, allow_pickle: bool = False
 ) -> tuple[Path, str]:
@@ -23,7 +28,7 @@ def find_model(
     Raises ModelError if there is none, if a file that its manifest lists is missing or changed, or
     if its weights are pickled and that is not allowed.
     """
-    path = SHIPPED / name if (SHIPPED / name).is_dir() else Path(name)
+    path = place_of(name)
     if path.is_file():
         if path.suffix not in (".safetensors", *hub.PICKLED):
             raise ModelError(f"{name}: holds no weights; a checkpoint is a .safetensors file")

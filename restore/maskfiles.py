@@ -9,11 +9,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from restore import images
-from restore.batch import Job
+from restore import codecs
 from restore.errors import ImageError, UsageError
 from restore.files import KNOWN
 from restore.images import Picture
+from restore.jobs import Job
 
 ALPHA = "alpha"  # instead of a path: what is transparent is the hole
 
@@ -104,7 +104,7 @@ def read(masks: Masks, job: Job, picture: Picture, fit: bool = False) -> np.ndar
     if path.suffix.casefold() == ".json":
         shapes = _named(masks.shapes, Path(job.key)) if masks.shapes else labelme(path)
         return drawn(shapes, picture.size, path, fit)
-    mask = flat(images.read(path))
+    mask = flat(codecs.read(path))
     if mask.shape == picture.size:
         return mask
     if not fit:

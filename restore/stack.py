@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,6 +91,24 @@ class Stack:
             yield
         finally:
             nn.Module.to(self.unet, dtype=half)
+
+    @contextmanager
+    def on_cpu(self) -> Iterator[None]:
+        """Every part on the CPU for a while; a compiled UNet runs as it was written there."""
+        homes = [(part, next(part.parameters()).device) for part in self.parts]
+        place, self.place = self.place, self.place and torch.device("cpu")
+        if place is not None:  # they take turns there, and are brought again when they are called
+            homes = []
+        is_compiled = getattr(self.unet, "_compiled_call_impl", None) is not None
+        try:
+            for part in self.parts:
+                part.to("cpu")
+            with torch.compiler.set_stance("force_eager") if is_compiled else nullcontext():
+                yield
+        finally:
+            self.place = place
+            for part, home in homes:
+                part.to(home)
 
     @property
     def factor(self) -> int:

@@ -48,20 +48,34 @@ def windowed(predict: WindowPredict, windows: Windows, at_once: int = 1) -> Pred
 
     x must measure windows.canvas(...) on both sides. `at_once` windows share a forward pass on an
     accelerator; on the CPU they go one by one, since kernels there round by the batch's size.
+    Where memory runs out, half as many go on from there; what one needs in vain is raised.
     """
     weight = windows.weight()
+    together = at_once
 
     def predict_canvas(x: Tensor, t: Tensor) -> Tensor:
+        nonlocal together
         rows, columns = (windows.starts(length) for length in x.shape[-2:])
-        size, count = windows.size, 1 if x.device.type == "cpu" else at_once
+        size, together = windows.size, at_a_time(x.device, together)
         blend = (weight[:, None] * weight).to(x)
         total = torch.zeros_like(x)
         grid = list(product(rows, columns))
-        for first in range(0, len(grid), count):
-            corners = grid[first : first + count]
+        first = 0
+        while first < len(grid):
+            corners = grid[first : first + together]
             crops = torch.cat([x[..., r : r + size, c : c + size] for r, c in corners])
-            for (r, c), made in zip(corners, predict(crops, t, corners), strict=True):
-                total[..., r : r + size, c : c + size] += made * blend
+            try:
+                made = predict(crops, t, corners)
+            except (RuntimeError, MemoryError) as error:
+                if together == 1 or not is_out_of_memory(error):
+                    raise
+                made = None  # the retry is out here: the error holds what the memory is needed for
+            if made is None:
+                together //= 2
+                continue
+            for (r, c), one in zip(corners, made, strict=True):
+                total[..., r : r + size, c : c + size] += one * blend
+            first += len(corners)
         # At the canvas's own borders no neighbour fills the ramp up.
         for axis, starts in ((-2, rows), (-1, columns)):
             covered = torch.zeros(x.shape[axis])
@@ -71,6 +85,19 @@ def windowed(predict: WindowPredict, windows: Windows, at_once: int = 1) -> Pred
         return total
 
     return predict_canvas
+
+
+def at_a_time(device: torch.device, wanted: int) -> int:
+    """How many windows share a forward pass there."""
+    return 1 if device.type == "cpu" else wanted
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Of the device or of the host: torch has a class for neither cuBLAS's nor its own CPU's."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    told = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in told)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """A tiny stack with random weights, and pictures that have something in them."""
 
+import json
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from restore import cli, cli_batch, devices
 from restore.images import Picture
@@ -94,3 +96,32 @@ def call(capsys, tmp_path, monkeypatch, stack):
         return code, said.out, said.err
 
     return run
+
+
+@pytest.fixture
+def photo(tmp_path, pixels):
+    """Saves a small picture in the input folder, under any name."""
+
+    def save(name, seed=0, folder="in"):
+        path = tmp_path / folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kind = "JPEG" if name.casefold().endswith(("jpg", "jpeg")) else "PNG"
+        with path.open("wb") as file:
+            Image.fromarray(pixels(8, 8, seed)).save(file, kind)
+        return path
+
+    return save
+
+
+@pytest.fixture
+def restored(call, tmp_path):
+    """Restore the input folder: (exit code, rows by key, what was said)."""
+
+    def go(*words, inputs=None, out="out"):
+        inputs = [tmp_path / "in"] if inputs is None else inputs
+        code, said, errors = call("upscale", *inputs, "-s", 1, *words, out=out)
+        report = tmp_path / out / "report.jsonl"
+        lines = report.read_text().splitlines() if report.exists() else []
+        return code, {row["key"]: row for row in map(json.loads, lines)}, said + errors
+
+    return go

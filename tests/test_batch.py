@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from restore import batch
-from restore.batch import Journal, file_seed, plan, run_all
+from restore.batch import run_all
 from restore.errors import ImageError, OutputError, UsageError
 from restore.files import TEMPORARY, find
+from restore.jobs import file_seed, plan
+from restore.journal import Journal
 
 
 class Worker:
@@ -181,19 +183,19 @@ def test_a_killed_run_goes_on_where_it_stopped(photos, tmp_path, at):
     out = tmp_path / "out"
     code = f"""
 import os, sys, pathlib
-from restore import batch, files
+from restore import batch, files, jobs, journal
 from tests_worker import Worker
 inputs, out = map(pathlib.Path, sys.argv[1:])
-add = batch.Journal.add
+add = journal.Journal.add
 def add_and_die(self, row):
     if row["key"] == "sub/b.jpg":
         if {at!r} == "after the row":
             add(self, row)
         os.kill(os.getpid(), 9)
     return add(self, row)
-batch.Journal.add = add_and_die
-jobs = batch.plan(files.find([inputs], out), out, lambda source: ".png")
-batch.run_all(jobs, Worker(), batch.Journal(out, "o", "w"))
+journal.Journal.add = add_and_die
+jobs = jobs.plan(files.find([inputs], out), out, lambda source: ".png")
+batch.run_all(jobs, Worker(), journal.Journal(out, "o", "w"))
 """
     here = Path(__file__).resolve()
     (tmp_path / "tests_worker.py").write_text(here.read_text())
@@ -304,7 +306,7 @@ def test_files_of_the_system_pipes_and_links_are_told_and_left_alone(photos, tmp
     assert keys == sorted([*ALL, "twin.png"])
     codes = {key: row["code"] for key, row in rows(out).items() if row["status"] == "skipped"}
     assert codes == {
-        **dict.fromkeys(("Thumbs.db", ".DS_Store", "._a.png"), "JUNK"),
+        **dict.fromkeys(("Thumbs.db", ".DS_Store", "._a.png", "__MACOSX", ".git"), "JUNK"),
         **dict.fromkeys(("loop", "gone.png", "outside.png"), "LINK"),
         **dict.fromkeys(("pipe.png", "s.png"), "NOT_A_FILE"),
         "notes.txt": "NOT_A_PICTURE",

@@ -115,9 +115,10 @@ def test_bad_files_are_rows_and_the_exit_code_is_1(photos, tmp_path, call, fake)
     codes = {row["key"]: row["code"] for row in report(tmp_path / "out") if "code" in row}
     assert codes == {"cut.jpg": "TRUNCATED", "text.jpg": "NOT_IMAGE", "empty.png": "NOT_IMAGE"}
     assert "failed   cut.jpg: TRUNCATED: the file is cut short; fetch it again" in err
-    made = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    pictures = {"alpha.png", "grey.png", "dot.webp", "photo.jpg"}
-    assert made == pictures | {"report.jsonl", "summary.json"}
+    found = (path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*.*"))
+    made = {path.as_posix() for path in found if path.parts[0] != ".restore"}
+    pictures = {"alpha.png", "grey.png", "sub/dot.webp", "sub/photo.jpg"}
+    assert made == pictures | {"report.jsonl", "report.html", "summary.json"}
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root reads everything")
@@ -180,7 +181,7 @@ def test_collisions_are_found_before_any_work(photos, tmp_path, call, fake):
 
 def test_transparency_to_jpeg_needs_a_background(photos, tmp_path, call, fake):
     code, _, err = call(photos / "alpha.png", "--format", "jpeg")
-    assert code == 1 and "give a --background" in err and not fake.seeds
+    assert code == 2 and "give a --background" in err and not (tmp_path / "out").exists()
     assert call(photos / "alpha.png", "--format", "jpeg", "--background", "white")[0] == 0
     assert (tmp_path / "out" / "alpha.jpg").exists()
 
@@ -191,7 +192,8 @@ def test_a_dry_run_says_all_and_makes_nothing(photos, tmp_path, call, fake):
     code, out, _ = call(photos, "--dry-run")
     assert code == 0 and not fake.loads and not (tmp_path / "out").exists()
     assert "13x9 -> 52x36" in out and "failing" in out and "skipped" in out
-    assert len(out.splitlines()) == 6
+    assert "4 pictures" in out and "memory: about" in out and "are free" in out
+    assert len(out.splitlines()) == 6 + 4
 
 
 def test_a_stopped_run_says_how_to_go_on(photos, tmp_path, call, fake):

@@ -10,15 +10,19 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [  # from left to right; a module imports its own layer or what stands right of it
-    {"cli", "cli_batch", "cli_data", "cli_degrade", "cli_evaluate", "cli_progress", "web"},
+    {"cli", "cli_batch", "cli_data", "cli_degrade", "cli_evaluate", "cli_folder", "cli_pictures"}
+    | {"cli_plan", "cli_progress", "cli_report", "cli_stop", "cli_work", "web"},
     {"training", "engines", "metrics", "api"},
     {"flow"},
     {"tasks"},
     {"canvas", "walk", "loading", "lora", "parts", "single_file", "devices", "maskfiles"},
-    {"stack", "sample", "colour", "encoding", "masks", "scratches", "grid", "arrays"},
+    {"stack", "sample", "colour", "codecs", "masks", "scratches", "grid", "arrays"},
+    {"encoding"},
     {"images"},
-    {"predict", "contexts", "vae", "batch"},
-    {"layouts", "windows", "noise"},
+    {"predict", "contexts", "vae", "ahead", "batch", "report", "decoding"},
+    {"layouts", "windows", "noise", "metadata", "sniff", "workers"},
+    {"journal", "pace"},
+    {"jobs"},
     {"options", "manifest", "hub", "files"},
     {"config"},
     {"errors"},
@@ -30,7 +34,7 @@ OPTIONAL = {
 }
 # training degrades photos, the command line is that package's only face, a report is a page
 DEGRADE = {"training", "cli_degrade", "metrics"}
-BATCH_MAY = {"errors", "config", "files"}
+BATCH_MAY = {"errors", "config", "files", "jobs", "journal", "pace"}
 
 
 def modules(package: str) -> dict[str, ast.Module]:

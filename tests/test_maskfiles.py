@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from restore import images, maskfiles, scratches
-from restore.batch import Job
 from restore.errors import ImageError, UsageError
 from restore.images import Picture
+from restore.jobs import Job
 
 
 @pytest.fixture

@@ -136,6 +136,14 @@ def test_pd_is_what_it_was(pair):
     )
 
 
+@pytest.mark.parametrize("height", [512, 529, 600])
+def test_pd_in_bands_is_pd(pixels, height):
+    other = fidelity.levels(pixels(height, 40))
+    one = other + np.random.default_rng(0).normal(0, np.linspace(0, 40, height)[:, None, None])
+    whole = perceptual.pd(one, other, band=1024)
+    assert perceptual.pd(one, other, band=64) == pytest.approx(whole, rel=1e-6)
+
+
 def test_pd_is_symmetric_and_grows_with_noise(pair):
     _, original = pair
     noise = np.random.default_rng(0).normal(size=original.shape)
@@ -151,7 +159,7 @@ def test_a_loss_can_be_made_of_the_features():
     layers = list(perceptual.features(rgb * 255))
     assert [layer.shape[1] for layer in layers] == [64, 128, 256, 384, 384, 512, 512]
     other = torch.rand(2, 3, 40, 33)
-    sum(map(perceptual.distance, layers, perceptual.features(other * 255))).backward()
+    sum(map(torch.nn.functional.mse_loss, layers, perceptual.features(other * 255))).backward()
     assert rgb.grad is not None and rgb.grad.abs().sum() > 0
 
 

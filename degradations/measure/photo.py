@@ -10,6 +10,9 @@ from PIL import Image
 from degradations.errors import RecipeError
 from degradations.measure import blur, jpegfile, noise, recompression, resampling, tone
 
+# What is opened at all: other decoders of Pillow start interpreters or read other files.
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "PPM")
+
 _SIDE = 1024  # pixels; the middle of a larger photo stands for it
 _SMALLEST = 64
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -60,7 +63,7 @@ class Measured:
 def measure(path: str | Path) -> Measured:
     """Raises RecipeError where the file is no picture, is broken, or is too small to tell."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             found = jpegfile.read(image)
             form, size = image.format or "", image.size
             if not _is_rgb(image):

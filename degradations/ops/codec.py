@@ -81,7 +81,7 @@ def through_pillow(rgb: np.ndarray, form: str, **options: Any) -> np.ndarray:
     """float32 (H, W, 3) -> the same, through a file in memory."""
     file = io.BytesIO()
     Image.fromarray(to_uint8(rgb)).save(file, form, **options)
-    with Image.open(file) as coded:
+    with Image.open(file, formats=[form]) as coded:
         return np.asarray(coded.convert("RGB"), np.float32) * np.float32(1 / 255)
 
 

@@ -44,6 +44,9 @@ def ssim(one: np.ndarray, other: np.ndarray) -> float:
     """
     if min(one.shape[:2]) < TAPS:
         return math.nan
+    if one.ndim == 3:  # a channel at a time, which takes a third of the memory
+        pairs = zip(np.moveaxis(one, 2, 0), np.moveaxis(other, 2, 0), strict=True)
+        return float(np.mean([ssim(*planes) for planes in pairs]))
     means, structure = _maps(one, other)
     return float((means * structure).mean())
 

@@ -15,26 +15,44 @@ from torch import Tensor
 WEIGHTS = Path(__file__).with_name("squeezenet1_1.safetensors")
 CAFFE_MEAN = (104.0, 117.0, 123.0)  # of blue, green and red
 LEAST = 32  # px a side that leave something to the last pooling of either network
+LAYERS, STRIDE = 7, 16
+STEPS = (2, 4, 8, 16, 16, 16, 16)  # pixels from one feature to the next, layer by layer
+HALO = 128  # rows; the last layer sees 88 above its pixel and 118 below
+BAND, PIXELS = 256, 2**20  # rows at least, pixels at most where that lets it
 BACKBONE = "alexnet-owt-7be5be79.pth"  # torchvision's name for what LPIPS is built on
 
 
-def pd(one: np.ndarray, other: np.ndarray) -> float:
+def pd(one: np.ndarray, other: np.ndarray, band: int = 0) -> float:
     """Perceptual distance of (H, W, 3) levels, 0 for equal ones; NaN below 32 pixels a side.
 
     LPIPS's formula (Zhang et al. 2018) over seven layers of SqueezeNet 1.1 with equal weights of
     the channels: the squared difference of unit feature vectors, summed over channels, averaged
     over pixels, summed over layers. Not LPIPS: nothing was fitted to what people say.
+
+    band  rows at a time, a multiple of 16: memory, not the answer; 0 takes about a megapixel.
     """
-    if min(one.shape[:2]) < LEAST:
+    height, width = one.shape[:2]
+    if min(height, width) < LEAST:
         return math.nan
+    band = band or max(BAND, PIXELS // width // STRIDE * STRIDE)
+    sums, counts = np.zeros(LAYERS), np.zeros(LAYERS)
+    for top in range(0, height, band):
+        rows = max(0, top - HALO), min(height, top + band + HALO)
+        shares = (_batch(array[slice(*rows)]) for array in (one, other))
+        for layer, gaps in enumerate(_gaps(*shares)):
+            step = STEPS[layer]
+            stop = (top + band - rows[0]) // step if top + band < height else None
+            own = gaps[:, (top - rows[0]) // step : stop]
+            sums[layer] += own.double().sum().item()
+            counts[layer] += own.numel()
+    return float((sums / counts).sum())
+
+
+def _gaps(one: Tensor, other: Tensor) -> Iterator[Tensor]:
+    """Layer by layer the squared distance of unit features, (B, h, w)."""
     with torch.inference_mode():
-        layers = zip(features(_batch(one)), features(_batch(other)), strict=True)
-        return sum(distance(mine, theirs).item() for mine, theirs in layers)
-
-
-def distance(one: Tensor, other: Tensor) -> Tensor:
-    """Of two feature maps (B, C, h, w), the mean over the pictures."""
-    return (_unit(one) - _unit(other)).square().sum(1).mean()
+        for mine, theirs in zip(features(one), features(other), strict=True):
+            yield (_unit(mine) - _unit(theirs)).square().sum(1)
 
 
 def features(rgb: Tensor) -> Iterator[Tensor]:

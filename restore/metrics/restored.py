@@ -9,6 +9,8 @@ from pydantic import ValidationError
 from restore import batch, encoding, files, images
 from restore.errors import ImageError
 from restore.flow import restore
+from restore.jobs import Job, file_seed, plan
+from restore.journal import Journal, Row
 from restore.metrics.pairing import Paired, PictureSet, pictures
 from restore.options import UpscaleOptions
 from restore.stack import Stack
@@ -24,7 +26,7 @@ def restore_set(
     options: UpscaleOptions,
     out: Path,
     seed: int = 0,
-    watch: Callable[[batch.Row], None] = lambda row: None,
+    watch: Callable[[Row], None] = lambda row: None,
     **precision: object,
 ) -> tuple[list[Paired], Failures]:
     """Each input enlarged to its original's size, as PNG in `out`; what an earlier run did, stays.
@@ -40,19 +42,19 @@ def restore_set(
     shared = {key: path for key, path in inputs.items() if key in originals}
     found = [files.Found(path, f"{key}{path.suffix}") for key, path in shared.items()]
     jobs = [
-        batch.Job(job.source, job.key, job.target, others=(originals[key],))
-        for key, job in zip(shared, batch.plan(found, out, lambda source: ".png"), strict=True)
+        Job(job.source, job.key, job.target, others=(originals[key],))
+        for key, job in zip(shared, plan(found, out, lambda source: ".png"), strict=True)
     ]
 
-    def work(job: batch.Job, path: Path, *frames: Path) -> batch.Row:
+    def work(job: Job, path: Path, *frames: Path) -> Row:
         assert job.source
         picture = images.read(job.source)
         chosen = scaled(options, picture.size, images.peek(job.others[0]))
-        made = restore(picture, chosen, stack(), batch.file_seed(seed, job.key))
+        made = restore(picture, chosen, stack(), file_seed(seed, job.key))
         encoding.encode(made, path)
         return {"size_in": picture.size, "size_out": made.size, "warnings": list(made.warnings)}
 
-    journal = batch.Journal(out, options.digest(seed=seed, **precision), weights)
+    journal = Journal(out, options.digest(seed=seed, **precision), weights)
     batch.run_all(jobs, work, journal, progress=watch)
     rows = {key: journal.rows[job.key] for key, job in zip(shared, jobs, strict=True)}
     failures = {

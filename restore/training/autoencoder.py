@@ -10,8 +10,9 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from pydantic import Field
 from torch import Tensor, nn
 
-from restore import vae
+from restore import manifest, parts, vae
 from restore.config import Options
+from restore.errors import ConfigError
 from restore.noise import generator
 from restore.training.adversary import AdversaryOptions, Patches, adversarial
 from restore.training.chance import WHOLE, Part
@@ -25,6 +26,7 @@ class PictureOptions(Options):
     """What any autoencoder is trained on, and what its pictures are measured by."""
 
     data: PhotoOptions
+    start: str | None = None  # what ships, or an export, to go on from; its shape is taken as well
     pixel_loss: PixelLoss = "edges"  # L1, gradients and half an MSE
     perceptual: PerceptualOptions | None = None
     adversary: AdversaryOptions | None = None
@@ -67,9 +69,26 @@ class VqOptions(StockOptions):
 
 
 AnyOptions = AutoencoderOptions | KlOptions | VqOptions
+KINDS = {
+    "autoencoder": AutoencoderTiny,
+    "autoencoder_kl": AutoencoderKL,
+    "autoencoder_vq": VQModel,
+}
 
 
 def build(options: AnyOptions) -> Vae:
+    """A fresh autoencoder, or the one to go on from.
+
+    Raises ConfigError if that one is of another kind than is to be trained.
+    """
+    if options.start:
+        folder = manifest.place_of(options.start)
+        made = parts.build(folder, "vae", lambda part, _: parts.read_weights(folder, part))
+        if not isinstance(made, KINDS[options.kind]):
+            kinds = {kind.__name__: name for name, kind in KINDS.items()}
+            mend = f"take stage.kind={kinds[type(made).__name__]}"
+            raise ConfigError(f"stage.start: {options.start} is a {type(made).__name__}; {mend}")
+        return made.requires_grad_(True).train()
     if isinstance(options, AutoencoderOptions):
         width = (options.channels,) * len(options.encoder_blocks)
         return AutoencoderTiny(

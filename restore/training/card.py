@@ -15,6 +15,7 @@ from restore import manifest
 
 SCORES = "| score | value |\n| --- | --- |"
 FOLDERS = ("photos", "low", "held_out", "output", "autoencoder", "start", "cache", "images")
+MODELS = ("model", "teacher", "student")  # a folder, or a name that all know
 NOTES = ("photos.csv", "train.csv", "sources.csv")  # beside or in a folder of photos
 
 
@@ -65,7 +66,7 @@ def text(name: str, about: About, notes: Path | None) -> str:
 
 def _purpose(stage: dict[str, Any]) -> str:
     made = f"Made by `restore train`, stage {stage['kind']}."
-    if stage["kind"] == "denoiser":
+    if stage["kind"] in ("denoiser", "finetune", "distil"):
         return f"{made} `restore upscale IN -o OUT --model FOLDER` uses it."
     return made
 
@@ -158,6 +159,7 @@ def _configuration(options: dict[str, Any]) -> str:
     def plain(name: str, value: Any) -> Any:
         if isinstance(value, dict):
             return {key: plain(key, inner) for key, inner in value.items()}
-        return Path(value).name if name in FOLDERS and isinstance(value, str) else value
+        is_place = name in FOLDERS or (name in MODELS and Path(str(value)).exists())
+        return Path(value).name if is_place and isinstance(value, str) else value
 
     return yaml.safe_dump(plain("", options), sort_keys=False)

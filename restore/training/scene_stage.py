@@ -36,7 +36,8 @@ class SceneOptions(StepOptions):
     context: Kind = "text"
     start: Path | None = None  # a trained model folder whose UNet is gone on from
     channels: tuple[int, ...] = (64, 96)
-    reading: int = Field(1, ge=0)
+    reading: int = Field(2, ge=0)
+    walk_steps: int = Field(20, ge=1, le=1000)
     layers: int = Field(1, ge=1)
     text_width: int = Field(128, ge=8)
     # An answer in v holds the noise, which a UNet as narrow as this is slow to copy (Li and He

@@ -4,10 +4,13 @@ A scene is a pure function of (seed, index), so that a stream of them needs no f
 """
 
 import hashlib
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from restore.contexts.boxes import Box, written
 
@@ -129,6 +132,16 @@ def scene(seed: int, index: int, most: int = 3, held_out: bool = False) -> Scene
         made = draw(rng, most)
         if made and is_held_out(made.caption) == held_out:
             return made
+
+
+def write(folder: Path, seed: int, count: int) -> None:
+    """Scenes 0 to count - 1 as 00000.png and 00000.json: {"caption", "label", "boxes"}."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        made = scene(seed, index)
+        said = {"caption": made.caption, "label": made.label, "boxes": made.layout}
+        Image.fromarray(made.render()).save(folder / f"{index:05d}.png")
+        (folder / f"{index:05d}.json").write_text(json.dumps(said) + "\n")
 
 
 def is_held_out(caption: str) -> bool:

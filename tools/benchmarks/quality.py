@@ -84,28 +84,26 @@ class Entry:
 
 
 def measure(
-    sets: Sequence[PictureSet],
+    one: PictureSet,
     chosen: Sequence[Contestant],
     out: Path,
     pictures: int = 0,
     peer_python: str = "",
-) -> dict[str, list[Entry]]:
-    """Set by set each contestant enlarges the inputs to OUT/restored, and is scored.
+) -> list[Entry]:
+    """Each contestant enlarges a set's inputs to OUT/restored, and is scored.
 
-    pictures     so many of each set, evenly spread; 0 takes all.
+    pictures     so many of the set, evenly spread; 0 takes all.
     peer_python  the interpreter that has the peers; else this one.
     """
-    results: dict[str, list[Entry]] = {}
-    for one in sets:
-        found = pair(one.inputs, one.originals, out).pairs
-        if pictures and pictures < len(found):
-            found = [found[i * len(found) // pictures] for i in range(pictures)]
-        results[one.name] = []
-        for contestant in chosen:
-            print(f"{one.name}: {contestant.title}", file=sys.stderr)
-            place = out / "restored" / one.name / contestant.title
-            results[one.name].append(_entry(contestant, found, place, peer_python))
-    return results
+    found = pair(one.inputs, one.originals, out).pairs
+    if pictures and pictures < len(found):
+        found = [found[i * len(found) // pictures] for i in range(pictures)]
+    entries = []
+    for contestant in chosen:
+        print(f"{one.name}: {contestant.title}", file=sys.stderr)
+        place = out / "restored" / one.name / contestant.title
+        entries.append(_entry(contestant, found, place, peer_python))
+    return entries
 
 
 def _entry(contestant: Contestant, found: Sequence[Paired], place: Path, peer_python: str) -> Entry:
@@ -159,9 +157,10 @@ def _enlarged(
         done = subprocess.run(
             [python, str(ENLARGER), str(work)], capture_output=True, text=True, check=False
         )
-        if not told.is_file():
+        if not told.is_file():  # it was killed, or could not begin: no picture is made
             last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-            raise UsageError(f"{contestant.name}: its process failed: {last}")
+            rows = [{"key": one.key, "error": f"the process failed: {last}"} for one in found]
+            return {"rows": rows, "peak_mb": 0}
         result = json.loads(told.read_text(encoding="utf-8"))
     keys = {job[-1]: one.key for job, one in zip(jobs, found, strict=True)}
     for row in result["rows"]:
@@ -194,19 +193,30 @@ def _cell(entry: Entry) -> str:
 
 def write(results: dict[str, list[Entry]], out: Path) -> str:
     """OUT/table.md, quality.json, report.html, a sheet a set and the plane. Returns the table."""
-    groups = []
-    for name, entries in results.items():
-        there = [entry for entry in entries if not entry.absent]
-        groups.append(Group(name, tuple(entry.scored for entry in there)))
-        if any(entry.scored.done for entry in there):
-            with replacing(out / f"sheet_{name}.png") as path:
-                _sheet(there).save(path)
+    out.mkdir(parents=True, exist_ok=True)
     table = markdown(results)
     write_text(out / "table.md", table)
-    told = Report(tuple(groups), tuple(MEASURES[name] for name in TABLE), 4)
+    write_text(out / "quality.json", json.dumps(_costs(results), indent=1) + "\n")
+    present = {
+        name: [one for one in entries if not one.absent] for name, entries in results.items()
+    }
+    groups = [
+        Group(name, tuple(entry.scored for entry in there))
+        for name, there in present.items()
+        if there
+    ]
+    if not groups:
+        return table
+    told = Report(tuple(groups), tuple(MEASURES[name] for name in TABLE), border=4)
     report.write(told, out)
     page.write(told, out, "pd", SHOWN)
-    write_text(out / "quality.json", json.dumps(_costs(results), indent=1) + "\n")
+    for name, there in present.items():
+        shown = [entry for entry in there if entry.scored.done]
+        everywhere = [set(entry.scored.done) for entry in shown]
+        keys = sorted(set.intersection(*everywhere)) if everywhere else []
+        if keys:
+            with replacing(out / f"sheet_{name}.png") as path:
+                _sheet(shown, keys).save(path)
     plane = figures.plane([(g.name, g.folders) for g in groups], MEASURES["psnr"], MEASURES["pd"])
     for suffix in ("png", "svg"):
         with replacing(out / f"plane.{suffix}") as path:
@@ -231,9 +241,8 @@ def _costs(results: dict[str, list[Entry]]) -> dict[str, Any]:
     }
 
 
-def _sheet(entries: Sequence[Entry]) -> Any:
-    """Input, each contestant, original, of pictures spread over the set."""
-    keys = [key for key in entries[0].scored.pairs if all(key in e.scored.done for e in entries)]
+def _sheet(entries: Sequence[Entry], keys: list[str]) -> Any:
+    """Input, each contestant, original, of pictures spread over the keys, which all could do."""
     keys = [keys[i * len(keys) // SHOWN] for i in range(SHOWN)] if len(keys) > SHOWN else keys
     others = [entry for entry in entries if entry.contestant.engine != "bicubic"]
     rows = []

@@ -1,0 +1,95 @@
+"""The options of a run over a folder: which files, in what shares, and what ends it early."""
+
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from restore import files
+from restore.errors import UsageError
+from restore.jobs import OnCollision, Shard
+
+STDIN = Path("-")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What every command over files is told about them; each field is an option."""
+
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="IN...", help="Pictures or folders; - reads a list from stdin."),
+    ] = None
+    listed: Annotated[
+        Path | None,
+        typer.Option("--list", help="A file of paths, a line each or NUL-ended; - is stdin."),
+    ] = None
+    include: Annotated[
+        list[str] | None, typer.Option(help="Only these: a glob over names, with / over paths.")
+    ] = None
+    exclude: Annotated[list[str] | None, typer.Option(help="Not these.")] = None
+    links: Annotated[
+        files.Links, typer.Option(help="inside: those within the folder are files; skip; follow.")
+    ] = "inside"
+    on_collision: Annotated[
+        OnCollision, typer.Option(help="Of results: error, or keep-ext for scan.jpg.png.")
+    ] = "error"
+    max_failures: Annotated[int, typer.Option(min=0, help="End after so many; 0 is no limit.")] = 0
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="End at the first.")] = False
+    shard: Annotated[
+        str, typer.Option(metavar="I/N", help="Do the I-th of N shares, beside the others.")
+    ] = "1/1"
+
+    @property
+    def most_failures(self) -> int:
+        return 1 if self.fail_fast else self.max_failures
+
+    @property
+    def share(self) -> Shard:
+        return Shard.parse(self.shard)
+
+    def find(self, out: Path) -> list[files.Found]:
+        """The files of this run's shard. Raises UsageError."""
+        inputs = list(self.inputs or [])
+        listed = [STDIN] if STDIN in inputs else []
+        listed += [self.listed] if self.listed else []
+        inputs = [given for given in inputs if given != STDIN]
+        if not inputs and not listed:
+            raise UsageError("nothing to work on: name pictures or folders, or give a --list")
+        choice = files.Choice(tuple(self.include or ()), tuple(self.exclude or ()), self.links)
+        named = [path for given in listed for path in files.read_list(_bytes(given))]
+        return files.find(inputs, out, choice, named)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if path == STDIN else path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"--list {path}: {error.strerror or error}") from error
+
+
+def takes(name: str, kind: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command with a parameter `name` of a dataclass becomes one with its fields for options."""
+    fields = inspect.signature(kind).parameters
+
+    def changed(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command)
+
+        @wraps(command)
+        def called(**given: Any) -> None:
+            made = kind(**{field: given.pop(field) for field in fields})
+            command(**given, **{name: made})
+
+        kept = [p for field, p in own.parameters.items() if field != name]
+        asked = [*kept, *fields.values()]
+        asked = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in asked]
+        called.__signature__ = own.replace(parameters=asked)
+        called.__annotations__ = {p.name: p.annotation for p in asked}
+        return called
+
+    return changed

@@ -1,0 +1,89 @@
+"""The options of commands over files for how pictures are read and written."""
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from restore.errors import UsageError
+
+if TYPE_CHECKING:  # cv2 loads after all that can be refused was
+    from restore.encoding import Writing
+    from restore.images import Reading
+
+FormatName = Literal["auto", "png", "jpeg", "webp", "avif", "tiff"]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What every command over files is told about pictures; each field is an option."""
+
+    format: Annotated[
+        FormatName,
+        typer.Option(
+            help="auto: JPEG, WebP and AVIF as they are, others PNG. For inpaint all PNG, since "
+            "what is outside the mask stays as it is, bit for bit."
+        ),
+    ] = "auto"
+    quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG, WebP and AVIF.")] = 95
+    subsampling: Annotated[
+        Literal["auto", "4:4:4", "4:2:2", "4:2:0"],
+        typer.Option(help="Of the colours of JPEG and AVIF. auto: 4:4:4 from quality 90 on."),
+    ] = "auto"
+    lossless: Annotated[
+        bool, typer.Option("--lossless", help="Of WebP; auto makes PNG of JPEG and AVIF.")
+    ] = False
+    background: Annotated[
+        str | None, typer.Option(help="A colour to lay under transparency, for JPEG.")
+    ] = None
+    icc: Annotated[
+        Literal["keep", "srgb"], typer.Option(help="Colour profiles; srgb converts to sRGB.")
+    ] = "keep"
+    strip: Annotated[
+        Literal["nothing", "gps", "all"],
+        typer.Option(help="gps: leave out where it was taken; all: EXIF and XMP."),
+    ] = "nothing"
+    frames: Annotated[
+        Literal["first", "all", "refuse"],
+        typer.Option(help="Of GIFs, pages of TIFFs, ...; all: NAME_002.png ... beside NAME.png."),
+    ] = "first"
+    allow_truncated: Annotated[
+        bool, typer.Option("--allow-truncated", help="Take files that are cut short, and say so.")
+    ] = False
+
+    @property
+    def reading(self) -> "Reading":
+        from restore.images import Reading
+
+        return Reading(self.frames, self.icc, self.strip, self.allow_truncated)
+
+    @property
+    def writing(self) -> "Writing":
+        """Raises UsageError if the background is no colour."""
+        from restore.encoding import Writing
+
+        return Writing(self.quality, _colour(self.background), self.subsampling, self.lossless)
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What of this decides the results, beside the format, the quality and the background."""
+        changed = {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if getattr(self, field.name) != field.default
+        }
+        for name in ("format", "quality", "background", "allow_truncated"):
+            changed.pop(name, None)
+        if self.frames == "refuse":  # those with one frame are the same
+            del changed["frames"]
+        return changed
+
+
+def _colour(name: str | None) -> tuple[int, int, int] | None:
+    from PIL import ImageColor
+
+    try:
+        return ImageColor.getrgb(name)[:3] if name else None
+    except ValueError as error:
+        mend = "write a name such as white, or #rrggbb"
+        raise UsageError(f"--background {name}: is no colour; {mend}") from error

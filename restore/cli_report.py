@@ -1,0 +1,29 @@
+"""`restore report`: what runs left behind, put together."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from restore import report
+
+app = typer.Typer(no_args_is_help=True, help="Put reports together.")
+
+
+@app.callback()
+def _commands() -> None:  # with it typer keeps `merge` as a word of its own
+    pass
+
+
+@app.command()
+def merge(
+    given: Annotated[
+        list[Path], typer.Argument(metavar="A B...", help="Reports, or their folders.")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the one report.")],
+) -> None:
+    """One report of several: of the shards of a run, or of runs into several folders."""
+    summary = report.merge(given, out)
+    said = ", ".join(f"{summary[name]} {name}" for name in report.GOOD[::-1] if summary[name])
+    print(f"{said}; report in {out / 'report.jsonl'}")
+    raise typer.Exit(1 if summary["failed"] else 0)

@@ -1,0 +1,60 @@
+"""Ctrl-C and SIGTERM: the file in hand is finished if that is quick, else dropped, cleanly."""
+
+import _thread
+import signal
+import sys
+import threading
+from types import FrameType
+
+GRACE_S = 5  # for the file in hand
+
+
+class Stop:
+    """While it is entered, the first signal asks the run to end, and a second one, or the end of
+    the grace, raises KeyboardInterrupt in whatever is being done.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0  # of the signal that came
+        self._timer: threading.Timer | None = None
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "Stop":
+        if threading.current_thread() is threading.main_thread():  # no others may set handlers
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._came)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer:
+            self._timer.cancel()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _came(self, number: int, frame: FrameType | None) -> None:
+        if self.number:
+            raise KeyboardInterrupt
+        self.number = number
+        self._timer = threading.Timer(GRACE_S, _interrupt, [number])
+        self._timer.daemon = True
+        self._timer.start()
+        told = f"restore: stopping; the file in hand has {GRACE_S} s, Ctrl-C again drops it"
+        print(told, file=sys.stderr, flush=True)
+
+    @property
+    def asked(self) -> str:
+        """The signal's name, or nothing."""
+        return signal.Signals(self.number).name if self.number else ""
+
+    @property
+    def exit_code(self) -> int:
+        """As a shell tells it: 130 for SIGINT, 143 for SIGTERM."""
+        return 128 + (self.number or signal.SIGINT)
+
+
+def _interrupt(number: int) -> None:
+    """As if the signal came again, also to a main thread that waits for another one."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+    else:  # on Windows, where a waiting thread comes to it later
+        _thread.interrupt_main(number)

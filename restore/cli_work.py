@@ -1,0 +1,295 @@
+"""What is done with one picture of a run over files: it is read, made anew and written."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from restore import batch, files, jobs, report
+from restore.ahead import Ahead
+from restore.cli_pictures import Pictures
+from restore.cli_progress import Show
+from restore.errors import CancelledError, ImageError, UsageError
+from restore.journal import Row
+from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from restore.images import Picture
+    from restore.maskfiles import Masks
+    from restore.stack import Stack
+
+FileOptions = UpscaleOptions | Img2imgOptions | InpaintOptions
+LOSSY = "lossy: {} cannot keep what lies outside the mask byte for byte; --format png can"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a command is told beside its task's options."""
+
+    out: Path
+    model: str
+    seed: int
+    exists: batch.Exists
+    device: str
+    dtype: str
+    compiled: bool
+    offload: bool
+    lora: tuple[str, ...] = ()  # FILE or FILE=SCALE
+    config_from: str | None = None
+    allow_pickle: bool = False
+    pictures: Pictures = Pictures()
+
+    @property
+    def precision(self) -> dict[str, object]:
+        """What of this decides the pixels, beside the weights."""
+        return {"dtype": self.dtype, **({"compiled": True} if self.compiled else {})}
+
+    @property
+    def loras(self) -> list[tuple[str, float]]:
+        """(file, scale) of each. Raises UsageError."""
+        found = []
+        for given in self.lora:
+            file, equals, scale = given.rpartition("=")
+            try:
+                found.append((file, float(scale)) if equals else (given, 1.0))
+            except ValueError as error:
+                mend = "write FILE=SCALE, such as a.safetensors=0.8"
+                raise UsageError(f"--lora {given}: {mend}") from error
+        return found
+
+
+@dataclass(frozen=True)
+class Holes:
+    """Where the pictures have holes: the mask of inpaint, the damage of upscale."""
+
+    given: str = ""  # a file, a folder, or alpha
+    fit: bool = False  # resize a mask of another size
+    find: bool = False  # propose one where an old photo is scratched, and keep it beside the result
+
+    @property
+    def told(self) -> dict[str, object]:
+        """What of this decides the pixels, beside the masks themselves."""
+        return {f"hole_{name}": True for name, is_so in vars(self).items() if is_so}
+
+    def open(self, given: list[jobs.Job]) -> tuple["Masks | None", list[jobs.Job]]:
+        """The masks, and the jobs that know theirs."""
+        if not self.given:
+            return None, given
+        from restore.maskfiles import open_masks
+
+        masks = open_masks(self.given)
+        paths = {job: masks.of(job) for job in given}
+        knowing = [replace(job, others=(path,) if path else ()) for job, path in paths.items()]
+        return masks, knowing
+
+    def read(self, masks: "Masks | None", job: jobs.Job, picture: "Picture") -> "np.ndarray | None":
+        """uint8 (H, W) of the picture's size, or None where there is no talk of holes."""
+        if self.find:
+            from restore import scratches
+
+            return scratches.find(picture)
+        if masks is None:
+            return None
+        from restore import maskfiles
+
+        return maskfiles.read(masks, job, picture, self.fit)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file as it was read."""
+
+    pictures: "list[Picture]"  # the frames asked for
+    count: int  # of all its frames
+    mask: "np.ndarray | None"
+    digests: tuple[str, ...]  # of the file and of its mask's, before they were read
+
+
+class FileWork:
+    """The next picture is made while the last one is written, and the one after that is read.
+
+    Thus disks and codecs take their time while the model works. Files that keep others beside them
+    are made in their turn.
+
+    kind  the format of a source's result.
+    """
+
+    def __init__(
+        self,
+        planned: Sequence[jobs.Job],
+        options: FileOptions,
+        run: Run,
+        holes: Holes,
+        masks: "Masks | None",
+        count: int,
+        kind: Callable[[Path], str],
+        stack: Callable[[], "Stack"],
+        weights: str,
+    ):
+        self.options, self.run, self.holes, self.masks = options, run, holes, masks
+        self.count, self.kind, self.stack, self.weights = count, kind, stack, weights
+        self.writing = run.pictures.writing
+        self.show: Show | None = None
+        self.is_over = False
+        todo = [job for job in planned if not job.skip]
+        self.reading, self.making = Ahead(todo, self.read), Ahead(todo, self.make_next)
+
+    def __enter__(self) -> "FileWork":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.is_over = True
+        self.reading.close()
+        self.making.close()
+
+    def __call__(self, job: jobs.Job, show: Show, path: Path, *frames: Path) -> Row:
+        self.show = show
+        if frames:
+            source = self.reading.take(job)
+            first, notes = self.make_several(job, source, path, frames)
+        else:
+            source, first = self.making.take(job)
+            if is_small(first):
+                self.making.begin_after(job, lambda next: not next.beside and self.is_new(next))
+            notes = [*first.warnings, *self.put(first, path, job, self.seed(job))]
+        if self.digests(job) != source.digests:
+            raise ImageError("CHANGED", "the file changed while it was read; run again")
+        picture = source.pictures[0]
+        report.keep_thumbs(self.run.out, job.key, *map(shown, (picture, first)))
+        kind = self.kind_of(job)
+        if kind in ("jpeg", "webp", "avif") and isinstance(self.options, InpaintOptions):
+            notes.append(LOSSY.format(kind))
+        return {
+            "size_in": picture.size,
+            "size_out": first.size,
+            "n_frames": source.count,
+            "warnings": list(dict.fromkeys(notes)),
+        }
+
+    def is_new(self, job: jobs.Job) -> bool:
+        """Whether it is sure to be made: nothing is there that may be its finished result."""
+        return self.run.exists == "overwrite" or not os.path.lexists(job.target)
+
+    def read(self, job: jobs.Job) -> Source:
+        from restore import codecs, encoding
+
+        assert job.source
+        digests = self.digests(job)
+        pictures, count = codecs.read_frames(job.source, self.run.pictures.reading)
+        for picture in pictures:
+            size = self.options.output_size(picture.size)
+            encoding.refuse(picture, self.kind_of(job), size, self.writing.background)
+        mask = self.holes.read(self.masks, job, pictures[0])
+        return Source(pictures, count, mask, digests)
+
+    def make_next(self, job: jobs.Job) -> "tuple[Source, Picture]":
+        """The source read and its first frame made anew."""
+        source = self.reading.take(job)
+        if is_small(source.pictures[0]):
+            self.reading.begin_after(job, self.is_new)
+        return source, self.make(source.pictures[0], source, self.seed(job))
+
+    def make(
+        self,
+        picture: "Picture",
+        source: Source,
+        seed: int,
+        keep: "Callable[[int, Picture], object]" = lambda lap, frame: None,
+    ) -> "Picture":
+        from restore.flow import restore
+
+        return restore(picture, self.options, self.stack(), seed, self.step, source.mask, keep)
+
+    def make_several(
+        self, job: jobs.Job, source: Source, path: Path, frames: Sequence[Path]
+    ) -> "tuple[Picture, list[str]]":
+        """(the first result, notes on all): the file's frames, candidates, laps, or the damage."""
+        from restore.grid import write_sheet
+        from restore.images import Picture, threefold
+
+        seed, picture = self.seed(job), source.pictures[0]
+        laps: Sequence[Path] = ()
+        todo = [(picture, path, seed)]
+        if self.run.pictures.frames == "all":
+            todo = [(*pair, seed) for pair in zip(source.pictures, (path, *frames), strict=True)]
+        elif self.count > 1:
+            todo = [(picture, frame, self.seed(job, nth)) for nth, frame in enumerate(frames)]
+        elif self.holes.find:
+            assert source.mask is not None
+            self.put(Picture(threefold(source.mask), grey=True), frames[0], job, seed)
+        else:
+            laps = frames
+
+        def keep(lap: int, frame: "Picture") -> None:
+            if laps:
+                self.put(frame, laps[lap - 1], job, seed)
+
+        made: list[Picture] = []
+        notes: list[str] = []
+        for picture, place, own in todo:
+            result = self.make(picture, source, own, keep)
+            notes += [*result.warnings, *self.put(result, place, job, own)]
+            made = made or [result]  # one is enough: others may be many
+        if self.count > 1:
+            write_sheet(frames, path)
+        return made[0], notes
+
+    def put(self, picture: "Picture", path: Path, job: jobs.Job, seed: int) -> list[str]:
+        """Write a result; returns what its format could not hold."""
+        from restore import codecs
+
+        is_plain = isinstance(self.options, UpscaleOptions)
+        about = "" if is_plain else told(self.options, seed, self.run, self.weights)
+        return codecs.encode(picture, path, self.kind_of(job), self.writing, about)
+
+    def step(self, step: int, steps: int, latent: object) -> None:
+        if self.is_over:
+            raise CancelledError("the run is over")
+        assert self.show
+        self.show.step(step, steps, latent)
+
+    def kind_of(self, job: jobs.Job) -> str:
+        assert job.source
+        return self.kind(job.source)
+
+    def seed(self, job: jobs.Job, nth: int = 0) -> int:
+        return jobs.file_seed(self.run.seed + nth, job.key)
+
+    def digests(self, job: jobs.Job) -> tuple[str, ...]:
+        assert job.source
+        try:
+            return tuple(files.sha256(path) for path in (job.source, *job.others))
+        except OSError as error:
+            mend = "check the file and its permissions"
+            raise ImageError("UNREADABLE", f"{error.strerror or error}; {mend}") from error
+
+
+def is_small(picture: "Picture") -> bool:
+    """Whether there is memory for another one beside it."""
+    from restore.codecs import LARGE
+
+    return picture.pixels.size <= 3 * LARGE
+
+
+def shown(picture: "Picture") -> "tuple[np.ndarray, np.ndarray | None]":
+    """Of a picture, what a thumbnail is made of."""
+    return picture.pixels, picture.alpha
+
+
+def kept_beside(options: FileOptions, holes: Holes, count: int) -> tuple[str, ...]:
+    """What is kept beside a result, as endings of its name."""
+    if holes.find:
+        return ("_damage",)
+    laps = options.loopback if isinstance(options, Img2imgOptions) else count
+    return tuple(f"_{lap:03}" for lap in range(1, laps + 1)) if laps > 1 else ()
+
+
+def told(options: Any, seed: int, run: Run, weights: str) -> str:
+    """How a picture is made again, as JSON: `--set` takes each line of the task's section."""
+    values = options.model_dump(mode="json", exclude={"task", *options.run_only})
+    made = {options.task: values, "seed": seed, "model": run.model, "weights": weights}
+    return json.dumps({**made, **run.precision})

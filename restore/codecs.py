@@ -1,0 +1,64 @@
+"""Files read and written in worker processes, so that no decoder can end or stop the run."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from restore import encoding, images
+from restore.encoding import Writing
+from restore.errors import ImageError
+from restore.images import Head, Picture, Reading
+from restore.workers import shared
+
+PATIENCE_S = 30  # for a file of any size
+BYTES_S = 10**7  # read a second, from a slow disk
+PIXELS_S = 10**6  # written a second, by a slow codec
+LARGE = 2**25  # pixels; more are written in this process, for a second copy of them costs too much
+
+
+def read(path: Path, how: Reading = Reading()) -> Picture:
+    """As images.read; ImageError too if the decoder dies, hangs or takes too much memory."""
+    return read_frames(path, how)[0][0]
+
+
+def read_frames(path: Path, how: Reading = Reading()) -> tuple[list[Picture], int]:
+    """As images.read_frames, and as read."""
+    with _named(path) as there:
+        return shared().call(_patience_s(path), images.read_frames, there, how)
+
+
+def look(path: Path) -> Head:
+    """As images.look, and as read."""
+    with _named(path) as there:
+        return shared().call(_patience_s(path), images.look, there)
+
+
+def encode(
+    picture: Picture,
+    path: Path,
+    format: str = "png",
+    how: Writing = Writing(),
+    about: str = "",
+) -> list[str]:
+    """As encoding.encode; ImageError too if the encoder dies or hangs."""
+    if picture.pixels.size > 3 * LARGE:
+        return encoding.encode(picture, path, format, how, about)
+    limit_s = PATIENCE_S + picture.pixels.size / 3 / PIXELS_S
+    return shared().call(limit_s, encoding.encode, picture, path.absolute(), format, how, about)
+
+
+def _patience_s(path: Path) -> float:
+    with suppress(OSError):  # reading it will say so
+        return PATIENCE_S + path.stat().st_size / BYTES_S
+    return PATIENCE_S
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[Path]:
+    """The path as a worker knows it; errors speak of it as the caller does."""
+    there = path.absolute()
+    try:
+        yield there
+    except ImageError as error:
+        told = str(error).removeprefix(f"{there}: ")
+        raise ImageError(error.code, f"{path}: {told}") from error.__cause__

@@ -1,0 +1,164 @@
+"""Reading, making and writing go on at the same time, and a run's promises stand."""
+
+import json
+import os
+import sys
+import threading
+import time
+from itertools import pairwise
+
+import hostile
+import numpy as np
+import pytest
+from PIL import Image
+
+from restore import cli_work, codecs, files
+from restore.ahead import Ahead
+from restore.errors import ImageError
+from restore.images import Picture
+from restore.jobs import Job
+from restore.workers import Workers
+
+
+def rows(tmp_path):
+    lines = (tmp_path / "out" / "report.jsonl").read_text().splitlines()
+    return {row["key"]: row for row in map(json.loads, lines)}
+
+
+@pytest.fixture
+def photos(tmp_path, pixels):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(4):
+        Image.fromarray(pixels(20, 24, number)).save(folder / f"{number}.png")
+    return folder
+
+
+def jobs(*keys):
+    return [Job(None, key, files.Path(key)) for key in keys]
+
+
+def test_what_was_begun_ahead_is_taken_once_and_fails_in_its_turn():
+    made = []
+
+    def make(job):
+        made.append(job.key)
+        return 1 / (job.key != "b"), job.key
+
+    a, b, c = todo = jobs("a", "b", "c")
+    ahead = Ahead(todo, make)
+    assert ahead.take(a) == (1, "a")
+    ahead.begin_after(a, lambda job: True)
+    with pytest.raises(ZeroDivisionError):
+        ahead.take(b)
+    ahead.begin_after(b, lambda job: False)
+    ahead.begin_after(c, lambda job: True)  # the last: nothing follows
+    assert ahead.take(c) == (1, "c")
+    assert made == ["a", "b", "c"]
+    ahead.close()
+
+
+def test_the_model_does_not_wait_for_files(photos, tmp_path, call, monkeypatch):
+    """Four files of 0.3 s of reading, of work and of writing each: 1.8 s and not 3.6 s."""
+    spans = []
+
+    def slow(name, module, function):
+        real = getattr(module, function)
+
+        def slowed(*args, **more):
+            began = time.monotonic()
+            time.sleep(0.3)
+            answer = real(*args, **more)
+            spans.append((name, began, time.monotonic()))
+            return answer
+
+        monkeypatch.setattr(module, function, slowed)
+
+    assert call("upscale", photos, "-s", 1, out="warm")[0] == 0
+    slow("read", codecs, "read_frames")
+    slow("write", codecs, "encode")
+    slow("make", cli_work.FileWork, "make")
+    assert call("upscale", photos, "-s", 1)[0] == 0
+    kinds = [name for name, *_ in spans]
+    assert all(kinds.count(name) == 4 for name in ("read", "make", "write"))
+    makes = sorted(span[1:] for span in spans if span[0] == "make")
+    idle = sum(after[0] - before[1] for before, after in pairwise(makes))
+    assert idle < 0.3  # of 1.8 s that three readings and writings take
+    for name in ("0.png", "3.png"):
+        warm, cold = (tmp_path / out / name for out in ("warm", "out"))
+        assert warm.read_bytes() == cold.read_bytes()
+
+
+def test_a_file_that_changes_after_it_was_read_ahead_is_not_trusted(
+    photos, tmp_path, call, pixels, monkeypatch
+):
+    real = codecs.encode
+
+    def encode(picture, path, *more):
+        time.sleep(0.5)  # 1.png is read by now
+        if not changed:
+            changed.append(Image.fromarray(pixels(20, 24, 9)).save(photos / "1.png"))
+        return real(picture, path, *more)
+
+    changed = []
+    monkeypatch.setattr(codecs, "encode", encode)
+    assert call("upscale", photos, "-s", 1)[0] == 1
+    found = rows(tmp_path)
+    assert found["1.png"]["code"] == "CHANGED" and not (tmp_path / "out" / "1.png").exists()
+    assert sum(row["status"] == "done" for row in found.values()) == 3
+    assert call("upscale", photos, "-s", 1)[0] == 0
+
+
+def test_what_is_finished_is_not_begun_ahead(photos, tmp_path, call, monkeypatch):
+    assert call("upscale", photos, "-s", 1)[0] == 0
+    (tmp_path / "out" / "0.png").unlink()
+    (tmp_path / "out" / "2.png").unlink()
+    read = []
+    real = codecs.read_frames
+    monkeypatch.setattr(
+        codecs, "read_frames", lambda path, how: (read.append(path.name), real(path, how))[1]
+    )
+    assert "2 done, 2 finished" in call("upscale", photos, "-s", 1)[1]
+    assert read == ["0.png", "2.png"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="signals and memory limits")
+def test_f6_f7_a_decoder_that_dies_costs_its_file_and_no_other(photos, tmp_path, call, monkeypatch):
+    for name in ("crash", "exit-", "hang-", "hoard"):
+        os.link(photos / "0.png", photos / f"{name}.png")
+    workers = Workers(2, memory=2**28)
+    monkeypatch.setattr(codecs, "shared", lambda: workers)
+    monkeypatch.setattr(codecs, "PATIENCE_S", 5)
+    monkeypatch.setattr(codecs.images, "read_frames", hostile.read_frames)
+    code, said, err = call("upscale", photos, "-s", 1)
+    workers.close()
+    assert code == 1 and "4 done, 4 failed" in said and "Traceback" not in err
+    codes = {key: row.get("code") for key, row in rows(tmp_path).items()}
+    assert codes == {
+        **dict.fromkeys(("0.png", "1.png", "2.png", "3.png")),
+        **{"crash.png": "CRASHED", "exit-.png": "CRASHED"},
+        **{"hang-.png": "TIMEOUT", "hoard.png": "OOM"},
+    }
+    assert "SIGSEGV" in rows(tmp_path)["crash.png"]["error"]
+    assert not list((tmp_path / "out").rglob(f"{files.TEMPORARY}*.png"))
+
+
+def test_an_encoder_that_dies_leaves_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "new.png"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(codecs.encoding, "encode", hostile.encode)
+    with (
+        pytest.raises(ImageError, match="SIGSEGV"),
+        files.replacing(path) as temporary,
+    ):
+        codecs.encode(Picture(np.zeros((4, 4, 3), np.uint8)), temporary)
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_no_thread_is_left_behind(photos, call):
+    call("upscale", photos, "-s", 1)
+    time.sleep(0.2)
+    before = threading.active_count()
+    call("upscale", photos, "-s", 1)
+    time.sleep(0.2)
+    assert threading.active_count() == before
