@@ -7,7 +7,6 @@ as training goes on, the pictures damaged by the workers or, as batches, by the 
 import hashlib
 import shutil
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from restore.masks import mended
 from restore.training.data import Samples, batches, to_rgb
 from restore.training.pairs import Pair, PairOptions, draw_pair, make_pair
 
+MOST_SAID = 1000  # captions whose tokens are kept
 RUN_ONLY = {"window", "workers", "mode", "held_out", "memory_gb"}  # stored pairs are the same
 NEWER = {"low", "small", "turns", "geometry"}  # unsaid in the names of stored pairs by default
 
@@ -88,7 +88,7 @@ class LivePairs(Dataset):
         self.factor, self.side = factor, factor * options.window
         self.photos = options.pictures(self.side, held_out)
         self.recipe = recipes.find(options.recipe)
-        self.tokens = lru_cache(1024)(context.inputs) if context else None  # often the same words
+        self.context, self.said = context, {}  # what was said before, mostly nothing, as tokens
         self.length = options.count
 
     def pair(self, index: int, apply: bool = True) -> Pair:
@@ -104,8 +104,11 @@ class LivePairs(Dataset):
             "known": torch.from_numpy(pair.known),
             "trust": torch.from_numpy(pair.trust[None] / np.float32(255)),
         }
-        if self.tokens:
-            sample["tokens"] = self.tokens(pair.caption)
+        if self.context:
+            if len(self.said) < MOST_SAID and pair.caption not in self.said:
+                self.said[pair.caption] = self.context.inputs(pair.caption)
+            said = self.said.get(pair.caption)
+            sample["tokens"] = self.context.inputs(pair.caption) if said is None else said
         if on_device:
             sample["trace"] = pair.trace.to_json() if pair.trace else ""
             sample["hole"] = torch.from_numpy(pair.hole)

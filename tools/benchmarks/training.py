@@ -110,7 +110,8 @@ def plain(options: DenoiserOptions, pairs: PlainPairs, batch: int, workers: int)
         loss.item()
 
     def turn(steps: int) -> dict[str, float]:
-        feed = iter(DataLoader(pairs, batch, shuffle=False, num_workers=workers))
+        how = {"num_workers": workers, "multiprocessing_context": "fork" if workers else None}
+        feed = iter(DataLoader(pairs, batch, shuffle=False, **how))
         clock = Clock()
         for number in range(WARM + steps):
             if number == WARM:
