@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageCms
 
 from restore import codecs, encoding, giants, images, spill, strips, vae
-from restore.cli_plan import Planned, peak
+from restore.cli.plan import Planned, peak
 from restore.decoding import MAX_PIXELS
 from restore.errors import ImageError
 from restore.flow import restore

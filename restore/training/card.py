@@ -73,13 +73,25 @@ def _purpose(stage: dict[str, Any]) -> str:
 
 def _training(about: About) -> str:
     o, machine = about.options, about.machine
-    device = torch.cuda.get_device_name() if machine.device.type == "cuda" else platform.processor()
-    where = f"{machine.num_processes} x {device or platform.machine()} ({machine.device.type})"
+    if machine.device.type == "cuda":
+        where = f"{machine.num_processes} x {torch.cuda.get_device_name()}"
+    else:
+        threads = machine.num_processes * torch.get_num_threads()
+        where = f"{threads} threads of {_processor()} ({machine.device.type})"
     shape = f"{o['steps']:,} steps of {o['batch']} samples in {o['precision']}"
     rate = f"AdamW at {o['learning_rate']:g}, {o['warmup']} steps of warm-up, then {o['schedule']}"
     spent = f"{about.seconds / 3600:.1f} hours" if about.seconds > 5400 else ""
     spent = spent or f"{about.seconds / 60:.0f} minutes"
     return f"{shape}; {rate}; EMA {o['ema']:g}; seed {o['seed']}. {spent} on {where}."
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
 
 
 def _scores(about: About) -> str:

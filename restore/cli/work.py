@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from restore import batch, files, jobs, report
 from restore.ahead import Ahead
-from restore.cli_pictures import Pictures
-from restore.cli_progress import Show
+from restore.cli.pictures import Pictures
+from restore.cli.progress import Show
 from restore.errors import CancelledError, ImageError, UsageError
 from restore.journal import Row
 from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from restore import batch, files, jobs, manifest, report
-from restore.cli_folder import Folder
-from restore.cli_plan import foretell
-from restore.cli_progress import Show, progress
-from restore.cli_stop import Stop
-from restore.cli_work import (
+from restore.cli.folder import Folder
+from restore.cli.plan import foretell
+from restore.cli.progress import Show, progress
+from restore.cli.signals import Stop
+from restore.cli.work import (
     FileOptions,
     FileWork,
     Holes,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restore.batch import SKIPPED
-from restore.cli_progress import sides
+from restore.cli.progress import sides
 from restore.errors import RestoreError, printable
 from restore.jobs import Job
 from restore.journal import Journal, Row
