@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar
 
 import cv2
 import numpy as np
+
 from degradations.ops.op import Op, Params, Size
 from degradations.ranges import Range, Uniform, within
 from degradations.rng import Rng

@@ -25,7 +25,8 @@ from restore.training.data import Samples, batches, to_rgb
 from restore.training.pairs import Pair, PairOptions, draw_pair, make_pair
 
 RUN_ONLY = {"window", "workers", "mode", "held_out", "memory_gb"}  # stored pairs are the same
-NEWER = {"low", "small", "turns", "geometry", "severity"}  # unsaid in the names of stored pairs by default
+# by default unsaid in the names of stored pairs
+NEWER = {"low", "small", "turns", "geometry", "severity"}
 
 
 class StoredPairs(Dataset):

@@ -49,8 +49,9 @@ class PairOptions(PhotoOptions):
                 raise ValueError(f"the weights of {name} must be 0 or more, and not all 0")
         low, high = self.severity or (0, 1)
         if not 0 <= low <= high <= 1:
-            raise ValueError(f"severity goes from 0 to 1, the milder first, not {low:g} to {high:g}")
-        idle = {"recipe", "scales", "clean", "severity", "described", "geometry"} & self.model_fields_set
+            raise ValueError(f"severity is from 0 to 1, the milder first, not {low:g} to {high:g}")
+        idle = {"recipe", "scales", "clean", "severity", "described", "geometry"}
+        idle &= self.model_fields_set
         if self.low is not None and idle:
             told = f"low gives the bad pictures, so {', '.join(sorted(idle))} would do nothing"
             raise ValueError(f"{told}; leave out the one or the other")
