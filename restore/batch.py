@@ -158,7 +158,7 @@ def _loop(
                 raise error from None
         status = "finished" if "finished" in row else row["status"]
         tally.counts[status] += 1
-        tally.pace.add(job, row["seconds"] if status in ("done", "failed") else 0)
+        tally.pace.add(job, row["seconds"] if status == "done" else 0)
         progress({**row, "left_s": tally.pace.left})
     return ""
 

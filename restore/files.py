@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
-from restore.errors import UsageError
+from restore.errors import OutputError, UsageError
 
 UMASK = os.umask(0o077)  # read by setting it: there is no other way
 os.umask(UMASK)
@@ -194,6 +194,26 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Make the folder and hold it for one process, until the block or the process ends.
+
+    Raises OutputError if another one holds it. On Windows nobody is kept out.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{TEMPORARY}lock").open("a") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:
+            pass
+        except BlockingIOError as error:
+            mend = "wait for it, or give another output"
+            raise OutputError(f"{folder}: another run writes here; {mend}") from error
+        yield
 
 
 def write_text(path: Path, text: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from restore.jobs import Job
 
-ENOUGH = 5  # files before a figure is worth telling, or a hundredth of them all
+ENOUGH = 3  # files before a figure is worth telling, or a hundredth of them all
 
 
 class Pace:
@@ -25,7 +25,7 @@ class Pace:
             self._ahead[suffix] += size
 
     def add(self, job: Job, seconds: float) -> None:
-        """A file is behind us; 0 seconds where there was nothing to do."""
+        """A file is behind us; 0 seconds where nothing was made of it: that tells no pace."""
         suffix, size = self._weight[job.key]
         self._ahead[suffix] -= size
         if not seconds:

@@ -44,7 +44,7 @@ table { border-collapse: collapse; font-size: .85rem; width: 100% }
 th { border-bottom: 1px solid var(--ink); text-align: left; padding: .25rem .9rem .25rem 0 }
 td { border-bottom: 1px solid var(--line); padding: .35rem .9rem .35rem 0; vertical-align: top;
   overflow-wrap: anywhere }
-td.name { min-width: 12rem; max-width: 28rem } td.short { white-space: nowrap }
+td.name { min-width: 12rem; max-width: 28rem } td.short { white-space: nowrap; width: 1% }
 img { display: block }
 </style></head><body><h1>{{ title }}</h1>
 <p class="dim">{{ told }}</p>

@@ -1,7 +1,9 @@
-"""python tests/killer.py FOLDER KEEP COUNT: kill -9 so many processes that save checkpoints.
+"""kill -9 so many processes that save checkpoints, or so many times a training run.
 
-A process of its own, light and without threads, so that it can fork. Prints how many of the kills
-met a checkpoint half written.
+    python tests/killer.py save FOLDER KEEP KILLS    prints how many met a checkpoint half written
+    python tests/killer.py train FOLDER CONFIG KILLS
+
+A process of its own, without threads and before any gradient, so that it can fork.
 """
 
 import os
@@ -13,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from restore.training import checkpoint
+from restore.training import checkpoint, loop
 
 
 def begun() -> checkpoint.State:
@@ -29,7 +31,7 @@ def save_for_ever(folder: Path, keep: int, state: checkpoint.State) -> None:
         checkpoint.save(folder, checkpoint.Progress(step), state, keep)
 
 
-def main(folder: Path, keep: int, count: int) -> None:
+def kill_saving(folder: Path, keep: int, count: int) -> None:
     rng, torn, state = random.Random(keep), 0, begun()
     for number in range(count):
         place = folder / str(number)
@@ -49,5 +51,31 @@ def main(folder: Path, keep: int, count: int) -> None:
     print(torn)
 
 
+def kill_training(folder: Path, config: Path, count: int) -> None:
+    """FOLDER/whole is trained without a stop, FOLDER/torn with so many kills."""
+    rng = random.Random(0)
+
+    def start(name: str) -> int:
+        child = os.fork()
+        if child == 0:
+            loop.run(config, [f"output={folder / name}"])
+            os._exit(0)
+        return child
+
+    assert os.waitpid(start("whole"), 0)[1] == 0
+    for number in range(count):
+        child, target = start("torn"), 9 * (number + 1)
+        while not any(int(path.name[5:]) >= target for path in (folder / "torn").glob("step_*")):
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.2))
+        os.kill(child, signal.SIGKILL)
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    assert os.waitpid(start("torn"), 0)[1] == 0
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    what, place, how, kills = sys.argv[1:]
+    if what == "save":
+        kill_saving(Path(place), int(how), int(kills))
+    else:
+        kill_training(Path(place), Path(how), int(kills))

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from restore import cli_work, codecs, files
+from restore import codecs, files
 from restore.ahead import Ahead
+from restore.cli import work
 from restore.errors import ImageError
 from restore.images import Picture
 from restore.jobs import Job
@@ -77,7 +78,7 @@ def test_the_model_does_not_wait_for_files(photos, tmp_path, call, monkeypatch):
     assert call("upscale", photos, "-s", 1, out="warm")[0] == 0
     slow("read", codecs, "read_frames")
     slow("write", codecs, "encode")
-    slow("make", cli_work.FileWork, "make")
+    slow("make", work.FileWork, "make")
     assert call("upscale", photos, "-s", 1)[0] == 0
     kinds = [name for name, *_ in spans]
     assert all(kinds.count(name) == 4 for name in ("read", "make", "write"))
@@ -128,7 +129,7 @@ def test_f6_f7_a_decoder_that_dies_costs_its_file_and_no_other(photos, tmp_path,
         os.link(photos / "0.png", photos / f"{name}.png")
     workers = Workers(2, memory=2**28)
     monkeypatch.setattr(codecs, "shared", lambda: workers)
-    monkeypatch.setattr(codecs, "PATIENCE_S", 5)
+    monkeypatch.setattr(codecs, "PATIENCE_S", 8)
     monkeypatch.setattr(codecs.images, "read_frames", hostile.read_frames)
     code, said, err = call("upscale", photos, "-s", 1)
     workers.close()

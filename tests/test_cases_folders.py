@@ -208,7 +208,7 @@ def test_case_74_a_file_that_may_not_be_read(pixels):
         (place / "in" / "closed.png").chmod(0)
         for folder in (place, place / "in"):
             folder.chmod(0o777)
-        done = subprocess.restored(
+        done = subprocess.run(
             [sys.executable, "-c", CLOSED, str(place)],
             env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
             capture_output=True,

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from restore import cli, cli_batch
+from restore import cli
+from restore.cli import shared
 from restore.errors import ModelError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,9 +40,7 @@ def fake(monkeypatch):
         alpha = alpha if alpha is None else alpha[rows][:, columns]
         return replace(picture, pixels=picture.pixels[rows][:, columns], alpha=alpha)
 
-    monkeypatch.setattr(
-        cli_batch.manifest, "find_model", lambda name, **_: (Path(name), asked.digest)
-    )
+    monkeypatch.setattr(shared.manifest, "find_model", lambda name, **_: (Path(name), asked.digest))
     for name, function in [("devices", load), ("flow", restore)]:
         module = ModuleType(f"restore.{name}")
         setattr(module, function.__name__, function)

@@ -20,7 +20,7 @@ from PIL import Image
 from degradations import Recipe, RecipeError, Trace, offline, recipes, sharpen
 from degradations.ops import own
 from restore import cli
-from restore.cli_degrade import read_rgb
+from restore.cli.degrade import read_rgb
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT / "tests" / "samples"

@@ -32,8 +32,9 @@ from folders import (
 )
 from PIL import Image
 
-from restore import batch, cli_stop, journal
+from restore import batch, journal
 from restore.batch import run_all
+from restore.cli import signals
 from restore.errors import DiskFullError, ImageError, OutputError
 from restore.files import TEMPORARY, find
 from restore.jobs import plan
@@ -129,8 +130,9 @@ import sys, time
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from restore import cli, cli_batch
-cli_batch.manifest.find_model = lambda name, **_: (Path(name), "digest")
+from restore import cli
+from restore.cli import shared
+shared.manifest.find_model = lambda name, **_: (Path(name), "digest")
 module = ModuleType("restore.flow")
 def restore(picture, *_):
     time.sleep(0.1)
@@ -148,10 +150,10 @@ sys.exit(cli.main(sys.argv[1:]))
 def test_f2_a_long_file_is_finished_if_that_is_quick_and_else_dropped(
     photos, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(cli_stop, "GRACE_S", 0.3)
+    monkeypatch.setattr(signals, "GRACE_S", 0.3)
 
     def interrupted(seconds):
-        with cli_stop.Stop() as halt:
+        with signals.Stop() as halt:
 
             def work(job, path):
                 signal.raise_signal(signal.SIGINT)

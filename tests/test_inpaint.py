@@ -1,3 +1,4 @@
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -197,3 +198,12 @@ def test_a_large_hole_is_seen_with_its_surroundings():
     ((down, across),) = boxes(hole, context=0.25, least=256, step=8)
     margins = (200 - down.start, down.stop - 500, 301 - across.start, across.stop - 702)
     assert all(100 <= margin <= 112 for margin in margins)
+
+
+def test_a_model_that_adds_nothing_leaves_the_rims_continuation(stack, picture):
+    silent = replace(stack, unet=deepcopy(stack.unet))
+    torch.nn.init.zeros_(silent.unet.conv_out.weight)
+    torch.nn.init.zeros_(silent.unet.conv_out.bias)
+    low, mask = picture(80, 70), hole_in(80, 70)
+    made = restore(low, InpaintOptions(steps=1, context=8), silent, 0, mask=mask)
+    assert np.array_equal(made.pixels, mended(low.pixels, mask > 127))

@@ -15,7 +15,7 @@ from restore.training.stages import STAGES
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "train"
 SMALL = ["device=cpu", "batch=2", "steps=2"]
-PAIRS = ["crop=32", "window=8", "count=4", "workers=0", "recipe=clean_bicubic"]
+PAIRS = ["crop=32", "window=8", "recipe=clean_bicubic"]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_base_is_trained_and_distilled_by_its_configs(photos, tmp_path):
     first, losses = two_steps(
         "base_autoencoder", place, "stage.data.crop=32", "stage.adversary.start=1"
     )
-    assert losses.keys() == {"reconstruction", "adversarial", "discriminator"}
+    assert losses.keys() == {"reconstruction", "perceptual", "adversarial", "discriminator"}
     first.export(tmp_path / "autoencoder")
     pairs = [place, f"stage.cache={tmp_path / 'pairs'}", *(f"stage.data.{x}" for x in PAIRS)]
     second, losses = two_steps(
@@ -70,6 +70,7 @@ def test_base_is_trained_and_distilled_by_its_configs(photos, tmp_path):
     assert sum(sizes) < 60e6
     UNet2DConditionModel.from_pretrained(folder / "unet", local_files_only=True)  # from shards
     made = load(str(folder), "cpu")
+    assert made.steps == 2
     assert sum(p.numel() for p in made.context.module.parameters()) < 3e6
     told = cost(made, 2)  # what the config's comment says
     assert told["unet_gflop_window"] == pytest.approx(14.28, abs=0.01)

@@ -88,6 +88,9 @@ def test_a_tuned_checkpoint_is_saved_in_the_trust_layout(folders, photos, tmp_pa
     stack = load(str(train(tmp_path / "run", stage_of(photos, folders[kind]))), "cpu")
     assert stack.layout == TRUST
     assert stack.residual_scale is None
+    card = (tmp_path / "run/export/README.md").read_text()
+    assert "restore upscale" in card
+    assert str(folders[kind]) not in card  # where it lay is nobody's business
     unet = UNet2DConditionModel.from_pretrained(tmp_path / "run/export/unet", local_files_only=True)
     first = unet.conv_in.weight
     assert first.shape[1] == 9

@@ -124,7 +124,7 @@ def test_a_folder_without_photos_says_so(tmp_path):
 
 
 def options(photos, **more):
-    return PairOptions.model_validate({"photos": str(photos), "crop": 64, **more})
+    return PairOptions.model_validate({"photos": str(photos), "crop": 64, "window": 16, **more})
 
 
 def pair(photos, index=0, **more):

@@ -7,16 +7,14 @@ import resource
 import shutil
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 import toy
 from toy import ToyStage, assert_equal, train
 
-from restore import cli, manifest
+from restore import cli, files, manifest
 from restore.errors import ConfigError, NonFiniteError, OutputError
 from restore.training import checkpoint, loop, optimise
 
@@ -177,18 +175,24 @@ def test_pruning_never_takes_the_new_one_for_an_old(run):
     assert [path.name for path in run.glob("step_*")] == ["step_00000005"]
 
 
+def killer(*words) -> str:
+    """What tests/killer.py prints."""
+    script = Path(__file__).with_name("killer.py")
+    env = os.environ | {"PYTHONPATH": str(script.parents[1])}
+    command = [sys.executable, str(script), *map(str, words)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.mark.parametrize(
     ("keep", "kills"),
     [(1, 5), *(pytest.param(keep, 25, marks=pytest.mark.slow) for keep in (1, 3))],
 )
 def test_f10_a_kill_while_saving_leaves_a_valid_checkpoint(tmp_path, keep, kills):
-    script = Path(__file__).with_name("killer.py")
-    words = [sys.executable, str(script), str(tmp_path), str(keep), str(kills)]
-    env = os.environ | {"PYTHONPATH": str(script.parents[1])}
-    done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    torn = killer("save", tmp_path, keep, kills)
     if kills > 20:
-        assert int(done.stdout)  # some met a checkpoint half written
+        assert int(torn)  # some met a checkpoint half written
 
 
 def test_a_full_disk_costs_no_checkpoint(run):
@@ -205,6 +209,12 @@ def test_a_full_disk_costs_no_checkpoint(run):
     assert not list(run.glob(".step_*"))
     train(run, steps=9, save_every=3)
     assert checkpoint.latest(run).name == "step_00000009"
+
+
+def test_two_runs_do_not_share_a_folder(run):
+    with files.held(run), pytest.raises(OutputError, match="another run writes here; wait"):
+        train(run, steps=9)
+    train(run, steps=9)
 
 
 def test_a_batch_that_is_no_number_stops_before_the_update_and_is_kept(tmp_path):
@@ -240,38 +250,13 @@ def test_a_gradient_that_is_no_number_stops_before_the_update(tmp_path, monkeypa
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_f11_kill_9_twenty_times_on_a_real_stage(tmp_path):
-    """As a user meets it: the command in a process of its own, killed at any moment."""
     config = tmp_path / "c.yaml"
     config.write_text(
         "output: unsaid\nstage: {kind: pixels, channels: [8, 16], layers: 1, steps: 2}\n"
-        "steps: 200\nbatch: 4\nsave_every: 5\nshow_every: 100\ntensorboard: false\ndevice: cpu\n"
+        "steps: 200\nbatch: 4\nsave_every: 3\nshow_every: 100\ntensorboard: false\ndevice: cpu\n"
     )
-
-    def start(out):
-        words = ["train", str(config), f"output={tmp_path / out}"]
-        code = f"import sys; from restore.cli import main; sys.exit(main({words}))"
-        return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
-
-    assert start("whole").wait() == 0
-    rng, kills = np.random.default_rng(0), 0
-    while kills < 20:
-        child = start("torn")
-        folder, target = tmp_path / "torn", 10 * (kills + 1) + int(rng.integers(8))
-        while child.poll() is None and not _has_come(folder, target):
-            time.sleep(0.005)
-        time.sleep(rng.uniform(0, 0.3))
-        if child.poll() is not None:
-            break
-        child.kill()
-        child.wait()
-        kills += 1
-    assert kills >= 15
-    assert start("torn").wait() == 0
+    killer("train", tmp_path, config, 20)
     assert_equal(tmp_path / "whole" / "step_00000200", tmp_path / "torn" / "step_00000200")
-
-
-def _has_come(folder: Path, step: int) -> bool:
-    return any(int(path.name[5:]) >= step for path in folder.glob("step_*"))
 
 
 def test_the_command_tells_a_wrong_run_by_its_exit_code(run, tmp_path, capsys):

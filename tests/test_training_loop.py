@@ -23,6 +23,7 @@ from restore.config import load_config
 from restore.errors import ConfigError, NonFiniteError
 from restore.training import card, loop, optimise, records
 from restore.training.data import Rows
+from restore.training.diffusion import DenoiserStage
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -94,10 +95,31 @@ def test_accumulated_parts_equal_the_whole_batch(toys, tmp_path, monkeypatch):
         torch.testing.assert_close(parts[name], whole[name], atol=1e-6, rtol=1e-4)
 
 
-def test_what_saves_memory_changes_no_weight(denoiser, tmp_path):
-    plain, spared = (run_of(denoiser, tmp_path / str(on), checkpointing=on) for on in (False, True))
-    for name, tensor in tensors(plain).items():
+def test_what_saves_memory_is_turned_on_in_each_network(stack):
+    unet = type(stack.unet).from_config(stack.unet.config)
+    optimise.save_memory(torch.nn.ModuleDict({"unet": unet, "other": torch.nn.Linear(2, 2)}))
+    assert unet.is_gradient_checkpointing
+
+
+@pytest.mark.slow  # torch imports its compiler for it
+@pytest.mark.timeout(600)
+def test_what_saves_memory_changes_no_weight(denoiser, trained, tmp_path, monkeypatch):
+    import torch.utils.checkpoint as activations
+
+    calls, once = [], activations.checkpoint
+    monkeypatch.setattr(
+        activations, "checkpoint", lambda *args, **how: calls.append(1) or once(*args, **how)
+    )
+    spared = run_of(denoiser, tmp_path / "spared", checkpointing=True)
+    assert calls
+    for name, tensor in tensors(trained / "step_00000002").items():
         torch.testing.assert_close(tensors(spared)[name], tensor, atol=1e-5, rtol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def trained(denoiser, tmp_path_factory):
+    """Two steps of it."""
+    return run_of(denoiser, tmp_path_factory.mktemp("trained") / "run", show_every=2).parent
 
 
 def run_of(config, folder, **more):
@@ -113,17 +135,34 @@ def test_a_stage_that_cannot_save_memory_refuses_to(toys, tmp_path):
         train(tmp_path / "run", checkpointing=True)
 
 
-def test_memory_format_changes_weights_by_rounding_alone(denoiser, tmp_path):
-    last, first = (
-        tensors(run_of(denoiser, tmp_path / str(on), channels_last=on)) for on in (True, False)
-    )
-    for name, tensor in last.items():
-        torch.testing.assert_close(first[name], tensor, atol=1e-4, rtol=1e-2)
+def test_the_layout_in_memory_suits_the_device_and_the_network():
+    convolution = torch.nn.Conv2d(8, 8, 3)
+    plain = torch.nn.Sequential(convolution)
+    normed = torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3), torch.nn.GroupNorm(2, 8))
+    for network, device, choice, is_last in (
+        (plain, "cpu", "auto", True),
+        (normed, "cpu", "auto", False),
+        (normed, "cuda", "auto", True),
+        (plain, "cpu", False, False),
+        (normed, "cpu", True, True),
+    ):
+        optimise.lay_out(network, choice, torch.device(device))
+        assert network[0].weight.is_contiguous(memory_format=torch.channels_last) == is_last
+
+
+def test_memory_format_changes_weights_by_rounding_alone(denoiser, trained, tmp_path):
+    last = tensors(run_of(denoiser, tmp_path / "last", channels_last=True))
+    for name, tensor in tensors(trained / "step_00000002").items():
+        torch.testing.assert_close(last[name], tensor, atol=1e-4, rtol=1e-2)
 
 
 def test_compiled_networks_keep_the_names_of_their_weights(toys, tmp_path, monkeypatch):
     compiled = []
-    monkeypatch.setattr(torch.nn.Module, "compile", compiled.append)
+
+    def noted(module):
+        compiled.append(module)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", noted)
     train(tmp_path / "plain", steps=1)
     train(tmp_path / "run", steps=1, compile=True)
     assert len(compiled) == 1
@@ -193,8 +232,8 @@ def test_a_failed_batch_of_pairs_can_be_replayed(denoiser, tmp_path, monkeypatch
         losses = loss(stage, batch, step, part)
         return {**losses, "more": losses["latent"] * (float("nan") if step == 1 else 1)}
 
-    loss = loop.DenoiserStage.loss
-    monkeypatch.setattr(loop.DenoiserStage, "loss", broken)
+    loss = DenoiserStage.loss
+    monkeypatch.setattr(DenoiserStage, "loss", broken)
     with pytest.raises(NonFiniteError, match=r"step 1: .*samples 4 to 7: nan, see .*failed_0000"):
         run_of(denoiser, tmp_path / "run")
     failed = tmp_path / "run" / "failed_00000001"
@@ -214,9 +253,8 @@ def test_a_failed_batch_of_pairs_can_be_replayed(denoiser, tmp_path, monkeypatch
             assert (made == shown).all(-1).mean() > 0.4
 
 
-def test_the_export_carries_a_card_with_data_recipe_scores_and_limits(denoiser, tmp_path, photos):
-    run_of(denoiser, tmp_path / "run", show_every=2)
-    export = tmp_path / "run" / "export"
+def test_the_export_carries_a_card_with_data_recipe_scores_and_limits(trained, photos):
+    export = trained / "export"
     told = (export / "README.md").read_text()
     assert "2 steps of 4 samples in fp32" in told
     assert "Recipe `realesrgan`" in told
@@ -243,7 +281,7 @@ def test_two_processes_see_the_samples_and_the_gradient_of_one(denoiser, tmp_pat
     both = [sys.executable, "-m", *run, script, str(config), f"output={tmp_path / 'two'}"]
     done = subprocess.run(both, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    monkeypatch.setattr(Rows, "__iter__", Rows.__iter__)
+    monkeypatch.setattr(Rows, "__iter__", Rows.__iter__)  # put back afterwards
     ranks.main(config, f"output={tmp_path / 'one'}")
     whole, *halves = (
         json.loads((tmp_path / place).read_text())

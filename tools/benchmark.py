@@ -1,4 +1,4 @@
-"""Ours beside its peers, on this machine: `python tools/benchmark.py degradations | quality`."""
+"""Ours beside its peers, on this machine: `tools/benchmark.py degradations|quality|training`."""
 
 import json
 import sys
@@ -44,6 +44,25 @@ def degradations(
 
 
 @app.command()
+def training(
+    photos: Annotated[Path | None, typer.Argument(help="A folder; else made-up photos.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Crops of a step.")] = 16,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that make samples.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Of torch.")] = 2,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of a turn.")] = 20,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns that each takes.")] = 5,
+    out: Annotated[Path | None, typer.Option("--json", help="A file for the figures.")] = None,
+) -> None:
+    """Images a second of `restore train` with live damage, beside a plain diffusers loop."""
+    from benchmarks import training
+
+    results = training.measure(photos, batch, workers, steps, rounds, threads)
+    training.show(results)
+    if out:
+        out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+@app.command()
 def quality(
     sets: Annotated[
         list[Path],
@@ -72,7 +91,7 @@ def quality(
     """Every model and its peers over sets of inputs: scores, CPU seconds, memory, sheets."""
     from benchmarks import quality
 
-    from restore.cli_batch import check_output
+    from restore.cli.shared import check_output
     from restore.errors import RestoreError
     from restore.metrics.pairing import open_sets
 

@@ -15,6 +15,7 @@ from restore import manifest
 
 SCORES = "| score | value |\n| --- | --- |"
 FOLDERS = ("photos", "low", "held_out", "output", "autoencoder", "start", "cache", "images")
+MODELS = ("model", "teacher", "student")  # a folder, or a name that all know
 NOTES = ("photos.csv", "train.csv", "sources.csv")  # beside or in a folder of photos
 
 
@@ -65,20 +66,32 @@ def text(name: str, about: About, notes: Path | None) -> str:
 
 def _purpose(stage: dict[str, Any]) -> str:
     made = f"Made by `restore train`, stage {stage['kind']}."
-    if stage["kind"] == "denoiser":
+    if stage["kind"] in ("denoiser", "finetune", "distil"):
         return f"{made} `restore upscale IN -o OUT --model FOLDER` uses it."
     return made
 
 
 def _training(about: About) -> str:
     o, machine = about.options, about.machine
-    device = torch.cuda.get_device_name() if machine.device.type == "cuda" else platform.processor()
-    where = f"{machine.num_processes} x {device or platform.machine()} ({machine.device.type})"
+    if machine.device.type == "cuda":
+        where = f"{machine.num_processes} x {torch.cuda.get_device_name()}"
+    else:
+        threads = machine.num_processes * torch.get_num_threads()
+        where = f"{threads} threads of {_processor()} ({machine.device.type})"
     shape = f"{o['steps']:,} steps of {o['batch']} samples in {o['precision']}"
     rate = f"AdamW at {o['learning_rate']:g}, {o['warmup']} steps of warm-up, then {o['schedule']}"
     spent = f"{about.seconds / 3600:.1f} hours" if about.seconds > 5400 else ""
     spent = spent or f"{about.seconds / 60:.0f} minutes"
     return f"{shape}; {rate}; EMA {o['ema']:g}; seed {o['seed']}. {spent} on {where}."
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
 
 
 def _scores(about: About) -> str:
@@ -146,6 +159,7 @@ def _configuration(options: dict[str, Any]) -> str:
     def plain(name: str, value: Any) -> Any:
         if isinstance(value, dict):
             return {key: plain(key, inner) for key, inner in value.items()}
-        return Path(value).name if name in FOLDERS and isinstance(value, str) else value
+        is_place = name in FOLDERS or (name in MODELS and Path(str(value)).exists())
+        return Path(value).name if is_place and isinstance(value, str) else value
 
     return yaml.safe_dump(plain("", options), sort_keys=False)

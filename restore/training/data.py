@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_all_start_methods
 from os import cpu_count
 from typing import Literal
 
@@ -221,6 +222,8 @@ def loader(samples: Dataset, rows: Rows, workers: int, pinned: bool = False) -> 
         samples,
         batch_sampler=rows,
         num_workers=workers,
+        # photos that are kept in memory are shared with the workers, not sent to them
+        multiprocessing_context="fork" if workers and "fork" in get_all_start_methods() else None,
         worker_init_fn=_begin_worker,
         pin_memory=pinned,
         prefetch_factor=4 if workers else None,

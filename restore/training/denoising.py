@@ -84,6 +84,12 @@ def min_snr(schedule: SchedulerMixin, t: Tensor, gamma: float) -> Tensor:
     return weight / {"v_prediction": snr + 1, "epsilon": snr}.get(kind, torch.ones_like(snr))
 
 
+def as_weights(x: Tensor, weight: Tensor) -> Tensor:
+    """The input in the order in memory that the weights of its first layer have."""
+    is_last = weight.is_contiguous(memory_format=torch.channels_last)
+    return x.contiguous(memory_format=torch.channels_last if is_last else torch.contiguous_format)
+
+
 def train_step(
     stack: Stack,
     batch: dict[str, Tensor],
@@ -111,9 +117,10 @@ def train_step(
     if options.offset_noise:  # so that the mean of a picture is learnt too (Guttenberg 2023)
         noise = noise + options.offset_noise * part.normal(known[..., :1, :1], rng)
     x = schedule.add_noise(residual, noise, t)
-    tokens = stack.context.tokens(batch["tokens"])
-    shown = stack.layout.unet_input(x, known, trust)
-    made = stack.unet(shown.to(memory_format=torch.channels_last), t, tokens).sample.float()
+    said, which = batch["tokens"].unique(dim=0, return_inverse=True)  # most often nothing is
+    tokens = stack.context.tokens(said)[which]
+    shown = as_weights(stack.layout.unet_input(x, known, trust), stack.unet.conv_in.weight)
+    made = stack.unet(shown, t, tokens).sample.float()
     # Fresh noise and what a hole hid are large and mostly unknowable: at full weight they drown the
     # small errors that restoring is about.
     walk = options.walk_weight

@@ -24,6 +24,7 @@ from restore.masks import mended
 from restore.training.data import Samples, batches, to_rgb
 from restore.training.pairs import Pair, PairOptions, draw_pair, make_pair
 
+MOST_SAID = 1000  # captions whose tokens are kept
 RUN_ONLY = {"window", "workers", "mode", "held_out", "memory_gb"}  # stored pairs are the same
 # by default unsaid in the names of stored pairs
 NEWER = {"low", "small", "turns", "geometry", "severity"}
@@ -84,10 +85,11 @@ class LivePairs(Dataset):
         held_out: bool = False,
         factor: int = 4,
     ):
-        self.options, self.context, self.seed = options, context, seed
+        self.options, self.seed = options, seed
         self.factor, self.side = factor, factor * options.window
         self.photos = options.pictures(self.side, held_out)
         self.recipe = recipes.find(options.recipe)
+        self.context, self.said = context, {}  # what was said before, mostly nothing, as tokens
         self.length = options.count
 
     def pair(self, index: int, apply: bool = True) -> Pair:
@@ -104,7 +106,10 @@ class LivePairs(Dataset):
             "trust": torch.from_numpy(pair.trust[None] / np.float32(255)),
         }
         if self.context:
-            sample["tokens"] = self.context.inputs(pair.caption)
+            if len(self.said) < MOST_SAID and pair.caption not in self.said:
+                self.said[pair.caption] = self.context.inputs(pair.caption)
+            said = self.said.get(pair.caption)
+            sample["tokens"] = self.context.inputs(pair.caption) if said is None else said
         if on_device:
             sample["trace"] = pair.trace.to_json() if pair.trace else ""
             sample["hole"] = torch.from_numpy(pair.hole)

@@ -26,7 +26,9 @@ def keep(folder: Path, batch: object, indices: Sequence[int], samples: Dataset) 
     save_file(tensors, folder / "batch.safetensors")
     (folder / "samples.json").write_text(json.dumps({"samples": list(indices)}) + "\n")
     pair_of = getattr(samples, "pair", None)
-    for index in indices if pair_of else ():
+    if pair_of is None:
+        return folder
+    for index in indices:
         pair = pair_of(index)
         if pair.trace is None:
             continue

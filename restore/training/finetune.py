@@ -39,7 +39,7 @@ class FinetuneOptions(DenoisingOptions):
     data: PairOptions
     cache: Path = Path("runs/pairs")
     dropped: float = Field(0.0, ge=0, le=1)  # share of samples whose caption is left out this time
-    shown_steps: int = Field(4, ge=1)  # of the preview
+    shown_steps: int | None = Field(None, ge=1)  # of the preview; None: the model's own
 
 
 class FinetuneStage:
@@ -75,7 +75,7 @@ class FinetuneStage:
     def preview(self) -> tuple[list[Tensor], dict[str, float]]:
         """What is known, the answer and the truth, with both scores."""
         batch = ready(dict(self.shown), self.stack, self.device)
-        made = drawn(self.stack, batch, self.options.shown_steps, self.seed)
+        made = drawn(self.stack, batch, self.options.shown_steps or self.stack.steps, self.seed)
         return compared(self.stack, batch, {"psnr": made})
 
     def export(self, folder: Path) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from restore.config import Options, load_config
 from restore.errors import ConfigError, NonFiniteError
-from restore.files import write_text
+from restore.files import held, write_text
 from restore.training import card, checkpoint, failure, history, optimise
 from restore.training.chance import Part, reseed
 from restore.training.data import Rows, loader
@@ -47,7 +47,7 @@ class TrainOptions(Options):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # fp16 needs a CUDA device
     checkpointing: bool = False  # compute activations twice, keep fewer
     compile: bool = False
-    channels_last: bool = True
+    channels_last: bool | Literal["auto"] = "auto"
     workers: int = Field(0, ge=0)  # of each process, that make samples ahead of time
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     log_every: int = Field(50, ge=1)
@@ -75,8 +75,11 @@ def run(config: Path, overrides: list[str]) -> Path:
     """
     options = load_config(TrainOptions, config, overrides)
     accelerator = machine(options)
+    if accelerator.device.type == "cpu":
+        optimise.keep_freed_memory()
     try:
-        Training(options, accelerator).run()
+        with held(options.output) if accelerator.is_main_process else nullcontext():
+            Training(options, accelerator).run()
     finally:
         accelerator.end_training()
     return options.output / "export"
@@ -88,8 +91,9 @@ def machine(options: TrainOptions) -> Accelerator:
         raise ConfigError(f"device {options.device}: torch finds no CUDA device; try device=cpu")
     if ":" in options.device:
         torch.cuda.set_device(options.device)
+    is_cpu = options.device == "auto" and not torch.accelerator.is_available()
     accelerator = Accelerator(
-        cpu=options.device == "cpu",
+        cpu=is_cpu or options.device == "cpu",
         mixed_precision="no",  # autocast and the scaler of fp16 are the loop's
         kwargs_handlers=[
             DistributedDataParallelKwargs(find_unused_parameters=True),
@@ -129,8 +133,7 @@ class Training:
             kind = STAGES[options.stage.kind]
             self.stage = kind(options.stage, options.seed, accelerator.device)
         model = self.stage.model
-        if not options.channels_last:
-            model.to(memory_format=torch.contiguous_format)
+        optimise.lay_out(model, options.channels_last, accelerator.device)
         if options.checkpointing:
             optimise.save_memory(model)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
@@ -139,6 +142,7 @@ class Training:
             options.learning_rate,
             betas=(0.9, 0.99),
             weight_decay=options.weight_decay,
+            fused=accelerator.device.type in ("cpu", "cuda"),
         )
         self.ema = EMAModel(
             self.parameters, decay=options.ema, use_ema_warmup=True, power=0.75, foreach=True
@@ -146,7 +150,6 @@ class Training:
         self.scaler = torch.amp.GradScaler("cuda", enabled=options.precision == "fp16")
         self.state = checkpoint.State(model, self.ema.shadow_params, self.optimizer, self.scaler)
         with accelerator.main_process_first():  # it puts damaged ones aside
-            options.output.mkdir(parents=True, exist_ok=True)
             self.start = history.go_on(options, self.state, self.is_main)
         self.first = self.ema.optimization_step = self.start.step
         self.began = time.monotonic()
@@ -158,10 +161,10 @@ class Training:
         o = self.options
         record = self._begin_record() if self.is_main else None
         scores: Scalars = {}
-        clock, feed = Clock(), self._feed()
+        clock, feed = Clock(), self.feed(self.first, o.steps)
         with bar(o.steps, self.first, self.is_main) as advance:
             for step in range(self.first, o.steps):
-                losses = self._step(step, feed, clock)
+                losses = self.step(step, feed, clock)
                 done, is_last = step + 1, step + 1 == o.steps
                 if done % o.log_every == 0:
                     values, speed = self._values(losses), clock.read()
@@ -192,17 +195,20 @@ class Training:
             photos.refused.keep_in(out / "unreadable.jsonl")
         return Record(out, self.first, self.options.tensorboard)
 
-    def _feed(self) -> Iterator[tuple[Part, list[int], Any]]:
-        """Each part of each step that this process takes: which, its sample numbers, its batch."""
+    def feed(self, first: int, last: int) -> Iterator[tuple[Part, list[int], Any]]:
+        """What this process takes of the steps from `first` to before `last`, part by part.
+
+        Gives which part it is, its sample numbers and its batch.
+        """
         o, ranks = self.options, self.accelerator.num_processes
-        left = o.steps - self.first
+        position = self.start.position + (first - self.first) * o.batch
         rank = self.accelerator.process_index
-        rows = Rows(self.start.position, o.batch, left, rank, ranks, o.accumulate)
+        rows = Rows(position, o.batch, last - first, rank, ranks, o.accumulate)
         pinned = self.accelerator.device.type == "cuda"
         made = loader(self.stage.samples, rows, o.workers, pinned)
         yield from zip(cycle(rows.parts), rows, made, strict=False)
 
-    def _step(self, step: int, feed: Iterator, clock: Clock) -> dict[str, Tensor]:
+    def step(self, step: int, feed: Iterator, clock: Clock) -> dict[str, Tensor]:
         """One update; returns the losses. Raises NonFiniteError before any weight has moved."""
         o, found, parts = self.options, [], []
         self.optimizer.zero_grad(set_to_none=True)

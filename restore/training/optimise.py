@@ -1,9 +1,11 @@
 """How weights move: the learning rate, the average; what spares memory and time."""
 
+import ctypes
 import math
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Literal
 
+import torch
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
@@ -14,6 +16,7 @@ CHECKPOINTING = (  # as diffusers calls it; transformers, newer and older
     "activation_checkpointing_enable",
     "gradient_checkpointing_enable",
 )
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 Schedule = Literal["cosine", "constant"]
 
 
@@ -39,6 +42,29 @@ def averaged(ema: EMAModel, parameters: list[Tensor]):
 def networks(model: nn.Module) -> list[nn.Module]:
     """The networks that a stage's model is made of."""
     return list(model.values()) if isinstance(model, nn.ModuleDict) else [model]
+
+
+def lay_out(model: nn.Module, channels_last: bool | Literal["auto"], device: torch.device) -> None:
+    """The order of weights in memory, which is that of activations too.
+
+    auto is channels last but where a CPU meets group normalisation, whose gradient is slow there.
+    """
+    for network in networks(model):
+        is_slow = any(isinstance(part, nn.GroupNorm) for part in network.modules())
+        last = device.type != "cpu" or not is_slow if channels_last == "auto" else channels_last
+        network.to(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc's malloc keep what is freed instead of giving it back to the system at once.
+
+    Activations are large and of the same sizes step after step: to fetch each anew from the system
+    costs page faults, a fifth of a step's time on a CPU. Elsewhere this does nothing.
+    """
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def save_memory(model: nn.Module) -> None:

@@ -64,8 +64,9 @@ class Record:
     def scalars(self, step: int, values: Scalars) -> None:
         with self.file.open("a", newline="") as file:
             csv.writer(file).writerows((step, name, f"{x:.6g}") for name, x in values.items())
-        for name, x in values.items() if self.board else ():
-            self.board.add_scalar(name, x, step)
+        if self.board:
+            for name, x in values.items():
+                self.board.add_scalar(name, x, step)
 
     def pictures(self, step: int, rows: list[Tensor]) -> None:
         """rgb batches, one under another, as one picture."""

@@ -53,6 +53,9 @@ def realesrgan(work: dict) -> Enlarge:
 ENGINES = {"bicubic": bicubic, "restore": restored, "realesrgan": realesrgan}
 
 
+PHOTOS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM")
+
+
 def main(path: Path) -> None:
     work = json.loads(path.read_text(encoding="utf-8"))
     enlarge = ENGINES[work["engine"]](work)
@@ -60,7 +63,7 @@ def main(path: Path) -> None:
     for source, target, width, height, key in work["jobs"]:
         row = {"key": key, "output_mp": width * height / 1e6}
         try:
-            image = Image.open(source).convert("RGB")
+            image = Image.open(source, formats=PHOTOS).convert("RGB")
             began, clock = time.process_time(), time.perf_counter()
             made = enlarge(image, (width, height), key)
             row["cpu_s"] = time.process_time() - began

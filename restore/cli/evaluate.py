@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from restore import cli_batch, manifest
-from restore.cli_progress import counting, print_table
+from restore import manifest
+from restore.cli import shared
+from restore.cli.progress import counting, print_table
 from restore.config import load_options
 from restore.errors import UsageError, printable
 from restore.options import UpscaleOptions
@@ -92,9 +93,9 @@ def evaluate(
     ] = None,
     worst: Annotated[int, typer.Option(min=0, max=200, help="Cases that the report shows.")] = 8,
     steps: Annotated[int | None, typer.Option(help="Of the model, as in upscale.")] = None,
-    seed: cli_batch.Seed = 0,
-    device: cli_batch.Device = "auto",
-    dtype: cli_batch.Dtype = "auto",
+    seed: shared.Seed = 0,
+    device: shared.Device = "auto",
+    dtype: shared.Dtype = "auto",
 ) -> None:
     """Measure restored pictures against their originals, or a model on sets of inputs.
 
@@ -111,7 +112,7 @@ def evaluate(
         | {"--dtype": dtype != "auto"},
     )
     if out:
-        cli_batch.check_output(out)
+        shared.check_output(out)
     else:
         _refuse("the report needs -o", {"--sort": sort, "--inputs": inputs})
     asked = metrics.replace(",", " ").split()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from restore import batch, files, jobs, report
 from restore.ahead import Ahead
-from restore.cli_pictures import Pictures
-from restore.cli_progress import Show
+from restore.cli.pictures import Pictures
+from restore.cli.progress import Show
 from restore.errors import CancelledError, ImageError, UsageError
 from restore.journal import Row
 from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions
@@ -161,7 +161,8 @@ class FileWork:
         picture = source.pictures[0]
         report.keep_thumbs(self.run.out, job.key, *map(shown, (picture, first)))
         kind = self.kind_of(job)
-        if kind in ("jpeg", "webp", "avif") and isinstance(self.options, InpaintOptions):
+        is_exact = kind in ("png", "tiff") or (kind == "webp" and self.writing.lossless)
+        if isinstance(self.options, InpaintOptions) and not is_exact:
             notes.append(LOSSY.format(kind))
         return {
             "size_in": picture.size,
@@ -278,6 +279,16 @@ def is_small(picture: "Picture") -> bool:
 def shown(picture: "Picture") -> "tuple[np.ndarray, np.ndarray | None]":
     """Of a picture, what a thumbnail is made of."""
     return picture.pixels, picture.alpha
+
+
+def formats(options: FileOptions, pictures: Pictures, count: int) -> Callable[[Path], str]:
+    """What tells the format of a source's result."""
+    from restore import encoding
+
+    form = pictures.format
+    if count > 1 or (form == "auto" and isinstance(options, InpaintOptions)):
+        form = "png"  # the sheet's; and what is outside the mask stays
+    return lambda source: encoding.format_for(source, form, pictures.lossless)
 
 
 def kept_beside(options: FileOptions, holes: Holes, count: int) -> tuple[str, ...]:

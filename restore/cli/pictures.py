@@ -66,17 +66,15 @@ class Pictures:
 
     @property
     def told(self) -> dict[str, Any]:
-        """What of this decides the results, beside the format, the quality and the background."""
-        changed = {
-            field.name: getattr(self, field.name)
-            for field in fields(self)
-            if getattr(self, field.name) != field.default
-        }
-        for name in ("format", "quality", "background", "allow_truncated"):
-            changed.pop(name, None)
+        """What of this decides the results; options that came later, where they are not default."""
+        told = {field.name: getattr(self, field.name) for field in fields(self)}
+        del told["allow_truncated"]
         if self.frames == "refuse":  # those with one frame are the same
-            del changed["frames"]
-        return changed
+            told["frames"] = "first"
+        for name in ("subsampling", "lossless", "icc", "strip", "frames"):
+            if told[name] == getattr(Pictures, name):
+                del told[name]
+        return {**told, "background": self.writing.background}
 
 
 def _colour(name: str | None) -> tuple[int, int, int] | None:

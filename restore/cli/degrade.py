@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from restore import files
-from restore.cli_progress import counting, print_table
+from restore.cli.progress import counting, print_table
 from restore.errors import ImageError, UsageError, printable
 
 if TYPE_CHECKING:  # cv2 and the rest load after all that can be refused was

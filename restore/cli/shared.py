@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from restore import batch, files, jobs, manifest, report
-from restore.cli_folder import Folder
-from restore.cli_plan import foretell
-from restore.cli_progress import Show, progress
-from restore.cli_stop import Stop
-from restore.cli_work import FileOptions, FileWork, Holes, Run, kept_beside, shown, told
+from restore.cli.folder import Folder
+from restore.cli.plan import foretell
+from restore.cli.progress import Show, progress
+from restore.cli.signals import Stop
+from restore.cli.work import FileOptions, FileWork, Holes, Run, formats, kept_beside, shown, told
 from restore.errors import ImageError, OutputError, UsageError, printable
 from restore.journal import Journal, Row
-from restore.options import InpaintOptions, Text2imgOptions
+from restore.options import Text2imgOptions
 
 if TYPE_CHECKING:
     from restore.stack import Stack
@@ -81,15 +81,7 @@ def run_files(
     check_output(run.out)
     from restore import encoding
 
-    asked = run.pictures
-    writing = asked.writing
-    form = asked.format
-    if count > 1 or (form == "auto" and isinstance(options, InpaintOptions)):
-        form = "png"  # the sheet's; and what is outside the mask stays
-
-    def kind(source: Path) -> str:
-        return encoding.format_for(source, form, asked.lossless)
-
+    kind = formats(options, run.pictures, count)
     planned = jobs.plan(
         folder.find(run.out),
         run.out,
@@ -98,19 +90,16 @@ def run_files(
         folder.on_collision,
     )
     masks, planned = holes.open([job for job in planned if folder.share.holds(job.key)])
-    if asked.frames == "all":
+    if run.pictures.frames == "all":
         planned = with_frames(planned)
     if run.exists == "error":
         batch.refuse_existing(planned)
-    if writing.background is None:
+    if run.pictures.background is None:
         refuse_transparent(planned, kind)
     stack, weights = opener(run)
     pixels = options.digest(
         seed=run.seed,
-        format=asked.format,
-        quality=asked.quality,
-        background=writing.background,
-        **asked.told,
+        **run.pictures.told,
         **run.precision,
         **({"count": count} if count > 1 else {}),
         **holes.told,

@@ -3,17 +3,16 @@
 import logging
 import os
 import re
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from restore import cli_batch, cli_data, cli_degrade, cli_evaluate, cli_report
-from restore.cli_batch import run_files, run_prompt, stop
-from restore.cli_folder import Folder, takes
-from restore.cli_pictures import Pictures
-from restore.cli_work import Holes, Run
+from restore.cli import data, degrade, evaluate, report, shared
+from restore.cli.folder import Folder, takes
+from restore.cli.pictures import Pictures
+from restore.cli.shared import run_files, run_prompt, stop
+from restore.cli.work import Holes, Run
 from restore.config import load_options
 from restore.errors import ModelError, RestoreError, UsageError
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
@@ -36,10 +35,10 @@ app = typer.Typer(
     epilog=EXITS,
 )
 
-app.add_typer(cli_degrade.app, name="degrade")
-app.add_typer(cli_report.app, name="report")
-app.add_typer(cli_data.app, name="data")
-app.command()(cli_evaluate.evaluate)
+app.add_typer(degrade.app, name="degrade")
+app.add_typer(report.app, name="report")
+app.add_typer(data.app, name="data")
+app.command()(evaluate.evaluate)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -67,7 +66,7 @@ def _commands() -> None:  # with it typer keeps the commands as words of their o
 @takes("folder", Folder)
 @takes("pictures", Pictures)
 def upscale(
-    out: cli_batch.Out,
+    out: shared.Out,
     folder: Folder,
     pictures: Pictures,
     scale: Annotated[
@@ -78,7 +77,7 @@ def upscale(
         int | None,
         typer.Option(help="1 is the faithful average. [what the model is made for; nano: 1]"),
     ] = None,
-    prompt: cli_batch.Prompt = None,
+    prompt: shared.Prompt = None,
     colour: Annotated[
         str | None,
         typer.Option(help=f"Of the input: none, wavelet, adain, lowpass. [{UPSCALE.colour}]"),
@@ -93,21 +92,21 @@ def upscale(
             "--find-scratches", help="Propose the damage, and keep it as NAME_damage to correct."
         ),
     ] = False,
-    fit_mask: cli_batch.FitMask = False,
-    model: cli_batch.Model = "nano",
-    seed: cli_batch.Seed = 0,
-    config: cli_batch.Config = None,
-    sets: cli_batch.Sets = None,
-    windows: cli_batch.AtOnce = None,
-    exists: cli_batch.Exists = "skip",
-    device: cli_batch.Device = "auto",
-    dtype: cli_batch.Dtype = "auto",
-    compiled: cli_batch.Compiled = False,
-    offload: cli_batch.Offload = False,
-    lora: cli_batch.Lora = None,
-    config_from: cli_batch.ConfigFrom = None,
-    allow_pickle: cli_batch.AllowPickle = False,
-    dry_run: cli_batch.DryRun = False,
+    fit_mask: shared.FitMask = False,
+    model: shared.Model = "nano",
+    seed: shared.Seed = 0,
+    config: shared.Config = None,
+    sets: shared.Sets = None,
+    windows: shared.AtOnce = None,
+    exists: shared.Exists = "skip",
+    device: shared.Device = "auto",
+    dtype: shared.Dtype = "auto",
+    compiled: shared.Compiled = False,
+    offload: shared.Offload = False,
+    lora: shared.Lora = None,
+    config_from: shared.ConfigFrom = None,
+    allow_pickle: shared.AllowPickle = False,
+    dry_run: shared.DryRun = False,
 ) -> None:
     """Enlarge or restore pictures. Run the same command again to go on where it stopped."""
     if damage and find_scratches:
@@ -136,7 +135,7 @@ def upscale(
 @takes("folder", Folder)
 @takes("pictures", Pictures)
 def inpaint(
-    out: cli_batch.Out,
+    out: shared.Out,
     folder: Folder,
     pictures: Pictures,
     mask: Annotated[
@@ -146,8 +145,8 @@ def inpaint(
             "COCO JSON, or `alpha` for what is transparent."
         ),
     ] = None,
-    prompt: cli_batch.Prompt = None,
-    negative: cli_batch.Negative = None,
+    prompt: shared.Prompt = None,
+    negative: shared.Negative = None,
     invert: Annotated[bool, typer.Option("--invert", help="Black repaints.")] = False,
     grow: Annotated[int | None, typer.Option(help=f"px, all round. [{INPAINT.grow}]")] = None,
     feather: Annotated[
@@ -166,26 +165,26 @@ def inpaint(
     strength: Annotated[
         float | None, typer.Option(help=f"Below 1 what is in the hole counts. [{INPAINT.strength}]")
     ] = None,
-    sampler: cli_batch.Sampler = None,
-    guidance: cli_batch.Guidance = None,
+    sampler: shared.Sampler = None,
+    guidance: shared.Guidance = None,
     engine: Annotated[
         str | None, typer.Option(help=f"model, telea or navier_stokes. [{INPAINT.engine}]")
     ] = None,
-    fit_mask: cli_batch.FitMask = False,
-    model: cli_batch.Model = "nano",
-    seed: cli_batch.Seed = 0,
-    config: cli_batch.Config = None,
-    sets: cli_batch.Sets = None,
-    windows: cli_batch.AtOnce = None,
-    exists: cli_batch.Exists = "skip",
-    device: cli_batch.Device = "auto",
-    dtype: cli_batch.Dtype = "auto",
-    compiled: cli_batch.Compiled = False,
-    offload: cli_batch.Offload = False,
-    lora: cli_batch.Lora = None,
-    config_from: cli_batch.ConfigFrom = None,
-    allow_pickle: cli_batch.AllowPickle = False,
-    dry_run: cli_batch.DryRun = False,
+    fit_mask: shared.FitMask = False,
+    model: shared.Model = "nano",
+    seed: shared.Seed = 0,
+    config: shared.Config = None,
+    sets: shared.Sets = None,
+    windows: shared.AtOnce = None,
+    exists: shared.Exists = "skip",
+    device: shared.Device = "auto",
+    dtype: shared.Dtype = "auto",
+    compiled: shared.Compiled = False,
+    offload: shared.Offload = False,
+    lora: shared.Lora = None,
+    config_from: shared.ConfigFrom = None,
+    allow_pickle: shared.AllowPickle = False,
+    dry_run: shared.DryRun = False,
 ) -> None:
     """Fill holes, or paint on beyond the edges; nothing else in a picture changes."""
     options = load_options(
@@ -229,10 +228,10 @@ def _numbers(sides: str) -> list[int]:
 @takes("folder", Folder)
 @takes("pictures", Pictures)
 def img2img(
-    out: cli_batch.Out,
+    out: shared.Out,
     folder: Folder,
     pictures: Pictures,
-    prompt: cli_batch.Prompt = None,
+    prompt: shared.Prompt = None,
     strength: Annotated[
         float | None,
         typer.Option(help=f"Near 0 keeps the picture, 1 forgets it. [{IMG2IMG.strength}]"),
@@ -244,26 +243,26 @@ def img2img(
     steps: Annotated[
         int | None, typer.Option(help="Of the whole walk. [as the model is made for]")
     ] = None,
-    sampler: cli_batch.Sampler = None,
-    guidance: cli_batch.Guidance = None,
-    negative: cli_batch.Negative = None,
+    sampler: shared.Sampler = None,
+    guidance: shared.Guidance = None,
+    negative: shared.Negative = None,
     colour: Annotated[
         str | None, typer.Option(help=f"Of the input: none, wavelet, adain. [{IMG2IMG.colour}]")
     ] = None,
-    model: cli_batch.Model = "nano",
-    seed: cli_batch.Seed = 0,
-    config: cli_batch.Config = None,
-    sets: cli_batch.Sets = None,
-    windows: cli_batch.AtOnce = None,
-    exists: cli_batch.Exists = "skip",
-    device: cli_batch.Device = "auto",
-    dtype: cli_batch.Dtype = "auto",
-    compiled: cli_batch.Compiled = False,
-    offload: cli_batch.Offload = False,
-    lora: cli_batch.Lora = None,
-    config_from: cli_batch.ConfigFrom = None,
-    allow_pickle: cli_batch.AllowPickle = False,
-    dry_run: cli_batch.DryRun = False,
+    model: shared.Model = "nano",
+    seed: shared.Seed = 0,
+    config: shared.Config = None,
+    sets: shared.Sets = None,
+    windows: shared.AtOnce = None,
+    exists: shared.Exists = "skip",
+    device: shared.Device = "auto",
+    dtype: shared.Dtype = "auto",
+    compiled: shared.Compiled = False,
+    offload: shared.Offload = False,
+    lora: shared.Lora = None,
+    config_from: shared.ConfigFrom = None,
+    allow_pickle: shared.AllowPickle = False,
+    dry_run: shared.DryRun = False,
 ) -> None:
     """Make pictures anew from themselves and words, each at its own size."""
     options = load_options(
@@ -292,7 +291,7 @@ def img2img(
 
 @app.command()
 def text2img(
-    out: cli_batch.Out,
+    out: shared.Out,
     prompt: Annotated[str | None, typer.Option(help="What the pictures show.")] = None,
     count: Annotated[
         int, typer.Option("-n", "--count", min=1, max=10**6, help="How many, of seeds in a row.")
@@ -303,32 +302,32 @@ def text2img(
     steps: Annotated[
         int | None, typer.Option(help="Of the walk. [as the model is made for]")
     ] = None,
-    sampler: cli_batch.Sampler = None,
-    guidance: cli_batch.Guidance = None,
-    negative: cli_batch.Negative = None,
+    sampler: shared.Sampler = None,
+    guidance: shared.Guidance = None,
+    negative: shared.Negative = None,
     seed: Annotated[
         int,
         typer.Option(
             min=0,
-            max=cli_batch.LARGEST_SEED,
+            max=shared.LARGEST_SEED,
             help="Of the first picture; each has its seed for name.",
         ),
     ] = 0,
     grid: Annotated[
         bool, typer.Option("--grid", help="Show them all in one picture too, grid.png.")
     ] = False,
-    model: cli_batch.Model = "nano",
-    config: cli_batch.Config = None,
-    sets: cli_batch.Sets = None,
-    windows: cli_batch.AtOnce = None,
-    exists: cli_batch.Exists = "skip",
-    device: cli_batch.Device = "auto",
-    dtype: cli_batch.Dtype = "auto",
-    compiled: cli_batch.Compiled = False,
-    offload: cli_batch.Offload = False,
-    lora: cli_batch.Lora = None,
-    config_from: cli_batch.ConfigFrom = None,
-    allow_pickle: cli_batch.AllowPickle = False,
+    model: shared.Model = "nano",
+    config: shared.Config = None,
+    sets: shared.Sets = None,
+    windows: shared.AtOnce = None,
+    exists: shared.Exists = "skip",
+    device: shared.Device = "auto",
+    dtype: shared.Dtype = "auto",
+    compiled: shared.Compiled = False,
+    offload: shared.Offload = False,
+    lora: shared.Lora = None,
+    config_from: shared.ConfigFrom = None,
+    allow_pickle: shared.AllowPickle = False,
 ) -> None:
     """Make pictures from words. A picture is the same however many are made with it."""
     width, height = _sides(size) if size else (None, None)
@@ -375,7 +374,3 @@ def train(
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     run(config, overrides or [])
-
-
-if __name__ == "__main__":
-    sys.exit(main())
