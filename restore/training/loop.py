@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from restore.config import Options, load_config
 from restore.errors import ConfigError, NonFiniteError
 from restore.files import held, write_text
+from restore.loading import quiet
 from restore.training import card, checkpoint, failure, history, optimise
 from restore.training.chance import Part, reseed
 from restore.training.data import Rows, loader
@@ -73,6 +74,7 @@ def run(config: Path, overrides: list[str]) -> Path:
     Raises ConfigError on an unknown option or options that contradict each other, NonFiniteError
     if a loss leaves the finite numbers, OutputError if a checkpoint cannot be written.
     """
+    quiet()
     options = load_config(TrainOptions, config, overrides)
     accelerator = machine(options)
     if accelerator.device.type == "cpu":
