@@ -1,14 +1,15 @@
 """Pictures <-> canvases: mirrored out to whole windows going in, cut to size coming out."""
 
 from dataclasses import replace
+from types import EllipsisType
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from restore import vae
+from restore import spill, vae
 from restore.errors import NonFiniteError
-from restore.images import Picture, bleed, resize_alpha, resize_band
+from restore.images import Band, Picture, bleed, resize_alpha
 from restore.layouts import GREY, REPAINT, RESTORE, TRUST
 from restore.masks import mended, resized
 from restore.stack import Stack
@@ -28,10 +29,10 @@ def shown(picture: Picture, size: Size, stack: Stack, hole: np.ndarray | None = 
     grey = stack.layout.hole == "grey" and hole is not None
     columns = mirrored(np.arange(width), size[1])
 
-    def rows(first: int, last: int) -> Tensor:
-        rgb = canvas_rows(picture, size, width, (first, last))
+    def rows(first: int, last: int) -> "Tensor | Strip":
         if not grey:
-            return rgb
+            return Strip(picture, size, (first, last))
+        rgb = canvas_rows(picture, size, width, (first, last))
         lines = resized(hole, size)[mirrored(np.arange(first, last), size[0])]
         return torch.where(torch.from_numpy(lines[:, columns]), GREY, rgb)
 
@@ -46,15 +47,15 @@ def trust_map(hole: np.ndarray | None, size: Size, stack: Stack, outside: float)
     hole  bool (*size); None: there is none.
     """
     height, width = stack.canvas(size)
-    trust = torch.full((1, 1, height, width), outside, device=stack.device)
-    if hole is None:
+    trust = torch.full((1, 1, 1, 1), outside, device=stack.device).expand(-1, -1, height, width)
+    if hole is None:  # one number, wherever it is asked for
         return trust
     step = stack.factor
     across = hole[:, mirrored(np.arange(width * step), size[1])].reshape(len(hole), width, step)
     across = across.any(2)[mirrored(np.arange(height * step), size[0])]
     touched = torch.from_numpy(across.reshape(height, step, width).any(1))
     inside = RESTORE if stack.layout == TRUST and not stack.fills else REPAINT
-    return trust.masked_fill_(touched.to(stack.device), inside)
+    return trust.masked_fill(touched.to(stack.device), inside)
 
 
 def nothing(size: Size, stack: Stack) -> Tensor:
@@ -76,7 +77,7 @@ def render(latent: Tensor, size: Size, like: Picture, stack: Stack) -> Picture:
     Raises NonFiniteError if decoding leaves the finite numbers.
     """
     top = np.iinfo(like.pixels.dtype).max
-    pixels = np.empty((*size, 3), like.pixels.dtype)
+    pixels = spill.empty((*size, 3), like.pixels.dtype)
 
     def write(rows: slice, columns: slice, rgb: Tensor) -> None:
         if not torch.isfinite(rgb).all():  # cast to integers it would be black
@@ -92,11 +93,24 @@ def render(latent: Tensor, size: Size, like: Picture, stack: Stack) -> Picture:
 
 def canvas_rows(picture: Picture, size: Size, width: int, rows: tuple[int, int]) -> Tensor:
     """rgb (1, 3, rows, width) of the picture resized to `size`, mirrored beyond it."""
-    down = mirrored(np.arange(*rows), size[0])
-    first = int(down.min())
-    band = resize_band(picture, size, (first, int(down.max()) + 1))
-    band = band[down - first][:, mirrored(np.arange(width), size[1])]
-    return torch.from_numpy(band).permute(2, 0, 1)[None]
+    return Strip(picture, size, rows)[..., 0:width]
+
+
+class Strip:
+    """Rows of a picture resized to `size`, mirrored beyond it; columns of them when sliced."""
+
+    def __init__(self, picture: Picture, size: Size, rows: tuple[int, int]):
+        down = mirrored(np.arange(*rows), size[0])
+        first = int(down.min())
+        self._band = Band(picture, size, (first, int(down.max()) + 1))
+        self._down, self._width = down - first, size[1]
+
+    def __getitem__(self, key: tuple[EllipsisType, slice]) -> Tensor:
+        """rgb (1, 3, rows, columns)"""
+        across = mirrored(np.arange(key[1].start, key[1].stop), self._width)
+        first = int(across.min())
+        band = self._band.cut(slice(first, int(across.max()) + 1))
+        return torch.from_numpy(band[self._down][:, across - first]).permute(2, 0, 1)[None]
 
 
 def mirrored(index: np.ndarray, length: int) -> np.ndarray:

@@ -4,16 +4,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from restore import encoding, images
+from restore import encoding, giants, images
 from restore.encoding import Writing
 from restore.errors import ImageError
+from restore.giants import LARGE
 from restore.images import Head, Picture, Reading
 from restore.workers import shared
 
 PATIENCE_S = 30  # for a file of any size
 BYTES_S = 10**7  # read a second, from a slow disk
 PIXELS_S = 10**6  # written a second, by a slow codec
-LARGE = 2**25  # pixels; more are written in this process, for a second copy of them costs too much
 
 
 def read(path: Path, how: Reading = Reading()) -> Picture:
@@ -27,10 +27,18 @@ def read_frames(path: Path, how: Reading = Reading()) -> tuple[list[Picture], in
         return shared().call(_patience_s(path), images.read_frames, there, how)
 
 
-def look(path: Path) -> Head:
+def read_by_rows(path: Path, how: Reading = Reading()) -> tuple[list[Picture], int]:
+    """As read_frames; of a large TIFF the pixels stay in the file until they are asked for."""
+    with _named(path) as there:
+        found = shared().call(PATIENCE_S, giants.read, there, how) if _may_be_giant(path) else None
+    return ([found[0]], found[1]) if found else read_frames(path, how)
+
+
+def look(path: Path, how: Reading = Reading()) -> Head:
     """As images.look, and as read."""
     with _named(path) as there:
-        return shared().call(_patience_s(path), images.look, there)
+        found = shared().call(PATIENCE_S, giants.look, there, how) if _may_be_giant(path) else None
+        return found or shared().call(_patience_s(path), images.look, there)
 
 
 def encode(
@@ -41,10 +49,14 @@ def encode(
     about: str = "",
 ) -> list[str]:
     """As encoding.encode; ImageError too if the encoder dies or hangs."""
-    if picture.pixels.size > 3 * LARGE:
+    if picture.pixels.size > 3 * LARGE:  # a second copy of them would cost too much
         return encoding.encode(picture, path, format, how, about)
     limit_s = PATIENCE_S + picture.pixels.size / 3 / PIXELS_S
     return shared().call(limit_s, encoding.encode, picture, path.absolute(), format, how, about)
+
+
+def _may_be_giant(path: Path) -> bool:
+    return path.suffix.casefold() in giants.SUFFIXES
 
 
 def _patience_s(path: Path) -> float:

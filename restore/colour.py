@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from scipy import sparse
 
+from restore import spill
 from restore.images import Picture, bleed, resize_band
 from restore.options import Colour
 
@@ -40,10 +41,11 @@ def match(made: Picture, like: Picture, how: Colour, band: int = BAND) -> Pictur
 
 def levels(rows: Band, like: Picture, band: int) -> np.ndarray:
     """Bands rounded into an array of the size and depth of `like`."""
-    pixels = np.empty_like(like.pixels)
+    pixels = spill.empty(like.pixels.shape, like.pixels.dtype)
     for first, last in bands(len(pixels), band):
         made = np.clip(rows(first, last), 0, 1) * np.float32(np.iinfo(pixels.dtype).max)
         pixels[first:last] = np.rint(made)
+        spill.let_go()
     return pixels
 
 
@@ -102,6 +104,7 @@ def moments(
         count += share.sum()
         sums[first:last] = (rgb * share[..., None]).sum(1)
         squares[first:last] = (rgb**2 * share[..., None]).sum(1)
+        spill.let_go()
     mean = sums.sum(0) / max(count, 1)
     spread = np.sqrt(np.maximum(squares.sum(0) / max(count, 1) - mean**2, 0))
     return mean.astype(np.float32), spread.astype(np.float32)

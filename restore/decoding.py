@@ -101,7 +101,8 @@ def judged(data: bytes, suffix: str) -> Iterator[None]:
 
 
 def _too_large(what: str) -> ImageError:
-    limit = f"the limit is {MAX_PIXELS // 10**6} million pixels; cut it into parts"
+    mend = "cut it into parts, or make it a TIFF of tiles and raise --megapixels"
+    limit = f"the limit is {MAX_PIXELS // 10**6} million pixels; {mend}"
     return ImageError("TOO_LARGE", f"{what}; {limit}")
 
 

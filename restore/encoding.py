@@ -1,9 +1,9 @@
 """Pictures to files: depth, grey, alpha, profile, EXIF and XMP are kept where the format can."""
 
 import io
-import struct
 import zlib
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,9 +11,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from restore import metadata
+from restore import giants, metadata, strips
 from restore.errors import ImageError, UsageError
 from restore.files import replacing
+from restore.giants import LARGE
 from restore.images import Picture, eight
 
 
@@ -127,10 +128,13 @@ def encode(
         pixels = _flat(pixels, alpha, how.background)
         grey = grey and len(set(how.background)) == 1
         alpha = None
-    layers = _layers(pixels, alpha, grey)
     tags = _tags(picture, format, notes)
     if grey != picture.grey:  # a grey profile does not suit colours
         tags.pop("icc_profile", None)
+    if pixels.size > 3 * LARGE and format in strips.FORMATS:
+        _by_rows(path, format, (pixels, alpha, grey), tags, about)
+        return notes
+    layers = _layers(pixels, alpha, grey)
     if format == "png":
         parts = _png(layers, tags, about)
     elif format == "tiff":
@@ -142,6 +146,33 @@ def encode(
             file.write(part)
     check(path, format, picture.size)
     return notes
+
+
+def _by_rows(
+    path: Path,
+    format: str,
+    shown: tuple[np.ndarray, np.ndarray | None, bool],
+    tags: dict[str, bytes],
+    about: str,
+) -> None:
+    """As the others, for a large picture: a band of it at a time, and checked so too."""
+    pixels, alpha, grey = shown
+
+    def layers(first: int, last: int) -> np.ndarray:
+        cover = None if alpha is None else alpha[first:last]
+        made = _layers(pixels[first:last], cover, grey)
+        return _without_grey_alpha(made) if format == "tiff" else made
+
+    size = pixels.shape[0], pixels.shape[1]
+    with path.open("wb") as file:
+        if format == "png":
+            strips.write_png(file, layers, size, _png_chunks(tags, about))
+        else:
+            strips.write_tiff(file, layers, size, _tiff_told(layers(0, 1), tags))
+    if format == "png":
+        return check(path, format, size)
+    for first in range(0, size[0], strips.TILE):
+        giants.decode(path, first, min(first + strips.TILE, size[0]))
 
 
 def _tags(picture: Picture, format: str, notes: list[str]) -> dict[str, bytes]:
@@ -228,44 +259,51 @@ def _png(layers: np.ndarray, tags: dict[str, bytes], about: str) -> list[bytes]:
         if not done:
             raise ImageError("UNSUPPORTED", "the PNG encoder refused the picture")
         data = array.tobytes()
-    parts = [data[:PNG_STORED]]
+    return [data[:PNG_STORED], *_png_chunks(tags, about), data[PNG_STORED:]]
+
+
+def _png_chunks(tags: dict[str, bytes], about: str) -> list[bytes]:
+    """What stands between a PNG's head and its pixels."""
+    parts = []
     if "icc_profile" in tags:
-        parts.append(_chunk(b"iCCP", b"icc\0\0" + zlib.compress(tags["icc_profile"])))
+        parts.append(strips.chunk(b"iCCP", b"icc\0\0" + zlib.compress(tags["icc_profile"])))
     if "exif" in tags:
-        parts.append(_chunk(b"eXIf", tags["exif"].removeprefix(b"Exif\0\0")))
+        parts.append(strips.chunk(b"eXIf", tags["exif"].removeprefix(b"Exif\0\0")))
     if "xmp" in tags:
-        parts.append(_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + tags["xmp"]))
+        parts.append(strips.chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + tags["xmp"]))
     if about:
-        parts.append(_chunk(b"tEXt", b"restore\0" + about.encode("ascii")))
-    return [*parts, data[PNG_STORED:]]
-
-
-def _chunk(name: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        parts.append(strips.chunk(b"tEXt", b"restore\0" + about.encode("ascii")))
+    return parts
 
 
 def _tiff(layers: np.ndarray, tags: dict[str, bytes]) -> bytes:
     """Deflated TIFF by tifffile: Pillow writes no 16-bit colour, cv2 no profile."""
-    try:
-        import tifffile  # an extra
-    except ImportError as error:
-        mend = "pip install 'restore-toolkit[formats]', or use --format png"
-        raise ImageError(
-            "UNSUPPORTED", f"TIFF is written by tifffile, which is missing; {mend}"
-        ) from error
-    if layers.shape[2] == 2:
-        layers = layers[..., [0, 0, 0, 1]]  # few readers know grey with alpha
-    colours = layers.shape[2] >= 3
-    xmp = tags.get("xmp")
+    layers = _without_grey_alpha(layers)
+    told = _tiff_told(layers, tags)
+    import tifffile  # an extra, and there
+
     buffer = io.BytesIO()
-    tifffile.imwrite(
-        buffer,
-        layers if colours else layers[..., 0],
-        photometric="rgb" if colours else "minisblack",
-        extrasamples=["unassalpha"] if layers.shape[2] == 4 else None,
-        compression="zlib",
-        iccprofile=tags.get("icc_profile"),
-        extratags=[(700, "B", len(xmp), xmp, True)] if xmp else [],
-        metadata=None,
-    )
+    tifffile.imwrite(buffer, layers if layers.shape[2] >= 3 else layers[..., 0], **told)
     return buffer.getvalue()
+
+
+def _without_grey_alpha(layers: np.ndarray) -> np.ndarray:
+    """Grey with alpha as RGBA: few readers of TIFF know it."""
+    return layers[..., [0, 0, 0, 1]] if layers.shape[2] == 2 else layers
+
+
+def _tiff_told(layers: np.ndarray, tags: dict[str, bytes]) -> dict[str, Any]:
+    """What tifffile is told about samples such as these. Raises ImageError where it is missing."""
+    if find_spec("tifffile") is None:
+        mend = "pip install 'restore-toolkit[formats]', or use --format png"
+        told = f"TIFF is written by tifffile, which is missing; {mend}"
+        raise ImageError("UNSUPPORTED", told)
+    xmp = tags.get("xmp")
+    return {
+        "photometric": "rgb" if layers.shape[2] >= 3 else "minisblack",
+        "extrasamples": ["unassalpha"] if layers.shape[2] == 4 else None,
+        "compression": "zlib",
+        "iccprofile": tags.get("icc_profile"),
+        "extratags": [(700, "B", len(xmp), xmp, True)] if xmp else [],
+        "metadata": None,
+    }

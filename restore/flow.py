@@ -1,10 +1,11 @@
 """restore(): the task that the options name, for one picture."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
 
+from restore import spill
 from restore.errors import NonFiniteError, OutOfMemoryError, UsageError
 from restore.images import Picture, bleed
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
@@ -16,6 +17,7 @@ from restore.tasks.text2img import text2img
 from restore.tasks.upscale import upscale
 from restore.windows import is_out_of_memory
 
+BAND = 256  # rows looked at together
 TaskOptions = UpscaleOptions | Img2imgOptions | InpaintOptions | Text2imgOptions
 
 
@@ -106,6 +108,15 @@ def dispatch(
 
 def is_lost(made: Picture, source: Picture | None) -> bool:
     """Whether the result is black all over, and what it was made from is not nearly so."""
-    if made.pixels.any():
+    if any(rows.any() for rows in in_bands(made.pixels)):
         return False
-    return source is None or bleed(source).pixels.max() > np.iinfo(source.pixels.dtype).max // 16
+    if source is None:
+        return True
+    least = np.iinfo(source.pixels.dtype).max // 16
+    return any(rows.max() > least for rows in in_bands(bleed(source).pixels))
+
+
+def in_bands(pixels: np.ndarray) -> Iterator[np.ndarray]:
+    for first in range(0, len(pixels), BAND):
+        yield pixels[first : first + BAND]
+        spill.let_go()

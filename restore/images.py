@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from restore import decoding, metadata, sniff
+from restore import decoding, metadata, sniff, spill
 from restore.decoding import threefold
 from restore.errors import ImageError
 
@@ -51,6 +51,7 @@ class Reading:
     icc: Literal["keep", "srgb"] = "keep"  # srgb: colours converted, the profile dropped
     strip: metadata.Strip = "nothing"  # gps: where it was taken; all: EXIF and XMP
     allow_truncated: bool = False
+    max_pixels: int = decoding.MAX_PIXELS  # of what is read by rows, see giants; 0: all is whole
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Head:
     size: tuple[int, int]  # (height, width), upright
     frames: int
     has_alpha: bool
+    by_rows: bool = False  # read so, as restore.giants does
 
 
 def read(path: Path, how: Reading = Reading()) -> Picture:
@@ -81,7 +83,7 @@ def read_frames(path: Path, how: Reading = Reading()) -> tuple[list[Picture], in
 def decode_frames(data: bytes, suffix: str, how: Reading = Reading()) -> tuple[list[Picture], int]:
     """As read_frames, of the bytes of a file whose name ends so."""
     notes: list[str] = []
-    with _noting(notes):
+    with noting(notes):
         image = decoding.opened(data, suffix)
         sniff.inspect(data, notes)
         count = decoding.count_frames(image, data, suffix)
@@ -109,7 +111,7 @@ def _frame(
 ) -> Picture:
     """The frame in hand. `told` is of the whole file."""
     notes = list(told)
-    with _noting(notes):
+    with noting(notes):
         image = decoding.load(image, data, suffix, how.allow_truncated, notes)
         orientation, exif = metadata.exif(image, how.strip, notes)
         profile = image.info.get("icc_profile")
@@ -154,7 +156,7 @@ def look(path: Path) -> Head:
 
 def look_at(data: bytes, suffix: str) -> Head:
     """As `look`, of the bytes of a file whose name ends so."""
-    with _noting([]):
+    with noting([]):
         image = decoding.opened(data, suffix)
         orientation, _ = metadata.exif(image, "all", [])
         orientation = 1 if decoding.own_turn(image) > 1 else orientation  # its size is turned
@@ -195,7 +197,7 @@ def _named(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _noting(notes: list[str]) -> Iterator[None]:
+def noting(notes: list[str]) -> Iterator[None]:
     """Turn Pillow's warnings into notes of the picture they speak of."""
     with python_warnings.catch_warnings(record=True) as caught:
         python_warnings.simplefilter("always")
@@ -227,18 +229,30 @@ def resize_band(
     size    (height, width) of the whole result.
     Returns float32 (r1 - r0, width[, 3]) in [0, 1]. A row has the same bits in whatever band.
     """
-    array = source.pixels if isinstance(source, Picture) else source
-    height, width = size
-    taps = [_taps(row, array.shape[0], height) for row in range(*rows)]
-    top = taps[0][0]
-    bottom = taps[-1][0] + len(taps[-1][1])
-    wide = _widen(_unit(array[top:bottom]), width)
-    band = np.empty((len(taps), *wide.shape[1:]), np.float32)
-    for row, (first, weights) in enumerate(taps):  # row by row: no sum depends on the band
-        np.multiply(wide[first - top], weights[0], out=band[row])
-        for offset, weight in enumerate(weights[1:], first - top + 1):
-            band[row] += wide[offset] * weight
-    return np.clip(band, 0, 1, out=band)
+    return Band(source, size, rows).cut(slice(0, size[1]))
+
+
+class Band:
+    """What resize_band gives, to be cut by columns: where a picture is wide, floats are many."""
+
+    def __init__(self, source: Picture | np.ndarray, size: tuple[int, int], rows: tuple[int, int]):
+        array = source.pixels if isinstance(source, Picture) else source
+        height, width = size
+        self._taps = [_taps(row, array.shape[0], height) for row in range(*rows)]
+        self._top = self._taps[0][0]
+        rows_in = array[self._top : self._taps[-1][0] + len(self._taps[-1][1])]
+        is_wide = array.shape[1] == width  # as integers they are smaller
+        self._wide = rows_in if is_wide else _widen(_unit(rows_in), width)
+
+    def cut(self, columns: slice) -> np.ndarray:
+        """float32 (r1 - r0, columns[, 3]) in [0, 1]"""
+        wide = _unit(self._wide[:, columns])
+        band = np.empty((len(self._taps), *wide.shape[1:]), np.float32)
+        for row, (first, weights) in enumerate(self._taps):  # row by row: no sum knows the band
+            np.multiply(wide[first - self._top], weights[0], out=band[row])
+            for offset, weight in enumerate(weights[1:], first - self._top + 1):
+                band[row] += wide[offset] * weight
+        return np.clip(band, 0, 1, out=band)
 
 
 def _taps(row: int, height_in: int, height_out: int) -> tuple[int, np.ndarray]:
@@ -276,7 +290,7 @@ def resize_alpha(picture: Picture, size: tuple[int, int], band: int = 256) -> np
     """The alpha at (height, width), in the picture's depth; None if there is none."""
     if picture.alpha is None:
         return None
-    result = np.empty(size, picture.alpha.dtype)
+    result = spill.empty(size, picture.alpha.dtype)
     top = np.iinfo(picture.alpha.dtype).max
     for row in range(0, size[0], band):
         rows = (row, min(row + band, size[0]))

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from diffusers import SchedulerMixin
+from diffusers import DDIMScheduler, SchedulerMixin
 from torch import Tensor
 
+from restore import spill
 from restore.errors import NonFiniteError
-from restore.windows import Predict
+from restore.windows import Predict, PredictRows
 
 OnStep = Callable[[int, int, Tensor], None]
 """(steps done, steps of this walk, latent); what it raises ends the walk"""
@@ -59,16 +60,48 @@ def sample(
     return x
 
 
+def sample_rows(
+    predict: PredictRows, x: Tensor, scheduler: SchedulerMixin, on_step: OnStep = ignore
+) -> Tensor:
+    """As `sample`, in place and row by row, for schedulers that go `by_point`."""
+    timesteps = remaining(scheduler)
+    for step, t in enumerate(timesteps):
+        for rows, made in predict(x, t):
+            later = scheduler.step(made, t, x[..., rows, :]).prev_sample
+            if not torch.isfinite(later).all():
+                raise NonFiniteError(f"step {step + 1}: the latent left the finite numbers")
+            x[..., rows, :] = later
+            spill.let_go()
+        on_step(step + 1, len(timesteps), x)
+    return x
+
+
+def by_point(scheduler: SchedulerMixin, eta: float) -> bool:
+    """Whether a step takes each point of the latent by itself, remembers none and draws nothing."""
+    is_plain = isinstance(scheduler, DDIMScheduler) and eta == 0
+    return is_plain and not scheduler.config.thresholding
+
+
 def start(
     scheduler: SchedulerMixin, noise: Tensor, clean: Tensor | None = None, strength: float = 1
 ) -> Tensor:
-    """The walk's first point: pure noise, or `clean` noised to where `strength` enters the walk.
-
-    Below strength 1 the scheduler's leading timesteps are left out, as diffusers' image to image
-    does, so that int(steps * strength), at least one, remain.
-    """
+    """The walk's first point: pure noise, or `clean` noised to where `strength` enters the walk."""
     if clean is None:
         return noise * scheduler.init_noise_sigma
+    enter(scheduler, strength)
+    return noised(scheduler, noise, clean)
+
+
+def noised(scheduler: SchedulerMixin, noise: Tensor, clean: Tensor) -> Tensor:
+    """`clean` as noisy as the walk begins."""
+    return scheduler.add_noise(clean, noise, remaining(scheduler)[:1])
+
+
+def enter(scheduler: SchedulerMixin, strength: float) -> None:
+    """Leave the leading timesteps out, as diffusers' image to image does.
+
+    Of them int(steps * strength), at least one, remain.
+    """
     steps = scheduler.num_inference_steps
     first = min(steps - 1, steps - int(steps * strength)) * scheduler.order
     if hasattr(scheduler, "set_begin_index"):
@@ -76,7 +109,6 @@ def start(
         scheduler.set_begin_index(first)
     else:
         scheduler.timesteps = scheduler.timesteps[first:]
-    return scheduler.add_noise(clean, noise, remaining(scheduler)[:1])
 
 
 def remaining(scheduler: SchedulerMixin) -> Tensor:

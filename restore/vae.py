@@ -1,18 +1,21 @@
 """Autoencoders behind one pair of functions: rgb <-> scaled latent, whichever class it is."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, VQModel
 from torch import Tensor, nn
 
+from restore import spill
 from restore.windows import Windows, blocks, raised_cosine
 
 BLOCK = 256  # latents encoded or decoded at a time, on a side
 WINDOWS = Windows(64, 48)  # latents, for a VAE that sees the whole picture
 MARGIN = 4  # latents at a window's cut sides that do not count: zero padding has bent them
 Vae = AutoencoderTiny | AutoencoderKL | VQModel
-Rows = Callable[[int, int], Tensor]  # (first, last) row -> rgb (1, 3, last - first, W)
+Rows = Callable[[int, int], Any]
+"""(first, last) row -> rgb (1, 3, last - first, W), or what gives columns of it when sliced"""
 Write = Callable[[slice, slice, Tensor], None]  # takes the rgb of those rows and columns
 ATTENTION_OR_NORM = (nn.GroupNorm, nn.LayerNorm, nn.BatchNorm2d)
 
@@ -94,15 +97,16 @@ def encode_canvas(vae: Vae, rows: Rows, size: tuple[int, int]) -> Tensor:
     if not is_local(vae):
         return encode_windows(vae, rows, size)
     step, (height, width) = factor(vae), size
-    latent = torch.empty(1, channels(vae), height // step, width // step, device=vae.device)
+    latent = spill.canvas((1, channels(vae), height // step, width // step), vae.device)
     margin = -(-receptive_field(vae.encoder) // step) * step
-    band: tuple[slice, Tensor] | None = None
+    band: tuple[slice, Any] | None = None
     for block in blocks(size, size, BLOCK * step, margin):
         if band is None or band[0] != block.outer[0]:
             band = block.outer[0], rows(block.outer[0].start, block.outer[0].stop)
         made = encode(vae, band[1][..., block.outer[1]].to(vae.device))
         inner_rows, columns = (slice(s.start // step, s.stop // step) for s in block.inner)
         latent[..., inner_rows, columns] = block.trim(made, 1 / step)
+        spill.let_go()
     return latent
 
 
@@ -120,16 +124,21 @@ def decode_canvas(vae: Vae, latent: Tensor, write: Write, size: tuple[int, int])
         columns = slice(columns.start, min(columns.stop, width))
         made = made[..., : rows.stop - rows.start, : columns.stop - columns.start]
         write(rows, columns, made)
+        spill.let_go()
 
 
 def encode_windows(vae: Vae, rows: Rows, size: tuple[int, int]) -> Tensor:
     step = factor(vae)
-    latent = torch.zeros(1, channels(vae), *(n // step for n in size), device=vae.device)
+    latent = spill.canvas((1, channels(vae), *(n // step for n in size)), vae.device)
+    for cut in spill.bands(latent):
+        latent[..., cut, :] = 0
     for down, weight in spans(latent.shape[-2], 1):
-        band = rows(down.start * step, down.stop * step).to(vae.device)
+        band = rows(down.start * step, down.stop * step)
         for across, other in spans(latent.shape[-1], 1):
-            made = encode(vae, band[..., across.start * step : across.stop * step])
+            part = band[..., across.start * step : across.stop * step].to(vae.device)
+            made = encode(vae, part)
             latent[..., down, across] += (made * (weight[:, None] * other).to(made)).to(latent)
+        spill.let_go()
     return latent
 
 
@@ -151,6 +160,7 @@ def decode_windows(vae: Vae, latent: Tensor, write: Write, size: tuple[int, int]
         shown = min(done, height) - down.start
         write(slice(down.start, down.start + shown), slice(0, width), band[..., :shown, :width])
         carried = band[..., done - down.start :, :]
+        spill.let_go()
 
 
 def latents(pixels: slice, step: int) -> slice:

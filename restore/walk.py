@@ -6,13 +6,26 @@ import torch
 from diffusers import SchedulerMixin
 from torch import Tensor
 
+from restore import spill
 from restore.layouts import KEEP
 from restore.noise import canvas_noise, generator
 from restore.options import WalkOptions
 from restore.predict import Condition, guided
-from restore.sample import Keep, OnStep, as_it_is, ignore, remaining, sample, start
+from restore.sample import (
+    Keep,
+    OnStep,
+    as_it_is,
+    by_point,
+    enter,
+    ignore,
+    noised,
+    remaining,
+    sample,
+    sample_rows,
+    start,
+)
 from restore.stack import Stack
-from restore.windows import windowed
+from restore.windows import by_rows, windowed
 
 
 @dataclass(frozen=True)
@@ -41,6 +54,7 @@ def walk(
 ) -> Tensor:
     """The scaled latent (1, C, h, w) that a walk over the condition's canvas ends at.
 
+    A canvas on disk is gone over by rows, where the scheduler allows it.
     Raises NonFiniteError if the walk leaves the finite numbers.
     """
     wanted, unwanted = (
@@ -53,11 +67,16 @@ def walk(
         options.sampler, options.steps or stack.steps, options.sampler_options
     )
     shape = (1, stack.channels, *condition.trust.shape[-2:])
+    is_bare = stack.layout.known == "nothing"
+    if spill.takes(shape, stack.device) and by_point(scheduler, options.eta) and not is_bare:
+        predict_rows = by_rows(predict, stack.windows, options.windows)
+        x = first_point(stack, condition, scheduler, shape, seed, begin)
+        return finished(stack, sample_rows(predict_rows, x, scheduler, on_step), condition.known)
     noise = canvas_noise(shape, seed, begin.origin).to(stack.device)
     clean = None if begin.clean is None else stack.to_walk(begin.clean, condition.known)
     x = start(scheduler, noise, None if begin.is_pure else clean, begin.strength)
     keep = as_it_is
-    if stack.layout.known == "nothing" and clean is not None and (condition.trust == KEEP).any():
+    if is_bare and clean is not None and (condition.trust == KEEP).any():
         keep = blended(scheduler, clean, noise, condition.trust == KEEP)
     x = sample(
         windowed(predict, stack.windows, options.windows),
@@ -69,6 +88,36 @@ def walk(
         keep,
     )
     return stack.from_walk(x, condition.known)
+
+
+def first_point(
+    stack: Stack,
+    condition: Condition,
+    scheduler: SchedulerMixin,
+    shape: tuple[int, ...],
+    seed: int,
+    begin: Start,
+) -> Tensor:
+    """Where `start` lets a walk begin, made by bands."""
+    x = spill.canvas(shape, stack.device)
+    if begin.clean is not None and not begin.is_pure:
+        enter(scheduler, begin.strength)
+    for rows in spill.bands(x):
+        place = begin.origin[0] + rows.start, begin.origin[1]
+        noise = canvas_noise((*shape[:2], rows.stop - rows.start, shape[3]), seed, place)
+        if begin.clean is None or begin.is_pure:
+            x[..., rows, :] = noise * scheduler.init_noise_sigma
+        else:
+            clean = stack.to_walk(begin.clean[..., rows, :], condition.known[..., rows, :])
+            x[..., rows, :] = noised(scheduler, noise, clean)
+    return x
+
+
+def finished(stack: Stack, x: Tensor, known: Tensor) -> Tensor:
+    """What the walk ended at as a scaled latent, in place."""
+    for rows in spill.bands(x):
+        x[..., rows, :] = stack.from_walk(x[..., rows, :], known[..., rows, :])
+    return x
 
 
 def blended(scheduler: SchedulerMixin, clean: Tensor, noise: Tensor, kept: Tensor) -> Keep:

@@ -11,6 +11,9 @@ from torch import Tensor
 Predict = Callable[[Tensor, Tensor], Tensor]
 """(x (B, C, h, w), timestep) -> model output, the same shape as x"""
 
+PredictRows = Callable[[Tensor, Tensor], Iterator[tuple[slice, Tensor]]]
+"""As Predict, some rows after others: (which, their output)"""
+
 Corner = tuple[int, int]
 WindowPredict = Callable[[Tensor, Tensor, list[Corner]], Tensor]
 """(x (n, C, size, size), t, top left corners of the n windows) -> model output like x"""
@@ -44,23 +47,39 @@ def raised_cosine(length: int) -> Tensor:
 
 
 def windowed(predict: WindowPredict, windows: Windows, at_once: int = 1) -> Predict:
-    """A predict(x, t) for canvases of any size out of one for windows.
+    """A predict(x, t) for canvases of any size out of one for windows, as `by_rows`."""
+    predict_rows = by_rows(predict, windows, at_once)
 
-    x must measure windows.canvas(...) on both sides. `at_once` windows share a forward pass on an
-    accelerator; on the CPU they go one by one, since kernels there round by the batch's size.
-    Where memory runs out, half as many go on from there; what one needs in vain is raised.
+    def predict_canvas(x: Tensor, t: Tensor) -> Tensor:
+        made = torch.empty_like(x)
+        for rows, part in predict_rows(x, t):
+            made[..., rows, :] = part
+        return made
+
+    return predict_canvas
+
+
+def by_rows(predict: WindowPredict, windows: Windows, at_once: int = 1) -> PredictRows:
+    """Answers for canvases of any size, from top to bottom, out of those for windows.
+
+    x must measure windows.canvas(...) on both sides; rows that were answered are not read again.
+    `at_once` windows share a forward pass on an accelerator; on the CPU they go one by one, since
+    kernels there round by the batch's size. Where memory runs out, half as many go on from there;
+    what one needs in vain is raised.
     """
     weight = windows.weight()
     together = at_once
 
-    def predict_canvas(x: Tensor, t: Tensor) -> Tensor:
+    def predict_rows(x: Tensor, t: Tensor) -> Iterator[tuple[slice, Tensor]]:
         nonlocal together
         rows, columns = (windows.starts(length) for length in x.shape[-2:])
         size, together = windows.size, at_a_time(x.device, together)
         blend = (weight[:, None] * weight).to(x)
-        total = torch.zeros_like(x)
+        # At the canvas's own borders no neighbour fills the ramp up.
+        down, across = (covered(weight, starts).to(x) for starts in (rows, columns))
         grid = list(product(rows, columns))
-        first = 0
+        first, top = 0, 0
+        total = x[..., :0, :]  # of the rows from `top` on
         while first < len(grid):
             corners = grid[first : first + together]
             crops = torch.cat([x[..., r : r + size, c : c + size] for r, c in corners])
@@ -73,18 +92,27 @@ def windowed(predict: WindowPredict, windows: Windows, at_once: int = 1) -> Pred
             if made is None:
                 together //= 2
                 continue
+            lacking = corners[-1][0] + size - top - total.shape[-2]
+            if lacking > 0:
+                more = x.new_zeros(*x.shape[:-2], lacking, x.shape[-1])
+                total = torch.cat([total, more], -2)
             for (r, c), one in zip(corners, made, strict=True):
-                total[..., r : r + size, c : c + size] += one * blend
+                total[..., r - top : r - top + size, c : c + size] += one * blend
             first += len(corners)
-        # At the canvas's own borders no neighbour fills the ramp up.
-        for axis, starts in ((-2, rows), (-1, columns)):
-            covered = torch.zeros(x.shape[axis])
-            for start in starts:
-                covered[start : start + size] += weight
-            total /= covered.to(x).view(-1, 1) if axis == -2 else covered.to(x)
-        return total
+            done = grid[first][0] if first < len(grid) else x.shape[-2]
+            if done > top:  # no later window touches these rows
+                yield slice(top, done), total[..., : done - top, :] / down[top:done, None] / across
+                total, top = total[..., done - top :, :], done
 
-    return predict_canvas
+    return predict_rows
+
+
+def covered(weight: Tensor, starts: range) -> Tensor:
+    """The sum of the windows' weights along a canvas, (length,)."""
+    total = torch.zeros(starts[-1] + len(weight))
+    for start in starts:
+        total[start : start + len(weight)] += weight
+    return total
 
 
 def at_a_time(device: torch.device, wanted: int) -> int:

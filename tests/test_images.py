@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageFile
 
-from restore import decoding, encoding, images
+from restore import decoding, encoding, images, strips
 from restore.encoding import Writing
 from restore.errors import ImageError
 from restore.images import Picture, bleed, peek, read, resize_alpha, resize_band
@@ -91,7 +91,7 @@ def test_a_missing_an_unreadable_and_an_odd_file_are_named(tmp_path, monkeypatch
 def test_a_bomb_is_refused_by_its_header(tmp_path, side):
     ihdr = struct.pack(">II5B", side, side, 8, 0, 0, 0, 0)
     chunks = [(b"IHDR", ihdr), (b"IDAT", zlib.compress(b"\0" * 1000)), (b"IEND", b"")]
-    data = b"\x89PNG\r\n\x1a\n" + b"".join(encoding._chunk(*chunk) for chunk in chunks)
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(strips.chunk(*chunk) for chunk in chunks)
     path = saved(tmp_path, data)
     began = time.perf_counter()
     assert code_of(path) == "TOO_LARGE"
@@ -173,7 +173,7 @@ def test_16_bit_grey_with_alpha(tmp_path):
     raw = b"".join(b"\0" + row.tobytes() for row in rows)
     ihdr = struct.pack(">II5B", 30, 20, 16, 4, 0, 0, 0)
     chunks = [(b"IHDR", ihdr), (b"IDAT", zlib.compress(raw)), (b"IEND", b"")]
-    data = b"\x89PNG\r\n\x1a\n" + b"".join(encoding._chunk(*chunk) for chunk in chunks)
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(strips.chunk(*chunk) for chunk in chunks)
     picture = read(saved(tmp_path, data))
     assert picture.grey and picture.depth == 16
     assert (picture.pixels == DEEP[..., :1]).all() and (picture.alpha == DEEP_ALPHA).all()

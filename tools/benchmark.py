@@ -1,7 +1,8 @@
-"""Ours beside its peers, on this machine: `tools/benchmark.py degradations|quality|training`."""
+"""Ours beside its peers, on this machine: `python tools/benchmark.py` lists what is measured."""
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -108,6 +109,30 @@ def quality(
         raise typer.Exit(error.exit_code) from error
     failures = sum(len(entry.scored.failed) for all_of in results.values() for entry in all_of)
     raise typer.Exit(1 if failures else 0)
+
+
+@app.command()
+def memory(
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for memory.json and .svg.")],
+    model: Annotated[str, typer.Option(help="Else a tiny one, untrained.")] = "",
+    sizes: Annotated[str, typer.Option(help="Megapixels of the results.")] = "3,12,48,100,300",
+    scales: Annotated[str, typer.Option(help="That they are made with.")] = "1,4",
+    format: Annotated[str, typer.Option(help="Of the results.")] = "tiff",
+) -> None:
+    """Peak memory of `restore upscale` by the size of the result, measured on Linux."""
+    from benchmarks import memory
+
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out) as folder:
+        here = Path(folder)
+        chosen = model or str(memory.tiny_model(here))
+        wanted, factors = ([float(n) for n in text.split(",")] for text in (sizes, scales))
+        rows = memory.measure(here, chosen, wanted, [round(n) for n in factors], format)
+    (out / "memory.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    memory.plot(rows, out / "memory.svg")
+    for row in rows:
+        told = "x{scale} {megapixels:g} MP: {all_mb:.0f} MB, told {told_mb:.0f}, {seconds} s"
+        print(told.format(**row))
 
 
 if __name__ == "__main__":

@@ -47,15 +47,26 @@ class Pictures:
         Literal["first", "all", "refuse"],
         typer.Option(help="Of GIFs, pages of TIFFs, ...; all: NAME_002.png ... beside NAME.png."),
     ] = "first"
+    megapixels: Annotated[
+        int,
+        typer.Option(
+            min=134,
+            max=100_000,
+            help="The largest picture that is read; above 134 by upscale and img2img alone, and "
+            "from TIFFs whose tiles or strips can be read one by one.",
+        ),
+    ] = 134
     allow_truncated: Annotated[
         bool, typer.Option("--allow-truncated", help="Take files that are cut short, and say so.")
     ] = False
 
     @property
     def reading(self) -> "Reading":
+        from restore.decoding import MAX_PIXELS
         from restore.images import Reading
 
-        return Reading(self.frames, self.icc, self.strip, self.allow_truncated)
+        most = max(MAX_PIXELS, self.megapixels * 10**6)
+        return Reading(self.frames, self.icc, self.strip, self.allow_truncated, most)
 
     @property
     def writing(self) -> "Writing":
@@ -68,7 +79,8 @@ class Pictures:
     def told(self) -> dict[str, Any]:
         """What of this decides the results; options that came later, where they are not default."""
         told = {field.name: getattr(self, field.name) for field in fields(self)}
-        del told["allow_truncated"]
+        for name in ("allow_truncated", "megapixels"):
+            del told[name]
         if self.frames == "refuse":  # those with one frame are the same
             told["frames"] = "first"
         for name in ("subsampling", "lossless", "icc", "strip", "frames"):

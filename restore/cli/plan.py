@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,21 +13,45 @@ from restore.jobs import Job
 from restore.journal import Journal, Row
 
 if TYPE_CHECKING:
+    from restore.images import Head, Reading
     from restore.maskfiles import Masks
     from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions
 
+    TaskOptions = UpscaleOptions | Img2imgOptions | InpaintOptions
+
 # A pixel of photos, 8 bits, quality 95:
 BYTES = {"png": 1.9, "jpeg": 0.7, "webp": 0.5, "avif": 0.4, "tiff": 2.2}
-# Bytes, with nano on a CPU: the program and its blocks; or, of large results, the program and
-# what each pixel adds. Measured at 3 and 12 (1.3 GB) and at 48 megapixels (2.1 GB).
-BLOCKS, PROGRAM, PIXEL = 1.3e9, 0.7e9, 30
+# Bytes, with nano on a CPU, as measured: the program, and the blocks that it works on.
+PROGRAM, BLOCKS = 0.7e9, 0.6e9
+# What is not on disk. For each pixel of the result: canvases, where the sampler wants them whole,
+# and the picture in a codec that does. For each pixel of the input: the picture, where it is not
+# read by rows, and lowpass's error. For each column of the result: bands of rows.
+CANVASES, CODEC, INPUT, LOWPASS, COLUMN = 30, 9, 6, 40, 11e3
+SPILLED = 8  # bytes on disk for each pixel, as long as the picture is worked on
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A picture as it is and as it will be."""
+
+    head: "Head"
+    size: tuple[int, int]  # (height, width) of the result
+
+    @property
+    def before(self) -> int:
+        return self.head.size[0] * self.head.size[1]
+
+    @property
+    def after(self) -> int:
+        return self.size[0] * self.size[1]
 
 
 def foretell(
     jobs: Sequence[Job],
-    options: "UpscaleOptions | Img2imgOptions | InpaintOptions",
+    options: "TaskOptions",
     masks: "Masks | None",
     journal: Journal,
+    how: "Reading",
 ) -> None:
     """Print a line for each file, and what all of them take."""
     from restore import codecs
@@ -34,7 +59,7 @@ def foretell(
     if masks:
         for path in masks.unused(jobs):
             print(f"unpaired {printable(str(path))}: a mask without its picture")
-    pixels: dict[Job, tuple[int, int]] = {}  # in, out
+    planned: dict[Job, Planned] = {}
     for job in jobs:
         name = printable(str(job.source))
         if job.skip:
@@ -42,7 +67,7 @@ def foretell(
             continue
         assert job.source
         try:
-            size = codecs.look(job.source).size
+            head = codecs.look(job.source, how)
         except RestoreError as error:
             print(f"failing  {printable(str(error))}")
             continue
@@ -51,37 +76,50 @@ def foretell(
         if masks:
             found = masks.of(job)
             name += f" + {printable(str(found))}" if found else " (no mask: it will fail)"
-        made = options.output_size(size)
-        print(f"{sides(size)} -> {sides(made)}  {name} -> {target}{there}")
-        pixels[job] = size[0] * size[1], made[0] * made[1]
-    for line in totals(pixels, journal):
+        made = options.output_size(head.size)
+        print(f"{sides(head.size)} -> {sides(made)}  {name} -> {target}{there}")
+        planned[job] = Planned(head, made)
+    for line in totals(planned, options, journal):
         print(line)
 
 
-def totals(pixels: dict[Job, tuple[int, int]], journal: Journal) -> Iterable[str]:
+def totals(planned: dict[Job, Planned], options: "TaskOptions", journal: Journal) -> Iterable[str]:
     """What the files take together: pixels, disk, memory, time."""
-    if not pixels:
+    if not planned:
         return
-    before, after = (sum(counts) for counts in zip(*pixels.values(), strict=True))
-    yield f"{len(pixels)} pictures, {before / 1e6:.1f} -> {after / 1e6:.1f} megapixels"
+    before = sum(one.before for one in planned.values())
+    after = sum(one.after for one in planned.values())
+    yield f"{len(planned)} pictures, {before / 1e6:.1f} -> {after / 1e6:.1f} megapixels"
     needed = sum(
-        size * _bytes_a_pixel(job.target) * max(1, len(job.frames))
-        for job, (_, size) in pixels.items()
+        one.after * _bytes_a_pixel(job.target) * max(1, len(job.frames))
+        for job, one in planned.items()
     )
+    needed += SPILLED * max(one.after for one in planned.values())
     there = next(
         folder for folder in (journal.out, *journal.out.absolute().parents) if folder.exists()
     )
     free = shutil.disk_usage(there).free
     few = ": TOO LITTLE" if free < needed else ""
     yield f"disk: about {gigabytes(needed)}; {gigabytes(free)} are free{few}"
-    largest, (_, most) = max(pixels.items(), key=lambda item: item[1][1])
+    peaks = {job: peak(one, job.target, options) for job, one in planned.items()}
+    largest = max(peaks, key=lambda job: peaks[job])
     name = printable(largest.key)
-    yield f"memory: about {gigabytes(max(BLOCKS, PROGRAM + PIXEL * most))} at its peak, for {name}"
+    yield f"memory: about {gigabytes(peaks[largest])} at its peak, for {name}"
     pace = seconds_a_pixel(journal.rows.values())
     if pace is None:
         yield "time: told once the first files are done"
     else:
         yield f"time: about {pace * after:.0f} s if all are done, by the files in {journal.out}"
+
+
+def peak(one: Planned, target: Path, options: "TaskOptions") -> float:
+    """Bytes of memory that a picture takes at the most, with nano on a CPU."""
+    is_whole = options.sampler != "ddim" or options.eta > 0 or options.task == "inpaint"
+    is_lowpass = getattr(options, "colour", "none") == "lowpass"
+    held = (CANVASES if is_whole else 0) * one.after + (LOWPASS if is_lowpass else 0) * one.before
+    held += 0 if one.head.by_rows else INPUT * one.before
+    codec = 0 if target.suffix in (".png", ".tif") else CODEC * one.after
+    return PROGRAM + max(BLOCKS, codec) + held + COLUMN * one.size[1]
 
 
 def seconds_a_pixel(rows: Iterable[Row]) -> float | None:

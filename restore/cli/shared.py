@@ -16,12 +16,23 @@ from restore.cli.folder import Folder
 from restore.cli.plan import foretell
 from restore.cli.progress import Show, progress
 from restore.cli.signals import Stop
-from restore.cli.work import FileOptions, FileWork, Holes, Run, formats, kept_beside, shown, told
+from restore.cli.work import (
+    FileOptions,
+    FileWork,
+    Holes,
+    Run,
+    formats,
+    kept_beside,
+    reading_for,
+    shown,
+    told,
+)
 from restore.errors import ImageError, OutputError, UsageError, printable
 from restore.journal import Journal, Row
 from restore.options import Text2imgOptions
 
 if TYPE_CHECKING:
+    from restore.images import Reading
     from restore.stack import Stack
 
 GO_ON = "what is finished is kept; run the same command again to go on"
@@ -82,6 +93,7 @@ def run_files(
     from restore import encoding
 
     kind = formats(options, run.pictures, count)
+    how = reading_for(options, holes, run.pictures)
     planned = jobs.plan(
         folder.find(run.out),
         run.out,
@@ -91,11 +103,11 @@ def run_files(
     )
     masks, planned = holes.open([job for job in planned if folder.share.holds(job.key)])
     if run.pictures.frames == "all":
-        planned = with_frames(planned)
+        planned = with_frames(planned, how)
     if run.exists == "error":
         batch.refuse_existing(planned)
     if run.pictures.background is None:
-        refuse_transparent(planned, kind)
+        refuse_transparent(planned, kind, how)
     stack, weights = opener(run)
     pixels = options.digest(
         seed=run.seed,
@@ -106,14 +118,14 @@ def run_files(
     )
     journal = Journal(run.out, pixels, weights, folder.share.ending)
     if dry_run:
-        foretell(planned, options, masks, journal)
+        foretell(planned, options, masks, journal, how)
         return
     with FileWork(planned, options, run, holes, masks, count, kind, stack, weights) as work:
         summary = carry_out(planned, work, run, journal, folder.most_failures)
     finish(summary, journal)
 
 
-def with_frames(planned: Sequence[jobs.Job]) -> list[jobs.Job]:
+def with_frames(planned: Sequence[jobs.Job], how: "Reading") -> list[jobs.Job]:
     """The jobs, those of files with several frames keeping the second and later ones beside.
 
     Raises UsageError if a job keeps something else beside already, or if two want one name.
@@ -127,14 +139,16 @@ def with_frames(planned: Sequence[jobs.Job]) -> list[jobs.Job]:
         count = 1
         if job.source and not job.skip:
             with suppress(ImageError):  # its row will say so
-                count = codecs.look(job.source).frames
+                count = codecs.look(job.source, how).frames
         beside = tuple(f"_{frame:03}" for frame in range(2, count + 1))
         knowing.append(replace(job, beside=beside))
     jobs.refuse_collisions(knowing)
     return knowing
 
 
-def refuse_transparent(planned: Sequence[jobs.Job], kind: Callable[[Path], str]) -> None:
+def refuse_transparent(
+    planned: Sequence[jobs.Job], kind: Callable[[Path], str], how: "Reading"
+) -> None:
     """Raise UsageError if a picture is transparent and its result's format cannot be."""
     from restore import codecs, encoding
 
@@ -145,7 +159,7 @@ def refuse_transparent(planned: Sequence[jobs.Job], kind: Callable[[Path], str])
         if job.source.suffix.casefold() in encoding.OPAQUE:
             continue  # the rare one that bears a wrong name is refused in its turn
         with suppress(ImageError):  # its row will say so
-            if codecs.look(job.source).has_alpha:
+            if codecs.look(job.source, how).has_alpha:
                 seen.append(str(job.source))
     if seen:
         more = f" and {len(seen) - 5} more" if len(seen) > 5 else ""
@@ -165,11 +179,12 @@ def run_prompt(options: Text2imgOptions, run: Run, count: int, grid: bool) -> No
     stack, weights = opener(run)
 
     def work(job: jobs.Job, show: Show, path: Path) -> Row:
-        from restore import encoding
+        from restore import encoding, spill
         from restore.flow import restore
 
         seed = seeds[job.key]
-        result = restore(None, options, stack(), seed, show.step)
+        with spill.into(run.out):
+            result = restore(None, options, stack(), seed, show.step)
         encoding.encode(result, path, about=told(options, seed, run, weights))
         report.keep_thumbs(run.out, job.key, shown(result))
         return {"seed": seed, "size_out": result.size, "warnings": list(result.warnings)}

@@ -18,7 +18,7 @@ from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions
 if TYPE_CHECKING:
     import numpy as np
 
-    from restore.images import Picture
+    from restore.images import Picture, Reading
     from restore.maskfiles import Masks
     from restore.stack import Stack
 
@@ -180,7 +180,8 @@ class FileWork:
 
         assert job.source
         digests = self.digests(job)
-        pictures, count = codecs.read_frames(job.source, self.run.pictures.reading)
+        how = reading_for(self.options, self.holes, self.run.pictures)
+        pictures, count = codecs.read_by_rows(job.source, how)
         for picture in pictures:
             size = self.options.output_size(picture.size)
             encoding.refuse(picture, self.kind_of(job), size, self.writing.background)
@@ -201,9 +202,11 @@ class FileWork:
         seed: int,
         keep: "Callable[[int, Picture], object]" = lambda lap, frame: None,
     ) -> "Picture":
+        from restore import spill
         from restore.flow import restore
 
-        return restore(picture, self.options, self.stack(), seed, self.step, source.mask, keep)
+        with spill.into(self.run.out):
+            return restore(picture, self.options, self.stack(), seed, self.step, source.mask, keep)
 
     def make_several(
         self, job: jobs.Job, source: Source, path: Path, frames: Sequence[Path]
@@ -289,6 +292,12 @@ def formats(options: FileOptions, pictures: Pictures, count: int) -> Callable[[P
     if count > 1 or (form == "auto" and isinstance(options, InpaintOptions)):
         form = "png"  # the sheet's; and what is outside the mask stays
     return lambda source: encoding.format_for(source, form, pictures.lossless)
+
+
+def reading_for(options: FileOptions, holes: Holes, pictures: Pictures) -> "Reading":
+    """How files are read: whole, where there may be holes in them."""
+    whole = holes.given or holes.find or isinstance(options, InpaintOptions)
+    return replace(pictures.reading, max_pixels=0) if whole else pictures.reading
 
 
 def kept_beside(options: FileOptions, holes: Holes, count: int) -> tuple[str, ...]:

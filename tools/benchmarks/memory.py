@@ -1,0 +1,157 @@
+"""How much memory a picture takes, by its size: each restored by a program of its own, watched."""
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from restore.errors import UsageError
+
+ROOT = Path(__file__).resolve().parents[2]
+LISTEN_S = 0.05
+OPTIONS: dict[str, dict[str, Any]] = {  # of the kind that ships, and next to nothing to compute
+    "vae": {"channels": 8, "encoder_blocks": (0, 0, 0), "decoder_blocks": (0, 0, 0)},
+    "denoiser": {
+        **{"channels": (4, 8), "layers": 1, "groups": 2},
+        **{"text_width": 8, "text_layers": 1},
+    },
+}
+WINDOWS = (128, 112)  # larger than those that ship: fewer calls, and if anything more memory
+
+
+def tiny_model(folder: Path) -> Path:
+    """An untrained model of one step in `folder`."""
+    import torch
+
+    from restore import loading
+    from restore.training import autoencoder, diffusion
+    from restore.windows import Windows
+
+    data: dict[str, Any] = {"data": {"photos": "."}}
+    torch.manual_seed(0)
+    first = autoencoder.AutoencoderOptions.model_validate({**data, **OPTIONS["vae"]})
+    autoencoder.build(first).save_pretrained(folder / "first" / "vae")
+    more = {"autoencoder": folder / "first", **data, **OPTIONS["denoiser"]}
+    made = diffusion.build(diffusion.DenoiserOptions.model_validate(more))
+    torch.nn.init.normal_(made.unet.conv_out.weight, std=0.1)
+    made.steps, made.windows = 1, Windows(*WINDOWS)
+    loading.save(made, folder / "tiny", "Untrained.")
+    return folder / "tiny"
+
+
+def size_of(megapixels: float, scale: int) -> tuple[int, int]:
+    """(height, width) of a 4:3 picture that `scale` makes so large."""
+    width = round((megapixels * 1e6 * 4 / 3) ** 0.5) // scale
+    return round(width * 3 / 4), width
+
+
+def write_picture(path: Path, size: tuple[int, int]) -> None:
+    """Soft waves as a tiled TIFF, made band by band."""
+    from restore import strips
+
+    across = np.sin(np.arange(size[1]) / 97)[None, :, None]
+
+    def layers(first: int, last: int) -> np.ndarray:
+        down = np.cos(np.arange(first, last) / 61)[:, None, None]
+        return (128 + 50 * (across + down) + np.zeros(3)).astype(np.uint8)
+
+    with path.open("wb") as file:
+        strips.write_tiff(file, layers, size, {"photometric": "rgb", "compression": "zlib"})
+
+
+def measure(
+    folder: Path, model: str, sizes: list[float], scales: list[int], format: str
+) -> list[dict[str, Any]]:
+    """A row for each scale and size of result, in megapixels."""
+    rows = []
+    for scale in scales:
+        for megapixels in sizes:
+            source = folder / f"{megapixels:g}mp_x{scale}.tif"
+            write_picture(source, size_of(megapixels, scale))
+            out = folder / f"{source.stem}_out"
+            words = [str(source), "-o", str(out), "-s", str(scale), "--model", model]
+            words += ["--format", format, "--megapixels", str(max(134, round(megapixels) + 1))]
+            told = run([*words, "--dry-run"])
+            row = {"megapixels": megapixels, "scale": scale, **run(words)}
+            row["told_mb"] = told_mb(told["said"])
+            rows.append(row)
+            print(json.dumps({**row, "said": ""}), file=sys.stderr, flush=True)
+            source.unlink()
+            shutil.rmtree(out)
+    return rows
+
+
+def run(words: list[str]) -> dict[str, Any]:
+    """Peak memory in MB of the program alone and with its workers, seconds, and what it said."""
+    command = [sys.executable, str(ROOT / "tools" / "upscale.py"), *words]
+    began = time.monotonic()
+    peaks = {"own_mb": 0.0, "all_mb": 0.0}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        stdout = process.stdout
+        assert stdout
+        said: list[bytes] = []
+        reader = threading.Thread(target=lambda: said.append(stdout.read()))
+        reader.start()
+        while process.poll() is None:
+            parts = [_resident_mb(pid) for pid in _family(process.pid)]
+            peaks["own_mb"] = max(peaks["own_mb"], parts[0])
+            peaks["all_mb"] = max(peaks["all_mb"], sum(parts))
+            time.sleep(LISTEN_S)
+        reader.join()
+    text = b"".join(said).decode()
+    if process.returncode:
+        raise UsageError(f"{' '.join(words)}: {text[-2000:]}")
+    return {**peaks, "seconds": round(time.monotonic() - began, 1), "said": text}
+
+
+def told_mb(said: str) -> float:
+    """What --dry-run expects."""
+    line = next(line for line in said.splitlines() if line.startswith("memory:"))
+    number, unit = line.split()[2:4]
+    return float(number) * (1000 if unit == "GB" else 1)
+
+
+def _family(pid: int) -> list[int]:
+    """The process and those that it started, and so on."""
+    try:
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        children = [int(c) for task in tasks for c in (task / "children").read_text().split()]
+    except OSError:  # it just ended
+        return [pid]
+    return [pid, *(each for child in children for each in _family(child))]
+
+
+def _resident_mb(pid: int) -> float:
+    try:
+        status = Path(f"/proc/{pid}/statm").read_text(encoding="ascii")
+    except OSError:
+        return 0.0
+    return int(status.split()[1]) * 4096 / 1e6
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Memory against the size of the result."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 3.4), layout="constrained")
+    for scale in sorted({row["scale"] for row in rows}):
+        own = [row for row in rows if row["scale"] == scale]
+        across, peaks, told = ([r[k] for r in own] for k in ("megapixels", "all_mb", "told_mb"))
+        [line] = axes.plot(across, peaks, "o-", label=f"x{scale}, measured", zorder=3)
+        axes.plot(across, told, ":", color=line.get_color(), label=f"x{scale}, told by --dry-run")
+    pixels = [min(r["megapixels"] for r in rows), max(r["megapixels"] for r in rows)]
+    axes.plot(pixels, [3 * n for n in pixels], color="#999999", label="the result's own bytes")
+    axes.set(xlabel="megapixels of the result", ylabel="peak memory, MB", ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize=8)
+    figure.savefig(path)
+    plt.close(figure)
