@@ -324,11 +324,23 @@ def test_given_pairs_are_what_the_denoiser_is_shown(given, stack):
         ({"tasks": {"fill": 0}}, "weights of tasks must be"),
         ({"scales": {"4": -1, "2": 3}}, "weights of scales must be"),
         ({"mode": "offline"}, "'cached', 'live' or 'device'"),
+        ({"severity": [0.6, 0.4]}, "from 0 to 1, the milder first, not 0.6 to 0.4"),
+        ({"severity": [0, 1.5]}, "from 0 to 1, the milder first"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(more, told):
     with pytest.raises(ValidationError, match=told):
         pair_options("hr", **more)
+
+
+def test_a_recipe_acts_at_the_severity_that_is_asked_for(photos, stack):
+    """A recipe that was measured is not to be made milder where the scale is small."""
+    told = {"tasks": {"restore": 1}, "clean": 0, "scales": {2: 1}, "recipe": "scan"}
+    full = live(photos, stack, severity=(1, 1), **told)
+    assert [full.pair(n).trace.recipe for n in range(4)] == ["scan"] * 4
+    half = live(photos, stack, severity=(0.5, 0.6), **told)
+    drawn = [float(half.pair(n).trace.recipe.removeprefix("scan@")) for n in range(8)]
+    assert 0.5 <= min(drawn) < max(drawn) <= 0.6
 
 
 def live(photos, stack, **more):

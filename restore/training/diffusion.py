@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from restore.loading import load, save
+from restore.manifest import place_of
 from restore.noise import generator
 from restore.stack import Stack
 from restore.training.captions import vocabulary
@@ -30,7 +31,7 @@ class DenoiserOptions(StepOptions):
 
     kind: Literal["denoiser"] = "denoiser"
     words: Literal["letters", "captions"] = "letters"  # what is one token: captions' words as well
-    start: Path | None = None  # a trained model folder of these shapes to go on from
+    start: Path | None = None  # a model of these shapes to go on from: a folder, or `nano`
     data: PairOptions
     cache: Path = Path("runs/pairs")  # where encoded pairs are kept
     dropped: float = Field(0.0, ge=0, le=1)  # share of samples whose caption is left out this time
@@ -50,7 +51,7 @@ class DenoiserStage:
             self.stack.context.module.load_state_dict(trained.context.module.state_dict())
         place(self.stack, device)
         self.model = nn.ModuleDict({"unet": self.stack.unet, "text": self.stack.context.module})
-        weights = options.autoencoder / "vae" / "diffusion_pytorch_model.safetensors"
+        weights = place_of(str(options.autoencoder)) / "vae" / "diffusion_pytorch_model.safetensors"
         digest = weights.read_bytes().hex() + " ".join(words)
         self.samples = pairs(options.data, self.stack, options.cache, digest, seed)
         self.shown = held_out(self.stack, options.data, options.cache, digest, seed)

@@ -26,7 +26,8 @@ from restore.training.pairs import Pair, PairOptions, draw_pair, make_pair
 
 MOST_SAID = 1000  # captions whose tokens are kept
 RUN_ONLY = {"window", "workers", "mode", "held_out", "memory_gb"}  # stored pairs are the same
-NEWER = {"low", "small", "turns", "geometry"}  # unsaid in the names of stored pairs by default
+# by default unsaid in the names of stored pairs
+NEWER = {"low", "small", "turns", "geometry", "severity"}
 
 
 class StoredPairs(Dataset):

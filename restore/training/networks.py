@@ -14,6 +14,7 @@ from restore.contexts import Context
 from restore.contexts.text import TextContext
 from restore.errors import ConfigError
 from restore.layouts import TRUST
+from restore.manifest import place_of
 from restore.stack import Stack
 from restore.training.vocabulary import letters
 from restore.vae import Vae
@@ -26,7 +27,7 @@ Prediction = Literal["v_prediction", "sample", "epsilon"]
 class ShapeOptions(Options):
     """The shapes of UNet and context, and what the UNet answers with."""
 
-    autoencoder: Path  # the export of stage one
+    autoencoder: Path  # the export of stage one, or a model that ships: `nano`
     channels: tuple[int, ...] = (32, 64, 96, 128)  # of the UNet, from full latent resolution down
     reading: int = Field(0, ge=0)  # so many of its levels, from the coarsest, read the context
     layers: int = Field(2, ge=1)  # ResNet blocks a level
@@ -57,8 +58,9 @@ def build(
             "stage.zero_terminal_snr=false, or take v_prediction or sample"
         )
     context, windows = context or text(options, letters()), windows or Windows()
+    place = place_of(str(options.autoencoder))
     autoencoder = autoencoder or parts.build(
-        options.autoencoder, "vae", lambda part, _: parts.read_weights(options.autoencoder, part)
+        place, "vae", lambda part, _: parts.read_weights(place, part)
     )
     latent_channels = vae.channels(autoencoder)
     levels = len(options.channels)

@@ -29,6 +29,8 @@ class PairOptions(PhotoOptions):
     scales: dict[float, float] = {4: 0.6, 2: 0.2, 1: 0.2}  # scale: weight
     tasks: dict[Task, float] = {"restore": 0.7, "fill": 0.15, "both": 0.1, "nothing": 0.05}
     clean: float = Field(0.15, ge=0, le=1)  # share that is only made smaller, not damaged
+    # of the recipe, evenly drawn; None: from next to none up to 1, or less at scales below 4
+    severity: tuple[float, float] | None = None
     described: float = Field(0.5, ge=0, le=1)  # share whose caption is not dropped
     # encoded once and kept on disk; or new ones all the time, damaged by the workers or the device
     mode: Literal["cached", "live", "device"] = "cached"
@@ -45,7 +47,11 @@ class PairOptions(PhotoOptions):
             weights = getattr(self, name).values()
             if not sum(weights) > 0 or min(weights) < 0:
                 raise ValueError(f"the weights of {name} must be 0 or more, and not all 0")
-        idle = {"recipe", "scales", "clean", "described", "geometry"} & self.model_fields_set
+        low, high = self.severity or (0, 1)
+        if not 0 <= low <= high <= 1:
+            raise ValueError(f"severity is from 0 to 1, the milder first, not {low:g} to {high:g}")
+        idle = {"recipe", "scales", "clean", "severity", "described", "geometry"}
+        idle &= self.model_fields_set
         if self.low is not None and idle:
             told = f"low gives the bad pictures, so {', '.join(sorted(idle))} would do nothing"
             raise ValueError(f"{told}; leave out the one or the other")
@@ -149,7 +155,8 @@ def drawn(recipe: Recipe, options: PairOptions, rng, key: str, crop: int) -> Tra
     """What happens to one pair."""
     scale = draw(options.scales, rng)
     # Recipes are written for x4; the same damage on a picture that keeps its size is harsher.
-    severity = 0.0 if rng.random() < options.clean else rng.uniform(0.02, min(1, scale**0.5 / 2))
+    mildest, worst = options.severity or (0.02, min(1, scale**0.5 / 2))
+    severity = 0.0 if rng.random() < options.clean else rng.uniform(mildest, worst)
     seed = int(rng.integers(2**62))
     return recipe.at(severity).draw((crop, crop), scale, seed, key)
 

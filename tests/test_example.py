@@ -1,0 +1,102 @@
+"""The page on damage of one's own: its commands run as they stand, on less of everything."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from degradations import Recipe, replay
+from degradations.ops import own
+from restore import cli, manifest
+from restore.metrics.pairing import pictures
+
+TOOLKIT = Path(__file__).resolve().parents[1]
+PLACE = TOOLKIT / "configs" / "train"
+LESS = {"--pairs 12": "--pairs 2", "--crop 512": "--crop 64"}
+QUICK = {  # what keeps a command small, and in this process
+    "degrade estimate": ["--workers", "1"],
+    "degrade apply": ["--workers", "0"],
+    "degrade preview": ["--crop", "64", "--rows", "1"],
+    "train": shlex.split(
+        "steps=2 batch=2 warmup=1 stage.data.count=4 stage.data.crop=32 stage.data.window=8 "
+        "stage.data.workers=0 log_every=1 show_every=2 save_every=2 tensorboard=false"
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def forget():
+    """The step of the page does not outlive its test."""
+    yield
+    for kept in (own._known, own._files, own._runs):
+        kept.clear()
+    sys.modules.pop("tape", None)
+
+
+def commands(page: str) -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.strip()]
+
+
+def run(command: str, monkeypatch) -> None:
+    """A line of the page: ours in this process, all else by the shell."""
+    for much, little in LESS.items():
+        command = command.replace(much, little)
+    words = shlex.split(command, comments=True)
+    if words[0].startswith("TOOLKIT="):
+        monkeypatch.setenv("TOOLKIT", str(TOOLKIT))
+    elif words[0] == "restore":
+        said = " ".join(words[1:])
+        more = [word for name in QUICK if said.startswith(name) for word in QUICK[name]]
+        assert cli.main([*words[1:], *more]) == 0, command
+    else:
+        subprocess.run(command, shell=True, check=True)
+
+
+def photograph(folder: Path, name: str, rgb: np.ndarray, **how) -> None:
+    folder.mkdir(exist_ok=True)
+    Image.fromarray(rgb).save(folder / name, **how)
+
+
+def test_the_page_runs_as_it_is_written(tmp_path, pixels, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for n in range(2):
+        photograph(tmp_path / "my_photos", f"{n}.png", pixels(96, 128, n))
+        photograph(tmp_path / "my_test", f"{n}.png", pixels(96, 96, 10 + n))
+    for n in range(4):  # half with even noise, half with a sensor's, as the page's own had
+        light = pixels(128, 160, 20 + n) * np.linspace(0.05, 1, 160)[:, None]
+        sigma = np.sqrt(light) if n % 2 else 6
+        rgb = np.clip(light + sigma * rng.normal(size=light.shape), 0, 255).astype(np.uint8)
+        photograph(tmp_path / "my_scans", f"{n}.jpg", rgb, quality=95)
+    for command in commands((PLACE / "README.md").read_text(encoding="utf-8")):
+        run(command, monkeypatch)
+    kinds = [step.kind for step in Recipe.load("mine.yaml").steps]
+    assert kinds[kinds.index("tape.Tape") + 1] == "one_of" and kinds[-1] == "jpeg"
+    stock, tuned = (pictures(tmp_path / name) for name in ("stock", "tuned"))
+    assert len(stock) == len(tuned) == 2
+    for key, path in stock.items():
+        assert path.read_bytes() != tuned[key].read_bytes()
+    assert len(pictures(tmp_path / "restored")) == 4
+    assert manifest.check(tmp_path / "runs" / "tape" / "export")
+    assert "difference" in (tmp_path / "scores" / "report.html").read_text().lower()
+
+
+def test_the_pages_step_does_nothing_at_its_mildest_and_replays(tmp_path, pixels):
+    (tmp_path / "tape.py").write_bytes((PLACE / "tape.py").read_bytes())
+    path, hr = tmp_path / "mine.yaml", pixels(64, 64)
+    none = {"kind": "tape.Tape", "jitter": 0, "fields": 0, "smear": 0}
+    path.write_text(yaml.safe_dump({"name": "mine", "steps": [none]}))
+    assert np.abs(Recipe.load(path).degrade(hr, 1, 0, "a").lr.astype(int) - hr).max() <= 1
+    path.write_text(yaml.safe_dump({"name": "mine", "steps": [{"kind": "tape.Tape"}]}))
+    worn = Recipe.load(path).degrade(hr, 1, 0, "a")
+    assert (replay(worn.trace, hr) == worn.lr).all()
+    rows = worn.lr.astype(float).mean((1, 2))
+    assert rows[0::2].mean() > rows[1::2].mean() + 2  # the fields differ
+    assert abs(rows.mean() - hr.mean()) < 1.5  # the light stays
