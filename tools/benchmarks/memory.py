@@ -145,13 +145,16 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(6, 3.4), layout="constrained")
     for scale in sorted({row["scale"] for row in rows}):
         own = [row for row in rows if row["scale"] == scale]
-        across, peaks, told = ([r[k] for r in own] for k in ("megapixels", "all_mb", "told_mb"))
-        [line] = axes.plot(across, peaks, "o-", label=f"x{scale}, measured", zorder=3)
-        axes.plot(across, told, ":", color=line.get_color(), label=f"x{scale}, told by --dry-run")
+        across, peaks, told = ([r[k] for r in own] for k in ("megapixels", "own_mb", "told_mb"))
+        axes.plot(across, peaks, "o-", label=f"x{scale}, measured", zorder=3)
+        axes.plot(across, told, ":", color="#444444", label="told by --dry-run, for nano")
     pixels = [min(r["megapixels"] for r in rows), max(r["megapixels"] for r in rows)]
     axes.plot(pixels, [3 * n for n in pixels], color="#999999", label="the result's own bytes")
     axes.set(xlabel="megapixels of the result", ylabel="peak memory, MB", ylim=(0, None))
+    axes.set_title("restore upscale on a CPU, without its workers", fontsize=9, loc="left")
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize=8)
-    figure.savefig(path)
+    lines, names = axes.get_legend_handles_labels()
+    once = dict(zip(names, lines, strict=True))
+    axes.legend(once.values(), once.keys(), frameon=False, fontsize=8, loc="center right")
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     plt.close(figure)
