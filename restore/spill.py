@@ -9,14 +9,16 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from threading import Lock
-from typing import IO
+from typing import IO, TYPE_CHECKING
 from weakref import WeakSet
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from restore.files import TEMPORARY
+
+if TYPE_CHECKING:  # processes that read and write files do without
+    import torch
+    from torch import Tensor
 
 ENOUGH = 2**24  # bytes that stay in memory
 ROWS = 64  # latents gone over at a time, of a canvas on disk; no result depends on it
@@ -49,20 +51,22 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return np.frombuffer(mapped, dtype).reshape(shape)
 
 
-def canvas(shape: tuple[int, ...], device: torch.device) -> Tensor:
+def canvas(shape: tuple[int, ...], device: "torch.device") -> "Tensor":
     """float32, as torch.empty. What belongs on an accelerator stays there."""
+    import torch
+
     if device.type != "cpu":
         return torch.empty(shape, device=device)
     return torch.from_numpy(empty(shape, np.dtype(np.float32)))
 
 
-def takes(shape: tuple[int, ...], device: torch.device) -> bool:
+def takes(shape: tuple[int, ...], device: "torch.device") -> bool:
     """Whether a canvas of that shape lies on disk."""
     is_large = math.prod(shape) * 4 > ENOUGH
     return is_large and device.type == "cpu" and _folder.get() is not None
 
 
-def bands(canvas: Tensor) -> Iterator[slice]:
+def bands(canvas: "Tensor") -> Iterator[slice]:
     """Rows to go over a canvas by: all at once where it is in memory."""
     height = canvas.shape[-2]
     step = ROWS if takes(tuple(canvas.shape), canvas.device) else height

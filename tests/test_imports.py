@@ -130,6 +130,11 @@ def test_the_command_line_starts_without_torch():
     assert done.returncode == 0, done.stderr
 
 
+def test_processes_that_read_and_write_files_start_without_torch():
+    code = "import sys, restore.codecs; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
 def test_nothing_in_a_file_can_run_as_code():
     for name, tree in EVERY.items():
         calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
