@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from restore import spill
 from restore.errors import UsageError, printable
 from restore.files import write_text
 from restore.journal import HIDDEN, Row, as_output_error, read_rows
@@ -83,7 +84,7 @@ def _panel(pixels: "np.ndarray", alpha: "np.ndarray | None") -> "Image.Image":
     step = max(1, max(pixels.shape[:2]) // (4 * SIDE))  # a large picture is thinned out first
 
     def small(layer: np.ndarray) -> Image.Image:
-        layer = layer[::step, ::step]
+        layer = _thinned(layer, step)
         eight = (layer >> 8).astype(np.uint8) if layer.dtype == np.uint16 else layer
         image = Image.fromarray(np.ascontiguousarray(eight))
         scale = min(SIDE / image.width, SIDE / image.height)
@@ -94,6 +95,17 @@ def _panel(pixels: "np.ndarray", alpha: "np.ndarray | None") -> "Image.Image":
     if alpha is None:
         return image
     return Image.composite(image, Image.new("RGB", image.size, "white"), small(alpha))
+
+
+def _thinned(layer: "np.ndarray", step: int) -> "np.ndarray":
+    """Each step-th sample, by bands: one on disk is not to come into memory for it."""
+    import numpy as np
+
+    band, parts = -(-256 // step) * step, []
+    for first in range(0, len(layer), band):
+        parts.append(layer[first : first + band][::step, ::step].copy())
+        spill.let_go()
+    return np.concatenate(parts)
 
 
 def thumb_path(out: Path, key: str) -> Path:
