@@ -29,7 +29,7 @@ def model(stack: Stack, tmp_path_factory) -> Path:
 
 def digests(folder: Path) -> dict[str, str]:
     """Of the pictures under their final names; temporary files begin with a dot."""
-    files = [p for p in sorted(folder.rglob("[!.]*")) if p.is_file() and "json" not in p.suffix]
+    files = [p for p in sorted(folder.glob("[!.]*")) if p.suffix in (".png", ".jpg")]
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 

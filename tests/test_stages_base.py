@@ -57,7 +57,7 @@ def test_base_is_trained_and_distilled_by_its_configs(photos, tmp_path):
         "stage.pixel_start=1",
         "stage.pixel_samples=1",
     )
-    assert losses.keys() == {"latent", "pixel"}
+    assert losses.keys() == {"latent", "pixel", "perceptual"}
     second.export(tmp_path / "denoiser")
     third, losses = two_steps(
         "base_distil", *pairs, f"stage.teacher={tmp_path / 'denoiser'}", "stage.each=2"

@@ -149,9 +149,13 @@ def resume(path: Path, state: State) -> Progress:
     for i, average in enumerate(state.ema):
         average.copy_(averages[str(i)])
     moments: dict[int, dict[str, Tensor]] = {}
+    weights = [weight for group in state.optimizer.param_groups for weight in group["params"]]
     for name, tensor in load_file(path / "optimizer.safetensors").items():
         index, key = name.split(".", 1)
-        moments.setdefault(int(index), {})[key] = tensor
+        weight, held = weights[int(index)], moments.setdefault(int(index), {})
+        # A fused update goes over weights and moments as they lie in memory: in one order.
+        is_alike = tensor.shape == weight.shape
+        held[key] = torch.empty_like(weight).copy_(tensor) if is_alike else tensor
     state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": moments})
     told = json.loads((path / "state.json").read_text())
     if state.scaler and told.get("scaler"):

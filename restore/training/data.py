@@ -218,20 +218,17 @@ class Rows(Sampler[list[int]]):
 
 def loader(samples: Dataset, rows: Rows, workers: int, pinned: bool = False) -> DataLoader:
     """What `rows` asks for, made by `workers` processes ahead of time; 0: in this one."""
+    if workers:  # a fork takes OpenCV's pool along without its threads, and would wait for them
+        cv2.setNumThreads(1)
     return DataLoader(
         samples,
         batch_sampler=rows,
         num_workers=workers,
         # photos that are kept in memory are shared with the workers, not sent to them
         multiprocessing_context="fork" if workers and "fork" in get_all_start_methods() else None,
-        worker_init_fn=_begin_worker,
         pin_memory=pinned,
         prefetch_factor=4 if workers else None,
     )
-
-
-def _begin_worker(_: int) -> None:
-    cv2.setNumThreads(1)
 
 
 def batches(samples: Dataset, size: int, first: int, last: int, workers: int) -> DataLoader:

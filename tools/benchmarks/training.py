@@ -56,7 +56,9 @@ class PlainPairs(Dataset):
         return 10**9
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        with Image.open(self.paths[index % len(self.paths)]) as file:
+        with Image.open(
+            self.paths[index % len(self.paths)], formats=["JPEG", "PNG", "WEBP", "TIFF", "BMP"]
+        ) as file:
             image = file.convert("RGB")
         x, y = (int(torch.randint(side - SIDE + 1, ())) for side in image.size)
         image = image.crop((x, y, x + SIDE, y + SIDE))
