@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 import toy
 from toy import ToyStage, assert_equal, train
 
@@ -267,3 +268,28 @@ def test_the_command_tells_a_wrong_run_by_its_exit_code(run, tmp_path, capsys):
     ToyStage.broken = {25}
     assert cli.main(["train", str(config), f"output={run}", "steps=8"]) == 1
     assert "samples 24 to 27: nan" in capsys.readouterr().err
+
+
+def test_resumed_moments_lie_in_memory_as_their_weights_do(tmp_path):
+    """A fused update reads both in one order; moments in another order belong to other weights."""
+
+    def fresh():
+        torch.manual_seed(0)
+        model = torch.nn.Conv2d(4, 8, 3).to(memory_format=torch.channels_last)
+        return model, torch.optim.AdamW(model.parameters(), 0.1, fused=True)
+
+    def step(model, optimizer):
+        model(torch.linspace(-1, 1, 4 * 64).view(1, 4, 8, 8)).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    model, optimizer = fresh()
+    state = checkpoint.State(model, [p.detach().clone() for p in model.parameters()], optimizer)
+    step(model, optimizer)
+    saved = checkpoint.save(tmp_path, checkpoint.Progress(1), state, keep=1)
+    step(model, optimizer)
+    again, other = fresh()
+    state = checkpoint.State(again, [p.detach().clone() for p in again.parameters()], other)
+    checkpoint.resume(saved, state)
+    step(again, other)
+    assert torch.equal(again.weight, model.weight)
