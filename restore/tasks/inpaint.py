@@ -76,7 +76,7 @@ def fill(
     if stack.layout.hole == "grey":
         return made
     # What the model adds to the smooth continuation is added to its pixels, so that neither the
-    # feather nor the hole shows what the autoencoder loses: scratches 0.007 lower in pd.
+    # feather nor the hole shows what the autoencoder loses.
     seen = render(known, crop.size, crop, stack).pixels
     continued = mended(crop.pixels, hole).astype(np.int32) + made.pixels - seen
     pixels = np.clip(continued, 0, np.iinfo(seen.dtype).max).astype(seen.dtype)
