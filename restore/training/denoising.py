@@ -3,7 +3,7 @@
 import torch
 from diffusers import SchedulerMixin
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore import vae
@@ -14,6 +14,7 @@ from restore.training.chance import WHOLE, Part
 from restore.training.data import to_rgb
 from restore.training.losses import gradient
 from restore.training.perceptual import PerceptualOptions, distance
+from restore.training.texture import TextureOptions, texture
 
 
 class DenoisingOptions(Options):
@@ -29,6 +30,7 @@ class DenoisingOptions(Options):
     pixel_weight: float = Field(0.0, ge=0)
     pixel_samples: int = Field(8, ge=1)  # so many of a batch are decoded
     perceptual: PerceptualOptions | None = None  # of the decoded pictures
+    texture: TextureOptions | None = None  # what those of the other timesteps are asked for instead
 
 
 def timesteps(count: int, share: float, last: int, rng: torch.Generator, lean: float = 1) -> Tensor:
@@ -97,6 +99,7 @@ def train_step(
     step: int,
     rng: torch.Generator,
     part: Part = WHOLE,
+    judge: nn.Module | None = None,
 ) -> dict[str, Tensor]:
     """The losses of one batch.
 
@@ -107,6 +110,7 @@ def train_step(
 
     batch  target and known (B, C, h, w), trust (B, 1, h, w), tokens as the context's `inputs`
            gives them, and truth, uint8 (B, H, W, 3), where pixels count: as `ready` gives it.
+    judge  the adversary's network, if options.texture has one.
     """
     known, trust, schedule = batch["known"], batch["trust"], stack.schedule
     residual = stack.to_walk(batch["target"], known)
@@ -116,27 +120,60 @@ def train_step(
     noise = part.normal(known, rng)
     if options.offset_noise:  # so that the mean of a picture is learnt too (Guttenberg 2023)
         noise = noise + options.offset_noise * part.normal(known[..., :1, :1], rng)
-    x = schedule.add_noise(residual, noise, t)
     said, which = batch["tokens"].unique(dim=0, return_inverse=True)  # most often nothing is
     tokens = stack.context.tokens(said)[which]
-    shown = as_weights(stack.layout.unet_input(x, known, trust), stack.unet.conv_in.weight)
-    made = stack.unet(shown, t, tokens).sample.float()
+
+    def ask(x: Tensor, t: Tensor, rows: Tensor | slice) -> Tensor:
+        shown = stack.layout.unet_input(x, known[rows], trust[rows])
+        return stack.unet(as_weights(shown, stack.unet.conv_in.weight), t, tokens[rows]).sample
+
+    begun, is_decoded = residual, options.pixel_weight and step >= options.pixel_start
+    decoded = spaced(len(t), options.pixel_samples).to(t.device) if is_decoded else t[:0]
+    own = decoded[:0]
+    if options.texture and options.texture.own:
+        drawn = part.cut(torch.rand(count, generator=rng, device=t.device))[decoded]
+        own = decoded[(drawn < options.texture.own) & (t[decoded] < last)]
+        begun = residual.index_copy(0, own, first_answer(ask, schedule, residual, noise, own))
+    x = schedule.add_noise(begun, noise, t)
+    made = ask(x, t, slice(None)).float()
     # Fresh noise and what a hole hid are large and mostly unknowable: at full weight they drown the
     # small errors that restoring is about.
     walk = options.walk_weight
     if options.min_snr:
         walk = walk * min_snr(schedule, t, options.min_snr)
-    weight = torch.where(t == last, 1.0, walk).view(-1, 1, 1, 1)
+    weight = torch.where(t == last, 1.0, walk).index_fill(0, own, 0).view(-1, 1, 1, 1)
     weight = weight * torch.where(trust == REPAINT, options.repaint_weight, 1.0)
     wanted = answer(schedule, residual, noise, t)
     losses = {"latent": (weight * (made - wanted).square()).mean()}
-    if options.pixel_weight and step >= options.pixel_start:
-        some = slice(0, options.pixel_samples)
-        end = clean(schedule, made[some], x[some], t[some])
-        rgb = vae.decode_freely(stack.vae, stack.from_walk(end, known[some]))
-        truth = to_rgb(batch["truth"][some])
-        losses["pixel"] = options.pixel_weight * (F.l1_loss(rgb, truth) + gradient(rgb, truth))
-        if options.perceptual:
-            apart = distance(options.perceptual, rgb.device)(rgb.clamp(0, 1), truth)
-            losses["perceptual"] = options.perceptual.weight * apart
+    if len(decoded):
+        end = clean(schedule, made[decoded], x[decoded], t[decoded])
+        rgb = vae.decode_freely(stack.vae, stack.from_walk(end, known[decoded])).float()
+        truth = to_rgb(batch["truth"][decoded])
+        on_walk = (t[decoded] < last) if options.texture else torch.zeros_like(decoded).bool()
+        if not on_walk.all():
+            losses |= faithful(rgb[~on_walk], truth[~on_walk], options)
+        if options.texture and on_walk.any():
+            losses |= texture(rgb[on_walk], truth[on_walk], options.texture, step, judge)
+    return losses
+
+
+def spaced(count: int, some: int) -> Tensor:
+    """`some` of the numbers below count, or all, evenly spaced."""
+    return torch.linspace(0, count - 1, min(some, count)).round().long()
+
+
+@torch.no_grad()
+def first_answer(ask, schedule, residual: Tensor, noise: Tensor, rows: Tensor) -> Tensor:
+    """What the walk's first step says of these rows: where its second one begins."""
+    last = torch.full_like(rows, schedule.config.num_train_timesteps - 1)
+    x = schedule.add_noise(residual[rows], noise[rows], last)
+    return clean(schedule, ask(x, last, rows).float(), x, last) if len(rows) else residual[rows]
+
+
+def faithful(rgb: Tensor, truth: Tensor, options: DenoisingOptions) -> dict[str, Tensor]:
+    """The losses of decoded pictures, rgb as truth."""
+    losses = {"pixel": options.pixel_weight * (F.l1_loss(rgb, truth) + gradient(rgb, truth))}
+    if options.perceptual:
+        apart = distance(options.perceptual, rgb.device)(rgb.clamp(0, 1), truth)
+        losses["perceptual"] = options.perceptual.weight * apart
     return losses

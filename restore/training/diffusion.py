@@ -12,6 +12,7 @@ from restore.loading import load, save
 from restore.manifest import place_of
 from restore.noise import generator
 from restore.stack import Stack
+from restore.training.adversary import Patches
 from restore.training.captions import vocabulary
 from restore.training.chance import WHOLE, Part
 from restore.training.denoising import DenoisingOptions, train_step
@@ -51,6 +52,10 @@ class DenoiserStage:
             self.stack.context.module.load_state_dict(trained.context.module.state_dict())
         place(self.stack, device)
         self.model = nn.ModuleDict({"unet": self.stack.unet, "text": self.stack.context.module})
+        self.judge = None
+        if options.texture and (judge := options.texture.adversary):
+            self.judge = Patches(judge.channels, judge.layers).to(device)
+            self.model["judge"] = self.judge
         weights = place_of(str(options.autoencoder)) / "vae" / "diffusion_pytorch_model.safetensors"
         digest = weights.read_bytes().hex() + " ".join(words)
         self.samples = pairs(options.data, self.stack, options.cache, digest, seed)
@@ -62,7 +67,7 @@ class DenoiserStage:
         if self.options.dropped:
             draw = generator(self.device, self.seed, step, "dropped")
             batch = without_words(self.stack, batch, self.options.dropped, draw, part)
-        return train_step(self.stack, batch, self.options, step, rng, part)
+        return train_step(self.stack, batch, self.options, step, rng, part, self.judge)
 
     @torch.inference_mode()
     def preview(self) -> tuple[list[Tensor], dict[str, float]]:

@@ -1,0 +1,107 @@
+"""What the walk's later steps are asked for: texture, judged by its looks."""
+
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+
+from restore.training import loop
+from restore.training.adversary import Patches
+from restore.training.denoising import DenoisingOptions, spaced, train_step
+
+SIZE = 8  # samples of a batch, half of them on the walk
+GAN = {"start": 1, "channels": 16, "layers": 1}
+TEXTURE = {"own": 0.5, "perceptual": {"kind": "squeezenet"}, "adversary": GAN}
+GIVEN = {"last_share": 0.5, "pixel_weight": 1, "pixel_samples": SIZE, "texture": TEXTURE}
+LOOKS = {"walk_pixel", "walk_perceptual", "adversarial", "discriminator"}
+
+
+@pytest.fixture
+def learner(stack):
+    return replace(stack, unet=deepcopy(stack.unet).requires_grad_(True))
+
+
+def batch(stack, target=None):
+    shape, rng = (SIZE, stack.channels, 16, 16), torch.Generator().manual_seed(0)
+    known, other = torch.randn(2, *shape, generator=rng).unbind()
+    side = 16 * stack.factor
+    return {
+        "known": known,
+        "target": other if target is None else target,
+        "trust": torch.full((SIZE, 1, 16, 16), 0.5),
+        "tokens": torch.stack([stack.context.inputs("noise")] * SIZE),
+        "truth": torch.randint(0, 256, (SIZE, side, side, 3), generator=rng, dtype=torch.uint8),
+    }
+
+
+def losses(stack, step=1, given=GIVEN, **more):
+    rng, judge = torch.Generator().manual_seed(0), Patches(16, 1)
+    options = DenoisingOptions.model_validate(given)
+    return train_step(stack, batch(stack, **more), options, step, rng, judge=judge)
+
+
+def test_both_ends_of_the_walk_are_judged_and_the_adversary_from_its_step(learner):
+    assert losses(learner).keys() == {"latent", "pixel"} | LOOKS
+    assert losses(learner, 0).keys() == {"latent", "pixel", "walk_pixel", "walk_perceptual"}
+
+
+@pytest.mark.parametrize(("share", "there"), [(1, {"pixel"}), (0, LOOKS)])
+def test_looks_are_asked_of_the_walk_and_fidelity_of_its_first_step(learner, share, there):
+    assert losses(learner, given={**GIVEN, "last_share": share}).keys() == {"latent"} | there
+
+
+@pytest.mark.parametrize("own", [0, 1])
+def test_its_own_share_walks_on_from_the_first_answer(learner, own):
+    """What the UNet is shown tells nothing of the truth then: another leaves it as it was."""
+    given = {**GIVEN, "last_share": 0, "texture": {**TEXTURE, "own": own}}
+    shown = []
+    for truth in (torch.zeros, torch.ones):
+        hook = learner.unet.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0]))
+        losses(learner, given=given, target=truth(SIZE, learner.channels, 16, 16))
+        hook.remove()
+    assert len(shown) == (4 if own else 2)
+    assert torch.equal(shown[-1], shown[len(shown) // 2 - 1]) == bool(own)
+
+
+def test_samples_of_its_own_owe_the_latent_nothing(learner):
+    """Which leads from them to the truth is no answer about noise."""
+    alone = {**GIVEN, "last_share": 0, "texture": {**TEXTURE, "own": 1}}
+    assert losses(learner, given=alone)["latent"] == 0
+
+
+def test_the_share_that_is_decoded_is_spread_over_the_batch():
+    assert spaced(24, 4).tolist() == [0, 8, 15, 23]
+    assert spaced(3, 8).tolist() == [0, 1, 2]
+
+
+def test_no_texture_no_other_losses(learner):
+    plain = {key: value for key, value in GIVEN.items() if key != "texture"}
+    assert losses(learner, given=plain).keys() == {"latent", "pixel"}
+
+
+def test_an_adversary_of_the_walk_resumes_bit_for_bit(autoencoder, pixels, tmp_path):
+    Image.fromarray(pixels(72, 80, 0)).save(tmp_path / "0.png")
+    data = {"photos": str(tmp_path), "crop": 64, "count": 4, "window": 16, "workers": 0}
+    shape = {"channels": [8, 16], "layers": 1, "groups": 4, "text_width": 16, "text_layers": 1}
+    told = {"kind": "denoiser", "autoencoder": str(autoencoder), "data": data, **shape, **GIVEN}
+    told["cache"] = str(tmp_path / "pairs")
+    common = {"stage": told, "batch": 4, "save_every": 3, "show_every": 9, "steps": 4}
+    for run in ("whole", "torn"):
+        (tmp_path / f"{run}.yaml").write_text(
+            yaml.safe_dump({**common, "output": str(tmp_path / run)})
+        )
+        loop.run(tmp_path / f"{run}.yaml", [])
+    for path in (tmp_path / "torn" / "step_00000004").iterdir():
+        path.unlink()  # as if it had been killed: back to step 3
+    loop.run(tmp_path / "torn.yaml", [])
+    for file in ("model", "ema", "optimizer"):
+        whole, torn = (
+            load_file(tmp_path / run / "step_00000004" / f"{file}.safetensors")
+            for run in ("whole", "torn")
+        )
+        assert any("judge" in key for key in whole) or file != "model"
+        assert all(torch.equal(whole[key], torn[key]) for key in whole | torn)
