@@ -178,13 +178,13 @@ def _model_at(model_class: type[BaseModel], loc: tuple[int | str, ...]) -> type[
     for part in loc:
         models = [kind for kind in here if isinstance(kind, type) and issubclass(kind, BaseModel)]
         inner = [kind.model_fields[part] for kind in models if part in kind.model_fields]
-        if inner:
+        tagged = [kind for kind in models if part in _tags(kind)]
+        if len(models) > 1 and tagged:  # the tag of a union, though a member has such a field
+            here = tagged
+        elif inner:
             here = _members(inner[0].annotation)
         elif isinstance(part, int):
             here = [kind for listed in here for arg in get_args(listed) for kind in _members(arg)]
-        else:  # the tag of a union: keep the member that carries it
-            tagged = [kind for kind in models if part in _tags(kind)]
-            here = tagged or here
     found = [kind for kind in here if isinstance(kind, type) and issubclass(kind, BaseModel)]
     return found[0] if found else model_class
 

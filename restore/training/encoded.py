@@ -27,7 +27,7 @@ from restore.training.pairs import Pair, PairOptions, draw_pair, make_pair
 MOST_SAID = 1000  # captions whose tokens are kept
 RUN_ONLY = {"window", "workers", "mode", "held_out", "memory_gb"}  # stored pairs are the same
 # by default unsaid in the names of stored pairs
-NEWER = {"low", "small", "turns", "geometry", "severity"}
+NEWER = {"low", "small", "turns", "geometry", "severity", "drawn", "fonts"}
 
 
 class StoredPairs(Dataset):
@@ -178,7 +178,8 @@ def store(
 
     Returns the folder of .npy files. bf16 halves the time; a latent is kept in fp16.
     """
-    unsaid = {name for name in NEWER if name not in options.model_fields_set}
+    default = PairOptions.model_fields
+    unsaid = {name for name in NEWER if getattr(options, name) == default[name].default}
     asked = options.model_dump_json(exclude=RUN_ONLY | unsaid)
     if held_out and options.held_out:
         asked += f" {options.held_out}"

@@ -50,7 +50,7 @@ class PairOptions(PhotoOptions):
         low, high = self.severity or (0, 1)
         if not 0 <= low <= high <= 1:
             raise ValueError(f"severity is from 0 to 1, the milder first, not {low:g} to {high:g}")
-        idle = {"recipe", "scales", "clean", "severity", "described", "geometry"}
+        idle = {"recipe", "scales", "clean", "severity", "described", "geometry", "drawn"}
         idle &= self.model_fields_set
         if self.low is not None and idle:
             told = f"low gives the bad pictures, so {', '.join(sorted(idle))} would do nothing"
@@ -62,8 +62,8 @@ class PairOptions(PhotoOptions):
     def pictures(self, crop: int, held_out: bool = False) -> Photos:
         """What crops of this size are cut from."""
         place = self.held_out if held_out and self.held_out else self.photos
-        if self.low is None:
-            return self.open(place, crop)
+        if self.low is None:  # what is judged stays the same whatever is drawn for training
+            return self.open(place, crop, only_photos=held_out)
         return PairedPhotos(place, self.low, crop, memory_gb=self.memory_gb, turns=self.turns)
 
 
@@ -128,7 +128,7 @@ def draw_pair(
     if isinstance(photos, PairedPhotos):
         original, low, _ = photos.cut(crop, options.detail, rng)
     else:
-        original = photos.crop(crop, options.detail, rng)
+        original = photos.picture(crop, options.detail, rng)
     task = draw(options.tasks, rng)
     known, truth = original, original
     trust = np.full(truth.shape[:2], round(KEEP * 255), np.uint8)
