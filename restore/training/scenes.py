@@ -173,7 +173,7 @@ def place(colour: str, rng: np.random.Generator, larger: float) -> Thing:
     row, column = rng.integers(3, size=2)
     third, nearest = SIZE / 3, half + GAP
     x, y = (
-        np.clip(rng.uniform(cell * third, (cell + 1) * third), nearest, SIZE - nearest)
+        float(np.clip(rng.uniform(cell * third, (cell + 1) * third), nearest, SIZE - nearest))
         for cell in (column, row)
     )
     words = f"a {size} {colour} {shape}" if size and rng.random() < 0.5 else f"a {colour} {shape}"
