@@ -153,7 +153,8 @@ def train_step(
         if not on_walk.all():
             losses |= faithful(rgb[~on_walk], truth[~on_walk], options)
         if options.texture and on_walk.any():
-            losses |= texture(rgb[on_walk], truth[on_walk], options.texture, step, judge)
+            layer = stack.unet.conv_out.weight
+            losses |= texture(rgb[on_walk], truth[on_walk], options.texture, step, layer, judge)
     return losses
 
 
