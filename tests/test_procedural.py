@@ -48,13 +48,14 @@ def photos(tmp_path_factory):
 @pytest.mark.parametrize("kind", procedural.KINDS)
 @pytest.mark.parametrize("size", [16, 32, 101, 256, 512])
 def test_a_picture_is_a_function_of_its_generator_at_any_size(kind, size):
-    one = drawn(kind, size)
-    assert (one.shape, one.dtype) == ((size, size, 3), np.uint8)
-    assert one.flags.c_contiguous
-    procedural.draw(rng(8), 64, FACES)  # what was drawn between changes nothing
-    assert np.array_equal(one, drawn(kind, size))
-    if size > 100:
-        assert not np.array_equal(one, drawn(kind, size, 1))
+    numbers = range(12 if size == 32 else 2)
+    made = [drawn(kind, size, number) for number in numbers]
+    for number in reversed(numbers):  # what was drawn before changes nothing
+        one = made[number]
+        assert (one.shape, one.dtype) == ((size, size, 3), np.uint8)
+        assert one.flags.c_contiguous
+        assert np.array_equal(one, drawn(kind, size, number))
+    assert size < 100 or not np.array_equal(*made[:2])
 
 
 def test_kinds_are_drawn_by_their_shares(monkeypatch):
