@@ -105,3 +105,9 @@ def test_an_adversary_of_the_walk_resumes_bit_for_bit(autoencoder, pixels, tmp_p
         )
         assert any("judge" in key for key in whole) or file != "model"
         assert all(torch.equal(whole[key], torn[key]) for key in whole | torn)
+
+
+@pytest.mark.parametrize("told", [{"texture": TEXTURE}, {"snr_power": 0.5}])
+def test_what_would_do_nothing_is_refused(told):
+    with pytest.raises(ValueError, match="set pixel_weight|set min_snr"):
+        DenoisingOptions.model_validate(told)

@@ -1,8 +1,10 @@
 """What a denoiser is asked, and what its answer costs: the arithmetic of stage two."""
 
+from typing import Self
+
 import torch
 from diffusers import SchedulerMixin
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,6 +26,7 @@ class DenoisingOptions(Options):
     lean: float = Field(1.0, ge=1)  # of the other timesteps towards noise; 1 is uniform
     walk_weight: float = Field(1.0, ge=0)  # of the loss at all other timesteps
     min_snr: float | None = Field(None, gt=0)  # the gamma by which those are weighed; 5 is usual
+    snr_power: float = Field(1.0, ge=0, le=1)  # of that weight; below 1 noisy ones count for more
     offset_noise: float = Field(0.0, ge=0)  # sigma of noise that is one value a channel
     repaint_weight: float = Field(1.0, ge=0)  # of the loss where the trust map says repaint
     pixel_start: int = Field(0, ge=0)  # step from which decoded pictures are compared as well
@@ -31,6 +34,15 @@ class DenoisingOptions(Options):
     pixel_samples: int = Field(8, ge=1)  # so many of a batch are decoded
     perceptual: PerceptualOptions | None = None  # of the decoded pictures
     texture: TextureOptions | None = None  # what those of the other timesteps are asked for instead
+
+    @model_validator(mode="after")
+    def _is_heard(self) -> Self:
+        told = self.model_fields_set
+        if "snr_power" in told and not self.min_snr:
+            raise ValueError("snr_power is of min_snr's weight; set min_snr too, or leave it out")
+        if self.texture and not self.pixel_weight:
+            raise ValueError("texture is of decoded pictures; set pixel_weight above 0 too")
+        return self
 
 
 def timesteps(count: int, share: float, last: int, rng: torch.Generator, lean: float = 1) -> Tensor:
@@ -75,14 +87,14 @@ def answer_for(schedule: SchedulerMixin, clean: Tensor, x: Tensor, t: Tensor) ->
     return (alpha * x - clean) / sigma if kind == "v_prediction" else (x - alpha * clean) / sigma
 
 
-def min_snr(schedule: SchedulerMixin, t: Tensor, gamma: float) -> Tensor:
-    """(B,) weights min(SNR, gamma) of the clean latent's error (Hang et al. 2023).
+def min_snr(schedule: SchedulerMixin, t: Tensor, gamma: float, power: float = 1) -> Tensor:
+    """(B,) weights min(SNR, gamma) ** power of the clean latent's error (Hang et al. 2023: 1).
 
     Turned into those of the error of what the UNet answers with; at SNR 0 v weighs nothing.
     """
     alpha, sigma = (x.flatten() for x in levels(schedule, t))
     snr, kind = (alpha / sigma) ** 2, schedule.config.prediction_type
-    weight = snr.clamp(max=gamma)
+    weight = snr.clamp(max=gamma) ** power
     return weight / {"v_prediction": snr + 1, "epsilon": snr}.get(kind, torch.ones_like(snr))
 
 
@@ -140,7 +152,7 @@ def train_step(
     # small errors that restoring is about.
     walk = options.walk_weight
     if options.min_snr:
-        walk = walk * min_snr(schedule, t, options.min_snr)
+        walk = walk * min_snr(schedule, t, options.min_snr, options.snr_power)
     weight = torch.where(t == last, 1.0, walk).index_fill(0, own, 0).view(-1, 1, 1, 1)
     weight = weight * torch.where(trust == REPAINT, options.repaint_weight, 1.0)
     wanted = answer(schedule, residual, noise, t)
