@@ -26,7 +26,6 @@ class DenoisingOptions(Options):
     lean: float = Field(1.0, ge=1)  # of the other timesteps towards noise; 1 is uniform
     walk_weight: float = Field(1.0, ge=0)  # of the loss at all other timesteps
     min_snr: float | None = Field(None, gt=0)  # the gamma by which those are weighed; 5 is usual
-    snr_power: float = Field(1.0, ge=0, le=1)  # of that weight; below 1 noisy ones count for more
     offset_noise: float = Field(0.0, ge=0)  # sigma of noise that is one value a channel
     repaint_weight: float = Field(1.0, ge=0)  # of the loss where the trust map says repaint
     pixel_start: int = Field(0, ge=0)  # step from which decoded pictures are compared as well
@@ -37,9 +36,6 @@ class DenoisingOptions(Options):
 
     @model_validator(mode="after")
     def _is_heard(self) -> Self:
-        told = self.model_fields_set
-        if "snr_power" in told and not self.min_snr:
-            raise ValueError("snr_power is of min_snr's weight; set min_snr too, or leave it out")
         if self.texture and not self.pixel_weight:
             raise ValueError("texture is of decoded pictures; set pixel_weight above 0 too")
         return self
@@ -87,14 +83,14 @@ def answer_for(schedule: SchedulerMixin, clean: Tensor, x: Tensor, t: Tensor) ->
     return (alpha * x - clean) / sigma if kind == "v_prediction" else (x - alpha * clean) / sigma
 
 
-def min_snr(schedule: SchedulerMixin, t: Tensor, gamma: float, power: float = 1) -> Tensor:
-    """(B,) weights min(SNR, gamma) ** power of the clean latent's error (Hang et al. 2023: 1).
+def min_snr(schedule: SchedulerMixin, t: Tensor, gamma: float) -> Tensor:
+    """(B,) weights min(SNR, gamma) of the clean latent's error (Hang et al. 2023).
 
     Turned into those of the error of what the UNet answers with; at SNR 0 v weighs nothing.
     """
     alpha, sigma = (x.flatten() for x in levels(schedule, t))
     snr, kind = (alpha / sigma) ** 2, schedule.config.prediction_type
-    weight = snr.clamp(max=gamma) ** power
+    weight = snr.clamp(max=gamma)
     return weight / {"v_prediction": snr + 1, "epsilon": snr}.get(kind, torch.ones_like(snr))
 
 
@@ -152,7 +148,7 @@ def train_step(
     # small errors that restoring is about.
     walk = options.walk_weight
     if options.min_snr:
-        walk = walk * min_snr(schedule, t, options.min_snr, options.snr_power)
+        walk = walk * min_snr(schedule, t, options.min_snr)
     weight = torch.where(t == last, 1.0, walk).index_fill(0, own, 0).view(-1, 1, 1, 1)
     weight = weight * torch.where(trust == REPAINT, options.repaint_weight, 1.0)
     wanted = answer(schedule, residual, noise, t)
