@@ -99,7 +99,10 @@ def outlines(rng: np.random.Generator, count: int) -> np.ndarray:
 def texture(rng: np.random.Generator, size: int) -> np.ndarray:
     """Roughness of all sizes, weaker the finer it is: float32 (size, size), about [-0.7, 0.7]."""
     sizes, fall = [cells for cells in (8, 32, 128) if cells < size] or [size], rng.uniform(0.3, 1)
-    return sum(np.float32(0.4 * fall**n) * soft(rng, size, cells) for n, cells in enumerate(sizes))
+    made = np.zeros((size, size), np.float32)
+    for number, cells in enumerate(sizes):
+        made += np.float32(0.4 * fall**number) * soft(rng, size, cells)
+    return made
 
 
 def stripes(rng: np.random.Generator, size: int) -> np.ndarray:
