@@ -49,9 +49,9 @@ class DenoiserStage:
         if options.start:
             trained = load(str(options.start), "cpu", "fp32")
             self.stack.unet.load_state_dict(trained.unet.state_dict())
-            self.stack.context.module.load_state_dict(trained.context.module.state_dict())
+            self.stack.reader.module.load_state_dict(trained.reader.module.state_dict())
         place(self.stack, device)
-        self.model = nn.ModuleDict({"unet": self.stack.unet, "text": self.stack.context.module})
+        self.model = nn.ModuleDict({"unet": self.stack.unet, "text": self.stack.reader.module})
         self.judge = None
         if options.texture and (judge := options.texture.adversary):
             self.judge = Patches(judge.channels, judge.layers).to(device)
@@ -90,7 +90,7 @@ def place(stack: Stack, device: torch.device) -> None:
     """Put the parts where they are trained; the autoencoder stays as it is."""
     stack.vae.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)
     stack.unet.to(device, memory_format=torch.channels_last)
-    stack.context.module.to(device)
+    stack.reader.module.to(device)
 
 
 def held_out(
@@ -107,5 +107,5 @@ def digest_of(stack: Stack) -> str:
     found = hashlib.sha256()
     for name, tensor in stack.vae.state_dict().items():
         found.update(name.encode() + tensor.cpu().numpy().tobytes())
-    found.update(" ".join(sorted(stack.context.tokenizer.get_vocab())).encode())
+    found.update(" ".join(sorted(stack.reader.tokenizer.get_vocab())).encode())
     return found.hexdigest()

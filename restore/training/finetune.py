@@ -110,12 +110,16 @@ def reworked(schedule: SchedulerMixin, options: FinetuneOptions) -> DDIMSchedule
     changed = {"prediction_type": prediction, "rescale_betas_zero_snr": zero, "clip_sample": False}
     if zero:  # or the walk would not begin where it ends
         changed["timestep_spacing"] = "trailing"
-    return DDIMScheduler.from_config(config, **changed)
+    made = DDIMScheduler.from_config(config, **changed)
+    assert isinstance(made, DDIMScheduler)
+    return made
 
 
 def opened(stack: Stack, options: FinetuneOptions) -> dict[str, nn.Module]:
     """The modules that are trained, by name; whole, or the LoRAs beside them."""
-    modules = {"unet": stack.unet} | ({"text": stack.context.module} if options.text else {})
+    modules: dict[str, nn.Module] = {"unet": stack.unet}
+    if options.text:
+        modules["text"] = stack.reader.module
     for module in modules.values():
         module.requires_grad_(options.lora is None).train()
     if options.lora:
