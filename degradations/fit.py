@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from degradations.errors import counted
 from degradations.measure import Measured
 from degradations.ops import (
     Blur,
@@ -63,11 +64,8 @@ def recipe_of(photos: Sequence[Measured], name: str) -> Recipe:
     makers = _softness, _fading, _cast, _noise, _earlier_jpeg, _last_jpeg
     steps: list[Step] = [Resize(of="target", mode=Choice(("area",)))]
     steps += [step for make in makers if (step := make(photos)) is not None]
-    return Recipe(name=name, paper=f"measured on {_count(photos)}", steps=tuple(steps))
-
-
-def _count(photos: Sequence[Measured]) -> str:
-    return f"{len(photos)} photo{'s' * (len(photos) != 1)}"
+    paper = f"measured on {counted(len(photos), 'photo')}"
+    return Recipe(name=name, paper=paper, steps=tuple(steps))
 
 
 def _maybe(step: Step, share: float) -> Step:

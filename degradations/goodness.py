@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from degradations.errors import counted
 from degradations.measure import Measured, measure_pixels
 from degradations.measure.photo import FORMATS, pixels
 from degradations.page import Cell, Page
@@ -80,7 +81,7 @@ def page(
     simulated: Sequence[Simulated],
 ) -> Page:
     told = compare(photos, simulated)
-    made = Page(f"{recipe.name}: {len(photos)} photos and the recipe fitted to them")
+    made = Page(f"{recipe.name}: {counted(len(photos), 'photo')} and the recipe fitted to them")
     made.table(
         ("", "unit", *("photos", *_SHARES), *("simulated", *_SHARES), "KS", "Wasserstein"),
         _rows(told),
