@@ -129,6 +129,8 @@ def test_an_adversary_of_the_walk_judges_a_tuned_model_too(folders, photos):
     batch = torch.utils.data.default_collate([made.samples[i] for i in range(2)])
     assert "discriminator" in made.loss(batch, 0)
     assert "judge" in made.model
+    with pytest.raises(ValueError, match="a LoRA holds still; set texture"):
+        FinetuneOptions.model_validate({**given, "lora": {"rank": 2}})
 
 
 @pytest.mark.parametrize("layers", ["attention", "all"])

@@ -105,3 +105,8 @@ def test_an_adversary_of_the_walk_resumes_bit_for_bit(autoencoder, pixels, tmp_p
         )
         assert any("judge" in key for key in whole) or file != "model"
         assert all(torch.equal(whole[key], torn[key]) for key in whole | torn)
+
+
+def test_texture_that_would_do_nothing_is_refused():
+    with pytest.raises(ValueError, match="set pixel_weight"):
+        DenoisingOptions.model_validate({"texture": TEXTURE})

@@ -1,8 +1,10 @@
 """What a denoiser is asked, and what its answer costs: the arithmetic of stage two."""
 
+from typing import Self
+
 import torch
 from diffusers import SchedulerMixin
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,6 +33,12 @@ class DenoisingOptions(Options):
     pixel_samples: int = Field(8, ge=1)  # so many of a batch are decoded
     perceptual: PerceptualOptions | None = None  # of the decoded pictures
     texture: TextureOptions | None = None  # what those of the other timesteps are asked for instead
+
+    @model_validator(mode="after")
+    def _is_heard(self) -> Self:
+        if self.texture and not self.pixel_weight:
+            raise ValueError("texture is of decoded pictures; set pixel_weight above 0 too")
+        return self
 
 
 def timesteps(count: int, share: float, last: int, rng: torch.Generator, lean: float = 1) -> Tensor:
@@ -153,7 +161,8 @@ def train_step(
         if not on_walk.all():
             losses |= faithful(rgb[~on_walk], truth[~on_walk], options)
         if options.texture and on_walk.any():
-            losses |= texture(rgb[on_walk], truth[on_walk], options.texture, step, judge)
+            layer = stack.unet.conv_out.weight
+            losses |= texture(rgb[on_walk], truth[on_walk], options.texture, step, layer, judge)
     return losses
 
 

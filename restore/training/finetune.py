@@ -1,11 +1,11 @@
 """Tuning a model that exists, ours or of the SD family, in the trust layout."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from diffusers import DDIMScheduler, SchedulerMixin
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from restore import manifest
@@ -30,6 +30,16 @@ class FinetuneOptions(EveryTaskOptions):
     last_share: float | None = Field(None, ge=0, le=1)
     prediction: Prediction | None = None  # None: the checkpoint's own; another is learnt anew
     zero_terminal_snr: bool | None = None  # None: as the checkpoint has it
+
+    @model_validator(mode="after")
+    def _can_be_weighed(self) -> Self:
+        judge = self.texture and self.texture.adversary
+        if self.lora and judge and judge.adaptive:
+            raise ValueError(
+                "an adaptive adversary is weighed at the UNet's last layer, which a LoRA holds "
+                "still; set texture.adversary.adaptive=false"
+            )
+        return self
 
 
 class FinetuneStage(EveryTaskStage):

@@ -44,8 +44,12 @@ class SceneOptions(StepOptions):
     # 2025, Back to Basics): after 1,920 scenes the mean squared error of the clean latent at
     # t = 500 is 0.15 by "sample" and 0.30 by "v_prediction".
     prediction: Prediction = "sample"
-    last_share: float = Field(0.05, ge=0, le=1)
-    lean: float = Field(1.5, ge=1)  # what is where is decided early in the walk
+    pooled: bool = True
+    # What is where is decided early in the walk, and what it looks like is unknowable before: a
+    # mean squared error of all alike learns blurred things.
+    last_share: float = Field(0.02, ge=0, le=1)
+    lean: float = Field(2, ge=1)
+    min_snr: float | None = Field(5, gt=0)
     dropped: float = Field(0.1, ge=0, le=1)  # share of the samples whose prompt is left out
     guidance: float = Field(4, ge=1, le=30)  # of the preview
     shown: int = Field(32, ge=1)  # scenes in the preview

@@ -25,14 +25,23 @@ class TextureOptions(Options):
 
 
 def texture(
-    rgb: Tensor, truth: Tensor, options: TextureOptions, step: int, judge: nn.Module | None
+    rgb: Tensor,
+    truth: Tensor,
+    options: TextureOptions,
+    step: int,
+    last_layer: Tensor,
+    judge: nn.Module | None,
 ) -> dict[str, Tensor]:
-    """The losses of decoded pictures, rgb as truth."""
+    """The losses of decoded pictures, rgb as truth.
+
+    last_layer  the UNet's last weight, where the adversary is weighed against the rest. Weighed at
+                the picture, whose errors cancel where its wishes add up, it drowned all else.
+    """
     losses = {"walk_pixel": options.pixel_weight * (F.l1_loss(rgb, truth) + gradient(rgb, truth))}
     if options.perceptual:
         apart = distance(options.perceptual, rgb.device)(rgb.clamp(0, 1), truth)
         losses["walk_perceptual"] = options.perceptual.weight * apart
     if judge and options.adversary and step >= options.adversary.start:
         fidelity = torch.stack([*losses.values()]).sum()
-        losses |= adversarial(judge, rgb, truth, fidelity, rgb, options.adversary)
+        losses |= adversarial(judge, rgb, truth, fidelity, last_layer, options.adversary)
     return losses
