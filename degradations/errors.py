@@ -9,6 +9,11 @@ class RecipeError(ValueError):
     """A recipe or trace that cannot be used; the message says what, where, and the mend."""
 
 
+def counted(number: int, noun: str) -> str:
+    """1 photo, 2 photos"""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def mend(word: Any, known: Iterable[str]) -> str:
     """The near word, or all of them."""
     known = list(known)

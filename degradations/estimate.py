@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from degradations import fit, goodness
-from degradations.errors import RecipeError
+from degradations.errors import RecipeError, counted
 from degradations.measure import Measured, measure
 from degradations.pipeline import Recipe
 
@@ -34,8 +34,8 @@ class Estimate:
         }
         self.recipe.save(
             path,
-            f"Measured on {len(self.photos)} photos, {jpegs} of them JPEG; "
-            f"{len(self.refused)} files could not be used.",
+            f"Measured on {counted(len(self.photos), 'photo')}, {jpegs} of them JPEG; "
+            f"{counted(len(self.refused), 'file')} could not be used.",
             "Told in so many of them: " + ", ".join(f"{k} {v}" for k, v in told.items()) + ".",
         )
 
@@ -53,8 +53,9 @@ def estimate(paths: Iterable[str | Path], name: str = "mine", workers: int = 1) 
     photos = [result for result in results if isinstance(result, Measured)]
     refused = [(str(path), result) for path, result in pairs if isinstance(result, str)]
     if not photos:
+        first = ": ".join(refused[0])
         raise RecipeError(
-            f"none of {len(paths)} files could be measured; {refused[0][0]}: {refused[0][1]}; "
+            f"none of {len(paths)} files could be measured; {first}; "
             "give photos of at least 64 px a side"
         )
     return Estimate(photos, refused, fit.recipe_of(photos, name))

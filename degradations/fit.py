@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from degradations.errors import counted
 from degradations.measure import Measured
 from degradations.ops import (
     Blur,
@@ -63,11 +64,8 @@ def recipe_of(photos: Sequence[Measured], name: str) -> Recipe:
     makers = _softness, _fading, _cast, _noise, _earlier_jpeg, _last_jpeg
     steps: list[Step] = [Resize(of="target", mode=Choice(("area",)))]
     steps += [step for make in makers if (step := make(photos)) is not None]
-    return Recipe(name=name, paper=f"measured on {_count(photos)}", steps=tuple(steps))
-
-
-def _count(photos: Sequence[Measured]) -> str:
-    return f"{len(photos)} photo{'s' * (len(photos) != 1)}"
+    paper = f"measured on {counted(len(photos), 'photo')}"
+    return Recipe(name=name, paper=paper, steps=tuple(steps))
 
 
 def _maybe(step: Step, share: float) -> Step:
@@ -103,22 +101,24 @@ def _softness(photos: Sequence[Measured]) -> Step | None:
 
 def _noise(photos: Sequence[Measured]) -> Step | None:
     """Of one deviation, or growing with the light where most of the variance does."""
-    told = [photo for photo in photos if photo.noise is not None]
-    if not told:
-        return None
-    known = [p for p in told if p.colour_noise is not None]
-    colour = sum(p.colour_noise for p in known) / len(known) if known else 1.0
-    gain = colour * _COLOUR + (1 - colour)
-    shot = [p for p in told if p.noise_shot * 128 > p.noise_read]
-    even = [p for p in told if p.noise_shot * 128 <= p.noise_read]
+    known = [p.colour_noise for p in photos if p.colour_noise is not None]
+    colour = sum(known) / len(known) if known else 1.0
+    usual = colour * _COLOUR + (1 - colour)
+    even, shot = [], []
+    for p in photos:
+        if p.noise is None or p.noise_read is None or p.noise_shot is None:
+            continue
+        if p.noise_shot * 128 > p.noise_read:
+            # The shot noise that alone would have the variance at the middle luma.
+            shot.append((p.noise_shot + p.noise_read / 128) ** 0.5 / _gain(p, usual))
+        else:
+            even.append(p.noise / _gain(p, usual))
     grey = round(1 - colour, 3)
     ways: list[tuple[Step, int]] = []
     if even:
-        sigma = fit(p.noise / _gain(p, gain) for p in even)
-        ways.append((GaussianNoise(sigma_levels=sigma, grey=grey), len(even)))
+        ways.append((GaussianNoise(sigma_levels=fit(even), grey=grey), len(even)))
     if shot:  # var = scale^2 x luma, within 1 %
-        scale = fit(_even_shot(p) / _gain(p, gain) for p in shot)
-        ways.append((PoissonNoise(scale=scale, grey=grey), len(shot)))
+        ways.append((PoissonNoise(scale=fit(shot), grey=grey), len(shot)))
     return _weighted(ways, len(photos))
 
 
@@ -127,11 +127,6 @@ def _gain(photo: Measured, usual: float) -> float:
     if photo.colour_noise is None:
         return usual
     return _COLOUR if photo.colour_noise else 1.0
-
-
-def _even_shot(photo: Measured) -> float:
-    """The root of the shot noise that alone would have the variance at the middle luma."""
-    return (photo.noise_shot + photo.noise_read / 128) ** 0.5
 
 
 def _fading(photos: Sequence[Measured]) -> Step | None:

@@ -4,12 +4,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 from PIL import Image
 
+from degradations.errors import counted
 from degradations.measure import Measured, measure_pixels
 from degradations.measure.photo import FORMATS, pixels
 from degradations.page import Cell, Page
@@ -21,6 +22,7 @@ _LARGEST = 4096  # pixels of a photo that are read into a stand-in
 _SHOWN, _CROP = 6, 180
 _SHARES = ("5 %", "median", "95 %")
 _REAL, _SIMULATED = "#1f4e79", "#d1711b"
+Value = TypeVar("Value")
 QUANTITIES: dict[str, tuple[str, Callable[[Measured], float | None]]] = {
     "JPEG quality": ("last JPEG", lambda photo: photo.last_quality),
     "noise": ("sigma of luma, levels", lambda photo: photo.noise),
@@ -79,7 +81,7 @@ def page(
     simulated: Sequence[Simulated],
 ) -> Page:
     told = compare(photos, simulated)
-    made = Page(f"{recipe.name}: {len(photos)} photos and the recipe fitted to them")
+    made = Page(f"{recipe.name}: {counted(len(photos), 'photo')} and the recipe fitted to them")
     made.table(
         ("", "unit", *("photos", *_SHARES), *("simulated", *_SHARES), "KS", "Wasserstein"),
         _rows(told),
@@ -110,9 +112,9 @@ def page(
     return made
 
 
-def _spread(values: Sequence[str], most: int) -> list[str]:
+def _spread(values: Sequence[Value], most: int) -> list[Value]:
     at = np.linspace(0, len(values) - 1, min(most, len(values))).round().astype(int)
-    return [values[index] for index in at]
+    return [values[index] for index in at.tolist()]
 
 
 def _stand_in(path: str, factor: int) -> np.ndarray:
@@ -214,8 +216,7 @@ def _cells(photos: Sequence[Measured], simulated: Sequence[Simulated]) -> Iterat
             left, top = (max(0, (side - _CROP) // 2) for side in image.size)
             crop = pixels(image.crop((left, top, left + _CROP, top + _CROP)))
         yield Cell(crop, f"{Path(path).name}\n{_caption(known[path])}", _CROP)
-    for index in _spread([str(number) for number in range(len(simulated))], _SHOWN):
-        one = simulated[int(index)]
+    for one in _spread(simulated, _SHOWN):
         yield Cell(one.crop, _caption(one.photo), one.crop.shape[1])
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from degradations.errors import counted
 from degradations.ops.op import Params
 from degradations.page import Page
 from degradations.pipeline import Recipe
@@ -118,7 +119,7 @@ def table(draws: Draws) -> Iterator[tuple[str, str, str, str]]:
 def write_page(draws: Draws, recipe: Recipe, path: Path) -> None:
     """The page: small multiples of all parameters, the order as a map, and the numbers."""
     page = Page(f"What {recipe.name} draws")
-    page.text(f"{draws.n:,} samples. {recipe.paper}".strip())
+    page.text(f"{counted(draws.n, 'sample')}. {recipe.paper}".strip())
     if not draws.passes:
         page.text("It has no step that was ever drawn.")
         page.write(path)
@@ -135,7 +136,7 @@ def write_page(draws: Draws, recipe: Recipe, path: Path) -> None:
     page.figure(_order(draws), caption)
     likely = draws.orders.most_common(_LIKELY)
     rows = [(f"{count / draws.n:.1%}", _chain(order)) for order, count in likely]
-    page.table(("share", "order"), rows, f"The likeliest of {len(draws.orders):,} orders.")
+    page.table(("share", "order"), rows, f"The likeliest of {counted(len(draws.orders), 'order')}.")
     page.heading("Numbers")
     caption = "Shares of words; 5 %, 50 % and 95 % quantiles of numbers."
     page.table(("op", "in", "parameter", "values"), list(table(draws)), caption)

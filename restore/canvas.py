@@ -52,8 +52,8 @@ def trust_map(hole: np.ndarray | None, size: Size, stack: Stack, outside: float)
         return trust
     step = stack.factor
     across = hole[:, mirrored(np.arange(width * step), size[1])].reshape(len(hole), width, step)
-    across = across.any(2)[mirrored(np.arange(height * step), size[0])]
-    touched = torch.from_numpy(across.reshape(height, step, width).any(1))
+    across = across.max(2)[mirrored(np.arange(height * step), size[0])]
+    touched = torch.from_numpy(across.reshape(height, step, width).max(1))
     inside = RESTORE if stack.layout == TRUST and not stack.fills else REPAINT
     return trust.masked_fill(touched.to(stack.device), inside)
 

@@ -75,6 +75,11 @@ class ImageError(RestoreError):
         return type(self), (self.code, str(self))
 
 
+def counted(number: int, noun: str) -> str:
+    """1 picture, 2 pictures"""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def printable(text: str) -> str:
     """A file name or message that cannot move the cursor, colour the terminal or fake a line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -168,11 +168,12 @@ def layers_of(module: nn.Module) -> Iterator[Any]:
 def read(path: Path, stack: Stack) -> tuple[Weights, dict[str, Any]]:
     """(tensors named `unet.X.lora_A.weight` or `text_encoder...`, peft's config by such names)."""
     try:
-        state, alphas, about = StableDiffusionLoraLoaderMixin.lora_state_dict(
+        state, alphas, *more = StableDiffusionLoraLoaderMixin.lora_state_dict(
             str(path), use_safetensors=True, local_files_only=True, return_lora_metadata=True
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{path}: is no LoRA that diffusers can read: {error}") from error
+    about = more[0]
     if state and all(key.startswith(OF_PEFT) for key in state):
         prefix = part_of(state, stack)
         state = {f"{prefix}.{key.removeprefix(OF_PEFT)}": t for key, t in state.items()}

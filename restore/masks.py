@@ -14,7 +14,7 @@ Box = tuple[slice, slice]  # rows and columns
 
 def grown(hole: np.ndarray, reach: int) -> np.ndarray:
     """bool (H, W) with every pixel added that lies within `reach` pixels of the hole."""
-    return hole if reach == 0 else ndimage.distance_transform_edt(~hole) <= reach
+    return hole if reach == 0 else np.asarray(ndimage.distance_transform_edt(~hole)) <= reach
 
 
 def feathered(hole: np.ndarray, width: int) -> np.ndarray:
@@ -81,6 +81,13 @@ def _pulled(pixels: np.ndarray, known: np.ndarray) -> np.ndarray:
     return pixels + (1 - known)[..., None] * coarse
 
 
+def labelled(hole: np.ndarray) -> np.ndarray:
+    """int32 (H, W): the connected parts by number, from 1 on, 0 elsewhere; corners connect."""
+    marks = np.empty(hole.shape, np.int32)
+    ndimage.label(hole, np.ones((3, 3)), marks)
+    return marks
+
+
 def boxes(hole: np.ndarray, context: float, least: int, step: int) -> Iterator[Box]:
     """Boxes round the connected parts of a hole; parts whose boxes meet share one.
 
@@ -88,8 +95,8 @@ def boxes(hole: np.ndarray, context: float, least: int, step: int) -> Iterator[B
     least    no box is smaller than this on a side, if the picture is not.
     step     boxes begin at multiples of this.
     """
-    marks, _ = ndimage.label(hole, np.ones((3, 3)))
-    found = [_widened(box, hole.shape, context, least, step) for box in ndimage.find_objects(marks)]
+    parts = ndimage.find_objects(labelled(hole))
+    found = [_widened(box, hole.shape, context, least, step) for box in parts]
     while found:
         box = found.pop()
         meeting = [other for other in found if _meet(box, other)]

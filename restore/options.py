@@ -7,8 +7,17 @@ from pydantic import Field, model_validator
 from restore.config import Options
 
 Sampler = Literal[
-    *("ddim", "ddpm", "pndm", "euler", "euler_a", "heun", "dpm++_2m", "dpm++_2m_karras"),
-    *("dpm++_sde", "unipc", "lcm"),
+    "ddim",
+    "ddpm",
+    "pndm",
+    "euler",
+    "euler_a",
+    "heun",
+    "dpm++_2m",
+    "dpm++_2m_karras",
+    "dpm++_sde",
+    "unipc",
+    "lcm",
 ]
 Side = Annotated[int, Field(ge=0, le=32768)]
 Colour = Literal["none", "wavelet", "adain", "lowpass"]

@@ -23,6 +23,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from restore import hub
 from restore.errors import ModelError
+from restore.vae import Vae
 
 Weights = dict[str, Tensor]
 Convert = Callable[[str, dict[str, Any]], Weights]
@@ -128,6 +129,13 @@ def build(folder: Path, part: str, convert: Convert) -> nn.Module:
         raise ModelError(message) from error
     fill(module, convert(part, config), f"{folder}: its {part}")
     return module
+
+
+def trained_vae(folder: Path) -> Vae:
+    """The autoencoder of a model folder, in fp32 on the CPU. Raises ModelError as `build` does."""
+    made = build(folder, "vae", lambda part, _: read_weights(folder, part))
+    assert isinstance(made, Vae)
+    return made
 
 
 def fill(module: nn.Module, weights: Weights, what: str) -> None:

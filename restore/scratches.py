@@ -2,9 +2,9 @@
 
 import cv2
 import numpy as np
-from scipy import ndimage
 
 from restore.images import Picture
+from restore.masks import labelled
 
 WIDTH = 9  # px, a scratch is narrower
 ANGLES = 12
@@ -29,7 +29,7 @@ def find(picture: Picture, threshold: float = 5) -> np.ndarray:
         spread = np.sqrt(cv2.GaussianBlur((along - usual) ** 2, (0, 0), 3 * LENGTH)) + 0.5
         score = (along - usual) / spread
         strong, weak = score > threshold, score > threshold / 3
-        marks, _ = ndimage.label(weak & (hat > usual), np.ones((3, 3)))
+        marks = labelled(weak & (hat > usual))
         sure = np.unique(marks[strong])
         found |= np.isin(marks, sure[sure > 0])
     return np.where(found, 255, 0).astype(np.uint8)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from restore import vae
 from restore.config import near
 from restore.contexts import Context
-from restore.errors import ConfigError
+from restore.errors import ConfigError, ModelError
 from restore.layouts import Layout, Task, require
 from restore.options import Sampler
 from restore.predict import Condition, as_velocity, conditioned
@@ -77,6 +77,13 @@ class Stack:
     def parts(self) -> list[nn.Module]:
         """Everything that holds weights."""
         return [self.vae, self.unet, *([self.context.module] if self.context else [])]
+
+    @property
+    def reader(self) -> Context:
+        """The context, where one is needed. Raises ModelError if there is none."""
+        if self.context is None:
+            raise ModelError(f"{self.name} reads no prompt; take a model that does")
+        return self.context
 
     @property
     def is_half(self) -> bool:

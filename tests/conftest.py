@@ -12,8 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from restore import cli, devices
-from restore.cli import shared
+from restore import cli, devices, manifest
 from restore.images import Picture
 from restore.stack import Stack
 from restore.training import diffusion
@@ -88,7 +87,7 @@ def stack(autoencoder) -> Stack:
 @pytest.fixture
 def call(capsys, tmp_path, monkeypatch, stack):
     """Run a command over the tiny stack: (exit code, stdout, stderr)."""
-    monkeypatch.setattr(shared.manifest, "find_model", lambda name, **_: (Path(name), "digest"))
+    monkeypatch.setattr(manifest, "find_model", lambda name, **_: (Path(name), "digest"))
     monkeypatch.setattr(devices, "load", lambda *_, **__: stack)
 
     def run(command, *words, out="out"):

@@ -20,8 +20,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
-from restore import cli, images
-from restore.cli import shared
+from restore import cli, images, manifest
 from restore.images import Reading
 
 RNG = np.random.default_rng(3)
@@ -49,7 +48,7 @@ def command(capsys, tmp_path, monkeypatch):
         alpha = None if picture.alpha is None else twice(picture.alpha)
         return replace(picture, pixels=twice(picture.pixels), alpha=alpha)
 
-    monkeypatch.setattr(shared.manifest, "find_model", lambda name, **_: (Path(name), "w"))
+    monkeypatch.setattr(manifest, "find_model", lambda name, **_: (Path(name), "w"))
     for name, function in [("devices", load), ("flow", restore)]:
         module = ModuleType(f"restore.{name}")
         setattr(module, function.__name__, function)

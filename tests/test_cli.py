@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -13,8 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from restore import cli
-from restore.cli import shared
+from restore import cli, manifest
 from restore.errors import ModelError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,7 +38,7 @@ def fake(monkeypatch):
         alpha = alpha if alpha is None else alpha[rows][:, columns]
         return replace(picture, pixels=picture.pixels[rows][:, columns], alpha=alpha)
 
-    monkeypatch.setattr(shared.manifest, "find_model", lambda name, **_: (Path(name), asked.digest))
+    monkeypatch.setattr(manifest, "find_model", lambda name, **_: (Path(name), asked.digest))
     for name, function in [("devices", load), ("flow", restore)]:
         module = ModuleType(f"restore.{name}")
         setattr(module, function.__name__, function)
@@ -259,7 +257,7 @@ def test_help_is_at_hand(words, capsys):
 
 @pytest.mark.parametrize("tool", ["upscale", "text2img", "img2img", "train", "degrade"])
 def test_a_tool_is_its_command_from_anywhere(tool, tmp_path):
-    began = time.perf_counter()
+    before = os.times()
     done = subprocess.run(
         [sys.executable, str(ROOT / "tools" / f"{tool}.py"), "--help"],
         cwd=tmp_path,
@@ -269,4 +267,4 @@ def test_a_tool_is_its_command_from_anywhere(tool, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert f"Usage: restore {tool}" in done.stdout
-    assert time.perf_counter() - began < 5  # no torch
+    assert os.times().children_user - before.children_user < 5  # no torch

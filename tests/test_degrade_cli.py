@@ -144,7 +144,7 @@ def test_a_second_run_does_only_what_is_missing(make, tmp_path):
     for lose in (lost.unlink, lambda: lost.write_bytes(b"")):
         lose()
         code, out, _ = make("out")
-        assert code == 0 and "1 pairs made" in out and "7 there before" in out
+        assert code == 0 and "1 pair made" in out and "7 there before" in out
         assert files(tmp_path / "out") == before
     again = {path for path, stamp in stamps.items() if path.stat().st_mtime_ns != stamp}
     assert {path.stem for path in again} == {"000003"}

@@ -64,7 +64,7 @@ def test_a_broken_file_is_refused_with_a_reason_and_counted(found, tmp_path):
     assert path.endswith("broken.jpg")
     assert "cannot be read" in why
     found.save(tmp_path / "mine.yaml")
-    assert "1 files could not be used" in (tmp_path / "mine.yaml").read_text()
+    assert "1 file could not be used" in (tmp_path / "mine.yaml").read_text()
 
 
 def test_the_saved_recipe_loads_back_equal(found, tmp_path):

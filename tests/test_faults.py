@@ -131,8 +131,8 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from restore import cli
-from restore.cli import shared
-shared.manifest.find_model = lambda name, **_: (Path(name), "digest")
+from restore import manifest
+manifest.find_model = lambda name, **_: (Path(name), "digest")
 module = ModuleType("restore.flow")
 def restore(picture, *_):
     time.sleep(0.1)

@@ -12,7 +12,7 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from restore import manifest
+from restore import cli, manifest
 from restore.errors import ModelError
 from restore.flow import restore
 from restore.layouts import LAYOUTS
@@ -200,13 +200,37 @@ def test_what_is_not_cached_is_refused_offline_with_the_mend(cache, name):
     refused(name, "offline", f"hf download {name.split('@')[0]}", offline=True)
 
 
-def test_offline_opens_no_connection(cache, monkeypatch):
+@pytest.fixture
+def lonely(cache, monkeypatch):
+    """As a machine would be that must reach nobody."""
+
     def connect(*_, **__):
         raise AssertionError("a connection was opened")
 
     monkeypatch.setattr("socket.socket.connect", connect)
+
+
+def test_offline_opens_no_connection(lonely):
     load("org/tiny", device="cpu", offline=True)
     refused("org/other", "offline", offline=True)
+
+
+def test_the_command_line_stays_offline_if_told(lonely, tmp_path):
+    words = ["text2img", "--size", "32x32", "--steps", "1", "--device", "cpu", "--offline"]
+    assert cli.main([*words, "--model", f"org/tiny@{COMMIT}", "-o", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "0000000000.png").is_file()
+
+
+@pytest.mark.parametrize("words", [["text2img"], ["upscale", "IN/lr"], ["evaluate", "--set", "IN"]])
+def test_a_command_says_what_it_lacks_offline(lonely, tmp_path, photo, capsys, words):
+    for folder in ("lr", "hr"):
+        photo(f"{folder}/a.png")
+    words = [word.replace("IN", str(tmp_path / "in")) for word in words]
+    code = cli.main([*words, "--model", "org/tiny@v2", "--offline", "-o", str(tmp_path / "out")])
+    said = capsys.readouterr().err
+    assert code == 3 and not (tmp_path / "out").exists()
+    for told in ("org/tiny@v2", "offline", "hf download org/tiny --revision v2"):
+        assert told in said
 
 
 # What is refused

@@ -46,7 +46,7 @@ def test_a_report_of_ten_thousand_files_stays_small(tmp_path):
 def test_a_plan_tells_what_a_run_takes(photo, restored, monkeypatch):
     photo("a.png")
     code, _, said = restored("--dry-run")
-    assert code == 0 and "1 pictures, 0.0 -> 0.0 megapixels" in said
+    assert code == 0 and "1 picture, 0.0 -> 0.0 megapixels" in said
     assert "told once the first files are done" in said
     restored()
     assert "time: about" in restored("--dry-run")[2]

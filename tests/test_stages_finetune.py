@@ -122,6 +122,17 @@ def test_the_text_encoder_is_tuned_if_asked(folders, photos, tmp_path):
     assert any(p.grad is not None for p in made.stack.context.module.parameters())
 
 
+def test_an_adversary_of_the_walk_judges_a_tuned_model_too(folders, photos):
+    judge = {"adversary": {"start": 0, "channels": 16, "layers": 1}}
+    given = stage_of(photos, folders["base"], last_share=0, texture=judge)
+    made = FinetuneStage(FinetuneOptions.model_validate(given), 0, CPU)
+    batch = torch.utils.data.default_collate([made.samples[i] for i in range(2)])
+    assert "discriminator" in made.loss(batch, 0)
+    assert "judge" in made.model
+    with pytest.raises(ValueError, match="a LoRA holds still; set texture"):
+        FinetuneOptions.model_validate({**given, "lora": {"rank": 2}})
+
+
 @pytest.mark.parametrize("layers", ["attention", "all"])
 def test_a_lora_begins_as_nothing_and_ends_in_the_weights(folders, layers):
     stack, plain = (load(str(folders["base"]), "cpu", "fp32") for _ in range(2))

@@ -114,7 +114,7 @@ def test_packing_cuts_by_size_and_reports_what_it_left_out(photos, tmp_path, mon
     assert cli.main(["data", "pack", str(bad), "-o", str(tmp_path / "out")]) == 1
     told = capsys.readouterr()
     assert "torn.jpg: the file is cut short" in told.err
-    assert "3 pictures in 1 shards, 1 left out" in told.out
+    assert "3 pictures in 1 shard, 1 left out" in told.out
     assert (tmp_path / "out" / "photos.csv").is_file()
     assert cli.main(["data", "pack", str(bad), "-o", str(tmp_path / "out")]) == 2
 
@@ -197,7 +197,7 @@ def test_files_of_other_kinds_in_a_shard_are_never_read(tmp_path, photos):
 
 def test_a_folder_of_pictures_and_shards_is_refused(packed, photos):
     (packed / "a.png").write_bytes((photos / "a.png").read_bytes())
-    with pytest.raises(ConfigError, match="1 shards and 1 pictures"):
+    with pytest.raises(ConfigError, match="1 shard and 1 picture;"):
         sources.find(packed)
 
 

@@ -44,7 +44,7 @@ class Damage(Op):
         """Coverage (H, W) in [0, 1] and the colour under it, (H, W, 1 or 3) or a broadcast one."""
         raise NotImplementedError
 
-    @classmethod  # pyright: ignore[reportIncompatibleMethodOverride] - called on the class alike
+    @classmethod
     def apply(cls, rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
         cover, colour = cls.layer(params, rgb.shape[:2])
         return rgb + cover[..., None] * (colour - rgb)

@@ -61,4 +61,6 @@ def jpeg(rgb: np.ndarray, quality: int, chroma: str) -> np.ndarray:
     options = [cv2.IMWRITE_JPEG_QUALITY, quality]
     options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, _SAMPLING[chroma]]
     _, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options)
-    return cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+    assert decoded is not None
+    return decoded

@@ -1,5 +1,6 @@
 """What every degradation is: a frozen record; chance in `draw`, arithmetic in `apply`."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import cv2
@@ -35,14 +36,12 @@ class Op(Frozen):
         """The parameters of one image; the only place of chance."""
         raise NotImplementedError
 
-    @staticmethod
-    def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
-        """The arithmetic: the same params give the same pixels.
+    apply: ClassVar[Callable[[np.ndarray, Params, Size], np.ndarray]]
+    """(rgb, params, target) -> rgb, on the class; the same params give the same pixels.
 
-        rgb     float32 (H, W, 3), nominal range [0, 1]; it may be returned, never written to.
-        target  the size the whole recipe ends at.
-        """
-        raise NotImplementedError
+    rgb     float32 (H, W, 3), nominal range [0, 1]; it may be returned, never written to.
+    target  the size the whole recipe ends at.
+    """
 
     @classmethod
     def spread(cls, share: np.ndarray, params: Params, target: Size) -> np.ndarray:

@@ -10,6 +10,7 @@ import typer
 
 from restore.cli import data, degrade, evaluate, report, shared
 from restore.cli.folder import Folder, takes
+from restore.cli.model import Model
 from restore.cli.pictures import Pictures
 from restore.cli.shared import run_files, run_prompt, stop
 from restore.cli.work import Holes, Run
@@ -65,10 +66,12 @@ def _commands() -> None:  # with it typer keeps the commands as words of their o
 @app.command()
 @takes("folder", Folder)
 @takes("pictures", Pictures)
+@takes("model", Model)
 def upscale(
     out: shared.Out,
     folder: Folder,
     pictures: Pictures,
+    model: Model,
     scale: Annotated[
         float | None,
         typer.Option("-s", "--scale", help=f"1 to 16; 1 restores only. [{UPSCALE.scale:g}]"),
@@ -93,19 +96,11 @@ def upscale(
         ),
     ] = False,
     fit_mask: shared.FitMask = False,
-    model: shared.Model = "nano",
     seed: shared.Seed = 0,
     config: shared.Config = None,
     sets: shared.Sets = None,
     windows: shared.AtOnce = None,
     exists: shared.Exists = "skip",
-    device: shared.Device = "auto",
-    dtype: shared.Dtype = "auto",
-    compiled: shared.Compiled = False,
-    offload: shared.Offload = False,
-    lora: shared.Lora = None,
-    config_from: shared.ConfigFrom = None,
-    allow_pickle: shared.AllowPickle = False,
     dry_run: shared.DryRun = False,
 ) -> None:
     """Enlarge or restore pictures. Run the same command again to go on where it stopped."""
@@ -123,21 +118,19 @@ def upscale(
         colour=colour,
         windows=windows,
     )
-    where = Run(
-        *(out, model, seed, exists, device, dtype, compiled, offload),
-        *(tuple(lora or ()), config_from, allow_pickle),
-        pictures,
-    )
+    where = Run(out, seed, exists, model, pictures)
     run_files(folder, options, where, dry_run, Holes(damage or "", fit_mask, find_scratches))
 
 
 @app.command()
 @takes("folder", Folder)
 @takes("pictures", Pictures)
+@takes("model", Model)
 def inpaint(
     out: shared.Out,
     folder: Folder,
     pictures: Pictures,
+    model: Model,
     mask: Annotated[
         str | None,
         typer.Option(
@@ -171,19 +164,11 @@ def inpaint(
         str | None, typer.Option(help=f"model, telea or navier_stokes. [{INPAINT.engine}]")
     ] = None,
     fit_mask: shared.FitMask = False,
-    model: shared.Model = "nano",
     seed: shared.Seed = 0,
     config: shared.Config = None,
     sets: shared.Sets = None,
     windows: shared.AtOnce = None,
     exists: shared.Exists = "skip",
-    device: shared.Device = "auto",
-    dtype: shared.Dtype = "auto",
-    compiled: shared.Compiled = False,
-    offload: shared.Offload = False,
-    lora: shared.Lora = None,
-    config_from: shared.ConfigFrom = None,
-    allow_pickle: shared.AllowPickle = False,
     dry_run: shared.DryRun = False,
 ) -> None:
     """Fill holes, or paint on beyond the edges; nothing else in a picture changes."""
@@ -209,11 +194,7 @@ def inpaint(
     )
     if not mask and not (options.aspect or any(options.extend)):
         raise UsageError("inpaint needs --mask; or --extend or --aspect, to paint on")
-    where = Run(
-        *(out, model, seed, exists, device, dtype, compiled, offload),
-        *(tuple(lora or ()), config_from, allow_pickle),
-        pictures,
-    )
+    where = Run(out, seed, exists, model, pictures)
     run_files(folder, options, where, dry_run, Holes(mask or "", fit_mask), count)
 
 
@@ -227,10 +208,12 @@ def _numbers(sides: str) -> list[int]:
 @app.command()
 @takes("folder", Folder)
 @takes("pictures", Pictures)
+@takes("model", Model)
 def img2img(
     out: shared.Out,
     folder: Folder,
     pictures: Pictures,
+    model: Model,
     prompt: shared.Prompt = None,
     strength: Annotated[
         float | None,
@@ -249,19 +232,11 @@ def img2img(
     colour: Annotated[
         str | None, typer.Option(help=f"Of the input: none, wavelet, adain. [{IMG2IMG.colour}]")
     ] = None,
-    model: shared.Model = "nano",
     seed: shared.Seed = 0,
     config: shared.Config = None,
     sets: shared.Sets = None,
     windows: shared.AtOnce = None,
     exists: shared.Exists = "skip",
-    device: shared.Device = "auto",
-    dtype: shared.Dtype = "auto",
-    compiled: shared.Compiled = False,
-    offload: shared.Offload = False,
-    lora: shared.Lora = None,
-    config_from: shared.ConfigFrom = None,
-    allow_pickle: shared.AllowPickle = False,
     dry_run: shared.DryRun = False,
 ) -> None:
     """Make pictures anew from themselves and words, each at its own size."""
@@ -281,17 +256,15 @@ def img2img(
         colour=colour,
         windows=windows,
     )
-    where = Run(
-        *(out, model, seed, exists, device, dtype, compiled, offload),
-        *(tuple(lora or ()), config_from, allow_pickle),
-        pictures,
-    )
+    where = Run(out, seed, exists, model, pictures)
     run_files(folder, options, where, dry_run)
 
 
 @app.command()
+@takes("model", Model)
 def text2img(
     out: shared.Out,
+    model: Model,
     prompt: Annotated[str | None, typer.Option(help="What the pictures show.")] = None,
     count: Annotated[
         int, typer.Option("-n", "--count", min=1, max=10**6, help="How many, of seeds in a row.")
@@ -316,18 +289,10 @@ def text2img(
     grid: Annotated[
         bool, typer.Option("--grid", help="Show them all in one picture too, grid.png.")
     ] = False,
-    model: shared.Model = "nano",
     config: shared.Config = None,
     sets: shared.Sets = None,
     windows: shared.AtOnce = None,
     exists: shared.Exists = "skip",
-    device: shared.Device = "auto",
-    dtype: shared.Dtype = "auto",
-    compiled: shared.Compiled = False,
-    offload: shared.Offload = False,
-    lora: shared.Lora = None,
-    config_from: shared.ConfigFrom = None,
-    allow_pickle: shared.AllowPickle = False,
 ) -> None:
     """Make pictures from words. A picture is the same however many are made with it."""
     width, height = _sides(size) if size else (None, None)
@@ -346,10 +311,7 @@ def text2img(
         negative=negative,
         windows=windows,
     )
-    where = Run(
-        *(out, model, seed, exists, device, dtype, compiled, offload),
-        *(tuple(lora or ()), config_from, allow_pickle),
-    )
+    where = Run(out, seed, exists, model)
     run_prompt(options, where, count, grid)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from restore import files
-from restore.errors import ImageError, UsageError, printable
+from restore.errors import ImageError, UsageError, counted, printable
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,7 +26,7 @@ def scenes(
 
     vacant(out)
     scenes.write(out, seed, count)
-    typer.echo(f"{count} scenes in {printable(str(out))}")
+    typer.echo(f"{counted(count, 'scene')} in {printable(str(out))}")
 
 
 @app.command()
@@ -59,8 +59,8 @@ def pack(
     made = shards.pack(pictures, out, size * 1_000_000)
     if notes := card.notes_of(str(folder)):
         files.write_text(out / "photos.csv", notes.read_text(encoding="utf-8"))
-    told = f"{made.pictures} pictures in {len(made.shards)} shards, {broken} left out"
-    typer.echo(f"{told}; in {printable(str(out))}")
+    told = f"{counted(made.pictures, 'picture')} in {counted(len(made.shards), 'shard')}"
+    typer.echo(f"{told}, {broken} left out; in {printable(str(out))}")
     raise typer.Exit(1 if broken else 0)
 
 

@@ -13,7 +13,7 @@ import typer
 
 from restore import files
 from restore.cli.progress import counting, print_table
-from restore.errors import ImageError, UsageError, printable
+from restore.errors import ImageError, UsageError, counted, printable
 
 if TYPE_CHECKING:  # cv2 and the rest load after all that can be refused was
     import numpy as np
@@ -88,7 +88,8 @@ def apply(
         raise typer.Exit(INTERRUPTED) from None
     for key, reason in sorted(made.refused.items()):
         _complain(f"{key}: {reason.removeprefix(f'{photos[key]}: ')}; another photo stands in")
-    told = f"{made.made} pairs made in {time.monotonic() - began:.1f} s, {made.there} there before"
+    took_s = time.monotonic() - began
+    told = f"{counted(made.made, 'pair')} made in {took_s:.1f} s, {made.there} there before"
     if made.missing:
         told += f", {made.missing} missing: no photo can be used"
     print(f"{told}; in {printable(str(out))}")
@@ -154,7 +155,7 @@ def histogram(
     chosen = _recipe(recipe, severity)
     with _refusals():
         draws = drawn.draw(chosen, samples, seed)
-    print(f"{chosen.name}: {samples:,} samples; 5 %, 50 % and 95 % quantiles of numbers")
+    print(f"{chosen.name}: {counted(samples, 'sample')}; 5 %, 50 % and 95 % quantiles of numbers")
     print_table(("op", "in", "parameter", "values"), drawn.table(draws))
     if out:
         with files.replacing(out) as path:
@@ -192,7 +193,8 @@ def estimate(
         with files.replacing(page) as path:
             write_page(result, path, clean=good)
         print(page)
-    print(f"{out}: the recipe of {len(result.photos)} photos, {len(result.refused)} refused")
+    told = f"{counted(len(result.photos), 'photo')}, {len(result.refused)} refused"
+    print(f"{out}: the recipe of {told}")
     raise typer.Exit(1 if result.refused else 0)
 
 

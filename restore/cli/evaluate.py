@@ -11,6 +11,7 @@ import typer
 
 from restore import manifest
 from restore.cli import shared
+from restore.cli.model import Device, Dtype, Offline
 from restore.cli.progress import counting, print_table
 from restore.config import load_options
 from restore.errors import UsageError, printable
@@ -34,6 +35,7 @@ class Run:
     seed: int
     device: str
     dtype: str
+    offline: bool
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,9 @@ def evaluate(
     worst: Annotated[int, typer.Option(min=0, max=200, help="Cases that the report shows.")] = 8,
     steps: Annotated[int | None, typer.Option(help="Of the model, as in upscale.")] = None,
     seed: shared.Seed = 0,
-    device: shared.Device = "auto",
-    dtype: shared.Dtype = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    offline: Offline = False,
 ) -> None:
     """Measure restored pictures against their originals, or a model on sets of inputs.
 
@@ -109,7 +112,7 @@ def evaluate(
         {"--suffix": suffix, "--inputs": inputs}
         if model
         else {"--set": sets, "--steps": steps, "--seed": seed, "--device": device != "auto"}
-        | {"--dtype": dtype != "auto"},
+        | {"--dtype": dtype != "auto", "--offline": offline},
     )
     if out:
         shared.check_output(out)
@@ -130,7 +133,7 @@ def evaluate(
         if not out:
             raise UsageError("--model needs -o: the restored pictures are kept there")
         options = load_options(UpscaleOptions, "upscale", None, [], ("upscale",), steps=steps)
-        groups = _sets(model, options, sets, reference, Run(out, seed, device, dtype), how)
+        groups = _sets(model, options, sets, reference, Run(out, seed, device, dtype, offline), how)
     from restore.metrics.report import Report
 
     _finish(Report(tuple(groups), tuple(chosen), border, tuple(absent)), out, by.name, worst)
@@ -197,13 +200,13 @@ def _sets(
     if not sets:
         raise UsageError(f"--model needs --set: {pairing.LAYOUTS}")
     opened = pairing.open_sets(sets, reference)
-    _, weights = manifest.find_model(model)
+    _, weights = manifest.find_model(model, offline=run.offline)
 
     @cache
     def stack() -> "Stack":
         from restore import devices
 
-        return devices.load(model, run.device, run.dtype)
+        return devices.load(model, run.device, run.dtype, offline=run.offline)
 
     groups = []
     for one in opened:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from restore.batch import SKIPPED
 from restore.cli.progress import sides
-from restore.errors import RestoreError, printable
+from restore.errors import RestoreError, counted, printable
 from restore.jobs import Job
 from restore.journal import Journal, Row
 
@@ -89,7 +89,7 @@ def totals(planned: dict[Job, Planned], options: "TaskOptions", journal: Journal
         return
     before = sum(one.before for one in planned.values())
     after = sum(one.after for one in planned.values())
-    yield f"{len(planned)} pictures, {before / 1e6:.1f} -> {after / 1e6:.1f} megapixels"
+    yield f"{counted(len(planned), 'picture')}, {before / 1e6:.1f} -> {after / 1e6:.1f} megapixels"
     needed = sum(
         one.after * _bytes_a_pixel(job.target) * max(1, len(job.frames))
         for job, one in planned.items()

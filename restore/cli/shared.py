@@ -5,13 +5,12 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from restore import batch, files, jobs, manifest, report
+from restore import batch, files, jobs, report
 from restore.cli.folder import Folder
 from restore.cli.plan import foretell
 from restore.cli.progress import Show, progress
@@ -33,7 +32,6 @@ from restore.options import Text2imgOptions
 
 if TYPE_CHECKING:
     from restore.images import Reading
-    from restore.stack import Stack
 
 GO_ON = "what is finished is kept; run the same command again to go on"
 LARGEST_SEED = 2**63 - 1
@@ -41,7 +39,6 @@ LARGEST_SEED = 2**63 - 1
 Out = Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")]
 Prompt = Annotated[str | None, typer.Option(help="What the pictures show.")]
 Negative = Annotated[str | None, typer.Option(help="What they shall not show.")]
-Model = Annotated[str, typer.Option(help="A model's name or folder.")]
 Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Another seed, another picture.")]
 Config = Annotated[Path | None, typer.Option(help="YAML with a section of the command's name.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="COMMAND.KEY=VALUE, for any option.")]
@@ -53,25 +50,6 @@ Guidance = Annotated[
 Exists = Annotated[
     Literal["skip", "overwrite", "rename", "error"],
     typer.Option(help="skip: finished files stay, foreign ones are never touched."),
-]
-Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option()]
-Dtype = Annotated[
-    Literal["auto", "fp32", "fp16", "bf16"], typer.Option(help="auto: fp32 on the CPU, else bf16.")
-]
-Compiled = Annotated[
-    bool, typer.Option("--compile", help="Compile the UNet first: minutes once, quicker steps.")
-]
-Offload = Annotated[
-    bool, typer.Option("--offload", help="Only the part at work is on the accelerator: slower.")
-]
-Lora = Annotated[
-    list[str] | None, typer.Option("--lora", help="FILE or FILE=SCALE, as often as you like.")
-]
-ConfigFrom = Annotated[
-    str | None, typer.Option(help="A diffusers folder with configs for a single .safetensors file.")
-]
-AllowPickle = Annotated[
-    bool, typer.Option("--allow-pickle", help="Read the tensors of .ckpt and .bin files too.")
 ]
 FitMask = Annotated[bool, typer.Option("--fit-mask", help="Resize masks of another size.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")]
@@ -108,11 +86,11 @@ def run_files(
         batch.refuse_existing(planned)
     if run.pictures.background is None:
         refuse_transparent(planned, kind, how)
-    stack, weights = opener(run)
+    stack, weights = run.model.open()
     pixels = options.digest(
         seed=run.seed,
         **run.pictures.told,
-        **run.precision,
+        **run.model.precision,
         **({"count": count} if count > 1 else {}),
         **holes.told,
     )
@@ -176,7 +154,7 @@ def run_prompt(options: Text2imgOptions, run: Run, count: int, grid: bool) -> No
     planned = [jobs.Job(None, name, run.out / name) for name in seeds]
     if run.exists == "error":
         batch.refuse_existing(planned)
-    stack, weights = opener(run)
+    stack, weights = run.model.open()
 
     def work(job: jobs.Job, show: Show, path: Path) -> Row:
         from restore import encoding, spill
@@ -189,7 +167,7 @@ def run_prompt(options: Text2imgOptions, run: Run, count: int, grid: bool) -> No
         report.keep_thumbs(run.out, job.key, shown(result))
         return {"seed": seed, "size_out": result.size, "warnings": list(result.warnings)}
 
-    pixels = options.digest(**run.precision)  # a picture's seed is in its key
+    pixels = options.digest(**run.model.precision)  # a picture's seed is in its key
     journal = Journal(run.out, pixels, weights)
     summary = carry_out(planned, work, run, journal)
     if grid and not summary.failed and not summary.left:
@@ -198,29 +176,6 @@ def run_prompt(options: Text2imgOptions, run: Run, count: int, grid: bool) -> No
         rows = [journal.rows[job.key] for job in planned]
         write_grid([journal.output(row) for row in rows], run.out / "grid.png")
     finish(summary, journal)
-
-
-def opener(run: Run) -> tuple[Callable[[], "Stack"], str]:
-    """Loads the model at the first call, since torch takes seconds; and the weights' digest."""
-    _, weights = manifest.find_model(run.model, allow_pickle=run.allow_pickle)
-    weights = manifest.with_loras(weights, run.loras)
-
-    @cache
-    def stack() -> "Stack":
-        from restore.devices import load
-
-        return load(
-            run.model,
-            run.device,
-            run.dtype,
-            compiled=run.compiled,
-            offload=run.offload,
-            config=run.config_from,
-            loras=run.loras,
-            allow_pickle=run.allow_pickle,
-        )
-
-    return stack, weights
 
 
 def carry_out(

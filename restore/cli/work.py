@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from restore import batch, files, jobs, report
 from restore.ahead import Ahead
+from restore.cli.model import Model
 from restore.cli.pictures import Pictures
 from restore.cli.progress import Show
-from restore.errors import CancelledError, ImageError, UsageError
+from restore.errors import CancelledError, ImageError
 from restore.journal import Row
 from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions
 
@@ -31,35 +32,10 @@ class Run:
     """What a command is told beside its task's options."""
 
     out: Path
-    model: str
     seed: int
     exists: batch.Exists
-    device: str
-    dtype: str
-    compiled: bool
-    offload: bool
-    lora: tuple[str, ...] = ()  # FILE or FILE=SCALE
-    config_from: str | None = None
-    allow_pickle: bool = False
+    model: Model
     pictures: Pictures = Pictures()
-
-    @property
-    def precision(self) -> dict[str, object]:
-        """What of this decides the pixels, beside the weights."""
-        return {"dtype": self.dtype, **({"compiled": True} if self.compiled else {})}
-
-    @property
-    def loras(self) -> list[tuple[str, float]]:
-        """(file, scale) of each. Raises UsageError."""
-        found = []
-        for given in self.lora:
-            file, equals, scale = given.rpartition("=")
-            try:
-                found.append((file, float(scale)) if equals else (given, 1.0))
-            except ValueError as error:
-                mend = "write FILE=SCALE, such as a.safetensors=0.8"
-                raise UsageError(f"--lora {given}: {mend}") from error
-        return found
 
 
 @dataclass(frozen=True)
@@ -311,5 +287,5 @@ def kept_beside(options: FileOptions, holes: Holes, count: int) -> tuple[str, ..
 def told(options: Any, seed: int, run: Run, weights: str) -> str:
     """How a picture is made again, as JSON: `--set` takes each line of the task's section."""
     values = options.model_dump(mode="json", exclude={"task", *options.run_only})
-    made = {options.task: values, "seed": seed, "model": run.model, "weights": weights}
-    return json.dumps({**made, **run.precision})
+    made = {options.task: values, "seed": seed, "model": run.model.model, "weights": weights}
+    return json.dumps({**made, **run.model.precision})

@@ -63,7 +63,7 @@ def layers_of(module: nn.Module, options: LoraOptions) -> list[str]:
 
 def fused(stack: Stack) -> Stack:
     """A copy of the stack with its LoRAs in the weights; training can go on with the original."""
-    context = replace(stack.context, module=deepcopy(stack.context.module))
+    context = replace(stack.reader, module=deepcopy(stack.reader.module))
     copied = replace(stack, unet=deepcopy(stack.unet), context=context)
     lora.fuse(copied)
     return copied
@@ -73,21 +73,14 @@ def save(stack: Stack, folder: Path) -> None:
     """The LoRAs alone, as diffusers writes them: restore's --lora and diffusers both read it."""
     from peft import get_peft_model_state_dict
 
-    layers = {
-        prefix: {
-            name: tensor.contiguous()
-            for name, tensor in convert_state_dict_to_diffusers(
-                get_peft_model_state_dict(module)
-            ).items()
-        }
-        for prefix, module in lora.targets(stack).items()
-        if hasattr(module, "peft_config")
-    }
-    metadata = {
-        f"{prefix}_lora_adapter_metadata": module.peft_config[NAME].to_dict()
-        for prefix, module in lora.targets(stack).items()
-        if prefix in layers
-    }
+    layers, metadata = {}, {}
+    for prefix, module in lora.targets(stack).items():
+        configs = getattr(module, "peft_config", None)
+        if not configs:
+            continue
+        learnt = convert_state_dict_to_diffusers(get_peft_model_state_dict(module))
+        layers[prefix] = {name: tensor.contiguous() for name, tensor in learnt.items()}
+        metadata[f"{prefix}_lora_adapter_metadata"] = configs[NAME].to_dict()
     StableDiffusionPipeline.save_lora_weights(
         folder, layers.get("unet"), layers.get("text_encoder"), **metadata
     )

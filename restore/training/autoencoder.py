@@ -82,8 +82,7 @@ def build(options: AnyOptions) -> Vae:
     Raises ConfigError if that one is of another kind than is to be trained.
     """
     if options.start:
-        folder = manifest.place_of(options.start)
-        made = parts.build(folder, "vae", lambda part, _: parts.read_weights(folder, part))
+        made = parts.trained_vae(manifest.place_of(options.start))
         if not isinstance(made, KINDS[options.kind]):
             kinds = {kind.__name__: name for name, kind in KINDS.items()}
             mend = f"take stage.kind={kinds[type(made).__name__]}"
@@ -132,13 +131,16 @@ def reconstructed(
         # over the number of pixels, since the reconstruction is a mean over them
         return (made + 1) / 2, {"kl": options.kl_weight * latents.kl().sum() / rgb.numel()}
     decoded = coder.decode(coder.encode(signed).latents.float())
+    assert decoded.commit_loss is not None
     return (decoded.sample + 1) / 2, {"codebook": decoded.commit_loss}
 
 
 def last_layer(coder: Vae) -> Tensor:
     """The weight that pictures come out of."""
-    decoder = coder.decoder
-    return (decoder.layers[-1] if isinstance(coder, AutoencoderTiny) else decoder.conv_out).weight
+    is_tiny = isinstance(coder, AutoencoderTiny)
+    last = coder.decoder.layers[-1] if is_tiny else coder.decoder.conv_out
+    assert isinstance(last, nn.Conv2d)
+    return last.weight
 
 
 class AutoencoderStage:

@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from restore import manifest
+from restore.errors import counted
 
 SCORES = "| score | value |\n| --- | --- |"
 FOLDERS = (
@@ -135,7 +136,7 @@ def _sources(notes: Path | None) -> str:
     licences = Counter((row.get("licence") or row.get("license") or "unknown") for row in rows)
     sources = len({row.get("source") for row in rows if row.get("source")})
     table = "\n".join(f"| {_cell(name)} | {count} |" for name, count in licences.most_common())
-    told = f"{len(rows)} photos from {sources} sources, listed in photos.csv."
+    told = f"{counted(len(rows), 'photo')} from {counted(sources, 'source')}, listed in photos.csv."
     return f"{told}\n\n| licence | photos |\n| --- | --- |\n{table}"
 
 

@@ -36,7 +36,7 @@ def cost(stack: Stack, steps: int) -> dict[str, float]:
     vae_tflop_mp         of encoding what is known and decoding the answer.
     tflop_mp             both.
     """
-    parts = {"vae": stack.vae, "unet": stack.unet, "context": stack.context.module}
+    parts = {"vae": stack.vae, "unet": stack.unet, "context": stack.reader.module}
     counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
     size, factor = stack.windows.size, stack.factor
     with torch.device("meta"):

@@ -94,10 +94,11 @@ class Photos:
         self.smallest, self.turns, self.geometry = smallest, turns, geometry
         # Reading turns warnings into notes, which in threads would leave the filters in disorder.
         with warnings.catch_warnings(), ThreadPoolExecutor(cpu_count()) as pool:
-            sizes = dict(enumerate(pool.map(self._size, range(len(self.source.names)))))
-            self.small = [n for n, size in sizes.items() if size and min(size) < smallest]
+            found = pool.map(self._size, range(len(self.source.names)))
+            sizes = {n: size for n, size in enumerate(found) if size}
+            self.small = [n for n, size in sizes.items() if min(size) < smallest]
             left_out = set(self.small) if small == "skip" else set()
-            self.numbers = [n for n, size in sizes.items() if size and n not in left_out]
+            self.numbers = [n for n in sizes if n not in left_out]
             self._tell(place, small)
             self.sizes = [tuple(max(side, smallest) for side in sizes[n]) for n in self.numbers]
             area = np.array([height * width for height, width in self.sizes], np.float64)

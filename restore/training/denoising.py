@@ -129,7 +129,7 @@ def train_step(
     if options.offset_noise:  # so that the mean of a picture is learnt too (Guttenberg 2023)
         noise = noise + options.offset_noise * part.normal(known[..., :1, :1], rng)
     said, which = batch["tokens"].unique(dim=0, return_inverse=True)  # most often nothing is
-    tokens = stack.context.tokens(said)[which]
+    tokens = stack.reader.tokens(said)[which]
 
     def ask(x: Tensor, t: Tensor, rows: Tensor | slice) -> Tensor:
         shown = stack.layout.unet_input(x, known[rows], trust[rows])

@@ -28,37 +28,40 @@ class StepOptions(ShapeOptions, DenoisingOptions):
     """Networks of our own shapes, and how a walk is learnt, whatever the data."""
 
 
-class DenoiserOptions(StepOptions):
-    """What the denoiser of every task is trained on."""
+class EveryTaskOptions(DenoisingOptions):
+    """What a denoiser of every task is trained on."""
 
-    kind: Literal["denoiser"] = "denoiser"
-    words: Literal["letters", "captions"] = "letters"  # what is one token: captions' words as well
-    start: Path | None = None  # a model of these shapes to go on from: a folder, or `nano`
     data: PairOptions
     cache: Path = Path("runs/pairs")  # where encoded pairs are kept
     dropped: float = Field(0.0, ge=0, le=1)  # share of samples whose caption is left out this time
-    shown_steps: int = Field(1, ge=1)  # of the preview
+    shown_steps: int | None = Field(None, ge=1)  # of the preview; None: the model's own
 
 
-class DenoiserStage:
-    """What the loop needs to know of stage two."""
+class EveryTaskStage:
+    """What the loop needs to know of it, but for `export`.
 
-    def __init__(self, options: DenoiserOptions, seed: int, device: torch.device):
-        self.options, self.seed, self.device = options, seed, device
-        words = words_of(options)
-        self.stack = build(options, text(options, letters(words)))
-        if options.start:
-            go_on_from(load(str(options.start), "cpu", "fp32"), self.stack)
-        place(self.stack, device)
-        self.model = nn.ModuleDict({"unet": self.stack.unet, "text": self.stack.context.module})
+    model   what of the stack is trained, by name.
+    digest  of what decides how pairs are stored.
+    """
+
+    def __init__(
+        self,
+        options: EveryTaskOptions,
+        stack: Stack,
+        model: dict[str, nn.Module],
+        digest: str,
+        seed: int,
+        device: torch.device,
+    ):
+        self.options, self.stack, self.seed, self.device = options, stack, seed, device
+        place(stack, device)
+        self.model = nn.ModuleDict(model)
         self.judge = None
         if options.texture and (judge := options.texture.adversary):
             self.judge = Patches(judge.channels, judge.layers).to(device)
             self.model["judge"] = self.judge
-        weights = place_of(str(options.autoencoder)) / "vae" / "diffusion_pytorch_model.safetensors"
-        digest = weights.read_bytes().hex() + " ".join(words)
-        self.samples = pairs(options.data, self.stack, options.cache, digest, seed)
-        self.shown = held_out(self.stack, options.data, options.cache, digest, seed)
+        self.samples = pairs(options.data, stack, options.cache, digest, seed)
+        self.shown = held_out(stack, options.data, options.cache, digest, seed)
 
     def loss(self, batch: dict, step: int, part: Part = WHOLE) -> dict[str, Tensor]:
         batch = ready(batch, self.stack, self.device)
@@ -72,8 +75,33 @@ class DenoiserStage:
     def preview(self) -> tuple[list[Tensor], dict[str, float]]:
         """What is known, the answer and the truth, with both scores."""
         batch = ready(dict(self.shown), self.stack, self.device)
-        made = drawn(self.stack, batch, self.options.shown_steps, self.seed)
+        made = drawn(self.stack, batch, self.options.shown_steps or self.stack.steps, self.seed)
         return compared(self.stack, batch, {"psnr": made})
+
+
+class DenoiserOptions(StepOptions, EveryTaskOptions):
+    """What networks are trained, and from where."""
+
+    kind: Literal["denoiser"] = "denoiser"
+    words: Literal["letters", "captions"] = "letters"  # what is one token: captions' words as well
+    start: Path | None = None  # a model of these shapes to go on from: a folder, or `nano`
+    shown_steps: int = Field(1, ge=1)  # of the preview
+
+
+class DenoiserStage(EveryTaskStage):
+    """Stage two, over networks of our own."""
+
+    options: DenoiserOptions
+
+    def __init__(self, options: DenoiserOptions, seed: int, device: torch.device):
+        words = words_of(options)
+        stack = build(options, text(options, letters(words)))
+        if options.start:
+            go_on_from(load(str(options.start), "cpu", "fp32"), stack)
+        model = {"unet": stack.unet, "text": stack.reader.module}
+        weights = place_of(str(options.autoencoder)) / "vae" / "diffusion_pytorch_model.safetensors"
+        digest = weights.read_bytes().hex() + " ".join(words)
+        super().__init__(options, stack, model, digest, seed, device)
 
     def export(self, folder: Path) -> None:
         """Save the whole stack as `restore.loading.load` reads it."""
@@ -87,7 +115,7 @@ def go_on_from(trained: Stack, stack: Stack) -> None:
     stays the same.
     """
     stack.unet.load_state_dict(trained.unet.state_dict())
-    stack.context.module.load_state_dict(trained.context.module.state_dict())
+    stack.reader.module.load_state_dict(trained.reader.module.state_dict())
     before, now = (one.schedule.config.prediction_type for one in (trained, stack))
     if {before, now} == {"v_prediction", "sample"}:
         with torch.no_grad():
@@ -106,7 +134,7 @@ def place(stack: Stack, device: torch.device) -> None:
     """Put the parts where they are trained; the autoencoder stays as it is."""
     stack.vae.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)
     stack.unet.to(device, memory_format=torch.channels_last)
-    stack.context.module.to(device)
+    stack.reader.module.to(device)
 
 
 def held_out(
@@ -123,5 +151,5 @@ def digest_of(stack: Stack) -> str:
     found = hashlib.sha256()
     for name, tensor in stack.vae.state_dict().items():
         found.update(name.encode() + tensor.cpu().numpy().tobytes())
-    found.update(" ".join(sorted(stack.context.tokenizer.get_vocab())).encode())
+    found.update(" ".join(sorted(stack.reader.tokenizer.get_vocab())).encode())
     return found.hexdigest()

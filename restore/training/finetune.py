@@ -1,32 +1,26 @@
 """Tuning a model that exists, ours or of the SD family, in the trust layout."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from diffusers import DDIMScheduler, SchedulerMixin
-from pydantic import Field
-from torch import Tensor, nn
+from pydantic import Field, model_validator
+from torch import nn
 
 from restore import manifest
 from restore.errors import ConfigError
 from restore.loading import load, save
-from restore.noise import generator
 from restore.stack import Stack
 from restore.training import adapters
 from restore.training.adapters import LoraOptions
-from restore.training.chance import WHOLE, Part
-from restore.training.denoising import DenoisingOptions, train_step
-from restore.training.diffusion import digest_of, held_out, place
-from restore.training.encoded import pairs, ready
+from restore.training.diffusion import EveryTaskOptions, EveryTaskStage, digest_of
 from restore.training.networks import Prediction
-from restore.training.pairs import PairOptions
-from restore.training.previews import compared, drawn, without_words
 from restore.training.widening import widened
 
 
-class FinetuneOptions(DenoisingOptions):
-    """Which model, how much of it, and on what."""
+class FinetuneOptions(EveryTaskOptions):
+    """Which model, and how much of it."""
 
     kind: Literal["finetune"] = "finetune"
     model: str  # that ships, a folder, a .safetensors file or a hub id
@@ -36,47 +30,35 @@ class FinetuneOptions(DenoisingOptions):
     last_share: float | None = Field(None, ge=0, le=1)
     prediction: Prediction | None = None  # None: the checkpoint's own; another is learnt anew
     zero_terminal_snr: bool | None = None  # None: as the checkpoint has it
-    data: PairOptions
-    cache: Path = Path("runs/pairs")
-    dropped: float = Field(0.0, ge=0, le=1)  # share of samples whose caption is left out this time
-    shown_steps: int | None = Field(None, ge=1)  # of the preview; None: the model's own
+
+    @model_validator(mode="after")
+    def _can_be_weighed(self) -> Self:
+        judge = self.texture and self.texture.adversary
+        if self.lora and judge and judge.adaptive:
+            raise ValueError(
+                "an adaptive adversary is weighed at the UNet's last layer, which a LoRA holds "
+                "still; set texture.adversary.adaptive=false"
+            )
+        return self
 
 
-class FinetuneStage:
-    """What the loop needs to know of it."""
+class FinetuneStage(EveryTaskStage):
+    """Its options have last_share settled."""
+
+    options: FinetuneOptions
 
     def __init__(self, options: FinetuneOptions, seed: int, device: torch.device):
-        self.seed, self.device = seed, device
         found = load(options.model, "cpu", "fp32")
         self.is_widened = found.unet.config.in_channels == found.channels
-        self.stack = widened(found)
-        self.stack.schedule = reworked(found.schedule, options)
-        share = options.last_share
-        if share is None:
-            share = 0.5 if self.stack.schedule.config.rescale_betas_zero_snr else 0.0
-        self.options = options.model_copy(update={"last_share": share})
-        self.model = nn.ModuleDict(opened(self.stack, options))
+        stack = widened(found)
+        stack.schedule = reworked(found.schedule, options)
+        if options.last_share is None:
+            share = 0.5 if stack.schedule.config.rescale_betas_zero_snr else 0.0
+            options = options.model_copy(update={"last_share": share})
+        model = opened(stack, options)
         if self.is_widened:  # what reads the new channels has all to learn
-            self.stack.unet.conv_in.requires_grad_(True)
-        place(self.stack, device)
-        digest = digest_of(self.stack)
-        self.samples = pairs(options.data, self.stack, options.cache, digest, seed)
-        self.shown = held_out(self.stack, options.data, options.cache, digest, seed)
-
-    def loss(self, batch: dict, step: int, part: Part = WHOLE) -> dict[str, Tensor]:
-        batch = ready(batch, self.stack, self.device)
-        rng = generator(self.device, self.seed, step)
-        if self.options.dropped:
-            draw = generator(self.device, self.seed, step, "dropped")
-            batch = without_words(self.stack, batch, self.options.dropped, draw, part)
-        return train_step(self.stack, batch, self.options, step, rng, part)
-
-    @torch.inference_mode()
-    def preview(self) -> tuple[list[Tensor], dict[str, float]]:
-        """What is known, the answer and the truth, with both scores."""
-        batch = ready(dict(self.shown), self.stack, self.device)
-        made = drawn(self.stack, batch, self.options.shown_steps or self.stack.steps, self.seed)
-        return compared(self.stack, batch, {"psnr": made})
+            stack.unet.conv_in.requires_grad_(True)
+        super().__init__(options, stack, model, digest_of(stack), seed, device)
 
     def export(self, folder: Path) -> None:
         """The tuned stack as `load` reads it; LoRAs in its weights, and by themselves in lora/.
@@ -110,12 +92,16 @@ def reworked(schedule: SchedulerMixin, options: FinetuneOptions) -> DDIMSchedule
     changed = {"prediction_type": prediction, "rescale_betas_zero_snr": zero, "clip_sample": False}
     if zero:  # or the walk would not begin where it ends
         changed["timestep_spacing"] = "trailing"
-    return DDIMScheduler.from_config(config, **changed)
+    made = DDIMScheduler.from_config(config, **changed)
+    assert isinstance(made, DDIMScheduler)
+    return made
 
 
 def opened(stack: Stack, options: FinetuneOptions) -> dict[str, nn.Module]:
     """The modules that are trained, by name; whole, or the LoRAs beside them."""
-    modules = {"unet": stack.unet} | ({"text": stack.context.module} if options.text else {})
+    modules: dict[str, nn.Module] = {"unet": stack.unet}
+    if options.text:
+        modules["text"] = stack.reader.module
     for module in modules.values():
         module.requires_grad_(options.lora is None).train()
     if options.lora:

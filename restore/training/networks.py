@@ -59,10 +59,7 @@ def build(
             "stage.zero_terminal_snr=false, or take v_prediction or sample"
         )
     context, windows = context or text(options, letters()), windows or Windows()
-    place = place_of(str(options.autoencoder))
-    autoencoder = autoencoder or parts.build(
-        place, "vae", lambda part, _: parts.read_weights(place, part)
-    )
+    autoencoder = autoencoder or parts.trained_vae(place_of(str(options.autoencoder)))
     latent_channels = vae.channels(autoencoder)
     levels = len(options.channels)
     blocks = ["CrossAttn" if levels - n <= options.reading else "" for n in range(levels)]

@@ -168,12 +168,12 @@ def drawn(
         for told in (asked, torch.full_like(asked, NO_CLASS))
     )
     predict = guided(wanted, unwanted, guidance)
-    schedule = DDPMScheduler.from_config(schedule.config)
-    schedule.set_timesteps(steps, device=unet.device)
+    plan = DDPMScheduler.from_config(schedule.config)
+    plan.set_timesteps(steps, device=unet.device)
     rng = generator("cpu", seed)
     noise = torch.randn(count, 1, side, side, generator=rng).to(unet.device)
-    x = start(schedule, noise)
-    made = sample(lambda x, t: predict(x, t, [(0, 0)] * count), x, schedule, rng=rng)
+    x = start(plan, noise)
+    made = sample(lambda x, t: predict(x, t, [(0, 0)] * count), x, plan, rng=rng)
     return made.clamp(-1, 1)
 
 

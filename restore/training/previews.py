@@ -16,10 +16,10 @@ from restore.windows import Corner, Predict, WindowPredict
 def predictor(stack: Stack, batch: dict[str, Tensor], guidance: float = 1) -> Predict:
     """predict(x, t) for a batch of pairs, without windows."""
     known, trust = batch["known"], batch["trust"]
-    silence = stack.context.inputs("")[None].to(known.device)
+    silence = stack.reader.inputs("")[None].to(known.device)
 
     def told(inputs: Tensor) -> WindowPredict:
-        words = stack.context.tokens(inputs).expand(len(known), -1, -1)
+        words = stack.reader.tokens(inputs).expand(len(known), -1, -1)
 
         def predict(x: Tensor, t: Tensor, _: list[Corner]) -> Tensor:
             shown = stack.layout.unet_input(x, known, trust)
@@ -67,5 +67,5 @@ def without_words(
     """The batch with the words of a share of its samples left out, drawn one by one."""
     tokens = batch["tokens"]
     drawn = torch.rand(part.of * len(tokens), 1, generator=rng, device=tokens.device)
-    silence = stack.context.inputs("").to(tokens.device)
+    silence = stack.reader.inputs("").to(tokens.device)
     return {**batch, "tokens": torch.where(part.cut(drawn) < share, silence, tokens)}

@@ -47,7 +47,7 @@ def drawn(
     condition = Condition(known, torch.full_like(known[:, :1], REPAINT))
     wanted, unwanted = (
         conditioned(
-            stack.unet, stack.layout, condition, torch.cat([*map(stack.context.embed, said)])
+            stack.unet, stack.layout, condition, torch.cat([*map(stack.reader.embed, said)])
         )
         for said in (prompts, [""] * len(prompts))
     )
@@ -193,7 +193,7 @@ def main(
 ) -> None:
     """Draw held-out scenes from their prompts and judge them."""
     stack = load(model)
-    kind = stack.context.kind
+    kind = stack.reader.kind
     asked = [scenes.scene(seed, n, MOST[kind], held_out=True) for n in range(count)]
     prompts = [scene.prompt(kind) for scene in asked]
     seeds = [seed_of(seed, n) for n in range(count)]

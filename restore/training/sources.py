@@ -12,7 +12,7 @@ from pydantic import Field
 
 from restore import images
 from restore.config import Options, near
-from restore.errors import ConfigError, ImageError
+from restore.errors import ConfigError, ImageError, counted
 from restore.training import shards
 
 log = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ def find(place: Place) -> Source:
     paths = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES)
     tars = shards.find(place)
     if tars and paths:
-        told = f"{len(tars)} shards and {len(paths)} pictures"
+        told = f"{counted(len(tars), 'shard')} and {counted(len(paths), 'picture')}"
         raise ConfigError(f"{place}: holds {told}; name a folder with one of them")
     return Shards(tars, place) if tars else Files(paths, place)
 

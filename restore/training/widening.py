@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 import torch
+from diffusers import UNet2DConditionModel, UNet2DModel
 from torch import nn
+from torch.nn import functional as F
 
 from restore.contexts.text import TextContext
 from restore.errors import ModelError
@@ -31,14 +33,13 @@ def widened(stack: Stack) -> Stack:
 
 
 @torch.no_grad()
-def widen(unet: nn.Module, more: int) -> None:
+def widen(unet: UNet2DConditionModel | UNet2DModel, more: int) -> None:
     """Let the first convolution read so many more channels, after its own; they weigh nothing."""
     old = unet.conv_in
     new = nn.Conv2d(
         old.in_channels + more, old.out_channels, old.kernel_size, old.stride, old.padding
     ).to(old.weight)
-    new.weight.zero_()
-    new.weight[:, : old.in_channels] = old.weight
-    new.bias.copy_(old.bias)
+    weight = F.pad(old.weight, (0, 0, 0, 0, 0, more))
+    new.load_state_dict(old.state_dict() | {"weight": weight})
     unet.conv_in = new
     unet.register_to_config(in_channels=new.in_channels)

@@ -37,7 +37,9 @@ def restored(work: dict) -> Enlarge:
 
     def enlarge(image: Image.Image, size: tuple[int, int], key: str) -> Image.Image:
         options = UpscaleOptions(scale=size[1] / image.height, **steps)
-        return back(restore(picture_of(image), options, stack, file_seed(0, key)), image)
+        made = back(restore(picture_of(image), options, stack, file_seed(0, key)), image)
+        assert isinstance(made, Image.Image)
+        return made
 
     return enlarge
 

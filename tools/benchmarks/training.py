@@ -82,7 +82,7 @@ def plain(options: DenoiserOptions, pairs: PlainPairs, batch: int, workers: int)
     stack = build(options)
     stack.vae.requires_grad_(False).eval()
     unet = accelerator.prepare_model(stack.unet)
-    text = accelerator.prepare_model(stack.context.module)
+    text = accelerator.prepare_model(stack.reader.module)
     weights = [*unet.parameters(), *text.parameters()]
     optimizer = torch.optim.AdamW(weights, lr=1e-4, betas=(0.9, 0.99), weight_decay=1e-2)
     rate = get_scheduler("constant_with_warmup", optimizer, num_warmup_steps=200)
@@ -240,7 +240,7 @@ def _naively(recipe: Recipe) -> Callable[[np.ndarray, int], np.ndarray]:
 
 
 def _no_words(options: DenoiserOptions) -> torch.Tensor:
-    return build(options).context.inputs("")
+    return build(options).reader.inputs("")
 
 
 def _made_up(folder: Path) -> Path:

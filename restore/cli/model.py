@@ -1,0 +1,96 @@
+"""The options of commands that a model works for: which one, where, and in which precision."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from restore import manifest
+from restore.errors import UsageError
+
+if TYPE_CHECKING:
+    from restore.stack import Stack
+
+Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option()]
+Dtype = Annotated[
+    Literal["auto", "fp32", "fp16", "bf16"], typer.Option(help="auto: fp32 on the CPU, else bf16.")
+]
+Offline = Annotated[
+    bool, typer.Option("--offline", help="Use no network: of the hub only what it gave before.")
+]
+
+
+@dataclass(frozen=True)
+class Model:
+    """What every command is told about the model that does its work; each field is an option."""
+
+    model: Annotated[
+        str,
+        typer.Option(
+            help="One that ships, a folder, a .safetensors file, or a hub id: org/name@revision."
+        ),
+    ] = "nano"
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the UNet first: minutes once, quicker steps.")
+    ] = False
+    offload: Annotated[
+        bool,
+        typer.Option("--offload", help="Only the part at work is on the accelerator: slower."),
+    ] = False
+    lora: Annotated[
+        list[str] | None, typer.Option("--lora", help="FILE or FILE=SCALE, as often as you like.")
+    ] = None
+    config_from: Annotated[
+        str | None,
+        typer.Option(help="A diffusers folder with configs for a single .safetensors file."),
+    ] = None
+    offline: Offline = False
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Read the tensors of .ckpt and .bin files too.")
+    ] = False
+
+    @property
+    def precision(self) -> dict[str, object]:
+        """What of this decides the pixels, beside the weights."""
+        return {"dtype": self.dtype, **({"compiled": True} if self.compiled else {})}
+
+    @property
+    def loras(self) -> list[tuple[str, float]]:
+        """(file, scale) of each. Raises UsageError."""
+        found = []
+        for given in self.lora or ():
+            file, equals, scale = given.rpartition("=")
+            try:
+                found.append((file, float(scale)) if equals else (given, 1.0))
+            except ValueError as error:
+                mend = "write FILE=SCALE, such as a.safetensors=0.8"
+                raise UsageError(f"--lora {given}: {mend}") from error
+        return found
+
+    def open(self) -> tuple[Callable[[], "Stack"], str]:
+        """Loads the model at the first call, since torch takes seconds; and the weights' digest."""
+        _, weights = manifest.find_model(
+            self.model, offline=self.offline, allow_pickle=self.allow_pickle
+        )
+
+        @cache
+        def stack() -> "Stack":
+            from restore.devices import load
+
+            return load(
+                self.model,
+                self.device,
+                self.dtype,
+                compiled=self.compiled,
+                offload=self.offload,
+                config=self.config_from,
+                loras=self.loras,
+                offline=self.offline,
+                allow_pickle=self.allow_pickle,
+            )
+
+        return stack, manifest.with_loras(weights, self.loras)
