@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 from diffusers import DDIMScheduler, SchedulerMixin
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from restore import manifest
@@ -20,7 +20,7 @@ from restore.training.denoising import DenoisingOptions, train_step
 from restore.training.diffusion import digest_of, held_out, place
 from restore.training.encoded import pairs, ready
 from restore.training.networks import Prediction
-from restore.training.pairs import PairOptions
+from restore.training.pairs import PairOptions, words_stay
 from restore.training.previews import compared, drawn, without_words
 from restore.training.widening import widened
 
@@ -40,6 +40,7 @@ class FinetuneOptions(DenoisingOptions):
     cache: Path = Path("runs/pairs")
     dropped: float = Field(0.0, ge=0, le=1)  # share of samples whose caption is left out this time
     shown_steps: int | None = Field(None, ge=1)  # of the preview; None: the model's own
+    _words_stay = model_validator(mode="after")(words_stay)
 
 
 class FinetuneStage:
