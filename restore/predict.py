@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from diffusers import UNet2DConditionModel, UNet2DModel
+from diffusers import SchedulerMixin, UNet2DConditionModel, UNet2DModel
 from torch import Tensor
 
 from restore.layouts import Layout
@@ -52,6 +52,22 @@ def conditioned(
         return made.to(x.dtype)
 
     return predict
+
+
+def as_velocity(predict: WindowPredict, schedule: SchedulerMixin) -> WindowPredict:
+    """Answers in v (Salimans and Ho 2022) of a UNet that names the clean latent itself.
+
+    Every scheduler walks by v, but Euler's and Heun's kind not by the latter.
+    """
+    if schedule.config.prediction_type != "sample":
+        return predict
+    kept = schedule.alphas_cumprod
+
+    def velocity(x: Tensor, t: Tensor, corners: list[Corner]) -> Tensor:
+        share = kept.to(x.device)[torch.as_tensor(t).round().long()].view(-1, 1, 1, 1)
+        return (share.sqrt() * x - predict(x, t, corners)) / (1 - share).sqrt()
+
+    return velocity
 
 
 def guided(

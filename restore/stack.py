@@ -17,7 +17,7 @@ from restore.contexts import Context
 from restore.errors import ConfigError
 from restore.layouts import Layout, Task, require
 from restore.options import Sampler
-from restore.predict import Condition, conditioned
+from restore.predict import Condition, as_velocity, conditioned
 from restore.vae import Vae
 from restore.windows import WindowPredict, Windows
 
@@ -131,7 +131,8 @@ class Stack:
 
     def predict(self, condition: Condition, prompt: str, clip_skip: int = 0) -> WindowPredict:
         tokens = self.context.embed(prompt, clip_skip) if self.context else None
-        return conditioned(self.unet, self.layout, condition, tokens)
+        predict = conditioned(self.unet, self.layout, condition, tokens)
+        return as_velocity(predict, self.schedule)
 
     def scheduler(
         self, sampler: Sampler, steps: int, options: dict[str, Any] | None = None
@@ -147,6 +148,8 @@ class Stack:
             if key not in known:
                 raise ConfigError(f"sampler_options: {sampler} has no {key!r}{near(key, known)}")
         # As keywords: in the config, diffusers would drop what the checkpoint had left to defaults.
+        if self.schedule.config.prediction_type == "sample":
+            own = own | {"prediction_type": "v_prediction"}  # as_velocity
         scheduler = kind.from_config(self.schedule.config, **{**own, **(options or {})})
         scheduler.set_timesteps(steps, device=self.device)
         return scheduler

@@ -1,32 +1,45 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers import DDIMScheduler
 
 from restore.errors import NonFiniteError
+from restore.predict import as_velocity
 from restore.sample import sample, start
 from restore.stack import SCHEDULERS
 
 MEAN, SPREAD = 0.3, 0.5
 
 
-def gaussian_v(scheduler: DDIMScheduler):
-    """The exact v where the data is normal with MEAN and SPREAD."""
+def gaussian(scheduler: DDIMScheduler):
+    """The exact clean latent where the data is normal with MEAN and SPREAD."""
 
-    def predict(x, t):
+    def predict(x, t, corners=()):
         a = scheduler.alphas_cumprod[t]
         alpha, sigma = a.sqrt(), (1 - a).sqrt()
         gain = alpha * SPREAD**2 / (a * SPREAD**2 + sigma**2)
-        clean = MEAN + gain * (x - alpha * MEAN)
-        noise = (x - alpha * clean) / sigma.clamp(min=1e-6)
-        return alpha * noise - sigma * clean
+        return MEAN + gain * (x - alpha * MEAN)
 
     return predict
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["ddim", "ddpm", "euler_a", "dpm++_2m", "dpm++_sde", "unipc", "heun", "euler"],
-)
+def gaussian_v(scheduler: DDIMScheduler):
+    """The exact v of that."""
+    clean = gaussian(scheduler)
+
+    def predict(x, t):
+        a = scheduler.alphas_cumprod[t]
+        noise = (x - a.sqrt() * clean(x, t)) / (1 - a).sqrt().clamp(min=1e-6)
+        return a.sqrt() * noise - (1 - a).sqrt() * clean(x, t)
+
+    return predict
+
+
+WALKS = ["ddim", "ddpm", "euler_a", "dpm++_2m", "dpm++_sde", "unipc", "heun", "euler"]
+
+
+@pytest.mark.parametrize("name", WALKS)
 def test_a_scheduler_carries_gaussian_data_to_its_mean_and_spread(stack, name):
     scheduler = stack.scheduler(name, 40)
     noise = torch.randn(1, 4, 48, 48, generator=torch.Generator().manual_seed(0))
@@ -40,6 +53,22 @@ def test_a_scheduler_carries_gaussian_data_to_its_mean_and_spread(stack, name):
     made = sample(at, start(scheduler, noise), scheduler, rng=rng)
     assert abs(made.mean() - MEAN) < 0.05
     assert abs(made.std() - SPREAD) < 0.08
+
+
+@pytest.mark.parametrize("name", [*WALKS, "dpm++_2m_karras"])
+def test_a_model_that_names_the_clean_latent_walks_by_every_scheduler(stack, name):
+    told = DDIMScheduler.from_config(stack.schedule.config, prediction_type="sample")
+    scheduler = replace(stack, schedule=told).scheduler(name, 40)
+    asked = as_velocity(lambda x, t, _: gaussian(told)(x, t.round().long()), told)
+    noise = torch.randn(1, 4, 48, 48, generator=torch.Generator().manual_seed(0))
+    rng = torch.Generator().manual_seed(0)
+    made = sample(lambda x, t: asked(x, t, []), start(scheduler, noise), scheduler, rng=rng)
+    assert abs(made.mean() - MEAN) < 0.05
+    assert abs(made.std() - SPREAD) < 0.08
+
+
+def test_what_names_v_already_is_asked_as_it_is(stack):
+    assert as_velocity(asked := object(), stack.schedule) is asked
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)

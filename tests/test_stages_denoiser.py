@@ -1,5 +1,8 @@
 """Stage two: what the UNet is asked for, how answers are weighed, over any autoencoder."""
 
+from copy import deepcopy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +18,7 @@ from restore.training.autoencoder import KlOptions, VqOptions
 from restore.training.autoencoder import build as build_autoencoder
 from restore.training.captions import WORDS, vocabulary
 from restore.training.denoising import DenoisingOptions, answer, clean, min_snr, train_step
+from restore.training.diffusion import go_on_from
 from restore.training.networks import ShapeOptions, build, schedule
 from restore.training.previews import without_words
 from restore.training.vocabulary import letters
@@ -194,3 +198,20 @@ def test_a_model_that_ships_is_gone_on_from_by_its_name(photos, tmp_path):
             getattr(ended, part).parameters(), getattr(began, part).parameters(), strict=True
         ):
             torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-3)
+
+
+def test_from_v_to_the_sample_the_first_step_says_the_same(stack):
+    """The walk begins at pure noise, where v is the clean latent's negative."""
+    stack = replace(stack, unet=deepcopy(stack.unet), context=deepcopy(stack.context))
+    other = replace(stack, unet=deepcopy(stack.unet), schedule=schedule("sample"))
+    go_on_from(stack, other)
+    inputs = torch.randn(1, stack.unet.config.in_channels, 16, 16), torch.tensor(999)
+    words = stack.context.embed("")
+    with torch.inference_mode():
+        v, clean_latent = (one.unet(*inputs, words).sample for one in (stack, other))
+    assert torch.equal(v, -clean_latent)
+
+
+def test_from_v_to_noise_nothing_is_gone_on(stack):
+    with pytest.raises(ConfigError, match="was taught v_prediction"):
+        go_on_from(stack, replace(stack, schedule=schedule("epsilon", False)))

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from restore.errors import ConfigError
 from restore.loading import load, save
 from restore.manifest import place_of
 from restore.noise import generator
@@ -48,9 +49,7 @@ class DenoiserStage:
         words = words_of(options)
         self.stack = build(options, text(options, letters(words)))
         if options.start:
-            trained = load(str(options.start), "cpu", "fp32")
-            self.stack.unet.load_state_dict(trained.unet.state_dict())
-            self.stack.context.module.load_state_dict(trained.context.module.state_dict())
+            go_on_from(load(str(options.start), "cpu", "fp32"), self.stack)
         place(self.stack, device)
         self.model = nn.ModuleDict({"unet": self.stack.unet, "text": self.stack.context.module})
         self.judge = None
@@ -80,6 +79,23 @@ class DenoiserStage:
     def export(self, folder: Path) -> None:
         """Save the whole stack as `restore.loading.load` reads it."""
         save(self.stack, folder, card=f"# {folder}\nTrained with:\n\n```\n{self.options}\n```\n")
+
+
+def go_on_from(trained: Stack, stack: Stack) -> None:
+    """Give the stack the trained one's weights; what it asks for may change from v to the sample.
+
+    Where the walk begins at pure noise the one is the other's negative, so what a first step says
+    stays the same.
+    """
+    stack.unet.load_state_dict(trained.unet.state_dict())
+    stack.context.module.load_state_dict(trained.context.module.state_dict())
+    before, now = (one.schedule.config.prediction_type for one in (trained, stack))
+    if {before, now} == {"v_prediction", "sample"}:
+        with torch.no_grad():
+            for parameter in stack.unet.conv_out.parameters():
+                parameter.neg_()
+    elif before != now:
+        raise ConfigError(f"stage.prediction is {now}, but {trained.name} was taught {before}")
 
 
 def words_of(options: DenoiserOptions) -> list[str]:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from restore import vae
 from restore.noise import generator
-from restore.predict import guided
+from restore.predict import as_velocity, guided
 from restore.sample import sample, start
 from restore.stack import Stack
 from restore.training.chance import WHOLE, Part
@@ -38,7 +38,9 @@ def drawn(
     known, scheduler = batch["known"], stack.scheduler("ddim", steps)
     rng = generator(known.device, seed)
     noise = torch.randn(known.shape, generator=rng, device=known.device)
-    x = sample(predictor(stack, batch, guidance), start(scheduler, noise), scheduler)
+    asked = predictor(stack, batch, guidance)
+    predict = as_velocity(lambda x, t, _: asked(x, t), stack.schedule)
+    x = sample(lambda x, t: predict(x, t, []), start(scheduler, noise), scheduler)
     return stack.from_walk(x, known)
 
 

@@ -21,7 +21,7 @@ from restore.canvas import nothing
 from restore.layouts import REPAINT
 from restore.loading import load
 from restore.noise import canvas_noise, seed_of
-from restore.predict import Condition, conditioned, guided
+from restore.predict import Condition, as_velocity, conditioned, guided
 from restore.sample import sample, start
 from restore.stack import Stack
 from restore.training import scenes
@@ -45,7 +45,7 @@ def drawn(
         )
         for said in (prompts, [""] * len(prompts))
     )
-    predict = guided(wanted, unwanted, guidance)
+    predict = as_velocity(guided(wanted, unwanted, guidance), stack.schedule)
     corners = [(0, 0)] * len(prompts)
     scheduler = stack.scheduler("ddim", steps)
     noise = torch.cat([canvas_noise(known.shape, seed) for seed in seeds]).to(stack.device)

@@ -24,6 +24,7 @@ COLOURS = {
     "purple": (140, 50, 170),
 }
 SIZES = {"small": (5, 6), "": (6.75, 7.75), "large": (8.5, 9.5)}  # half the width in px
+ALONE = 1.3  # times as large where a scene has room for one thing only
 ROWS, COLUMNS = ("top", "", "bottom"), ("left", "", "right")
 SHARES = (0.5, 0.35, 0.15)  # of scenes with one, two and three shapes
 FINE = 4  # shapes are drawn so many times larger, then averaged
@@ -156,7 +157,7 @@ def draw(rng: np.random.Generator, most: int) -> Scene | None:
     colours = rng.permutation(list(COLOURS))[:count]
     things: list[Thing] = []
     for colour in colours:
-        tries = (place(str(colour), rng) for _ in range(TRIES))
+        tries = (place(str(colour), rng, ALONE if most == 1 else 1) for _ in range(TRIES))
         free = (thing for thing in tries if not any(touch(thing, other) for other in things))
         thing = next(free, None)
         if thing is None:
@@ -165,14 +166,14 @@ def draw(rng: np.random.Generator, most: int) -> Scene | None:
     return Scene(ground, tuple(things))
 
 
-def place(colour: str, rng: np.random.Generator) -> Thing:
+def place(colour: str, rng: np.random.Generator, larger: float) -> Thing:
     """A thing in a ninth of the picture, called by colour and shape, at times by size and place."""
     shape, size = str(rng.choice(SHAPES)), str(rng.choice(list(SIZES)))
-    half = rng.uniform(*SIZES[size])
+    half = larger * rng.uniform(*SIZES[size])
     row, column = rng.integers(3, size=2)
     third, nearest = SIZE / 3, half + GAP
     x, y = (
-        rng.uniform(max(cell * third, nearest), min((cell + 1) * third, SIZE - nearest))
+        float(np.clip(rng.uniform(cell * third, (cell + 1) * third), nearest, SIZE - nearest))
         for cell in (column, row)
     )
     words = f"a {size} {colour} {shape}" if size and rng.random() < 0.5 else f"a {colour} {shape}"
