@@ -108,7 +108,7 @@ def crops(asked: Asked) -> list[np.ndarray]:
 
 
 def damaged(asked: Asked, photos: Sequence[np.ndarray], scale: float) -> list[Case]:
-    """As training draws damage. Said wrongly: what another picture has, as unlike as there is."""
+    """As training draws damage, all damaged. Said wrongly: the most unlike of what others have."""
     cases = [
         Case(key, photo, replay(trace, photo), caption(trace))
         for key, photo, trace, _ in traced(asked, photos, scale)
@@ -133,7 +133,8 @@ def traced(
     asked: Asked, photos: Sequence[np.ndarray], scale: float
 ) -> Iterator[tuple[str, np.ndarray, Trace, np.random.Generator]]:
     """(key, photo, what is done to it, its further draws)"""
-    options = PairOptions(photos=asked.photos, scales={scale: 1}, recipe=asked.recipe)
+    how = {"scales": {scale: 1}, "recipe": asked.recipe, "clean": 0}
+    options = PairOptions(photos=asked.photos, **how)
     recipe = recipes.find(asked.recipe)
     for number, photo in enumerate(photos):
         rng = np.random.default_rng((asked.seed, number, 1))
