@@ -158,15 +158,16 @@ def confusion(answers: Sequence[Answer], what: str) -> str:
 
 
 def sheet(answers: Sequence[Answer], pictures: np.ndarray, prompts: Sequence[str]) -> Image.Image:
-    """Pictures at twice their size with their prompts, framed green where they are right."""
-    cell, text, columns = 2 * scenes.SIZE + 8, 48, 8
+    """Pictures at four times their size with their prompts, framed green where they are right."""
+    side, text, columns = 4 * scenes.SIZE, 48, 8
+    cell = side + 8
     rows = -(-len(answers) // columns)
     page = Image.new("RGB", (columns * cell, rows * (cell + text)), "white")
     pen = ImageDraw.Draw(page)
     for n, (one, pixels, prompt) in enumerate(zip(answers, pictures, prompts, strict=True)):
         x, y = n % columns * cell, n // columns * (cell + text)
         pen.rectangle((x, y, x + cell - 1, y + cell - 1), "green" if one.is_right else "red")
-        large = Image.fromarray(pixels).resize((2 * scenes.SIZE,) * 2, Image.Resampling.NEAREST)
+        large = Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST)
         page.paste(large, (x + 4, y + 4))
         pen.multiline_text((x + 3, y + cell), folded(prompt, 22), "black", spacing=0)
     return page
