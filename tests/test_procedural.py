@@ -15,13 +15,14 @@ from pydantic import ValidationError
 
 from restore.config import load_config
 from restore.errors import ConfigError
-from restore.training import card, encoded, lettering, loop, procedural
+from restore.training import card, encoded, loop
 from restore.training.data import PhotoOptions, Photos, Rows, loader
-from restore.training.drawings import FINE, Pen, circle
-from restore.training.lettering import Face
 from restore.training.pairs import PairOptions
-from restore.training.palette import contrast, plain, smaller
-from restore.training.screens import Screen
+from restore.training.procedural import lettering, pictures
+from restore.training.procedural.drawings import FINE, Pen, circle
+from restore.training.procedural.lettering import Face
+from restore.training.procedural.palette import contrast, plain, smaller
+from restore.training.procedural.screens import Screen
 
 FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 FACES = lettering.faces()
@@ -34,7 +35,7 @@ def rng(*seed):
 
 
 def drawn(kind, size, number=0):
-    return procedural.draw(rng(3, number), size, FACES, kind)
+    return pictures.draw(rng(3, number), size, FACES, kind)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def photos(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("kind", procedural.KINDS)
+@pytest.mark.parametrize("kind", pictures.KINDS)
 @pytest.mark.parametrize("size", [16, 32, 101, 256, 512])
 def test_a_picture_is_a_function_of_its_generator_at_any_size(kind, size):
     numbers = range(12 if size == 32 else 2)
@@ -59,13 +60,13 @@ def test_a_picture_is_a_function_of_its_generator_at_any_size(kind, size):
 
 
 def test_kinds_are_drawn_by_their_shares(monkeypatch):
-    for number, kind in enumerate(procedural.KINDS):
+    for number, kind in enumerate(pictures.KINDS):
         blank = np.full((128, 128, 3), number)
-        monkeypatch.setitem(procedural.KINDS, kind, lambda *_, blank=blank: blank)
-    met = [procedural.draw(rng(number), 1, ()).item(0) for number in range(1000)]
-    for number, kind in enumerate(procedural.KINDS):
-        assert abs(met.count(number) / 1000 - procedural.SHARES[kind]) < 0.05
-    assert sum(procedural.SHARES.values()) == pytest.approx(1)
+        monkeypatch.setitem(pictures.KINDS, kind, lambda *_, blank=blank: blank)
+    met = [pictures.draw(rng(number), 1, ()).item(0) for number in range(1000)]
+    for number, kind in enumerate(pictures.KINDS):
+        assert abs(met.count(number) / 1000 - pictures.SHARES[kind]) < 0.05
+    assert sum(pictures.SHARES.values()) == pytest.approx(1)
 
 
 def kurtosis(x):
@@ -164,7 +165,7 @@ def test_fonts_of_a_folder_are_used_beside_our_own(fonts):
     assert found[:-1] == FACES
     assert found[-1].source == fonts / "deep" / "mine.TTF"
     assert "latin" in found[-1].scripts and "cyrillic" not in found[-1].scripts
-    one, other = (procedural.draw(rng(0), 128, faces, "text") for faces in (found[-1:], FACES[:1]))
+    one, other = (pictures.draw(rng(0), 128, faces, "text") for faces in (found[-1:], FACES[:1]))
     assert not np.array_equal(one, other)
 
 

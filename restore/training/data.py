@@ -19,9 +19,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from restore.config import Options
 from restore.errors import ConfigError, ImageError
-from restore.training import lettering, procedural, sources
+from restore.training import sources
 from restore.training.chance import Part
 from restore.training.geometry import Geometry, moved
+from restore.training.procedural import lettering, pictures
 
 log = logging.getLogger(__name__)
 PATIENCE = 1000  # draws in a row of pictures that cannot be read
@@ -161,7 +162,7 @@ class Photos:
     def picture(self, size: int, detail: int, rng: np.random.Generator) -> np.ndarray:
         """A crop, or one that is drawn, upright: uint8 (size, size, 3)."""
         if self.drawn and rng.random() < self.drawn:
-            return procedural.draw(rng, size, self.faces)
+            return pictures.draw(rng, size, self.faces)
         return self.crop(size, detail, rng)
 
     def crop(self, size: int, detail: int, rng: np.random.Generator) -> np.ndarray:

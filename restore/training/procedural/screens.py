@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 
-from restore.training.lettering import Face, words, write
-from restore.training.palette import contrast, plain, smaller, tones
+from restore.training.procedural.lettering import Face, words, write
+from restore.training.procedural.palette import contrast, plain, smaller, tones
 
 Rng = np.random.Generator
 Area = tuple[int, int, int, int]  # x, y, width, height in pixels

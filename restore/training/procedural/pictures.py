@@ -9,11 +9,11 @@ import math
 import cv2
 import numpy as np
 
-from restore.training import lettering
-from restore.training.drawings import line_art
-from restore.training.lettering import Face
-from restore.training.palette import contrast, ground, lit, smaller, soft, tones
-from restore.training.screens import screen
+from restore.training.procedural import lettering
+from restore.training.procedural.drawings import line_art
+from restore.training.procedural.lettering import Face
+from restore.training.procedural.palette import contrast, ground, lit, smaller, soft, tones
+from restore.training.procedural.screens import screen
 
 LEAST = 128  # px on a side of what is drawn whole
 

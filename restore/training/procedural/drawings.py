@@ -5,8 +5,8 @@ import math
 import cv2
 import numpy as np
 
-from restore.training.lettering import Face, words, write
-from restore.training.palette import contrast, plain, smaller, tones
+from restore.training.procedural.lettering import Face, words, write
+from restore.training.procedural.palette import contrast, plain, smaller, tones
 
 Rng = np.random.Generator
 FINE = 4  # line art is drawn so many times larger, then averaged
