@@ -110,8 +110,10 @@ def _found(path: Path) -> tuple[dict[str, Any], float | None, list[str]]:
     """The values of the known keys, the scale, and a note for each unknown key beside them."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read: {error}") from error
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: is no text: {error}") from error
     except yaml.YAMLError as error:
         raise RecipeError(f"{path}: not YAML: {error}") from error
     known: dict[str, Any] = {}

@@ -46,8 +46,10 @@ class Trace(Frozen):
         """From a file that holds one trace, or one a line, of which `key` names the one wanted."""
         try:
             text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"{path}: cannot be read: {error}") from error
+        except OSError as error:
+            raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise RecipeError(f"{path}: is no text: {error}") from error
         try:
             many = path.suffix == ".jsonl"
             lines = text.splitlines() if many else [text]

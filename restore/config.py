@@ -138,10 +138,10 @@ def explain(
     """pydantic's errors as lines: where it was said, which key, what is wrong, and the near key."""
     lines = []
     for found in error.errors(include_url=False):
-        way = (*base, *map(str, found["loc"]))
+        spelled, owner = _spelled(model_class, found["loc"])
+        way = (*base, *spelled)
         name = ".".join(way)
         if found["type"] == "extra_forbidden":
-            owner = _model_at(model_class, found["loc"][:-1])
             fields = [field.alias or key for key, field in owner.model_fields.items()]
             says = f"{name} is not an option of {owner.__name__}{near(way[-1], fields)}"
         elif found["type"] == "missing":
@@ -172,21 +172,29 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _model_at(model_class: type[BaseModel], loc: tuple[int | str, ...]) -> type[BaseModel]:
-    """The model that a pydantic location leads to, through lists, options and tagged unions."""
+def _spelled(
+    model_class: type[BaseModel], loc: tuple[int | str, ...]
+) -> tuple[Way, type[BaseModel]]:
+    """A pydantic location as a file spells it, without the tags of unions; whose field it ends at.
+
+    It leads through lists, options and tagged unions.
+    """
     here: list[Any] = [model_class]
+    way, owner = [], model_class
     for part in loc:
         models = [kind for kind in here if isinstance(kind, type) and issubclass(kind, BaseModel)]
-        inner = [kind.model_fields[part] for kind in models if part in kind.model_fields]
         tagged = [kind for kind in models if part in _tags(kind)]
-        if len(models) > 1 and tagged:  # the tag of a union, though a member has such a field
+        if len(models) > 1 and tagged:  # a tag stands before all else, even a field of its name
             here = tagged
-        elif inner:
+            continue
+        way.append(str(part))
+        owner = models[0] if models else owner
+        inner = [kind.model_fields[part] for kind in models if part in kind.model_fields]
+        if inner:
             here = _members(inner[0].annotation)
         elif isinstance(part, int):
             here = [kind for listed in here for arg in get_args(listed) for kind in _members(arg)]
-    found = [kind for kind in here if isinstance(kind, type) and issubclass(kind, BaseModel)]
-    return found[0] if found else model_class
+    return tuple(way), owner
 
 
 def _members(annotation: Any) -> list[Any]:

@@ -22,14 +22,14 @@ def fetch(name: str, revision: str | None, offline: bool, patterns: list[str]) -
     Without network, or with HF_HUB_OFFLINE=1, what is cached is all there is.
     Raises ModelError that says how to get what is missing.
     """
-    import huggingface_hub
+    from huggingface_hub import constants, snapshot_download
 
     parts = HUB_ID.fullmatch(name)
     assert parts is not None
     repo, revision = parts["repo"], revision or parts["revision"]
-    offline = offline or huggingface_hub.constants.HF_HUB_OFFLINE
+    offline = offline or constants.HF_HUB_OFFLINE
     try:
-        folder = huggingface_hub.snapshot_download(
+        folder = snapshot_download(
             repo, revision=revision, allow_patterns=patterns, local_files_only=offline
         )
     except (OSError, ValueError) as error:  # no such entry, no network, no right to it

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from restore import cli, manifest
+from restore.cli.progress import describe
 from restore.errors import ModelError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -248,11 +249,31 @@ def test_training_gets_its_words(monkeypatch, tmp_path):
     assert heard == [(Path("x.yaml"), ["steps=3", "data.workers=0"])]
 
 
-@pytest.mark.parametrize("words", [[], ["--help"], ["upscale", "--help"], ["text2img", "--help"]])
+@pytest.mark.parametrize("words", [[], ["--help"], ["upscale", "-h"], ["text2img", "--help"]])
 def test_help_is_at_hand(words, capsys):
     code = cli.main(words)
     said = capsys.readouterr()
     assert code == (0 if words else 2) and "Usage: restore" in said.out + said.err
+
+
+def test_the_version_is_told_installed_or_not(capsys, monkeypatch):
+    monkeypatch.setattr(cli.metadata, "version", lambda name: {"restore-toolkit": "1.2.3"}[name])
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == "restore-toolkit 1.2.3\n"
+
+    def missing(name):
+        raise cli.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(cli.metadata, "version", missing)
+    assert cli.main(["--version"]) == 0
+    assert "not installed" in capsys.readouterr().out
+
+
+def test_time_left_follows_time_taken_and_no_error():
+    row = {"key": "a.png", "status": "done", "seconds": 2.0, "warnings": ["cut short"]}
+    assert describe(row, ", 9 s left") == "done     a.png:  in 2.0 s, 9 s left; cut short"
+    row = {"key": "a.png", "status": "failed", "code": "CORRUPT", "error": "no picture"}
+    assert describe(row, ", 9 s left") == "failed   a.png: CORRUPT: no picture"
 
 
 @pytest.mark.parametrize("tool", ["upscale", "text2img", "img2img", "train", "degrade"])

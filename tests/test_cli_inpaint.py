@@ -101,7 +101,9 @@ def test_a_picture_is_painted_on_beyond_its_edges(call, photos, tmp_path):
     [
         ((), "needs --mask"),
         (("--mask", "nowhere"), "no such file"),
-        (("--extend", "1,2"), "extend"),
+        (("--extend", "1,2"), "write LEFT,TOP,RIGHT,BOTTOM"),
+        (("--extend", "1,2,-3,4"), "inpaint.extend.2 must be greater than or equal to 0"),
+        (("--mask", "alpha", "-n", "2", "--format", "jpeg"), "their sheet are PNG, not jpeg"),
         (("--extend", "a,b,c,d"), "LEFT,TOP,RIGHT,BOTTOM"),
         (("--extend", "1,1,1,1", "--aspect", "1:1"), "not both"),
         (("--aspect", "wide"), "aspect"),

@@ -116,6 +116,30 @@ def test_the_near_key_is_found_inside_lists_and_unions(tmp_path):
     assert lines[1].endswith("qualty is not an option of Jpeg; did you mean 'quality'?")
 
 
+class Jpegs(Options):
+    kind: Literal["jpegs"] = "jpegs"
+    blur: str = ""  # a field called as the tag of another member
+    inner: Jpeg = Jpeg()
+
+
+class Blurs(Options):
+    kind: Literal["blur"] = "blur"
+    inner: Blur = Blur()
+
+
+class Run(Options):
+    stage: Annotated[Jpegs | Blurs, Field(discriminator="kind")]
+
+
+def test_a_place_in_a_union_is_named_as_it_is_spelled_and_by_whoever_said_it(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("stage: {kind: blur}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(Run, path, ["stage.inner.sgima=2"])
+    told = "stage.inner.sgima is not an option of Blur; did you mean 'sigma'?"
+    assert str(caught.value) == f"stage.inner.sgima=2: {told}"
+
+
 def test_a_missing_value_and_a_value_with_keys_are_named(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text("best: {sigma: 1}\n")

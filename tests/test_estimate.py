@@ -10,7 +10,7 @@ from test_measure import SAMPLES, blurred, noisy, scene
 from degradations import Recipe, RecipeError, recipes
 from degradations.estimate import estimate, write_page
 from degradations.fit import fit, fit_whole, recipe_of
-from degradations.goodness import compare, simulate
+from degradations.goodness import Simulated, compare, simulate
 from degradations.measure import Measured
 from degradations.ops import OPS
 from degradations.ranges import Choice, Uniform
@@ -111,6 +111,12 @@ def test_two_photos_are_enough_and_one_too():
     for count in (1, 2):
         recipe = estimate(paths[:count]).recipe
         recipe.degrade(scene(96), 2, seed=0, key="a")
+
+
+def test_a_few_photos_are_compared_without_a_warning():
+    photos, made = ([photo(noise=float(n)) for n in range(first, 10, 2)] for first in (0, 1))
+    told = compare(photos, [Simulated(one, np.zeros((1, 1, 3), np.uint8)) for one in made])
+    assert told["noise"]["ks"] == pytest.approx(0.2) and told["noise"]["moved"] == 1
 
 
 def test_no_photos_is_an_error_that_says_what_to_give(tmp_path):

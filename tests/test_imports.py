@@ -130,6 +130,18 @@ def test_the_command_line_starts_without_torch():
     assert done.returncode == 0, done.stderr
 
 
+def test_training_starts_without_a_word_of_its_libraries():
+    """Pipelines load image processors, which complain where torchvision is missing."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import restore.training.loop"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_processes_that_read_and_write_files_start_without_torch():
     code = "import sys, restore.codecs; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -1,7 +1,10 @@
 """Everybody's checkpoints: what loads, what is refused, and with which words."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from itertools import product
 from pathlib import Path
 
@@ -198,6 +201,22 @@ def test_a_model_of_ours_loads_from_the_hub_with_all_that_its_manifest_lists(
 @pytest.mark.parametrize("name", ["org/other", "org/tiny@v2"])
 def test_what_is_not_cached_is_refused_offline_with_the_mend(cache, name):
     refused(name, "offline", f"hf download {name.split('@')[0]}", offline=True)
+
+
+def test_a_hub_id_is_refused_in_words_by_a_process_that_has_loaded_nothing():
+    code = """
+from restore import hub
+from restore.errors import ModelError
+try:
+    hub.fetch("org/other", None, False, [])
+except ModelError as error:
+    print(error)
+"""
+    here = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=here, capture_output=True, text=True, check=True
+    )
+    assert "hf download org/other" in done.stdout
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ def training(
 def quality(
     sets: Annotated[
         list[Path],
-        typer.Argument(metavar="SETS...", help="As --set of `restore evaluate` takes them."),
+        typer.Argument(metavar="SETS", help="As --set of `restore evaluate` takes them."),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for tables and sheets.")],
     reference: Annotated[

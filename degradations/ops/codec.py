@@ -90,7 +90,8 @@ def h264(rgb: np.ndarray, crf: float, preset: str) -> np.ndarray:
     try:
         import av
     except ImportError as error:
-        raise RecipeError("h264: needs PyAV; pip install '.[video]', or av") from error
+        mend = "pip install 'restore-toolkit[video]', or av"
+        raise RecipeError(f"h264: needs PyAV; {mend}") from error
     height, width = rgb.shape[:2]
     even = cv2.copyMakeBorder(rgb, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
     encoder = av.CodecContext.create("libx264", "w")

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -34,12 +35,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Enlarge, restore and make pictures by the folder, and train the model that does it.",
     epilog=EXITS,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 app.add_typer(degrade.app, name="degrade")
-app.add_typer(report.app, name="report")
 app.add_typer(data.app, name="data")
-app.command()(evaluate.evaluate)
+app.add_typer(report.app, name="report")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -58,12 +59,29 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _tell_version(is_asked: bool) -> None:
+    if not is_asked:
+        return
+    try:
+        print(f"restore-toolkit {metadata.version('restore-toolkit')}")
+    except metadata.PackageNotFoundError:
+        print("restore-toolkit, not installed: run from its folder")
+    raise typer.Exit()
+
+
 @app.callback()
-def _commands() -> None:  # with it typer keeps the commands as words of their own
+def _commands(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_tell_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
     pass
 
 
-@app.command()
+@app.command(epilog="Example: restore upscale scans -o out -s 2")
 @takes("folder", Folder)
 @takes("pictures", Pictures)
 @takes("model", Model)
@@ -83,7 +101,9 @@ def upscale(
     prompt: shared.Prompt = None,
     colour: Annotated[
         str | None,
-        typer.Option(help=f"Of the input: none, wavelet, adain, lowpass. [{UPSCALE.colour}]"),
+        typer.Option(
+            help=f"Give the input's back: none, wavelet, adain, lowpass. [{UPSCALE.colour}]"
+        ),
     ] = None,
     damage: Annotated[
         str | None,
@@ -122,7 +142,7 @@ def upscale(
     run_files(folder, options, where, dry_run, Holes(damage or "", fit_mask, find_scratches))
 
 
-@app.command()
+@app.command(epilog="Example: restore inpaint photo.jpg --mask mask.png -o out")
 @takes("folder", Folder)
 @takes("pictures", Pictures)
 @takes("model", Model)
@@ -141,14 +161,16 @@ def inpaint(
     prompt: shared.Prompt = None,
     negative: shared.Negative = None,
     invert: Annotated[bool, typer.Option("--invert", help="Black repaints.")] = False,
-    grow: Annotated[int | None, typer.Option(help=f"px, all round. [{INPAINT.grow}]")] = None,
+    grow: Annotated[
+        int | None, typer.Option(help=f"px by which the mask grows. [{INPAINT.grow}]")
+    ] = None,
     feather: Annotated[
         int | None, typer.Option(help=f"px in which old and new blend. [{INPAINT.feather}]")
     ] = None,
     extend: Annotated[
         str | None, typer.Option(help="LEFT,TOP,RIGHT,BOTTOM in px: paint on beyond the edges.")
     ] = None,
-    aspect: Annotated[str | None, typer.Option(help="Or as far as this, such as 16:9.")] = None,
+    aspect: Annotated[str | None, typer.Option(help="Or paint on to this shape: 16:9.")] = None,
     count: Annotated[
         int, typer.Option("-n", "--count", min=1, max=99, help="Candidates, and a sheet of them.")
     ] = 1,
@@ -171,7 +193,7 @@ def inpaint(
     exists: shared.Exists = "skip",
     dry_run: shared.DryRun = False,
 ) -> None:
-    """Fill holes, or paint on beyond the edges; nothing else in a picture changes."""
+    """Fill holes, or paint on beyond the edges; nothing else changes."""
     options = load_options(
         InpaintOptions,
         "inpaint",
@@ -198,14 +220,16 @@ def inpaint(
     run_files(folder, options, where, dry_run, Holes(mask or "", fit_mask), count)
 
 
-def _numbers(sides: str) -> list[int]:
+def _numbers(sides: str) -> tuple[int, int, int, int]:
     try:
-        return [int(side) for side in sides.split(",")]
+        left, top, right, bottom = map(int, sides.split(","))
     except ValueError as error:
-        raise UsageError(f"--extend {sides}: write LEFT,TOP,RIGHT,BOTTOM in pixels") from error
+        mend = "write LEFT,TOP,RIGHT,BOTTOM in pixels, such as 0,0,200,0"
+        raise UsageError(f"--extend {sides}: {mend}") from error
+    return left, top, right, bottom
 
 
-@app.command()
+@app.command(epilog="Example: restore img2img photo.jpg -o out --strength 0.4 --model FOLDER")
 @takes("folder", Folder)
 @takes("pictures", Pictures)
 @takes("model", Model)
@@ -230,7 +254,8 @@ def img2img(
     guidance: shared.Guidance = None,
     negative: shared.Negative = None,
     colour: Annotated[
-        str | None, typer.Option(help=f"Of the input: none, wavelet, adain. [{IMG2IMG.colour}]")
+        str | None,
+        typer.Option(help=f"Give the input's back: none, wavelet, adain. [{IMG2IMG.colour}]"),
     ] = None,
     seed: shared.Seed = 0,
     config: shared.Config = None,
@@ -239,7 +264,7 @@ def img2img(
     exists: shared.Exists = "skip",
     dry_run: shared.DryRun = False,
 ) -> None:
-    """Make pictures anew from themselves and words, each at its own size."""
+    """Make pictures anew from themselves and words, at their own size."""
     options = load_options(
         Img2imgOptions,
         "img2img",
@@ -260,7 +285,7 @@ def img2img(
     run_files(folder, options, where, dry_run)
 
 
-@app.command()
+@app.command(epilog="Example: restore text2img -o out -n 4 --size 512x384 --model FOLDER")
 @takes("model", Model)
 def text2img(
     out: shared.Out,
@@ -282,7 +307,7 @@ def text2img(
         int,
         typer.Option(
             min=0,
-            max=shared.LARGEST_SEED,
+            callback=shared.fits,
             help="Of the first picture; each has its seed for name.",
         ),
     ] = 0,
@@ -324,15 +349,25 @@ def _sides(size: str) -> tuple[int, int]:
     return width, height
 
 
-@app.command()
+@app.command(
+    epilog="Example: restore train configs/train/nano_autoencoder.yaml stage.data.photos=PHOTOS"
+)
 def train(
-    config: Annotated[Path, typer.Argument(help="A YAML of configs/train.")],
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="A YAML such as those in configs/train.")
+    ],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="On top of the YAML.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="On top of the YAML.")
     ] = None,
 ) -> None:
-    """Train a model as a configuration says; run again, it goes on from its last checkpoint."""
+    """Train a model as a YAML file says.
+
+    Run the same command again to go on from the last checkpoint.
+    """
     from restore.training.loop import run  # torch, seconds
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     run(config, overrides or [])
+
+
+app.command()(evaluate.evaluate)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from restore import files
+from restore.cli import shared
 from restore.errors import ImageError, UsageError, counted, printable
 
 app = typer.Typer(
@@ -18,10 +19,10 @@ app = typer.Typer(
 @app.command()
 def scenes(
     out: Annotated[Path, typer.Option("-o", "--out", help="An empty or new folder.")],
-    count: Annotated[int, typer.Option("-n", min=1, max=1_000_000)] = 4000,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    count: Annotated[int, typer.Option("-n", min=1, max=1_000_000, help="How many.")] = 4000,
+    seed: shared.Seed = 0,
 ) -> None:
-    """Draw coloured shapes of 32 px, each with a JSON of its caption, class and boxes."""
+    """Draw coloured shapes: 32 px, each with its caption, class and boxes in a JSON."""
     from restore.training import scenes
 
     vacant(out)
@@ -35,10 +36,11 @@ def pack(
     out: Annotated[Path, typer.Option("-o", "--out", help="An empty or new folder of shards.")],
     size: Annotated[int, typer.Option(min=1, max=100_000, help="MB of a shard, about.")] = 256,
 ) -> None:
-    """Pack a folder into WebDataset shards, which `data.photos` of a training takes as it is.
+    """Pack a folder of pictures into WebDataset shards.
 
-    Pictures are kept byte for byte, each beside a JSON with its path. What cannot be read is
-    reported and left out, and the exit code is 1; a CSV of sources beside the photos is copied.
+    `restore train` takes them as `stage.data.photos=SHARDS`. Pictures are kept byte for byte, each
+    beside a JSON with its path. What cannot be read is reported and left out, and the exit code is
+    1; a CSV of sources beside the photos is copied.
     """
     vacant(out)
     found = [file for file in files.find([folder], out) if not file.skip]

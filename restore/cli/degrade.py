@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from restore import files
+from restore.cli import shared
 from restore.cli.progress import counting, print_table
 from restore.errors import ImageError, UsageError, counted, printable
 
@@ -25,7 +26,7 @@ INTERRUPTED = 130
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Make good pictures bad as the world does: training pairs, previews, recipes.",
+    help="Make good pictures bad: training pairs, previews, recipes.",
 )
 
 
@@ -47,7 +48,6 @@ Severity = Annotated[
     float,
     typer.Option(min=0, max=1, callback=_finite, help="1: the recipe; 0: only made smaller."),
 ]
-Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1)]
 Workers = Annotated[int, typer.Option(min=0, help="Processes; 0 works in this one.")]
 CORES = os.cpu_count() or 1
 
@@ -58,14 +58,15 @@ def apply(
     recipe: RecipeOption,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the pairs.")],
     pairs: Annotated[int, typer.Option(min=1, max=999_999, help="How many there shall be.")],
-    seed: Seed = 0,
+    seed: shared.Seed = 0,
     workers: Workers = CORES,
     scale: Scale = 4,
     crop: Crop = 256,
     severity: Severity = 1,
 ) -> None:
-    """Make training pairs: OUT/hr, OUT/lr and OUT/traces, the record of all that was drawn.
+    """Make training pairs of good photos.
 
+    OUT/hr holds crops of them, OUT/lr what became of these, OUT/traces all that was drawn.
     OUT/damage holds masks where the recipe draws damage, OUT/hr_sharp the training target where it
     sharpens. Pair k depends on the seed, k and the photos alone. Run the same command again to go
     on where it stopped; a larger --pairs adds to what is there.
@@ -98,7 +99,7 @@ def apply(
 
 @app.command()
 def preview(
-    inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help="Pictures or folders.")],
+    inputs: Annotated[list[Path], typer.Argument(metavar="IN", help="Pictures or folders.")],
     recipe: RecipeOption,
     outs: Annotated[
         list[Path] | None,
@@ -110,7 +111,10 @@ def preview(
     crop: Crop = 256,
     severity: Severity = 1,
 ) -> None:
-    """Show what a recipe does: a row for each picture, a column a seed, and what was drawn."""
+    """Show what a recipe does to pictures.
+
+    A row for each picture, a column a seed, and what was drawn.
+    """
     outs = outs or [Path("preview.html")]
     for out in outs:
         _check_file(out, ".html", ".png")
@@ -142,12 +146,17 @@ def preview(
 @app.command()
 def histogram(
     recipe: RecipeOption,
-    samples: Annotated[int, typer.Option("-n", "--samples", min=1, max=10_000_000)] = 10_000,
+    samples: Annotated[
+        int, typer.Option("-n", "--samples", min=1, max=10_000_000, help="How many are drawn.")
+    ] = 10_000,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="A .html with figures.")] = None,
-    seed: Seed = 0,
+    seed: shared.Seed = 0,
     severity: Severity = 1,
 ) -> None:
-    """Tell what a recipe draws: how often each op comes, in what order, with which values."""
+    """Tell what a recipe draws.
+
+    How often each op comes, in what order, with which values.
+    """
     if out:
         _check_file(out, ".html")
     from degradations import histogram as drawn
@@ -165,16 +174,16 @@ def histogram(
 
 @app.command()
 def estimate(
-    photos: Annotated[list[Path], typer.Argument(metavar="PHOTOS...", help="Real, bad ones.")],
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTOS", help="Real, bad ones.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The recipe, a new .yaml.")],
     page: Annotated[Path | None, typer.Option(help="A .html on what was measured.")] = None,
     clean: Annotated[
         list[Path] | None,
-        typer.Option(help="Good photos, degraded for the page; else yours, made much smaller."),
+        typer.Option(help="Good photos, degraded for the page; else the bad ones, made small."),
     ] = None,
     workers: Workers = CORES,
 ) -> None:
-    """Measure photos as bad as yours, and write the recipe that makes good ones like them."""
+    """Measure bad photos, and write a recipe that makes such."""
     _check_new(out, ".yaml")
     if page:
         _check_file(page, ".html")
@@ -206,7 +215,7 @@ def import_(
         bool, typer.Option("--compat", help="With the faults of the published code.")
     ] = False,
 ) -> None:
-    """Turn a training option file of BasicSR or Real-ESRGAN into a recipe."""
+    """Turn an option file of BasicSR or Real-ESRGAN into a recipe."""
     _check_new(out, ".yaml")
     from degradations import basicsr_options
 

@@ -55,7 +55,7 @@ class Measuring:
 def evaluate(
     restored: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[RESTORED]...", help="Folders; the later against the first."),
+        typer.Argument(metavar="RESTORED", help="Folders; the later against the first."),
     ] = None,
     reference: Annotated[
         Path | None, typer.Option("--reference", help="The originals, of the same names.")
@@ -78,7 +78,8 @@ def evaluate(
     metrics: Annotated[
         str,
         typer.Option(
-            help="Of psnr,ssim,psnr_rgb,ssim_rgb,ms_ssim,pd,lpips,niqe; else all that are there."
+            help="Of psnr, ssim, psnr_rgb, ssim_rgb, ms_ssim, pd, lpips, niqe, between commas; "
+            "else all that are there."
         ),
     ] = "",
     border: Annotated[
@@ -100,7 +101,7 @@ def evaluate(
     dtype: Dtype = "auto",
     offline: Offline = False,
 ) -> None:
-    """Measure restored pictures against their originals, or a model on sets of inputs.
+    """Measure restored pictures against their originals, or a model.
 
     Means come with 95 % bootstrap intervals; of two folders, the second is compared with the first
     picture by picture. Pictures are paired by relative path and name, whatever their format.

@@ -23,24 +23,32 @@ class Folder:
 
     inputs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="IN...", help="Pictures or folders; - reads a list from stdin."),
+        typer.Argument(metavar="IN", help="Pictures or folders; - reads a list from stdin."),
     ] = None
     listed: Annotated[
         Path | None,
         typer.Option("--list", help="A file of paths, a line each or NUL-ended; - is stdin."),
     ] = None
     include: Annotated[
-        list[str] | None, typer.Option(help="Only these: a glob over names, with / over paths.")
+        list[str] | None, typer.Option(help="Only these: a glob over names, or with / over paths.")
     ] = None
-    exclude: Annotated[list[str] | None, typer.Option(help="Not these.")] = None
+    exclude: Annotated[list[str] | None, typer.Option(help="Leave these out; a glob too.")] = None
     links: Annotated[
-        files.Links, typer.Option(help="inside: those within the folder are files; skip; follow.")
+        files.Links,
+        typer.Option(
+            help="inside: take those to files of the same folder; skip: none; follow: all."
+        ),
     ] = "inside"
     on_collision: Annotated[
-        OnCollision, typer.Option(help="Of results: error, or keep-ext for scan.jpg.png.")
+        OnCollision,
+        typer.Option(help="Two files, one result: error, or keep-ext for scan.jpg.png."),
     ] = "error"
-    max_failures: Annotated[int, typer.Option(min=0, help="End after so many; 0 is no limit.")] = 0
-    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="End at the first.")] = False
+    max_failures: Annotated[
+        int, typer.Option(min=0, help="End after so many failed files; 0 is no limit.")
+    ] = 0
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="End at the first failed file.")
+    ] = False
     shard: Annotated[
         str, typer.Option(metavar="I/N", help="Do the I-th of N shares, beside the others.")
     ] = "1/1"

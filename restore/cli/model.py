@@ -13,7 +13,10 @@ from restore.errors import UsageError
 if TYPE_CHECKING:
     from restore.stack import Stack
 
-Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option()]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda", "mps"],
+    typer.Option(help="auto: the accelerator, if there is one."),
+]
 Dtype = Annotated[
     Literal["auto", "fp32", "fp16", "bf16"], typer.Option(help="auto: fp32 on the CPU, else bf16.")
 ]

@@ -35,7 +35,7 @@ class Lines:
 
     def row(self, row: Row) -> None:
         self.count += 1
-        print(f"[{self.count}/{self.total}] {describe(row)}{left(row)}", file=sys.stderr)
+        print(f"[{self.count}/{self.total}] {describe(row, left(row))}", file=sys.stderr)
 
     def step(self, step: int, steps: int, latent: object) -> None:
         pass
@@ -86,8 +86,8 @@ def left(row: Row) -> str:
     return f", {seconds:.0f} s left" if seconds < 600 else f", {seconds / 60:.0f} min left"
 
 
-def describe(row: dict[str, Any]) -> str:
-    """A report row as one line."""
+def describe(row: dict[str, Any], left: str = "") -> str:
+    """A report row as one line, with the time left where it tells the time taken."""
     key = printable(row["key"])
     if row["status"] in ("failed", "skipped"):
         return f"{row['status']:8} {key}: {row['code']}: {printable(row['error'])}"
@@ -95,7 +95,7 @@ def describe(row: dict[str, Any]) -> str:
         return f"finished {key}"
     grew = " -> ".join(sides(row[size]) for size in ("size_in", "size_out") if size in row)
     notes = "".join(f"; {printable(note)}" for note in row["warnings"])
-    return f"done     {key}: {grew} in {row['seconds']:.1f} s{notes}"
+    return f"done     {key}: {grew} in {row['seconds']:.1f} s{left}{notes}"
 
 
 @contextmanager

@@ -18,11 +18,11 @@ def _commands() -> None:  # with it typer keeps `merge` as a word of its own
 @app.command()
 def merge(
     given: Annotated[
-        list[Path], typer.Argument(metavar="A B...", help="Reports, or their folders.")
+        list[Path], typer.Argument(metavar="REPORT", help="Files report.jsonl, or their folders.")
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the one report.")],
 ) -> None:
-    """One report of several: of the shards of a run, or of runs into several folders."""
+    """Make one report of several: a run's shards, or several runs."""
     summary = report.merge(given, out)
     said = ", ".join(f"{summary[name]} {name}" for name in report.GOOD[::-1] if summary[name])
     print(f"{said}; report in {out / 'report.jsonl'}")

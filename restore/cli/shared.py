@@ -26,7 +26,7 @@ from restore.cli.work import (
     shown,
     told,
 )
-from restore.errors import ImageError, OutputError, UsageError, printable
+from restore.errors import ImageError, OutputError, UsageError, counted, printable
 from restore.journal import Journal, Row
 from restore.options import Text2imgOptions
 
@@ -36,10 +36,18 @@ if TYPE_CHECKING:
 GO_ON = "what is finished is kept; run the same command again to go on"
 LARGEST_SEED = 2**63 - 1
 
+
+def fits(seed: int) -> int:
+    """The seed. In a callback, for a `max` would stand in the help with all its digits."""
+    if seed > LARGEST_SEED:
+        raise typer.BadParameter(f"{seed} does not fit 63 bits")
+    return seed
+
+
 Out = Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")]
 Prompt = Annotated[str | None, typer.Option(help="What the pictures show.")]
 Negative = Annotated[str | None, typer.Option(help="What they shall not show.")]
-Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Another seed, another picture.")]
+Seed = Annotated[int, typer.Option(min=0, callback=fits, help="Another seed, another picture.")]
 Config = Annotated[Path | None, typer.Option(help="YAML with a section of the command's name.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="COMMAND.KEY=VALUE, for any option.")]
 AtOnce = Annotated[int | None, typer.Option(help="Windows at a time: speed for memory.")]
@@ -148,7 +156,9 @@ def refuse_transparent(
 def run_prompt(options: Text2imgOptions, run: Run, count: int, grid: bool) -> None:
     """Make `count` pictures from words, of the seeds from run.seed on, and exit."""
     if run.seed + count - 1 > LARGEST_SEED:
-        raise UsageError(f"--seed {run.seed}: {count} seeds from there on do not fit 63 bits")
+        raise UsageError(
+            f"--seed {run.seed}: {counted(count, 'seed')} from there on do not fit 63 bits"
+        )
     check_output(run.out)
     seeds = {f"{seed:010}.png": seed for seed in range(run.seed, run.seed + count)}
     planned = [jobs.Job(None, name, run.out / name) for name in seeds]

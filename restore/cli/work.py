@@ -12,7 +12,7 @@ from restore.ahead import Ahead
 from restore.cli.model import Model
 from restore.cli.pictures import Pictures
 from restore.cli.progress import Show
-from restore.errors import CancelledError, ImageError
+from restore.errors import CancelledError, ImageError, UsageError
 from restore.journal import Row
 from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions
 
@@ -261,12 +261,14 @@ def shown(picture: "Picture") -> "tuple[np.ndarray, np.ndarray | None]":
 
 
 def formats(options: FileOptions, pictures: Pictures, count: int) -> Callable[[Path], str]:
-    """What tells the format of a source's result."""
+    """What tells the format of a source's result. Raises UsageError if it cannot be."""
     from restore import encoding
 
     form = pictures.format
+    if count > 1 and form not in ("auto", "png"):
+        raise UsageError(f"-n {count}: candidates and their sheet are PNG, not {form}")
     if count > 1 or (form == "auto" and isinstance(options, InpaintOptions)):
-        form = "png"  # the sheet's; and what is outside the mask stays
+        form = "png"  # what is outside the mask stays
     return lambda source: encoding.format_for(source, form, pictures.lossless)
 
 

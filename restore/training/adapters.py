@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from diffusers import StableDiffusionPipeline
+from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.utils import convert_state_dict_to_diffusers
 from pydantic import Field
 from torch import nn
@@ -81,6 +81,6 @@ def save(stack: Stack, folder: Path) -> None:
         learnt = convert_state_dict_to_diffusers(get_peft_model_state_dict(module))
         layers[prefix] = {name: tensor.contiguous() for name, tensor in learnt.items()}
         metadata[f"{prefix}_lora_adapter_metadata"] = configs[NAME].to_dict()
-    StableDiffusionPipeline.save_lora_weights(
+    StableDiffusionLoraLoaderMixin.save_lora_weights(
         folder, layers.get("unet"), layers.get("text_encoder"), **metadata
     )

@@ -122,8 +122,8 @@ class Photos:
         if not self.numbers:
             raise ConfigError(
                 f"{name}: none of its {count} pictures is {self.smallest} px or more on both "
-                "sides; name a folder of photos with data.photos, make data.crop smaller, or set "
-                "data.small=reflect"
+                "sides; give other stage.data.photos, make stage.data.crop smaller, "
+                "or set stage.data.small=reflect"
             )
         if self.small:
             shown = ", ".join(self.source.names[n] for n in self.small[:5])

@@ -186,6 +186,7 @@ class Training:
                 self.stage.export(o.output / "export")
             about = card.About(o.model_dump(mode="json"), scores, self._seconds(), self.accelerator)
             card.write(o.output / "export", about)
+            log.info("exported to %s", o.output / "export")
         self.accelerator.wait_for_everyone()
 
     def _begin_record(self) -> Record:
@@ -275,7 +276,7 @@ class Training:
             rows, scores = self.stage.preview()
         record.scalars(done, scores)
         record.pictures(done, rows)
-        log.info("step %d: %s", done, scores)
+        log.info("step %d: %s", done, ", ".join(f"{k} {v:.4g}" for k, v in scores.items()))
         return scores
 
     def _save(self, done: int) -> None:

@@ -94,7 +94,8 @@ def _board(folder: Path, first: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        log.info("TensorBoard is not installed (pip install '.[train]'); log.csv has all it shows")
+        mend = "pip install 'restore-toolkit[train]'"
+        log.info("TensorBoard is not installed (%s); log.csv has all it shows", mend)
         return None
     return SummaryWriter(folder / "tensorboard", purge_step=first + 1)
 
@@ -121,3 +122,4 @@ def bar(steps: int, first: int, is_shown: bool = True):
                 progress.console.print(f"{time.strftime('%H:%M:%S')} step {done}  {line}")
 
         yield advance
+        progress.update(task, completed=steps)

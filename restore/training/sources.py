@@ -93,7 +93,7 @@ class Dataset:
         try:
             import datasets
         except ImportError as error:
-            raise ConfigError("data.photos.dataset needs: pip install datasets") from error
+            raise ConfigError("stage.data.photos.dataset needs: pip install datasets") from error
         told = {"split": options.split, "revision": options.revision}
         rows = datasets.load_dataset(options.dataset, **told)
         if options.column not in rows.column_names:
@@ -124,7 +124,8 @@ def find(place: Place) -> Source:
     if isinstance(place, DatasetOptions):
         return Dataset(place)
     if not place.exists():
-        raise ConfigError(f"{place}: no such file or folder; name one with data.photos")
+        mend = "name one with stage.data.photos=FOLDER"
+        raise ConfigError(f"{place}: no such file or folder; {mend}")
     if place.suffix == ".tar":
         return Shards([place], place)
     if place.is_file():
