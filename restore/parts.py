@@ -106,7 +106,13 @@ def build(folder: Path, part: str, convert: Convert) -> nn.Module:
     """
     config = config_of(folder, part)
     kind = kind_of(folder, part, config)
-    foreign = [key for key in sorted(FOREIGN) if part == "unet" and config.get(key)]
+    # "text" reads the tokens that every UNet is given
+    given = {"addition_embed_type": ("text",)}
+    foreign = [
+        key
+        for key in sorted(FOREIGN)
+        if part == "unet" and config.get(key) and config[key] not in given.get(key, ())
+    ]
     if foreign:
         raise ModelError(
             f"{folder}: its unet asks for {', '.join(foreign)} (SDXL, adapters, distilled "

@@ -135,5 +135,47 @@ def memory(
         print(told.format(**row))
 
 
+@app.command()
+def words(
+    photos: Annotated[Path, typer.Argument(help="A folder, as stage.data.photos takes it.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for tables and sheets.")],
+    *,
+    model: Annotated[str, typer.Option(help="One that reads words.")] = "nano",
+    recipe: Annotated[str, typer.Option(help="A name, or a YAML file.")] = "realesrgan",
+    count: Annotated[int, typer.Option("-n", min=2, help="Crops, one of each photo first.")] = 24,
+    crop: Annotated[int, typer.Option(min=64, help="Pixels a side of the truth.")] = 256,
+    scales: Annotated[str, typer.Option(help="That are enlarged by; 1 restores.")] = "4,1",
+    steps: Annotated[int, typer.Option(min=0, help="0: the model's default.")] = 0,
+    guidance: Annotated[
+        float, typer.Option(min=1, max=30, help="Above 1: the right words with it as well.")
+    ] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of crops, damage and walks.")] = 0,
+) -> None:
+    """Whether words do anything: the right description against none and a wrong one."""
+    from benchmarks import wordings, words
+
+    from degradations.errors import RecipeError
+    from restore.cli.shared import check_output
+    from restore.errors import RestoreError
+
+    try:
+        factors = tuple(float(text) for text in scales.split(","))
+    except ValueError:
+        factors = (0.0,)
+    if not all(1 <= factor <= 16 for factor in factors):
+        raise typer.BadParameter(f"--scales {scales}: numbers from 1 to 16 with commas, as in 4,1")
+    asked = words.Asked(photos, model, recipe, count, crop, factors, steps, guidance, seed)
+    try:
+        check_output(out)
+        groups, table = [], ""
+        for group in words.measure(asked):
+            groups.append(group)
+            table = wordings.write(groups, asked, out)  # what was measured outlives a killed run
+        print(table, end="")
+    except (RestoreError, RecipeError) as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        raise typer.Exit(getattr(error, "exit_code", 2)) from error
+
+
 if __name__ == "__main__":
     app()

@@ -158,10 +158,10 @@ class AutoencoderStage:
         crop = options.data.crop
         photos = options.data.open()
         self.samples = Samples(
-            lambda rng, _: photos.crop(crop, options.data.detail, rng), seed, photos
+            lambda rng, _: photos.picture(crop, options.data.detail, rng), seed, photos
         )
         place = options.data.held_out
-        shown = options.data.open(place) if place else photos
+        shown = options.data.open(place, only_photos=True) if place else photos
         side = min(128, *map(min, shown.sizes)) // vae.factor(self.vae) * vae.factor(self.vae)
         still = np.random.default_rng(seed)
         self.shown = torch.from_numpy(np.stack([shown.crop(side, 4, still) for _ in range(8)]))

@@ -1,8 +1,10 @@
-"""What was done to a picture, in the words a user would describe it with."""
+"""What was done to a picture and what is wanted of it, in the words a user would say it with."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from degradations import Trace
 
@@ -75,11 +77,19 @@ WORDS = {  # by kind, in the order in which they are said
     "stains": Word("stains", _opacity, 0.05, 0.3, 0.5),
 }
 SILENT = ("resize", "compat_resize")  # the scale says it
+SHORT = {  # what is asked for by fewer words than it is described with
+    "film grain": "grain",
+    "sensor noise": "noise",
+    "motion blur": "blur",
+    "webp compression": "compression",
+    "avif compression": "compression",
+    "video compression": "compression",
+}
 
 
 def vocabulary() -> list[str]:
     """Every word that a caption may hold; numbers are spelled."""
-    said = ["clean", *LEVELS, *(word.word for word in WORDS.values())]
+    said = ["clean", "keep", "remove", *LEVELS, *(word.word for word in WORDS.values())]
     return sorted({word for words in said for word in words.split()})
 
 
@@ -87,21 +97,42 @@ def level(value: float, some: float, strong: float) -> str:
     return LEVELS[(value >= some) + (value >= strong)]
 
 
-def caption(trace: Trace) -> str:
-    """The trace as a short description: "strong noise, jpeg 42, some blur"; "clean" if nothing.
+def damage(trace: Trace, keep: Sequence[str] = ()) -> dict[str, str]:
+    """By kind what is said of the worst of it: {"noise": "strong noise"}. Own ops go unsaid.
 
-    The worst of each kind is named; blur is in pixels of the original. Own ops go unsaid.
+    keep  kinds that are wanted as they are, by their short names.
     """
     worst: dict[str, float] = {}
     for step in trace.steps:
         if said := WORDS.get(step["kind"]):
             worst[said.word] = max(said.strength(step), worst.get(said.word, 0))
     levels = {said.word: said for said in WORDS.values()}
-    words = []
+    told = {}
     for word, said in levels.items():
         strength = worst.get(word, 0)
-        if strength < said.faint:
+        if strength < said.faint or SHORT.get(word, word) in keep:
             continue
-        told = f"jpeg {100 - strength}" if word == "jpeg" else None
-        words.append(told or f"{level(strength, said.some, said.strong)} {word}")
-    return ", ".join(words) or "clean"
+        jpeg = f"jpeg {100 - strength}" if word == "jpeg" else None
+        told[word] = jpeg or f"{level(strength, said.some, said.strong)} {word}"
+    return told
+
+
+def caption(trace: Trace, keep: Sequence[str] = ()) -> str:
+    """The trace as a short description: "strong noise, jpeg 42, some blur"; "clean" if nothing.
+
+    Blur is in pixels of the original. What is kept is no damage: "strong noise, keep grain".
+    """
+    kept = [f"keep {name}" for name in keep]
+    return ", ".join([*damage(trace, keep).values(), *kept]) or "clean"
+
+
+def wish(trace: Trace, rng: np.random.Generator, keep: Sequence[str] = ()) -> str:
+    """The trace as a user's wish: "remove noise, keep grain"; "clean" if there is none.
+
+    All that is kept is said; of the damage some, and no level, for users do not say all that they
+    would be rid of; in any order.
+    """
+    kinds = sorted({SHORT.get(word, word) for word in damage(trace, keep)})
+    named = rng.permutation(kinds)[: int(rng.integers(1, len(kinds) + 1))] if kinds else []
+    said = [*(f"remove {kind}" for kind in named), *(f"keep {name}" for name in keep)]
+    return ", ".join(rng.permutation(said)) if said else "clean"

@@ -15,7 +15,10 @@ from restore import manifest
 from restore.errors import counted
 
 SCORES = "| score | value |\n| --- | --- |"
-FOLDERS = ("photos", "low", "held_out", "output", "autoencoder", "start", "cache", "images")
+FOLDERS = (
+    *("photos", "low", "held_out", "fonts"),
+    *("output", "autoencoder", "start", "cache", "images"),
+)
 MODELS = ("model", "teacher", "student")  # a folder, or a name that all know
 NOTES = ("photos.csv", "train.csv", "sources.csv")  # beside or in a folder of photos
 
@@ -114,7 +117,11 @@ def _data(data: dict[str, Any], notes: Path | None) -> str:
     recipe = f"Recipe `{data['recipe']}`" if "recipe" in data else ""
     if data.get("low"):
         recipe = "Given pairs of good and bad pictures"
-    lines = [f"{recipe}." if recipe else "", _sources(notes)]
+    drawn = ""
+    if share := data.get("drawn"):
+        kinds = "text, line art, screens, gradients and dead leaves"
+        drawn = f"{share:.0%} of the pictures were no photos but drawn by chance: {kinds}."
+    lines = [f"{recipe}." if recipe else "", drawn, _sources(notes)]
     return "\n\n".join(line for line in lines if line)
 
 

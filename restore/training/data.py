@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_all_start_methods
 from os import cpu_count
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Self
 
 import cv2
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -21,6 +22,7 @@ from restore.errors import ConfigError, ImageError
 from restore.training import sources
 from restore.training.chance import Part
 from restore.training.geometry import Geometry, moved
+from restore.training.procedural import lettering, pictures
 
 log = logging.getLogger(__name__)
 PATIENCE = 1000  # draws in a row of pictures that cannot be read
@@ -38,13 +40,31 @@ class PhotoOptions(Options):
     turns: bool = True  # quarter turns and mirror images
     geometry: tuple[Geometry, ...] = ()  # transforms of albumentations that move pixels
     memory_gb: float = Field(4, ge=0)  # photos stay decoded up to this; beyond, each is read anew
+    # share of the pictures that is drawn, not cut from photos: text, line art, screens, shapes
+    drawn: float = Field(0, ge=0, le=1)
+    fonts: Path | None = None  # a folder of .ttf and .otf that drawn text is set in as well
 
-    def open(self, place: sources.Place | None = None, crop: int | None = None) -> "Photos":
-        """The photos, or those of another place, with room for crops of another size."""
+    @model_validator(mode="after")
+    def _has_use_for_fonts(self) -> Self:
+        if self.fonts and not self.drawn:
+            raise ValueError("fonts are for drawn pictures, of which there are none; set drawn=0.1")
+        return self
+
+    def open(
+        self,
+        place: sources.Place | None = None,
+        crop: int | None = None,
+        only_photos: bool = False,
+    ) -> "Photos":
+        """The photos, or those of another place, with room for crops of another size.
+
+        only_photos  leave out what would be drawn.
+        """
         where = self.photos if place is None else place
         return Photos(
             where, crop or self.crop, small=self.small, memory_gb=self.memory_gb,
             turns=self.turns, geometry=self.geometry,
+            drawn=0 if only_photos else self.drawn, fonts=self.fonts,
         )  # fmt: skip
 
 
@@ -54,6 +74,7 @@ class Photos:
     smallest   px that a picture needs on both sides.
     small      what becomes of smaller ones: left out, or mirrored at their edges up to that size.
     memory_gb  changes speed alone.
+    drawn      share of `picture` that is drawn, in fonts of our own and those of a folder.
     Raises ConfigError if no picture is left.
     """
 
@@ -66,7 +87,10 @@ class Photos:
         memory_gb: float = 4,
         turns: bool = True,
         geometry: tuple[Geometry, ...] = (),
+        drawn: float = 0,
+        fonts: Path | None = None,
     ):
+        self.drawn, self.faces = drawn, lettering.faces(fonts) if drawn else ()
         self.source, self.refused = sources.find(place), sources.Refused()
         self.smallest, self.turns, self.geometry = smallest, turns, geometry
         # Reading turns warnings into notes, which in threads would leave the filters in disorder.
@@ -134,6 +158,12 @@ class Photos:
             if picture is not None:
                 return index, picture
         raise ConfigError(f"{PATIENCE} pictures in a row cannot be read; the list says why")
+
+    def picture(self, size: int, detail: int, rng: np.random.Generator) -> np.ndarray:
+        """A crop, or one that is drawn, upright: uint8 (size, size, 3)."""
+        if self.drawn and rng.random() < self.drawn:
+            return pictures.draw(rng, size, self.faces)
+        return self.crop(size, detail, rng)
 
     def crop(self, size: int, detail: int, rng: np.random.Generator) -> np.ndarray:
         """One uint8 (size, size, 3) crop, moved, turned and mirrored at random.

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from restore.errors import ConfigError
@@ -19,7 +19,7 @@ from restore.training.chance import WHOLE, Part
 from restore.training.denoising import DenoisingOptions, train_step
 from restore.training.encoded import pairs, ready
 from restore.training.networks import ShapeOptions, build, text
-from restore.training.pairs import PairOptions
+from restore.training.pairs import PairOptions, words_stay
 from restore.training.previews import compared, drawn, without_words
 from restore.training.vocabulary import letters
 
@@ -35,6 +35,7 @@ class EveryTaskOptions(DenoisingOptions):
     cache: Path = Path("runs/pairs")  # where encoded pairs are kept
     dropped: float = Field(0.0, ge=0, le=1)  # share of samples whose caption is left out this time
     shown_steps: int | None = Field(None, ge=1)  # of the preview; None: the model's own
+    _words_stay = model_validator(mode="after")(words_stay)
 
 
 class EveryTaskStage:

@@ -27,7 +27,7 @@ from restore.training.pairs import Pair, PairOptions, draw_pair, make_pair
 MOST_SAID = 1000  # captions whose tokens are kept
 RUN_ONLY = {"window", "workers", "mode", "held_out", "memory_gb"}  # stored pairs are the same
 # by default unsaid in the names of stored pairs
-NEWER = {"low", "small", "turns", "geometry", "severity"}
+NEWER = {"low", "small", "turns", "geometry", "severity", "drawn", "fonts", "keeps"}
 
 
 class StoredPairs(Dataset):
@@ -73,8 +73,8 @@ class LivePairs(Dataset):
     """New pairs without end, at the window's size; `ready` encodes them.
 
     Gives what StoredPairs gives, but for known, which is uint8 pixels as truth is, and target,
-    which is missing. For the device also trace (JSON, or empty), hole (H, W) and, where the
-    recipe sharpens its targets, original.
+    which is missing. For the device also trace (JSON, or empty) and hole (H, W); known is then
+    what these act on.
     """
 
     def __init__(
@@ -113,8 +113,6 @@ class LivePairs(Dataset):
         if on_device:
             sample["trace"] = pair.trace.to_json() if pair.trace else ""
             sample["hole"] = torch.from_numpy(pair.hole)
-            if self.recipe.sharpen:
-                sample["original"] = torch.from_numpy(pair.original)
         return sample
 
 
@@ -134,8 +132,8 @@ def ready(batch: dict, stack, where: torch.device) -> dict[str, Tensor]:
 @torch.no_grad()
 def damaged(batch: dict[str, Tensor], traces: list[str]) -> Tensor:
     """What the pairs show, uint8 (B, H, W, 3): traces and holes applied by batches of one scale."""
-    pixels = batch.pop("original", batch["truth"]).permute(0, 3, 1, 2)
     known, holes = batch["known"].clone(), batch.pop("hole").cpu().numpy()
+    pixels = batch["known"].permute(0, 3, 1, 2)
     drawn = {row: Trace.from_json(trace) for row, trace in enumerate(traces) if trace}
     for scale in sorted({trace.scale for trace in drawn.values()}):
         rows = [row for row, trace in drawn.items() if trace.scale == scale]
@@ -178,7 +176,8 @@ def store(
 
     Returns the folder of .npy files. bf16 halves the time; a latent is kept in fp16.
     """
-    unsaid = {name for name in NEWER if name not in options.model_fields_set}
+    default = PairOptions.model_fields
+    unsaid = {name for name in NEWER if getattr(options, name) == default[name].default}
     asked = options.model_dump_json(exclude=RUN_ONLY | unsaid)
     if held_out and options.held_out:
         asked += f" {options.held_out}"

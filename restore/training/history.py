@@ -16,7 +16,7 @@ FREE = {  # may change on the way without a word
     *("channels_last", "log_every", "tensorboard", "show_every", "save_every", "keep"),
     # where data lies and how it comes, not what it is
     *("stage.data.photos", "stage.data.memory_gb", "stage.data.workers"),
-    *("stage.data.held_out", "stage.cache", "stage.autoencoder", "stage.start"),
+    *("stage.data.held_out", "stage.data.fonts", "stage.cache", "stage.autoencoder", "stage.start"),
     *("stage.model", "stage.teacher", "stage.student", "stage.shown_steps"),
 }
 

@@ -1,7 +1,7 @@
 """Training pairs for the denoiser: what a damaged picture shows, how far to trust it, the truth."""
 
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import cv2
 import numpy as np
@@ -9,14 +9,21 @@ from PIL import Image
 from pydantic import Field, model_validator
 
 from degradations import Recipe, Trace, replay, sharpen
+from degradations.ops import FilmGrain
+from degradations.ranges import Uniform
 from restore.layouts import KEEP, REPAINT, RESTORE
 from restore.masks import mended
 from restore.training import sources
-from restore.training.captions import caption
+from restore.training.captions import caption, wish
 from restore.training.data import PhotoOptions, Photos
 from restore.training.paired import PairedPhotos
 
 GREY = 128
+GRAIN = Recipe(  # what a photo may have of its own; pixels of the photo, before it is made smaller
+    name="grain",
+    paper="Newson et al. 2017, A Stochastic Film Grain Model, Computer Graphics Forum 36",
+    steps=(FilmGrain(sigma_levels=Uniform(4, 20), size=Uniform(0.4, 2.5)),),
+)
 Task = Literal["restore", "fill", "both", "nothing"]
 
 
@@ -32,6 +39,9 @@ class PairOptions(PhotoOptions):
     # of the recipe, evenly drawn; None: from next to none up to 1, or less at scales below 4
     severity: tuple[float, float] | None = None
     described: float = Field(0.5, ge=0, le=1)  # share whose caption is not dropped
+    # Share whose photo has film grain of its own, which stays in the truth where the words say
+    # "keep grain" and only there. Above 0, half of all captions are wishes: "remove noise".
+    keeps: float = Field(0.0, ge=0, le=1)
     # encoded once and kept on disk; or new ones all the time, damaged by the workers or the device
     mode: Literal["cached", "live", "device"] = "cached"
     count: int = Field(12_000, ge=1)  # pairs kept on disk, or an epoch of live ones
@@ -50,7 +60,7 @@ class PairOptions(PhotoOptions):
         low, high = self.severity or (0, 1)
         if not 0 <= low <= high <= 1:
             raise ValueError(f"severity is from 0 to 1, the milder first, not {low:g} to {high:g}")
-        idle = {"recipe", "scales", "clean", "severity", "described", "geometry"}
+        idle = {"recipe", "scales", "clean", "severity", "described", "keeps", "geometry", "drawn"}
         idle &= self.model_fields_set
         if self.low is not None and idle:
             told = f"low gives the bad pictures, so {', '.join(sorted(idle))} would do nothing"
@@ -62,9 +72,17 @@ class PairOptions(PhotoOptions):
     def pictures(self, crop: int, held_out: bool = False) -> Photos:
         """What crops of this size are cut from."""
         place = self.held_out if held_out and self.held_out else self.photos
-        if self.low is None:
-            return self.open(place, crop)
+        if self.low is None:  # what is judged stays the same whatever is drawn for training
+            return self.open(place, crop, only_photos=held_out)
         return PairedPhotos(place, self.low, crop, memory_gb=self.memory_gb, turns=self.turns)
+
+
+def words_stay(stage: Any) -> Any:
+    """A check of a stage's options: words that decide what the truth is are not left out later."""
+    if stage.dropped and stage.data.keeps:
+        told = "dropped would leave out words that decide what the truth keeps (data.keeps)"
+        raise ValueError(f"{told}; set data.described instead")
+    return stage
 
 
 def draw(weights: dict, rng: np.random.Generator):
@@ -105,7 +123,7 @@ class Pair:
     caption: str
     trace: Trace | None  # how truth became bad
     hole: np.ndarray  # uint8 (S, S), 255 where `known` was filled in
-    original: np.ndarray  # uint8 (S, S, 3): truth before sharpening, what the trace replays on
+    original: np.ndarray  # uint8 (S, S, 3): what the trace replays on, unsharpened, all grain there
 
 
 def draw_pair(
@@ -121,24 +139,25 @@ def draw_pair(
 ) -> Pair:
     """Pair number `key`, of `crop` px; a latent that the hole touches at all is repainted.
 
-    apply   False leaves the trace, and the filling of the hole, to who has a whole batch.
+    apply   False leaves the trace, and the filling of the hole, to who has a whole batch; `known`
+            is what they act on.
     factor  pixels a latent, on a side.
     """
     low, trace, words = None, None, ""
     if isinstance(photos, PairedPhotos):
         original, low, _ = photos.cut(crop, options.detail, rng)
     else:
-        original = photos.crop(crop, options.detail, rng)
+        original = photos.picture(crop, options.detail, rng)
     task = draw(options.tasks, rng)
     known, truth = original, original
     trust = np.full(truth.shape[:2], round(KEEP * 255), np.uint8)
     if task in ("restore", "both"):
         if low is None:
             trace = drawn(recipe, options, rng, key, crop)
+            original, truth, trace, words = worded(original, trace, options, rng, key)
             truth = sharpen(truth) if trace.sharpen else truth
             low = replay(trace, original) if apply else None
-            words = caption(trace) if rng.random() < options.described else ""
-        known = truth if low is None else enlarged(low, crop)
+        known = original if low is None else enlarged(low, crop)
         trust = np.full_like(trust, round(RESTORE * 255))
     mask = np.zeros_like(trust)
     if task in ("fill", "both"):
@@ -159,6 +178,38 @@ def drawn(recipe: Recipe, options: PairOptions, rng, key: str, crop: int) -> Tra
     severity = 0.0 if rng.random() < options.clean else rng.uniform(mildest, worst)
     seed = int(rng.integers(2**62))
     return recipe.at(severity).draw((crop, crop), scale, seed, key)
+
+
+def worded(
+    photo: np.ndarray, trace: Trace, options: PairOptions, rng: np.random.Generator, key: str
+) -> tuple[np.ndarray, np.ndarray, Trace, str]:
+    """What the trace replays on, the truth of it, the trace, and what is said."""
+    is_said = rng.random() < options.described
+    if not options.keeps:
+        return photo, photo, trace, caption(trace) if is_said else ""
+    truth, whole, keep = photo, trace, ()
+    if rng.random() < options.keeps:
+        photo, trace, whole = grained(photo, trace, rng, key)
+        if is_said and rng.random() < 0.5:
+            truth, keep = photo, ("grain",)
+    if not is_said:  # nobody asked for the grain
+        return photo, truth, trace, ""
+    words = wish(whole, rng, keep) if rng.random() < 0.5 else caption(whole, keep)
+    return photo, truth, trace, words
+
+
+def grained(
+    photo: np.ndarray, trace: Trace, rng: np.random.Generator, key: str
+) -> tuple[np.ndarray, Trace, Trace]:
+    """The photo with grain of its own, the trace without any, and all that was done, to be told.
+
+    Grain in the truth must be the grain that is seen, so it comes before all else; a recipe's own
+    would be of another size, and laid over what is to go.
+    """
+    grain = GRAIN.draw(photo.shape[:2], 1, int(rng.integers(2**62)), key)
+    rest = [step for step in trace.steps if step["kind"] != "film_grain"]
+    trace = trace.model_copy(update={"steps": rest})
+    return replay(grain, photo), trace, trace.model_copy(update={"steps": [*grain.steps, *rest]})
 
 
 def enlarged(low: np.ndarray, crop: int) -> np.ndarray:

@@ -20,7 +20,8 @@ from restore import vae
 from restore.canvas import nothing
 from restore.layouts import REPAINT
 from restore.loading import load
-from restore.noise import canvas_noise, seed_of
+from restore.noise import canvas_noise, generator, seed_of
+from restore.options import Sampler
 from restore.predict import Condition, as_velocity, conditioned, guided
 from restore.sample import sample, start
 from restore.stack import Stack
@@ -34,9 +35,14 @@ NONE = "none"
 
 @torch.inference_mode()
 def drawn(
-    stack: Stack, prompts: Sequence[str], seeds: Sequence[int], guidance: float, steps: int = 20
+    stack: Stack,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    guidance: float,
+    steps: int = 20,
+    sampler: Sampler = "ddim",
 ) -> np.ndarray:
-    """uint8 (B, 64, 64, 3): what text2img makes of each prompt and seed, but all at once."""
+    """uint8 (B, SIZE, SIZE, 3): what text2img makes of each prompt and seed, but all at once."""
     known = nothing((scenes.SIZE, scenes.SIZE), stack)
     condition = Condition(known, torch.full_like(known[:, :1], REPAINT))
     wanted, unwanted = (
@@ -47,9 +53,10 @@ def drawn(
     )
     predict = as_velocity(guided(wanted, unwanted, guidance), stack.schedule)
     corners = [(0, 0)] * len(prompts)
-    scheduler = stack.scheduler("ddim", steps)
+    scheduler = stack.scheduler(sampler, steps)
     noise = torch.cat([canvas_noise(known.shape, seed) for seed in seeds]).to(stack.device)
-    x = sample(lambda x, t: predict(x, t, corners), start(scheduler, noise), scheduler)
+    rng = generator(stack.device, *seeds)
+    x = sample(lambda x, t: predict(x, t, corners), start(scheduler, noise), scheduler, rng=rng)
     rgb = vae.decode(stack.vae, stack.from_walk(x, known))
     return (rgb * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
@@ -151,15 +158,16 @@ def confusion(answers: Sequence[Answer], what: str) -> str:
 
 
 def sheet(answers: Sequence[Answer], pictures: np.ndarray, prompts: Sequence[str]) -> Image.Image:
-    """Pictures at twice their size with their prompts, framed green where they are right."""
-    cell, text, columns = 2 * scenes.SIZE + 8, 48, 8
+    """Pictures at four times their size with their prompts, framed green where they are right."""
+    side, text, columns = 4 * scenes.SIZE, 48, 8
+    cell = side + 8
     rows = -(-len(answers) // columns)
     page = Image.new("RGB", (columns * cell, rows * (cell + text)), "white")
     pen = ImageDraw.Draw(page)
     for n, (one, pixels, prompt) in enumerate(zip(answers, pictures, prompts, strict=True)):
         x, y = n % columns * cell, n // columns * (cell + text)
         pen.rectangle((x, y, x + cell - 1, y + cell - 1), "green" if one.is_right else "red")
-        large = Image.fromarray(pixels).resize((2 * scenes.SIZE,) * 2, Image.Resampling.NEAREST)
+        large = Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST)
         page.paste(large, (x + 4, y + 4))
         pen.multiline_text((x + 3, y + cell), folded(prompt, 22), "black", spacing=0)
     return page
@@ -181,6 +189,7 @@ def main(
     count: Annotated[int, typer.Option("-n", min=1, help="Scenes that training never met.")] = 200,
     guidance: float = 4,
     steps: int = 20,
+    sampler: Sampler = "ddim",
     seed: int = 1,
 ) -> None:
     """Draw held-out scenes from their prompts and judge them."""
@@ -191,7 +200,7 @@ def main(
     seeds = [seed_of(seed, n) for n in range(count)]
     pictures = np.concatenate(
         [
-            drawn(stack, prompts[n : n + 25], seeds[n : n + 25], guidance, steps)
+            drawn(stack, prompts[n : n + 25], seeds[n : n + 25], guidance, steps, sampler)
             for n in range(0, count, 25)
         ]
     )
