@@ -55,8 +55,7 @@ def estimate(paths: Iterable[str | Path], name: str = "mine", workers: int = 1) 
     if not photos:
         first = ": ".join(refused[0])
         raise RecipeError(
-            f"none of {len(paths)} files could be measured; {first}; "
-            "give photos of at least 64 px a side"
+            f"none of {len(paths)} files could be measured, the first for this: {first}"
         )
     return Estimate(photos, refused, fit.recipe_of(photos, name))
 

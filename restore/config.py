@@ -184,7 +184,7 @@ def _spelled(
     for part in loc:
         models = [kind for kind in here if isinstance(kind, type) and issubclass(kind, BaseModel)]
         tagged = [kind for kind in models if part in _tags(kind)]
-        if len(models) > 1 and tagged:  # a tag stands before all else, even a field of its name
+        if len(models) > 1 and tagged:  # the tag of a union, though a member has such a field
             here = tagged
             continue
         way.append(str(part))

@@ -235,8 +235,9 @@ def test_a_picture_too_small_for_a_measure_has_the_others(tmp_path, evaluate):
         for side in (6, 12, 40):
             path = tmp_path / folder / f"{side}.png"
             Image.fromarray(np.full((side, side, 3), side, np.uint8)).save(path)
-    code, out, _, told = evaluate(tmp_path / "made", "--reference", tmp_path / "hr")
+    code, out, err, told = evaluate(tmp_path / "made", "--reference", tmp_path / "hr")
     rows = rows_of(told)
+    assert "made: too small for ms_ssim: 2 of 2" in err and "too small for ssim: 1 of 2" in err
     assert code == 1 and "--border 0" in rows["6"]["error"]
     assert rows["12"]["scores"]["psnr"] > 160 and rows["12"]["scores"]["ssim"] is None
     assert rows["40"]["scores"]["ssim"] == 1 and rows["40"]["scores"]["ms_ssim"] is None

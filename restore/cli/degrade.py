@@ -87,8 +87,9 @@ def apply(
             file=sys.stderr,
         )
         raise typer.Exit(INTERRUPTED) from None
+    another = "" if made.missing else "; another photo stands in"
     for key, reason in sorted(made.refused.items()):
-        _complain(f"{key}: {reason.removeprefix(f'{photos[key]}: ')}; another photo stands in")
+        _complain(f"{key}: {reason.removeprefix(f'{photos[key]}: ')}{another}")
     took_s = time.monotonic() - began
     told = f"{counted(made.made, 'pair')} made in {took_s:.1f} s, {made.there} there before"
     if made.missing:
