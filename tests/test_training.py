@@ -210,7 +210,9 @@ def test_a_caption_says_what_the_trace_did(pixels):
     assert caption(recipe.at(0).degrade(hr, scale=4, seed=0, key="a").trace) == "clean"
 
 
-@pytest.mark.parametrize("name", ["nano_autoencoder", "nano_denoiser", "nano_walk", "nano_finish"])
+@pytest.mark.parametrize(
+    "name", ["nano_autoencoder", "nano_denoiser", "nano_walk", "nano_finish", "nano_texture"]
+)
 def test_the_shipped_training_configs_are_valid(name):
     path = Path(__file__).resolve().parents[1] / "configs" / "train" / f"{name}.yaml"
     assert load_config(loop.TrainOptions, path).output == Path("runs") / name
