@@ -80,7 +80,7 @@ def test_base_is_trained_and_distilled_by_its_configs(photos, tmp_path):
     assert made.steps == 2
     assert sum(p.numel() for p in made.context.module.parameters()) < 3e6
     told = cost(made, 2)  # what the config's comment says
-    assert told["unet_gflop_window"] == pytest.approx(14.28, abs=0.01)
+    assert told["unet_gflop_window"] == pytest.approx(14.29, abs=0.01)
     assert told["tflop_mp"] == pytest.approx(1.15, abs=0.01)
 
 
