@@ -212,6 +212,17 @@ def test_a_model_that_hears_is_told_from_one_that_does_not(photos):
     assert "better" not in wrong and wrong.endswith("| 0 (0 .. 0) |")
 
 
+@pytest.mark.parametrize(("gain", "told"), [(1e-5, "+0.000 (+0.000 .. +0.000)"), (0.1, "better")])
+def test_a_difference_too_small_to_show_is_no_verdict(gain, told):
+    def scored(name, gain):
+        scores = [{"psnr": 30 + n + gain * (1 + n / 10), "ssim": 1, "pd": 1} for n in range(4)]
+        rows = [{"key": f"{n}", "status": "done", "scores": one} for n, one in enumerate(scores)]
+        return words.Scored(name, rows, {})
+
+    group = words.Group("x4", [], [scored(words.NONE, 0), scored(words.RIGHT, gain)])
+    assert wordings.cell(group, group.scored[1], words.TABLE[0]).endswith(told)
+
+
 def test_what_cannot_be_measured_is_refused_with_the_mend(bench, stack, tmp_path, monkeypatch):
     done = bench(folder=tmp_path / "none")
     assert done.exit_code == 2 and "no such file or folder" in done.stderr

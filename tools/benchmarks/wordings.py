@@ -37,7 +37,7 @@ def markdown(groups: Sequence[Group]) -> str:
         heads = [group.name, *(measure.label for measure in TABLE), "moves it by, of 255"]
         lines += [_line(heads), _line(["---"] * len(heads))]
         for one in group.scored:
-            cells = [_cell(group, one, measure) for measure in TABLE]
+            cells = [cell(group, one, measure) for measure in TABLE]
             is_worded = one.name not in (INPUT, NONE)
             apart = moved(group, one.name) if is_worded else None
             lines.append(_line([one.name, *cells, _span(apart, "mean", ".2g") if apart else ""]))
@@ -49,14 +49,15 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _cell(group: Group, one: Scored, measure: Measure) -> str:
+def cell(group: Group, one: Scored, measure: Measure) -> str:
+    """A score, or for words what they gain, with a verdict where the digits show it."""
     digits = measure.digits + 1  # words move little
     gap = compare(group.of(NONE), one, measure)
     if one.name in (INPUT, NONE) or gap is None:
         value = mean(one, measure)["mean"]
         return "-" if value is None else f"{value:.{digits}f}"
-    verdict = "" if gap["verdict"] == "undecided" else f" {gap['verdict']}"
-    return _span(gap, "difference", f"+.{digits}f") + verdict
+    is_told = gap["verdict"] != "undecided" and round(gap["difference"], digits)
+    return _span(gap, "difference", f"+.{digits}f") + f" {gap['verdict']}" * bool(is_told)
 
 
 def _span(value: dict[str, Any], name: str, form: str) -> str:
