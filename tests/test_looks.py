@@ -232,7 +232,7 @@ def test_without_pillows_avif_the_mend_is_named(monkeypatch):
 
 def test_without_pyav_the_mend_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "av", None)
-    with pytest.raises(RecipeError, match=r"pip install '\.\[video\]'"):
+    with pytest.raises(RecipeError, match=r"pip install 'restore-toolkit\[video\]'"):
         H264.apply(flat(0.5, (4, 4)), {"crf": 20.0, "preset": "medium"}, (1, 1))
 
 
