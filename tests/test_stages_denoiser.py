@@ -212,6 +212,29 @@ def test_from_v_to_the_sample_the_first_step_says_the_same(stack):
     assert torch.equal(v, -clean_latent)
 
 
+def test_with_pooled_words_the_model_says_at_first_what_it_said(stack):
+    told = dict(stack.unet.config) | {"addition_embed_type": "text"}
+    told |= {"addition_embed_type_num_heads": 4}
+    pooled = replace(stack, unet=UNet2DConditionModel.from_config(told))
+    go_on_from(stack, pooled)
+    inputs = torch.randn(1, stack.unet.config.in_channels, 16, 16), torch.tensor(999)
+    for words in ("", "strong noise"):
+        heard = stack.context.embed(words)
+        with torch.inference_mode():
+            before, now = (one.unet(*inputs, heard).sample for one in (stack, pooled))
+        assert torch.equal(before, now)
+    pooled.unet(*inputs, heard).sample.sum().backward()
+    assert pooled.unet.add_embedding.norm2.weight.grad.any()  # it can learn to hear
+
+
+def test_a_model_of_another_shape_is_not_gone_on_from(stack):
+    told = dict(stack.unet.config) | {"addition_embed_type": "text"}
+    told |= {"addition_embed_type_num_heads": 4}
+    pooled = replace(stack, unet=UNet2DConditionModel.from_config(told))
+    with pytest.raises(ConfigError, match="of another shape, in add_embedding"):
+        go_on_from(pooled, stack)
+
+
 def test_from_v_to_noise_nothing_is_gone_on(stack):
     with pytest.raises(ConfigError, match="was taught v_prediction"):
         go_on_from(stack, replace(stack, schedule=schedule("epsilon", False)))

@@ -12,10 +12,11 @@ from restore.noise import seed_of
 
 @dataclass(frozen=True)
 class Part:
-    """Which of a step's samples are in hand: part number `at` of `of` equal ones, in order.
+    """Which of a step's samples are in hand: every `of`-th, from number `at` on.
 
     A step's batch is split over processes and over gradient accumulation; noise and timesteps are
-    drawn for all of it and cut, so that the split changes nothing that is learnt.
+    drawn for all of it and cut, so that the split changes nothing that is learnt. The first rows of
+    a batch sit at the last timestep, so parts are interleaved: each has its share of them.
     """
 
     at: int = 0
@@ -23,12 +24,11 @@ class Part:
 
     def cut(self, drawn: Tensor) -> Tensor:
         """The rows of this part."""
-        return drawn.chunk(self.of)[self.at] if self.of > 1 else drawn
+        return drawn[self.at :: self.of]
 
     def rows(self, count: int) -> range:
         """Which of a whole batch's `count` rows are in this part."""
-        each = count // self.of
-        return range(self.at * each, (self.at + 1) * each)
+        return range(self.at, count, self.of)
 
     def normal(self, like: Tensor, rng: torch.Generator) -> Tensor:
         """Standard normal noise for a tensor that holds this part."""

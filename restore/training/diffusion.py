@@ -113,10 +113,18 @@ def go_on_from(trained: Stack, stack: Stack) -> None:
     """Give the stack the trained one's weights; what it asks for may change from v to the sample.
 
     Where the walk begins at pure noise the one is the other's negative, so what a first step says
-    stays the same.
+    stays the same. So it does where the stack pools its words and the trained one did not; a
+    vocabulary that it did not have is learnt afresh.
     """
-    stack.unet.load_state_dict(trained.unet.state_dict())
-    stack.reader.module.load_state_dict(trained.reader.module.state_dict())
+    found = stack.unet.load_state_dict(trained.unet.state_dict(), strict=False)
+    fresh = [name for name in found.missing_keys if not name.startswith("add_embedding.")]
+    if fresh or found.unexpected_keys:
+        names = ", ".join([*fresh, *found.unexpected_keys][:3])
+        raise ConfigError(f"stage.start: {trained.name} is of another shape, in {names} at least")
+    if found.missing_keys:
+        nn.init.zeros_(stack.unet.add_embedding.norm2.weight)  # so that it says nothing at first
+    if stack.reader.tokenizer.get_vocab() == trained.reader.tokenizer.get_vocab():
+        stack.reader.module.load_state_dict(trained.reader.module.state_dict())
     before, now = (one.schedule.config.prediction_type for one in (trained, stack))
     if {before, now} == {"v_prediction", "sample"}:
         with torch.no_grad():

@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 import torch
 import yaml
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.utils import gather_object
 from diffusers.training_utils import EMAModel
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -111,6 +112,13 @@ def machine(options: TrainOptions) -> Accelerator:
             f"{options.accumulate} parts each; make it a multiple of {parts}"
         )
     return accelerator
+
+
+def means(found: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Of parts of a batch; a part may lack a loss, where none of its samples has it."""
+    names = {name: None for losses in found for name in losses}
+    parts = {name: [losses[name] for losses in found if name in losses] for name in names}
+    return {name: torch.stack(some).mean().detach() for name, some in parts.items()}
 
 
 class Losses(nn.Module):
@@ -238,7 +246,7 @@ class Training:
         self.scaler.update()
         self.ema.step(self.parameters)
         clock.images += o.batch
-        return {k: torch.stack([one[k].detach() for one in found]).mean() for k in found[0]}
+        return means(found)
 
     def _autocast(self) -> torch.autocast:
         dtype = torch.float16 if self.options.precision == "fp16" else torch.bfloat16
@@ -267,8 +275,9 @@ class Training:
         )
 
     def _values(self, losses: dict[str, Tensor]) -> Scalars:
-        means = self.accelerator.reduce(torch.stack(list(losses.values())), "mean")
-        return dict(zip(losses, means.tolist(), strict=True))
+        """The losses as all processes have them, each over those where there was one."""
+        found = {name: loss.cpu() for name, loss in losses.items()}
+        return {name: loss.item() for name, loss in means(gather_object([found])).items()}
 
     def _show(self, record: Record, done: int) -> Scalars:
         """A grid of samples and their scores, by the averaged weights."""

@@ -30,7 +30,8 @@ class ShapeOptions(Options):
     autoencoder: Path  # the export of stage one, or a model that ships: `nano`
     channels: tuple[int, ...] = (32, 64, 96, 128)  # of the UNet, from full latent resolution down
     reading: int = Field(0, ge=0)  # so many of its levels, from the coarsest, read the context
-    pooled: bool = False  # the context also scales and shifts every block, as the timestep does
+    pooled: bool = False  # the context also moves every block, as the timestep does
+    scale_shift: bool = False  # what moves a block scales it as well (adaptive group norm)
     layers: int = Field(2, ge=1)  # ResNet blocks a level
     groups: int = Field(8, ge=1)
     text_width: int = Field(64, ge=8)
@@ -76,7 +77,7 @@ def build(
         attention_head_dim=4,
         addition_embed_type="text" if options.pooled else None,
         addition_embed_type_num_heads=4,
-        resnet_time_scale_shift="scale_shift" if options.pooled else "default",
+        resnet_time_scale_shift="scale_shift" if options.scale_shift else "default",
     )
     nn.init.zeros_(unet.conv_out.weight)  # the first answer is the known picture itself
     nn.init.zeros_(unet.conv_out.bias)

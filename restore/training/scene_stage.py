@@ -45,6 +45,7 @@ class SceneOptions(StepOptions):
     # t = 500 is 0.15 by "sample" and 0.30 by "v_prediction".
     prediction: Prediction = "sample"
     pooled: bool = True
+    scale_shift: bool = True
     # What is where is decided early in the walk, and what it looks like is unknowable before: a
     # mean squared error of all alike learns blurred things.
     last_share: float = Field(0.02, ge=0, le=1)
