@@ -19,6 +19,7 @@ from restore.errors import ImageError
 from restore.metadata import to_srgb
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "PPM")
+FIRST_ALONE = "only the first frame is taken, of {}; --frames all keeps them all"
 MAX_PIXELS = 2**27  # 134 million; Pillow itself only warns below 179 million
 MAX_FRAMES = 1000
 DEEP = 65535
@@ -192,6 +193,7 @@ def pixels(
             raise ImageError("UNSUPPORTED", "32-bit integers are not read; save it with 16 bits")
         return threefold(values.astype(np.uint16)), None, True, icc
     if mode in ("CMYK", "LAB"):
+        notes.append(f"colours converted from {mode} to sRGB")
         return np.asarray(to_srgb(image, icc, notes)), None, False, None
     grey = mode in ("1", "L", "LA", "La")
     if image.has_transparency_data or mode in ("La", "RGBa"):

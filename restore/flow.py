@@ -42,11 +42,13 @@ def restore(
     NonFiniteError if fp32 did not help either, OutOfMemoryError if the CPU did not.
     """
 
+    notes = (deaf(stack),) if is_of_subjects(options) and stack.hears == "damage" else ()
+
     def attempt() -> Picture:
         made = dispatch(picture, options, stack, seed, on_step, mask, on_frame)
         if is_lost(made, picture):
             raise NonFiniteError("the result is black all over, and what it was made from is not")
-        return made
+        return replace(made, warnings=(*made.warnings, *notes)) if notes else made
 
     try:
         return on_some_device(attempt, stack)
@@ -57,6 +59,15 @@ def restore(
     with stack.in_fp32():
         made = on_some_device(attempt, stack)
     return replace(made, warnings=(*made.warnings, note))
+
+
+def is_of_subjects(options: TaskOptions) -> bool:
+    """Whether the prompt says what is to be seen, not what was done to the picture."""
+    return isinstance(options, Text2imgOptions | Img2imgOptions) and bool(options.prompt)
+
+
+def deaf(stack: Stack) -> str:
+    return f"{stack.name} draws nothing from words: it was taught what damage is; give a --model"
 
 
 def on_some_device(attempt: Callable[[], Picture], stack: Stack) -> Picture:

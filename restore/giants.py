@@ -84,7 +84,7 @@ def read(path: Path, how: Reading) -> tuple[Picture, int] | None:
         xmp = metadata.xmp(image, how.strip)
         shape = image.height, image.width, 3
     if count > 1:
-        notes.append(f"only the first frame is taken, of {count}")
+        notes.append(decoding.FIRST_ALONE.format(count))
     rows = Rows(path, shape, decode(path, 0, 1).dtype)
     pixels = cast(np.ndarray, rows)
     return Picture(pixels, None, grey, icc, exif, "TIFF", tuple(notes), xmp), count

@@ -92,7 +92,7 @@ def decode_frames(data: bytes, suffix: str, how: Reading = Reading()) -> tuple[l
     if count > 1 and how.frames == "refuse":
         raise ImageError("FRAMES", f"{count} frames; --frames first takes one, all keeps all")
     if count > 1 and how.frames == "first":
-        notes.append(f"only the first frame is taken, of {count}")
+        notes.append(decoding.FIRST_ALONE.format(count))
     wanted = count if how.frames == "all" else 1
     pictures, total = [], 0
     for frame in range(wanted):

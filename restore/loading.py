@@ -116,6 +116,7 @@ def read(folder: Path, convert: parts.Convert) -> Stack:
         low_schedule=low,
         fills=about.get("fills", not about.get("trust", False)),
         steps=about.get("steps", 20),
+        hears=about.get("hears", "subjects"),
     )
 
 
@@ -201,7 +202,7 @@ def save(stack: Stack, folder: Path, card: str, dtype: torch.dtype = torch.float
         text = json.dumps(index_of(stack, names), indent=2)
         (folder / "model_index.json").write_text(text + "\n")
     about: dict[str, Any] = {"trust": stack.layout == TRUST, "residual_scale": stack.residual_scale}
-    about |= {"fills": stack.fills, "steps": stack.steps}
+    about |= {"fills": stack.fills, "steps": stack.steps, "hears": stack.hears}
     about["context"] = stack.context.kind if stack.context else None
     about["windows"] = {"size": stack.windows.size, "stride": stack.windows.stride}
     (folder / "stack.json").write_text(json.dumps(about, indent=1) + "\n")

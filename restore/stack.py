@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import diffusers
 import torch
@@ -51,6 +51,7 @@ class Stack:
     fills           whether it was taught to fill holes that are continued from their rims; where
                     not, that continuation is restored, which is better than what it would paint.
     steps           of a walk whose options name none: what the model is made for.
+    hears           what its prompts were about: what pictures show, or what was done to them.
     digest          tells weights apart in reports.
     place           where the parts compute, if that is not where they are kept.
     """
@@ -65,6 +66,7 @@ class Stack:
     low_schedule: SchedulerMixin | None = None
     fills: bool = True
     steps: int = 20
+    hears: Literal["subjects", "damage"] = "subjects"
     name: str = "this model"
     digest: str = ""
     place: torch.device | None = None

@@ -211,6 +211,7 @@ def test_case_33_34_cmyk_goes_through_its_profile(command, tmp_path):
         found, mode = made(tmp_path, name)
         assert mode == "RGB"
         assert profiles.distance(profiles.to_lab(found / 255), expected) <= 2, name
+    assert "colours converted from CMYK to sRGB" in command.rows()["33.tif"]["warnings"]
     plain = np.asarray(image.convert("RGB"))
     assert (made(tmp_path, "no_profile.png")[0] == twice(plain)).all()
     assert profiles.distance(profiles.to_lab(twice(plain) / 255), expected) > 4  # another thing
@@ -436,7 +437,10 @@ def test_case_48_49_50_51_52_the_first_frame_is_taken_and_told(command, tmp_path
     rows = command.rows()
     for name, off in names.items():
         assert rows[name]["n_frames"] == 3
-        assert "only the first frame is taken, of 3" in rows[name]["warnings"]
+        assert (
+            "only the first frame is taken, of 3; --frames all keeps them all"
+            in rows[name]["warnings"]
+        )
         found = images.read(tmp_path / "out" / Path(name).with_suffix(".png"))
         eight = found.pixels if found.depth == 8 else images.eight(found.pixels)
         assert np.abs(eight.astype(int) - 40).max() <= off, name

@@ -1,6 +1,7 @@
 """No black pictures: what half precision loses is computed again in fp32, and said so."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -127,3 +128,13 @@ def test_colours_are_given_back_on_request(stack, picture, colour):
 
     assert away(matched) < 0.1 * away(plain)
     assert any("lowpass" in note for note in matched.warnings) == (colour == "lowpass")
+
+
+@pytest.mark.parametrize("options", TASKS, ids=lambda options: options.task)
+def test_words_of_subjects_are_lost_on_a_model_that_only_hears_of_damage(stack, picture, options):
+    low = None if options.task == "text2img" else picture(20, 24)
+    told = options.model_copy(update={"prompt": "a red cube"})
+    noted = restore(low, told, replace(stack, hears="damage"), seed=0).warnings
+    assert bool(noted) == (options.task != "upscale")
+    assert all("draws nothing from words" in note for note in noted)
+    assert not restore(low, told, stack, seed=0).warnings

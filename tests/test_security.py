@@ -308,7 +308,7 @@ def test_listing_recipes_and_steps_imports_no_code_of_others(tmp_path):
     (tmp_path / "mine.yaml").write_text("name: mine\nsteps: [{kind: my_ops.Rust}]\n")
     for words in (["list"], ["list", "--ops"]):
         done = subprocess.run(
-            [sys.executable, "-m", "restore.cli", "degrade", *words],
+            [sys.executable, "-m", "restore", "degrade", *words],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,

@@ -11,7 +11,8 @@ if TYPE_CHECKING:  # cv2 loads after all that can be refused was
     from restore.encoding import Writing
     from restore.images import Reading
 
-FormatName = Literal["auto", "png", "jpeg", "webp", "avif", "tiff"]
+FormatName = Literal["auto", "png", "jpeg", "jpg", "webp", "avif", "tiff", "tif"]
+SHORT = {"jpg": "jpeg", "tif": "tiff"}
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Pictures:
         FormatName,
         typer.Option(
             help="auto: JPEG, WebP and AVIF as they are, others PNG. For inpaint all PNG, since "
-            "what is outside the mask stays as it is, bit for bit."
+            "what is outside the mask stays as it is, bit for bit.",
+            callback=lambda name: SHORT.get(name, name),
         ),
     ] = "auto"
     quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG, WebP and AVIF.")] = 95

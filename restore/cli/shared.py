@@ -226,7 +226,7 @@ def tell(summary: batch.Summary, journal: Journal) -> None:
     names = ("done", "finished", "failed", "skipped", "left")
     counts = {name: getattr(summary, name) for name in names}
     said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    print(f"{said} in {summary.seconds:.1f} s; report in {journal.path}")
+    print(f"{said} in {summary.seconds:.1f} s; report in {journal.path.with_suffix('.html')}")
 
 
 def stop(message: str, code: int) -> int:

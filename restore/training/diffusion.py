@@ -1,6 +1,7 @@
 """Stage two: the denoiser, over pairs whose known and trust are drawn over all tasks."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -96,7 +97,7 @@ class DenoiserStage(EveryTaskStage):
 
     def __init__(self, options: DenoiserOptions, seed: int, device: torch.device):
         words = words_of(options)
-        stack = build(options, text(options, letters(words)))
+        stack = replace(build(options, text(options, letters(words))), hears="damage")
         if options.start:
             go_on_from(load(str(options.start), "cpu", "fp32"), stack)
         model = {"unet": stack.unet, "text": stack.reader.module}
