@@ -13,15 +13,14 @@ from restore.cli import data, degrade, evaluate, report, shared
 from restore.cli.folder import Folder, takes
 from restore.cli.model import Model
 from restore.cli.pictures import Pictures
+from restore.cli.settings import Settings
 from restore.cli.shared import run_files, run_prompt, stop
 from restore.cli.work import Holes, Run
-from restore.config import load_options
 from restore.errors import ModelError, RestoreError, UsageError
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
 
 UPSCALE, TEXT2IMG, IMG2IMG = UpscaleOptions(), Text2imgOptions(), Img2imgOptions()
 INPAINT = InpaintOptions()
-SECTIONS = ("upscale", "text2img", "img2img", "inpaint")  # what a configuration file may hold
 
 EXITS = (
     "Exit codes: 0 all well; 1 some files failed; 2 the command is wrong, nothing was begun; 3 the "
@@ -85,11 +84,13 @@ def _commands(
 @takes("folder", Folder)
 @takes("pictures", Pictures)
 @takes("model", Model)
+@takes("settings", Settings)
 def upscale(
     out: shared.Out,
     folder: Folder,
     pictures: Pictures,
     model: Model,
+    settings: Settings,
     scale: Annotated[
         float | None,
         typer.Option("-s", "--scale", help=f"1 to 16; 1 restores only. [{UPSCALE.scale:g}]"),
@@ -116,29 +117,19 @@ def upscale(
         ),
     ] = False,
     fit_mask: shared.FitMask = False,
-    seed: shared.Seed = 0,
-    config: shared.Config = None,
-    sets: shared.Sets = None,
-    windows: shared.AtOnce = None,
-    exists: shared.Exists = "skip",
     dry_run: shared.DryRun = False,
 ) -> None:
     """Enlarge or restore pictures. Run the same command again to go on where it stopped."""
     if damage and find_scratches:
         raise UsageError("--damage gives the scratches, --find-scratches looks for them")
-    options = load_options(
+    options = settings.options(
         UpscaleOptions,
-        "upscale",
-        config,
-        sets or [],
-        SECTIONS,
         scale=scale,
         steps=steps,
         prompt=prompt,
         colour=colour,
-        windows=windows,
     )
-    where = Run(out, seed, exists, model, pictures)
+    where = Run(out, settings.seed, settings.exists, model, pictures)
     run_files(folder, options, where, dry_run, Holes(damage or "", fit_mask, find_scratches))
 
 
@@ -146,11 +137,13 @@ def upscale(
 @takes("folder", Folder)
 @takes("pictures", Pictures)
 @takes("model", Model)
+@takes("settings", Settings)
 def inpaint(
     out: shared.Out,
     folder: Folder,
     pictures: Pictures,
     model: Model,
+    settings: Settings,
     mask: Annotated[
         str | None,
         typer.Option(
@@ -186,20 +179,11 @@ def inpaint(
         str | None, typer.Option(help=f"model, telea or navier_stokes. [{INPAINT.engine}]")
     ] = None,
     fit_mask: shared.FitMask = False,
-    seed: shared.Seed = 0,
-    config: shared.Config = None,
-    sets: shared.Sets = None,
-    windows: shared.AtOnce = None,
-    exists: shared.Exists = "skip",
     dry_run: shared.DryRun = False,
 ) -> None:
     """Fill holes, or paint on beyond the edges; nothing else changes."""
-    options = load_options(
+    options = settings.options(
         InpaintOptions,
-        "inpaint",
-        config,
-        sets or [],
-        SECTIONS,
         prompt=prompt,
         negative=negative,
         invert=invert or None,
@@ -212,11 +196,10 @@ def inpaint(
         sampler=sampler,
         guidance=guidance,
         engine=engine,
-        windows=windows,
     )
     if not mask and not (options.aspect or any(options.extend)):
         raise UsageError("inpaint needs --mask; or --extend or --aspect, to paint on")
-    where = Run(out, seed, exists, model, pictures)
+    where = Run(out, settings.seed, settings.exists, model, pictures)
     run_files(folder, options, where, dry_run, Holes(mask or "", fit_mask), count)
 
 
@@ -233,11 +216,13 @@ def _numbers(sides: str) -> tuple[int, int, int, int]:
 @takes("folder", Folder)
 @takes("pictures", Pictures)
 @takes("model", Model)
+@takes("settings", Settings)
 def img2img(
     out: shared.Out,
     folder: Folder,
     pictures: Pictures,
     model: Model,
+    settings: Settings,
     prompt: shared.Prompt = None,
     strength: Annotated[
         float | None,
@@ -257,20 +242,11 @@ def img2img(
         str | None,
         typer.Option(help=f"Give the input's back: none, wavelet, adain. [{IMG2IMG.colour}]"),
     ] = None,
-    seed: shared.Seed = 0,
-    config: shared.Config = None,
-    sets: shared.Sets = None,
-    windows: shared.AtOnce = None,
-    exists: shared.Exists = "skip",
     dry_run: shared.DryRun = False,
 ) -> None:
     """Make pictures anew from themselves and words, at their own size."""
-    options = load_options(
+    options = settings.options(
         Img2imgOptions,
-        "img2img",
-        config,
-        sets or [],
-        SECTIONS,
         prompt=prompt,
         strength=strength,
         loopback=loopback,
@@ -279,17 +255,18 @@ def img2img(
         guidance=guidance,
         negative=negative,
         colour=colour,
-        windows=windows,
     )
-    where = Run(out, seed, exists, model, pictures)
+    where = Run(out, settings.seed, settings.exists, model, pictures)
     run_files(folder, options, where, dry_run)
 
 
 @app.command(epilog="Example: restore text2img -o out -n 4 --size 512x384 --model FOLDER")
 @takes("model", Model)
+@takes("settings", Settings)
 def text2img(
     out: shared.Out,
     model: Model,
+    settings: Settings,
     prompt: Annotated[str | None, typer.Option(help="What the pictures show.")] = None,
     count: Annotated[
         int, typer.Option("-n", "--count", min=1, max=10**6, help="How many, of seeds in a row.")
@@ -303,30 +280,14 @@ def text2img(
     sampler: shared.Sampler = None,
     guidance: shared.Guidance = None,
     negative: shared.Negative = None,
-    seed: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            callback=shared.fits,
-            help="Of the first picture; each has its seed for name.",
-        ),
-    ] = 0,
     grid: Annotated[
         bool, typer.Option("--grid", help="Show them all in one picture too, grid.png.")
     ] = False,
-    config: shared.Config = None,
-    sets: shared.Sets = None,
-    windows: shared.AtOnce = None,
-    exists: shared.Exists = "skip",
 ) -> None:
     """Make pictures from words. A picture is the same however many are made with it."""
     width, height = _sides(size) if size else (None, None)
-    options = load_options(
+    options = settings.options(
         Text2imgOptions,
-        "text2img",
-        config,
-        sets or [],
-        SECTIONS,
         prompt=prompt,
         width=width,
         height=height,
@@ -334,9 +295,8 @@ def text2img(
         sampler=sampler,
         guidance=guidance,
         negative=negative,
-        windows=windows,
     )
-    where = Run(out, seed, exists, model)
+    where = Run(out, settings.seed, settings.exists, model)
     run_prompt(options, where, count, grid)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from restore import files
-from restore.cli import shared
+from restore.cli.settings import Seed
 from restore.errors import ImageError, UsageError, counted, printable
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ app = typer.Typer(
 def scenes(
     out: Annotated[Path, typer.Option("-o", "--out", help="An empty or new folder.")],
     count: Annotated[int, typer.Option("-n", min=1, max=1_000_000, help="How many.")] = 4000,
-    seed: shared.Seed = 0,
+    seed: Seed = 0,
 ) -> None:
     """Draw coloured shapes: 32 px, each with its caption, class and boxes in a JSON."""
     from restore.training import scenes

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from restore import files
-from restore.cli import shared
 from restore.cli.progress import counting, print_table
+from restore.cli.settings import Seed
 from restore.errors import ImageError, UsageError, counted, printable
 
 if TYPE_CHECKING:  # cv2 and the rest load after all that can be refused was
@@ -58,7 +58,7 @@ def apply(
     recipe: RecipeOption,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the pairs.")],
     pairs: Annotated[int, typer.Option(min=1, max=999_999, help="How many there shall be.")],
-    seed: shared.Seed = 0,
+    seed: Seed = 0,
     workers: Workers = CORES,
     scale: Scale = 4,
     crop: Crop = 256,
@@ -151,7 +151,7 @@ def histogram(
         int, typer.Option("-n", "--samples", min=1, max=10_000_000, help="How many are drawn.")
     ] = 10_000,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="A .html with figures.")] = None,
-    seed: shared.Seed = 0,
+    seed: Seed = 0,
     severity: Severity = 1,
 ) -> None:
     """Tell what a recipe draws.

@@ -13,6 +13,7 @@ from restore import manifest
 from restore.cli import shared
 from restore.cli.model import Device, Dtype, Offline
 from restore.cli.progress import counting, print_table
+from restore.cli.settings import Seed
 from restore.config import load_options
 from restore.errors import UsageError, printable
 from restore.options import UpscaleOptions
@@ -96,7 +97,7 @@ def evaluate(
     ] = None,
     worst: Annotated[int, typer.Option(min=0, max=200, help="Cases that the report shows.")] = 8,
     steps: Annotated[int | None, typer.Option(help="Of the model, as in upscale.")] = None,
-    seed: shared.Seed = 0,
+    seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
     offline: Offline = False,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,7 @@ from restore import batch, files, jobs, report
 from restore.cli.folder import Folder
 from restore.cli.plan import foretell
 from restore.cli.progress import Show, progress
+from restore.cli.settings import LARGEST_SEED
 from restore.cli.signals import Stop
 from restore.cli.work import (
     FileOptions,
@@ -34,30 +35,12 @@ if TYPE_CHECKING:
     from restore.images import Reading
 
 GO_ON = "what is finished is kept; run the same command again to go on"
-LARGEST_SEED = 2**63 - 1
-
-
-def fits(seed: int) -> int:
-    """The seed. In a callback, for a `max` would stand in the help with all its digits."""
-    if seed > LARGEST_SEED:
-        raise typer.BadParameter(f"{seed} does not fit 63 bits")
-    return seed
-
-
 Out = Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")]
 Prompt = Annotated[str | None, typer.Option(help="What the pictures show.")]
 Negative = Annotated[str | None, typer.Option(help="What they shall not show.")]
-Seed = Annotated[int, typer.Option(min=0, callback=fits, help="Another seed, another picture.")]
-Config = Annotated[Path | None, typer.Option(help="YAML with a section of the command's name.")]
-Sets = Annotated[list[str] | None, typer.Option("--set", help="COMMAND.KEY=VALUE, for any option.")]
-AtOnce = Annotated[int | None, typer.Option(help="Windows at a time: speed for memory.")]
 Sampler = Annotated[str | None, typer.Option(help="ddim, euler, euler_a, dpm++_2m, unipc, ...")]
 Guidance = Annotated[
     float | None, typer.Option(help="How much the prompt counts; 1 is the model's plain answer.")
-]
-Exists = Annotated[
-    Literal["skip", "overwrite", "rename", "error"],
-    typer.Option(help="skip: finished files stay, foreign ones are never touched."),
 ]
 FitMask = Annotated[bool, typer.Option("--fit-mask", help="Resize masks of another size.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")]

@@ -1,0 +1,51 @@
+"""The options of every command that makes pictures: seed, YAML, and what is there already."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import typer
+
+from restore.config import load_options
+from restore.options import WalkOptions
+
+SECTIONS = ("upscale", "text2img", "img2img", "inpaint")  # what a configuration file may hold
+LARGEST_SEED = 2**63 - 1
+Chosen = TypeVar("Chosen", bound=WalkOptions)
+
+
+def fits(seed: int) -> int:
+    """The seed. In a callback, for a `max` would stand in the help with all its digits."""
+    if seed > LARGEST_SEED:
+        raise typer.BadParameter(f"{seed} does not fit 63 bits")
+    return seed
+
+
+Seed = Annotated[int, typer.Option(min=0, callback=fits, help="Another seed, another picture.")]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every command is told, whatever its task; each field is an option."""
+
+    seed: Seed = 0
+    config: Annotated[
+        Path | None, typer.Option(help="YAML with a section of the command's name.")
+    ] = None
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", help="COMMAND.KEY=VALUE, for any option.")
+    ] = None
+    windows: Annotated[int | None, typer.Option(help="Windows at a time: speed for memory.")] = None
+    exists: Annotated[
+        Literal["skip", "overwrite", "rename", "error"],
+        typer.Option(help="skip: finished files stay, foreign ones are never touched."),
+    ] = "skip"
+
+    def options(self, kind: type[Chosen], **given: object) -> Chosen:
+        """The task's options: the YAML's, then --set's, then those given by name.
+
+        Raises ConfigError, a line a mistake.
+        """
+        task = kind.model_fields["task"].default
+        told = {**given, "windows": self.windows}
+        return load_options(kind, task, self.config, self.sets or [], SECTIONS, **told)
