@@ -216,6 +216,14 @@ def test_a_stack_with_another_context_saves_loads_and_draws(stack, request, tmp_
         torch.testing.assert_close(again.context.tokens(inputs)[:1], context.embed(RED))
 
 
+def test_a_saved_vocabulary_does_not_tell_how_it_was_used(stack, tmp_path):
+    save(stack, tmp_path / "fresh", "# tiny\n", torch.float32)
+    stack.context.inputs("a red cube")
+    save(stack, tmp_path / "used", "# tiny\n", torch.float32)
+    one, other = ((tmp_path / n / "tokenizer" / "tokenizer.json") for n in ("fresh", "used"))
+    assert one.read_bytes() == other.read_bytes()
+
+
 def test_a_context_of_another_kind_is_refused(stack, tmp_path):
     save(stack, tmp_path / "model", "# tiny\n", torch.float32)
     about = tmp_path / "model" / "stack.json"

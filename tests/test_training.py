@@ -211,7 +211,7 @@ def test_a_caption_says_what_the_trace_did(pixels):
 
 
 @pytest.mark.parametrize(
-    "name", ["nano_autoencoder", "nano_denoiser", "nano_walk", "nano_finish", "nano_texture"]
+    "name", ["nano_autoencoder", "nano_denoiser", "nano_finish", "nano_texture"]
 )
 def test_the_shipped_training_configs_are_valid(name):
     path = Path(__file__).resolve().parents[1] / "configs" / "train" / f"{name}.yaml"

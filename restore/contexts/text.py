@@ -66,6 +66,9 @@ class TextContext:
 
     def save(self, folder: Path) -> None:
         self.module.save_pretrained(folder / "text_encoder")
+        backend = self.tokenizer.backend_tokenizer  # it remembers how it was last called
+        backend.no_truncation()
+        backend.no_padding()
         self.tokenizer.save_pretrained(folder / "tokenizer")
 
 
