@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from restore.errors import UsageError
@@ -74,6 +74,7 @@ def back(picture: Picture, like: OneImage) -> OneImage:
 
 
 def _from_pillow(image: Image.Image) -> Picture:
+    image = ImageOps.exif_transpose(image)
     icc = image.info.get("icc_profile")
     if image.mode.startswith("I"):
         values = np.asarray(image)

@@ -210,7 +210,8 @@ def _one(job: Job, work: Work, journal: Journal, exists: Exists) -> Row:
 
 
 def _head(job: Job, status: str) -> Row:
-    return {"key": job.key, "status": status, "source": str(job.source or "")}
+    source = os.path.abspath(job.source) if job.source else ""
+    return {"key": job.key, "status": status, "source": source}
 
 
 def _source(job: Job) -> str:
@@ -244,10 +245,23 @@ def _placed(job: Job, journal: Journal, exists: Exists) -> Job:
     for path in taken(job):
         if path.is_symlink():
             raise ImageError("LINK", f"{path} is a link, and no result of ours; remove it")
-        if exists != "overwrite" and not journal.is_ours(job, path):
+        if exists != "overwrite" and (why := _foreign(job, journal, path)):
             mend = "--exists overwrite replaces it, --exists rename keeps both"
-            raise ImageError("EXISTS", f"{path} was there before, or changed since; {mend}")
+            raise ImageError("EXISTS", f"{path} {why}; {mend}")
     return job
+
+
+def _foreign(job: Job, journal: Journal, path: Path) -> str:
+    """Why what lies at a job's target may not be replaced; nothing if it may."""
+    if not journal.is_ours(job, path):
+        return "was there before, or changed since"
+    row = journal.rows.get(job.key, {})
+    if job.source is None:  # nothing but its seed tells it from another's words
+        return "was made of other words or options"
+    earlier = row.get("earlier_source") or row.get("source")
+    if earlier and os.path.isfile(earlier) and not os.path.samefile(earlier, job.source):
+        return f"was made of {earlier}, another picture of that name"
+    return ""
 
 
 def _failed(job: Job, error: Exception, journal: Journal, seconds: float) -> Row:
@@ -265,6 +279,7 @@ def _failed(job: Job, error: Exception, journal: Journal, seconds: float) -> Row
     output = earlier.get("output_sha256") or earlier.get("earlier_sha256")
     if output:  # so that the old output is still known as ours
         row["earlier_sha256"] = output
+        row["earlier_source"] = earlier.get("earlier_source") or earlier.get("source", "")
     if "frames" in earlier:
         row["frames"] = earlier["frames"]
     return row

@@ -13,7 +13,7 @@ from restore.workers import shared
 
 PATIENCE_S = 30  # for a file of any size
 BYTES_S = 10**7  # read a second, from a slow disk
-PIXELS_S = 10**6  # written a second, by a slow codec
+PIXELS_S = 5 * 10**4  # written a second, by a slow codec on a busy machine
 
 
 def read(path: Path, how: Reading = Reading()) -> Picture:

@@ -63,7 +63,7 @@ def restore(
 
 def is_of_subjects(options: TaskOptions) -> bool:
     """Whether the prompt says what is to be seen, not what was done to the picture."""
-    return isinstance(options, Text2imgOptions | Img2imgOptions) and bool(options.prompt)
+    return not isinstance(options, UpscaleOptions) and bool(options.prompt)
 
 
 def deaf(stack: Stack) -> str:
@@ -110,7 +110,7 @@ def dispatch(
     if isinstance(options, UpscaleOptions):
         damage = None if mask is None else mask >= 128
         return upscale(picture, options, stack, seed, on_step, damage)
-    if mask is None and not any(options.sides(picture.size)):
+    if mask is None and not (options.aspect or any(options.extend)):
         raise UsageError("inpaint needs a mask, white where it is to repaint, or sides to extend")
     if mask is None:
         mask = np.zeros(picture.size, np.uint8)

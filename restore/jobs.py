@@ -12,6 +12,7 @@ from restore.errors import UsageError
 from restore.files import KNOWN, Found
 
 OnCollision = Literal["error", "keep-ext"]
+DAMAGE = "_damage"  # ends the names of masks that are kept beside results
 LONGEST = 255  # bytes of a file's name, on any disk in use
 
 

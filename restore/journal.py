@@ -139,7 +139,7 @@ class Journal:
         for job in jobs:
             if job.key not in self.rows:
                 why = "the run stopped before it; run the same command again"
-                source = str(job.source or "")
+                source = os.path.abspath(job.source) if job.source else ""
                 self._take({"key": job.key, "status": "left", "source": source, "error": why})
         order = dict.fromkeys([*(job.key for job in jobs), *(self.rows.keys() - self.foreign)])
         rows = [self.rows[key] for key in order]

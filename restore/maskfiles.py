@@ -13,7 +13,7 @@ from restore import codecs
 from restore.errors import ImageError, UsageError
 from restore.files import KNOWN
 from restore.images import Picture
-from restore.jobs import Job
+from restore.jobs import DAMAGE, Job
 
 ALPHA = "alpha"  # instead of a path: what is transparent is the hole
 
@@ -52,7 +52,7 @@ class Masks:
     def unused(self, jobs: Iterable[Job]) -> list[Path]:
         """Masks of a folder that no job takes."""
         taken = {self.of(job) for job in jobs}
-        return [path for path in self.files.values() if path not in taken]
+        return [path for path in dict.fromkeys(self.files.values()) if path not in taken]
 
 
 def _named(shapes: dict[str, tuple[Shape, ...]], name: Path) -> tuple[Shape, ...] | None:
@@ -84,7 +84,9 @@ def _folder(folder: Path) -> dict[str, Path]:
         found[key] = path
     if not found:
         raise UsageError(f"{folder}: no masks here; name them like the pictures")
-    return found
+    # those of --find-scratches lie beside its results, which are no masks
+    kept = {k.removesuffix(DAMAGE): path for k, path in found.items() if k.endswith(DAMAGE)}
+    return found | kept
 
 
 def read(masks: Masks, job: Job, picture: Picture, fit: bool = False) -> np.ndarray:

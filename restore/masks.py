@@ -14,7 +14,9 @@ Box = tuple[slice, slice]  # rows and columns
 
 def grown(hole: np.ndarray, reach: int) -> np.ndarray:
     """bool (H, W) with every pixel added that lies within `reach` pixels of the hole."""
-    return hole if reach == 0 else np.asarray(ndimage.distance_transform_edt(~hole)) <= reach
+    if reach == 0 or not hole.any():  # without any, distances would be to nowhere
+        return hole
+    return np.asarray(ndimage.distance_transform_edt(~hole)) <= reach
 
 
 def feathered(hole: np.ndarray, width: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """What every task shares: from a condition to a clean latent, by the options that all have."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -7,6 +8,7 @@ from diffusers import SchedulerMixin
 from torch import Tensor
 
 from restore import spill
+from restore.errors import ConfigError
 from restore.layouts import KEEP
 from restore.noise import canvas_noise, generator
 from restore.options import WalkOptions
@@ -63,9 +65,12 @@ def walk(
     )
     same = options.prompt == options.negative
     predict = guided(wanted, unwanted, 1 if same else options.guidance, options.rescale)
-    scheduler = stack.scheduler(
-        options.sampler, options.steps or stack.steps, options.sampler_options
-    )
+    # of a walk that is entered late, as many steps are left as a whole one has
+    steps = options.steps or math.ceil(stack.steps / begin.strength)
+    if begin.strength < 1 and steps == 1:
+        told = f"one step always begins at pure noise, whatever the strength ({begin.strength:g})"
+        raise ConfigError(f"{told}; take 2 steps or more, or leave them out")
+    scheduler = stack.scheduler(options.sampler, steps, options.sampler_options)
     shape = (1, stack.channels, *condition.trust.shape[-2:])
     is_bare = stack.layout.known == "nothing"
     if spill.takes(shape, stack.device) and by_point(scheduler, options.eta) and not is_bare:

@@ -128,7 +128,8 @@ class _Worker:
 
     def _why(self, limit_s: float) -> ImageError:
         if self._is_late:
-            return ImageError("TIMEOUT", f"took longer than {limit_s:g} s; convert it elsewhere")
+            mend = "try when the machine is less busy, or convert it elsewhere"
+            return ImageError("TIMEOUT", f"took longer than {limit_s:.3g} s; {mend}")
         how = self._process.exitcode or 0
         ended = signal.Signals(-how).name if how < 0 else f"exit code {how}"
         return ImageError("CRASHED", f"its decoder or encoder died ({ended}); convert it elsewhere")

@@ -1,5 +1,6 @@
 """The Python face: any kind of picture in, the same kind out; seeds, callbacks, one stack."""
 
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -219,3 +220,13 @@ def test_importing_restore_is_light():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
     assert restore.load.__module__ == "restore.api"
     assert not hasattr(restore, "lod")
+
+
+def test_a_photo_that_was_taken_upright_is_worked_on_upright(pixels):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    buffer = io.BytesIO()
+    Image.fromarray(pixels(20, 40)).save(buffer, "PNG", exif=exif)
+    image = Image.open(buffer)
+    assert picture_of(image).size == (40, 20)
+    assert back(picture_of(image), image).size == (20, 40)

@@ -378,3 +378,26 @@ def test_a_name_that_is_not_utf_8_is_a_name(tmp_path):
     run(tmp_path / "in", tmp_path / "out")
     assert run(tmp_path / "in", tmp_path / "out")[0] == []
     assert list(rows(tmp_path / "out")) == [name]
+
+
+def test_the_result_of_another_picture_of_that_name_is_not_replaced(tmp_path):
+    out = tmp_path / "out"
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "IMG_1.jpg").write_text(folder)
+    assert run(tmp_path / "one" / "IMG_1.jpg", out)[1].done == 1
+    for _ in range(2):  # nor by trying again
+        assert run(tmp_path / "two" / "IMG_1.jpg", out)[1].failed == 1
+        assert (out / "IMG_1.png").read_text() == "ONE"
+    told = [json.loads(line) for line in (out / "report.jsonl").read_text().splitlines()]
+    assert told[0]["code"] == "EXISTS" and "another picture of that name" in told[0]["error"]
+    assert run(tmp_path / "two" / "IMG_1.jpg", out, "rename")[1].done == 1
+    assert (out / "IMG_1_1.png").read_text() == "TWO"
+    (tmp_path / "three").mkdir()
+    (tmp_path / "two" / "IMG_1.jpg").rename(tmp_path / "three" / "IMG_1.jpg")  # it was moved
+    assert run(tmp_path / "three" / "IMG_1.jpg", out)[1].finished == 1
+
+
+def test_the_result_of_the_same_picture_is_replaced_by_that_of_other_options(photos, tmp_path):
+    assert run(photos / "a.png", tmp_path / "out")[1].done == 1
+    assert run(photos / "a.png", tmp_path / "out", options="other")[1].done == 1

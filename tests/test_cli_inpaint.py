@@ -126,3 +126,25 @@ def test_damage_is_filled_while_enlarging_and_found_scratches_are_kept(call, pho
     assert opened(tmp_path / "found" / "a_damage.png").shape == (40, 50, 3)
     code, _, err = call("upscale", *given, "--find-scratches", out="both")
     assert code == 2 and "--find-scratches looks for them" in err
+
+
+def test_what_was_transparent_is_filled_to_be_seen(call, tmp_path, pixels):
+    rgba = np.dstack([pixels(40, 50), np.full((40, 50), 255, np.uint8)])
+    rgba[10:20, 10:25, 3] = 0
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    words = (tmp_path / "a.png", "--mask", "alpha", "--steps", 1, "--feather", 0)
+    assert call("inpaint", *words)[0] == 0
+    made = np.asarray(Image.open(tmp_path / "out" / "a.png"))
+    assert (made[..., 3] == 255).all()
+    outside = rgba[..., 3] > 0
+    assert np.array_equal(made[outside], rgba[outside])
+
+
+def test_a_dry_run_of_a_shard_finds_no_mask_of_another_shard_unpaired(call, photos, tmp_path):
+    for name in ("a.png", "sub/b.png"):
+        masked(tmp_path / "masks" / name)
+    masked(tmp_path / "masks" / "c.png")
+    for shard in ("1/2", "2/2"):
+        words = (photos, "--mask", tmp_path / "masks", "--shard", shard, "--dry-run")
+        told = call("inpaint", *words)[1]
+        assert told.count("unpaired") == 1 and "c.png: a mask without" in told

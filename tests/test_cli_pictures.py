@@ -177,3 +177,17 @@ def test_a_lora_that_is_none_is_refused(call, tmp_path):
     assert code == 2 and "write FILE=SCALE" in err
     code, _, err = call("text2img", *SMALL, "--lora", tmp_path / "nowhere.safetensors")
     assert code == 3 and "no such LoRA" in err
+
+
+def test_pictures_of_other_words_are_kept(call, tmp_path):
+    assert call("text2img", *SMALL)[0] == 0
+    path = tmp_path / "out" / "0000000000.png"
+    first = path.read_bytes()
+    other = ("--prompt", "a blue ball", "--size", "30x20", *QUICK)
+    code, _, err = call("text2img", *other)
+    assert code == 1 and "made of other words or options" in err
+    assert path.read_bytes() == first
+    assert call("text2img", *other, "--exists", "rename")[0] == 0
+    assert path.read_bytes() == first
+    assert call("text2img", *other, "--exists", "overwrite")[0] == 0
+    assert path.read_bytes() != first

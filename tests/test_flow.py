@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from restore.errors import NonFiniteError
+from restore.errors import ConfigError, NonFiniteError
 from restore.flow import restore
 from restore.images import Picture
 from restore.options import Img2imgOptions, Text2imgOptions, UpscaleOptions
@@ -93,7 +93,7 @@ def test_a_black_picture_may_stay_black(stack):
 
 @pytest.mark.parametrize("size", [(1, 1), (33, 47), (64, 65)])
 def test_sizes_that_the_vae_does_not_divide_come_out_exact(stack, picture, size):
-    made = restore(picture(*size), Img2imgOptions(steps=1), stack, seed=0)
+    made = restore(picture(*size), Img2imgOptions(steps=2), stack, seed=0)
     assert made.size == size
     words = Text2imgOptions(steps=1, height=size[0], width=size[1])
     assert restore(None, words, stack, seed=0).size == size
@@ -138,3 +138,15 @@ def test_words_of_subjects_are_lost_on_a_model_that_only_hears_of_damage(stack, 
     assert bool(noted) == (options.task != "upscale")
     assert all("draws nothing from words" in note for note in noted)
     assert not restore(low, told, stack, seed=0).warnings
+
+
+def test_a_model_of_one_step_still_goes_by_the_strength(stack, picture):
+    """One step would begin at pure noise, where the strength says nothing."""
+    low, quick = picture(32, 32), replace(stack, steps=1)
+    near, far = (
+        restore(low, Img2imgOptions(strength=strength), quick, seed=0).pixels
+        for strength in (0.1, 0.9)
+    )
+    assert not np.array_equal(near, far)
+    with pytest.raises(ConfigError, match="take 2 steps or more"):
+        restore(low, Img2imgOptions(strength=0.4, steps=1), quick, seed=0)

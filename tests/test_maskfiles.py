@@ -152,3 +152,13 @@ def test_scratches_are_found_where_they_were_drawn(pixels):
     assert (found & (mask > 0)).sum() > 0.85 * (mask > 0).sum()
     assert (found & near).sum() > 0.85 * found.sum()
     assert (scratches.find(Picture(noisy)) > 0).mean() < 0.01
+
+
+def test_masks_kept_beside_results_are_taken_not_the_results(photo, tmp_path):
+    """What --find-scratches proposed, corrected where it lay."""
+    Image.new("RGB", (40, 30), "white").save(tmp_path / "out.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out.png").rename(tmp_path / "out" / "a.png")
+    mask_image(tmp_path / "out", "a_damage.png")
+    made = read(tmp_path / "out", photo)
+    assert made[10, 15] == 255 and made[0, 0] == 0

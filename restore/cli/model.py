@@ -59,7 +59,14 @@ class Model:
     @property
     def precision(self) -> dict[str, object]:
         """What of this decides the pixels, beside the weights."""
-        return {"dtype": self.dtype, **({"compiled": True} if self.compiled else {})}
+        told: dict[str, object] = {"dtype": self.dtype}
+        if self.compiled:
+            told["compiled"] = True
+        if self.device != "auto":  # by which auto settles the precision
+            told["device"] = self.device
+        if self.config_from:
+            told["config_from"] = self.config_from
+        return told
 
     @property
     def loras(self) -> list[tuple[str, float]]:
@@ -76,9 +83,11 @@ class Model:
 
     def open(self) -> tuple[Callable[[], "Stack"], str]:
         """Loads the model at the first call, since torch takes seconds; and the weights' digest."""
-        _, weights = manifest.find_model(
+        place, weights = manifest.find_model(
             self.model, offline=self.offline, allow_pickle=self.allow_pickle
         )
+        if self.config_from and not place.is_file():
+            raise UsageError(f"--config-from: {self.model} is a folder and has configs of its own")
 
         @cache
         def stack() -> "Stack":

@@ -50,15 +50,18 @@ def foretell(
     jobs: Sequence[Job],
     options: "TaskOptions",
     masks: "Masks | None",
+    unpaired: Iterable[Path],
     journal: Journal,
     how: "Reading",
 ) -> None:
-    """Print a line for each file, and what all of them take."""
+    """Print a line for each file, and what all of them take.
+
+    unpaired  masks that no picture of any shard takes.
+    """
     from restore import codecs
 
-    if masks:
-        for path in masks.unused(jobs):
-            print(f"unpaired {printable(str(path))}: a mask without its picture")
+    for path in unpaired:
+        print(f"unpaired {printable(str(path))}: a mask without its picture")
     planned: dict[Job, Planned] = {}
     for job in jobs:
         name = printable(str(job.source))

@@ -70,7 +70,9 @@ def run_files(
         kept_beside(options, holes, count),
         folder.on_collision,
     )
-    masks, planned = holes.open([job for job in planned if folder.share.holds(job.key)])
+    masks, planned = holes.open(planned)
+    unpaired = masks.unused(planned) if masks else []
+    planned = [job for job in planned if folder.share.holds(job.key)]
     if run.pictures.frames == "all":
         planned = with_frames(planned, how)
     if run.exists == "error":
@@ -87,7 +89,7 @@ def run_files(
     )
     journal = Journal(run.out, pixels, weights, folder.share.ending)
     if dry_run:
-        foretell(planned, options, masks, journal, how)
+        foretell(planned, options, masks, unpaired, journal, how)
         return
     with FileWork(planned, options, run, holes, masks, count, kind, stack, weights) as work:
         summary = carry_out(planned, work, run, journal, folder.most_failures)

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,6 +163,8 @@ class FileWork:
             size = self.options.output_size(picture.size)
             encoding.refuse(picture, self.kind_of(job), size, self.writing.background)
         mask = self.holes.read(self.masks, job, pictures[0])
+        if self.masks and self.masks.is_alpha:  # what is filled is there to be seen
+            pictures[0] = opaque(pictures[0])
         return Source(pictures, count, mask, digests)
 
     def make_next(self, job: jobs.Job) -> "tuple[Source, Picture]":
@@ -248,6 +251,15 @@ class FileWork:
             raise ImageError("UNREADABLE", f"{error.strerror or error}; {mend}") from error
 
 
+def opaque(picture: "Picture") -> "Picture":
+    if picture.alpha is None:
+        return picture
+    import numpy as np
+
+    alpha = np.full_like(picture.alpha, np.iinfo(picture.alpha.dtype).max)
+    return replace(picture, alpha=alpha)
+
+
 def is_small(picture: "Picture") -> bool:
     """Whether there is memory for another one beside it."""
     from restore.codecs import LARGE
@@ -265,6 +277,9 @@ def formats(options: FileOptions, pictures: Pictures, count: int) -> Callable[[P
     from restore import encoding
 
     form = pictures.format
+    if form == "tiff" and find_spec("tifffile") is None:
+        mend = "pip install 'restore-toolkit[formats]', or use --format png"
+        raise UsageError(f"TIFF is written by tifffile, which is missing; {mend}")
     if count > 1 and form not in ("auto", "png"):
         raise UsageError(f"-n {count}: candidates and their sheet are PNG, not {form}")
     if count > 1 or (form == "auto" and isinstance(options, InpaintOptions)):
@@ -281,7 +296,7 @@ def reading_for(options: FileOptions, holes: Holes, pictures: Pictures) -> "Read
 def kept_beside(options: FileOptions, holes: Holes, count: int) -> tuple[str, ...]:
     """What is kept beside a result, as endings of its name."""
     if holes.find:
-        return ("_damage",)
+        return (jobs.DAMAGE,)
     laps = options.loopback if isinstance(options, Img2imgOptions) else count
     return tuple(f"_{lap:03}" for lap in range(1, laps + 1)) if laps > 1 else ()
 

@@ -17,6 +17,7 @@ from restore.stack import Stack
 from restore.walk import Start, walk
 
 FALLBACK = "filled by blending latents: this model was not trained to fill"
+NO_HOLE = "nothing to fill: the mask is black throughout"
 CLASSICAL = {"telea": cv2.INPAINT_TELEA, "navier_stokes": cv2.INPAINT_NS}
 
 
@@ -44,6 +45,8 @@ def inpaint(
         return classical(picture, hole, options)
     if stack.layout != BASE:
         stack.require("inpaint")
+    if not hole.any():
+        return replace(picture, warnings=(*picture.warnings, NO_HOLE))
     share = feathered(hole, options.feather)
     pixels = picture.pixels.copy()
     least = stack.windows.size * stack.factor

@@ -43,7 +43,8 @@ def upscale(
         raise ConfigError("at scale 1 lowpass gives back the input itself: choose wavelet or adain")
     size = options.output_size(low.size)
     if stack.layout.known == "rgb":
-        condition = as_pixels(low, options, stack, seed)
+        seen = low if damage is None else replace(low, pixels=mended(low.pixels, damage))
+        condition = as_pixels(seen, options, stack, seed)
     else:
         known = shown(low, size, stack, damage)
         hole = None if damage is None else resized(damage, size)
