@@ -235,7 +235,7 @@ def _folders(recipe: Recipe) -> tuple[str, ...]:
 def _identity(recipe: Recipe, pairs: PairSet, photos: dict[str, Path]) -> dict[str, str]:
     """What must be the same for pairs to belong together, in words."""
     sizes = (f"{key}\0{_size(photos[key])}" for key in sorted(photos))
-    own = "".join(f"{name}{_digest(data)}" for name, data in _own(recipe).items())
+    own = "".join(f"{name}{_digest(data)}" for name, data in own_code(recipe).items())
     return {
         "recipe": f"{recipe.name} ({recipe.digest()})",
         "own ops": _digest(own) if own else "none",
@@ -247,7 +247,7 @@ def _identity(recipe: Recipe, pairs: PairSet, photos: dict[str, Path]) -> dict[s
     }
 
 
-def _own(recipe: Recipe) -> dict[str, str]:
+def own_code(recipe: Recipe) -> dict[str, str]:
     """The source of each module that holds an op which is not ours, by the module's name."""
     names = {type(op).__module__ for op in every(recipe.steps) if op.kind not in OPS}
     return {
@@ -303,7 +303,7 @@ def _begin_folder(out: Path, folders: tuple[str, ...], recipe: Recipe, pairs: Pa
         for left in (out / folder).glob(f".*{_PART}"):  # of a run that was killed
             left.unlink(missing_ok=True)
     recipe.save(out / "recipe.yaml")
-    for module in _own(recipe):  # so that recipe.yaml can be loaded where it lies
+    for module in own_code(recipe):  # so that recipe.yaml can be loaded where it lies
         name = Path(*module.split(".")).with_suffix(".py")
         source = Path(pairs.recipe).parent / name
         if source.is_file():

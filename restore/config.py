@@ -146,6 +146,8 @@ def explain(
             says = f"{name} is not an option of {owner.__name__}{near(way[-1], fields)}"
         elif found["type"] == "missing":
             says = f"{name} is missing"
+        elif found["type"] == "value_error":  # a check of ours, in whole words
+            says = f"{name}: {found['msg'].removeprefix('Value error, ')}"
         else:
             must = found["msg"].replace("Input should be", "must be")
             says = f"{name} {must}, not {_short(found['input'])}"

@@ -197,17 +197,18 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def held(folder: Path, waits: bool = False) -> Iterator[None]:
     """Make the folder and hold it for one process, until the block or the process ends.
 
-    Raises OutputError if another one holds it. On Windows nobody is kept out.
+    waits  until another one has done with it; else OutputError is raised.
+    On Windows nobody is kept out.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{TEMPORARY}lock").open("a") as file:
         try:
             import fcntl
 
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
         except ImportError:
             pass
         except BlockingIOError as error:

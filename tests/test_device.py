@@ -155,6 +155,7 @@ def test_the_transform_equals_the_direct_sum(size):
 def test_a_training_target_is_sharpened_as_on_the_cpu(pixels):
     hr = batch(pixels, 70, 91, 3)
     ours = (device.sharpen(hr / 255) * 255).round()
+    assert torch.equal(device.sharpen(hr.byte()), device.sharpen(hr / 255))
     theirs = np.stack([degradations.sharpen(rgb.permute(1, 2, 0).numpy()) for rgb in hr])
     apart = (ours - torch.from_numpy(theirs).permute(0, 3, 1, 2)).abs()
     assert (apart == 0).float().mean() > 0.999

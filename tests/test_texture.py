@@ -8,10 +8,14 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file
+from torch import nn
 
+from restore import vae
 from restore.training import loop
-from restore.training.adversary import Patches
+from restore.training.adversary import AdversaryOptions, Patches, adversarial
+from restore.training.chance import WHOLE, Part
 from restore.training.denoising import DenoisingOptions, spaced, train_step
+from restore.training.optimise import compile_networks
 
 SIZE = 8  # samples of a batch, half of them on the walk
 GAN = {"start": 1, "channels": 16, "layers": 1}
@@ -38,10 +42,10 @@ def batch(stack, target=None):
     }
 
 
-def losses(stack, step=1, given=GIVEN, **more):
+def losses(stack, step=1, given=GIVEN, part=WHOLE, **more):
     rng, judge = torch.Generator().manual_seed(0), Patches(16, 1)
     options = DenoisingOptions.model_validate(given)
-    return train_step(stack, batch(stack, **more), options, step, rng, judge=judge)
+    return train_step(stack, batch(stack, **more), options, step, rng, part, judge)
 
 
 def test_both_ends_of_the_walk_are_judged_and_the_adversary_from_its_step(learner):
@@ -84,8 +88,9 @@ def test_no_texture_no_other_losses(learner):
 
 
 def test_an_adversary_of_the_walk_resumes_bit_for_bit(autoencoder, pixels, tmp_path):
-    Image.fromarray(pixels(72, 80, 0)).save(tmp_path / "0.png")
-    data = {"photos": str(tmp_path), "crop": 64, "count": 4, "window": 16, "workers": 0}
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(pixels(72, 80, 0)).save(tmp_path / "photos" / "0.png")
+    data = {"photos": str(tmp_path / "photos"), "crop": 64, "count": 4, "window": 16, "workers": 0}
     shape = {"channels": [8, 16], "layers": 1, "groups": 4, "text_width": 16, "text_layers": 1}
     told = {"kind": "denoiser", "autoencoder": str(autoencoder), "data": data, **shape, **GIVEN}
     told["cache"] = str(tmp_path / "pairs")
@@ -110,3 +115,25 @@ def test_an_adversary_of_the_walk_resumes_bit_for_bit(autoencoder, pixels, tmp_p
 def test_texture_that_would_do_nothing_is_refused():
     with pytest.raises(ValueError, match="set pixel_weight"):
         DenoisingOptions.model_validate({"texture": TEXTURE})
+
+
+def test_the_number_that_is_decoded_is_of_the_whole_batch(learner, monkeypatch):
+    counts = []
+    decode = vae.decode_freely
+    monkeypatch.setattr(vae, "decode_freely", lambda v, z: counts.append(len(z)) or decode(v, z))
+    losses(learner, given=GIVEN | {"pixel_samples": 4})
+    losses(learner, given=GIVEN | {"pixel_samples": 4}, part=Part(0, 2))
+    assert counts == [4, 2]
+
+
+def test_an_adversary_is_weighed_through_a_compiled_network():
+    torch.manual_seed(0)
+    network, judge = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 3, 1)), Patches(8, 1)
+    compile_networks(nn.ModuleDict({"network": network}), backend="aot_eager")
+    truth = torch.rand(2, 3, 16, 16)
+    made = network(truth)
+    fidelity = (made - truth).abs().mean()
+    options = AdversaryOptions(start=0)
+    told = adversarial(judge, made, truth, fidelity, network[-1].weight, options)
+    (fidelity + sum(told.values())).backward()
+    assert network[0].weight.grad.any()

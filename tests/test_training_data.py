@@ -2,9 +2,11 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType, SimpleNamespace
 
 import cv2
@@ -18,7 +20,7 @@ import degradations
 from restore import cli
 from restore.errors import ConfigError
 from restore.training import encoded, shards, sources
-from restore.training.data import PhotoOptions, Photos, Rows, Samples, loader
+from restore.training.data import PhotoOptions, Photos, Rows, loader
 from restore.training.paired import PairedPhotos
 from restore.training.pairs import PairOptions
 
@@ -368,7 +370,7 @@ def test_pairs_damaged_by_the_device_equal_those_of_the_workers(photos, stack):
     numbers = range(16)
     batch = torch.utils.data.default_collate([theirs[n] for n in numbers])
     assert len({trace for trace in batch["trace"] if trace}) > 8
-    known = encoded.damaged(dict(batch), batch["trace"]).numpy().astype(int)
+    known = encoded.damaged(batch, batch["trace"], batch["hole"]).numpy().astype(int)
     wanted = np.stack([ours[n]["known"].numpy() for n in numbers]).astype(int)
     error = np.abs(known - wanted)
     assert error.mean() < 0.5  # resizes round apart, and a JPEG after them may tip over
@@ -386,14 +388,41 @@ def test_a_recipe_that_sharpens_sharpens_the_target(photos, stack, tmp_path):
     assert np.array_equal(pair.truth, degradations.sharpen(pair.original))
     on_device = live(photos, stack, mode="device", **how)
     batch = torch.utils.data.default_collate([on_device[0]])
-    known = encoded.damaged(batch, batch["trace"])[0].numpy().astype(int)
+    known = encoded.damaged(batch, batch["trace"], batch["hole"])[0].numpy().astype(int)
     assert np.abs(known - pair.known).max() <= 2
+
+
+def test_pairs_are_made_anew_where_the_recipe_or_the_photos_are_others(photos, stack, tmp_path):
+    """Their names may be the same."""
+    recipe, folder = tmp_path / "mine.yaml", tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    names = set()
+
+    def stored():
+        given = pair_options(folder, count=2, workers=0, recipe=str(recipe))
+        return encoded.store(tmp_path / "pairs", given, stack, "digest", 5).name
+
+    for quality in (90, 20):
+        recipe.write_text(f"name: mine\nsteps: [{{kind: jpeg, quality: {quality}}}]\n")
+        names |= {stored(), stored()}
+    shutil.copy(next(folder.glob("*.*")), folder / "zz_more.png")
+    names.add(stored())
+    assert len(names) == 3
+
+
+def test_who_needs_pairs_that_another_run_makes_waits_for_them(photos, stack, tmp_path):
+    given = pair_options(photos, count=4, workers=0)
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(encoded.store, tmp_path, given, stack, "digest", 5) for _ in range(2)]
+        one, other = (made.result() for made in both)
+    assert one == other
+    assert np.load(one / "truth.npy").any((1, 2, 3)).all()
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4")
 def test_f12_no_draw_comes_twice_and_workers_and_ranks_change_no_sample(photos, stack):
     pairs = live(photos, stack, tasks={"restore": 1}, clean=0, mode="device")
-    batch, steps = 4, pairs.length * 3 // 4  # three epochs
+    batch, steps = 4, 9
     alone = [pairs[index]["trace"] for index in range(batch * steps)]
     assert len({json.dumps(json.loads(trace)["steps"]) for trace in alone}) == len(alone)
     for workers in (0, 1, 4):
@@ -408,11 +437,6 @@ def test_f12_no_draw_comes_twice_and_workers_and_ranks_change_no_sample(photos, 
                             assert not met.keys() & set(numbers)
                             met |= zip(numbers, made["trace"], strict=True)
                 assert [met[index] for index in sorted(met)] == alone
-
-
-def test_an_epoch_has_a_sample_for_each_picture(photos):
-    found = Photos(photos, 64)
-    assert Samples(lambda rng, index: index, 0, found).length == 3
 
 
 def test_parts_of_a_step_make_up_its_batch():

@@ -174,7 +174,7 @@ def test_memory_format_changes_weights_by_rounding_alone(denoiser, trained, tmp_
 def test_compiled_networks_keep_the_names_of_their_weights(toys, tmp_path, monkeypatch):
     compiled = []
 
-    def noted(module):
+    def noted(module, backend):
         compiled.append(module)
 
     monkeypatch.setattr(torch.nn.Module, "compile", noted)
@@ -285,6 +285,23 @@ def test_a_card_without_known_sources_says_so(tmp_path):
     about = {"photos": str(tmp_path / "photos"), "tasks": {"restore": 1}, "scales": {"4": 1}}
     assert "not known here" in card._data(about, None)
     assert "shown no holes" in card._limits({"data": about})
+
+
+def test_a_finished_run_that_is_run_again_keeps_the_scores_of_its_card(toys, tmp_path):
+    for _ in range(2):
+        train(tmp_path / "run", steps=2, show_every=1)
+        told = (tmp_path / "run" / "export" / "README.md").read_text()
+        assert "| weight |" in told
+
+
+def test_photos_of_the_folder_where_one_stands_are_noted(tmp_path, monkeypatch):
+    (tmp_path / "photos.csv").write_bytes(
+        "file,source,licence\n0.png,caf\xe9,CC0\n".encode("cp1252")
+    )
+    monkeypatch.chdir(tmp_path)
+    notes = card.notes_of(".")
+    assert notes == tmp_path / "photos.csv"
+    assert "| CC0 | 1 |" in card._sources(notes)
 
 
 def test_two_processes_see_the_samples_and_the_gradient_of_one(denoiser, tmp_path, monkeypatch):

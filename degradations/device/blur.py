@@ -14,6 +14,7 @@ from degradations.device.canvas import (
     Canvas,
     clipped,
     counting,
+    exact_float32,
     products,
     quantised,
     through,
@@ -40,7 +41,12 @@ def sharpen(canvas: Canvas, params: list[Params], target: Size) -> Canvas:
 
 
 def sharpen_target(rgb: Tensor) -> Tensor:
-    """As degradations.sharpen: float (B, 3, H, W) in [0, 1] -> the same in steps of 1 / 255."""
+    """As degradations.sharpen: uint8 or [0, 1] (B, 3, H, W) -> float in steps of 1 / 255."""
+    with exact_float32():
+        return _sharpened(rgb / 255 if rgb.dtype == torch.uint8 else rgb)
+
+
+def _sharpened(rgb: Tensor) -> Tensor:
     sizes = np.full((len(rgb), 2), rgb.shape[2:])
     taps = [(51, 8.0)]  # one matrix serves all of them
     levels = rgb * 255

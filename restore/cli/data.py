@@ -1,5 +1,6 @@
 """The commands of `restore data`: training pictures on their way to a training run."""
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -60,7 +61,7 @@ def pack(
         pictures.append((file.key, file.path))
     made = shards.pack(pictures, out, size * 1_000_000)
     if notes := card.notes_of(str(folder)):
-        files.write_text(out / "photos.csv", notes.read_text(encoding="utf-8"))
+        shutil.copyfile(notes, out / "photos.csv")
     told = f"{counted(made.pictures, 'picture')} in {counted(len(made.shards), 'shard')}"
     typer.echo(f"{told}, {broken} left out; in {printable(str(out))}")
     raise typer.Exit(1 if broken else 0)

@@ -48,7 +48,7 @@ def notes_of(photos: object) -> Path | None:
     """The CSV that tells where photos come from: in their folder, beside it, or by its name."""
     if not isinstance(photos, str):
         return None
-    place = Path(photos)
+    place = Path(photos).resolve()  # "." has no name
     near = [
         place.with_suffix(".csv"),
         *(at / name for at in (place, place.parent) for name in NOTES),
@@ -131,7 +131,7 @@ def _sources(notes: Path | None) -> str:
             "Sources and licences of the photos are not known here: a photos.csv beside them, with "
             "the columns file, source and licence, would be told in this place."
         )
-    with notes.open(newline="", encoding="utf-8") as file:
+    with notes.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         rows = list(csv.DictReader(file))
     licences = Counter((row.get("licence") or row.get("license") or "unknown") for row in rows)
     sources = len({row.get("source") for row in rows if row.get("source")})

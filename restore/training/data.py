@@ -104,7 +104,10 @@ class Photos:
             self.sizes = [tuple(max(side, smallest) for side in sizes[n]) for n in self.numbers]
             area = np.array([height * width for height, width in self.sizes], np.float64)
             self.held: list[np.ndarray | None] | None = None
-            if 3 * area.sum() <= memory_gb * 1e9:
+            if memory_gb and (needed := 3e-9 * area.sum()) > memory_gb:
+                told = f"are read anew for each crop; decoded they take {needed:.1f} GB"
+                log.warning("photos %s: set data.memory_gb to keep them", told)
+            elif memory_gb:
                 decoded = pool.map(self.read, range(len(self.numbers)))
                 self.held = list(track(decoded, "reading photos", len(self.numbers)))
         # A photo is met as often as it has room for crops, with a square root's restraint.
@@ -206,8 +209,7 @@ def turned(rgb: np.ndarray, quarters: int, mirrored: bool) -> np.ndarray:
 class Samples(Dataset):
     """The endless stream make(rng of (seed, index), index), addressed by index.
 
-    photos  that they are cut from, if any. An epoch has as many samples, 1000 without; sample n of
-            epoch e is number e * length + n.
+    photos  that they are cut from, if any.
     """
 
     def __init__(
@@ -217,7 +219,6 @@ class Samples(Dataset):
         photos: Photos | None = None,
     ):
         self.make, self.seed, self.photos = make, seed, photos
-        self.length = len(photos) if photos else 1000
 
     def __getitem__(self, index: int) -> object:
         return self.make(np.random.default_rng((self.seed, index)), index)

@@ -136,7 +136,8 @@ def train_step(
         return stack.unet(as_weights(shown, stack.unet.conv_in.weight), t, tokens[rows]).sample
 
     begun, is_decoded = residual, options.pixel_weight and step >= options.pixel_start
-    decoded = spaced(len(t), options.pixel_samples).to(t.device) if is_decoded else t[:0]
+    here = max(1, options.pixel_samples // part.of)
+    decoded = spaced(len(t), here).to(t.device) if is_decoded else t[:0]
     own = decoded[:0]
     if options.texture and options.texture.own:
         drawn = part.cut(torch.rand(count, generator=rng, device=t.device))[decoded]

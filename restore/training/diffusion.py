@@ -151,7 +151,9 @@ def held_out(
     stack: Stack, data: PairOptions, cache: Path, digest: str, seed: int
 ) -> dict[str, Tensor]:
     """A batch of 32 whole pairs that no training sample is cut from."""
-    whole = data.model_copy(update={"count": 64, "window": data.crop // stack.factor})
+    # for so few, photos need not stay decoded a second time
+    few = {"count": 64, "memory_gb": 0, "window": data.crop // stack.factor}
+    whole = data.model_copy(update=few)
     found = pairs(whole, stack, cache, digest, seed + 1, held_out=True)
     return torch.utils.data.default_collate([found[i] for i in range(32)])
 

@@ -5,8 +5,10 @@ as training goes on, the pictures damaged by the workers or, as batches, by the 
 """
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +19,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from degradations import Trace, device, recipes
+from degradations.offline import own_code
 from restore import vae
 from restore.contexts import Context
 from restore.errors import ConfigError
+from restore.files import held
 from restore.masks import mended
+from restore.training import sources
 from restore.training.data import Samples, batches, to_rgb
 from restore.training.pairs import Pair, PairOptions, draw_pair, make_pair
 
@@ -90,7 +95,6 @@ class LivePairs(Dataset):
         self.photos = options.pictures(self.side, held_out)
         self.recipe = recipes.find(options.recipe)
         self.context, self.said = context, {}  # what was said before, mostly nothing, as tokens
-        self.length = options.count
 
     def pair(self, index: int, apply: bool = True) -> Pair:
         rng = np.random.default_rng((self.seed, index))
@@ -110,6 +114,9 @@ class LivePairs(Dataset):
                 self.said[pair.caption] = self.context.inputs(pair.caption)
             said = self.said.get(pair.caption)
             sample["tokens"] = self.context.inputs(pair.caption) if said is None else said
+        if on_device and pair.trace is None and pair.hole.any():  # nothing else is done to it
+            sample["known"] = torch.from_numpy(mended(pair.known, pair.hole > 0))
+            pair.hole.fill(0)
         if on_device:
             sample["trace"] = pair.trace.to_json() if pair.trace else ""
             sample["hole"] = torch.from_numpy(pair.hole)
@@ -118,10 +125,10 @@ class LivePairs(Dataset):
 
 def ready(batch: dict, stack, where: torch.device) -> dict[str, Tensor]:
     """A collated batch on the device, damaged and encoded if it is not yet."""
-    traces = batch.pop("trace", None)
+    traces, holes = batch.pop("trace", None), batch.pop("hole", None)
     moved = {name: tensor.to(where, non_blocking=True) for name, tensor in batch.items()}
     if traces:
-        moved["known"] = damaged(moved, traces)
+        moved["known"] = damaged(moved, traces, holes)
     if "target" not in moved:
         with torch.no_grad():
             both = torch.cat([to_rgb(moved["truth"]), to_rgb(moved["known"])])
@@ -130,9 +137,12 @@ def ready(batch: dict, stack, where: torch.device) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def damaged(batch: dict[str, Tensor], traces: list[str]) -> Tensor:
-    """What the pairs show, uint8 (B, H, W, 3): traces and holes applied by batches of one scale."""
-    known, holes = batch["known"].clone(), batch.pop("hole").cpu().numpy()
+def damaged(batch: dict[str, Tensor], traces: list[str], holes: Tensor) -> Tensor:
+    """What the pairs show, uint8 (B, H, W, 3): traces and holes applied by batches of one scale.
+
+    holes  uint8 (B, H, W) on the CPU, where they are filled.
+    """
+    known = batch["known"].clone()
     pixels = batch["known"].permute(0, 3, 1, 2)
     drawn = {row: Trace.from_json(trace) for row, trace in enumerate(traces) if trace}
     for scale in sorted({trace.scale for trace in drawn.values()}):
@@ -140,9 +150,12 @@ def damaged(batch: dict[str, Tensor], traces: list[str]) -> Tensor:
         low = device.degrade([drawn[row] for row in rows], pixels[rows])
         large = F.interpolate(low, pixels.shape[2:], mode="bicubic", antialias=True)
         known[rows] = (large * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
-    for row in np.flatnonzero(holes.any((1, 2))):
-        filled = mended(known[row].cpu().numpy(), holes[row] > 0)
-        known[row] = torch.from_numpy(filled).to(known.device)
+    rows = holes.flatten(1).any(1).nonzero().flatten()
+    if len(rows):
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            shown, cut = known[rows].cpu().numpy(), (holes[rows] > 0).numpy()
+            filled = np.stack([*pool.map(mended, shown, cut)])
+        known[rows] = torch.from_numpy(filled).to(known.device)
     return known
 
 
@@ -181,10 +194,28 @@ def store(
     asked = options.model_dump_json(exclude=RUN_ONLY | unsaid)
     if held_out and options.held_out:
         asked += f" {options.held_out}"
+    asked += contents(options)
     name = hashlib.sha256(f"{asked} {digest} {seed}".encode()).hexdigest()[:16]
-    target, partial = folder / name, folder / f".{name}.partial"
-    if target.is_dir():
-        return target
+    target = folder / name
+    if not target.is_dir():
+        with held(folder, waits=True):  # what another run is just making is not made twice
+            if not target.is_dir():
+                make(target, options, stack, seed, held_out)
+    return target
+
+
+def contents(options: PairOptions) -> str:
+    """Digests of what the options only name: the photos, and a recipe of one's own."""
+    recipe, places = recipes.find(options.recipe), (options.photos, options.low)
+    parts = [] if options.recipe in recipes.NAMED else [recipe.digest(), *own_code(recipe).values()]
+    for found in [sources.find(place) for place in places if place is not None]:
+        parts += [*found.names, *map(str, found.sizes)]
+    return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def make(target: Path, options: PairOptions, stack, seed: int, held_out: bool = False) -> None:
+    """Encode options.count pairs to .npy files in the folder, which is there when all is."""
+    partial = target.with_name(f".{target.name}.partial")
     factor, words = stack.factor, len(stack.context.tokenizer)
     if options.crop % factor or options.window * factor > options.crop:
         raise ConfigError(
@@ -230,4 +261,3 @@ def store(
         array.flush()
     (partial / "options.json").write_text(options.model_dump_json(indent=1))
     partial.rename(target)
-    return target

@@ -121,6 +121,13 @@ def means(found: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack(some).mean().detach() for name, some in parts.items()}
 
 
+def spoken(numbers: list[int]) -> str:
+    """The sample numbers of a part, which are evenly apart."""
+    step = numbers[1] - numbers[0] if len(numbers) > 1 else 1
+    each = f", every {step}." if step > 1 else ""
+    return f"samples {numbers[0]} to {numbers[-1]}{each}"
+
+
 class Losses(nn.Module):
     """A stage's loss as a module, which is what can be spread over processes."""
 
@@ -188,6 +195,8 @@ class Training:
                     if record and (done % o.save_every == 0 or is_last):
                         self._save(done)
                     self.accelerator.wait_for_everyone()
+        if record and self.first >= o.steps:  # it was done before, and is exported once more
+            scores = self._show(record, self.first)
         if record:
             record.close()
             with optimise.averaged(self.ema, self.parameters):
@@ -238,7 +247,7 @@ class Training:
                     total = torch.stack(list(losses.values())).sum()
                 self.scaler.scale(total / o.accumulate).backward()
             found.append(losses)
-            parts.append((total.detach(), kept, numbers))
+            parts.append((part, total.detach(), kept, numbers))
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, o.clip)
         self._refuse_nonfinite(step, parts, norm)
@@ -253,7 +262,7 @@ class Training:
         return torch.autocast(self.accelerator.device.type, dtype, self.options.precision != "fp32")
 
     def _refuse_nonfinite(self, step: int, parts: list[tuple], norm: Tensor) -> None:
-        totals = torch.stack([total for total, _, _ in parts])
+        totals = torch.stack([total for _, total, _, _ in parts])
         # with fp16 a gradient may overflow: its scaler then leaves out the step and scales less
         checked = totals if self.scaler.is_enabled() else torch.cat([totals, norm.reshape(1)])
         is_fine = torch.isfinite(checked).all()
@@ -263,10 +272,11 @@ class Training:
             return
         folder = self.options.output / f"failed_{step:08d}"
         told = []
-        for total, batch, numbers in parts:
+        for part, total, batch, numbers in parts:
             if not torch.isfinite(total) or torch.isfinite(totals).all():
-                place = failure.keep(folder, batch, numbers, self.stage.samples)
-                told.append(f"samples {numbers[0]} to {numbers[-1]}: {total.item()}, see {place}")
+                place = folder / f"part_{part.at}" if part.of > 1 else folder
+                failure.keep(place, batch, numbers, self.stage.samples)
+                told.append(f"{spoken(numbers)}: {total.item()}, see {place}")
         what = "; ".join(told) or "in another process"
         raise NonFiniteError(
             f"step {step}: the loss or its gradient is not finite ({what}). No weight has moved: "

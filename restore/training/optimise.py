@@ -83,10 +83,13 @@ def save_memory(model: nn.Module) -> None:
         raise ConfigError("checkpointing: no network of this stage can do it; leave it out")
 
 
-def compile_networks(model: nn.Module) -> None:
+def compile_networks(model: nn.Module, backend: str = "inductor") -> None:
     """torch.compile, in place: the names of the weights stay as they are."""
+    from torch._functorch import config  # there is no public name for it
+
+    config.donated_buffer = False  # an adaptive adversary goes back through a network twice
     for network in networks(model):
         # an autoencoder's halves are called by themselves
         halves = [getattr(network, name, None) for name in ("encoder", "decoder")]
         for part in [half for half in halves if half is not None] or [network]:
-            part.compile()
+            part.compile(backend=backend)

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field, model_validator
 
-from degradations import Recipe, Trace, replay, sharpen
+from degradations import Recipe, Trace, recipes, replay, sharpen
 from degradations.ops import FilmGrain
 from degradations.ranges import Uniform
 from restore.layouts import KEEP, REPAINT, RESTORE
@@ -44,7 +44,7 @@ class PairOptions(PhotoOptions):
     keeps: float = Field(0.0, ge=0, le=1)
     # encoded once and kept on disk; or new ones all the time, damaged by the workers or the device
     mode: Literal["cached", "live", "device"] = "cached"
-    count: int = Field(12_000, ge=1)  # pairs kept on disk, or an epoch of live ones
+    count: int = Field(12_000, ge=1)  # pairs kept on disk
     workers: int = Field(2, ge=0)  # that make the pairs to be kept
     window: int = Field(32, ge=8)  # latents a side that a training sample shows
 
@@ -60,6 +60,8 @@ class PairOptions(PhotoOptions):
         low, high = self.severity or (0, 1)
         if not 0 <= low <= high <= 1:
             raise ValueError(f"severity is from 0 to 1, the milder first, not {low:g} to {high:g}")
+        if self.low is None:
+            recipes.find(self.recipe)  # refused before anything is read
         idle = {"recipe", "scales", "clean", "severity", "described", "keeps", "geometry", "drawn"}
         idle &= self.model_fields_set
         if self.low is not None and idle:

@@ -35,6 +35,7 @@ class Source(Protocol):
     """Pictures by number."""
 
     names: list[str]
+    sizes: list[int]  # bytes, where they are cheap to tell
 
     def read(self, number: int) -> np.ndarray:
         """uint8 (H, W, 3), upright. Raises ImageError."""
@@ -54,6 +55,7 @@ class Files:
             path.relative_to(top).as_posix() if path.is_relative_to(top) else str(path)
             for path in paths
         ]
+        self.sizes = [path.stat().st_size if path.is_file() else 0 for path in paths]
 
     def read(self, number: int) -> np.ndarray:
         return images.plain(images.read(self.paths[number]))
@@ -69,6 +71,7 @@ class Shards:
         self.members = [m for tar in tars for m in shards.members(tar, SUFFIXES)]
         top = top if top.is_dir() else top.parent
         self.names = [f"{m.shard.relative_to(top).as_posix()}/{m.name}" for m in self.members]
+        self.sizes = [member.size for member in self.members]
 
     def read(self, number: int) -> np.ndarray:
         return images.plain(self._of(number, images.decode))
@@ -104,6 +107,7 @@ class Dataset:
         )
         self.column = options.column
         self.names = [f"{options.dataset}/{options.split}/{n}" for n in range(len(self.rows))]
+        self.sizes = []
 
     def read(self, number: int) -> np.ndarray:
         return images.plain(images.decode(*self._data(number)))

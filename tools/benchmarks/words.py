@@ -133,9 +133,9 @@ def traced(
     asked: Asked, photos: Sequence[np.ndarray], scale: float
 ) -> Iterator[tuple[str, np.ndarray, Trace, np.random.Generator]]:
     """(key, photo, what is done to it, its further draws)"""
+    recipe = recipes.find(asked.recipe)
     how = {"scales": {scale: 1}, "recipe": asked.recipe, "clean": 0}
     options = PairOptions(photos=asked.photos, **how)
-    recipe = recipes.find(asked.recipe)
     for number, photo in enumerate(photos):
         rng = np.random.default_rng((asked.seed, number, 1))
         key = f"{number:03d}"
