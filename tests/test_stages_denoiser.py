@@ -189,7 +189,8 @@ def test_an_unknown_target_is_named(tmp_path):
 
 def test_a_model_that_ships_is_gone_on_from_by_its_name(photos, tmp_path):
     of_nano = {"channels": [32, 64, 96, 128], "groups": 8, "layers": 2}
-    of_nano |= {"text_width": 64, "text_layers": 2}
+    of_nano |= {"text_width": 64, "text_layers": 2, "words": "captions", "pooled": True}
+    of_nano |= {"prediction": "sample"}
     told = stage(photos, "nano", start="nano", pixel_weight=0.0) | of_nano
     train(tmp_path / "run", told, steps=1, learning_rate=1e-9, show_every=1, save_every=1)
     began, ended = load("nano", "cpu", "fp32"), load(str(tmp_path / "run" / "export"))

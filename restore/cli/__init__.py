@@ -99,7 +99,10 @@ def upscale(
         int | None,
         typer.Option(help="1 is the faithful average. [what the model is made for; nano: 1]"),
     ] = None,
-    prompt: shared.Prompt = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(help="What was done to them, or is wanted: 'remove noise, keep grain'."),
+    ] = None,
     colour: Annotated[
         str | None,
         typer.Option(
