@@ -3,6 +3,7 @@
 import importlib.util
 import math
 import os
+import subprocess
 import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -179,6 +180,16 @@ def test_ours_equals_the_script_of_the_published_figures():
             assert found["psnr"] == pytest.approx(theirs.psnr(one, other), abs=1e-9)
             assert found["ssim"] == pytest.approx(theirs.ssim(one, other), abs=1e-9)
             assert found["pd"] == pytest.approx(net.distance(one, other), rel=1e-5)
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("basicsr"), reason="needs basicsr 1.4.2")
+def test_what_niqe_imports_can_be_imported_after_it():
+    """numpy's extensions refuse to be loaded a second time."""
+    lines = "from restore.metrics import niqe; niqe._judge(); import numpy.fft, scipy.stats"
+    done = subprocess.run(
+        [sys.executable, "-c", lines], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("basicsr"), reason="needs basicsr 1.4.2")

@@ -9,11 +9,11 @@ import importlib.util
 import math
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
-from unittest.mock import patch
 
 import numpy as np
 
@@ -46,6 +46,25 @@ def niqe(luma: np.ndarray) -> float:
             return math.nan
 
 
+@contextmanager
+def standing_in(stands: dict[str, ModuleType]) -> Iterator[None]:
+    """These modules under their names for a while.
+
+    What is imported meanwhile stays, as it would not under `patch.dict`: numpy's extensions refuse
+    to be loaded a second time.
+    """
+    before = {name: sys.modules.get(name) for name in stands}
+    sys.modules.update(stands)
+    try:
+        yield
+    finally:
+        for name, module in before.items():
+            if module is None:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = module
+
+
 @cache
 def _judge() -> Callable[[np.ndarray], np.ndarray]:
     """basicsr's, with its statistics of natural pictures.
@@ -61,7 +80,7 @@ def _judge() -> Callable[[np.ndarray], np.ndarray]:
         stands[f"basicsr.{part}"].__path__ = [str(place / part)]
     stands["basicsr"].__path__ = [str(place)]
     stands["basicsr.utils"].bgr2ycbcr = None  # the luma is made here
-    with patch.dict(sys.modules, stands), warnings.catch_warnings():
+    with standing_in(stands), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # old names of scipy's
         theirs = importlib.import_module("basicsr.metrics.niqe")
     known = np.load(place / "metrics" / "niqe_pris_params.npz")

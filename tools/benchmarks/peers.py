@@ -8,15 +8,15 @@ import importlib.util
 import math
 import os
 import random
-import sys
 from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 from typing import Any
-from unittest.mock import patch
 
 import cv2
 import numpy as np
 from scipy import ndimage
+
+from restore.metrics.niqe import standing_in
 
 INSTALL = {
     "basicsr": "pip install setuptools wheel cython && "
@@ -55,7 +55,7 @@ def basicsr() -> SimpleNamespace:
     for name in names:
         stands[name].__path__ = [os.path.join(place, *name.split(".")[1:])]
     stands[old].rgb_to_grayscale = _luma
-    with patch.dict(sys.modules, stands):
+    with standing_in(stands):
         d, j, f = (
             importlib.import_module(f"basicsr.{part}")
             for part in ("data.degradations", "utils.diffjpeg", "utils.img_process_util")
