@@ -30,7 +30,7 @@ LAYERS = [  # from left to right; a module imports its own layer or what stands 
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 OPTIONAL = {
-    *("ray", "gradio", "lpips", "tensorboard", "webdataset", "peft", "torchmetrics"),
+    *("lpips", "tensorboard", "webdataset", "peft", "torchmetrics"),
     *("pillow_heif", "pyvips", "tifffile", "basicsr", "torchvision", "av", "sklearn", "datasets"),
 }
 # training degrades photos, the command line is that package's only face, a report is a page

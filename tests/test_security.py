@@ -48,7 +48,6 @@ def requirements():
         ("torch", "2.9.1"),  # CVE-2026-24747, CVE-2025-32434: weights_only
         ("transformers", "5.2.0"),  # CVE-2026-4372, CVE-2026-1839, CVE-2026-5241
         ("diffusers", "0.37.1"),  # CVE-2026-44513
-        ("gradio", "6.6.0"),  # CVE-2026-28414
         ("pillow", "12.2.0"),  # CVE-2026-59199: writes out of bounds
     ],
 )
