@@ -251,6 +251,7 @@ def test_a_gradient_that_is_no_number_stops_before_the_update(tmp_path, monkeypa
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_f11_kill_9_twenty_times_on_a_real_stage(tmp_path):
+    pytest.importorskip("sklearn")  # it has the digits
     config = tmp_path / "c.yaml"
     config.write_text(
         "output: unsaid\nstage: {kind: pixels, channels: [8, 16], layers: 1, steps: 2}\n"
