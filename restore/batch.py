@@ -210,8 +210,7 @@ def _one(job: Job, work: Work, journal: Journal, exists: Exists) -> Row:
 
 
 def _head(job: Job, status: str) -> Row:
-    source = os.path.abspath(job.source) if job.source else ""
-    return {"key": job.key, "status": status, "source": source}
+    return {"key": job.key, "status": status, "source": job.origin}
 
 
 def _source(job: Job) -> str:
@@ -256,8 +255,9 @@ def _foreign(job: Job, journal: Journal, path: Path) -> str:
     if not journal.is_ours(job, path):
         return "was there before, or changed since"
     row = journal.rows.get(job.key, {})
-    if job.source is None:  # nothing but its seed tells it from another's words
-        return "was made of other words or options"
+    if job.source is None:  # its key is a seed, whatever the words
+        is_same = (row.get("options"), row.get("weights")) == (journal.options, journal.weights)
+        return "" if is_same else "was made of other words or options"
     earlier = row.get("earlier_source") or row.get("source")
     if earlier and os.path.isfile(earlier) and not os.path.samefile(earlier, job.source):
         return f"was made of {earlier}, another picture of that name"
@@ -280,9 +280,10 @@ def _failed(job: Job, error: Exception, journal: Journal, seconds: float) -> Row
     if output:  # so that the old output is still known as ours
         row["earlier_sha256"] = output
         row["earlier_source"] = earlier.get("earlier_source") or earlier.get("source", "")
-    if "frames" in earlier:
-        row["frames"] = earlier["frames"]
-    return row
+    # what the output that is still there was made with
+    return row | {
+        name: earlier[name] for name in ("frames", "options", "weights") if name in earlier
+    }
 
 
 def _sweep(jobs: Iterable[Job], out: Path) -> None:

@@ -28,6 +28,11 @@ class Job:
     others: tuple[Path, ...] = ()  # files that the result depends on as well, such as a mask
 
     @property
+    def origin(self) -> str:
+        """The source as reports tell it: it is found from any folder."""
+        return os.path.abspath(self.source) if self.source else ""
+
+    @property
     def frames(self) -> list[Path]:
         """NAME_001.png and so on, in order."""
         return [self.target.with_stem(self.target.stem + ending) for ending in self.beside]

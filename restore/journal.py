@@ -139,8 +139,7 @@ class Journal:
         for job in jobs:
             if job.key not in self.rows:
                 why = "the run stopped before it; run the same command again"
-                source = os.path.abspath(job.source) if job.source else ""
-                self._take({"key": job.key, "status": "left", "source": source, "error": why})
+                self._take({"key": job.key, "status": "left", "source": job.origin, "error": why})
         order = dict.fromkeys([*(job.key for job in jobs), *(self.rows.keys() - self.foreign)])
         rows = [self.rows[key] for key in order]
         text = "".join(json.dumps(row) + "\n" for row in rows)

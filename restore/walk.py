@@ -65,8 +65,8 @@ def walk(
     )
     same = options.prompt == options.negative
     predict = guided(wanted, unwanted, 1 if same else options.guidance, options.rescale)
-    # of a walk that is entered late, as many steps are left as a whole one has
-    steps = options.steps or math.ceil(stack.steps / begin.strength)
+    # a walk that is entered late has a step left to take
+    steps = options.steps or max(stack.steps, math.ceil(1 / begin.strength))
     if begin.strength < 1 and steps == 1:
         told = f"one step always begins at pure noise, whatever the strength ({begin.strength:g})"
         raise ConfigError(f"{told}; take 2 steps or more, or leave them out")

@@ -187,6 +187,8 @@ def test_pictures_of_other_words_are_kept(call, tmp_path):
     code, _, err = call("text2img", *other)
     assert code == 1 and "made of other words or options" in err
     assert path.read_bytes() == first
+    assert call("text2img", *SMALL)[0] == 0  # its own words may make it again
+    assert path.read_bytes() == first
     assert call("text2img", *other, "--exists", "rename")[0] == 0
     assert path.read_bytes() == first
     assert call("text2img", *other, "--exists", "overwrite")[0] == 0

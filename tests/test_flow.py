@@ -148,5 +148,11 @@ def test_a_model_of_one_step_still_goes_by_the_strength(stack, picture):
         for strength in (0.1, 0.9)
     )
     assert not np.array_equal(near, far)
+    long = replace(stack, steps=4)
+    asked, plain = (
+        restore(low, Img2imgOptions(strength=0.6, steps=steps), long, seed=0).pixels
+        for steps in (4, None)
+    )
+    assert np.array_equal(asked, plain)  # where there is room, the walk is the model's own
     with pytest.raises(ConfigError, match="take 2 steps or more"):
         restore(low, Img2imgOptions(strength=0.4, steps=1), quick, seed=0)

@@ -124,8 +124,7 @@ def means(found: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 def spoken(numbers: list[int]) -> str:
     """The sample numbers of a part, which are evenly apart."""
     step = numbers[1] - numbers[0] if len(numbers) > 1 else 1
-    each = f", every {step}." if step > 1 else ""
-    return f"samples {numbers[0]} to {numbers[-1]}{each}"
+    return f"samples {numbers[0]} to {numbers[-1]}" + (f" in steps of {step}" if step > 1 else "")
 
 
 class Losses(nn.Module):
