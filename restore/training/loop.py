@@ -152,9 +152,10 @@ class Training:
         optimise.lay_out(model, options.channels_last, accelerator.device)
         if options.checkpointing:
             optimise.save_memory(model)
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        groups = optimise.groups(self.stage, options.learning_rate)
+        self.parameters = [p for group in groups for p in group["params"]]
         self.optimizer = torch.optim.AdamW(
-            self.parameters,
+            groups,
             options.learning_rate,
             betas=(0.9, 0.99),
             weight_decay=options.weight_decay,
@@ -233,7 +234,7 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         rate = optimise.rate_at(step, o.steps, o.warmup, o.schedule)
         for group in self.optimizer.param_groups:
-            group["lr"] = o.learning_rate * rate
+            group["lr"] = group["peak"] * rate
         for count in range(o.accumulate):
             with clock.waiting():
                 part, numbers, batch = next(feed)
@@ -248,7 +249,12 @@ class Training:
             found.append(losses)
             parts.append((part, total.detach(), kept, numbers))
         self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, o.clip)
+        norm = torch.stack(
+            [
+                torch.nn.utils.clip_grad_norm_(group["params"], o.clip)
+                for group in self.optimizer.param_groups
+            ]
+        ).norm()
         self._refuse_nonfinite(step, parts, norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()

@@ -2,8 +2,8 @@
 
 A stage has `model`, the module that is trained; `samples`, addressed by index; `loss(batch, step)`,
 named scalars whose sum is descended; `preview()`, rows of pictures and their scores; and
-`export(folder)`. An adversary is part of `model` too, its loss one more of the scalars: whatever a
-stage trains, one optimiser holds it.
+`export(folder)`. An adversary is part of `model` too, under the name `judge`, its loss one more of
+the scalars; the optimiser holds it as a group of its own, with its own learning rate and clip.
 """
 
 from typing import Annotated
@@ -20,6 +20,7 @@ from restore.training.diffusion import DenoiserOptions, DenoiserStage
 from restore.training.distil import DistilOptions, DistilStage
 from restore.training.finetune import FinetuneOptions, FinetuneStage
 from restore.training.pixels import PixelOptions, PixelStage
+from restore.training.restorer import RestorerOptions, RestorerStage
 from restore.training.scene_stage import SceneOptions, SceneStage
 
 StageOptions = Annotated[
@@ -30,7 +31,8 @@ StageOptions = Annotated[
     | FinetuneOptions
     | DistilOptions
     | SceneOptions
-    | PixelOptions,
+    | PixelOptions
+    | RestorerOptions,
     Field(discriminator="kind"),
 ]
 STAGES = {
@@ -42,4 +44,5 @@ STAGES = {
     "distil": DistilStage,
     "scenes": SceneStage,
     "pixels": PixelStage,
+    "restorer": RestorerStage,
 }
