@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal, Self
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,8 @@ class LowOptions(PhotoOptions):
     crop: int = Field(128, ge=32, multiple_of=4)  # px of the result
     recipes: dict[str, float] = {"realesrgan": 1.0}  # a named recipe or a YAML file: weight
     scales: dict[int, float] = {4: 0.6, 2: 0.15, 1: 0.25}  # scale: weight
+    # crops are cut up to so many times larger, then shrunk: photos are sharper at a smaller size
+    shrink: float = Field(1.0, ge=1, le=8)
     clean: float = Field(0.15, ge=0, le=1)  # share that is only made smaller, not damaged
     # of the recipe, evenly drawn; at scales below 4 up to worst * sqrt(scale) / 2
     severity: tuple[float, float] = (0.02, 1.0)
@@ -86,11 +89,12 @@ class RestorerStage:
             self.model = nn.ModuleDict({"restorer": self.network, "judge": self.judge})
         self.distance = distance(options.perceptual, device) if options.perceptual else None
         self.teach = teachers.load(options.teacher.path, device) if options.teacher else None
-        photos = options.data.open()
+        room = round(options.data.crop * options.data.shrink)
+        photos = options.data.open(crop=room)
         makes = Lows(photos, options.data, seed)
         self.samples = Samples(makes, seed, photos)
         place = options.data.held_out
-        shown = Lows(options.data.open(place), options.data, seed) if place else makes
+        shown = Lows(options.data.open(place, room), options.data, seed) if place else makes
         still = [shown(np.random.default_rng((seed, 1, n)), n) for n in range(4 * SHOWN)]
         self.shown = {name: torch.stack([one[name] for one in still]) for name in still[0]}
 
@@ -176,7 +180,9 @@ class Lows:
 
     def __call__(self, rng: np.random.Generator, index: int) -> dict[str, Tensor]:
         options, crop = self.options, self.options.crop
-        truth = self.photos.picture(crop, options.detail, rng)
+        large = round(crop * rng.uniform(1, options.shrink))
+        truth = self.photos.picture(large, options.detail, rng)
+        truth = cv2.resize(truth, (crop, crop), interpolation=cv2.INTER_AREA)
         scale = draw(options.scales, rng)
         recipe = self.found[draw(options.recipes, rng)]
         mildest, worst = options.severity
