@@ -14,6 +14,7 @@ from restore.layouts import GREY, REPAINT, RESTORE, TRUST
 from restore.masks import mended, resized
 from restore.stack import Stack
 
+BAND = 256  # rows gone over together
 Size = tuple[int, int]  # (height, width)
 
 
@@ -89,6 +90,24 @@ def render(latent: Tensor, size: Size, like: Picture, stack: Stack) -> Picture:
 
     vae.decode_canvas(stack.vae, latent, write, size)
     return replace(like, pixels=pixels, alpha=resize_alpha(like, size))
+
+
+def added(picture: Picture, made: Picture, known: Tensor, stack: Stack) -> Picture:
+    """The picture with what a walk changed added to its pixels.
+
+    So nothing shows of what the autoencoder loses, where the walk has nothing to add.
+
+    made   what the walk's latent decodes to.
+    known  the latent (1, C, h, w) of the picture, where the walk began.
+    """
+    before = render(known, picture.size, picture, stack).pixels
+    pixels = spill.empty(before.shape, before.dtype)
+    for first in range(0, len(pixels), BAND):
+        rows = slice(first, first + BAND)
+        changed = picture.pixels[rows].astype(np.int32) + made.pixels[rows] - before[rows]
+        pixels[rows] = np.clip(changed, 0, np.iinfo(before.dtype).max)
+        spill.let_go()
+    return replace(made, pixels=pixels)
 
 
 def canvas_rows(picture: Picture, size: Size, width: int, rows: tuple[int, int]) -> Tensor:

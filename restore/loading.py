@@ -18,6 +18,7 @@ from restore.contexts import Context
 from restore.contexts.text import TextContext
 from restore.errors import ModelError
 from restore.layouts import BASE, INPAINTING, LDM_UPSCALE, TRUST, X4, layout_of
+from restore.restorer import FirstStage
 from restore.stack import Stack
 from restore.windows import Windows
 
@@ -117,6 +118,9 @@ def read(folder: Path, convert: parts.Convert) -> Stack:
         fills=about.get("fills", not about.get("trust", False)),
         steps=about.get("steps", 20),
         hears=about.get("hears", "subjects"),
+        restorer=parts.build_restorer(folder),
+        fidelity=about.get("fidelity", 0.0),
+        restore_steps=about.get("restore_steps", 0),
     )
 
 
@@ -159,9 +163,9 @@ def windows_of(unet: Any) -> Windows:
 def place(stack: Stack, device: str, dtype: str) -> None:
     """Put the parts where they run and freeze them."""
     where = torch.device(pick_device() if device == "auto" else device)
-    for part in modules(stack):
+    for part in stack.parts:
         part.requires_grad_(False).eval().to(where)
-    for part in (stack.vae, stack.unet):
+    for part in (stack.vae, stack.unet, *([stack.restorer] if stack.restorer else [])):
         part.to(memory_format=torch.channels_last)
     for layer in stack.vae.modules():
         if isinstance(layer, nn.ReLU):
@@ -169,10 +173,6 @@ def place(stack: Stack, device: str, dtype: str) -> None:
     if dtype == "auto":
         dtype = "fp32" if where.type == "cpu" else "bf16"
     stack.unet.to(dtype=DTYPES[dtype])
-
-
-def modules(stack: Stack) -> list[nn.Module]:
-    return [stack.vae, stack.unet, *([stack.context.module] if stack.context else [])]
 
 
 def save(stack: Stack, folder: Path, card: str, dtype: torch.dtype = torch.float16) -> None:
@@ -187,6 +187,8 @@ def save(stack: Stack, folder: Path, card: str, dtype: torch.dtype = torch.float
     names["vqvae" if stack.layout == LDM_UPSCALE else "vae"] = stack.vae
     for name, part in names.items():
         stored(part, dtype).save_pretrained(folder / name, max_shard_size=SHARD)
+    if stack.restorer:
+        save_restorer(stack.restorer, folder / "restorer", dtype)
     if stack.context:
         part = deepcopy(stack.context)
         part.module = stored(part.module, dtype)
@@ -206,11 +208,20 @@ def save(stack: Stack, folder: Path, card: str, dtype: torch.dtype = torch.float
         (folder / "model_index.json").write_text(text + "\n")
     about: dict[str, Any] = {"trust": stack.layout == TRUST, "residual_scale": stack.residual_scale}
     about |= {"fills": stack.fills, "steps": stack.steps, "hears": stack.hears}
+    if stack.restorer:
+        about |= {"fidelity": stack.fidelity, "restore_steps": stack.restore_steps}
     about["context"] = stack.context.kind if stack.context else None
     about["windows"] = {"size": stack.windows.size, "stride": stack.windows.stride}
     (folder / "stack.json").write_text(json.dumps(about, indent=1) + "\n")
     (folder / "README.md").write_text(card)
     manifest.write(folder)
+
+
+def save_restorer(restorer: FirstStage, folder: Path, dtype: torch.dtype) -> None:
+    """The rich weights, and the faithful ones as a variant of them."""
+    stored(restorer.rich, dtype).save_pretrained(folder, max_shard_size=SHARD)
+    if restorer.faithful is not None:
+        stored(restorer.faithful, dtype).save_pretrained(folder, variant="faithful")
 
 
 def index_of(stack: Stack, names: dict[str, nn.Module]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from restore import hub
 from restore.errors import ModelError
+from restore.restorer import FirstStage, Restorer
 from restore.vae import Vae
 
 Weights = dict[str, Tensor]
@@ -34,8 +35,10 @@ KINDS: dict[str, tuple[type[nn.Module], ...]] = {
     "vqvae": (VQModel,),
     "unet": (UNet2DConditionModel, UNet2DModel),
     "text_encoder": (CLIPTextModel,),
+    "restorer": (Restorer,),
 }
 CLIP_PREFIX = "text_model."  # of CLIPTextModel's keys, until transformers 5.6 and in most files
+FAITHFUL = "diffusion_pytorch_model.faithful.safetensors"  # a variant, as diffusers names them
 UNUSED = ("position_ids", "text_projection", "text_projection.weight", "logit_scale")
 OLD_NAMES = {  # of attention in diffusers below 0.12
     "query": "to_q",
@@ -129,6 +132,19 @@ def build(folder: Path, part: str, convert: Convert) -> nn.Module:
         raise ModelError(message) from error
     fill(module, convert(part, config), f"{folder}: its {part}")
     return module
+
+
+def build_restorer(folder: Path) -> FirstStage | None:
+    """The first stage of a model folder, if it has one, in fp32 on the CPU.
+
+    Raises ModelError as `build` does.
+    """
+    if not (folder / "restorer").is_dir():
+        return None
+    rich = build(folder, "restorer", lambda part, _: read_weights(folder, part))
+    path = folder / "restorer" / FAITHFUL
+    faithful = build(folder, "restorer", lambda *_: read_file(path)) if path.is_file() else None
+    return FirstStage(rich, faithful)
 
 
 def trained_vae(folder: Path) -> Vae:

@@ -5,6 +5,7 @@ what follows only mends it (Lin et al. 2023, DiffBIR, does the same with a large
 """
 
 from collections.abc import Mapping
+from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
@@ -100,6 +101,32 @@ class Restorer(ModelMixin, ConfigMixin):
             nn.init.zeros_(tail.bias)
 
 
-def between(rich: Mapping[str, Tensor], faithful: Mapping[str, Tensor], fidelity: float):
-    """Weights between two trainings of one network (Wang et al. 2018, ESRGAN): 0 rich, 1 faithful."""
-    return {name: torch.lerp(rich[name], faithful[name], fidelity) for name in rich}
+class FirstStage(nn.Module):
+    """A restorer in two trainings, and every point between them, at no cost.
+
+    The weights are interpolated (Wang et al. 2018, ESRGAN): the faithful one was tuned from the
+    rich one, so that what lies between them restores too.
+
+    rich      sharp, with the texture that looks right.
+    faithful  close to the truth on average; None: there is the rich one alone.
+    """
+
+    def __init__(self, rich: Restorer, faithful: Restorer | None = None):
+        super().__init__()
+        self.rich, self.faithful = rich, faithful
+        self._made: tuple[float, torch.device, Restorer] | None = None
+
+    def at(self, fidelity: float) -> Restorer:
+        """The restorer at a fidelity from 0, the rich one, to 1, the faithful one."""
+        if self.faithful is None or fidelity == 0:
+            return self.rich
+        if fidelity == 1:
+            return self.faithful
+        device = next(self.rich.parameters()).device
+        if self._made is None or self._made[:2] != (fidelity, device):
+            ends = self.rich.state_dict(), self.faithful.state_dict()
+            weights = {name: torch.lerp(ends[0][name], ends[1][name], fidelity) for name in ends[0]}
+            made = deepcopy(self.rich)
+            made.load_state_dict(weights)
+            object.__setattr__(self, "_made", (fidelity, device, made))  # no part of the weights
+        return self._made[2]

@@ -19,7 +19,7 @@ from restore import cli, manifest
 from restore.errors import ModelError
 from restore.flow import restore
 from restore.layouts import LAYOUTS
-from restore.loading import load, modules, save, windows_of
+from restore.loading import load, save, windows_of
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
 from restore.windows import Windows
 
@@ -49,7 +49,7 @@ def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
 
 
 def equal(one, other) -> bool:
-    return all(same(*pair) for pair in zip(modules(one), modules(other), strict=True))
+    return all(same(*pair) for pair in zip(one.parts, other.parts, strict=True))
 
 
 def weights(folder: Path, part: str) -> Path:
@@ -424,13 +424,13 @@ def test_all_tasks_share_one_set_of_weights(stack, picture):
     """No task copies, moves or converts a tensor, so that four need the memory of one."""
 
     def addresses():
-        return [p.data_ptr() for module in modules(stack) for p in module.parameters()]
+        return [p.data_ptr() for module in stack.parts for p in module.parameters()]
 
     before = addresses()
     for task in OPTIONS:
         run(task, stack, picture)
         assert addresses() == before
-    total = sum(p.nbytes for module in modules(stack) for p in module.parameters())
+    total = sum(p.nbytes for module in stack.parts for p in module.parameters())
     assert total == sum(
-        {p.data_ptr(): p.nbytes for m in modules(stack) for p in m.parameters()}.values()
+        {p.data_ptr(): p.nbytes for m in stack.parts for p in m.parameters()}.values()
     )
