@@ -43,9 +43,9 @@ class TextContext:
     def embed(self, prompt: str, clip_skip: int = 0) -> Tensor:
         """(1, places * chunks, width): the prompt cut into chunks of 75 tokens.
 
-        Weights multiply the embeddings of their tokens, then the chunk is brought back to the mean
-        it had, as users know it from AUTOMATIC1111's web UI. Without any, one chunk is what
-        diffusers' StableDiffusionPipeline.encode_prompt gives.
+        A weight moves its tokens along the line from what no prompt gives to what this one gives,
+        as in ComfyUI: 1 is the prompt, 0 no prompt, 1.5 half as far again. Without any, one chunk
+        is what diffusers' StableDiffusionPipeline.encode_prompt gives.
 
         clip_skip  last layers left out; the final layer norm stays, as in diffusers.
         Raises UsageError if the encoder has fewer layers.
@@ -56,13 +56,19 @@ class TextContext:
                 f"clip_skip {clip_skip}: the text encoder has no more layers than {layers}"
             )
         ids, weights = chunks(self.tokenizer, prompt)
+        made = self.encoded(ids, clip_skip)
+        if (weights != 1).any():
+            nothing = self.encoded(chunks(self.tokenizer, "")[0], clip_skip)
+            made = torch.lerp(nothing, made, weights[..., None].to(made))
+        return made.flatten(0, 1)[None]
+
+    def encoded(self, ids: Tensor, clip_skip: int) -> Tensor:
+        """long (chunks, places) -> (chunks, places, width)"""
         ids = ids.to(self.module.device)
-        if clip_skip:
-            hidden = self.module(ids, output_hidden_states=True).hidden_states[-1 - clip_skip]
-            made = getattr(self.module, "text_model", self.module).final_layer_norm(hidden)
-        else:
-            made = self.module(ids).last_hidden_state
-        return emphasised(made, weights.to(made)).flatten(0, 1)[None]
+        if not clip_skip:
+            return self.module(ids).last_hidden_state
+        hidden = self.module(ids, output_hidden_states=True).hidden_states[-1 - clip_skip]
+        return getattr(self.module, "text_model", self.module).final_layer_norm(hidden)
 
     def save(self, folder: Path) -> None:
         self.module.save_pretrained(folder / "text_encoder")
@@ -70,15 +76,6 @@ class TextContext:
         backend.no_truncation()
         backend.no_padding()
         self.tokenizer.save_pretrained(folder / "tokenizer")
-
-
-def emphasised(made: Tensor, weights: Tensor) -> Tensor:
-    """made (chunks, places, width) times weights (chunks, places), each chunk's mean kept."""
-    weighted = made * weights[..., None]
-    before, after = (x.mean((1, 2), keepdim=True) for x in (made, weighted))
-    kept = torch.where(after == 0, weighted, weighted * (before / after))
-    plain = (weights == 1).all(1)[:, None, None]  # untouched to the last bit
-    return torch.where(plain, made, kept)
 
 
 def chunks(tokenizer: CLIPTokenizer, prompt: str) -> tuple[Tensor, Tensor]:
