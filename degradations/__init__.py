@@ -5,6 +5,10 @@ degraded = recipe.degrade(hr, scale=4, seed=0, key="photo_1")
 assert (degradations.replay(degraded.trace, hr) == degraded.lr).all()
 """
 
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+
 from degradations import recipes
 from degradations.batch import degrade_batch
 from degradations.errors import RecipeError
@@ -22,3 +26,10 @@ __all__ = [
     "replay",
     "sharpen",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """A module of this package, loaded when it is first named: `device` needs torch."""
+    if not name.startswith("_") and find_spec(f"{__name__}.{name}"):
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

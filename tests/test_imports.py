@@ -143,6 +143,15 @@ def test_training_starts_without_a_word_of_its_libraries():
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_module_of_degradations_loads_when_it_is_named():
+    code = (
+        "import sys, degradations; assert 'torch' not in sys.modules; "
+        "degradations.device.degrade; degradations.estimate.estimate; "
+        "sys.exit(hasattr(degradations, 'devcie') or hasattr(degradations, '__wrapped__'))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
 def test_processes_that_read_and_write_files_start_without_torch():
     code = "import sys, restore.codecs; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -154,6 +154,7 @@ def test_an_own_damage_op_has_a_mask():
         ("my_ops.Rust", "import my_missing", "cannot be imported: ModuleNotFoundError"),
         ("my_ops.Rust", "def", "my_ops.py cannot be imported: SyntaxError"),
         ("../my_ops.Rust", RUST, "'../my_ops.Rust' is not a kind of step"),
+        ("albumentations.RandomFog", None, "{kind: albumentations, transform: RandomFog}"),
         ("xyz", RUST, "'xyz' is not a kind of step; there are blur"),
     ],
 )

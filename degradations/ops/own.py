@@ -21,6 +21,7 @@ from degradations.ops.op import Op, Params, Size
 from degradations.rng import Rng
 
 ENTRY_POINTS = "degradations.ops"
+ALBUMENTATIONS = "albumentations"  # the kind of its transforms, which `transform` names
 _TWICE = 16  # pictures on which an op has to give the same result twice
 _files: dict[str, str] = {}  # by module: where it was loaded from
 _known: dict[str, type[Op]] = {}  # by kind: what recipes have named in this process
@@ -137,7 +138,7 @@ def _register(kind: str, model: Any) -> None:
 
 
 def _installed(kind: str) -> Any:
-    if kind == "albumentations":
+    if kind == ALBUMENTATIONS:
         return importlib.import_module("degradations.ops.albumentations").Albumentations
     return next((point.load() for point in entry_points(group=ENTRY_POINTS, name=kind)), None)
 
@@ -147,6 +148,9 @@ def _from_module(kind: str, folder: Path | None) -> Any:
     *parts, name = kind.split(".")
     if not parts or not all(part.isidentifier() for part in (*parts, name)):
         return None
+    if parts[0] == ALBUMENTATIONS:
+        told = f"{kind}: a transform of albumentations is written with its name apart"
+        raise RecipeError(f"{told}: {{kind: {ALBUMENTATIONS}, transform: {name}}}")
     module = _module(".".join(parts), folder)
     if not hasattr(module, name):
         raise RecipeError(f"{module.__file__} has no class {name}; {mend(name, dir(module))}")
