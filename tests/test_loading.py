@@ -15,13 +15,14 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from restore import cli, manifest
+from restore import cli
+from restore.checkpoints import manifest
+from restore.checkpoints.load import load, modules, save, windows_of
+from restore.diffusion.layouts import LAYOUTS
+from restore.diffusion.tiling import Windows
 from restore.errors import ModelError
-from restore.flow import restore
-from restore.layouts import LAYOUTS
-from restore.loading import load, modules, save, windows_of
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
-from restore.windows import Windows
+from restore.tasks.run import restore
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
