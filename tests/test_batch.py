@@ -184,7 +184,9 @@ def test_a_killed_run_goes_on_where_it_stopped(photos, tmp_path, at):
     out = tmp_path / "out"
     code = f"""
 import os, sys, pathlib
-from restore import batch, files, jobs, journal
+from restore import file_search
+from restore.batch import jobs, journal
+from restore.batch.run import run_all
 from tests_worker import Worker
 inputs, out = map(pathlib.Path, sys.argv[1:])
 add = journal.Journal.add
@@ -195,8 +197,8 @@ def add_and_die(self, row):
         os.kill(os.getpid(), 9)
     return add(self, row)
 journal.Journal.add = add_and_die
-jobs = jobs.plan(files.find([inputs], out), out, lambda source: ".png")
-batch.run_all(jobs, Worker(), journal.Journal(out, "o", "w"))
+jobs = jobs.plan(file_search.find([inputs], out), out, lambda source: ".png")
+run_all(jobs, Worker(), journal.Journal(out, "o", "w"))
 """
     here = Path(__file__).resolve()
     (tmp_path / "tests_worker.py").write_text(here.read_text())

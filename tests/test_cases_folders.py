@@ -184,10 +184,10 @@ def test_case_73_pipes_and_sockets_never_block(photo, restored, tmp_path):
 CLOSED = """
 import os, sys
 from pathlib import Path
-from restore.batch import run_all
-from restore.files import find
-from restore.jobs import plan
-from restore.journal import Journal
+from restore.batch.jobs import plan
+from restore.batch.journal import Journal
+from restore.batch.run import run_all
+from restore.file_search import find
 if os.geteuid() == 0:
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
 place = Path(sys.argv[1])

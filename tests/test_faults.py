@@ -69,7 +69,8 @@ def test_f1_killed_at_random_and_resumed_it_ends_as_if_never_killed(tmp_path, co
 
 REAL = """
 import sys
-from restore import cli, devices
+from restore import cli
+from restore.checkpoints import devices
 devices.load  # torch is in memory from here on
 print("begun", flush=True)
 sys.exit(cli.main(sys.argv[1:]))
@@ -132,7 +133,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from restore import cli
-from restore import manifest
+from restore.checkpoints import manifest
 manifest.find_model = lambda name, **_: (Path(name), "digest")
 module = ModuleType("restore.tasks.run")
 def restore(picture, *_):

@@ -206,7 +206,7 @@ def test_what_is_not_cached_is_refused_offline_with_the_mend(cache, name):
 
 def test_a_hub_id_is_refused_in_words_by_a_process_that_has_loaded_nothing():
     code = """
-from restore import hub
+from restore.checkpoints import hub
 from restore.errors import ModelError
 try:
     hub.fetch("org/other", None, False, [])
