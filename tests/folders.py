@@ -10,20 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from restore.batch import run_all
-from restore.files import TEMPORARY, find
-from restore.jobs import plan
-from restore.journal import HIDDEN, Journal
+from restore.batch.jobs import plan
+from restore.batch.journal import HIDDEN, Journal
+from restore.batch.run import run_all
+from restore.file_search import find
+from restore.files import TEMPORARY
 
 ROOT = Path(__file__).resolve().parents[1]
 posix = pytest.mark.skipif(os.name != "posix", reason="speaks of POSIX")
 WORKER = """
 import sys, time
 from pathlib import Path
-from restore.batch import run_all
-from restore.files import find
-from restore.jobs import plan
-from restore.journal import Journal
+from restore.batch.jobs import plan
+from restore.batch.journal import Journal
+from restore.batch.run import run_all
+from restore.file_search import find
 inputs, out, log = map(Path, sys.argv[1:4])
 def work(job, path):
     with log.open("a") as file:

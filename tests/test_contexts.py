@@ -8,16 +8,16 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from torch import nn
 
-from restore import manifest
-from restore.contexts.boxes import Box, BoxContext, BoxEncoder, parsed, written
-from restore.contexts.classes import ClassContext
-from restore.contexts.text import weighed
+from restore.checkpoints import manifest
+from restore.checkpoints.load import load, save
+from restore.diffusion.contexts.boxes import Box, BoxContext, BoxEncoder, parsed, written
+from restore.diffusion.contexts.classes import ClassContext
+from restore.diffusion.contexts.text import weighed
+from restore.diffusion.stack import Stack
 from restore.errors import ModelError, UsageError
-from restore.loading import load, save
 from restore.options import Text2imgOptions
-from restore.stack import Stack
 from restore.tasks.text2img import text2img
-from restore.training.vocabulary import letters
+from restore.training.stages.vocabulary import letters
 
 LABELS = ("red circle", "blue square", "7")
 RED, BLUE = "red circle 0.1,0.2,0.5,0.6", "blue square 0.5,0.5,0.9,0.9"

@@ -9,7 +9,7 @@ import torch
 
 import degradations
 from degradations import device, ops, recipes
-from degradations.device import blur, noise, resize, waves
+from degradations.device import batching, blur, noise, resize
 from degradations.device.canvas import Canvas
 from degradations.ops.noise import standard_normal
 from degradations.pipeline import Recipe, Trace
@@ -119,7 +119,7 @@ def test_parts_by_size_change_nothing(name, pixels, monkeypatch):
     hr = batch(pixels, 64, 80, 9)
     traces = draw(recipes.named(name), hr)
     whole = device.degrade(traces, hr)
-    monkeypatch.setattr(waves, "_WORTH_A_PART", 1000)
+    monkeypatch.setattr(batching, "_WORTH_A_PART", 1000)
     assert torch.equal(device.degrade(traces, hr), whole)
 
 

@@ -8,9 +8,9 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from restore import lora
+from restore.checkpoints import lora
+from restore.checkpoints.load import load, modules, save
 from restore.errors import ModelError
-from restore.loading import load, modules, save
 
 peft = pytest.importorskip("peft")
 pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config`")  # theirs, of two

@@ -7,11 +7,11 @@ import torch
 from diffusers import UNet2DConditionModel
 from PIL import Image
 
+from restore.checkpoints.load import load
 from restore.config import load_config
-from restore.loading import load
 from restore.training import loop
 from restore.training.cost import cost, flops
-from restore.training.stages import STAGES
+from restore.training.registry import STAGES
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "train"
 SMALL = ["device=cpu", "batch=2", "steps=2"]

@@ -8,15 +8,15 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import load_file
 
+from restore.checkpoints.load import load, save
+from restore.diffusion.layouts import BASE, INPAINTING, KEEP, REPAINT, RESTORE, TRUST
 from restore.errors import ConfigError, ModelError
-from restore.flow import restore
-from restore.layouts import BASE, INPAINTING, KEEP, REPAINT, RESTORE, TRUST
-from restore.loading import load, save
 from restore.options import UpscaleOptions
+from restore.tasks.run import restore
 from restore.training import loop
-from restore.training.adapters import LoraOptions, attach, fused
-from restore.training.finetune import FinetuneOptions, FinetuneStage, reworked
-from restore.training.widening import widened
+from restore.training.stages.finetune import FinetuneOptions, FinetuneStage, reworked
+from restore.training.stages.lora import LoraOptions, attach, fused
+from restore.training.stages.widening import widened
 
 CPU = torch.device("cpu")
 QUICK = {"batch": 2, "steps": 2, "log_every": 1, "show_every": 2, "save_every": 2}

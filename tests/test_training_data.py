@@ -19,10 +19,10 @@ from pydantic import ValidationError
 import degradations
 from restore import cli
 from restore.errors import ConfigError
-from restore.training import encoded, shards, sources
-from restore.training.data import PhotoOptions, Photos, Rows, loader
-from restore.training.paired import PairedPhotos
-from restore.training.pairs import PairOptions
+from restore.training.data import encoded, shards, sources
+from restore.training.data.crops import PhotoOptions, Photos, Rows, loader
+from restore.training.data.paired import PairedPhotos
+from restore.training.data.pairs import PairOptions
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,13 @@ from typing import Annotated
 
 import typer
 
+from restore.batch.work import Holes
 from restore.cli import data, degrade, evaluate, report, shared
 from restore.cli.folder import Folder, takes
 from restore.cli.model import Model
 from restore.cli.pictures import Pictures
 from restore.cli.settings import Settings
-from restore.cli.shared import run_files, run_prompt, stop
-from restore.cli.work import Holes, Run
+from restore.cli.shared import Run, run_files, run_prompt, stop
 from restore.errors import ModelError, RestoreError, UsageError
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
 

@@ -6,18 +6,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from restore.canvas import canvas_rows, render, shown, trust_map
-from restore.colour import match
+from restore.diffusion.canvas import canvas_rows, render, shown, trust_map
+from restore.diffusion.conditioning import Condition
+from restore.diffusion.layouts import RESTORE
+from restore.diffusion.noise import canvas_noise, seed_of
+from restore.diffusion.sampling import OnStep, Start, ignore, walk
+from restore.diffusion.stack import Stack
 from restore.errors import ConfigError
-from restore.images import Picture, bleed
-from restore.layouts import RESTORE
-from restore.masks import mended, resized
-from restore.noise import canvas_noise, seed_of
+from restore.images.masks import mended, resized
+from restore.images.picture import Picture, bleed
 from restore.options import UpscaleOptions
-from restore.predict import Condition
-from restore.sample import OnStep, ignore
-from restore.stack import Stack
-from restore.walk import Start, walk
+from restore.tasks.colour import match
 
 
 @torch.inference_mode()

@@ -12,11 +12,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from restore.config import load_config
-from restore.stack import Stack
-from restore.training import autoencoder, networks
-from restore.training.diffusion import words_of
+from restore.diffusion.stack import Stack
 from restore.training.loop import TrainOptions
-from restore.training.vocabulary import letters
+from restore.training.stages import autoencoder, networks
+from restore.training.stages.denoiser import words_of
+from restore.training.stages.vocabulary import letters
 
 MEGAPIXEL = 1_000_000
 
