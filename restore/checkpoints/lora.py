@@ -204,6 +204,8 @@ def by_peft(state: dict[str, Any], stack: Stack) -> dict[str, Any]:
             if key.startswith(f"{prefix}.")
         }
         if prefix == "unet":
+            # A UNet that pools its text has projections named as in a text encoder.
+            bare = convert_state_dict_to_peft(bare, StateDictType.DIFFUSERS)
             bare = convert_unet_state_dict_to_peft(bare)
         else:
             # This mapping holds for the newer names as well.
