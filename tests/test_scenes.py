@@ -188,6 +188,19 @@ def test_their_autoencoder_goes_on_from_nanos(tmp_path):
         loop.run(path, [*short, *other])
 
 
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("autoencoder", "`restore data scenes -o runs/scenes` draws pictures"),
+        ("classes", "runs/scenes_autoencoder/export: there is no such model; train its auto"),
+    ],
+)
+def test_what_a_scene_config_needs_first_is_told(name, wanted, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli(["train", str(CONFIGS / f"scenes_{name}.yaml")]) in (2, 3)
+    assert wanted in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["scenes_text", "scenes_classes", "scenes_boxes", "digits"])
 def test_the_training_configs_are_valid(name):
     options = load_config(loop.TrainOptions, CONFIGS / f"{name}.yaml")

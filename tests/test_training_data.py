@@ -225,7 +225,7 @@ def test_pictures_that_cannot_be_read_are_left_out_and_listed(
 def test_an_empty_folder_and_a_missing_one_say_so(tmp_path):
     with pytest.raises(ConfigError, match="none of its 0 pictures"):
         Photos(tmp_path, 64)
-    with pytest.raises(ConfigError, match="no such file or folder"):
+    with pytest.raises(ConfigError, match=f"no such file or .* data scenes -o {tmp_path / 'none'}"):
         Photos(tmp_path / "none", 64)
 
 

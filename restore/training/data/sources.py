@@ -128,7 +128,10 @@ def find(place: Place) -> Source:
     if isinstance(place, DatasetOptions):
         return Dataset(place)
     if not place.exists():
-        mend = "name one with stage.data.photos=FOLDER"
+        mend = (
+            "name one with stage.data.photos=FOLDER; without photos, "
+            f"`restore data scenes -o {place}` draws pictures of coloured shapes"
+        )
         raise ConfigError(f"{place}: no such file or folder; {mend}")
     if place.suffix == ".tar":
         return Shards([place], place)
