@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from diffusers import AutoencoderTiny
+from folders import closed
 from PIL import Image
 
 from restore.checkpoints.load import load
@@ -147,6 +148,7 @@ def test_three_steps_train_what_text2img_draws(kind, tmp_path, capsys):
         *("sheet.png", "scores.json", "confusion.txt")
     }
     assert '"right"' in capsys.readouterr().out
+    assert not closed(tmp_path)
 
 
 def test_the_context_learns_with_the_unet(tmp_path):

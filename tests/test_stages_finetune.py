@@ -5,6 +5,7 @@ import tiny
 import torch
 import yaml
 from diffusers import DDIMScheduler, UNet2DConditionModel
+from folders import closed
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -176,6 +177,7 @@ def test_a_lora_of_our_own_model_is_exported_fused_and_alone(stack, photos, tmp_
     fused_in, beside, untuned = (m.sample for m in made)
     torch.testing.assert_close(fused_in, beside, rtol=0, atol=0.02)  # stored in fp16
     assert (fused_in - untuned).abs().max() > 0.05
+    assert not closed(tmp_path)
 
 
 def test_a_lora_on_a_widened_unet_trains_what_reads_the_new_channels(folders, photos, tmp_path):
