@@ -12,6 +12,7 @@ from pydantic import Field
 
 from restore.config import Options, near
 from restore.errors import ConfigError, ImageError, counted
+from restore.file_search import visible
 from restore.images import picture
 from restore.training.data import shards
 
@@ -137,7 +138,7 @@ def find(place: Place) -> Source:
         return Shards([place], place)
     if place.is_file():
         return Files(listed(place), place.parent)
-    paths = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES)
+    paths = [path for path in visible(place) if path.suffix.lower() in SUFFIXES]
     tars = shards.find(place)
     if tars and paths:
         told = f"{counted(len(tars), 'shard')} and {counted(len(paths), 'picture')}"
