@@ -8,6 +8,7 @@ import torch
 import yaml
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import convert_state_dict_to_diffusers
+from folders import closed
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -182,6 +183,7 @@ def test_a_lora_of_our_own_model_is_exported_fused_and_alone(stack, photos, tmp_
     fused_in, beside, untuned = (m.sample for m in made)
     torch.testing.assert_close(fused_in, beside, rtol=0, atol=0.02)  # stored in fp16
     assert (fused_in - untuned).abs().max() > 0.05
+    assert not closed(tmp_path)
 
 
 MANY = UNet2DConditionModel(  # random; every kind of block that reads text, and a class beside it

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from restore.checkpoints import hub
 from restore.errors import ModelError
-from restore.files import sha256
+from restore.files import open_up, sha256
 
 NAME = "manifest.json"
 SHIPPED = Path(__file__).parents[1] / "weights"
@@ -60,11 +60,15 @@ def find_model(
 
 
 def write(folder: Path) -> str:
-    """List every file of the folder in its manifest; returns the sha256 of the list."""
+    """List every file of the folder in its manifest; returns the sha256 of the list.
+
+    Who may read the folder's files is then up to the umask.
+    """
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != NAME)
     sums = {path.relative_to(folder).as_posix(): sha256(path) for path in files}
     text = json.dumps(sums, indent=1) + "\n"
     (folder / NAME).write_text(text)
+    open_up(folder)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
