@@ -8,6 +8,7 @@ assert (degradations.replay(degraded.trace, hr) == degraded.lr).all()
 from degradations import recipes
 from degradations.batch import degrade_batch
 from degradations.errors import RecipeError
+from degradations.keys import keyed
 from degradations.ops.sharpen import sharpen
 from degradations.pipeline import Degraded, Recipe, Trace, rebuild, replay
 
@@ -17,6 +18,7 @@ __all__ = [
     "RecipeError",
     "Trace",
     "degrade_batch",
+    "keyed",
     "rebuild",
     "recipes",
     "replay",
