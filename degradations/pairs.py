@@ -34,10 +34,10 @@ from degradations import recipes
 from degradations.errors import RecipeError
 from degradations.ops import OPS
 from degradations.ops.compose import every
-from degradations.ops.damage import Damage
 from degradations.ops.sharpen import sharpen
-from degradations.pipeline import Recipe, target_size
+from degradations.pipeline import Recipe
 from degradations.rng import Rng
+from degradations.samples import check_crop, draws_damage
 
 Read = Callable[[Path], np.ndarray]  # a photo as uint8 (H, W, 3) RGB; what it raises refuses it
 Task = tuple[str, Path, list[int]]  # a photo, and the pairs to cut from it
@@ -57,16 +57,8 @@ class PairSet:
 
     def load(self) -> Recipe:
         """The recipe at the severity. Raises RecipeError, also where crop and scale do not fit."""
-        if not _fits(self.crop, self.scale):
-            near = (n for n in range(self.crop, 2 * self.crop + 100) if _fits(n, self.scale))
-            mend = next((f"give one that is, such as {n}" for n in near), "give a rounder scale")
-            told = f"a crop of {self.crop} px is no multiple of the scale {self.scale:g}"
-            raise RecipeError(f"{told}; {mend}")
+        check_crop(self.crop, self.scale)
         return recipes.find(self.recipe).at(self.severity)
-
-
-def _fits(crop: int, scale: float) -> bool:
-    return abs(target_size((crop, crop), scale)[0] * scale - crop) < 1e-6
 
 
 @dataclass(frozen=True)
@@ -227,8 +219,7 @@ def _running(maker: _Maker, workers: int) -> Iterator[Callable]:
 
 def _folders(recipe: Recipe) -> tuple[str, ...]:
     """In the order they are written; a trace says that its pair is whole."""
-    damages = any(isinstance(op, Damage) for op in every(recipe.steps))
-    extra = ("damage",) * damages + ("hr_sharp",) * recipe.sharpen
+    extra = ("damage",) * draws_damage(recipe) + ("hr_sharp",) * recipe.sharpen
     return ("hr", "lr", *extra, "traces")
 
 
