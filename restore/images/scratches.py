@@ -1,6 +1,7 @@
 """Propose where an old photo is scratched, for its user to correct: a small network of our own."""
 
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -28,7 +29,7 @@ class Finder(nn.Module):
 
     def __init__(self, widths: tuple[int, ...] = (24, 32, 40, 40)):
         super().__init__()
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(pairwise(widths))
         self.stem = nn.Conv2d(12, widths[0], 3, padding=1)
         self.down = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in pairs)
         self.within = nn.ModuleList(Residual(width) for width in widths[1:])

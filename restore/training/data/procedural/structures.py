@@ -64,7 +64,7 @@ def railing(cover: np.ndarray, rng: Rng) -> None:
     top, height = rng.uniform(-0.2, 0.6) * side, rng.uniform(0.2, 0.9) * side
     for x in np.arange(rng.uniform(-gap, 0), side + gap, gap):
         foot = np.array([x, top + slope * x])
-        _line(cover, np.array([foot, foot + [lean * height, height]]), width)
+        _line(cover, np.array([foot, foot + np.array([lean * height, height])]), width)
     for y in (top, top + height)[: rng.integers(1, 3)]:
         ends = np.array([(-2, y - 2 * slope), (side + 2, y + slope * (side + 2))])
         _line(cover, ends, 1.5 * width)
@@ -99,9 +99,9 @@ def mast(cover: np.ndarray, rng: Rng) -> None:
             _line(cover, np.array([foot, foot + share * (head - foot)]), width * (1.3 - share))
         for share in rng.uniform(0.5, 1, rng.integers(0, 4)):
             middle, half = foot + share * (head - foot), rng.uniform(0.02, 0.15) * side
-            _line(cover, np.array([middle - [half, 0], middle + [half, 0]]), 0.6 * width)
+            _line(cover, middle + np.array([(-half, 0), (half, 0)]), 0.6 * width)
         for reach in rng.uniform(-0.5, 0.5, rng.integers(0, 4)) * side:
-            _line(cover, np.array([head, foot + [reach, 0]]), 1)
+            _line(cover, np.array([head, foot + np.array([reach, 0])]), 1)
 
 
 def branches(cover: np.ndarray, rng: Rng) -> None:
