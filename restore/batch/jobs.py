@@ -13,6 +13,7 @@ from restore.file_search import KNOWN, Found
 
 OnCollision = Literal["error", "keep-ext"]
 DAMAGE = "_damage"  # ends the names of masks that are kept beside results
+OVERLAY = "_overlay"  # and of the pictures that show them
 LONGEST = 255  # bytes of a file's name, on any disk in use
 
 
@@ -24,7 +25,8 @@ class Job:
     key: str  # path relative to the input folder, with /
     target: Path
     skip: str = ""  # why it is left alone: a key of batch.SKIPPED
-    beside: tuple[str, ...] = ()  # stems' endings of what is kept beside the target: _001, ...
+    # stems' endings of what is kept beside the target: _001, ...; or with a suffix of their own
+    beside: tuple[str, ...] = ()
     others: tuple[Path, ...] = ()  # files that the result depends on as well, such as a mask
 
     @property
@@ -35,7 +37,10 @@ class Job:
     @property
     def frames(self) -> list[Path]:
         """NAME_001.png and so on, in order."""
-        return [self.target.with_stem(self.target.stem + ending) for ending in self.beside]
+        names = [self.target.stem + ending for ending in self.beside]
+        own = [Path(ending).suffix or self.target.suffix for ending in self.beside]
+        pairs = zip(names, own, strict=True)
+        return [self.target.with_name(name.removesuffix(end) + end) for name, end in pairs]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from restore.batch.jobs import DAMAGE, Job
+from restore.batch.jobs import DAMAGE, OVERLAY, Job
 from restore.batch.journal import HIDDEN
 from restore.errors import ImageError, UsageError
 from restore.file_search import KNOWN, visible
@@ -88,7 +88,8 @@ def _folder(folder: Path) -> dict[str, Path]:
     if not found:
         raise UsageError(f"{folder}: no masks here; name them like the pictures")
     kept = {k.removesuffix(DAMAGE): path for k, path in found.items() if k.endswith(DAMAGE)}
-    return found | kept
+    shows = {key + OVERLAY for key in kept}
+    return {key: path for key, path in found.items() if key not in shows} | kept
 
 
 def read(masks: Masks, job: Job, picture: Picture, fit: bool = False) -> np.ndarray:

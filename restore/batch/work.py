@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from restore import files
 from restore.batch import jobs, report
@@ -32,6 +32,7 @@ LISTEN_S = 0.2
 
 Made = TypeVar("Made")
 FileOptions = UpscaleOptions | Img2imgOptions | InpaintOptions
+Find = Literal["", "propose", "apply"]
 LOSSY = "lossy: {} cannot keep what lies outside the mask byte for byte; --format png can"
 
 
@@ -67,12 +68,13 @@ class Holes:
 
     given: str = ""  # a file, a folder, or alpha
     fit: bool = False  # resize a mask of another size
-    find: bool = False  # propose one where an old photo is scratched, and keep it beside the result
+    find: Find = ""  # look where an old photo is scratched, and keep that beside; fill it or not
 
     @property
     def told(self) -> dict[str, object]:
         """What of this decides the pixels, beside the masks themselves."""
-        return {f"hole_{name}": True for name, is_so in vars(self).items() if is_so}
+        told = {"hole_given": bool(self.given), "hole_fit": self.fit, "hole_find": self.find}
+        return {name: value for name, value in told.items() if value}
 
     def open(self, given: list[jobs.Job]) -> tuple["Masks | None", list[jobs.Job]]:
         """The masks, and the jobs that know theirs."""
@@ -157,7 +159,11 @@ class FileWork:
         if self.digests(job) != source.digests:
             raise ImageError("CHANGED", "the file changed while it was read; run again")
         picture = source.pictures[0]
-        report.keep_thumbs(self.settings.out, job.key, *map(shown, (picture, first)))
+        panels, found = [picture, first], {}
+        if self.holes.find and source.mask is not None:
+            panels.insert(1, overlaid(picture, source.mask))
+            found = {"damage": round(float((source.mask > 0).mean()), 6)}
+        report.keep_thumbs(self.settings.out, job.key, *map(shown, panels))
         kind = self.kind_of(job)
         is_exact = kind in ("png", "tiff") or (kind == "webp" and self.settings.writing.lossless)
         if isinstance(self.options, InpaintOptions) and not is_exact:
@@ -167,6 +173,7 @@ class FileWork:
             "size_out": first.size,
             "n_frames": source.count,
             "warnings": list(dict.fromkeys(notes)),
+            **found,
         }
 
     def is_new(self, job: jobs.Job) -> bool:
@@ -204,18 +211,19 @@ class FileWork:
         from restore.images import memmap
         from restore.tasks.run import restore
 
+        hole = None if self.holes.find == "propose" else source.mask
         with memmap.into(self.settings.out):
-            return restore(picture, self.options, self.stack(), seed, self.step, source.mask, keep)
+            return restore(picture, self.options, self.stack(), seed, self.step, hole, keep)
 
     def make_several(
         self, job: jobs.Job, source: Source, path: Path, frames: Sequence[Path]
     ) -> "tuple[Picture, list[str]]":
         """(the first result, notes on all): the file's frames, candidates, laps, or the damage."""
         from restore.images.contact_sheet import write_sheet
-        from restore.images.picture import Picture, threefold
 
         seed, picture = self.seed(job), source.pictures[0]
         laps: Sequence[Path] = ()
+        notes: list[str] = []
         todo = [(picture, path, seed)]
         if self.settings.reading.frames == "all":
             todo = [(*pair, seed) for pair in zip(source.pictures, (path, *frames), strict=True)]
@@ -223,7 +231,7 @@ class FileWork:
             todo = [(picture, frame, self.seed(job, nth)) for nth, frame in enumerate(frames)]
         elif self.holes.find:
             assert source.mask is not None
-            self.put(Picture(threefold(source.mask), grey=True), frames[0], job, seed)
+            notes += self.keep_damage(picture, source.mask, job, frames)
         else:
             laps = frames
 
@@ -232,7 +240,6 @@ class FileWork:
                 self.put(frame, laps[lap - 1], job, seed)
 
         made: list[Picture] = []
-        notes: list[str] = []
         for picture, place, own in todo:
             result = self.make(picture, source, own, keep)
             notes += [*result.warnings, *self.put(result, place, job, own)]
@@ -240,6 +247,23 @@ class FileWork:
         if self.count > 1:
             write_sheet(frames, path)
         return made[0], notes
+
+    def keep_damage(
+        self, picture: "Picture", mask: "np.ndarray", job: Job, frames: Sequence[Path]
+    ) -> list[str]:
+        """Write the mask and a picture that shows it; returns what is to be said of them."""
+        from restore.images import sandbox
+        from restore.images.picture import Picture, threefold
+
+        sandbox.encode(Picture(threefold(mask), grey=True), frames[0])
+        sandbox.encode(overlaid(picture, mask), frames[1], "jpeg")
+        if not mask.any():
+            return []
+        names = [frame.name for frame in job.frames]
+        told = f"{100 * (mask > 0).mean():.2g} % looks scratched, see {names[1]}"
+        if self.holes.find == "apply":
+            return [f"{told}; filled as {names[0]} says"]
+        return [f"{told}; nothing was filled: correct {names[0]} and give it by --damage"]
 
     def put(self, picture: "Picture", path: Path, job: jobs.Job, seed: int) -> list[str]:
         """Write a result; returns what its format could not hold."""
@@ -280,6 +304,19 @@ def opaque(picture: "Picture") -> "Picture":
     return replace(picture, alpha=alpha)
 
 
+def overlaid(picture: "Picture", mask: "np.ndarray") -> "Picture":
+    """The picture without its transparency, darker, and red where the mask is."""
+    import numpy as np
+
+    from restore.images.picture import Picture
+
+    deep = picture.pixels.dtype == np.uint16
+    eight = (picture.pixels >> 8).astype(np.uint8) if deep else picture.pixels
+    rgb = eight - eight // 3
+    rgb[mask > 0] = (255, 0, 0)
+    return Picture(rgb)
+
+
 def is_small(picture: "Picture") -> bool:
     """Whether there is memory for another one beside it."""
     from restore.images.sandbox import LARGE
@@ -318,7 +355,7 @@ def reading_for(options: FileOptions, holes: Holes, reading: "Reading") -> "Read
 def kept_beside(options: FileOptions, holes: Holes, count: int) -> tuple[str, ...]:
     """What is kept beside a result, as endings of its name."""
     if holes.find:
-        return (jobs.DAMAGE,)
+        return f"{jobs.DAMAGE}.png", f"{jobs.OVERLAY}.jpg"
     laps = options.loopback if isinstance(options, Img2imgOptions) else count
     return tuple(f"_{lap:03}" for lap in range(1, laps + 1)) if laps > 1 else ()
 

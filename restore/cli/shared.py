@@ -118,6 +118,9 @@ def run_files(
         planned, options, settings, holes=holes, masks=masks, count=count, kind=kind, stack=stack
     ) as work:
         summary = carry_out(planned, work, run, journal, folder.most_failures)
+    if holes.find == "propose":
+        told = "nothing was filled: look at NAME_overlay.jpg, correct NAME_damage.png, then run"
+        print(f"{told} with --damage {printable(str(run.out))} and another -o")
     finish(summary, journal)
 
 

@@ -19,6 +19,7 @@ from restore.training.stages.autoencoder import (
 from restore.training.stages.denoiser import DenoiserOptions, DenoiserStage
 from restore.training.stages.distil import DistilOptions, DistilStage
 from restore.training.stages.finetune import FinetuneOptions, FinetuneStage
+from restore.training.stages.scratches import ScratchOptions, ScratchStage
 from restore.training.toys.digits import PixelOptions, PixelStage
 from restore.training.toys.scene_stage import SceneOptions, SceneStage
 
@@ -30,6 +31,7 @@ StageOptions = Annotated[
     | FinetuneOptions
     | DistilOptions
     | SceneOptions
+    | ScratchOptions
     | PixelOptions,
     Field(discriminator="kind"),
 ]
@@ -41,5 +43,6 @@ STAGES = {
     "finetune": FinetuneStage,
     "distil": DistilStage,
     "scenes": SceneStage,
+    "scratches": ScratchStage,
     "pixels": PixelStage,
 }
