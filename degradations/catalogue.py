@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from degradations import ops, recipes
-from degradations.ops import own
+from degradations.ops import plugins
 from degradations.ranges import Choice, LogUniform, Uniform
 
 
@@ -31,7 +31,7 @@ def kinds() -> Iterator[Entry]:
         yield Entry(kind, _line(model), _options(model))
     line = "Any pixel transform of albumentations by its name."
     yield Entry("albumentations", line, "transform: needed; params: its arguments")
-    for point in sorted(entry_points(group=own.ENTRY_POINTS), key=lambda point: point.name):
+    for point in sorted(entry_points(group=plugins.ENTRY_POINTS), key=lambda point: point.name):
         try:
             model = point.load()
         except Exception as error:  # whatever a foreign package may raise

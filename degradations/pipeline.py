@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from degradations import ops
 from degradations.errors import RecipeError, mend
-from degradations.ops import own
+from degradations.ops import plugins
 from degradations.ops.compose import milder
 from degradations.ops.damage import Damage, covered
 from degradations.ops.jpeg import to_uint8
@@ -114,7 +114,7 @@ class Recipe(Frozen):
     def __reduce__(self):
         """Pickled as values and the files of own ops, which a fresh process has yet to load."""
         values = self.model_dump(mode="json")
-        return _unpickled, (type(self), values, own.files(values))
+        return _unpickled, (type(self), values, plugins.files(values))
 
     def to_yaml(self) -> str:
         """What `load` gives back equal; what is as by default is left out."""
@@ -188,7 +188,7 @@ class Recipe(Frozen):
 
 def _unpickled(model: type[Recipe], values: dict[str, Any], files: dict[str, str]) -> Recipe:
     for module, path in files.items():
-        own.load(module, path)
+        plugins.load(module, path)
     return model.model_validate(values)
 
 
@@ -229,7 +229,7 @@ def applied(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
     kind, op = params["kind"], _op(params)
     if kind in ops.OPS:
         return op.apply(rgb, params, target)
-    return own.apply(kind, op, rgb, params, target)
+    return plugins.apply(kind, op, rgb, params, target)
 
 
 def _check(hr: np.ndarray) -> None:
@@ -255,7 +255,7 @@ def target_size(size: Size, scale: float) -> Size:
 def _draw(step: ops.Step, rng: Rng) -> Iterator[Params]:
     if isinstance(step, Op):
         ours = step.kind in ops.OPS
-        yield {"kind": step.kind, **(step.draw(rng) if ours else own.draw(step, rng))}
+        yield {"kind": step.kind, **(step.draw(rng) if ours else plugins.draw(step, rng))}
     else:
         for slot, inner in enumerate(step.choose(rng)):
             yield from _draw(inner, rng.at(slot))
@@ -277,7 +277,7 @@ def _spelt(model: Frozen) -> dict[str, Any]:
 
 def _op(params: Params) -> type[Op]:
     kind = params["kind"]
-    op = ops.OPS.get(kind) or own.named(kind)
+    op = ops.OPS.get(kind) or plugins.named(kind)
     if op:
         return op
     told = f"the trace has a step of unknown kind {kind!r}"

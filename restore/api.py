@@ -10,12 +10,13 @@ from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor
 
-from restore import devices, flow
-from restore.arrays import OneImage, back, hole_of, picture_of, spread
+from restore.checkpoints import devices
 from restore.config import Options, explain
+from restore.diffusion.stack import Stack
 from restore.errors import CancelledError, ConfigError, UsageError
+from restore.images.arrays import OneImage, back, hole_of, picture_of, spread
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
-from restore.stack import Stack
+from restore.tasks import run
 
 Seeds = int | Sequence[int]
 Callback = Callable[[int, int, Tensor], bool | None]
@@ -46,7 +47,7 @@ def load(
     dtype     fp32, bf16 or fp16; auto is fp32 on the CPU and bf16 elsewhere.
     compiled  compile the UNet: minutes now, quicker steps.
     offload   only the part at work is on the device.
-    more      of restore.loading.load.
+    more      of restore.checkpoints.load.load.
     Raises ModelError.
     """
     return Restorer(devices.load(model, device, dtype, compiled=compiled, offload=offload, **more))
@@ -91,7 +92,7 @@ class Restorer:
             chosen_by(Text2imgOptions, "text2img", options, prompt=words) for words in prompts
         ]
         made = [
-            back(flow.restore(None, each, self.stack, own, watched(callback)), LIKE[output_type])
+            back(run.restore(None, each, self.stack, own, watched(callback)), LIKE[output_type])
             for each, own in zip(chosen, seeds_for(seed, len(prompts)), strict=True)
         ]
         return made[0] if isinstance(prompt, str) and n is None else made
@@ -144,7 +145,7 @@ class Restorer:
         self,
         image: Any,
         mask: Any,
-        options: flow.TaskOptions,
+        options: run.TaskOptions,
         seed: Seeds,
         callback: Callback | None,
     ) -> Any:
@@ -161,7 +162,7 @@ class Restorer:
         for like, picture, hole, own in zip(
             images, pictures, holes, seeds_for(seed, len(images)), strict=True
         ):
-            done = flow.restore(picture, options, self.stack, own, watched(callback), hole)
+            done = run.restore(picture, options, self.stack, own, watched(callback), hole)
             made.append(back(done, like))
         return gather(made)
 

@@ -83,3 +83,8 @@ def counted(number: int, noun: str) -> str:
 def printable(text: str) -> str:
     """A file name or message that cannot move the cursor, colour the terminal or fake a line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def sides(size: tuple[int, int]) -> str:
+    """(height, width) as people write it."""
+    return f"{size[1]}x{size[0]}"

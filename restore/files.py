@@ -3,165 +3,15 @@
 import hashlib
 import os
 import secrets
-import stat
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 
-from restore.errors import OutputError, UsageError
+from restore.errors import OutputError
 
 UMASK = os.umask(0o077)  # read by setting it: there is no other way
 os.umask(UMASK)
 TEMPORARY = ".restore-"  # how the names of files in the making begin
-JUNK = {"thumbs.db", ".ds_store", "desktop.ini", "ehthumbs.db"}
-JUNK_FOLDERS = {"__macosx", "$recycle.bin", "@eadir"}
-READ = {  # by name only: what the bytes are is found out when they are read
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif", ".gif", ".bmp", ".dib"),
-    *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
-}
-KNOWN = READ | {".heic", ".heif", ".jxl", ".jp2", ".psd", ".svg", ".eps", ".pdf"}  # refused by name
-
-
-Links = Literal["inside", "skip", "follow"]
-
-
-@dataclass(frozen=True)
-class Found:
-    """A file to work on, or one that was met and is left alone (`skip` says why)."""
-
-    path: Path
-    key: str  # path relative to the input folder, with /
-    skip: str = ""  # JUNK, NOT_A_PICTURE, NOT_A_FILE, LINK, or empty
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Which of the files that are met are inputs.
-
-    include, exclude  globs; one with a / is held against the whole key, others against the name.
-                      * crosses folders. Without `include` all are.
-    links             inside: links to files in the same input folder are files, others are left
-                      alone; skip: all are; follow: folders too, each way round but once.
-    """
-
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    links: Links = "inside"
-
-    def takes(self, key: str) -> bool:
-        def fits(glob: str) -> bool:
-            return fnmatchcase(key if "/" in glob else key.rpartition("/")[2], glob)
-
-        return (not self.include or any(map(fits, self.include))) and not any(
-            map(fits, self.exclude)
-        )
-
-
-def find(
-    inputs: Sequence[Path],
-    output: Path,
-    choice: Choice = Choice(),
-    listed: Sequence[Path] = (),
-) -> list[Found]:
-    """The files that the inputs name, folders walked to their ends, in the order of their keys.
-
-    An output folder inside an input is left out. Of a list, a relative path is its own key, an
-    absolute one without its root; what is missing there is a row that fails.
-    Raises UsageError if an input is missing, is the output folder, or if there is no picture at
-    all.
-    """
-    found: dict[str, Found] = {}  # by absolute path: the same file named twice is one input
-    for given in inputs:
-        if not os.path.lexists(given):
-            raise UsageError(f"{given}: no such file or folder")
-        if not given.is_dir():
-            met = [Found(given, given.name, _unfit(given))]
-        elif _same(given, output):
-            raise UsageError(f"{output}: is the input folder too; give -o another folder")
-        else:
-            met = _walk(given, output, choice.links)
-        for file in met:
-            found.setdefault(os.path.abspath(file.path), file)
-    for given in listed:
-        found.setdefault(os.path.abspath(given), Found(given, _listed_key(given), _unfit(given)))
-    chosen = [file for file in found.values() if choice.takes(file.key)]
-    if not any(not file.skip for file in chosen):
-        names = ", ".join(map(str, inputs)) or "the list"
-        raise UsageError(f"{names}: no picture {'that is asked for' if found else 'here'}")
-    return sorted(chosen, key=lambda file: file.key)
-
-
-def read_list(data: bytes) -> list[Path]:
-    """The paths of a list, one a line, or ended by NUL bytes as by `find -print0`."""
-    names = data.split(b"\0") if b"\0" in data else data.splitlines()
-    return [Path(os.fsdecode(name)) for name in names if name]
-
-
-def _listed_key(path: Path) -> str:
-    whole = Path(os.path.abspath(path))
-    here = Path.cwd()
-    inside = whole.is_relative_to(here) and not path.is_absolute()
-    return whole.relative_to(here if inside else whole.anchor).as_posix()
-
-
-def _walk(top: Path, output: Path, links: Links) -> Iterator[Found]:
-    closed: list[OSError] = []
-    above = {str(top): {os.path.realpath(top)}}  # folder -> where it and those above it really are
-    walk = os.walk(top, onerror=closed.append, followlinks=links == "follow")
-    for folder, folders, names in walk:
-        here = Path(folder)
-        entered = []
-        for name in sorted(folders):
-            path = here / name
-            real = os.path.realpath(path)
-            if path.is_symlink() and (links != "follow" or real in above[folder]):
-                yield Found(path, path.relative_to(top).as_posix(), "LINK")
-            elif name.startswith(".") or name.casefold() in JUNK_FOLDERS:
-                yield Found(path, path.relative_to(top).as_posix(), "JUNK")
-            elif not _same(path, output):
-                entered.append(name)
-                above[str(path)] = above[folder] | {real}
-        folders[:] = entered
-        for name in sorted(names):
-            path = here / name
-            skip = _unfit(path) or _unlike(name) or _unfollowed(path, top, links)
-            yield Found(path, path.relative_to(top).as_posix(), skip)
-    for error in closed:  # it has a row of its own, which fails when it is opened
-        path = Path(error.filename)
-        yield Found(path, path.relative_to(top).as_posix())
-
-
-def _unfit(path: Path) -> str:
-    """A pipe or a socket would block whoever opens it; a broken link has nothing to open."""
-    try:
-        mode = path.stat().st_mode
-    except PermissionError:
-        return ""  # opening it will say so
-    except OSError:
-        return "LINK" if path.is_symlink() else ""
-    return "" if stat.S_ISREG(mode) else "NOT_A_FILE"
-
-
-def _unlike(name: str) -> str:
-    if name.casefold() in JUNK or name.startswith(("._", TEMPORARY)):
-        return "JUNK"
-    return "" if Path(name.rstrip(". ")).suffix.casefold() in KNOWN else "NOT_A_PICTURE"
-
-
-def _unfollowed(path: Path, top: Path, links: Links) -> str:
-    if not path.is_symlink() or links == "follow":
-        return ""
-    inside = links == "inside" and path.resolve().is_relative_to(top.resolve())
-    return "" if inside else "LINK"
-
-
-def _same(one: Path, other: Path) -> bool:
-    with suppress(OSError):
-        return one.samefile(other)
-    return False
 
 
 def sha256(path: Path) -> str:
@@ -194,6 +44,13 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def open_up(folder: Path) -> None:
+    """Give the files of a folder the mode that the umask leaves: safetensors makes its own 0600."""
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(0o666 & ~UMASK)
 
 
 @contextmanager

@@ -12,12 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from restore import cli, devices, manifest
-from restore.images import Picture
-from restore.stack import Stack
-from restore.training import diffusion
-from restore.training.autoencoder import AutoencoderOptions, build
-from restore.windows import Windows
+from restore import cli
+from restore.checkpoints import devices, manifest
+from restore.diffusion.stack import Stack
+from restore.diffusion.tiling import Windows
+from restore.images.picture import Picture
+from restore.training.stages import denoiser
+from restore.training.stages.autoencoder import AutoencoderOptions, build
 
 torch.set_num_threads(2)
 
@@ -65,7 +66,7 @@ def autoencoder(tmp_path_factory):
 def stack(autoencoder) -> Stack:
     """All parts, untrained, with an output that is not zero and windows that are quick."""
     torch.manual_seed(1)
-    options = diffusion.DenoiserOptions.model_validate(
+    options = denoiser.DenoiserOptions.model_validate(
         {
             "autoencoder": autoencoder,
             "data": {"photos": "."},
@@ -76,7 +77,7 @@ def stack(autoencoder) -> Stack:
             "text_layers": 1,
         }
     )
-    made = diffusion.build(options)
+    made = denoiser.build(options)
     torch.nn.init.normal_(made.unet.conv_out.weight, std=0.1)
     made.windows = Windows(16, 12)
     for part in (made.vae, made.unet, made.context.module):

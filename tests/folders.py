@@ -10,20 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from restore.batch import run_all
-from restore.files import TEMPORARY, find
-from restore.jobs import plan
-from restore.journal import HIDDEN, Journal
+from restore.batch.jobs import plan
+from restore.batch.journal import HIDDEN, Journal
+from restore.batch.run import run_all
+from restore.file_search import find
+from restore.files import TEMPORARY, UMASK
 
 ROOT = Path(__file__).resolve().parents[1]
 posix = pytest.mark.skipif(os.name != "posix", reason="speaks of POSIX")
 WORKER = """
 import sys, time
 from pathlib import Path
-from restore.batch import run_all
-from restore.files import find
-from restore.jobs import plan
-from restore.journal import Journal
+from restore.batch.jobs import plan
+from restore.batch.journal import Journal
+from restore.batch.run import run_all
+from restore.file_search import find
 inputs, out, log = map(Path, sys.argv[1:4])
 def work(job, path):
     with log.open("a") as file:
@@ -103,3 +104,10 @@ def check_all(inputs, out):
     assert rows(out).keys() == wanted.keys()
     assert tree(out) == {key: wanted[key] for key in tree(out)}
     assert not list(out.rglob(f"{TEMPORARY}*"))
+
+
+def closed(folder: Path) -> list[str]:
+    """Files of ours that fewer may read or write than the umask says."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert files
+    return [str(path) for path in files if (path.stat().st_mode & 0o777) != 0o666 & ~UMASK]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from restore import images
+from restore.images import picture
 
 
 def segfault() -> None:
@@ -43,10 +43,10 @@ def double(array: np.ndarray) -> np.ndarray:
     return array * 2
 
 
-def read_frames(path: Path, how: images.Reading) -> tuple[list[images.Picture], int]:
+def read_frames(path: Path, how: picture.Reading) -> tuple[list[picture.Picture], int]:
     """images.read_frames that dies by the file's name, as a broken codec does by its bytes."""
     {"crash": segfault, "exit-": leave, "hang-": hang, "hoard": hoard}.get(path.stem[:5], int)()
-    return images.read_frames(path, how)
+    return picture.read_frames(path, how)
 
 
 def peak_of(function, *args) -> tuple[object, float]:

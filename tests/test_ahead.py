@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from restore import codecs, files
-from restore.ahead import Ahead
-from restore.cli import work
+from restore import files
+from restore.batch import work
+from restore.batch.jobs import Job
+from restore.batch.work import Ahead
 from restore.errors import ImageError
-from restore.images import Picture
-from restore.jobs import Job
-from restore.workers import Workers
+from restore.images import sandbox
+from restore.images.picture import Picture
+from restore.images.worker_pool import Workers
 
 
 def rows(tmp_path):
@@ -76,8 +77,8 @@ def test_the_model_does_not_wait_for_files(photos, tmp_path, call, monkeypatch):
         monkeypatch.setattr(module, function, slowed)
 
     assert call("upscale", photos, "-s", 1, out="warm")[0] == 0
-    slow("read", codecs, "read_frames")
-    slow("write", codecs, "encode")
+    slow("read", sandbox, "read_frames")
+    slow("write", sandbox, "encode")
     slow("make", work.FileWork, "make")
     assert call("upscale", photos, "-s", 1)[0] == 0
     kinds = [name for name, *_ in spans]
@@ -93,7 +94,7 @@ def test_the_model_does_not_wait_for_files(photos, tmp_path, call, monkeypatch):
 def test_a_file_that_changes_after_it_was_read_ahead_is_not_trusted(
     photos, tmp_path, call, pixels, monkeypatch
 ):
-    real = codecs.encode
+    real = sandbox.encode
 
     def encode(picture, path, *more):
         time.sleep(0.5)  # 1.png is read by now
@@ -102,7 +103,7 @@ def test_a_file_that_changes_after_it_was_read_ahead_is_not_trusted(
         return real(picture, path, *more)
 
     changed = []
-    monkeypatch.setattr(codecs, "encode", encode)
+    monkeypatch.setattr(sandbox, "encode", encode)
     assert call("upscale", photos, "-s", 1)[0] == 1
     found = rows(tmp_path)
     assert found["1.png"]["code"] == "CHANGED" and not (tmp_path / "out" / "1.png").exists()
@@ -115,9 +116,9 @@ def test_what_is_finished_is_not_begun_ahead(photos, tmp_path, call, monkeypatch
     (tmp_path / "out" / "0.png").unlink()
     (tmp_path / "out" / "2.png").unlink()
     read = []
-    real = codecs.read_frames
+    real = sandbox.read_frames
     monkeypatch.setattr(
-        codecs, "read_frames", lambda path, how: (read.append(path.name), real(path, how))[1]
+        sandbox, "read_frames", lambda path, how: (read.append(path.name), real(path, how))[1]
     )
     assert "2 done, 2 finished" in call("upscale", photos, "-s", 1)[1]
     assert read == ["0.png", "2.png"]
@@ -128,9 +129,9 @@ def test_f6_f7_a_decoder_that_dies_costs_its_file_and_no_other(photos, tmp_path,
     for name in ("crash", "exit-", "hang-", "hoard"):
         os.link(photos / "0.png", photos / f"{name}.png")
     workers = Workers(2, memory=2**28)
-    monkeypatch.setattr(codecs, "shared", lambda: workers)
-    monkeypatch.setattr(codecs, "PATIENCE_S", 8)
-    monkeypatch.setattr(codecs.images, "read_frames", hostile.read_frames)
+    monkeypatch.setattr(sandbox, "shared", lambda: workers)
+    monkeypatch.setattr(sandbox, "PATIENCE_S", 8)
+    monkeypatch.setattr(sandbox.images, "read_frames", hostile.read_frames)
     code, said, err = call("upscale", photos, "-s", 1)
     workers.close()
     assert code == 1 and "4 done, 4 failed" in said and "Traceback" not in err
@@ -147,12 +148,12 @@ def test_f6_f7_a_decoder_that_dies_costs_its_file_and_no_other(photos, tmp_path,
 def test_an_encoder_that_dies_leaves_what_was_there(tmp_path, monkeypatch):
     path = tmp_path / "new.png"
     path.write_bytes(b"old")
-    monkeypatch.setattr(codecs.encoding, "encode", hostile.encode)
+    monkeypatch.setattr(sandbox.encoding, "encode", hostile.encode)
     with (
         pytest.raises(ImageError, match="SIGSEGV"),
         files.replacing(path) as temporary,
     ):
-        codecs.encode(Picture(np.zeros((4, 4, 3), np.uint8)), temporary)
+        sandbox.encode(Picture(np.zeros((4, 4, 3), np.uint8)), temporary)
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 import restore
 from restore.api import Restorer
-from restore.arrays import back, hole_of, picture_of
 from restore.errors import ConfigError, UsageError
+from restore.images.arrays import back, hole_of, picture_of
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = {"steps": 2, "guidance": 1}

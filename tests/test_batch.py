@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from restore import batch
-from restore.batch import run_all
+from restore.batch import run as runner
+from restore.batch.jobs import file_seed, plan
+from restore.batch.journal import Journal
+from restore.batch.run import run_all
 from restore.errors import ImageError, OutputError, UsageError
-from restore.files import TEMPORARY, find
-from restore.jobs import file_seed, plan
-from restore.journal import Journal
+from restore.file_search import find
+from restore.files import TEMPORARY
 
 
 class Worker:
@@ -183,7 +184,9 @@ def test_a_killed_run_goes_on_where_it_stopped(photos, tmp_path, at):
     out = tmp_path / "out"
     code = f"""
 import os, sys, pathlib
-from restore import batch, files, jobs, journal
+from restore import file_search
+from restore.batch import jobs, journal
+from restore.batch.run import run_all
 from tests_worker import Worker
 inputs, out = map(pathlib.Path, sys.argv[1:])
 add = journal.Journal.add
@@ -194,8 +197,8 @@ def add_and_die(self, row):
         os.kill(os.getpid(), 9)
     return add(self, row)
 journal.Journal.add = add_and_die
-jobs = jobs.plan(files.find([inputs], out), out, lambda source: ".png")
-batch.run_all(jobs, Worker(), journal.Journal(out, "o", "w"))
+jobs = jobs.plan(file_search.find([inputs], out), out, lambda source: ".png")
+run_all(jobs, Worker(), journal.Journal(out, "o", "w"))
 """
     here = Path(__file__).resolve()
     (tmp_path / "tests_worker.py").write_text(here.read_text())
@@ -256,14 +259,14 @@ def test_a_source_that_changes_while_it_is_read_fails(photos, tmp_path, monkeypa
 def test_an_unreadable_file_is_a_failed_row(photos, tmp_path, monkeypatch):
     jobs = plan(find([photos], tmp_path / "out"), tmp_path / "out", lambda source: ".png")
     (photos / "a.png").unlink()
-    sha256 = batch.sha256
+    sha256 = runner.sha256
 
     def closed(path):
         if path.name == "b.jpg":
             raise PermissionError(13, "Permission denied")
         return sha256(path)
 
-    monkeypatch.setattr(batch, "sha256", closed)
+    monkeypatch.setattr(runner, "sha256", closed)
     summary = run_all(jobs, Worker(), Journal(tmp_path / "out", "o", "w"))
     report = rows(tmp_path / "out")
     assert [report[key]["code"] for key in ALL[:3]] == ["UNREADABLE", "CORRUPT", "UNREADABLE"]

@@ -5,7 +5,7 @@ import pytest
 from degradations import recipes
 from degradations.ops import OPS, Damage
 from degradations.rng import Rng
-from restore.training.captions import LEVELS, SILENT, WORDS, caption
+from restore.training.data.captions import LEVELS, SILENT, WORDS, caption
 
 TRACE = recipes.named("clean_bicubic").draw((64, 64), 4, seed=0, key="a")
 

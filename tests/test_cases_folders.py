@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from restore import flow
+from restore.batch.jobs import Shard, named
 from restore.errors import UsageError
-from restore.files import read_list
-from restore.jobs import Shard, named
+from restore.file_search import read_list
+from restore.tasks import run
 
 posix = pytest.mark.skipif(os.name != "posix", reason="speaks of POSIX")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="names are bytes there")
@@ -184,10 +184,10 @@ def test_case_73_pipes_and_sockets_never_block(photo, restored, tmp_path):
 CLOSED = """
 import os, sys
 from pathlib import Path
-from restore.batch import run_all
-from restore.files import find
-from restore.jobs import plan
-from restore.journal import Journal
+from restore.batch.jobs import plan
+from restore.batch.journal import Journal
+from restore.batch.run import run_all
+from restore.file_search import find
 if os.geteuid() == 0:
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
 place = Path(sys.argv[1])
@@ -227,14 +227,14 @@ def test_case_74_a_file_that_may_not_be_read(pixels):
 
 def meddling(monkeypatch, act):
     """Has `act` run once, while the first picture is worked on."""
-    dispatch, acts = flow.dispatch, [act]
+    dispatch, acts = run.dispatch, [act]
 
     def meddled(*words):
         if acts:
             acts.pop()()
         return dispatch(*words)
 
-    monkeypatch.setattr(flow, "dispatch", meddled)
+    monkeypatch.setattr(run, "dispatch", meddled)
 
 
 def test_case_75_a_file_that_is_deleted_after_the_scan(photo, restored, monkeypatch):

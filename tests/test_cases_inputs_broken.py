@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from restore import codecs, decoding, images
 from restore.errors import ImageError
-from restore.images import Reading
-from restore.workers import Workers
+from restore.images import decode, sandbox
+from restore.images import picture as images
+from restore.images.picture import Reading
+from restore.images.worker_pool import Workers
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = broken.encoded()
@@ -38,7 +39,7 @@ def workers():
 
 def refusal(path: Path) -> str:
     with pytest.raises(ImageError) as caught:
-        codecs.read_frames(path)
+        sandbox.read_frames(path)
     assert str(caught.value).startswith(f"{path}: ")
     return caught.value.code
 
@@ -74,7 +75,7 @@ def test_what_is_no_picture_is_told_so(tmp_path, data):
 def test_a_file_cut_short_is_refused_or_marked(tmp_path, data, name):
     path = saved(tmp_path, data, name)
     assert refusal(path) == "TRUNCATED"
-    [picture], _ = codecs.read_frames(path, Reading(allow_truncated=True))
+    [picture], _ = sandbox.read_frames(path, Reading(allow_truncated=True))
     assert any(note.startswith("truncated") for note in picture.warnings)
     rows = slice(0, None if data == JPEG[:-2] else 24)  # what came is the picture
     assert np.abs(picture.pixels[rows].astype(int) - broken.SOFT[rows]).mean() < 6
@@ -82,7 +83,7 @@ def test_a_file_cut_short_is_refused_or_marked(tmp_path, data, name):
 
 def test_case_09_a_png_without_its_end_is_done_and_told(tmp_path):
     path = saved(tmp_path, PICTURE[:-12], "a.png")
-    [picture], _ = codecs.read_frames(path)
+    [picture], _ = sandbox.read_frames(path)
     assert (picture.pixels == broken.SOFT).all()
     assert picture.warnings == ("the end of the file is missing",)
 
@@ -96,13 +97,13 @@ def test_case_10_a_checksum_that_is_off_is_corrupt(tmp_path):
 
 @pytest.mark.parametrize("data", [PICTURE, JPEG], ids=["png", "jpeg"])
 def test_case_11_garbage_after_the_end_costs_nothing(tmp_path, data):
-    [plain], _ = codecs.read_frames(saved(tmp_path, data, "a.x"))
-    [more], _ = codecs.read_frames(saved(tmp_path, data + broken.RNG.bytes(1000), "b.x"))
+    [plain], _ = sandbox.read_frames(saved(tmp_path, data, "a.x"))
+    [more], _ = sandbox.read_frames(saved(tmp_path, data + broken.RNG.bytes(1000), "b.x"))
     assert (more.pixels == plain.pixels).all() and more.warnings == ()
 
 
 def test_case_12_a_png_called_jpg_is_a_png_and_told(tmp_path):
-    [picture], _ = codecs.read_frames(saved(tmp_path, PICTURE, "a.jpg"))
+    [picture], _ = sandbox.read_frames(saved(tmp_path, PICTURE, "a.jpg"))
     assert (picture.pixels == broken.SOFT).all() and picture.format == "PNG"
     assert picture.warnings == ("ext_mismatch: named .jpg, but it is PNG",)
 
@@ -151,7 +152,7 @@ def test_case_15_is_a_bomb_that_is_real():
 
 
 def test_scans_that_encoders_write_are_read(tmp_path):
-    assert codecs.read(saved(tmp_path, broken.jpeg_of_scans(100))).size == broken.SOFT.shape[:2]
+    assert sandbox.read(saved(tmp_path, broken.jpeg_of_scans(100))).size == broken.SOFT.shape[:2]
 
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99)
@@ -227,11 +228,11 @@ def test_pictures_are_opened_by_an_allow_list_of_formats():
     for where, call in opened:
         assert any(word.arg == "formats" for word in call.keywords), where
     refused = {"EPS", "PSD", "FITS", "WMF", "HDF5", "GRIB", "BUFR", "PDF", "MPEG", "IM", "FPX"}
-    assert not refused & set(decoding.FORMATS)
+    assert not refused & set(decode.FORMATS)
 
 
 def test_pillows_guards_are_never_lowered():
-    assert Image.MAX_IMAGE_PIXELS and decoding.MAX_PIXELS < 2 * Image.MAX_IMAGE_PIXELS
+    assert Image.MAX_IMAGE_PIXELS and decode.MAX_PIXELS < 2 * Image.MAX_IMAGE_PIXELS
     assert not ImageFile.LOAD_TRUNCATED_IMAGES
     for file in [*ROOT.glob("restore/**/*.py"), *ROOT.glob("degradations/**/*.py")]:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):

@@ -20,8 +20,10 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
-from restore import cli, images, manifest
-from restore.images import Reading
+from restore import cli
+from restore.checkpoints import manifest
+from restore.images import picture as images
+from restore.images.picture import Reading
 
 RNG = np.random.default_rng(3)
 COLOURS = cv2.GaussianBlur(RNG.integers(0, 256, (24, 32, 3), np.uint8), (0, 0), 2)

@@ -13,10 +13,10 @@ import pytest
 import tifffile
 from PIL import Image
 
-from restore import images
 from restore.errors import RestoreError
-from restore.images import Reading
-from restore.workers import Workers
+from restore.images import picture
+from restore.images.picture import Reading
+from restore.images.worker_pool import Workers
 
 SIDE = 24
 
@@ -104,7 +104,7 @@ def fuzz(count: int, path: Path) -> tuple[Counter[str], float, float, int]:
         how = Reading("all" if number % 3 == 0 else "first", "srgb", "gps", number % 2 == 0)
         began = time.monotonic()
         try:
-            workers.call(30, images.read_frames, file, how)
+            workers.call(30, picture.read_frames, file, how)
             outcome = "read"
         except RestoreError as error:
             outcome = error.code

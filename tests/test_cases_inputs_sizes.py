@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from restore import codecs, flow
-from restore.flow import restore
-from restore.images import Picture, resize_band
-from restore.loading import load
+from restore.checkpoints.load import load
+from restore.images import sandbox
+from restore.images.picture import Picture
+from restore.images.resample import resize_band
 from restore.options import UpscaleOptions
+from restore.tasks import run
+from restore.tasks.run import restore
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +61,8 @@ def test_case_63_fifty_megapixels_come_out_exactly(call, tmp_path, monkeypatch):
         size = (width, height)
         return replace(picture, pixels=cv2.resize(picture.pixels, size, interpolation=0))
 
-    monkeypatch.setattr(flow, "restore", nearest)
-    assert wide.size > 3 * codecs.LARGE
+    monkeypatch.setattr(run, "restore", nearest)
+    assert wide.size > 3 * sandbox.LARGE
     assert call("upscale", tmp_path / "in", "-s", 1.01)[0] == 0
     with Image.open(tmp_path / "out" / "a.jpg") as image:
         assert image.size == (round(1.01 * 8660), round(1.01 * 5774))

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from restore import cli, manifest
+from restore import cli
+from restore.checkpoints import manifest
 from restore.cli.progress import describe
 from restore.errors import ModelError
 
@@ -211,7 +212,7 @@ def test_a_model_that_does_not_load_is_3(photos, tmp_path, call, fake, monkeypat
     def broken(*_, **__):
         raise ModelError("models/x: unet is damaged; fetch it again")
 
-    monkeypatch.setattr(sys.modules["restore.devices"], "load", broken)
+    monkeypatch.setattr(sys.modules["restore.checkpoints.devices"], "load", broken)
     code, _, err = call(photos)
     assert (code, err) == (3, "restore: models/x: unet is damaged; fetch it again\n")
     assert not list((tmp_path / "out").rglob("*.*g"))
@@ -221,7 +222,7 @@ def test_stopped_while_loading_is_130_too(photos, call, fake, monkeypatch):
     def stopped(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["restore.devices"], "load", stopped)
+    monkeypatch.setattr(sys.modules["restore.checkpoints.devices"], "load", stopped)
     assert call(photos)[0] == 130
 
 

@@ -124,6 +124,10 @@ def test_damage_is_filled_while_enlarging_and_found_scratches_are_kept(call, pho
     assert not np.array_equal(*made)
     assert call("upscale", *plain, "--find-scratches", out="found")[0] == 0
     assert opened(tmp_path / "found" / "a_damage.png").shape == (40, 50, 3)
+    words = (photos / "a.png", "--damage", tmp_path / "found", "--dry-run")
+    code, said, _ = call("upscale", *words, out="again")
+    assert code == 0 and "a_damage.png" in said
+    assert "unpaired" not in said  # no thumbnails, no summary.json: only masks are masks
     code, _, err = call("upscale", *given, "--find-scratches", out="both")
     assert code == 2 and "--find-scratches looks for them" in err
 

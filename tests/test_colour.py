@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from restore.colour import LEVELS, averaging, coarse, match
-from restore.images import Picture, resize_band
+from restore.images.picture import Picture
+from restore.images.resample import resize_band
+from restore.tasks.colour import LEVELS, averaging, coarse, match
 
 HOWS = ("wavelet", "adain", "lowpass")
 

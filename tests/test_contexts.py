@@ -8,16 +8,16 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from torch import nn
 
-from restore import manifest
-from restore.contexts.boxes import Box, BoxContext, BoxEncoder, parsed, written
-from restore.contexts.classes import ClassContext
-from restore.contexts.text import weighed
+from restore.checkpoints import manifest
+from restore.checkpoints.load import load, save
+from restore.diffusion.contexts.boxes import Box, BoxContext, BoxEncoder, parsed, written
+from restore.diffusion.contexts.classes import ClassContext
+from restore.diffusion.contexts.text import weighed
+from restore.diffusion.stack import Stack
 from restore.errors import ModelError, UsageError
-from restore.loading import load, save
 from restore.options import Text2imgOptions
-from restore.stack import Stack
 from restore.tasks.text2img import text2img
-from restore.training.vocabulary import letters
+from restore.training.stages.vocabulary import letters
 
 LABELS = ("red circle", "blue square", "7")
 RED, BLUE = "red circle 0.1,0.2,0.5,0.6", "blue square 0.5,0.5,0.9,0.9"
@@ -119,13 +119,28 @@ def test_ten_thousand_brackets_are_refused_and_not_waited_for():
     assert weighed("[" * 10_000) == [("[" * 10_000, 1.0)]
 
 
-def test_a_weight_scales_its_word_and_keeps_the_mean_of_the_chunk(text):
-    plain, heavy = text.embed("a cat"), text.embed("a (cat:1.5)")
-    torch.testing.assert_close(heavy.mean(), plain.mean())
+def test_a_weight_moves_its_word_away_from_no_prompt(text):
+    plain, nothing = text.embed("a cat"), text.embed("")
     wanted = plain.clone()
-    wanted[:, 2:5] *= 1.5  # c, a, t</w> after the first token and the a
-    torch.testing.assert_close(heavy, wanted * (plain.mean() / wanted.mean()))
+    cat = slice(2, 5)  # c, a, t</w> after the first token and the a
+    for weight in (1.5, 0.5, 0, -1, 100):
+        wanted[:, cat] = nothing[:, cat] + weight * (plain[:, cat] - nothing[:, cat])
+        torch.testing.assert_close(text.embed(f"a (cat:{weight})"), wanted)
     assert torch.equal(text.embed("a (cat:1)"), plain)
+
+
+@pytest.mark.parametrize("mean", [0, 1e-9, -1e-9, 1e-3, -1e-3, 100])
+def test_weights_hold_for_any_mean_that_an_encoder_gives(text, mean):
+    """A1111's rule, to bring a chunk back to its mean, divides by a number that may be nothing."""
+    prompt, weighted = "masterpiece, a dog", "(masterpiece:1.2), a dog"
+    norm = getattr(text.module, "text_model", text.module).final_layer_norm
+    before = text.embed(weighted) - text.embed(prompt)
+    norm.bias += mean - text.embed(prompt).mean()
+    plain, heavy = text.embed(prompt), text.embed(weighted)
+    torch.testing.assert_close(heavy - plain, before, rtol=1e-4, atol=1e-4)
+    assert (heavy - plain).abs().max() < plain.std()
+    slight = text.embed("(masterpiece:1.0001), a dog")
+    torch.testing.assert_close(slight, plain, rtol=0, atol=1e-3)
 
 
 def test_a_weight_in_one_chunk_leaves_the_others_alone(text):

@@ -17,8 +17,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from degradations import Recipe, RecipeError, Trace, offline, recipes, sharpen
-from degradations.ops import own
+from degradations import Recipe, RecipeError, Trace, pairs, recipes, sharpen
+from degradations.ops import plugins
 from restore import cli
 from restore.cli.degrade import read_rgb
 
@@ -45,8 +45,8 @@ class Rust(Op):
 def forget():
     """No own op outlives its test."""
     yield
-    own._known.clear()
-    own._runs.clear()
+    plugins._known.clear()
+    plugins._runs.clear()
     sys.modules.pop("my_ops", None)
 
 
@@ -172,10 +172,10 @@ def test_an_own_op_reaches_the_workers_and_the_record(make, tmp_path):
     assert made["my_ops.py"].decode() == RUST
     assert json.loads(made["traces/000000.json"])["steps"][0]["kind"] == "my_ops.Rust"
     sys.modules.pop("my_ops")
-    own._known.clear()
+    plugins._known.clear()
     assert Recipe.load(tmp_path / "two" / "recipe.yaml").steps[0].kind == "my_ops.Rust"
     sys.modules.pop("my_ops")
-    own._known.clear()
+    plugins._known.clear()
     (tmp_path / "mine" / "my_ops.py").write_text(RUST + "\n# other pixels\n", encoding="utf-8")
     code, _, err = make("two", recipe=recipe)
     assert code == 2 and "other options: own ops" in err
@@ -212,7 +212,7 @@ def test_where_no_photo_can_be_used_nothing_is_made(make, tmp_path):
 
 def test_no_photos_make_no_folder(tmp_path):
     with pytest.raises(RecipeError, match="no photos"):
-        offline.make({}, offline.PairSet("phone"), tmp_path / "out", 1, read_rgb)
+        pairs.make({}, pairs.PairSet("phone"), tmp_path / "out", 1, read_rgb)
     assert not (tmp_path / "out").exists()
 
 
@@ -265,7 +265,7 @@ def test_other_photos_foreign_files_and_a_second_run_are_refused(make, tmp_path)
     code, _, err = make("foreign")
     assert code == 2 and "holds files but no pairs.json; give a folder of its own" in err
     text = json.loads((tmp_path / "out" / "pairs.json").read_text())
-    with offline._held(tmp_path / "out", text):
+    with pairs._held(tmp_path / "out", text):
         code, _, err = make("out")
     assert code == 3 and "another run writes here" in err
 
@@ -319,7 +319,7 @@ def test_a_dead_worker_and_ctrl_c_are_told_with_the_way_on(make, monkeypatch, tm
     def stopped(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(offline, "make", stopped)
+    monkeypatch.setattr(pairs, "make", stopped)
     code, _, err = make("out", recipe=recipe)
     assert code == 130 and "run the same command again to go on" in err
 
@@ -454,8 +454,8 @@ def test_what_there_is_is_listed(call, monkeypatch):
     assert code == 0 and "arXiv:2107.10833" in said
     assert all(name in said for name in recipes.NAMED)
     points = [
-        EntryPoint("my_word", "degradations.ops.jpeg:Jpeg", own.ENTRY_POINTS),
-        EntryPoint("my_broken", "no_such_module:Op", own.ENTRY_POINTS),
+        EntryPoint("my_word", "degradations.ops.jpeg:Jpeg", plugins.ENTRY_POINTS),
+        EntryPoint("my_broken", "no_such_module:Op", plugins.ENTRY_POINTS),
     ]
     monkeypatch.setattr("degradations.catalogue.entry_points", lambda group: points)
     monkeypatch.setenv("COLUMNS", "160")

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from restore import devices, loading
+from restore.checkpoints import devices, load
 from restore.errors import ConfigError, ModelError
-from restore.flow import restore
 from restore.options import Img2imgOptions, Text2imgOptions, UpscaleOptions
+from restore.tasks.run import restore
 
 CPU = torch.device("cpu")
 
@@ -77,16 +77,16 @@ def test_a_device_that_is_not_there_is_told():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="speaks of machines without one")
 def test_cuda_where_there_is_none_is_refused_before_loading(monkeypatch):
-    monkeypatch.delattr(loading, "load")
+    monkeypatch.delattr(load, "load")
     with pytest.raises(ModelError, match="cuda: no such device"):
         devices.load("nano", "cuda")
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
 def test_the_vae_stays_in_fp32(stack, tmp_path, dtype):
-    loading.save(stack, tmp_path / "model", card="# tiny\n", dtype=torch.float32)
+    load.save(stack, tmp_path / "model", card="# tiny\n", dtype=torch.float32)
     made = devices.load(str(tmp_path / "model"), "cpu", dtype, offload=True)
-    assert made.unet.dtype == loading.DTYPES[dtype]
+    assert made.unet.dtype == load.DTYPES[dtype]
     assert made.vae.dtype == torch.float32
     assert made.place == CPU
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from restore import cli
-from restore.loading import save
-from restore.stack import Stack
+from restore.checkpoints.load import save
+from restore.diffusion.stack import Stack
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT / "tests" / "samples"

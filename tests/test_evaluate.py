@@ -12,9 +12,11 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from restore import cli, images
+from restore import cli
+from restore.batch import evaluation_set
 from restore.errors import ImageError, UsageError
-from restore.metrics import figures, measures, pairing, restored, score
+from restore.images import picture as images
+from restore.metrics import figures, measures, pairing, score
 from restore.metrics.measures import MEASURES, Pair
 from restore.metrics.score import Scored
 from restore.options import UpscaleOptions
@@ -291,10 +293,10 @@ def test_no_two_sets_share_a_name(tmp_path, folders):
 
 def test_a_set_whose_sizes_fit_no_scale_is_refused():
     options = UpscaleOptions()
-    assert restored.scaled(options, (10, 12), (25, 30)).scale == 2.5
+    assert evaluation_set.scaled(options, (10, 12), (25, 30)).scale == 2.5
     for wanted in ((40, 47), (5, 6), (170, 204)):
         with pytest.raises(ImageError, match="at no scale of 1 to 16"):
-            restored.scaled(options, (10, 12), wanted)
+            evaluation_set.scaled(options, (10, 12), wanted)
 
 
 def test_the_interval_is_that_of_the_mean():

@@ -12,8 +12,9 @@ import yaml
 from PIL import Image
 
 from degradations import Recipe, replay
-from degradations.ops import own
-from restore import cli, manifest
+from degradations.ops import plugins
+from restore import cli
+from restore.checkpoints import manifest
 from restore.metrics.pairing import pictures
 
 TOOLKIT = Path(__file__).resolve().parents[1]
@@ -34,7 +35,7 @@ QUICK = {  # what keeps a command small, and in this process
 def forget():
     """The step of the page does not outlive its test."""
     yield
-    for kept in (own._known, own._files, own._runs):
+    for kept in (plugins._known, plugins._files, plugins._runs):
         kept.clear()
     sys.modules.pop("tape", None)
 

@@ -32,13 +32,14 @@ from folders import (
 )
 from PIL import Image
 
-from restore import batch, journal
-from restore.batch import run_all
+from restore.batch import journal
+from restore.batch.jobs import plan
+from restore.batch.journal import HIDDEN, Journal
+from restore.batch.run import Limits, run_all
 from restore.cli import signals
 from restore.errors import DiskFullError, ImageError, OutputError
-from restore.files import TEMPORARY, find
-from restore.jobs import plan
-from restore.journal import HIDDEN, Journal
+from restore.file_search import find
+from restore.files import TEMPORARY
 
 
 @pytest.fixture
@@ -68,7 +69,8 @@ def test_f1_killed_at_random_and_resumed_it_ends_as_if_never_killed(tmp_path, co
 
 REAL = """
 import sys
-from restore import cli, devices
+from restore import cli
+from restore.checkpoints import devices
 devices.load  # torch is in memory from here on
 print("begun", flush=True)
 sys.exit(cli.main(sys.argv[1:]))
@@ -79,7 +81,7 @@ sys.exit(cli.main(sys.argv[1:]))
 @pytest.mark.stress
 @pytest.mark.timeout(600)
 def test_f1_the_command_killed_at_random_gives_the_same_bytes(tmp_path, stack, pixels):
-    from restore.loading import save
+    from restore.checkpoints.load import save
 
     save(stack, tmp_path / "tiny", "a tiny stack", dtype=torch.float32)
     (tmp_path / "in").mkdir()
@@ -131,17 +133,17 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from restore import cli
-from restore import manifest
+from restore.checkpoints import manifest
 manifest.find_model = lambda name, **_: (Path(name), "digest")
-module = ModuleType("restore.flow")
+module = ModuleType("restore.tasks.run")
 def restore(picture, *_):
     time.sleep(0.1)
     return replace(picture, pixels=picture.pixels.repeat(4, 0).repeat(4, 1))
 module.restore = restore
-sys.modules["restore.flow"] = module
-module = ModuleType("restore.devices")
+sys.modules["restore.tasks.run"] = module
+module = ModuleType("restore.checkpoints.devices")
 module.load = lambda *_, **__: None
-sys.modules["restore.devices"] = module
+sys.modules["restore.checkpoints.devices"] = module
 sys.exit(cli.main(sys.argv[1:]))
 """
 
@@ -161,7 +163,7 @@ def test_f2_a_long_file_is_finished_if_that_is_quick_and_else_dropped(
                 threading.Event().wait(seconds)  # as for a model in a thread of its own
                 return copying(job, path)
 
-            limits = batch.Limits(stop=lambda: halt.asked)
+            limits = Limits(stop=lambda: halt.asked)
             return run(photos, tmp_path / "out", work, limits=limits)
 
     assert interrupted(0.01).done == 1
@@ -405,7 +407,7 @@ def test_f14_that_a_stopped_run_did_not_come_to_a_file_outweighs_no_other_row(ph
         shard,
         copying,
         Journal(out, "o", "w", ".1-of-2"),
-        limits=batch.Limits(stop=lambda: "SIGINT"),
+        limits=Limits(stop=lambda: "SIGINT"),
     )
     assert run(photos, out).done == 8
     assert run_all(shard, copying, Journal(out, "o", "w", ".1-of-2")).finished == 8
@@ -426,7 +428,7 @@ def test_an_image_error_stays_what_it_is(photos, tmp_path):
         raise ImageError("CORRUPT", "broken")
 
     assert run(photos, tmp_path / "out", work).failed == 8
-    limits = batch.Limits(max_failures=3)
+    limits = Limits(max_failures=3)
     summary = run(photos, tmp_path / "other", work, limits=limits)
     assert (summary.failed, summary.left, summary.stopped) == (3, 5, "MAX_FAILURES")
     assert len(rows(tmp_path / "other")) == 8

@@ -12,11 +12,13 @@ import torch
 from folders import counts, rows, tree
 from PIL import Image
 
-from restore import cli, flow, windows
+from restore import cli
+from restore.diffusion import tiling
+from restore.diffusion.tiling import Windows, windowed
 from restore.errors import NonFiniteError, OutOfMemoryError
-from restore.flow import restore
 from restore.options import UpscaleOptions
-from restore.windows import Windows, windowed
+from restore.tasks import run
+from restore.tasks.run import restore
 
 # F5: out of memory
 
@@ -43,7 +45,7 @@ def test_f5_fewer_windows_at_once_give_the_same_bytes(monkeypatch, kind, most):
         return crops * 2 + torch.tensor(corners).sum(1).view(-1, 1, 1, 1)
 
     whole = windowed(predict_free, Windows(16, 12), 8)
-    monkeypatch.setattr(windows, "at_a_time", lambda device, wanted: wanted)
+    monkeypatch.setattr(tiling, "at_a_time", lambda device, wanted: wanted)
     careful = windowed(predict, Windows(16, 12), 8)
     first, again = careful(x, torch.tensor(0)), careful(x, torch.tensor(0))
     assert torch.equal(first, whole(x, torch.tensor(0))) and torch.equal(first, again)
@@ -64,7 +66,7 @@ def test_f5_one_window_that_does_not_fit_is_the_callers(monkeypatch):
     def wrong(crops, t, corners):
         raise RuntimeError("shapes do not fit")
 
-    monkeypatch.setattr(windows, "at_a_time", lambda device, wanted: wanted)
+    monkeypatch.setattr(tiling, "at_a_time", lambda device, wanted: wanted)
     with pytest.raises(RuntimeError, match="shapes"):
         windowed(wrong, Windows(16, 12), 8)(torch.zeros(1, 1, 16, 16), torch.tensor(0))
 
@@ -174,9 +176,9 @@ def test_f8_black_and_nan_leave_no_file_behind(stack, picture, call, tmp_path, m
     handle = stack.unet.register_forward_hook(poisoned(float("nan"), 0))
     codes = [call("upscale", tmp_path / "a.png", "-s", 2)[0]]
     handle.remove()
-    dispatch = flow.dispatch
+    dispatch = run.dispatch
     with monkeypatch.context() as patch:
-        patch.setattr(flow, "dispatch", lambda *words: zeroed(dispatch(*words)))
+        patch.setattr(run, "dispatch", lambda *words: zeroed(dispatch(*words)))
         codes.append(call("upscale", tmp_path / "a.png", "-s", 2)[0])
     assert codes == [1, 1] and rows(tmp_path / "out")["a.png"]["code"] == "NONFINITE"
     assert not tree(tmp_path / "out")

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from restore.errors import ConfigError, NonFiniteError
-from restore.flow import restore
-from restore.images import Picture
+from restore.images.picture import Picture
 from restore.options import Img2imgOptions, Text2imgOptions, UpscaleOptions
+from restore.tasks.run import restore
 
 TASKS = [
     UpscaleOptions(scale=2),

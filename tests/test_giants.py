@@ -13,13 +13,15 @@ import tifffile
 import torch
 from PIL import Image, ImageCms
 
-from restore import codecs, encoding, giants, images, spill, strips, vae
-from restore.cli.plan import Planned, peak
-from restore.decoding import MAX_PIXELS
+from restore.batch.dry_run import Planned, peak
+from restore.diffusion import vae
 from restore.errors import ImageError
-from restore.flow import restore
-from restore.images import Head, Picture, Reading
+from restore.images import encode, memmap, row_writers, sandbox, tiff_rows
+from restore.images import picture as images
+from restore.images.decode import MAX_PIXELS
+from restore.images.picture import Head, Picture, Reading
 from restore.options import UpscaleOptions
+from restore.tasks.run import restore
 
 HOW = {
     "tiles": {"tile": (64, 48), "compression": "zlib"},
@@ -34,13 +36,13 @@ HOW = {
 @pytest.fixture
 def small(monkeypatch):
     """What counts as large is small, on this side of the workers' pipe and on the other."""
-    monkeypatch.setattr(giants, "LARGE", 999)
-    monkeypatch.setattr(encoding, "LARGE", 999)
-    monkeypatch.setattr(spill, "ENOUGH", 999)
-    monkeypatch.setattr(spill, "ROWS", 7)
+    monkeypatch.setattr(tiff_rows, "LARGE", 999)
+    monkeypatch.setattr(encode, "LARGE", 999)
+    monkeypatch.setattr(memmap, "ENOUGH", 999)
+    monkeypatch.setattr(memmap, "ROWS", 7)
     monkeypatch.setattr(vae, "BLOCK", 16)
-    monkeypatch.setattr(giants, "shared", lambda: Here)
-    monkeypatch.setattr(codecs, "shared", lambda: Here)
+    monkeypatch.setattr(tiff_rows, "shared", lambda: Here)
+    monkeypatch.setattr(sandbox, "shared", lambda: Here)
 
 
 class Here:
@@ -68,9 +70,9 @@ def test_rows_of_a_tiff_are_those_of_the_picture_read_whole(small, pixels, tmp_p
     source = deep(source) if kind.endswith("16") else source
     source = source if kind.startswith("rgb") else np.ascontiguousarray(source[..., 0])
     path = saved(tmp_path / "a.tif", source, **HOW[layout])
-    [lazy], count = codecs.read_by_rows(path)
-    [whole], _ = codecs.read_frames(path)
-    assert isinstance(lazy.pixels, giants.Rows) and count == 1
+    [lazy], count = sandbox.read_by_rows(path)
+    [whole], _ = sandbox.read_frames(path)
+    assert isinstance(lazy.pixels, tiff_rows.Rows) and count == 1
     assert (lazy.size, lazy.depth, lazy.grey) == (whole.size, whole.depth, whole.grey)
     assert lazy.icc == whole.icc and lazy.warnings == whole.warnings
     for rows in (slice(0, 143), slice(0, 1), slice(63, 65), slice(140, 143), slice(50, 50)):
@@ -83,11 +85,11 @@ def test_rows_of_a_tiff_are_those_of_the_picture_read_whole(small, pixels, tmp_p
 def test_a_giant_comes_out_as_it_would_in_memory(small, stack, pixels, tmp_path, colour, steps):
     path = saved(tmp_path / "a.tif", deep(pixels(143, 101)), **HOW["tiles"])
     options = UpscaleOptions(scale=1.5, steps=steps, colour=colour)
-    [whole], _ = codecs.read_frames(path)
+    [whole], _ = sandbox.read_frames(path)
     expected = restore(whole, options, stack, 3)
     assert type(expected.pixels.base) is not memoryview
-    [lazy], _ = codecs.read_by_rows(path)
-    with spill.into(tmp_path):
+    [lazy], _ = sandbox.read_by_rows(path)
+    with memmap.into(tmp_path):
         made = restore(lazy, options, stack, 3)
         assert sorted(file.name for file in tmp_path.iterdir()) == ["a.tif"]
     assert np.array_equal(made.pixels, expected.pixels) and made.warnings == expected.warnings
@@ -99,7 +101,7 @@ def test_a_walk_that_begins_part_of_the_way_is_the_same_on_disk(
 ):
     options = UpscaleOptions(scale=2, steps=4, strength=0.6, sampler=sampler)
     expected = restore(picture(70, 50), options, stack, 3)
-    with spill.into(tmp_path):
+    with memmap.into(tmp_path):
         made = restore(picture(70, 50), options, stack, 3)
     assert np.array_equal(made.pixels, expected.pixels)
 
@@ -123,10 +125,10 @@ def test_a_file_written_by_bands_reads_as_the_one_written_whole(
     icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"/>'
     picture = replace(picture, xmp=xmp, icc=None if picture.grey else icc)
-    whole, banded = (tmp_path / f"{name}{encoding.FORMATS[format].suffix}" for name in "ab")
-    encoding.encode(picture, whole, format, about="{}")
-    monkeypatch.setattr(encoding, "LARGE", 999)
-    encoding.encode(picture, banded, format, about="{}")
+    whole, banded = (tmp_path / f"{name}{encode.FORMATS[format].suffix}" for name in "ab")
+    encode.encode(picture, whole, format, about="{}")
+    monkeypatch.setattr(encode, "LARGE", 999)
+    encode.encode(picture, banded, format, about="{}")
     one, other = images.read(whole), images.read(banded)
     assert np.array_equal(other.pixels, picture.pixels)
     assert (one.grey, one.icc, one.xmp) == (other.grey, other.icc, other.xmp)
@@ -142,11 +144,11 @@ def test_a_tiff_that_was_not_written_whole_is_not_handed_over(monkeypatch, pixel
         write(file, *told)
         file.truncate(file.tell() // 2)
 
-    write = strips.write_tiff
-    monkeypatch.setattr(encoding, "LARGE", 999)
-    monkeypatch.setattr(strips, "write_tiff", cut)
+    write = row_writers.write_tiff
+    monkeypatch.setattr(encode, "LARGE", 999)
+    monkeypatch.setattr(row_writers, "write_tiff", cut)
     with pytest.raises(ImageError):
-        encoding.encode(Picture(pixels(701, 530)), tmp_path / "a.tif", "tiff")
+        encode.encode(Picture(pixels(701, 530)), tmp_path / "a.tif", "tiff")
 
 
 @pytest.mark.parametrize("format", ["png", "tiff", "jpeg"])
@@ -157,14 +159,14 @@ def test_the_command_makes_of_a_giant_what_it_makes_of_a_picture(
     saved(tmp_path / "in" / "a.tif", pixels(143, 101), **HOW["tiles"])
     words = ("upscale", tmp_path / "in", "-s", 1.5, "--steps", 2, "--format", format)
     assert call(*words, out="whole")[0] == 0
-    monkeypatch.setattr(giants, "LARGE", 999)
-    monkeypatch.setattr(encoding, "LARGE", 999)
-    monkeypatch.setattr(spill, "ENOUGH", 999)
-    monkeypatch.setattr(giants, "shared", lambda: Here)
-    monkeypatch.setattr(codecs, "shared", lambda: Here)
+    monkeypatch.setattr(tiff_rows, "LARGE", 999)
+    monkeypatch.setattr(encode, "LARGE", 999)
+    monkeypatch.setattr(memmap, "ENOUGH", 999)
+    monkeypatch.setattr(tiff_rows, "shared", lambda: Here)
+    monkeypatch.setattr(sandbox, "shared", lambda: Here)
     code, _, said = call(*words, out="banded")
     assert code == 0, said
-    name = f"a{encoding.FORMATS[format].suffix}"
+    name = f"a{encode.FORMATS[format].suffix}"
     assert np.array_equal(*(images.read(tmp_path / o / name).pixels for o in ("whole", "banded")))
     rows = [json.loads((tmp_path / o / "report.jsonl").read_text()) for o in ("whole", "banded")]
     assert rows[0]["size_in"] == rows[1]["size_in"] and rows[0]["warnings"] == rows[1]["warnings"]
@@ -197,14 +199,14 @@ def test_a_disk_without_room_ends_the_run_before_it_is_written_to(
 
 
 def test_what_is_let_go_of_is_there_when_it_is_asked_for_again(tmp_path):
-    with spill.into(tmp_path):
-        made = spill.canvas((1, 8, 900, 700), torch.device("cpu"))
-        assert spill.takes((1, 8, 900, 700), torch.device("cpu"))
+    with memmap.into(tmp_path):
+        made = memmap.canvas((1, 8, 900, 700), torch.device("cpu"))
+        assert memmap.takes((1, 8, 900, 700), torch.device("cpu"))
     made.copy_(torch.arange(made.numel()).view_as(made))
-    spill.let_go()
+    memmap.let_go()
     assert torch.equal(made, torch.arange(made.numel()).view_as(made).float())
     assert not list(tmp_path.iterdir())  # without a name: whatever ends the process removes it
-    assert not spill.takes((1, 8, 900, 700), torch.device("cpu"))  # no folder is lent any more
+    assert not memmap.takes((1, 8, 900, 700), torch.device("cpu"))  # no folder is lent any more
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -212,12 +214,12 @@ def test_what_is_let_go_of_takes_no_memory(tmp_path):
     def resident():
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
-    with spill.into(tmp_path):
-        made = spill.empty((2**27,), np.dtype(np.uint8))
+    with memmap.into(tmp_path):
+        made = memmap.empty((2**27,), np.dtype(np.uint8))
     before = resident()
     made[:] = 7
     assert resident() > before + 2**26
-    spill.let_go()
+    memmap.let_go()
     assert resident() < before + 2**24
 
 
@@ -225,32 +227,32 @@ def test_what_is_let_go_of_takes_no_memory(tmp_path):
 def dark(tmp_path_factory):
     """144 megapixels in 0.2 MB."""
     path = tmp_path_factory.mktemp("dark") / "dark.tif"
-    nothing = np.zeros((strips.TILE, 12_000, 1), np.uint8)
+    nothing = np.zeros((row_writers.TILE, 12_000, 1), np.uint8)
     told = {"photometric": "minisblack", "compression": "zlib"}
     with path.open("wb") as file:
-        strips.write_tiff(file, lambda a, b: nothing[: b - a], (12_000, 12_000), told)
+        row_writers.write_tiff(file, lambda a, b: nothing[: b - a], (12_000, 12_000), told)
     return path
 
 
 def test_case_16_a_giant_is_a_bomb_unless_it_is_asked_for(dark):
-    for task in (codecs.read_by_rows, codecs.look):
+    for task in (sandbox.read_by_rows, sandbox.look):
         with pytest.raises(ImageError, match="--megapixels") as caught:
             task(dark)
         assert caught.value.code == "TOO_LARGE"
     how = Reading(max_pixels=150 * 10**6)
-    assert codecs.look(dark, how) == Head((12_000, 12_000), 1, False, by_rows=True)
-    [picture], _ = codecs.read_by_rows(dark, how)
+    assert sandbox.look(dark, how) == Head((12_000, 12_000), 1, False, by_rows=True)
+    [picture], _ = sandbox.read_by_rows(dark, how)
     assert picture.grey and picture.pixels[11_900:].shape == (100, 12_000, 3)
     with pytest.raises(ImageError, match="TIFF of tiles"):  # a task that wants it whole
-        codecs.read_by_rows(dark, Reading(max_pixels=0))
+        sandbox.read_by_rows(dark, Reading(max_pixels=0))
 
 
 def test_a_giant_that_is_one_piece_is_refused_with_the_reason(small, monkeypatch, pixels, tmp_path):
-    monkeypatch.setattr(giants, "SEGMENT", 999)
-    monkeypatch.setattr(giants, "MAX_PIXELS", 999)
+    monkeypatch.setattr(tiff_rows, "SEGMENT", 999)
+    monkeypatch.setattr(tiff_rows, "MAX_PIXELS", 999)
     path = saved(tmp_path / "a.tif", pixels(143, 101), rowsperstrip=143, compression="zlib")
     with pytest.raises(ImageError, match="one piece; save it"):
-        codecs.read_by_rows(path)
+        sandbox.read_by_rows(path)
 
 
 def test_what_cannot_be_read_by_rows_is_read_whole(small, pixels, tmp_path):
@@ -261,7 +263,7 @@ def test_what_cannot_be_read_by_rows_is_read_whole(small, pixels, tmp_path):
     tifffile.imwrite(tmp_path / "clear.tif", np.dstack([rgb, rgb[..., 0]]), photometric="rgb")
     for name in ("turned.tif", "planes.tif", "clear.tif"):
         path = tmp_path / name
-        [picture], _ = codecs.read_by_rows(path)
+        [picture], _ = sandbox.read_by_rows(path)
         assert np.array_equal(picture.pixels, images.read(path).pixels)
 
 

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageFile
 
-from restore import decoding, encoding, images, strips
-from restore.encoding import Writing
 from restore.errors import ImageError
-from restore.images import Picture, bleed, peek, read, resize_alpha, resize_band
+from restore.images import decode, encode, row_writers
+from restore.images.encode import Writing
+from restore.images.picture import Picture, bleed, eight, peek, read
+from restore.images.resample import resize_alpha, resize_band
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 RNG = np.random.default_rng(7)
@@ -92,7 +93,7 @@ def test_a_missing_an_unreadable_and_an_odd_file_are_named(tmp_path, monkeypatch
 def test_a_bomb_is_refused_by_its_header(tmp_path, side):
     ihdr = struct.pack(">II5B", side, side, 8, 0, 0, 0, 0)
     chunks = [(b"IHDR", ihdr), (b"IDAT", zlib.compress(b"\0" * 1000)), (b"IEND", b"")]
-    data = b"\x89PNG\r\n\x1a\n" + b"".join(strips.chunk(*chunk) for chunk in chunks)
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(row_writers.chunk(*chunk) for chunk in chunks)
     path = saved(tmp_path, data)
     began = time.perf_counter()
     assert code_of(path) == "TOO_LARGE"
@@ -174,7 +175,7 @@ def test_16_bit_grey_with_alpha(tmp_path):
     raw = b"".join(b"\0" + row.tobytes() for row in rows)
     ihdr = struct.pack(">II5B", 30, 20, 16, 4, 0, 0, 0)
     chunks = [(b"IHDR", ihdr), (b"IDAT", zlib.compress(raw)), (b"IEND", b"")]
-    data = b"\x89PNG\r\n\x1a\n" + b"".join(strips.chunk(*chunk) for chunk in chunks)
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(row_writers.chunk(*chunk) for chunk in chunks)
     picture = read(saved(tmp_path, data))
     assert picture.grey and picture.depth == 16
     assert (picture.pixels == DEEP[..., :1]).all() and (picture.alpha == DEEP_ALPHA).all()
@@ -278,7 +279,7 @@ def test_png_and_tiff_keep_depth_grey_and_alpha(tmp_path, format, grey, with_alp
     icc = None if grey else SRGB
     picture = Picture(pixels, alpha if with_alpha else None, grey, icc)
     path = tmp_path / "out"
-    assert encoding.write(picture, path, format) == []
+    assert encode.write(picture, path, format) == []
     back = read(path)
     assert back.warnings == ()
     assert back.depth == depth and back.icc == icc
@@ -300,7 +301,7 @@ def test_profile_and_exif_survive(tmp_path, format):
     exif.get_ifd(0x8769)[0xA002] = 999  # the old width, which would be wrong
     exif.get_ifd(0x8825)[1] = "N"
     source = saved(tmp_path, encoded(COLOURS, "JPEG", exif=exif, icc_profile=SRGB), "s.jpg")
-    notes = encoding.write(read(source), tmp_path / "out", format)
+    notes = encode.write(read(source), tmp_path / "out", format)
     back = read(tmp_path / "out")
     assert back.size == (30, 20) and back.icc == SRGB
     if format == "tiff":
@@ -314,30 +315,30 @@ def test_profile_and_exif_survive(tmp_path, format):
 
 
 def test_16_bits_are_rounded_where_only_8_fit_and_told(tmp_path):
-    notes = encoding.write(Picture(DEEP), tmp_path / "out", "webp", Writing(quality=100))
+    notes = encode.write(Picture(DEEP), tmp_path / "out", "webp", Writing(quality=100))
     assert notes == ["depth reduced to 8 bits for webp"]
     levels = np.arange(65536, dtype=np.uint16)
-    assert (images.eight(levels) == np.rint(levels / 257)).all()
+    assert (eight(levels) == np.rint(levels / 257)).all()
 
 
 def test_transparency_to_jpeg_needs_a_background(tmp_path):
     picture = Picture(np.full((16, 16, 3), 200, np.uint8), np.zeros((16, 16), np.uint8))
     with pytest.raises(ImageError, match="--background"):
-        encoding.write(picture, tmp_path / "out.jpg", "jpeg")
+        encode.write(picture, tmp_path / "out.jpg", "jpeg")
     assert not list(tmp_path.iterdir())
-    encoding.write(picture, tmp_path / "out.jpg", "jpeg", Writing(background=(10, 200, 30)))
+    encode.write(picture, tmp_path / "out.jpg", "jpeg", Writing(background=(10, 200, 30)))
     back = read(tmp_path / "out.jpg").pixels.astype(int)
     assert np.abs(back - (10, 200, 30)).max() <= 3
 
 
 def test_a_size_that_the_format_cannot_hold_is_refused_before_the_work():
     with pytest.raises(ImageError, match="16384x4 pixels do not fit webp"):
-        encoding.refuse(Picture(COLOURS), "webp", (4, 16384), None)
+        encode.refuse(Picture(COLOURS), "webp", (4, 16384), None)
 
 
 def test_an_error_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "out.png"
-    encoding.write(Picture(COLOURS), path)
+    encode.write(Picture(COLOURS), path)
     before = path.read_bytes()
     halves = [lambda *_: [before[:500]], lambda *_: iter([before[:500], 1 / 0])]
 
@@ -345,9 +346,9 @@ def test_an_error_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     for broken, error in [(halves[0], ImageError), (full, OSError)]:
-        monkeypatch.setattr(encoding, "_png", broken)
+        monkeypatch.setattr(encode, "_png", broken)
         with pytest.raises(error):
-            encoding.write(Picture(255 - COLOURS), path)
+            encode.write(Picture(255 - COLOURS), path)
         assert path.read_bytes() == before
         assert list(tmp_path.iterdir()) == [path]
 
@@ -355,7 +356,7 @@ def test_an_error_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
 @pytest.mark.skipif(os.name != "posix", reason="kill -9")
 def test_a_killed_writer_leaves_the_old_file(tmp_path):
     path = tmp_path / "out.png"
-    encoding.write(Picture(COLOURS), path)
+    encode.write(Picture(COLOURS), path)
     before = path.read_bytes()
     code = (
         "import os, sys, pathlib; from restore.files import replacing\n"
@@ -424,4 +425,4 @@ def test_a_picture_without_holes_or_all_hole_is_left_alone():
 def test_pillows_guards_stay_as_they_are():
     assert Image.MAX_IMAGE_PIXELS is not None
     assert not ImageFile.LOAD_TRUNCATED_IMAGES
-    assert decoding.MAX_PIXELS < 2 * Image.MAX_IMAGE_PIXELS
+    assert decode.MAX_PIXELS < 2 * Image.MAX_IMAGE_PIXELS

@@ -10,22 +10,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [  # from left to right; a module imports its own layer or what stands right of it
-    {"__main__"},
-    {"cli"},
-    {"training", "metrics", "api"},
-    {"flow"},
-    {"tasks"},
-    {"canvas", "walk", "loading", "lora", "parts", "single_file", "devices", "maskfiles"},
-    {"stack", "sample", "colour", "codecs", "masks", "scratches", "grid", "arrays"},
-    {"encoding"},
-    {"giants", "strips"},
-    {"images"},
-    {"predict", "contexts", "vae", "ahead", "batch", "report", "decoding"},
-    {"layouts", "windows", "noise", "metadata", "sniff", "workers"},
-    {"journal", "pace", "spill"},
-    {"jobs"},
-    {"options", "manifest", "hub", "files"},
-    {"config"},
+    {"tools"},
+    {"__main__", "cli"},
+    {"batch", "training", "api"},
+    {"tasks", "checkpoints"},
+    {"diffusion", "metrics"},
+    {"images", "options", "file_search"},
+    {"files", "config"},
     {"errors"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
@@ -35,7 +26,7 @@ OPTIONAL = {
 }
 # training degrades photos, the command line is that package's only face, a report is a page
 DEGRADE = {"training", "cli", "metrics"}
-BATCH_MAY = {"errors", "config", "files", "jobs", "journal", "pace"}
+BESIDE = {"__init__", "__main__", "api", "errors", "config", "options", "files", "file_search"}
 
 
 def modules(package: str) -> dict[str, ast.Module]:
@@ -92,10 +83,12 @@ def test_a_module_imports_only_what_stands_to_its_right(name):
     }
     wrong = {other for other in used if RANK[other] < RANK[part]}
     assert not wrong, f"{name} imports {wrong}"
-    if part == "batch":
-        assert used <= BATCH_MAY
     if part not in DEGRADE:
         assert "degradations" not in roots(imported(RESTORE[name]))
+
+
+def test_what_is_beside_the_folders_is_few():
+    assert {file.stem for file in (ROOT / "restore").glob("*.py")} == BESIDE
 
 
 def test_nothing_imports_the_tools():
@@ -143,8 +136,18 @@ def test_training_starts_without_a_word_of_its_libraries():
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_processes_that_read_and_write_files_start_without_torch():
-    code = "import sys, restore.codecs; sys.exit('torch' in sys.modules)"
+def test_a_module_of_degradations_loads_when_it_is_named():
+    code = (
+        "import sys, degradations; assert 'torch' not in sys.modules; "
+        "degradations.device.degrade; degradations.estimate.estimate; "
+        "sys.exit(hasattr(degradations, 'devcie') or hasattr(degradations, '__wrapped__'))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["restore.images.sandbox", "restore.batch.run"])
+def test_processes_that_read_and_write_files_start_without_torch(name):
+    code = f"import sys, {name}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 

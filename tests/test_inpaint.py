@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from restore.errors import UsageError
-from restore.flow import restore
-from restore.images import Picture
-from restore.masks import boxes, feathered, grown, mended
+from restore.images.masks import boxes, feathered, grown, mended
+from restore.images.picture import Picture
 from restore.options import InpaintOptions, UpscaleOptions
+from restore.tasks.run import restore
 
 
 def hole_in(height, width, rows=slice(10, 20), columns=slice(8, 30)):

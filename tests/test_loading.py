@@ -15,13 +15,14 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from restore import cli, manifest
+from restore import cli
+from restore.checkpoints import manifest
+from restore.checkpoints.load import load, save, windows_of
+from restore.diffusion.layouts import LAYOUTS
+from restore.diffusion.tiling import Windows
 from restore.errors import ModelError
-from restore.flow import restore
-from restore.layouts import LAYOUTS
-from restore.loading import load, save, windows_of
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
-from restore.windows import Windows
+from restore.tasks.run import restore
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -205,7 +206,7 @@ def test_what_is_not_cached_is_refused_offline_with_the_mend(cache, name):
 
 def test_a_hub_id_is_refused_in_words_by_a_process_that_has_loaded_nothing():
     code = """
-from restore import hub
+from restore.checkpoints import hub
 from restore.errors import ModelError
 try:
     hub.fetch("org/other", None, False, [])

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from restore import images, maskfiles, scratches
+from restore.batch import mask_files
+from restore.batch.jobs import Job
 from restore.errors import ImageError, UsageError
-from restore.images import Picture
-from restore.jobs import Job
+from restore.images import picture, scratches
+from restore.images.picture import Picture
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def mask_image(folder: Path, name: str, mode: str = "L", size=(40, 30)) -> Path:
 
 def read(given, photo, key="a.png", fit=False):
     one = job(photo, key)
-    return maskfiles.read(maskfiles.open_masks(str(given)), one, images.read(photo), fit)
+    return mask_files.read(mask_files.open_masks(str(given)), one, picture.read(photo), fit)
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "RGB", "P", "RGBA", "I;16"])
@@ -70,12 +71,12 @@ def test_case_81_a_missing_mask_is_a_row_and_two_for_one_are_refused(tmp_path, p
     assert caught.value.code == "NO_MASK"
     mask_image(tmp_path / "masks", "b.tif")
     with pytest.raises(UsageError, match="two masks for b"):
-        maskfiles.open_masks(str(tmp_path / "masks"))
+        mask_files.open_masks(str(tmp_path / "masks"))
     with pytest.raises(UsageError, match="no such"):
-        maskfiles.open_masks(str(tmp_path / "nowhere"))
+        mask_files.open_masks(str(tmp_path / "nowhere"))
     (tmp_path / "none").mkdir()
     with pytest.raises(UsageError, match="no masks here"):
-        maskfiles.open_masks(str(tmp_path / "none"))
+        mask_files.open_masks(str(tmp_path / "none"))
 
 
 def test_case_82_a_mask_of_another_size_is_refused_unless_asked_to_fit(tmp_path, photo):

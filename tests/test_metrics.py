@@ -15,8 +15,8 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter, uniform_filter
 
-from restore import images
 from restore.errors import UsageError
+from restore.images import picture
 from restore.metrics import fidelity, measures, niqe, perceptual
 from restore.metrics.measures import MEASURES, Pair
 
@@ -27,7 +27,7 @@ EVAL = os.environ.get("RESTORE_EVAL", "")  # a folder with score.py, hr/ and set
 @pytest.fixture(scope="module")
 def pair() -> tuple[np.ndarray, np.ndarray]:
     """A sample and what is left of it at half its size: levels."""
-    pixels = images.read(SAMPLES / "landscape.jpg").pixels
+    pixels = picture.read(SAMPLES / "landscape.jpg").pixels
     small = cv2.resize(pixels, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     soft = cv2.resize(small, pixels.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     return fidelity.levels(soft), fidelity.levels(pixels)
@@ -175,7 +175,7 @@ def test_ours_equals_the_script_of_the_published_figures():
         for original in sorted((Path(EVAL) / "hr").glob("*.png"))[::5]:
             restored = Path(EVAL) / inputs / f"{original.stem}.jpg"
             one, other = theirs.read(restored), theirs.read(original)
-            both = Pair(*(measures.levels(images.read(path)) for path in (restored, original)))
+            both = Pair(*(measures.levels(picture.read(path)) for path in (restored, original)))
             found = {name: MEASURES[name].of(both) for name in ("psnr", "ssim", "pd")}
             assert found["psnr"] == pytest.approx(theirs.psnr(one, other), abs=1e-9)
             assert found["ssim"] == pytest.approx(theirs.ssim(one, other), abs=1e-9)
@@ -194,7 +194,7 @@ def test_what_niqe_imports_can_be_imported_after_it():
 
 @pytest.mark.skipif(not importlib.util.find_spec("basicsr"), reason="needs basicsr 1.4.2")
 def test_niqe_finds_a_photo_more_natural_than_its_blur():
-    pixels = images.read(SAMPLES / "phone_noisy.jpg").pixels
+    pixels = picture.read(SAMPLES / "phone_noisy.jpg").pixels
     soft = cv2.GaussianBlur(pixels, (0, 0), 3)
     sharp, blurred = (niqe.niqe(fidelity.luma(fidelity.levels(x))) for x in (pixels, soft))
     assert 1 < sharp < blurred < 50

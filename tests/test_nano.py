@@ -9,11 +9,11 @@ from PIL import Image, ImageDraw
 
 import degradations
 from degradations import ops
-from restore.flow import restore
-from restore.images import Picture
-from restore.loading import load
-from restore.manifest import find_model
+from restore.checkpoints.load import load
+from restore.checkpoints.manifest import find_model
+from restore.images.picture import Picture
 from restore.options import UpscaleOptions
+from restore.tasks.run import restore
 
 
 @pytest.fixture(scope="module")

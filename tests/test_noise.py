@@ -1,6 +1,6 @@
 import torch
 
-from restore.noise import BLOCK, canvas_noise, seed_of
+from restore.diffusion.noise import BLOCK, canvas_noise, seed_of
 
 
 def test_noise_depends_on_seed_and_position_alone():

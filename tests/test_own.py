@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from degradations import Recipe, RecipeError, Trace, rebuild, recipes, replay
-from degradations.ops import Op, own
+from degradations.ops import Op, plugins
 from degradations.ops.damage import Damage
 from degradations.ranges import Range, Uniform
 
@@ -45,9 +45,9 @@ def forget():
     """No own op outlives its test."""
     modules = set(sys.modules)
     yield
-    own._known.clear()
-    own._files.clear()
-    own._runs.clear()
+    plugins._known.clear()
+    plugins._files.clear()
+    plugins._runs.clear()
     for name in set(sys.modules) - modules:
         if name.startswith("my_"):
             del sys.modules[name]
@@ -103,10 +103,10 @@ def test_an_op_of_an_installed_package_is_found_by_its_entry_point(tmp_path, mon
         assert group == "degradations.ops"
         return [Point] if name == "rust" else []
 
-    monkeypatch.setattr(own, "entry_points", points)
+    monkeypatch.setattr(plugins, "entry_points", points)
     loaded = Recipe.load(recipe(tmp_path, {"kind": "rust"}, module=None))
     degraded = loaded.degrade(HR, scale=2, seed=0, key="a")
-    own._known.clear()  # a fresh process may replay it, for it is installed
+    plugins._known.clear()  # a fresh process may replay it, for it is installed
     assert (replay(degraded.trace, HR) == degraded.lr).all()
 
 
@@ -154,6 +154,7 @@ def test_an_own_damage_op_has_a_mask():
         ("my_ops.Rust", "import my_missing", "cannot be imported: ModuleNotFoundError"),
         ("my_ops.Rust", "def", "my_ops.py cannot be imported: SyntaxError"),
         ("../my_ops.Rust", RUST, "'../my_ops.Rust' is not a kind of step"),
+        ("albumentations.RandomFog", None, "{kind: albumentations, transform: RandomFog}"),
         ("xyz", RUST, "'xyz' is not a kind of step; there are blur"),
     ],
 )
@@ -182,7 +183,7 @@ def test_a_trace_imports_nothing(tmp_path):
     degraded = Recipe.load(recipe(tmp_path, {"kind": "my_ops.Rust"})).degrade(
         HR, scale=2, seed=0, key="a"
     )
-    own._known.clear()
+    plugins._known.clear()
     with pytest.raises(RecipeError, match="load the recipe that names it first"):
         replay(degraded.trace, HR)
     wicked = degraded.trace.model_copy(update={"steps": [{"kind": "antigravity.Rust"}]})
@@ -207,7 +208,7 @@ def test_a_pickled_recipe_is_the_same_and_names_a_file_that_is_gone(tmp_path):
     data = pickle.dumps(loaded)
     assert pickle.loads(data) == loaded
     assert all(pickle.loads(pickle.dumps(r)) == r for r in map(recipes.named, recipes.NAMED))
-    own._known.clear()
+    plugins._known.clear()
     del sys.modules["my_ops"]
     (tmp_path / "my_ops.py").unlink()
     with pytest.raises(RecipeError, match=r"there is no .*my_ops\.py, which the recipe's my_ops"):
@@ -268,7 +269,7 @@ def test_an_albumentations_transform_is_seeded_by_us(tmp_path):
     thread.join()
     assert (results[0] == first.lr).all()
     assert (loaded.degrade(HR, scale=2, seed=0, key="b").lr != first.lr).any()
-    own._known.clear()
+    plugins._known.clear()
     assert (replay(Trace.from_json(first.trace.to_json()), HR) == first.lr).all()
     assert json.loads(first.trace.to_json())["steps"][0]["transform"] == "RandomRain"
 

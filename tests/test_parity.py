@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from tiny import checkpoint
 
-from restore.flow import restore
-from restore.loading import load
-from restore.noise import canvas_noise, generator, seed_of
+from restore.checkpoints.load import load
+from restore.diffusion.noise import canvas_noise, generator, seed_of
+from restore.diffusion.stack import SCHEDULERS
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
-from restore.stack import SCHEDULERS
+from restore.tasks.run import restore
 
 SEED, CLOSE = 7, 1e-4
 WORDS = {"prompt": "a red bird", "negative": "blurry"}

@@ -8,9 +8,10 @@ import torch
 import yaml
 from diffusers import DDPMScheduler, UNet2DModel
 
+from restore.diffusion.noise import generator
 from restore.errors import ConfigError
-from restore.noise import generator
-from restore.training import loop, pixels
+from restore.training import loop
+from restore.training.toys import digits as digits_stage
 
 SCHEDULE = DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2")
 
@@ -38,7 +39,7 @@ def test_training_shows_the_network_the_closed_form_and_asks_for_its_noise():
 
     clean = torch.full((512, 1, 8, 8), 0.5)
     batch = {"pixels": clean, "labels": torch.arange(512) % 11}
-    loss = pixels.train_step(Spy(), SCHEDULE, batch, generator("cpu", 0))
+    loss = digits_stage.train_step(Spy(), SCHEDULE, batch, generator("cpu", 0))
     assert abs(loss.item() - 1) < 0.02  # the noise's own variance, since nothing was predicted
     share = SCHEDULE.alphas_cumprod[asked["t"]].view(-1, 1, 1, 1)
     noise = (asked["x"] - share.sqrt() * clean) / (1 - share).sqrt()
@@ -65,7 +66,7 @@ def test_sampling_with_the_exact_noise_ends_at_the_data():
             noise = (x - share.sqrt() * clean) / (1 - share).sqrt()
             return type("Made", (), {"sample": noise})
 
-    made = pixels.drawn(Exact(), SCHEDULE, [0] * 64, guidance=1, steps=50, seed=0)
+    made = digits_stage.drawn(Exact(), SCHEDULE, [0] * 64, guidance=1, steps=50, seed=0)
     assert ((made.abs() - 0.7).abs() < 0.02).all()
     assert 10 < (made[:, 0, 0, 0] > 0).sum() < 54
 
@@ -87,7 +88,7 @@ def mnist(tmp_path):
 
 
 def test_mnist_files_are_read_as_they_come(mnist):
-    images, digits = pixels.pictures(mnist)
+    images, digits = digits_stage.pictures(mnist)
     assert images.shape == (24, 8, 8)
     assert digits[13] == 3
     np.testing.assert_allclose(images[13], 75 / 127.5 - 1, atol=1e-6)
@@ -95,16 +96,16 @@ def test_mnist_files_are_read_as_they_come(mnist):
 
 def test_a_file_that_is_no_idx_says_so(mnist, tmp_path):
     with pytest.raises(ConfigError, match="cannot be read"):
-        pixels.pictures(tmp_path / "none")
+        digits_stage.pictures(tmp_path / "none")
     torn = tmp_path / "torn-images-idx3-ubyte"
     torn.write_bytes(gzip.decompress(mnist.read_bytes())[:-1])
     with pytest.raises(ConfigError, match="no IDX file of bytes with 3 axes"):
-        pixels.pictures(torn)
+        digits_stage.pictures(torn)
 
 
 def test_scikit_learns_digits_lie_in_the_range_of_the_walk():
     pytest.importorskip("sklearn")
-    images, digits = pixels.pictures(None)
+    images, digits = digits_stage.pictures(None)
     assert images.shape == (1797, 8, 8)
     assert (images.min(), images.max()) == (-1, 1)
     assert set(digits) == set(range(10))
@@ -118,19 +119,21 @@ def test_three_steps_train_and_export_what_diffusers_loads(mnist, tmp_path):
     folder = loop.run(path, [])
     unet = UNet2DModel.from_pretrained(folder / "unet")
     schedule = DDPMScheduler.from_pretrained(folder / "scheduler")
-    made = pixels.drawn(unet, schedule, [3, 3], guidance=2, steps=3, seed=0)
+    made = digits_stage.drawn(unet, schedule, [3, 3], guidance=2, steps=3, seed=0)
     assert made.shape == (2, 1, 8, 8)
-    assert torch.equal(made, pixels.drawn(unet, schedule, [3, 3], guidance=2, steps=3, seed=0))
+    assert torch.equal(
+        made, digits_stage.drawn(unet, schedule, [3, 3], guidance=2, steps=3, seed=0)
+    )
     assert (tmp_path / "run" / "preview_00000003.png").is_file()
 
 
 def test_the_judge_knows_real_digits_from_noise():
     pytest.importorskip("sklearn")
-    images, digits = pixels.pictures(None)
+    images, digits = digits_stage.pictures(None)
     noise = np.random.default_rng(0).uniform(-1, 1, (50, 8, 8))
-    scores = pixels.judged(noise, np.zeros(50, int), images, digits)
+    scores = digits_stage.judged(noise, np.zeros(50, int), images, digits)
     assert scores["real_agree"] > 0.97
     assert scores["real_sure"] > 0.9
     assert scores["agree"] < 0.5
     assert scores["sure"] < 0.5
-    assert pixels.judged(images, digits, images, digits)["spread"] == 1
+    assert digits_stage.judged(images, digits, images, digits)["spread"] == 1

@@ -15,14 +15,15 @@ from pydantic import ValidationError
 
 from restore.config import load_config
 from restore.errors import ConfigError
-from restore.training import card, encoded, loop
-from restore.training.data import PhotoOptions, Photos, Rows, loader
-from restore.training.pairs import PairOptions
-from restore.training.procedural import lettering, pictures
-from restore.training.procedural.drawings import FINE, Pen, circle
-from restore.training.procedural.lettering import Face
-from restore.training.procedural.palette import contrast, plain, smaller
-from restore.training.procedural.screens import Screen
+from restore.training import loop, model_card
+from restore.training.data import encoded
+from restore.training.data.crops import PhotoOptions, Photos, Rows, loader
+from restore.training.data.pairs import PairOptions
+from restore.training.data.procedural import lettering, pictures
+from restore.training.data.procedural.drawings import FINE, Pen, circle
+from restore.training.data.procedural.lettering import Face
+from restore.training.data.procedural.palette import contrast, plain, smaller
+from restore.training.data.procedural.screens import Screen
 
 FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 FACES = lettering.faces()
@@ -306,4 +307,4 @@ def test_a_stage_trains_on_drawn_pictures(photos, autoencoder, fonts, tmp_path, 
     assert np.isfinite(float(row.split(",")[2]))
     about = (tmp_path / "run" / "export" / "README.md").read_text()
     assert "100% of the pictures were no photos but drawn" in about
-    assert str(tmp_path) not in card._configuration({"data": {"fonts": str(fonts)}})
+    assert str(tmp_path) not in model_card._configuration({"data": {"fonts": str(fonts)}})

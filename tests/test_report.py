@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 
-from restore import cli, report
+from restore import cli
+from restore.batch import report
 
 
 def test_a_report_shows_failures_first_and_each_picture_before_and_after(photo, restored, tmp_path):

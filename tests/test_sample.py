@@ -4,10 +4,10 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
+from restore.diffusion.conditioning import as_velocity
+from restore.diffusion.sampling import sample, start
+from restore.diffusion.stack import SCHEDULERS
 from restore.errors import NonFiniteError
-from restore.predict import as_velocity
-from restore.sample import sample, start
-from restore.stack import SCHEDULERS
 
 MEAN, SPREAD = 0.3, 0.5
 

@@ -23,10 +23,11 @@ from packaging.requirements import Requirement
 from PIL import Image
 from tiny import checkpoint
 
-from restore import config, files, loading
+from restore import config, files
+from restore.batch.journal import HIDDEN, Journal
+from restore.checkpoints import load
 from restore.errors import ConfigError, ModelError, OutputError
 from restore.files import replacing, write_text
-from restore.journal import HIDDEN, Journal
 
 ROOT = Path(__file__).resolve().parents[1]
 posix = pytest.mark.skipif(os.name != "posix", reason="speaks of POSIX")
@@ -98,12 +99,10 @@ def test_no_pickle_is_obeyed_even_where_pickles_are_allowed(tmp_path, kind):
     path.unlink()
     for allowed in (False, True):
         with pytest.raises(ModelError):
-            loading.load(str(folder), device="cpu", allow_pickle=allowed)
+            load.load(str(folder), device="cpu", allow_pickle=allowed)
     (tmp_path / "bare.ckpt").write_bytes(pickle.dumps(harms(canary)[kind], protocol=2))
     with pytest.raises(ModelError):
-        loading.load(
-            str(tmp_path / "bare.ckpt"), device="cpu", config=str(folder), allow_pickle=True
-        )
+        load.load(str(tmp_path / "bare.ckpt"), device="cpu", config=str(folder), allow_pickle=True)
     assert not canary.exists()
 
 
@@ -120,7 +119,7 @@ def test_code_beside_weights_is_neither_asked_for_nor_run(tmp_path):
         told["_attn_implementation_internal"] = "evil/kernel"
         path.write_text(json.dumps(told))
     with suppress(ModelError):  # refused is as good as ignored
-        loading.load(str(folder), device="cpu")
+        load.load(str(folder), device="cpu")
     index = folder / "model_index.json"
     for name, value in [
         ("_class_name", ["pipeline", "Evil"]),
@@ -131,7 +130,7 @@ def test_code_beside_weights_is_neither_asked_for_nor_run(tmp_path):
         told = json.loads(index.read_text())
         index.write_text(json.dumps({**told, name: value}))
         with suppress(ModelError):
-            loading.load(str(folder), device="cpu")
+            load.load(str(folder), device="cpu")
         index.write_text(json.dumps(told))
     assert not canary.exists()
 
@@ -145,7 +144,7 @@ def test_a_local_model_opens_no_connection(tmp_path, monkeypatch):
     for name in ("connect", "connect_ex"):
         monkeypatch.setattr(socket.socket, name, refused)
     monkeypatch.setattr(socket, "create_connection", refused)
-    loading.load(str(folder), device="cpu")
+    load.load(str(folder), device="cpu")
 
 
 # 4: configurations, and our own lines
@@ -208,7 +207,7 @@ def test_pickle_is_for_our_own_processes_alone():
         for node in ast.walk(tree)
         if isinstance(node, ast.Import) and any(alias.name == "pickle" for alias in node.names)
     }
-    assert using <= {"restore/workers.py", "restore/parts.py"}
+    assert using <= {"restore/images/worker_pool.py", "restore/checkpoints/components.py"}
 
 
 # 8: paths

@@ -5,10 +5,10 @@ import torch
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from transformers import CLIPTextModel
 
-from restore import vae
-from restore.errors import ModelError
-from restore.flow import restore
-from restore.layouts import (
+from restore.checkpoints.load import load, save
+from restore.diffusion import vae
+from restore.diffusion.conditioning import guided
+from restore.diffusion.layouts import (
     BASE,
     INPAINTING,
     LDM_INPAINT,
@@ -18,10 +18,10 @@ from restore.layouts import (
     layout_of,
     require,
 )
-from restore.loading import load, save
+from restore.diffusion.vae import receptive_field
+from restore.errors import ModelError
 from restore.options import UpscaleOptions
-from restore.predict import guided
-from restore.vae import receptive_field
+from restore.tasks.run import restore
 
 
 def saved(stack, tmp_path):
@@ -82,7 +82,9 @@ def test_a_task_that_a_layout_cannot_do_names_the_layouts_that_can():
 
 @torch.inference_mode()
 def test_encoding_and_decoding_by_blocks_equals_doing_it_whole(stack, monkeypatch):
-    monkeypatch.setattr("restore.vae.BLOCK", 16)  # latents, so that the canvas takes several
+    monkeypatch.setattr(
+        "restore.diffusion.vae.BLOCK", 16
+    )  # latents, so that the canvas takes several
     rgb = torch.rand(1, 3, 240, 176)
     whole = vae.encode(stack.vae, rgb)
     blocked = vae.encode_canvas(stack.vae, lambda first, last: rgb[..., first:last, :], (240, 176))

@@ -13,12 +13,13 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from restore import vae
+from restore.diffusion import vae
 from restore.errors import ConfigError
 from restore.metrics.perceptual import pd
-from restore.training import adversary, loop, perceptual
-from restore.training.autoencoder import AutoencoderStage, build, last_layer, reconstructed
-from restore.training.stages import StageOptions
+from restore.training import loop
+from restore.training.losses import discriminator, perceptual
+from restore.training.registry import StageOptions
+from restore.training.stages.autoencoder import AutoencoderStage, build, last_layer, reconstructed
 
 TINY = {"kind": "autoencoder", "channels": 8, "encoder_blocks": [0, 1], "decoder_blocks": [1, 1]}
 STOCK = {"widths": [8, 16], "layers": 1, "groups": 4}
@@ -164,13 +165,13 @@ def test_the_adaptive_weight_brings_both_gradients_to_one_size(photos, shape):
 def test_the_judge_learns_to_tell(photos):
     """Its loss falls from 1, that of no opinion, when what it sees does not change."""
     torch.manual_seed(0)
-    judge = adversary.Patches(16, 2)
+    judge = discriminator.Patches(16, 2)
     real, made = rgb(0), F.avg_pool2d(rgb(1), 5, 1, 2).requires_grad_()
-    given = adversary.AdversaryOptions(start=0, adaptive=False)
+    given = discriminator.AdversaryOptions(start=0, adaptive=False)
     optimizer = torch.optim.AdamW(judge.parameters(), 1e-3)
     for _ in range(20):
         optimizer.zero_grad()
-        told = adversary.adversarial(judge, made, real, made.mean(), made, given)
+        told = discriminator.adversarial(judge, made, real, made.mean(), made, given)
         told["discriminator"].backward()
         optimizer.step()
     assert told["discriminator"] < 0.3

@@ -10,18 +10,24 @@ import yaml
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel, VQModel
 from PIL import Image
 
+from restore.checkpoints.load import load
 from restore.config import load_config
 from restore.errors import ConfigError
-from restore.loading import load
 from restore.training import loop
-from restore.training.autoencoder import KlOptions, VqOptions
-from restore.training.autoencoder import build as build_autoencoder
-from restore.training.captions import WORDS, vocabulary
-from restore.training.denoising import DenoisingOptions, answer, clean, min_snr, train_step
-from restore.training.diffusion import go_on_from
-from restore.training.networks import ShapeOptions, build, schedule
-from restore.training.previews import without_words
-from restore.training.vocabulary import letters
+from restore.training.data.captions import WORDS, vocabulary
+from restore.training.stages.autoencoder import KlOptions, VqOptions
+from restore.training.stages.autoencoder import build as build_autoencoder
+from restore.training.stages.denoiser import go_on_from
+from restore.training.stages.denoising_loss import (
+    DenoisingOptions,
+    answer,
+    clean,
+    min_snr,
+    train_step,
+)
+from restore.training.stages.networks import ShapeOptions, build, schedule
+from restore.training.stages.previews import without_words
+from restore.training.stages.vocabulary import letters
 
 SHAPE = {"channels": [8, 16], "layers": 1, "groups": 4, "text_width": 16, "text_layers": 1}
 QUICK = {"batch": 2, "steps": 2, "log_every": 1, "show_every": 2, "save_every": 2}

@@ -11,15 +11,15 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from PIL import Image
 from torch import nn
 
+from restore.checkpoints.load import load, save
 from restore.errors import ConfigError
-from restore.flow import restore
-from restore.loading import load, save
 from restore.options import UpscaleOptions
+from restore.tasks.run import restore
 from restore.training import loop
-from restore.training.denoising import answer_for, clean, levels
-from restore.training.distil import DistilOptions, DistilStage, distil_step, grid, leap
-from restore.training.networks import schedule
-from restore.training.previews import drawn
+from restore.training.stages.denoising_loss import answer_for, clean, levels
+from restore.training.stages.distil import DistilOptions, DistilStage, distil_step, grid, leap
+from restore.training.stages.networks import schedule
+from restore.training.stages.previews import drawn
 
 MEAN, SPREAD = 0.3, 0.5  # of the Gaussian that is walked to
 KINDS = ["v_prediction", "sample"]

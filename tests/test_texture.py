@@ -10,12 +10,12 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
-from restore import vae
+from restore.diffusion import vae
 from restore.training import loop
-from restore.training.adversary import AdversaryOptions, Patches, adversarial
-from restore.training.chance import WHOLE, Part
-from restore.training.denoising import DenoisingOptions, spaced, train_step
-from restore.training.optimise import compile_networks
+from restore.training.losses.discriminator import AdversaryOptions, Patches, adversarial
+from restore.training.optim import compile_networks
+from restore.training.rng import WHOLE, Part
+from restore.training.stages.denoising_loss import DenoisingOptions, spaced, train_step
 
 SIZE = 8  # samples of a batch, half of them on the walk
 GAN = {"start": 1, "channels": 16, "layers": 1}

@@ -7,22 +7,23 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from folders import closed
 from PIL import Image
 from safetensors.torch import load_file
 
 from degradations import recipes
+from restore.checkpoints.load import load
 from restore.config import load_config
 from restore.errors import ConfigError
-from restore.flow import restore
-from restore.loading import load
 from restore.options import UpscaleOptions
-from restore.training import loop, optimise
-from restore.training.captions import caption
-from restore.training.data import Photos
-from restore.training.denoising import timesteps
-from restore.training.encoded import StoredPairs
-from restore.training.pairs import PairOptions, hole, make_pair
-from restore.training.vocabulary import letters
+from restore.tasks.run import restore
+from restore.training import loop, optim
+from restore.training.data.captions import caption
+from restore.training.data.crops import Photos
+from restore.training.data.encoded import StoredPairs
+from restore.training.data.pairs import PairOptions, hole, make_pair
+from restore.training.stages.denoising_loss import timesteps
+from restore.training.stages.vocabulary import letters
 
 QUICK = {"batch": 2, "log_every": 1, "show_every": 2, "save_every": 2, "tensorboard": False}
 
@@ -79,11 +80,12 @@ def test_the_autoencoder_learns_and_exports_what_diffusers_loads(photos, tmp_pat
     config = json.loads((folder / "vae" / "config.json").read_text())
     assert config["scaling_factor"] != 1.0
     assert (tmp_path / "run" / "preview_00000030.png").is_file()
+    assert not closed(tmp_path)
 
 
 def test_training_resumed_equals_training_uninterrupted(denoiser, tmp_path, monkeypatch):
     train(tmp_path / "whole", denoiser, steps=4)
-    rate_at = optimise.rate_at
+    rate_at = optim.rate_at
 
     def killed(step, *args):
         if step == 3:  # after the checkpoint of step 2
@@ -91,7 +93,7 @@ def test_training_resumed_equals_training_uninterrupted(denoiser, tmp_path, monk
         return rate_at(step, *args)
 
     with monkeypatch.context() as patched:
-        patched.setattr(optimise, "rate_at", killed)
+        patched.setattr(optim, "rate_at", killed)
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path / "torn", denoiser, steps=4)
     train(tmp_path / "torn", denoiser, steps=4)

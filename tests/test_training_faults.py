@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 import toy
+from folders import closed
 from toy import ToyStage, assert_equal, train
 
-from restore import cli, files, manifest
+from restore import cli, files
+from restore.checkpoints import manifest
 from restore.errors import ConfigError, NonFiniteError, OutputError
-from restore.training import checkpoint, loop, optimise
+from restore.training import checkpoint, loop, optim
 
 NEWEST, BEFORE = "step_00000006", "step_00000003"
 
@@ -56,7 +58,7 @@ def test_f11_kills_change_no_bit_and_no_sample(tmp_path, monkeypatch, steps, kil
     rng = random.Random(11)
     train(tmp_path / "whole", steps=steps, save_every=7, show_every=50)
     whole = list(ToyStage.met)
-    rate_at, write = optimise.rate_at, manifest.write
+    rate_at, write = optim.rate_at, manifest.write
     deadline = 0
 
     def at_step(step, *args):
@@ -77,7 +79,7 @@ def test_f11_kills_change_no_bit_and_no_sample(tmp_path, monkeypatch, steps, kil
             if kill % 2:
                 patched.setattr(manifest, "write", while_saving)
             else:
-                patched.setattr(optimise, "rate_at", at_step)
+                patched.setattr(optim, "rate_at", at_step)
             train(torn, steps=steps, save_every=7, show_every=50)
         met |= {min(ToyStage.met, default=0): ToyStage.met}
     ToyStage.met = []
@@ -228,6 +230,7 @@ def test_a_batch_that_is_no_number_stops_before_the_update_and_is_kept(tmp_path)
     assert toy.load_file(kept / "batch.safetensors")["x"].isnan().any(1).tolist() == [
         *(False, False, True, False)
     ]
+    assert not closed(folder)
     assert checkpoint.latest(folder).name == "step_00000004"
     ToyStage.broken = set()
     train(folder, steps=6, save_every=2)

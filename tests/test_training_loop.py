@@ -21,10 +21,10 @@ import degradations
 from restore import cli
 from restore.config import load_config
 from restore.errors import ConfigError, NonFiniteError
-from restore.training import card, loop, optimise, records
-from restore.training.chance import WHOLE
-from restore.training.data import Rows
-from restore.training.diffusion import DenoiserStage
+from restore.training import logs, loop, model_card, optim
+from restore.training.data.crops import Rows
+from restore.training.rng import WHOLE
+from restore.training.stages.denoiser import DenoiserStage
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -112,7 +112,7 @@ def test_a_part_may_lack_a_loss(toys, tmp_path, monkeypatch):
 
 def test_what_saves_memory_is_turned_on_in_each_network(stack):
     unet = type(stack.unet).from_config(stack.unet.config)
-    optimise.save_memory(torch.nn.ModuleDict({"unet": unet, "other": torch.nn.Linear(2, 2)}))
+    optim.save_memory(torch.nn.ModuleDict({"unet": unet, "other": torch.nn.Linear(2, 2)}))
     assert unet.is_gradient_checkpointing
 
 
@@ -161,7 +161,7 @@ def test_the_layout_in_memory_suits_the_device_and_the_network():
         (plain, "cpu", False, False),
         (normed, "cpu", True, True),
     ):
-        optimise.lay_out(network, choice, torch.device(device))
+        optim.lay_out(network, choice, torch.device(device))
         assert network[0].weight.is_contiguous(memory_format=torch.channels_last) == is_last
 
 
@@ -185,8 +185,8 @@ def test_compiled_networks_keep_the_names_of_their_weights(toys, tmp_path, monke
 
 
 def test_the_rate_warms_up_then_stays_or_falls_to_zero():
-    level = [optimise.rate_at(step, 100, 10, "constant") for step in range(101)]
-    falling = [optimise.rate_at(step, 100, 10, "cosine") for step in range(101)]
+    level = [optim.rate_at(step, 100, 10, "constant") for step in range(101)]
+    falling = [optim.rate_at(step, 100, 10, "cosine") for step in range(101)]
     assert level[:3] == pytest.approx([0.1, 0.2, 0.3])
     assert level[9:] == [1.0] * 92
     assert falling[50] == pytest.approx(0.5)
@@ -214,8 +214,8 @@ def test_every_log_line_tells_speed_and_waiting(toys, tmp_path, capsys):
 
 def test_waiting_and_pauses_are_told_apart(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(records.time, "perf_counter", lambda: now[0])
-    clock = records.Clock()
+    monkeypatch.setattr(logs.time, "perf_counter", lambda: now[0])
+    clock = logs.Clock()
     with clock.waiting():
         now[0] += 1
     with clock.pausing():
@@ -281,10 +281,10 @@ def test_the_export_carries_a_card_with_data_recipe_scores_and_limits(trained, p
 
 
 def test_a_card_without_known_sources_says_so(tmp_path):
-    assert card.notes_of(str(tmp_path / "photos")) is None
+    assert model_card.notes_of(str(tmp_path / "photos")) is None
     about = {"photos": str(tmp_path / "photos"), "tasks": {"restore": 1}, "scales": {"4": 1}}
-    assert "not known here" in card._data(about, None)
-    assert "shown no holes" in card._limits({"data": about})
+    assert "not known here" in model_card._data(about, None)
+    assert "shown no holes" in model_card._limits({"data": about})
 
 
 def test_a_finished_run_that_is_run_again_keeps_the_scores_of_its_card(toys, tmp_path):
@@ -299,9 +299,9 @@ def test_photos_of_the_folder_where_one_stands_are_noted(tmp_path, monkeypatch):
         "file,source,licence\n0.png,caf\xe9,CC0\n".encode("cp1252")
     )
     monkeypatch.chdir(tmp_path)
-    notes = card.notes_of(".")
+    notes = model_card.notes_of(".")
     assert notes == tmp_path / "photos.csv"
-    assert "| CC0 | 1 |" in card._sources(notes)
+    assert "| CC0 | 1 |" in model_card._sources(notes)
 
 
 def test_two_processes_see_the_samples_and_the_gradient_of_one(denoiser, tmp_path, monkeypatch):

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from restore import vae
-from restore.canvas import canvas_rows, mirrored
-from restore.flow import restore
+from restore.diffusion import vae
+from restore.diffusion.canvas import canvas_rows, mirrored
 from restore.options import UpscaleOptions
+from restore.tasks.run import restore
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (3, 3), (23, 31), (40, 17)])

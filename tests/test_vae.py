@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from restore import vae
+from restore.diffusion import vae
 
 DOWN, UP = "DownEncoderBlock2D", "UpDecoderBlock2D"
 

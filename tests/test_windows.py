@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from restore.windows import Windows, blocks, windowed
+from restore.diffusion.tiling import Windows, blocks, windowed
 
 
 @pytest.mark.parametrize("size", [(64, 64), (112, 64), (160, 208)])

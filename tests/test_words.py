@@ -15,14 +15,14 @@ from typer.testing import CliRunner
 
 import degradations
 from degradations import recipes
-from restore import devices
+from restore.checkpoints import devices
 from restore.errors import ConfigError
-from restore.training import encoded
-from restore.training.captions import vocabulary
-from restore.training.diffusion import DenoiserOptions
-from restore.training.finetune import FinetuneOptions
-from restore.training.pairs import GRAIN, PairOptions, draw_pair, enlarged
-from restore.training.vocabulary import letters
+from restore.training.data import encoded
+from restore.training.data.captions import vocabulary
+from restore.training.data.pairs import GRAIN, PairOptions, draw_pair, enlarged
+from restore.training.stages.denoiser import DenoiserOptions
+from restore.training.stages.finetune import FinetuneOptions
+from restore.training.stages.vocabulary import letters
 
 NANO = {"model": "nano"}
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from restore.errors import ImageError
-from restore.workers import Workers
+from restore.images.worker_pool import Workers
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals and memory limits")
 MANY = pytest.mark.slow
@@ -88,8 +88,9 @@ def test_no_more_than_so_many_work_at_once_and_one_is_enough_for_calls_in_turn()
 
 def test_a_worker_starts_without_torch_and_ends_with_its_caller():
     code = (
-        "import pathlib; from restore import codecs; from restore.workers import shared\n"
-        "codecs.look(pathlib.Path('tests/samples/portrait.jpg'))\n"
+        "import pathlib; from restore.images import sandbox\n"
+        "from restore.images.worker_pool import shared\n"
+        "sandbox.look(pathlib.Path('tests/samples/portrait.jpg'))\n"
         "import hostile; print(shared().call(30, hostile.identity))\n"
         "print(shared().call(30, eval, \"'torch' in __import__('sys').modules\"), flush=True)\n"
         "import os; os.kill(os.getpid(), 9)"

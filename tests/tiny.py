@@ -17,7 +17,7 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from restore.training.vocabulary import letters
+from restore.training.stages.vocabulary import letters
 
 WINDOW = 16  # latents a UNet is made for, on a side
 BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}

@@ -8,10 +8,10 @@ import yaml
 from safetensors.torch import load_file
 from torch import nn
 
-from restore.noise import generator
+from restore.diffusion.noise import generator
 from restore.training import loop
-from restore.training.chance import WHOLE
-from restore.training.data import Samples
+from restore.training.data.crops import Samples
+from restore.training.rng import WHOLE
 
 WIDTH = 8
 

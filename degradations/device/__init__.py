@@ -5,8 +5,8 @@ lr = degradations.device.degrade(traces, hr)  # what degradations.replay gives, 
 target = degradations.device.sharpen(hr)  # for recipes with `sharpen: true`
 """
 
+from degradations.device.batching import degrade
 from degradations.device.blur import sharpen_target as sharpen
 from degradations.device.codec import jpeg
-from degradations.device.waves import degrade
 
 __all__ = ["degrade", "jpeg", "sharpen"]

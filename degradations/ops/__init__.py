@@ -10,7 +10,7 @@ from pydantic import (
     WrapValidator,
 )
 
-from degradations.ops import own
+from degradations.ops import plugins
 from degradations.ops.blur import Blur, Defocus, MotionBlur, Sinc
 from degradations.ops.codec import H264, Avif, WebP
 from degradations.ops.compat import CompatJpeg, CompatPoissonNoise, CompatResize, CompatSinc
@@ -46,7 +46,7 @@ def _or_own(value: Any, ours: ValidatorFunctionWrapHandler, info: ValidationInfo
     kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
     if kind in OPS or kind in GROUPS or not isinstance(kind, str):
         return ours(value)
-    return own.read(value, kind, info.context) or ours(value)  # ours refuses it, with the mend
+    return plugins.read(value, kind, info.context) or ours(value)  # ours refuses it, with the mend
 
 
 Step = Annotated[

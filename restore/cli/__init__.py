@@ -3,19 +3,20 @@
 import logging
 import os
 import re
+import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from restore.batch.work import Holes
 from restore.cli import data, degrade, evaluate, report, shared
 from restore.cli.folder import Folder, takes
 from restore.cli.model import Model
 from restore.cli.pictures import Pictures
 from restore.cli.settings import Settings
-from restore.cli.shared import run_files, run_prompt, stop
-from restore.cli.work import Holes, Run
+from restore.cli.shared import Run, run_files, run_prompt, stop
 from restore.errors import ModelError, RestoreError, UsageError
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
 
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command; returns the exit code that EXITS tells."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch takes huge pages: fewer page faults
     try:
-        app(args=argv, prog_name="restore")
+        app(args=spelt(sys.argv[1:] if argv is None else argv), prog_name="restore")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     except RestoreError as error:
@@ -56,6 +57,17 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return stop("stopped", 130)
     return 0
+
+
+def spelt(argv: list[str]) -> list[str]:
+    """The words with `--find-scratches` given its value where it stands alone: typer cannot."""
+    following = [*argv[1:], ""]
+    return [
+        "--find-scratches=propose"
+        if word == "--find-scratches" and after not in ("propose", "apply")
+        else word
+        for word, after in zip(argv, following, strict=True)
+    ]
 
 
 def _tell_version(is_asked: bool) -> None:
@@ -114,11 +126,13 @@ def upscale(
         typer.Option(help="Masks of scratches, filled in the same pass: as --mask of inpaint."),
     ] = None,
     find_scratches: Annotated[
-        bool,
+        Literal["propose", "apply"] | None,
         typer.Option(
-            "--find-scratches", help="Propose the damage, and keep it as NAME_damage to correct."
+            metavar="[propose|apply]",
+            help="Mark what looks scratched: NAME_damage.png to correct and give by --damage, "
+            "NAME_overlay.jpg to look at. apply fills it at once. [propose, if neither is said]",
         ),
-    ] = False,
+    ] = None,
     fit_mask: shared.FitMask = False,
     dry_run: shared.DryRun = False,
 ) -> None:
@@ -133,7 +147,7 @@ def upscale(
         colour=colour,
     )
     where = Run(out, settings.seed, settings.exists, model, pictures)
-    run_files(folder, options, where, dry_run, Holes(damage or "", fit_mask, find_scratches))
+    run_files(folder, options, where, dry_run, Holes(damage or "", fit_mask, find_scratches or ""))
 
 
 @app.command(epilog="Example: restore inpaint photo.jpg --mask mask.png -o out")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from restore import files
+from restore import file_search
 from restore.cli.settings import Seed
 from restore.errors import ImageError, UsageError, counted, printable
 
@@ -24,7 +24,7 @@ def scenes(
     seed: Seed = 0,
 ) -> None:
     """Draw coloured shapes: 32 px, each with its caption, class and boxes in a JSON."""
-    from restore.training import scenes
+    from restore.training.toys import scenes
 
     vacant(out)
     scenes.write(out, seed, count)
@@ -44,23 +44,24 @@ def pack(
     1; a CSV of sources beside the photos is copied.
     """
     vacant(out)
-    found = [file for file in files.find([folder], out) if not file.skip]
-    from restore import images
-    from restore.training import card, shards, sources
+    found = [file for file in file_search.find([folder], out) if not file.skip]
+    from restore.images import picture
+    from restore.training import model_card
+    from restore.training.data import shards, sources
 
     pictures, broken = [], 0
     for file in found:
         try:
             if file.path.suffix.lower() not in sources.SUFFIXES:
                 raise ImageError("UNSUPPORTED", f"{file.path}: training reads no such pictures")
-            images.read(file.path)
+            picture.read(file.path)
         except ImageError as error:
             typer.echo(f"restore: left out: {printable(str(error))}", err=True)
             broken += 1
             continue
         pictures.append((file.key, file.path))
     made = shards.pack(pictures, out, size * 1_000_000)
-    if notes := card.notes_of(str(folder)):
+    if notes := model_card.notes_of(str(folder)):
         shutil.copyfile(notes, out / "photos.csv")
     told = f"{counted(made.pictures, 'picture')} in {counted(len(made.shards), 'shard')}"
     typer.echo(f"{told}, {broken} left out; in {printable(str(out))}")

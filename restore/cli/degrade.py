@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from restore import files
+from restore import file_search, files
 from restore.cli.progress import counting, print_table
 from restore.cli.settings import Seed
 from restore.errors import ImageError, UsageError, counted, printable
@@ -71,16 +71,18 @@ def apply(
     sharpens. Pair k depends on the seed, k and the photos alone. Run the same command again to go
     on where it stopped; a larger --pairs adds to what is there.
     """
-    photos = {file.key: file.path for file in files.find([folder], out) if not file.skip}
+    photos = {file.key: file.path for file in file_search.find([folder], out) if not file.skip}
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: is a file; -o takes a folder")
-    from degradations import offline
+    from degradations import pairs as stored_pairs
 
-    asked = offline.PairSet(recipe, seed, scale, crop, severity)
+    asked = stored_pairs.PairSet(recipe, seed, scale, crop, severity)
     began = time.monotonic()
     try:
         with _refusals(), counting(pairs, "pairs") as show:
-            made = offline.make(photos, asked, out, pairs, read_rgb, workers=workers, show=show)
+            made = stored_pairs.make(
+                photos, asked, out, pairs, read_rgb, workers=workers, show=show
+            )
     except KeyboardInterrupt:
         print(
             "restore: stopped; what is finished is kept; run the same command again to go on",
@@ -120,7 +122,9 @@ def preview(
     for out in outs:
         _check_file(out, ".html", ".png")
     ours = {out.absolute() for out in outs}
-    found = [f for f in files.find(inputs, outs[0]) if not f.skip and f.path.absolute() not in ours]
+    found = [
+        f for f in file_search.find(inputs, outs[0]) if not f.skip and f.path.absolute() not in ours
+    ]
     if len(found) > rows:
         found = [found[i * len(found) // rows] for i in range(rows)]
     from degradations import preview as sheet
@@ -188,8 +192,8 @@ def estimate(
     _check_new(out, ".yaml")
     if page:
         _check_file(page, ".html")
-    found = [file.path for file in files.find(photos, out) if not file.skip]
-    good = [file.path for file in files.find(clean, out) if not file.skip] if clean else []
+    found = [file.path for file in file_search.find(photos, out) if not file.skip]
+    good = [file.path for file in file_search.find(clean, out) if not file.skip] if clean else []
     from degradations.estimate import estimate as measure
     from degradations.estimate import write_page
 
@@ -243,7 +247,7 @@ def replay(
     """Make a bad picture again from its trace, bit for bit."""
     _check_new(out, ".png")
     import degradations
-    from degradations.offline import png
+    from degradations.pairs import png
 
     with _refusals():
         if recipe:
@@ -276,9 +280,9 @@ def list_(
 
 def read_rgb(path: Path) -> "np.ndarray":
     """uint8 (H, W, 3), upright; 16 bits are rounded, transparency lies on white."""
-    from restore import images
+    from restore.images import picture
 
-    return images.plain(images.read(path))
+    return picture.plain(picture.read(path))
 
 
 def _recipe(word: str, severity: float) -> "Recipe":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from restore import manifest
+from restore.checkpoints import manifest
 from restore.cli import shared
 from restore.cli.model import Device, Dtype, Offline
 from restore.cli.progress import counting, print_table
@@ -19,11 +19,11 @@ from restore.errors import UsageError, printable
 from restore.options import UpscaleOptions
 
 if TYPE_CHECKING:  # torch and cv2 load after all that can be refused was
+    from restore.diffusion.stack import Stack
     from restore.metrics.measures import Measure
     from restore.metrics.pairing import Paired
     from restore.metrics.report import Group, Report
     from restore.metrics.score import Scored
-    from restore.stack import Stack
 
 SHOWN = 5  # of a list of files that did not pair
 
@@ -194,9 +194,9 @@ def _sets(
     run: Run,
     measure: Measuring,
 ) -> "list[Group]":
+    from restore.batch.evaluation_set import restore_set
     from restore.metrics import pairing
     from restore.metrics.report import Group
-    from restore.metrics.restored import restore_set
     from restore.metrics.score import failed
 
     if not sets:
@@ -206,7 +206,7 @@ def _sets(
 
     @cache
     def stack() -> "Stack":
-        from restore import devices
+        from restore.checkpoints import devices
 
         return devices.load(model, run.device, run.dtype, offline=run.offline)
 

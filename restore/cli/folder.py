@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from restore import files
+from restore import file_search
+from restore.batch.jobs import OnCollision, Shard
 from restore.errors import UsageError
-from restore.jobs import OnCollision, Shard
 
 STDIN = Path("-")
 
@@ -34,7 +34,7 @@ class Folder:
     ] = None
     exclude: Annotated[list[str] | None, typer.Option(help="Leave these out; a glob too.")] = None
     links: Annotated[
-        files.Links,
+        file_search.Links,
         typer.Option(
             help="inside: take those to files of the same folder; skip: none; follow: all."
         ),
@@ -61,7 +61,7 @@ class Folder:
     def share(self) -> Shard:
         return Shard.parse(self.shard)
 
-    def find(self, out: Path) -> list[files.Found]:
+    def find(self, out: Path) -> list[file_search.Found]:
         """The files of this run's shard. Raises UsageError."""
         inputs = list(self.inputs or [])
         listed = [STDIN] if STDIN in inputs else []
@@ -69,9 +69,11 @@ class Folder:
         inputs = [given for given in inputs if given != STDIN]
         if not inputs and not listed:
             raise UsageError("nothing to work on: name pictures or folders, or give a --list")
-        choice = files.Choice(tuple(self.include or ()), tuple(self.exclude or ()), self.links)
-        named = [path for given in listed for path in files.read_list(_bytes(given))]
-        return files.find(inputs, out, choice, named)
+        choice = file_search.Choice(
+            tuple(self.include or ()), tuple(self.exclude or ()), self.links
+        )
+        named = [path for given in listed for path in file_search.read_list(_bytes(given))]
+        return file_search.find(inputs, out, choice, named)
 
 
 def _bytes(path: Path) -> bytes:

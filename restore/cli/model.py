@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from restore import manifest
+from restore.checkpoints import manifest
 from restore.errors import UsageError
 
 if TYPE_CHECKING:
-    from restore.stack import Stack
+    from restore.diffusion.stack import Stack
 
 Device = Annotated[
     Literal["auto", "cpu", "cuda", "mps"],
@@ -91,7 +91,7 @@ class Model:
 
         @cache
         def stack() -> "Stack":
-            from restore.devices import load
+            from restore.checkpoints.devices import load
 
             return load(
                 self.model,

@@ -8,8 +8,8 @@ import typer
 from restore.errors import UsageError
 
 if TYPE_CHECKING:  # cv2 loads after all that can be refused was
-    from restore.encoding import Writing
-    from restore.images import Reading
+    from restore.images.encode import Writing
+    from restore.images.picture import Reading
 
 FormatName = Literal["auto", "png", "jpeg", "jpg", "webp", "avif", "tiff", "tif"]
 SHORT = {"jpg": "jpeg", "tif": "tiff"}
@@ -64,8 +64,8 @@ class Pictures:
 
     @property
     def reading(self) -> "Reading":
-        from restore.decoding import MAX_PIXELS
-        from restore.images import Reading
+        from restore.images.decode import MAX_PIXELS
+        from restore.images.picture import Reading
 
         most = max(MAX_PIXELS, self.megapixels * 10**6)
         return Reading(self.frames, self.icc, self.strip, self.allow_truncated, most)
@@ -73,7 +73,7 @@ class Pictures:
     @property
     def writing(self) -> "Writing":
         """Raises UsageError if the background is no colour."""
-        from restore.encoding import Writing
+        from restore.images.encode import Writing
 
         return Writing(self.quality, _colour(self.background), self.subsampling, self.lossless)
 

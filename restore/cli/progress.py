@@ -4,27 +4,13 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
-from restore.errors import printable
-from restore.journal import Row
+from restore.batch.journal import Row
+from restore.batch.work import Progress
+from restore.errors import printable, sides
 
 PATIENCE_S = 5  # between lines on the progress where there is no terminal
-
-
-def sides(size: tuple[int, int]) -> str:
-    """(height, width) as people write it."""
-    return f"{size[1]}x{size[0]}"
-
-
-class Show(Protocol):
-    """What a run tells its user."""
-
-    def row(self, row: Row) -> None:
-        """A picture is done."""
-
-    def step(self, step: int, steps: int, latent: object) -> None:
-        """A step of the picture in hand is done."""
 
 
 class Lines:
@@ -60,7 +46,7 @@ class Bars:
 
 
 @contextmanager
-def progress(total: int) -> Iterator[Show]:
+def progress(total: int) -> Iterator[Progress]:
     """Lend what shows a run: bars on a terminal, elsewhere plain lines."""
     if not sys.stderr.isatty():
         yield Lines(total)

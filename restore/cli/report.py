@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from restore import report
+from restore.batch import report
 
 app = typer.Typer(no_args_is_help=True, help="Put reports together.")
 

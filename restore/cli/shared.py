@@ -4,35 +4,40 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from restore import batch, files, jobs, report
-from restore.cli.folder import Folder
-from restore.cli.plan import foretell
-from restore.cli.progress import Show, progress
-from restore.cli.settings import LARGEST_SEED
-from restore.cli.signals import Stop
-from restore.cli.work import (
+from restore import file_search
+from restore.batch import jobs, report
+from restore.batch.dry_run import foretell
+from restore.batch.journal import Journal, Row
+from restore.batch.run import Exists, Limits, Summary, refuse_existing, run_all
+from restore.batch.work import (
     FileOptions,
     FileWork,
     Holes,
-    Run,
+    Progress,
+    Settings,
     formats,
     kept_beside,
     reading_for,
     shown,
     told,
 )
+from restore.cli.folder import Folder
+from restore.cli.model import Model
+from restore.cli.pictures import Pictures
+from restore.cli.progress import progress
+from restore.cli.settings import LARGEST_SEED
+from restore.cli.signals import Stop
 from restore.errors import ImageError, OutputError, UsageError, counted, printable
-from restore.journal import Journal, Row
 from restore.options import Text2imgOptions
 
 if TYPE_CHECKING:
-    from restore.images import Reading
+    from restore.images.picture import Reading
 
 GO_ON = "what is finished is kept; run the same command again to go on"
 Out = Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")]
@@ -44,6 +49,21 @@ Guidance = Annotated[
 ]
 FitMask = Annotated[bool, typer.Option("--fit-mask", help="Resize masks of another size.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a command is told beside its task's options."""
+
+    out: Path
+    seed: int
+    exists: Exists
+    model: Model
+    pictures: Pictures = Pictures()
+
+    def made_by(self, weights: str) -> dict[str, object]:
+        """What makes the pictures, as each keeps it."""
+        return {"model": self.model.model, "weights": weights, **self.model.precision}
 
 
 def run_files(
@@ -59,14 +79,14 @@ def run_files(
     count  candidates of each, kept beside a sheet of them all.
     """
     check_output(run.out)
-    from restore import encoding
+    from restore.images import encode
 
-    kind = formats(options, run.pictures, count)
-    how = reading_for(options, holes, run.pictures)
+    kind = formats(options, run.pictures.format, run.pictures.lossless, count)
+    how = reading_for(options, holes, run.pictures.reading)
     planned = jobs.plan(
         folder.find(run.out),
         run.out,
-        lambda source: encoding.FORMATS[kind(source)].suffix,
+        lambda source: encode.FORMATS[kind(source)].suffix,
         kept_beside(options, holes, count),
         folder.on_collision,
     )
@@ -76,7 +96,7 @@ def run_files(
     if run.pictures.frames == "all":
         planned = with_frames(planned, how)
     if run.exists == "error":
-        batch.refuse_existing(planned)
+        refuse_existing(planned)
     if run.pictures.background is None:
         refuse_transparent(planned, kind, how)
     stack, weights = run.model.open()
@@ -91,8 +111,16 @@ def run_files(
     if dry_run:
         foretell(planned, options, masks, unpaired, journal, how)
         return
-    with FileWork(planned, options, run, holes, masks, count, kind, stack, weights) as work:
+    settings = Settings(
+        run.out, run.seed, run.exists, how, run.pictures.writing, run.made_by(weights)
+    )
+    with FileWork(
+        planned, options, settings, holes=holes, masks=masks, count=count, kind=kind, stack=stack
+    ) as work:
         summary = carry_out(planned, work, run, journal, folder.most_failures)
+    if holes.find == "propose":
+        told = "nothing was filled: look at NAME_overlay.jpg, correct NAME_damage.png, then run"
+        print(f"{told} with --damage {printable(str(run.out))} and another -o")
     finish(summary, journal)
 
 
@@ -101,7 +129,7 @@ def with_frames(planned: Sequence[jobs.Job], how: "Reading") -> list[jobs.Job]:
 
     Raises UsageError if a job keeps something else beside already, or if two want one name.
     """
-    from restore import codecs
+    from restore.images import sandbox
 
     if any(job.beside for job in planned):
         raise UsageError("--frames all: each picture keeps others beside it already; take first")
@@ -110,7 +138,7 @@ def with_frames(planned: Sequence[jobs.Job], how: "Reading") -> list[jobs.Job]:
         count = 1
         if job.source and not job.skip:
             with suppress(ImageError):  # its row will say so
-                count = codecs.look(job.source, how).frames
+                count = sandbox.look(job.source, how).frames
         beside = tuple(f"_{frame:03}" for frame in range(2, count + 1))
         knowing.append(replace(job, beside=beside))
     jobs.refuse_collisions(knowing)
@@ -121,16 +149,16 @@ def refuse_transparent(
     planned: Sequence[jobs.Job], kind: Callable[[Path], str], how: "Reading"
 ) -> None:
     """Raise UsageError if a picture is transparent and its result's format cannot be."""
-    from restore import codecs, encoding
+    from restore.images import encode, sandbox
 
     seen = []
     for job in planned:
-        if job.skip or not job.source or encoding.FORMATS[kind(job.source)].alpha:
+        if job.skip or not job.source or encode.FORMATS[kind(job.source)].alpha:
             continue
-        if job.source.suffix.casefold() in encoding.OPAQUE:
+        if job.source.suffix.casefold() in encode.OPAQUE:
             continue  # the rare one that bears a wrong name is refused in its turn
         with suppress(ImageError):  # its row will say so
-            if codecs.look(job.source, how).has_alpha:
+            if sandbox.look(job.source, how).has_alpha:
                 seen.append(str(job.source))
     if seen:
         more = f" and {len(seen) - 5} more" if len(seen) > 5 else ""
@@ -148,17 +176,17 @@ def run_prompt(options: Text2imgOptions, run: Run, count: int, grid: bool) -> No
     seeds = {f"{seed:010}.png": seed for seed in range(run.seed, run.seed + count)}
     planned = [jobs.Job(None, name, run.out / name) for name in seeds]
     if run.exists == "error":
-        batch.refuse_existing(planned)
+        refuse_existing(planned)
     stack, weights = run.model.open()
 
-    def work(job: jobs.Job, show: Show, path: Path) -> Row:
-        from restore import encoding, spill
-        from restore.flow import restore
+    def work(job: jobs.Job, show: Progress, path: Path) -> Row:
+        from restore.images import encode, memmap
+        from restore.tasks.run import restore
 
         seed = seeds[job.key]
-        with spill.into(run.out):
+        with memmap.into(run.out):
             result = restore(None, options, stack(), seed, show.step)
-        encoding.encode(result, path, about=told(options, seed, run, weights))
+        encode.encode(result, path, about=told(options, seed, run.made_by(weights)))
         report.keep_thumbs(run.out, job.key, shown(result))
         return {"seed": seed, "size_out": result.size, "warnings": list(result.warnings)}
 
@@ -166,7 +194,7 @@ def run_prompt(options: Text2imgOptions, run: Run, count: int, grid: bool) -> No
     journal = Journal(run.out, pixels, weights)
     summary = carry_out(planned, work, run, journal)
     if grid and not summary.failed and not summary.left:
-        from restore.grid import write_grid
+        from restore.images.contact_sheet import write_grid
 
         rows = [journal.rows[job.key] for job in planned]
         write_grid([journal.output(row) for row in rows], run.out / "grid.png")
@@ -179,17 +207,17 @@ def carry_out(
     run: Run,
     journal: Journal,
     max_failures: int = 0,
-) -> batch.Summary:
+) -> Summary:
     """Do the jobs under the eyes of the user, who may stop it."""
     with progress(len(planned)) as show, Stop() as halt:
         try:
-            summary = batch.run_all(
+            summary = run_all(
                 planned,
                 lambda job, *paths: work(job, show, *paths),
                 journal,
                 run.exists,
                 show.row,
-                batch.Limits(max_failures, lambda: halt.asked),
+                Limits(max_failures, lambda: halt.asked),
                 report.publisher(run.out, journal.ending),
             )
         except KeyboardInterrupt:
@@ -200,14 +228,14 @@ def carry_out(
     return summary
 
 
-def finish(summary: batch.Summary, journal: Journal) -> None:
+def finish(summary: Summary, journal: Journal) -> None:
     tell(summary, journal)
     if summary.left:
         stop(f"ended after {summary.failed} failed; {GO_ON}", 1)
     raise typer.Exit(1 if summary.failed else 0)
 
 
-def tell(summary: batch.Summary, journal: Journal) -> None:
+def tell(summary: Summary, journal: Journal) -> None:
     names = ("done", "finished", "failed", "skipped", "left")
     counts = {name: getattr(summary, name) for name in names}
     said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
@@ -223,7 +251,7 @@ def stop(message: str, code: int) -> int:
 def check_output(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: is a file; -o takes a folder")
-    if not out.exists() and out.suffix.casefold() in files.KNOWN:
+    if not out.exists() and out.suffix.casefold() in file_search.KNOWN:
         raise UsageError(f"{out}: -o takes a folder; the results keep the names of the inputs")
     there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from restore import images
+from restore.images import picture
 from restore.metrics import fidelity
 from restore.metrics.measures import Measure, levels
 from restore.metrics.score import Scored, mean
@@ -19,7 +19,7 @@ Place = tuple[int, int]  # top, left
 
 def read(path: Path) -> np.ndarray:
     """uint8 (H, W, 3), as it is measured."""
-    return np.rint(levels(images.read(path))).astype(np.uint8)
+    return np.rint(levels(picture.read(path))).astype(np.uint8)
 
 
 def largest_error(one: np.ndarray, other: np.ndarray, side: int) -> Place:

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from restore.errors import UsageError
-from restore.images import Picture
+from restore.images.picture import Picture
 from restore.metrics import fidelity, perceptual
 from restore.metrics.niqe import niqe, niqe_absent
 

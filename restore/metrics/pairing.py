@@ -5,7 +5,7 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from restore import files
+from restore import file_search
 from restore.errors import UsageError
 
 ORIGINALS = "hr"  # the name of a folder of originals
@@ -74,7 +74,7 @@ def pictures(folder: Path, out: Path | None = None) -> dict[str, Path]:
     Raises UsageError if there is none, or if two have one key.
     """
     found: dict[str, Path] = {}
-    for file in files.find([folder], out or Path(os.devnull)):
+    for file in file_search.find([folder], out or Path(os.devnull)):
         key = file.key.removesuffix(Path(file.key).suffix)
         if file.skip:
             continue

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from restore import images
 from restore.errors import ImageError, RestoreError
-from restore.images import Picture
+from restore.images import picture
+from restore.images.picture import Picture
 from restore.metrics.measures import Measure, Pair, levels
 from restore.metrics.pairing import Paired
 
@@ -76,7 +76,7 @@ def failed(key: str, code: str, error: str) -> Row:
 
 
 def _measured(pair: Paired, measures: Sequence[Measure], border: int) -> Row:
-    restored, original = images.read(pair.restored), images.read(pair.original)
+    restored, original = picture.read(pair.restored), picture.read(pair.original)
     if restored.size != original.size:
         (height, width), (tall, wide) = restored.size, original.size
         raise ImageError(

@@ -6,12 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from restore import spill
-from restore.canvas import Strip
+from restore.diffusion.canvas import Strip
+from restore.diffusion.restorer import STEP, Restorer
+from restore.diffusion.tiling import blocks
 from restore.errors import NonFiniteError
-from restore.images import Picture, bleed, resize_alpha, resize_band
-from restore.restorer import STEP, Restorer
-from restore.windows import blocks
+from restore.images import memmap
+from restore.images.picture import Picture, bleed
+from restore.images.resample import resize_alpha, resize_band
 
 BLOCK = 512  # of the network's own pixels, on a side; a halo round them is computed twice
 BAND = 256  # rows resized at a time
@@ -41,7 +42,7 @@ def enlarged(low: Picture, scale: int, network: Restorer) -> np.ndarray:
     device = next(network.parameters()).device
     top, unit = np.iinfo(low.pixels.dtype).max, STEP // scale  # input pixels a network's own
     cells = tuple(-(-side // unit) for side in low.size)
-    pixels = spill.empty((scale * low.size[0], scale * low.size[1], 3), low.pixels.dtype)
+    pixels = memmap.empty((scale * low.size[0], scale * low.size[1], 3), low.pixels.dtype)
     for block in blocks(cells, cells, BLOCK, network.halo):
         down, across = (slice(s.start * unit, s.stop * unit) for s in block.outer)
         rgb = Strip(low, low.size, (down.start, down.stop))[..., across].to(device)
@@ -55,7 +56,7 @@ def enlarged(low: Picture, scale: int, network: Restorer) -> np.ndarray:
             for s, length in zip(block.inner, pixels.shape, strict=False)
         )
         pixels[rows, columns] = levels[: rows.stop - rows.start, : columns.stop - columns.start]
-        spill.let_go()
+        memmap.let_go()
     return pixels
 
 
@@ -69,9 +70,9 @@ def finite(rgb: Tensor) -> Tensor:
 def resized(pixels: np.ndarray, size: Size) -> np.ndarray:
     """Antialiased bicubic, by bands."""
     top = np.iinfo(pixels.dtype).max
-    made = spill.empty((*size, 3), pixels.dtype)
+    made = memmap.empty((*size, 3), pixels.dtype)
     for first in range(0, size[0], BAND):
         rows = first, min(first + BAND, size[0])
         made[slice(*rows)] = np.rint(resize_band(pixels, size, rows) * top)
-        spill.let_go()
+        memmap.let_go()
     return made

@@ -4,16 +4,15 @@ from collections.abc import Callable
 
 import torch
 
-from restore.canvas import nothing, render, shown, trust_map
-from restore.colour import match
-from restore.images import Picture
-from restore.layouts import REPAINT
-from restore.noise import seed_of
+from restore.diffusion.canvas import nothing, render, shown, trust_map
+from restore.diffusion.conditioning import Condition
+from restore.diffusion.layouts import REPAINT
+from restore.diffusion.noise import seed_of
+from restore.diffusion.sampling import OnStep, Start, ignore, walk
+from restore.diffusion.stack import Stack
+from restore.images.picture import Picture
 from restore.options import Img2imgOptions
-from restore.predict import Condition
-from restore.sample import OnStep, ignore
-from restore.stack import Stack
-from restore.walk import Start, walk
+from restore.tasks.colour import match
 
 OnFrame = Callable[[int, Picture], None]
 

@@ -6,15 +6,14 @@ import cv2
 import numpy as np
 import torch
 
-from restore.canvas import added, render, shown, trust_map
-from restore.images import Picture
-from restore.layouts import BASE, KEEP
-from restore.masks import Box, boxes, extended, feathered, grown, mended
+from restore.diffusion.canvas import added, render, shown, trust_map
+from restore.diffusion.conditioning import Condition
+from restore.diffusion.layouts import BASE, KEEP
+from restore.diffusion.sampling import OnStep, Start, ignore, walk
+from restore.diffusion.stack import Stack
+from restore.images.masks import Box, boxes, extended, feathered, grown, mended
+from restore.images.picture import Picture
 from restore.options import InpaintOptions
-from restore.predict import Condition
-from restore.sample import OnStep, ignore
-from restore.stack import Stack
-from restore.walk import Start, walk
 
 FALLBACK = "filled by blending latents: this model was not trained to fill"
 NO_HOLE = "nothing to fill: the mask is black throughout"

@@ -3,14 +3,13 @@
 import numpy as np
 import torch
 
-from restore.canvas import nothing, render, trust_map
-from restore.images import Picture
-from restore.layouts import REPAINT
+from restore.diffusion.canvas import nothing, render, trust_map
+from restore.diffusion.conditioning import Condition
+from restore.diffusion.layouts import REPAINT
+from restore.diffusion.sampling import OnStep, ignore, walk
+from restore.diffusion.stack import Stack
+from restore.images.picture import Picture
 from restore.options import Text2imgOptions
-from restore.predict import Condition
-from restore.sample import OnStep, ignore
-from restore.stack import Stack
-from restore.walk import walk
 
 
 @torch.inference_mode()

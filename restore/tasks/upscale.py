@@ -6,20 +6,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from restore.canvas import added, canvas_rows, render, shown, trust_map
-from restore.colour import match
+from restore.diffusion.canvas import added, canvas_rows, render, shown, trust_map
+from restore.diffusion.conditioning import Condition
+from restore.diffusion.layouts import RESTORE
+from restore.diffusion.noise import canvas_noise, seed_of
+from restore.diffusion.sampling import OnStep, Start, ignore, walk
+from restore.diffusion.stack import Stack
 from restore.errors import ConfigError
-from restore.images import Picture, bleed
-from restore.layouts import RESTORE
-from restore.masks import mended, resized
-from restore.noise import canvas_noise, seed_of
+from restore.images.masks import mended, resized
+from restore.images.picture import Picture, bleed
 from restore.options import InpaintOptions, UpscaleOptions, WalkOptions
-from restore.predict import Condition
-from restore.sample import OnStep, ignore
-from restore.stack import Stack
+from restore.tasks.colour import match
 from restore.tasks.first_stage import restored
 from restore.tasks.inpaint import filled
-from restore.walk import Start, walk
 
 
 @torch.inference_mode()

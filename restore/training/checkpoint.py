@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from restore import manifest
+from restore.checkpoints import manifest
 from restore.errors import ConfigError, OutputError
 
 log = logging.getLogger(__name__)

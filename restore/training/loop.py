@@ -17,15 +17,16 @@ from diffusers.training_utils import EMAModel
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from restore.checkpoints.load import quiet
 from restore.config import Options, load_config
 from restore.errors import ConfigError, NonFiniteError
-from restore.files import held, write_text
-from restore.loading import quiet
-from restore.training import card, checkpoint, failure, history, optimise
-from restore.training.chance import Part, reseed
-from restore.training.data import Rows, loader
-from restore.training.records import Clock, Record, Scalars, bar
-from restore.training.stages import STAGES, StageOptions
+from restore.files import held, open_up, write_text
+from restore.training import checkpoint, failed_batch, model_card, optim
+from restore.training.data.crops import Rows, loader
+from restore.training.logs import Clock, Record, Scalars, bar
+from restore.training.registry import STAGES, StageOptions
+from restore.training.resume import go_on
+from restore.training.rng import Part, reseed
 
 log = logging.getLogger(__name__)
 PATIENCE = timedelta(hours=12)  # other processes wait while the first encodes pairs
@@ -42,7 +43,7 @@ class TrainOptions(Options):
     accumulate: int = Field(1, ge=1)  # parts of it that a process takes one after another
     learning_rate: float = Field(5e-4, gt=0)
     warmup: int = Field(200, ge=0)  # steps of linear warm-up
-    schedule: optimise.Schedule = "cosine"  # what follows: down to zero at the last step, or level
+    schedule: optim.Schedule = "cosine"  # what follows: down to zero at the last step, or level
     weight_decay: float = Field(0.0, ge=0)
     clip: float = Field(1.0, gt=0)  # norm at which gradients are clipped
     ema: float = Field(0.999, ge=0, lt=1)
@@ -79,7 +80,7 @@ def run(config: Path, overrides: list[str]) -> Path:
     options = load_config(TrainOptions, config, overrides)
     accelerator = machine(options)
     if accelerator.device.type == "cpu":
-        optimise.keep_freed_memory()
+        optim.keep_freed_memory()
     try:
         with held(options.output) if accelerator.is_main_process else nullcontext():
             Training(options, accelerator).run()
@@ -149,10 +150,10 @@ class Training:
             kind = STAGES[options.stage.kind]
             self.stage = kind(options.stage, options.seed, accelerator.device)
         model = self.stage.model
-        optimise.lay_out(model, options.channels_last, accelerator.device)
+        optim.lay_out(model, options.channels_last, accelerator.device)
         if options.checkpointing:
-            optimise.save_memory(model)
-        groups = optimise.groups(self.stage, options.learning_rate)
+            optim.save_memory(model)
+        groups = optim.groups(self.stage, options.learning_rate)
         self.parameters = [p for group in groups for p in group["params"]]
         self.optimizer = torch.optim.AdamW(
             groups,
@@ -167,11 +168,11 @@ class Training:
         self.scaler = torch.amp.GradScaler("cuda", enabled=options.precision == "fp16")
         self.state = checkpoint.State(model, self.ema.shadow_params, self.optimizer, self.scaler)
         with accelerator.main_process_first():  # it puts damaged ones aside
-            self.start = history.go_on(options, self.state, self.is_main)
+            self.start = go_on(options, self.state, self.is_main)
         self.first = self.ema.optimization_step = self.start.step
         self.began = time.monotonic()
         if options.compile:
-            optimise.compile_networks(model)
+            optim.compile_networks(model)
         self.losses = accelerator.prepare_model(Losses(self.stage))
 
     def run(self) -> None:
@@ -199,10 +200,13 @@ class Training:
             scores = self._show(record, self.first)
         if record:
             record.close()
-            with optimise.averaged(self.ema, self.parameters):
+            with optim.averaged(self.ema, self.parameters):
                 self.stage.export(o.output / "export")
-            about = card.About(o.model_dump(mode="json"), scores, self._seconds(), self.accelerator)
-            card.write(o.output / "export", about)
+            about = model_card.About(
+                o.model_dump(mode="json"), scores, self._seconds(), self.accelerator
+            )
+            model_card.write(o.output / "export", about)
+            open_up(o.output / "export")
             log.info("exported to %s", o.output / "export")
         self.accelerator.wait_for_everyone()
 
@@ -232,7 +236,7 @@ class Training:
         """One update; returns the losses. Raises NonFiniteError before any weight has moved."""
         o, found, parts = self.options, [], []
         self.optimizer.zero_grad(set_to_none=True)
-        rate = optimise.rate_at(step, o.steps, o.warmup, o.schedule)
+        rate = optim.rate_at(step, o.steps, o.warmup, o.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * rate
         for count in range(o.accumulate):
@@ -280,7 +284,7 @@ class Training:
         for part, total, batch, numbers in parts:
             if not torch.isfinite(total) or torch.isfinite(totals).all():
                 place = folder / f"part_{part.at}" if part.of > 1 else folder
-                failure.keep(place, batch, numbers, self.stage.samples)
+                failed_batch.keep(place, batch, numbers, self.stage.samples)
                 told.append(f"{spoken(numbers)}: {total.item()}, see {place}")
         what = "; ".join(told) or "in another process"
         raise NonFiniteError(
@@ -296,7 +300,7 @@ class Training:
 
     def _show(self, record: Record, done: int) -> Scalars:
         """A grid of samples and their scores, by the averaged weights."""
-        with optimise.averaged(self.ema, self.parameters):
+        with optim.averaged(self.ema, self.parameters):
             rows, scores = self.stage.preview()
         record.scalars(done, scores)
         record.pictures(done, rows)

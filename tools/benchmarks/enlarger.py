@@ -26,11 +26,11 @@ def bicubic(work: dict) -> Enlarge:
 
 def restored(work: dict) -> Enlarge:
     """A model of ours, as `restore upscale` runs it."""
-    from restore import devices
-    from restore.arrays import back, picture_of
-    from restore.flow import restore
-    from restore.jobs import file_seed
+    from restore.batch.jobs import file_seed
+    from restore.checkpoints import devices
+    from restore.images.arrays import back, picture_of
     from restore.options import UpscaleOptions
+    from restore.tasks.run import restore
 
     stack = devices.load(work["model"])
     steps = {"steps": work["steps"]} if work["steps"] else {}

@@ -29,19 +29,19 @@ def tiny_model(folder: Path) -> Path:
     """An untrained model of one step in `folder`."""
     import torch
 
-    from restore import loading
-    from restore.training import autoencoder, diffusion
-    from restore.windows import Windows
+    from restore.checkpoints import load
+    from restore.diffusion.tiling import Windows
+    from restore.training.stages import autoencoder, denoiser
 
     data: dict[str, Any] = {"data": {"photos": "."}}
     torch.manual_seed(0)
     first = autoencoder.AutoencoderOptions.model_validate({**data, **OPTIONS["vae"]})
     autoencoder.build(first).save_pretrained(folder / "first" / "vae")
     more = {"autoencoder": folder / "first", **data, **OPTIONS["denoiser"]}
-    made = diffusion.build(diffusion.DenoiserOptions.model_validate(more))
+    made = denoiser.build(denoiser.DenoiserOptions.model_validate(more))
     torch.nn.init.normal_(made.unet.conv_out.weight, std=0.1)
     made.steps, made.windows = 1, Windows(*WINDOWS)
-    loading.save(made, folder / "tiny", "Untrained.")
+    load.save(made, folder / "tiny", "Untrained.")
     return folder / "tiny"
 
 
@@ -53,7 +53,7 @@ def size_of(megapixels: float, scale: int) -> tuple[int, int]:
 
 def write_picture(path: Path, size: tuple[int, int]) -> None:
     """Soft waves as a tiled TIFF, made band by band."""
-    from restore import strips
+    from restore.images import row_writers
 
     across = np.sin(np.arange(size[1]) / 97)[None, :, None]
 
@@ -62,7 +62,7 @@ def write_picture(path: Path, size: tuple[int, int]) -> None:
         return (128 + 50 * (across + down) + np.zeros(3)).astype(np.uint8)
 
     with path.open("wb") as file:
-        strips.write_tiff(file, layers, size, {"photometric": "rgb", "compression": "zlib"})
+        row_writers.write_tiff(file, layers, size, {"photometric": "rgb", "compression": "zlib"})
 
 
 def measure(

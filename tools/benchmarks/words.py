@@ -10,20 +10,20 @@ from rich.console import Console
 from rich.progress import track
 
 from degradations import Trace, recipes, replay
-from restore import devices
-from restore.arrays import picture_of
+from restore.checkpoints import devices
+from restore.diffusion.noise import seed_of
+from restore.diffusion.stack import Stack
 from restore.errors import ConfigError, ModelError
-from restore.flow import restore
-from restore.images import plain
+from restore.images.arrays import picture_of
+from restore.images.picture import plain
 from restore.metrics import fidelity, figures
 from restore.metrics.measures import MEASURES, Pair
 from restore.metrics.score import Row, Scored
-from restore.noise import seed_of
 from restore.options import UpscaleOptions
-from restore.stack import Stack
-from restore.training.captions import LEVELS, WORDS, caption, level
-from restore.training.data import Photos
-from restore.training.pairs import PairOptions, drawn, grained
+from restore.tasks.run import restore
+from restore.training.data.captions import LEVELS, WORDS, caption, level
+from restore.training.data.crops import Photos
+from restore.training.data.pairs import PairOptions, drawn, grained
 
 TABLE = [MEASURES[name] for name in ("psnr", "ssim", "pd")]
 NONE, RIGHT, WRONG, INPUT = "none", "right", "wrong", "input, bicubic"

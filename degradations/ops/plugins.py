@@ -1,0 +1,192 @@
+"""Ops that are not ours: a class in a user's file, of an installed package, or albumentations.
+
+Nothing is imported before a recipe names it, and a trace imports nothing from files at all.
+"""
+
+import importlib
+import importlib.util
+import json
+import sys
+from collections import Counter
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from degradations.errors import RecipeError, mend
+from degradations.ops.op import Op, Params, Size
+from degradations.rng import Rng
+
+ENTRY_POINTS = "degradations.ops"
+ALBUMENTATIONS = "albumentations"  # the kind of its transforms, which `transform` names
+_TWICE = 16  # pictures on which an op has to give the same result twice
+_files: dict[str, str] = {}  # by module: where it was loaded from
+_known: dict[str, type[Op]] = {}  # by kind: what recipes have named in this process
+_runs: Counter[str] = Counter()
+
+
+def read(value: Any, kind: str, folder: Path | None) -> Op | None:
+    """A step of a recipe in `folder` -> its op; None where nothing is called `kind`."""
+    if isinstance(value, Op):
+        _register(kind, type(value))
+        return value
+    model = _installed(kind) or _from_module(kind, folder)
+    if model is None:
+        return None
+    _register(kind, model)
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        told = [_told(kind, model, detail) for detail in error.errors()]
+        raise RecipeError("; ".join(told)) from error
+
+
+def named(kind: str) -> type[Op] | None:
+    """The op of a trace's step: one that is installed, or that a recipe has named before."""
+    return _known.get(kind) or _installed(kind)
+
+
+def files(values: Any) -> dict[str, str]:
+    """The files that the steps of a dumped recipe need in another process: {module: path}."""
+    if isinstance(values, list):
+        values = dict(enumerate(values))
+    if not isinstance(values, dict):
+        return {}
+    module = str(values.get("kind")).rpartition(".")[0]
+    found = {module: _files[module]} if module in _files else {}
+    for value in values.values():
+        found |= files(value)
+    return found
+
+
+def load(module: str, path: str) -> None:
+    """Have a module that another process loaded from a file; raises RecipeError without it."""
+    if not Path(path).is_file():
+        raise RecipeError(
+            f"there is no {path}, which the recipe's {module} was loaded from; keep it there for "
+            "as long as worker processes start, or put it on their Python path as a module"
+        )
+    _from_file(module, Path(path))
+
+
+def draw(step: Op, rng: Rng) -> Params:
+    """What it draws, as JSON will give it back."""
+    try:
+        return json.loads(json.dumps(dict(step.draw(rng)), allow_nan=False))
+    except Exception as error:  # whatever a user's code may raise
+        raise RecipeError(
+            f"{step.kind}: draw failed: {error!r}; it has to return a dictionary of plain numbers, "
+            "words and lists"
+        ) from error
+
+
+def apply(kind: str, op: type[Op], rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
+    """op.apply, held to the contract of Op; raises RecipeError with what it broke and the mend."""
+    _runs[kind] += 1
+    out = _applied(kind, op, rgb, params, target)
+    wrong = _breach(out, rgb.shape)
+    if not wrong and _runs[kind] <= _TWICE:
+        again = _applied(kind, op, rgb, params, target)
+        if _breach(again, rgb.shape) or again.tobytes() != out.tobytes():
+            wrong = "gives another result for the same params; draw all that is random in draw()"
+    if wrong:
+        raise RecipeError(f"{kind}: apply {wrong}")
+    return out
+
+
+def _applied(kind: str, op: type[Op], rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
+    lent = rgb.view()
+    lent.flags.writeable = False
+    try:
+        return op.apply(lent, json.loads(json.dumps(params)), target)
+    except RecipeError:
+        raise
+    except Exception as error:  # whatever a user's code may raise
+        raise RecipeError(f"{kind}: apply failed: {error!r} with params {params}") from error
+
+
+def _breach(out: Any, shape: tuple[int, ...]) -> str:
+    if not isinstance(out, np.ndarray) or out.dtype != np.float32:
+        what = out.dtype if isinstance(out, np.ndarray) else type(out).__name__
+        return f"gives {what}; return a float32 array: out.astype(np.float32)"
+    if out.shape != shape:
+        return f"gives the shape {out.shape} for {shape}; keep it, `resize` changes sizes"
+    if not np.isfinite(out).all():
+        return "gives NaN or infinity; look for a division by 0 or the root of a negative number"
+    if out.min() < 0 or out.max() > 1:
+        return f"gives values from {out.min():g} to {out.max():g}; end with np.clip(out, 0, 1)"
+    return ""
+
+
+def _told(kind: str, model: type[Op], detail: Any) -> str:
+    place = ".".join(map(str, detail["loc"]))
+    if detail["type"] == "extra_forbidden":
+        return f"{place} is not an option of {kind}; {mend(place, model.model_fields)}"
+    return f"{kind}: {place + ': ' if place else ''}{detail['msg'].removeprefix('Value error, ')}"
+
+
+def _register(kind: str, model: Any) -> None:
+    if not (isinstance(model, type) and issubclass(model, Op)):
+        raise RecipeError(f"{kind} is no op; make it a class derived from degradations.ops.Op")
+    if _known.setdefault(kind, model) is not model:
+        raise RecipeError(
+            f"{kind} is another class than the {kind} of an earlier recipe; rename one of them"
+        )
+
+
+def _installed(kind: str) -> Any:
+    if kind == ALBUMENTATIONS:
+        return importlib.import_module("degradations.ops.albumentations").Albumentations
+    return next((point.load() for point in entry_points(group=ENTRY_POINTS, name=kind)), None)
+
+
+def _from_module(kind: str, folder: Path | None) -> Any:
+    """my_ops.Rust: the class Rust of my_ops.py beside the recipe, or of the module my_ops."""
+    *parts, name = kind.split(".")
+    if not parts or not all(part.isidentifier() for part in (*parts, name)):
+        return None
+    if parts[0] == ALBUMENTATIONS:
+        told = f"{kind}: a transform of albumentations is written with its name apart"
+        raise RecipeError(f"{told}: {{kind: {ALBUMENTATIONS}, transform: {name}}}")
+    module = _module(".".join(parts), folder)
+    if not hasattr(module, name):
+        raise RecipeError(f"{module.__file__} has no class {name}; {mend(name, dir(module))}")
+    return getattr(module, name)
+
+
+def _module(name: str, folder: Path | None) -> ModuleType:
+    path = folder and folder.resolve().joinpath(*name.split(".")).with_suffix(".py")
+    try:
+        if path and path.is_file():
+            return _from_file(name, path)
+        return importlib.import_module(name)
+    except RecipeError:
+        raise
+    except Exception as error:  # whatever a user's file may raise
+        if isinstance(error, ModuleNotFoundError) and name.startswith(error.name or "?"):
+            missing = f"there is no {path or name + '.py'}, nor a module {name} on the Python path"
+            raise RecipeError(f"{missing}; put the file beside the recipe") from error
+        raise RecipeError(f"{path or name} cannot be imported: {error!r}") from error
+
+
+def _from_file(name: str, path: Path) -> ModuleType:
+    if name in sys.modules:
+        module = sys.modules[name]
+        if module.__file__ != str(path):
+            raise RecipeError(
+                f"{path}: a module {name} is loaded from {module.__file__}; rename yours"
+            )
+        return module
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec and spec.loader
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    _files[name] = str(path)
+    return module

@@ -1,0 +1,140 @@
+"""What a run will do, take and need, told before it begins."""
+
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from restore.batch.jobs import Job
+from restore.batch.journal import Journal, Row
+from restore.batch.run import SKIPPED
+from restore.errors import RestoreError, counted, printable, sides
+
+if TYPE_CHECKING:
+    from restore.batch.mask_files import Masks
+    from restore.images.picture import Head, Reading
+    from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions
+
+    TaskOptions = UpscaleOptions | Img2imgOptions | InpaintOptions
+
+# A pixel of photos, 8 bits, quality 95:
+BYTES = {"png": 1.9, "jpeg": 0.7, "webp": 0.5, "avif": 0.4, "tiff": 2.2}
+# Bytes, with nano on a CPU, as measured (1.33 GB at 6 megapixels): the program, and its blocks.
+PROGRAM, BLOCKS = 0.7e9, 0.7e9
+# What is not on disk. For each pixel of the result: canvases, where the sampler wants them whole,
+# and the picture in a codec that does. For each pixel of the input: the picture, where it is not
+# read by rows, and lowpass's error. For each column of the result: bands of rows.
+CANVASES, CODEC, INPUT, LOWPASS, COLUMN = 30, 9, 6, 40, 11e3
+SPILLED = 8  # bytes on disk for each pixel, as long as the picture is worked on
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A picture as it is and as it will be."""
+
+    head: "Head"
+    size: tuple[int, int]  # (height, width) of the result
+
+    @property
+    def before(self) -> int:
+        return self.head.size[0] * self.head.size[1]
+
+    @property
+    def after(self) -> int:
+        return self.size[0] * self.size[1]
+
+
+def foretell(
+    jobs: Sequence[Job],
+    options: "TaskOptions",
+    masks: "Masks | None",
+    unpaired: Iterable[Path],
+    journal: Journal,
+    how: "Reading",
+) -> None:
+    """Print a line for each file, and what all of them take.
+
+    unpaired  masks that no picture of any shard takes.
+    """
+    from restore.images import sandbox
+
+    for path in unpaired:
+        print(f"unpaired {printable(str(path))}: a mask without its picture")
+    planned: dict[Job, Planned] = {}
+    for job in jobs:
+        name = printable(str(job.source))
+        if job.skip:
+            print(f"skipped  {name}: {SKIPPED[job.skip]}")
+            continue
+        assert job.source
+        try:
+            head = sandbox.look(job.source, how)
+        except RestoreError as error:
+            print(f"failing  {printable(str(error))}")
+            continue
+        there = " (there already)" if job.target.exists() else ""
+        target = printable(str(job.target))
+        if masks:
+            found = masks.of(job)
+            name += f" + {printable(str(found))}" if found else " (no mask: it will fail)"
+        made = options.output_size(head.size)
+        print(f"{sides(head.size)} -> {sides(made)}  {name} -> {target}{there}")
+        planned[job] = Planned(head, made)
+    for line in totals(planned, options, journal):
+        print(line)
+
+
+def totals(planned: dict[Job, Planned], options: "TaskOptions", journal: Journal) -> Iterable[str]:
+    """What the files take together: pixels, disk, memory, time."""
+    if not planned:
+        return
+    before = sum(one.before for one in planned.values())
+    after = sum(one.after for one in planned.values())
+    yield f"{counted(len(planned), 'picture')}, {before / 1e6:.1f} -> {after / 1e6:.1f} megapixels"
+    needed = sum(
+        one.after * _bytes_a_pixel(job.target) * max(1, len(job.frames))
+        for job, one in planned.items()
+    )
+    needed += SPILLED * max(one.after for one in planned.values())
+    there = next(
+        folder for folder in (journal.out, *journal.out.absolute().parents) if folder.exists()
+    )
+    free = shutil.disk_usage(there).free
+    few = ": TOO LITTLE" if free < needed else ""
+    yield f"disk: about {gigabytes(needed)}; {gigabytes(free)} are free{few}"
+    peaks = {job: peak(one, job.target, options) for job, one in planned.items()}
+    largest = max(peaks, key=lambda job: peaks[job])
+    name = printable(largest.key)
+    yield f"memory: about {gigabytes(peaks[largest])} at its peak, for {name}"
+    pace = seconds_a_pixel(journal.rows.values())
+    if pace is None:
+        yield "time: told once the first files are done"
+    else:
+        yield f"time: about {pace * after:.0f} s if all are done, by the files in {journal.out}"
+
+
+def peak(one: Planned, target: Path, options: "TaskOptions") -> float:
+    """Bytes of memory that a picture takes at the most, with nano on a CPU."""
+    is_whole = options.sampler != "ddim" or options.eta > 0 or options.task == "inpaint"
+    is_lowpass = getattr(options, "colour", "none") == "lowpass"
+    held = (CANVASES if is_whole else 0) * one.after + (LOWPASS if is_lowpass else 0) * one.before
+    held += 0 if one.head.by_rows else INPUT * one.before
+    codec = 0 if target.suffix in (".png", ".tif") else CODEC * one.after
+    return PROGRAM + max(BLOCKS, codec) + held + COLUMN * one.size[1]
+
+
+def seconds_a_pixel(rows: Iterable[Row]) -> float | None:
+    """Of results, as earlier runs measured it; None if there were none."""
+    done = [row for row in rows if row["status"] == "done" and "size_out" in row]
+    pixels = sum(row["size_out"][0] * row["size_out"][1] for row in done)
+    return sum(row["seconds"] for row in done) / pixels if pixels else None
+
+
+def _bytes_a_pixel(target: Path) -> float:
+    suffix = target.suffix.removeprefix(".")
+    return BYTES[{"jpg": "jpeg", "tif": "tiff"}.get(suffix, suffix)]
+
+
+def gigabytes(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,92 @@
+"""Restore a set's inputs with a model, so that they can be scored."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from restore import file_search
+from restore.batch import run
+from restore.batch.jobs import Job, file_seed, plan
+from restore.batch.journal import Journal, Row
+from restore.diffusion.stack import Stack
+from restore.errors import ImageError
+from restore.images import encode
+from restore.images.picture import peek, read
+from restore.metrics.pairing import Paired, PictureSet, pictures
+from restore.options import UpscaleOptions
+from restore.tasks.run import restore
+
+Failures = dict[str, tuple[str, str]]
+"""key -> (code, why) of what could not be restored"""
+
+
+def restore_set(
+    one: PictureSet,
+    stack: Callable[[], Stack],
+    weights: str,
+    options: UpscaleOptions,
+    out: Path,
+    seed: int = 0,
+    watch: Callable[[Row], None] = lambda row: None,
+    **precision: object,
+) -> tuple[list[Paired], Failures]:
+    """Each input enlarged to its original's size, as PNG in `out`; what an earlier run did, stays.
+
+    A picture has the bytes that `restore upscale` gives it with the same options and seed.
+
+    stack      gives the model; called at the first picture to restore.
+    weights    the digest of what it is made of.
+    options    their scale is set anew for each picture.
+    precision  what else decides the pixels, as the report keeps it.
+    """
+    inputs, originals = pictures(one.inputs), pictures(one.originals)
+    shared = {key: path for key, path in inputs.items() if key in originals}
+    found = [file_search.Found(path, f"{key}{path.suffix}") for key, path in shared.items()]
+    jobs = [
+        Job(job.source, job.key, job.target, others=(originals[key],))
+        for key, job in zip(shared, plan(found, out, lambda source: ".png"), strict=True)
+    ]
+
+    def work(job: Job, path: Path, *frames: Path) -> Row:
+        assert job.source
+        picture = read(job.source)
+        chosen = scaled(options, picture.size, peek(job.others[0]))
+        made = restore(picture, chosen, stack(), file_seed(seed, job.key))
+        encode.encode(made, path)
+        return {"size_in": picture.size, "size_out": made.size, "warnings": list(made.warnings)}
+
+    journal = Journal(out, options.digest(seed=seed, **precision), weights)
+    run.run_all(jobs, work, journal, progress=watch)
+    rows = {key: journal.rows[job.key] for key, job in zip(shared, jobs, strict=True)}
+    failures = {
+        key: (row["code"], row["error"]) for key, row in rows.items() if row["status"] == "failed"
+    }
+    made = [
+        Paired(key, journal.output(row), originals[key], shared[key])
+        for key, row in rows.items()
+        if row["status"] == "done"
+    ]
+    return made, failures
+
+
+def scaled(
+    options: UpscaleOptions, size: tuple[int, int], wanted: tuple[int, int]
+) -> UpscaleOptions:
+    """The options with the scale that takes (height, width) to `wanted`.
+
+    Raises ImageError if none does.
+    """
+    values: dict[str, Any] = options.model_dump() | {"scale": wanted[0] / size[0]}
+    try:
+        chosen = UpscaleOptions.model_validate(values)
+    except ValidationError:
+        chosen = None
+    if chosen is None or chosen.output_size(size) != wanted:
+        raise ImageError(
+            "SIZE",
+            f"{size[1]}x{size[0]} is its original's {wanted[1]}x{wanted[0]} at no scale of 1 to "
+            "16; cut the original to a multiple",
+        )
+    return chosen

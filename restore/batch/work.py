@@ -1,0 +1,415 @@
+"""What is done with one picture of a run over files: it is read, made anew and written."""
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
+
+from restore import files
+from restore.batch import jobs, report
+from restore.batch.jobs import Job
+from restore.batch.journal import Row
+from restore.batch.run import Exists
+from restore.errors import CancelledError, ImageError, UsageError
+from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from restore.batch.mask_files import Masks
+    from restore.diffusion.stack import Stack
+    from restore.images.encode import Writing
+    from restore.images.picture import Picture, Reading
+
+LISTEN_S = 0.2
+
+Made = TypeVar("Made")
+FileOptions = UpscaleOptions | Img2imgOptions | InpaintOptions
+Find = Literal["", "propose", "apply"]
+LOSSY = "lossy: {} cannot keep what lies outside the mask byte for byte; --format png can"
+
+
+class Progress(Protocol):
+    """What a run tells whoever watches it."""
+
+    def row(self, row: Row) -> None:
+        """A picture is done."""
+
+    def step(self, step: int, steps: int, latent: object) -> None:
+        """A step of the picture in hand is done."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run over files is told beside its task's options.
+
+    made_by  what made the pictures, as a result keeps it: the model, its weights' digest, and what
+             else decides the pixels.
+    """
+
+    out: Path
+    seed: int
+    exists: Exists
+    reading: "Reading"
+    writing: "Writing"
+    made_by: dict[str, object]
+
+
+@dataclass(frozen=True)
+class Holes:
+    """Where the pictures have holes: the mask of inpaint, the damage of upscale."""
+
+    given: str = ""  # a file, a folder, or alpha
+    fit: bool = False  # resize a mask of another size
+    find: Find = ""  # look where an old photo is scratched, and keep that beside; fill it or not
+
+    @property
+    def told(self) -> dict[str, object]:
+        """What of this decides the pixels, beside the masks themselves."""
+        told = {"hole_given": bool(self.given), "hole_fit": self.fit, "hole_find": self.find}
+        return {name: value for name, value in told.items() if value}
+
+    def open(self, given: list[jobs.Job]) -> tuple["Masks | None", list[jobs.Job]]:
+        """The masks, and the jobs that know theirs."""
+        if not self.given:
+            return None, given
+        from restore.batch.mask_files import open_masks
+
+        masks = open_masks(self.given)
+        paths = {job: masks.of(job) for job in given}
+        knowing = [replace(job, others=(path,) if path else ()) for job, path in paths.items()]
+        return masks, knowing
+
+    def read(self, masks: "Masks | None", job: jobs.Job, picture: "Picture") -> "np.ndarray | None":
+        """uint8 (H, W) of the picture's size, or None where there is no talk of holes."""
+        if self.find:
+            from restore.images import scratches
+
+            return scratches.find(picture)
+        if masks is None:
+            return None
+        from restore.batch import mask_files
+
+        return mask_files.read(masks, job, picture, self.fit)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file as it was read."""
+
+    pictures: "list[Picture]"  # the frames asked for
+    count: int  # of all its frames
+    mask: "np.ndarray | None"
+    digests: tuple[str, ...]  # of the file and of its mask's, before they were read
+
+
+class FileWork:
+    """The next picture is made while the last one is written, and the one after that is read.
+
+    Thus disks and codecs take their time while the model works. Files that keep others beside them
+    are made in their turn.
+
+    kind  the format of a source's result.
+    """
+
+    def __init__(
+        self,
+        planned: Sequence[jobs.Job],
+        options: FileOptions,
+        settings: Settings,
+        *,
+        holes: Holes,
+        masks: "Masks | None",
+        count: int,
+        kind: Callable[[Path], str],
+        stack: Callable[[], "Stack"],
+    ):
+        self.options, self.settings, self.holes, self.masks = options, settings, holes, masks
+        self.count, self.kind, self.stack = count, kind, stack
+        self.show: Progress | None = None
+        self.is_over = False
+        todo = [job for job in planned if not job.skip]
+        self.reading, self.making = Ahead(todo, self.read), Ahead(todo, self.make_next)
+
+    def __enter__(self) -> "FileWork":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.is_over = True
+        self.reading.close()
+        self.making.close()
+
+    def __call__(self, job: jobs.Job, show: Progress, path: Path, *frames: Path) -> Row:
+        self.show = show
+        if frames:
+            source = self.reading.take(job)
+            first, notes = self.make_several(job, source, path, frames)
+        else:
+            source, first = self.making.take(job)
+            if is_small(first):
+                self.making.begin_after(job, lambda next: not next.beside and self.is_new(next))
+            notes = [*first.warnings, *self.put(first, path, job, self.seed(job))]
+        if self.digests(job) != source.digests:
+            raise ImageError("CHANGED", "the file changed while it was read; run again")
+        picture = source.pictures[0]
+        panels, found = [picture, first], {}
+        if self.holes.find and source.mask is not None:
+            panels.insert(1, overlaid(picture, source.mask))
+            found = {"damage": round(float((source.mask > 0).mean()), 6)}
+        report.keep_thumbs(self.settings.out, job.key, *map(shown, panels))
+        kind = self.kind_of(job)
+        is_exact = kind in ("png", "tiff") or (kind == "webp" and self.settings.writing.lossless)
+        if isinstance(self.options, InpaintOptions) and not is_exact:
+            notes.append(LOSSY.format(kind))
+        return {
+            "size_in": picture.size,
+            "size_out": first.size,
+            "n_frames": source.count,
+            "warnings": list(dict.fromkeys(notes)),
+            **found,
+        }
+
+    def is_new(self, job: jobs.Job) -> bool:
+        """Whether it is sure to be made: nothing is there that may be its finished result."""
+        return self.settings.exists == "overwrite" or not os.path.lexists(job.target)
+
+    def read(self, job: jobs.Job) -> Source:
+        from restore.images import encode, sandbox
+
+        assert job.source
+        digests = self.digests(job)
+        pictures, count = sandbox.read_by_rows(job.source, self.settings.reading)
+        for picture in pictures:
+            size = self.options.output_size(picture.size)
+            encode.refuse(picture, self.kind_of(job), size, self.settings.writing.background)
+        mask = self.holes.read(self.masks, job, pictures[0])
+        if self.masks and self.masks.is_alpha:  # what is filled is there to be seen
+            pictures[0] = opaque(pictures[0])
+        return Source(pictures, count, mask, digests)
+
+    def make_next(self, job: jobs.Job) -> "tuple[Source, Picture]":
+        """The source read and its first frame made anew."""
+        source = self.reading.take(job)
+        if is_small(source.pictures[0]):
+            self.reading.begin_after(job, self.is_new)
+        return source, self.make(source.pictures[0], source, self.seed(job))
+
+    def make(
+        self,
+        picture: "Picture",
+        source: Source,
+        seed: int,
+        keep: "Callable[[int, Picture], object]" = lambda lap, frame: None,
+    ) -> "Picture":
+        from restore.images import memmap
+        from restore.tasks.run import restore
+
+        hole = None if self.holes.find == "propose" else source.mask
+        with memmap.into(self.settings.out):
+            return restore(picture, self.options, self.stack(), seed, self.step, hole, keep)
+
+    def make_several(
+        self, job: jobs.Job, source: Source, path: Path, frames: Sequence[Path]
+    ) -> "tuple[Picture, list[str]]":
+        """(the first result, notes on all): the file's frames, candidates, laps, or the damage."""
+        from restore.images.contact_sheet import write_sheet
+
+        seed, picture = self.seed(job), source.pictures[0]
+        laps: Sequence[Path] = ()
+        notes: list[str] = []
+        todo = [(picture, path, seed)]
+        if self.settings.reading.frames == "all":
+            todo = [(*pair, seed) for pair in zip(source.pictures, (path, *frames), strict=True)]
+        elif self.count > 1:
+            todo = [(picture, frame, self.seed(job, nth)) for nth, frame in enumerate(frames)]
+        elif self.holes.find:
+            assert source.mask is not None
+            notes += self.keep_damage(picture, source.mask, job, frames)
+        else:
+            laps = frames
+
+        def keep(lap: int, frame: "Picture") -> None:
+            if laps:
+                self.put(frame, laps[lap - 1], job, seed)
+
+        made: list[Picture] = []
+        for picture, place, own in todo:
+            result = self.make(picture, source, own, keep)
+            notes += [*result.warnings, *self.put(result, place, job, own)]
+            made = made or [result]  # one is enough: others may be many
+        if self.count > 1:
+            write_sheet(frames, path)
+        return made[0], notes
+
+    def keep_damage(
+        self, picture: "Picture", mask: "np.ndarray", job: Job, frames: Sequence[Path]
+    ) -> list[str]:
+        """Write the mask and a picture that shows it; returns what is to be said of them."""
+        from restore.images import sandbox
+        from restore.images.picture import Picture, threefold
+
+        sandbox.encode(Picture(threefold(mask), grey=True), frames[0])
+        sandbox.encode(overlaid(picture, mask), frames[1], "jpeg")
+        if not mask.any():
+            return []
+        names = [frame.name for frame in job.frames]
+        told = f"{100 * (mask > 0).mean():.2g} % looks scratched, see {names[1]}"
+        if self.holes.find == "apply":
+            return [f"{told}; filled as {names[0]} says"]
+        return [f"{told}; nothing was filled: correct {names[0]} and give it by --damage"]
+
+    def put(self, picture: "Picture", path: Path, job: jobs.Job, seed: int) -> list[str]:
+        """Write a result; returns what its format could not hold."""
+        from restore.images import sandbox
+
+        is_plain = isinstance(self.options, UpscaleOptions)
+        about = "" if is_plain else told(self.options, seed, self.settings.made_by)
+        return sandbox.encode(picture, path, self.kind_of(job), self.settings.writing, about)
+
+    def step(self, step: int, steps: int, latent: object) -> None:
+        if self.is_over:
+            raise CancelledError("the run is over")
+        assert self.show
+        self.show.step(step, steps, latent)
+
+    def kind_of(self, job: jobs.Job) -> str:
+        assert job.source
+        return self.kind(job.source)
+
+    def seed(self, job: jobs.Job, nth: int = 0) -> int:
+        return jobs.file_seed(self.settings.seed + nth, job.key)
+
+    def digests(self, job: jobs.Job) -> tuple[str, ...]:
+        assert job.source
+        try:
+            return tuple(files.sha256(path) for path in (job.source, *job.others))
+        except OSError as error:
+            mend = "check the file and its permissions"
+            raise ImageError("UNREADABLE", f"{error.strerror or error}; {mend}") from error
+
+
+def opaque(picture: "Picture") -> "Picture":
+    if picture.alpha is None:
+        return picture
+    import numpy as np
+
+    alpha = np.full_like(picture.alpha, np.iinfo(picture.alpha.dtype).max)
+    return replace(picture, alpha=alpha)
+
+
+def overlaid(picture: "Picture", mask: "np.ndarray") -> "Picture":
+    """The picture without its transparency, darker, and red where the mask is."""
+    import numpy as np
+
+    from restore.images.picture import Picture
+
+    deep = picture.pixels.dtype == np.uint16
+    eight = (picture.pixels >> 8).astype(np.uint8) if deep else picture.pixels
+    rgb = eight - eight // 3
+    rgb[mask > 0] = (255, 0, 0)
+    return Picture(rgb)
+
+
+def is_small(picture: "Picture") -> bool:
+    """Whether there is memory for another one beside it."""
+    from restore.images.sandbox import LARGE
+
+    return picture.pixels.size <= 3 * LARGE
+
+
+def shown(picture: "Picture") -> "tuple[np.ndarray, np.ndarray | None]":
+    """Of a picture, what a thumbnail is made of."""
+    return picture.pixels, picture.alpha
+
+
+def formats(options: FileOptions, form: str, lossless: bool, count: int) -> Callable[[Path], str]:
+    """What tells the format of a source's result. Raises UsageError if it cannot be.
+
+    form  auto, or the one that is asked for.
+    """
+    from restore.images import encode
+
+    if form == "tiff" and find_spec("tifffile") is None:
+        mend = "pip install 'restore-toolkit[formats]', or use --format png"
+        raise UsageError(f"TIFF is written by tifffile, which is missing; {mend}")
+    if count > 1 and form not in ("auto", "png"):
+        raise UsageError(f"-n {count}: candidates and their sheet are PNG, not {form}")
+    if count > 1 or (form == "auto" and isinstance(options, InpaintOptions)):
+        form = "png"  # what is outside the mask stays
+    return lambda source: encode.format_for(source, form, lossless)
+
+
+def reading_for(options: FileOptions, holes: Holes, reading: "Reading") -> "Reading":
+    """How files are read: whole, where there may be holes in them."""
+    whole = holes.given or holes.find or isinstance(options, InpaintOptions)
+    return replace(reading, max_pixels=0) if whole else reading
+
+
+def kept_beside(options: FileOptions, holes: Holes, count: int) -> tuple[str, ...]:
+    """What is kept beside a result, as endings of its name."""
+    if holes.find:
+        return f"{jobs.DAMAGE}.png", f"{jobs.OVERLAY}.jpg"
+    laps = options.loopback if isinstance(options, Img2imgOptions) else count
+    return tuple(f"_{lap:03}" for lap in range(1, laps + 1)) if laps > 1 else ()
+
+
+def told(options: Any, seed: int, made_by: dict[str, object]) -> str:
+    """How a picture is made again, as JSON: `--set` takes each line of the task's section."""
+    values = options.model_dump(mode="json", exclude={"task", *options.run_only})
+    return json.dumps({options.task: values, "seed": seed, **made_by})
+
+
+class Ahead(Generic[Made]):
+    """A thread of its own makes one thing a job, in the order asked.
+
+    jobs  in the order in which they are taken.
+    make  is called in the thread. What it raises, `take` raises.
+    """
+
+    def __init__(self, jobs: Iterable[Job], make: Callable[[Job], Made]):
+        self._after = {job.key: following for job, following in pairwise(jobs)}
+        self._make = make
+        self._begun: dict[str, Future[Made]] = {}
+        self._asked: SimpleQueue[tuple[Job, Future[Made]] | None] = SimpleQueue()
+        # Ctrl-C does not wait for what nobody will take
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def take(self, job: Job) -> Made:
+        """What is made of this job; waits for it."""
+        future = self._begun.pop(job.key, None)
+        self._begun.clear()  # what was begun and is passed over: its file needs no work
+        future = future or self._ask(job)
+        while not future.done():  # waiting without an end would not hear of Ctrl-C everywhere
+            wait([future], LISTEN_S)
+        return future.result()
+
+    def begin_after(self, job: Job, may: Callable[[Job], bool]) -> None:
+        """Begin the job that follows, if it may be."""
+        following = self._after.get(job.key)
+        if following and may(following):
+            self._begun[following.key] = self._ask(following)
+
+    def close(self) -> None:
+        """Let the thread end when it has done what it is at."""
+        self._asked.put(None)
+
+    def _ask(self, job: Job) -> "Future[Made]":
+        future: Future[Made] = Future()
+        self._asked.put((job, future))
+        return future
+
+    def _work(self) -> None:
+        while asked := self._asked.get():
+            job, future = asked
+            try:
+                future.set_result(self._make(job))
+            except BaseException as error:  # of whoever takes it
+                future.set_exception(error)
+            del asked, job, future  # what was made belongs to whoever takes it

@@ -1,0 +1,1 @@
+"""Models: found, read, and put on a device."""

@@ -1,0 +1,110 @@
+"""Where a stack computes: which device, in which precision, compiled, or one part at a time."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from restore.checkpoints import load as loading
+from restore.diffusion.conditioning import Condition
+from restore.diffusion.stack import Stack
+from restore.errors import ConfigError, ModelError
+
+
+def load(
+    name: str,
+    device: str = "auto",
+    dtype: str = "auto",
+    *,
+    compiled: bool = False,
+    offload: bool = False,
+    **more: Any,
+) -> Stack:
+    """loading.load() on a device that is there, with what saves time or memory on it.
+
+    compiled  compile the UNet, here and now; its answers then differ in their last bits.
+    offload   keep the parts in main memory and on the device only the one at work.
+    Raises ModelError if the device is not there, or cannot do it.
+    """
+    if compiled and offload:
+        raise ConfigError("a compiled UNet stays on its device: --compile or --offload, not both")
+    place = find(device)
+    if dtype == "auto":
+        dtype = "fp32" if place.type == "cpu" else "bf16"
+    stack = loading.load(name, "cpu" if offload else str(place), dtype, **more)
+    if offload:
+        Turns(stack, place)
+    if compiled:
+        compile_unet(stack)
+    return stack
+
+
+def find(device: str) -> torch.device:
+    """The device of that name, or the best there is for `auto`. Raises ModelError."""
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    name = loading.pick_device() if device == "auto" else device
+    if not there.get(name.split(":")[0], False):
+        found = ", ".join(name for name, is_there in there.items() if is_there)
+        raise ModelError(f"{device}: no such device for this torch; there are {found}")
+    return torch.device(name)
+
+
+def compile_unet(stack: Stack) -> None:
+    """Compile the UNet in place and have it answer once, so that what fails does so here.
+
+    Raises ModelError with the compiler's words.
+    """
+    size, layout = stack.windows.size, stack.layout
+    maps = {"trust", "mask", "signed_mask"} & set(layout.parts)
+    where = {"device": stack.device}
+    shape = (1, stack.unet.config.in_channels - stack.channels - len(maps), size, size)
+    level = torch.zeros(1, dtype=torch.long, **where) if stack.low_schedule else None
+    condition = Condition(torch.zeros(shape, **where), torch.ones(1, 1, size, size, **where), level)
+    x = torch.zeros(1, stack.channels, size, size, **where)
+    stack.unet.compile()
+    try:
+        with torch.inference_mode():
+            stack.predict(condition, "")(x, torch.tensor(0), [(0, 0)])
+    except RuntimeError as error:  # every error of dynamo's and inductor's is one
+        told = str(error).splitlines()[0]
+        raise ModelError(
+            f"the UNet cannot be compiled here: {told}; leave --compile out"
+        ) from error
+
+
+class Turns:
+    """One part at a time is on the device: whose turn it is comes, and the one before goes back.
+
+    accelerate's cpu_offload_with_hook wraps whole models in one fixed order; ours go in the order
+    of the task, and of a VAE not itself is called but its children.
+    """
+
+    def __init__(self, stack: Stack, place: torch.device):
+        stack.place = place
+        self.stack = stack
+        self.here: nn.Module | None = None
+        self.there = place  # where it is
+        for part in stack.parts:
+            called = (part, *part.children()) if part is stack.vae else (part,)
+            for module in called:
+                module.register_forward_pre_hook(partial(self.bring, part), with_kwargs=True)
+
+    def bring(self, part: nn.Module, module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """Before a call: the part moves to the device, and with it what it is called with."""
+        place = self.stack.place
+        assert place is not None
+        if self.here is not part or self.there != place:
+            if self.here is not None:
+                self.here.to("cpu")
+            part.to(place)
+            self.here, self.there = part, place
+        moved = {name: self.moved(value) for name, value in kwargs.items()}
+        return tuple(map(self.moved, args)), moved
+
+    def moved(self, value: Any) -> Any:
+        return value.to(self.stack.place) if isinstance(value, Tensor) else value

@@ -1,0 +1,281 @@
+"""Checkpoints <-> stacks: our folders, diffusers' folders, the hub's, single files."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from restore.checkpoints import components, lora, manifest, single_file
+from restore.diffusion import contexts, vae
+from restore.diffusion.contexts import Context
+from restore.diffusion.contexts.text import TextContext
+from restore.diffusion.layouts import BASE, INPAINTING, LDM_UPSCALE, TRUST, X4, layout_of
+from restore.diffusion.restorer import FirstStage
+from restore.diffusion.stack import Stack
+from restore.diffusion.tiling import Windows
+from restore.errors import ModelError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PIPELINES = {  # what reads a saved stack of a layout; all but the last with text
+    BASE: "StableDiffusionPipeline",
+    INPAINTING: "StableDiffusionInpaintPipeline",
+    X4: "StableDiffusionUpscalePipeline",
+    LDM_UPSCALE: "LDMSuperResolutionPipeline",
+}
+IGNORED = {"safety_checker", "feature_extractor", "image_encoder"}  # of a pipeline's components
+SHARD = "14MB"  # files of weights are no larger, so that repositories and mails take them
+SD_SCALE, X4_SCALE = 0.18215, 0.08333  # 1 / std of the latents
+MAX_NOISE_LEVEL = 350  # of SD's x4 upscaler, as published
+
+
+def load(
+    name: str,
+    device: str = "auto",
+    dtype: str = "auto",
+    *,
+    revision: str | None = None,
+    offline: bool = False,
+    allow_pickle: bool = False,
+    config: str | None = None,
+    loras: Sequence[tuple[str, float]] = (),
+) -> Stack:
+    """A stack that ships with the package, by its name, or anybody's checkpoint.
+
+    name          of a model that ships; the path of a folder (ours, or a diffusers pipeline's) or
+                  of a .safetensors file of the SD family; or a hub id, `org/name@revision`.
+    device        auto, cpu, cuda, mps: auto takes the accelerator if there is one.
+    dtype         fp32, bf16 or fp16: what the UNet computes in; the VAE stays in fp32. auto is fp32
+                  on the CPU, where it is exact whatever the batch, and bf16 elsewhere.
+    offline       use no network; HF_HUB_OFFLINE=1 says the same. Only a hub id ever needs one.
+    allow_pickle  read .ckpt and .bin as well: their tensors, with torch's restricted unpickler.
+    config        for a single file: the diffusers folder that gives configs and vocabulary.
+    loras         (path, scale) of each to fuse.
+    Raises ModelError if the checkpoint is missing, damaged or of no known layout.
+    """
+    path, digest = manifest.find_model(name, revision, offline, allow_pickle)
+    quiet()
+    if path.is_file():
+        weights = single_file.read(path)
+        folder = single_file.configs_for(path, weights, config, offline)
+        stack = read(folder, single_file.converter(weights))
+    else:
+        stack = read(path, lambda part, _: components.read_weights(path, part, allow_pickle))
+    # A hub's snapshot is named by its commit, whichever branch was asked for.
+    is_hub = path.parent.name == "snapshots" and not Path(name).exists()
+    stack.name = f"{name.partition('@')[0]}@{path.name}" if is_hub else name
+    stack.digest = manifest.with_loras(digest, loras)
+    place(stack, device, dtype)
+    for number, (file, scale) in enumerate(loras):
+        lora.add(stack, file, scale, name=f"lora{number}")
+    if loras:
+        lora.fuse(stack)
+    return stack
+
+
+def read(folder: Path, convert: components.Convert) -> Stack:
+    """The stack of a folder, in fp32 on the CPU."""
+    about = {}
+    if (folder / "stack.json").is_file():
+        about = json.loads((folder / "stack.json").read_text())
+    refuse_foreign_parts(folder)
+    vae_part = "vqvae" if (folder / "vqvae").is_dir() else "vae"
+    autoencoder = components.build(folder, vae_part, convert)
+    unet = components.build(folder, "unet", convert)
+    layout = layout_of(unet.config, vae.channels(autoencoder), about.get("trust", False))
+    if layout == X4 and vae.scale(autoencoder) == SD_SCALE:
+        # Its first config had left out its own scale; the stock pipeline mends it the same way.
+        autoencoder.register_to_config(scaling_factor=X4_SCALE)
+    low = None
+    if (folder / "low_res_scheduler").is_dir():
+        low = components.build_scheduler(folder, "low_res_scheduler")
+    if layout == X4 and unet.config.num_class_embeds and low is None:
+        raise ModelError(
+            f"{folder}: an x4 upscaler has a low_res_scheduler; copy that folder as well"
+        )
+    kind = about.get("context") or "text"
+    context = read_context(folder, convert) if kind == "text" else contexts.load(folder, kind)
+    width = unet.config.get("cross_attention_dim") and isinstance(
+        unet, diffusers.UNet2DConditionModel
+    )
+    if width and context is None:
+        raise ModelError(f"{folder}: its unet reads text, but there is no text_encoder; copy it")
+    return Stack(
+        vae=autoencoder,
+        unet=unet,
+        context=context if width else None,
+        schedule=components.build_scheduler(folder),
+        layout=layout,
+        windows=Windows(**about["windows"]) if "windows" in about else windows_of(unet.config),
+        residual_scale=about.get("residual_scale"),
+        low_schedule=low,
+        fills=about.get("fills", not about.get("trust", False)),
+        steps=about.get("steps", 20),
+        hears=about.get("hears", "subjects"),
+        restorer=components.build_restorer(folder),
+        fidelity=about.get("fidelity", 0.0),
+        restore_steps=about.get("restore_steps", 0),
+    )
+
+
+def read_context(folder: Path, convert: components.Convert) -> Context | None:
+    """What reads the prompt, if the folder has it."""
+    if not (folder / "text_encoder").is_dir():
+        return None
+    text = components.build(folder, "text_encoder", convert)
+    return TextContext(text, components.build_tokenizer(folder, text.config.vocab_size))
+
+
+def refuse_foreign_parts(folder: Path) -> None:
+    """Raises ModelError if a pipeline has components that no layout has, such as SDXL's."""
+    if not (folder / "model_index.json").is_file():
+        return
+    index = components.config_of(folder, ".", "model_index.json")
+    known = {*manifest.hub.PARTS, *IGNORED}
+    extra = [
+        key
+        for key, value in index.items()
+        if isinstance(value, list) and any(value) and key not in known
+    ]
+    if extra:
+        raise ModelError(
+            f"{folder}: a {index.get('_class_name')} with {', '.join(extra)} is of another family; "
+            "what can be read is SD 1.x, 2.x, their inpainters, the x4 upscaler and latent "
+            "diffusion's VQ models"
+        )
+
+
+def windows_of(unet: Any) -> Windows:
+    """The grid for another's UNet: the size it was trained at, neighbours a quarter over."""
+    sizes = unet["sample_size"] or 64
+    least = min(sizes) if isinstance(sizes, list | tuple) else sizes
+    step = 2 ** (len(unet["block_out_channels"]) - 1)  # what it downsamples by
+    size = max(step, least // step * step)
+    return Windows(size, max(step, size * 3 // 4 // step * step))
+
+
+def place(stack: Stack, device: str, dtype: str) -> None:
+    """Put the parts where they run and freeze them."""
+    where = torch.device(pick_device() if device == "auto" else device)
+    for part in stack.parts:
+        part.requires_grad_(False).eval().to(where)
+    for part in (stack.vae, stack.unet, *([stack.restorer] if stack.restorer else [])):
+        part.to(memory_format=torch.channels_last)
+    for layer in stack.vae.modules():
+        if isinstance(layer, nn.ReLU):
+            layer.inplace = True  # fresh memory costs page faults, a tenth of a picture's time
+    if dtype == "auto":
+        dtype = "fp32" if where.type == "cpu" else "bf16"
+    stack.unet.to(dtype=DTYPES[dtype])
+
+
+def save(stack: Stack, folder: Path, card: str, dtype: torch.dtype = torch.float16) -> None:
+    """Write every part as diffusers and transformers do, stack.json, a card and a manifest.
+
+    A stack of Stable Diffusion's layouts, or of latent diffusion's upscaler, gets the
+    model_index.json by which the stock pipeline loads the folder.
+    """
+    lora.require_fused(stack)
+    shutil.rmtree(folder, ignore_errors=True)
+    names = {"unet": stack.unet}
+    names["vqvae" if stack.layout == LDM_UPSCALE else "vae"] = stack.vae
+    for name, part in names.items():
+        stored(part, dtype).save_pretrained(folder / name, max_shard_size=SHARD)
+    if stack.restorer:
+        save_restorer(stack.restorer, folder / "restorer", dtype)
+    if stack.context:
+        part = deepcopy(stack.context)
+        part.module = stored(part.module, dtype)
+        part.save(folder)
+    for path in folder.glob("*/config.json"):
+        config = json.loads(path.read_text())
+        config.pop("_name_or_path", None)  # a path of the machine it was trained on
+        path.write_text(json.dumps(config, indent=2) + "\n")
+    if isinstance(stack.context, TextContext):
+        prefix_clip(folder / "text_encoder" / "model.safetensors")
+    stack.schedule.save_pretrained(folder / "scheduler")
+    if stack.low_schedule:
+        stack.low_schedule.save_pretrained(folder / "low_res_scheduler")
+    is_stock = stack.layout == LDM_UPSCALE or isinstance(stack.context, TextContext)
+    if stack.layout in PIPELINES and is_stock:
+        text = json.dumps(index_of(stack, names), indent=2)
+        (folder / "model_index.json").write_text(text + "\n")
+    about: dict[str, Any] = {"trust": stack.layout == TRUST, "residual_scale": stack.residual_scale}
+    about |= {"fills": stack.fills, "steps": stack.steps, "hears": stack.hears}
+    if stack.restorer:
+        about |= {"fidelity": stack.fidelity, "restore_steps": stack.restore_steps}
+    about["context"] = stack.context.kind if stack.context else None
+    about["windows"] = {"size": stack.windows.size, "stride": stack.windows.stride}
+    (folder / "stack.json").write_text(json.dumps(about, indent=1) + "\n")
+    (folder / "README.md").write_text(card)
+    manifest.write(folder)
+
+
+def save_restorer(restorer: FirstStage, folder: Path, dtype: torch.dtype) -> None:
+    """The rich weights, and the faithful ones as a variant of them."""
+    stored(restorer.rich, dtype).save_pretrained(folder, max_shard_size=SHARD)
+    if restorer.faithful is not None:
+        stored(restorer.faithful, dtype).save_pretrained(folder, variant="faithful")
+
+
+def index_of(stack: Stack, names: dict[str, nn.Module]) -> dict[str, Any]:
+    """model_index.json for the stock pipeline of the stack's layout."""
+    held: dict[str, Any] = {**names, "scheduler": stack.schedule}
+    if isinstance(stack.context, TextContext):
+        held |= {"text_encoder": stack.context.module, "tokenizer": stack.context.tokenizer}
+    if stack.low_schedule:
+        held["low_res_scheduler"] = stack.low_schedule
+    index: dict[str, Any] = {
+        name: [type(part).__module__.split(".")[0], type(part).__name__]
+        for name, part in held.items()
+    }
+    if stack.layout in (BASE, INPAINTING):
+        index |= {"safety_checker": [None, None], "feature_extractor": [None, None]}
+        index["requires_safety_checker"] = False
+    if stack.layout == X4:
+        index["max_noise_level"] = MAX_NOISE_LEVEL
+    about = {
+        "_class_name": PIPELINES[stack.layout],
+        "_diffusers_version": diffusers.__version__,
+    }
+    return about | index
+
+
+def prefix_clip(path: Path) -> None:
+    """Name a text encoder's tensors as published files do.
+
+    transformers 5.0 to 5.5 start afresh, without a word, where the prefix is missing; newer ones
+    read it as well.
+    """
+    tensors = {
+        components.CLIP_PREFIX + name.removeprefix(components.CLIP_PREFIX): tensor
+        for name, tensor in load_file(path).items()
+    }
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def stored(part: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy of the part as it is written to disk; what LoRAs were fused into it stays."""
+    # nn.Module's own `to`: diffusers' warns of a list of fp32 layers that is empty here
+    part = nn.Module.to(lora.unwrap(deepcopy(part)), dtype=dtype)
+    return part.to(memory_format=torch.contiguous_format)
+
+
+def quiet() -> None:
+    """Keep the libraries' notes on configs and their loading bars out of a user's terminal."""
+    diffusers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
+def pick_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -1,0 +1,85 @@
+"""One .safetensors file of the Stable Diffusion family, as its authors and trainers publish it."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from diffusers.loaders import single_file_utils as theirs
+from transformers import CLIPTextConfig
+
+from restore.checkpoints import hub
+from restore.checkpoints.components import Convert, Weights, read_file
+from restore.errors import ModelError
+
+UNET, VAE, CLIP = "model.diffusion_model.", "first_stage_model.", "cond_stage_model."
+OTHERS = ("conditioner.", "control_model.", "model.diffusion_model.joint_blocks.")
+CONFIGS = [f"{part}/*.{kind}" for part in hub.PARTS for kind in ("json", "txt")]
+
+
+def read(path: Path) -> Weights:
+    """The tensors of a file of SD 1.x or 2.x, its inpainters or its x4 upscaler.
+
+    Raises ModelError for other families, and for files that hold one part only.
+    """
+    weights = read_file(path)
+    other = next((name for name in weights if name.startswith(OTHERS)), None)
+    if other:
+        raise ModelError(
+            f"{path}: is of another family ({other}); what can be read is SD 1.x, 2.x, their "
+            "inpainters and the x4 upscaler"
+        )
+    for part, prefix in (("unet", UNET), ("vae", VAE), ("text encoder", CLIP)):
+        if not any(name.startswith(prefix) for name in weights):
+            raise ModelError(
+                f"{path}: holds no {part} ({prefix}...): it is no whole checkpoint of the Stable "
+                "Diffusion family; give a whole one, or a diffusers folder"
+            )
+    return weights
+
+
+def configs_for(path: Path, weights: Weights, config: str | None, offline: bool) -> Path:
+    """The folder of configs, tokenizer and schedulers, which such a file does not hold.
+
+    config  a diffusers folder of the same family, or a hub id; None is the one that diffusers
+            names for it. A 2.x file does not say whether it predicts noise or v: the folder does.
+    Raises ModelError that says what is needed.
+    """
+    name = config or theirs.fetch_diffusers_config(weights)["pretrained_model_name_or_path"]
+    folder = Path(name)
+    if not folder.is_dir():
+        if not hub.HUB_ID.fullmatch(name):
+            raise ModelError(f"config: {name} is neither a folder nor a hub id")
+        try:
+            folder = hub.fetch(name, None, offline, [*CONFIGS, "model_index.json"])
+        except ModelError as error:
+            raise ModelError(
+                f"{path}: holds weights only; its configs and CLIP's vocabulary come from a "
+                "diffusers folder of the same family: give one (config=FOLDER, "
+                f"--config-from FOLDER; its own weights are not needed)\n{error}"
+            ) from error
+    if not (folder / "unet" / "config.json").is_file():
+        raise ModelError(f"{folder}: is no diffusers folder: it has no unet/config.json")
+    return folder
+
+
+def converter(weights: Weights) -> Convert:
+    """What takes a part out of the weights of a file."""
+
+    def convert(part: str, config: dict[str, Any]) -> Weights:
+        held = dict(weights)  # theirs take out what they have used
+        try:
+            if part == "unet":
+                return theirs.convert_ldm_unet_checkpoint(held, config)
+            if part == "vae":
+                return theirs.convert_ldm_vae_checkpoint(held, config)
+            if theirs.is_open_clip_model(held):
+                like = SimpleNamespace(config=CLIPTextConfig(**config))
+                return theirs.convert_open_clip_checkpoint(like, held)
+            return theirs.convert_ldm_clip_checkpoint(held)
+        except (KeyError, IndexError, AttributeError) as error:
+            raise ModelError(
+                f"its {part} lacks {error} and does not fit the configs it was given; take "
+                "those of the same family"
+            ) from error
+
+    return convert

@@ -1,0 +1,1 @@
+"""From a condition to a clean latent: networks, tiles, noise and the sampling loop."""

@@ -1,0 +1,153 @@
+"""Words, through CLIP's text encoder: prompts of any length, with weights."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from restore.errors import UsageError
+
+EMPHASIS = 1.1  # what ( ) multiplies by, and [ ] divides by
+HEAVIEST = 100
+ESCAPED = re.compile(r"\\[\\()\[\]]")
+PART = re.compile(ESCAPED.pattern + r"|[()\[\]]|[^\\()\[\]]+|\\")
+PARTNER = {")": "(", "]": "["}
+NUMBER = re.compile(r"(.*):\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*", re.DOTALL)
+
+
+@dataclass
+class TextContext:
+    """CLIP's tokenizer and text encoder, as Stable Diffusion and our own models have them."""
+
+    kind: ClassVar[Literal["text"]] = "text"
+    module: CLIPTextModel
+    tokenizer: CLIPTokenizer
+
+    def inputs(self, prompt: str) -> Tensor:
+        """Token ids, as many as the text encoder has places; what is longer is cut."""
+        return tokenize(self.tokenizer, prompt)
+
+    def tokens(self, inputs: Tensor) -> Tensor:
+        """long (B, places) -> (B, places, width)"""
+        return self.module(inputs).last_hidden_state
+
+    def embed(self, prompt: str, clip_skip: int = 0) -> Tensor:
+        """(1, places * chunks, width): the prompt cut into chunks of 75 tokens.
+
+        A weight moves its tokens along the line from what no prompt gives to what this one gives,
+        as in ComfyUI: 1 is the prompt, 0 no prompt, 1.5 half as far again. Without any, one chunk
+        is what diffusers' StableDiffusionPipeline.encode_prompt gives.
+
+        clip_skip  last layers left out; the final layer norm stays, as in diffusers.
+        Raises UsageError if the encoder has fewer layers.
+        """
+        layers = self.module.config.num_hidden_layers
+        if clip_skip > layers:
+            raise UsageError(
+                f"clip_skip {clip_skip}: the text encoder has no more layers than {layers}"
+            )
+        ids, weights = chunks(self.tokenizer, prompt)
+        made = self.encoded(ids, clip_skip)
+        if (weights != 1).any():
+            nothing = self.encoded(chunks(self.tokenizer, "")[0], clip_skip)
+            made = torch.lerp(nothing, made, weights[..., None].to(made))
+        return made.flatten(0, 1)[None]
+
+    def encoded(self, ids: Tensor, clip_skip: int) -> Tensor:
+        """long (chunks, places) -> (chunks, places, width)"""
+        ids = ids.to(self.module.device)
+        if not clip_skip:
+            return self.module(ids).last_hidden_state
+        hidden = self.module(ids, output_hidden_states=True).hidden_states[-1 - clip_skip]
+        return getattr(self.module, "text_model", self.module).final_layer_norm(hidden)
+
+    def save(self, folder: Path) -> None:
+        self.module.save_pretrained(folder / "text_encoder")
+        backend = self.tokenizer.backend_tokenizer  # it remembers how it was last called
+        backend.no_truncation()
+        backend.no_padding()
+        self.tokenizer.save_pretrained(folder / "tokenizer")
+
+
+def chunks(tokenizer: CLIPTokenizer, prompt: str) -> tuple[Tensor, Tensor]:
+    """ids (chunks, places), each with its own first and last token and filled up; weights too."""
+    ids: list[int] = []
+    weights: list[float] = []
+    for text, weight in weighed(prompt):
+        piece = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+        ids += piece
+        weights += [weight] * len(piece)
+    places = tokenizer.model_max_length
+    count = max(1, -(-len(ids) // (places - 2)))
+    all_ids = torch.full((count, places), tokenizer.pad_token_id)
+    all_weights = torch.ones(count, places)
+    all_ids[:, 0] = tokenizer.bos_token_id
+    for row in range(count):
+        part = slice(row * (places - 2), (row + 1) * (places - 2))
+        length = len(ids[part])
+        all_ids[row, 1 : 1 + length] = torch.tensor(ids[part], dtype=torch.long)
+        all_ids[row, 1 + length] = tokenizer.eos_token_id
+        all_weights[row, 1 : 1 + length] = torch.tensor(weights[part])
+    return all_ids, all_weights
+
+
+def weighed(prompt: str) -> list[tuple[str, float]]:
+    r"""The pieces of a prompt and their weights: (word:1.3), (word) is 1.1, [word] 1 / 1.1; nested.
+
+    A backslash makes a bracket, or a backslash, an ordinary character. So is a bracket without its
+    partner: a smiley in a caption weighs nothing.
+    Raises UsageError if a weight, the product of all brackets round it, is beyond 100.
+    """
+    parts = PART.findall(prompt)
+    weights = np.ones(len(parts))
+    for first, last in list(_pairs(parts)):
+        number = NUMBER.fullmatch(parts[last - 1]) if parts[first] == "(" else None
+        if number:
+            parts[last - 1] = number[1]
+        by = EMPHASIS if parts[first] == "(" else 1 / EMPHASIS
+        weights[first + 1 : last] *= float(number[2]) if number else by
+        parts[first] = parts[last] = ""
+        if np.abs(weights[first + 1 : last]).max(initial=0) > HEAVIEST:
+            raise UsageError(
+                f"prompt: a weight is beyond {HEAVIEST}; use fewer or lighter brackets"
+            )
+    plain = [part[1:] if len(part) == 2 and ESCAPED.fullmatch(part) else part for part in parts]
+    heavy = [(text, weight) for text, weight in zip(plain, weights.tolist(), strict=True) if text]
+    return [
+        ("".join(text for text, _ in same), weight)
+        for weight, same in groupby(heavy, key=itemgetter(1))
+    ]
+
+
+def _pairs(parts: list[str]) -> Iterator[tuple[int, int]]:
+    """Indices of every bracket that is closed, and of what closes it, the inner ones first."""
+    opened: list[int] = []
+    waiting = Counter()
+    for i, part in enumerate(parts):
+        if part in ("(", "["):
+            opened.append(i)
+            waiting[part] += 1
+        elif part in PARTNER and waiting[PARTNER[part]]:
+            while True:  # what was opened since has no partner
+                first = opened.pop()
+                waiting[parts[first]] -= 1
+                if parts[first] == PARTNER[part]:
+                    yield first, i
+                    break
+
+
+def tokenize(tokenizer: CLIPTokenizer, prompt: str) -> Tensor:
+    """Prompt -> token ids, as many as the text encoder has places; what is longer is cut."""
+    length = tokenizer.model_max_length
+    return tokenizer(
+        prompt, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+    ).input_ids[0]

@@ -1,0 +1,180 @@
+"""One VAE, one UNet and one context encoder for every task."""
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import diffusers
+import torch
+from diffusers import SchedulerMixin, UNet2DConditionModel, UNet2DModel
+from torch import Tensor, nn
+
+from restore.config import near
+from restore.diffusion import vae
+from restore.diffusion.conditioning import Condition, as_velocity, conditioned
+from restore.diffusion.contexts import Context
+from restore.diffusion.layouts import Layout, Task, require
+from restore.diffusion.restorer import FirstStage
+from restore.diffusion.tiling import WindowPredict, Windows
+from restore.diffusion.vae import Vae
+from restore.errors import ConfigError, ModelError
+from restore.options import Sampler
+
+SCHEDULERS: dict[Sampler, tuple[str, dict[str, Any]]] = {  # diffusers' class, and its options
+    "ddim": ("DDIMScheduler", {}),
+    "ddpm": ("DDPMScheduler", {}),
+    "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "euler_a": ("EulerAncestralDiscreteScheduler", {}),
+    "heun": ("HeunDiscreteScheduler", {}),
+    "dpm++_2m": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
+    "dpm++_2m_karras": (
+        "DPMSolverMultistepScheduler",
+        {"algorithm_type": "dpmsolver++", "use_karras_sigmas": True},
+    ),
+    "dpm++_sde": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
+    "unipc": ("UniPCMultistepScheduler", {}),
+    "lcm": ("LCMScheduler", {}),
+}
+
+
+@dataclass
+class Stack:
+    """The parts, where they run, and what they were trained for.
+
+    context         reads the prompt; None where the UNet has no cross-attention.
+    schedule        the checkpoint's own scheduler; every sampler takes its numbers from it.
+    low_schedule    SD's x4 upscaler: how noise is added to the picture it reads.
+    residual_scale  our walk goes over (z - known) / residual_scale, so that a trusted picture is
+                    where it starts instead of something to be learnt; None: it goes over z.
+    fills           whether it was taught to fill holes that are continued from their rims; where
+                    not, that continuation is restored, which is better than what it would paint.
+    steps           of a walk whose options name none: what the model is made for.
+    restorer        the first stage: what `known` shows is its answer to the picture.
+    fidelity        of the first stage, where the options name none: 0 rich to 1 faithful.
+    restore_steps   of the walk that goes on from the first stage's answer; 0: that is the picture.
+    hears           what its prompts were about: what pictures show, or what was done to them.
+    digest          tells weights apart in reports.
+    place           where the parts compute, if that is not where they are kept.
+    """
+
+    vae: Vae
+    unet: UNet2DConditionModel | UNet2DModel
+    context: Context | None
+    schedule: SchedulerMixin
+    layout: Layout
+    windows: Windows
+    residual_scale: float | None = None
+    low_schedule: SchedulerMixin | None = None
+    fills: bool = True
+    steps: int = 20
+    restorer: FirstStage | None = None
+    fidelity: float = 0.0
+    restore_steps: int = 0
+    hears: Literal["subjects", "damage"] = "subjects"
+    name: str = "this model"
+    digest: str = ""
+    place: torch.device | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return self.place or self.unet.device
+
+    @property
+    def parts(self) -> list[nn.Module]:
+        """Everything that holds weights."""
+        held = [self.vae, self.unet, *([self.context.module] if self.context else [])]
+        return [*held, *([self.restorer] if self.restorer else [])]
+
+    @property
+    def reader(self) -> Context:
+        """The context, where one is needed. Raises ModelError if there is none."""
+        if self.context is None:
+            raise ModelError(f"{self.name} reads no prompt; take a model that does")
+        return self.context
+
+    @property
+    def is_half(self) -> bool:
+        return self.unet.dtype != torch.float32
+
+    @contextmanager
+    def in_fp32(self) -> Iterator[None]:
+        """The UNet's weights, as they are, in fp32 for a while; back in half they are the same."""
+        half = self.unet.dtype
+        nn.Module.to(self.unet, dtype=torch.float32)
+        try:
+            yield
+        finally:
+            nn.Module.to(self.unet, dtype=half)
+
+    @contextmanager
+    def on_cpu(self) -> Iterator[None]:
+        """Every part on the CPU for a while; a compiled UNet runs as it was written there."""
+        homes = [(part, next(part.parameters()).device) for part in self.parts]
+        place, self.place = self.place, self.place and torch.device("cpu")
+        if place is not None:  # they take turns there, and are brought again when they are called
+            homes = []
+        is_compiled = getattr(self.unet, "_compiled_call_impl", None) is not None
+        try:
+            for part in self.parts:
+                part.to("cpu")
+            with torch.compiler.set_stance("force_eager") if is_compiled else nullcontext():
+                yield
+        finally:
+            self.place = place
+            for part, home in homes:
+                part.to(home)
+
+    @property
+    def factor(self) -> int:
+        """Pixels a latent, on a side."""
+        return vae.factor(self.vae)
+
+    @property
+    def channels(self) -> int:
+        """Of the latent."""
+        return vae.channels(self.vae)
+
+    def require(self, task: Task) -> None:
+        """Raises ModelError if the layout cannot do the task."""
+        require(self.layout, task, self.name)
+
+    def canvas(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(h, w) in latents of the smallest canvas of whole windows that holds `size` pixels."""
+        height, width = (self.windows.canvas(-(-n // self.factor)) for n in size)
+        return height, width
+
+    def predict(self, condition: Condition, prompt: str, clip_skip: int = 0) -> WindowPredict:
+        tokens = self.context.embed(prompt, clip_skip) if self.context else None
+        predict = conditioned(self.unet, self.layout, condition, tokens)
+        return as_velocity(predict, self.schedule)
+
+    def scheduler(
+        self, sampler: Sampler, steps: int, options: dict[str, Any] | None = None
+    ) -> SchedulerMixin:
+        """A diffusers scheduler over the checkpoint's schedule, its timesteps set.
+
+        options  the scheduler's own, by diffusers' names; ConfigError where it has none such.
+        """
+        name, own = SCHEDULERS[sampler]
+        kind = getattr(diffusers, name)
+        known = list(inspect.signature(kind).parameters)
+        for key in options or {}:
+            if key not in known:
+                raise ConfigError(f"sampler_options: {sampler} has no {key!r}{near(key, known)}")
+        # As keywords: in the config, diffusers would drop what the checkpoint had left to defaults.
+        if self.schedule.config.prediction_type == "sample":
+            own = own | {"prediction_type": "v_prediction"}  # as_velocity
+        scheduler = kind.from_config(self.schedule.config, **{**own, **(options or {})})
+        scheduler.set_timesteps(steps, device=self.device)
+        return scheduler
+
+    def to_walk(self, latent: Tensor, known: Tensor) -> Tensor:
+        """A scaled latent -> what the walk goes over."""
+        return latent if self.residual_scale is None else (latent - known) / self.residual_scale
+
+    def from_walk(self, x: Tensor, known: Tensor) -> Tensor:
+        """What the walk ended at -> a scaled latent."""
+        return x if self.residual_scale is None else known + self.residual_scale * x

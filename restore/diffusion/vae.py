@@ -1,0 +1,188 @@
+"""Autoencoders behind one pair of functions: rgb <-> scaled latent, whichever class it is."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny, VQModel
+from torch import Tensor, nn
+
+from restore.diffusion.tiling import Windows, blocks, raised_cosine
+from restore.images import memmap
+
+BLOCK = 256  # latents encoded or decoded at a time, on a side
+WINDOWS = Windows(64, 48)  # latents, for a VAE that sees the whole picture
+MARGIN = 4  # latents at a window's cut sides that do not count: zero padding has bent them
+Vae = AutoencoderTiny | AutoencoderKL | VQModel
+Rows = Callable[[int, int], Any]
+"""(first, last) row -> rgb (1, 3, last - first, W), or what gives columns of it when sliced"""
+Write = Callable[[slice, slice, Tensor], None]  # takes the rgb of those rows and columns
+ATTENTION_OR_NORM = (nn.GroupNorm, nn.LayerNorm, nn.BatchNorm2d)
+
+
+def encode(vae: Vae, rgb: Tensor) -> Tensor:
+    """rgb (B, 3, H, W) -> scaled latent (B, C, H / factor, W / factor), its mode."""
+    signed = rgb * 2 - 1
+    if isinstance(vae, AutoencoderTiny):
+        return vae.encoder(signed) * scale(vae)
+    if isinstance(vae, VQModel):
+        return vae.encode(signed).latents * scale(vae)
+    return (vae.encode(signed).latent_dist.mode() - shift(vae)) * scale(vae)
+
+
+def decode(vae: Vae, latent: Tensor) -> Tensor:
+    """Scaled latent -> rgb, clamped to [0, 1]. A VQ model quantises first, as latent diffusion."""
+    return decode_freely(vae, latent).clamp(0, 1)
+
+
+def decode_freely(vae: Vae, latent: Tensor) -> Tensor:
+    """Scaled latent -> rgb as the decoder gives it: a loss must feel what leaves the range."""
+    latent = latent / scale(vae) + shift(vae)
+    made = vae.decoder(latent) if isinstance(vae, AutoencoderTiny) else vae.decode(latent).sample
+    return (made.float() + 1) / 2
+
+
+def scale(vae: Vae) -> float:
+    """What a latent is multiplied with; latent diffusion walks over VQ latents as they are."""
+    return 1.0 if isinstance(vae, VQModel) else vae.config.scaling_factor
+
+
+def shift(vae: Vae) -> float:
+    return getattr(vae.config, "shift_factor", None) or 0.0
+
+
+def factor(vae: Vae) -> int:
+    """Pixels a latent, on a side."""
+    name = (
+        "encoder_block_out_channels" if isinstance(vae, AutoencoderTiny) else "block_out_channels"
+    )
+    return 2 ** (len(vae.config[name]) - 1)
+
+
+def channels(vae: Vae) -> int:
+    """Of the latent."""
+    return vae.config.latent_channels
+
+
+def is_local(vae: Vae) -> bool:
+    """Whether a pixel depends on its neighbourhood alone, so that blocks with a halo are exact.
+
+    Group normalisation and attention see the whole picture.
+    """
+    return not any(isinstance(module, ATTENTION_OR_NORM) for module in vae.modules())
+
+
+def receptive_field(coder: nn.Module) -> int:
+    """How many pixels a local convolutional coder sees to each side of a pixel, at the most."""
+    reach, step = 0.0, 1.0
+    finest = 1.0
+    for module in coder.modules():
+        if isinstance(module, nn.Conv2d):
+            reach += module.kernel_size[0] // 2 * step
+            step *= module.stride[0]
+        elif isinstance(module, nn.Upsample):
+            step /= float(module.scale_factor)
+            finest = min(finest, step)
+    return round(reach / finest) + 1
+
+
+def encode_canvas(vae: Vae, rows: Rows, size: tuple[int, int]) -> Tensor:
+    """Encode a canvas by parts -> (1, C, H / factor, W / factor).
+
+    By blocks, exactly, where a pixel depends on its neighbourhood alone; elsewhere by windows of
+    one size, blended, and whole where one window holds the canvas.
+
+    size  (H, W) of the canvas, multiples of the factor.
+    """
+    if not is_local(vae):
+        return encode_windows(vae, rows, size)
+    step, (height, width) = factor(vae), size
+    latent = memmap.canvas((1, channels(vae), height // step, width // step), vae.device)
+    margin = -(-receptive_field(vae.encoder) // step) * step
+    band: tuple[slice, Any] | None = None
+    for block in blocks(size, size, BLOCK * step, margin):
+        if band is None or band[0] != block.outer[0]:
+            band = block.outer[0], rows(block.outer[0].start, block.outer[0].stop)
+        made = encode(vae, band[1][..., block.outer[1]].to(vae.device))
+        inner_rows, columns = (slice(s.start // step, s.stop // step) for s in block.inner)
+        latent[..., inner_rows, columns] = block.trim(made, 1 / step)
+        memmap.let_go()
+    return latent
+
+
+def decode_canvas(vae: Vae, latent: Tensor, write: Write, size: tuple[int, int]) -> None:
+    """Decode the first `size` (H, W) pixels of a canvas by parts, as encode_canvas."""
+    if not is_local(vae):
+        return decode_windows(vae, latent, write, size)
+    step, (height, width) = factor(vae), size
+    needed = -(-height // step), -(-width // step)
+    margin = -(-receptive_field(vae.decoder) // step)
+    for block in blocks(needed, tuple(latent.shape[-2:]), BLOCK, margin):
+        made = block.trim(decode(vae, latent[..., block.outer[0], block.outer[1]]), step)
+        rows, columns = (slice(s.start * step, s.stop * step) for s in block.inner)
+        rows = slice(rows.start, min(rows.stop, height))
+        columns = slice(columns.start, min(columns.stop, width))
+        made = made[..., : rows.stop - rows.start, : columns.stop - columns.start]
+        write(rows, columns, made)
+        memmap.let_go()
+
+
+def encode_windows(vae: Vae, rows: Rows, size: tuple[int, int]) -> Tensor:
+    step = factor(vae)
+    latent = memmap.canvas((1, channels(vae), *(n // step for n in size)), vae.device)
+    for cut in memmap.bands(latent):
+        latent[..., cut, :] = 0
+    for down, weight in spans(latent.shape[-2], 1):
+        band = rows(down.start * step, down.stop * step)
+        for across, other in spans(latent.shape[-1], 1):
+            part = band[..., across.start * step : across.stop * step].to(vae.device)
+            made = encode(vae, part)
+            latent[..., down, across] += (made * (weight[:, None] * other).to(made)).to(latent)
+        memmap.let_go()
+    return latent
+
+
+def decode_windows(vae: Vae, latent: Tensor, write: Write, size: tuple[int, int]) -> None:
+    step, (height, width) = factor(vae), size
+    rows, columns = (spans(length, step) for length in latent.shape[-2:])
+    carried = torch.zeros(1, 3, 0, latent.shape[-1] * step)
+    for row, (down, weight) in enumerate(rows):
+        if down.start >= height:
+            break
+        # one row of windows is held in floats; what no later row touches is written
+        band = torch.zeros(1, 3, len(weight), latent.shape[-1] * step, device=latent.device)
+        band[..., : carried.shape[-2], :] = carried
+        for across, other in columns:
+            if across.start < width:
+                part = latent[..., latents(down, step), latents(across, step)]
+                band[..., across] += decode(vae, part) * (weight[:, None] * other).to(band)
+        done = (rows[row + 1][0] if row + 1 < len(rows) else slice(down.stop, None)).start
+        shown = min(done, height) - down.start
+        write(slice(down.start, down.start + shown), slice(0, width), band[..., :shown, :width])
+        carried = band[..., done - down.start :, :]
+        memmap.let_go()
+
+
+def latents(pixels: slice, step: int) -> slice:
+    return slice(pixels.start // step, pixels.stop // step)
+
+
+def spans(length: int, step: int) -> list[tuple[slice, Tensor]]:
+    """The windows along a canvas of `length` latents, with weights that add up to one everywhere.
+
+    The last one ends where the canvas does. All in units of `step` a latent: pixels, or 1.
+    """
+    size = min(WINDOWS.size, length)
+    starts = [*range(0, length - size, WINDOWS.stride), length - size]
+    ramp = WINDOWS.size - WINDOWS.stride - 2 * MARGIN
+    flat = torch.ones(size * step)
+    rise = torch.cat([torch.zeros(MARGIN * step), raised_cosine(ramp * step), flat])[: len(flat)]
+    weights = [
+        (rise if start else flat) * (rise.flip(0) if start + size < length else flat)
+        for start in starts
+    ]
+    cuts = [slice(start * step, (start + size) * step) for start in starts]
+    total = torch.zeros(length * step)
+    for cut, weight in zip(cuts, weights, strict=True):
+        total[cut] += weight
+    return [(cut, weight / total[cut]) for cut, weight in zip(cuts, weights, strict=True)]

@@ -1,0 +1,1 @@
+"""Pictures: read, held, resized and written."""

@@ -1,0 +1,114 @@
+"""Pillow, numpy and torch pictures <-> Picture, and back to the same kind."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from restore.errors import UsageError
+from restore.images.picture import Picture, threefold
+
+OneImage = Image.Image | np.ndarray | Tensor
+"""Pillow; numpy (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), uint8, uint16, or float in [0, 1];
+torch (1, H, W), (3, H, W) or (4, H, W), uint8, or float in [0, 1]"""
+
+Gather = Callable[[list[Any]], Any]
+
+
+def spread(images: Any) -> tuple[list[Any], Gather]:
+    """What came as one picture, a list or a batch, as a list; and the way back."""
+    if isinstance(images, list | tuple):
+        return list(images), list
+    if isinstance(images, Tensor) and images.ndim == 4:
+        return list(images), torch.stack
+    if isinstance(images, np.ndarray) and images.ndim == 4:
+        return list(images), np.stack
+    return [images], lambda made: made[0]
+
+
+def picture_of(image: OneImage) -> Picture:
+    """Floats become 16 bits. Raises UsageError if it is no picture."""
+    if isinstance(image, Image.Image):
+        return _from_pillow(image)
+    if isinstance(image, Tensor):
+        if image.ndim != 3:
+            raise UsageError(f"a tensor of shape {tuple(image.shape)}: a picture is (3, H, W)")
+        array = image.detach().cpu().movedim(0, 2)
+        return _from_array((array.float() if array.is_floating_point() else array).numpy())
+    if isinstance(image, np.ndarray):
+        return _from_array(image)
+    raise UsageError(f"a {type(image).__name__} is no picture; give Pillow, numpy or torch")
+
+
+def hole_of(mask: OneImage) -> np.ndarray:
+    """A mask of any kind as uint8 (H, W)."""
+    if not isinstance(mask, Image.Image) and mask.ndim == 2 and isinstance(mask, Tensor):
+        mask = mask[None]
+    if isinstance(mask, Tensor) and mask.dtype == torch.bool:
+        mask = mask.to(torch.uint8) * 255
+    if isinstance(mask, np.ndarray) and mask.dtype == bool:
+        mask = mask.astype(np.uint8) * 255
+    picture = picture_of(mask)
+    eight = (picture.pixels >> (picture.depth - 8)).astype(np.uint8)
+    return eight[..., 0] if picture.grey else np.asarray(Image.fromarray(eight).convert("L"))
+
+
+def back(picture: Picture, like: OneImage) -> OneImage:
+    """The picture as `like` is: kind, channels, number type and device."""
+    layers = picture.pixels[..., :1] if picture.grey else picture.pixels
+    if picture.alpha is not None:
+        layers = np.dstack([layers, picture.alpha])
+    if isinstance(like, Image.Image):
+        made = Image.fromarray(layers[..., 0] if layers.shape[2] == 1 else layers)
+        if picture.icc:
+            made.info["icc_profile"] = picture.icc
+        return made
+    if isinstance(like, Tensor):
+        floats = _unit(layers) if like.is_floating_point() else layers
+        return torch.from_numpy(floats).movedim(2, 0).contiguous().to(like.device, like.dtype)
+    layers = layers[..., 0] if like.ndim == 2 else layers
+    return _unit(layers).astype(like.dtype) if like.dtype.kind == "f" else layers
+
+
+def _from_pillow(image: Image.Image) -> Picture:
+    image = ImageOps.exif_transpose(image)
+    icc = image.info.get("icc_profile")
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise UsageError("32-bit integers are not taken; give 16 bits")
+        return Picture(threefold(values.astype(np.uint16)), grey=True, icc=icc)
+    if image.mode == "F":
+        raise UsageError("Pillow's mode F has no range of its own; give numpy floats in [0, 1]")
+    if image.has_transparency_data:
+        grey = image.mode in ("L", "LA", "La", "1")
+        rgba = np.asarray(image.convert("RGBA"))
+        return Picture(rgba[..., :3].copy(), rgba[..., 3].copy(), grey=grey, icc=icc)
+    grey = image.mode in ("L", "1")
+    icc = icc if grey or image.mode in ("RGB", "P") else None  # the others' colours are converted
+    return Picture(np.array(image.convert("RGB")), grey=grey, icc=icc)
+
+
+def _from_array(array: np.ndarray) -> Picture:
+    shape = array.shape
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in shape:
+        raise UsageError(f"an array of shape {shape}: a picture is (H, W), (H, W, 3) or (H, W, 4)")
+    if array.dtype.kind == "f":
+        if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+            raise UsageError("a picture of floats is in [0, 1]; divide by 255, or clip it")
+        array = np.rint(array * 65535).astype(np.uint16)
+    if array.dtype not in (np.uint8, np.uint16):
+        raise UsageError(f"numbers of type {array.dtype}: give uint8, uint16, or floats in [0, 1]")
+    if array.shape[2] == 1:
+        return Picture(threefold(array[..., 0]), grey=True)
+    alpha = np.ascontiguousarray(array[..., 3]) if array.shape[2] == 4 else None
+    return Picture(np.ascontiguousarray(array[..., :3]), alpha)
+
+
+def _unit(array: np.ndarray) -> np.ndarray:
+    return array / np.float32(np.iinfo(array.dtype).max)

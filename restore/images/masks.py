@@ -1,0 +1,128 @@
+"""Masks: which pixels are to be made anew, grown, feathered, and cut into jobs."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import cv2
+import numpy as np
+from scipy import ndimage
+
+from restore.images.picture import Picture
+
+Box = tuple[slice, slice]  # rows and columns
+
+
+def grown(hole: np.ndarray, reach: int) -> np.ndarray:
+    """bool (H, W) with every pixel added that lies within `reach` pixels of the hole."""
+    if reach == 0 or not hole.any():  # without any, distances would be to nowhere
+        return hole
+    return np.asarray(ndimage.distance_transform_edt(~hole)) <= reach
+
+
+def feathered(hole: np.ndarray, width: int) -> np.ndarray:
+    """float32 (H, W): 1 in the hole, falling to 0 over `width` pixels round it.
+
+    Outside that it is exactly 0: there not a byte moves.
+    """
+    if width == 0:
+        return hole.astype(np.float32)
+    away = cv2.distanceTransform((~hole).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.clip(1 - away / (width + 1), 0, 1)
+
+
+def resized(hole: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """bool (H, W) -> bool (*size), each pixel the nearest."""
+    if hole.shape == size:
+        return hole
+    big = cv2.resize(hole.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    return big > 0
+
+
+def mended(pixels: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    """(H, W, 3) of any depth -> the same with the hole smoothly continued from round it.
+
+    Push-pull over a pyramid (Gortler et al. 1996, The Lumigraph): each level gives what the finer
+    one lacks. Where all is hole, all is mid grey.
+    """
+    if not hole.any():
+        return pixels
+    if hole.all():
+        return np.full_like(pixels, np.iinfo(pixels.dtype).max // 2 + 1)
+    known = (~hole).astype(np.float32)
+    made = _pulled(pixels.astype(np.float32) * known[..., None], known)
+    return np.where(hole[..., None], np.rint(made), pixels).astype(pixels.dtype)
+
+
+def extended(
+    picture: Picture, mask: np.ndarray, sides: tuple[int, int, int, int]
+) -> tuple[Picture, np.ndarray]:
+    """The picture on a larger canvas, and its mask with what is new in it; for outpainting.
+
+    sides  pixels added at the left, top, right and bottom.
+    """
+    left, top, right, bottom = sides
+    around = ((top, bottom), (left, right))
+    grey = np.iinfo(picture.pixels.dtype).max // 2 + 1
+    pixels = np.pad(picture.pixels, (*around, (0, 0)), constant_values=grey)
+    alpha = picture.alpha
+    if alpha is not None:
+        alpha = np.pad(alpha, around, constant_values=np.iinfo(alpha.dtype).max)
+    return replace(picture, pixels=pixels, alpha=alpha), np.pad(mask, around, constant_values=255)
+
+
+def _pulled(pixels: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Premultiplied pixels and the share of each that is known -> pixels, all of them known."""
+    if known.min() >= 1:
+        return pixels
+    half = (len(known[0]) + 1) // 2, (len(known) + 1) // 2
+    share = cv2.resize(known, half, interpolation=cv2.INTER_AREA)
+    sums = cv2.resize(pixels, half, interpolation=cv2.INTER_AREA)
+    trusted = np.minimum(2 * share, 1)
+    coarse = _pulled(sums * (trusted / np.maximum(share, 1e-6))[..., None], trusted)
+    coarse = cv2.resize(coarse, known.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return pixels + (1 - known)[..., None] * coarse
+
+
+def labelled(hole: np.ndarray) -> np.ndarray:
+    """int32 (H, W): the connected parts by number, from 1 on, 0 elsewhere; corners connect."""
+    marks = np.empty(hole.shape, np.int32)
+    ndimage.label(hole, np.ones((3, 3)), marks)
+    return marks
+
+
+def boxes(hole: np.ndarray, context: float, least: int, step: int) -> Iterator[Box]:
+    """Boxes round the connected parts of a hole; parts whose boxes meet share one.
+
+    context  margin on each side, as a share of the part's longer side.
+    least    no box is smaller than this on a side, if the picture is not.
+    step     boxes begin at multiples of this.
+    """
+    parts = ndimage.find_objects(labelled(hole))
+    found = [_widened(box, hole.shape, context, least, step) for box in parts]
+    while found:
+        box = found.pop()
+        meeting = [other for other in found if _meet(box, other)]
+        if not meeting:
+            yield box
+            continue
+        found = [other for other in found if other not in meeting]
+        sides = zip(*meeting, box, strict=True)
+        rows, columns = (slice(min(s.start for s in x), max(s.stop for s in x)) for x in sides)
+        found.append((rows, columns))
+
+
+def _widened(box: Box, size: tuple[int, ...], context: float, least: int, step: int) -> Box:
+    margin = round(context * max(side.stop - side.start for side in box))
+
+    def widen(side: slice, length: int) -> slice:
+        own, late = side.stop - side.start, step - 1  # what beginning at a multiple may cost
+        wide = max(own + 2 * margin + late, least)
+        start = max(0, min(side.start - (wide - own - late) // 2, length - wide)) // step * step
+        return slice(start, min(length, start + wide))
+
+    rows, columns = map(widen, box, size)
+    return rows, columns
+
+
+def _meet(one: Box, other: Box) -> bool:
+    return all(a.start < b.stop and b.start < a.stop for a, b in zip(one, other, strict=True))

@@ -1,0 +1,82 @@
+"""Files read and written in worker processes, so that no decoder can end or stop the run."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from restore.errors import ImageError
+from restore.images import encode as encoding
+from restore.images import picture as images
+from restore.images import tiff_rows
+from restore.images.encode import Writing
+from restore.images.picture import Head, Picture, Reading
+from restore.images.tiff_rows import LARGE
+from restore.images.worker_pool import shared
+
+PATIENCE_S = 30  # for a file of any size
+BYTES_S = 10**7  # read a second, from a slow disk
+PIXELS_S = 5 * 10**4  # written a second, by a slow codec on a busy machine
+
+
+def read(path: Path, how: Reading = Reading()) -> Picture:
+    """As images.read; ImageError too if the decoder dies, hangs or takes too much memory."""
+    return read_frames(path, how)[0][0]
+
+
+def read_frames(path: Path, how: Reading = Reading()) -> tuple[list[Picture], int]:
+    """As images.read_frames, and as read."""
+    with _named(path) as there:
+        return shared().call(_patience_s(path), images.read_frames, there, how)
+
+
+def read_by_rows(path: Path, how: Reading = Reading()) -> tuple[list[Picture], int]:
+    """As read_frames; of a large TIFF the pixels stay in the file until they are asked for."""
+    with _named(path) as there:
+        found = (
+            shared().call(PATIENCE_S, tiff_rows.read, there, how) if _may_be_giant(path) else None
+        )
+    return ([found[0]], found[1]) if found else read_frames(path, how)
+
+
+def look(path: Path, how: Reading = Reading()) -> Head:
+    """As images.look, and as read."""
+    with _named(path) as there:
+        found = (
+            shared().call(PATIENCE_S, tiff_rows.look, there, how) if _may_be_giant(path) else None
+        )
+        return found or shared().call(_patience_s(path), images.look, there)
+
+
+def encode(
+    picture: Picture,
+    path: Path,
+    format: str = "png",
+    how: Writing = Writing(),
+    about: str = "",
+) -> list[str]:
+    """As encoding.encode; ImageError too if the encoder dies or hangs."""
+    if picture.pixels.size > 3 * LARGE:  # a second copy of them would cost too much
+        return encoding.encode(picture, path, format, how, about)
+    limit_s = PATIENCE_S + picture.pixels.size / 3 / PIXELS_S
+    return shared().call(limit_s, encoding.encode, picture, path.absolute(), format, how, about)
+
+
+def _may_be_giant(path: Path) -> bool:
+    return path.suffix.casefold() in tiff_rows.SUFFIXES
+
+
+def _patience_s(path: Path) -> float:
+    with suppress(OSError):  # reading it will say so
+        return PATIENCE_S + path.stat().st_size / BYTES_S
+    return PATIENCE_S
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[Path]:
+    """The path as a worker knows it; errors speak of it as the caller does."""
+    there = path.absolute()
+    try:
+        yield there
+    except ImageError as error:
+        told = str(error).removeprefix(f"{there}: ")
+        raise ImageError(error.code, f"{path}: {told}") from error.__cause__

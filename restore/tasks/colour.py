@@ -1,0 +1,161 @@
+"""Give back the input's colours. Works by bands of rows: no picture is held whole in floats."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import cv2
+import numpy as np
+from scipy import sparse
+
+from restore.images import memmap
+from restore.images.picture import Picture, bleed
+from restore.images.resample import resize_band
+from restore.options import Colour
+
+Band = Callable[[int, int], np.ndarray]
+"""(first, last) row -> float32 (last - first, W, 3) in [0, 1]"""
+
+BAND = 256  # rows; no result depends on it
+LEVELS = 5  # of the wavelet, as StableSR has them
+REACH = 2**LEVELS - 1  # rows that its blurs see to each side
+ROUNDS = 12  # of lowpass at the most
+CLOSE = 0.1 / 255  # where lowpass is content; rounding to 8 bits costs as much
+
+
+def match(made: Picture, like: Picture, how: Colour, band: int = BAND) -> Picture:
+    """The result with the colours of the picture that it was made from.
+
+    like     at its own size, which may be smaller than the result's.
+    wavelet  coarse waves from the input, fine ones from the result (Wang et al. 2023, StableSR).
+    adain    each channel gets the input's mean and spread (Huang and Belongie 2017).
+    lowpass  averaged back down to the input's size, the result equals the input, up to a bound
+             that the picture's warnings state (Irani and Peleg 1991, back-projection).
+    """
+    if how == "none":
+        return made
+    shown = bleed(like)
+    if how == "lowpass":
+        return lowpass(made, shown, band)
+    rows = wavelet(made, shown) if how == "wavelet" else adain(made, shown, band)
+    return replace(made, pixels=levels(rows, made, band))
+
+
+def levels(rows: Band, like: Picture, band: int) -> np.ndarray:
+    """Bands rounded into an array of the size and depth of `like`."""
+    pixels = memmap.empty(like.pixels.shape, like.pixels.dtype)
+    for first, last in bands(len(pixels), band):
+        made = np.clip(rows(first, last), 0, 1) * np.float32(np.iinfo(pixels.dtype).max)
+        pixels[first:last] = np.rint(made)
+        memmap.let_go()
+    return pixels
+
+
+def bands(height: int, band: int) -> Iterator[tuple[int, int]]:
+    for first in range(0, height, band):
+        yield first, min(first + band, height)
+
+
+def unit(picture: Picture, first: int, last: int) -> np.ndarray:
+    return picture.pixels[first:last] / np.float32(np.iinfo(picture.pixels.dtype).max)
+
+
+def wavelet(made: Picture, like: Picture) -> Band:
+    height = made.size[0]
+
+    def rows(first: int, last: int) -> np.ndarray:
+        top, bottom = max(0, first - REACH), min(height, last + REACH)
+        change = resize_band(like, made.size, (top, bottom)) - unit(made, top, bottom)
+        return unit(made, first, last) + coarse(change)[first - top : last - top]
+
+    return rows
+
+
+def coarse(rgb: np.ndarray) -> np.ndarray:
+    """What five a trous levels leave: blurs of [1 2 1] / 4 with holes of 1, 2, 4, 8 and 16.
+
+    Where the rows were cut from a picture, REACH of them come out wrong.
+    """
+    for level in range(LEVELS):
+        kernel = np.zeros(2 ** (level + 1) + 1, np.float32)
+        kernel[[0, 2**level, -1]] = 0.25, 0.5, 0.25
+        rgb = cv2.sepFilter2D(rgb, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE)
+    return rgb
+
+
+def adain(made: Picture, like: Picture, band: int) -> Band:
+    seen = None if made.alpha is None else made.alpha > 0
+    old, spread = moments(lambda *rows: unit(made, *rows), made.size[0], seen, band)
+    # measured at the result's size: enlarging by itself takes spread away
+    mean, wanted = moments(
+        lambda *rows: resize_band(like, made.size, rows), made.size[0], seen, band
+    )
+    gain = np.where(spread > 0, wanted / np.maximum(spread, 1e-9), 1).astype(np.float32)
+    return lambda first, last: (unit(made, first, last) - old) * gain + mean
+
+
+def moments(
+    rows: Band, height: int, seen: np.ndarray | None, band: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel, float32 (3,), over the pixels `seen`."""
+    sums, squares = np.zeros((2, height, 3))  # row by row, so that the band does not matter
+    count = 0
+    for first, last in bands(height, band):
+        rgb = rows(first, last).astype(np.float64)
+        share = np.ones(rgb.shape[:2]) if seen is None else seen[first:last].astype(np.float64)
+        count += share.sum()
+        sums[first:last] = (rgb * share[..., None]).sum(1)
+        squares[first:last] = (rgb**2 * share[..., None]).sum(1)
+        memmap.let_go()
+    mean = sums.sum(0) / max(count, 1)
+    spread = np.sqrt(np.maximum(squares.sum(0) / max(count, 1) - mean**2, 0))
+    return mean.astype(np.float32), spread.astype(np.float32)
+
+
+def lowpass(made: Picture, like: Picture, band: int) -> Picture:
+    """What the averages lack is enlarged and added, again and again, until they are close."""
+    # what is added, at the input's size; 0 to 1 for -2 to 2, since resize_band clips
+    change = np.full((*like.size, 3), 0.5, np.float32)
+
+    def rows(first: int, last: int) -> np.ndarray:
+        added = (resize_band(change, made.size, (first, last)) - 0.5) * 4
+        return np.clip(unit(made, first, last) + added, 0, 1)
+
+    for _ in range(ROUNDS):
+        lack = missing(rows, made.size, like, band)
+        if np.abs(lack).max() <= CLOSE:
+            break
+        np.clip(change + lack / 4, 0, 1, out=change)
+    done = replace(made, pixels=levels(rows, made, band))
+    bound = np.abs(missing(lambda *cut: unit(done, *cut), made.size, like, band)).max()
+    note = f"lowpass: averaged back down, within {bound * 255:.2f} of 255 levels of the input"
+    return replace(done, warnings=(*made.warnings, note))
+
+
+def missing(rows: Band, size: tuple[int, int], like: Picture, band: int) -> np.ndarray:
+    """The input less the result's averages over each of its pixels, float32 (*like.size, 3)."""
+    down, across = (averaging(*lengths) for lengths in zip(like.size, size, strict=True))
+    lack = np.empty((*like.size, 3), np.float32)
+    for first, last in bands(like.size[0], max(1, band * like.size[0] // size[0])):
+        part = down[first:last]
+        top, bottom = part.indices.min(), part.indices.max() + 1
+        rgb = rows(top, bottom)
+        low = part[:, top:bottom] @ rgb.reshape(len(rgb), -1)  # (rows, W * 3)
+        low = low.reshape(-1, size[1], 3).swapaxes(0, 1).reshape(size[1], -1)
+        low = (across @ low).reshape(like.size[1], -1, 3).swapaxes(0, 1)
+        lack[first:last] = unit(like, first, last) - low
+    return lack
+
+
+def averaging(short: int, long: int) -> sparse.csr_matrix:
+    """(short, long): each row holds what a pixel covers of the long line; rows sum to 1."""
+    edges = np.arange(short + 1) * (long / short)
+    first = np.minimum(edges[:-1].astype(int), long - 1)
+    last = np.minimum(np.ceil(edges[1:]).astype(int), long)
+    index = [np.arange(a, max(b, a + 1)) for a, b in zip(first, last, strict=True)]
+    covers = [
+        np.minimum(cut + 1, high) - np.maximum(cut, low)
+        for cut, low, high in zip(index, edges[:-1], edges[1:], strict=True)
+    ]
+    data = np.concatenate([part / part.sum() for part in covers]).astype(np.float32)
+    ends = np.cumsum([0, *map(len, index)])
+    return sparse.csr_matrix((data, np.concatenate(index), ends), shape=(short, long))

@@ -1,0 +1,133 @@
+"""restore(): the task that the options name, for one picture."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from restore.diffusion.sampling import OnStep, ignore
+from restore.diffusion.stack import Stack
+from restore.diffusion.tiling import is_out_of_memory
+from restore.errors import NonFiniteError, OutOfMemoryError, UsageError
+from restore.images import memmap
+from restore.images.picture import Picture, bleed
+from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
+from restore.tasks.img2img import OnFrame, img2img
+from restore.tasks.inpaint import inpaint
+from restore.tasks.text2img import text2img
+from restore.tasks.upscale import upscale
+
+BAND = 256  # rows looked at together
+TaskOptions = UpscaleOptions | Img2imgOptions | InpaintOptions | Text2imgOptions
+
+
+def restore(
+    picture: Picture | None,
+    options: TaskOptions,
+    stack: Stack,
+    seed: int,
+    on_step: OnStep = ignore,
+    mask: np.ndarray | None = None,
+    on_frame: OnFrame = lambda lap, frame: None,
+) -> Picture:
+    """The picture as its task makes it; the command, the page and every worker call this.
+
+    In half precision, a NaN or a flat black result is computed once more in fp32. Where the device
+    has too little memory even for one window, the CPU does it. The picture's warnings say so.
+
+    picture   None for text to image alone.
+    mask      uint8 (H, W): the hole of inpaint, the damage of upscale.
+    on_frame  sees every lap of img2img.
+    Raises UsageError if something is missing, ModelError if the layout cannot do the task,
+    NonFiniteError if fp32 did not help either, OutOfMemoryError if the CPU did not.
+    """
+
+    notes = (deaf(stack),) if is_of_subjects(options) and stack.hears == "damage" else ()
+
+    def attempt() -> Picture:
+        made = dispatch(picture, options, stack, seed, on_step, mask, on_frame)
+        if is_lost(made, picture):
+            raise NonFiniteError("the result is black all over, and what it was made from is not")
+        return replace(made, warnings=(*made.warnings, *notes)) if notes else made
+
+    try:
+        return on_some_device(attempt, stack)
+    except NonFiniteError as error:
+        if not stack.is_half:
+            raise
+        note = f"computed again in fp32: {error}"
+    with stack.in_fp32():
+        made = on_some_device(attempt, stack)
+    return replace(made, warnings=(*made.warnings, note))
+
+
+def is_of_subjects(options: TaskOptions) -> bool:
+    """Whether the prompt says what is to be seen, not what was done to the picture."""
+    return not isinstance(options, UpscaleOptions) and bool(options.prompt)
+
+
+def deaf(stack: Stack) -> str:
+    return f"{stack.name} draws nothing from words: it was taught what damage is; give a --model"
+
+
+def on_some_device(attempt: Callable[[], Picture], stack: Stack) -> Picture:
+    """The attempt's picture; on the CPU where its device runs out of memory."""
+    try:
+        return attempt()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    # Out here the error is gone, and with it what it held.
+    try:
+        with stack.on_cpu():
+            made = attempt()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        mend = "not enough memory even for one window; use a smaller scale, or cut it into parts"
+        raise OutOfMemoryError(mend) from error
+    note = "computed on the CPU: there was not enough memory on its device"
+    return replace(made, warnings=(*made.warnings, note))
+
+
+def dispatch(
+    picture: Picture | None,
+    options: TaskOptions,
+    stack: Stack,
+    seed: int,
+    on_step: OnStep,
+    mask: np.ndarray | None,
+    on_frame: OnFrame,
+) -> Picture:
+    if isinstance(options, Text2imgOptions):
+        return text2img(options, stack, seed, on_step)
+    if picture is None:
+        raise UsageError(f"{options.task} needs a picture")
+    if isinstance(options, Img2imgOptions):
+        return img2img(picture, options, stack, seed, on_step, on_frame)
+    if mask is not None and mask.shape != picture.size:
+        raise UsageError(f"the mask is {mask.shape}, the picture {picture.size} (height, width)")
+    if isinstance(options, UpscaleOptions):
+        damage = None if mask is None else mask >= 128
+        return upscale(picture, options, stack, seed, on_step, damage)
+    if mask is None and not (options.aspect or any(options.extend)):
+        raise UsageError("inpaint needs a mask, white where it is to repaint, or sides to extend")
+    if mask is None:
+        mask = np.zeros(picture.size, np.uint8)
+    return inpaint(picture, mask, options, stack, seed, on_step)
+
+
+def is_lost(made: Picture, source: Picture | None) -> bool:
+    """Whether the result is black all over, and what it was made from is not nearly so."""
+    if any(rows.any() for rows in in_bands(made.pixels)):
+        return False
+    if source is None:
+        return True
+    least = np.iinfo(source.pixels.dtype).max // 16
+    return any(rows.max() > least for rows in in_bands(bleed(source).pixels))
+
+
+def in_bands(pixels: np.ndarray) -> Iterator[np.ndarray]:
+    for first in range(0, len(pixels), BAND):
+        yield pixels[first : first + BAND]
+        memmap.let_go()

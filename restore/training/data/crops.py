@@ -1,0 +1,273 @@
+"""Training samples: pure functions of (seed, epoch, index), whatever the workers and ranks."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_all_start_methods
+from os import cpu_count
+from pathlib import Path
+from typing import Literal, Self
+
+import cv2
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from rich.progress import track
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from restore.config import Options
+from restore.errors import ConfigError, ImageError
+from restore.training.data import sources
+from restore.training.data.geometry import Geometry, moved
+from restore.training.data.procedural import lettering, pictures
+from restore.training.rng import Part
+
+log = logging.getLogger(__name__)
+PATIENCE = 1000  # draws in a row of pictures that cannot be read
+
+
+class PhotoOptions(Options):
+    """Where training photos come from and how crops are cut from them."""
+
+    # a folder of pictures or of WebDataset shards, a .tar, a list file, or a dataset's name
+    photos: sources.Place
+    held_out: sources.Place | None = None  # judged in previews; else other crops of `photos`
+    crop: int = Field(64, ge=16, multiple_of=4)  # px
+    detail: int = Field(2, ge=1, le=16)  # of so many candidate crops the most detailed is taken
+    small: Literal["skip", "reflect"] = "skip"  # pictures below the crop: left out, or continued
+    turns: bool = True  # quarter turns and mirror images
+    geometry: tuple[Geometry, ...] = ()  # transforms of albumentations that move pixels
+    memory_gb: float = Field(4, ge=0)  # photos stay decoded up to this; beyond, each is read anew
+    # share of the pictures that is drawn, not cut from photos: text, line art, screens, shapes
+    drawn: float = Field(0, ge=0, le=1)
+    fonts: Path | None = None  # a folder of .ttf and .otf that drawn text is set in as well
+
+    @model_validator(mode="after")
+    def _has_use_for_fonts(self) -> Self:
+        if self.fonts and not self.drawn:
+            raise ValueError("fonts are for drawn pictures, of which there are none; set drawn=0.1")
+        return self
+
+    def open(
+        self,
+        place: sources.Place | None = None,
+        crop: int | None = None,
+        only_photos: bool = False,
+    ) -> "Photos":
+        """The photos, or those of another place, with room for crops of another size.
+
+        only_photos  leave out what would be drawn.
+        """
+        where = self.photos if place is None else place
+        return Photos(
+            where, crop or self.crop, small=self.small, memory_gb=self.memory_gb,
+            turns=self.turns, geometry=self.geometry,
+            drawn=0 if only_photos else self.drawn, fonts=self.fonts,
+        )  # fmt: skip
+
+
+class Photos:
+    """The pictures of a place that have room for crops. What cannot be read is left out and listed.
+
+    smallest   px that a picture needs on both sides.
+    small      what becomes of smaller ones: left out, or mirrored at their edges up to that size.
+    memory_gb  changes speed alone.
+    drawn      share of `picture` that is drawn, in fonts of our own and those of a folder.
+    Raises ConfigError if no picture is left.
+    """
+
+    def __init__(
+        self,
+        place: sources.Place,
+        smallest: int,
+        *,
+        small: Literal["skip", "reflect"] = "skip",
+        memory_gb: float = 4,
+        turns: bool = True,
+        geometry: tuple[Geometry, ...] = (),
+        drawn: float = 0,
+        fonts: Path | None = None,
+    ):
+        self.drawn, self.faces = drawn, lettering.faces(fonts) if drawn else ()
+        self.source, self.refused = sources.find(place), sources.Refused()
+        self.smallest, self.turns, self.geometry = smallest, turns, geometry
+        # Reading turns warnings into notes, which in threads would leave the filters in disorder.
+        with warnings.catch_warnings(), ThreadPoolExecutor(cpu_count()) as pool:
+            found = pool.map(self._size, range(len(self.source.names)))
+            sizes = {n: size for n, size in enumerate(found) if size}
+            self.small = [n for n, size in sizes.items() if min(size) < smallest]
+            left_out = set(self.small) if small == "skip" else set()
+            self.numbers = [n for n in sizes if n not in left_out]
+            self._tell(place, small)
+            self.sizes = [tuple(max(side, smallest) for side in sizes[n]) for n in self.numbers]
+            area = np.array([height * width for height, width in self.sizes], np.float64)
+            self.held: list[np.ndarray | None] | None = None
+            if memory_gb and (needed := 3e-9 * area.sum()) > memory_gb:
+                told = f"are read anew for each crop; decoded they take {needed:.1f} GB"
+                log.warning("photos %s: set data.memory_gb to keep them", told)
+            elif memory_gb:
+                decoded = pool.map(self.read, range(len(self.numbers)))
+                self.held = list(track(decoded, "reading photos", len(self.numbers)))
+        # A photo is met as often as it has room for crops, with a square root's restraint.
+        self.odds = np.sqrt(area) / np.sqrt(area).sum()
+
+    def _size(self, number: int) -> tuple[int, int] | None:
+        try:
+            return self.source.size(number)
+        except ImageError as error:
+            self.refused.add(self.source.names[number], str(error))
+            return None
+
+    def _tell(self, place: sources.Place, small: str) -> None:
+        count, name = len(self.source.names), getattr(place, "dataset", place)
+        if not self.numbers:
+            raise ConfigError(
+                f"{name}: none of its {count} pictures is {self.smallest} px or more on both "
+                "sides; give other stage.data.photos, make stage.data.crop smaller, "
+                "or set stage.data.small=reflect"
+            )
+        if self.small:
+            shown = ", ".join(self.source.names[n] for n in self.small[:5])
+            done = "left out" if small == "skip" else "continued by reflection"
+            log.warning(
+                "%d of %d pictures are smaller than %d px and %s (data.small): %s%s",
+                *(len(self.small), count, self.smallest, done, shown),
+                ", ..." if len(self.small) > 5 else "",
+            )
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def read(self, index: int) -> np.ndarray | None:
+        """One of the usable pictures, uint8 (H, W, 3); None, and a row in the list, if it fails."""
+        number = self.numbers[index]
+        try:
+            rgb = self.source.read(number)
+        except ImageError as error:
+            self.refused.add(self.source.names[number], str(error))
+            return None
+        more = [(0, max(0, self.smallest - side)) for side in rgb.shape[:2]]
+        if any(after for _, after in more):
+            rgb = np.pad(rgb, (*more, (0, 0)), "reflect" if min(rgb.shape[:2]) > 1 else "edge")
+        return rgb
+
+    def draw(self, rng: np.random.Generator) -> tuple[int, np.ndarray]:
+        """A picture by its odds, and its number; another one where it cannot be read."""
+        for _ in range(PATIENCE):
+            index = int(rng.choice(len(self.numbers), p=self.odds))
+            picture = self.held[index] if self.held else self.read(index)
+            if picture is not None:
+                return index, picture
+        raise ConfigError(f"{PATIENCE} pictures in a row cannot be read; the list says why")
+
+    def picture(self, size: int, detail: int, rng: np.random.Generator) -> np.ndarray:
+        """A crop, or one that is drawn, upright: uint8 (size, size, 3)."""
+        if self.drawn and rng.random() < self.drawn:
+            return pictures.draw(rng, size, self.faces)
+        return self.crop(size, detail, rng)
+
+    def crop(self, size: int, detail: int, rng: np.random.Generator) -> np.ndarray:
+        """One uint8 (size, size, 3) crop, moved, turned and mirrored at random.
+
+        Of `detail` candidates the one with the strongest gradients wins, since most of any photo
+        is sky and wall.
+        """
+        best, most = None, -1.0
+        for _ in range(detail):
+            _, picture = self.draw(rng)
+            y = rng.integers(picture.shape[0] - size + 1)
+            x = rng.integers(picture.shape[1] - size + 1)
+            crop = picture[y : y + size, x : x + size]
+            if (strength := strength_of(crop)) > most:
+                best, most = (picture, int(y), int(x)), strength
+        assert best
+        picture, y, x = best
+        made = picture[y : y + size, x : x + size]
+        if self.geometry:
+            made = moved(picture, (y, x), size, self.geometry, rng)
+        return turned(made, *turn(rng)) if self.turns else made.copy()
+
+
+def strength_of(crop: np.ndarray) -> float:
+    """How strong the gradients of its green are."""
+    green = crop[..., 1].astype(np.float32)
+    return np.abs(np.diff(green, axis=0)).mean() + np.abs(np.diff(green, axis=1)).mean()
+
+
+def turn(rng: np.random.Generator) -> tuple[int, bool]:
+    """One of the eight ways to lay a square: quarter turns, then whether it is mirrored."""
+    return int(rng.integers(4)), bool(rng.random() < 0.5)
+
+
+def turned(rgb: np.ndarray, quarters: int, mirrored: bool) -> np.ndarray:
+    rgb = np.rot90(rgb, quarters)
+    return (rgb[:, ::-1] if mirrored else rgb).copy()
+
+
+class Samples(Dataset):
+    """The endless stream make(rng of (seed, index), index), addressed by index.
+
+    photos  that they are cut from, if any.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[np.random.Generator, int], object],
+        seed: int,
+        photos: Photos | None = None,
+    ):
+        self.make, self.seed, self.photos = make, seed, photos
+
+    def __getitem__(self, index: int) -> object:
+        return self.make(np.random.default_rng((self.seed, index)), index)
+
+
+class Rows(Sampler[list[int]]):
+    """The sample numbers of one process's parts, in the order in which it needs them.
+
+    position    number of the first sample.
+    batch       samples of a step, over all processes and accumulated parts.
+    accumulate  parts of a step that one process takes one after another.
+    """
+
+    def __init__(
+        self, position: int, batch: int, steps: int, rank: int = 0, ranks: int = 1, accumulate=1
+    ):
+        self.position, self.batch, self.steps = position, batch, steps
+        self.parts = [Part(n * ranks + rank, ranks * accumulate) for n in range(accumulate)]
+
+    def __len__(self) -> int:
+        return self.steps * len(self.parts)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.steps):
+            first = self.position + step * self.batch
+            for part in self.parts:
+                yield [first + row for row in part.rows(self.batch)]
+
+
+def loader(samples: Dataset, rows: Rows, workers: int, pinned: bool = False) -> DataLoader:
+    """What `rows` asks for, made by `workers` processes ahead of time; 0: in this one."""
+    if workers:  # a fork takes OpenCV's pool along without its threads, and would wait for them
+        cv2.setNumThreads(1)
+    return DataLoader(
+        samples,
+        batch_sampler=rows,
+        num_workers=workers,
+        # photos that are kept in memory are shared with the workers, not sent to them
+        multiprocessing_context="fork" if workers and "fork" in get_all_start_methods() else None,
+        pin_memory=pinned,
+        prefetch_factor=4 if workers else None,
+    )
+
+
+def batches(samples: Dataset, size: int, first: int, last: int, workers: int) -> DataLoader:
+    """Batches number `first` up to `last` of the stream, `size` samples each, in order."""
+    return loader(samples, Rows(first * size, size, last - first), workers)
+
+
+def to_rgb(pixels: Tensor) -> Tensor:
+    """uint8 (B, H, W, 3) -> rgb (B, 3, H, W), [0, 1], channels last in memory."""
+    return pixels.permute(0, 3, 1, 2).to(torch.float32) / 255

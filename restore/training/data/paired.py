@@ -1,0 +1,104 @@
+"""Pairs that are given: a folder of good pictures and one of bad ones, with the same names."""
+
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+
+from restore.errors import ConfigError, ImageError
+from restore.training.data import sources
+from restore.training.data.crops import Photos, strength_of, turn, turned
+
+
+class Cut(NamedTuple):
+    """Crops of one place: truth uint8 (size, size, 3), low uint8 (size / scale, ..., 3)."""
+
+    truth: np.ndarray
+    low: np.ndarray
+    scale: int
+
+
+class PairedPhotos(Photos):
+    """Good pictures, each beside a bad one that is a whole number of times smaller, or as large.
+
+    Pairs are told by their path within the folder, whatever the extension. What lacks its partner,
+    or does not fit it, is left out and listed. Raises ConfigError if no pair is left.
+    """
+
+    def __init__(self, high: sources.Place, low: sources.Place, smallest: int, **how):
+        self.low = sources.find(low)
+        self.partner = _stems(self.low.names)
+        super().__init__(high, smallest, **{**how, "small": "skip"})
+        self.low_held: list[np.ndarray | None] | None = None
+        if self.held:
+            self.low_held = [self.read_low(index) for index in range(len(self.numbers))]
+
+    def _size(self, number: int) -> tuple[int, int] | None:
+        name = self.source.names[number]
+        size = super()._size(number)
+        if not size:
+            return None
+        other = self.partner.get(_stem(name))
+        if other is None:
+            self.refused.add(name, "has no partner of its name among the low ones")
+            return None
+        try:
+            low = self.low.size(other)
+        except ImageError as error:
+            self.refused.add(self.low.names[other], str(error))
+            return None
+        if not _scale(size, low):
+            told = f"{size[1]}x{size[0]} px is no whole multiple of its partner's {low[1]}x{low[0]}"
+            self.refused.add(name, f"{told}; cut it to one")
+            return None
+        return size
+
+    def read_low(self, index: int) -> np.ndarray | None:
+        other = self.partner[_stem(self.source.names[self.numbers[index]])]
+        try:
+            return self.low.read(other)
+        except ImageError as error:
+            self.refused.add(self.low.names[other], str(error))
+            return None
+
+    def cut(self, size: int, detail: int, rng: np.random.Generator) -> Cut:
+        """Crops of a pair, turned and mirrored together; of `detail` the one with most in it."""
+        best, most = None, -1.0
+        for _ in range(detail):
+            index, high = self.draw(rng)
+            low = self.low_held[index] if self.low_held else self.read_low(index)
+            if low is None:
+                continue
+            scale = _scale(high.shape, low.shape)
+            if size % scale:
+                told = f"a crop of {size} px is no multiple of the scale {scale} of its pairs"
+                raise ConfigError(f"{told}; set data.crop to one")
+            y, x = (
+                int(rng.integers(side - size // scale + 1)) for side in low.shape[:2]
+            )  # in low pixels
+            truth = high[y * scale : y * scale + size, x * scale : x * scale + size]
+            if (strength := strength_of(truth)) > most:
+                small = low[y : y + size // scale, x : x + size // scale]
+                best, most = Cut(truth, small, scale), strength
+        if best is None:
+            return self.cut(size, detail, rng)
+        if not self.turns:
+            return best
+        way = turn(rng)
+        return Cut(turned(best.truth, *way), turned(best.low, *way), best.scale)
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(name).with_suffix("").as_posix()
+
+
+def _stems(names: Sequence[str]) -> dict[str, int]:
+    return {_stem(name): number for number, name in enumerate(names)}
+
+
+def _scale(high: Sequence[int], low: Sequence[int]) -> int:
+    """How many times larger `high` is on both sides; 0 if it is no whole number of times."""
+    (height, width), (h, w) = high[:2], low[:2]
+    scale = height // h
+    return scale if scale and (h * scale, w * scale) == (height, width) else 0

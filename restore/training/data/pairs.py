@@ -1,0 +1,226 @@
+"""Training pairs for the denoiser: what a damaged picture shows, how far to trust it, the truth."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import cv2
+import numpy as np
+from PIL import Image
+from pydantic import Field, model_validator
+
+from degradations import Recipe, Trace, recipes, replay, sharpen
+from degradations.ops import FilmGrain
+from degradations.ranges import Uniform
+from restore.diffusion.layouts import KEEP, REPAINT, RESTORE
+from restore.images.masks import mended
+from restore.training.data import sources
+from restore.training.data.captions import caption, wish
+from restore.training.data.crops import PhotoOptions, Photos
+from restore.training.data.paired import PairedPhotos
+
+GREY = 128
+GRAIN = Recipe(  # what a photo may have of its own; pixels of the photo, before it is made smaller
+    name="grain",
+    paper="Newson et al. 2017, A Stochastic Film Grain Model, Computer Graphics Forum 36",
+    steps=(FilmGrain(sigma_levels=Uniform(4, 20), size=Uniform(0.4, 2.5)),),
+)
+Task = Literal["restore", "fill", "both", "nothing"]
+
+
+class PairOptions(PhotoOptions):
+    """How pairs are made from photos, and how many are kept."""
+
+    crop: int = Field(256, ge=32, multiple_of=4)  # px
+    low: sources.Place | None = None  # bad pictures that are given, by name; then no recipe acts
+    recipe: str = "realesrgan"  # a named recipe of `degradations`, or a YAML file
+    scales: dict[float, float] = {4: 0.6, 2: 0.2, 1: 0.2}  # scale: weight
+    tasks: dict[Task, float] = {"restore": 0.7, "fill": 0.15, "both": 0.1, "nothing": 0.05}
+    clean: float = Field(0.15, ge=0, le=1)  # share that is only made smaller, not damaged
+    # of the recipe, evenly drawn; None: from next to none up to 1, or less at scales below 4
+    severity: tuple[float, float] | None = None
+    described: float = Field(0.5, ge=0, le=1)  # share whose caption is not dropped
+    # Share whose photo has film grain of its own, which stays in the truth where the words say
+    # "keep grain" and only there. Above 0, half of all captions are wishes: "remove noise".
+    keeps: float = Field(0.0, ge=0, le=1)
+    # encoded once and kept on disk; or new ones all the time, damaged by the workers or the device
+    mode: Literal["cached", "live", "device"] = "cached"
+    count: int = Field(12_000, ge=1)  # pairs kept on disk
+    workers: int = Field(2, ge=0)  # that make the pairs to be kept
+    window: int = Field(32, ge=8)  # latents a side that a training sample shows
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if 4 * self.window > self.crop and self.mode == "cached":
+            need = f"a window of {self.window} latents is {4 * self.window} px"
+            raise ValueError(f"{need}, a crop only {self.crop}; make crop larger or window smaller")
+        for name in ("scales", "tasks"):
+            weights = getattr(self, name).values()
+            if not sum(weights) > 0 or min(weights) < 0:
+                raise ValueError(f"the weights of {name} must be 0 or more, and not all 0")
+        low, high = self.severity or (0, 1)
+        if not 0 <= low <= high <= 1:
+            raise ValueError(f"severity is from 0 to 1, the milder first, not {low:g} to {high:g}")
+        if self.low is None:
+            recipes.find(self.recipe)  # refused before anything is read
+        idle = {"recipe", "scales", "clean", "severity", "described", "keeps", "geometry", "drawn"}
+        idle &= self.model_fields_set
+        if self.low is not None and idle:
+            told = f"low gives the bad pictures, so {', '.join(sorted(idle))} would do nothing"
+            raise ValueError(f"{told}; leave out the one or the other")
+        if self.low is not None and (self.mode == "device" or self.small == "reflect"):
+            raise ValueError("low goes with mode cached or live, and with small: skip")
+        return self
+
+    def pictures(self, crop: int, held_out: bool = False) -> Photos:
+        """What crops of this size are cut from."""
+        place = self.held_out if held_out and self.held_out else self.photos
+        if self.low is None:  # what is judged stays the same whatever is drawn for training
+            return self.open(place, crop, only_photos=held_out)
+        return PairedPhotos(place, self.low, crop, memory_gb=self.memory_gb, turns=self.turns)
+
+
+def words_stay(stage: Any) -> Any:
+    """A check of a stage's options: words that decide what the truth is are not left out later."""
+    if stage.dropped and stage.data.keeps:
+        told = "dropped would leave out words that decide what the truth keeps (data.keeps)"
+        raise ValueError(f"{told}; set data.described instead")
+    return stage
+
+
+def draw(weights: dict, rng: np.random.Generator):
+    """One of the keys, by weight."""
+    odds = np.array(list(weights.values()), np.float64)
+    return list(weights)[rng.choice(len(odds), p=odds / odds.sum())]
+
+
+def hole(size: int, rng: np.random.Generator) -> np.ndarray:
+    """A mask of scratches, blobs or both, uint8 (size, size), 255 in the hole."""
+    mask = np.zeros((size, size), np.uint8)
+    kind = rng.integers(3)
+    if kind != 0:  # blobs
+        for _ in range(rng.integers(1, 4)):
+            centre, axes = rng.integers(0, size, 2), rng.integers(size // 24, size // 4, 2)
+            angle = float(rng.uniform(0, 180))
+            cv2.ellipse(mask, centre.tolist(), axes.tolist(), angle, 0, 360, 255, -1)
+    if kind != 1:  # scratches
+        for _ in range(rng.integers(1, 7)):
+            point, heading = rng.uniform(0, size, 2), rng.uniform(0, 2 * np.pi)
+            points = [point]
+            for _ in range(rng.integers(2, 7)):
+                heading += rng.normal(0, 0.3)
+                point = point + size / 6 * np.array([np.cos(heading), np.sin(heading)])
+                points.append(point)
+            line = np.rint(points).astype(np.int32)
+            cv2.polylines(mask, [line], False, 255, int(rng.integers(1, 7)))
+    return mask
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One pair before it is encoded."""
+
+    truth: np.ndarray  # uint8 (S, S, 3)
+    known: np.ndarray  # uint8 (S, S, 3)
+    trust: np.ndarray  # uint8 (S, S) / factor: 0, 128, 255 for keep, restore, repaint
+    caption: str
+    trace: Trace | None  # how truth became bad
+    hole: np.ndarray  # uint8 (S, S), 255 where `known` was filled in
+    original: np.ndarray  # uint8 (S, S, 3): what the trace replays on, unsharpened, all grain there
+
+
+def draw_pair(
+    photos: Photos,
+    recipe: Recipe,
+    options: PairOptions,
+    rng: np.random.Generator,
+    key: str,
+    crop: int,
+    *,
+    apply: bool = True,
+    factor: int = 4,
+) -> Pair:
+    """Pair number `key`, of `crop` px; a latent that the hole touches at all is repainted.
+
+    apply   False leaves the trace, and the filling of the hole, to who has a whole batch; `known`
+            is what they act on.
+    factor  pixels a latent, on a side.
+    """
+    low, trace, words = None, None, ""
+    if isinstance(photos, PairedPhotos):
+        original, low, _ = photos.cut(crop, options.detail, rng)
+    else:
+        original = photos.picture(crop, options.detail, rng)
+    task = draw(options.tasks, rng)
+    known, truth = original, original
+    trust = np.full(truth.shape[:2], round(KEEP * 255), np.uint8)
+    if task in ("restore", "both"):
+        if low is None:
+            trace = drawn(recipe, options, rng, key, crop)
+            original, truth, trace, words = worded(original, trace, options, rng, key)
+            truth = sharpen(truth) if trace.sharpen else truth
+            low = replay(trace, original) if apply else None
+        known = original if low is None else enlarged(low, crop)
+        trust = np.full_like(trust, round(RESTORE * 255))
+    mask = np.zeros_like(trust)
+    if task in ("fill", "both"):
+        mask = hole(crop, rng)  # at full size: its rim is sharp in use too
+        known = mended(known, mask > 0) if apply else known
+        trust = np.where(mask > 0, np.uint8(REPAINT * 255), trust)
+    if task == "nothing":
+        known, trust = np.full_like(known, GREY), np.full_like(trust, round(REPAINT * 255))
+    blocks = trust.reshape(crop // factor, factor, crop // factor, factor)
+    return Pair(truth, known, blocks.max((1, 3)), words, trace, mask, original)
+
+
+def drawn(recipe: Recipe, options: PairOptions, rng, key: str, crop: int) -> Trace:
+    """What happens to one pair."""
+    scale = draw(options.scales, rng)
+    # Recipes are written for x4; the same damage on a picture that keeps its size is harsher.
+    mildest, worst = options.severity or (0.02, min(1, scale**0.5 / 2))
+    severity = 0.0 if rng.random() < options.clean else rng.uniform(mildest, worst)
+    seed = int(rng.integers(2**62))
+    return recipe.at(severity).draw((crop, crop), scale, seed, key)
+
+
+def worded(
+    photo: np.ndarray, trace: Trace, options: PairOptions, rng: np.random.Generator, key: str
+) -> tuple[np.ndarray, np.ndarray, Trace, str]:
+    """What the trace replays on, the truth of it, the trace, and what is said."""
+    is_said = rng.random() < options.described
+    if not options.keeps:
+        return photo, photo, trace, caption(trace) if is_said else ""
+    truth, whole, keep = photo, trace, ()
+    if rng.random() < options.keeps:
+        photo, trace, whole = grained(photo, trace, rng, key)
+        if is_said and rng.random() < 0.5:
+            truth, keep = photo, ("grain",)
+    if not is_said:  # nobody asked for the grain
+        return photo, truth, trace, ""
+    words = wish(whole, rng, keep) if rng.random() < 0.5 else caption(whole, keep)
+    return photo, truth, trace, words
+
+
+def grained(
+    photo: np.ndarray, trace: Trace, rng: np.random.Generator, key: str
+) -> tuple[np.ndarray, Trace, Trace]:
+    """The photo with grain of its own, the trace without any, and all that was done, to be told.
+
+    Grain in the truth must be the grain that is seen, so it comes before all else; a recipe's own
+    would be of another size, and laid over what is to go.
+    """
+    grain = GRAIN.draw(photo.shape[:2], 1, int(rng.integers(2**62)), key)
+    rest = [step for step in trace.steps if step["kind"] != "film_grain"]
+    trace = trace.model_copy(update={"steps": rest})
+    return replay(grain, photo), trace, trace.model_copy(update={"steps": [*grain.steps, *rest]})
+
+
+def enlarged(low: np.ndarray, crop: int) -> np.ndarray:
+    return np.array(Image.fromarray(low).resize((crop, crop), Image.Resampling.BICUBIC))
+
+
+def make_pair(
+    photos: Photos, recipe: Recipe, options: PairOptions, rng, key: str, factor: int = 4
+) -> dict:
+    """What of a pair is kept: uint8 `truth` and `known`, `trust`, and its `caption`."""
+    pair = draw_pair(photos, recipe, options, rng, key, options.crop, factor=factor)
+    return {name: getattr(pair, name) for name in ("truth", "known", "trust", "caption")}

@@ -1,0 +1,235 @@
+"""Photos with drawn damage and the mask of it; and what looks like damage but belongs to the scene.
+
+A scratch lies on the photo: it came after the lens, the grain and the fading, so it has neither
+their softness nor their noise. Wires, railings and branches went through all of that. This is what
+there is to learn, so both are drawn, each in its turn.
+"""
+
+import math
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from pydantic import Field
+
+from degradations import Recipe
+from degradations.ops import (
+    Cast,
+    Dust,
+    Fade,
+    FilmGrain,
+    Folds,
+    GaussianNoise,
+    Jpeg,
+    Maybe,
+    OneOf,
+    Scratches,
+)
+from degradations.ops.blur import Blur
+from degradations.ops.damage import Damage
+from degradations.ranges import Choice, LogUniform, Uniform
+from degradations.rng import Rng as OpRng
+from restore.training.data.crops import PhotoOptions, Photos
+from restore.training.data.procedural import structures
+
+Rng = np.random.Generator
+Layer = tuple[np.ndarray, np.ndarray]  # coverage (H, W) in [0, 1], colour that broadcasts to rgb
+ROOM = 3.0  # a crop shows up to so many times its own side of a photo
+SEEN = 20 / 255  # a smaller change is harder to see, so finding it is asked for with less weight
+UNSEEN = 0.1  # of what cannot be seen at all
+
+LENS = Recipe(  # what a photo went through before it was scratched
+    name="aged",
+    steps=(
+        Maybe(p=0.6, step=Blur(sigma=Uniform(0.3, 1.5))),
+        Maybe(p=0.5, step=Fade()),
+        Maybe(p=0.3, step=Cast(blue=Uniform(0.6, 1))),
+        Maybe(
+            p=0.75,
+            step=OneOf(
+                steps=(
+                    GaussianNoise(sigma_levels=LogUniform(1, 22), grey=0.7),
+                    FilmGrain(sigma_levels=Uniform(2, 20), size=Uniform(0.4, 2)),
+                )
+            ),
+        ),
+        Maybe(p=0.5, step=Jpeg(quality=Uniform(30, 95))),
+    ),
+)
+SCANNER = Recipe(  # and after
+    name="scanned",
+    steps=(
+        Maybe(p=0.35, step=Blur(sigma=Uniform(0.3, 0.9))),
+        Maybe(p=0.2, step=GaussianNoise(sigma_levels=Uniform(1, 6))),
+        Maybe(p=0.7, step=Jpeg(quality=Uniform(40, 97))),
+    ),
+)
+SAVED = Recipe(name="saved", steps=(Maybe(p=0.35, step=Jpeg(quality=Uniform(60, 97))),))
+
+
+class ScratchedOptions(PhotoOptions):
+    """How photos are damaged; `drawn` is the share that is no photo but line art, text and such."""
+
+    hurt: float = Field(0.5, ge=0, le=1)  # share with damage; the rest is all to be left alone
+    built: float = Field(0.4, ge=0, le=1)  # share with wires, railings and the like drawn in
+    widths: tuple[float, float] = (0.7, 5)  # px of a scratch before the picture is enlarged
+    enlarged: tuple[float, float] = (0.45, 2)  # share that is enlarged, and by how much at most
+
+
+def sample(photos: Photos, options: ScratchedOptions, rng: Rng) -> dict[str, np.ndarray]:
+    """One crop: pixels uint8 (S, S, 3); damage and weight, uint8 (S, S), 255 for 1."""
+    side = options.crop
+    share, most = options.enlarged
+    zoom = most ** rng.random() if rng.random() < share else 1.0
+    small = max(16, math.ceil(side / zoom))
+    rgb = scene(photos, small, options.detail, rng)
+    if rng.random() < options.built:
+        rgb = structures.add(rgb, rng)
+    if rng.random() < 0.85:
+        rgb = went_through(LENS, rgb, rng)
+    cover = np.zeros((small, small), np.float32)
+    weight = np.ones((small, small), np.float32)
+    if rng.random() < options.hurt:
+        rgb, cover, weight = damaged(rgb, options.widths, rng)
+    if rng.random() < 0.85:
+        rgb = went_through(SCANNER, rgb, rng)
+    if small != side:
+        how = (cv2.INTER_CUBIC, cv2.INTER_LINEAR, cv2.INTER_LANCZOS4)[rng.integers(3)]
+        rgb = cv2.resize(rgb, (side, side), interpolation=how)
+        cover, weight = (cv2.resize(x, (side, side)) for x in (cover, weight))
+        rgb = went_through(SAVED, rgb, rng)
+    damage = np.where(cover >= 0.5, 255, 0).astype(np.uint8)
+    return {"pixels": rgb, "damage": damage, "weight": np.rint(weight * 255).astype(np.uint8)}
+
+
+def scene(photos: Photos, side: int, detail: int, rng: Rng) -> np.ndarray:
+    """A crop of a photo, at a size of its own; or a drawn picture."""
+    if rng.random() < photos.drawn:
+        return photos.picture(side, detail, rng)
+    room = min(photos.smallest, round(side * 0.7 * (ROOM / 0.7) ** rng.random()))
+    crop = photos.crop(max(16, room), detail, rng)
+    shrinks = crop.shape[0] >= side
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    return cv2.resize(crop, (side, side), interpolation=how)
+
+
+def went_through(recipe: Recipe, rgb: np.ndarray, rng: Rng) -> np.ndarray:
+    return recipe.degrade(rgb, 1, int(rng.integers(2**62)), "").lr
+
+
+def damaged(
+    rgb: np.ndarray, widths: tuple[float, float], rng: Rng
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The picture with some damage, its coverage and how much each pixel's answer counts."""
+    made, whole = rgb.astype(np.float32) / 255, np.zeros(rgb.shape[:2], np.float32)
+    weight = np.ones(rgb.shape[:2], np.float32)
+    names = list(KINDS)
+    odds = np.array([KINDS[name][1] for name in names])
+    for _ in range(rng.integers(1, 4)):
+        kind = names[rng.choice(len(names), p=odds / odds.sum())]
+        cover, colour = KINDS[kind][0](rgb.shape[0], widths, rng)
+        if rng.random() < 0.3:  # as drawn without antialiasing: bitten out
+            cover = np.where(cover >= 0.5 * cover.max(), cover.max(), np.float32(0))
+        before, full = made, max(float(cover.max()), 1e-6)
+        made = made + cover[..., None] * (tinted(colour, cover.shape, rng) - made)
+        share = cover / full
+        whole = np.maximum(whole, share)
+        changed = cv2.blur(np.abs(made - before), (3, 3)) @ np.full(3, 1 / 3, np.float32)
+        weight = np.where(share >= 0.5, np.clip(changed / SEEN, UNSEEN, 1), weight)
+        if kind == "folds":  # where a crease begins is nobody's to say
+            weight[(share > 0.1) & (share < 0.5)] = 0
+    return np.rint(np.clip(made, 0, 1) * 255).astype(np.uint8), whole, weight
+
+
+def tinted(colour: np.ndarray, size: tuple[int, int], rng: Rng) -> np.ndarray:
+    """float32 (H, W, 3): most scratches are grey, some have the colour of a layer laid bare."""
+    made = np.broadcast_to(colour, (*size, colour.shape[-1] if colour.ndim else 1)).astype(
+        np.float32
+    )
+    made = np.repeat(made, 3, 2) if made.shape[2] == 1 else made.copy()
+    if rng.random() < 0.35:
+        made *= rng.uniform(0.4, 1, 3).astype(np.float32)
+    if rng.random() < 0.3:  # what lies in it is not even
+        rough = cv2.GaussianBlur(rng.normal(size=size).astype(np.float32), (0, 0), 1.5)
+        made += (rng.uniform(0, 0.15) * rough / max(float(rough.std()), 1e-6))[..., None]
+    return np.clip(made, 0, 1)
+
+
+def of_op(op: Damage, side: int, rng: Rng, beyond: float = 1.6) -> Layer:
+    """A layer of the pipeline's own op, cut from a larger canvas so that lines pass through."""
+    large = round(side * beyond)
+    params = op.draw(OpRng(int(rng.integers(2**62)), ""))
+    cover, colour = op.layer(params, (large, large))
+    y, x = rng.integers(large - side + 1, size=2)
+    cut = slice(y, y + side), slice(x, x + side)
+    return cover[cut], colour[cut] if colour.ndim == 3 else colour
+
+
+def width_of(widths: tuple[float, float], rng: Rng) -> float:
+    low, high = widths
+    return low * (high / low) ** rng.random()
+
+
+def scratches(side: int, widths: tuple[float, float], rng: Rng) -> Layer:
+    thick = width_of(widths, rng) / (1.6 * side) * 1000
+    some = LogUniform(1, 10)
+    width, opacity = Uniform(thick, thick), Choice((Uniform(0.5, 1), 1.0))
+    drawn = Scratches(count=some, width=width, shade=shade(rng), opacity=opacity)
+    return of_op(drawn, side, rng)
+
+
+def dust(side: int, widths: tuple[float, float], rng: Rng) -> Layer:
+    thick = min(4.0, width_of(widths, rng)) / (2 * side) * 1000
+    some = Dust(count=LogUniform(3, 60), width=Uniform(thick, 1.5 * thick), shade=shade(rng))
+    return of_op(some, side, rng)
+
+
+def folds(side: int, widths: tuple[float, float], rng: Rng) -> Layer:
+    thick = min(4.0, 0.6 * width_of(widths, rng)) / side * 1000
+    return of_op(Folds(count=Uniform(1, 2), width=Uniform(thick, thick)), side, rng, 1.0)
+
+
+def trams(side: int, widths: tuple[float, float], rng: Rng) -> Layer:
+    """Straight lines through all of the film, along the way it ran."""
+    canvas = np.zeros((side, side), np.uint8)
+    width = max(1, round(width_of(widths, rng)))
+    for _ in range(rng.integers(1, 4)):
+        at, drift = rng.uniform(0, side), rng.normal(0, 0.03 * side)
+        ends = np.rint(np.array([(at, -1), (at + drift, side)]) * 16).astype(np.int32)
+        cv2.polylines(canvas, [ends], False, 255, width, cv2.LINE_AA, 4)
+    canvas = canvas if rng.random() < 0.7 else canvas.T
+    return canvas * np.float32(rng.uniform(0.4, 1) / 255), lit(rng)
+
+
+def tear(side: int, widths: tuple[float, float], rng: Rng) -> Layer:
+    """A ragged way through the paper, now wide, now narrow."""
+    steps = 40
+    turns = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, 0.35, steps))
+    way = np.cumsum(side / 25 * np.stack([np.cos(turns), np.sin(turns)], 1), 0)
+    way += rng.uniform(0.2, 0.8, 2) * side - way[rng.integers(steps)]
+    width = width_of((2 * widths[0], 1.5 * widths[1]), rng) * np.abs(rng.normal(0.6, 0.4, steps))
+    across = np.stack([-np.sin(turns), np.cos(turns)], 1) * width[:, None] / 2
+    outline = np.concatenate([way + across, (way - across)[::-1]])
+    canvas = np.zeros((side, side), np.uint8)
+    cv2.fillPoly(canvas, [np.rint(outline * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
+    return canvas * np.float32(rng.uniform(0.7, 1) / 255), lit(rng)
+
+
+def shade(rng: Rng) -> Choice:
+    """Mostly white or black, at times any grey."""
+    if rng.random() < 0.25:
+        return Choice((Uniform(0, 1),))
+    return Choice((Uniform(0.75, 1), Uniform(0, 0.2)), (3, 1))
+
+
+def lit(rng: Rng) -> np.ndarray:
+    return np.array(shade(rng).draw(OpRng(int(rng.integers(2**62)), "")), np.float32)
+
+
+KINDS: dict[str, tuple[Callable[[int, tuple[float, float], Rng], Layer], float]] = {
+    "scratches": (scratches, 0.55),
+    "dust": (dust, 0.17),
+    "trams": (trams, 0.12),
+    "folds": (folds, 0.06),
+    "tear": (tear, 0.1),
+}

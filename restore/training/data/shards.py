@@ -1,0 +1,116 @@
+"""WebDataset shards: tar files of pictures, read by position and written by `restore data pack`.
+
+Nothing is unpacked: a member is bytes at an offset. What an archive could do to whoever unpacks it
+(climb out by its names, links, devices, files that are mostly holes) is refused by name.
+"""
+
+import io
+import json
+import logging
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from restore.errors import ConfigError
+from restore.file_search import visible
+from restore.files import replacing
+
+log = logging.getLogger(__name__)
+MOST = 200_000  # members of one shard
+LARGEST = 1 << 30  # bytes of one member
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file within a shard."""
+
+    shard: Path
+    name: str
+    offset: int
+    size: int
+
+    def read(self) -> bytes:
+        with self.shard.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
+def members(shard: Path, suffixes: frozenset[str]) -> Iterator[Member]:
+    """What a shard holds under the given suffixes; other files are left unread.
+
+    Raises ConfigError if it is no plain tar, or holds what no shard of pictures has any use for.
+    """
+    seen: set[str] = set()
+    try:
+        length = shard.stat().st_size
+        with tarfile.open(shard, "r:") as tar:  # "r:": never through a decompressor or a pipe
+            for count, info in enumerate(tar):
+                if why := _unsafe(info, length) or (count >= MOST and f"over {MOST:,} files"):
+                    raise ConfigError(f"{shard}: {info.name!r}: {why}; pack it again")
+                tar.members = []  # pyright: ignore  # else tarfile keeps all it has passed
+                suffix = PurePosixPath(info.name).suffix.lower()
+                if info.isdir() or suffix not in suffixes:
+                    continue
+                if info.name in seen:
+                    raise ConfigError(f"{shard}: {info.name!r}: is there twice; pack it again")
+                seen.add(info.name)
+                yield Member(shard, info.name, info.offset_data, info.size)
+    except (OSError, tarfile.TarError) as error:
+        mend = "a shard is an uncompressed .tar, as `restore data pack` writes it"
+        raise ConfigError(f"{shard}: cannot be read as a shard: {error}; {mend}") from error
+
+
+def _unsafe(info: tarfile.TarInfo, length: int) -> str:
+    """Why a member is refused, or nothing."""
+    path = PurePosixPath(info.name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or "\0" in info.name or ":" in info.name:
+        return "its name leads out of the archive"
+    if info.issym() or info.islnk():
+        return "is a link"
+    if not (info.isreg() or info.isdir()) or info.issparse():
+        return "is no plain file"
+    if info.size > LARGEST or info.offset_data + info.size > length:
+        return "is larger than it can be"
+    return ""
+
+
+def find(place: Path) -> list[Path]:
+    """The shards that a path names: itself, or all within a folder."""
+    return [place] if place.is_file() else [p for p in visible(place) if p.suffix == ".tar"]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """How packing ended."""
+
+    shards: list[Path]
+    pictures: int
+
+
+def pack(pictures: Sequence[tuple[str, Path]], out: Path, largest: int) -> Packed:
+    """Write pictures (key, file) into OUT/shard-000000.tar and so on, as they are.
+
+    Number n becomes 000000n.jpg beside 000000n.json, which keeps its key: what the webdataset
+    package reads as one sample. The same pictures give the same bytes.
+
+    largest  bytes from which the next shard begins.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    made: list[Path] = []
+    left = list(enumerate(pictures))
+    while left:
+        path = out / f"shard-{len(made):06d}.tar"
+        with replacing(path) as temporary, tarfile.open(temporary, "w") as tar:
+            while left and (not tar.offset or tar.offset < largest):
+                number, (key, file) = left.pop(0)
+                _add(tar, f"{number:07d}{file.suffix.lower()}", file.read_bytes())
+                _add(tar, f"{number:07d}.json", json.dumps({"key": key}).encode())
+        made.append(path)
+    return Packed(made, len(pictures))
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    info = tarfile.TarInfo(name)  # its times and owners are 0
+    info.size = len(data)
+    tar.addfile(info, io.BytesIO(data))

@@ -1,0 +1,186 @@
+"""Where training pictures come from: folders, lists, shards, datasets. Read by number, any time."""
+
+import io
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from pydantic import Field
+
+from restore.config import Options, near
+from restore.errors import ConfigError, ImageError, counted
+from restore.file_search import visible
+from restore.images import picture
+from restore.training.data import shards
+
+log = logging.getLogger(__name__)
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
+
+
+class DatasetOptions(Options):
+    """A dataset that the `datasets` package can load; no code of its own runs."""
+
+    dataset: str  # a hub id, or a folder
+    split: str = "train"
+    column: str = Field("image", min_length=1)  # that holds the pictures
+    revision: str | None = None
+
+
+Place = Path | DatasetOptions
+
+
+class Source(Protocol):
+    """Pictures by number."""
+
+    names: list[str]
+    sizes: list[int]  # bytes, where they are cheap to tell
+
+    def read(self, number: int) -> np.ndarray:
+        """uint8 (H, W, 3), upright. Raises ImageError."""
+        ...
+
+    def size(self, number: int) -> tuple[int, int]:
+        """(height, width) by the header alone. Raises ImageError."""
+        ...
+
+
+class Files:
+    """Pictures that lie in files of their own."""
+
+    def __init__(self, paths: list[Path], top: Path):
+        self.paths = paths
+        self.names = [
+            path.relative_to(top).as_posix() if path.is_relative_to(top) else str(path)
+            for path in paths
+        ]
+        self.sizes = [path.stat().st_size if path.is_file() else 0 for path in paths]
+
+    def read(self, number: int) -> np.ndarray:
+        return picture.plain(picture.read(self.paths[number]))
+
+    def size(self, number: int) -> tuple[int, int]:
+        return picture.peek(self.paths[number])
+
+
+class Shards:
+    """Pictures within tar files."""
+
+    def __init__(self, tars: list[Path], top: Path):
+        self.members = [m for tar in tars for m in shards.members(tar, SUFFIXES)]
+        top = top if top.is_dir() else top.parent
+        self.names = [f"{m.shard.relative_to(top).as_posix()}/{m.name}" for m in self.members]
+        self.sizes = [member.size for member in self.members]
+
+    def read(self, number: int) -> np.ndarray:
+        return picture.plain(self._of(number, picture.decode))
+
+    def size(self, number: int) -> tuple[int, int]:
+        return self._of(number, picture.peek_at)
+
+    def _of(self, number: int, how: Callable[[bytes, str], Any]) -> Any:
+        member = self.members[number]
+        try:
+            return how(member.read(), Path(member.name).suffix)
+        except ImageError as error:
+            raise ImageError(error.code, f"{self.names[number]}: {error}") from error
+        except OSError as error:
+            raise ImageError("UNREADABLE", f"{self.names[number]}: {error.strerror}") from error
+
+
+class Dataset:
+    """A column of a dataset of the `datasets` package."""
+
+    def __init__(self, options: DatasetOptions):
+        try:
+            import datasets
+        except ImportError as error:
+            raise ConfigError("stage.data.photos.dataset needs: pip install datasets") from error
+        told = {"split": options.split, "revision": options.revision}
+        rows = datasets.load_dataset(options.dataset, **told)
+        if options.column not in rows.column_names:
+            mend = near(options.column, rows.column_names)
+            raise ConfigError(f"{options.dataset}: has no column {options.column!r}{mend}")
+        self.rows = rows.select_columns([options.column]).cast_column(
+            options.column, datasets.Image(decode=False)
+        )
+        self.column = options.column
+        self.names = [f"{options.dataset}/{options.split}/{n}" for n in range(len(self.rows))]
+        self.sizes = []
+
+    def read(self, number: int) -> np.ndarray:
+        return picture.plain(picture.decode(*self._data(number)))
+
+    def size(self, number: int) -> tuple[int, int]:
+        return picture.peek_at(*self._data(number))
+
+    def _data(self, number: int) -> tuple[bytes, str]:
+        cell = self.rows[number][self.column]
+        suffix = Path(cell["path"] or "").suffix
+        return cell["bytes"] or Path(cell["path"]).read_bytes(), suffix
+
+
+def find(place: Place) -> Source:
+    """What lies at a place: a dataset; a .tar; a list file, one picture a line, by its own folder;
+    a folder of tars, or of pictures. Raises ConfigError.
+    """
+    if isinstance(place, DatasetOptions):
+        return Dataset(place)
+    if not place.exists():
+        mend = (
+            "name one with stage.data.photos=FOLDER; without photos, "
+            f"`restore data scenes -o {place}` draws pictures of coloured shapes"
+        )
+        raise ConfigError(f"{place}: no such file or folder; {mend}")
+    if place.suffix == ".tar":
+        return Shards([place], place)
+    if place.is_file():
+        return Files(listed(place), place.parent)
+    paths = [path for path in visible(place) if path.suffix.lower() in SUFFIXES]
+    tars = shards.find(place)
+    if tars and paths:
+        told = f"{counted(len(tars), 'shard')} and {counted(len(paths), 'picture')}"
+        raise ConfigError(f"{place}: holds {told}; name a folder with one of them")
+    return Shards(tars, place) if tars else Files(paths, place)
+
+
+def listed(file: Path) -> list[Path]:
+    """The pictures that a list file names; empty lines and those that begin with # say nothing."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        mend = "a list is UTF-8 text, one picture a line"
+        raise ConfigError(f"{file}: cannot be read as a list: {error}; {mend}") from error
+    names = [line.strip() for line in lines]
+    return [file.parent / name for name in names if name and not name.startswith("#")]
+
+
+class Refused:
+    """Pictures that could not be used, and why; kept in a file that every worker adds to."""
+
+    def __init__(self) -> None:
+        self.why: dict[str, str] = {}
+        self.file: Path | None = None  # JSON lines
+
+    def add(self, name: str, reason: str) -> None:
+        if name in self.why:
+            return
+        self.why[name] = reason
+        log.warning("left out: %s", reason if name in reason else f"{name}: {reason}")
+        if self.file:
+            self._write(name, reason)
+
+    def keep_in(self, file: Path) -> None:
+        """Write down those met so far, and from now on each as it is met."""
+        file.unlink(missing_ok=True)
+        self.file = file
+        for name, reason in self.why.items():
+            self._write(name, reason)
+
+    def _write(self, name: str, reason: str) -> None:
+        assert self.file
+        line = json.dumps({"picture": name, "why": reason}) + "\n"
+        with io.FileIO(self.file, "a") as file:  # one write, which no other worker's cuts in two
+            file.write(line.encode("utf-8", "backslashreplace"))

@@ -1,0 +1,46 @@
+"""The batch that broke training, kept so that it can be looked at and made again."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from degradations.pairs import png
+from restore.files import open_up
+
+
+def keep(folder: Path, batch: object, indices: Sequence[int], samples: Dataset) -> Path:
+    """Write the batch as it was met, and for each sample how it came about, if the data can tell.
+
+    batch.safetensors        the tensors
+    samples.json             the numbers of the samples in the stream
+    hr/000012.png            sample 12 before it was damaged
+    traces/000012.json       how it was: `restore degrade replay TRACE HR -o again.png`
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    named = batch if isinstance(batch, dict) else {"batch": batch}
+    tensors = {k: v.detach().cpu().contiguous() for k, v in named.items() if _is_tensor(v)}
+    save_file(tensors, folder / "batch.safetensors")
+    open_up(folder)
+    (folder / "samples.json").write_text(json.dumps({"samples": list(indices)}) + "\n")
+    pair_of = getattr(samples, "pair", None)
+    if pair_of is None:
+        return folder
+    for index in indices:
+        pair = pair_of(index)
+        if pair.trace is None:
+            continue
+        name = f"{index:06d}"
+        for part in ("hr", "traces"):
+            (folder / part).mkdir(exist_ok=True)
+        (folder / "hr" / f"{name}.png").write_bytes(png(pair.original))
+        (folder / "traces" / f"{name}.json").write_text(pair.trace.to_json() + "\n")
+    return folder
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, Tensor) and value.layout == torch.strided

@@ -1,0 +1,47 @@
+"""What the walk's later steps owe: texture, judged by its looks, where the first only averages."""
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from restore.config import Options
+from restore.training.losses.discriminator import AdversaryOptions, adversarial
+from restore.training.losses.perceptual import PerceptualOptions, distance
+from restore.training.losses.pixel import gradient
+
+
+class TextureOptions(Options):
+    """What decoded pictures of all timesteps but the last are asked for.
+
+    A walk of few steps goes by its own earlier answers, so part of the samples do too: with an
+    adversary, adversarial diffusion distillation (Sauer et al. 2023) without a teacher.
+    """
+
+    own: float = Field(0.5, ge=0, le=1)  # share that walks on from the model's own first answer
+    pixel_weight: float = Field(0.2, ge=0)
+    perceptual: PerceptualOptions | None = None
+    adversary: AdversaryOptions | None = None
+
+
+def texture(
+    rgb: Tensor,
+    truth: Tensor,
+    options: TextureOptions,
+    step: int,
+    last_layer: Tensor,
+    judge: nn.Module | None,
+) -> dict[str, Tensor]:
+    """The losses of decoded pictures, rgb as truth.
+
+    last_layer  the UNet's last weight, where the adversary is weighed against the rest. Weighed at
+                the picture, whose errors cancel where its wishes add up, it drowned all else.
+    """
+    losses = {"walk_pixel": options.pixel_weight * (F.l1_loss(rgb, truth) + gradient(rgb, truth))}
+    if options.perceptual:
+        apart = distance(options.perceptual, rgb.device)(rgb.clamp(0, 1), truth)
+        losses["walk_perceptual"] = options.perceptual.weight * apart
+    if judge and options.adversary and step >= options.adversary.start:
+        fidelity = torch.stack([*losses.values()]).sum()
+        losses |= adversarial(judge, rgb, truth, fidelity, last_layer, options.adversary)
+    return losses

@@ -1,0 +1,173 @@
+"""The model card of an export: data and licences, recipe, steps, hardware, scores, limits."""
+
+import csv
+import platform
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from restore.checkpoints import manifest
+from restore.errors import counted
+
+SCORES = "| score | value |\n| --- | --- |"
+FOLDERS = (
+    *("photos", "low", "held_out", "fonts"),
+    *("output", "autoencoder", "start", "cache", "images"),
+)
+MODELS = ("model", "teacher", "student")  # a folder, or a name that all know
+NOTES = ("photos.csv", "train.csv", "sources.csv")  # beside or in a folder of photos
+
+
+@dataclass(frozen=True)
+class About:
+    """What a card is written from."""
+
+    options: dict[str, Any]  # of the run, as JSON holds them
+    scores: dict[str, float]  # of the last preview
+    seconds: float
+    machine: Any  # an Accelerator, or whatever has num_processes and device
+
+
+def write(folder: Path, about: About) -> None:
+    """README.md, and photos.csv where the sources are known, into an exported folder."""
+    data = about.options["stage"].get("data") or {}
+    notes = notes_of(data.get("photos"))
+    if notes:
+        shutil.copyfile(notes, folder / "photos.csv")
+    (folder / "README.md").write_text(text(folder.parent.name, about, notes), encoding="utf-8")
+    if (folder / manifest.NAME).exists():
+        manifest.write(folder)
+
+
+def notes_of(photos: object) -> Path | None:
+    """The CSV that tells where photos come from: in their folder, beside it, or by its name."""
+    if not isinstance(photos, str):
+        return None
+    place = Path(photos).resolve()  # "." has no name
+    near = [
+        place.with_suffix(".csv"),
+        *(at / name for at in (place, place.parent) for name in NOTES),
+    ]
+    return next((path for path in near if path.is_file()), None)
+
+
+def text(name: str, about: About, notes: Path | None) -> str:
+    parts = {
+        f"# {name}": _purpose(about.options["stage"]),
+        "## Training": _training(about),
+        "## Scores": _scores(about),
+        "## Data": _data(about.options["stage"].get("data") or {}, notes),
+        "## Limits": _limits(about.options["stage"]),
+        "## Configuration": f"```yaml\n{_configuration(about.options)}```",
+    }
+    return "\n\n".join(f"{head}\n\n{body}" for head, body in parts.items()) + "\n"
+
+
+def _purpose(stage: dict[str, Any]) -> str:
+    made = f"Made by `restore train`, stage {stage['kind']}."
+    if stage["kind"] in ("denoiser", "finetune", "distil"):
+        return f"{made} `restore upscale IN -o OUT --model FOLDER` uses it."
+    return made
+
+
+def _training(about: About) -> str:
+    o, machine = about.options, about.machine
+    if machine.device.type == "cuda":
+        where = f"{machine.num_processes} x {torch.cuda.get_device_name()}"
+    else:
+        threads = machine.num_processes * torch.get_num_threads()
+        where = f"{threads} threads of {_processor()} ({machine.device.type})"
+    shape = f"{o['steps']:,} steps of {o['batch']} samples in {o['precision']}"
+    rate = f"AdamW at {o['learning_rate']:g}, {o['warmup']} steps of warm-up, then {o['schedule']}"
+    spent = f"{about.seconds / 3600:.1f} hours" if about.seconds > 5400 else ""
+    spent = spent or f"{about.seconds / 60:.0f} minutes"
+    return f"{shape}; {rate}; EMA {o['ema']:g}; seed {o['seed']}. {spent} on {where}."
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
+
+
+def _scores(about: About) -> str:
+    if not about.scores:
+        return "None was measured."
+    data = about.options["stage"].get("data") or {}
+    told = "By the averaged weights at the last step."
+    if data.get("held_out"):
+        told = f"{told[:-1]}, on pictures that training did not see."
+    elif data:
+        told = f"{told[:-1]}, on other crops of the training photos, so they flatter."
+    rows = "\n".join(f"| {name} | {value:.4g} |" for name, value in about.scores.items())
+    return f"{told} `restore evaluate` judges on a set of yours.\n\n{SCORES}\n{rows}"
+
+
+def _data(data: dict[str, Any], notes: Path | None) -> str:
+    if not data:
+        return "None from outside: pictures are drawn, or come with a package."
+    recipe = f"Recipe `{data['recipe']}`" if "recipe" in data else ""
+    if data.get("low"):
+        recipe = "Given pairs of good and bad pictures"
+    drawn = ""
+    if share := data.get("drawn"):
+        kinds = "text, line art, screens, gradients and dead leaves"
+        drawn = f"{share:.0%} of the pictures were no photos but drawn by chance: {kinds}."
+    lines = [f"{recipe}." if recipe else "", drawn, _sources(notes)]
+    return "\n\n".join(line for line in lines if line)
+
+
+def _sources(notes: Path | None) -> str:
+    if not notes:
+        return (
+            "Sources and licences of the photos are not known here: a photos.csv beside them, with "
+            "the columns file, source and licence, would be told in this place."
+        )
+    with notes.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        rows = list(csv.DictReader(file))
+    licences = Counter((row.get("licence") or row.get("license") or "unknown") for row in rows)
+    sources = len({row.get("source") for row in rows if row.get("source")})
+    table = "\n".join(f"| {_cell(name)} | {count} |" for name, count in licences.most_common())
+    told = f"{counted(len(rows), 'photo')} from {counted(sources, 'source')}, listed in photos.csv."
+    return f"{told}\n\n| licence | photos |\n| --- | --- |\n{table}"
+
+
+def _cell(value: str) -> str:
+    return value.replace("|", "\\|").replace("\n", " ")
+
+
+def _limits(stage: dict[str, Any]) -> str:
+    data, lines = stage.get("data") or {}, []
+    tasks = data.get("tasks") or {}
+    if tasks and not data.get("low"):
+        lines.append(
+            f"Scales it was trained for: {', '.join(f'x{float(s):g}' for s in data['scales'])}."
+        )
+    if tasks and not (tasks.get("fill") or tasks.get("both")):
+        lines.append("It was shown no holes: it restores and enlarges, it does not fill.")
+    if tasks and not tasks.get("nothing"):
+        lines.append("It was never left without a picture: it makes none from words alone.")
+    if data:
+        lines.append("Other damage than the recipe's, and pictures unlike its photos, are untried.")
+    lines.append("Nothing but the scores above was measured.")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _configuration(options: dict[str, Any]) -> str:
+    """As YAML, folders by their last name: where they lay is nobody's business."""
+
+    def plain(name: str, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(key, inner) for key, inner in value.items()}
+        is_place = name in FOLDERS or (name in MODELS and Path(str(value)).exists())
+        return Path(value).name if is_place and isinstance(value, str) else value
+
+    return yaml.safe_dump(plain("", options), sort_keys=False)

@@ -1,0 +1,50 @@
+"""Chance that any number of processes shares: functions of (seed, step), drawn whole, then cut."""
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from restore.diffusion.noise import seed_of
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which of a step's samples are in hand: every `of`-th, from number `at` on.
+
+    A step's batch is split over processes and over gradient accumulation; noise and timesteps are
+    drawn for all of it and cut, so that the split changes nothing that is learnt. The first rows of
+    a batch sit at the last timestep, so parts are interleaved: each has its share of them.
+    """
+
+    at: int = 0
+    of: int = 1
+
+    def cut(self, drawn: Tensor) -> Tensor:
+        """The rows of this part."""
+        return drawn[self.at :: self.of]
+
+    def rows(self, count: int) -> range:
+        """Which of a whole batch's `count` rows are in this part."""
+        return range(self.at, count, self.of)
+
+    def normal(self, like: Tensor, rng: torch.Generator) -> Tensor:
+        """Standard normal noise for a tensor that holds this part."""
+        shape = (self.of * len(like), *like.shape[1:])
+        return self.cut(torch.randn(shape, generator=rng, device=like.device))
+
+
+WHOLE = Part()
+
+
+def reseed(seed: int, step: int, part: Part) -> None:
+    """Set every global generator (dropout draws from them) to a function of where training is.
+
+    So there are no generator states to save, and none to forget.
+    """
+    mixed = seed_of(seed, "global", step, part.at, part.of)
+    random.seed(mixed)
+    np.random.seed(mixed % 2**32)
+    torch.manual_seed(mixed)

@@ -1,0 +1,1 @@
+"""What can be trained: each kind of stage, and the networks it builds."""

@@ -1,0 +1,207 @@
+"""Stage one: an autoencoder, tiny and without norms, or with KL or VQ as in latent diffusion."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny, VQModel
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from pydantic import Field
+from torch import Tensor, nn
+
+from restore.checkpoints import components, manifest
+from restore.config import Options
+from restore.diffusion import vae
+from restore.diffusion.noise import generator
+from restore.diffusion.vae import Vae
+from restore.errors import ConfigError
+from restore.training.data.crops import PhotoOptions, Samples, to_rgb
+from restore.training.losses.discriminator import AdversaryOptions, Patches, adversarial
+from restore.training.losses.perceptual import PerceptualOptions, distance
+from restore.training.losses.pixel import PIXEL_LOSSES, PixelLoss
+from restore.training.rng import WHOLE, Part
+
+
+class PictureOptions(Options):
+    """What any autoencoder is trained on, and what its pictures are measured by."""
+
+    data: PhotoOptions
+    start: str | None = None  # what ships, or an export, to go on from; its shape is taken as well
+    pixel_loss: PixelLoss = "edges"  # L1, gradients and half an MSE
+    perceptual: PerceptualOptions | None = None
+    adversary: AdversaryOptions | None = None
+
+
+class AutoencoderOptions(PictureOptions):
+    """Without normalisation or attention, so that blocks decode exactly."""
+
+    kind: Literal["autoencoder"] = "autoencoder"
+    channels: int = Field(32, ge=8)
+    encoder_blocks: tuple[int, ...] = (0, 2, 3)  # from full resolution down
+    decoder_blocks: tuple[int, ...] = (4, 2, 1)  # from the latent up
+    latent_channels: int = Field(8, ge=1)
+    latent_noise: float = Field(0.06, ge=0)  # largest sigma put on a latent: smooths what is learnt
+
+
+class StockOptions(PictureOptions):
+    """The shape of the autoencoders of latent diffusion (Rombach et al. 2022)."""
+
+    widths: tuple[int, ...] = (64, 128, 256)  # from full resolution down, halved between
+    layers: int = Field(2, ge=1)  # ResNet blocks a level
+    groups: int = Field(32, ge=1)
+
+
+class KlOptions(StockOptions):
+    """Its latents are held near a standard normal distribution."""
+
+    kind: Literal["autoencoder_kl"] = "autoencoder_kl"
+    latent_channels: int = Field(4, ge=1)
+    kl_weight: float = Field(1e-6, ge=0)  # of the sum over a latent against the sum over pixels
+
+
+class VqOptions(StockOptions):
+    """Its decoder reads the nearest vectors of a codebook (van den Oord et al. 2017)."""
+
+    kind: Literal["autoencoder_vq"] = "autoencoder_vq"
+    latent_channels: int = Field(3, ge=1)
+    codes: int = Field(8192, ge=2)
+    commitment: float = Field(0.25, ge=0)  # how much latents follow the codes, codes follow at 1
+
+
+AnyOptions = AutoencoderOptions | KlOptions | VqOptions
+KINDS = {
+    "autoencoder": AutoencoderTiny,
+    "autoencoder_kl": AutoencoderKL,
+    "autoencoder_vq": VQModel,
+}
+
+
+def build(options: AnyOptions) -> Vae:
+    """A fresh autoencoder, or the one to go on from.
+
+    Raises ConfigError if that one is of another kind than is to be trained.
+    """
+    if options.start:
+        made = components.trained_vae(manifest.place_of(options.start))
+        if not isinstance(made, KINDS[options.kind]):
+            kinds = {kind.__name__: name for name, kind in KINDS.items()}
+            mend = f"take stage.kind={kinds[type(made).__name__]}"
+            raise ConfigError(f"stage.start: {options.start} is a {type(made).__name__}; {mend}")
+        return made.requires_grad_(True).train()
+    if isinstance(options, AutoencoderOptions):
+        width = (options.channels,) * len(options.encoder_blocks)
+        return AutoencoderTiny(
+            latent_channels=options.latent_channels,
+            encoder_block_out_channels=width,
+            decoder_block_out_channels=width,
+            num_encoder_blocks=options.encoder_blocks,
+            num_decoder_blocks=options.decoder_blocks,
+        )
+    shape = {
+        "block_out_channels": options.widths,
+        "down_block_types": ("DownEncoderBlock2D",) * len(options.widths),
+        "up_block_types": ("UpDecoderBlock2D",) * len(options.widths),
+        "layers_per_block": options.layers,
+        "norm_num_groups": options.groups,
+        "latent_channels": options.latent_channels,
+    }
+    if isinstance(options, KlOptions):
+        return AutoencoderKL(**shape)
+    made = VQModel(num_vq_embeddings=options.codes, **shape)
+    # diffusers weighs the wrong one of both terms, as taming transformers did, unless told
+    made.quantize.legacy, made.quantize.beta = False, options.commitment
+    return made
+
+
+def reconstructed(
+    coder: Vae, rgb: Tensor, options: AnyOptions, rng: torch.Generator, part: Part = WHOLE
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """What comes back of rgb (B, 3, H, W), unclamped, and what the regularisation costs."""
+    signed = rgb * 2 - 1
+    if isinstance(options, AutoencoderOptions):
+        latent = coder.encoder(signed)
+        sigma = torch.rand(part.of * len(rgb), 1, 1, 1, generator=rng, device=rgb.device)
+        sigma, noise = options.latent_noise * part.cut(sigma), part.normal(latent, rng)
+        return (coder.decoder(latent + sigma * noise) + 1) / 2, {}
+    if isinstance(options, KlOptions):
+        moments = coder.encode(signed).latent_dist.parameters
+        latents = DiagonalGaussianDistribution(moments.float())  # whatever the encoder computed in
+        noise = part.normal(latents.mean, rng)
+        made = coder.decode(latents.mean + latents.std * noise).sample
+        # over the number of pixels, since the reconstruction is a mean over them
+        return (made + 1) / 2, {"kl": options.kl_weight * latents.kl().sum() / rgb.numel()}
+    decoded = coder.decode(coder.encode(signed).latents.float())
+    assert decoded.commit_loss is not None
+    return (decoded.sample + 1) / 2, {"codebook": decoded.commit_loss}
+
+
+def last_layer(coder: Vae) -> Tensor:
+    """The weight that pictures come out of."""
+    is_tiny = isinstance(coder, AutoencoderTiny)
+    last = coder.decoder.layers[-1] if is_tiny else coder.decoder.conv_out
+    assert isinstance(last, nn.Conv2d)
+    return last.weight
+
+
+class AutoencoderStage:
+    """What the loop needs to know of stage one."""
+
+    def __init__(self, options: AnyOptions, seed: int, device: torch.device):
+        self.options, self.seed, self.device = options, seed, device
+        self.vae = build(options).to(device, memory_format=torch.channels_last)
+        self.model: nn.Module = self.vae
+        self.judge = None
+        if options.adversary:
+            self.judge = Patches(options.adversary.channels, options.adversary.layers).to(device)
+            self.model = nn.ModuleDict({"vae": self.vae, "judge": self.judge})
+        self.distance = distance(options.perceptual, device) if options.perceptual else None
+        crop = options.data.crop
+        photos = options.data.open()
+        self.samples = Samples(
+            lambda rng, _: photos.picture(crop, options.data.detail, rng), seed, photos
+        )
+        place = options.data.held_out
+        shown = options.data.open(place, only_photos=True) if place else photos
+        side = min(128, *map(min, shown.sizes)) // vae.factor(self.vae) * vae.factor(self.vae)
+        still = np.random.default_rng(seed)
+        self.shown = torch.from_numpy(np.stack([shown.crop(side, 4, still) for _ in range(8)]))
+
+    def loss(self, pixels: Tensor, step: int, part: Part = WHOLE) -> dict[str, Tensor]:
+        """Pixels, what is seen of them, the adversary from its first step, the regularisation.
+
+        Esser et al. 2021 (taming transformers), as latent diffusion trains its own.
+        """
+        options, rgb = self.options, to_rgb(pixels.to(self.device))
+        rng = generator(self.device, self.seed, step)
+        made, losses = reconstructed(self.vae, rgb, options, rng, part)
+        made = made.float() if self.distance or self.judge else made
+        seen = {"reconstruction": PIXEL_LOSSES[options.pixel_loss](made, rgb)}
+        if self.distance and options.perceptual:
+            seen["perceptual"] = options.perceptual.weight * self.distance(made, rgb)
+        losses = seen | losses
+        if self.judge and options.adversary and step >= options.adversary.start:
+            fidelity, layer = torch.stack([*seen.values()]).sum(), last_layer(self.vae)
+            losses |= adversarial(self.judge, made, rgb, fidelity, layer, options.adversary)
+        return losses
+
+    @torch.inference_mode()
+    def preview(self) -> tuple[list[Tensor], dict[str, float]]:
+        """Rows of pictures (each rgb) for the sample grid, and their score."""
+        rgb = to_rgb(self.shown.to(self.device))
+        latent = vae.encode(self.vae, rgb)
+        made = vae.decode(self.vae, latent)
+        scores = {"psnr": -10 * (made - rgb).square().mean().log10().item()}
+        if isinstance(self.vae, VQModel):
+            scores["codes"] = len(self.vae.quantize(latent)[2][2].unique())
+            scores["latent_std"] = latent.std().item()
+        return [rgb, made], scores
+
+    @torch.inference_mode()
+    def export(self, folder: Path) -> None:
+        """Save the autoencoder as diffusers does, its scaling factor measured on crops."""
+        rgb = to_rgb(torch.from_numpy(np.stack([self.samples[i] for i in range(256)])))
+        self.vae.register_to_config(scaling_factor=1.0)
+        latent = vae.encode(self.vae, rgb.to(self.device))
+        self.vae.register_to_config(scaling_factor=1 / latent.std().item())
+        self.vae.to(memory_format=torch.contiguous_format).save_pretrained(folder / "vae")

@@ -1,0 +1,110 @@
+"""Tuning a model that exists, ours or of the SD family, in the trust layout."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+import torch
+from diffusers import DDIMScheduler, SchedulerMixin
+from pydantic import Field, model_validator
+from torch import nn
+
+from restore.checkpoints import manifest
+from restore.checkpoints.load import load, save
+from restore.diffusion.stack import Stack
+from restore.errors import ConfigError
+from restore.training.stages import lora as adapters
+from restore.training.stages.denoiser import EveryTaskOptions, EveryTaskStage, digest_of
+from restore.training.stages.lora import LoraOptions
+from restore.training.stages.networks import Prediction
+from restore.training.stages.widening import widened
+
+
+class FinetuneOptions(EveryTaskOptions):
+    """Which model, and how much of it."""
+
+    kind: Literal["finetune"] = "finetune"
+    model: str  # that ships, a folder, a .safetensors file or a hub id
+    lora: LoraOptions | None = None  # else all weights are tuned
+    text: bool = False  # the text encoder is tuned as well
+    # None: half where the walk begins at pure noise, so that one step stays sound, and elsewhere 0
+    last_share: float | None = Field(None, ge=0, le=1)
+    prediction: Prediction | None = None  # None: the checkpoint's own; another is learnt anew
+    zero_terminal_snr: bool | None = None  # None: as the checkpoint has it
+
+    @model_validator(mode="after")
+    def _can_be_weighed(self) -> Self:
+        judge = self.texture and self.texture.adversary
+        if self.lora and judge and judge.adaptive:
+            raise ValueError(
+                "an adaptive adversary is weighed at the UNet's last layer, which a LoRA holds "
+                "still; set texture.adversary.adaptive=false"
+            )
+        return self
+
+
+class FinetuneStage(EveryTaskStage):
+    """Its options have last_share settled."""
+
+    options: FinetuneOptions
+
+    def __init__(self, options: FinetuneOptions, seed: int, device: torch.device):
+        found = load(options.model, "cpu", "fp32")
+        self.is_widened = found.unet.config.in_channels == found.channels
+        stack = widened(found)
+        stack.schedule = reworked(found.schedule, options)
+        if options.last_share is None:
+            share = 0.5 if stack.schedule.config.rescale_betas_zero_snr else 0.0
+            options = options.model_copy(update={"last_share": share})
+        model = opened(stack, options)
+        if self.is_widened:  # what reads the new channels has all to learn
+            stack.unet.conv_in.requires_grad_(True)
+        super().__init__(options, stack, model, digest_of(stack), seed, device)
+
+    def export(self, folder: Path) -> None:
+        """The tuned stack as `load` reads it; LoRAs in its weights, and by themselves in lora/.
+
+        Alone they are of use beside the model that they were trained on, so not where that was
+        widened.
+        """
+        card = f"# {folder}\n{self.options.model}, tuned with:\n\n```\n{self.options}\n```\n"
+        stack = adapters.fused(self.stack) if self.options.lora else self.stack
+        save(stack, folder, card)
+        if self.options.lora and not self.is_widened:
+            adapters.save(self.stack, folder / "lora")
+            manifest.write(folder)
+
+
+def reworked(schedule: SchedulerMixin, options: FinetuneOptions) -> DDIMScheduler:
+    """The checkpoint's noise schedule, with what the options change of it.
+
+    Raises ConfigError if the UNet would be asked for the noise where there is nothing else.
+    """
+    config = schedule.config
+    prediction = options.prediction or config.get("prediction_type", "epsilon")
+    zero = options.zero_terminal_snr
+    if zero is None:
+        zero = config.get("rescale_betas_zero_snr", False)
+    if zero and prediction == "epsilon":
+        raise ConfigError(
+            f"{options.model} answers with the noise, which says nothing where all is noise; with "
+            "stage.zero_terminal_snr set stage.prediction=v_prediction or sample"
+        )
+    changed = {"prediction_type": prediction, "rescale_betas_zero_snr": zero, "clip_sample": False}
+    if zero:  # or the walk would not begin where it ends
+        changed["timestep_spacing"] = "trailing"
+    made = DDIMScheduler.from_config(config, **changed)
+    assert isinstance(made, DDIMScheduler)
+    return made
+
+
+def opened(stack: Stack, options: FinetuneOptions) -> dict[str, nn.Module]:
+    """The modules that are trained, by name; whole, or the LoRAs beside them."""
+    modules: dict[str, nn.Module] = {"unet": stack.unet}
+    if options.text:
+        modules["text"] = stack.reader.module
+    for module in modules.values():
+        module.requires_grad_(options.lora is None).train()
+    if options.lora:
+        prefixes = ("unet", "text_encoder") if options.text else ("unet",)
+        adapters.attach(stack, options.lora, prefixes)
+    return modules

@@ -1,0 +1,124 @@
+"""Fresh networks for stage two, over a trained autoencoder."""
+
+from pathlib import Path
+from typing import Literal
+
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from pydantic import Field
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from restore.checkpoints import components
+from restore.checkpoints.manifest import place_of
+from restore.config import Options
+from restore.diffusion import vae
+from restore.diffusion.contexts import Context
+from restore.diffusion.contexts.text import TextContext
+from restore.diffusion.layouts import TRUST
+from restore.diffusion.stack import Stack
+from restore.diffusion.tiling import Windows
+from restore.diffusion.vae import Vae
+from restore.errors import ConfigError
+from restore.training.stages.vocabulary import letters
+
+Prediction = Literal["v_prediction", "sample", "epsilon"]
+"""What the UNet answers with: v (Salimans and Ho 2022), what it walks over, or the noise"""
+
+
+class ShapeOptions(Options):
+    """The shapes of UNet and context, and what the UNet answers with."""
+
+    autoencoder: Path  # the export of stage one, or a model that ships: `nano`
+    channels: tuple[int, ...] = (32, 64, 96, 128)  # of the UNet, from full latent resolution down
+    reading: int = Field(0, ge=0)  # so many of its levels, from the coarsest, read the context
+    pooled: bool = False  # the context also moves every block, as the timestep does
+    scale_shift: bool = False  # what moves a block scales it as well (adaptive group norm)
+    layers: int = Field(2, ge=1)  # ResNet blocks a level
+    groups: int = Field(8, ge=1)
+    text_width: int = Field(64, ge=8)
+    text_layers: int = Field(2, ge=1)
+    residual_scale: float = Field(0.7, gt=0)
+    walk_steps: int = Field(1, ge=1, le=1000)  # that the model takes where it is told of none
+    prediction: Prediction = "v_prediction"
+    zero_terminal_snr: bool = True  # the walk begins at pure noise (Lin et al. 2024)
+
+
+def build(
+    options: ShapeOptions,
+    context: Context | None = None,
+    windows: Windows | None = None,
+    autoencoder: Vae | None = None,
+) -> Stack:
+    """A stack with a trained autoencoder and the rest fresh.
+
+    context      None: text, spelled letter by letter.
+    autoencoder  None: the one that the options name.
+    Raises ConfigError if no answer could be read off the walk's first step.
+    """
+    if options.prediction == "epsilon" and options.zero_terminal_snr:
+        raise ConfigError(
+            "stage.prediction epsilon says nothing where all is noise; set "
+            "stage.zero_terminal_snr=false, or take v_prediction or sample"
+        )
+    context, windows = context or text(options, letters()), windows or Windows()
+    autoencoder = autoencoder or components.trained_vae(place_of(str(options.autoencoder)))
+    latent_channels = vae.channels(autoencoder)
+    levels = len(options.channels)
+    blocks = ["CrossAttn" if levels - n <= options.reading else "" for n in range(levels)]
+    unet = UNet2DConditionModel(
+        in_channels=2 * latent_channels + 1,
+        out_channels=latent_channels,
+        sample_size=windows.size,
+        block_out_channels=options.channels,
+        layers_per_block=options.layers,
+        norm_num_groups=options.groups,
+        down_block_types=tuple(f"{block}DownBlock2D" for block in blocks),
+        up_block_types=tuple(f"{block}UpBlock2D" for block in reversed(blocks)),
+        cross_attention_dim=options.text_width,
+        attention_head_dim=4,
+        addition_embed_type="text" if options.pooled else None,
+        addition_embed_type_num_heads=4,
+        resnet_time_scale_shift="scale_shift" if options.scale_shift else "default",
+    )
+    nn.init.zeros_(unet.conv_out.weight)  # the first answer is the known picture itself
+    nn.init.zeros_(unet.conv_out.bias)
+    return Stack(
+        vae=autoencoder,
+        unet=unet,
+        context=context,
+        schedule=schedule(options.prediction, options.zero_terminal_snr),
+        layout=TRUST,
+        windows=windows,
+        residual_scale=options.residual_scale,
+        steps=options.walk_steps,
+    )
+
+
+def schedule(
+    prediction: Prediction = "v_prediction", zero_terminal_snr: bool = True
+) -> DDIMScheduler:
+    """A noise schedule that ends in pure noise, or nearly so."""
+    return DDIMScheduler(
+        prediction_type=prediction,
+        rescale_betas_zero_snr=zero_terminal_snr,
+        timestep_spacing="trailing",
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=True,
+    )
+
+
+def text(options: ShapeOptions, tokenizer: CLIPTokenizer) -> TextContext:
+    """A fresh text encoder."""
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=options.text_width,
+        intermediate_size=4 * options.text_width,
+        num_hidden_layers=options.text_layers,
+        num_attention_heads=2,
+        max_position_embeddings=tokenizer.model_max_length,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return TextContext(CLIPTextModel(config), tokenizer)

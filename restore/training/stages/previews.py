@@ -1,0 +1,71 @@
+"""Answers to whole batches of pairs, and how near they come."""
+
+import torch
+from torch import Tensor
+
+from restore.diffusion import vae
+from restore.diffusion.conditioning import as_velocity, guided
+from restore.diffusion.noise import generator
+from restore.diffusion.sampling import sample, start
+from restore.diffusion.stack import Stack
+from restore.diffusion.tiling import Corner, Predict, WindowPredict
+from restore.training.data.crops import to_rgb
+from restore.training.rng import WHOLE, Part
+
+
+def predictor(stack: Stack, batch: dict[str, Tensor], guidance: float = 1) -> Predict:
+    """predict(x, t) for a batch of pairs, without windows."""
+    known, trust = batch["known"], batch["trust"]
+    silence = stack.reader.inputs("")[None].to(known.device)
+
+    def told(inputs: Tensor) -> WindowPredict:
+        words = stack.reader.tokens(inputs).expand(len(known), -1, -1)
+
+        def predict(x: Tensor, t: Tensor, _: list[Corner]) -> Tensor:
+            shown = stack.layout.unet_input(x, known, trust)
+            return stack.unet(shown.to(memory_format=torch.channels_last), t, words).sample
+
+        return predict
+
+    predict = guided(told(batch["tokens"]), told(silence), guidance)
+    return lambda x, t: predict(x, t, []).float()
+
+
+def drawn(
+    stack: Stack, batch: dict[str, Tensor], steps: int, seed: int, guidance: float = 1
+) -> Tensor:
+    """The scaled latents (B, C, h, w) that DDIM ends at."""
+    known, scheduler = batch["known"], stack.scheduler("ddim", steps)
+    rng = generator(known.device, seed)
+    noise = torch.randn(known.shape, generator=rng, device=known.device)
+    asked = predictor(stack, batch, guidance)
+    predict = as_velocity(lambda x, t, _: asked(x, t), stack.schedule)
+    x = sample(lambda x, t: predict(x, t, []), start(scheduler, noise), scheduler)
+    return stack.from_walk(x, known)
+
+
+def compared(
+    stack: Stack, batch: dict[str, Tensor], made: dict[str, Tensor]
+) -> tuple[list[Tensor], dict[str, float]]:
+    """Rows of what is known, each of the latents made, and the truth; the PSNR of all, by name."""
+    truth, rows, scores = to_rgb(batch["truth"]), [], {}
+    for name, latent in {"known_psnr": batch["known"], **made}.items():
+        rgb = vae.decode(stack.vae, latent)
+        error = (rgb - truth).square().mean((1, 2, 3))
+        scores[name] = (-10 * error.log10()).mean().item()
+        rows.append(rgb[:8])
+    return [*rows, truth[:8]], scores
+
+
+def without_words(
+    stack: Stack,
+    batch: dict[str, Tensor],
+    share: float,
+    rng: torch.Generator,
+    part: Part = WHOLE,
+) -> dict[str, Tensor]:
+    """The batch with the words of a share of its samples left out, drawn one by one."""
+    tokens = batch["tokens"]
+    drawn = torch.rand(part.of * len(tokens), 1, generator=rng, device=tokens.device)
+    silence = stack.reader.inputs("").to(tokens.device)
+    return {**batch, "tokens": torch.where(part.cut(drawn) < share, silence, tokens)}

@@ -1,0 +1,130 @@
+"""A tiny stack that learns to draw scenes from words, classes or boxes: what a prompt is worth."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from restore.checkpoints import manifest
+from restore.checkpoints.load import load, save
+from restore.diffusion import vae
+from restore.diffusion.contexts import Context, Kind
+from restore.diffusion.contexts.boxes import BoxContext, BoxEncoder
+from restore.diffusion.contexts.classes import ClassContext
+from restore.diffusion.layouts import GREY, REPAINT
+from restore.diffusion.noise import generator
+from restore.diffusion.stack import Stack
+from restore.diffusion.tiling import Windows
+from restore.diffusion.vae import Vae
+from restore.training.data.crops import Samples, to_rgb
+from restore.training.rng import WHOLE, Part
+from restore.training.stages.denoiser import StepOptions
+from restore.training.stages.denoising_loss import train_step
+from restore.training.stages.networks import Prediction, build, text
+from restore.training.stages.vocabulary import letters
+from restore.training.toys import scenes
+from restore.training.toys.scene_score import MOST, answer, drawn, scores
+
+PLACES = 32  # tokens of the longest caption, its first and last among them
+
+
+class SceneOptions(StepOptions):
+    """How the scene model is shaped and trained."""
+
+    kind: Literal["scenes"] = "scenes"
+    autoencoder: Path = manifest.SHIPPED / "nano"  # stays as it is
+    context: Kind = "text"
+    start: Path | None = None  # a trained model folder whose UNet is gone on from
+    channels: tuple[int, ...] = (64, 96)
+    reading: int = Field(2, ge=0)
+    walk_steps: int = Field(20, ge=1, le=1000)
+    layers: int = Field(1, ge=1)
+    text_width: int = Field(128, ge=8)
+    # An answer in v holds the noise, which a UNet as narrow as this is slow to copy (Li and He
+    # 2025, Back to Basics): after 1,920 scenes the mean squared error of the clean latent at
+    # t = 500 is 0.15 by "sample" and 0.30 by "v_prediction".
+    prediction: Prediction = "sample"
+    pooled: bool = True
+    scale_shift: bool = True
+    # What is where is decided early in the walk, and what it looks like is unknowable before: a
+    # mean squared error of all alike learns blurred things.
+    last_share: float = Field(0.02, ge=0, le=1)
+    lean: float = Field(2, ge=1)
+    min_snr: float | None = Field(5, gt=0)
+    dropped: float = Field(0.1, ge=0, le=1)  # share of the samples whose prompt is left out
+    guidance: float = Field(4, ge=1, le=30)  # of the preview
+    shown: int = Field(32, ge=1)  # scenes in the preview
+
+
+def fresh_context(options: SceneOptions) -> Context:
+    if options.context == "text":
+        return text(options, letters(scenes.vocabulary(), PLACES))
+    count, width = len(scenes.LABELS), options.text_width
+    if options.context == "classes":
+        return ClassContext(nn.Embedding(count + 1, width), scenes.LABELS)
+    return BoxContext(BoxEncoder(count, width), scenes.LABELS, MOST["boxes"])
+
+
+def fresh(options: SceneOptions, autoencoder: Vae | None = None) -> Stack:
+    """An untrained stack whose one window is a whole scene."""
+    side = scenes.SIZE // 4
+    windows = Windows(side, side * 3 // 4)
+    return build(options, fresh_context(options), windows, autoencoder)
+
+
+class SceneStage:
+    """What the loop needs to know of it: scenes are drawn and encoded as they are needed."""
+
+    def __init__(self, options: SceneOptions, seed: int, device: torch.device):
+        self.options, self.seed, self.device = options, seed, device
+        self.stack = fresh(options)
+        self.context = self.stack.reader
+        self.stack.unet.conv_out.reset_parameters()  # no known picture to start from: zero is slow
+        if options.start:
+            self.stack.unet.load_state_dict(load(str(options.start), "cpu").unet.state_dict())
+        self.stack.vae.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)
+        self.stack.unet.to(device, memory_format=torch.channels_last)
+        self.context.module.to(device)
+        self.model = nn.ModuleDict({"unet": self.stack.unet, "context": self.context.module})
+        grey = torch.full((1, 3, scenes.SIZE, scenes.SIZE), GREY, device=device)
+        with torch.inference_mode():
+            self.known = vae.encode(self.stack.vae, grey).clone()
+        self.samples = Samples(self.example, seed)
+
+    def example(self, rng: np.random.Generator, index: int) -> dict[str, Tensor]:
+        """uint8 pixels of scene `index`, and its prompt as the context reads it, or without."""
+        made = scenes.scene(self.seed, index, MOST[self.options.context])
+        prompt = made.prompt(self.options.context) if rng.random() >= self.options.dropped else ""
+        inputs = self.context.inputs(prompt)
+        return {"truth": torch.from_numpy(made.render()), "tokens": inputs}
+
+    def loss(self, batch: dict[str, Tensor], step: int, part: Part = WHOLE) -> dict[str, Tensor]:
+        batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16):
+            batch["target"] = vae.encode(self.stack.vae, to_rgb(batch["truth"])).float()
+        batch |= self.unknown(len(batch["target"]))
+        rng = generator(self.device, self.seed, step)
+        return train_step(self.stack, batch, self.options, step, rng, part)
+
+    def unknown(self, count: int) -> dict[str, Tensor]:
+        """Grey and trust 1, as text to image has them."""
+        known = self.known.expand(count, -1, -1, -1)
+        return {"known": known, "trust": torch.full_like(known[:, :1], REPAINT)}
+
+    def preview(self) -> tuple[list[Tensor], dict[str, float]]:
+        """Held-out scenes as drawn from their prompts, over the truth, and the judge's scores."""
+        options, count = self.options, self.options.shown
+        most = MOST[options.context]
+        asked = [scenes.scene(self.seed + 1, n, most, held_out=True) for n in range(count)]
+        prompts = [scene.prompt(options.context) for scene in asked]
+        made = drawn(self.stack, prompts, range(count), options.guidance)
+        answers = [answer(scene, pixels) for scene, pixels in zip(asked, made, strict=True)]
+        truth = np.stack([scene.render() for scene in asked])
+        return [to_rgb(torch.from_numpy(rows[:16])) for rows in (made, truth)], scores(answers)
+
+    def export(self, folder: Path) -> None:
+        """Save the whole stack as `restore.checkpoints.load.load` reads it."""
+        save(self.stack, folder, card=f"# {folder}\nTrained with:\n\n```\n{self.options}\n```\n")
