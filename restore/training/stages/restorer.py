@@ -36,8 +36,7 @@ class LowOptions(PhotoOptions):
     # crops are cut up to so many times larger, then shrunk: photos are sharper at a smaller size
     shrink: float = Field(1.0, ge=1, le=8)
     clean: float = Field(0.15, ge=0, le=1)  # share that is only made smaller, not damaged
-    # of the recipe, evenly drawn; at scales below 4 up to worst * sqrt(scale) / 2
-    severity: tuple[float, float] = (0.02, 1.0)
+    severity: tuple[float, float] = (0.02, 1.0)  # of the recipe, evenly drawn
 
     @model_validator(mode="after")
     def _can_be_made(self) -> Self:
@@ -185,9 +184,7 @@ class Lows:
         truth = cv2.resize(truth, (crop, crop), interpolation=cv2.INTER_AREA)
         scale = draw(options.scales, rng)
         recipe = self.found[draw(options.recipes, rng)]
-        mildest, worst = options.severity
-        worst = max(mildest, worst * min(1, scale**0.5 / 2))
-        severity = 0.0 if rng.random() < options.clean else rng.uniform(mildest, worst)
+        severity = 0.0 if rng.random() < options.clean else rng.uniform(*options.severity)
         trace = recipe.at(severity).draw((crop, crop), scale, int(rng.integers(2**62)), str(index))
         made = replay(trace, truth)
         low = np.zeros_like(truth)
