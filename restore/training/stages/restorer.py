@@ -1,5 +1,6 @@
 """The stage of the first part of a stack: a restorer that is taught by truth, teacher and judge."""
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Literal, Self
 
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 
 from degradations import recipes, replay
 from restore.checkpoints import manifest
+from restore.checkpoints.load import load, save
 from restore.config import Options
-from restore.diffusion.restorer import STEP, Restorer
+from restore.diffusion.restorer import STEP, FirstStage, Restorer
 from restore.errors import ConfigError
 from restore.training.data.crops import PhotoOptions, Photos, Samples, to_rgb
 from restore.training.data.pairs import draw
@@ -60,12 +62,23 @@ class TeacherOptions(Options):
     weight: float = Field(0.5, gt=0)
 
 
+class BlendOptions(Options):
+    """Published weights of x4 that the start is averaged with (Wortsman et al. 2022, WiSE-FT)."""
+
+    path: Path  # .safetensors by basicsr's names
+    share: float = Field(0.5, ge=0, le=1)  # of theirs
+
+
 class RestorerOptions(Options):
     """A restorer for x4, x2 and x1, from scratch or from published weights."""
 
     kind: Literal["restorer"] = "restorer"
     data: LowOptions
     start: Path | None = None  # published weights of x4, or an export of this stage
+    blend: BlendOptions | None = None
+    # a model whose first stage this becomes, as one of its ends: then the export is the whole model
+    stack: str | None = None
+    end: Literal["rich", "faithful"] = "rich"
     channels: int = Field(64, ge=8)
     layers: int = Field(32, ge=1)
     edges: float = Field(0.5, ge=0)  # weight of differences of neighbours, beside L1
@@ -149,8 +162,19 @@ class RestorerStage:
 
     @torch.inference_mode()
     def export(self, folder: Path) -> None:
-        """Save the network as diffusers does."""
-        self.network.to(memory_format=torch.contiguous_format).save_pretrained(folder / "restorer")
+        """Save the network as diffusers does, alone or as a part of the model that it is for."""
+        if self.options.stack is None:
+            self.network.to(memory_format=torch.contiguous_format)
+            return self.network.save_pretrained(folder / "restorer")
+        stack = load(self.options.stack, "cpu")
+        made = deepcopy(self.network).to("cpu")
+        if self.options.end == "faithful":
+            if stack.restorer is None:
+                raise ConfigError(f"stage.stack: {self.options.stack} has no rich end yet")
+            stack.restorer = FirstStage(stack.restorer.rich, made)
+        else:
+            stack.restorer = FirstStage(made, stack.restorer and stack.restorer.faithful)
+        save(stack, folder, card="")  # the loop writes it
 
 
 def built(options: RestorerOptions) -> Restorer:
@@ -165,9 +189,22 @@ def built(options: RestorerOptions) -> Restorer:
             made.load_state_dict(teachers.read(folder / "diffusion_pytorch_model.safetensors"))
         else:
             made.start_from(teachers.read(place))
+        if options.blend:
+            blend(made, options.blend)
     except (ValueError, RuntimeError) as error:
         raise ConfigError(f"stage.start: {place} is of another shape: {error}") from error
     return made
+
+
+def blend(network: Restorer, options: BlendOptions) -> None:
+    """Average the body and the layers of x4 with published ones; the other scales stay."""
+    other = deepcopy(network)
+    other.start_from(teachers.read(options.path))
+    theirs = other.state_dict()
+    with torch.no_grad():
+        for name, weight in network.state_dict().items():
+            if name.startswith(("body.", "heads.x4.", "tails.x4.")):
+                weight.lerp_(theirs[name], options.share)
 
 
 class Lows:
