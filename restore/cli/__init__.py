@@ -109,7 +109,13 @@ def upscale(
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(help="1 is the faithful average. [what the model is made for; nano: 1]"),
+        typer.Option(
+            help="Of the walk; 0: the first stage alone. [what the model is made for; nano: 0]"
+        ),
+    ] = None,
+    fidelity: Annotated[
+        float | None,
+        typer.Option(help="0 is sharp, 1 is faithful: closest to the truth on average. [0]"),
     ] = None,
     prompt: Annotated[
         str | None,
@@ -143,6 +149,7 @@ def upscale(
         UpscaleOptions,
         scale=scale,
         steps=steps,
+        fidelity=fidelity,
         prompt=prompt,
         colour=colour,
     )
