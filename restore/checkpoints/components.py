@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from restore.checkpoints import hub
-from restore.diffusion.restorer import FirstStage, Restorer
+from restore.diffusion.restorer import FirstStage, Fusion, Restorer
 from restore.diffusion.vae import Vae
 from restore.errors import ModelError
 
@@ -36,6 +36,7 @@ KINDS: dict[str, tuple[type[nn.Module], ...]] = {
     "unet": (UNet2DConditionModel, UNet2DModel),
     "text_encoder": (CLIPTextModel,),
     "restorer": (Restorer,),
+    "fusion": (Fusion,),
 }
 CLIP_PREFIX = "text_model."  # of CLIPTextModel's keys, until transformers 5.6 and in most files
 FAITHFUL = "diffusion_pytorch_model.faithful.safetensors"  # a variant, as diffusers names them
@@ -144,7 +145,10 @@ def build_restorer(folder: Path) -> FirstStage | None:
     rich = build(folder, "restorer", lambda part, _: read_weights(folder, part))
     path = folder / "restorer" / FAITHFUL
     faithful = build(folder, "restorer", lambda *_: read_file(path)) if path.is_file() else None
-    return FirstStage(rich, faithful)
+    fusion = None
+    if (folder / "fusion").is_dir():
+        fusion = build(folder, "fusion", lambda part, _: read_weights(folder, part))
+    return FirstStage(rich, faithful, fusion)
 
 
 def trained_vae(folder: Path) -> Vae:

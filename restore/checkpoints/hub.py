@@ -10,7 +10,7 @@ from restore.files import sha256
 
 PARTS = (
     *("vae", "vqvae", "unet", "text_encoder", "tokenizer", "scheduler", "low_res_scheduler"),
-    "restorer",
+    *("restorer", "fusion"),
 )
 WEIGHED = ("vae", "vqvae", "unet", "text_encoder")  # the parts that have weights
 STEMS = "diffusion_pytorch_model", "model"  # what diffusers and transformers call them

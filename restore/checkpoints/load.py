@@ -189,7 +189,7 @@ def save(stack: Stack, folder: Path, card: str, dtype: torch.dtype = torch.float
     for name, part in names.items():
         stored(part, dtype).save_pretrained(folder / name, max_shard_size=SHARD)
     if stack.restorer:
-        save_restorer(stack.restorer, folder / "restorer", dtype)
+        save_first_stage(stack.restorer, folder, dtype)
     if stack.context:
         part = deepcopy(stack.context)
         part.module = stored(part.module, dtype)
@@ -218,11 +218,13 @@ def save(stack: Stack, folder: Path, card: str, dtype: torch.dtype = torch.float
     manifest.write(folder)
 
 
-def save_restorer(restorer: FirstStage, folder: Path, dtype: torch.dtype) -> None:
-    """The rich weights, and the faithful ones as a variant of them."""
-    stored(restorer.rich, dtype).save_pretrained(folder, max_shard_size=SHARD)
-    if restorer.faithful is not None:
-        stored(restorer.faithful, dtype).save_pretrained(folder, variant="faithful")
+def save_first_stage(stage: FirstStage, folder: Path, dtype: torch.dtype) -> None:
+    """The rich weights, the faithful ones as a variant of them, and the fusion."""
+    stored(stage.rich, dtype).save_pretrained(folder / "restorer", max_shard_size=SHARD)
+    if stage.faithful is not None:
+        stored(stage.faithful, dtype).save_pretrained(folder / "restorer", variant="faithful")
+    if stage.fusion is not None:
+        stored(stage.fusion, dtype).save_pretrained(folder / "fusion")
 
 
 def index_of(stack: Stack, names: dict[str, nn.Module]) -> dict[str, Any]:

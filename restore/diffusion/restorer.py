@@ -4,7 +4,6 @@ Its answer is a function of the picture alone, so it is sharp where a walk of on
 what follows only mends it (Lin et al. 2023, DiffBIR, does the same with a larger network).
 """
 
-from collections.abc import Mapping
 from copy import deepcopy
 
 import torch
@@ -13,107 +12,84 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-STEP = 4  # pixels of the result to one of the network's own, on a side
+SCALE = 4
 
 
 class Restorer(ModelMixin, ConfigMixin):
-    """Real-ESRGAN's SRVGGNetCompact (Wang et al. 2021) for several scales, with one body.
+    """Real-ESRGAN's SRVGGNetCompact of x4 (Wang et al. 2021), its weights by basicsr's names.
 
-    Every scale computes at a quarter of the result's size: what is to keep its size, or double
-    it, is unshuffled first, so that x1 costs what x4 does for the same result. A scale has a first
-    and a last layer of its own.
-
-    channels  of the body.
-    layers    convolutions in the body.
-    scales    what it can enlarge by: 4, 2 and 1.
+    channels  of every layer but the last.
+    layers    convolutions between the first and the last.
     """
 
     @register_to_config
-    def __init__(
-        self, channels: int = 64, layers: int = 32, scales: tuple[int, ...] = (4, 2, 1)
-    ) -> None:
+    def __init__(self, channels: int = 64, layers: int = 32) -> None:
         super().__init__()
-        inputs = {scale: 3 * (STEP // scale) ** 2 for scale in scales}
-        self.heads = nn.ModuleDict(
-            {f"x{scale}": nn.Conv2d(inputs[scale], channels, 3, padding=1) for scale in scales}
-        )
-        body: list[nn.Module] = [nn.PReLU(channels)]
+        body: list[nn.Module] = [nn.Conv2d(3, channels, 3, padding=1), nn.PReLU(channels)]
         for _ in range(layers):
             body += [nn.Conv2d(channels, channels, 3, padding=1), nn.PReLU(channels)]
+        body.append(nn.Conv2d(channels, 3 * SCALE**2, 3, padding=1))
         self.body = nn.Sequential(*body)
-        last = 3 * STEP**2
-        self.tails = nn.ModuleDict(
-            {f"x{scale}": nn.Conv2d(channels, last, 3, padding=1) for scale in scales}
-        )
-
-    @property
-    def scales(self) -> tuple[int, ...]:
-        """From the largest down."""
-        return tuple(sorted(self.config["scales"], reverse=True))
 
     @property
     def halo(self) -> int:
-        """How far a pixel of the network's own sees to each side."""
+        """How many pixels of the input a pixel sees to each side."""
         return self.config["layers"] + 2
 
-    def forward(self, rgb: Tensor, scale: int) -> Tensor:
-        """rgb (B, 3, H, W) in [0, 1] -> (B, 3, scale * H, scale * W), not clamped.
+    def forward(self, rgb: Tensor) -> Tensor:
+        """rgb (B, 3, H, W) in [0, 1] -> (B, 3, 4 H, 4 W), not clamped."""
+        added = F.pixel_shuffle(self.body(rgb), SCALE)
+        return added + F.interpolate(rgb, scale_factor=float(SCALE), mode="nearest")
 
-        H and W must be multiples of 4 / scale.
-        """
-        return self.answer(self.body(self.features(rgb, scale)), rgb, scale)
 
-    def features(self, rgb: Tensor, scale: int) -> Tensor:
-        """What the body reads, (B, channels, scale * H / 4, scale * W / 4)."""
-        return self.heads[f"x{scale}"](F.pixel_unshuffle(rgb, STEP // scale))
+class Fusion(ModelMixin, ConfigMixin):
+    """Gives a restored picture back what halving the input lost, where the input can be trusted.
 
-    def answer(self, features: Tensor, rgb: Tensor, scale: int) -> Tensor:
-        """The picture that the body's answer adds its detail to."""
-        added = F.pixel_shuffle(self.tails[f"x{scale}"](features), STEP)
-        return added + F.interpolate(rgb, scale_factor=float(scale), mode="nearest")
+    At its own size a picture is halved, restored by x4 and halved again: noise goes at a sixteenth
+    of the price of x4 at full size, and with it detail that was clean. This sees both.
 
-    @torch.no_grad()
-    def start_from(self, weights: Mapping[str, Tensor]) -> None:
-        """Take over a published SRVGGNetCompact of x4, by basicsr's names, for every scale.
+    channels  of its layers, which compute at half the size.
+    layers    convolutions between the first and the last.
+    """
 
-        The other scales' first layers see the picture made smaller by a box, as if it were x4;
-        their last layers begin at zero, so that they give the picture back.
-        Raises ValueError if its shape is another.
-        """
-        count = len(self.body)
-        names = {f"body.{n}": f"body.{n + 1}" for n in range(count)}
-        names |= {"heads.x4": "body.0", "tails.x4": f"body.{count + 1}"}
-        state = self.state_dict()
-        for name in state:
-            part, _, kind = name.rpartition(".")
-            if part not in names:
-                continue
-            given = weights.get(f"{names[part]}.{kind}")
-            if given is None or given.shape != state[name].shape:
-                raise ValueError(f"{names[part]}.{kind} is missing or of another shape")
-            state[name].copy_(given)
-        for scale in set(self.scales) - {STEP}:
-            shares = (STEP // scale) ** 2
-            head, tail = self.heads[f"x{scale}"], self.tails[f"x{scale}"]
-            head.weight.copy_(state["heads.x4.weight"].repeat_interleave(shares, 1) / shares)
-            head.bias.copy_(state["heads.x4.bias"])
-            nn.init.zeros_(tail.weight)
-            nn.init.zeros_(tail.bias)
+    @register_to_config
+    def __init__(self, channels: int = 48, layers: int = 4) -> None:
+        super().__init__()
+        body: list[nn.Module] = [nn.Conv2d(2 * 3 * 4, channels, 3, padding=1), nn.PReLU(channels)]
+        for _ in range(layers):
+            body += [nn.Conv2d(channels, channels, 3, padding=1), nn.PReLU(channels)]
+        body.append(nn.Conv2d(channels, 3 * 4, 3, padding=1))
+        nn.init.zeros_(body[-1].weight)  # it begins as the restored picture
+        nn.init.zeros_(body[-1].bias)
+        self.body = nn.Sequential(*body)
+
+    @property
+    def halo(self) -> int:
+        """How many pixels a pixel sees to each side, even."""
+        return 2 * (self.config["layers"] + 2)
+
+    def forward(self, rgb: Tensor, restored: Tensor) -> Tensor:
+        """Both (B, 3, H, W) in [0, 1], H and W even -> (B, 3, H, W), not clamped."""
+        seen = F.pixel_unshuffle(torch.cat([rgb, restored], 1), 2)
+        return restored + F.pixel_shuffle(self.body(seen), 2)
 
 
 class FirstStage(nn.Module):
-    """A restorer in two trainings, and every point between them, at no cost.
+    """A restorer in two trainings, and every point between them at no cost; a fusion beside them.
 
     The weights are interpolated (Wang et al. 2018, ESRGAN): the faithful one was tuned from the
     rich one, so that what lies between them restores too.
 
     rich      sharp, with the texture that looks right.
     faithful  close to the truth on average; None: there is the rich one alone.
+    fusion    for results below twice the input's size; None: they go without.
     """
 
-    def __init__(self, rich: Restorer, faithful: Restorer | None = None):
+    def __init__(
+        self, rich: Restorer, faithful: Restorer | None = None, fusion: Fusion | None = None
+    ):
         super().__init__()
-        self.rich, self.faithful = rich, faithful
+        self.rich, self.faithful, self.fusion = rich, faithful, fusion
         self._made: tuple[float, torch.device, Restorer] | None = None
 
     def at(self, fidelity: float) -> Restorer:
@@ -129,4 +105,5 @@ class FirstStage(nn.Module):
             made = deepcopy(self.rich)
             made.load_state_dict(weights)
             object.__setattr__(self, "_made", (fidelity, device, made))  # no part of the weights
+        assert self._made is not None
         return self._made[2]

@@ -80,7 +80,7 @@ def in_two_stages(
     if damage is not None:
         low = replace(low, pixels=mended(low.pixels, damage))
     fidelity = stack.fidelity if options.fidelity is None else options.fidelity
-    made = restored(low, size, stack.restorer.at(fidelity))
+    made = restored(low, size, stack.restorer, fidelity)
     steps = stack.restore_steps if options.steps is None else options.steps
     if steps:
         known = shown(made, size, stack)

@@ -19,7 +19,12 @@ from restore.training.stages.autoencoder import (
 from restore.training.stages.denoiser import DenoiserOptions, DenoiserStage
 from restore.training.stages.distil import DistilOptions, DistilStage
 from restore.training.stages.finetune import FinetuneOptions, FinetuneStage
-from restore.training.stages.restorer import RestorerOptions, RestorerStage
+from restore.training.stages.restorer import (
+    FusionOptions,
+    FusionStage,
+    RestorerOptions,
+    RestorerStage,
+)
 from restore.training.stages.scratches import ScratchOptions, ScratchStage
 from restore.training.toys.digits import PixelOptions, PixelStage
 from restore.training.toys.scene_stage import SceneOptions, SceneStage
@@ -34,7 +39,8 @@ StageOptions = Annotated[
     | SceneOptions
     | ScratchOptions
     | PixelOptions
-    | RestorerOptions,
+    | RestorerOptions
+    | FusionOptions,
     Field(discriminator="kind"),
 ]
 STAGES = {
@@ -48,4 +54,5 @@ STAGES = {
     "scratches": ScratchStage,
     "pixels": PixelStage,
     "restorer": RestorerStage,
+    "fusion": FusionStage,
 }

@@ -1,4 +1,4 @@
-"""The stage of the first part of a stack: a restorer that is taught by truth, teacher and judge."""
+"""The first stage's training: a restorer by truth, teacher and judge; then a fusion beside it."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -15,7 +15,7 @@ from degradations import recipes, replay
 from restore.checkpoints import manifest
 from restore.checkpoints.load import load, save
 from restore.config import Options
-from restore.diffusion.restorer import STEP, FirstStage, Restorer
+from restore.diffusion.restorer import SCALE, FirstStage, Fusion, Restorer
 from restore.errors import ConfigError
 from restore.training.data.crops import PhotoOptions, Photos, Samples, to_rgb
 from restore.training.data.pairs import draw
@@ -26,7 +26,6 @@ from restore.training.losses.pixel import gradient
 from restore.training.rng import WHOLE, Part
 
 SHOWN = 8
-SCALES = (4, 2, 1)
 
 
 class LowOptions(PhotoOptions):
@@ -34,7 +33,6 @@ class LowOptions(PhotoOptions):
 
     crop: int = Field(128, ge=32, multiple_of=4)  # px of the result
     recipes: dict[str, float] = {"realesrgan": 1.0}  # a named recipe or a YAML file: weight
-    scales: dict[int, float] = {4: 0.6, 2: 0.15, 1: 0.25}  # scale: weight
     # crops are cut up to so many times larger, then shrunk: photos are sharper at a smaller size
     shrink: float = Field(1.0, ge=1, le=8)
     clean: float = Field(0.15, ge=0, le=1)  # share that is only made smaller, not damaged
@@ -44,12 +42,9 @@ class LowOptions(PhotoOptions):
     def _can_be_made(self) -> Self:
         for name in self.recipes:
             recipes.find(name)
-        for name in ("scales", "recipes"):
-            weights = getattr(self, name).values()
-            if not sum(weights) > 0 or min(weights) < 0:
-                raise ValueError(f"the weights of {name} must be 0 or more, and not all 0")
-        if unknown := self.scales.keys() - set(SCALES):
-            raise ValueError(f"scales are 4, 2 and 1, not {', '.join(map(str, sorted(unknown)))}")
+        weights = self.recipes.values()
+        if not sum(weights) > 0 or min(weights) < 0:
+            raise ValueError("the weights of recipes must be 0 or more, and not all 0")
         if not 0 <= self.severity[0] <= self.severity[1] <= 1:
             raise ValueError("severity is from 0 to 1, the milder first")
         return self
@@ -70,12 +65,12 @@ class BlendOptions(Options):
 
 
 class RestorerOptions(Options):
-    """A restorer for x4, x2 and x1, from scratch or from published weights."""
+    """A restorer of x4, from scratch or from published weights."""
 
     kind: Literal["restorer"] = "restorer"
     data: LowOptions
     start: Path | None = None  # published weights of x4, or an export of this stage
-    blend: BlendOptions | None = None
+    blend: BlendOptions | None = None  # the start is averaged with other weights of the shape
     # a model whose first stage this becomes, as one of its ends: then the export is the whole model
     stack: str | None = None
     end: Literal["rich", "faithful"] = "rich"
@@ -88,7 +83,7 @@ class RestorerOptions(Options):
 
 
 class RestorerStage:
-    """What the loop needs to know of it. Samples of all scales share a batch, and the body."""
+    """What the loop needs to know of it."""
 
     def __init__(self, options: RestorerOptions, seed: int, device: torch.device):
         self.options, self.seed, self.device = options, seed, device
@@ -101,64 +96,31 @@ class RestorerStage:
             self.model = nn.ModuleDict({"restorer": self.network, "judge": self.judge})
         self.distance = distance(options.perceptual, device) if options.perceptual else None
         self.teach = teachers.load(options.teacher.path, device) if options.teacher else None
-        room = round(options.data.crop * options.data.shrink)
-        photos = options.data.open(crop=room)
-        makes = Lows(photos, options.data, seed)
-        self.samples = Samples(makes, seed, photos)
-        place = options.data.held_out
-        shown = Lows(options.data.open(place, room), options.data, seed) if place else makes
-        still = [shown(np.random.default_rng((seed, 1, n)), n) for n in range(4 * SHOWN)]
-        self.shown = {name: torch.stack([one[name] for one in still]) for name in still[0]}
-
-    def answers(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Of a batch: what is made, the truth and what was shown of it, rgb in the scales' order.
-
-        The last is enlarged by the nearest pixel.
-        """
-        parts = []
-        for scale in SCALES:
-            rows = (batch["scale"] == scale).nonzero()[:, 0].tolist()
-            if rows:
-                side = batch["truth"].shape[1] // scale
-                low = to_rgb(batch["low"][rows, :side, :side].to(self.device))
-                parts.append((scale, low, to_rgb(batch["truth"][rows].to(self.device))))
-        features = torch.cat([self.network.features(low, scale) for scale, low, _ in parts])
-        features = self.network.body(features.contiguous(memory_format=torch.channels_last))
-        shares = features.split([len(low) for _, low, _ in parts])
-        made = [
-            self.network.answer(share, low, scale)
-            for share, (scale, low, _) in zip(shares, parts, strict=True)
-        ]
-        seen = [F.interpolate(low, scale_factor=float(scale)) for scale, low, _ in parts]
-        return torch.cat(made).float(), torch.cat([truth for *_, truth in parts]), torch.cat(seen)
+        self.samples, self.shown = pairs(options.data, SCALE, seed)
 
     def loss(self, batch: dict[str, Tensor], step: int, part: Part = WHOLE) -> dict[str, Tensor]:
         """Truth, teacher, what is seen of both, and the judge from its first step."""
         options = self.options
-        made, truth, seen = self.answers(batch)
+        low, truth = (to_rgb(batch[name].to(self.device)) for name in ("low", "truth"))
+        made = self.network(low.contiguous(memory_format=torch.channels_last)).float()
         losses = {"pixel": F.l1_loss(made, truth) + options.edges * gradient(made, truth)}
         if self.distance and options.perceptual:
             losses["perceptual"] = options.perceptual.weight * self.distance(made, truth)
         fidelity = torch.stack([*losses.values()]).sum()
         if self.teach and options.teacher:
-            count = int((batch["scale"] == STEP).sum())  # they come first
-            if count:
-                low = F.interpolate(seen[:count], scale_factor=1 / STEP)
-                taught = F.l1_loss(made[:count], self.teach(low)) * count / len(made)
-                losses["teacher"] = options.teacher.weight * taught
+            losses["teacher"] = options.teacher.weight * F.l1_loss(made, self.teach(low))
         if self.judge and options.adversary and step >= options.adversary.start:
-            layer = self.network.body[-2].weight
+            layer = self.network.body[-1].weight
+            seen = F.interpolate(low, scale_factor=float(SCALE))
             losses |= adversarial(self.judge, made, truth, fidelity, layer, options.adversary, seen)
         return losses
 
     @torch.inference_mode()
     def preview(self) -> tuple[list[Tensor], dict[str, float]]:
         """Rows of what was shown, made and true, and the PSNR of all that is made."""
-        made, truth, seen = self.answers(self.shown)
-        made = made.clamp(0, 1)
-        error = (made - truth).square().mean((1, 2, 3))
-        scores = {"psnr": (-10 * error.log10()).mean().item()}
-        return [seen[:SHOWN], made[:SHOWN], truth[:SHOWN]], scores
+        low, truth = (to_rgb(self.shown[name].to(self.device)) for name in ("low", "truth"))
+        made = self.network(low).clamp(0, 1)
+        return shown(F.interpolate(low, scale_factor=float(SCALE)), made, truth)
 
     @torch.inference_mode()
     def export(self, folder: Path) -> None:
@@ -171,47 +133,122 @@ class RestorerStage:
         if self.options.end == "faithful":
             if stack.restorer is None:
                 raise ConfigError(f"stage.stack: {self.options.stack} has no rich end yet")
-            stack.restorer = FirstStage(stack.restorer.rich, made)
+            stack.restorer.faithful = made
+        elif stack.restorer is None:
+            stack.restorer = FirstStage(made)
         else:
-            stack.restorer = FirstStage(made, stack.restorer and stack.restorer.faithful)
+            stack.restorer.rich = made
         save(stack, folder, card="")  # the loop writes it
 
 
 def built(options: RestorerOptions) -> Restorer:
     """A fresh restorer, or one that goes on. Raises ConfigError where those are of other shapes."""
-    made = Restorer(options.channels, options.layers, SCALES)
+    made = Restorer(options.channels, options.layers)
     if options.start is None:
         return made
     place = manifest.place_of(str(options.start))
     try:
-        if place.is_dir():
-            folder = place / "restorer" if (place / "restorer").is_dir() else place
-            made.load_state_dict(teachers.read(folder / "diffusion_pytorch_model.safetensors"))
-        else:
-            made.start_from(teachers.read(place))
+        made.load_state_dict(teachers.read(weights_of(place)))
         if options.blend:
-            blend(made, options.blend)
-    except (ValueError, RuntimeError) as error:
+            theirs = teachers.read(options.blend.path)
+            mixed = {
+                name: torch.lerp(weight, theirs[name], options.blend.share)
+                for name, weight in made.state_dict().items()
+            }
+            made.load_state_dict(mixed)
+    except (KeyError, RuntimeError) as error:
         raise ConfigError(f"stage.start: {place} is of another shape: {error}") from error
     return made
 
 
-def blend(network: Restorer, options: BlendOptions) -> None:
-    """Average the body and the layers of x4 with published ones; the other scales stay."""
-    other = deepcopy(network)
-    other.start_from(teachers.read(options.path))
-    theirs = other.state_dict()
-    with torch.no_grad():
-        for name, weight in network.state_dict().items():
-            if name.startswith(("body.", "heads.x4.", "tails.x4.")):
-                weight.lerp_(theirs[name], options.share)
+def weights_of(place: Path) -> Path:
+    """The file of a restorer: itself, or in an export or a model's folder."""
+    if not place.is_dir():
+        return place
+    folder = place / "restorer" if (place / "restorer").is_dir() else place
+    return folder / "diffusion_pytorch_model.safetensors"
+
+
+class FusionOptions(Options):
+    """The fusion of a model's first stage, for results of the input's own size."""
+
+    kind: Literal["fusion"] = "fusion"
+    data: LowOptions
+    stack: str  # the model whose first stage it belongs to; the export is the whole model
+    channels: int = Field(48, ge=8)
+    layers: int = Field(4, ge=1)
+    edges: float = Field(0.5, ge=0)  # weight of differences of neighbours, beside L1
+    perceptual: PerceptualOptions | None = None
+
+
+class FusionStage:
+    """What the loop needs to know of it: the restorer holds still."""
+
+    def __init__(self, options: FusionOptions, seed: int, device: torch.device):
+        self.options, self.device = options, device
+        stack = load(options.stack, "cpu")
+        if stack.restorer is None:
+            raise ConfigError(f"stage.stack: {options.stack} has no first stage to fuse with")
+        self.restorer = stack.restorer.rich.to(device)
+        self.network = self.model = Fusion(options.channels, options.layers).to(device)
+        self.distance = distance(options.perceptual, device) if options.perceptual else None
+        self.samples, self.shown = pairs(options.data, 1, seed)
+
+    def answers(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """What was shown, what is made of it, the truth."""
+        low, truth = (to_rgb(batch[name].to(self.device)) for name in ("low", "truth"))
+        with torch.no_grad():
+            half = F.interpolate(low, scale_factor=0.5, mode="bicubic", antialias=True)
+            large = self.restorer(half.contiguous(memory_format=torch.channels_last)).clamp(0, 1)
+            small = F.interpolate(large, scale_factor=0.5, mode="bicubic", antialias=True)
+        return low, self.network(low, small.clamp(0, 1)).float(), truth
+
+    def loss(self, batch: dict[str, Tensor], step: int, part: Part = WHOLE) -> dict[str, Tensor]:
+        _, made, truth = self.answers(batch)
+        losses = {"pixel": F.l1_loss(made, truth) + self.options.edges * gradient(made, truth)}
+        if self.distance and self.options.perceptual:
+            losses["perceptual"] = self.options.perceptual.weight * self.distance(made, truth)
+        return losses
+
+    @torch.inference_mode()
+    def preview(self) -> tuple[list[Tensor], dict[str, float]]:
+        """Rows of what was shown, made and true, and the PSNR of all that is made."""
+        low, made, truth = self.answers(self.shown)
+        return shown(low, made.clamp(0, 1), truth)
+
+    @torch.inference_mode()
+    def export(self, folder: Path) -> None:
+        """Save the whole model with its new fusion."""
+        stack = load(self.options.stack, "cpu")
+        assert stack.restorer is not None
+        stack.restorer.fusion = deepcopy(self.network).to("cpu")
+        save(stack, folder, card="")  # the loop writes it
+
+
+def shown(low: Tensor, made: Tensor, truth: Tensor) -> tuple[list[Tensor], dict[str, float]]:
+    """Rows for the sample grid, and the PSNR of all pictures."""
+    error = (made - truth).square().mean((1, 2, 3))
+    return [low[:SHOWN], made[:SHOWN], truth[:SHOWN]], {"psnr": (-10 * error.log10()).mean().item()}
+
+
+def pairs(options: LowOptions, scale: int, seed: int) -> tuple[Samples, dict[str, Tensor]]:
+    """The endless stream of pairs, and a batch of held-out ones to be shown."""
+    room = round(options.crop * options.shrink)
+    photos = options.open(crop=room)
+    makes = Lows(photos, options, scale)
+    place = options.held_out
+    others = Lows(options.open(place, room, only_photos=True), options, scale) if place else makes
+    still = [others(np.random.default_rng((seed, 1, n)), n) for n in range(4 * SHOWN)]
+    return Samples(makes, seed, photos), {
+        name: torch.stack([one[name] for one in still]) for name in still[0]
+    }
 
 
 class Lows:
-    """(rng, index) -> one sample: truth uint8 (S, S, 3), low in its upper left corner, scale."""
+    """(rng, index) -> one sample: truth uint8 (S, S, 3), low uint8 (S / scale, S / scale, 3)."""
 
-    def __init__(self, photos: Photos, options: LowOptions, seed: int):
-        self.photos, self.options, self.seed = photos, options, seed
+    def __init__(self, photos: Photos, options: LowOptions, scale: int):
+        self.photos, self.options, self.scale = photos, options, scale
         self.found = {name: recipes.find(name) for name in options.recipes}
 
     def __call__(self, rng: np.random.Generator, index: int) -> dict[str, Tensor]:
@@ -219,15 +256,9 @@ class Lows:
         large = round(crop * rng.uniform(1, options.shrink))
         truth = self.photos.picture(large, options.detail, rng)
         truth = cv2.resize(truth, (crop, crop), interpolation=cv2.INTER_AREA)
-        scale = draw(options.scales, rng)
         recipe = self.found[draw(options.recipes, rng)]
         severity = 0.0 if rng.random() < options.clean else rng.uniform(*options.severity)
-        trace = recipe.at(severity).draw((crop, crop), scale, int(rng.integers(2**62)), str(index))
-        made = replay(trace, truth)
-        low = np.zeros_like(truth)
-        low[: made.shape[0], : made.shape[1]] = made
-        return {
-            "truth": torch.from_numpy(np.ascontiguousarray(truth)),
-            "low": torch.from_numpy(low),
-            "scale": torch.tensor(scale),
-        }
+        seed = int(rng.integers(2**62))
+        trace = recipe.at(severity).draw((crop, crop), self.scale, seed, str(index))
+        pair = {"truth": truth, "low": replay(trace, truth)}
+        return {name: torch.from_numpy(np.ascontiguousarray(rgb)) for name, rgb in pair.items()}
