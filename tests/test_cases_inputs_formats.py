@@ -51,7 +51,7 @@ def command(capsys, tmp_path, monkeypatch):
         return replace(picture, pixels=twice(picture.pixels), alpha=alpha)
 
     monkeypatch.setattr(manifest, "find_model", lambda name, **_: (Path(name), "w"))
-    for name, function in [("devices", load), ("flow", restore)]:
+    for name, function in [("checkpoints.devices", load), ("tasks.run", restore)]:
         module = ModuleType(f"restore.{name}")
         setattr(module, function.__name__, function)
         monkeypatch.setitem(sys.modules, f"restore.{name}", module)

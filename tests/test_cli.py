@@ -41,7 +41,7 @@ def fake(monkeypatch):
         return replace(picture, pixels=picture.pixels[rows][:, columns], alpha=alpha)
 
     monkeypatch.setattr(manifest, "find_model", lambda name, **_: (Path(name), asked.digest))
-    for name, function in [("devices", load), ("flow", restore)]:
+    for name, function in [("checkpoints.devices", load), ("tasks.run", restore)]:
         module = ModuleType(f"restore.{name}")
         setattr(module, function.__name__, function)
         monkeypatch.setitem(sys.modules, f"restore.{name}", module)
