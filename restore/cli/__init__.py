@@ -66,7 +66,7 @@ def spelt(argv: list[str]) -> list[str]:
         "--find-scratches=propose"
         if word == "--find-scratches" and after not in ("propose", "apply")
         else word
-        for word, after in zip(argv, following, strict=True)
+        for word, after in zip(argv, following, strict=False)
     ]
 
 
