@@ -66,7 +66,7 @@ def spelt(argv: list[str]) -> list[str]:
         "--find-scratches=propose"
         if word == "--find-scratches" and after not in ("propose", "apply")
         else word
-        for word, after in zip(argv, following, strict=True)
+        for word, after in zip(argv, following, strict=False)
     ]
 
 
@@ -178,7 +178,10 @@ def inpaint(
         int | None, typer.Option(help=f"px in which old and new blend. [{INPAINT.feather}]")
     ] = None,
     extend: Annotated[
-        str | None, typer.Option(help="LEFT,TOP,RIGHT,BOTTOM in px: paint on beyond the edges.")
+        str | None,
+        typer.Option(
+            help="LEFT,TOP,RIGHT,BOTTOM in px: paint on beyond the edges. nano adds flat bands."
+        ),
     ] = None,
     aspect: Annotated[str | None, typer.Option(help="Or paint on to this shape: 16:9.")] = None,
     count: Annotated[

@@ -41,8 +41,7 @@ def restore(
     Raises UsageError if something is missing, ModelError if the layout cannot do the task,
     NonFiniteError if fp32 did not help either, OutOfMemoryError if the CPU did not.
     """
-
-    notes = (deaf(stack),) if is_of_subjects(options) and stack.hears == "damage" else ()
+    notes = beyond(options, picture, stack)
 
     def attempt() -> Picture:
         made = dispatch(picture, options, stack, seed, on_step, mask, on_frame)
@@ -61,13 +60,20 @@ def restore(
     return replace(made, warnings=(*made.warnings, note))
 
 
-def is_of_subjects(options: TaskOptions) -> bool:
-    """Whether the prompt says what is to be seen, not what was done to the picture."""
-    return not isinstance(options, UpscaleOptions) and bool(options.prompt)
-
-
-def deaf(stack: Stack) -> str:
-    return f"{stack.name} draws nothing from words: it was taught what damage is; give a --model"
+def beyond(options: TaskOptions, picture: Picture | None, stack: Stack) -> tuple[str, ...]:
+    """What is asked of a model that knows damage, but not what pictures show."""
+    if stack.hears != "damage":
+        return ()
+    notes = []
+    if not isinstance(options, UpscaleOptions) and options.prompt:
+        notes.append("draws nothing from words: it was taught what damage is; give a --model")
+    is_filled = isinstance(options, InpaintOptions) and options.engine == "model"
+    if is_filled and picture and any(options.sides(picture.size)):
+        notes.append(
+            "paints no scene beyond the edges, it continues their colours, soon flat; give a "
+            "--model that was taught what pictures show"
+        )
+    return tuple(f"{stack.name} {note}" for note in notes)
 
 
 def on_some_device(attempt: Callable[[], Picture], stack: Stack) -> Picture:
