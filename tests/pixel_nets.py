@@ -40,7 +40,12 @@ def kinds() -> dict[str, Callable[[], nn.Module]]:
             upsampler="nearest+conv",
         ),
         "DAT": lambda: DAT.DAT(
-            embed_dim=16, split_size=[8, 16], depth=[2], num_heads=[2], expansion_factor=2, upscale=2
+            embed_dim=16,
+            split_size=[8, 16],
+            depth=[2],
+            num_heads=[2],
+            expansion_factor=2,
+            upscale=2,
         ),
         "HAT": lambda: HAT.HAT(
             embed_dim=12,

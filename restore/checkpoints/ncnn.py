@@ -116,9 +116,7 @@ def is_compact(layers: list[Layer]) -> bool:
     return any(layer.kind == "PReLU" for layer in layers)
 
 
-def compact(
-    layers: list[Layer], weights: list[tuple[np.ndarray, ...]]
-) -> dict[str, np.ndarray]:
+def compact(layers: list[Layer], weights: list[tuple[np.ndarray, ...]]) -> dict[str, np.ndarray]:
     """SRVGGNetCompact: convolutions and slopes in turn, shuffled, on the enlarged input."""
     if layers[-1].kind == "Interp":
         raise ValueError(

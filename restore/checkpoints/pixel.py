@@ -1,4 +1,4 @@
-"""Anybody's pixel upscaler, .pth or .safetensors, by spandrel: its architecture told by its keys."""
+"""Anybody's pixel upscaler, .pth or .safetensors: spandrel tells its architecture by its keys."""
 
 import mmap
 import warnings
@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from restore import torchvision
 from restore.checkpoints import file_kinds
+from restore.diffusion import torchvision
 from restore.errors import ModelError
 from restore.pixel.model import PixelModel
 

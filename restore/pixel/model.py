@@ -19,7 +19,7 @@ FAR = 64  # context at which a deep convolutional network's answer is within 1/2
 NEAR = 16  # context for attention and the like, which none of it makes exact
 BLEND = 8  # to each side of a border, where windows are not exact
 BUDGET = 2e9  # bytes that a layer's input and output may take together
-BLOCK, BAND = 16, 64  # pixels: of the probe that is not a number, and the width of the band it is in
+BLOCK, BAND = 16, 64  # pixels of a probe that is not a number, and the width of its band
 CONVOLUTIONAL = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.PReLU)
 
 
@@ -148,10 +148,11 @@ class PixelModel:
         side = math.isqrt(int(BUDGET / max(1, self.bytes_a_pixel))) - 2 * halo
         return min(LARGEST, max(SMALLEST, side // ALIGNED * ALIGNED))
 
-    @property
-    def window_bytes(self) -> int:
-        """What one window takes at the most, in fp32."""
-        return self.bytes_a_pixel * (self.windows.inner + 2 * self.windows.halo) ** 2
+    def window_bytes(self, size: tuple[int, int]) -> int:
+        """What the largest layer takes of a window of a picture of (height, width), in fp32."""
+        windows = self.windows_for(size)
+        sides = (min(length, windows.inner + 2 * windows.halo) for length in size)
+        return self.bytes_a_pixel * math.prod(sides)
 
     @contextmanager
     def _probed(self) -> Iterator[torch.device]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from restore.windows import raised_cosine
+from restore.diffusion.tiling import raised_cosine
 
 Network = Callable[[Tensor], Tensor]
 """rgb (1, 3, h, w) -> rgb (1, 3, scale h, scale w)"""

@@ -7,18 +7,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from restore import spill
-from restore.colour import bands, match
+from restore.config import Options
+from restore.diffusion.sampling import OnStep, ignore
 from restore.errors import ConfigError, ModelError
-from restore.images import Band, Picture, bleed, resize_alpha
-from restore.masks import mended
+from restore.images import memmap
+from restore.images.masks import mended
+from restore.images.picture import Picture, bleed
+from restore.images.resample import Band, resize_alpha
 from restore.options import UpscaleOptions
 from restore.pixel.model import PixelModel
 from restore.pixel.windows import enlarge
-from restore.sample import OnStep, ignore
+from restore.tasks.colour import bands, match
 
-HEARD = {"task", "scale", "colour", "windows"}  # options that mean something without a walk
-DEEP = 65535
+HEARD = {"task", "scale", "colour"}  # the options that mean something without a walk
 BAND = 256  # rows resized together; no result depends on it
 
 
@@ -35,10 +36,8 @@ def pixel_upscale(
     Scales other than the model's are reached by a last bicubic resize, in 16 bits.
 
     damage  bool (H, W) of the picture: scratches, continued smoothly from their rims beforehand.
-    Raises ConfigError for options of a walk, NonFiniteError if the network leaves the finite
-    numbers.
+    Raises NonFiniteError if the network leaves the finite numbers.
     """
-    refuse_walk(options, model)
     if options.scale == 1 and options.colour == "lowpass":
         raise ConfigError("at scale 1 lowpass gives back the input itself: choose wavelet or adain")
     if damage is not None:
@@ -58,27 +57,29 @@ def pixel_upscale(
     return match(made, low, options.colour)
 
 
-def refuse_walk(options: UpscaleOptions, model: PixelModel) -> None:
-    """Raises ConfigError for an option that only a walk of diffusion takes."""
-    default = UpscaleOptions()
-    told = [
-        name
-        for name in UpscaleOptions.model_fields
-        if name not in HEARD and getattr(options, name) != getattr(default, name)
-    ]
-    if told:
-        names = ", ".join(told)
+def settled(options: Options, model: PixelModel) -> UpscaleOptions:
+    """The options, with the model's own scale where none was given.
+
+    Raises ModelError for other tasks, ConfigError for an option that only a walk takes.
+    """
+    if not isinstance(options, UpscaleOptions):
+        task = options.model_dump()["task"]
+        raise ModelError(f"{model.name}: is a pixel upscaler: upscale, but not {task}")
+    if told := ", ".join(sorted(options.model_fields_set - HEARD)):
         raise ConfigError(
-            f"{names}: {model.name} is a pixel upscaler and answers at once; leave out what is of "
+            f"{told}: {model.name} is a pixel upscaler and answers at once; leave out what is of "
             "diffusion, or take a model such as nano"
         )
+    if "scale" in options.model_fields_set:
+        return options
+    return options.model_copy(update={"scale": float(model.scale)})
 
 
 def answered(low: Picture, model: PixelModel, depth: np.dtype[Any], on_step: OnStep) -> np.ndarray:
     """The network's answer to the picture, in integers of that depth."""
     top, most = np.iinfo(low.pixels.dtype).max, np.iinfo(depth).max
     scale, (height, width) = model.scale, low.size
-    pixels = spill.empty((height * scale, width * scale, 3), depth)
+    pixels = memmap.empty((height * scale, width * scale, 3), depth)
     windows = model.windows_for(low.size)
     total = len(windows.cuts(height)) * len(windows.cuts(width))
     done = 0
@@ -93,7 +94,7 @@ def answered(low: Picture, model: PixelModel, depth: np.dtype[Any], on_step: OnS
             rgb = rgb.mean(1, keepdim=True).expand(-1, 3, -1, -1)
         levels = (rgb[0].permute(1, 2, 0).clamp(0, 1) * float(most)).round()
         pixels[rows, columns] = levels.cpu().numpy().astype(depth)
-        spill.let_go()
+        memmap.let_go()
         done += 1
         on_step(done, total, rgb)
 
@@ -103,9 +104,9 @@ def answered(low: Picture, model: PixelModel, depth: np.dtype[Any], on_step: OnS
 
 def resized(pixels: np.ndarray, size: tuple[int, int], depth: np.dtype[Any]) -> np.ndarray:
     """The picture's integers at another size and depth."""
-    made = spill.empty((*size, 3), depth)
+    made = memmap.empty((*size, 3), depth)
     top = np.float32(np.iinfo(depth).max)
     for rows in bands(size[0], BAND):
         made[slice(*rows)] = np.rint(Band(pixels, size, rows).cut(slice(0, size[1])) * top)
-        spill.let_go()
+        memmap.let_go()
     return made

@@ -40,6 +40,19 @@ def tried() -> tuple[State, str]:
     return "works", ""
 
 
+def complaint() -> str:
+    """What is to be told of a broken one, with the mend; nothing if there is nothing to tell."""
+    state, why = tried()
+    if state != "broken":
+        return ""
+    return (
+        f"torchvision is there and cannot be imported ({why}); it is passed over. Mend it: pip "
+        "uninstall torchvision; or install the one that was built for this torch, for a CPU's: pip "
+        "install --force-reinstall --no-deps torchvision "
+        "--index-url https://download.pytorch.org/whl/cpu"
+    )
+
+
 @contextmanager
 def standing_in() -> Iterator[None]:
     """For as long as spandrel is imported: its three functions, where there is no torchvision."""
@@ -79,7 +92,7 @@ def rotate(
     angle: float,
     interpolation: InterpolationMode = InterpolationMode.NEAREST,
 ) -> "Tensor":
-    """(B, C, H, W) turned about its centre by degrees, against the clock; black beyond its edges."""
+    """(B, C, H, W) turned by degrees, about its centre and against the clock; black round it."""
     import math
 
     import torch
