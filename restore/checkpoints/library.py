@@ -22,22 +22,22 @@ REAL_ESRGAN = (
 
 @dataclass(frozen=True)
 class Held:
-    """A model in the user's folder, as its file tells it."""
+    """A model in the user's folder, as its file tells it; or why it cannot be read."""
 
     name: str
     path: Path
     about: Mapping[str, str]
+    fault: str = ""
 
 
 def held() -> list[Held]:
-    """The user's models, by name. What cannot be read is told so in `about`."""
+    """The user's models, by name."""
     found = []
     for path in sorted(places.own().glob("*.safetensors")):
         try:
-            about = file_kinds.header(path)[1]
+            found.append(Held(path.stem, path, file_kinds.header(path)[1]))
         except ModelError as error:
-            about = {"architecture": str(error).removeprefix(f"{path}: ")}
-        found.append(Held(path.stem, path, about))
+            found.append(Held(path.stem, path, {}, str(error).removeprefix(f"{path}: ")))
     return found
 
 
@@ -105,3 +105,31 @@ def remove(name: str) -> Path:
         raise ModelError(f"{name}: no such model in {places.own()}; there are {known}")
     places.own_file(name).unlink()
     return places.own_file(name)
+
+
+def path_of(name: str) -> Path:
+    """Where a model is that needs no path. Raises ModelError if there is none of that name."""
+    path = places.place_of(name)
+    if not path.exists():
+        raise ModelError(f"{name}: no such model; there are {', '.join(places.names())}")
+    return path
+
+
+def info(name: str) -> dict[str, str]:
+    """What a pixel upscaler's file holds. Raises ModelError if it is none."""
+    from restore.checkpoints import manifest, pixel
+    from restore.pixel.model import FAR
+
+    path, digest = manifest.find_model(name, offline=True)
+    if not path.is_file() or not file_kinds.is_pixel(path):
+        raise ModelError(
+            f"{name}: is no pixel upscaler; its README.md or model_index.json tells it"
+        )
+    model = pixel.read(path, name)
+    told = {**model.about, "licence": model.about["licence"] or "not said; ask who made it"}
+    if model.reach <= FAR:
+        sees = f"{model.reach} px to each side; windows are exact"
+    else:
+        sees = f"far; windows overlap by {2 * model.windows.halo} px and blend"
+    sizes = {"file": str(path), "bytes": str(path.stat().st_size), "sha256": digest}
+    return {**{key: value for key, value in told.items() if value}, "sees": sees, **sizes}

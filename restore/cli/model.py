@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from restore.batch import environment
 from restore.checkpoints import file_kinds, manifest, places
 from restore.errors import UsageError, printable
 
@@ -91,6 +92,7 @@ class Model:
 
     def open(self) -> tuple[Callable[[], "Loaded"], str]:
         """Loads the model at the first call, since torch takes seconds; and the weights' digest."""
+        environment.require()
         place, weights = manifest.find_model(
             self.model, offline=self.offline, allow_pickle=self.allow_pickle
         )

@@ -7,6 +7,7 @@ it, though they need nothing of it here. spandrel needs three small functions of
 import enum
 import importlib
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -17,6 +18,12 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
+MEND = (
+    "pip uninstall torchvision, or install the one that was built for this torch; for a CPU's: pip "
+    "install --force-reinstall --no-deps torchvision --index-url "
+    "https://download.pytorch.org/whl/cpu"
+)
+FITTING = "the torchvision that was built for this torch; `restore doctor` tells whether it works"
 State = Literal["works", "absent", "broken"]
 NAMES = ("torchvision", "torchvision.transforms", "torchvision.transforms.functional")
 
@@ -31,7 +38,9 @@ def tried() -> tuple[State, str]:
     if find_spec("torchvision") is None:
         return "absent", ""
     try:
-        importlib.import_module("torchvision")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of parts of it that nothing here needs
+            importlib.import_module("torchvision")
     except Exception as error:  # RuntimeError, OSError, AttributeError: whatever a mismatch raises
         for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
             del sys.modules[name]
@@ -45,12 +54,7 @@ def complaint() -> str:
     state, why = tried()
     if state != "broken":
         return ""
-    return (
-        f"torchvision is there and cannot be imported ({why}); it is passed over. Mend it: pip "
-        "uninstall torchvision; or install the one that was built for this torch, for a CPU's: pip "
-        "install --force-reinstall --no-deps torchvision "
-        "--index-url https://download.pytorch.org/whl/cpu"
-    )
+    return f"torchvision is there and cannot be imported ({why}); it is passed over; {MEND}"
 
 
 @contextmanager
