@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from restore.batch.work import Holes
-from restore.cli import data, degrade, evaluate, report, shared
+from restore.cli import data, degrade, doctor, evaluate, models, report, shared
 from restore.cli.folder import Folder, takes
 from restore.cli.model import Model
 from restore.cli.pictures import Pictures
@@ -41,6 +41,7 @@ app = typer.Typer(
 app.add_typer(degrade.app, name="degrade")
 app.add_typer(data.app, name="data")
 app.add_typer(report.app, name="report")
+app.add_typer(models.app, name="models")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -351,3 +352,4 @@ def train(
 
 
 app.command()(evaluate.evaluate)
+app.command()(doctor.doctor)
