@@ -37,7 +37,7 @@ from degradations.ops.compose import every
 from degradations.ops.sharpen import sharpen
 from degradations.pipeline import Recipe
 from degradations.rng import Rng
-from degradations.samples import check_crop, draws_damage
+from degradations.samples import check_crop, draws_damage, whole_size
 
 Read = Callable[[Path], np.ndarray]  # a photo as uint8 (H, W, 3) RGB; what it raises refuses it
 Task = tuple[str, Path, list[int]]  # a photo, and the pairs to cut from it
@@ -52,12 +52,13 @@ class PairSet:
     recipe: str  # a name, or a YAML file
     seed: int = 0
     scale: float = 4  # 1 or more; crop / scale is whole
-    crop: int = 256  # pixels a side
+    crop: int | None = 256  # pixels a side; None: whole photos, but for what the scale leaves over
     severity: float = 1  # 0 to 1
 
     def load(self) -> Recipe:
         """The recipe at the severity. Raises RecipeError, also where crop and scale do not fit."""
-        check_crop(self.crop, self.scale)
+        if self.crop is not None:
+            check_crop(self.crop, self.scale)
         return recipes.find(self.recipe).at(self.severity)
 
 
@@ -158,12 +159,17 @@ class _Maker:
         except Exception as error:  # whatever a reader may raise; a bad photo costs no other
             return str(error)
         (height, width), crop = photo.shape[:2], self.pairs.crop
-        if min(height, width) < crop:
-            return f"{width}x{height} px is smaller than the crop of {crop} px"
+        sides = (crop, crop) if crop else whole_size((height, width), self.pairs.scale)
+        if height < sides[0] or width < sides[1] or 0 in sides:
+            need = (
+                f"the crop of {crop} px" if crop else f"what the scale {self.pairs.scale:g} needs"
+            )
+            return f"{width}x{height} px is smaller than {need}"
         for k in numbers:
-            rng = Rng(self.pairs.seed, f"crop/{k}")
-            y, x = (int(rng.uniform() * (side - crop + 1)) for side in (height, width))
-            hr = np.ascontiguousarray(photo[y : y + crop, x : x + crop])
+            rng, y, x = Rng(self.pairs.seed, f"crop/{k}"), 0, 0
+            if crop:
+                y, x = (int(rng.uniform() * (side - crop + 1)) for side in (height, width))
+            hr = np.ascontiguousarray(photo[y : y + sides[0], x : x + sides[1]])
             plain = key.encode("utf-8", "backslashreplace").decode()  # JSON holds Unicode alone
             self._write(recipe, k, hr, f"{_name(k)}/{plain}@{y},{x}")
         return ""
@@ -232,7 +238,7 @@ def _identity(recipe: Recipe, pairs: PairSet, photos: dict[str, Path]) -> dict[s
         "own ops": _digest(own) if own else "none",
         "seed": str(pairs.seed),
         "scale": f"{pairs.scale:g}",
-        "crop": str(pairs.crop),
+        "crop": str(pairs.crop or "whole"),
         "severity": f"{pairs.severity:g}",
         "photos": f"{len(photos)} ({_digest('/'.join(sizes))})",
     }

@@ -12,6 +12,7 @@ from degradations import recipes
 from degradations.errors import RecipeError
 from degradations.ops.compose import every
 from degradations.ops.damage import Damage
+from degradations.ops.op import Size
 from degradations.ops.sharpen import sharpen
 from degradations.pipeline import Recipe, Trace, rebuild, target_size
 from degradations.rng import Rng
@@ -69,6 +70,18 @@ def check_crop(crop: int, scale: float) -> None:
 
 def _fits(crop: int, scale: float) -> bool:
     return abs(target_size((crop, crop), scale)[0] * scale - crop) < 1e-6
+
+
+def whole_size(size: Size, scale: float) -> Size:
+    """The largest (height, width) within `size` whose low picture is a whole number of pixels.
+
+    0 where there is none.
+    """
+    height, width = (
+        next((n for n in range(side, max(0, side - 100), -1) if _fits(n, scale)), 0)
+        for side in size
+    )
+    return height, width
 
 
 def crop_of(photo: np.ndarray, size: int, rng: Rng, turns: bool = False) -> np.ndarray:

@@ -142,6 +142,27 @@ def test_noise_too_weak_for_the_jpeg_is_not_made_up(tmp_path):
     assert measure(tmp_path / "a.jpg").noise is None
 
 
+TEN = (20, 30, 40, 50, 60, 70, 75, 85, 90, 95)
+
+
+@pytest.fixture(scope="module")
+def clean():
+    return [scene(384, seed) for seed in range(6)]
+
+
+@pytest.mark.parametrize("quality", TEN)
+def test_a_jpeg_without_noise_is_told_none(quality, clean):
+    """What is left of texture and edges in its coefficients is no noise, whatever the quality."""
+    read = [noise.measure(*parts(rgb, quality)) for rgb in clean]
+    assert sum(found is not None for found in read) <= 1, read
+
+
+@pytest.mark.parametrize(("sigma", "quality"), [(5, 85), (8, 75), (14, 40)])
+def test_noise_above_what_clean_jpegs_read_is_still_told(sigma, quality, clean):
+    read = [noise.measure(*parts(noisy(rgb, sigma, grey=True), quality)) for rgb in clean]
+    assert [found.sigma for found in read] == pytest.approx([sigma] * len(read), rel=0.25)
+
+
 def graphics(size=512, seed=0):
     """uint8 (size, size, 3): flat rectangles with edges between whole pixels."""
     rng = np.random.default_rng(seed)
@@ -299,6 +320,20 @@ def test_noise_of_real_photos():
     report("noise, measured / true, of photos; clean: whose own noise measures below a level", rows)
     assert min(within[None, s] for s in (2.5, 4, 7, 12, 25)) >= 0.9
     assert min(within[q, s] for q in (95, 85) for s in (7, 12, 25)) >= 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_real_photos_without_noise_are_told_none():
+    photos = [rgb for rgb in clean_photos(60) if noise.measure(rgb, rgb @ LUMA).sigma < 1]
+    rows, shares = [("quality", "told", "largest")], []
+    for quality in TEN:
+        read = [noise.measure(*parts(rgb, quality)) for rgb in photos]
+        told = [found.sigma for found in read if found]
+        shares.append(len(told) / len(photos))
+        rows.append((quality, f"{shares[-1]:.2f}", f"{max(told, default=0):.1f}"))
+    report(f"noise told in {len(photos)} photos whose own is below a level", rows)
+    assert max(shares) <= 0.1
 
 
 @pytest.mark.slow

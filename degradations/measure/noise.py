@@ -3,6 +3,10 @@
 Flat blocks are picked by one half of their DCT coefficients and measured by the other, so that the
 picking does not bias (as Pyatykh et al. 2013 and Liu et al. 2013 avoid by models). The measure is
 maximum likelihood for a Gaussian that was quantised: it sees noise below the step of the table.
+
+A JPEG without noise has coefficients too, where no block is flat. Three things tell them from
+noise: noise is as strong in each band of frequencies, it is everywhere, so that blocks without any
+bound it, and it is no weaker than what clean photos read (test_measure has the table of them).
 """
 
 from dataclasses import dataclass
@@ -24,7 +28,22 @@ _STRAY, _WIDE = 0.015, 4.0  # share of coefficients that are picture after all, 
 _UNQUANTISED = np.full((8, 8), 0.5)
 _COLOUR = 0.668  # luma noise of three independent channels of deviation 1, BT.601
 _CHROMA = {"b": 0.623, "r": 0.649}  # the same of Cb and Cr (ITU-T T.871)
-_TELLS = 0.2  # of the finest step: weaker noise leaves no trace in a JPEG
+_TELLS = 0.45, 1.2  # of the finest step, and levels on top: clean photos read up to that
+_EVERYWHERE = 0.6  # share of the bins that noise shows in
+# frequencies that agree on noise, and on texture do not
+_BANDS = (_ORDER >= 2) & (_ORDER <= 3), (_ORDER >= 4) & (_ORDER <= 5), _ORDER >= 6
+_AGREE = 12.0  # nats that one deviation for all bands may cost
+_BOUND = 3.0  # nats by which a larger deviation is excluded
+
+
+@dataclass(frozen=True)
+class Bin:
+    """What the flattest blocks of about one luma say: the deviation, or what it is not above."""
+
+    level: float
+    sigma: float
+    count: int  # blocks it was chosen from
+    is_bound: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,7 +81,7 @@ def measure(
     coefficients = np.concatenate([dct(blocks(luma, *c)) for c in corners])[keep]
     levels = coefficients[:, 0, 0] / 8
     curve, middle, share = _fit(coefficients, levels, _UNQUANTISED if steps is None else steps)
-    if not curve:
+    if not curve or _share_noisy(curve) < _EVERYWHERE:
         return None
     colour = None
     if steps is None:
@@ -73,14 +92,15 @@ def measure(
             middle = implied**2
     read, shot = middle * (1 - share), middle * share / 128
     sigma = float(np.sqrt(np.mean(read + shot * levels)))
-    if steps is not None and sigma < _TELLS * steps[_ORDER > 1].min():
+    if steps is not None and sigma < _floor(steps):
         return None
-    return Noise(sigma, read, shot, tuple((level, found) for level, found, _ in curve), colour)
+    shown = tuple((one.level, one.sigma) for one in curve if not one.is_bound)
+    return Noise(sigma, read, shot, shown, colour)
 
 
 def _fit(
     coefficients: np.ndarray, levels: np.ndarray, steps: np.ndarray
-) -> tuple[list[tuple[float, float, int]], float, float]:
+) -> tuple[list[Bin], float, float]:
     """(curve, variance at the middle luma, share of it that is shot noise)."""
     curve, middle, share = [], 0.0, 0.0
     for portion, below in (_WEAK, _STRONG):
@@ -89,28 +109,63 @@ def _fit(
         curve = _curve(coefficients, levels, steps, portion)
         if not curve:
             break
-        middle, share = _line(np.array(curve), below)
+        middle, share = _line(curve, below)
     return curve, middle, share
 
 
 def _curve(
     coefficients: np.ndarray, levels: np.ndarray, steps: np.ndarray, portion: float
-) -> list[tuple[float, float, int]]:
-    """(luma, sigma, blocks) of each bin of luma, from the flattest portion of its blocks."""
+) -> list[Bin]:
+    """Each bin of luma, from the flattest portion of its blocks."""
     curve = []
     which = (levels * (_BINS / 256)).astype(int)
     for index in range(_BINS):
         inside = coefficients[which == index]
         if len(inside) < 2 * _FEWEST:
             continue
-        likelihood = np.zeros(len(_SIGMAS))
+        bands = np.zeros((len(_BANDS), len(_SIGMAS)))
         for pick, use in _halves(steps):
             chosen = _flattest(inside, pick, portion)
-            likelihood += _likelihood(chosen[:, use], steps[use])
-        best = int(likelihood.argmax())
-        if best:
-            curve.append((float(levels[which == index].mean()), float(_SIGMAS[best]), len(inside)))
+            told = (_likelihood(chosen[:, use & band], steps[use & band]) for band in _BANDS)
+            bands += np.array(list(told))
+        level = float(levels[which == index].mean())
+        if not _is_fine(steps):
+            sigma, is_bound = _agreed(bands)
+            curve.append(Bin(level, sigma, len(inside), is_bound))
+        elif best := int(bands.sum(0).argmax()):
+            curve.append(Bin(level, float(_SIGMAS[best]), len(inside)))
     return curve
+
+
+def _agreed(bands: np.ndarray) -> tuple[float, bool]:
+    """(deviation, whether it is but a bound) of log likelihoods (bands, _SIGMAS)."""
+    together = bands.sum(0)
+    if together.max() > bands.max(1).sum() - _AGREE:
+        return _most_likely(together)
+    return min(map(_most_likely, bands))  # texture is strongest where it is coarse
+
+
+def _most_likely(likelihood: np.ndarray) -> tuple[float, bool]:
+    best = int(likelihood.argmax())
+    if best:
+        return float(_SIGMAS[best]), False
+    allowed = np.flatnonzero(likelihood > likelihood.max() - _BOUND)
+    return float(_SIGMAS[allowed[-1]]), True
+
+
+def _floor(steps: np.ndarray) -> float:
+    """Levels that one clean photo in twenty exceeds, whatever the quality."""
+    if _is_fine(steps):
+        return 0.0
+    share, more = _TELLS
+    return share * float(steps[_ORDER > 1].min()) + more
+
+
+def _share_noisy(curve: list[Bin]) -> float:
+    """Share of the bins in which there is noise for sure, a large one counting for more."""
+    weights = np.sqrt([one.count for one in curve])
+    noisy = np.array([not one.is_bound for one in curve])
+    return float((weights * noisy).sum() / weights.sum())
 
 
 def _flattest(coefficients: np.ndarray, pick: np.ndarray, portion: float) -> np.ndarray:
@@ -121,20 +176,29 @@ def _flattest(coefficients: np.ndarray, pick: np.ndarray, portion: float) -> np.
 
 def _halves(steps: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """Coefficients to pick by and to measure by; of a JPEG both ways, for it has fewer to give."""
-    if (steps <= 1).all():
+    if _is_fine(steps):
         return [((_ORDER >= 1) & (_ORDER <= 5), _ORDER >= 7)]
     odd = (np.arange(8)[:, None] + 2 * np.arange(8)) % 4 < 2
     low = (_ORDER > 0) & (_ORDER <= 2)
     return [((low | half) & (_ORDER > 0), ~half & (_ORDER >= 2)) for half in (odd, ~odd)]
 
 
-def _line(curve: np.ndarray, below: float) -> tuple[float, float]:
-    """(variance at the middle luma, share of it that is shot noise): a quantile regression."""
-    level, sigma, count = curve.T
+def _is_fine(steps: np.ndarray) -> bool:
+    """No JPEG's, or as good as none."""
+    return bool((steps <= 1).all())
+
+
+def _line(curve: list[Bin], below: float) -> tuple[float, float]:
+    """(variance at the middle luma, share of it that is shot noise): a quantile regression.
+
+    A bound asks for no more than to be above the line.
+    """
+    level, sigma, count = np.array([(one.level, one.sigma, one.count) for one in curve]).T
+    above = np.array([0.0 if one.is_bound else below for one in curve])
     middle = np.geomspace(0.15, 64, 240)[:, None, None] ** 2
     share = np.linspace(0, 1, 11)[None, :, None]
     miss = 2 * np.log(sigma) - np.log(middle * (1 - share) + middle * share * level / 128)
-    loss = np.where(miss > 0, below * miss, (below - 1) * miss)
+    loss = np.where(miss > 0, above * miss, (below - 1) * miss)
     cost = (loss * np.sqrt(count)).sum(2) / np.sqrt(count).sum() + 0.003 * share[..., 0]
     i, j = np.unravel_index(cost.argmin(), cost.shape)
     return float(middle[i, 0, 0]), float(share[0, j, 0])

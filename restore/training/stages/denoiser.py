@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from restore.checkpoints.load import load, save
-from restore.checkpoints.manifest import place_of
+from restore.checkpoints.places import place_of
 from restore.diffusion.noise import generator
 from restore.diffusion.stack import Stack
 from restore.diffusion.vae import Vae

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from restore.checkpoints import manifest
+from restore.checkpoints import places
 from restore.checkpoints.load import load, save
 from restore.diffusion import vae
 from restore.diffusion.contexts import Context, Kind
@@ -35,7 +35,7 @@ class SceneOptions(StepOptions):
     """How the scene model is shaped and trained."""
 
     kind: Literal["scenes"] = "scenes"
-    autoencoder: Path = manifest.SHIPPED / "nano"  # stays as it is
+    autoencoder: Path = places.SHIPPED / "nano"  # stays as it is
     context: Kind = "text"
     start: Path | None = None  # a trained model folder whose UNet is gone on from
     channels: tuple[int, ...] = (64, 96)
