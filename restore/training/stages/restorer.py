@@ -58,7 +58,7 @@ class TeacherOptions(Options):
 
 
 class BlendOptions(Options):
-    """Published weights of x4 that the start is averaged with (Wortsman et al. 2022, WiSE-FT)."""
+    """Published weights of x4 that an export is averaged with (Wortsman et al. 2022, WiSE-FT)."""
 
     path: Path  # .safetensors by basicsr's names
     share: float = Field(0.5, ge=0, le=1)  # of theirs
@@ -70,7 +70,7 @@ class RestorerOptions(Options):
     kind: Literal["restorer"] = "restorer"
     data: LowOptions
     start: Path | None = None  # published weights of x4, or an export of this stage
-    blend: BlendOptions | None = None  # the start is averaged with other weights of the shape
+    blend: BlendOptions | None = None  # what is exported is averaged with other weights
     # a model whose first stage this becomes, as one of its ends: then the export is the whole model
     stack: str | None = None
     end: Literal["rich", "faithful"] = "rich"
@@ -125,11 +125,12 @@ class RestorerStage:
     @torch.inference_mode()
     def export(self, folder: Path) -> None:
         """Save the network as diffusers does, alone or as a part of the model that it is for."""
+        made = deepcopy(self.network).to("cpu", memory_format=torch.contiguous_format)
+        if self.options.blend:
+            made = blended(made, self.options.blend)
         if self.options.stack is None:
-            self.network.to(memory_format=torch.contiguous_format)
-            return self.network.save_pretrained(folder / "restorer")
+            return made.save_pretrained(folder / "restorer")
         stack = load(self.options.stack, "cpu")
-        made = deepcopy(self.network).to("cpu")
         if self.options.end == "faithful":
             if stack.restorer is None:
                 raise ConfigError(f"stage.stack: {self.options.stack} has no rich end yet")
@@ -149,16 +150,22 @@ def built(options: RestorerOptions) -> Restorer:
     place = manifest.place_of(str(options.start))
     try:
         made.load_state_dict(teachers.read(weights_of(place)))
-        if options.blend:
-            theirs = teachers.read(options.blend.path)
-            mixed = {
-                name: torch.lerp(weight, theirs[name], options.blend.share)
-                for name, weight in made.state_dict().items()
-            }
-            made.load_state_dict(mixed)
+        if options.blend:  # refused before anything is trained
+            blended(made, options.blend)
     except (KeyError, RuntimeError) as error:
         raise ConfigError(f"stage.start: {place} is of another shape: {error}") from error
     return made
+
+
+def blended(network: Restorer, options: BlendOptions) -> Restorer:
+    """A copy whose weights are averaged with the published ones. KeyError if some are missing."""
+    made, theirs = deepcopy(network).to("cpu"), teachers.read(options.path)
+    mixed = {
+        name: torch.lerp(weight, theirs[name], options.share)
+        for name, weight in made.state_dict().items()
+    }
+    made.load_state_dict(mixed)
+    return made.to(memory_format=torch.contiguous_format)
 
 
 def weights_of(place: Path) -> Path:
