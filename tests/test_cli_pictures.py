@@ -193,3 +193,25 @@ def test_pictures_of_other_words_are_kept(call, tmp_path):
     assert path.read_bytes() == first
     assert call("text2img", *other, "--exists", "overwrite")[0] == 0
     assert path.read_bytes() != first
+
+
+@pytest.mark.parametrize("command", ["upscale", "img2img", "inpaint"])
+@pytest.mark.parametrize("option", ["--prompt=", "--set={}.prompt=", "--set={}.negative="])
+def test_a_picture_that_other_words_made_is_kept(call, photo, tmp_path, command, option):
+    source = photo("a.png")
+    asked = [source, *QUICK]
+    if command == "inpaint":
+        asked += ["--extend", "0,0,2,0"]
+    option = option.format(command)
+    assert call(command, *asked, f"{option}a")[0] == 0
+    path = tmp_path / "out" / "a.png"
+    first = path.read_bytes()
+    code, _, err = call(command, *asked, f"{option}b")
+    assert code == 1 and "was made of other words" in err and "--exists overwrite" in err
+    assert path.read_bytes() == first
+    assert call(command, *asked)[0] == 1  # no words are other words
+    assert path.read_bytes() == first
+    more = (f"{option}a", "--seed", 1)
+    code, _, err = call(command, *asked, *more)
+    assert code == 0 and "it replaces a result of other options" in err
+    assert path.read_bytes() != first

@@ -113,7 +113,7 @@ def run_files(
         **({"count": count} if count > 1 else {}),
         **holes.told,
     )
-    journal = Journal(run.out, pixels, weights, folder.share.ending)
+    journal = Journal(run.out, pixels, weights, folder.share.ending, options.words)
     if dry_run:
         foretell(planned, options, masks, unpaired, journal, how, pixel_model)
         return
@@ -197,7 +197,7 @@ def run_prompt(options: Text2imgOptions, run: Run, count: int, grid: bool) -> No
         return {"seed": seed, "size_out": result.size, "warnings": list(result.warnings)}
 
     pixels = options.digest(**run.model.precision)  # a picture's seed is in its key
-    journal = Journal(run.out, pixels, weights)
+    journal = Journal(run.out, pixels, weights, words=options.words)
     summary = carry_out(planned, work, run, journal)
     if grid and not summary.failed and not summary.left:
         from restore.images.contact_sheet import write_grid
