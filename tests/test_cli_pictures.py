@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from restore.cli import progress
+
 QUICK = ("--steps", 2)
 SMALL = ("--prompt", "a red cube", "--size", "30x20", *QUICK)
 
@@ -215,3 +217,13 @@ def test_a_picture_that_other_words_made_is_kept(call, photo, tmp_path, command,
     code, _, err = call(command, *asked, *more)
     assert code == 0 and "it replaces a result of other options" in err
     assert path.read_bytes() != first
+
+
+def test_a_picture_that_takes_long_tells_how_far_it_is(call, photo, tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "LONG_S", -1)
+    photo("a.png")
+    code, _, err = call("upscale", tmp_path / "in", "-s", 1)
+    assert code == 0
+    for what in ("encode", "walk", "decode"):
+        assert f"[1/1] {what}: 1 of 1 parts" in err
+    assert "[1/1] walk: 2 of 2 parts" in call("text2img", *SMALL, out="words")[2]

@@ -186,12 +186,13 @@ def run_prompt(options: Text2imgOptions, run: Run, count: int, grid: bool) -> No
     stack, weights = run.model.open()
 
     def work(job: jobs.Job, show: Progress, path: Path) -> Row:
+        from restore.diffusion import watch
         from restore.images import encode, memmap
         from restore.tasks.run import restore
 
         seed = seeds[job.key]
-        with memmap.into(run.out):
-            result = restore(None, options, stack(), seed, show.step)
+        with memmap.into(run.out), watch.watching(show.part, *stack().parts):
+            result = restore(None, options, stack(), seed)
         encode.encode(result, path, about=told(options, seed, run.made_by(weights)))
         report.keep_thumbs(run.out, job.key, shown(result))
         return {"seed": seed, "size_out": result.size, "warnings": list(result.warnings)}
