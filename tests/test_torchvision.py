@@ -31,9 +31,7 @@ def python(tmp_path):
 
     def run(kind: str, *words: str):
         place = tmp_path / kind / "torchvision"
-        for name, text in {"absent": {}, "broken": {"__init__": BROKEN}, "good": GOOD}[
-            kind
-        ].items():
+        for name, text in FILES[kind].items():
             path = place / f"{name}.py"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
