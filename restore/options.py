@@ -39,6 +39,12 @@ class WalkOptions(Options):
     clip_skip: int = Field(default=0, ge=0, le=48)  # last layers of the text encoder left out
     windows: int = Field(default=4, ge=1, le=256)  # run at once: memory against speed
 
+    @property
+    def words(self) -> dict[str, str]:
+        """What the picture is to show, and what not, as far as that is said."""
+        said = {"prompt": self.prompt, "negative": self.negative}
+        return {name: words for name, words in said.items() if words}
+
     def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of the result of a picture of `size`."""
         return size

@@ -37,6 +37,12 @@ def pixels():
     return smooth_pixels
 
 
+@pytest.fixture(autouse=True)
+def no_models_of_the_users(monkeypatch, tmp_path):
+    """Whoever runs the tests may have models of their own."""
+    monkeypatch.setenv("RESTORE_MODELS", str(tmp_path / "models-of-nobody"))
+
+
 @pytest.fixture
 def picture():
     def make(height: int, width: int, seed: int = 0) -> Picture:

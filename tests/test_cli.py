@@ -28,9 +28,9 @@ def fake(monkeypatch):
 
     def load(name, device, dtype, **_):
         asked.loads.append((name, device, dtype))
-        return SimpleNamespace()
+        return SimpleNamespace(parts=[])
 
-    def restore(picture, options, stack, seed, on_step, mask, on_frame):
+    def restore(picture, options, stack, seed, mask, on_frame):
         asked.before(picture)
         asked.seeds.append(seed)
         rows, columns = (

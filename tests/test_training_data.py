@@ -467,3 +467,29 @@ def test_the_named_sources_need_no_torch_to_be_refused(tmp_path):
     )
     assert done.returncode == 2
     assert "no picture here" in done.stderr
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("mode", ["cached", "live"])
+def test_a_broken_op_of_ones_own_is_named_from_a_worker_as_from_here(photos, stack, tmp_path, mode):
+    (tmp_path / f"my_broken_{mode}.py").write_text(
+        "from degradations.ops import Op\n"
+        "class Worse(Op):\n"
+        "    def draw(self, rng): return {}\n"
+        "    @staticmethod\n"
+        "    def apply(rgb, params, target): return rgb * float('nan')\n"
+    )
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(f"name: mine\nsteps: [{{kind: my_broken_{mode}.Worse}}]\n")
+    for workers in (0, 2):
+        given = pair_options(
+            photos, count=8, recipe=str(recipe), mode=mode, workers=workers, clean=0
+        )
+        with pytest.raises(degradations.RecipeError) as caught:
+            if mode == "cached":
+                encoded.store(tmp_path, given, stack, "digest", 5)
+            else:
+                pairs = encoded.LivePairs(given, stack.context, 5)
+                next(iter(loader(pairs, Rows(0, 8, 1), workers)))
+        assert str(caught.value).startswith(f"my_broken_{mode}.Worse: apply gives NaN or infinity")
+        assert len(str(caught.value).splitlines()) == 1

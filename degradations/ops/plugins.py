@@ -23,6 +23,7 @@ from degradations.rng import Rng
 ENTRY_POINTS = "degradations.ops"
 ALBUMENTATIONS = "albumentations"  # the kind of its transforms, which `transform` names
 _TWICE = 16  # pictures on which an op has to give the same result twice
+_ROUNDING = 1e-3  # a quarter of a level: a blur of white may end a little above white
 _files: dict[str, str] = {}  # by module: where it was loaded from
 _known: dict[str, type[Op]] = {}  # by kind: what recipes have named in this process
 _runs: Counter[str] = Counter()
@@ -84,8 +85,13 @@ def draw(step: Op, rng: Rng) -> Params:
 
 
 def apply(kind: str, op: type[Op], rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
-    """op.apply, held to the contract of Op; raises RecipeError with what it broke and the mend."""
+    """op.apply, held to the contract of Op; raises RecipeError with what it broke and the mend.
+
+    What steps before it made beyond [0, 1], such as a resize or noise, is clipped first: the op is
+    not to be blamed for it.
+    """
     _runs[kind] += 1
+    rgb = np.clip(rgb, 0, 1)
     out = _applied(kind, op, rgb, params, target)
     wrong = _breach(out, rgb.shape)
     if not wrong and _runs[kind] <= _TWICE:
@@ -116,7 +122,7 @@ def _breach(out: Any, shape: tuple[int, ...]) -> str:
         return f"gives the shape {out.shape} for {shape}; keep it, `resize` changes sizes"
     if not np.isfinite(out).all():
         return "gives NaN or infinity; look for a division by 0 or the root of a negative number"
-    if out.min() < 0 or out.max() > 1:
+    if out.min() < -_ROUNDING or out.max() > 1 + _ROUNDING:
         return f"gives values from {out.min():g} to {out.max():g}; end with np.clip(out, 0, 1)"
     return ""
 

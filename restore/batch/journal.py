@@ -8,9 +8,10 @@ import errno
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 from restore.batch.jobs import Job
@@ -30,11 +31,20 @@ class Journal:
     what they were.
 
     options, weights  digests of what decides the pixels.
+    words             of the options, what the pictures are to show, as they are.
     ending            of a shard's own report, such as ".2-of-3"; it reads those of all others.
     """
 
-    def __init__(self, out: Path, options: str, weights: str, ending: str = ""):
+    def __init__(
+        self,
+        out: Path,
+        options: str,
+        weights: str,
+        ending: str = "",
+        words: Mapping[str, str] = MappingProxyType({}),
+    ):
         self.out, self.options, self.weights, self.ending = out, options, weights, ending
+        self.words = dict(words)
         self.path = out / f"report{ending}.jsonl"
         self.copy = out / HIDDEN / f"report{ending}.jsonl"
         self.rows: dict[str, Row] = {}  # the last word on each key

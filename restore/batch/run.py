@@ -156,8 +156,9 @@ def run_all(
 ) -> Summary:
     """Do what is not finished, and write the report: one row an input, whatever happens to it.
 
-    exists    what becomes of an output that is there already. skip: a finished one is left, an
-              outdated one of ours replaced, a foreign one never. overwrite: all is done again.
+    exists    what becomes of an output that is there already. skip: a finished one is left, one of
+              ours that other options or weights made is replaced, and its row says so; a foreign
+              one, or one of another picture or other words, never. overwrite: all is done again.
               rename: what is there stays, the new one gets a free name. error: nothing is begun.
     progress  called with each row; a finished one carries "finished": true, and each the seconds
               left, "left_s", as far as known: neither is stored.
@@ -238,6 +239,7 @@ def _one(job: Job, work: Work, journal: Journal, exists: Exists) -> Row:
         return {**journal.rows[job.key], "finished": True}
     started = time.monotonic()
     job = _placed(job, journal, exists)
+    outdated = _outdated(job, journal) if exists == "skip" else []
     with ExitStack() as making:
         targets = (job.target, *job.frames)
         path, *frames = (making.enter_context(replacing(target)) for target in targets)
@@ -251,9 +253,11 @@ def _one(job: Job, work: Work, journal: Journal, exists: Exists) -> Row:
             "output": job.target.relative_to(journal.out).as_posix(),
             "seconds": round(time.monotonic() - started, 3),
             **facts,
+            "warnings": [*facts.get("warnings", []), *outdated],
             "source_sha256": source,
             "options": journal.options,
             "weights": journal.weights,
+            "words": journal.words,
             "output_sha256": sha256(path),
         }
         if frames:
@@ -315,7 +319,26 @@ def _foreign(job: Job, journal: Journal, path: Path) -> str:
     earlier = row.get("earlier_source") or row.get("source")
     if earlier and os.path.isfile(earlier) and not os.path.samefile(earlier, job.source):
         return f"was made of {earlier}, another picture of that name"
-    return ""
+    words = row.get("words")
+    if words == journal.words or row.get("options") == journal.options:
+        return ""
+    if words is None:  # by a release that did not note them
+        return "was made of other options, perhaps of other words"
+    said = " and ".join(f"{name} {what!r}" for name, what in words.items())
+    return f"was made of other words: {said}" if said else "was made without words"
+
+
+def _outdated(job: Job, journal: Journal) -> list[str]:
+    """What there is to say where a result of ours gives way to another one."""
+    if not any(map(os.path.lexists, (job.target, *job.frames))):
+        return []
+    row = journal.rows.get(job.key, {})
+    ways = {
+        "other options": ("options", journal.options),
+        "another model": ("weights", journal.weights),
+    }
+    changed = [what for what, (name, now) in ways.items() if row.get(name) != now]
+    return [f"it replaces a result of {' and of '.join(changed)}"] if changed else []
 
 
 def _failed(job: Job, error: Exception, journal: Journal, seconds: float) -> Row:
@@ -336,7 +359,7 @@ def _failed(job: Job, error: Exception, journal: Journal, seconds: float) -> Row
         row["earlier_source"] = earlier.get("earlier_source") or earlier.get("source", "")
     # what the output that is still there was made with
     return row | {
-        name: earlier[name] for name in ("frames", "options", "weights") if name in earlier
+        name: earlier[name] for name in ("frames", "options", "weights", "words") if name in earlier
     }
 
 

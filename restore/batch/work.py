@@ -42,8 +42,8 @@ class Progress(Protocol):
     def row(self, row: Row) -> None:
         """A picture is done."""
 
-    def step(self, step: int, steps: int, latent: object) -> None:
-        """A step of the picture in hand is done."""
+    def part(self, done: int, of: int, what: str) -> None:
+        """So many windows, blocks or bands of a stage of the picture in hand are done."""
 
 
 @dataclass(frozen=True)
@@ -208,12 +208,13 @@ class FileWork:
         seed: int,
         keep: "Callable[[int, Picture], object]" = lambda lap, frame: None,
     ) -> "Picture":
+        from restore.diffusion import watch
         from restore.images import memmap
         from restore.tasks.run import restore
 
-        hole = None if self.holes.find == "propose" else source.mask
-        with memmap.into(self.settings.out):
-            return restore(picture, self.options, self.stack(), seed, self.step, hole, keep)
+        hole, stack = None if self.holes.find == "propose" else source.mask, self.stack()
+        with memmap.into(self.settings.out), watch.watching(self.part, *stack.parts):
+            return restore(picture, self.options, stack, seed, mask=hole, on_frame=keep)
 
     def make_several(
         self, job: jobs.Job, source: Source, path: Path, frames: Sequence[Path]
@@ -273,11 +274,11 @@ class FileWork:
         about = "" if is_plain else told(self.options, seed, self.settings.made_by)
         return sandbox.encode(picture, path, self.kind_of(job), self.settings.writing, about)
 
-    def step(self, step: int, steps: int, latent: object) -> None:
+    def part(self, done: int, of: int, what: str) -> None:
         if self.is_over:
             raise CancelledError("the run is over")
         assert self.show
-        self.show.step(step, steps, latent)
+        self.show.part(done, of, what)
 
     def kind_of(self, job: jobs.Job) -> str:
         assert job.source

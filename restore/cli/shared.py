@@ -113,7 +113,7 @@ def run_files(
         **({"count": count} if count > 1 else {}),
         **holes.told,
     )
-    journal = Journal(run.out, pixels, weights, folder.share.ending)
+    journal = Journal(run.out, pixels, weights, folder.share.ending, options.words)
     if dry_run:
         foretell(planned, options, masks, unpaired, journal, how, pixel_model)
         return
@@ -186,18 +186,19 @@ def run_prompt(options: Text2imgOptions, run: Run, count: int, grid: bool) -> No
     stack, weights = run.model.open()
 
     def work(job: jobs.Job, show: Progress, path: Path) -> Row:
+        from restore.diffusion import watch
         from restore.images import encode, memmap
         from restore.tasks.run import restore
 
         seed = seeds[job.key]
-        with memmap.into(run.out):
-            result = restore(None, options, stack(), seed, show.step)
+        with memmap.into(run.out), watch.watching(show.part, *stack().parts):
+            result = restore(None, options, stack(), seed)
         encode.encode(result, path, about=told(options, seed, run.made_by(weights)))
         report.keep_thumbs(run.out, job.key, shown(result))
         return {"seed": seed, "size_out": result.size, "warnings": list(result.warnings)}
 
     pixels = options.digest(**run.model.precision)  # a picture's seed is in its key
-    journal = Journal(run.out, pixels, weights)
+    journal = Journal(run.out, pixels, weights, words=options.words)
     summary = carry_out(planned, work, run, journal)
     if grid and not summary.failed and not summary.left:
         from restore.images.contact_sheet import write_grid

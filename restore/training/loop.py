@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from itertools import cycle
 from pathlib import Path
@@ -17,9 +17,10 @@ from diffusers.training_utils import EMAModel
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from degradations.errors import RecipeError
 from restore.checkpoints.load import quiet
 from restore.config import Options, load_config
-from restore.errors import ConfigError, NonFiniteError
+from restore.errors import ConfigError, NonFiniteError, RestoreError
 from restore.files import held, open_up, write_text
 from restore.training import checkpoint, failed_batch, model_card, optim
 from restore.training.data.crops import Rows, loader
@@ -73,20 +74,38 @@ class TrainOptions(Options):
 def run(config: Path, overrides: list[str]) -> Path:
     """Train as the config says; returns the folder of the exported EMA weights.
 
-    Raises ConfigError on an unknown option or options that contradict each other, NonFiniteError
-    if a loss leaves the finite numbers, OutputError if a checkpoint cannot be written.
+    Raises ConfigError on an unknown option, options that contradict each other or a recipe that
+    cannot be applied, NonFiniteError if a loss leaves the finite numbers, OutputError if a
+    checkpoint cannot be written.
     """
     quiet()
     options = load_config(TrainOptions, config, overrides)
     accelerator = machine(options)
     if accelerator.device.type == "cpu":
         optim.keep_freed_memory()
+    alone = held(options.output) if accelerator.is_main_process else nullcontext()
     try:
-        with held(options.output) if accelerator.is_main_process else nullcontext():
+        with alone, plainly():
             Training(options, accelerator).run()
     finally:
         accelerator.end_training()
     return options.output / "export"
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """Raise as ours, which a command tells in a line, what others raise for the user to mend."""
+    try:
+        yield
+    except RecipeError as error:
+        raise ConfigError(str(error)) from error
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        raise RestoreError(
+            "a process that makes samples was ended from outside, perhaps for want of memory; set "
+            "workers lower, or 0, and run again to go on from the last checkpoint"
+        ) from error
 
 
 def machine(options: TrainOptions) -> Accelerator:
