@@ -7,8 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from restore.diffusion import watch
 from restore.diffusion.canvas import Strip
 from restore.diffusion.restorer import SCALE, FirstStage, Fusion, Restorer
+from restore.diffusion.sampling import OnStep, ignore
 from restore.diffusion.tiling import Block, blocks
 from restore.errors import NonFiniteError
 from restore.images import memmap
@@ -21,12 +23,15 @@ REACH = 2  # below this scale the input is made smaller first
 Size = tuple[int, int]  # (height, width)
 
 
-def restored(low: Picture, size: Size, stage: FirstStage, fidelity: float) -> Picture:
+def restored(
+    low: Picture, size: Size, stage: FirstStage, fidelity: float, on_step: OnStep = ignore
+) -> Picture:
     """The picture at `size` as the first stage makes it, with its depth, alpha, profile and EXIF.
 
     The network enlarges by 4 and what it gives is resized. What is to be less than twice as large
     is made smaller first, so that it is worked on at no more than twice its final size; the fusion
     then gives back the detail that this lost.
+    on_step  is told of every block of the enlargement: (done, of, its rgb).
     Raises NonFiniteError if a network leaves the finite numbers.
     """
     shown, network = bleed(low), stage.at(fidelity)
@@ -35,7 +40,7 @@ def restored(low: Picture, size: Size, stage: FirstStage, fidelity: float) -> Pi
     if scale < REACH:
         smaller = tuple(max(1, round(side / REACH)) for side in size)
         seen = replace(shown, pixels=resized(shown.pixels, smaller))
-    pixels = enlarged(seen, network)
+    pixels = enlarged(seen, network, on_step)
     if pixels.shape[:2] != size:
         pixels = resized(pixels, size)
     if scale < REACH and stage.fusion is not None:
@@ -43,7 +48,7 @@ def restored(low: Picture, size: Size, stage: FirstStage, fidelity: float) -> Pi
     return replace(low, pixels=pixels, alpha=resize_alpha(low, size))
 
 
-def enlarged(low: Picture, network: Restorer) -> np.ndarray:
+def enlarged(low: Picture, network: Restorer, on_step: OnStep = ignore) -> np.ndarray:
     """The pixels (4 H, 4 W, 3) in the picture's depth."""
     device = next(network.parameters()).device
 
@@ -52,7 +57,7 @@ def enlarged(low: Picture, network: Restorer) -> np.ndarray:
         rgb = Strip(low, low.size, (rows.start, rows.stop))[..., columns].to(device)
         return network(rgb.contiguous(memory_format=torch.channels_last))
 
-    return by_blocks(low, SCALE, network.halo, make)
+    return by_blocks(low, SCALE, network.halo, make, on_step)
 
 
 def fused(low: Picture, pixels: np.ndarray, network: Fusion) -> np.ndarray:
@@ -74,11 +79,18 @@ def fused(low: Picture, pixels: np.ndarray, network: Fusion) -> np.ndarray:
     return by_blocks(made, 1, network.halo, make)
 
 
-def by_blocks(like: Picture, scale: int, halo: int, make: Callable[[Block], Tensor]) -> np.ndarray:
+def by_blocks(
+    like: Picture,
+    scale: int,
+    halo: int,
+    make: Callable[[Block], Tensor],
+    on_step: OnStep = ignore,
+) -> np.ndarray:
     """What `make` gives of every block, as pixels (scale * H, scale * W, 3) in the same depth."""
     top = np.iinfo(like.pixels.dtype).max
     pixels = memmap.empty((scale * like.size[0], scale * like.size[1], 3), like.pixels.dtype)
-    for block in blocks(like.size, like.size, BLOCK, halo):
+    cuts = [*blocks(like.size, like.size, BLOCK, halo)]
+    for done, block in enumerate(watch.over(cuts, "enlarge"), 1):
         made = block.trim(make(block).float(), scale)
         if not torch.isfinite(made).all():  # cast to integers it would be black
             raise NonFiniteError("the first stage left the finite numbers")
@@ -88,6 +100,7 @@ def by_blocks(like: Picture, scale: int, halo: int, make: Callable[[Block], Tens
         rows, columns = (slice(s.start * scale, s.stop * scale) for s in block.inner)
         pixels[rows, columns] = levels
         memmap.let_go()
+        on_step(done, len(cuts), made)
     return pixels
 
 

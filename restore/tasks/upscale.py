@@ -80,8 +80,11 @@ def in_two_stages(
     if damage is not None:
         low = replace(low, pixels=mended(low.pixels, damage))
     fidelity = stack.fidelity if options.fidelity is None else options.fidelity
-    made = restored(low, size, stack.restorer, fidelity)
     steps = stack.restore_steps if options.steps is None else options.steps
+    made = restored(low, size, stack.restorer, fidelity, ignore if steps else on_step)
+    if options.prompt and not steps:
+        note = "the prompt is heard by the walk alone, which this model leaves out; add --steps 1"
+        made = replace(made, warnings=(*made.warnings, note))
     if steps:
         known = shown(made, size, stack)
         condition = Condition(known, trust_map(None, size, stack, RESTORE))
