@@ -93,3 +93,7 @@ def _by_bands(rgb: np.ndarray, finder: Finder) -> np.ndarray:
         logits = finder(torch.from_numpy(np.ascontiguousarray(rgb[None, :, first:last])))[0, 0]
         found.append(logits[top - first : top - first + BAND].sigmoid().numpy())
     return np.concatenate(found)[:height, :width]
+
+
+def find(picture):
+    raise NotImplementedError
