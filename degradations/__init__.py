@@ -12,6 +12,7 @@ from types import ModuleType
 from degradations import recipes
 from degradations.batch import degrade_batch
 from degradations.errors import RecipeError
+from degradations.keys import keyed
 from degradations.ops.sharpen import sharpen
 from degradations.pipeline import Degraded, Recipe, Trace, rebuild, replay
 
@@ -21,6 +22,7 @@ __all__ = [
     "RecipeError",
     "Trace",
     "degrade_batch",
+    "keyed",
     "rebuild",
     "recipes",
     "replay",

@@ -34,10 +34,10 @@ from degradations import recipes
 from degradations.errors import RecipeError
 from degradations.ops import OPS
 from degradations.ops.compose import every
-from degradations.ops.damage import Damage
 from degradations.ops.sharpen import sharpen
-from degradations.pipeline import Recipe, target_size
+from degradations.pipeline import Recipe
 from degradations.rng import Rng
+from degradations.samples import check_crop, draws_damage, whole_size
 
 Read = Callable[[Path], np.ndarray]  # a photo as uint8 (H, W, 3) RGB; what it raises refuses it
 Task = tuple[str, Path, list[int]]  # a photo, and the pairs to cut from it
@@ -52,21 +52,14 @@ class PairSet:
     recipe: str  # a name, or a YAML file
     seed: int = 0
     scale: float = 4  # 1 or more; crop / scale is whole
-    crop: int = 256  # pixels a side
+    crop: int | None = 256  # pixels a side; None: whole photos, but for what the scale leaves over
     severity: float = 1  # 0 to 1
 
     def load(self) -> Recipe:
         """The recipe at the severity. Raises RecipeError, also where crop and scale do not fit."""
-        if not _fits(self.crop, self.scale):
-            near = (n for n in range(self.crop, 2 * self.crop + 100) if _fits(n, self.scale))
-            mend = next((f"give one that is, such as {n}" for n in near), "give a rounder scale")
-            told = f"a crop of {self.crop} px is no multiple of the scale {self.scale:g}"
-            raise RecipeError(f"{told}; {mend}")
+        if self.crop is not None:
+            check_crop(self.crop, self.scale)
         return recipes.find(self.recipe).at(self.severity)
-
-
-def _fits(crop: int, scale: float) -> bool:
-    return abs(target_size((crop, crop), scale)[0] * scale - crop) < 1e-6
 
 
 @dataclass(frozen=True)
@@ -166,12 +159,17 @@ class _Maker:
         except Exception as error:  # whatever a reader may raise; a bad photo costs no other
             return str(error)
         (height, width), crop = photo.shape[:2], self.pairs.crop
-        if min(height, width) < crop:
-            return f"{width}x{height} px is smaller than the crop of {crop} px"
+        sides = (crop, crop) if crop else whole_size((height, width), self.pairs.scale)
+        if height < sides[0] or width < sides[1] or 0 in sides:
+            need = (
+                f"the crop of {crop} px" if crop else f"what the scale {self.pairs.scale:g} needs"
+            )
+            return f"{width}x{height} px is smaller than {need}"
         for k in numbers:
-            rng = Rng(self.pairs.seed, f"crop/{k}")
-            y, x = (int(rng.uniform() * (side - crop + 1)) for side in (height, width))
-            hr = np.ascontiguousarray(photo[y : y + crop, x : x + crop])
+            rng, y, x = Rng(self.pairs.seed, f"crop/{k}"), 0, 0
+            if crop:
+                y, x = (int(rng.uniform() * (side - crop + 1)) for side in (height, width))
+            hr = np.ascontiguousarray(photo[y : y + sides[0], x : x + sides[1]])
             plain = key.encode("utf-8", "backslashreplace").decode()  # JSON holds Unicode alone
             self._write(recipe, k, hr, f"{_name(k)}/{plain}@{y},{x}")
         return ""
@@ -227,8 +225,7 @@ def _running(maker: _Maker, workers: int) -> Iterator[Callable]:
 
 def _folders(recipe: Recipe) -> tuple[str, ...]:
     """In the order they are written; a trace says that its pair is whole."""
-    damages = any(isinstance(op, Damage) for op in every(recipe.steps))
-    extra = ("damage",) * damages + ("hr_sharp",) * recipe.sharpen
+    extra = ("damage",) * draws_damage(recipe) + ("hr_sharp",) * recipe.sharpen
     return ("hr", "lr", *extra, "traces")
 
 
@@ -241,7 +238,7 @@ def _identity(recipe: Recipe, pairs: PairSet, photos: dict[str, Path]) -> dict[s
         "own ops": _digest(own) if own else "none",
         "seed": str(pairs.seed),
         "scale": f"{pairs.scale:g}",
-        "crop": str(pairs.crop),
+        "crop": str(pairs.crop or "whole"),
         "severity": f"{pairs.severity:g}",
         "photos": f"{len(photos)} ({_digest('/'.join(sizes))})",
     }

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from restore.checkpoints import devices
 from restore.config import Options, explain
-from restore.diffusion.stack import Stack
 from restore.errors import CancelledError, ConfigError, UsageError
 from restore.images.arrays import OneImage, back, hole_of, picture_of, spread
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
@@ -42,7 +41,8 @@ def load(
 ) -> "Restorer":
     """A model, its weights in memory once for every task.
 
-    model     the name of one that ships, or a folder.
+    model     the name of one that ships or of the user's own, a folder, a .safetensors file, an
+              upscaler's .pth, or a hub id.
     device    auto, cpu, cuda or mps.
     dtype     fp32, bf16 or fp16; auto is fp32 on the CPU and bf16 elsewhere.
     compiled  compile the UNet: minutes now, quicker steps.
@@ -55,7 +55,7 @@ def load(
 
 @dataclass(frozen=True)
 class Restorer:
-    """One stack, four tasks.
+    """One stack, four tasks; or one pixel upscaler, which enlarges or restores.
 
     Every method takes one picture or a list, and gives one or a list, of the kind that came in.
     Further options are those of the task's options class in restore.options. A seed gives the same
@@ -64,7 +64,7 @@ class Restorer:
     restore.Cancelled comes out.
     """
 
-    stack: Stack
+    stack: run.Model
 
     def text2img(
         self,
@@ -113,7 +113,7 @@ class Restorer:
     def upscale(
         self,
         image: OneImage | Sequence[OneImage],
-        scale: float = 4,
+        scale: float | None = None,
         *,
         damage: OneImage | Sequence[OneImage] | None = None,
         seed: Seeds = 0,
@@ -122,9 +122,12 @@ class Restorer:
     ) -> Any:
         """The picture enlarged; at scale 1, restored.
 
+        scale   4 if it is not given, or what a pixel upscaler is made for.
         damage  a mask, white on the scratches that are filled in the same pass.
         """
-        chosen = chosen_by(UpscaleOptions, "upscale", options, scale=scale)
+        if scale is not None:
+            options["scale"] = scale
+        chosen = chosen_by(UpscaleOptions, "upscale", options)
         return self._each(image, damage, chosen, seed, callback)
 
     def inpaint(

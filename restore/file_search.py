@@ -152,6 +152,16 @@ def _unfollowed(path: Path, top: Path, links: Links) -> str:
     return "" if inside else "LINK"
 
 
+def visible(folder: Path) -> list[Path]:
+    """All below a folder but what is hidden or the system's: thumbnails of results among it."""
+
+    def is_shown(name: str) -> bool:
+        return not name.startswith(".") and name.casefold() not in JUNK_FOLDERS
+
+    paths = sorted(folder.rglob("*"))
+    return [path for path in paths if all(map(is_shown, path.relative_to(folder).parts))]
+
+
 def _same(one: Path, other: Path) -> bool:
     with suppress(OSError):
         return one.samefile(other)

@@ -46,6 +46,13 @@ def replacing(path: Path) -> Iterator[Path]:
             os.close(folder)
 
 
+def open_up(folder: Path) -> None:
+    """Give the files of a folder the mode that the umask leaves: safetensors makes its own 0600."""
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(0o666 & ~UMASK)
+
+
 @contextmanager
 def held(folder: Path, waits: bool = False) -> Iterator[None]:
     """Make the folder and hold it for one process, until the block or the process ends.

@@ -14,7 +14,7 @@ from restore.batch.jobs import plan
 from restore.batch.journal import HIDDEN, Journal
 from restore.batch.run import run_all
 from restore.file_search import find
-from restore.files import TEMPORARY
+from restore.files import TEMPORARY, UMASK
 
 ROOT = Path(__file__).resolve().parents[1]
 posix = pytest.mark.skipif(os.name != "posix", reason="speaks of POSIX")
@@ -104,3 +104,10 @@ def check_all(inputs, out):
     assert rows(out).keys() == wanted.keys()
     assert tree(out) == {key: wanted[key] for key in tree(out)}
     assert not list(out.rglob(f"{TEMPORARY}*"))
+
+
+def closed(folder: Path) -> list[str]:
+    """Files of ours that fewer may read or write than the umask says."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert files
+    return [str(path) for path in files if (path.stat().st_mode & 0o777) != 0o666 & ~UMASK]

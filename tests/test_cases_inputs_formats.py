@@ -6,11 +6,9 @@ in; reading, planning, writing and the report are real.
 
 import json
 import struct
-import sys
 import zlib
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import broken
 import cv2
@@ -21,9 +19,10 @@ import tifffile
 from PIL import Image, ImageCms
 
 from restore import cli
-from restore.checkpoints import manifest
+from restore.checkpoints import devices, manifest
 from restore.images import picture as images
 from restore.images.picture import Reading
+from restore.tasks import run as tasks_run
 
 RNG = np.random.default_rng(3)
 COLOURS = cv2.GaussianBlur(RNG.integers(0, 256, (24, 32, 3), np.uint8), (0, 0), 2)
@@ -51,10 +50,8 @@ def command(capsys, tmp_path, monkeypatch):
         return replace(picture, pixels=twice(picture.pixels), alpha=alpha)
 
     monkeypatch.setattr(manifest, "find_model", lambda name, **_: (Path(name), "w"))
-    for name, function in [("devices", load), ("flow", restore)]:
-        module = ModuleType(f"restore.{name}")
-        setattr(module, function.__name__, function)
-        monkeypatch.setitem(sys.modules, f"restore.{name}", module)
+    monkeypatch.setattr(devices, "load", load)
+    monkeypatch.setattr(tasks_run, "restore", restore)
     (tmp_path / "in").mkdir()
 
     def run(*words, out="out"):

@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from restore import cli
-from restore.checkpoints import manifest
+from restore.checkpoints import devices, manifest
 from restore.cli.progress import describe
 from restore.errors import ModelError
+from restore.tasks import run as tasks_run
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,10 +42,8 @@ def fake(monkeypatch):
         return replace(picture, pixels=picture.pixels[rows][:, columns], alpha=alpha)
 
     monkeypatch.setattr(manifest, "find_model", lambda name, **_: (Path(name), asked.digest))
-    for name, function in [("devices", load), ("flow", restore)]:
-        module = ModuleType(f"restore.{name}")
-        setattr(module, function.__name__, function)
-        monkeypatch.setitem(sys.modules, f"restore.{name}", module)
+    monkeypatch.setattr(devices, "load", load)
+    monkeypatch.setattr(tasks_run, "restore", restore)
     return asked
 
 

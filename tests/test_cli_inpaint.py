@@ -165,7 +165,13 @@ def test_proposed_scratches_are_filled_when_they_are_given_or_applied(
 ):
     words = (photos / "a.png", "-s", 2)
     assert call("upscale", *words, "--find-scratches", out="found")[0] == 0
-    assert call("upscale", *words, "--damage", tmp_path / "found", out="given")[0] == 0
+    given = (*words, "--damage", tmp_path / "found")
+    code, said, _ = call("upscale", *given, "--dry-run", out="again")
+    assert code == 0 and "a_damage.png" in said
+    assert (
+        "unpaired" not in said
+    )  # no overlay, no thumbnails, no summary.json: only masks are masks
+    assert call("upscale", *given, out="given")[0] == 0
     code, out, _ = call("upscale", *words, "--find-scratches", "apply", out="applied")
     assert code == 0 and "nothing was filled" not in out
     paths = [tmp_path / name / "a.png" for name in ("found", "given", "applied")]

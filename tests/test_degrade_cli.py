@@ -94,6 +94,35 @@ def test_any_number_of_workers_makes_the_same_files(make, tmp_path):
     assert len(made[0]) == 3 * 20 + 2 and "hr/000019.png" in made[0]
 
 
+@pytest.mark.parametrize("scale", [1, 3, 2.5])
+def test_whole_photos_are_degraded_as_they_are_one_pair_each(call, tmp_path, scale):
+    words = (SAMPLES, "-r", "old_photo", "-o", tmp_path / "out", "--workers", 0)
+    code, out, _ = call("apply", *words, "--whole", "-s", scale)
+    assert code == 0 and "6 pairs made" in out
+    met = set()
+    for path in (tmp_path / "out" / "traces").iterdir():
+        trace = Trace.load(path)
+        photo = trace.key.partition("/")[2].rpartition("@")[0]
+        hr, lr = (read_rgb(tmp_path / "out" / kind / f"{path.stem}.png") for kind in ("hr", "lr"))
+        whole = read_rgb(SAMPLES / photo)
+        assert (hr == whole[: hr.shape[0], : hr.shape[1]]).all()
+        for low, high, side in zip(lr.shape, hr.shape, whole.shape[:2], strict=False):
+            assert low * scale == high and side - high < 2 * scale
+        met.add(photo)
+    assert len(met) == 6
+    code, _, err = call("apply", *words, "--pairs", 6)
+    assert code == 2 and "crop whole, now 256" in err
+
+
+def test_how_many_pairs_and_of_what_is_asked_for(call, tmp_path):
+    words = ("apply", SAMPLES, "-r", "phone", "-o", tmp_path / "out")
+    code, _, err = call(*words)
+    assert code == 2 and "give --pairs N; or --whole" in err
+    code, _, err = call(*words, "--whole", "--crop", 64)
+    assert code == 2 and "give one of the two" in err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_pair_is_what_its_trace_and_the_recipe_say(make, tmp_path):
     assert make("out", "--severity", 0.5, "--scale", 2)[0] == 0
     recipe = Recipe.load(tmp_path / "out" / "recipe.yaml")

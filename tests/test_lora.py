@@ -78,7 +78,9 @@ def theirs(folder, loras) -> torch.Tensor:
     pipe = diffusers.StableDiffusionPipeline.from_pretrained(folder)
     names = [f"lora{i}" for i in range(len(loras))]
     for name, (path, scale) in zip(names, loras, strict=True):
-        state, alphas, about = pipe.lora_state_dict(path, return_lora_metadata=True)
+        state, alphas, about = pipe.lora_state_dict(
+            path, weight_name="pytorch_lora_weights.safetensors", return_lora_metadata=True
+        )
         pipe.load_lora_into_unet(state, alphas, pipe.unet, adapter_name=name, metadata=about)
         added = add_by_hand(pipe.text_encoder, state, about, scale)
         assert added == sum("text_encoder" in key and ".lora_A." in key for key in state)

@@ -8,10 +8,11 @@ import pytest
 import torch
 import yaml
 from diffusers import AutoencoderTiny
+from folders import closed
 from PIL import Image
 
 from restore.checkpoints.load import load
-from restore.checkpoints.manifest import SHIPPED
+from restore.checkpoints.places import SHIPPED
 from restore.cli import main as cli
 from restore.config import load_config
 from restore.diffusion.contexts.boxes import parsed
@@ -147,6 +148,7 @@ def test_three_steps_train_what_text2img_draws(kind, tmp_path, capsys):
         *("sheet.png", "scores.json", "confusion.txt")
     }
     assert '"right"' in capsys.readouterr().out
+    assert not closed(tmp_path)
 
 
 def test_the_context_learns_with_the_unet(tmp_path):
@@ -186,6 +188,19 @@ def test_their_autoencoder_goes_on_from_nanos(tmp_path):
     other = ["stage.kind=autoencoder_kl", f"stage.data.photos={tmp_path}/pictures"]
     with pytest.raises(ConfigError, match=r"is a AutoencoderTiny; take stage\.kind=autoencoder"):
         loop.run(path, [*short, *other])
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("autoencoder", "`restore data scenes -o runs/scenes` draws pictures"),
+        ("classes", "runs/scenes_autoencoder/export: there is no such model; train its auto"),
+    ],
+)
+def test_what_a_scene_config_needs_first_is_told(name, wanted, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli(["train", str(CONFIGS / f"scenes_{name}.yaml")]) in (2, 3)
+    assert wanted in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["scenes_text", "scenes_classes", "scenes_boxes", "digits"])

@@ -1,5 +1,6 @@
 """The recipes of base and nano as they are shipped, shrunk to two steps on a CPU."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from PIL import Image
 
 from restore.checkpoints.load import load
 from restore.config import load_config
-from restore.training import loop
+from restore.training import command, loop
+from restore.training import cost as counting
 from restore.training.cost import cost, flops
 from restore.training.registry import STAGES
 
@@ -82,6 +84,45 @@ def test_base_is_trained_and_distilled_by_its_configs(photos, tmp_path):
     told = cost(made, 2)  # what the config's comment says
     assert told["unet_gflop_window"] == pytest.approx(14.29, abs=0.01)
     assert told["tflop_mp"] == pytest.approx(1.15, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("base_autoencoder", "base_denoiser"), ("scenes_autoencoder", "scenes_classes")],
+)
+def test_the_cost_of_two_configs_is_counted_before_anything_is_trained(
+    names, tmp_path, capsys, monkeypatch
+):
+    files = [str(CONFIGS / f"{name}.yaml") for name in names]
+    monkeypatch.chdir(tmp_path)  # no folder that a config names is there
+    assert ended(["cost", *files, "--steps", "2"], counting.main, monkeypatch) == 0
+    told = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert float(told["tflop_mp"]) > float(told["unet_tflop_mp"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        (("nowhere", "base_denoiser"), "nowhere.yaml: cannot be read"),
+        (("nano_autoencoder", "nano_distil"), "stage.kind is distil; give a config of fresh"),
+        (("nano_denoiser", "nano_denoiser"), "stage.kind is denoiser; give a config of an auto"),
+    ],
+)
+def test_what_costs_nothing_that_can_be_counted_is_told_in_a_line(
+    names, wanted, capsys, monkeypatch
+):
+    files = [str(CONFIGS / f"{name}.yaml") for name in names]
+    assert ended(["cost", *files], counting.main, monkeypatch) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and told.startswith("restore: ") and wanted in told
+
+
+def ended(words, main, monkeypatch):
+    """The exit code of `python -m` with these words."""
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as end:
+        command.run(main)
+    return end.value.code
 
 
 def test_a_convolution_costs_two_operations_a_weight_and_place():

@@ -1,23 +1,30 @@
 """Models that exist, tuned: SD's UNets widened to the trust layout, whole or by LoRA."""
 
+from copy import deepcopy
+
 import pytest
 import tiny
 import torch
 import yaml
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.utils import convert_state_dict_to_diffusers
+from folders import closed
 from PIL import Image
 from safetensors.torch import load_file
 
+from restore.checkpoints import lora
 from restore.checkpoints.load import load, save
 from restore.diffusion.layouts import BASE, INPAINTING, KEEP, REPAINT, RESTORE, TRUST
 from restore.errors import ConfigError, ModelError
 from restore.options import UpscaleOptions
 from restore.tasks.run import restore
 from restore.training import loop
+from restore.training.stages import lora as adapters
 from restore.training.stages.finetune import FinetuneOptions, FinetuneStage, reworked
 from restore.training.stages.lora import LoraOptions, attach, fused
 from restore.training.stages.widening import widened
 
+peft = pytest.importorskip("peft")
 CPU = torch.device("cpu")
 QUICK = {"batch": 2, "steps": 2, "log_every": 1, "show_every": 2, "save_every": 2}
 
@@ -176,6 +183,65 @@ def test_a_lora_of_our_own_model_is_exported_fused_and_alone(stack, photos, tmp_
     fused_in, beside, untuned = (m.sample for m in made)
     torch.testing.assert_close(fused_in, beside, rtol=0, atol=0.02)  # stored in fp16
     assert (fused_in - untuned).abs().max() > 0.05
+    assert not closed(tmp_path)
+
+
+MANY = UNet2DConditionModel(  # random; every kind of block that reads text, and a class beside it
+    in_channels=4,
+    sample_size=16,
+    block_out_channels=(8, 8, 8, 8),
+    layers_per_block=1,
+    norm_num_groups=4,
+    cross_attention_dim=16,
+    attention_head_dim=4,
+    down_block_types=(
+        *("CrossAttnDownBlock2D", "SimpleCrossAttnDownBlock2D"),
+        *("AttnDownBlock2D", "ResnetDownsampleBlock2D"),
+    ),
+    mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+    up_block_types=(
+        *("ResnetUpsampleBlock2D", "AttnUpBlock2D"),
+        *("SimpleCrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    ),
+    addition_embed_type="text",
+    addition_embed_type_num_heads=4,
+    class_embed_type="timestep",
+    use_linear_projection=True,
+)
+
+
+def by_diffusers_scripts(made, folder):
+    """As its training scripts write it, with names of the time before peft."""
+    layers, about = {}, {}
+    for prefix, module in lora.targets(made).items():
+        layers[f"{prefix}_lora_layers"] = convert_state_dict_to_diffusers(
+            peft.get_peft_model_state_dict(module)
+        )
+        about[f"{prefix}_lora_adapter_metadata"] = module.peft_config["default"].to_dict()
+    StableDiffusionPipeline.save_lora_weights(folder, **layers, **about)
+
+
+@pytest.mark.parametrize("saved", [adapters.save, by_diffusers_scripts])
+@pytest.mark.parametrize("layers", ["attention", "all"])
+@pytest.mark.parametrize("kind", ["nano", "base", "many"])
+def test_every_layer_of_a_lora_comes_back_from_its_file(kind, layers, saved, folders, tmp_path):
+    made, other = (
+        load("nano" if kind == "nano" else str(folders["base"]), "cpu", "fp32") for _ in range(2)
+    )
+    if kind == "many":
+        made.unet, other.unet = deepcopy(MANY), deepcopy(MANY)
+    attach(made, LoraOptions(rank=2, alpha=6, layers=layers), ("unet", "text_encoder"))
+    for module in lora.targets(made).values():
+        for name, p in module.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(p)
+    saved(made, tmp_path)
+    lora.add(other, tmp_path)
+    for one, two in zip(lora.targets(made).values(), lora.targets(other).values(), strict=True):
+        wanted, got = map(peft.get_peft_model_state_dict, (one, two))
+        assert wanted.keys() == got.keys()
+        assert all(torch.equal(wanted[key], got[key]) for key in wanted)
+    assert {layer.scaling["default"] for layer in lora.layers(other)} == {3}
 
 
 def test_a_lora_on_a_widened_unet_trains_what_reads_the_new_channels(folders, photos, tmp_path):

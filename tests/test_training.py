@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from folders import closed
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -79,6 +80,7 @@ def test_the_autoencoder_learns_and_exports_what_diffusers_loads(photos, tmp_pat
     config = json.loads((folder / "vae" / "config.json").read_text())
     assert config["scaling_factor"] != 1.0
     assert (tmp_path / "run" / "preview_00000030.png").is_file()
+    assert not closed(tmp_path)
 
 
 def test_training_resumed_equals_training_uninterrupted(denoiser, tmp_path, monkeypatch):

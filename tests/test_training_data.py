@@ -197,6 +197,17 @@ def test_files_of_other_kinds_in_a_shard_are_never_read(tmp_path, photos):
     assert sources.find(tmp_path / "s.tar").names == ["s.tar/0.png"]
 
 
+def test_what_is_hidden_in_a_folder_is_not_trained_on(packed, photos):
+    for folder in (packed, photos):
+        (folder / ".restore").mkdir()
+    (photos / ".restore" / "thumb.png").write_bytes((photos / "a.png").read_bytes())
+    shutil.copyfile(next(packed.glob("*.tar")), packed / ".restore" / "old.tar")
+    for folder in (packed, photos):
+        assert sources.find(folder).names
+        assert not [name for name in sources.find(folder).names if ".restore" in name]
+        shutil.rmtree(folder / ".restore")
+
+
 def test_a_folder_of_pictures_and_shards_is_refused(packed, photos):
     (packed / "a.png").write_bytes((photos / "a.png").read_bytes())
     with pytest.raises(ConfigError, match="1 shard and 1 picture;"):
@@ -225,7 +236,7 @@ def test_pictures_that_cannot_be_read_are_left_out_and_listed(
 def test_an_empty_folder_and_a_missing_one_say_so(tmp_path):
     with pytest.raises(ConfigError, match="none of its 0 pictures"):
         Photos(tmp_path, 64)
-    with pytest.raises(ConfigError, match="no such file or folder"):
+    with pytest.raises(ConfigError, match=f"no such file or .* data scenes -o {tmp_path / 'none'}"):
         Photos(tmp_path / "none", 64)
 
 

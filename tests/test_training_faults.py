@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import toy
+from folders import closed
 from toy import ToyStage, assert_equal, train
 
 from restore import cli, files
@@ -229,6 +230,7 @@ def test_a_batch_that_is_no_number_stops_before_the_update_and_is_kept(tmp_path)
     assert toy.load_file(kept / "batch.safetensors")["x"].isnan().any(1).tolist() == [
         *(False, False, True, False)
     ]
+    assert not closed(folder)
     assert checkpoint.latest(folder).name == "step_00000004"
     ToyStage.broken = set()
     train(folder, steps=6, save_every=2)

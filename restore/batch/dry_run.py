@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from restore.batch.mask_files import Masks
     from restore.images.picture import Head, Reading
     from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions
+    from restore.pixel.model import PixelModel
 
     TaskOptions = UpscaleOptions | Img2imgOptions | InpaintOptions
 
@@ -26,6 +27,8 @@ PROGRAM, BLOCKS = 0.7e9, 0.7e9
 # and the picture in a codec that does. For each pixel of the input: the picture, where it is not
 # read by rows, and lowpass's error. For each column of the result: bands of rows.
 CANVASES, CODEC, INPUT, LOWPASS, COLUMN = 30, 9, 6, 40, 11e3
+ANSWER = 6  # bytes of a pixel upscaler's answer, 16 bits
+LAYERS = 1.3  # of a pixel upscaler's largest layer, as measured: what else is alive beside it
 SPILLED = 8  # bytes on disk for each pixel, as long as the picture is worked on
 
 
@@ -52,10 +55,12 @@ def foretell(
     unpaired: Iterable[Path],
     journal: Journal,
     how: "Reading",
+    model: "PixelModel | None" = None,
 ) -> None:
     """Print a line for each file, and what all of them take.
 
     unpaired  masks that no picture of any shard takes.
+    model     a pixel upscaler, whose windows take what they take; None is as nano.
     """
     from restore.images import sandbox
 
@@ -81,11 +86,16 @@ def foretell(
         made = options.output_size(head.size)
         print(f"{sides(head.size)} -> {sides(made)}  {name} -> {target}{there}")
         planned[job] = Planned(head, made)
-    for line in totals(planned, options, journal):
+    for line in totals(planned, options, journal, model):
         print(line)
 
 
-def totals(planned: dict[Job, Planned], options: "TaskOptions", journal: Journal) -> Iterable[str]:
+def totals(
+    planned: dict[Job, Planned],
+    options: "TaskOptions",
+    journal: Journal,
+    model: "PixelModel | None" = None,
+) -> Iterable[str]:
     """What the files take together: pixels, disk, memory, time."""
     if not planned:
         return
@@ -96,14 +106,14 @@ def totals(planned: dict[Job, Planned], options: "TaskOptions", journal: Journal
         one.after * _bytes_a_pixel(job.target) * max(1, len(job.frames))
         for job, one in planned.items()
     )
-    needed += SPILLED * max(one.after for one in planned.values())
+    needed += max(spilled(one, model) for one in planned.values())
     there = next(
         folder for folder in (journal.out, *journal.out.absolute().parents) if folder.exists()
     )
     free = shutil.disk_usage(there).free
     few = ": TOO LITTLE" if free < needed else ""
     yield f"disk: about {gigabytes(needed)}; {gigabytes(free)} are free{few}"
-    peaks = {job: peak(one, job.target, options) for job, one in planned.items()}
+    peaks = {job: peak(one, job.target, options, model) for job, one in planned.items()}
     largest = max(peaks, key=lambda job: peaks[job])
     name = printable(largest.key)
     yield f"memory: about {gigabytes(peaks[largest])} at its peak, for {name}"
@@ -114,14 +124,26 @@ def totals(planned: dict[Job, Planned], options: "TaskOptions", journal: Journal
         yield f"time: about {pace * after:.0f} s if all are done, by the files in {journal.out}"
 
 
-def peak(one: Planned, target: Path, options: "TaskOptions") -> float:
-    """Bytes of memory that a picture takes at the most, with nano on a CPU."""
+def spilled(one: Planned, model: "PixelModel | None") -> float:
+    """Bytes on disk for as long as a picture is worked on."""
+    if model is None:
+        return SPILLED * one.after
+    native = one.before * model.scale**2  # and beside it what it is resized to
+    return ANSWER * native + (0 if native == one.after else ANSWER * one.after)
+
+
+def peak(
+    one: Planned, target: Path, options: "TaskOptions", model: "PixelModel | None" = None
+) -> float:
+    """Bytes of memory that a picture takes at the most, with nano or a pixel upscaler on a CPU."""
     is_whole = options.sampler != "ddim" or options.eta > 0 or options.task == "inpaint"
+    is_whole = is_whole and model is None
+    blocks = BLOCKS if model is None else LAYERS * model.window_bytes(one.head.size)
     is_lowpass = getattr(options, "colour", "none") == "lowpass"
     held = (CANVASES if is_whole else 0) * one.after + (LOWPASS if is_lowpass else 0) * one.before
     held += 0 if one.head.by_rows else INPUT * one.before
     codec = 0 if target.suffix in (".png", ".tif") else CODEC * one.after
-    return PROGRAM + max(BLOCKS, codec) + held + COLUMN * one.size[1]
+    return PROGRAM + max(blocks, codec) + held + COLUMN * one.size[1]
 
 
 def seconds_a_pixel(rows: Iterable[Row]) -> float | None:

@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 
 from restore.batch.jobs import DAMAGE, OVERLAY, Job
+from restore.batch.journal import HIDDEN
 from restore.errors import ImageError, UsageError
-from restore.file_search import KNOWN
+from restore.file_search import KNOWN, visible
 from restore.images import sandbox
 from restore.images.picture import Picture
 
@@ -75,8 +76,10 @@ def open_masks(given: str) -> Masks:
 
 def _folder(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.casefold() not in KNOWN | {".json"} or not path.is_file():
+    # the masks of --find-scratches lie among its results
+    told = {*folder.glob("summary*.json")} if (folder / HIDDEN).is_dir() else set()
+    for path in visible(folder):
+        if path in told or path.suffix.casefold() not in KNOWN | {".json"} or not path.is_file():
             continue
         key = path.relative_to(folder).with_suffix("").as_posix()
         if key in found:
@@ -84,7 +87,6 @@ def _folder(folder: Path) -> dict[str, Path]:
         found[key] = path
     if not found:
         raise UsageError(f"{folder}: no masks here; name them like the pictures")
-    # those of --find-scratches lie beside its results, which are no masks
     kept = {k.removesuffix(DAMAGE): path for k, path in found.items() if k.endswith(DAMAGE)}
     shows = {key + OVERLAY for key in kept}
     return {key: path for key, path in found.items() if key not in shows} | kept

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from restore.batch.mask_files import Masks
-    from restore.diffusion.stack import Stack
     from restore.images.encode import Writing
     from restore.images.picture import Picture, Reading
+    from restore.tasks.run import Model
 
 LISTEN_S = 0.2
 
@@ -129,7 +129,7 @@ class FileWork:
         masks: "Masks | None",
         count: int,
         kind: Callable[[Path], str],
-        stack: Callable[[], "Stack"],
+        stack: Callable[[], "Model"],
     ):
         self.options, self.settings, self.holes, self.masks = options, settings, holes, masks
         self.count, self.kind, self.stack = count, kind, stack

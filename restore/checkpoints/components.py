@@ -133,6 +133,9 @@ def build(folder: Path, part: str, convert: Convert) -> nn.Module:
 
 def trained_vae(folder: Path) -> Vae:
     """The autoencoder of a model folder, in fp32 on the CPU. Raises ModelError as `build` does."""
+    if not folder.exists():
+        mend = "train its autoencoder first, whose run ends with that folder, or name another"
+        raise ModelError(f"{folder}: there is no such model; {mend}")
     made = build(folder, "vae", lambda part, _: read_weights(folder, part))
     assert isinstance(made, Vae)
     return made

@@ -6,10 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import restore.diffusion.torchvision
+from restore.checkpoints import file_kinds, manifest, pixel, places
 from restore.checkpoints import load as loading
 from restore.diffusion.conditioning import Condition
 from restore.diffusion.stack import Stack
 from restore.errors import ConfigError, ModelError
+from restore.pixel.model import PixelModel
+
+restore.diffusion.torchvision.tried()  # at its import already, before diffusers was imported
 
 
 def load(
@@ -20,8 +25,10 @@ def load(
     compiled: bool = False,
     offload: bool = False,
     **more: Any,
-) -> Stack:
+) -> Stack | PixelModel:
     """loading.load() on a device that is there, with what saves time or memory on it.
+
+    A file of one network from rgb to rgb is a PixelModel, which has one part and no LoRA.
 
     compiled  compile the UNet, here and now; its answers then differ in their last bits.
     offload   keep the parts in main memory and on the device only the one at work.
@@ -30,6 +37,13 @@ def load(
     if compiled and offload:
         raise ConfigError("a compiled UNet stays on its device: --compile or --offload, not both")
     place = find(device)
+    file = places.place_of(name)
+    if more.get("config") is None and file.is_file() and file_kinds.is_pixel(file):
+        asked = {"--compile": compiled, "--offload": offload, "--lora": more.get("loras")}
+        if told := ", ".join(option for option, is_asked in asked.items() if is_asked):
+            raise ConfigError(f"{told}: {name} is a pixel upscaler, one network; leave it out")
+        path, digest = manifest.find_model(name)
+        return pixel.load(path, name, digest, place, dtype)
     if dtype == "auto":
         dtype = "fp32" if place.type == "cpu" else "bf16"
     stack = loading.load(name, "cpu" if offload else str(place), dtype, **more)

@@ -13,7 +13,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from restore.checkpoints import components, lora, manifest, single_file
+from restore.checkpoints import components, file_kinds, hub, lora, manifest, single_file
 from restore.diffusion import contexts, vae
 from restore.diffusion.contexts import Context
 from restore.diffusion.contexts.text import TextContext
@@ -62,6 +62,9 @@ def load(
     path, digest = manifest.find_model(name, revision, offline, allow_pickle)
     quiet()
     if path.is_file():
+        if file_kinds.is_pixel(path) and config is None:
+            raise ModelError(f"{name}: is a pixel upscaler; what is asked for here is diffusion's")
+        hub.refuse_pickles([path], allow_pickle)
         weights = single_file.read(path)
         folder = single_file.configs_for(path, weights, config, offline)
         stack = read(folder, single_file.converter(weights))

@@ -169,7 +169,11 @@ def read(path: Path, stack: Stack) -> tuple[Weights, dict[str, Any]]:
     """(tensors named `unet.X.lora_A.weight` or `text_encoder...`, peft's config by such names)."""
     try:
         state, alphas, *more = StableDiffusionLoraLoaderMixin.lora_state_dict(
-            str(path), use_safetensors=True, local_files_only=True, return_lora_metadata=True
+            str(path.parent),
+            weight_name=path.name,  # offline, diffusers 0.38 wants it even for a file
+            use_safetensors=True,
+            local_files_only=True,
+            return_lora_metadata=True,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{path}: is no LoRA that diffusers can read: {error}") from error
@@ -204,6 +208,8 @@ def by_peft(state: dict[str, Any], stack: Stack) -> dict[str, Any]:
             if key.startswith(f"{prefix}.")
         }
         if prefix == "unet":
+            # A UNet that pools its text has projections named as in a text encoder.
+            bare = convert_state_dict_to_peft(bare, StateDictType.DIFFUSERS)
             bare = convert_unet_state_dict_to_peft(bare)
         else:
             # This mapping holds for the newer names as well.

@@ -5,17 +5,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from restore.checkpoints import hub
+from restore.checkpoints import file_kinds, hub, places
 from restore.errors import ModelError
-from restore.files import sha256
+from restore.files import open_up, sha256
 
 NAME = "manifest.json"
-SHIPPED = Path(__file__).parents[1] / "weights"
-
-
-def place_of(name: str) -> Path:
-    """The folder of a model that ships, else the name as a path."""
-    return SHIPPED / name if (SHIPPED / name).is_dir() else Path(name)
 
 
 def find_model(
@@ -23,24 +17,27 @@ def find_model(
 ) -> tuple[Path, str]:
     """Where a model is, and the digest of what it is made of.
 
-    name  of a model that ships; the path of a folder, ours or a diffusers pipeline's, or of one
-          file of weights; or a hub id, `org/name` or `org/name@revision`.
+    name  of a model that ships or of one of the user's own; the path of a folder, ours or a
+          diffusers pipeline's, or of one file of weights; or a hub id, `org/name` or
+          `org/name@revision`.
     Raises ModelError if there is none, if a file that its manifest lists is missing or changed, or
-    if its weights are pickled and that is not allowed.
+    if its weights are pickled and that is not allowed. A pixel upscaler's .pth always is: tensors
+    are all that is read of it.
     """
-    path = place_of(name)
+    path = places.place_of(name)
     if path.is_file():
-        if path.suffix not in (".safetensors", *hub.PICKLED):
+        if path.suffix.casefold() not in (".safetensors", *hub.PICKLED):
             raise ModelError(f"{name}: holds no weights; a checkpoint is a .safetensors file")
-        hub.refuse_pickles([path], allow_pickle)
+        if not file_kinds.is_pixel(path):
+            hub.refuse_pickles([path], allow_pickle)
         return path, hub.digest(path)
     if not path.is_dir():
         if not hub.HUB_ID.fullmatch(name):
-            shipped = ", ".join(sorted(path.name for path in SHIPPED.iterdir() if path.is_dir()))
             raise ModelError(
                 f"{name}: no model of that name ships, nor is it a folder or file; choose from "
-                f"{shipped}, give the folder that `restore train` exported, a diffusers folder, a "
-                ".safetensors file, or a hub id such as org/name@revision"
+                f"{', '.join(places.names())}, give the folder that `restore train` exported, a "
+                "diffusers folder, a .safetensors file, an upscaler's .pth, or a hub id such as "
+                "org/name@revision; `restore models add` adds others by name"
             )
         path = hub.fetch_model(name, revision, offline, allow_pickle)
     if (path / "model_index.json").is_file() and not (path / NAME).is_file():
@@ -60,11 +57,15 @@ def find_model(
 
 
 def write(folder: Path) -> str:
-    """List every file of the folder in its manifest; returns the sha256 of the list."""
+    """List every file of the folder in its manifest; returns the sha256 of the list.
+
+    Who may read the folder's files is then up to the umask.
+    """
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != NAME)
     sums = {path.relative_to(folder).as_posix(): sha256(path) for path in files}
     text = json.dumps(sums, indent=1) + "\n"
     (folder / NAME).write_text(text)
+    open_up(folder)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -7,12 +7,12 @@ from typing import Any
 from diffusers.loaders import single_file_utils as theirs
 from transformers import CLIPTextConfig
 
-from restore.checkpoints import hub
+from restore.checkpoints import file_kinds, hub
 from restore.checkpoints.components import Convert, Weights, read_file
+from restore.checkpoints.file_kinds import CLIP, UNET, VAE
 from restore.errors import ModelError
 
-UNET, VAE, CLIP = "model.diffusion_model.", "first_stage_model.", "cond_stage_model."
-OTHERS = ("conditioner.", "control_model.", "model.diffusion_model.joint_blocks.")
+OTHERS = (*file_kinds.OTHERS, "model.diffusion_model.joint_blocks.")
 CONFIGS = [f"{part}/*.{kind}" for part in hub.PARTS for kind in ("json", "txt")]
 
 

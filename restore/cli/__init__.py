@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from restore.batch.work import Holes
-from restore.cli import data, degrade, evaluate, report, shared
+from restore.cli import data, degrade, doctor, evaluate, models, report, shared
 from restore.cli.folder import Folder, takes
 from restore.cli.model import Model
 from restore.cli.pictures import Pictures
@@ -41,6 +41,7 @@ app = typer.Typer(
 app.add_typer(degrade.app, name="degrade")
 app.add_typer(data.app, name="data")
 app.add_typer(report.app, name="report")
+app.add_typer(models.app, name="models")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -66,7 +67,7 @@ def spelt(argv: list[str]) -> list[str]:
         "--find-scratches=propose"
         if word == "--find-scratches" and after not in ("propose", "apply")
         else word
-        for word, after in zip(argv, following, strict=True)
+        for word, after in zip(argv, following, strict=False)
     ]
 
 
@@ -178,7 +179,10 @@ def inpaint(
         int | None, typer.Option(help=f"px in which old and new blend. [{INPAINT.feather}]")
     ] = None,
     extend: Annotated[
-        str | None, typer.Option(help="LEFT,TOP,RIGHT,BOTTOM in px: paint on beyond the edges.")
+        str | None,
+        typer.Option(
+            help="LEFT,TOP,RIGHT,BOTTOM in px: paint on beyond the edges. nano adds flat bands."
+        ),
     ] = None,
     aspect: Annotated[str | None, typer.Option(help="Or paint on to this shape: 16:9.")] = None,
     count: Annotated[
@@ -348,3 +352,4 @@ def train(
 
 
 app.command()(evaluate.evaluate)
+app.command()(doctor.doctor)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # cv2 and the rest load after all that can be refused was
     import numpy as np
 
     from degradations import Recipe
+    from degradations.pairs import Made
 
 INTERRUPTED = 130
 
@@ -41,7 +42,10 @@ RecipeOption = Annotated[
     typer.Option("-r", "--recipe", help="A name, see `restore degrade list`, or a YAML file."),
 ]
 Scale = Annotated[
-    float, typer.Option(min=1, callback=_finite, help="How many times smaller the result is.")
+    float,
+    typer.Option(
+        "-s", "--scale", min=1, callback=_finite, help="How many times smaller the result is."
+    ),
 ]
 Crop = Annotated[int, typer.Option(min=1, help="Pixels a side that are cut from a photo.")]
 Severity = Annotated[
@@ -49,6 +53,7 @@ Severity = Annotated[
     typer.Option(min=0, max=1, callback=_finite, help="1: the recipe; 0: only made smaller."),
 ]
 Workers = Annotated[int, typer.Option(min=0, help="Processes; 0 works in this one.")]
+CROP = 256
 CORES = os.cpu_count() or 1
 
 
@@ -57,26 +62,40 @@ def apply(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Good photos.")],
     recipe: RecipeOption,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the pairs.")],
-    pairs: Annotated[int, typer.Option(min=1, max=999_999, help="How many there shall be.")],
+    pairs: Annotated[
+        int | None,
+        typer.Option(min=1, max=999_999, help="How many there shall be. [--whole: one a photo]"),
+    ] = None,
     seed: Seed = 0,
     workers: Workers = CORES,
     scale: Scale = 4,
-    crop: Crop = 256,
+    crop: Annotated[
+        int | None, typer.Option(min=1, help="Pixels a side that are cut from a photo. [256]")
+    ] = None,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Take whole photos, of any size, instead of crops.")
+    ] = False,
     severity: Severity = 1,
 ) -> None:
     """Make training pairs of good photos.
 
-    OUT/hr holds crops of them, OUT/lr what became of these, OUT/traces all that was drawn.
-    OUT/damage holds masks where the recipe draws damage, OUT/hr_sharp the training target where it
-    sharpens. Pair k depends on the seed, k and the photos alone. Run the same command again to go
-    on where it stopped; a larger --pairs adds to what is there.
+    OUT/hr holds crops of them, or the whole ones; OUT/lr what became of these, OUT/traces all that
+    was drawn. OUT/damage holds masks where the recipe draws damage, OUT/hr_sharp the training
+    target where it sharpens. Pair k depends on the seed, k and the photos alone. Run the same
+    command again to go on where it stopped; a larger --pairs adds to what is there.
     """
     photos = {file.key: file.path for file in file_search.find([folder], out) if not file.skip}
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: is a file; -o takes a folder")
+    if whole and crop:
+        raise UsageError("--whole takes whole photos, --crop cuts from them; give one of the two")
+    pairs = pairs or (len(photos) if whole else None)
+    if pairs is None:
+        raise UsageError("how many? give --pairs N; or --whole, for a pair of each photo")
     from degradations import pairs as stored_pairs
 
-    asked = stored_pairs.PairSet(recipe, seed, scale, crop, severity)
+    cut = None if whole else crop or CROP
+    asked = stored_pairs.PairSet(recipe, seed, scale, cut, severity)
     began = time.monotonic()
     try:
         with _refusals(), counting(pairs, "pairs") as show:
@@ -89,15 +108,18 @@ def apply(
             file=sys.stderr,
         )
         raise typer.Exit(INTERRUPTED) from None
+    _report(made, photos, out, time.monotonic() - began)
+    raise typer.Exit(1 if made.refused else 0)
+
+
+def _report(made: "Made", photos: dict[str, Path], out: Path, took_s: float) -> None:
     another = "" if made.missing else "; another photo stands in"
     for key, reason in sorted(made.refused.items()):
         _complain(f"{key}: {reason.removeprefix(f'{photos[key]}: ')}{another}")
-    took_s = time.monotonic() - began
     told = f"{counted(made.made, 'pair')} made in {took_s:.1f} s, {made.there} there before"
     if made.missing:
         told += f", {made.missing} missing: no photo can be used"
     print(f"{told}; in {printable(str(out))}")
-    raise typer.Exit(1 if made.refused else 0)
 
 
 @app.command()
@@ -111,7 +133,7 @@ def preview(
     seeds: Annotated[int, typer.Option(min=1, max=32, help="Columns.")] = 6,
     rows: Annotated[int, typer.Option(min=1, max=64, help="Of a folder's pictures, so many.")] = 6,
     scale: Scale = 4,
-    crop: Crop = 256,
+    crop: Crop = CROP,
     severity: Severity = 1,
 ) -> None:
     """Show what a recipe does to pictures.

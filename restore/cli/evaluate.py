@@ -19,11 +19,11 @@ from restore.errors import UsageError, printable
 from restore.options import UpscaleOptions
 
 if TYPE_CHECKING:  # torch and cv2 load after all that can be refused was
-    from restore.diffusion.stack import Stack
     from restore.metrics.measures import Measure
     from restore.metrics.pairing import Paired
     from restore.metrics.report import Group, Report
     from restore.metrics.score import Scored
+    from restore.tasks.run import Model
 
 SHOWN = 5  # of a list of files that did not pair
 
@@ -205,7 +205,7 @@ def _sets(
     _, weights = manifest.find_model(model, offline=run.offline)
 
     @cache
-    def stack() -> "Stack":
+    def stack() -> "Model":
         from restore.checkpoints import devices
 
         return devices.load(model, run.device, run.dtype, offline=run.offline)

@@ -1,5 +1,6 @@
 """The options of commands that a model works for: which one, where, and in which precision."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -7,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from restore.checkpoints import manifest
-from restore.errors import UsageError
+from restore.batch import environment
+from restore.checkpoints import file_kinds, manifest, places
+from restore.errors import UsageError, printable
 
 if TYPE_CHECKING:
-    from restore.diffusion.stack import Stack
+    from restore.tasks.run import Model as Loaded
 
 Device = Annotated[
     Literal["auto", "cpu", "cuda", "mps"],
@@ -32,7 +34,8 @@ class Model:
     model: Annotated[
         str,
         typer.Option(
-            help="One that ships, a folder, a .safetensors file, or a hub id: org/name@revision."
+            help="One of `restore models list`, a folder, a .safetensors file, an upscaler's .pth, "
+            "or a hub id: org/name@revision."
         ),
     ] = "nano"
     device: Device = "auto"
@@ -55,6 +58,12 @@ class Model:
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="Read the tensors of .ckpt and .bin files too.")
     ] = False
+
+    @property
+    def is_pixel(self) -> bool:
+        """Whether it is a file of one network from rgb to rgb. Raises ModelError."""
+        file = places.place_of(self.model)
+        return not self.config_from and file.is_file() and file_kinds.is_pixel(file)
 
     @property
     def precision(self) -> dict[str, object]:
@@ -81,8 +90,9 @@ class Model:
                 raise UsageError(f"--lora {given}: {mend}") from error
         return found
 
-    def open(self) -> tuple[Callable[[], "Stack"], str]:
+    def open(self) -> tuple[Callable[[], "Loaded"], str]:
         """Loads the model at the first call, since torch takes seconds; and the weights' digest."""
+        environment.require()
         place, weights = manifest.find_model(
             self.model, offline=self.offline, allow_pickle=self.allow_pickle
         )
@@ -90,9 +100,12 @@ class Model:
             raise UsageError(f"--config-from: {self.model} is a folder and has configs of its own")
 
         @cache
-        def stack() -> "Stack":
+        def stack() -> "Loaded":
             from restore.checkpoints.devices import load
+            from restore.diffusion import torchvision
 
+            if told := torchvision.complaint():
+                print(f"restore: {printable(told)}", file=sys.stderr)
             return load(
                 self.model,
                 self.device,

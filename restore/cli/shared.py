@@ -100,6 +100,12 @@ def run_files(
     if run.pictures.background is None:
         refuse_transparent(planned, kind, how)
     stack, weights = run.model.open()
+    pixel_model = None
+    if run.model.is_pixel:
+        from restore.tasks.pixel_upscale import settled
+
+        pixel_model = stack()
+        options = settled(options, pixel_model)
     pixels = options.digest(
         seed=run.seed,
         **run.pictures.told,
@@ -109,7 +115,7 @@ def run_files(
     )
     journal = Journal(run.out, pixels, weights, folder.share.ending)
     if dry_run:
-        foretell(planned, options, masks, unpaired, journal, how)
+        foretell(planned, options, masks, unpaired, journal, how, pixel_model)
         return
     settings = Settings(
         run.out, run.seed, run.exists, how, run.pictures.writing, run.made_by(weights)

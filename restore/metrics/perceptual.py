@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
+from restore.diffusion import torchvision
+
 WEIGHTS = Path(__file__).with_name("squeezenet1_1.safetensors")
 CAFFE_MEAN = (104.0, 117.0, 123.0)  # of blue, green and red
 LEAST = 32  # px a side that leave something to the last pooling of either network
@@ -95,8 +97,10 @@ def squeezenet(device: torch.device) -> dict[str, Tensor]:
 
 def lpips_absent() -> str:
     """Why LPIPS cannot be measured here, and the mend; empty if it can. Nothing is fetched."""
+    if told := torchvision.complaint():
+        return f"needs torchvision: {told}"
     if not (importlib.util.find_spec("lpips") and importlib.util.find_spec("torchvision")):
-        return "needs the package: pip install lpips torchvision"
+        return f"needs the package: pip install lpips torchvision, {torchvision.FITTING}"
     path = Path(torch.hub.get_dir()) / "checkpoints" / BACKBONE
     if not path.is_file():
         url = f"https://download.pytorch.org/models/{BACKBONE}"

@@ -12,19 +12,22 @@ from restore.errors import NonFiniteError, OutOfMemoryError, UsageError
 from restore.images import memmap
 from restore.images.picture import Picture, bleed
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
+from restore.pixel.model import PixelModel
 from restore.tasks.img2img import OnFrame, img2img
 from restore.tasks.inpaint import inpaint
+from restore.tasks.pixel_upscale import pixel_upscale, settled
 from restore.tasks.text2img import text2img
 from restore.tasks.upscale import upscale
 
 BAND = 256  # rows looked at together
+Model = Stack | PixelModel
 TaskOptions = UpscaleOptions | Img2imgOptions | InpaintOptions | Text2imgOptions
 
 
 def restore(
     picture: Picture | None,
     options: TaskOptions,
-    stack: Stack,
+    stack: Model,
     seed: int,
     on_step: OnStep = ignore,
     mask: np.ndarray | None = None,
@@ -41,8 +44,7 @@ def restore(
     Raises UsageError if something is missing, ModelError if the layout cannot do the task,
     NonFiniteError if fp32 did not help either, OutOfMemoryError if the CPU did not.
     """
-
-    notes = (deaf(stack),) if is_of_subjects(options) and stack.hears == "damage" else ()
+    notes = beyond(options, picture, stack)
 
     def attempt() -> Picture:
         made = dispatch(picture, options, stack, seed, on_step, mask, on_frame)
@@ -61,16 +63,23 @@ def restore(
     return replace(made, warnings=(*made.warnings, note))
 
 
-def is_of_subjects(options: TaskOptions) -> bool:
-    """Whether the prompt says what is to be seen, not what was done to the picture."""
-    return not isinstance(options, UpscaleOptions) and bool(options.prompt)
+def beyond(options: TaskOptions, picture: Picture | None, stack: Model) -> tuple[str, ...]:
+    """What is asked of a model that knows damage, but not what pictures show."""
+    if not isinstance(stack, Stack) or stack.hears != "damage":
+        return ()
+    notes = []
+    if not isinstance(options, UpscaleOptions) and options.prompt:
+        notes.append("draws nothing from words: it was taught what damage is; give a --model")
+    is_filled = isinstance(options, InpaintOptions) and options.engine == "model"
+    if is_filled and picture and any(options.sides(picture.size)):
+        notes.append(
+            "paints no scene beyond the edges, it continues their colours, soon flat; give a "
+            "--model that was taught what pictures show"
+        )
+    return tuple(f"{stack.name} {note}" for note in notes)
 
 
-def deaf(stack: Stack) -> str:
-    return f"{stack.name} draws nothing from words: it was taught what damage is; give a --model"
-
-
-def on_some_device(attempt: Callable[[], Picture], stack: Stack) -> Picture:
+def on_some_device(attempt: Callable[[], Picture], stack: Model) -> Picture:
     """The attempt's picture; on the CPU where its device runs out of memory."""
     try:
         return attempt()
@@ -93,20 +102,26 @@ def on_some_device(attempt: Callable[[], Picture], stack: Stack) -> Picture:
 def dispatch(
     picture: Picture | None,
     options: TaskOptions,
-    stack: Stack,
+    stack: Model,
     seed: int,
     on_step: OnStep,
     mask: np.ndarray | None,
     on_frame: OnFrame,
 ) -> Picture:
+    if isinstance(stack, PixelModel):
+        settings = settled(options, stack)
+        if picture is None:
+            raise UsageError("upscale needs a picture")
+        damage = None if mask is None else fitting(mask, picture) >= 128
+        return pixel_upscale(picture, settings, stack, on_step, damage)
     if isinstance(options, Text2imgOptions):
         return text2img(options, stack, seed, on_step)
     if picture is None:
         raise UsageError(f"{options.task} needs a picture")
     if isinstance(options, Img2imgOptions):
         return img2img(picture, options, stack, seed, on_step, on_frame)
-    if mask is not None and mask.shape != picture.size:
-        raise UsageError(f"the mask is {mask.shape}, the picture {picture.size} (height, width)")
+    if mask is not None:
+        mask = fitting(mask, picture)
     if isinstance(options, UpscaleOptions):
         damage = None if mask is None else mask >= 128
         return upscale(picture, options, stack, seed, on_step, damage)
@@ -115,6 +130,13 @@ def dispatch(
     if mask is None:
         mask = np.zeros(picture.size, np.uint8)
     return inpaint(picture, mask, options, stack, seed, on_step)
+
+
+def fitting(mask: np.ndarray, picture: Picture) -> np.ndarray:
+    """The mask. Raises UsageError if it is of another size than the picture."""
+    if mask.shape != picture.size:
+        raise UsageError(f"the mask is {mask.shape}, the picture {picture.size} (height, width)")
+    return mask
 
 
 def is_lost(made: Picture, source: Picture | None) -> bool:

@@ -13,10 +13,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from restore.config import load_config
 from restore.diffusion.stack import Stack
+from restore.diffusion.vae import Vae
+from restore.errors import ConfigError
+from restore.training import command
 from restore.training.loop import TrainOptions
-from restore.training.stages import autoencoder, networks
-from restore.training.stages.denoiser import words_of
-from restore.training.stages.vocabulary import letters
+from restore.training.registry import StageOptions
+from restore.training.stages import autoencoder, denoiser
+from restore.training.toys import scene_stage
 
 MEGAPIXEL = 1_000_000
 
@@ -36,13 +39,13 @@ def cost(stack: Stack, steps: int) -> dict[str, float]:
     vae_tflop_mp         of encoding what is known and decoding the answer.
     tflop_mp             both.
     """
+    words = torch.empty_like(stack.reader.embed(""), device="meta")
     parts = {"vae": stack.vae, "unet": stack.unet, "context": stack.reader.module}
     counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
     size, factor = stack.windows.size, stack.factor
     with torch.device("meta"):
         vae, unet = stack.vae.to("meta"), stack.unet.to("meta")
         x = torch.empty(1, unet.config.in_channels, size, size)
-        words = torch.empty(1, 77, unet.config.cross_attention_dim)
         window = flops(unet, x, torch.empty((), dtype=torch.long), words)
         pixels = torch.empty(1, 3, size * factor, size * factor)
         latent = torch.empty(1, stack.channels, size, size)
@@ -58,18 +61,32 @@ def cost(stack: Stack, steps: int) -> dict[str, float]:
     }
 
 
+def stack_of(first: Path, second: Path) -> Stack:
+    """The networks of two configs, untrained. Raises ConfigError where they name no shapes."""
+    one, two = (load_config(TrainOptions, path).stage for path in (first, second))
+    if not isinstance(one, autoencoder.AnyOptions):
+        raise ConfigError(refusal(first, one, "an autoencoder: autoencoder, autoencoder_kl or _vq"))
+    coder: Vae = autoencoder.build(one)
+    if isinstance(two, denoiser.DenoiserOptions):
+        return denoiser.fresh(two, coder)
+    if isinstance(two, scene_stage.SceneOptions):
+        return scene_stage.fresh(two, coder)
+    raise ConfigError(refusal(second, two, "fresh networks over it: denoiser or scenes"))
+
+
+def refusal(path: Path, stage: StageOptions, wanted: str) -> str:
+    return f"{path}: stage.kind is {stage.kind}; give a config of {wanted}"
+
+
 def main(
     first: Annotated[Path, typer.Argument(help="A config of stage one.")],
     second: Annotated[Path, typer.Argument(help="A config of stage two.")],
     steps: Annotated[int, typer.Option(min=1, help="Of the walk.")] = 1,
 ) -> None:
     """Count what the networks of two configs cost, before either is trained."""
-    one, two = (load_config(TrainOptions, path).stage for path in (first, second))
-    text = networks.text(two, letters(words_of(two)))
-    stack = networks.build(two, text, autoencoder=autoencoder.build(one))
-    for name, count in cost(stack, steps).items():
+    for name, count in cost(stack_of(first, second), steps).items():
         print(f"{name:20}{count:12,.0f}" if count > 1e4 else f"{name:20}{count:12.3f}")
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

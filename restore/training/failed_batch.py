@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from degradations.pairs import png
+from restore.files import open_up
 
 
 def keep(folder: Path, batch: object, indices: Sequence[int], samples: Dataset) -> Path:
@@ -24,6 +25,7 @@ def keep(folder: Path, batch: object, indices: Sequence[int], samples: Dataset) 
     named = batch if isinstance(batch, dict) else {"batch": batch}
     tensors = {k: v.detach().cpu().contiguous() for k, v in named.items() if _is_tensor(v)}
     save_file(tensors, folder / "batch.safetensors")
+    open_up(folder)
     (folder / "samples.json").write_text(json.dumps({"samples": list(indices)}) + "\n")
     pair_of = getattr(samples, "pair", None)
     if pair_of is None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from restore.checkpoints.load import quiet
 from restore.config import Options, load_config
 from restore.errors import ConfigError, NonFiniteError
-from restore.files import held, write_text
+from restore.files import held, open_up, write_text
 from restore.training import checkpoint, failed_batch, model_card, optim
 from restore.training.data.crops import Rows, loader
 from restore.training.logs import Clock, Record, Scalars, bar
@@ -205,6 +205,7 @@ class Training:
                 o.model_dump(mode="json"), scores, self._seconds(), self.accelerator
             )
             model_card.write(o.output / "export", about)
+            open_up(o.output / "export")
             log.info("exported to %s", o.output / "export")
         self.accelerator.wait_for_everyone()
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from restore.checkpoints import manifest
+from restore.checkpoints import manifest, places
 from restore.errors import UsageError
 from restore.files import replacing, write_text
 from restore.images import picture
@@ -60,8 +60,7 @@ class Contestant:
 def contestants(names: Sequence[str]) -> list[Contestant]:
     """Those named, or bicubic, every model that ships and the peers. Raises ModelError."""
     if not names:
-        shipped = sorted(p.name for p in manifest.SHIPPED.iterdir() if p.is_dir())
-        names = ["bicubic", *shipped, *PEERS]
+        names = ["bicubic", *places.shipped(), *PEERS]
     chosen = [Contestant(name) for name in names]
     for one in chosen:
         if one.engine == "restore":

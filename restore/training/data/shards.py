@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from restore.errors import ConfigError
+from restore.file_search import visible
 from restore.files import replacing
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ def _unsafe(info: tarfile.TarInfo, length: int) -> str:
 
 def find(place: Path) -> list[Path]:
     """The shards that a path names: itself, or all within a folder."""
-    return [place] if place.is_file() else sorted(place.rglob("*.tar"))
+    return [place] if place.is_file() else [p for p in visible(place) if p.suffix == ".tar"]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from restore.config import Options, near
 from restore.errors import ConfigError, ImageError, counted
+from restore.file_search import visible
 from restore.images import picture
 from restore.training.data import shards
 
@@ -128,13 +129,16 @@ def find(place: Place) -> Source:
     if isinstance(place, DatasetOptions):
         return Dataset(place)
     if not place.exists():
-        mend = "name one with stage.data.photos=FOLDER"
+        mend = (
+            "name one with stage.data.photos=FOLDER; without photos, "
+            f"`restore data scenes -o {place}` draws pictures of coloured shapes"
+        )
         raise ConfigError(f"{place}: no such file or folder; {mend}")
     if place.suffix == ".tar":
         return Shards([place], place)
     if place.is_file():
         return Files(listed(place), place.parent)
-    paths = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES)
+    paths = [path for path in visible(place) if path.suffix.lower() in SUFFIXES]
     tars = shards.find(place)
     if tars and paths:
         told = f"{counted(len(tars), 'shard')} and {counted(len(paths), 'picture')}"

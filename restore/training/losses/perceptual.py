@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from restore.config import Options
+from restore.diffusion import torchvision
 from restore.errors import ConfigError
 from restore.metrics.perceptual import features
 
@@ -67,7 +68,8 @@ def lpips(net: str, device: torch.device) -> Distance:
     try:
         import lpips as package
     except (ImportError, RuntimeError) as error:  # a torchvision of another build fails so
-        mend = "pip install lpips torchvision, or take perceptual.kind: squeezenet"
+        own = f"pip install lpips torchvision, {torchvision.FITTING}"
+        mend = f"{torchvision.complaint() or own}; or take perceptual.kind: squeezenet"
         raise ConfigError(f"LPIPS cannot be imported ({error}): {mend}") from error
     path = Path(torch.hub.get_dir()) / "checkpoints" / BACKBONES[net]
     if not path.is_file():

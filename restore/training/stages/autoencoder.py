@@ -10,7 +10,7 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from pydantic import Field
 from torch import Tensor, nn
 
-from restore.checkpoints import components, manifest
+from restore.checkpoints import components, places
 from restore.config import Options
 from restore.diffusion import vae
 from restore.diffusion.noise import generator
@@ -83,7 +83,7 @@ def build(options: AnyOptions) -> Vae:
     Raises ConfigError if that one is of another kind than is to be trained.
     """
     if options.start:
-        made = components.trained_vae(manifest.place_of(options.start))
+        made = components.trained_vae(places.place_of(options.start))
         if not isinstance(made, KINDS[options.kind]):
             kinds = {kind.__name__: name for name, kind in KINDS.items()}
             mend = f"take stage.kind={kinds[type(made).__name__]}"

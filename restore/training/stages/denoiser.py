@@ -10,9 +10,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from restore.checkpoints.load import load, save
-from restore.checkpoints.manifest import place_of
+from restore.checkpoints.places import place_of
 from restore.diffusion.noise import generator
 from restore.diffusion.stack import Stack
+from restore.diffusion.vae import Vae
 from restore.errors import ConfigError
 from restore.training.data.captions import vocabulary
 from restore.training.data.encoded import pairs, ready
@@ -96,8 +97,7 @@ class DenoiserStage(EveryTaskStage):
     options: DenoiserOptions
 
     def __init__(self, options: DenoiserOptions, seed: int, device: torch.device):
-        words = words_of(options)
-        stack = replace(build(options, text(options, letters(words))), hears="damage")
+        words, stack = words_of(options), fresh(options)
         if options.start:
             go_on_from(load(str(options.start), "cpu", "fp32"), stack)
         model = {"unet": stack.unet, "text": stack.reader.module}
@@ -108,6 +108,12 @@ class DenoiserStage(EveryTaskStage):
     def export(self, folder: Path) -> None:
         """Save the whole stack as `restore.checkpoints.load.load` reads it."""
         save(self.stack, folder, card=f"# {folder}\nTrained with:\n\n```\n{self.options}\n```\n")
+
+
+def fresh(options: DenoiserOptions, autoencoder: Vae | None = None) -> Stack:
+    """An untrained stack over the autoencoder, or over the one that the options name."""
+    reader = text(options, letters(words_of(options)))
+    return replace(build(options, reader, autoencoder=autoencoder), hears="damage")
 
 
 def go_on_from(trained: Stack, stack: Stack) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
-from diffusers.utils import convert_state_dict_to_diffusers
 from pydantic import Field
 from torch import nn
 
@@ -78,7 +77,8 @@ def save(stack: Stack, folder: Path) -> None:
         configs = getattr(module, "peft_config", None)
         if not configs:
             continue
-        learnt = convert_state_dict_to_diffusers(get_peft_model_state_dict(module))
+        # By peft's own names: diffusers' older ones are ambiguous in a UNet that pools its text.
+        learnt = get_peft_model_state_dict(module)
         layers[prefix] = {name: tensor.contiguous() for name, tensor in learnt.items()}
         metadata[f"{prefix}_lora_adapter_metadata"] = configs[NAME].to_dict()
     StableDiffusionLoraLoaderMixin.save_lora_weights(

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from restore.checkpoints import components
-from restore.checkpoints.manifest import place_of
+from restore.checkpoints.places import place_of
 from restore.config import Options
 from restore.diffusion import vae
 from restore.diffusion.contexts import Context

@@ -23,6 +23,7 @@ from restore.diffusion.conditioning import guided
 from restore.diffusion.noise import generator
 from restore.diffusion.sampling import sample, start
 from restore.errors import ConfigError
+from restore.training import command
 from restore.training.data.crops import Samples
 from restore.training.rng import WHOLE, Part
 
@@ -234,4 +235,4 @@ def within(shown: np.ndarray, labels: np.ndarray) -> float:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -25,6 +25,7 @@ from restore.diffusion.noise import canvas_noise, generator, seed_of
 from restore.diffusion.sampling import sample, start
 from restore.diffusion.stack import Stack
 from restore.options import Sampler
+from restore.training import command
 from restore.training.toys import scenes
 from restore.training.toys.scene_judge import Seen, overlap, seen
 from restore.training.toys.scenes import COLOURS, SHAPES, Scene, Thing
@@ -214,4 +215,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from restore.checkpoints import manifest
+from restore.checkpoints import places
 from restore.checkpoints.load import load, save
 from restore.diffusion import vae
 from restore.diffusion.contexts import Context, Kind
@@ -16,7 +16,9 @@ from restore.diffusion.contexts.boxes import BoxContext, BoxEncoder
 from restore.diffusion.contexts.classes import ClassContext
 from restore.diffusion.layouts import GREY, REPAINT
 from restore.diffusion.noise import generator
+from restore.diffusion.stack import Stack
 from restore.diffusion.tiling import Windows
+from restore.diffusion.vae import Vae
 from restore.training.data.crops import Samples, to_rgb
 from restore.training.rng import WHOLE, Part
 from restore.training.stages.denoiser import StepOptions
@@ -33,7 +35,7 @@ class SceneOptions(StepOptions):
     """How the scene model is shaped and trained."""
 
     kind: Literal["scenes"] = "scenes"
-    autoencoder: Path = manifest.SHIPPED / "nano"  # stays as it is
+    autoencoder: Path = places.SHIPPED / "nano"  # stays as it is
     context: Kind = "text"
     start: Path | None = None  # a trained model folder whose UNet is gone on from
     channels: tuple[int, ...] = (64, 96)
@@ -66,14 +68,20 @@ def fresh_context(options: SceneOptions) -> Context:
     return BoxContext(BoxEncoder(count, width), scenes.LABELS, MOST["boxes"])
 
 
+def fresh(options: SceneOptions, autoencoder: Vae | None = None) -> Stack:
+    """An untrained stack whose one window is a whole scene."""
+    side = scenes.SIZE // 4
+    windows = Windows(side, side * 3 // 4)
+    return build(options, fresh_context(options), windows, autoencoder)
+
+
 class SceneStage:
     """What the loop needs to know of it: scenes are drawn and encoded as they are needed."""
 
     def __init__(self, options: SceneOptions, seed: int, device: torch.device):
         self.options, self.seed, self.device = options, seed, device
-        side = scenes.SIZE // 4
-        self.context = fresh_context(options)
-        self.stack = build(options, self.context, Windows(side, side * 3 // 4))
+        self.stack = fresh(options)
+        self.context = self.stack.reader
         self.stack.unet.conv_out.reset_parameters()  # no known picture to start from: zero is slow
         if options.start:
             self.stack.unet.load_state_dict(load(str(options.start), "cpu").unet.state_dict())

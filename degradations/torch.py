@@ -1,0 +1,345 @@
+"""Degraded pictures in the loader of any torch trainer: draws are a function of seed, epoch, index.
+
+pairs = PairDataset("photos", "realesrgan", scale=4, seed=0)
+loader = DataLoader(pairs, batch_size=16, sampler=Epochs(pairs), num_workers=4)
+for epoch in range(2):
+    for batch in loader:  # batch["lr"], batch["hr"], batch["trace"]
+        ...
+
+So no draw comes twice, and workers, ranks and a restart change none: a loader's workers are copies
+that know neither of each other nor of the epoch, and a generator that they hold would repeat.
+`PairStream` takes its photos one after another, `Degrade` is a transform among others, and `Keyed`
+is for the datasets of others whose transforms it is one of.
+"""
+
+import logging
+import os
+import random
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
+
+from degradations.errors import RecipeError
+from degradations.keys import keyed, next_key
+from degradations.pipeline import Recipe
+from degradations.rng import Rng
+from degradations.samples import Maker, check_crop, crop_of, pixels, turned
+
+log = logging.getLogger(__name__)
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
+MOST_WORKERS = 1024
+Index = int | tuple[int, int]  # which picture; or which, and in which epoch
+
+
+class Epochs(Sampler[tuple[int, int]]):
+    """Every picture once an epoch, in another order each; tells the workers of the epoch.
+
+    Each pass is the next epoch; `set_epoch` before a pass says which one it is, to go on after a
+    restart. Under accelerate give no ranks, for it shares out the batches itself.
+
+    rank, ranks  take every `ranks`-th picture. As many as all ranks can have: up to ranks - 1
+                 pictures wait for another epoch.
+    """
+
+    def __init__(
+        self, dataset: Any, shuffle: bool = True, seed: int = 0, rank: int = 0, ranks: int = 1
+    ):
+        if not 0 <= rank < ranks:
+            raise ValueError(f"rank {rank} is none of {ranks}; give 0 to {ranks - 1}")
+        self.dataset, self.shuffle, self.seed = dataset, shuffle, seed
+        self.rank, self.ranks, self.epoch = rank, ranks, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.dataset) // self.ranks
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch, order = self.epoch, np.arange(len(self.dataset))
+        self.epoch += 1
+        if self.shuffle:
+            order = np.random.default_rng((self.seed, epoch)).permutation(order)
+        for index in order[self.rank :: self.ranks][: len(self)]:
+            yield int(index), epoch
+
+
+class _Numbered(Dataset):
+    """A dataset that knows its epoch: by its sampler, or else by `set_epoch`.
+
+    What set_epoch says lies in shared memory, so that workers which live on hear of it.
+    """
+
+    def __init__(self, length: int):
+        self.length = length
+        self._epoch = torch.full((1,), -1, dtype=torch.int64).share_memory_()  # -1: nobody told
+        self._met = torch.zeros(length, dtype=torch.bool).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch the numbers are of that come without one."""
+        self._epoch[0] = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def _numbers(self, which: Index) -> tuple[int, int]:
+        """(index, epoch). Raises IndexError past the end, which ends a `for`."""
+        index, epoch = which if isinstance(which, tuple | list) else (which, None)
+        if not -self.length <= index < self.length:
+            raise IndexError(f"{index} is none of {self.length} pictures")
+        index = int(index) % self.length
+        return index, self._told(index) if epoch is None else int(epoch)
+
+    def _told(self, index: int) -> int:
+        epoch = int(self._epoch[0])
+        if epoch >= 0:
+            return epoch
+        if self._met[index]:
+            self.set_epoch(0)  # say it once
+            warnings.warn(
+                f"picture {index} is drawn as before, for nobody said that another epoch began: "
+                "give the loader sampler=Epochs(dataset), or call set_epoch(epoch) before each; "
+                "for pictures that shall stay the same, set_epoch(0) once",
+                stacklevel=4,
+            )
+        self._met[index] = True
+        return 0
+
+
+class Keyed(_Numbered):
+    """Any dataset whose transforms degrade: ours here, or that for albumentations.
+
+    While it makes picture `index` in `epoch`, their key is "epoch/index". The global generators of
+    random, numpy and torch, from which other transforms draw where to crop, are functions of seed
+    and key meanwhile.
+
+    seeded  what has a generator of its own and set_random_seed, as albumentations' Compose has.
+    """
+
+    def __init__(self, dataset: Any, seed: int = 0, seeded: Sequence[Any] = ()):
+        super().__init__(len(dataset))
+        self.dataset, self.seed, self.seeded = dataset, seed, seeded
+
+    def __getitem__(self, which: Index) -> Any:
+        index, epoch = self._numbers(which)
+        key = f"{epoch}/{index}"
+        with keyed(key), _global_generators(Rng(self.seed, key).bits() % 2**32):
+            for one in self.seeded:
+                one.set_random_seed(Rng(self.seed, key).bits() % 2**32)
+            return self.dataset[index]
+
+
+class PairDataset(_Numbered):
+    """Good pictures and what becomes of them, by number: {"lr", "hr", "trace", "photo"}.
+
+    lr and hr are float (3, h, w) in [0, 1]; `trace` is JSON, and replaying it on hr gives lr;
+    `photo` is a number in `photos`. A recipe that sharpens has "hr_sharp" too, the training target;
+    one that draws damage "damage", (1, h, w). The key of a draw is "epoch/index". A photo that
+    cannot be read, or is smaller than the crop, is left out and logged; the next one stands in.
+
+    photos  a folder, files, or any sequence of arrays (H, W, 3), PIL pictures or tensors; what
+            `read` makes uint8 (H, W, 3) of.
+    crop    px a side, from anywhere in the photo; None for whole photos.
+    turns   lay them in one of eight ways.
+    apply   False leaves lr and damage to the device, which makes them from the batch's hr and
+            traces: degradations.device.degrade.
+    """
+
+    def __init__(
+        self,
+        photos: str | Path | Sequence[Any],
+        recipe: Recipe | str | Path,
+        scale: float,
+        seed: int,
+        *,
+        crop: int | None = 256,
+        turns: bool = True,
+        read: Callable[[Any], np.ndarray] = pixels,
+        apply: bool = True,
+    ):
+        self.photos = files_in(photos) if isinstance(photos, str | Path) else photos
+        super().__init__(len(self.photos))
+        if not self.length:
+            raise RecipeError("no photos to make pairs of")
+        self.cutter = _Cutter(Maker.of(recipe, scale, seed), crop, turns, read)
+        self.apply = apply
+
+    def hr(self, index: int, epoch: int) -> tuple[np.ndarray, int]:
+        """The good picture that a sample is made of, and the number of its photo."""
+        why = ""
+        for shift in range(self.length):
+            number = (index + shift) % self.length
+            hr = self.cutter.cut(self.photos, number, f"{epoch}/{index}")
+            if isinstance(hr, np.ndarray):
+                return hr, number
+            why = hr
+        raise RecipeError(f"none of {self.length} photos can be used; the last: {why}")
+
+    def __getitem__(self, which: Index) -> dict[str, Any]:
+        index, epoch = self._numbers(which)
+        hr, photo = self.hr(index, epoch)
+        return self.cutter.sample(hr, f"{epoch}/{index}", self.apply) | {"photo": photo}
+
+
+class PairStream(IterableDataset):
+    """As PairDataset, from photos that come one after another: shards, a queue, a hub's stream.
+
+    Each pass of a worker over the photos is the next epoch; `set_epoch` says which comes next. A
+    photo that cannot be used is left out and logged.
+
+    photos  gives the same ones in the same order each time it is iterated.
+    named   each is (name, photo): `photos` shares itself out among workers and ranks, as webdataset
+            does, and the key of a draw is "epoch/name". Else each worker takes its share of what
+            comes, none is lost or doubled, and the key is "epoch/number".
+    rank, ranks  for DDP: take every `ranks`-th as well. Under accelerate, which does so itself,
+                 leave them.
+    """
+
+    def __init__(
+        self,
+        photos: Iterable[Any],
+        recipe: Recipe | str | Path,
+        scale: float,
+        seed: int,
+        *,
+        crop: int | None = 256,
+        turns: bool = True,
+        read: Callable[[Any], np.ndarray] = pixels,
+        apply: bool = True,
+        named: bool = False,
+        rank: int = 0,
+        ranks: int = 1,
+    ):
+        if not 0 <= rank < ranks:
+            raise ValueError(f"rank {rank} is none of {ranks}; give 0 to {ranks - 1}")
+        self.photos, self.apply, self.named = photos, apply, named
+        self.cutter = _Cutter(Maker.of(recipe, scale, seed), crop, turns, read)
+        self.rank, self.ranks = rank, ranks
+        # by worker, in shared memory: those that live on hear of set_epoch, those that do not
+        # leave behind how far they came
+        self._next = torch.zeros(MOST_WORKERS, dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch the next pass is."""
+        self._next.fill_(epoch)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        worker = get_worker_info()
+        at, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        epoch = int(self._next[at])
+        self._next[at] += 1
+        # so ranks differ by one photo at most, however many workers they have
+        part, parts = at * self.ranks + self.rank, workers * self.ranks
+        for number, photo in enumerate(self.photos):
+            if not self.named and number % parts != part:
+                continue
+            name, picture = photo if self.named else (number, photo)
+            hr = self.cutter.cut({name: picture}, name, f"{epoch}/{name}")
+            if isinstance(hr, np.ndarray):
+                yield self.cutter.sample(hr, f"{epoch}/{name}", self.apply)
+
+
+class _Cutter:
+    """A photo -> a sample, by a key."""
+
+    def __init__(self, maker: Maker, crop: int | None, turns: bool, read: Callable):
+        if crop is not None:
+            check_crop(crop, maker.scale)
+        self.maker, self.crop, self.turns, self.read = maker, crop, turns, read
+        self.refused: set[Any] = set()
+
+    def cut(self, photos: Any, name: Any, key: str) -> np.ndarray | str:
+        """The good picture out of photos[name], or why there is none."""
+        rng = Rng(self.maker.seed, f"crop/{key}")
+        try:
+            rgb = self.read(photos[name])
+            if self.crop is not None:
+                return crop_of(rgb, self.crop, rng, self.turns)
+            return np.ascontiguousarray(turned(rgb, rng.at(1))) if self.turns else rgb
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever a reader may raise; a bad photo costs no other
+            if name not in self.refused:
+                log.warning("photo %s is left out: %s", name, error)
+            self.refused.add(name)
+            return str(error)
+
+    def sample(self, hr: np.ndarray, key: str, apply: bool) -> dict[str, Any]:
+        made = self.maker.sample(hr, self.maker.draw(hr, key), apply)
+        return {name: _planes(v) / 255 if name != "trace" else v for name, v in made.items()}
+
+
+class Degrade(torch.nn.Module):
+    """A transform: a picture -> {"lr", "hr", "trace"}, of the kind it came in.
+
+    It stands where a transform of torchvision stands, whether v1 or v2, after those that cut and
+    turn; torchvision itself is not needed. A PIL picture gives PIL pictures, a tensor (3, H, W), an
+    array (H, W, 3) and an Image of tv_tensors their like. What comes beside the picture, such as a
+    label, passes. See PairDataset for what a sample holds.
+
+    The draw is that of `key`, if it is given; else of the picture that degradations.torch.Keyed is
+    at, or of the key of degradations.keyed; else of the number of the call. Where workers would
+    draw alike it is refused.
+    """
+
+    def __init__(self, recipe: Recipe | str | Path, scale: float = 4, seed: int = 0):
+        super().__init__()
+        self.maker = Maker.of(recipe, scale, seed)
+
+    def forward(self, picture: Any, *beside: Any, key: str | None = None) -> Any:
+        hr = pixels(picture)
+        made = self.maker.sample(hr, self.maker.draw(hr, key or next_key()))
+        sample = {name: _like(v, picture) if name != "trace" else v for name, v in made.items()}
+        return (sample, *beside) if beside else sample
+
+    def extra_repr(self) -> str:
+        maker = self.maker
+        return f"{maker.recipe.name!r}, scale={maker.scale:g}, seed={maker.seed}"
+
+
+def files_in(folder: str | Path) -> list[Path]:
+    """The pictures in a folder and those below, in the order of their names."""
+    found = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES)
+    if not found:
+        raise RecipeError(f"{os.fspath(folder)}: holds no picture ({', '.join(sorted(SUFFIXES))})")
+    return found
+
+
+@contextmanager
+def _global_generators(seed: int) -> Iterator[None]:
+    """Seeded within, and as they were after."""
+    before = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.random.default_generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])
+
+
+def _planes(rgb: np.ndarray) -> Tensor:
+    """uint8 (H, W[, 3]) -> uint8 (3 or 1, H, W)."""
+    planes = rgb[None] if rgb.ndim == 2 else rgb.transpose(2, 0, 1)
+    return torch.from_numpy(np.array(planes, order="C"))
+
+
+def _like(rgb: np.ndarray, picture: Any) -> Any:
+    """uint8 (H, W[, 3]) as what kind of picture another is."""
+    if isinstance(picture, Image.Image):
+        return Image.fromarray(rgb)
+    if not isinstance(picture, Tensor):
+        return rgb
+    planes = _planes(rgb) / 255 if picture.is_floating_point() else _planes(rgb)
+    planes = planes.to(picture.device, picture.dtype)
+    return planes if type(picture) is Tensor else planes.as_subclass(type(picture))

@@ -1,0 +1,240 @@
+"""What this machine has and lacks: looked at before any file is touched, and told in words."""
+
+import shutil
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from restore.errors import ModelError
+
+OURS = "restore-toolkit"
+SAME = {"opencv-python-headless": ("opencv-python", "opencv-contrib-python")}  # hold cv2 as well
+PYTHON = (3, 11), (3, 14)
+LITTLE_DISK, LITTLE_MEMORY = 1e9, 2e9
+ADDS = {
+    "train": "training: TensorBoard, WebDataset shards, LoRA, metrics",
+    "video": "the degradations of video codecs",
+    "pixel": "other people's upscalers, .pth and .safetensors",
+    "formats": "HEIC, TIFF results, TIFFs above 33 megapixels",
+    "basicsr": "NIQE, and the reference that degradations are checked against",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    state  ok; lacks: something would be gained; broken: something does not work.
+    mend   what to do about it.
+    """
+
+    state: Literal["ok", "lacks", "broken"]
+    told: str
+    mend: str = ""
+
+
+def require() -> None:
+    """Raises ModelError if this Python or a package that is needed is missing or out of range.
+
+    Asks what is installed, and loads none of it.
+    """
+    broken = [one for one in needs() if one.state == "broken"]
+    if broken:
+        lines = [f"{one.told}; {one.mend}" for one in broken]
+        raise ModelError("\n".join([*lines, "`restore doctor` looks at everything"]))
+
+
+@cache
+def needs() -> tuple[Finding, ...]:
+    """Python and the packages that are needed."""
+    found = []
+    version = ".".join(map(str, sys.version_info[:3]))
+    if not PYTHON[0] <= sys.version_info[:2] < PYTHON[1]:
+        mend = "make an environment with a Python from 3.11 to 3.13"
+        found.append(Finding("broken", f"Python {version} is out of range", mend))
+    else:
+        found.append(Finding("ok", f"Python {version}"))
+    wrong = [told for told in map(_unmet, _requirements()) if told]
+    for told, wanted in wrong:
+        found.append(Finding("broken", told, f"pip install '{wanted}'"))
+    if not wrong:
+        found.append(Finding("ok", f"{len(_requirements())} packages are there, in range"))
+    return tuple(found)
+
+
+def examine(out: Path) -> Iterator[Finding]:
+    """Everything, one after the other.
+
+    out  the folder, there or not, whose disk is looked at.
+    """
+    yield from needs()
+    yield torch()
+    yield torchvision()
+    yield from codecs()
+    yield from models()
+    yield fonts()
+    yield from room(out)
+    yield from extras()
+
+
+def torch() -> Finding:
+    """Whether torch loads and computes, and where."""
+    try:
+        import torch
+
+        names = [f"cpu, {torch.get_num_threads()} threads"]
+        if torch.cuda.is_available():
+            for nth in range(torch.cuda.device_count()):
+                about = torch.cuda.get_device_properties(nth)
+                names.append(f"{about.name}, {about.total_memory / 1e9:.0f} GB")
+        if torch.backends.mps.is_available():
+            names.append("mps")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        assert float(torch.ones(2, device=device).sum()) == 2
+    except Exception as error:  # a torch that does not fit its driver fails in many ways
+        return Finding("broken", f"torch: {_short(error)}", "install torch again, for this machine")
+    return Finding("ok", f"torch {torch.__version__}: {'; '.join(names)}")
+
+
+def torchvision() -> Finding:
+    """Whether it works. It is not needed; a broken one hurts others."""
+    from restore.diffusion import torchvision as looked_at
+
+    state, why = looked_at.tried()
+    if state == "broken":
+        told = f"torchvision {_version('torchvision')} cannot be imported: {why}"
+        return Finding("broken", told, looked_at.MEND)
+    if state == "absent":
+        return Finding("ok", "torchvision is absent, which does no harm")
+    return Finding("ok", f"torchvision {_version('torchvision')} works")
+
+
+def codecs() -> Iterator[Finding]:
+    """Each format of results, written and read once."""
+    import numpy as np
+
+    from restore.images import encode
+    from restore.images.picture import Picture, read
+
+    works, pixels = [], np.full((16, 16, 3), 128, np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, form in encode.FORMATS.items():
+            if name == "tiff" and find_spec("tifffile") is None:
+                continue  # told with its extra
+            path = Path(folder) / f"picture{form.suffix}"
+            try:
+                encode.encode(Picture(pixels), path, name)
+                assert abs(int(read(path).pixels[8, 8, 0]) - 128) < 8
+            except Exception as error:  # of a library that somebody built otherwise
+                mend = "pip install --force-reinstall pillow tifffile"
+                yield Finding("broken", f"{name}: {_short(error)}", mend)
+            else:
+                works.append(name)
+    yield Finding("ok", f"written and read: {', '.join(works)}")
+
+
+def models() -> Iterator[Finding]:
+    """The models that ship, whole; and the user's own, readable."""
+    from restore.checkpoints import library, manifest, places
+
+    for name in places.shipped():
+        try:
+            manifest.check(places.SHIPPED / name)
+        except ValueError as error:
+            yield Finding("broken", str(error), f"install {OURS} again")
+        else:
+            yield Finding("ok", f"model {name}: every file as it was shipped")
+    for one in library.held():
+        if one.fault:
+            mend = f"restore models remove {one.name}, and add it again"
+            yield Finding("broken", f"model {one.name}: {one.fault}", mend)
+
+
+def fonts() -> Finding:
+    """What training draws letters with, and reports their figures."""
+    import matplotlib
+
+    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    count = len(list(folder.glob("*.ttf")))
+    if not count:
+        return Finding(
+            "broken", f"no fonts in {folder}", "pip install --force-reinstall matplotlib"
+        )
+    return Finding("ok", f"{count} fonts")
+
+
+def room(out: Path) -> Iterator[Finding]:
+    """Free disk where results go, and free memory."""
+    import psutil
+
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    for what, free, least, mend in (
+        (f"disk of {there}", shutil.disk_usage(there).free, LITTLE_DISK, "make room"),
+        ("memory", psutil.virtual_memory().available, LITTLE_MEMORY, "end other programs"),
+    ):
+        told = f"{what}: {free / 1e9:.1f} GB are free"
+        yield Finding("ok", told) if free > least else Finding("lacks", told, mend)
+
+
+def extras() -> Iterator[Finding]:
+    """What further packages would add."""
+    for extra, adds in ADDS.items():
+        wrong = [told for told in map(_unmet, _requirements(extra)) if told]
+        if not wrong:
+            yield Finding("ok", f"extra {extra}: {adds}")
+            continue
+        lacking = ", ".join(told for told, _ in wrong)
+        mend = f"pip install '{OURS}[{extra}]'"
+        yield Finding("lacks", f"extra {extra} would add {adds}: {lacking}", mend)
+
+
+@cache
+def _requirements(extra: str = "") -> tuple[str, ...]:
+    """Our own, as the installed package or, run from its folder, pyproject.toml says them."""
+    from packaging.requirements import Requirement
+
+    about = Path(__file__).parents[2] / "pyproject.toml"
+    if about.is_file():
+        project = tomllib.loads(about.read_text(encoding="utf-8"))["project"]
+        given = project["optional-dependencies"][extra] if extra else project["dependencies"]
+        lines = [Requirement(line) for line in given]
+        lines = [line for line in lines if not line.marker or line.marker.evaluate()]
+    else:
+        lines = [Requirement(line) for line in metadata.requires(OURS) or []]
+        others = [line for line in lines if not line.marker or line.marker.evaluate({"extra": ""})]
+        lines = [
+            line for line in lines if not line.marker or line.marker.evaluate({"extra": extra})
+        ]
+        lines = [line for line in lines if not extra or line not in others]
+    return tuple(f"{line.name}{line.specifier}" for line in lines)
+
+
+def _unmet(wanted: str) -> tuple[str, str] | None:
+    """(what is wrong, the requirement); None if it is met."""
+    from packaging.requirements import Requirement
+
+    need = Requirement(wanted)
+    there = [v for name in (need.name, *SAME.get(need.name, ())) if (v := _version(name))]
+    if not there:
+        return f"{need.name} is missing", wanted
+    if not any(need.specifier.contains(version, prereleases=True) for version in there):
+        return f"{need.name} {there[0]} is out of range", wanted
+    return None
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]

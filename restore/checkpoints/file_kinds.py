@@ -1,0 +1,40 @@
+"""What a file of weights holds, told from its name and header alone: no torch is loaded for it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from restore.errors import ModelError
+
+PICKLED_PIXELS = (".pth", ".pt")
+UNET, VAE, CLIP = "model.diffusion_model.", "first_stage_model.", "cond_stage_model."
+OTHERS = ("conditioner.", "control_model.")  # other families' of latent diffusion
+LICENCE = ("licence", "license", "modelspec.license")  # in a file's metadata
+
+
+def is_pixel(path: Path) -> bool:
+    """Whether a file of weights is taken for a pixel upscaler: one network from rgb to rgb.
+
+    Raises ModelError if its header cannot be read.
+    """
+    if path.suffix.casefold() in PICKLED_PIXELS:
+        return True
+    if path.suffix.casefold() != ".safetensors":
+        return False
+    names, _ = header(path)
+    return not any(name.startswith((UNET, VAE, CLIP, *OTHERS)) for name in names)
+
+
+def header(path: Path) -> tuple[list[str], Mapping[str, str]]:
+    """The names of a .safetensors file's tensors, and its metadata. Raises ModelError."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np") as held:
+            return list(held.keys()), held.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: is cut or damaged, copy it again: {error}") from error
+
+
+def licence(metadata: Mapping[str, str]) -> str:
+    """As the file says it; nothing where it does not."""
+    return next((metadata[name] for name in LICENCE if metadata.get(name)), "")

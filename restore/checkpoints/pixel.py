@@ -1,0 +1,200 @@
+"""Anybody's pixel upscaler, .pth or .safetensors: spandrel tells its architecture by its keys."""
+
+import mmap
+import warnings
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from restore.checkpoints import file_kinds
+from restore.diffusion import torchvision
+from restore.errors import ModelError
+from restore.pixel.model import PixelModel
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+HEADS = b"PK\x03\x04", b"\x80"  # of what torch.save writes: a zip, formerly a bare pickle
+MEND = "pip install 'restore-toolkit[pixel]'"
+FACES = "restores a single cut-out face of 512 px, no whole pictures; take an upscaler"
+TRIED = 32  # px of the picture that a network has to answer before it is believed
+
+
+def load(path: Path, name: str, digest: str, device: torch.device, dtype: str) -> PixelModel:
+    """The network of a file, where it computes.
+
+    dtype  fp32, bf16 or fp16; auto is fp32 on the CPU, and elsewhere fp16 where it serves.
+    Raises ModelError if the file is damaged, holds more than tensors, or no architecture that
+    spandrel knows; or if it does not compute in that precision.
+    """
+    model = read(path, name)
+    model.digest = digest
+    if dtype == "auto":
+        is_quick = device.type != "cpu" and torch.float16 in model.supports
+        dtype = "fp16" if is_quick else "fp32"
+    if DTYPES[dtype] not in model.supports:
+        able = ", ".join(key for key, kind in DTYPES.items() if kind in model.supports)
+        raise ModelError(
+            f"{name}: {model.about['architecture']} does not compute in {dtype}; --dtype {able}"
+        )
+    model.network.to(device, DTYPES[dtype])
+    return model
+
+
+def read(path: Path, name: str) -> PixelModel:
+    """The network of a file in fp32 on the CPU; it has answered once."""
+    spandrel = library()
+    state = read_state(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # theirs, on how they are built
+        found = build(spandrel, state, path)
+        network = Network(found)
+        model = PixelModel(network, found.scale, name=name, about=about(path, found))
+        supports = {torch.float16: found.supports_half, torch.bfloat16: found.supports_bfloat16}
+        model.supports = (torch.float32, *(kind for kind, fits in supports.items() if fits))
+        model.wants_whole = found.tiling != spandrel.ModelTiling.SUPPORTED
+        network.requires_grad_(False).eval()
+        if model.is_convolutional:  # a quarter quicker on a CPU
+            network.to(memory_format=torch.channels_last)
+        try_out(model, path)
+    return model
+
+
+def library() -> ModuleType:
+    """spandrel. Raises ModelError with the mend if it is not installed."""
+    with torchvision.standing_in():
+        try:
+            import spandrel
+        except ImportError as error:
+            raise ModelError(f"pixel upscalers are loaded by spandrel: {MEND} ({error})") from error
+    return spandrel
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The tensors of a file, by name. Raises ModelError."""
+    spandrel = library()
+    if path.suffix.casefold() == ".safetensors":
+        try:
+            return spandrel.canonicalize_state_dict(load_file(path))
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{path}: is cut or damaged, copy it again: {error}") from error
+    from spandrel.__helpers.unpickler import RestrictedUnpickle
+
+    refuse_code(path)
+    try:
+        held = torch.load(path, "cpu", RestrictedUnpickle, weights_only=False)
+        return spandrel.canonicalize_state_dict(held)
+    except Exception as error:  # a damaged or hostile pickle may end in any
+        if "is forbidden" in str(error):
+            what = str(error).partition("Global ")[2].removesuffix(" is forbidden")
+            raise ModelError(
+                f"{path}: holds more than tensors ({what}), which is never loaded, since it may "
+                "run code; take a .safetensors of it"
+            ) from error
+        told = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ModelError(f"{path}: is cut or damaged, copy it again: {told}") from error
+
+
+def refuse_code(path: Path) -> None:
+    """Raises ModelError for what torch.load would not unpickle but run, and for what is neither."""
+    try:
+        with path.open("rb") as file:
+            if not file.read(4).startswith(HEADS):
+                raise ModelError(f"{path}: is no checkpoint that torch.save wrote; copy it again")
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as held:
+                is_script = held.find(b"constants.pkl") >= 0  # by which torch.load tells it
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if is_script:
+        raise ModelError(
+            f"{path}: is TorchScript, a program, and is never run; take the model's .pth or "
+            ".safetensors of plain weights"
+        )
+
+
+def build(spandrel: ModuleType, state: dict[str, Any], path: Path) -> Any:
+    """spandrel's descriptor of a network from rgb to rgb, weights loaded. Raises ModelError."""
+    try:
+        found = spandrel.ModelLoader().load_from_state_dict(state)
+    except spandrel.UnsupportedModelError as error:
+        raise ModelError(
+            f"{path}: its weights ({', '.join(sorted(map(str, state))[:3])}, ...) are of no "
+            f"upscaler that spandrel {spandrel.__version__} knows, nor a whole checkpoint of the "
+            "Stable Diffusion family"
+        ) from error
+    except Exception as error:  # architectures guess their sizes from shapes, in their own ways
+        told = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ModelError(
+            f"{path}: its weights do not make up a network, copy it again: {told}"
+        ) from error
+    kind = found.architecture.name
+    if not isinstance(found, spandrel.ImageModelDescriptor):
+        raise ModelError(f"{path}: {kind} fills holes; what is loaded here enlarges or restores")
+    if found.purpose == "FaceSR":
+        raise ModelError(f"{path}: {kind} {FACES}")
+    channels = found.input_channels, found.output_channels
+    if not {*channels} <= {1, 3, 4}:
+        raise ModelError(f"{path}: {kind} of {channels} channels: what can be fed is 1, 3 or 4")
+    return found
+
+
+def about(path: Path, found: Any) -> dict[str, str]:
+    """What is told of a model."""
+    held = file_kinds.header(path)[1] if path.suffix.casefold() == ".safetensors" else {}
+    count = sum(part.numel() for part in found.model.parameters())
+    return {
+        "architecture": found.architecture.name,
+        "purpose": "restores" if found.scale == 1 else "enlarges",
+        "scale": str(found.scale),
+        "parameters": str(count),
+        "tags": ", ".join(found.tags),
+        "channels": f"{found.input_channels} in, {found.output_channels} out",
+        "licence": file_kinds.licence(held),
+    }
+
+
+def try_out(model: PixelModel, path: Path) -> None:
+    """Raises ModelError if the network does not answer a small picture with a larger one."""
+    wanted = (1, 3, TRIED * model.scale, TRIED * model.scale)
+    try:
+        with torch.inference_mode():
+            made = model.network(torch.full((1, 3, TRIED, TRIED), 0.5))
+    except Exception as error:  # whatever hides in a network that was put together from shapes
+        told = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ModelError(f"{path}: its network does not compute: {told}") from error
+    if made.shape != wanted:
+        raise ModelError(f"{path}: answers {tuple(made.shape)} where {wanted} was due")
+
+
+class Network(nn.Module):
+    """A network of spandrel's as ours are: rgb in, rgb out, of any size."""
+
+    def __init__(self, found: Any):
+        super().__init__()
+        self.model = found.model
+        self._call = found  # pads to the sizes that it takes, and passes what else it asks for
+        self._reads, self._answers = found.input_channels, found.output_channels
+        # The descriptor clamps, after which an infinity looks like white
+        self.model.register_forward_hook(self._watch)
+        self._is_finite = True
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        """rgb (1, 3, h, w) -> rgb (1, 3, scale h, scale w)"""
+        if self._reads == 1:  # each channel is a grey picture
+            planes = [self._one(plane) for plane in rgb.split(1, 1)]
+            return torch.cat([plane.mean(1, keepdim=True) for plane in planes], 1)
+        if self._reads == 4:  # alpha is enlarged apart
+            rgb = torch.cat([rgb, torch.ones_like(rgb[:, :1])], 1)
+        made = self._one(rgb)
+        return made.expand(-1, 3, -1, -1) if self._answers == 1 else made[:, :3]
+
+    def _one(self, given: Tensor) -> Tensor:
+        made = self._call(given)
+        return made if self._is_finite else torch.full_like(made, torch.nan)
+
+    def _watch(self, layer: nn.Module, given: object, made: Any) -> None:
+        first = made[0] if isinstance(made, tuple | list) else made
+        self._is_finite = not bool(first.isinf().any())

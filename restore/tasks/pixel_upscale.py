@@ -1,0 +1,112 @@
+"""Enlarge or restore a picture by one network from rgb to rgb, window by window."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from restore.config import Options
+from restore.diffusion.sampling import OnStep, ignore
+from restore.errors import ConfigError, ModelError
+from restore.images import memmap
+from restore.images.masks import mended
+from restore.images.picture import Picture, bleed
+from restore.images.resample import Band, resize_alpha
+from restore.options import UpscaleOptions
+from restore.pixel.model import PixelModel
+from restore.pixel.windows import enlarge
+from restore.tasks.colour import bands, match
+
+HEARD = {"task", "scale", "colour"}  # the options that mean something without a walk
+BAND = 256  # rows resized together; no result depends on it
+
+
+@torch.inference_mode()
+def pixel_upscale(
+    low: Picture,
+    options: UpscaleOptions,
+    model: PixelModel,
+    on_step: OnStep = ignore,
+    damage: np.ndarray | None = None,
+) -> Picture:
+    """The picture at round(scale * size), with its depth, alpha, profile and EXIF.
+
+    Scales other than the model's are reached by a last bicubic resize, in 16 bits.
+
+    damage  bool (H, W) of the picture: scratches, continued smoothly from their rims beforehand.
+    Raises NonFiniteError if the network leaves the finite numbers.
+    """
+    if options.scale == 1 and options.colour == "lowpass":
+        raise ConfigError("at scale 1 lowpass gives back the input itself: choose wavelet or adain")
+    if damage is not None:
+        low = replace(low, pixels=mended(low.pixels, damage))
+    size = options.output_size(low.size)
+    native = low.size[0] * model.scale, low.size[1] * model.scale
+    deep = low.pixels.dtype if size == native else np.dtype(np.uint16)
+    pixels = answered(bleed(low), model, deep, on_step)
+    if size != native:
+        pixels = resized(pixels, size, low.pixels.dtype)
+    made = replace(low, pixels=pixels, alpha=resize_alpha(low, size))
+    windows = model.windows_for(low.size)
+    if model.wants_whole and not windows.is_one(low.size):
+        side = windows.inner
+        note = f"{model.name} was made to see whole pictures; it saw {side} px of this at a time"
+        made = replace(made, warnings=(*made.warnings, note))
+    return match(made, low, options.colour)
+
+
+def settled(options: Options, model: PixelModel) -> UpscaleOptions:
+    """The options, with the model's own scale where none was given.
+
+    Raises ModelError for other tasks, ConfigError for an option that only a walk takes.
+    """
+    if not isinstance(options, UpscaleOptions):
+        task = options.model_dump()["task"]
+        raise ModelError(f"{model.name}: is a pixel upscaler: upscale, but not {task}")
+    if told := ", ".join(sorted(options.model_fields_set - HEARD)):
+        raise ConfigError(
+            f"{told}: {model.name} is a pixel upscaler and answers at once; leave out what is of "
+            "diffusion, or take a model such as nano"
+        )
+    if "scale" in options.model_fields_set:
+        return options
+    return options.model_copy(update={"scale": float(model.scale)})
+
+
+def answered(low: Picture, model: PixelModel, depth: np.dtype[Any], on_step: OnStep) -> np.ndarray:
+    """The network's answer to the picture, in integers of that depth."""
+    top, most = np.iinfo(low.pixels.dtype).max, np.iinfo(depth).max
+    scale, (height, width) = model.scale, low.size
+    pixels = memmap.empty((height * scale, width * scale, 3), depth)
+    windows = model.windows_for(low.size)
+    total = len(windows.cuts(height)) * len(windows.cuts(width))
+    done = 0
+
+    def read(rows: slice, columns: slice) -> Tensor:
+        cut = low.pixels[rows, columns].astype(np.float32) / np.float32(top)
+        return torch.from_numpy(cut).permute(2, 0, 1)[None]
+
+    def write(rows: slice, columns: slice, rgb: Tensor) -> None:
+        nonlocal done
+        if low.grey:
+            rgb = rgb.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+        levels = (rgb[0].permute(1, 2, 0).clamp(0, 1) * float(most)).round()
+        pixels[rows, columns] = levels.cpu().numpy().astype(depth)
+        memmap.let_go()
+        done += 1
+        on_step(done, total, rgb)
+
+    enlarge(model, scale, low.size, windows, read, write)
+    return pixels
+
+
+def resized(pixels: np.ndarray, size: tuple[int, int], depth: np.dtype[Any]) -> np.ndarray:
+    """The picture's integers at another size and depth."""
+    made = memmap.empty((*size, 3), depth)
+    top = np.float32(np.iinfo(depth).max)
+    for rows in bands(size[0], BAND):
+        made[slice(*rows)] = np.rint(Band(pixels, size, rows).cut(slice(0, size[1])) * top)
+        memmap.let_go()
+    return made

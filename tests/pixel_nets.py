@@ -1,0 +1,86 @@
+"""Small networks with random weights, of the architectures that people share."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from restore.checkpoints import pixel
+
+
+def kinds() -> dict[str, Callable[[], nn.Module]]:
+    """What builds each, by name: spandrel's own classes."""
+    pixel.library()
+    from spandrel.architectures import (
+        DAT,
+        ESRGAN,
+        HAT,
+        PLKSR,
+        SPAN,
+        Compact,
+        DnCNN,
+        DRUNet,
+        OmniSR,
+        SwinIR,
+    )
+
+    return {
+        "RRDBNet": lambda: ESRGAN.ESRGAN(num_filters=8, num_blocks=2, scale=4),
+        "SRVGGNetCompact": lambda: Compact.Compact(num_feat=8, num_conv=8, upscale=4),
+        "SPAN": lambda: SPAN.SPAN(num_in_ch=3, num_out_ch=3, feature_channels=12, upscale=2),
+        "SwinIR": lambda: SwinIR.SwinIR(
+            upscale=2,
+            window_size=8,
+            depths=[2, 2],
+            embed_dim=12,
+            num_heads=[2, 2],
+            mlp_ratio=2,
+            upsampler="nearest+conv",
+        ),
+        "DAT": lambda: DAT.DAT(
+            embed_dim=16,
+            split_size=[8, 16],
+            depth=[2],
+            num_heads=[2],
+            expansion_factor=2,
+            upscale=2,
+        ),
+        "HAT": lambda: HAT.HAT(
+            embed_dim=12,
+            depths=(2,),
+            num_heads=(2,),
+            window_size=16,
+            upscale=2,
+            mlp_ratio=2,
+            squeeze_factor=4,
+        ),
+        "PLKSR": lambda: PLKSR.PLKSR(dim=16, n_blocks=3, upscaling_factor=2),
+        "RealPLKSR": lambda: PLKSR.RealPLKSR(dim=16, n_blocks=2, upscaling_factor=2),
+        "OmniSR": lambda: OmniSR.OmniSR(num_feat=8, block_num=1, res_num=2, up_scale=2),
+        "DnCNN": lambda: DnCNN.DnCNN(in_nc=1, out_nc=1, nc=8, nb=6, act_mode="R"),
+        "DRUNet": lambda: DRUNet.DRUNet(in_nc=4, out_nc=3, nc=[4, 8, 12, 16], nb=1),
+    }
+
+
+CONVOLUTIONAL = ("RRDBNet", "SRVGGNetCompact", "SPAN", "PLKSR")
+EIGHT = (*CONVOLUTIONAL, "SwinIR", "DAT", "HAT", "RealPLKSR", "OmniSR")
+
+
+def network(kind: str, seed: int = 0) -> nn.Module:
+    """Untrained, but of answers that are pictures: weights small, the last bias grey."""
+    torch.manual_seed(seed)
+    return kinds()[kind]().eval()
+
+
+def save(folder: Path, kind: str, suffix: str = ".safetensors", **metadata: str) -> Path:
+    """A file of a random network, as people share it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{kind}{suffix}"
+    state = {name: part.clone().contiguous() for name, part in network(kind).state_dict().items()}
+    if suffix == ".safetensors":
+        save_file(state, path, {"format": "pt", **metadata})
+    else:
+        torch.save({"params_ema": state}, path)
+    return path
