@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from restore.images import scratches
+
 
 @pytest.fixture
 def photos(tmp_path, pixels):
@@ -116,20 +118,88 @@ def test_what_cannot_be_is_refused_before_any_work(call, photos, tmp_path, words
     assert not (tmp_path / "out").exists()
 
 
-def test_damage_is_filled_while_enlarging_and_found_scratches_are_kept(call, photos, tmp_path):
+def test_damage_is_filled_while_enlarging(call, photos, tmp_path):
     mask = masked(tmp_path / "m.png")
     plain, given = ((photos / "a.png", "-s", 2, *more) for more in ((), ("--damage", mask)))
     assert call("upscale", *plain, out="plain")[0] == call("upscale", *given, out="given")[0] == 0
     made = [opened(tmp_path / name / "a.png") for name in ("plain", "given")]
     assert not np.array_equal(*made)
-    assert call("upscale", *plain, "--find-scratches", out="found")[0] == 0
-    assert opened(tmp_path / "found" / "a_damage.png").shape == (40, 50, 3)
-    words = (photos / "a.png", "--damage", tmp_path / "found", "--dry-run")
-    code, said, _ = call("upscale", *words, out="again")
-    assert code == 0 and "a_damage.png" in said
-    assert "unpaired" not in said  # no thumbnails, no summary.json: only masks are masks
     code, _, err = call("upscale", *given, "--find-scratches", out="both")
     assert code == 2 and "--find-scratches looks for them" in err
+
+
+@pytest.fixture
+def found(monkeypatch):
+    """What is found in any picture: a scratch, and what a thumbnail of it shows."""
+    monkeypatch.setattr(scratches, "find", lambda picture: drawn(picture.size))
+
+    def drawn(size):
+        mask = np.zeros(size, np.uint8)
+        mask[10:13, 5:-5] = 255
+        return mask
+
+    return drawn
+
+
+@pytest.mark.parametrize("word", ["--find-scratches", "--find-scratches=propose"])
+def test_scratches_are_proposed_and_nothing_is_filled(call, photos, tmp_path, found, word):
+    words = (photos / "a.png", "-s", 2)
+    assert call("upscale", *words, out="plain")[0] == 0
+    code, out, _ = call("upscale", word, *words, out="found")
+    assert code == 0 and "nothing was filled" in out and "--damage" in out
+    plain, made = (tmp_path / name / "a.png" for name in ("plain", "found"))
+    assert plain.read_bytes() == made.read_bytes()
+    mask = opened(tmp_path / "found" / "a_damage.png")
+    assert np.array_equal(mask[..., 0], found(mask.shape[:2]))
+    shown = opened(tmp_path / "found" / "a_overlay.jpg").astype(int)
+    red = shown[..., 0] - shown[..., 1] > 100
+    assert (red == (mask[..., 0] > 0)).mean() > 0.95
+    [row] = map(json.loads, (tmp_path / "found" / "report.jsonl").read_text().splitlines())
+    assert row["damage"] == pytest.approx((mask[..., 0] > 0).mean(), abs=1e-5)
+    html = (tmp_path / "found" / "report.html").read_text()
+    assert "a_overlay.jpg" in html and "nothing was filled" in html
+
+
+def test_proposed_scratches_are_filled_when_they_are_given_or_applied(
+    call, photos, tmp_path, found
+):
+    words = (photos / "a.png", "-s", 2)
+    assert call("upscale", *words, "--find-scratches", out="found")[0] == 0
+    given = (*words, "--damage", tmp_path / "found")
+    code, said, _ = call("upscale", *given, "--dry-run", out="again")
+    assert code == 0 and "a_damage.png" in said
+    assert (
+        "unpaired" not in said
+    )  # no overlay, no thumbnails, no summary.json: only masks are masks
+    assert call("upscale", *given, out="given")[0] == 0
+    code, out, _ = call("upscale", *words, "--find-scratches", "apply", out="applied")
+    assert code == 0 and "nothing was filled" not in out
+    paths = [tmp_path / name / "a.png" for name in ("found", "given", "applied")]
+    plain, given, applied = (path.read_bytes() for path in paths)
+    assert given == applied != plain
+
+
+def test_a_corrected_proposal_is_not_written_over(call, photos, tmp_path, found):
+    words = (photos / "a.png", "-s", 2, "--find-scratches")
+    assert call("upscale", *words)[0] == 0
+    mine = masked(tmp_path / "out" / "a_damage.png").read_bytes()
+    assert call("upscale", *words)[0] == 1
+    assert (tmp_path / "out" / "a_damage.png").read_bytes() == mine
+
+
+def test_a_proposal_beside_a_jpeg_is_lossless(call, photos, tmp_path, found):
+    words = (photos / "a.png", "-s", 2, "--format", "jpeg", "--find-scratches")
+    assert call("upscale", *words)[0] == 0
+    assert {path.name for path in (tmp_path / "out").glob("a*")} == {
+        *("a.jpg", "a_damage.png", "a_overlay.jpg")
+    }
+
+
+def test_the_picture_after_find_scratches_is_no_word_for_it(call, photos, tmp_path, found):
+    code, _, err = call("upscale", "--find-scratches", photos / "a.png", "-s", 2)
+    assert code == 0, err
+    code, _, err = call("upscale", "--find-scratches=fill", photos / "a.png", "-s", 2)
+    assert code == 2 and "propose" in err and "apply" in err
 
 
 def test_what_was_transparent_is_filled_to_be_seen(call, tmp_path, pixels):

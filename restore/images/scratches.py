@@ -9,13 +9,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
+from scipy import ndimage
 from torch import Tensor, nn
 
+from restore.images.masks import labelled
 from restore.images.picture import Picture
 
 WEIGHTS = Path(__file__).with_name("scratches.safetensors")
 SIDE = 1024  # px; a larger picture is looked at so small, and its scratches with it
 STRIDE = 16  # px between the coarsest features
+LIKELY, EVEN = 0.8, 0.9  # odds of a pixel, and of a mark on the whole
+LONG = 0.03  # of the longer side: a shorter mark may be anything
 HALO = 160  # rows that an answer depends on, on either side
 BAND = 512  # rows at a time, which bounds memory
 
@@ -67,29 +71,54 @@ def network() -> Finder:
     return made.eval().requires_grad_(False)
 
 
-def odds(picture: Picture, finder: Finder | None = None) -> np.ndarray:
-    """float32 (H, W): how likely each pixel is damaged, by bands, at SIDE px or less."""
-    rgb = picture.pixels
-    height, width = rgb.shape[:2]
-    scale = min(1.0, SIDE / max(height, width))
-    if scale < 1:
-        small = max(1, round(width * scale)), max(1, round(height * scale))
+def find(picture: Picture) -> np.ndarray:
+    """uint8 (H, W), 255 on scratches, dust and tears: long thin marks that no lens has softened.
+
+    Next to nothing is found in most pictures without any; look at what is proposed all the same.
+    """
+    rgb, size = _looked_at(picture), picture.size
+    likely = odds(rgb, network())
+    likely[~_sure(likely)] = 0
+    if likely.shape != size:
+        likely = cv2.resize(likely, size[::-1], interpolation=cv2.INTER_LINEAR)
+    found = likely > LIKELY
+    if picture.alpha is not None:
+        found &= picture.alpha > 0
+    return np.where(found, 255, 0).astype(np.uint8)
+
+
+def _looked_at(picture: Picture) -> np.ndarray:
+    """float32 (3, H, W) in [0, 1], SIDE px or less on a side."""
+    rgb, longest = picture.pixels, max(picture.size)
+    if longest > SIDE:
+        small = [max(1, round(side * SIDE / longest)) for side in picture.size[::-1]]
         rgb = cv2.resize(rgb, small, interpolation=cv2.INTER_AREA)
-    rgb = (rgb.astype(np.float32) / np.iinfo(rgb.dtype).max).transpose(2, 0, 1)
-    found = _by_bands(rgb, finder or network())
-    if scale < 1:
-        found = cv2.resize(found, (width, height), interpolation=cv2.INTER_LINEAR)
-    return found
+    return (rgb.astype(np.float32) / np.iinfo(rgb.dtype).max).transpose(2, 0, 1)
+
+
+def _sure(likely: np.ndarray) -> np.ndarray:
+    """bool (H, W): connected parts that are long enough, and likely all along."""
+    marks = labelled(likely > LIKELY)
+    count = int(marks.max())
+    if not count:
+        return marks > 0
+    names = np.arange(1, count + 1)
+    sides = [[side.stop - side.start for side in box] for box in ndimage.find_objects(marks)]
+    length = np.hypot(*np.array(sides).T)
+    even = np.asarray(ndimage.mean(likely, marks, names))
+    keep = (length >= LONG * max(likely.shape)) & (even >= EVEN)
+    return np.concatenate([[False], keep])[marks]
 
 
 @torch.inference_mode()
-def _by_bands(rgb: np.ndarray, finder: Finder) -> np.ndarray:
+def odds(rgb: np.ndarray, finder: Finder, band: int = BAND) -> np.ndarray:
+    """float32 (H, W): how likely each pixel of float32 (3, H, W) is damaged; by bands of rows."""
     _, height, width = rgb.shape
     more = [(0, 0), (0, -height % STRIDE), (0, -width % STRIDE)]
     rgb = np.pad(rgb, more, "symmetric")
     found = []
-    for top in range(0, rgb.shape[1], BAND):
-        first, last = max(0, top - HALO), min(rgb.shape[1], top + BAND + HALO)
+    for top in range(0, rgb.shape[1], band):
+        first, last = max(0, top - HALO), min(rgb.shape[1], top + band + HALO)
         logits = finder(torch.from_numpy(np.ascontiguousarray(rgb[None, :, first:last])))[0, 0]
-        found.append(logits[top - first : top - first + BAND].sigmoid().numpy())
+        found.append(logits[top - first : top - first + band].sigmoid().numpy())
     return np.concatenate(found)[:height, :width]
