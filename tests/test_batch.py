@@ -108,12 +108,15 @@ def test_other_options_or_weights_do_it_again(photos, tmp_path, changed):
     assert lines(out) == 4
 
 
-def test_a_changed_source_and_a_lost_output_are_done_again(photos, tmp_path):
+def test_a_lost_output_is_done_again_and_a_changed_source_once_it_is_asked_for(photos, tmp_path):
     out = tmp_path / "out"
     run(photos, out)
     (photos / "a.png").write_text("another")
     (out / "sub/b.png").unlink()
-    assert run(photos, out)[0] == ["a.png", "bad.png", "sub/b.jpg"]
+    assert run(photos, out)[0] == ["bad.png", "sub/b.jpg"]
+    assert (out / "a.png").read_text() == "PICTURE A.PNG"
+    assert "--exists overwrite" in rows(out)["a.png"]["error"]
+    assert run(photos / "a.png", out, exists="overwrite")[0] == ["a.png"]
     assert (out / "a.png").read_text() == "ANOTHER"
 
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from restore.tasks.run import Model
 
 LISTEN_S = 0.2
+LAST_S = 2  # that a thread has to hear of the end
+AHEAD = "restore ahead"  # the name of such a thread
 
 Made = TypeVar("Made")
 FileOptions = UpscaleOptions | Img2imgOptions | InpaintOptions
@@ -143,8 +145,10 @@ class FileWork:
 
     def __exit__(self, *_: object) -> None:
         self.is_over = True
-        self.reading.close()
-        self.making.close()
+        for ahead in (self.reading, self.making):
+            ahead.close()
+        for ahead in (self.making, self.reading):
+            ahead.thread.join(LAST_S)
 
     def __call__(self, job: jobs.Job, show: Progress, path: Path, *frames: Path) -> Row:
         self.show = show
@@ -379,8 +383,10 @@ class Ahead(Generic[Made]):
         self._make = make
         self._begun: dict[str, Future[Made]] = {}
         self._asked: SimpleQueue[tuple[Job, Future[Made]] | None] = SimpleQueue()
+        self._is_closed = False
         # Ctrl-C does not wait for what nobody will take
-        threading.Thread(target=self._work, daemon=True).start()
+        self.thread = threading.Thread(target=self._work, name=AHEAD, daemon=True)
+        self.thread.start()
 
     def take(self, job: Job) -> Made:
         """What is made of this job; waits for it."""
@@ -389,6 +395,8 @@ class Ahead(Generic[Made]):
         future = future or self._ask(job)
         while not future.done():  # waiting without an end would not hear of Ctrl-C everywhere
             wait([future], LISTEN_S)
+            if self._is_closed and not future.done():
+                raise CancelledError("the run is over")
         return future.result()
 
     def begin_after(self, job: Job, may: Callable[[Job], bool]) -> None:
@@ -398,7 +406,8 @@ class Ahead(Generic[Made]):
             self._begun[following.key] = self._ask(following)
 
     def close(self) -> None:
-        """Let the thread end when it has done what it is at."""
+        """Let the thread end when it has done what it is at; what else was asked is not made."""
+        self._is_closed = True
         self._asked.put(None)
 
     def _ask(self, job: Job) -> "Future[Made]":
@@ -410,6 +419,8 @@ class Ahead(Generic[Made]):
         while asked := self._asked.get():
             job, future = asked
             try:
+                if self._is_closed:
+                    raise CancelledError("the run is over")
                 future.set_result(self._make(job))
             except BaseException as error:  # of whoever takes it
                 future.set_exception(error)

@@ -1,7 +1,6 @@
 """Checkpoints <-> stacks: our folders, diffusers' folders, the hub's, single files."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -184,9 +183,14 @@ def save(stack: Stack, folder: Path, card: str, dtype: torch.dtype = torch.float
 
     A stack of Stable Diffusion's layouts, or of latent diffusion's upscaler, gets the
     model_index.json by which the stock pipeline loads the folder.
+    Raises OutputError if the folder holds what we did not export; it is replaced in one step.
     """
     lora.require_fused(stack)
-    shutil.rmtree(folder, ignore_errors=True)
+    with manifest.replacing(folder) as place:
+        _save(stack, place, card, dtype)
+
+
+def _save(stack: Stack, folder: Path, card: str, dtype: torch.dtype) -> None:
     names = {"unet": stack.unet}
     names["vqvae" if stack.layout == LDM_UPSCALE else "vae"] = stack.vae
     for name, part in names.items():

@@ -17,6 +17,8 @@ from restore.cli.model import Model
 from restore.cli.pictures import Pictures
 from restore.cli.settings import Settings
 from restore.cli.shared import Run, run_files, run_prompt, stop
+from restore.cli.signals import leave_with
+from restore.cli.streams import steady
 from restore.errors import ModelError, RestoreError, UsageError
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
 
@@ -47,8 +49,16 @@ app.add_typer(models.app, name="models")
 def main(argv: list[str] | None = None) -> int:
     """Run a command; returns the exit code that EXITS tells."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch takes huge pages: fewer page faults
+    leave_with(0)  # so early that all else which ends with the process ends before
+    with steady():
+        code = _run(sys.argv[1:] if argv is None else argv)
+    leave_with(code)
+    return code
+
+
+def _run(argv: list[str]) -> int:
     try:
-        app(args=spelt(sys.argv[1:] if argv is None else argv), prog_name="restore")
+        app(args=spelt(argv), prog_name="restore")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     except RestoreError as error:

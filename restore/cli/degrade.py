@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from restore import file_search, files
+from restore.batch import ours
 from restore.cli.progress import counting, print_table
 from restore.cli.settings import Seed
 from restore.errors import ImageError, UsageError, counted, printable
@@ -330,6 +331,8 @@ def _check_file(out: Path, *suffixes: str) -> None:
         raise UsageError(f"{out}: this output is a file, {' or '.join(suffixes)}")
     if not out.parent.is_dir():
         raise UsageError(f"{out}: there is no folder {out.parent}; make it first")
+    if out.suffix == ".html":
+        ours.refuse_page(out)
 
 
 def _check_new(out: Path, suffix: str) -> None:

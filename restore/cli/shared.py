@@ -113,7 +113,8 @@ def run_files(
         **({"count": count} if count > 1 else {}),
         **holes.told,
     )
-    journal = Journal(run.out, pixels, weights, folder.share.ending, options.words)
+    ending, words, task = folder.share.ending, options.words, options.task
+    journal = Journal(run.out, pixels, weights, ending, words, task)
     if dry_run:
         foretell(planned, options, masks, unpaired, journal, how, pixel_model)
         return
@@ -198,12 +199,12 @@ def run_prompt(options: Text2imgOptions, run: Run, count: int, grid: bool) -> No
         return {"seed": seed, "size_out": result.size, "warnings": list(result.warnings)}
 
     pixels = options.digest(**run.model.precision)  # a picture's seed is in its key
-    journal = Journal(run.out, pixels, weights, words=options.words)
+    journal = Journal(run.out, pixels, weights, words=options.words, task=options.task)
     summary = carry_out(planned, work, run, journal)
     if grid and not summary.failed and not summary.left:
         from restore.images.contact_sheet import write_grid
 
-        rows = [journal.rows[job.key] for job in planned]
+        rows = [journal.row(job) for job in planned]
         write_grid([journal.output(row) for row in rows], run.out / "grid.png")
     finish(summary, journal)
 

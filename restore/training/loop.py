@@ -18,13 +18,15 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from degradations.errors import RecipeError
+from restore.checkpoints import manifest
 from restore.checkpoints.load import quiet
 from restore.config import Options, load_config
 from restore.errors import ConfigError, NonFiniteError, RestoreError
-from restore.files import held, open_up, write_text
+from restore.files import held, write_text
 from restore.training import checkpoint, failed_batch, model_card, optim
 from restore.training.data.crops import Rows, loader
 from restore.training.logs import Clock, Record, Scalars, bar
+from restore.training.ours import MADE_BY, refuse_foreign
 from restore.training.registry import STAGES, StageOptions
 from restore.training.resume import go_on
 from restore.training.rng import Part, reseed
@@ -86,6 +88,7 @@ def run(config: Path, overrides: list[str]) -> Path:
     alone = held(options.output) if accelerator.is_main_process else nullcontext()
     try:
         with alone, plainly():
+            refuse_foreign(options.output, TrainOptions.model_fields)
             Training(options, accelerator).run()
     finally:
         accelerator.end_training()
@@ -219,13 +222,13 @@ class Training:
             scores = self._show(record, self.first)
         if record:
             record.close()
-            with optim.averaged(self.ema, self.parameters):
-                self.stage.export(o.output / "export")
             about = model_card.About(
                 o.model_dump(mode="json"), scores, self._seconds(), self.accelerator
             )
-            model_card.write(o.output / "export", about)
-            open_up(o.output / "export")
+            with manifest.replacing(o.output / "export") as folder:
+                with optim.averaged(self.ema, self.parameters):
+                    self.stage.export(folder)
+                model_card.write(folder, about)
             log.info("exported to %s", o.output / "export")
         self.accelerator.wait_for_everyone()
 
@@ -233,7 +236,7 @@ class Training:
         out = self.options.output
         write_text(out / "options.json", self.options.model_dump_json(indent=1))
         told = yaml.safe_dump(self.options.model_dump(mode="json"), sort_keys=False)
-        write_text(out / "config.yaml", told)
+        write_text(out / "config.yaml", MADE_BY + told)
         if photos := getattr(self.stage.samples, "photos", None):
             photos.refused.keep_in(out / "unreadable.jsonl")
         return Record(out, self.first, self.options.tensorboard)
