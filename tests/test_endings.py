@@ -16,7 +16,7 @@ from restore.errors import CancelledError
 ROOT = Path(__file__).resolve().parents[1]
 AT_WORK = """
 import sys, time
-import torch, typer
+import torch
 from restore import cli
 from restore.batch.jobs import Job
 from restore.batch.work import Ahead
@@ -34,14 +34,15 @@ def app(**_):
     ahead.begin_after(jobs[0], lambda job: True)
     time.sleep(0.5)
     ahead.close()
-    raise typer.Exit(int(sys.argv[1]))
+    sys.exit(int(sys.argv[1]))
 
 cli.app = app
-sys.exit(cli.main([]))
+sys.exit(cli.main(["upscale"]))
 """
 RUN = """
 import sys
 from pathlib import Path
+import typer
 from restore import cli
 from restore.batch.jobs import plan
 from restore.batch.journal import Journal
@@ -61,10 +62,13 @@ def app(**_):
     jobs = plan(find([inputs], out), out, lambda source: ".png")
     journal = Journal(out, "o", "w")
     run = shared.Run(out, 0, "skip", Model())
-    shared.finish(shared.carry_out(jobs, work, run, journal), journal)
+    try:
+        shared.finish(shared.carry_out(jobs, work, run, journal), journal)
+    except typer.Exit as end:
+        sys.exit(end.exit_code)
 
 cli.app = app
-sys.exit(cli.main([]))
+sys.exit(cli.main(["upscale"]))
 """
 
 

@@ -49,7 +49,7 @@ app.add_typer(models.app, name="models")
 def main(argv: list[str] | None = None) -> int:
     """Run a command; returns the exit code that EXITS tells."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch takes huge pages: fewer page faults
-    leave_with(0)  # so early that all else which ends with the process ends before
+    leave_with(1)  # so early that all else which ends with the process ends before
     with steady():
         code = _run(sys.argv[1:] if argv is None else argv)
     leave_with(code)
@@ -357,15 +357,18 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="On top of the YAML.")
     ] = None,
+    allow_code: degrade.AllowCode = False,
 ) -> None:
     """Train a model as a YAML file says.
 
     Run the same command again to go on from the last checkpoint.
     """
+    from degradations import consent
     from restore.training.loop import run  # torch, seconds
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    run(config, overrides or [])
+    with consent.given(allow_code):
+        run(config, overrides or [])
 
 
 app.command()(evaluate.evaluate)
