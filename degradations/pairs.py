@@ -259,7 +259,7 @@ def own_code(recipe: Recipe) -> dict[str, str]:
 
 
 @contextmanager
-def _held(out: Path, identity: dict[str, str], folders: tuple[str, ...]) -> Iterator[None]:
+def _held(out: Path, identity: dict[str, str], folders: tuple[str, ...] = ()) -> Iterator[None]:
     """Hold the folder for one run, and for one kind of pairs."""
     told = out / "pairs.json"
     for path in (told, *(out / folder for folder in folders), out / "recipe.yaml"):

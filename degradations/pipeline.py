@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 from pydantic import ValidationError
 
-from degradations import ops
+from degradations import consent, ops
 from degradations.errors import RecipeError, mend
 from degradations.ops import plugins
 from degradations.ops.compose import milder
@@ -94,11 +94,11 @@ class Recipe(Frozen):
     steps: tuple[ops.Step, ...] = ()
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path, allow_code: bool = False) -> Self:
         """From a YAML file; raises RecipeError naming the file, the key and the mend.
 
         An own op (`kind: my_ops.Rust`) comes from my_ops.py beside the file, or from the Python
-        path: load only recipes whose ops you would run.
+        path. Its code runs only if that was allowed, here or before, for the file as it is.
         """
         try:
             values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -107,7 +107,8 @@ class Recipe(Frozen):
         except yaml.YAMLError as error:
             raise RecipeError(f"{path}: not YAML: {error}") from error
         try:
-            return cls.model_validate(values, context=Path(path).parent)
+            with consent.given(allow_code):
+                return cls.model_validate(values, context=Path(path).parent)
         except ValidationError as error:
             raise RecipeError("\n".join(_explain(path, cls, error))) from error
 
@@ -186,10 +187,13 @@ class Recipe(Frozen):
         return [list(_draw(step, rng.at(slot))) for slot, step in enumerate(self.steps)]
 
 
-def _unpickled(model: type[Recipe], values: dict[str, Any], files: dict[str, str]) -> Recipe:
-    for module, path in files.items():
-        plugins.load(module, path)
-    return model.model_validate(values)
+def _unpickled(
+    model: type[Recipe], values: dict[str, Any], files: dict[str, tuple[str, str]]
+) -> Recipe:
+    with consent.by_sender():
+        for module, (path, digest) in files.items():
+            plugins.load(module, path, digest)
+        return model.model_validate(values)
 
 
 def replay(trace: Trace, hr: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from degradations import Recipe, RecipeError, Trace, device, ops, rebuild, recipes, replay
+from degradations import Recipe, RecipeError, Trace, consent, device, ops, rebuild, recipes, replay
 from degradations.ops import Op, plugins
 from degradations.ops.damage import Damage
 from degradations.ranges import Choice, Range, Uniform
@@ -43,10 +43,13 @@ HR = (np.arange(48 * 60 * 3, dtype=np.int64) * 37 % 251).astype(np.uint8).reshap
 
 
 @pytest.fixture(autouse=True)
-def forget():
-    """No own op outlives its test."""
+def forget(monkeypatch, tmp_path_factory):
+    """No own op outlives its test, nor consent to it."""
     modules = set(sys.modules)
-    yield
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+    with consent.given():
+        yield
+    consent._here.clear()
     plugins._known.clear()
     plugins._files.clear()
     plugins._runs.clear()
