@@ -42,9 +42,7 @@ def recipe(tmp_path):
 
 def test_code_runs_once_it_was_allowed_and_until_it_changes(recipe, home, tmp_path):
     code = recipe.parent / "my_ops.py"
-    with pytest.raises(
-        RecipeError, match=r"my_ops\.py: the recipe would run this .*--allow-code"
-    ):
+    with pytest.raises(RecipeError, match=r"my_ops\.py: the recipe would run this .*--allow-code"):
         Recipe.load(recipe)
     assert not (tmp_path / "ran").exists()
     assert Recipe.load(recipe, allow_code=True).steps[0].kind == "my_ops.Own"

@@ -349,7 +349,7 @@ def test_a_dead_worker_and_ctrl_c_are_told_with_the_way_on(make, monkeypatch, tm
     dying = "import os, multiprocessing as m\n        if m.parent_process(): os._exit(9)\n"
     text = RUST.replace("return rgb", f"{dying}        return rgb")
     (tmp_path / "mine" / "my_ops.py").write_text(text)
-    code, _, err = make("out", "--workers", 1, recipe=recipe)
+    code, _, err = make("out", "--workers", 1, "--allow-code", recipe=recipe)
     assert code == 3 and "a worker process was ended from outside" in err
     assert make("out", recipe=recipe)[0] == 0  # alone it lives
 

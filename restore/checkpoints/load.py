@@ -70,6 +70,8 @@ def load(
         stack = read(folder, single_file.converter(weights))
     else:
         stack = read(path, lambda part, _: components.read_weights(path, part, allow_pickle))
+    if manifest.find_model(str(path), allow_pickle=allow_pickle)[1] != digest:
+        raise ModelError(f"{path}: changed while it was read; try again")
     # A hub's snapshot is named by its commit, whichever branch was asked for.
     is_hub = path.parent.name == "snapshots" and not Path(name).exists()
     stack.name = f"{name.partition('@')[0]}@{path.name}" if is_hub else name
