@@ -36,6 +36,7 @@ class _Row(BaseModel):
     error: str = ""
     trace: str = ""
     frames: dict[str, str] = {}
+    words: dict[str, str] = {}
     warnings: list[str] = []
     size_in: Sides = [0, 0]
     size_out: Sides = [0, 0]

@@ -338,6 +338,11 @@ def _foreign(job: Job, journal: Journal, path: Path, source: str) -> str:
     if job.source is None:  # its key is a seed, whatever the words
         is_same = (row.get("options"), row.get("weights")) == (journal.options, journal.weights)
         return "" if is_same else "was made of other words or options"
+    return _other_words(row, journal)
+
+
+def _other_words(row: Row, journal: Journal) -> str:
+    """How the words differ of which a result of ours was made; nothing if they do not."""
     words = row.get("words")
     if words == journal.words or row.get("options") == journal.options:
         return ""

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from degradations import recipes, replay
-from restore.checkpoints import manifest
+from restore.checkpoints import places
 from restore.checkpoints.load import load, save
 from restore.config import Options
 from restore.diffusion.restorer import SCALE, FirstStage, Fusion, Restorer
@@ -147,7 +147,7 @@ def built(options: RestorerOptions) -> Restorer:
     made = Restorer(options.channels, options.layers)
     if options.start is None:
         return made
-    place = manifest.place_of(str(options.start))
+    place = places.place_of(str(options.start))
     try:
         made.load_state_dict(teachers.read(weights_of(place)))
         if options.blend:  # refused before anything is trained
