@@ -13,7 +13,9 @@ import typer
 from restore.batch.work import Holes
 from restore.cli import data, degrade, doctor, evaluate, models, report, shared
 from restore.cli.folder import Folder, takes
+from restore.cli.habits import plain
 from restore.cli.model import Model
+from restore.cli.panels import Panels
 from restore.cli.pictures import Pictures
 from restore.cli.settings import Settings
 from restore.cli.shared import Run, run_files, run_prompt, stop
@@ -29,7 +31,6 @@ EXITS = (
 )
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,  # plain lines: they end up in logs
     pretty_exceptions_enable=False,
@@ -48,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command; returns the exit code that EXITS tells."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch takes huge pages: fewer page faults
     try:
-        app(args=spelt(sys.argv[1:] if argv is None else argv), prog_name="restore")
+        app(args=spelt(plain(sys.argv[1:] if argv is None else argv)), prog_name="restore")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     except RestoreError as error:
@@ -93,7 +94,7 @@ def _commands(
     pass
 
 
-@app.command(epilog="Example: restore upscale scans -o out -s 2")
+@app.command(cls=Panels, epilog="Example: restore upscale scans -o out -s 2")
 @takes("folder", Folder)
 @takes("pictures", Pictures)
 @takes("model", Model)
@@ -158,7 +159,7 @@ def upscale(
     run_files(folder, options, where, dry_run, Holes(damage or "", fit_mask, find_scratches or ""))
 
 
-@app.command(epilog="Example: restore inpaint photo.jpg --mask mask.png -o out")
+@app.command(cls=Panels, epilog="Example: restore inpaint photo.jpg --mask mask.png -o out")
 @takes("folder", Folder)
 @takes("pictures", Pictures)
 @takes("model", Model)
@@ -240,7 +241,7 @@ def _numbers(sides: str) -> tuple[int, int, int, int]:
     return left, top, right, bottom
 
 
-@app.command(epilog="Example: restore img2img photo.jpg -o out --strength 0.4 --model FOLDER")
+@app.command(cls=Panels, epilog="Example: restore img2img photo.jpg -o out --strength 0.4 --model FOLDER")
 @takes("folder", Folder)
 @takes("pictures", Pictures)
 @takes("model", Model)
@@ -288,7 +289,7 @@ def img2img(
     run_files(folder, options, where, dry_run)
 
 
-@app.command(epilog="Example: restore text2img -o out -n 4 --size 512x384 --model FOLDER")
+@app.command(cls=Panels, epilog="Example: restore text2img -o out -n 4 --size 512x384 --model FOLDER")
 @takes("model", Model)
 @takes("settings", Settings)
 def text2img(
@@ -358,5 +359,5 @@ def train(
     run(config, overrides or [])
 
 
-app.command()(evaluate.evaluate)
+app.command(cls=Panels)(evaluate.evaluate)
 app.command()(doctor.doctor)
