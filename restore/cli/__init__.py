@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from restore.batch.work import Holes
-from restore.cli import data, degrade, doctor, evaluate, models, report, shared
+from restore.cli import configs, data, degrade, doctor, evaluate, models, report, shared
 from restore.cli.folder import Folder, takes
 from restore.cli.habits import plain
 from restore.cli.model import Model
@@ -19,6 +19,7 @@ from restore.cli.panels import Panels
 from restore.cli.pictures import Pictures
 from restore.cli.settings import Settings
 from restore.cli.shared import Run, run_files, run_prompt, stop
+from restore.config import shipped
 from restore.errors import ModelError, RestoreError, UsageError
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
 
@@ -40,6 +41,7 @@ app = typer.Typer(
 )
 
 app.add_typer(degrade.app, name="degrade")
+app.add_typer(configs.app, name="configs")
 app.add_typer(data.app, name="data")
 app.add_typer(report.app, name="report")
 app.add_typer(models.app, name="models")
@@ -241,7 +243,9 @@ def _numbers(sides: str) -> tuple[int, int, int, int]:
     return left, top, right, bottom
 
 
-@app.command(cls=Panels, epilog="Example: restore img2img photo.jpg -o out --strength 0.4 --model FOLDER")
+@app.command(
+    cls=Panels, epilog="Example: restore img2img photo.jpg -o out --strength 0.4 --model FOLDER"
+)
 @takes("folder", Folder)
 @takes("pictures", Pictures)
 @takes("model", Model)
@@ -289,7 +293,9 @@ def img2img(
     run_files(folder, options, where, dry_run)
 
 
-@app.command(cls=Panels, epilog="Example: restore text2img -o out -n 4 --size 512x384 --model FOLDER")
+@app.command(
+    cls=Panels, epilog="Example: restore text2img -o out -n 4 --size 512x384 --model FOLDER"
+)
 @takes("model", Model)
 @takes("settings", Settings)
 def text2img(
@@ -343,7 +349,7 @@ def _sides(size: str) -> tuple[int, int]:
 )
 def train(
     config: Annotated[
-        Path, typer.Argument(metavar="CONFIG", help="A YAML such as those in configs/train.")
+        Path, typer.Argument(metavar="CONFIG", help="A YAML, or a name of `restore configs list`.")
     ],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="On top of the YAML.")
@@ -356,6 +362,8 @@ def train(
     from restore.training.loop import run  # torch, seconds
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if not config.exists():
+        config = shipped().get(f"train/{config.as_posix().removeprefix('train/')}", config)
     run(config, overrides or [])
 
 

@@ -1,5 +1,8 @@
 """Help in panels: everyday options first, all of them with --help-all."""
 
+import inspect
+import io
+import re
 from typing import Annotated, Any
 
 import typer
@@ -8,7 +11,19 @@ from typer.core import TyperCommand
 EVERYDAY = {
     *("inputs", "out", "scale", "steps", "prompt", "damage", "find_scratches", "fidelity"),
     *("mask", "strength", "count", "size", "model", "format", "exists", "dry_run"),
-    *("grow", "feather", "extend", "loopback", "negative", "grid", "restored", "reference", "sets", "help_all", "help"),
+    *(
+        "grow",
+        "feather",
+        "extend",
+        "loopback",
+        "negative",
+        "grid",
+        "restored",
+        "reference",
+        "sets",
+        "help_all",
+        "help",
+    ),
 }
 ALL = "restore.help_all"  # in a context's meta
 
@@ -21,18 +36,46 @@ class Panels(TyperCommand):
 
     def __init__(self, *args: Any, **named: Any):
         super().__init__(*args, **named)
-        for param in self.params:
-            param.help = (getattr(param, "help", None) or "").replace("[", r"\[")  # no markup
         self.params.append(_help_all())
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        from typer import rich_utils
-
-        for param in self.params:
+        is_whole = bool(ctx.meta.get(ALL))
+        formatter.write(f"{self.get_usage(ctx)}\n\n{inspect.cleandoc(self.help or '')}\n\n")
+        panels: dict[str, list[tuple[str, str]]] = {"Everyday options": [], "More options": []}
+        for param in self.get_params(ctx):
             is_everyday = param.name in EVERYDAY
-            param.hidden = not is_everyday and not ctx.meta.get(ALL)
-            param.rich_help_panel = None if is_everyday else "More options"
-        rich_utils.rich_format_help(obj=self, ctx=ctx, markup_mode="rich")
+            if is_everyday or is_whole:
+                panels[list(panels)[not is_everyday]].append(_row(param, ctx, is_whole))
+        for title, rows in panels.items():
+            if rows:
+                formatter.write(_drawn(title, rows, formatter.width))
+        formatter.write(f"\n{self.epilog}\n" if self.epilog else "")
+
+
+def _row(param: Any, ctx: Any, is_whole: bool) -> tuple[str, str]:
+    """How an option is written, and what it does: in one sentence, or with choices and default."""
+    names, text = param.get_help_record(ctx) or (param.name, param.help)
+    if is_whole:
+        return names, text
+    names = ", ".join(sorted(param.opts, key=len)) if param.param_type_name == "option" else names
+    return names.strip(), re.split(r"[.;] ", (param.help or text) + " ")[0].strip().rstrip(".")
+
+
+def _drawn(title: str, rows: list[tuple[str, str]], width: int) -> str:
+    """The rows as a panel of characters; plain text, without markup."""
+    from rich.console import Console
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(max_width=26)
+    for names, text in rows:
+        grid.add_row(Text(names), Text(text))
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    with console.capture() as captured:
+        console.print(Panel(grid, title=title, title_align="left"))
+    return captured.get()
 
 
 def _show_all(ctx: Any, param: Any, value: bool) -> None:
