@@ -43,8 +43,10 @@ def test_a_wheel_and_an_sdist_hold_what_is_needed(tmp_path):
     copy = tmp_path / "copy"
     subprocess.run(["git", "clone", "-q", str(ROOT), str(copy)], check=True)
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=copy, check=True)
-    wheel = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
-    sdist = tarfile.open(next(tmp_path.glob("*.tar.gz"))).getnames()
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as file:
+        wheel = file.namelist()
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as file:
+        sdist = file.getnames()
     for name in ("restore/configs/train/nano_denoiser.yaml", "restore/py.typed"):
         assert name in wheel
     assert "degradations/py.typed" in wheel

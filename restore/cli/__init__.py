@@ -96,7 +96,10 @@ def _commands(
     pass
 
 
-@app.command(cls=Panels, epilog="Example: restore upscale scans -o out -s 2")
+@app.command(
+    cls=Panels,
+    epilog="Example: restore upscale scans -o out -s 2",
+)
 @takes("folder", Folder)
 @takes("pictures", Pictures)
 @takes("model", Model)
@@ -161,7 +164,10 @@ def upscale(
     run_files(folder, options, where, dry_run, Holes(damage or "", fit_mask, find_scratches or ""))
 
 
-@app.command(cls=Panels, epilog="Example: restore inpaint photo.jpg --mask mask.png -o out")
+@app.command(
+    cls=Panels,
+    epilog="Example: restore inpaint photo.jpg --mask mask.png -o out",
+)
 @takes("folder", Folder)
 @takes("pictures", Pictures)
 @takes("model", Model)
