@@ -140,7 +140,7 @@ def test_a_file_without_permission_is_a_row(photos, tmp_path, call, fake):
         (["--steps", "many"], "'--steps'"),
         (["--format", "bmp"], "'--format'"),
         (["--background", "whitish"], "--background whitish: is no colour"),
-        (["--tile", "7"], "No such option"),
+        (["--tiles", "7"], "No such option"),
         (["nowhere"], "nowhere: no such file or folder"),
     ],
 )

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -186,11 +187,19 @@ def run_prompt(options: Text2imgOptions, run: Run, count: int, grid: bool) -> No
         refuse_existing(planned)
     stack, weights = run.model.open()
 
+    @cache
+    def warn() -> None:
+        from restore.tasks.run import beyond
+
+        for note in beyond(options, None, stack()):
+            print(f"restore: {printable(note)}", file=sys.stderr)
+
     def work(job: jobs.Job, show: Progress, path: Path) -> Row:
         from restore.diffusion import watch
         from restore.images import encode, memmap
         from restore.tasks.run import restore
 
+        warn()  # before the first picture, not after the last
         seed = seeds[job.key]
         with memmap.into(run.out), watch.watching(show.part, *stack().parts):
             result = restore(None, options, stack(), seed)
