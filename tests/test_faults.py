@@ -131,18 +131,18 @@ SLOW = """
 import sys, time
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from restore import cli
 from restore.checkpoints import manifest
 manifest.find_model = lambda name, **_: (Path(name), "digest")
 module = ModuleType("restore.tasks.run")
-def restore(picture, *_):
+def restore(picture, *_, **__):
     time.sleep(0.1)
     return replace(picture, pixels=picture.pixels.repeat(4, 0).repeat(4, 1))
 module.restore = restore
 sys.modules["restore.tasks.run"] = module
 module = ModuleType("restore.checkpoints.devices")
-module.load = lambda *_, **__: None
+module.load = lambda *_, **__: SimpleNamespace(parts=[])
 sys.modules["restore.checkpoints.devices"] = module
 sys.exit(cli.main(sys.argv[1:]))
 """
