@@ -25,8 +25,8 @@ QUICK = {  # what keeps a command small, and in this process
     "degrade apply": ["--workers", "0"],
     "degrade preview": ["--crop", "64", "--rows", "1"],
     "train": shlex.split(
-        "steps=2 batch=2 warmup=1 stage.data.count=4 stage.data.crop=32 stage.data.window=8 "
-        "stage.data.workers=0 log_every=1 show_every=2 save_every=2 tensorboard=false"
+        "steps=2 batch=2 warmup=1 stage.data.crop=32 "
+        "log_every=1 show_every=2 save_every=2 tensorboard=false"
     ),
 }
 
