@@ -38,9 +38,10 @@ def pixels():
 
 
 @pytest.fixture(autouse=True)
-def no_models_of_the_users(monkeypatch, tmp_path):
-    """Whoever runs the tests may have models of their own."""
+def nothing_of_the_users(monkeypatch, tmp_path):
+    """Whoever runs the tests may have models of their own, and a cache."""
     monkeypatch.setenv("RESTORE_MODELS", str(tmp_path / "models-of-nobody"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache-of-nobody"))
 
 
 @pytest.fixture

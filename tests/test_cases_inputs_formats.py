@@ -45,9 +45,9 @@ def command(capsys, tmp_path, monkeypatch):
     """`restore upscale -s 2` over the folder `in` by pixels repeated: (code, out, err)."""
 
     def load(*_, **__):
-        return SimpleNamespace(parts=[])
+        return SimpleNamespace(parts=[], scale=4)
 
-    def restore(picture, options, stack, seed, mask, on_frame):
+    def restore(picture, options, stack, seed, mask=None, on_frame=None):
         alpha = None if picture.alpha is None else twice(picture.alpha)
         return replace(picture, pixels=twice(picture.pixels), alpha=alpha)
 

@@ -142,7 +142,7 @@ def restore(picture, *_, **__):
 module.restore = restore
 sys.modules["restore.tasks.run"] = module
 module = ModuleType("restore.checkpoints.devices")
-module.load = lambda *_, **__: SimpleNamespace(parts=[])
+module.load = lambda *_, **__: SimpleNamespace(parts=[], scale=4)
 sys.modules["restore.checkpoints.devices"] = module
 sys.exit(cli.main(sys.argv[1:]))
 """

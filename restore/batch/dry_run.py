@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from restore.batch import rates
 from restore.batch.jobs import Job
 from restore.batch.journal import Journal, Row
 from restore.batch.run import SKIPPED
@@ -55,11 +56,14 @@ def foretell(
     unpaired: Iterable[Path],
     journal: Journal,
     how: "Reading",
+    *,
+    rate: rates.Rate,
     model: "PixelModel | None" = None,
 ) -> None:
     """Print a line for each file, and what all of them take.
 
     unpaired  masks that no picture of any shard takes.
+    rate      what the results take where no earlier run into this folder tells.
     model     a pixel upscaler, whose windows take what they take; None is as nano.
     """
     from restore.images import sandbox
@@ -86,7 +90,7 @@ def foretell(
         made = options.output_size(head.size)
         print(f"{sides(head.size)} -> {sides(made)}  {name} -> {target}{there}")
         planned[job] = Planned(head, made)
-    for line in totals(planned, options, journal, model):
+    for line in totals(planned, options, journal, rate, model):
         print(line)
 
 
@@ -94,6 +98,7 @@ def totals(
     planned: dict[Job, Planned],
     options: "TaskOptions",
     journal: Journal,
+    rate: rates.Rate,
     model: "PixelModel | None" = None,
 ) -> Iterable[str]:
     """What the files take together: pixels, disk, memory, time."""
@@ -117,11 +122,18 @@ def totals(
     largest = max(peaks, key=lambda job: peaks[job])
     name = printable(largest.key)
     yield f"memory: about {gigabytes(peaks[largest])} at its peak, for {name}"
-    pace = seconds_a_pixel(journal.rows.values())
-    if pace is None:
+    seconds, by = seconds_a_megapixel(journal.rows.values()), f"by the files in {journal.out}"
+    if seconds is None:
+        seconds, by = rate.get(), "by the rate of this machine"
+    if seconds is None:
         yield "time: told once the first files are done"
     else:
-        yield f"time: about {pace * after:.0f} s if all are done, by the files in {journal.out}"
+        yield f"time: about {rates.spoken(seconds * after / 1e6)} if all are done, {by}"
+    large = [job for job, one in planned.items() if rates.is_large(one.size)]
+    if large:
+        job = max(large, key=lambda job: planned[job].after)
+        size, others = planned[job].head.size, len(large) - 1
+        yield rates.warning(printable(job.key), size, options, seconds, others)
 
 
 def spilled(one: Planned, model: "PixelModel | None") -> float:
@@ -146,11 +158,11 @@ def peak(
     return PROGRAM + max(blocks, codec) + held + COLUMN * one.size[1]
 
 
-def seconds_a_pixel(rows: Iterable[Row]) -> float | None:
+def seconds_a_megapixel(rows: Iterable[Row]) -> float | None:
     """Of results, as earlier runs measured it; None if there were none."""
     done = [row for row in rows if row["status"] == "done" and "size_out" in row]
     pixels = sum(row["size_out"][0] * row["size_out"][1] for row in done)
-    return sum(row["seconds"] for row in done) / pixels if pixels else None
+    return sum(row["seconds"] for row in done) / pixels * 1e6 if pixels else None
 
 
 def _bytes_a_pixel(target: Path) -> float:

@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
@@ -13,9 +14,10 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from restore import files
-from restore.batch import jobs, report
+from restore.batch import jobs, rates, report
 from restore.batch.jobs import Job
 from restore.batch.journal import Row
+from restore.batch.rates import Rate
 from restore.batch.run import Exists
 from restore.errors import CancelledError, ImageError, UsageError
 from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from restore.batch.mask_files import Masks
     from restore.images.encode import Writing
     from restore.images.picture import Picture, Reading
-    from restore.tasks.run import Model
 
 LISTEN_S = 0.2
 LAST_S = 2  # that a thread has to hear of the end
@@ -43,6 +44,9 @@ class Progress(Protocol):
 
     def row(self, row: Row) -> None:
         """A picture is done."""
+
+    def note(self, text: str) -> None:
+        """What is worth a line of its own."""
 
     def part(self, done: int, of: int, what: str) -> None:
         """So many windows, blocks or bands of a stage of the picture in hand are done."""
@@ -119,6 +123,7 @@ class FileWork:
     are made in their turn.
 
     kind  the format of a source's result.
+    rate  of these results; it knows the model and how many there are of a picture.
     """
 
     def __init__(
@@ -129,14 +134,13 @@ class FileWork:
         *,
         holes: Holes,
         masks: "Masks | None",
-        count: int,
         kind: Callable[[Path], str],
-        stack: Callable[[], "Model"],
+        rate: Rate,
     ):
         self.options, self.settings, self.holes, self.masks = options, settings, holes, masks
-        self.count, self.kind, self.stack = count, kind, stack
+        self.count, self.kind, self.stack, self.rate = rate.count, kind, rate.stack, rate
         self.show: Progress | None = None
-        self.is_over = False
+        self.is_over = self.is_warned = False
         todo = [job for job in planned if not job.skip]
         self.reading, self.making = Ahead(todo, self.read), Ahead(todo, self.make_next)
 
@@ -149,6 +153,7 @@ class FileWork:
             ahead.close()
         for ahead in (self.making, self.reading):
             ahead.thread.join(LAST_S)
+        self.rate.keep()
 
     def __call__(self, job: jobs.Job, show: Progress, path: Path, *frames: Path) -> Row:
         self.show = show
@@ -203,6 +208,7 @@ class FileWork:
         source = self.reading.take(job)
         if is_small(source.pictures[0]):
             self.reading.begin_after(job, self.is_new)
+        self.warn(job, source.pictures[0])
         return source, self.make(source.pictures[0], source, self.seed(job))
 
     def make(
@@ -217,8 +223,20 @@ class FileWork:
         from restore.tasks.run import restore
 
         hole, stack = None if self.holes.find == "propose" else source.mask, self.stack()
+        began = time.monotonic()
         with memmap.into(self.settings.out), watch.watching(self.part, *stack.parts):
-            return restore(picture, self.options, stack, seed, mask=hole, on_frame=keep)
+            made = restore(picture, self.options, stack, seed, mask=hole, on_frame=keep)
+        self.rate.add(time.monotonic() - began, made.size[0] * made.size[1])
+        return made
+
+    def warn(self, job: jobs.Job, picture: "Picture") -> None:
+        """Say once what a large result takes, before it is begun."""
+        if self.is_warned or not rates.is_large(self.options.output_size(picture.size)):
+            return
+        self.is_warned = True
+        assert self.show
+        told = rates.warning(job.key, picture.size, self.options, self.rate.get())
+        self.show.note(told)
 
     def make_several(
         self, job: jobs.Job, source: Source, path: Path, frames: Sequence[Path]
@@ -227,6 +245,7 @@ class FileWork:
         from restore.images.contact_sheet import write_sheet
 
         seed, picture = self.seed(job), source.pictures[0]
+        self.warn(job, picture)
         laps: Sequence[Path] = ()
         notes: list[str] = []
         todo = [(picture, path, seed)]

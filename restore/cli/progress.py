@@ -24,6 +24,9 @@ class Lines:
         self.count += 1
         self._tell(describe(row, left(row)))
 
+    def note(self, text: str) -> None:
+        print(f"restore: {printable(text)}", file=sys.stderr)
+
     def part(self, done: int, of: int, what: str) -> None:
         if time.monotonic() - self.told > LONG_S:
             self._tell(f"{what}: {done} of {of} parts", self.count + 1)
@@ -46,6 +49,10 @@ class Bars:
         self.bar.advance(self.pictures)
         self.bar.update(self.pictures, left=left(row))
         self.bar.update(self.parts, visible=False)
+
+    def note(self, text: str) -> None:
+        text = f"restore: {printable(text)}"
+        self.bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def part(self, done: int, of: int, what: str) -> None:
         self.bar.update(self.parts, description=what, completed=done, total=of, visible=of > 1)

@@ -15,6 +15,7 @@ from restore import file_search
 from restore.batch import jobs, report
 from restore.batch.dry_run import foretell
 from restore.batch.journal import Journal, Row
+from restore.batch.rates import Rate
 from restore.batch.run import Exists, Limits, Summary, refuse_existing, run_all
 from restore.batch.work import (
     FileOptions,
@@ -116,14 +117,14 @@ def run_files(
     )
     ending, words, task = folder.share.ending, options.words, options.task
     journal = Journal(run.out, pixels, weights, ending, words, task)
+    made_by = run.made_by(weights)
+    rate = Rate(options, stack, made_by, count)
     if dry_run:
-        foretell(planned, options, masks, unpaired, journal, how, pixel_model)
+        foretell(planned, options, masks, unpaired, journal, how, rate=rate, model=pixel_model)
         return
-    settings = Settings(
-        run.out, run.seed, run.exists, how, run.pictures.writing, run.made_by(weights)
-    )
+    settings = Settings(run.out, run.seed, run.exists, how, run.pictures.writing, made_by)
     with FileWork(
-        planned, options, settings, holes=holes, masks=masks, count=count, kind=kind, stack=stack
+        planned, options, settings, holes=holes, masks=masks, kind=kind, rate=rate
     ) as work:
         summary = carry_out(planned, work, run, journal, folder.most_failures)
     if holes.find == "propose":
