@@ -59,10 +59,18 @@ def test_a_package_out_of_range_stops_a_run_before_it_begins(versions, photo, tm
     code = cli.main(["upscale", str(tmp_path / "in"), "-o", str(tmp_path / "out")])
     said = capsys.readouterr().err
     assert code == 3 and not (tmp_path / "out").exists()
-    assert "diffusers 0.20.0 is out of range; pip install 'diffusers" in said
-    assert "safetensors is missing; pip install 'safetensors'" in said
+    assert "diffusers 0.20.0 is too old; pip install 'diffusers" in said
+    assert "safetensors is missing; pip install 'safetensors<" in said
     code, said = doctor(capsys)
     assert code == 3 and said.count("broken") == 2
+
+
+def test_what_is_newer_than_what_was_tried_is_told_and_works(versions, capsys, monkeypatch):
+    monkeypatch.setattr(torchvision, "tried", lambda: ("absent", ""))
+    versions({"rich": "99.0", "spandrel": "9.0"})
+    environment.require()
+    code, said = doctor(capsys)
+    assert code == 0 and "note    rich 99.0 is newer than what was tried" in said
 
 
 def test_either_opencv_will_do(versions):
@@ -88,7 +96,7 @@ def test_an_extra_that_is_missing_says_what_it_would_add(versions, capsys, monke
     versions({"spandrel": None, "pillow-heif": None})
     code, said = doctor(capsys)
     assert code == 0
-    assert "lacks   extra pixel would add other people's upscalers" in said
+    assert "note    extra pixel would add other people's upscalers" in said
     assert "spandrel is missing" in said and "pip install 'restore-toolkit[pixel]'" in said
     assert "pillow-heif is missing" in said
 

@@ -1,6 +1,7 @@
 """A folder through somebody's upscaler: every promise of the runner holds."""
 
 import json
+import sys
 
 import cv2
 import numpy as np
@@ -132,7 +133,7 @@ def test_a_dry_run_tells_the_models_own_needs(folder, run, monkeypatch):
     file = pixel_nets.save(folder / "models", "SPAN")
     code, rows, said = run("--model", file, "--dry-run")
     assert code == 0 and not rows and "28x20 -> 56x40" in said
-    assert "memory: about 700" in said
+    assert "memory: about 1.3 GB" in said
     assert not (folder / "out").exists()
 
 
@@ -156,3 +157,16 @@ def test_windows_and_workers_change_no_byte(folder, run, pixels, monkeypatch):
     assert shard["large.png"]["output_sha256"] == parts["output_sha256"]
     one, other = (np.asarray(Image.open(folder / out / "large.png")) for out in ("out", "parts"))
     assert np.abs(one.astype(int) - other).max() <= 1, whole
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_is_flat_and_what_the_plan_tells(tmp_path):
+    from benchmarks import memory
+
+    file = pixel_nets.save(tmp_path, "SPAN")
+    rows = memory.measure(tmp_path, str(file), [6, 24], [2], "tiff")
+    assert rows[1]["own_mb"] < rows[0]["own_mb"] + 300
+    for row in rows:
+        assert row["own_mb"] < row["told_mb"] < 2.5 * row["own_mb"]

@@ -29,6 +29,7 @@ PROGRAM, BLOCKS = 0.7e9, 0.7e9
 # read by rows, and lowpass's error. For each column of the result: bands of rows.
 CANVASES, CODEC, INPUT, LOWPASS, COLUMN = 30, 9, 6, 40, 11e3
 ANSWER = 6  # bytes of a pixel upscaler's answer, 16 bits
+REST = 0.6e9  # of a pixel upscaler's window, in integers and floats, and of kernels
 LAYERS = 1.3  # of a pixel upscaler's largest layer, as measured: what else is alive beside it
 SPILLED = 8  # bytes on disk for each pixel, as long as the picture is worked on
 
@@ -150,7 +151,7 @@ def peak(
     """Bytes of memory that a picture takes at the most, with nano or a pixel upscaler on a CPU."""
     is_whole = options.sampler != "ddim" or options.eta > 0 or options.task == "inpaint"
     is_whole = is_whole and model is None
-    blocks = BLOCKS if model is None else LAYERS * model.window_bytes(one.head.size)
+    blocks = BLOCKS if model is None else REST + LAYERS * model.window_bytes(one.head.size)
     is_lowpass = getattr(options, "colour", "none") == "lowpass"
     held = (CANVASES if is_whole else 0) * one.after + (LOWPASS if is_lowpass else 0) * one.before
     held += 0 if one.head.by_rows else INPUT * one.before
