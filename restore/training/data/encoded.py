@@ -138,18 +138,22 @@ def ready(batch: dict, stack, where: torch.device) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def damaged(batch: dict[str, Tensor], traces: list[str], holes: Tensor) -> Tensor:
-    """What the pairs show, uint8 (B, H, W, 3): traces and holes applied by batches of one scale.
+    """What the pairs show, uint8 (B, H, W, 3): traces and holes applied.
 
     holes  uint8 (B, H, W) on the CPU, where they are filled.
     """
     known = batch["known"].clone()
     pixels = batch["known"].permute(0, 3, 1, 2)
     drawn = {row: Trace.from_json(trace) for row, trace in enumerate(traces) if trace}
-    for scale in sorted({trace.scale for trace in drawn.values()}):
-        rows = [row for row, trace in drawn.items() if trace.scale == scale]
-        low = device.degrade([drawn[row] for row in rows], pixels[rows])
-        large = F.interpolate(low, pixels.shape[2:], mode="bicubic", antialias=True)
-        known[rows] = (large * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+    if drawn:
+        lows = device.degrade_each([*drawn.values()], pixels[list(drawn)])
+        of_scale = {trace.scale: [] for trace in drawn.values()}
+        for (row, trace), low in zip(drawn.items(), lows, strict=True):
+            of_scale[trace.scale].append((row, low))
+        for found in of_scale.values():
+            rows, low = [row for row, _ in found], torch.stack([low for _, low in found])
+            large = F.interpolate(low, pixels.shape[2:], mode="bicubic", antialias=True)
+            known[rows] = (large * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
     rows = holes.flatten(1).any(1).nonzero().flatten()
     if len(rows):
         with ThreadPoolExecutor(os.cpu_count()) as pool:
