@@ -72,7 +72,7 @@ def library() -> ModuleType:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """The tensors of a file, by name, read by spandrel's restricted unpickler. Raises ModelError."""
+    """The tensors of a file, by name, by spandrel's restricted unpickler. Raises ModelError."""
     spandrel = library()
     refuse_code(path)
     try:
