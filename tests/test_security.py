@@ -288,7 +288,7 @@ def test_tokens_are_in_no_report_log_or_picture(
     said = restored("--prompt", "a cat")[2]
     said += "".join(call("img2img", tmp_path / "in", "--prompt", "a", "--steps", 2, out="made")[1:])
     monkeypatch.setattr(stack.unet, "forward", lambda *_, **__: 1 / 0)  # with its trace
-    said += restored("--seed", 1)[2]
+    said += restored("--prompt", "a cat", "--seed", 1)[2]
     assert CANARY not in said
     held = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(held) > 8 and not [path for path in held if CANARY.encode() in path.read_bytes()]
