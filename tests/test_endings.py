@@ -52,7 +52,7 @@ from restore.file_search import find
 
 def work(job, show, path):
     for step in range(2):
-        show.step(step, 2, None)
+        show.part(step, 2, "walk")
     path.write_bytes(job.source.read_bytes()[::-1])
     return {"size_in": [1, 1], "size_out": [4, 4], "warnings": ["told"]}
 

@@ -160,6 +160,8 @@ def windows_of(unet: Any) -> Windows:
     """The grid for another's UNet: the size it was trained at, neighbours a quarter over."""
     sizes = unet["sample_size"] or 64
     least = min(sizes) if isinstance(sizes, list | tuple) else sizes
+    if not isinstance(least, int):
+        raise ModelError(f"its unet's sample_size is {least!r}, not a number of latents")
     step = 2 ** (len(unet["block_out_channels"]) - 1)  # what it downsamples by
     size = max(step, least // step * step)
     return Windows(size, max(step, size * 3 // 4 // step * step))
