@@ -167,7 +167,7 @@ class Training:
     def __init__(self, options: TrainOptions, accelerator: Accelerator):
         self.options, self.accelerator = options, accelerator
         self.is_main = accelerator.is_main_process
-        with accelerator.main_process_first():  # what it encodes, the others find
+        with accelerator.main_process_first():
             torch.manual_seed(options.seed)  # the initial weights
             kind = STAGES[options.stage.kind]
             self.stage = kind(options.stage, options.seed, accelerator.device)
@@ -192,10 +192,18 @@ class Training:
         with accelerator.main_process_first():  # it puts damaged ones aside
             self.start = go_on(options, self.state, self.is_main)
         self.first = self.ema.optimization_step = self.start.step
+        with accelerator.main_process_first():  # what it encodes, the others find
+            self._prepare()
         self.began = time.monotonic()
         if options.compile:
             optim.compile_networks(model)
         self.losses = accelerator.prepare_model(Losses(self.stage))
+
+    def _prepare(self) -> None:
+        """Have the samples made that this run will ask for, where they are made ahead."""
+        if prepare := getattr(self.stage.samples, "prepare", None):
+            steps = max(0, self.options.steps - self.first)
+            prepare(self.start.position, self.start.position + steps * self.options.batch)
 
     def run(self) -> None:
         o = self.options
@@ -206,7 +214,7 @@ class Training:
             for step in range(self.first, o.steps):
                 losses = self.step(step, feed, clock)
                 done, is_last = step + 1, step + 1 == o.steps
-                if done % o.log_every == 0:
+                if done % o.log_every == 0 or is_last:
                     values, speed = self._values(losses), clock.read()
                     rate = {"learning_rate": self.optimizer.param_groups[0]["lr"]}
                     if record:

@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_all_start_methods
@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 import torch
 from pydantic import Field, model_validator
-from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
@@ -24,6 +23,7 @@ from restore.errors import ConfigError, ImageError, RestoreError
 from restore.training.data import sources
 from restore.training.data.geometry import Geometry, moved
 from restore.training.data.procedural import lettering, pictures
+from restore.training.logs import tracked
 from restore.training.rng import Part
 
 log = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ class Photos:
                 log.warning("photos %s: set data.memory_gb to keep them", told)
             elif memory_gb:
                 decoded = pool.map(self.read, range(len(self.numbers)))
-                self.held = list(track(decoded, "reading photos", len(self.numbers)))
+                self.held = list(tracked(decoded, len(self.numbers), "reading photos"))
         # A photo is met as often as it has room for crops, with a square root's restraint.
         self.odds = np.sqrt(area) / np.sqrt(area).sum()
 
@@ -286,8 +286,10 @@ class Loader:
             yield batch
 
 
-def loader(samples: Dataset, rows: Rows, workers: int, pinned: bool = False) -> Loader:
-    """What `rows` asks for, made by `workers` processes ahead of time; 0: in this one.
+def loader(
+    samples: Dataset, rows: Iterable[list[int]], workers: int, pinned: bool = False
+) -> Loader:
+    """The batches that `rows` asks for, made by `workers` processes ahead of time; 0: in this one.
 
     An error of theirs is raised here as if it had been made here.
     """
@@ -308,11 +310,6 @@ def loader(samples: Dataset, rows: Rows, workers: int, pinned: bool = False) -> 
 
 def as_it_is(batch: Any) -> Any:
     return batch
-
-
-def batches(samples: Dataset, size: int, first: int, last: int, workers: int) -> Loader:
-    """Batches number `first` up to `last` of the stream, `size` samples each, in order."""
-    return loader(samples, Rows(first * size, size, last - first), workers)
 
 
 def to_rgb(pixels: Tensor) -> Tensor:
