@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 import degradations
 from degradations import RecipeError, Trace, replay
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples" / "trainers"
+EXAMPLES = Path(__file__).resolve().parents[1] / "docs" / "examples" / "trainers"
 BASICSR = importlib.util.find_spec("basicsr")
 COUNT = 12
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")

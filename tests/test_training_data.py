@@ -18,6 +18,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 import degradations
+from degradations import consent
 from restore import cli
 from restore.errors import ConfigError
 from restore.training.data import encoded, shards, sources, stored
@@ -469,7 +470,10 @@ def test_the_named_sources_need_no_torch_to_be_refused(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("mode", ["cached", "live"])
-def test_a_broken_op_of_ones_own_is_named_from_a_worker_as_from_here(photos, stack, tmp_path, mode):
+def test_a_broken_op_of_ones_own_is_named_from_a_worker_as_from_here(
+    photos, stack, tmp_path, mode, monkeypatch
+):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
     (tmp_path / f"my_broken_{mode}.py").write_text(
         "from degradations.ops import Op\n"
         "class Worse(Op):\n"
@@ -480,10 +484,11 @@ def test_a_broken_op_of_ones_own_is_named_from_a_worker_as_from_here(photos, sta
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(f"name: mine\nsteps: [{{kind: my_broken_{mode}.Worse}}]\n")
     for workers in (0, 2):
-        given = pair_options(
-            photos, count=8, recipe=str(recipe), mode=mode, workers=workers, clean=0
-        )
-        with pytest.raises(degradations.RecipeError) as caught:
+        with consent.given():
+            given = pair_options(
+                photos, count=8, recipe=str(recipe), mode=mode, workers=workers, clean=0
+            )
+        with pytest.raises(degradations.RecipeError) as caught, consent.given():
             if mode == "cached":
                 all_pairs(tmp_path, given, stack)
             else:
