@@ -12,6 +12,7 @@ from PIL import Image
 
 _TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{{ page.title }}</title>
+<meta name="generator" content="restore-toolkit">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
 :root { color-scheme: light; --ink: #1a1a1a; --dim: #666; --line: #d8d8d8; }

@@ -13,8 +13,10 @@ is written beside its place and renamed, the trace last.
 
 import json
 import os
-import shutil
+import re
+import secrets
 import signal
+import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +31,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from degradations import recipes
 from degradations.errors import RecipeError
@@ -43,6 +46,8 @@ Read = Callable[[Path], np.ndarray]  # a photo as uint8 (H, W, 3) RGB; what it r
 Task = tuple[str, Path, list[int]]  # a photo, and the pairs to cut from it
 _CHUNK = 16  # pairs that share one reading of a photo
 _PART = ".part"  # how the names of files in the making end
+_MADE = re.compile(r"\.(\d{6,}\.(png|json)|recipe\.yaml|\w+\.py)\.[0-9a-f]{16}\.part")
+_IDENTITY = TypeAdapter(dict[str, str])
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ def make(
         raise RecipeError("no photos to cut pairs from")
     recipe = pairs.load()
     folders = _folders(recipe)
-    with _held(out, _identity(recipe, pairs, photos)):
+    with _held(out, _identity(recipe, pairs, photos), folders):
         _begin_folder(out, folders, recipe, pairs)
         done = set.intersection(*(_whole(out / folder) for folder in folders))
         missing = [k for k in range(count) if _name(k) not in done]
@@ -254,13 +259,20 @@ def own_code(recipe: Recipe) -> dict[str, str]:
 
 
 @contextmanager
-def _held(out: Path, identity: dict[str, str]) -> Iterator[None]:
+def _held(out: Path, identity: dict[str, str], folders: tuple[str, ...] = ()) -> Iterator[None]:
     """Hold the folder for one run, and for one kind of pairs."""
     told = out / "pairs.json"
+    for path in (told, *(out / folder for folder in folders), out / "recipe.yaml"):
+        if path.is_symlink():
+            raise RecipeError(f"{path}: is a link, through which pairs would be written; remove it")
     if not told.exists() and out.is_dir() and any(out.iterdir()):
         raise RecipeError(f"{out}: holds files but no pairs.json; give a folder of its own")
     out.mkdir(parents=True, exist_ok=True)
-    with told.open("a+", encoding="utf-8") as file:
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+    with open(os.open(told, flags, 0o666), "a+", encoding="utf-8") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            raise RecipeError(f"{told}: is no file of its own; remove it")
         _lock(file.fileno(), out)
         file.seek(0)
         text = file.read()
@@ -276,8 +288,8 @@ def _held(out: Path, identity: dict[str, str]) -> Iterator[None]:
 
 def _differing(text: str, identity: dict[str, str]) -> str:
     try:
-        was = dict(json.loads(text))
-    except ValueError:
+        was = _IDENTITY.validate_json(text)
+    except ValidationError:
         return "its pairs.json cannot be read"
     changed = (name for name, value in identity.items() if was.get(name) != value)
     return ", ".join(f"{name} {was.get(name)}, now {identity[name]}" for name in changed)
@@ -298,14 +310,17 @@ def _begin_folder(out: Path, folders: tuple[str, ...], recipe: Recipe, pairs: Pa
     for folder in folders:
         (out / folder).mkdir(exist_ok=True)
         for left in (out / folder).glob(f".*{_PART}"):  # of a run that was killed
-            left.unlink(missing_ok=True)
-    recipe.save(out / "recipe.yaml")
+            if _MADE.fullmatch(left.name) and not left.is_symlink():
+                left.unlink(missing_ok=True)
+    _put(out / "recipe.yaml", recipe.to_yaml().encode())
     for module in own_code(recipe):  # so that recipe.yaml can be loaded where it lies
         name = Path(*module.split(".")).with_suffix(".py")
         source = Path(pairs.recipe).parent / name
         if source.is_file():
+            if not (out / name).parent.resolve().is_relative_to(out.resolve()):
+                raise RecipeError(f"{(out / name).parent}: leads out of {out}; remove it")
             (out / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, out / name)
+            _put(out / name, source.read_bytes())
 
 
 def _whole(folder: Path) -> set[str]:
@@ -322,9 +337,15 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def _put(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{_PART}")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_PART}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        with open(os.open(temporary, flags, 0o666), "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _name(k: int) -> str:

@@ -8,6 +8,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, PlainSerializer, PlainValidator
@@ -63,13 +64,13 @@ class Choice:
 
     def draw(self, rng: Rng) -> Any:
         picked = self.options[pick(len(self.options), self.weights, rng)]
-        return picked.draw(rng) if isinstance(picked, Uniform | Choice) else picked
+        return picked.draw(rng) if isinstance(picked, _RANGES) else picked
 
     def towards(self, neutral: float, severity: float) -> Self:
         """As Uniform.towards, for each option."""
         moved = (
             option.towards(neutral, severity)
-            if isinstance(option, Uniform | Choice)
+            if isinstance(option, _RANGES)
             else neutral + severity * (option - neutral)
             for option in self.options
         )
@@ -77,8 +78,11 @@ class Choice:
 
     def values(self) -> tuple[Any, ...]:
         """Every word, number and end of a range that stands in the choice."""
-        nested = (o.values() if isinstance(o, Uniform | Choice) else (o,) for o in self.options)
+        nested = (o.values() if isinstance(o, _RANGES) else (o,) for o in self.options)
         return tuple(value for values in nested for value in values)
+
+
+_RANGES = Uniform, Choice
 
 
 def check_weights(count: int, weights: tuple[float, ...] | None) -> None:
@@ -97,12 +101,17 @@ def pick(count: int, weights: tuple[float, ...] | None, rng: Rng) -> int:
     u = rng.uniform()
     if weights is None:
         return int(u * count)
-    u *= sum(weights)
+    u *= _total(tuple(weights))
     for index, weight in enumerate(weights):
         u -= weight
         if u < 0:
             return index
     return max(i for i, weight in enumerate(weights) if weight > 0)  # the sum was rounded
+
+
+@lru_cache(1024)
+def _total(weights: tuple[float, ...]) -> float:
+    return sum(weights)
 
 
 def _check_ends(low: float, high: float) -> None:

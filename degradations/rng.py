@@ -3,19 +3,22 @@
 No generator is shared, so batch size, order, worker and thread count cannot change a result.
 """
 
+from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Self
 
 import numpy as np
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15  # SplitMix64 (Steele et al. 2014)
 MULTIPLIERS = 0x7FEB352D, 0x846CA68B  # of lowbias32
+_MIXERS = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB  # of SplitMix64
+_MANY = 10  # draws made ahead: what most ops take
+_SLOTS = [slot.to_bytes(4, "little") for slot in range(64)]
 
 
 def _mix(x: int) -> int:
-    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
+    x = ((x ^ (x >> 30)) * _MIXERS[0]) & _MASK
+    x = ((x ^ (x >> 27)) * _MIXERS[1]) & _MASK
     return x ^ (x >> 31)
 
 
@@ -25,20 +28,22 @@ class Rng:
     __slots__ = ("_count", "_digest", "_state")
 
     def __init__(self, seed: int, key: str):
-        # A digest, not hash(): Python salts the hash of a string per process.
-        # surrogateescape: a file name that is not UTF-8 is still a key.
-        self._start(f"{int(seed)}\n{key}".encode("utf-8", "surrogateescape"))
+        self._start(root(seed, key))
 
     def _start(self, text: bytes) -> None:
         self._digest = blake2b(text, digest_size=16).digest()
         self._state = int.from_bytes(self._digest[:8], "little")
         self._count = 0
 
-    def at(self, slot: int) -> Self:
+    def at(self, slot: int) -> "Rng":
         """The draws of a slot within this one; they do not depend on what was drawn here."""
-        child = object.__new__(type(self))
-        child._start(self._digest + slot.to_bytes(4, "little"))
+        child = object.__new__(Rng)
+        child._start(self.place(slot))
         return child
+
+    def place(self, slot: int) -> bytes:
+        """What the digest of a slot within this one is made of: see `ahead`."""
+        return self._digest + (_SLOTS[slot] if slot < len(_SLOTS) else slot.to_bytes(4, "little"))
 
     def bits(self) -> int:
         """A 53-bit integer: exact in JSON wherever it is read, hence the seed of pixel noise."""
@@ -48,6 +53,48 @@ class Rng:
     def uniform(self) -> float:
         """In [0, 1)."""
         return self.bits() * 2.0**-53
+
+
+class _Ahead(Rng):
+    """An Rng whose first draws are known."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self, digest: bytes, state: int, known: list[int]):
+        self._digest, self._state, self._count, self._known = digest, state, 0, known
+
+    def bits(self) -> int:
+        if self._count < _MANY:
+            self._count += 1
+            return self._known[self._count - 1]
+        return super().bits()
+
+    def uniform(self) -> float:
+        if self._count < _MANY:
+            self._count += 1
+            return self._known[self._count - 1] * 2.0**-53
+        return super().bits() * 2.0**-53
+
+
+def root(seed: int, key: str) -> bytes:
+    """What the digest of an image is made of."""
+    # A digest, not hash(): Python salts the hash of a string per process.
+    # surrogateescape: a file name that is not UTF-8 is still a key.
+    return f"{int(seed)}\n{key}".encode("utf-8", "surrogateescape")
+
+
+def ahead(places: Sequence[bytes]) -> list[Rng]:
+    """The Rng of each place, all their first draws made in one go."""
+    digests = [blake2b(place, digest_size=16).digest() for place in places]
+    states = np.frombuffer(b"".join(digests), "<u8")[::2]
+    x = states[:, None] + np.arange(1, _MANY + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
+    x ^= x >> np.uint64(30)
+    x *= np.uint64(_MIXERS[0])
+    x ^= x >> np.uint64(27)
+    x *= np.uint64(_MIXERS[1])
+    x ^= x >> np.uint64(31)
+    x >>= np.uint64(11)
+    return list(map(_Ahead, digests, states.tolist(), x.tolist()))
 
 
 def words16(seed: int, count: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The Python face: `restore.load("nano")`, then pictures in and pictures of the same kind out."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -12,14 +13,18 @@ from torch import Tensor
 
 from restore.checkpoints import devices
 from restore.config import Options, explain
+from restore.diffusion import watch
 from restore.errors import CancelledError, ConfigError, UsageError
 from restore.images.arrays import OneImage, back, hole_of, picture_of, spread
+from restore.images.picture import Picture
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
 from restore.tasks import run
 
 Seeds = int | Sequence[int]
 Callback = Callable[[int, int, Tensor], bool | None]
 """(steps done, steps of the walk, latent) -> False to cancel"""
+Progress = Callable[[int, int, watch.What], bool | None]
+"""(done, of, what) -> False to cancel; what is encode, walk, decode, enlarge or colour"""
 
 Kind = Literal["pil", "np", "pt"]
 LIKE: dict[Kind, OneImage] = {  # what text2img gives
@@ -60,8 +65,16 @@ class Restorer:
     Every method takes one picture or a list, and gives one or a list, of the kind that came in.
     Further options are those of the task's options class in restore.options. A seed gives the same
     picture alone and anywhere in a list; `seed` may be a list, one for each.
-    `callback(step, steps, latent)` may return False, or raise, to end the work within a step:
-    restore.Cancelled comes out.
+
+    Two functions may look on. Each may return False, or raise, to end the work: restore.Cancelled
+    comes out.
+
+    callback  (step, steps, latent) after each step of the walk.
+    progress  (done, of, what) between the windows, blocks and bands that a picture is made by:
+              `done` of `of` parts of the stage `what`: encode, walk, decode, then colour; enlarge
+              instead of the first three where a pixel upscaler does it.
+              One that takes long tells the same again meanwhile, so that the work ends soon.
+              Stages come anew for each lap, hole and pass.
     """
 
     stack: run.Model
@@ -73,6 +86,7 @@ class Restorer:
         n: int | None = None,
         seed: Seeds = 0,
         callback: Callback | None = None,
+        progress: Progress | None = None,
         output_type: Kind = "pil",
         **options: Any,
     ) -> Any:
@@ -91,8 +105,9 @@ class Restorer:
         chosen = [
             chosen_by(Text2imgOptions, "text2img", options, prompt=words) for words in prompts
         ]
+        onlookers = Onlookers(callback, progress)
         made = [
-            back(run.restore(None, each, self.stack, own, watched(callback)), LIKE[output_type])
+            back(onlookers.restore(None, each, self.stack, own), LIKE[output_type])
             for each, own in zip(chosen, seeds_for(seed, len(prompts)), strict=True)
         ]
         return made[0] if isinstance(prompt, str) and n is None else made
@@ -104,11 +119,12 @@ class Restorer:
         *,
         seed: Seeds = 0,
         callback: Callback | None = None,
+        progress: Progress | None = None,
         **options: Any,
     ) -> Any:
         """The picture made anew, at its own size; `strength` near 0 keeps it, 1 forgets it."""
         chosen = chosen_by(Img2imgOptions, "img2img", options, prompt=prompt)
-        return self._each(image, None, chosen, seed, callback)
+        return self._each(image, None, chosen, seed, Onlookers(callback, progress))
 
     def upscale(
         self,
@@ -118,6 +134,7 @@ class Restorer:
         damage: OneImage | Sequence[OneImage] | None = None,
         seed: Seeds = 0,
         callback: Callback | None = None,
+        progress: Progress | None = None,
         **options: Any,
     ) -> Any:
         """The picture enlarged; at scale 1, restored.
@@ -128,7 +145,7 @@ class Restorer:
         if scale is not None:
             options["scale"] = scale
         chosen = chosen_by(UpscaleOptions, "upscale", options)
-        return self._each(image, damage, chosen, seed, callback)
+        return self._each(image, damage, chosen, seed, Onlookers(callback, progress))
 
     def inpaint(
         self,
@@ -138,11 +155,12 @@ class Restorer:
         *,
         seed: Seeds = 0,
         callback: Callback | None = None,
+        progress: Progress | None = None,
         **options: Any,
     ) -> Any:
         """The picture with its hole, white in the mask, made anew; outside not a byte moves."""
         chosen = chosen_by(InpaintOptions, "inpaint", options, prompt=prompt)
-        return self._each(image, mask, chosen, seed, callback)
+        return self._each(image, mask, chosen, seed, Onlookers(callback, progress))
 
     def _each(
         self,
@@ -150,7 +168,7 @@ class Restorer:
         mask: Any,
         options: run.TaskOptions,
         seed: Seeds,
-        callback: Callback | None,
+        onlookers: "Onlookers",
     ) -> Any:
         images, gather = spread(image)
         masks = [None] * len(images) if mask is None else spread(mask)[0]
@@ -165,7 +183,7 @@ class Restorer:
         for like, picture, hole, own in zip(
             images, pictures, holes, seeds_for(seed, len(images)), strict=True
         ):
-            done = run.restore(picture, options, self.stack, own, watched(callback), hole)
+            done = onlookers.restore(picture, options, self.stack, own, hole)
             made.append(back(done, like))
         return gather(made)
 
@@ -188,11 +206,29 @@ def seeds_for(seed: Seeds, count: int) -> list[int]:
     return seeds
 
 
-def watched(callback: Callback | None) -> Callable[[int, int, Tensor], None]:
-    """As a walk calls it: False from the callback becomes CancelledError."""
+@dataclass(frozen=True)
+class Onlookers:
+    """Who is told while a picture is made: False from either becomes CancelledError."""
 
-    def on_step(step: int, steps: int, latent: Tensor) -> None:
-        if callback is not None and callback(step, steps, latent) is False:
+    callback: Callback | None = None
+    progress: Progress | None = None
+
+    def restore(
+        self,
+        picture: Picture | None,
+        options: run.TaskOptions,
+        stack: run.Model,
+        seed: int,
+        hole: np.ndarray | None = None,
+    ) -> Picture:
+        is_watched = self.progress is not None
+        with watch.watching(self.part, *stack.parts) if is_watched else nullcontext():
+            return run.restore(picture, options, stack, seed, self.step, hole)
+
+    def step(self, step: int, steps: int, latent: Tensor) -> None:
+        if self.callback is not None and self.callback(step, steps, latent) is False:
             raise CancelledError(f"cancelled by the callback after step {step} of {steps}")
 
-    return on_step
+    def part(self, done: int, of: int, what: watch.What) -> None:
+        if self.progress is not None and self.progress(done, of, what) is False:
+            raise CancelledError(f"cancelled by progress at {what}, {done} of {of}")

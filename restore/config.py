@@ -79,6 +79,16 @@ def load_config(model_class: type[Model], path: Path, overrides: Sequence[str] =
     return _validated(model_class, values, (), origins)
 
 
+def shipped() -> dict[str, Path]:
+    """The YAML files that come with the package, by name such as train/nano_denoiser."""
+    here = Path(__file__).resolve().parent
+    folder = here / "configs"  # of a wheel
+    if not folder.is_dir():
+        folder = here.parent / "configs"  # of a clone
+    files = sorted(folder.rglob("*.yaml"))
+    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; {} for an empty one. Raises ConfigError."""
     try:

@@ -39,6 +39,12 @@ class WalkOptions(Options):
     clip_skip: int = Field(default=0, ge=0, le=48)  # last layers of the text encoder left out
     windows: int = Field(default=4, ge=1, le=256)  # run at once: memory against speed
 
+    @property
+    def words(self) -> dict[str, str]:
+        """What the picture is to show, and what not, as far as that is said."""
+        said = {"prompt": self.prompt, "negative": self.negative}
+        return {name: words for name, words in said.items() if words}
+
     def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of the result of a picture of `size`."""
         return size
@@ -49,6 +55,10 @@ class UpscaleOptions(WalkOptions):
 
     task: Literal["upscale"] = "upscale"
     scale: float = Field(default=4, ge=1, le=16)
+    # of a walk after the model's first stage, 0 for none; None: as many as the model asks for
+    steps: int | None = Field(default=None, ge=0, le=1000)
+    # of a model with a first stage: 0 rich, 1 faithful; None: what the model is made for
+    fidelity: float | None = Field(default=None, ge=0, le=1)
     strength: float = Field(default=1, gt=0, le=1)  # 1 starts from pure noise
     noise_level: int = Field(default=20, ge=0, le=350)  # SD's x4 upscaler: noise on what it reads
     colour: Colour = "none"  # how the input's colours are given back

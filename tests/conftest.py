@@ -37,6 +37,13 @@ def pixels():
     return smooth_pixels
 
 
+@pytest.fixture(autouse=True)
+def nothing_of_the_users(monkeypatch, tmp_path):
+    """Whoever runs the tests may have models of their own, and a cache."""
+    monkeypatch.setenv("RESTORE_MODELS", str(tmp_path / "models-of-nobody"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache-of-nobody"))
+
+
 @pytest.fixture
 def picture():
     def make(height: int, width: int, seed: int = 0) -> Picture:

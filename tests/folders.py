@@ -111,3 +111,10 @@ def closed(folder: Path) -> list[str]:
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert files
     return [str(path) for path in files if (path.stat().st_mode & 0o777) != 0o666 & ~UMASK]
+
+
+def all_pairs(folder: Path, options, stack) -> Path:
+    """Encode all pairs that the options ask for; returns where they lie."""
+    from restore.training.data.stored import PairStore
+
+    return PairStore(options, stack, folder, "digest", 5).fill(range(options.count))

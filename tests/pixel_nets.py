@@ -1,5 +1,6 @@
 """Small networks with random weights, of the architectures that people share."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,8 +60,8 @@ def kinds() -> dict[str, Callable[[], nn.Module]]:
         "PLKSR": lambda: PLKSR.PLKSR(dim=16, n_blocks=3, upscaling_factor=2),
         "RealPLKSR": lambda: PLKSR.RealPLKSR(dim=16, n_blocks=2, upscaling_factor=2),
         "OmniSR": lambda: OmniSR.OmniSR(num_feat=8, block_num=1, res_num=2, up_scale=2),
-        "DnCNN": lambda: DnCNN.DnCNN(in_nc=1, out_nc=1, nc=8, nb=6, act_mode="R"),
-        "DRUNet": lambda: DRUNet.DRUNet(in_nc=4, out_nc=3, nc=[4, 8, 12, 16], nb=1),
+        "DnCNN": lambda: DnCNN.DnCNN(in_nc=1, out_nc=1, nc=8, nb=5, act_mode="BR"),
+        "DRUNet": lambda: DRUNet.DRUNet(in_nc=4, out_nc=3, nc=[4, 8, 12, 16], nb=2),
     }
 
 
@@ -69,9 +70,11 @@ EIGHT = (*CONVOLUTIONAL, "SwinIR", "DAT", "HAT", "RealPLKSR", "OmniSR")
 
 
 def network(kind: str, seed: int = 0) -> nn.Module:
-    """Untrained, but of answers that are pictures: weights small, the last bias grey."""
+    """Untrained, the same for the same seed."""
     torch.manual_seed(seed)
-    return kinds()[kind]().eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # theirs, on how they are built
+        return kinds()[kind]().eval()
 
 
 def save(folder: Path, kind: str, suffix: str = ".safetensors", **metadata: str) -> Path:

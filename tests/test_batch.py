@@ -9,6 +9,8 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from restore.batch import run as runner
 from restore.batch.jobs import file_seed, plan
@@ -17,6 +19,7 @@ from restore.batch.run import run_all
 from restore.errors import ImageError, OutputError, UsageError
 from restore.file_search import find
 from restore.files import TEMPORARY
+from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions
 
 
 class Worker:
@@ -43,11 +46,14 @@ def photos(tmp_path):
     return folder
 
 
-def run(inputs, out, exists="skip", *, options="o", weights="w", progress=lambda row: None):
+def run(
+    inputs, out, exists="skip", *, options="o", weights="w", words=None, progress=lambda row: None
+):
     inputs = [inputs] if isinstance(inputs, Path) else inputs
     worker = Worker()
     jobs = plan(find(inputs, out), out, lambda source: ".png")
-    summary = run_all(jobs, worker, Journal(out, options, weights), exists, progress)
+    journal = Journal(out, options, weights, words=words or {})
+    summary = run_all(jobs, worker, journal, exists, progress)
     return worker.keys, summary
 
 
@@ -102,12 +108,15 @@ def test_other_options_or_weights_do_it_again(photos, tmp_path, changed):
     assert lines(out) == 4
 
 
-def test_a_changed_source_and_a_lost_output_are_done_again(photos, tmp_path):
+def test_a_lost_output_is_done_again_and_a_changed_source_once_it_is_asked_for(photos, tmp_path):
     out = tmp_path / "out"
     run(photos, out)
     (photos / "a.png").write_text("another")
     (out / "sub/b.png").unlink()
-    assert run(photos, out)[0] == ["a.png", "bad.png", "sub/b.jpg"]
+    assert run(photos, out)[0] == ["bad.png", "sub/b.jpg"]
+    assert (out / "a.png").read_text() == "PICTURE A.PNG"
+    assert "--exists overwrite" in rows(out)["a.png"]["error"]
+    assert run(photos / "a.png", out, exists="overwrite")[0] == ["a.png"]
     assert (out / "a.png").read_text() == "ANOTHER"
 
 
@@ -404,3 +413,63 @@ def test_the_result_of_another_picture_of_that_name_is_not_replaced(tmp_path):
 def test_the_result_of_the_same_picture_is_replaced_by_that_of_other_options(photos, tmp_path):
     assert run(photos / "a.png", tmp_path / "out")[1].done == 1
     assert run(photos / "a.png", tmp_path / "out", options="other")[1].done == 1
+
+
+ASKED = st.sampled_from([UpscaleOptions, Img2imgOptions, InpaintOptions]).flatmap(
+    lambda kind: st.fixed_dictionaries(
+        {
+            "kind": st.just(kind),
+            "prompt": st.sampled_from(["", "a", "a red cube"]),
+            "negative": st.sampled_from(["", "a", "grain"]),
+            "steps": st.sampled_from([None, 1, 2]),
+            "strength": st.sampled_from([0.5, 1.0]),
+            "seed": st.integers(0, 1),
+            "weights": st.sampled_from(["nano", "base"]),
+        }
+    )
+)
+
+
+@given(first=ASKED, second=ASKED)
+@settings(max_examples=60, deadline=None)
+def test_skip_keeps_what_other_words_made_and_tells_what_it_replaces(
+    first, second, tmp_path_factory
+):
+    place = tmp_path_factory.mktemp("run")
+    (place / "in").mkdir()
+    (place / "in" / "a.png").write_text("a")
+
+    def once(asked, exists="skip"):
+        values = {**asked}
+        kind, seed, weights = (values.pop(name) for name in ("kind", "seed", "weights"))
+        options = kind(**values)
+        given = {"options": options.digest(seed=seed), "weights": weights, "words": options.words}
+        return run(place / "in", place / "out", exists, **given)[1], rows(place / "out")["a.png"]
+
+    assert once(first)[0].done == 1
+    summary, row = once(second)
+    same_words = all(first[name] == second[name] for name in ("prompt", "negative"))
+    if first == second:
+        assert summary.finished == 1
+    elif same_words:
+        assert summary.done == 1
+        assert ["replaces a result of" in note for note in row["warnings"]] == [True]
+        assert ("another model" in row["warnings"][0]) == (first["weights"] != second["weights"])
+    else:
+        assert summary.failed == 1 and row["code"] == "EXISTS"
+        assert "of other words" in row["error"] or "without words" in row["error"]
+        assert once(second)[0].failed == 1  # nor by trying again
+        assert once(first)[0].failed == 0  # its own words may make it again
+        assert once(second, "overwrite")[0].done == 1
+        assert once(second)[0].finished == 1
+
+
+def test_what_an_earlier_release_made_is_kept_where_its_words_are_not_known(photos, tmp_path):
+    out = tmp_path / "out"
+    run(photos / "a.png", out)
+    old = {name: value for name, value in rows(out)["a.png"].items() if name != "words"}
+    for path in (out / "report.jsonl", out / ".restore" / "report.jsonl"):
+        path.write_text(json.dumps(old) + "\n")
+    assert run(photos / "a.png", out)[1].finished == 1
+    assert run(photos / "a.png", out, options="o2")[1].failed == 1
+    assert "perhaps of other words" in rows(out)["a.png"]["error"]

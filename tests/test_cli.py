@@ -28,9 +28,9 @@ def fake(monkeypatch):
 
     def load(name, device, dtype, **_):
         asked.loads.append((name, device, dtype))
-        return SimpleNamespace()
+        return SimpleNamespace(parts=[], scale=4)
 
-    def restore(picture, options, stack, seed, on_step, mask, on_frame):
+    def restore(picture, options, stack, seed, mask=None, on_frame=None):
         asked.before(picture)
         asked.seeds.append(seed)
         rows, columns = (
@@ -140,7 +140,7 @@ def test_a_file_without_permission_is_a_row(photos, tmp_path, call, fake):
         (["--steps", "many"], "'--steps'"),
         (["--format", "bmp"], "'--format'"),
         (["--background", "whitish"], "--background whitish: is no colour"),
-        (["--tile", "7"], "No such option"),
+        (["--tiles", "7"], "No such option"),
         (["nowhere"], "nowhere: no such file or folder"),
     ],
 )
@@ -188,7 +188,9 @@ def test_a_dry_run_says_all_and_makes_nothing(photos, tmp_path, call, fake):
     (photos / "text.jpg").write_text("no picture")
     (photos / "notes.txt").write_text("")
     code, out, _ = call(photos, "--dry-run")
-    assert code == 0 and not fake.loads and not (tmp_path / "out").exists()
+    assert code == 0 and not (tmp_path / "out").exists()
+    assert fake.loads == [("nano", "auto", "auto")]  # to measure how fast it is here, once
+    assert "time: about" in call(photos, "--dry-run")[1] and len(fake.loads) == 1
     assert "13x9 -> 52x36" in out and "failing" in out and "skipped" in out
     assert "4 pictures" in out and "memory: about" in out and "are free" in out
     assert len(out.splitlines()) == 6 + 4

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from restore.cli import progress
+
 QUICK = ("--steps", 2)
 SMALL = ("--prompt", "a red cube", "--size", "30x20", *QUICK)
 
@@ -193,3 +195,35 @@ def test_pictures_of_other_words_are_kept(call, tmp_path):
     assert path.read_bytes() == first
     assert call("text2img", *other, "--exists", "overwrite")[0] == 0
     assert path.read_bytes() != first
+
+
+@pytest.mark.parametrize("command", ["upscale", "img2img", "inpaint"])
+@pytest.mark.parametrize("option", ["--prompt=", "--set={}.prompt=", "--set={}.negative="])
+def test_a_picture_that_other_words_made_is_kept(call, photo, tmp_path, command, option):
+    source = photo("a.png")
+    asked = [source, *QUICK]
+    if command == "inpaint":
+        asked += ["--extend", "0,0,2,0"]
+    option = option.format(command)
+    assert call(command, *asked, f"{option}a")[0] == 0
+    path = tmp_path / "out" / "a.png"
+    first = path.read_bytes()
+    code, _, err = call(command, *asked, f"{option}b")
+    assert code == 1 and "was made of other words" in err and "--exists overwrite" in err
+    assert path.read_bytes() == first
+    assert call(command, *asked)[0] == 1  # no words are other words
+    assert path.read_bytes() == first
+    more = (f"{option}a", "--seed", 1)
+    code, _, err = call(command, *asked, *more)
+    assert code == 0 and "it replaces a result of other options" in err
+    assert path.read_bytes() != first
+
+
+def test_a_picture_that_takes_long_tells_how_far_it_is(call, photo, tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "LONG_S", -1)
+    photo("a.png")
+    code, _, err = call("upscale", tmp_path / "in", "-s", 1)
+    assert code == 0
+    for what in ("encode", "walk", "decode"):
+        assert f"[1/1] {what}: 1 of 1 parts" in err
+    assert "[1/1] walk: 2 of 2 parts" in call("text2img", *SMALL, out="words")[2]

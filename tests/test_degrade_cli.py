@@ -17,7 +17,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from degradations import Recipe, RecipeError, Trace, pairs, recipes, sharpen
+from degradations import Recipe, RecipeError, Trace, consent, pairs, recipes, sharpen
 from degradations.ops import plugins
 from restore import cli
 from restore.cli.degrade import read_rgb
@@ -42,9 +42,11 @@ class Rust(Op):
 
 
 @pytest.fixture(autouse=True)
-def forget():
-    """No own op outlives its test."""
+def forget(monkeypatch, tmp_path_factory):
+    """No own op outlives its test, nor consent to it."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
     yield
+    consent._here.clear()
     plugins._known.clear()
     plugins._runs.clear()
     sys.modules.pop("my_ops", None)
@@ -143,7 +145,7 @@ def test_a_killed_run_leaves_nobody_behind_and_is_gone_on_with(make, tmp_path):
     slow = "import os, time; time.sleep(float(os.environ.get('SLOW', 0)))\n"
     text = RUST.replace("return rgb", f"{slow}        return rgb")
     (tmp_path / "mine" / "my_ops.py").write_text(text)
-    words = ("-r", recipe, "--pairs", "60", "--crop", "64", "--workers", "1")
+    words = ("-r", recipe, "--pairs", "60", "--crop", "64", "--workers", "1", "--allow-code")
     tool = [sys.executable, ROOT / "tools" / "degrade.py", "apply", SAMPLES, *words]
     traces = tmp_path / "cut" / "traces"
     with subprocess.Popen(
@@ -157,7 +159,7 @@ def test_a_killed_run_leaves_nobody_behind_and_is_gone_on_with(make, tmp_path):
     left = len(list(traces.glob("*.json")))
     time.sleep(0.3)
     assert left == len(list(traces.glob("*.json"))) < 60  # the worker went with its parent
-    (tmp_path / "cut" / "lr" / ".000059.png.7.part").write_bytes(b"half")
+    (tmp_path / "cut" / "lr" / ".000059.png.0123456789abcdef.part").write_bytes(b"half")
     code, out, _ = make("cut", "--pairs", 60, recipe=recipe)
     assert code == 0 and f"{left} there before" in out
     make("whole", "--pairs", 60, recipe=recipe)
@@ -194,7 +196,9 @@ def test_every_photo_is_used_before_any_is_used_twice(make, tmp_path):
 
 def test_an_own_op_reaches_the_workers_and_the_record(make, tmp_path):
     recipe = own_recipe(tmp_path / "mine")
-    assert make("two", "--workers", 2, recipe=recipe)[0] == 0
+    code, _, err = make("two", "--workers", 2, recipe=recipe)
+    assert code == 2 and "--allow-code" in err and not (tmp_path / "two").exists()
+    assert make("two", "--workers", 2, "--allow-code", recipe=recipe)[0] == 0
     assert make("none", recipe=recipe)[0] == 0
     made = files(tmp_path / "two")
     assert made == files(tmp_path / "none")
@@ -202,11 +206,15 @@ def test_an_own_op_reaches_the_workers_and_the_record(make, tmp_path):
     assert json.loads(made["traces/000000.json"])["steps"][0]["kind"] == "my_ops.Rust"
     sys.modules.pop("my_ops")
     plugins._known.clear()
-    assert Recipe.load(tmp_path / "two" / "recipe.yaml").steps[0].kind == "my_ops.Rust"
+    assert (
+        Recipe.load(tmp_path / "two" / "recipe.yaml", allow_code=True).steps[0].kind
+        == "my_ops.Rust"
+    )
     sys.modules.pop("my_ops")
     plugins._known.clear()
     (tmp_path / "mine" / "my_ops.py").write_text(RUST + "\n# other pixels\n", encoding="utf-8")
-    code, _, err = make("two", recipe=recipe)
+    assert "--allow-code" in make("two", recipe=recipe)[2]
+    code, _, err = make("two", "--allow-code", recipe=recipe)
     assert code == 2 and "other options: own ops" in err
 
 
@@ -214,7 +222,7 @@ def test_an_own_op_that_fails_ends_the_run_with_its_name(make, tmp_path):
     recipe = own_recipe(tmp_path / "mine")
     (tmp_path / "mine" / "my_ops.py").write_text(RUST.replace("rgb *", "1 / 0 *"))
     for workers in (0, 1):
-        code, _, err = make(f"out{workers}", "--workers", workers, recipe=recipe)
+        code, _, err = make(f"out{workers}", "--workers", workers, "--allow-code", recipe=recipe)
         assert code == 2 and "my_ops.Rust: apply failed: ZeroDivisionError" in err
 
 
@@ -341,7 +349,7 @@ def test_a_dead_worker_and_ctrl_c_are_told_with_the_way_on(make, monkeypatch, tm
     dying = "import os, multiprocessing as m\n        if m.parent_process(): os._exit(9)\n"
     text = RUST.replace("return rgb", f"{dying}        return rgb")
     (tmp_path / "mine" / "my_ops.py").write_text(text)
-    code, _, err = make("out", "--workers", 1, recipe=recipe)
+    code, _, err = make("out", "--workers", 1, "--allow-code", recipe=recipe)
     assert code == 3 and "a worker process was ended from outside" in err
     assert make("out", recipe=recipe)[0] == 0  # alone it lives
 
@@ -416,7 +424,7 @@ def test_a_trace_that_cannot_be_replayed_says_why(make, call, tmp_path):
     mine = trace | {"steps": [{"kind": "my_ops.Rust", "amount": 0.5}]}
     assert "load the recipe that names it first" in refusal(mine)
     recipe = own_recipe(tmp_path / "mine")
-    assert call("replay", path, hr, "-o", tmp_path / "lr.png", "-r", recipe)[0] == 0
+    assert call("replay", path, hr, "-o", tmp_path / "lr.png", "-r", recipe, "--allow-code")[0] == 0
     assert call("replay", tmp_path / "none.json", hr, "-o", tmp_path / "b.png")[0] == 2
     assert (
         call("replay", path, tmp_path / "none.png", "-o", tmp_path / "b.png", "-r", recipe)[0] == 1

@@ -6,6 +6,7 @@ from itertools import takewhile
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import degradations
 from degradations import device, ops, recipes
@@ -118,9 +119,57 @@ def test_each_picture_has_steps_of_its_own(pixels):
 def test_parts_by_size_change_nothing(name, pixels, monkeypatch):
     hr = batch(pixels, 64, 80, 9)
     traces = draw(recipes.named(name), hr)
-    whole = device.degrade(traces, hr)
-    monkeypatch.setattr(batching, "_WORTH_A_PART", 1000)
-    assert torch.equal(device.degrade(traces, hr), whole)
+    made = []
+    for worth in (10**9, 1000):
+        monkeypatch.setitem(batching._WORTH_A_PART, "cpu", worth)
+        made.append(device.degrade(traces, hr))
+    assert torch.equal(*made)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_picture_has_a_scale_of_its_own(name, pixels):
+    hr, recipe = batch(pixels, 61, 83, 6), recipes.named(name)
+    scales = (4, 1, 2.5, 4, 2, 1)
+    traces = [recipe.draw((61, 83), scale, 0, str(i)) for i, scale in enumerate(scales)]
+    together = device.degrade_each(traces, hr)
+    for i, low in enumerate(together):
+        assert torch.equal(device.degrade(traces[i : i + 1], hr[i : i + 1])[0], low)
+
+
+class Launches(TorchDispatchMode):
+    """Counts the operations that are more than another view: on a GPU each is a launch or more."""
+
+    views = {
+        *("view", "expand", "select", "slice", "unbind", "split", "split_with_sizes", "transpose"),
+        *("permute", "t", "unsqueeze", "squeeze", "alias", "detach", "_unsafe_view", "as_strided"),
+        *("lift_fresh", "empty", "new_empty", "empty_like", "_reshape_alias"),
+    }
+
+    def __enter__(self):
+        self.count = 0
+        return super().__enter__()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func._schema.name.split("::")[1] not in self.views
+        return func(*args, **(kwargs or {}))
+
+
+# one wave too many costs about 45; before waves and arithmetic were pruned there were 691, 2029, ..
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [("realesrgan", 520), ("bsrgan", 850), ("old_photo", 270), ("web_reupload", 430)],
+)
+def test_a_batch_takes_few_launches_whatever_its_scales(name, most, pixels, monkeypatch):
+    monkeypatch.setitem(batching._WORTH_A_PART, "cpu", batching._WORTH_A_PART["cuda"])
+    recipe, hr = recipes.named(name), batch(pixels, 32, 32, 64)
+    keys = [str(i) for i in range(64)]
+    alike = recipe.draw_batch((32, 32), 4, 0, keys)
+    mixed = [recipe.draw((32, 32), (4, 4, 2, 1)[i % 4], 0, key) for i, key in enumerate(keys)]
+    for degrade, traces in ((device.degrade, alike), (device.degrade_each, mixed)):
+        degrade(traces, hr)  # what is kept for every batch is made once
+        with Launches() as launches:
+            degrade(traces, hr)
+        assert launches.count <= most
 
 
 @pytest.mark.parametrize("antialias", [True, False])
@@ -135,12 +184,28 @@ def test_resizing_agrees_with_opencv_and_pillow(mode, antialias):
     words = {"mode": mode, "antialias": antialias}
     for of in ("current", "target"):
         params = [{"of": of, "factor": f} | words for f in rng.uniform(0.15, 2, len(sizes))]
-        done = resize.apply(Canvas(canvas, sizes), params, (70, 87))
+        done = resize.apply(Canvas(canvas, sizes), params, [(70, 87)] * len(sizes))
         for rgb, p, plane, (height, width) in zip(given, params, done.rgb, done.sizes, strict=True):
             wanted = ops.Resize.apply(rgb, p, (70, 87))
             assert wanted.shape[:2] == (height, width)
             got = plane[:, :height, :width].permute(1, 2, 0).numpy()
             assert np.abs(got - wanted).max() < 1e-4
+
+
+def test_a_resize_is_the_same_alone_and_in_a_batch():
+    """Levels of 8 bits often meet just between two float32: in one of 25 pictures before."""
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        sizes, new = rng.integers(20, 60, (2, 7, 2))
+        modes = rng.choice(["area", "bilinear", "bicubic", "lanczos"], 7)
+        params = [{"mode": mode, "antialias": True} for mode in modes]
+        canvas = torch.from_numpy(rng.integers(0, 256, (7, 3, 64, 64))) / 255
+        together = resize.resized(Canvas(canvas, sizes), new, params).rgb
+        for k, (height, width) in enumerate(new):
+            few = slice(k, k + 1)
+            small = Canvas(canvas, sizes).of([k])
+            alone = resize.resized(small, new[few], params[few]).rgb[0]
+            assert torch.equal(alone[:, :height, :width], together[k, :, :height, :width])
 
 
 @pytest.mark.parametrize("grey", [True, False])

@@ -131,18 +131,18 @@ SLOW = """
 import sys, time
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from restore import cli
 from restore.checkpoints import manifest
 manifest.find_model = lambda name, **_: (Path(name), "digest")
 module = ModuleType("restore.tasks.run")
-def restore(picture, *_):
+def restore(picture, *_, **__):
     time.sleep(0.1)
     return replace(picture, pixels=picture.pixels.repeat(4, 0).repeat(4, 1))
 module.restore = restore
 sys.modules["restore.tasks.run"] = module
 module = ModuleType("restore.checkpoints.devices")
-module.load = lambda *_, **__: None
+module.load = lambda *_, **__: SimpleNamespace(parts=[], scale=4)
 sys.modules["restore.checkpoints.devices"] = module
 sys.exit(cli.main(sys.argv[1:]))
 """
@@ -195,14 +195,14 @@ def test_f3_a_size_limit_ends_the_run_and_spares_what_was_there(tmp_path, repeat
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
         try:
             with pytest.raises(DiskFullError, match="run the same command again"):
-                run(inputs, out)
+                run(inputs, out, exists="overwrite")
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert tree(out) == before
         key = large.relative_to(inputs).as_posix()
         assert rows(out)[key]["code"] == "DISK_FULL" and len(rows(out)) == 6
         assert json.loads((out / "summary.json").read_text())["stopped"] == "DISK_FULL"
-        assert run(inputs, out).done == 1
+        assert run(inputs, out, exists="overwrite").done == 6
         check_all(inputs, out)
 
 
@@ -227,9 +227,9 @@ def test_f3_a_full_disk_ends_the_run_and_spares_what_was_there(tmp_path, small_d
     before = tree(small_disk / "first")
     for path in inputs.rglob("*.png"):
         path.write_bytes(random.Random(path.name).randbytes(700_000))
-    for repeat in range(repeats):
+    for _ in range(repeats):
         with pytest.raises(DiskFullError):
-            run(inputs, small_disk / "first", exists="overwrite" if repeat % 2 else "skip")
+            run(inputs, small_disk / "first", exists="overwrite")
         now = tree(small_disk / "first")
         assert now.keys() == before.keys()
         whole = {
@@ -239,7 +239,7 @@ def test_f3_a_full_disk_ends_the_run_and_spares_what_was_there(tmp_path, small_d
         assert not list(small_disk.rglob(f"{TEMPORARY}*"))
     for path in inputs.rglob("*.png"):
         path.write_bytes(path.read_bytes()[:1000])
-    run(inputs, small_disk / "first")
+    run(inputs, small_disk / "first", exists="overwrite")
     check_all(inputs, small_disk / "first")
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from restore import cli
 from restore.checkpoints import manifest
-from restore.checkpoints.load import load, modules, save, windows_of
+from restore.checkpoints.load import load, save, windows_of
 from restore.diffusion.layouts import LAYOUTS
 from restore.diffusion.tiling import Windows
 from restore.errors import ModelError
@@ -50,7 +50,7 @@ def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
 
 
 def equal(one, other) -> bool:
-    return all(same(*pair) for pair in zip(modules(one), modules(other), strict=True))
+    return all(same(*pair) for pair in zip(one.parts, other.parts, strict=True))
 
 
 def weights(folder: Path, part: str) -> Path:
@@ -425,13 +425,13 @@ def test_all_tasks_share_one_set_of_weights(stack, picture):
     """No task copies, moves or converts a tensor, so that four need the memory of one."""
 
     def addresses():
-        return [p.data_ptr() for module in modules(stack) for p in module.parameters()]
+        return [p.data_ptr() for module in stack.parts for p in module.parameters()]
 
     before = addresses()
     for task in OPTIONS:
         run(task, stack, picture)
         assert addresses() == before
-    total = sum(p.nbytes for module in modules(stack) for p in module.parameters())
+    total = sum(p.nbytes for module in stack.parts for p in module.parameters())
     assert total == sum(
-        {p.data_ptr(): p.nbytes for m in modules(stack) for p in m.parameters()}.values()
+        {p.data_ptr(): p.nbytes for m in stack.parts for p in m.parameters()}.values()
     )

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from restore.checkpoints import lora
-from restore.checkpoints.load import load, modules, save
+from restore.checkpoints.load import load, save
 from restore.errors import ModelError
 
 peft = pytest.importorskip("peft")
@@ -117,7 +117,7 @@ def test_loras_answer_as_diffusers_and_the_formula_say(folder, loras, stack, sca
 
 
 def test_fusing_changes_no_answer_and_unfusing_gives_the_weights_back(stack, loras):
-    before = [p.clone() for module in modules(stack) for p in module.parameters()]
+    before = [p.clone() for module in stack.parts for p in module.parameters()]
     lora.add(stack, loras[0], 0.8, "one")
     lora.add(stack, loras[1], 0.5, "two")
     attached = ours(stack)
@@ -126,17 +126,17 @@ def test_fusing_changes_no_answer_and_unfusing_gives_the_weights_back(stack, lor
     lora.unfuse(stack)
     assert near(ours(stack), attached)
     lora.remove(stack)
-    after = [p for module in modules(stack) for p in module.parameters()]
+    after = [p for module in stack.parts for p in module.parameters()]
     assert len(after) == len(before)
     assert all(map(near, before, after))
 
 
 def test_what_was_taken_off_leaves_no_trace(stack, loras):
-    names = [list(module.state_dict()) for module in modules(stack)]
+    names = [list(module.state_dict()) for module in stack.parts]
     plain = ours(stack)
     lora.add(stack, loras[0])
     lora.remove(stack)
-    assert names == [list(module.state_dict()) for module in modules(stack)]
+    assert names == [list(module.state_dict()) for module in stack.parts]
     assert torch.equal(ours(stack), plain)
     lora.add(stack, loras[0])  # and it can be put on again
 
@@ -164,7 +164,7 @@ def test_loading_with_loras_fuses_them_and_tells_in_the_digest(folder, loras, st
     assert near(ours(made), theirs(folder, chosen))
     other = load(str(folder), device="cpu", loras=[(str(loras[0]), 0.5)])
     assert len({made.digest, other.digest, stack.digest}) == 3
-    assert not any(p.requires_grad for module in modules(made) for p in module.parameters())
+    assert not any(p.requires_grad for module in made.parts for p in module.parameters())
 
 
 def test_a_fused_stack_saves_as_a_plain_one_and_an_unfused_one_is_refused(

@@ -6,15 +6,17 @@ import pickle
 import subprocess
 import sys
 import threading
+from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
-from degradations import Recipe, RecipeError, Trace, rebuild, recipes, replay
+from degradations import Recipe, RecipeError, Trace, consent, device, ops, rebuild, recipes, replay
 from degradations.ops import Op, plugins
 from degradations.ops.damage import Damage
-from degradations.ranges import Range, Uniform
+from degradations.ranges import Choice, Range, Uniform
 
 RUST = """
 from typing import ClassVar
@@ -41,10 +43,13 @@ HR = (np.arange(48 * 60 * 3, dtype=np.int64) * 37 % 251).astype(np.uint8).reshap
 
 
 @pytest.fixture(autouse=True)
-def forget():
-    """No own op outlives its test."""
+def forget(monkeypatch, tmp_path_factory):
+    """No own op outlives its test, nor consent to it."""
     modules = set(sys.modules)
-    yield
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+    with consent.given():
+        yield
+    consent._here.clear()
     plugins._known.clear()
     plugins._files.clear()
     plugins._runs.clear()
@@ -245,6 +250,48 @@ def test_a_breach_of_the_contract_names_the_op_and_the_mend(body, tmp_path):
         loaded.degrade(HR, scale=2, seed=0, key="a")
     assert str(caught.value).startswith("my_ops.Rust: apply ")
     assert BREACHES[body] in str(caught.value)
+
+
+class Plain(Op):
+    """Does nothing, and notes what it was given."""
+
+    given: ClassVar[list] = []
+
+    def draw(self, rng):
+        return {}
+
+    @staticmethod
+    def apply(rgb, params, target):
+        Plain.given += [rgb.min(), rgb.max()]
+        return rgb
+
+
+BEFORE = {
+    **{kind: op() for kind, op in ops.OPS.items() if kind != "h264"},
+    "shrunk": ops.Resize(factor=Uniform(0.4, 0.7), mode=Choice(("lanczos",))),
+    "enlarged": ops.Resize(factor=Uniform(1.5, 2), mode=Choice(("bicubic",))),
+}
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_an_op_is_not_blamed_for_what_another_made_before_it(name):
+    """White beside black, of which a filter makes more than white and less than black."""
+    Plain.given.clear()
+    checks = np.kron(np.indices((12, 15)).sum(0) % 2 * 255, np.ones((4, 4)))[..., None]
+    hr = np.repeat(checks, 3, 2).astype(np.uint8)
+    made = Recipe(name="own", steps=(BEFORE[name], Plain()))
+    traces = [made.draw(hr.shape[:2], 2, seed, "a") for seed in range(3)]
+    for trace in traces:
+        replay(trace, hr)
+    device.degrade(traces, torch.from_numpy(hr).permute(2, 0, 1).expand(3, -1, -1, -1))
+    assert min(Plain.given) >= 0 and max(Plain.given) <= 1
+
+
+def test_a_last_bit_beyond_white_is_rounding(tmp_path):
+    module = RUST[: RUST.index("        colour")] + "        return rgb * np.float32(1.0000002)\n"
+    loaded = Recipe.load(recipe(tmp_path, {"kind": "my_ops.Rust"}, module=module))
+    white = np.full_like(HR, 255)
+    assert (loaded.degrade(white, scale=1, seed=0, key="a").lr == 255).all()
 
 
 @pytest.mark.parametrize("drawn", ["{'a': object()}", "{'a': float('nan')}", "{'a': 1 / 0}", "[1]"])

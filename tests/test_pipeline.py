@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import degradations
-from degradations import Recipe, RecipeError, Trace, rebuild, recipes, replay
+from degradations import Recipe, RecipeError, Trace, ops, rebuild, recipes, replay
 from degradations.ops import OPS, GaussianNoise, Jpeg, Resize
 from degradations.ops.resize import resize
+from degradations.ranges import Uniform
 
 KEYS = [f"photo_{i}/{i % 3}" for i in range(24)]
 FULL = recipes.named("realesrgan")
@@ -61,6 +62,27 @@ def test_every_recipe_is_the_same_in_any_order(name):
         for keys in (KEYS[:4], KEYS[3::-1])
     )
     assert forth == back and len(set(forth.values())) == (1 if name == "clean_bicubic" else 4)
+
+
+@pytest.mark.parametrize("severity", [0.1, 1])
+@pytest.mark.parametrize("name", recipes.NAMED)
+def test_draws_of_a_batch_are_those_of_each(name, severity):
+    recipe, keys = recipes.named(name).at(severity), [f"b/{i}" for i in range(100)]
+    for seed in (0, 2**62):
+        together = recipe.draw_batch((96, 120), 2.5, seed, iter(keys))
+        alone = [recipe.draw((96, 120), 2.5, seed, key) for key in keys]
+        assert [t.to_json() for t in together] == [t.to_json() for t in alone]
+    assert recipe.draw_batch((96, 120), 2.5, 0, []) == []
+    assert recipe.draw_batch((96, 120), 2.5, 0, ["a"]) == [recipe.draw((96, 120), 2.5, 0, "a")]
+
+
+def test_draws_of_a_batch_go_through_steps_within_steps():
+    inner = ops.Shuffle(steps=(Jpeg(), GaussianNoise(), ops.Maybe(p=0.5, step=Resize())))
+    steps = (ops.Repeat(n=Uniform(1, 4), scale=0.5, steps=(inner,)), ops.OneOf(steps=(inner,) * 3))
+    recipe, keys = Recipe(name="deep", steps=steps), [str(i) for i in range(40)]
+    together = recipe.draw_batch((8, 8), 1, 3, keys)
+    assert together == [recipe.draw((8, 8), 1, 3, key) for key in keys]
+    assert len({len(trace.steps) for trace in together}) > 4
 
 
 @pytest.mark.parametrize("name", RUNNABLE)

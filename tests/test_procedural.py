@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from folders import all_pairs
 from PIL import Image
 from pydantic import ValidationError
 
@@ -249,7 +250,7 @@ def pair_options(photos, **more):
 
 def test_drawn_pairs_are_the_same_stored_live_and_for_the_device(photos, stack, tmp_path):
     given = {"drawn": 1, "recipe": "clean_bicubic"}
-    stored = encoded.store(tmp_path, pair_options(photos, **given), stack, "digest", 5)
+    stored = all_pairs(tmp_path, pair_options(photos, **given), stack)
     truth = np.load(stored / "truth.npy")
     for mode in ("live", "device"):
         pairs = encoded.LivePairs(pair_options(photos, mode=mode, **given), stack.context, 5)
@@ -281,7 +282,7 @@ def test_what_is_judged_is_no_drawn_picture(photos, stack):
 def test_pairs_stored_without_drawn_pictures_keep_their_name(photos, stack, tmp_path):
     given = {"count": 1, "recipe": "clean_bicubic"}
     unsaid, none, some = (
-        encoded.store(tmp_path, pair_options(photos, **given, **more), stack, "digest", 5)
+        all_pairs(tmp_path, pair_options(photos, **given, **more), stack)
         for more in ({}, {"drawn": 0, "fonts": None}, {"drawn": 0.5})
     )
     assert unsaid == none != some

@@ -48,7 +48,7 @@ def test_a_plan_tells_what_a_run_takes(photo, restored, monkeypatch):
     photo("a.png")
     code, _, said = restored("--dry-run")
     assert code == 0 and "1 picture, 0.0 -> 0.0 megapixels" in said
-    assert "told once the first files are done" in said
+    assert "if all are done, by the rate of this machine" in said
     restored()
     assert "time: about" in restored("--dry-run")[2]
 

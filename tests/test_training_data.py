@@ -13,13 +13,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from folders import all_pairs
 from PIL import Image
 from pydantic import ValidationError
 
 import degradations
 from restore import cli
 from restore.errors import ConfigError
-from restore.training.data import encoded, shards, sources
+from restore.training.data import encoded, shards, sources, stored
 from restore.training.data.crops import PhotoOptions, Photos, Rows, loader
 from restore.training.data.paired import PairedPhotos
 from restore.training.data.pairs import PairOptions
@@ -364,16 +365,13 @@ def live(photos, stack, **more):
 def test_live_pairs_are_those_that_would_have_been_stored(photos, stack, tmp_path):
     """The same number of the same stream, made ahead of time or as it is needed."""
     options = pair_options(photos, count=6, workers=0)
-    stored = encoded.store(tmp_path, options, stack, "digest", 5)
-    pairs, latents = live(photos, stack), np.load(stored / "truth.npy")
+    store = stored.PairStore(options, stack, tmp_path, "digest", 5)
+    folder = store.fill(range(6))
+    pairs, latents = live(photos, stack), np.load(folder / "truth.npy")
     for number in range(6):
         assert np.array_equal(latents[number], pairs[number]["truth"].numpy())
-    again = encoded.StoredPairs(stored, 16, 7, lambda n: encoded.remade(options, 5, n, False))
-    assert np.array_equal(again.pair(3).truth, latents[again_number(again, 3)])
-
-
-def again_number(stored, index):
-    return int(np.random.default_rng((stored.seed, index)).integers(stored.length))
+    again = store.samples()
+    assert np.array_equal(again.pair(3).truth, latents[again.number(3)])
 
 
 def test_pairs_damaged_by_the_device_equal_those_of_the_workers(photos, stack):
@@ -409,22 +407,22 @@ def test_pairs_are_made_anew_where_the_recipe_or_the_photos_are_others(photos, s
     shutil.copytree(photos, folder)
     names = set()
 
-    def stored():
+    def kept():
         given = pair_options(folder, count=2, workers=0, recipe=str(recipe))
-        return encoded.store(tmp_path / "pairs", given, stack, "digest", 5).name
+        return all_pairs(tmp_path / "pairs", given, stack).name
 
     for quality in (90, 20):
         recipe.write_text(f"name: mine\nsteps: [{{kind: jpeg, quality: {quality}}}]\n")
-        names |= {stored(), stored()}
+        names |= {kept(), kept()}
     shutil.copy(next(folder.glob("*.*")), folder / "zz_more.png")
-    names.add(stored())
+    names.add(kept())
     assert len(names) == 3
 
 
 def test_who_needs_pairs_that_another_run_makes_waits_for_them(photos, stack, tmp_path):
     given = pair_options(photos, count=4, workers=0)
     with ThreadPoolExecutor(2) as pool:
-        both = [pool.submit(encoded.store, tmp_path, given, stack, "digest", 5) for _ in range(2)]
+        both = [pool.submit(all_pairs, tmp_path, given, stack) for _ in range(2)]
         one, other = (made.result() for made in both)
     assert one == other
     assert np.load(one / "truth.npy").any((1, 2, 3)).all()
@@ -467,3 +465,29 @@ def test_the_named_sources_need_no_torch_to_be_refused(tmp_path):
     )
     assert done.returncode == 2
     assert "no picture here" in done.stderr
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("mode", ["cached", "live"])
+def test_a_broken_op_of_ones_own_is_named_from_a_worker_as_from_here(photos, stack, tmp_path, mode):
+    (tmp_path / f"my_broken_{mode}.py").write_text(
+        "from degradations.ops import Op\n"
+        "class Worse(Op):\n"
+        "    def draw(self, rng): return {}\n"
+        "    @staticmethod\n"
+        "    def apply(rgb, params, target): return rgb * float('nan')\n"
+    )
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(f"name: mine\nsteps: [{{kind: my_broken_{mode}.Worse}}]\n")
+    for workers in (0, 2):
+        given = pair_options(
+            photos, count=8, recipe=str(recipe), mode=mode, workers=workers, clean=0
+        )
+        with pytest.raises(degradations.RecipeError) as caught:
+            if mode == "cached":
+                all_pairs(tmp_path, given, stack)
+            else:
+                pairs = encoded.LivePairs(given, stack.context, 5)
+                next(iter(loader(pairs, Rows(0, 8, 1), workers)))
+        assert str(caught.value).startswith(f"my_broken_{mode}.Worse: apply gives NaN or infinity")
+        assert len(str(caught.value).splitlines()) == 1

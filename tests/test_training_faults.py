@@ -5,6 +5,7 @@ import os
 import random
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -16,9 +17,10 @@ import toy
 from folders import closed
 from toy import ToyStage, assert_equal, train
 
+from degradations import RecipeError
 from restore import cli, files
 from restore.checkpoints import manifest
-from restore.errors import ConfigError, NonFiniteError, OutputError
+from restore.errors import ConfigError, ImageError, NonFiniteError, OutputError
 from restore.training import checkpoint, loop, optim
 
 NEWEST, BEFORE = "step_00000006", "step_00000003"
@@ -272,6 +274,61 @@ def test_the_command_tells_a_wrong_run_by_its_exit_code(run, tmp_path, capsys):
     ToyStage.broken = {25}
     assert cli.main(["train", str(config), f"output={run}", "steps=8"]) == 1
     assert "samples 24 to 27: nan" in capsys.readouterr().err
+
+
+FAULTS = {
+    "image": (ImageError("CORRUPT", "a.png: broken data"), 1, "a.png: broken data"),
+    "config": (ConfigError("photos: gone; give others"), 2, "photos: gone; give others"),
+    "recipe": (RecipeError("my.Rust: apply gives None"), 2, "my.Rust: apply gives None"),
+    "system": (
+        OSError(5, "Input/output error", "b.png"),
+        3,
+        "[Errno 5] Input/output error: 'b.png'",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_is_refused_in_a_worker_is_told_in_a_line(run, monkeypatch, capsys, fault, workers):
+    error, exit_code, line = FAULTS[fault]
+    example = ToyStage.example
+
+    def broken(self, rng, index):
+        if index == 26:
+            raise error
+        return example(self, rng, index)
+
+    monkeypatch.setattr(ToyStage, "example", broken)
+    more = [f"output={run}", "steps=8", f"workers={workers}"]
+    assert cli.main(["train", str(run / "config.yaml"), *more]) == exit_code
+    said = capsys.readouterr().err.splitlines()
+    assert [told for told in said if told.startswith("restore:")] == [f"restore: {line}"]
+    assert not any("Traceback" in told for told in said)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_a_worker_that_is_killed_is_told_in_a_line(run, monkeypatch, capsys):
+    example = ToyStage.example
+
+    def killed(self, rng, index):
+        if index == 26 and torch.utils.data.get_worker_info():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return example(self, rng, index)
+
+    monkeypatch.setattr(ToyStage, "example", killed)
+    words = ["train", str(run / "config.yaml"), f"output={run}", "steps=8"]
+    assert cli.main([*words, "workers=2"]) == 1
+    said = capsys.readouterr().err
+    assert "ended from outside" in said and "set workers lower" in said and "Traceback" not in said
+    assert cli.main([*words, "workers=0"]) == 0
+
+
+def test_a_mistake_in_a_worker_keeps_its_traceback(run, monkeypatch):
+    monkeypatch.setattr(ToyStage, "example", lambda self, rng, index: int("a"))
+    with pytest.raises(ValueError, match=r"(?s)worker process 0.*test_training_faults"):
+        cli.main(["train", str(run / "config.yaml"), f"output={run}", "steps=8", "workers=1"])
 
 
 def test_resumed_moments_lie_in_memory_as_their_weights_do(tmp_path):

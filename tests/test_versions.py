@@ -22,6 +22,9 @@ WANTED = map(Requirement, chain(PROJECT["dependencies"], *TEXTS))
 ASKED = {canonicalize_name(wanted.name): wanted for wanted in WANTED}
 
 
+LEFT_OPEN = {"torch", "torchvision", "setuptools", "certifi", "tzdata"}
+
+
 def known() -> dict[str, str]:
     """Package -> the release that configs/constraints.txt gives."""
     lines = (ROOT / "configs/constraints.txt").read_text(encoding="utf-8").splitlines()
@@ -48,8 +51,8 @@ def test_the_known_release_is_one_that_is_admitted(name):
     assert known()[name] in ASKED[name].specifier
 
 
-def test_torch_is_left_to_the_card():
-    assert "torch" not in known()
+def test_torch_is_left_to_the_card_and_what_must_be_new_to_pip():
+    assert not LEFT_OPEN & known().keys()
 
 
 def test_what_the_packages_stand_on_is_known_too():
@@ -58,7 +61,7 @@ def test_what_the_packages_stand_on_is_known_too():
     while todo:
         wanted = todo.pop()
         name = canonicalize_name(wanted.name)
-        if name in seen or name in ("torch", "setuptools", "certifi", "tzdata"):
+        if name in seen or name in ("torch", "torchvision", "setuptools", "certifi", "tzdata"):
             continue
         seen.add(name)
         try:

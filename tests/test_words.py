@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks import wordings, words
+from folders import all_pairs
 from PIL import Image
 from pydantic import ValidationError
 from typer.testing import CliRunner
@@ -17,7 +18,7 @@ import degradations
 from degradations import recipes
 from restore.checkpoints import devices
 from restore.errors import ConfigError
-from restore.training.data import encoded
+from restore.training.data import encoded, stored
 from restore.training.data.captions import vocabulary
 from restore.training.data.pairs import GRAIN, PairOptions, draw_pair, enlarged
 from restore.training.stages.denoiser import DenoiserOptions
@@ -93,13 +94,13 @@ def test_half_of_the_captions_are_wishes_and_every_word_is_a_token(photos):
 
 def test_pairs_are_as_they_were_where_nothing_is_kept(photos, stack, tmp_path):
     given = options(photos, count=2, workers=0)
-    before = given.model_dump_json(exclude=encoded.RUN_ONLY | encoded.NEWER)
-    told = f"{before}{encoded.contents(given)} digest 5"
+    before = given.model_dump_json(exclude=stored.RUN_ONLY | stored.NEWER)
+    told = f"{before}{stored.contents(given)} digest 5"
     name = hashlib.sha256(told.encode()).hexdigest()[:16]
     assert "keeps" not in before
-    assert encoded.store(tmp_path, given, stack, "digest", 5).name == name
+    assert all_pairs(tmp_path, given, stack).name == name
     kept = options(photos, count=2, workers=0, keeps=0.5)
-    assert encoded.store(tmp_path, kept, stack, "digest", 5).name != name
+    assert all_pairs(tmp_path, kept, stack).name != name
 
 
 @pytest.mark.parametrize("sharpened", [False, True])

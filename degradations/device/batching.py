@@ -13,9 +13,10 @@ from degradations.errors import RecipeError
 from degradations.ops.op import Params, Size
 from degradations.pipeline import Trace, target_size
 
-_WORTH_A_PART = 3_000_000  # pixels, at which a GPU spends about as long as on one more step's calls
+# Pixels, at which a device spends about as long as on one more step's calls.
+_WORTH_A_PART = {"cpu": 10_000, "cuda": 3_000_000}
 
-Work = Callable[[Canvas, list[Params], Size], Canvas]
+Work = Callable[[Canvas, list[Params], list[Size]], Canvas]
 _BY_KIND: dict[str, Work] = {
     **dict.fromkeys(("blur", "sinc", "motion_blur", "defocus"), blur.apply),
     "sharpen": blur.sharpen,
@@ -38,7 +39,7 @@ _LAST = {"kind": "resize", "of": "target", "factor": 1, "mode": "bicubic", "anti
 def degrade(traces: Sequence[Trace], hr: Tensor, differentiable: bool = False) -> Tensor:
     """What `replay` gives for each trace, for a whole batch on the device where it lies.
 
-    traces  of one hr_size and one scale, from Recipe.draw.
+    traces  of one hr_size and one scale, from Recipe.draw or draw_batch.
     hr      (B, 3, H, W) RGB, uint8, or float in [0, 1].
     Returns float32 (B, 3, h, w) in steps of 1 / 255. Sizes and order are known from the traces, so
     nothing waits for the device, but for codecs other than JPEG, compat_* and ops that are not
@@ -49,7 +50,29 @@ def degrade(traces: Sequence[Trace], hr: Tensor, differentiable: bool = False) -
     Raises RecipeError where traces and hr do not fit each other.
     """
     _check(traces, hr)
-    target = target_size(traces[0].hr_size, traces[0].scale)
+    for trace in traces:
+        if trace.scale != traces[0].scale:
+            raise RecipeError(
+                f"the trace of {trace.key!r} is for scale {trace.scale:g}, the first one's for "
+                f"{traces[0].scale:g}; make batches of one scale, or call degrade_each"
+            )
+    return _degraded(traces, hr, differentiable).rgb
+
+
+def degrade_each(traces: Sequence[Trace], hr: Tensor, differentiable: bool = False) -> list[Tensor]:
+    """As `degrade`, but each trace may have a scale of its own: float32 (3, h, w), one a trace.
+
+    A batch of three scales costs about what a batch of one does, not three times as much.
+    """
+    _check(traces, hr)
+    canvas = _degraded(traces, hr, differentiable)
+    rows = zip(canvas.rgb.unbind(0), canvas.sizes.tolist(), strict=True)
+    return [rgb[:, :height, :width] for rgb, (height, width) in rows]
+
+
+def _degraded(traces: Sequence[Trace], hr: Tensor, differentiable: bool) -> Canvas:
+    targets = [target_size(trace.hr_size, trace.scale) for trace in traces]
+    worth = _WORTH_A_PART.get(hr.device.type, _WORTH_A_PART["cuda"])
     with exact_float32(), torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
         rgb = hr / 255 if hr.dtype == torch.uint8 else hr.to(torch.float32, copy=True)
         canvas = Canvas(rgb, np.full((len(hr), 2), traces[0].hr_size))
@@ -57,17 +80,19 @@ def degrade(traces: Sequence[Trace], hr: Tensor, differentiable: bool = False) -
         if sharpened := [i for i, trace in enumerate(traces) if trace.sharpen]:
             part = canvas.of(sharpened)
             canvas = canvas.put(sharpened, part.with_rgb(blur.sharpen_target(part.rgb)))
-        while waiting := _waiting(steps, canvas, target):
-            work, _ = Counter(waiting.values()).most_common(1)[0]
-            together = [row for row, other in waiting.items() if other == work]
-            for rows in _by_size(together, canvas.sizes):
+        while waiting := _waiting(steps, canvas, targets):
+            together = _next(waiting, steps)
+            work = waiting[together[0]][0]
+            for rows in _by_size(together, canvas.sizes, worth):
                 params = [steps[row].pop(0) if steps[row] else _LAST for row in rows]
-                canvas = canvas.put(rows, work[0](canvas.of(rows), params, target))
-        return quantised(canvas.rgb[..., : target[0], : target[1]]) / 255
+                wanted = [targets[row] for row in rows]
+                canvas = canvas.put(rows, work(canvas.of(rows), params, wanted))
+        height, width = canvas.sizes.max(0)
+        return canvas.with_rgb(quantised(canvas.rgb[..., :height, :width]) / 255)
 
 
 def _waiting(
-    steps: list[list[Params]], canvas: Canvas, target: Size
+    steps: list[list[Params]], canvas: Canvas, targets: list[Size]
 ) -> dict[int, tuple[Work, str]]:
     """What each picture that is not done waits for; those that wait for the same go together."""
     waiting = {}
@@ -77,20 +102,31 @@ def _waiting(
             # one chroma format at a time: the planes of each have another shape
             format_of = params["chroma"] if params["kind"] == "jpeg" else ""
             waiting[row] = _BY_KIND.get(params["kind"], host_ops.apply), format_of
-        elif tuple(canvas.sizes[row]) != target:
+        elif tuple(canvas.sizes[row]) != targets[row]:
             waiting[row] = resize.apply, ""
     return waiting
 
 
-def _by_size(rows: list[int], sizes: np.ndarray) -> list[list[int]]:
-    """In parts, where that spares small pictures enough of a large canvas."""
+def _next(waiting: dict[int, tuple[Work, str]], steps: list[list[Params]]) -> list[int]:
+    """The pictures to go on with: those that wait for what most of the furthest behind wait for.
+
+    Pictures with fewer steps left can wait until the others have come to the same step.
+    """
+    most = max(len(steps[row]) for row in waiting)
+    behind = Counter(what for row, what in waiting.items() if len(steps[row]) == most)
+    wanted, _ = behind.most_common(1)[0]
+    return [row for row, what in waiting.items() if what == wanted]
+
+
+def _by_size(rows: list[int], sizes: np.ndarray, worth: int) -> list[list[int]]:
+    """In parts, where that spares small pictures enough of a large canvas: `worth` pixels."""
     ordered = sorted(rows, key=lambda row: int(sizes[row].prod()))
     areas = np.maximum.accumulate(sizes[ordered]).prod(1)  # of a canvas for so many and one more
     spared = np.arange(1, len(rows) + 1) * (areas[-1] - areas)
     cut = int(spared.argmax()) + 1
-    if spared[cut - 1] < _WORTH_A_PART:
+    if spared[cut - 1] < worth:
         return [rows]
-    return [*_by_size(sorted(ordered[:cut]), sizes), sorted(ordered[cut:])]
+    return [*_by_size(sorted(ordered[:cut]), sizes, worth), sorted(ordered[cut:])]
 
 
 def _check(traces: Sequence[Trace], hr: Tensor) -> None:
@@ -105,9 +141,4 @@ def _check(traces: Sequence[Trace], hr: Tensor) -> None:
             raise RecipeError(
                 f"the trace of {trace.key!r} is of a picture of (height, width) {trace.hr_size}, "
                 f"not {tuple(hr.shape[2:])}; replay it on the picture it was made from"
-            )
-        if trace.scale != traces[0].scale:
-            raise RecipeError(
-                f"the trace of {trace.key!r} is for scale {trace.scale:g}, the first one's for "
-                f"{traces[0].scale:g}; make batches of one scale"
             )

@@ -2,6 +2,7 @@
 
 import math
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from degradations import kernels
 from degradations.device.canvas import (
     Canvas,
     clipped,
+    constant,
     counting,
     exact_float32,
     products,
@@ -27,14 +29,14 @@ from degradations.ops.op import Params, Size
 _GAUSSIAN, _PLATEAU, _SINC = range(3)
 
 
-def apply(canvas: Canvas, params: list[Params], target: Size) -> Canvas:
+def apply(canvas: Canvas, params: list[Params], targets: list[Size]) -> Canvas:
     """blur, sinc, motion_blur and defocus, each its own."""
     stack = _kernels(params, canvas.rgb.device)
     padded = canvas.mirrored(stack.shape[-1] // 2)
     return canvas.with_rgb(correlate(padded, stack))
 
 
-def sharpen(canvas: Canvas, params: list[Params], target: Size) -> Canvas:
+def sharpen(canvas: Canvas, params: list[Params], targets: list[Size]) -> Canvas:
     soft = _softened(canvas, [(2 * math.ceil(3 * p["radius"]) + 1, p["radius"]) for p in params])
     (amount,) = canvas.numbers([[p["amount"]] for p in params])
     return canvas.with_rgb(clipped(canvas.rgb + amount * (canvas.rgb - soft)))
@@ -64,19 +66,21 @@ def _kernels(params: list[Params], device: torch.device) -> Tensor:
     grid = _grid(max(sizes), device)
     numbers = np.array([_numbers(p) for p in params]).T
     table = upload(numbers[..., None, None], device)
-    formula, size, xx, xy, yy, beta, cutoff, tail = table.unbind(0)
-    kernel = torch.zeros_like(grid[0])
+    formula, half, xx, xy, yy, beta, cutoff, slope, kept = table.unbind(0)
+    kernel = None
     if (numbers[0] != _SINC).any():
-        q = torch.addcmul(torch.addcmul(xx * grid[0], xy, grid[1]), yy, grid[2]).clamp_(min=0)
+        q = torch.addcmul(torch.addcmul(xx * grid.xx, xy, grid.xy), yy, grid.yy).clamp_(min=0)
         q = q**beta if (numbers[5] != 1).any() else q
         kernel = torch.exp(-0.5 * q)
         if (numbers[0] == _PLATEAU).any():
-            kernel = torch.where(formula == _PLATEAU, 1 / (1 + q), kernel)
+            kernel = torch.where(formula == _PLATEAU, (1 + q).reciprocal_(), kernel)
     if (numbers[0] == _SINC).any():
-        kernel = torch.where(formula == _SINC, _sinc(grid[3], size, cutoff), kernel)
-    kernel = kernel * (grid[4] <= (size - 1) / 2)
-    if (numbers[7] > 0).any():
-        kernel *= grid[4] <= _reach(kernel, grid[4], tail)
+        sinc = _sinc(grid, half, cutoff, slope)
+        kernel = sinc if kernel is None else torch.where(formula == _SINC, sinc, kernel)
+    assert kernel is not None
+    kernel = kernel * (grid.ring <= half)
+    if (numbers[8] < 1).any():
+        kernel *= grid.ring_before <= _more_rings(kernel, grid.within, kept)
     kernel /= kernel.sum((1, 2), keepdim=True)
     if paths:
         drawn = np.zeros((len(params), max(sizes), max(sizes)))
@@ -87,13 +91,35 @@ def _kernels(params: list[Params], device: torch.device) -> Tensor:
     return kernel
 
 
+class _Grid(NamedTuple):
+    """What the formulas of kernels of one size share, float64 (size, size) each."""
+
+    xx: Tensor
+    xy: Tensor
+    yy: Tensor
+    r: Tensor  # the distance from the middle, where the formulas are at their limits already
+    r_before: Tensor  # less a half
+    squares: Tensor  # 4 r^2
+    ring: Tensor  # square rings, from 0 in the middle
+    ring_before: Tensor  # less one
+    within: Tensor  # (size^2, rings - 1): 1 within that ring
+    most: Tensor  # KAISER_BETA^2
+
+
 @lru_cache(64)
 @torch.inference_mode(False)
-def _grid(size: int, device: torch.device) -> Tensor:
-    """float64 (5, size, size): x x, x y, y y, the distance from the middle, and the ring."""
+def _grid(size: int, device: torch.device) -> _Grid:
     axis = torch.arange(size, device=device, dtype=torch.float64) - size // 2
     y, x = torch.meshgrid(axis, axis, indexing="ij")
-    return torch.stack([x * x, x * y, y * y, torch.hypot(x, y), torch.maximum(x.abs(), y.abs())])
+    r, ring = torch.hypot(x, y), torch.maximum(x.abs(), y.abs())
+    rings = counting(size // 2, device, first=1)
+    within = (ring.reshape(-1, 1) <= rings).double()
+    most = constant((KAISER_BETA**2,), device, torch.float64)
+    squares = 4 * (x * x + y * y)
+    return _Grid(
+        *(x * x, x * y, y * y, r.clamp(min=1e-6), r - 0.5),
+        *(squares, ring, ring - 1, within, most),
+    )
 
 
 def _path(params: Params) -> np.ndarray:
@@ -103,33 +129,35 @@ def _path(params: Params) -> np.ndarray:
 
 
 def _numbers(params: Params) -> list[float]:
-    """formula, size, q of x x, x y and y y, beta, cutoff, share to trim (-1: none)"""
+    """formula, half the size, q of x x, x y and y y, beta, cutoff, slope of the window, share kept
+
+    The share of the weight that trimming keeps; 2: nothing is trimmed.
+    """
     if params["kind"] == "sinc":
-        return [_SINC, params["size"], 0, 0, 0, 1, params["cutoff"], -1]
+        size = params["size"]
+        return [_SINC, (size - 1) / 2, 0, 0, 0, 1, params["cutoff"], (KAISER_BETA / size) ** 2, 2]
     if params["kind"] != "blur":
-        return [_GAUSSIAN, 1, 1, 0, 1, 1, 1, -1]
+        return [_GAUSSIAN, 0, 1, 0, 1, 1, 1, 0, 2]
     shape, (cos, sin) = params["shape"], (math.cos(params["angle"]), math.sin(params["angle"]))
     along, across = (max(sigma, MIN_SIGMA) ** -2 for sigma in params["sigma"])
     xx, yy = cos**2 * along + sin**2 * across, sin**2 * along + cos**2 * across
     squares = xx, 2 * cos * sin * (along - across), yy
     formula = _PLATEAU if shape.startswith("plateau") else _GAUSSIAN
-    tail = -1 if shape == "isotropic" else TAIL
-    return [formula, params["size"], *squares, params.get("beta", 1.0), 1, tail]
+    kept = 2 if shape == "isotropic" else 1 - TAIL
+    return [formula, (params["size"] - 1) / 2, *squares, params.get("beta", 1.0), 1, 0, kept]
 
 
-def _sinc(r: Tensor, size: Tensor, cutoff: Tensor) -> Tensor:
+def _sinc(grid: _Grid, half: Tensor, cutoff: Tensor, slope: Tensor) -> Tensor:
     """As kernels.sinc, before its sum is made 1."""
-    safe = r.clamp(min=1e-6)  # where the formula is at its limit already
-    ideal = torch.special.bessel_j1(cutoff * safe) / safe
-    window = torch.special.i0(KAISER_BETA * (1 - (2 * r / size) ** 2).clamp_(min=0).sqrt_())
-    return ideal * window * (2 * r < size)
+    ideal = torch.special.bessel_j1(cutoff * grid.r) / grid.r
+    inner = torch.addcmul(grid.most, grid.squares, slope, value=-1).clamp_(min=0).sqrt_()
+    return ideal * torch.special.i0(inner) * (grid.r_before < half)
 
 
-def _reach(kernel: Tensor, ring: Tensor, tail: Tensor) -> Tensor:
-    """(n, 1, 1): how many rings kernels.trimmed leaves."""
-    rings = counting(kernel.shape[-1] // 2 + 1, kernel.device)[1:, None, None]
-    within = kernel.abs().flatten(1) @ (ring <= rings).double().flatten(1).t()
-    return 1 + (within < (1 - tail[:, 0]) * within[:, -1:]).sum(1)[:, None, None]
+def _more_rings(kernel: Tensor, within: Tensor, kept: Tensor) -> Tensor:
+    """(n, 1, 1): how many rings but the middle and the one round it kernels.trimmed leaves."""
+    sums = kernel.abs().flatten(1) @ within
+    return (sums < kept[:, 0] * sums[:, -1:]).sum(1)[:, None, None]
 
 
 def correlate(padded: Tensor, stack: Tensor) -> Tensor:

@@ -71,26 +71,38 @@ class Canvas:
         height, width = fitting(self.sizes)
         if self.is_full() and self.rgb.shape[2:] == (height, width):
             return self.rgb
-        return take(self.rgb, self.clamped(height, 0), self.clamped(width, 1))
+        last = upload(self.sizes.T[..., None] - 1, self.rgb.device)
+        rows, columns = torch.minimum(counting(max(height, width), self.rgb.device), last)
+        return take(self.rgb, rows[:, :height], columns[:, :width])
 
     def clamped(self, count: int, axis: int) -> Tensor:
         """int64 (n, count): 0 1 .. up to the last row (axis 0) or column, which repeats."""
         return torch.minimum(counting(count, self.rgb.device), self.extent[axis] - 1)
 
+    @cached_property
+    def mirrors(self) -> tuple[Tensor, Tensor]:
+        """int64 (2, n, 1) for rows and columns: how often mirrored places repeat, and where to."""
+        last = self.sizes.T[..., None] - 1
+        table = np.stack([2 * np.maximum(last, 1), np.maximum(2 * last, 1)])
+        period, turn = upload(table, self.rgb.device)
+        return period, turn
+
     def reflected(self, place: Tensor, axis: int) -> Tensor:
-        """Places outside a picture -> within, mirrored about the pixels of its edge."""
-        last = self.extent[axis].reshape(-1, *[1] * (place.ndim - 1 or 1)) - 1
-        last = last[: len(place)] if place.ndim == 3 else last
-        place = place.remainder(2 * last.clamp(min=1))
-        return torch.minimum(place, 2 * last - place).clamp_(min=0)
+        """Places (m, h, taps) outside a picture -> within, mirrored about the pixels of its edge.
+
+        m is the number of pictures, or 1 where they are all of one size.
+        """
+        period, turn = (bound[axis, : len(place), :, None] for bound in self.mirrors)
+        place = place.remainder(period)
+        return torch.minimum(place, turn - place)
 
     def mirrored(self, radius: int) -> Tensor:
         """(n, 3, H + 2 radius, W + 2 radius), each mirrored about the pixels of its own edge."""
-        indices = []
-        for axis, count in enumerate(self.rgb.shape[2:]):
-            place = counting(count + 2 * radius, self.rgb.device) - radius
-            indices.append(self.reflected(place, axis))
-        return take(self.rgb, *indices)
+        height, width = (side + 2 * radius for side in self.rgb.shape[2:])
+        period, turn = self.mirrors
+        place = counting(max(height, width), self.rgb.device, first=-radius).remainder(period)
+        rows, columns = torch.minimum(place, turn - place)
+        return take(self.rgb, rows[:, :height], columns[:, :width])
 
 
 def fitting(sizes: np.ndarray) -> tuple[int, int]:
@@ -109,24 +121,47 @@ def take(planes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 def products(rgb: Tensor, down: Tensor, across: Tensor) -> Tensor:
     """(n, 3, H, W) by (n, h, H) and (n, w, W) -> (n, 3, h, w), in the cheaper order."""
-    sums = rgb.to(down.dtype)
-    down, across = down[:, None], across[:, None].transpose(2, 3)
-    (height, old_height), (old_width, width) = down.shape[2:], across.shape[2:]
+    sums, down, across = rgb.to(down.dtype), down[:, None], across.mT
+    (height, old_height), (old_width, width) = down.shape[2:], across.shape[1:]
     if height * old_width < old_height * width:
-        return ((down @ sums) @ across).to(rgb.dtype)
-    return (down @ (sums @ across)).to(rgb.dtype)
+        return _rounded(_times(down @ sums, across), rgb.dtype)
+    return _rounded(down @ _times(sums, across), rgb.dtype)
+
+
+def _rounded(sums: Tensor, dtype: torch.dtype) -> Tensor:
+    """To float32; on a CPU first to steps of 2^-40, which hide in what order was added.
+
+    Levels of 8 bits often meet just between two float32, where the last bit of a sum decides.
+    """
+    if sums.dtype == torch.float64:
+        sums = sums.add_(1.5 * 2**12).sub_(1.5 * 2**12)
+    return sums.to(dtype)
+
+
+def _times(planes: Tensor, across: Tensor) -> Tensor:
+    """(n, 3, H, W) by (n or 1, W, w)"""
+    if (
+        planes.device.type == "cpu"
+    ):  # whose sums then go in one order, whatever the batch and canvas
+        return planes @ across[:, None]
+    rows = planes.reshape(
+        len(planes), -1, planes.shape[3]
+    )  # no copy of the matrix for each channel
+    return torch.bmm(rows, across.expand(len(rows), -1, -1)).unflatten(1, planes.shape[1:3])
 
 
 def type_of_sums(device: torch.device) -> torch.dtype:
-    """float64 on a CPU: rounding to float32 then hides in what order its library adds."""
+    """float64 on a CPU: rounding then hides in what order its library adds."""
     return torch.float64 if device.type == "cpu" else torch.float32
 
 
 @lru_cache(512)
 @torch.inference_mode(False)  # kept for batches that have gradients as well
-def counting(count: int, device: torch.device) -> Tensor:
-    """int64 0 1 .. count - 1; not to be written to."""
-    return torch.arange(count, device=device)
+def counting(
+    count: int, device: torch.device, dtype: torch.dtype = torch.int64, first: int = 0
+) -> Tensor:
+    """`count` numbers: first, first + 1 ..; not to be written to."""
+    return torch.arange(first, first + count, device=device, dtype=dtype)
 
 
 def upload(values: np.ndarray, device: torch.device) -> Tensor:

@@ -64,7 +64,7 @@ def jpeg(rgb: Tensor, quality: int | Sequence[int], chroma: str = "4:2:0") -> Te
     return coded[..., :height, :width].to(rgb.dtype)
 
 
-def apply(canvas: Canvas, params: list[Params], target: Size) -> Canvas:
+def apply(canvas: Canvas, params: list[Params], targets: list[Size]) -> Canvas:
     """One chroma format for all of them."""
     qualities = np.array([p["quality"] for p in params])
     levels = canvas.with_rgb(quantised(canvas.replicated()))
@@ -83,21 +83,23 @@ def _coded(levels: Canvas, quality: np.ndarray, chroma: str) -> Tensor:
     luma, colour = _ycc(levels.rgb.detach()).split((1, 2), 1)
     halves = FACTORS[chroma]
     ends = _ends(levels, halves) if chroma != "4:4:4" else None
+    share = 1 / (halves[0] * halves[1])
     if ends is not None:
         colour = _halved(colour, halves)
-        down = _alternating(_BIAS[chroma][0], colour.shape[3], colour.device)
-        colour = (colour + down).mul_(1 / (halves[0] * halves[1])).floor_()
+        down = _alternating(_BIAS[chroma][0], share, colour.shape[3], colour.device)
+        colour = torch.add(down, colour, alpha=share).floor_()
         if halves[0] == 2 and not levels.is_full():  # libjpeg repeats the last row of the halved
-            rows = torch.minimum(_counting(colour, 2), ends[:, :1])
+            rows = torch.minimum(_counting(colour, 2), ends[0])
             colour = take(colour, rows, _counting(colour, 3))
-    luma, colour = _through_dct(luma, colour, upload(quantisation(quality), luma.device))
+    tables = quantisation(quality)
+    tables = upload(np.stack([tables, tables * 4, tables * 8]), luma.device)
+    luma, colour = _through_dct(luma, colour, tables)
     if ends is not None:
         colour = _doubled(colour, halves, ends)
-        if halves[1] == 2:
-            up = _alternating(_BIAS[chroma][1], colour.shape[3], colour.device)
-        else:
-            up = _alternating(_BIAS[chroma][1], colour.shape[2], colour.device)[:, None]
-        colour = (colour + up).mul_(1 / (halves[0] * halves[1]) ** 2).floor_()
+        count = colour.shape[3] if halves[1] == 2 else colour.shape[2]
+        up = _alternating(_BIAS[chroma][1], share**2, count, colour.device)
+        up = up if halves[1] == 2 else up[:, None]
+        colour = torch.add(up, colour, alpha=share**2).floor_()
     rgb = _rgb(luma, colour)
     return through(rgb, _linear(levels, halves)) if levels.rgb.requires_grad else rgb
 
@@ -145,15 +147,16 @@ def _halved(colour: Tensor, halves: Size) -> Tensor:
 
 def _doubled(colour: Tensor, halves: Size, ends: Tensor) -> Tensor:
     """Three times the near sample plus the next one, along each halved axis ("fancy")."""
+    last, reach = ends[:2], ends[2]
+    place, beside = _places(2 * max(colour.shape[2:]), colour.device)
+    nearest = torch.minimum(place, last)  # for both axes
+    beyond = torch.addcmul(place, beside, reach).clamp_(min=0).minimum(last)
     for axis in (0, 1):
         if halves[axis] == 1:
             continue
-        near, beside = _places(2 * colour.shape[2 + axis], colour.device)
-        near, last = near[None], ends[:, axis, None]
-        far = (near + beside * ends[:, 2, None]).clamp_(min=0).minimum(last)
-        near = near.minimum(last)
-        other = _counting(colour, 3 - axis)
-        near, far = (take(colour, *((at, other), (other, at))[axis]) for at in (near, far))
+        count, other = 2 * colour.shape[2 + axis], _counting(colour, 3 - axis)
+        both = nearest[axis, :, :count], beyond[axis, :, :count]
+        near, far = (take(colour, *((at, other), (other, at))[axis]) for at in both)
         colour = torch.add(far, near, alpha=3)
     return colour
 
@@ -167,11 +170,11 @@ def _places(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _ends(levels: Canvas, halves: Size) -> Tensor:
-    """(n, 3): the last row and column of the halved planes, and how far samples reach."""
+    """(3, n, 1): the last row and column of the halved planes, and how far samples reach."""
     last = -(-levels.sizes // halves) - 1
     # libjpeg merely repeats samples that lie one or two in a row
     reach = (last[:, 1] > 1) | (halves[1] == 1)
-    return upload(np.column_stack([last, reach]), levels.rgb.device)
+    return upload(np.column_stack([last, reach]).T[..., None], levels.rgb.device)
 
 
 def _counting(planes: Tensor, axis: int) -> Tensor:
@@ -180,8 +183,8 @@ def _counting(planes: Tensor, axis: int) -> Tensor:
 
 @lru_cache(256)
 @torch.inference_mode(False)
-def _alternating(pair: tuple[int, int], count: int, device: torch.device) -> Tensor:
-    return constant(pair, device).repeat(count // 2)
+def _alternating(pair: tuple[int, int], share: float, count: int, device: torch.device) -> Tensor:
+    return constant(pair, device).repeat(count // 2) * share
 
 
 def _through_dct(luma: Tensor, colour: Tensor, tables: Tensor) -> tuple[Tensor, Tensor]:
@@ -192,7 +195,8 @@ def _through_dct(luma: Tensor, colour: Tensor, tables: Tensor) -> tuple[Tensor, 
     beside = colour.transpose(1, 2) if narrow else colour
     planes = torch.cat([luma.reshape(count, -1, width), beside.reshape(count, -1, width)], 1)
     strips = height // 8, (planes.shape[1] - height) // 8
-    tables = torch.cat([tables[:, i, None].expand(-1, n, -1, -1) for i, n in enumerate(strips)], 1)
+    parts = [tables[:, :, i, None].expand(-1, -1, n, -1, -1) for i, n in enumerate(strips)]
+    tables = torch.cat(parts, 2)
     planes = _blocks(planes.double(), tables).float()
     luma, beside = planes[:, None, :height], planes[:, height:]
     if narrow:
@@ -201,8 +205,8 @@ def _through_dct(luma: Tensor, colour: Tensor, tables: Tensor) -> tuple[Tensor, 
 
 
 def _blocks(planes: Tensor, tables: Tensor) -> Tensor:
-    """float64 (n, rows, W), tables (n, rows / 8, 8, 8) -> the same decoded."""
-    shape, table = planes.shape, tables[:, :, :, None]
+    """float64 (n, rows, W), tables (3, n, rows / 8, 8, 8): 1, 4 and 8 times -> decoded."""
+    shape, (table, table_4, table_8) = planes.shape, tables[:, :, :, :, None]
     half, level, middle, *matrices = _transforms(planes.device)
     ahead_across, ahead_down, back_down, back_across = matrices
 
@@ -212,8 +216,8 @@ def _blocks(planes: Tensor, tables: Tensor) -> Tensor:
 
     rows = torch.addmm(level, planes.view(-1, 8), ahead_across).floor_()
     spectrum = down(ahead_down, rows).view(shape[0], -1, 8, shape[2] // 8, 8)
-    nearest = torch.copysign(table * 4, spectrum).add_(spectrum)  # the spectrum is scaled by 8
-    spectrum = nearest.div_(table * 8, rounding_mode="trunc").mul_(table)
+    nearest = torch.copysign(table_4, spectrum).add_(spectrum)  # the spectrum is scaled by 8
+    spectrum = nearest.div_(table_8, rounding_mode="trunc").mul_(table)
     spread = down(back_down, spectrum)
     out = torch.addmm(middle, spread.view(-1, 8), back_across)
     return out.floor_().clamp_(0, 255).view(shape)

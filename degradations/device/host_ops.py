@@ -10,7 +10,7 @@ from degradations.ops.op import Params, Size
 from degradations.pipeline import applied
 
 
-def damage(canvas: Canvas, params: list[Params], target: Size) -> Canvas:
+def damage(canvas: Canvas, params: list[Params], targets: list[Size]) -> Canvas:
     """Scratches, dust, folds and stains do not look at the picture, so nothing waits for it."""
     layers = np.zeros((len(params), 4, *canvas.rgb.shape[2:]), np.float32)
     for layer, p, (height, width) in zip(layers, params, canvas.sizes.tolist(), strict=True):
@@ -23,7 +23,7 @@ def damage(canvas: Canvas, params: list[Params], target: Size) -> Canvas:
     return canvas.with_rgb(canvas.rgb + cover * (colour - canvas.rgb))
 
 
-def apply(canvas: Canvas, params: list[Params], target: Size) -> Canvas:
+def apply(canvas: Canvas, params: list[Params], targets: list[Size]) -> Canvas:
     """Any other op, by its own `apply` on the host. This one waits for the device.
 
     The gradient passes as if the op did nothing, but for a change of size.
@@ -31,7 +31,9 @@ def apply(canvas: Canvas, params: list[Params], target: Size) -> Canvas:
     pixels = canvas.rgb.detach().cpu().permute(0, 2, 3, 1).numpy()
     done = [
         applied(np.ascontiguousarray(rgb[:height, :width]), p, target)
-        for rgb, p, (height, width) in zip(pixels, params, canvas.sizes.tolist(), strict=True)
+        for rgb, p, (height, width), target in zip(
+            pixels, params, canvas.sizes.tolist(), targets, strict=True
+        )
     ]
     sizes = np.array([rgb.shape[:2] for rgb in done])
     if (sizes == canvas.sizes).all():

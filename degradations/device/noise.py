@@ -24,7 +24,7 @@ from degradations.rng import MULTIPLIERS, field_keys
 _NORMAL = 1 << 16  # entries of the table of normal deviates; those of Poisson residues follow
 
 
-def apply(canvas: Canvas, params: list[Params], target: Size) -> Canvas:
+def apply(canvas: Canvas, params: list[Params], targets: list[Size]) -> Canvas:
     """gaussian_noise, poisson_noise and speckle, each its own; noise has no gradient of its own."""
     grey = [p["grey"] for p in params]
     index = words(canvas, params, [1 if alike else 3 for alike in grey])
@@ -43,7 +43,7 @@ def apply(canvas: Canvas, params: list[Params], target: Size) -> Canvas:
     return canvas.with_rgb(clipped(canvas.rgb + noise * share))
 
 
-def film_grain(canvas: Canvas, params: list[Params], target: Size) -> Canvas:
+def film_grain(canvas: Canvas, params: list[Params], targets: list[Size]) -> Canvas:
     stack = [_grain_kernel(p["size"]) for p in params]
     radii = [len(kernel) // 2 for kernel in stack]
     reach = max(radii)
@@ -88,7 +88,7 @@ def words(
     each = first[:, None] + np.minimum(np.arange(3), np.array(channels)[:, None] - 1)
     kind = torch.int32 if flat.numel() < 1 << 30 else torch.int64
     table = upload(np.column_stack([each, steps, channels]), flat.device).to(kind)
-    y, x = (counting(n + 2 * reach, flat.device).to(kind) for n in canvas.rgb.shape[2:])
+    y, x = (counting(n + 2 * reach, flat.device, kind) for n in canvas.rgb.shape[2:])
     corner = table[:, :3, None, None] + x * table[:, 4, None, None, None]
     place = corner + (y * table[:, 3, None])[:, None, :, None]
     return looked_up(flat.view(-1), place.clamp_(0, flat.numel() - 1))
@@ -119,7 +119,9 @@ def _hashed(keys: list[tuple[int, int]], count: int, device: torch.device) -> Te
     signed = np.array(keys, np.uint32).view(np.int32).T[..., None]
     before, within = upload(signed, device).unbind(0)
     first, second = (m - (1 << 32) if m >= 1 << 31 else m for m in MULTIPLIERS)
-    x = torch.arange(-(-count // 2), device=device, dtype=torch.int32) + before
+    pairs = -(-count // 2)
+    # each batch has another size: few are kept, and cut
+    x = counting(1 << (pairs - 1).bit_length(), device, torch.int32)[:pairs] + before
     x ^= _shifted(x, 16)
     x *= first
     x ^= within

@@ -18,19 +18,19 @@ from degradations.ops.photo import BLACK, PAD
 _TOP = 65535  # the raw file's levels
 
 
-def fade(canvas: Canvas, params: list[Params], target: Size) -> Canvas:
+def fade(canvas: Canvas, params: list[Params], targets: list[Size]) -> Canvas:
     names = ("amount", "level", "desaturation")
     amount, level, desaturation = canvas.numbers([[p[name] for name in names] for p in params])
     pale = torch.lerp(canvas.rgb, canvas.rgb.mean(1, keepdim=True), desaturation)
     return canvas.with_rgb(torch.lerp(pale, level, amount))
 
 
-def cast(canvas: Canvas, params: list[Params], target: Size) -> Canvas:
+def cast(canvas: Canvas, params: list[Params], targets: list[Size]) -> Canvas:
     gains = torch.cat(canvas.numbers([p["gains"] for p in params]), 1)
     return canvas.with_rgb(clipped(canvas.rgb * gains))
 
 
-def chroma_shift(canvas: Canvas, params: list[Params], target: Size) -> Canvas:
+def chroma_shift(canvas: Canvas, params: list[Params], targets: list[Size]) -> Canvas:
     grey = luma(canvas.rgb, BT601)
     colour = canvas.rgb - grey
     for axis, shift in enumerate(canvas.numbers([[p["y"], p["x"]] for p in params])):
@@ -46,7 +46,7 @@ def chroma_shift(canvas: Canvas, params: list[Params], target: Size) -> Canvas:
     return canvas.with_rgb(clipped(grey + colour))
 
 
-def sensor_noise(canvas: Canvas, params: list[Params], target: Size) -> Canvas:
+def sensor_noise(canvas: Canvas, params: list[Params], targets: list[Size]) -> Canvas:
     """The gradient passes as if the sensor were silent and saw every colour everywhere."""
     quiet = canvas.with_rgb(canvas.rgb.detach().clamp(0, 1))
     numbers = canvas.numbers([[p["shot"], p["read"], *p["gains"]] for p in params])

@@ -32,9 +32,9 @@ _WIDENED: dict[str, _Filter] = {
 _FORMULAS = "box", "linear", "cubic", "lanczos", "nearest"
 
 
-def apply(canvas: Canvas, params: list[Params], target: Size) -> Canvas:
-    sizes = [(int(height), int(width)) for height, width in canvas.sizes]
-    new = np.array([new_size(s, p, target) for s, p in zip(sizes, params, strict=True)])
+def apply(canvas: Canvas, params: list[Params], targets: list[Size]) -> Canvas:
+    rows = zip(canvas.sizes.tolist(), params, targets, strict=True)
+    new = np.array([new_size(tuple(size), p, target) for size, p, target in rows])
     return resized(canvas, new, params)
 
 
@@ -43,17 +43,13 @@ def resized(canvas: Canvas, new: np.ndarray, params: list[Params]) -> Canvas:
     filters = [_filters(*row) for row in zip(canvas.sizes, new, params, strict=True)]
     both = [pair[axis] for axis in (0, 1) for pair in filters]
     bottom, right = fitting(new)
-    inputs = canvas.rgb.shape[2:]
     place, weight = _taps(
         canvas.sizes.T.ravel(), new.T.ravel(), both, max(bottom, right), canvas.rgb.device
     )
-    down, across = (
-        weight.new_zeros(len(new), count, inputs[axis]).scatter_add_(2, p[:, :count], w[:, :count])
-        for axis, (count, p, w) in enumerate(
-            zip((bottom, right), place.chunk(2), weight.chunk(2), strict=True)
-        )
-    )
-    return Canvas(products(canvas.rgb, down, across), new)
+    height, width = canvas.rgb.shape[2:]
+    matrices = weight.new_zeros(*weight.shape[:2], max(height, width))
+    down, across = matrices.scatter_add_(2, place, weight).chunk(2)
+    return Canvas(products(canvas.rgb, down[:, :bottom, :height], across[:, :right, :width]), new)
 
 
 def _filters(old: np.ndarray, new: np.ndarray, params: Params) -> list[_Filter]:
@@ -74,34 +70,32 @@ def _taps(
     scale = 1 / (new / old)  # so rounded by OpenCV
     names, reach, parameter, widens = (np.array(column) for column in zip(*filters, strict=True))
     wide = np.where(widens, scale, 1)
+    reach = reach * wide
     kind = [_FORMULAS.index(name) for name in names]
-    numbers = [scale, wide, reach * wide, parameter, old - 1, new - 1, kind]
+    bounds = reach + 0.5, np.minimum(2 * reach, 1)  # of what a box takes of a pixel
+    numbers = [scale, scale / 2, 1 / wide, reach, *bounds, parameter, old - 1, new - 1, kind]
     table = upload(np.stack(numbers)[..., None, None], device)
-    scale, wide, reach, parameter, last, last_new, kind = table.unbind(0)
-    new_place = counting(count, device)[:, None].minimum(last_new)
-    centre = (new_place + 0.5) * scale
-    taps = math.ceil(2 * numbers[2].max()) + 2
-    place = torch.floor(centre - reach) + counting(taps, device)
-    distance = ((place + 0.5 - centre) / wide).abs_()
+    scale, half, closer, far, edge, most, parameter, last, last_new, kind = table.unbind(0)
+    new_place = counting(count, device, torch.float64)[:, None].minimum(last_new)
+    centre = torch.addcmul(half, new_place, scale)
+    taps = math.ceil(2 * reach.max()) + 2
+    place = torch.floor(centre - far) + counting(taps, device, torch.float64)
+    away = (place - (centre - 0.5)).abs_()
     formulas: dict[str, Callable[[], Tensor]] = {
-        "box": lambda: _share(place, centre, reach),
-        "linear": lambda: (1 - distance).clamp_(min=0),
-        "cubic": lambda: _cubic(distance),
-        "lanczos": lambda: _lanczos(distance, parameter),
+        "box": lambda: (edge - away).clamp_(min=0).minimum(most),
+        "linear": lambda: (1 - away * closer).clamp_(min=0),
+        "cubic": lambda: _cubic(away * closer),
+        "lanczos": lambda: _lanczos(away * closer, parameter),
         "nearest": lambda: 1.0 * (place == _nearest(old, new, count, device)),
     }
-    weight = torch.zeros_like(place)
-    for name in dict.fromkeys(names.tolist()):
+    first, *others = dict.fromkeys(names.tolist())
+    weight = formulas[first]()
+    for name in others:
         weight = torch.where(kind == _FORMULAS.index(name), formulas[name](), weight)
-    weight = weight.masked_fill_((place < 0) | (place > last), 0)
+    within = place.clamp(min=0).minimum(last)
+    weight *= within == place
     weight /= weight.sum(2, keepdim=True)
-    return place.clamp_(min=0).minimum(last).long(), weight.to(type_of_sums(device))
-
-
-def _share(place: Tensor, centre: Tensor, reach: Tensor) -> Tensor:
-    """How much of each pixel lies within reach."""
-    share = torch.minimum(place + 1, centre + reach) - torch.maximum(place, centre - reach)
-    return share.clamp_(min=0)
+    return within.long(), weight.to(type_of_sums(device))
 
 
 def _nearest(old: np.ndarray, new: np.ndarray, count: int, device: torch.device) -> Tensor:
@@ -115,9 +109,12 @@ def _nearest(old: np.ndarray, new: np.ndarray, count: int, device: torch.device)
 
 
 def _cubic(distance: Tensor) -> Tensor:
-    """Keys 1981 with a = -1/2, as ops.resize."""
-    near = (1.5 * distance - 2.5) * distance * distance + 1
-    return torch.where(distance < 1, near, (2 - distance).clamp(min=0) ** 2 * (1 - distance) / 2)
+    """Keys 1981 with a = -1/2, as ops.resize: the outer piece, and what the inner has beside it."""
+    inner = 1 - distance
+    near, far = inner.clamp(min=0), (inner + 1).clamp_(min=0)
+    near_squared = near * near
+    more = torch.addcmul(near_squared, near_squared, near, value=-2)
+    return more.addcmul_(far * far, inner, value=0.5)
 
 
 def _lanczos(distance: Tensor, lobes: Tensor) -> Tensor:

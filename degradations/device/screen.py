@@ -10,13 +10,13 @@ from degradations.ops.op import Params, Size
 from degradations.ops.screen import ANGLES, screen
 
 
-def banding(canvas: Canvas, params: list[Params], target: Size) -> Canvas:
+def banding(canvas: Canvas, params: list[Params], targets: list[Size]) -> Canvas:
     (top,) = canvas.numbers([[p["levels"] - 1] for p in params])
     exact = (canvas.rgb.detach().clamp(0, 1) * top).round_() / top
     return canvas.with_rgb(through(exact, canvas.rgb))
 
 
-def halftone(canvas: Canvas, params: list[Params], target: Size) -> Canvas:
+def halftone(canvas: Canvas, params: list[Params], targets: list[Size]) -> Canvas:
     """The gradient passes as if there were no dots, whose mean tone is the picture's."""
     turns = [[math.radians(angle + p["angle"]) for angle in ANGLES] for p in params]
     numbers = canvas.numbers(
@@ -43,7 +43,7 @@ def halftone(canvas: Canvas, params: list[Params], target: Size) -> Canvas:
     return canvas.with_rgb(through(value + strength * (dots - value), canvas.rgb))
 
 
-def scan_lines(canvas: Canvas, params: list[Params], target: Size) -> Canvas:
+def scan_lines(canvas: Canvas, params: list[Params], targets: list[Size]) -> Canvas:
     numbers = canvas.numbers([[p["strength"], p["period"], p["phase"]] for p in params])
     strength, period, phase = numbers
     row = counting(canvas.rgb.shape[2], phase.device)[:, None]

@@ -21,6 +21,7 @@ SHAPES = (
 )
 SIZES = (7, 9, 11, 13, 15, 17, 19, 21)  # Real-ESRGAN's
 ALL_SIZES = (*SIZES, 23, 25)  # BSRGAN's too
+_ANGLE, _HEADING = Uniform(-math.pi, math.pi), Uniform(0, math.pi)  # made once: that is dear
 _DIRECT_AREA = 129  # from 130 taps on OpenCV turns to a Fourier transform, at 3 times the cost
 
 
@@ -39,7 +40,7 @@ class Blur(Op):
     def draw(self, rng: Rng) -> Params:
         shape, size = self.shape.draw(rng), self.size.draw(rng)
         sigma_x, sigma_y = self.sigma.draw(rng), self.sigma.draw(rng)
-        angle = Uniform(-math.pi, math.pi).draw(rng)
+        angle = _ANGLE.draw(rng)
         generalised, plateau = self.beta_generalised.draw(rng), self.beta_plateau.draw(rng)
         if not shape.endswith("anisotropic"):
             sigma_y, angle = sigma_x, 0.0
@@ -96,7 +97,7 @@ class MotionBlur(Op):
     bend: Annotated[Range, within(-math.pi, math.pi)] = Uniform(-1, 1)  # radians it turns by
 
     def draw(self, rng: Rng) -> Params:
-        angle = Uniform(0, math.pi).draw(rng)
+        angle = _HEADING.draw(rng)
         return {"length": self.length.draw(rng), "bend": self.bend.draw(rng), "angle": angle}
 
     @staticmethod

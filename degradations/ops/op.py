@@ -39,7 +39,8 @@ class Op(Frozen):
     apply: ClassVar[Callable[[np.ndarray, Params, Size], np.ndarray]]
     """(rgb, params, target) -> rgb, on the class; the same params give the same pixels.
 
-    rgb     float32 (H, W, 3), nominal range [0, 1]; it may be returned, never written to.
+    rgb     float32 (H, W, 3), nominal range [0, 1]; clipped to it for an op that is not ours. It is
+            never written to, but may be returned.
     target  the size the whole recipe ends at.
     """
 

@@ -1,6 +1,7 @@
 """Ops that are not ours: a class in a user's file, of an installed package, or albumentations.
 
-Nothing is imported before a recipe names it, and a trace imports nothing from files at all.
+Nothing is imported before a recipe names it and its user allowed that, and a trace imports nothing
+from files at all.
 """
 
 import importlib
@@ -8,14 +9,18 @@ import importlib.util
 import json
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from hashlib import sha256
+from importlib.machinery import PathFinder, SourceFileLoader
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
+from degradations import consent
 from degradations.errors import RecipeError, mend
 from degradations.ops.op import Op, Params, Size
 from degradations.rng import Rng
@@ -23,7 +28,8 @@ from degradations.rng import Rng
 ENTRY_POINTS = "degradations.ops"
 ALBUMENTATIONS = "albumentations"  # the kind of its transforms, which `transform` names
 _TWICE = 16  # pictures on which an op has to give the same result twice
-_files: dict[str, str] = {}  # by module: where it was loaded from
+_ROUNDING = 1e-3  # a quarter of a level: a blur of white may end a little above white
+_files: dict[str, tuple[str, str]] = {}  # by module: where it was loaded from, and the sha256
 _known: dict[str, type[Op]] = {}  # by kind: what recipes have named in this process
 _runs: Counter[str] = Counter()
 
@@ -49,8 +55,8 @@ def named(kind: str) -> type[Op] | None:
     return _known.get(kind) or _installed(kind)
 
 
-def files(values: Any) -> dict[str, str]:
-    """The files that the steps of a dumped recipe need in another process: {module: path}."""
+def files(values: Any) -> dict[str, tuple[str, str]]:
+    """What the steps of a dumped recipe need in another process: {module: (path, sha256)}."""
     if isinstance(values, list):
         values = dict(enumerate(values))
     if not isinstance(values, dict):
@@ -62,14 +68,17 @@ def files(values: Any) -> dict[str, str]:
     return found
 
 
-def load(module: str, path: str) -> None:
+def load(module: str, path: str, digest: str) -> None:
     """Have a module that another process loaded from a file; raises RecipeError without it."""
     if not Path(path).is_file():
         raise RecipeError(
             f"there is no {path}, which the recipe's {module} was loaded from; keep it there for "
             "as long as worker processes start, or put it on their Python path as a module"
         )
-    _from_file(module, Path(path))
+    data = Path(path).read_bytes()
+    if sha256(data).hexdigest() != digest:
+        raise RecipeError(f"{path}: changed while it was used; run again")
+    _from_file(module, Path(path), data)
 
 
 def draw(step: Op, rng: Rng) -> Params:
@@ -84,8 +93,13 @@ def draw(step: Op, rng: Rng) -> Params:
 
 
 def apply(kind: str, op: type[Op], rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
-    """op.apply, held to the contract of Op; raises RecipeError with what it broke and the mend."""
+    """op.apply, held to the contract of Op; raises RecipeError with what it broke and the mend.
+
+    What steps before it made beyond [0, 1], such as a resize or noise, is clipped first: the op is
+    not to be blamed for it.
+    """
     _runs[kind] += 1
+    rgb = np.clip(rgb, 0, 1)
     out = _applied(kind, op, rgb, params, target)
     wrong = _breach(out, rgb.shape)
     if not wrong and _runs[kind] <= _TWICE:
@@ -116,7 +130,7 @@ def _breach(out: Any, shape: tuple[int, ...]) -> str:
         return f"gives the shape {out.shape} for {shape}; keep it, `resize` changes sizes"
     if not np.isfinite(out).all():
         return "gives NaN or infinity; look for a division by 0 or the root of a negative number"
-    if out.min() < 0 or out.max() > 1:
+    if out.min() < -_ROUNDING or out.max() > 1 + _ROUNDING:
         return f"gives values from {out.min():g} to {out.max():g}; end with np.clip(out, 0, 1)"
     return ""
 
@@ -152,16 +166,22 @@ def _from_module(kind: str, folder: Path | None) -> Any:
         told = f"{kind}: a transform of albumentations is written with its name apart"
         raise RecipeError(f"{told}: {{kind: {ALBUMENTATIONS}, transform: {name}}}")
     module = _module(".".join(parts), folder)
-    if not hasattr(module, name):
-        raise RecipeError(f"{module.__file__} has no class {name}; {mend(name, dir(module))}")
-    return getattr(module, name)
+    held = vars(module)  # some modules import more when they are asked for a name
+    if name not in held:
+        place = held.get("__file__") or module.__name__
+        raise RecipeError(f"{place} has no class {name}; {mend(name, held)}")
+    return held[name]
 
 
 def _module(name: str, folder: Path | None) -> ModuleType:
     path = folder and folder.resolve().joinpath(*name.split(".")).with_suffix(".py")
     try:
         if path and path.is_file():
-            return _from_file(name, path)
+            return _from_file(name, path, path.read_bytes())
+        if name in sys.modules:
+            return sys.modules[name]
+        for place in _places(name):
+            consent.require(place, place.read_bytes())
         return importlib.import_module(name)
     except RecipeError:
         raise
@@ -172,7 +192,36 @@ def _module(name: str, folder: Path | None) -> ModuleType:
         raise RecipeError(f"{path or name} cannot be imported: {error!r}") from error
 
 
-def _from_file(name: str, path: Path) -> ModuleType:
+def _places(name: str) -> Iterator[Path]:
+    """The files that importing a module would run, found without running any."""
+    parts, paths = name.split("."), None
+    for count in range(1, len(parts) + 1):
+        whole = ".".join(parts[:count])
+        if whole in sys.modules:
+            paths = getattr(sys.modules[whole], "__path__", [])
+            continue
+        spec = PathFinder.find_spec(whole, paths)
+        if spec is None:
+            raise ModuleNotFoundError(whole, name=whole)
+        paths = spec.submodule_search_locations or []
+        if spec.origin and Path(spec.origin).suffix == ".py":
+            yield Path(spec.origin)
+        elif spec.origin:
+            raise RecipeError(f"{spec.origin}: is no Python file; name an op of one")
+
+
+class _Loader(SourceFileLoader):
+    """Runs the very bytes that were allowed, not what may lie compiled beside them."""
+
+    def __init__(self, name: str, path: str, data: bytes):
+        super().__init__(name, path)
+        self._data = data
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self._data, self.path)
+
+
+def _from_file(name: str, path: Path, data: bytes) -> ModuleType:
     if name in sys.modules:
         module = sys.modules[name]
         if module.__file__ != str(path):
@@ -180,7 +229,9 @@ def _from_file(name: str, path: Path) -> ModuleType:
                 f"{path}: a module {name} is loaded from {module.__file__}; rename yours"
             )
         return module
-    spec = importlib.util.spec_from_file_location(name, path)
+    consent.require(path, data)
+    loader = _Loader(name, str(path), data)
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     assert spec and spec.loader
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
@@ -188,5 +239,5 @@ def _from_file(name: str, path: Path) -> ModuleType:
     except BaseException:
         del sys.modules[name]
         raise
-    _files[name] = str(path)
+    _files[name] = str(path), sha256(data).hexdigest()
     return module

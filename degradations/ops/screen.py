@@ -11,6 +11,7 @@ from degradations.ranges import Range, Uniform, within
 from degradations.rng import Rng
 
 ANGLES = (15.0, 75.0, 0.0)  # degrees, of cyan, magenta and yellow (ISO 12647-2)
+_SHEET = Uniform(0, 90)  # degrees, how it lies on the scanner
 
 
 class Banding(Op):
@@ -41,7 +42,7 @@ class Halftone(Op):
     period: Annotated[Range, within(2, 50)] = Uniform(2.5, 8)  # pixels from dot to dot
 
     def draw(self, rng: Rng) -> Params:
-        angle = Uniform(0, 90).draw(rng)  # degrees, of the sheet on the scanner
+        angle = _SHEET.draw(rng)
         return {
             "strength": self.strength.draw(rng),
             "period": self.period.draw(rng),

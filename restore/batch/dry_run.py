@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from restore.batch import rates
 from restore.batch.jobs import Job
 from restore.batch.journal import Journal, Row
 from restore.batch.run import SKIPPED
@@ -28,6 +29,7 @@ PROGRAM, BLOCKS = 0.7e9, 0.7e9
 # read by rows, and lowpass's error. For each column of the result: bands of rows.
 CANVASES, CODEC, INPUT, LOWPASS, COLUMN = 30, 9, 6, 40, 11e3
 ANSWER = 6  # bytes of a pixel upscaler's answer, 16 bits
+REST = 0.6e9  # of a pixel upscaler's window, in integers and floats, and of kernels
 LAYERS = 1.3  # of a pixel upscaler's largest layer, as measured: what else is alive beside it
 SPILLED = 8  # bytes on disk for each pixel, as long as the picture is worked on
 
@@ -55,11 +57,14 @@ def foretell(
     unpaired: Iterable[Path],
     journal: Journal,
     how: "Reading",
+    *,
+    rate: rates.Rate,
     model: "PixelModel | None" = None,
 ) -> None:
     """Print a line for each file, and what all of them take.
 
     unpaired  masks that no picture of any shard takes.
+    rate      what the results take where no earlier run into this folder tells.
     model     a pixel upscaler, whose windows take what they take; None is as nano.
     """
     from restore.images import sandbox
@@ -86,7 +91,7 @@ def foretell(
         made = options.output_size(head.size)
         print(f"{sides(head.size)} -> {sides(made)}  {name} -> {target}{there}")
         planned[job] = Planned(head, made)
-    for line in totals(planned, options, journal, model):
+    for line in totals(planned, options, journal, rate, model):
         print(line)
 
 
@@ -94,6 +99,7 @@ def totals(
     planned: dict[Job, Planned],
     options: "TaskOptions",
     journal: Journal,
+    rate: rates.Rate,
     model: "PixelModel | None" = None,
 ) -> Iterable[str]:
     """What the files take together: pixels, disk, memory, time."""
@@ -117,11 +123,18 @@ def totals(
     largest = max(peaks, key=lambda job: peaks[job])
     name = printable(largest.key)
     yield f"memory: about {gigabytes(peaks[largest])} at its peak, for {name}"
-    pace = seconds_a_pixel(journal.rows.values())
-    if pace is None:
+    seconds, by = seconds_a_megapixel(journal.rows.values()), f"by the files in {journal.out}"
+    if seconds is None:
+        seconds, by = rate.get(), "by the rate of this machine"
+    if seconds is None:
         yield "time: told once the first files are done"
     else:
-        yield f"time: about {pace * after:.0f} s if all are done, by the files in {journal.out}"
+        yield f"time: about {rates.spoken(seconds * after / 1e6)} if all are done, {by}"
+    large = [job for job, one in planned.items() if rates.is_large(one.size)]
+    if large:
+        job = max(large, key=lambda job: planned[job].after)
+        size, others = planned[job].head.size, len(large) - 1
+        yield rates.warning(printable(job.key), size, options, seconds, others)
 
 
 def spilled(one: Planned, model: "PixelModel | None") -> float:
@@ -138,7 +151,7 @@ def peak(
     """Bytes of memory that a picture takes at the most, with nano or a pixel upscaler on a CPU."""
     is_whole = options.sampler != "ddim" or options.eta > 0 or options.task == "inpaint"
     is_whole = is_whole and model is None
-    blocks = BLOCKS if model is None else LAYERS * model.window_bytes(one.head.size)
+    blocks = BLOCKS if model is None else REST + LAYERS * model.window_bytes(one.head.size)
     is_lowpass = getattr(options, "colour", "none") == "lowpass"
     held = (CANVASES if is_whole else 0) * one.after + (LOWPASS if is_lowpass else 0) * one.before
     held += 0 if one.head.by_rows else INPUT * one.before
@@ -146,11 +159,11 @@ def peak(
     return PROGRAM + max(blocks, codec) + held + COLUMN * one.size[1]
 
 
-def seconds_a_pixel(rows: Iterable[Row]) -> float | None:
+def seconds_a_megapixel(rows: Iterable[Row]) -> float | None:
     """Of results, as earlier runs measured it; None if there were none."""
     done = [row for row in rows if row["status"] == "done" and "size_out" in row]
     pixels = sum(row["size_out"][0] * row["size_out"][1] for row in done)
-    return sum(row["seconds"] for row in done) / pixels if pixels else None
+    return sum(row["seconds"] for row in done) / pixels * 1e6 if pixels else None
 
 
 def _bytes_a_pixel(target: Path) -> float:

@@ -31,11 +31,11 @@ ADDS = {
 class Finding:
     """One thing that was looked at.
 
-    state  ok; lacks: something would be gained; broken: something does not work.
+    state  ok; note: something would be gained; broken: something does not work.
     mend   what to do about it.
     """
 
-    state: Literal["ok", "lacks", "broken"]
+    state: Literal["ok", "note", "broken"]
     told: str
     mend: str = ""
 
@@ -61,9 +61,8 @@ def needs() -> tuple[Finding, ...]:
         found.append(Finding("broken", f"Python {version} is out of range", mend))
     else:
         found.append(Finding("ok", f"Python {version}"))
-    wrong = [told for told in map(_unmet, _requirements()) if told]
-    for told, wanted in wrong:
-        found.append(Finding("broken", told, f"pip install '{wanted}'"))
+    wrong = [one for one in map(_unmet, _requirements()) if one]
+    found += wrong
     if not wrong:
         found.append(Finding("ok", f"{len(_requirements())} packages are there, in range"))
     return tuple(found)
@@ -180,19 +179,19 @@ def room(out: Path) -> Iterator[Finding]:
         ("memory", psutil.virtual_memory().available, LITTLE_MEMORY, "end other programs"),
     ):
         told = f"{what}: {free / 1e9:.1f} GB are free"
-        yield Finding("ok", told) if free > least else Finding("lacks", told, mend)
+        yield Finding("ok", told) if free > least else Finding("note", told, mend)
 
 
 def extras() -> Iterator[Finding]:
     """What further packages would add."""
     for extra, adds in ADDS.items():
-        wrong = [told for told in map(_unmet, _requirements(extra)) if told]
-        if not wrong:
+        wrong = [one for one in map(_unmet, _requirements(extra)) if one]
+        if not any(one.state == "broken" for one in wrong):
             yield Finding("ok", f"extra {extra}: {adds}")
             continue
-        lacking = ", ".join(told for told, _ in wrong)
+        lacking = ", ".join(one.told for one in wrong)
         mend = f"pip install '{OURS}[{extra}]'"
-        yield Finding("lacks", f"extra {extra} would add {adds}: {lacking}", mend)
+        yield Finding("note", f"extra {extra} would add {adds}: {lacking}", mend)
 
 
 @cache
@@ -216,17 +215,23 @@ def _requirements(extra: str = "") -> tuple[str, ...]:
     return tuple(f"{line.name}{line.specifier}" for line in lines)
 
 
-def _unmet(wanted: str) -> tuple[str, str] | None:
-    """(what is wrong, the requirement); None if it is met."""
+def _unmet(wanted: str) -> Finding | None:
+    """What is wrong with a requirement; None if it is met. What is newer may work all the same."""
     from packaging.requirements import Requirement
+    from packaging.specifiers import SpecifierSet
 
     need = Requirement(wanted)
     there = [v for name in (need.name, *SAME.get(need.name, ())) if (v := _version(name))]
+    mend = f"pip install '{wanted}'"
     if not there:
-        return f"{need.name} is missing", wanted
-    if not any(need.specifier.contains(version, prereleases=True) for version in there):
-        return f"{need.name} {there[0]} is out of range", wanted
-    return None
+        return Finding("broken", f"{need.name} is missing", mend)
+    least = SpecifierSet(",".join(str(one) for one in need.specifier if one.operator != "<"))
+    for version in there:
+        if need.specifier.contains(version, prereleases=True):
+            return None
+        if least.contains(version, prereleases=True):
+            return Finding("note", f"{need.name} {version} is newer than what was tried", mend)
+    return Finding("broken", f"{need.name} {there[0]} is too old", mend)
 
 
 def _version(name: str) -> str:

@@ -57,9 +57,9 @@ def restore_set(
         encode.encode(made, path)
         return {"size_in": picture.size, "size_out": made.size, "warnings": list(made.warnings)}
 
-    journal = Journal(out, options.digest(seed=seed, **precision), weights)
+    journal = Journal(out, options.digest(seed=seed, **precision), weights, task=options.task)
     run.run_all(jobs, work, journal, progress=watch)
-    rows = {key: journal.rows[job.key] for key, job in zip(shared, jobs, strict=True)}
+    rows = {key: journal.row(job) for key, job in zip(shared, jobs, strict=True)}
     failures = {
         key: (row["code"], row["error"]) for key, row in rows.items() if row["status"] == "failed"
     }

@@ -8,16 +8,18 @@ import errno
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from types import MappingProxyType
+from typing import BinaryIO
 
+from restore.batch import ours
 from restore.batch.jobs import Job
+from restore.batch.rows import Name, Row, name_of, read_rows, results
 from restore.errors import DiskFullError, OutputError
 from restore.files import sha256, write_text
 
-Row = dict[str, Any]
 HIDDEN = ".restore"  # the folder, in the output folder, of what is not for its reader
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # EFBIG: `ulimit -f`
 PATIENCE_S = 30  # that a shard waits for another one that tidies up
@@ -27,23 +29,41 @@ class Journal:
     """The rows of one run and of those before it.
 
     A row is believed only as far as hashes bear it out: source, options, weights and output must be
-    what they were.
+    what they were. A result is known by what it was made of, never by its path alone.
 
     options, weights  digests of what decides the pixels.
+    words             of the options, what the pictures are to show, as they are.
     ending            of a shard's own report, such as ".2-of-3"; it reads those of all others.
+    task              what is done: another task's results are not this one's to replace.
     """
 
-    def __init__(self, out: Path, options: str, weights: str, ending: str = ""):
+    def __init__(
+        self,
+        out: Path,
+        options: str,
+        weights: str,
+        ending: str = "",
+        words: Mapping[str, str] = MappingProxyType({}),
+        task: str = "",
+    ):
         self.out, self.options, self.weights, self.ending = out, options, weights, ending
+        self.words, self.task = dict(words), task
         self.path = out / f"report{ending}.jsonl"
         self.copy = out / HIDDEN / f"report{ending}.jsonl"
-        self.rows: dict[str, Row] = {}  # the last word on each key
-        self.written: dict[str, set[str]] = {}  # key -> hashes of every output we ever made for it
+        self.read()
+
+    def read(self) -> None:
+        """Read what earlier runs wrote. Raises OutputError."""
+        self.rows: dict[Name, Row] = {}  # the last word on each input
+        self.done: dict[str, list[Row]] = {}  # key -> all that may be there of what it was made to
+        self.made: dict[str, dict[str, Row]] = {}  # name of a result -> hash -> how it was made
         own = [self.copy, self.path]
-        others = [path for folder in (out / HIDDEN, out) for path in folder.glob("report*.jsonl")]
+        others = [path for folder in (self.out / HIDDEN, self.out) for path in reports(folder)]
         for path in sorted(set(others) - set(own)):
             self._take_all(read_rows(path))
-        self.foreign = {} if not ending else dict(self.rows)  # what only other shards speak of
+        # what only other shards speak of
+        self.foreign = {} if not self.ending else dict(self.rows)
+        self._theirs = [row for rows in self.done.values() for row in rows if self.ending]
         for path in own:
             self._take_all(read_rows(path))
 
@@ -52,20 +72,41 @@ class Journal:
             self._take(row)
 
     def _take(self, row: Row) -> None:
-        if row.get("status") == "left" and row["key"] in self.rows:
+        name = name_of(row)
+        if row["status"] == "left" and name in self.rows:
             return  # says nothing that was not known
-        self.rows[row["key"]] = row
-        hashes = self.written.setdefault(row["key"], set())
-        hashes.update(filter(None, (row.get("output_sha256"), row.get("earlier_sha256"))))
-        hashes.update(row.get("frames", {}).values())
+        made = results(row)
+        for result, digest in made.items():
+            for earlier in self.made.setdefault(result, {}).values():
+                other = name_of(earlier)  # whose result this was: its row would speak of this one
+                if other != name and self.rows.get(other, {}).get("output") == result:
+                    del self.rows[other]
+            self.made[result][digest] = row
+        if made:
+            self.done.setdefault(row["key"], []).append(row)
+        self.rows[name] = row
+
+    def settle(self, row: Row) -> None:
+        """Forget what the results of a row that is done have replaced, for they are in place."""
+        made = results(row)
+        for result, digest in made.items():
+            self.made[result] = {digest: row}
+        self.done[row["key"]] = [
+            other
+            for other in self.done[row["key"]]
+            if other is row or not results(other).keys() & made.keys()
+        ]
 
     @contextmanager
     def open(self, tidy: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Hold the output folder for one run.
 
         tidy  called when nobody else writes there.
-        Raises OutputError if the folder is read-only, or held by another run.
+        Raises OutputError if the folder is read-only, or held by another run; UsageError if a
+        report there is none of ours.
         """
+        for ending in {"", self.ending}:
+            ours.refuse_reports(self.out, ending)
         with ExitStack() as held:
             with as_output_error(self.out):
                 self.out.mkdir(parents=True, exist_ok=True)
@@ -77,6 +118,7 @@ class Journal:
                 paths = (self.path, self.copy)
                 self._files = [held.enter_context(appending(path)) for path in paths]
                 self._place = self._identity()
+            self.read()  # now that nobody adds to it
             yield
 
     def _identity(self) -> tuple[int, int]:
@@ -107,66 +149,82 @@ class Journal:
         """The file that a row speaks of."""
         return self.out / row["output"]
 
-    def is_done(self, job: Job, source: str) -> bool:
-        """Whether an earlier run made this very output from this very source (its sha256)."""
-        row = self.rows.get(job.key, {})
-        same = (row.get("source_sha256"), row.get("options"), row.get("weights")) == (
-            source,
-            self.options,
-            self.weights,
-        )
-        return row.get("status") == "done" and same and self.is_intact(row)
+    def row(self, job: Job) -> Row:
+        """The last word on a job's input. Raises KeyError if there is none."""
+        return self.rows[job.key, job.origin]
+
+    def finished(self, job: Job, source: str) -> Row | None:
+        """The row of an earlier run that made this very output from this very source (its sha256).
+
+        It becomes the last word on the job, wherever its source lay then.
+        """
+        wanted = source, self.options, self.weights
+        for row in reversed(self.done.get(job.key, [])):
+            found = tuple(row.get(name) for name in ("source_sha256", "options", "weights"))
+            is_same = found == wanted and row.get("task", self.task) == self.task
+            if is_same and self.is_intact(row):
+                name = job.key, job.origin
+                if self.rows.get(name) is row:
+                    return row
+                moved = {**row, "source": job.origin}
+                self._take(moved)
+                self.settle(moved)
+                return moved
+        return None
 
     def is_intact(self, row: Row) -> bool:
         """Whether all that a row says was written is there, unchanged."""
+        made = results(row)
         try:
-            wanted = {row["output"]: row["output_sha256"], **row.get("frames", {})}
-            return all(sha256(self.out / name) == digest for name, digest in wanted.items())
-        except (OSError, KeyError, TypeError):
+            return bool(made) and all(sha256(self.out / name) == made[name] for name in made)
+        except OSError:
             return False
 
-    def is_ours(self, job: Job, path: Path) -> bool:
-        """Whether the file at `path` is what a run of ours wrote for this job, unchanged since."""
-        hashes = self.written.get(job.key)
-        plain = path.is_file() and not path.is_symlink()
-        return bool(hashes) and plain and sha256(path) in hashes
+    def maker(self, path: Path) -> Row | None:
+        """The row of what lies at `path`, if a run of ours wrote it and it is unchanged."""
+        known = self.made.get(path.relative_to(self.out).as_posix())
+        if not known or path.is_symlink() or not path.is_file():
+            return None
+        return known.get(sha256(path))
 
     def finish(self, jobs: Sequence[Job], summary: Row) -> list[Row]:
         """Rewrite the report: a row for each job of this run, in order, then the others it held.
 
-        A job that the run did not come to gets a row that says so. Returns the rows.
+        A job that the run did not come to gets a row that says so. Its copy also keeps how results
+        were made that are still there, of which the report says something newer. Returns the rows.
         """
-        for job in jobs:
-            if job.key not in self.rows:
+        names = [(job.key, job.origin) for job in jobs]
+        for key, source in names:
+            if (key, source) not in self.rows:
                 why = "the run stopped before it; run the same command again"
-                self._take({"key": job.key, "status": "left", "source": job.origin, "error": why})
-        order = dict.fromkeys([*(job.key for job in jobs), *(self.rows.keys() - self.foreign)])
-        rows = [self.rows[key] for key in order]
-        text = "".join(json.dumps(row) + "\n" for row in rows)
+                self._take({"key": key, "status": "left", "source": source, "error": why})
+        keys = {key for key, _ in names}
+        order = dict.fromkeys([*names, *(self.rows.keys() - self.foreign)])
+        gone = [name for name in order.keys() - set(names) if name[0] in keys and self._gone(name)]
+        for name in gone:  # its folder was moved: what became of it is told under its new place
+            del order[name], self.rows[name]
+        rows = [self.rows[name] for name in order]
+        said = {*map(id, rows), *map(id, self._theirs)}
+        kept = [row for made in self.made.values() for row in made.values() if id(row) not in said]
         with as_output_error(self.out):
-            write_text(self.path, text)
-            write_text(self.copy, text)
+            write_text(self.path, _lines(rows))
+            write_text(self.copy, _lines([*{id(row): row for row in kept}.values(), *rows]))
             write_text(
                 self.out / f"summary{self.ending}.json", json.dumps(summary, indent=2) + "\n"
             )
         return rows
 
+    def _gone(self, name: Name) -> bool:
+        return self.rows[name]["status"] != "done" and not os.path.exists(name[1])
 
-def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a report; a line that a crash tore is left out. Raises OutputError."""
-    try:
-        lines = path.read_bytes().splitlines()
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be read: {error.strerror}") from error
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and isinstance(row.get("key"), str):
-            yield row
+
+def reports(folder: Path) -> list[Path]:
+    """The reports in a folder, by name: its own and those of shards."""
+    return [path for path in folder.glob("report*.jsonl") if ours.REPORT.fullmatch(path.name)]
+
+
+def _lines(rows: Iterable[Row]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 @contextmanager
@@ -198,6 +256,8 @@ def appending(path: Path) -> Iterator[BinaryIO]:
     """A file of lines to append to, never through a link, a torn last line ended."""
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
     with open(os.open(path, flags, 0o666), "ab+") as file:
+        if os.fstat(file.fileno()).st_nlink > 1:
+            raise OSError(errno.EMLINK, "it has a second name, whose file would be written too")
         size = file.seek(0, os.SEEK_END)
         if size:
             file.seek(size - 1)

@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from restore.batch.journal import HIDDEN, Row, as_output_error, read_rows
-from restore.errors import UsageError, printable
-from restore.files import write_text
+from restore.batch import ours
+from restore.batch.journal import HIDDEN, as_output_error, reports
+from restore.batch.rows import Row, read_rows
+from restore.errors import OutputError, UsageError, printable
+from restore.files import replacing, write_text
 from restore.images import memmap
 
 if TYPE_CHECKING:
@@ -28,10 +30,10 @@ PICTURES = 300  # shown with thumbnails, about 10 kB each
 LINES = 5000
 ORDER = ("failed", "left", "done", "skipped")  # of the page
 GOOD = ("left", "skipped", "failed", "done")  # of two rows on one file the better one counts
-MINE = "report*.jsonl"
 
 _TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title>
+<meta name="generator" content="restore-toolkit">
 <meta http-equiv="Content-Security-Policy"
  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -72,8 +74,11 @@ def keep_thumbs(out: Path, key: str, *shown: "tuple[np.ndarray, np.ndarray | Non
     buffer = io.BytesIO()
     strip.save(buffer, "JPEG", quality=70)
     path = thumb_path(out, key)
+    if not path.parent.resolve().is_relative_to((out / HIDDEN).resolve()):
+        raise OutputError(f"{path.parent}: is a link that leads out of {out}; remove it")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(buffer.getvalue())
+    with replacing(path, is_lasting=False) as temporary:  # never through a link, soft or hard
+        temporary.write_bytes(buffer.getvalue())
 
 
 def _panel(pixels: "np.ndarray", alpha: "np.ndarray | None") -> "Image.Image":
@@ -182,18 +187,17 @@ def merge(given: Sequence[Path], out: Path) -> Row:
     given  reports, or folders that hold some. The paths of outputs are told from `out`.
     Raises UsageError if there is no report, or if `out` holds one that is not given.
     """
-    reports = [
-        path for one in given for path in (sorted(one.glob(MINE)) if one.is_dir() else [one])
-    ]
+    found = [path for one in given for path in (sorted(reports(one)) if one.is_dir() else [one])]
     missing = [str(path) for path in given if not path.exists()]
-    if missing or not reports:
+    if missing or not found:
         raise UsageError(f"{', '.join(missing or map(str, given))}: no report.jsonl there")
-    held = {path.resolve() for path in reports}
-    strange = [path for path in out.glob(MINE) if path.resolve() not in held]
+    held = {path.resolve() for path in found}
+    ours.refuse_reports(out)
+    strange = [path for path in reports(out) if path.resolve() not in held]
     if strange:
         raise UsageError(f"{strange[0]}: would be lost; merge it too, or give another -o")
     best: dict[tuple[str, str], Row] = {}
-    for path in reports:
+    for path in found:
         for row in _moved(read_rows(path), path.parent, out):
             name = row["key"], row.get("source", "")
             if name not in best or _rank(row) >= _rank(best[name]):
@@ -206,7 +210,7 @@ def merge(given: Sequence[Path], out: Path) -> Row:
         out.mkdir(parents=True, exist_ok=True)
         write_text(out / "report.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
         write_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
-    write_page(out / "report.html", rows, summary, [path.parent for path in reports])
+    write_page(out / "report.html", rows, summary, [path.parent for path in found])
     return summary
 
 

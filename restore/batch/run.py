@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Literal
 
 from restore.batch.jobs import Job
-from restore.batch.journal import Journal, Row, full, is_full
+from restore.batch.journal import Journal, full, is_full
+from restore.batch.rows import Row
 from restore.errors import (
     ConfigError,
     DiskFullError,
@@ -26,7 +27,7 @@ from restore.errors import (
     RestoreError,
     UsageError,
 )
-from restore.files import TEMPORARY, replacing, sha256
+from restore.files import TEMPORARY, is_temporary, replacing, sha256
 
 ENOUGH = 3  # files before a figure is worth telling, or a hundredth of them all
 Exists = Literal["skip", "overwrite", "rename", "error"]
@@ -156,8 +157,9 @@ def run_all(
 ) -> Summary:
     """Do what is not finished, and write the report: one row an input, whatever happens to it.
 
-    exists    what becomes of an output that is there already. skip: a finished one is left, an
-              outdated one of ours replaced, a foreign one never. overwrite: all is done again.
+    exists    what becomes of an output that is there already. skip: a finished one is left, one of
+              ours that other options or weights made is replaced, and its row says so; a foreign
+              one, or one of another picture or other words, never. overwrite: all is done again.
               rename: what is there stays, the new one gets a free name. error: nothing is begun.
     progress  called with each row; a finished one carries "finished": true, and each the seconds
               left, "left_s", as far as known: neither is stored.
@@ -234,10 +236,11 @@ def _one(job: Job, work: Work, journal: Journal, exists: Exists) -> Row:
     if job.skip:
         return journal.add({**_head(job, "skipped"), "code": job.skip, "error": SKIPPED[job.skip]})
     source = _source(job)
-    if exists != "overwrite" and journal.is_done(job, source):
-        return {**journal.rows[job.key], "finished": True}
+    if exists != "overwrite" and (finished := journal.finished(job, source.whole)):
+        return {**finished, "finished": True}
     started = time.monotonic()
-    job = _placed(job, journal, exists)
+    job = _placed(job, journal, exists, source.own)
+    outdated = _outdated(job, journal) if exists == "skip" else []
     with ExitStack() as making:
         targets = (job.target, *job.frames)
         path, *frames = (making.enter_context(replacing(target)) for target in targets)
@@ -251,36 +254,52 @@ def _one(job: Job, work: Work, journal: Journal, exists: Exists) -> Row:
             "output": job.target.relative_to(journal.out).as_posix(),
             "seconds": round(time.monotonic() - started, 3),
             **facts,
-            "source_sha256": source,
+            "warnings": [*facts.get("warnings", []), *outdated],
+            "task": journal.task,
+            "source_sha256": source.whole,
+            "picture_sha256": source.own,
             "options": journal.options,
             "weights": journal.weights,
+            "words": journal.words,
             "output_sha256": sha256(path),
         }
         if frames:
             names = (frame.relative_to(journal.out).as_posix() for frame in job.frames)
             row["frames"] = dict(zip(names, map(sha256, frames), strict=True))
         journal.add(row)
+    journal.settle(row)
     return row
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a picture is made of, by its bytes."""
+
+    own: str  # sha256 of the file; empty where there is none
+    whole: str  # of that and of the others', such as a mask
 
 
 def _head(job: Job, status: str) -> Row:
     return {"key": job.key, "status": status, "source": job.origin}
 
 
-def _source(job: Job) -> str:
-    """The sha256 of the source; of that and the others' where there are others."""
+def _source(job: Job) -> Source:
     try:
         own = sha256(job.source) if job.source else ""
         if not job.others:
-            return own
-        return hashlib.sha256(" ".join([own, *map(sha256, job.others)]).encode()).hexdigest()
+            return Source(own, own)
+        whole = hashlib.sha256(" ".join([own, *map(sha256, job.others)]).encode()).hexdigest()
+        return Source(own, whole)
     except OSError as error:
         mend = "check the file and its permissions"
         raise ImageError("UNREADABLE", f"{error.strerror or error}; {mend}") from error
 
 
-def _placed(job: Job, journal: Journal, exists: Exists) -> Job:
-    """The job with a target that may be written, its folder made."""
+def _placed(job: Job, journal: Journal, exists: Exists, source: str) -> Job:
+    """The job with a target that may be written, its folder made.
+
+    source  sha256 of its picture.
+    """
 
     def taken(job: Job) -> list[Path]:
         return [path for path in (job.target, *job.frames) if os.path.lexists(path)]
@@ -298,24 +317,52 @@ def _placed(job: Job, journal: Journal, exists: Exists) -> Job:
     for path in taken(job):
         if path.is_symlink():
             raise ImageError("LINK", f"{path} is a link, and no result of ours; remove it")
-        if exists != "overwrite" and (why := _foreign(job, journal, path)):
+        if exists != "overwrite" and (why := _foreign(job, journal, path, source)):
             mend = "--exists overwrite replaces it, --exists rename keeps both"
             raise ImageError("EXISTS", f"{path} {why}; {mend}")
     return job
 
 
-def _foreign(job: Job, journal: Journal, path: Path) -> str:
-    """Why what lies at a job's target may not be replaced; nothing if it may."""
-    if not journal.is_ours(job, path):
+def _foreign(job: Job, journal: Journal, path: Path, source: str) -> str:
+    """Why what lies at a job's target may not be replaced; nothing if it may.
+
+    It may if a run of ours made it of the same picture, by the same task.
+    """
+    row = journal.maker(path)
+    if row is None:
         return "was there before, or changed since"
-    row = journal.rows.get(job.key, {})
+    if row.get("task", "") != journal.task:
+        return f"was made by {row.get('task') or 'an earlier version'}, not by {journal.task}"
+    if row.get("picture_sha256", row.get("source_sha256")) != source:
+        return f"was made of {row.get('source') or 'words'}, another picture of that name"
     if job.source is None:  # its key is a seed, whatever the words
         is_same = (row.get("options"), row.get("weights")) == (journal.options, journal.weights)
         return "" if is_same else "was made of other words or options"
-    earlier = row.get("earlier_source") or row.get("source")
-    if earlier and os.path.isfile(earlier) and not os.path.samefile(earlier, job.source):
-        return f"was made of {earlier}, another picture of that name"
-    return ""
+    return _other_words(row, journal)
+
+
+def _other_words(row: Row, journal: Journal) -> str:
+    """How the words differ of which a result of ours was made; nothing if they do not."""
+    words = row.get("words")
+    if words == journal.words or row.get("options") == journal.options:
+        return ""
+    if words is None:  # by a release that did not note them
+        return "was made of other options, perhaps of other words"
+    said = " and ".join(f"{name} {what!r}" for name, what in words.items())
+    return f"was made of other words: {said}" if said else "was made without words"
+
+
+def _outdated(job: Job, journal: Journal) -> list[str]:
+    """What there is to say where a result of ours gives way to another one."""
+    row = journal.maker(job.target)
+    if row is None:
+        return []
+    ways = {
+        "other options": ("options", journal.options),
+        "another model": ("weights", journal.weights),
+    }
+    changed = [what for what, (name, now) in ways.items() if row.get(name) != now]
+    return [f"it replaces a result of {' and of '.join(changed)}"] if changed else []
 
 
 def _failed(job: Job, error: Exception, journal: Journal, seconds: float) -> Row:
@@ -329,19 +376,11 @@ def _failed(job: Job, error: Exception, journal: Journal, seconds: float) -> Row
     row = {**_head(job, "failed"), "code": code, "error": text, "seconds": round(seconds, 3)}
     if code == "INTERNAL":  # a mistake of ours: who reports it needs the lines
         row["trace"] = "".join(traceback.format_exception(error))
-    earlier = journal.rows.get(job.key, {})
-    output = earlier.get("output_sha256") or earlier.get("earlier_sha256")
-    if output:  # so that the old output is still known as ours
-        row["earlier_sha256"] = output
-        row["earlier_source"] = earlier.get("earlier_source") or earlier.get("source", "")
-    # what the output that is still there was made with
-    return row | {
-        name: earlier[name] for name in ("frames", "options", "weights") if name in earlier
-    }
+    return row
 
 
 def _sweep(jobs: Iterable[Job], out: Path) -> None:
     """Remove what a killed run left in the making; by the lock, nobody is writing here now."""
     for folder in {out, *(job.target.parent for job in jobs)}:
-        for left in folder.glob(f"{TEMPORARY}*"):
+        for left in filter(is_temporary, folder.glob(f"{TEMPORARY}*")):
             left.unlink(missing_ok=True)

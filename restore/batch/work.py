@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
@@ -13,9 +14,10 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from restore import files
-from restore.batch import jobs, report
+from restore.batch import jobs, rates, report
 from restore.batch.jobs import Job
 from restore.batch.journal import Row
+from restore.batch.rates import Rate
 from restore.batch.run import Exists
 from restore.errors import CancelledError, ImageError, UsageError
 from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions
@@ -26,9 +28,10 @@ if TYPE_CHECKING:
     from restore.batch.mask_files import Masks
     from restore.images.encode import Writing
     from restore.images.picture import Picture, Reading
-    from restore.tasks.run import Model
 
 LISTEN_S = 0.2
+LAST_S = 2  # that a thread has to hear of the end
+AHEAD = "restore ahead"  # the name of such a thread
 
 Made = TypeVar("Made")
 FileOptions = UpscaleOptions | Img2imgOptions | InpaintOptions
@@ -42,8 +45,11 @@ class Progress(Protocol):
     def row(self, row: Row) -> None:
         """A picture is done."""
 
-    def step(self, step: int, steps: int, latent: object) -> None:
-        """A step of the picture in hand is done."""
+    def note(self, text: str) -> None:
+        """What is worth a line of its own."""
+
+    def part(self, done: int, of: int, what: str) -> None:
+        """So many windows, blocks or bands of a stage of the picture in hand are done."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,7 @@ class FileWork:
     are made in their turn.
 
     kind  the format of a source's result.
+    rate  of these results; it knows the model and how many there are of a picture.
     """
 
     def __init__(
@@ -127,14 +134,13 @@ class FileWork:
         *,
         holes: Holes,
         masks: "Masks | None",
-        count: int,
         kind: Callable[[Path], str],
-        stack: Callable[[], "Model"],
+        rate: Rate,
     ):
         self.options, self.settings, self.holes, self.masks = options, settings, holes, masks
-        self.count, self.kind, self.stack = count, kind, stack
+        self.count, self.kind, self.stack, self.rate = rate.count, kind, rate.stack, rate
         self.show: Progress | None = None
-        self.is_over = False
+        self.is_over = self.is_warned = False
         todo = [job for job in planned if not job.skip]
         self.reading, self.making = Ahead(todo, self.read), Ahead(todo, self.make_next)
 
@@ -143,8 +149,11 @@ class FileWork:
 
     def __exit__(self, *_: object) -> None:
         self.is_over = True
-        self.reading.close()
-        self.making.close()
+        for ahead in (self.reading, self.making):
+            ahead.close()
+        for ahead in (self.making, self.reading):
+            ahead.thread.join(LAST_S)
+        self.rate.keep()
 
     def __call__(self, job: jobs.Job, show: Progress, path: Path, *frames: Path) -> Row:
         self.show = show
@@ -199,6 +208,7 @@ class FileWork:
         source = self.reading.take(job)
         if is_small(source.pictures[0]):
             self.reading.begin_after(job, self.is_new)
+        self.warn(job, source.pictures[0])
         return source, self.make(source.pictures[0], source, self.seed(job))
 
     def make(
@@ -208,12 +218,25 @@ class FileWork:
         seed: int,
         keep: "Callable[[int, Picture], object]" = lambda lap, frame: None,
     ) -> "Picture":
+        from restore.diffusion import watch
         from restore.images import memmap
         from restore.tasks.run import restore
 
-        hole = None if self.holes.find == "propose" else source.mask
-        with memmap.into(self.settings.out):
-            return restore(picture, self.options, self.stack(), seed, self.step, hole, keep)
+        hole, stack = None if self.holes.find == "propose" else source.mask, self.stack()
+        began = time.monotonic()
+        with memmap.into(self.settings.out), watch.watching(self.part, *stack.parts):
+            made = restore(picture, self.options, stack, seed, mask=hole, on_frame=keep)
+        self.rate.add(time.monotonic() - began, made.size[0] * made.size[1])
+        return made
+
+    def warn(self, job: jobs.Job, picture: "Picture") -> None:
+        """Say once what a large result takes, before it is begun."""
+        if self.is_warned or not rates.is_large(self.options.output_size(picture.size)):
+            return
+        self.is_warned = True
+        assert self.show
+        told = rates.warning(job.key, picture.size, self.options, self.rate.get())
+        self.show.note(told)
 
     def make_several(
         self, job: jobs.Job, source: Source, path: Path, frames: Sequence[Path]
@@ -222,6 +245,7 @@ class FileWork:
         from restore.images.contact_sheet import write_sheet
 
         seed, picture = self.seed(job), source.pictures[0]
+        self.warn(job, picture)
         laps: Sequence[Path] = ()
         notes: list[str] = []
         todo = [(picture, path, seed)]
@@ -273,11 +297,11 @@ class FileWork:
         about = "" if is_plain else told(self.options, seed, self.settings.made_by)
         return sandbox.encode(picture, path, self.kind_of(job), self.settings.writing, about)
 
-    def step(self, step: int, steps: int, latent: object) -> None:
+    def part(self, done: int, of: int, what: str) -> None:
         if self.is_over:
             raise CancelledError("the run is over")
         assert self.show
-        self.show.step(step, steps, latent)
+        self.show.part(done, of, what)
 
     def kind_of(self, job: jobs.Job) -> str:
         assert job.source
@@ -378,8 +402,10 @@ class Ahead(Generic[Made]):
         self._make = make
         self._begun: dict[str, Future[Made]] = {}
         self._asked: SimpleQueue[tuple[Job, Future[Made]] | None] = SimpleQueue()
+        self._is_closed = False
         # Ctrl-C does not wait for what nobody will take
-        threading.Thread(target=self._work, daemon=True).start()
+        self.thread = threading.Thread(target=self._work, name=AHEAD, daemon=True)
+        self.thread.start()
 
     def take(self, job: Job) -> Made:
         """What is made of this job; waits for it."""
@@ -388,6 +414,8 @@ class Ahead(Generic[Made]):
         future = future or self._ask(job)
         while not future.done():  # waiting without an end would not hear of Ctrl-C everywhere
             wait([future], LISTEN_S)
+            if self._is_closed and not future.done():
+                raise CancelledError("the run is over")
         return future.result()
 
     def begin_after(self, job: Job, may: Callable[[Job], bool]) -> None:
@@ -397,7 +425,8 @@ class Ahead(Generic[Made]):
             self._begun[following.key] = self._ask(following)
 
     def close(self) -> None:
-        """Let the thread end when it has done what it is at."""
+        """Let the thread end when it has done what it is at; what else was asked is not made."""
+        self._is_closed = True
         self._asked.put(None)
 
     def _ask(self, job: Job) -> "Future[Made]":
@@ -409,6 +438,8 @@ class Ahead(Generic[Made]):
         while asked := self._asked.get():
             job, future = asked
             try:
+                if self._is_closed:
+                    raise CancelledError("the run is over")
                 future.set_result(self._make(job))
             except BaseException as error:  # of whoever takes it
                 future.set_exception(error)

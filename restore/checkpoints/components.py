@@ -21,9 +21,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from restore.checkpoints import hub
+from restore.checkpoints import configs, hub
+from restore.diffusion.restorer import FirstStage, Fusion, Restorer
 from restore.diffusion.vae import Vae
 from restore.errors import ModelError
+from restore.files import read_plain
 
 Weights = dict[str, Tensor]
 Convert = Callable[[str, dict[str, Any]], Weights]
@@ -34,8 +36,21 @@ KINDS: dict[str, tuple[type[nn.Module], ...]] = {
     "vqvae": (VQModel,),
     "unet": (UNet2DConditionModel, UNet2DModel),
     "text_encoder": (CLIPTextModel,),
+    "restorer": (Restorer,),
+    "fusion": (Fusion,),
 }
+SCHEDULERS = {  # those that published checkpoints name, and ours
+    *("DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "LMSDiscreteScheduler", "LCMScheduler"),
+    *("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler"),
+    *("KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "DEISMultistepScheduler"),
+    *("DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "UniPCMultistepScheduler"),
+    *("TCDScheduler",),
+}
+# What a class may raise that is given a config which makes no sense.
+BUILDING = (TypeError, ValueError, KeyError, RuntimeError, NotImplementedError)
+BUILDING += (AttributeError, IndexError, ArithmeticError, AssertionError)
 CLIP_PREFIX = "text_model."  # of CLIPTextModel's keys, until transformers 5.6 and in most files
+FAITHFUL = "diffusion_pytorch_model.faithful.safetensors"  # a variant, as diffusers names them
 UNUSED = ("position_ids", "text_projection", "text_projection.weight", "logit_scale")
 OLD_NAMES = {  # of attention in diffusers below 0.12
     "query": "to_q",
@@ -52,17 +67,20 @@ def config_of(folder: Path, part: str, file: str = "config.json") -> dict[str, A
     """The config of a part of the folder. Raises ModelError if it cannot be read."""
     path = folder / part / file
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(read_plain(path, configs.MOST))
         if not isinstance(config, dict):
             raise ValueError("it holds no object")
         return config
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: the {part} has no readable config: {error}") from error
 
 
 def kind_of(folder: Path, part: str, config: dict[str, Any]) -> type[nn.Module]:
     """The class that the part's config names. Raises ModelError if it is not on the allow-list."""
-    named = config.get("_class_name") or next(iter(config.get("architectures") or []), None)
+    listed = config.get("architectures")
+    named = config.get("_class_name") or (
+        listed[0] if isinstance(listed, list) and listed else None
+    )
     for kind in KINDS[part]:
         if kind.__name__ == named:
             return kind
@@ -111,7 +129,7 @@ def build(folder: Path, part: str, convert: Convert) -> nn.Module:
     foreign = [
         key
         for key in sorted(FOREIGN)
-        if part == "unet" and config.get(key) and config[key] not in given.get(key, ())
+        if part == "unet" and config.get(key) and str(config[key]) not in given.get(key, ())
     ]
     if foreign:
         raise ModelError(
@@ -119,16 +137,34 @@ def build(folder: Path, part: str, convert: Convert) -> nn.Module:
             "guidance), which no layout here gives; take one of the SD 1.x or 2.x family"
         )
     try:
+        is_clip = kind is CLIPTextModel
+        config = configs.clip(config) if is_clip else configs.fields_of(kind, config)
         with init_empty_weights(include_buffers=False):
-            if kind is CLIPTextModel:
+            if is_clip:
                 module = CLIPTextModel(CLIPTextConfig(**config))
             else:
                 module = kind.from_config(config)
-    except (TypeError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
+    except BUILDING as error:
         message = f"{folder / part}: no {kind.__name__} can be built of its config: {error}"
         raise ModelError(message) from error
     fill(module, convert(part, config), f"{folder}: its {part}")
     return module
+
+
+def build_restorer(folder: Path) -> FirstStage | None:
+    """The first stage of a model folder, if it has one, in fp32 on the CPU.
+
+    Raises ModelError as `build` does.
+    """
+    if not (folder / "restorer").is_dir():
+        return None
+    rich = build(folder, "restorer", lambda part, _: read_weights(folder, part))
+    path = folder / "restorer" / FAITHFUL
+    faithful = build(folder, "restorer", lambda *_: read_file(path)) if path.is_file() else None
+    fusion = None
+    if (folder / "fusion").is_dir():
+        fusion = build(folder, "fusion", lambda part, _: read_weights(folder, part))
+    return FirstStage(rich, faithful, fusion)
 
 
 def trained_vae(folder: Path) -> Vae:
@@ -194,16 +230,16 @@ def build_scheduler(folder: Path, part: str = "scheduler") -> SchedulerMixin:
     """One of diffusers' own schedulers. Raises ModelError for any other class."""
     config = config_of(folder, part, "scheduler_config.json")
     name = str(config.get("_class_name"))
-    kind = getattr(diffusers, name, None)
+    kind = getattr(diffusers, name, None) if name in SCHEDULERS else None
     if not (isinstance(kind, type) and issubclass(kind, SchedulerMixin)):
         raise ModelError(
-            f"{folder}: its {part} is a {name}, which diffusers {diffusers.__version__} does not "
-            "have; set _class_name in scheduler_config.json to one that it has, such as "
-            "DDIMScheduler"
+            f"{folder}: its {part} is a {name}, which is not among those that can be read with "
+            f"diffusers {diffusers.__version__}; set _class_name in scheduler_config.json to one "
+            "that is, such as DDIMScheduler"
         )
     try:
-        return kind.from_config(config)
-    except (TypeError, ValueError, NotImplementedError) as error:
+        return kind.from_config(configs.fields_of(kind, config))
+    except BUILDING as error:
         raise ModelError(f"{folder / part}: {name} refuses its config: {error}") from error
 
 
@@ -217,8 +253,12 @@ def build_tokenizer(folder: Path, words: int) -> CLIPTokenizer:
             "copy them from any checkpoint of the same family"
         )
     try:
-        tokenizer = CLIPTokenizer.from_pretrained(part, local_files_only=True)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        with configs.tokenizer(part) as lent:
+            tokenizer = CLIPTokenizer.from_pretrained(lent, local_files_only=True)
+            tokenizer.name_or_path = str(part)
+    except ModelError:
+        raise
+    except Exception as error:  # the library in Rust raises this very class
         raise ModelError(f"{part}: the tokenizer cannot be read: {error}") from error
     if len(tokenizer) > words:
         raise ModelError(

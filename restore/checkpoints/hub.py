@@ -8,7 +8,10 @@ from pathlib import Path
 from restore.errors import ModelError
 from restore.files import sha256
 
-PARTS = ("vae", "vqvae", "unet", "text_encoder", "tokenizer", "scheduler", "low_res_scheduler")
+PARTS = (
+    *("vae", "vqvae", "unet", "text_encoder", "tokenizer", "scheduler", "low_res_scheduler"),
+    *("restorer", "fusion"),
+)
 WEIGHED = ("vae", "vqvae", "unet", "text_encoder")  # the parts that have weights
 STEMS = "diffusion_pytorch_model", "model"  # what diffusers and transformers call them
 LORA_FILES = "pytorch_lora_weights.safetensors", "adapter_model.safetensors"

@@ -1,7 +1,6 @@
 """Checkpoints <-> stacks: our folders, diffusers' folders, the hub's, single files."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -18,6 +17,7 @@ from restore.diffusion import contexts, vae
 from restore.diffusion.contexts import Context
 from restore.diffusion.contexts.text import TextContext
 from restore.diffusion.layouts import BASE, INPAINTING, LDM_UPSCALE, TRUST, X4, layout_of
+from restore.diffusion.restorer import FirstStage
 from restore.diffusion.stack import Stack
 from restore.diffusion.tiling import Windows
 from restore.errors import ModelError
@@ -70,6 +70,8 @@ def load(
         stack = read(folder, single_file.converter(weights))
     else:
         stack = read(path, lambda part, _: components.read_weights(path, part, allow_pickle))
+    if manifest.find_model(str(path), allow_pickle=allow_pickle)[1] != digest:
+        raise ModelError(f"{path}: changed while it was read; try again")
     # A hub's snapshot is named by its commit, whichever branch was asked for.
     is_hub = path.parent.name == "snapshots" and not Path(name).exists()
     stack.name = f"{name.partition('@')[0]}@{path.name}" if is_hub else name
@@ -121,6 +123,9 @@ def read(folder: Path, convert: components.Convert) -> Stack:
         fills=about.get("fills", not about.get("trust", False)),
         steps=about.get("steps", 20),
         hears=about.get("hears", "subjects"),
+        restorer=components.build_restorer(folder),
+        fidelity=about.get("fidelity", 0.0),
+        restore_steps=about.get("restore_steps", 0),
     )
 
 
@@ -155,6 +160,8 @@ def windows_of(unet: Any) -> Windows:
     """The grid for another's UNet: the size it was trained at, neighbours a quarter over."""
     sizes = unet["sample_size"] or 64
     least = min(sizes) if isinstance(sizes, list | tuple) else sizes
+    if not isinstance(least, int):
+        raise ModelError(f"its unet's sample_size is {least!r}, not a number of latents")
     step = 2 ** (len(unet["block_out_channels"]) - 1)  # what it downsamples by
     size = max(step, least // step * step)
     return Windows(size, max(step, size * 3 // 4 // step * step))
@@ -163,9 +170,9 @@ def windows_of(unet: Any) -> Windows:
 def place(stack: Stack, device: str, dtype: str) -> None:
     """Put the parts where they run and freeze them."""
     where = torch.device(pick_device() if device == "auto" else device)
-    for part in modules(stack):
+    for part in stack.parts:
         part.requires_grad_(False).eval().to(where)
-    for part in (stack.vae, stack.unet):
+    for part in (stack.vae, stack.unet, *([stack.restorer] if stack.restorer else [])):
         part.to(memory_format=torch.channels_last)
     for layer in stack.vae.modules():
         if isinstance(layer, nn.ReLU):
@@ -175,22 +182,25 @@ def place(stack: Stack, device: str, dtype: str) -> None:
     stack.unet.to(dtype=DTYPES[dtype])
 
 
-def modules(stack: Stack) -> list[nn.Module]:
-    return [stack.vae, stack.unet, *([stack.context.module] if stack.context else [])]
-
-
 def save(stack: Stack, folder: Path, card: str, dtype: torch.dtype = torch.float16) -> None:
     """Write every part as diffusers and transformers do, stack.json, a card and a manifest.
 
     A stack of Stable Diffusion's layouts, or of latent diffusion's upscaler, gets the
     model_index.json by which the stock pipeline loads the folder.
+    Raises OutputError if the folder holds what we did not export; it is replaced in one step.
     """
     lora.require_fused(stack)
-    shutil.rmtree(folder, ignore_errors=True)
+    with manifest.replacing(folder) as place:
+        _save(stack, place, card, dtype)
+
+
+def _save(stack: Stack, folder: Path, card: str, dtype: torch.dtype) -> None:
     names = {"unet": stack.unet}
     names["vqvae" if stack.layout == LDM_UPSCALE else "vae"] = stack.vae
     for name, part in names.items():
         stored(part, dtype).save_pretrained(folder / name, max_shard_size=SHARD)
+    if stack.restorer:
+        save_first_stage(stack.restorer, folder, dtype)
     if stack.context:
         part = deepcopy(stack.context)
         part.module = stored(part.module, dtype)
@@ -210,11 +220,22 @@ def save(stack: Stack, folder: Path, card: str, dtype: torch.dtype = torch.float
         (folder / "model_index.json").write_text(text + "\n")
     about: dict[str, Any] = {"trust": stack.layout == TRUST, "residual_scale": stack.residual_scale}
     about |= {"fills": stack.fills, "steps": stack.steps, "hears": stack.hears}
+    if stack.restorer:
+        about |= {"fidelity": stack.fidelity, "restore_steps": stack.restore_steps}
     about["context"] = stack.context.kind if stack.context else None
     about["windows"] = {"size": stack.windows.size, "stride": stack.windows.stride}
     (folder / "stack.json").write_text(json.dumps(about, indent=1) + "\n")
     (folder / "README.md").write_text(card)
     manifest.write(folder)
+
+
+def save_first_stage(stage: FirstStage, folder: Path, dtype: torch.dtype) -> None:
+    """The rich weights, the faithful ones as a variant of them, and the fusion."""
+    stored(stage.rich, dtype).save_pretrained(folder / "restorer", max_shard_size=SHARD)
+    if stage.faithful is not None:
+        stored(stage.faithful, dtype).save_pretrained(folder / "restorer", variant="faithful")
+    if stage.fusion is not None:
+        stored(stage.fusion, dtype).save_pretrained(folder / "fusion")
 
 
 def index_of(stack: Stack, names: dict[str, nn.Module]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from diffusers import UNet2DConditionModel
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
@@ -15,17 +15,23 @@ from diffusers.utils import (
     recurse_remove_peft_layers,
 )
 from diffusers.utils.state_dict_utils import StateDictType
-from safetensors import SafetensorError
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from restore.checkpoints import hub
+from restore.checkpoints import configs, hub
 from restore.checkpoints.components import CLIP_PREFIX, Weights, first
 from restore.diffusion.contexts.text import TextContext
 from restore.diffusion.stack import Stack
 from restore.errors import ModelError
+from restore.files import read_plain
 
 OF_PEFT = "base_model.model."  # how the keys of PeftModel.save_pretrained begin
 PREFIXES = "unet", "text_encoder"
+DORA = (
+    "is a DoRA, which would be applied as the plain LoRA that it is not; merge it where it was made"
+)
+Name = Annotated[str, Field(pattern=r"^\^?[\w.]+$", max_length=256)]  # of a layer, not a pattern
 
 
 def add(stack: Stack, file: str | Path, scale: float = 1, name: str = "default") -> None:
@@ -49,10 +55,11 @@ def add(stack: Stack, file: str | Path, scale: float = 1, name: str = "default")
     }
     for prefix, module in targets(stack).items():
         check(own[prefix], prefix, module, path)
+    config = config_of(state, about, path)
     try:
         for prefix, module in targets(stack).items():
             if own[prefix]:
-                attach(own[prefix], prefix, module, name, about)
+                attach(own[prefix], prefix, module, name, config)
     except (TypeError, ValueError, KeyError, RuntimeError) as error:
         detach(stack, name)
         raise ModelError(f"{path}: peft refuses it: {error}") from error
@@ -165,8 +172,9 @@ def layers_of(module: nn.Module) -> Iterator[Any]:
     yield from (layer for layer in module.modules() if isinstance(layer, BaseTunerLayer))
 
 
-def read(path: Path, stack: Stack) -> tuple[Weights, dict[str, Any]]:
-    """(tensors named `unet.X.lora_A.weight` or `text_encoder...`, peft's config by such names)."""
+def read(path: Path, stack: Stack) -> tuple[Weights, dict[str, "About"]]:
+    """(tensors named `unet.X.lora_A.weight` or `text_encoder...`, what is told of them by part)."""
+    refuse_dora(path)
     try:
         state, alphas, *more = StableDiffusionLoraLoaderMixin.lora_state_dict(
             str(path.parent),
@@ -177,11 +185,11 @@ def read(path: Path, stack: Stack) -> tuple[Weights, dict[str, Any]]:
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{path}: is no LoRA that diffusers can read: {error}") from error
-    about = more[0]
+    about = {prefix: told_of(more[0], prefix, path) for prefix in PREFIXES} if more[0] else {}
     if state and all(key.startswith(OF_PEFT) for key in state):
         prefix = part_of(state, stack)
         state = {f"{prefix}.{key.removeprefix(OF_PEFT)}": t for key, t in state.items()}
-        about = config_of_peft(path, prefix)
+        about = {prefix: told_by_peft(path)}
     foreign = [key for key in state if not key.startswith(tuple(f"{p}." for p in targets(stack)))]
     if foreign or not state:
         able = " and ".join(targets(stack)) or "nothing"
@@ -195,7 +203,8 @@ def read(path: Path, stack: Stack) -> tuple[Weights, dict[str, Any]]:
         name if name.endswith(".weight") else f"{name}.lora.down.weight": alpha
         for name, alpha in ((key.removesuffix(".alpha"), a) for key, a in (alphas or {}).items())
     }
-    return named, about or config_of(named, by_peft(told, stack))
+    alphas = by_peft(told, stack)
+    return named, about or {"": About(alphas=alphas)}
 
 
 def by_peft(state: dict[str, Any], stack: Stack) -> dict[str, Any]:
@@ -220,21 +229,92 @@ def by_peft(state: dict[str, Any], stack: Stack) -> dict[str, Any]:
     return named
 
 
-def config_of(state: Weights, alphas: dict[str, float]) -> dict[str, Any]:
-    """peft's config for tensors that come without: alpha is the rank where none is given."""
+class About(configs.Told):
+    """What may be told of a LoRA beside its tensors; all else in its metadata is left out."""
+
+    r: int | None = Field(None, ge=1, le=65536)
+    lora_alpha: float = Field(8, ge=-(10**6), le=10**6)  # peft's default
+    rank_pattern: dict[Name, int] = {}
+    alpha_pattern: dict[Name, float] = {}
+    use_rslora: bool = False
+    use_dora: bool = False
+    alphas: dict[str, float] | None = None  # by tensor, where that is all that is told
+
+
+def told_of(metadata: Any, prefix: str, path: Path) -> About:
+    """What diffusers' metadata tell of a part. Raises ModelError."""
+    if not isinstance(metadata, dict):
+        raise ModelError(f"{path}: its metadata are no table; save the LoRA again")
+    own = {
+        key.removeprefix(f"{prefix}."): value
+        for key, value in metadata.items()
+        if str(key).startswith(f"{prefix}.")
+    }
+    try:
+        about = About.model_validate({k: v for k, v in own.items() if k != "alphas"})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ModelError(
+            f"{path}: its metadata say of {prefix} {place}: {first['msg']}; names are whole ones "
+            "of layers, not patterns"
+        ) from error
+    if about.use_dora:
+        raise ModelError(f"{path}: {DORA}")
+    return about
+
+
+def refuse_dora(path: Path) -> None:
+    """Raises ModelError if the tensors are more than a LoRA, which would be applied as one."""
+    try:
+        with safe_open(path, "pt") as tensors:
+            names = list(tensors.keys())
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: is no LoRA that can be read: {error}") from error
+    if any("dora_scale" in name or "magnitude_vector" in name for name in names):
+        raise ModelError(f"{path}: {DORA}")
+
+
+def config_of(state: Weights, about: dict[str, About], path: Path) -> dict[str, Any]:
+    """peft's config: ranks and layers as the tensors are, alphas as they are told, else the rank.
+
+    Raises ModelError where what is told contradicts the tensors.
+    """
     config: dict[str, Any] = {}
     for prefix in PREFIXES:
+        said = about.get(prefix) or about.get("")
         ranks, scales = {}, {}
         for key, tensor in state.items():
-            if key.startswith(f"{prefix}.") and key.endswith(".lora_A.weight"):
-                name = key.removeprefix(f"{prefix}.").removesuffix(".lora_A.weight")
-                ranks[f"^{name}"] = len(tensor)
-                scales[f"^{name}"] = alphas.get(key, len(tensor))
+            if not (key.startswith(f"{prefix}.") and key.endswith(".lora_A.weight")):
+                continue
+            name = key.removeprefix(f"{prefix}.").removesuffix(".lora_A.weight")
+            ranks[f"^{name}"] = rank = len(tensor)
+            scales[f"^{name}"] = rank
+            if said and said.alphas is not None:
+                scales[f"^{name}"] = said.alphas.get(key, rank)
+            elif said:
+                wanted = of_layer(said.rank_pattern, name, said.r or rank)
+                if wanted != rank:
+                    raise ModelError(
+                        f"{path}: peft refuses it: {name} has rank {rank}, not {wanted}"
+                    )
+                scales[f"^{name}"] = of_layer(said.alpha_pattern, name, said.lora_alpha)
         if ranks:
             config[f"{prefix}.target_modules"] = [name.removeprefix("^") for name in ranks]
             config[f"{prefix}.rank_pattern"] = ranks
             config[f"{prefix}.alpha_pattern"] = scales
+            config[f"{prefix}.use_rslora"] = bool(said and said.use_rslora)
     return config
+
+
+def of_layer(told: dict[str, Any], name: str, default: Any) -> Any:
+    """What is told of a layer, by its whole name or the end of it; ^ marks a whole one."""
+    for key, value in told.items():
+        bare = key.removeprefix("^").removeprefix(CLIP_PREFIX)
+        is_end = not key.startswith("^") and f".{name}".endswith(f".{bare}")
+        if is_end or name.removeprefix(CLIP_PREFIX) == bare:
+            return value
+    return default
 
 
 def part_of(state: Weights, stack: Stack) -> str:
@@ -246,15 +326,15 @@ def part_of(state: Weights, stack: Stack) -> str:
     return "unet"
 
 
-def config_of_peft(path: Path, prefix: str) -> dict[str, Any]:
+def told_by_peft(path: Path) -> About:
     """What PEFT's adapter_config.json says; without it alpha would be taken for the rank."""
     beside = path.parent / "adapter_config.json"
     try:
-        held = json.loads(beside.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        held = json.loads(read_plain(beside, configs.MOST))
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{beside}: PEFT's weights need their config: {error}") from error
-    wanted = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules", "use_rslora")
-    return {f"{prefix}.{key}": held[key] for key in wanted if key in held}
+    held = {f"unet.{key}": value for key, value in held.items()} if isinstance(held, dict) else None
+    return told_of(held, "unet", beside)
 
 
 def check(state: Weights, prefix: str, module: nn.Module, path: Path) -> None:

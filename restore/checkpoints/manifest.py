@@ -2,14 +2,42 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from pathlib import Path
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from pydantic import RootModel, ValidationError
 
 from restore.checkpoints import file_kinds, hub, places
-from restore.errors import ModelError
-from restore.files import open_up, sha256
+from restore.errors import ModelError, OutputError
+from restore.files import is_temporary_name, open_up, read_plain, sha256, temporary_for
 
 NAME = "manifest.json"
+# What stages export that have no manifest, until 2026.
+BEFORE = re.compile(
+    r"(vae|unet|scheduler)/[\w.-]+\.(json|safetensors)|scratches\.safetensors"
+    r"|README\.md|photos\.csv"
+)
+CARD = "Made by `restore train`"
+LOADED = re.compile(r".*\.(safetensors|bin|pt|pth|ckpt|json|txt|model)")  # in a part's folder
+ABOUT = {"stack.json", "model_index.json"}
+
+
+class Listed(RootModel[dict[str, str]]):
+    """Of manifest.json: names of files, with /, and their sha256."""
+
+    def checked(self) -> dict[str, str]:
+        """Raises ValueError if a name leads out of the folder, or a digest is none."""
+        for name, digest in self.root.items():
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name:
+                raise ValueError(f"{NAME} lists {name!r}, which is no file of its folder")
+            if not re.fullmatch(r"[0-9a-f]{64}", digest):
+                raise ValueError(f"{NAME} gives {name} a digest that is none")
+        return self.root
 
 
 def find_model(
@@ -51,9 +79,16 @@ def find_model(
             "a diffusers pipeline does"
         )
     try:
-        return path, check(path)
-    except ValueError as error:
+        digest = check(path)
+        strange = [each for each in unlisted(path) if _is_loaded(path, each)]
+    except (ValueError, OSError) as error:
         raise ModelError(f"{error}; copy or install the model {name} again") from error
+    if strange:
+        raise ModelError(
+            f"{strange[0]}: is not in the model's {NAME}, and would be loaded unseen; remove it, "
+            f"or copy the model {name} again"
+        )
+    return path, digest
 
 
 def write(folder: Path) -> str:
@@ -69,6 +104,14 @@ def write(folder: Path) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def read(text: bytes) -> dict[str, str]:
+    """The names and digests of a manifest. Raises ValueError if it is none."""
+    try:
+        return Listed.model_validate_json(text).checked()
+    except ValidationError as error:
+        raise ValueError(f"{NAME} is no list of files and their digests") from error
+
+
 def check(folder: Path) -> str:
     """The sha256 of the folder's manifest, every file that it lists having been found unchanged.
 
@@ -77,14 +120,93 @@ def check(folder: Path) -> str:
     """
     path = folder / NAME
     try:
-        text = path.read_bytes()
-        for name, wanted in json.loads(text).items():
+        text = read_plain(path, most=2**24)
+        for name, wanted in read(text).items():
             path = folder / name
             if sha256(path) != wanted:
                 raise ValueError(f"{path}: changed since {NAME} was written")
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
     return hashlib.sha256(text).hexdigest()
+
+
+def unlisted(folder: Path) -> list[Path]:
+    """Files of the folder that its manifest does not list, in order. Raises ValueError, OSError."""
+    listed = {NAME, *read(read_plain(folder / NAME, most=2**24))}
+    found = sorted(path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
+    return [path for path in found if path.relative_to(folder).as_posix() not in listed]
+
+
+def _is_loaded(folder: Path, path: Path) -> bool:
+    """Whether a loader would take such a file of a model's folder."""
+    first, *rest = path.relative_to(folder).parts
+    return bool(LOADED.fullmatch(path.name)) if rest else first in ABOUT
+
+
+def foreign(folder: Path) -> Path | None:
+    """The first file that shows that a folder is not, as it is, one that we exported."""
+    if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
+        return None
+    if folder.is_symlink() or not folder.is_dir():
+        return folder
+    if not os.path.lexists(folder / NAME):
+        return _foreign_before(folder)
+    try:
+        check(folder)
+        return next(iter(unlisted(folder)), None)
+    except (ValueError, OSError):
+        return folder / NAME
+
+
+def _foreign_before(folder: Path) -> Path | None:
+    """As `foreign`, of a folder from when not every export had a manifest."""
+    card = folder / "README.md"
+    if not card.is_file() or CARD not in card.read_text(encoding="utf-8", errors="replace"):
+        return folder
+    files = (path for path in sorted(folder.rglob("*")) if not path.is_dir() or path.is_symlink())
+    names = ((path, path.relative_to(folder).as_posix()) for path in files)
+    return next((path for path, name in names if not BEFORE.fullmatch(name)), None)
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """Lend a place beside `folder` to export to; on a clean exit it takes the folder's name.
+
+    On any error, what was there before is still there, whole. Raises OutputError if that is
+    nothing that we exported.
+    """
+    _refuse_foreign(folder)
+    made = temporary_for(folder.parent / "folder")
+    try:
+        yield made
+        _refuse_foreign(folder)
+        if folder.exists():
+            old = temporary_for(folder.parent / "folder")
+            folder.rename(old)
+            made.rename(folder)
+            shutil.rmtree(old)
+        else:
+            made.rename(folder)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if path := foreign(folder):
+        raise OutputError(
+            f"{folder}: holds {path.name}, which is not as we wrote it; move it away, or give "
+            "another folder"
+        )
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed run had begun to export to folder/export."""
+    if not (folder / "export").exists():
+        return  # it may have been killed between two names: then this is all there is
+    for left in folder.glob(".restore-*"):
+        if is_temporary_name(left.name) and left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left)
 
 
 def with_loras(digest: str, loras: Sequence[tuple[str, float]]) -> str:

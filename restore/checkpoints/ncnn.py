@@ -4,7 +4,6 @@ A network is two files: NAME.param lists its layers, a line each, NAME.bin holds
 that order (https://github.com/Tencent/ncnn/wiki/param-and-model-file-structure).
 """
 
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +34,7 @@ class Layer:
 
 
 def convert(param: Path) -> dict[str, Tensor]:
-    """The fp16 weights of a .param file and the .bin beside it, as spandrel and basicsr read them.
+    """The weights of a .param file and the .bin beside it, as spandrel and basicsr name them.
 
     Raises ModelError if a file is missing or cut, or if it is another network.
     """
@@ -49,7 +48,7 @@ def convert(param: Path) -> dict[str, Tensor]:
         state = compact(layers, weights) if is_compact(layers) else rrdb(layers, weights)
     except (ValueError, KeyError, IndexError) as error:
         raise ModelError(f"{param}: is no network of Real-ESRGAN's: {error}") from error
-    return {name: torch.from_numpy(part).half() for name, part in state.items()}
+    return {name: torch.from_numpy(part) for name, part in state.items()}
 
 
 def read_layers(param: Path) -> list[Layer]:
@@ -75,7 +74,7 @@ def read_layers(param: Path) -> list[Layer]:
 
 
 def read_weights(path: Path, layers: list[Layer]) -> Iterator[tuple[np.ndarray, ...]]:
-    """(weight, bias) of each convolution, (slope,) of each PReLU, in order, fp32.
+    """(weight, bias) of each convolution, (slope,) of each PReLU, in order, as they are stored.
 
     Raises ModelError if the file is missing, or shorter or longer than the layers say.
     """
@@ -85,12 +84,12 @@ def read_weights(path: Path, layers: list[Layer]) -> Iterator[tuple[np.ndarray, 
         raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
     at = 0
 
-    def taken(count: int, kind: type[np.floating]) -> np.ndarray:
+    def taken(count: int, kind: type[np.number]) -> np.ndarray:
         nonlocal at
         size = count * np.dtype(kind).itemsize
         if count < 0 or at + size > len(raw):
             raise ModelError(f"{path}: ends in the middle of its weights; copy it again")
-        array = np.frombuffer(raw, kind, count, at).astype(np.float32)
+        array = np.frombuffer(raw, kind, count, at).copy()
         at += (size + 3) // 4 * 4
         return array
 
@@ -102,8 +101,7 @@ def read_weights(path: Path, layers: list[Layer]) -> Iterator[tuple[np.ndarray, 
         made, side, count = layer.whole("0"), layer.whole("1"), layer.whole("6")
         if not layer.whole("5") or side != 3 or made < 1 or count % (made * side * side):
             raise ValueError(f"a convolution of {layer.numbers}")
-        tag = struct.unpack("<I", raw[at : at + 4].ljust(4, b"\0"))[0]
-        at += 4
+        tag = int(taken(1, np.uint32)[0])
         if tag not in (0, HALF):
             raise ValueError(f"weights that are stored as {tag:#x}, quantised")
         weight = taken(count, np.float16 if tag else np.float32)

@@ -7,8 +7,6 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from restore.checkpoints import file_kinds
@@ -74,19 +72,11 @@ def library() -> ModuleType:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """The tensors of a file, by name. Raises ModelError."""
+    """The tensors of a file, by name, by spandrel's restricted unpickler. Raises ModelError."""
     spandrel = library()
-    if path.suffix.casefold() == ".safetensors":
-        try:
-            return spandrel.canonicalize_state_dict(load_file(path))
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{path}: is cut or damaged, copy it again: {error}") from error
-    from spandrel.__helpers.unpickler import RestrictedUnpickle
-
     refuse_code(path)
     try:
-        held = torch.load(path, "cpu", RestrictedUnpickle, weights_only=False)
-        return spandrel.canonicalize_state_dict(held)
+        return spandrel.ModelLoader().load_state_dict_from_file(path)
     except Exception as error:  # a damaged or hostile pickle may end in any
         if "is forbidden" in str(error):
             what = str(error).partition("Global ")[2].removesuffix(" is forbidden")
@@ -99,7 +89,9 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def refuse_code(path: Path) -> None:
-    """Raises ModelError for what torch.load would not unpickle but run, and for what is neither."""
+    """Raises ModelError for what would not be unpickled but run, and for what is neither."""
+    if path.suffix.casefold() not in file_kinds.PICKLED_PIXELS:
+        return
     try:
         with path.open("rb") as file:
             if not file.read(4).startswith(HEADS):
@@ -113,6 +105,8 @@ def refuse_code(path: Path) -> None:
             f"{path}: is TorchScript, a program, and is never run; take the model's .pth or "
             ".safetensors of plain weights"
         )
+    if path.suffix.casefold() == ".pt":
+        raise ModelError(f"{path}: holds plain weights by the name of a program; call it .pth")
 
 
 def build(spandrel: ModuleType, state: dict[str, Any], path: Path) -> Any:

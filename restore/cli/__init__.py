@@ -11,12 +11,17 @@ from typing import Annotated, Literal
 import typer
 
 from restore.batch.work import Holes
-from restore.cli import data, degrade, doctor, evaluate, models, report, shared
+from restore.cli import configs, data, degrade, doctor, evaluate, models, report, shared
 from restore.cli.folder import Folder, takes
+from restore.cli.habits import plain
 from restore.cli.model import Model
+from restore.cli.panels import Panels
 from restore.cli.pictures import Pictures
 from restore.cli.settings import Settings
 from restore.cli.shared import Run, run_files, run_prompt, stop
+from restore.cli.signals import leave_with
+from restore.cli.streams import steady
+from restore.config import shipped
 from restore.errors import ModelError, RestoreError, UsageError
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
 
@@ -29,7 +34,6 @@ EXITS = (
 )
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,  # plain lines: they end up in logs
     pretty_exceptions_enable=False,
@@ -39,6 +43,7 @@ app = typer.Typer(
 )
 
 app.add_typer(degrade.app, name="degrade")
+app.add_typer(configs.app, name="configs")
 app.add_typer(data.app, name="data")
 app.add_typer(report.app, name="report")
 app.add_typer(models.app, name="models")
@@ -47,8 +52,16 @@ app.add_typer(models.app, name="models")
 def main(argv: list[str] | None = None) -> int:
     """Run a command; returns the exit code that EXITS tells."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch takes huge pages: fewer page faults
+    leave_with(1)  # so early that all else which ends with the process ends before
+    with steady():
+        code = _run(sys.argv[1:] if argv is None else argv)
+    leave_with(code)
+    return code
+
+
+def _run(argv: list[str]) -> int:
     try:
-        app(args=spelt(sys.argv[1:] if argv is None else argv), prog_name="restore")
+        app(args=spelt(plain(argv)), prog_name="restore")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     except RestoreError as error:
@@ -93,7 +106,10 @@ def _commands(
     pass
 
 
-@app.command(epilog="Example: restore upscale scans -o out -s 2")
+@app.command(
+    cls=Panels,
+    epilog="Example: restore upscale scans -o out -s 2",
+)
 @takes("folder", Folder)
 @takes("pictures", Pictures)
 @takes("model", Model)
@@ -110,7 +126,13 @@ def upscale(
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(help="1 is the faithful average. [what the model is made for; nano: 1]"),
+        typer.Option(
+            help="Of the walk; 0: the first stage alone. [what the model is made for; nano: 0]"
+        ),
+    ] = None,
+    fidelity: Annotated[
+        float | None,
+        typer.Option(help="0 is sharp, 1 is faithful: closest to the truth on average. [0]"),
     ] = None,
     prompt: Annotated[
         str | None,
@@ -144,6 +166,7 @@ def upscale(
         UpscaleOptions,
         scale=scale,
         steps=steps,
+        fidelity=fidelity,
         prompt=prompt,
         colour=colour,
     )
@@ -151,7 +174,10 @@ def upscale(
     run_files(folder, options, where, dry_run, Holes(damage or "", fit_mask, find_scratches or ""))
 
 
-@app.command(epilog="Example: restore inpaint photo.jpg --mask mask.png -o out")
+@app.command(
+    cls=Panels,
+    epilog="Example: restore inpaint photo.jpg --mask mask.png -o out",
+)
 @takes("folder", Folder)
 @takes("pictures", Pictures)
 @takes("model", Model)
@@ -233,7 +259,9 @@ def _numbers(sides: str) -> tuple[int, int, int, int]:
     return left, top, right, bottom
 
 
-@app.command(epilog="Example: restore img2img photo.jpg -o out --strength 0.4 --model FOLDER")
+@app.command(
+    cls=Panels, epilog="Example: restore img2img photo.jpg -o out --strength 0.4 --model FOLDER"
+)
 @takes("folder", Folder)
 @takes("pictures", Pictures)
 @takes("model", Model)
@@ -281,7 +309,9 @@ def img2img(
     run_files(folder, options, where, dry_run)
 
 
-@app.command(epilog="Example: restore text2img -o out -n 4 --size 512x384 --model FOLDER")
+@app.command(
+    cls=Panels, epilog="Example: restore text2img -o out -n 4 --size 512x384 --model FOLDER"
+)
 @takes("model", Model)
 @takes("settings", Settings)
 def text2img(
@@ -335,21 +365,26 @@ def _sides(size: str) -> tuple[int, int]:
 )
 def train(
     config: Annotated[
-        Path, typer.Argument(metavar="CONFIG", help="A YAML such as those in configs/train.")
+        Path, typer.Argument(metavar="CONFIG", help="A YAML, or a name of `restore configs list`.")
     ],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="On top of the YAML.")
     ] = None,
+    allow_code: degrade.AllowCode = False,
 ) -> None:
     """Train a model as a YAML file says.
 
     Run the same command again to go on from the last checkpoint.
     """
+    from degradations import consent
     from restore.training.loop import run  # torch, seconds
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    run(config, overrides or [])
+    if not config.exists():
+        config = shipped().get(f"train/{config.as_posix().removeprefix('train/')}", config)
+    with consent.given(allow_code):
+        run(config, overrides or [])
 
 
-app.command()(evaluate.evaluate)
+app.command(cls=Panels)(evaluate.evaluate)
 app.command()(doctor.doctor)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from restore import file_search, files
+from restore.batch import ours
 from restore.cli.progress import counting, print_table
 from restore.cli.settings import Seed
 from restore.errors import ImageError, UsageError, counted, printable
@@ -55,6 +56,13 @@ Severity = Annotated[
 Workers = Annotated[int, typer.Option(min=0, help="Processes; 0 works in this one.")]
 CROP = 256
 CORES = os.cpu_count() or 1
+AllowCode = Annotated[
+    bool,
+    typer.Option(
+        "--allow-code",
+        help="Run the code of ops of your own that the recipe names; kept until a file changes.",
+    ),
+]
 
 
 @app.command()
@@ -76,6 +84,7 @@ def apply(
         bool, typer.Option("--whole", help="Take whole photos, of any size, instead of crops.")
     ] = False,
     severity: Severity = 1,
+    allow_code: AllowCode = False,
 ) -> None:
     """Make training pairs of good photos.
 
@@ -98,7 +107,7 @@ def apply(
     asked = stored_pairs.PairSet(recipe, seed, scale, cut, severity)
     began = time.monotonic()
     try:
-        with _refusals(), counting(pairs, "pairs") as show:
+        with _refusals(allow_code), counting(pairs, "pairs") as show:
             made = stored_pairs.make(
                 photos, asked, out, pairs, read_rgb, workers=workers, show=show
             )
@@ -135,6 +144,7 @@ def preview(
     scale: Scale = 4,
     crop: Crop = CROP,
     severity: Severity = 1,
+    allow_code: AllowCode = False,
 ) -> None:
     """Show what a recipe does to pictures.
 
@@ -151,7 +161,7 @@ def preview(
         found = [found[i * len(found) // rows] for i in range(rows)]
     from degradations import preview as sheet
 
-    chosen, pictures, broken = _recipe(recipe, severity), {}, 0
+    chosen, pictures, broken = _recipe(recipe, severity, allow_code), {}, 0
     for file in found:
         try:
             pictures[file.key] = read_rgb(file.path)
@@ -179,6 +189,7 @@ def histogram(
     out: Annotated[Path | None, typer.Option("-o", "--out", help="A .html with figures.")] = None,
     seed: Seed = 0,
     severity: Severity = 1,
+    allow_code: AllowCode = False,
 ) -> None:
     """Tell what a recipe draws.
 
@@ -188,7 +199,7 @@ def histogram(
         _check_file(out, ".html")
     from degradations import histogram as drawn
 
-    chosen = _recipe(recipe, severity)
+    chosen = _recipe(recipe, severity, allow_code)
     with _refusals():
         draws = drawn.draw(chosen, samples, seed)
     print(f"{chosen.name}: {counted(samples, 'sample')}; 5 %, 50 % and 95 % quantiles of numbers")
@@ -265,13 +276,14 @@ def replay(
     recipe: Annotated[
         str, typer.Option("-r", "--recipe", help="Needed for ops of your own: it names them.")
     ] = "",
+    allow_code: AllowCode = False,
 ) -> None:
     """Make a bad picture again from its trace, bit for bit."""
     _check_new(out, ".png")
     import degradations
     from degradations.pairs import png
 
-    with _refusals():
+    with _refusals(allow_code):
         if recipe:
             degradations.recipes.find(recipe)
         record = degradations.Trace.load(trace, key)
@@ -307,20 +319,21 @@ def read_rgb(path: Path) -> "np.ndarray":
     return picture.plain(picture.read(path))
 
 
-def _recipe(word: str, severity: float) -> "Recipe":
+def _recipe(word: str, severity: float, allow_code: bool) -> "Recipe":
     from degradations import recipes
 
-    with _refusals():
+    with _refusals(allow_code):
         return recipes.find(word).at(severity)
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
+def _refusals(allow_code: bool = False) -> Iterator[None]:
     """What is wrong with a recipe or a trace is wrong with the command."""
-    from degradations import RecipeError
+    from degradations import RecipeError, consent
 
     try:
-        yield
+        with consent.given(allow_code):
+            yield
     except RecipeError as error:
         raise UsageError(str(error)) from error
 
@@ -330,6 +343,8 @@ def _check_file(out: Path, *suffixes: str) -> None:
         raise UsageError(f"{out}: this output is a file, {' or '.join(suffixes)}")
     if not out.parent.is_dir():
         raise UsageError(f"{out}: there is no folder {out.parent}; make it first")
+    if out.suffix == ".html":
+        ours.refuse_page(out)
 
 
 def _check_new(out: Path, suffix: str) -> None:

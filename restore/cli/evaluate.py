@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from restore.batch import ours
 from restore.checkpoints import manifest
 from restore.cli import shared
 from restore.cli.model import Device, Dtype, Offline
@@ -118,6 +119,7 @@ def evaluate(
     )
     if out:
         shared.check_output(out)
+        ours.refuse_scores(out)
     else:
         _refuse("the report needs -o", {"--sort": sort, "--inputs": inputs})
     asked = metrics.replace(",", " ").split()

@@ -11,38 +11,51 @@ from restore.batch.work import Progress
 from restore.errors import printable, sides
 
 PATIENCE_S = 5  # between lines on the progress where there is no terminal
+LONG_S = 30  # a picture takes long that tells nothing for so long
 
 
 class Lines:
-    """A line a picture, for logs."""
+    """A line a picture, for logs; and one now and then on a picture that takes long."""
 
     def __init__(self, total: int):
-        self.total, self.count = total, 0
+        self.total, self.count, self.told = total, 0, time.monotonic()
 
     def row(self, row: Row) -> None:
         self.count += 1
-        print(f"[{self.count}/{self.total}] {describe(row, left(row))}", file=sys.stderr)
+        self._tell(describe(row, left(row)))
 
-    def step(self, step: int, steps: int, latent: object) -> None:
-        pass
+    def note(self, text: str) -> None:
+        print(f"restore: {printable(text)}", file=sys.stderr)
+
+    def part(self, done: int, of: int, what: str) -> None:
+        if time.monotonic() - self.told > LONG_S:
+            self._tell(f"{what}: {done} of {of} parts", self.count + 1)
+
+    def _tell(self, text: str, number: int | None = None) -> None:
+        self.told = time.monotonic()
+        print(f"[{number or self.count}/{self.total}] {text}", file=sys.stderr)
 
 
 class Bars:
-    """A bar of the pictures with the time left, and below it one of the steps."""
+    """A bar of the pictures with the time left, and below it one of the picture in hand."""
 
     def __init__(self, bar: Any, total: int):
         self.bar = bar
         self.pictures = bar.add_task("pictures", total=total, left="")
-        self.steps = bar.add_task("steps", total=None, visible=False, left="")
+        self.parts = bar.add_task("", total=None, visible=False, left="")
 
     def row(self, row: Row) -> None:
         self.bar.console.print(describe(row), markup=False, highlight=False, soft_wrap=True)
         self.bar.advance(self.pictures)
         self.bar.update(self.pictures, left=left(row))
-        self.bar.update(self.steps, visible=False)
+        self.bar.update(self.parts, visible=False)
 
-    def step(self, step: int, steps: int, latent: object) -> None:
-        self.bar.update(self.steps, completed=step, total=steps, visible=steps > 1)
+    def note(self, text: str) -> None:
+        text = f"restore: {printable(text)}"
+        self.bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def part(self, done: int, of: int, what: str) -> None:
+        self.bar.update(self.parts, description=what, completed=done, total=of, visible=of > 1)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from restore import file_search
 from restore.batch import jobs, report
 from restore.batch.dry_run import foretell
 from restore.batch.journal import Journal, Row
+from restore.batch.rates import Rate
 from restore.batch.run import Exists, Limits, Summary, refuse_existing, run_all
 from restore.batch.work import (
     FileOptions,
@@ -113,15 +115,16 @@ def run_files(
         **({"count": count} if count > 1 else {}),
         **holes.told,
     )
-    journal = Journal(run.out, pixels, weights, folder.share.ending)
+    ending, words, task = folder.share.ending, options.words, options.task
+    journal = Journal(run.out, pixels, weights, ending, words, task)
+    made_by = run.made_by(weights)
+    rate = Rate(options, stack, made_by, count)
     if dry_run:
-        foretell(planned, options, masks, unpaired, journal, how, pixel_model)
+        foretell(planned, options, masks, unpaired, journal, how, rate=rate, model=pixel_model)
         return
-    settings = Settings(
-        run.out, run.seed, run.exists, how, run.pictures.writing, run.made_by(weights)
-    )
+    settings = Settings(run.out, run.seed, run.exists, how, run.pictures.writing, made_by)
     with FileWork(
-        planned, options, settings, holes=holes, masks=masks, count=count, kind=kind, stack=stack
+        planned, options, settings, holes=holes, masks=masks, kind=kind, rate=rate
     ) as work:
         summary = carry_out(planned, work, run, journal, folder.most_failures)
     if holes.find == "propose":
@@ -185,24 +188,33 @@ def run_prompt(options: Text2imgOptions, run: Run, count: int, grid: bool) -> No
         refuse_existing(planned)
     stack, weights = run.model.open()
 
+    @cache
+    def warn() -> None:
+        from restore.tasks.run import beyond
+
+        for note in beyond(options, None, stack()):
+            print(f"restore: {printable(note)}", file=sys.stderr)
+
     def work(job: jobs.Job, show: Progress, path: Path) -> Row:
+        from restore.diffusion import watch
         from restore.images import encode, memmap
         from restore.tasks.run import restore
 
+        warn()  # before the first picture, not after the last
         seed = seeds[job.key]
-        with memmap.into(run.out):
-            result = restore(None, options, stack(), seed, show.step)
+        with memmap.into(run.out), watch.watching(show.part, *stack().parts):
+            result = restore(None, options, stack(), seed)
         encode.encode(result, path, about=told(options, seed, run.made_by(weights)))
         report.keep_thumbs(run.out, job.key, shown(result))
         return {"seed": seed, "size_out": result.size, "warnings": list(result.warnings)}
 
     pixels = options.digest(**run.model.precision)  # a picture's seed is in its key
-    journal = Journal(run.out, pixels, weights)
+    journal = Journal(run.out, pixels, weights, words=options.words, task=options.task)
     summary = carry_out(planned, work, run, journal)
     if grid and not summary.failed and not summary.left:
         from restore.images.contact_sheet import write_grid
 
-        rows = [journal.rows[job.key] for job in planned]
+        rows = [journal.row(job) for job in planned]
         write_grid([journal.output(row) for row in rows], run.out / "grid.png")
     finish(summary, journal)
 

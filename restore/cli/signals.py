@@ -1,12 +1,40 @@
 """Ctrl-C and SIGTERM: the file in hand is finished if that is quick, else dropped, cleanly."""
 
 import _thread
+import atexit
+import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from types import FrameType
 
+from restore.batch.work import AHEAD
+
 GRACE_S = 5  # for the file in hand
+LAST_S = 2  # for a thread that works ahead, when the process ends
+_codes: list[int] = []  # of this process, the last one counts
+
+
+def leave_with(code: int) -> None:
+    """Tell the exit code, lest a thread that is still at work spoils it.
+
+    A thread that is inside torch when the interpreter goes aborts the process.
+    """
+    if not _codes:
+        atexit.register(_leave)
+    _codes.append(code)
+
+
+def _leave() -> None:
+    busy = [thread for thread in threading.enumerate() if thread.name.startswith(AHEAD)]
+    for thread in busy:
+        thread.join(LAST_S)
+    if any(thread.is_alive() for thread in busy):
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        os._exit(_codes[-1])
 
 
 class Stop:

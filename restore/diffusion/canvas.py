@@ -16,6 +16,7 @@ from restore.images.masks import mended, resized
 from restore.images.picture import Picture, bleed
 from restore.images.resample import Band, resize_alpha
 
+BAND = 256  # rows gone over together
 Size = tuple[int, int]  # (height, width)
 
 
@@ -91,6 +92,24 @@ def render(latent: Tensor, size: Size, like: Picture, stack: Stack) -> Picture:
 
     vae.decode_canvas(stack.vae, latent, write, size)
     return replace(like, pixels=pixels, alpha=resize_alpha(like, size))
+
+
+def added(picture: Picture, made: Picture, known: Tensor, stack: Stack) -> Picture:
+    """The picture with what a walk changed added to its pixels.
+
+    So nothing shows of what the autoencoder loses, where the walk has nothing to add.
+
+    made   what the walk's latent decodes to.
+    known  the latent (1, C, h, w) of the picture, where the walk began.
+    """
+    before = render(known, picture.size, picture, stack).pixels
+    pixels = memmap.empty(before.shape, before.dtype)
+    for first in range(0, len(pixels), BAND):
+        rows = slice(first, first + BAND)
+        changed = picture.pixels[rows].astype(np.int32) + made.pixels[rows] - before[rows]
+        pixels[rows] = np.clip(changed, 0, np.iinfo(before.dtype).max)
+        memmap.let_go()
+    return replace(made, pixels=pixels)
 
 
 def canvas_rows(picture: Picture, size: Size, width: int, rows: tuple[int, int]) -> Tensor:

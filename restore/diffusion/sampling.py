@@ -10,6 +10,7 @@ import torch
 from diffusers import DDIMScheduler, SchedulerMixin
 from torch import Tensor
 
+from restore.diffusion import watch
 from restore.diffusion.conditioning import Condition, guided
 from restore.diffusion.layouts import KEEP
 from restore.diffusion.noise import canvas_noise, generator
@@ -58,7 +59,7 @@ def sample(
     more: dict[str, Any] = {"generator": rng, "eta": eta}
     more = {name: value for name, value in more.items() if name in asks}
     timesteps = remaining(scheduler)
-    for step, t in enumerate(timesteps):
+    for step, t in watch.laps(timesteps):
         x = scheduler.step(predict(scheduler.scale_model_input(x, t), t), t, x, **more).prev_sample
         if not torch.isfinite(x).all():
             raise NonFiniteError(f"step {step + 1}: the latent left the finite numbers")
@@ -72,7 +73,7 @@ def sample_rows(
 ) -> Tensor:
     """As `sample`, in place and row by row, for schedulers that go `by_point`."""
     timesteps = remaining(scheduler)
-    for step, t in enumerate(timesteps):
+    for step, t in watch.laps(timesteps):
         for rows, made in predict(x, t):
             later = scheduler.step(made, t, x[..., rows, :]).prev_sample
             if not torch.isfinite(later).all():
@@ -201,6 +202,7 @@ def first_point(
     if begin.clean is not None and not begin.is_pure:
         enter(scheduler, begin.strength)
     for rows in memmap.bands(x):
+        watch.breathe()
         place = begin.origin[0] + rows.start, begin.origin[1]
         noise = canvas_noise((*shape[:2], rows.stop - rows.start, shape[3]), seed, place)
         if begin.clean is None or begin.is_pure:
@@ -214,6 +216,7 @@ def first_point(
 def finished(stack: Stack, x: Tensor, known: Tensor) -> Tensor:
     """What the walk ended at as a scaled latent, in place."""
     for rows in memmap.bands(x):
+        watch.breathe()
         x[..., rows, :] = stack.from_walk(x[..., rows, :], known[..., rows, :])
     return x
 

@@ -16,6 +16,7 @@ from restore.diffusion import vae
 from restore.diffusion.conditioning import Condition, as_velocity, conditioned
 from restore.diffusion.contexts import Context
 from restore.diffusion.layouts import Layout, Task, require
+from restore.diffusion.restorer import FirstStage
 from restore.diffusion.tiling import WindowPredict, Windows
 from restore.diffusion.vae import Vae
 from restore.errors import ConfigError, ModelError
@@ -51,6 +52,9 @@ class Stack:
     fills           whether it was taught to fill holes that are continued from their rims; where
                     not, that continuation is restored, which is better than what it would paint.
     steps           of a walk whose options name none: what the model is made for.
+    restorer        the first stage: what `known` shows is its answer to the picture.
+    fidelity        of the first stage, where the options name none: 0 rich to 1 faithful.
+    restore_steps   of the walk that goes on from the first stage's answer; 0: that is the picture.
     hears           what its prompts were about: what pictures show, or what was done to them.
     digest          tells weights apart in reports.
     place           where the parts compute, if that is not where they are kept.
@@ -66,6 +70,9 @@ class Stack:
     low_schedule: SchedulerMixin | None = None
     fills: bool = True
     steps: int = 20
+    restorer: FirstStage | None = None
+    fidelity: float = 0.0
+    restore_steps: int = 0
     hears: Literal["subjects", "damage"] = "subjects"
     name: str = "this model"
     digest: str = ""
@@ -78,7 +85,8 @@ class Stack:
     @property
     def parts(self) -> list[nn.Module]:
         """Everything that holds weights."""
-        return [self.vae, self.unet, *([self.context.module] if self.context else [])]
+        held = [self.vae, self.unet, *([self.context.module] if self.context else [])]
+        return [*held, *([self.restorer] if self.restorer else [])]
 
     @property
     def reader(self) -> Context:

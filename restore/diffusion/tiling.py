@@ -8,6 +8,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from restore.diffusion import watch
+
 Predict = Callable[[Tensor, Tensor], Tensor]
 """(x (B, C, h, w), timestep) -> model output, the same shape as x"""
 
@@ -79,6 +81,7 @@ def by_rows(predict: WindowPredict, windows: Windows, at_once: int = 1) -> Predi
         down, across = (covered(weight, starts).to(x) for starts in (rows, columns))
         grid = list(product(rows, columns))
         first, top = 0, 0
+        watch.walked(0, len(grid))
         total = x[..., :0, :]  # of the rows from `top` on
         while first < len(grid):
             corners = grid[first : first + together]
@@ -99,6 +102,7 @@ def by_rows(predict: WindowPredict, windows: Windows, at_once: int = 1) -> Predi
             for (r, c), one in zip(corners, made, strict=True):
                 total[..., r - top : r - top + size, c : c + size] += one * blend
             first += len(corners)
+            watch.walked(first, len(grid))
             done = grid[first][0] if first < len(grid) else x.shape[-2]
             if done > top:  # no later window touches these rows
                 yield slice(top, done), total[..., : done - top, :] / down[top:done, None] / across

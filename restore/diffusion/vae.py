@@ -7,6 +7,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, VQModel
 from torch import Tensor, nn
 
+from restore.diffusion import watch
 from restore.diffusion.tiling import Windows, blocks, raised_cosine
 from restore.images import memmap
 
@@ -100,7 +101,7 @@ def encode_canvas(vae: Vae, rows: Rows, size: tuple[int, int]) -> Tensor:
     latent = memmap.canvas((1, channels(vae), height // step, width // step), vae.device)
     margin = -(-receptive_field(vae.encoder) // step) * step
     band: tuple[slice, Any] | None = None
-    for block in blocks(size, size, BLOCK * step, margin):
+    for block in watch.over([*blocks(size, size, BLOCK * step, margin)], "encode"):
         if band is None or band[0] != block.outer[0]:
             band = block.outer[0], rows(block.outer[0].start, block.outer[0].stop)
         made = encode(vae, band[1][..., block.outer[1]].to(vae.device))
@@ -117,7 +118,8 @@ def decode_canvas(vae: Vae, latent: Tensor, write: Write, size: tuple[int, int])
     step, (height, width) = factor(vae), size
     needed = -(-height // step), -(-width // step)
     margin = -(-receptive_field(vae.decoder) // step)
-    for block in blocks(needed, tuple(latent.shape[-2:]), BLOCK, margin):
+    parts = [*blocks(needed, tuple(latent.shape[-2:]), BLOCK, margin)]
+    for block in watch.over(parts, "decode"):
         made = block.trim(decode(vae, latent[..., block.outer[0], block.outer[1]]), step)
         rows, columns = (slice(s.start * step, s.stop * step) for s in block.inner)
         rows = slice(rows.start, min(rows.stop, height))
@@ -132,30 +134,35 @@ def encode_windows(vae: Vae, rows: Rows, size: tuple[int, int]) -> Tensor:
     latent = memmap.canvas((1, channels(vae), *(n // step for n in size)), vae.device)
     for cut in memmap.bands(latent):
         latent[..., cut, :] = 0
-    for down, weight in spans(latent.shape[-2], 1):
+    downs, acrosses = (spans(length, 1) for length in latent.shape[-2:])
+    count = watch.counter(len(downs) * len(acrosses), "encode")
+    for down, weight in downs:
         band = rows(down.start * step, down.stop * step)
-        for across, other in spans(latent.shape[-1], 1):
+        for across, other in acrosses:
             part = band[..., across.start * step : across.stop * step].to(vae.device)
             made = encode(vae, part)
             latent[..., down, across] += (made * (weight[:, None] * other).to(made)).to(latent)
+            count()
         memmap.let_go()
     return latent
 
 
 def decode_windows(vae: Vae, latent: Tensor, write: Write, size: tuple[int, int]) -> None:
     step, (height, width) = factor(vae), size
-    rows, columns = (spans(length, step) for length in latent.shape[-2:])
+    rows, columns = (
+        [(cut, weight) for cut, weight in spans(length, step) if cut.start < most]
+        for length, most in zip(latent.shape[-2:], size, strict=True)
+    )
+    count = watch.counter(len(rows) * len(columns), "decode")
     carried = torch.zeros(1, 3, 0, latent.shape[-1] * step)
     for row, (down, weight) in enumerate(rows):
-        if down.start >= height:
-            break
         # one row of windows is held in floats; what no later row touches is written
         band = torch.zeros(1, 3, len(weight), latent.shape[-1] * step, device=latent.device)
         band[..., : carried.shape[-2], :] = carried
         for across, other in columns:
-            if across.start < width:
-                part = latent[..., latents(down, step), latents(across, step)]
-                band[..., across] += decode(vae, part) * (weight[:, None] * other).to(band)
+            part = latent[..., latents(down, step), latents(across, step)]
+            band[..., across] += decode(vae, part) * (weight[:, None] * other).to(band)
+            count()
         done = (rows[row + 1][0] if row + 1 < len(rows) else slice(down.stop, None)).start
         shown = min(done, height) - down.start
         write(slice(down.start, down.start + shown), slice(0, width), band[..., :shown, :width])

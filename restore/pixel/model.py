@@ -54,6 +54,11 @@ class PixelModel:
         return made.clamp(0, 1)
 
     @property
+    def parts(self) -> list[nn.Module]:
+        """Everything that holds weights."""
+        return [self.network]
+
+    @property
     def device(self) -> torch.device:
         return next(self.network.parameters()).device
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from restore.diffusion import watch
 from restore.diffusion.tiling import raised_cosine
 
 Network = Callable[[Tensor], Tensor]
@@ -94,6 +95,7 @@ def enlarge(
     Beside a window, what rows of windows share is held in floats, and nothing else.
     """
     down, across = (windows.cuts(length) for length in size)
+    count = watch.counter(len(down) * len(across), "enlarge")
     above = torch.zeros(0)
     for row in down:
         below = torch.zeros(1, 3, row.after * scale, size[1] * scale)
@@ -114,6 +116,7 @@ def enlarge(
                 made = made[..., :after, :]
             first = row.answers.start * scale
             write(slice(first, first + made.shape[-2]), columns, made)
+            count()
         above = below
 
 

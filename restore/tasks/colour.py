@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from scipy import sparse
 
+from restore.diffusion import watch
 from restore.images import memmap
 from restore.images.picture import Picture, bleed
 from restore.images.resample import resize_band
@@ -51,8 +52,8 @@ def levels(rows: Band, like: Picture, band: int) -> np.ndarray:
 
 
 def bands(height: int, band: int) -> Iterator[tuple[int, int]]:
-    for first in range(0, height, band):
-        yield first, min(first + band, height)
+    cuts = [(first, min(first + band, height)) for first in range(0, height, band)]
+    return watch.over(cuts, "colour")
 
 
 def unit(picture: Picture, first: int, last: int) -> np.ndarray:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import torch
 
-from restore.diffusion.canvas import render, shown, trust_map
+from restore.diffusion.canvas import added, render, shown, trust_map
 from restore.diffusion.conditioning import Condition
 from restore.diffusion.layouts import BASE, KEEP
 from restore.diffusion.sampling import OnStep, Start, ignore, walk
@@ -46,6 +46,20 @@ def inpaint(
         stack.require("inpaint")
     if not hole.any():
         return replace(picture, warnings=(*picture.warnings, NO_HOLE))
+    made = filled(picture, hole, options, stack, seed, on_step)
+    notes = (*picture.warnings, FALLBACK) if stack.layout == BASE else picture.warnings
+    return replace(made, warnings=notes)
+
+
+def filled(
+    picture: Picture,
+    hole: np.ndarray,
+    options: InpaintOptions,
+    stack: Stack,
+    seed: int,
+    on_step: OnStep,
+) -> Picture:
+    """The picture with what is in the hole, bool (H, W), made anew, one box of it after another."""
     share = feathered(hole, options.feather)
     pixels = picture.pixels.copy()
     least = stack.windows.size * stack.factor
@@ -53,8 +67,7 @@ def inpaint(
         crop = replace(picture, pixels=picture.pixels[box], alpha=None)
         made = fill(crop, hole[box], options, stack, seed, on_step, origin(box, stack))
         pixels[box] = pasted(crop.pixels, made.pixels, share[box])
-    notes = (*picture.warnings, FALLBACK) if stack.layout == BASE else picture.warnings
-    return replace(picture, pixels=pixels, warnings=notes)
+    return replace(picture, pixels=pixels)
 
 
 def fill(
@@ -77,12 +90,7 @@ def fill(
     made = render(latent, crop.size, crop, stack)
     if stack.layout.hole == "grey":
         return made
-    # What the model adds to the smooth continuation is added to its pixels, so that neither the
-    # feather nor the hole shows what the autoencoder loses.
-    seen = render(known, crop.size, crop, stack).pixels
-    continued = mended(crop.pixels, hole).astype(np.int32) + made.pixels - seen
-    pixels = np.clip(continued, 0, np.iinfo(seen.dtype).max).astype(seen.dtype)
-    return replace(made, pixels=pixels)
+    return added(replace(crop, pixels=mended(crop.pixels, hole)), made, known, stack)
 
 
 def origin(box: Box, stack: Stack) -> tuple[int, int]:

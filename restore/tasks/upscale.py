@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from restore.diffusion.canvas import canvas_rows, render, shown, trust_map
+from restore.diffusion.canvas import added, canvas_rows, render, shown, trust_map
 from restore.diffusion.conditioning import Condition
 from restore.diffusion.layouts import RESTORE
 from restore.diffusion.noise import canvas_noise, seed_of
@@ -15,8 +15,10 @@ from restore.diffusion.stack import Stack
 from restore.errors import ConfigError
 from restore.images.masks import mended, resized
 from restore.images.picture import Picture, bleed
-from restore.options import UpscaleOptions
+from restore.options import InpaintOptions, UpscaleOptions, WalkOptions
 from restore.tasks.colour import match
+from restore.tasks.first_stage import restored
+from restore.tasks.inpaint import filled
 
 
 @torch.inference_mode()
@@ -41,6 +43,12 @@ def upscale(
     if options.scale == 1 and options.colour == "lowpass":
         raise ConfigError("at scale 1 lowpass gives back the input itself: choose wavelet or adain")
     size = options.output_size(low.size)
+    if stack.restorer is not None:
+        return in_two_stages(low, size, options, stack, seed, on_step, damage)
+    if options.fidelity is not None:
+        raise ConfigError(f"fidelity is for models with a first stage; {stack.name} has none")
+    if options.steps == 0:
+        raise ConfigError(f"0 steps are for models with a first stage; {stack.name} has none")
     if stack.layout.known == "rgb":
         seen = low if damage is None else replace(low, pixels=mended(low.pixels, damage))
         condition = as_pixels(seen, options, stack, seed)
@@ -52,6 +60,43 @@ def upscale(
     made = render(walk(stack, condition, options, seed, on_step, begin), size, low, stack)
     if damage is not None and options.colour != "none":  # its colours are not to come back
         low = replace(low, pixels=mended(low.pixels, damage))
+    return match(made, low, options.colour)
+
+
+def in_two_stages(
+    low: Picture,
+    size: tuple[int, int],
+    options: UpscaleOptions,
+    stack: Stack,
+    seed: int,
+    on_step: OnStep,
+    damage: np.ndarray | None,
+) -> Picture:
+    """The first stage's answer, mended by a walk over it and filled where there was damage.
+
+    What the walk changes is added in pixels, so that nothing shows of what the autoencoder loses.
+    """
+    assert stack.restorer is not None
+    if damage is not None:
+        low = replace(low, pixels=mended(low.pixels, damage))
+    fidelity = stack.fidelity if options.fidelity is None else options.fidelity
+    steps = stack.restore_steps if options.steps is None else options.steps
+    made = restored(low, size, stack.restorer, fidelity, ignore if steps else on_step)
+    if options.prompt and not steps:
+        note = "the prompt is heard by the walk alone, which this model leaves out; add --steps 1"
+        made = replace(made, warnings=(*made.warnings, note))
+    if steps:
+        known = shown(made, size, stack)
+        condition = Condition(known, trust_map(None, size, stack, RESTORE))
+        begin = Start() if options.strength == 1 else Start(known, options.strength)
+        told = options.model_copy(update={"steps": steps})
+        latent = walk(stack, condition, told, seed, on_step, begin)
+        made = added(made, render(latent, size, made, stack), known, stack)
+    if damage is not None and stack.fills:
+        hole = resized(damage, size)
+        fields = WalkOptions.model_fields.keys() - {"steps"}
+        told = InpaintOptions(**{name: getattr(options, name) for name in fields})
+        made = filled(made, hole, told, stack, seed, on_step)
     return match(made, low, options.colour)
 
 

@@ -4,9 +4,11 @@ import errno
 import json
 import logging
 import os
-import shutil
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,28 @@ from restore.errors import ConfigError, OutputError
 
 log = logging.getLogger(__name__)
 FILES = {"model.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"}
+STEP = re.compile(r"step_(\d{8,})")
+PARTIAL = re.compile(r"\.step_\d{8,}\.partial")
+
+
+def steps(folder: Path) -> list[Path]:
+    """The checkpoints there, whole or damaged, the oldest first; nothing else of such a name."""
+    found = ((STEP.fullmatch(path.name), path) for path in folder.glob("step_*"))
+    ours = [(int(named[1]), path) for named, path in found if named and _is_ours(path)]
+    return [path for _, path in sorted(ours)]
+
+
+def _is_ours(folder: Path) -> bool:
+    is_plain = folder.is_dir() and not folder.is_symlink()
+    return is_plain and any((folder / name).is_file() for name in FILES)
+
+
+def _discard(folder: Path) -> None:
+    """Remove a checkpoint's files, and its folder unless there is anything else in it."""
+    for name in (*FILES, manifest.NAME):
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def is_valid(folder: Path) -> bool:
@@ -28,9 +52,9 @@ def is_valid(folder: Path) -> bool:
     try:
         manifest.check(folder)
         text = (folder / manifest.NAME).read_text()
+        listed = manifest.read(text.encode())
     except (ValueError, OSError):
         return False
-    listed = json.loads(text)
     return listed.keys() >= FILES and text == json.dumps(listed, indent=1) + "\n"
 
 
@@ -63,20 +87,22 @@ def save(folder: Path, progress: Progress, state: State, keep: int) -> Path:
     target = folder / f"step_{progress.step:08d}"
     partial = folder / f".{target.name}.partial"
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        _discard(partial)
+        partial.mkdir()
         _write(partial, progress, state)
-        shutil.rmtree(target, ignore_errors=True)
+        if _is_ours(target):
+            _discard(target)
         partial.rename(target)
         _sync(folder)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
+        _discard(partial)
         raise OutputError(
             f"{target}: the checkpoint cannot be written ({_why(error)}); those before it stay: "
             "make room, then run the same command to go on"
         ) from error
-    for old in sorted(folder.glob("step_*"))[:-keep]:
-        shutil.rmtree(old)
+    for old in steps(folder)[:-keep]:
+        _discard(old)
     return target
 
 
@@ -119,15 +145,17 @@ def latest(folder: Path) -> Path | None:
 
     A broken one is put aside under the name damaged_..., with a warning.
     """
-    for path in sorted(folder.glob("step_*"), reverse=True):
+    for path in reversed(steps(folder)):
         if is_valid(path):
             return path
-        aside = path.with_name(f"damaged_{path.name}")
+        names = (
+            f"damaged_{path.name}{ending}" for ending in chain([""], map("_{}".format, count(2)))
+        )
+        aside = next(place for place in map(path.with_name, names) if not os.path.lexists(place))
         log.warning(
             "%s is damaged (its manifest does not hold); put aside as %s, trying the one before",
             *(path, aside.name),
         )
-        shutil.rmtree(aside, ignore_errors=True)
         path.rename(aside)
     return None
 
@@ -135,7 +163,9 @@ def latest(folder: Path) -> Path | None:
 def sweep(folder: Path) -> None:
     """Remove what a killed run had begun to write."""
     for partial in folder.glob(".step_*.partial"):
-        shutil.rmtree(partial)
+        if PARTIAL.fullmatch(partial.name) and partial.is_dir() and not partial.is_symlink():
+            _discard(partial)
+    manifest.sweep(folder)
 
 
 def resume(path: Path, state: State) -> Progress:

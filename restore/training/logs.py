@@ -3,20 +3,23 @@
 import csv
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from restore.files import replacing
 
 log = logging.getLogger(__name__)
+SOON_S, LATER_S = 5, 20  # till the first line on the progress, and between later ones
+Part = TypeVar("Part")
 Scalars = dict[str, float]
 
 
@@ -104,6 +107,29 @@ def grid(rows: list[Tensor]) -> Image.Image:
     lines = [torch.cat(list(rgb), -1) for rgb in rows]
     pixels = (torch.cat(lines, 1).clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
     return Image.fromarray(np.ascontiguousarray(pixels.cpu().numpy()))
+
+
+def tracked(parts: Iterable[Part], total: int, what: str, each: int = 1) -> Iterator[Part]:
+    """The parts, which do `each` of `total`: a bar on a terminal, elsewhere a line now and then."""
+    console = Console()
+    if console.is_terminal:
+        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console) as progress:
+            task = progress.add_task(what, total=total)
+            for part in parts:
+                yield part
+                progress.advance(task, each)
+        return
+    began = told = time.monotonic()
+    pause = SOON_S
+    for number, part in enumerate(parts, 1):
+        yield part
+        done, now = min(total, number * each), time.monotonic()
+        if now - told > pause and done < total:
+            told, pause = now, LATER_S
+            speed = done / (now - began)
+            left = (total - done) / speed
+            print(f"{what}: {done:,} of {total:,}, {speed:.1f} a second, {left:.0f} s left")
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from itertools import cycle
 from pathlib import Path
@@ -17,13 +17,16 @@ from diffusers.training_utils import EMAModel
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from degradations.errors import RecipeError
+from restore.checkpoints import manifest
 from restore.checkpoints.load import quiet
 from restore.config import Options, load_config
-from restore.errors import ConfigError, NonFiniteError
-from restore.files import held, open_up, write_text
+from restore.errors import ConfigError, NonFiniteError, RestoreError
+from restore.files import held, write_text
 from restore.training import checkpoint, failed_batch, model_card, optim
 from restore.training.data.crops import Rows, loader
 from restore.training.logs import Clock, Record, Scalars, bar
+from restore.training.ours import MADE_BY, refuse_foreign
 from restore.training.registry import STAGES, StageOptions
 from restore.training.resume import go_on
 from restore.training.rng import Part, reseed
@@ -73,20 +76,39 @@ class TrainOptions(Options):
 def run(config: Path, overrides: list[str]) -> Path:
     """Train as the config says; returns the folder of the exported EMA weights.
 
-    Raises ConfigError on an unknown option or options that contradict each other, NonFiniteError
-    if a loss leaves the finite numbers, OutputError if a checkpoint cannot be written.
+    Raises ConfigError on an unknown option, options that contradict each other or a recipe that
+    cannot be applied, NonFiniteError if a loss leaves the finite numbers, OutputError if a
+    checkpoint cannot be written.
     """
     quiet()
     options = load_config(TrainOptions, config, overrides)
     accelerator = machine(options)
     if accelerator.device.type == "cpu":
         optim.keep_freed_memory()
+    alone = held(options.output) if accelerator.is_main_process else nullcontext()
     try:
-        with held(options.output) if accelerator.is_main_process else nullcontext():
+        with alone, plainly():
+            refuse_foreign(options.output, TrainOptions.model_fields)
             Training(options, accelerator).run()
     finally:
         accelerator.end_training()
     return options.output / "export"
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """Raise as ours, which a command tells in a line, what others raise for the user to mend."""
+    try:
+        yield
+    except RecipeError as error:
+        raise ConfigError(str(error)) from error
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        raise RestoreError(
+            "a process that makes samples was ended from outside, perhaps for want of memory; set "
+            "workers lower, or 0, and run again to go on from the last checkpoint"
+        ) from error
 
 
 def machine(options: TrainOptions) -> Accelerator:
@@ -145,7 +167,7 @@ class Training:
     def __init__(self, options: TrainOptions, accelerator: Accelerator):
         self.options, self.accelerator = options, accelerator
         self.is_main = accelerator.is_main_process
-        with accelerator.main_process_first():  # what it encodes, the others find
+        with accelerator.main_process_first():
             torch.manual_seed(options.seed)  # the initial weights
             kind = STAGES[options.stage.kind]
             self.stage = kind(options.stage, options.seed, accelerator.device)
@@ -153,9 +175,10 @@ class Training:
         optim.lay_out(model, options.channels_last, accelerator.device)
         if options.checkpointing:
             optim.save_memory(model)
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        groups = optim.groups(self.stage, options.learning_rate)
+        self.parameters = [p for group in groups for p in group["params"]]
         self.optimizer = torch.optim.AdamW(
-            self.parameters,
+            groups,
             options.learning_rate,
             betas=(0.9, 0.99),
             weight_decay=options.weight_decay,
@@ -169,10 +192,18 @@ class Training:
         with accelerator.main_process_first():  # it puts damaged ones aside
             self.start = go_on(options, self.state, self.is_main)
         self.first = self.ema.optimization_step = self.start.step
+        with accelerator.main_process_first():  # what it encodes, the others find
+            self._prepare()
         self.began = time.monotonic()
         if options.compile:
             optim.compile_networks(model)
         self.losses = accelerator.prepare_model(Losses(self.stage))
+
+    def _prepare(self) -> None:
+        """Have the samples made that this run will ask for, where they are made ahead."""
+        if prepare := getattr(self.stage.samples, "prepare", None):
+            steps = max(0, self.options.steps - self.first)
+            prepare(self.start.position, self.start.position + steps * self.options.batch)
 
     def run(self) -> None:
         o = self.options
@@ -183,7 +214,7 @@ class Training:
             for step in range(self.first, o.steps):
                 losses = self.step(step, feed, clock)
                 done, is_last = step + 1, step + 1 == o.steps
-                if done % o.log_every == 0:
+                if done % o.log_every == 0 or is_last:
                     values, speed = self._values(losses), clock.read()
                     rate = {"learning_rate": self.optimizer.param_groups[0]["lr"]}
                     if record:
@@ -199,13 +230,13 @@ class Training:
             scores = self._show(record, self.first)
         if record:
             record.close()
-            with optim.averaged(self.ema, self.parameters):
-                self.stage.export(o.output / "export")
             about = model_card.About(
                 o.model_dump(mode="json"), scores, self._seconds(), self.accelerator
             )
-            model_card.write(o.output / "export", about)
-            open_up(o.output / "export")
+            with manifest.replacing(o.output / "export") as folder:
+                with optim.averaged(self.ema, self.parameters):
+                    self.stage.export(folder)
+                model_card.write(folder, about)
             log.info("exported to %s", o.output / "export")
         self.accelerator.wait_for_everyone()
 
@@ -213,7 +244,7 @@ class Training:
         out = self.options.output
         write_text(out / "options.json", self.options.model_dump_json(indent=1))
         told = yaml.safe_dump(self.options.model_dump(mode="json"), sort_keys=False)
-        write_text(out / "config.yaml", told)
+        write_text(out / "config.yaml", MADE_BY + told)
         if photos := getattr(self.stage.samples, "photos", None):
             photos.refused.keep_in(out / "unreadable.jsonl")
         return Record(out, self.first, self.options.tensorboard)
@@ -237,7 +268,7 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         rate = optim.rate_at(step, o.steps, o.warmup, o.schedule)
         for group in self.optimizer.param_groups:
-            group["lr"] = o.learning_rate * rate
+            group["lr"] = group["peak"] * rate
         for count in range(o.accumulate):
             with clock.waiting():
                 part, numbers, batch = next(feed)
@@ -252,7 +283,12 @@ class Training:
             found.append(losses)
             parts.append((part, total.detach(), kept, numbers))
         self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, o.clip)
+        norm = torch.stack(
+            [
+                torch.nn.utils.clip_grad_norm_(group["params"], o.clip)
+                for group in self.optimizer.param_groups
+            ]
+        ).norm()
         self._refuse_nonfinite(step, parts, norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()

@@ -20,7 +20,10 @@ FOLDERS = (
     *("output", "autoencoder", "start", "cache", "images"),
 )
 MODELS = ("model", "teacher", "student")  # a folder, or a name that all know
-NOTES = ("photos.csv", "train.csv", "sources.csv")  # beside or in a folder of photos
+NOTES = "photos.csv"  # beside or in a folder of photos
+NEEDED = {"file", "source"}  # its columns; whoever has others keeps them to himself
+COLUMNS = NEEDED | {"licence", "license", "commit", "path", "width", "height"}
+COLUMNS |= {"author", "title", "url"}
 
 
 @dataclass(frozen=True)
@@ -40,20 +43,25 @@ def write(folder: Path, about: About) -> None:
     if notes:
         shutil.copyfile(notes, folder / "photos.csv")
     (folder / "README.md").write_text(text(folder.parent.name, about, notes), encoding="utf-8")
-    if (folder / manifest.NAME).exists():
-        manifest.write(folder)
+    manifest.write(folder)
 
 
 def notes_of(photos: object) -> Path | None:
-    """The CSV that tells where photos come from: in their folder, beside it, or by its name."""
+    """The CSV that tells where photos come from: in their folder, beside it, or by its name.
+
+    A table with other columns than ours is somebody's own affair.
+    """
     if not isinstance(photos, str):
         return None
     place = Path(photos).resolve()  # "." has no name
-    near = [
-        place.with_suffix(".csv"),
-        *(at / name for at in (place, place.parent) for name in NOTES),
-    ]
-    return next((path for path in near if path.is_file()), None)
+    near = [place.with_suffix(".csv"), place / NOTES, place.parent / NOTES]
+    return next((path for path in near if path.is_file() and _tells_sources(path)), None)
+
+
+def _tells_sources(path: Path) -> bool:
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        head = set(next(csv.reader(file), []))
+    return head >= NEEDED and bool(head & {"licence", "license"}) and head <= COLUMNS
 
 
 def text(name: str, about: About, notes: Path | None) -> str:

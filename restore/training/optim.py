@@ -3,7 +3,7 @@
 import ctypes
 import math
 from contextlib import contextmanager, suppress
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from diffusers.training_utils import EMAModel
@@ -37,6 +37,22 @@ def averaged(ema: EMAModel, parameters: list[Tensor]):
         yield
     finally:
         ema.restore(parameters)
+
+
+def groups(stage: Any, learning_rate: float) -> list[dict[str, Any]]:
+    """The optimiser's groups: what is made, then the judge of it, each with its learning rate.
+
+    They are clipped apart, or a loud judge would quieten what it judges.
+    """
+    judge = getattr(stage, "judge", None)
+    judging = set(judge.parameters()) if judge else set()
+    made = [p for p in stage.model.parameters() if p.requires_grad and p not in judging]
+    found = [{"params": made, "peak": learning_rate}]
+    if judge:
+        adversary = getattr(stage.options, "adversary", None) or stage.options.texture.adversary
+        own = adversary.learning_rate or learning_rate
+        found.append({"params": list(judge.parameters()), "peak": own})
+    return found
 
 
 def networks(model: nn.Module) -> list[nn.Module]:

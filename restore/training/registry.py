@@ -2,8 +2,8 @@
 
 A stage has `model`, the module that is trained; `samples`, addressed by index; `loss(batch, step)`,
 named scalars whose sum is descended; `preview()`, rows of pictures and their scores; and
-`export(folder)`. An adversary is part of `model` too, its loss one more of the scalars: whatever a
-stage trains, one optimiser holds it.
+`export(folder)`. An adversary is part of `model` too, under the name `judge`, its loss one more of
+the scalars; the optimiser holds it as a group of its own, with its own learning rate and clip.
 """
 
 from typing import Annotated
@@ -19,6 +19,12 @@ from restore.training.stages.autoencoder import (
 from restore.training.stages.denoiser import DenoiserOptions, DenoiserStage
 from restore.training.stages.distil import DistilOptions, DistilStage
 from restore.training.stages.finetune import FinetuneOptions, FinetuneStage
+from restore.training.stages.restorer import (
+    FusionOptions,
+    FusionStage,
+    RestorerOptions,
+    RestorerStage,
+)
 from restore.training.stages.scratches import ScratchOptions, ScratchStage
 from restore.training.toys.digits import PixelOptions, PixelStage
 from restore.training.toys.scene_stage import SceneOptions, SceneStage
@@ -32,7 +38,9 @@ StageOptions = Annotated[
     | DistilOptions
     | SceneOptions
     | ScratchOptions
-    | PixelOptions,
+    | PixelOptions
+    | RestorerOptions
+    | FusionOptions,
     Field(discriminator="kind"),
 ]
 STAGES = {
@@ -45,4 +53,6 @@ STAGES = {
     "scenes": SceneStage,
     "scratches": ScratchStage,
     "pixels": PixelStage,
+    "restorer": RestorerStage,
+    "fusion": FusionStage,
 }

@@ -43,7 +43,7 @@ def go_on(options: Any, state: checkpoint.State, is_main: bool) -> checkpoint.Pr
 
 
 def _chosen(out: Path, resume: bool | str | Path) -> Path | None:
-    there = sorted(out.glob("step_*"))
+    there = checkpoint.steps(out)
     if resume is False:
         if there:
             raise ConfigError(

@@ -166,8 +166,8 @@ def _device(hr: list[np.ndarray], usm: bool, device: str, batch: int) -> Callabl
 
     def work(levels: Any, first: int) -> None:
         size = tuple(levels.shape[2:])
-        keys = range(first, first + len(levels))
-        backend.degrade([recipe.draw(size, SCALE, 0, str(key)) for key in keys], levels)
+        keys = map(str, range(first, first + len(levels)))
+        backend.degrade(recipe.draw_batch(size, SCALE, 0, keys), levels)
 
     return _batched(work, hr, device, batch)
 

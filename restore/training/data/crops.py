@@ -2,26 +2,28 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import get_all_start_methods
 from os import cpu_count
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import cv2
 import numpy as np
 import torch
 from pydantic import Field, model_validator
-from rich.progress import track
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from degradations.errors import RecipeError
 from restore.config import Options
-from restore.errors import ConfigError, ImageError
+from restore.errors import ConfigError, ImageError, RestoreError
 from restore.training.data import sources
 from restore.training.data.geometry import Geometry, moved
 from restore.training.data.procedural import lettering, pictures
+from restore.training.logs import tracked
 from restore.training.rng import Part
 
 log = logging.getLogger(__name__)
@@ -109,7 +111,7 @@ class Photos:
                 log.warning("photos %s: set data.memory_gb to keep them", told)
             elif memory_gb:
                 decoded = pool.map(self.read, range(len(self.numbers)))
-                self.held = list(track(decoded, "reading photos", len(self.numbers)))
+                self.held = list(tracked(decoded, len(self.numbers), "reading photos"))
         # A photo is met as often as it has room for crops, with a square root's restraint.
         self.odds = np.sqrt(area) / np.sqrt(area).sum()
 
@@ -248,24 +250,66 @@ class Rows(Sampler[list[int]]):
                 yield [first + row for row in part.rows(self.batch)]
 
 
-def loader(samples: Dataset, rows: Rows, workers: int, pinned: bool = False) -> DataLoader:
-    """What `rows` asks for, made by `workers` processes ahead of time; 0: in this one."""
+@dataclass(frozen=True)
+class Refusal:
+    """What a worker sends in a batch's place: torch would wrap the error in its own traceback."""
+
+    error: Exception
+
+
+class Batches(Dataset):
+    """Samples by the batch, or why there is none, for whoever asked to raise."""
+
+    def __init__(self, samples: Dataset):
+        self.samples = samples
+
+    def __getitems__(self, numbers: list[int]) -> Any:
+        try:
+            return default_collate([self.samples[number] for number in numbers])
+        except (RestoreError, RecipeError, OSError) as error:
+            return Refusal(error)
+
+
+class Loader:
+    """Iterates over a DataLoader of `Batches`."""
+
+    def __init__(self, made: DataLoader):
+        self.made = made
+
+    def __len__(self) -> int:
+        return len(self.made)
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self.made:
+            if isinstance(batch, Refusal):
+                raise batch.error
+            yield batch
+
+
+def loader(
+    samples: Dataset, rows: Iterable[list[int]], workers: int, pinned: bool = False
+) -> Loader:
+    """The batches that `rows` asks for, made by `workers` processes ahead of time; 0: in this one.
+
+    An error of theirs is raised here as if it had been made here.
+    """
     if workers:  # a fork takes OpenCV's pool along without its threads, and would wait for them
         cv2.setNumThreads(1)
-    return DataLoader(
-        samples,
+    made = DataLoader(
+        Batches(samples),
         batch_sampler=rows,
+        collate_fn=as_it_is,
         num_workers=workers,
         # photos that are kept in memory are shared with the workers, not sent to them
         multiprocessing_context="fork" if workers and "fork" in get_all_start_methods() else None,
         pin_memory=pinned,
         prefetch_factor=4 if workers else None,
     )
+    return Loader(made)
 
 
-def batches(samples: Dataset, size: int, first: int, last: int, workers: int) -> DataLoader:
-    """Batches number `first` up to `last` of the stream, `size` samples each, in order."""
-    return loader(samples, Rows(first * size, size, last - first), workers)
+def as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def to_rgb(pixels: Tensor) -> Tensor:

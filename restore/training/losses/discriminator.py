@@ -5,6 +5,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations
 
 from restore.config import Options
 
@@ -19,29 +20,37 @@ class AdversaryOptions(Options):
     adaptive: bool = True  # its gradient is brought to the reconstruction's size first
     channels: int = Field(64, ge=16, multiple_of=16)  # of the first layer
     layers: int = Field(3, ge=1)  # that halve the picture; 3 judge patches of 70 px
+    learning_rate: float | None = Field(None, gt=0)  # of the judge; None: as the rest has
+    # spectral instead of group normalisation (Miyato et al. 2018): the judge stays smooth
+    spectral: bool = False
 
 
 class Patches(nn.Sequential):
-    """rgb (B, 3, H, W) -> a map of logits, above 0 where a patch looks real (Isola et al. 2017).
+    """(B, inputs, H, W) in [-1, 1] -> logits, above 0 where a patch looks real (Isola et al. 2017).
 
     Group instead of batch normalisation: a verdict depends on its own picture alone, whatever
     shares the batch or the other ranks hold.
+
+    inputs    3, or 6 where it sees beside a picture what that was made from.
+    spectral  normalise the weights instead.
     """
 
-    def __init__(self, channels: int, layers: int):
+    def __init__(self, channels: int, layers: int, inputs: int = 3, spectral: bool = False):
         widths = [channels * min(2**n, 8) for n in range(layers + 1)]
-        made: list[nn.Module] = [nn.Conv2d(3, channels, 4, 2, 1), nn.LeakyReLU(0.2)]
+        made: list[nn.Module] = [nn.Conv2d(inputs, channels, 4, 2, 1), nn.LeakyReLU(0.2)]
         for n in range(1, layers + 1):
             stride = 2 if n < layers else 1
-            made += [
-                nn.Conv2d(widths[n - 1], widths[n], 4, stride, 1, bias=False),
-                nn.GroupNorm(widths[n] // 16, widths[n]),
-                nn.LeakyReLU(0.2),
-            ]
+            made.append(nn.Conv2d(widths[n - 1], widths[n], 4, stride, 1, bias=spectral))
+            if not spectral:
+                made.append(nn.GroupNorm(widths[n] // 16, widths[n]))
+            made.append(nn.LeakyReLU(0.2))
         super().__init__(*made, nn.Conv2d(widths[-1], 1, 4, 1, 1))
         for module in self:
             if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, 0, 0.02)
+                if spectral:
+                    parametrizations.spectral_norm(module)
+                else:
+                    nn.init.normal_(module.weight, 0, 0.02)
 
 
 def adversarial(
@@ -51,6 +60,7 @@ def adversarial(
     fidelity: Tensor,
     last_layer: Tensor,
     options: AdversaryOptions,
+    given: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Both sides' hinge losses (Lim and Ye 2017); their sum descends each by its own weights only.
 
@@ -59,13 +69,18 @@ def adversarial(
 
     fidelity    the scalar that the adversary is weighed against.
     last_layer  the weight that `made` came out of.
+    given       rgb of the same size that both were made from, for a judge that sees it too.
     """
+
+    def shown(rgb: Tensor) -> Tensor:
+        return (rgb if given is None else torch.cat([rgb, given], 1)) * 2 - 1
+
     still = {name: weight.detach() for name, weight in judge.named_parameters()}
-    fooled = -functional_call(judge, still, (made * 2 - 1,)).mean()
+    fooled = -functional_call(judge, still, (shown(made),)).mean()
     weight = options.weight
     if options.adaptive:
         weight = weight * balance(fidelity, fooled, last_layer)
-    real, fake = (judge(rgb * 2 - 1) for rgb in (truth, made.detach()))
+    real, fake = (judge(shown(rgb)) for rgb in (truth, made.detach()))
     told = (F.relu(1 - real).mean() + F.relu(1 + fake).mean()) / 2
     return {"adversarial": weight * fooled, "discriminator": told}
 

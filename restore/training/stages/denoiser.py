@@ -18,6 +18,7 @@ from restore.errors import ConfigError
 from restore.training.data.captions import vocabulary
 from restore.training.data.encoded import pairs, ready
 from restore.training.data.pairs import PairOptions, words_stay
+from restore.training.data.stored import StoredPairs
 from restore.training.losses.discriminator import Patches
 from restore.training.rng import WHOLE, Part
 from restore.training.stages.denoising_loss import DenoisingOptions, train_step
@@ -161,6 +162,8 @@ def held_out(
     few = {"count": 64, "memory_gb": 0, "window": data.crop // stack.factor}
     whole = data.model_copy(update=few)
     found = pairs(whole, stack, cache, digest, seed + 1, held_out=True)
+    if isinstance(found, StoredPairs):
+        found.prepare(0, 32)
     return torch.utils.data.default_collate([found[i] for i in range(32)])
 
 

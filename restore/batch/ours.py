@@ -1,0 +1,91 @@
+"""Which files of an output folder are ours to replace: told by what is in them, not by names."""
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from restore.batch.rows import parsed
+from restore.errors import UsageError
+from restore.files import read_plain
+
+REPORT = re.compile(r"report(\.\d+-of-\d+)?\.jsonl")
+PAGE = re.compile(
+    rb'<meta name="generator" content="restore-toolkit">'
+    rb"|:root \{ color-scheme: light; --ink: #1a1a1a; --dim: #666; --line: #d8d8d8; \}"  # before
+)
+HEAD = 4096  # bytes in which a page tells its maker
+SUMMARY = {"done", "failed", "skipped", "seconds"}
+SCORES = {"measures", "border", "sets"}
+
+
+def refuse_reports(out: Path, ending: str = "") -> None:
+    """Raise UsageError if a run's report would replace what is none.
+
+    ending  of a shard's.
+    """
+    _refuse(path for path in reports_in(out, ending) if not _is_report(path))
+    if not _is_json(out / f"summary{ending}.json", SUMMARY):
+        _refuse([out / f"summary{ending}.json"])
+    refuse_page(out / f"report{ending}.html")
+
+
+def reports_in(out: Path, ending: str) -> list[Path]:
+    return [folder / f"report{ending}.jsonl" for folder in (out, out / ".restore")]
+
+
+def refuse_scores(out: Path) -> None:
+    """Raise UsageError if the scores of an evaluation would replace what are none."""
+    if not _is_json(out / "scores.json", SCORES):
+        _refuse([out / "scores.json"])
+    table = out / "scores.csv"
+    if not _holds(table, lambda data: data.startswith(b"set,folder,key,status")):
+        _refuse([table])
+    refuse_page(out / "report.html")
+
+
+def refuse_page(path: Path) -> None:
+    """Raise UsageError if something is there that is no page of ours."""
+    if not _holds(path, lambda data: PAGE.search(data[:HEAD]) is not None):
+        _refuse([path])
+
+
+def _refuse(paths: Iterable[Path]) -> None:
+    for path in paths:
+        raise UsageError(
+            f"{path}: is no report of ours and would be replaced; move it away, or give another -o"
+        )
+
+
+def _is_report(path: Path) -> bool:
+    """One of our rows is enough: other lines may be torn."""
+
+    def is_ours(data: bytes) -> bool:
+        lines = [line for line in data.splitlines() if line.strip(b" \0")]
+        is_torn = len(lines) == 1 and lines[0].startswith(b'{"key": "')
+        return not lines or is_torn or any(parsed(line) for line in lines)
+
+    return _holds(path, is_ours)
+
+
+def _is_json(path: Path, keys: set[str]) -> bool:
+    def is_ours(data: bytes) -> bool:
+        try:
+            told = json.loads(data)
+        except (ValueError, RecursionError):
+            return False
+        return isinstance(told, dict) and told.keys() >= keys
+
+    return _holds(path, is_ours)
+
+
+def _holds(path: Path, is_ours: Callable[[bytes], bool]) -> bool:
+    """Whether nothing is there, or what is ours. Links, pipes and folders are not."""
+    if path.is_symlink():
+        return False
+    try:
+        return is_ours(read_plain(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False

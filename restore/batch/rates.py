@@ -1,0 +1,179 @@
+"""How long a megapixel takes on this machine: measured once, kept, and made better by every run."""
+
+import hashlib
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from restore.errors import counted
+from restore.files import write_text
+from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions
+
+if TYPE_CHECKING:
+    from restore.tasks.run import Model
+
+    FileOptions = UpscaleOptions | Img2imgOptions | InpaintOptions
+
+MEGAPIXEL = 1_000_000
+LARGE = 50 * MEGAPIXEL  # results above take long enough to be spoken of
+ENOUGH = MEGAPIXEL // 4  # pixels of results that a rate is worth keeping of
+MOST = 200  # rates that are kept
+FEW, MORE = 2, 4  # steps of walks that a longer one is foretold by
+SLOW_S = 2  # a probe that took so long is not made a second time, with all warmed up
+UNTIMED = {"scale", "prompt", "negative", "windows"}  # options that a megapixel takes no longer for
+
+
+class Rate:
+    """Seconds a megapixel of results by one task, model and machine.
+
+    stack    loads the model.
+    made_by  what else decides the pixels, and so the time.
+    count    results of each picture.
+    """
+
+    def __init__(
+        self,
+        options: "FileOptions",
+        stack: "Callable[[], Model]",
+        made_by: dict[str, object],
+        count: int = 1,
+    ):
+        self.options, self.stack, self.count = options, stack, count
+        told = {**options.model_dump(mode="json", exclude=UNTIMED), **made_by, "count": count}
+        told |= {"machine": platform.node(), "cores": os.cpu_count()}
+        self.key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        self.seconds = self.pixels = 0.0  # of this run
+
+    def add(self, seconds: float, pixels: int) -> None:
+        """A result of so many pixels took so long."""
+        self.seconds += seconds
+        self.pixels += pixels
+
+    def get(self) -> float | None:
+        """As this run, an earlier one or a probe measured it.
+
+        None for holes, whose number and size decide. Raises what the task may raise.
+        """
+        if isinstance(self.options, InpaintOptions):
+            return None
+        if self.pixels >= ENOUGH:
+            return self._measured()
+        rate = _read().get(self.key)
+        if rate is None:
+            print("restore: measuring how fast this machine is, once", file=sys.stderr)
+            rate = probed(self.options, self.stack()) * self.count
+            self._keep(rate)
+        return rate
+
+    def keep(self) -> None:
+        """What this run measured is what the next one is told."""
+        if self.pixels >= ENOUGH and not isinstance(self.options, InpaintOptions):
+            self._keep(self._measured())
+
+    def _measured(self) -> float:
+        return self.seconds / self.pixels * MEGAPIXEL * self.count
+
+    def _keep(self, rate: float) -> None:
+        rates = _read()
+        rates.pop(self.key, None)
+        rates[self.key] = rate  # the newest is the last
+        place = _file()
+        with suppress(OSError):  # a home that cannot be written measures anew each time
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_text(place, json.dumps(dict([*rates.items()][-MOST:]), indent=1) + "\n")
+
+
+def probed(options: "FileOptions", model: "Model") -> float:
+    """Seconds a megapixel, by pictures of one window.
+
+    A window counts for what it adds to a large picture, where windows overlap.
+    """
+    from restore.diffusion.stack import Stack
+
+    if not isinstance(model, Stack):
+        side = 128
+        return _seconds(options, model, side) / (side * model.scale) ** 2 * MEGAPIXEL
+    scale = options.scale if isinstance(options, UpscaleOptions) else 1
+    side = max(1, int(model.windows.size * model.factor / scale))
+    steps = model.steps if options.steps is None else options.steps
+    if steps <= MORE:
+        taken = _seconds(options, model, side)
+    else:
+        few, more = (
+            _seconds(options.model_copy(update={"steps": count}), model, side)
+            for count in (FEW, MORE)
+        )
+        taken = few + max(0, more - few) / (MORE - FEW) * (steps - FEW)
+    return taken / (model.windows.stride * model.factor) ** 2 * MEGAPIXEL
+
+
+def _seconds(options: "FileOptions", model: "Model", side: int) -> float:
+    """That a square picture takes."""
+    import numpy as np
+
+    from restore.images.picture import Picture
+    from restore.tasks.run import restore
+
+    ramp = np.linspace(0, 255, side, dtype=np.uint8)
+    low: Picture = Picture(np.broadcast_to(ramp[:, None], (side, side, 3)).copy())
+    taken = SLOW_S + 1.0
+    for _ in range(2):  # the first call sets up what later ones have
+        began = time.monotonic()
+        restore(low, options, model, seed=0)
+        taken = time.monotonic() - began
+        if taken > SLOW_S:
+            break
+    return taken
+
+
+def warning(
+    name: str, size: tuple[int, int], options: "FileOptions", rate: float | None, more: int = 0
+) -> str:
+    """What a picture of (height, width) takes whose result is large, and what takes less.
+
+    more  pictures are as large.
+    """
+    height, width = options.output_size(size)
+
+    def takes(pixels: float) -> str:
+        time = f", about {spoken(pixels / MEGAPIXEL * rate)}" if rate is not None else ""
+        return f"{pixels / MEGAPIXEL:.0f} megapixels{time}"
+
+    also = f" (and {counted(more, 'other picture')} more than {LARGE // MEGAPIXEL})" * (more > 0)
+    scale = getattr(options, "scale", 1)
+    less = [f"-s {s} makes {takes(size[0] * size[1] * s * s)}" for s in (2, 1) if s < scale]
+    return "; ".join([f"{name}: its result has {takes(height * width)}{also}", *less])
+
+
+def is_large(size: tuple[int, int]) -> bool:
+    """Whether a result of (height, width) is spoken of."""
+    return size[0] * size[1] > LARGE
+
+
+def spoken(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def _file() -> Path:
+    """Where rates are kept; a cache that may be deleted at any time."""
+    home = Path.home()
+    if sys.platform == "win32":
+        cache = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    else:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
+    return cache / "restore" / "rates.json"
+
+
+def _read() -> dict[str, float]:
+    with suppress(OSError, ValueError, TypeError):
+        rates = json.loads(_file().read_text(encoding="utf-8"))
+        return {str(key): float(rate) for key, rate in dict(rates).items()}
+    return {}

@@ -1,0 +1,101 @@
+"""Rows of a report as they are read back: held to a schema, whoever wrote them."""
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from restore.errors import OutputError, counted
+from restore.files import read_plain
+
+log = logging.getLogger(__name__)
+Row = dict[str, Any]
+Name = tuple[str, str]  # of an input: its key and where it lay
+Sides = Annotated[list[int], Field(min_length=2, max_length=2)]
+
+
+class _Row(BaseModel):
+    """What the rest of the program relies on; a row may say more."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+    key: str
+    status: Literal["done", "failed", "skipped", "left"]
+    source: str = ""
+    task: str = ""
+    output: str = ""
+    output_sha256: str = ""
+    source_sha256: str = ""
+    picture_sha256: str = ""
+    options: str = ""
+    weights: str = ""
+    code: str = ""
+    error: str = ""
+    trace: str = ""
+    frames: dict[str, str] = {}
+    words: dict[str, str] = {}
+    warnings: list[str] = []
+    size_in: Sides = [0, 0]
+    size_out: Sides = [0, 0]
+    seconds: float = Field(0, ge=0)
+
+
+NEEDED = {  # beside key and status, by status
+    "done": ("output", "output_sha256", "seconds", "warnings"),
+    "failed": ("code", "error"),
+    "skipped": ("code", "error"),
+    "left": ("error",),
+}
+
+
+def name_of(row: Row) -> Name:
+    return row["key"], row.get("source", "")
+
+
+def results(row: Row) -> dict[str, str]:
+    """Of a row that is done: the names of what was written, told from the report, and hashes.
+
+    Nothing where one of them lies outside the report's folder, as in a merged report.
+    """
+    if row["status"] != "done":
+        return {}
+    made = {row["output"]: row["output_sha256"], **row.get("frames", {})}
+    return made if all(map(is_inside, made)) else {}
+
+
+def is_inside(name: str) -> bool:
+    """Whether a relative path, with /, leads nowhere but down."""
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+
+
+def parsed(line: bytes) -> Row | None:
+    """The row of a line, or None if it is none of ours: torn, of another program, or nonsense."""
+    try:
+        row = json.loads(line)
+        _Row.model_validate(row)
+    except (ValueError, RecursionError):  # pydantic's are ValueErrors
+        return None
+    return row if all(name in row for name in NEEDED[row["status"]]) else None
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """The rows of a report; other lines are left out, with a note. Raises OutputError."""
+    try:
+        lines = read_plain(path).splitlines()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be read: {error.strerror}") from error
+    dropped = 0
+    for line in filter(bytes.strip, lines):
+        row = parsed(line)
+        if row is None:
+            dropped += 1
+        else:
+            yield row
+    if dropped:
+        log.warning("%s: left out %s, no row of ours", path, counted(dropped, "line"))

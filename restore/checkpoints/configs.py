@@ -1,0 +1,135 @@
+"""Configs of strangers: only the fields that a class is known to take, only plain values."""
+
+import inspect
+import json
+import math
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from restore.errors import ModelError
+from restore.files import read_plain
+
+MOST = 2**26  # bytes of a config or a vocabulary
+LARGEST, LONGEST, DEEPEST = 10**6, 10**4, 3  # of numbers, lists and nesting
+REPEATED = re.compile(r"layers|blocks|repeat")  # fields that say how often something is built
+REPEATS = 128
+WORD = re.compile(r"[\w.+:-]{0,64}")
+KEPT = {"_class_name", "_diffusers_version", "_use_default_values"}  # of diffusers' own
+FILES = ("tokenizer.json", "vocab.json", "merges.txt")
+Count = Annotated[int, Field(ge=1, le=65536)]
+Share = Annotated[float, Field(ge=0, le=1000)]
+Token = Annotated[int, Field(ge=-1, le=LARGEST)]
+
+
+class Told(BaseModel):
+    """What is read of a stranger's config; the rest is left out."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
+
+
+class Clip(Told):
+    """Of CLIP's text encoder."""
+
+    vocab_size: Annotated[int, Field(ge=1, le=LARGEST)] = 49408
+    hidden_size: Count = 512
+    intermediate_size: Count = 2048
+    projection_dim: Count | None = 512
+    num_hidden_layers: Annotated[int, Field(ge=0, le=REPEATS)] = 12
+    num_attention_heads: Count = 8
+    max_position_embeddings: Count = 77
+    hidden_act: Literal["quick_gelu", "gelu", "gelu_new", "relu", "silu"] = "quick_gelu"
+    layer_norm_eps: Share | None = 1e-5
+    attention_dropout: Share | None = 0
+    initializer_range: Share = 0.02
+    initializer_factor: Share | None = 1
+    pad_token_id: Token | None = 1
+    bos_token_id: Token | None = 49406
+    eos_token_id: Token | None = 49407
+
+
+class Special(Told):
+    """A token of a tokenizer that is more than its letters."""
+
+    content: str = Field(max_length=256)
+    lstrip: bool = False
+    rstrip: bool = False
+    normalized: bool = True
+    single_word: bool = False
+    special: bool = False
+
+
+class Tokenizer(Told):
+    """Of tokenizer_config.json and special_tokens_map.json."""
+
+    bos_token: str | Special | None = None
+    eos_token: str | Special | None = None
+    pad_token: str | Special | None = None
+    unk_token: str | Special | None = None
+    added_tokens_decoder: dict[str, Special] = {}
+    model_max_length: Annotated[int, Field(ge=3)] | None = None
+
+
+def clip(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of CLIP's text encoder. Raises ValueError that names a wrong one."""
+    return _checked(Clip, config).model_dump(exclude_unset=True)
+
+
+def fields_of(kind: type, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that a class of diffusers takes, each a plain value. Raises ValueError."""
+    known = {*inspect.signature(kind).parameters, *KEPT} - {"kwargs", "args"}
+    chosen = {name: value for name, value in config.items() if name in known}
+    for name, value in chosen.items():
+        _refuse_odd(name, value, name not in KEPT)
+    return chosen
+
+
+def _refuse_odd(name: str, value: Any, is_number: bool, depth: int = 0) -> None:
+    if isinstance(value, list) and depth < DEEPEST and len(value) <= LONGEST:
+        for inner in value:
+            _refuse_odd(name, inner, is_number, depth + 1)
+    elif isinstance(value, str):
+        if not WORD.fullmatch(value):
+            raise ValueError(f"{name}: {value[:64]!r} is no word that it can be")
+    elif isinstance(value, int | float):
+        most = REPEATS if REPEATED.search(name) else LARGEST
+        if not math.isfinite(value) or abs(value) > most:
+            raise ValueError(f"{name}: {value!r:.64} is beyond {most}")
+    elif value is not None:
+        raise ValueError(f"{name}: {str(value)[:64]} is no plain value")
+
+
+def _checked(model: type[Told], config: object) -> Any:
+    try:
+        return model.model_validate(config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{place}: {first['msg']}, not {str(first['input'])[:64]!r}") from error
+
+
+@contextmanager
+def tokenizer(part: Path) -> Iterator[Path]:
+    """Lend a folder with a tokenizer's vocabulary and what may be said of it, and nothing else.
+
+    Raises ModelError, OSError.
+    """
+    with tempfile.TemporaryDirectory(prefix="restore-tokenizer-") as lent:
+        for name in FILES:
+            if (part / name).is_file():
+                (Path(lent) / name).write_bytes(read_plain(part / name, MOST))
+        for name in ("tokenizer_config.json", "special_tokens_map.json"):
+            if not (part / name).is_file():
+                continue
+            try:
+                told = _checked(Tokenizer, json.loads(read_plain(part / name, MOST)))
+            except (ValueError, RecursionError) as error:
+                raise ModelError(f"{part / name}: cannot be used: {error}") from error
+            text = json.dumps(told.model_dump(exclude_unset=True))
+            (Path(lent) / name).write_text(text, encoding="utf-8")
+        yield Path(lent)

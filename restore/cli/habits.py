@@ -1,0 +1,50 @@
+"""What people type by habit of other tools: taken as ours, or answered with what to use."""
+
+from collections.abc import Sequence
+
+from restore.errors import UsageError
+
+OVER_FILES = ("upscale", "inpaint", "img2img")
+MAKERS = (*OVER_FILES, "text2img")
+SAME = {"--color": "--colour", "--outscale": "--scale", "--ext": "--format"}
+INPUT = ("-i", "--input")
+ALONE = {
+    "--fp16": ["--dtype", "fp16"],
+    "--half": ["--dtype", "fp16"],
+    "--fp32": ["--dtype", "fp32"],
+}
+_TILE = "not needed: memory is bounded; --windows trades speed for memory"
+_GPU = "choose with --device; the environment's CUDA_VISIBLE_DEVICES says which card"
+ANSWERS = {
+    **dict.fromkeys(("-t", "--tile", "--tile-size", "--tile-pad"), _TILE),
+    **dict.fromkeys(("-g", "--gpu-id"), _GPU),
+    "--suffix": "results keep the names of the inputs, in the folder of -o",
+}
+
+
+def plain(argv: Sequence[str]) -> list[str]:
+    """The words of a command line as our options spell them.
+
+    Raises UsageError, with what to use, for an option that we have no need of.
+    """
+    command = argv[0] if argv else ""
+    if command not in MAKERS:
+        return list(argv)
+    made = [command]
+    for index, word in enumerate(argv[1:], 1):
+        if word == "--":
+            return made + list(argv[index:])
+        name, equals, value = word.partition("=")
+        if name.startswith("--"):
+            name = name.replace("_", "-")
+        if name in ANSWERS:
+            raise UsageError(f"{name}: {ANSWERS[name]}")
+        if name in ALONE and not equals:
+            made += ALONE[name]
+        elif name in INPUT and command in OVER_FILES:
+            made += [value] if equals else []  # the next word is the input, as it stands
+        elif name == "-n" and command in ("upscale", "img2img"):
+            made.append("--model" + equals + value)  # where it counts nothing, it names a model
+        else:
+            made.append(SAME.get(name, name) + equals + value)
+    return made

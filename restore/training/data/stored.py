@@ -1,0 +1,266 @@
+"""Encoded pairs on disk. Row n of the arrays is pair n, made when it is first needed, never twice.
+
+The arrays are as long as `data.count` from the beginning; where nothing was made, a file has a hole
+that takes no disk. What is made is written down now and then, so a run that was killed goes on.
+"""
+
+import hashlib
+import logging
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from degradations import recipes
+from degradations.pairs import own_code
+from restore.diffusion import vae
+from restore.diffusion.stack import Stack
+from restore.errors import ConfigError, DiskFullError, counted
+from restore.files import held
+from restore.training.data import sources
+from restore.training.data.crops import Samples, loader, to_rgb
+from restore.training.data.pairs import Pair, PairOptions, draw_pair, make_pair
+from restore.training.logs import tracked
+
+log = logging.getLogger(__name__)
+RUN_ONLY = {"window", "workers", "mode", "held_out", "memory_gb"}  # stored pairs are the same
+# by default unsaid in the names of stored pairs
+NEWER = {"low", "small", "turns", "geometry", "severity", "drawn", "fonts", "keeps"}
+TOGETHER = 8  # pairs encoded at once, always: kernels may round by the number
+MADE = "made"  # the array that says which pairs are there; without it all are
+SAFE_S = 10  # between two times that what is made is written down
+
+
+class StoredPairs(Dataset):
+    """Encoded pairs on disk. Sample `index` is a window of one.
+
+    Gives float tensors: target and known (C, w, w) scaled latents, trust (1, w, w), truth
+    (factor * w, factor * w, 3) uint8 pixels, tokens (length,).
+
+    again  makes the pair of a number once more, from its photo.
+    fill   has the pairs of some numbers made, where they are not there; None: all are.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        window: int,
+        seed: int,
+        again: Callable[[int], Pair] | None = None,
+        fill: Callable[[Iterable[int]], object] | None = None,
+    ):
+        self.folder, self.window, self.seed = folder, window, seed
+        self.again, self.fill = again, fill
+        self.length = len(self.parts["trust"])
+        self.factor = self.parts["truth"].shape[1] // self.parts["trust"].shape[1]
+
+    @cached_property
+    def parts(self) -> dict[str, np.ndarray]:
+        return {path.stem: np.load(path, mmap_mode="r") for path in self.folder.glob("*.npy")}
+
+    def prepare(self, first: int, last: int) -> None:
+        """Have the pairs made that samples from `first` to before `last` are windows of."""
+        if not self.fill or self.parts.get(MADE, np.True_).all():
+            return
+        seen: set[int] = set()
+        for index in range(first, last):
+            seen.add(self.number(index))
+            if len(seen) == self.length:
+                break
+        self.fill(seen)
+
+    def number(self, index: int) -> int:
+        """Of the pair that sample `index` is a window of."""
+        return int(self._rng(index).integers(self.length))
+
+    def _rng(self, index: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, index))
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        rng = self._rng(index)
+        pair = int(rng.integers(self.length))
+        if MADE in self.parts and not self.parts[MADE][pair]:
+            assert self.fill, f"{self.folder}: pair {pair} was never made"
+            self.fill([pair])
+        y, x = rng.integers(self.parts["trust"].shape[-1] - self.window + 1, size=2)
+        rows, columns = slice(y, y + self.window), slice(x, x + self.window)
+        wide = tuple(slice(self.factor * n, self.factor * (n + self.window)) for n in (y, x))
+        latent = {k: self.parts[k][pair][:, rows, columns] for k in ("target", "known")}
+        return {
+            **{k: torch.from_numpy(v.astype(np.float32)) for k, v in latent.items()},
+            "trust": torch.from_numpy(
+                self.parts["trust"][pair][None, rows, columns] / np.float32(255)
+            ),
+            "truth": torch.from_numpy(self.parts["truth"][pair][wide].copy()),
+            "tokens": torch.from_numpy(self.parts["tokens"][pair].astype(np.int64)),
+        }
+
+    def pair(self, index: int) -> Pair:
+        """The whole pair that sample `index` is a window of."""
+        assert self.again
+        return self.again(self.number(index))
+
+
+class PairStore:
+    """Where the pairs of these options lie, and what makes them.
+
+    folder    of all such stores.
+    digest    of the autoencoder that encodes them.
+    held_out  from the photos that training does not see, if there are any.
+    """
+
+    def __init__(
+        self,
+        options: PairOptions,
+        stack: Stack,
+        folder: Path,
+        digest: str,
+        seed: int,
+        held_out: bool = False,
+    ):
+        self.options, self.stack, self.seed, self.held_out = options, stack, seed, held_out
+        self.path = folder / name_of(options, digest, seed, held_out)
+
+    def samples(self) -> StoredPairs:
+        """The stream of samples, of which no pair need be there yet."""
+        if not self.path.is_dir():
+            with held(self.path.parent, waits=True):
+                self._begin()
+        return StoredPairs(self.path, self.options.window, self.seed, self.again, self.fill)
+
+    def again(self, number: int) -> Pair:
+        """A pair as it was made, from its photo."""
+        rng, options = np.random.default_rng((self.seed, number)), self.options
+        photos, recipe = options.pictures(options.crop, self.held_out), recipes.find(options.recipe)
+        return draw_pair(photos, recipe, options, rng, str(number), options.crop)
+
+    @torch.inference_mode()
+    def fill(self, numbers: Iterable[int]) -> Path:
+        """Make and encode those of the pairs that are not there; returns the folder of .npy files.
+
+        bf16 halves the time; a latent is kept in fp16.
+        Raises DiskFullError where they do not fit.
+        """
+        with held(self.path.parent, waits=True):  # what another run is making is not made twice
+            self._begin()
+            if not (self.path / f"{MADE}.npy").exists():
+                return self.path
+            out = {file.stem: np.load(file, mmap_mode="r+") for file in self.path.glob("*.npy")}
+            made = out.pop(MADE)
+            missing = [number for number in sorted(set(numbers)) if not made[number]]
+            if missing:
+                self._tell(missing, out, int(made.sum()))
+                self._make(missing, out, made)
+        return self.path
+
+    def _begin(self) -> None:
+        """Lay out the arrays, empty."""
+        if self.path.is_dir():
+            return
+        options, factor = self.options, self.stack.factor
+        if options.crop % factor or options.window * factor > options.crop:
+            raise ConfigError(
+                f"data.crop {options.crop}: must be a multiple of the autoencoder's factor, "
+                f"{factor}, and hold data.window ({options.window}) latents of it"
+            )
+        partial = self.path.with_name(f".{self.path.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for key, (each, dtype) in self._shapes().items():
+            shape = (options.count, *each)
+            np.lib.format.open_memmap(partial / f"{key}.npy", "w+", dtype, shape).flush()
+        (partial / "options.json").write_text(options.model_dump_json(indent=1))
+        partial.rename(self.path)
+
+    def _shapes(self) -> dict[str, tuple[tuple[int, ...], type]]:
+        """What is kept of a pair."""
+        tokenizer, side = self.stack.reader.tokenizer, self.options.crop
+        latents = side // self.stack.factor
+        is_short = len(tokenizer) <= np.iinfo(np.int16).max
+        return {
+            "target": ((self.stack.channels, latents, latents), np.float16),
+            "known": ((self.stack.channels, latents, latents), np.float16),
+            "trust": ((latents, latents), np.uint8),
+            "truth": ((side, side, 3), np.uint8),
+            "tokens": ((tokenizer.model_max_length,), np.int16 if is_short else np.int32),
+            MADE: ((), np.bool_),
+        }
+
+    def _tell(self, missing: list[int], out: dict[str, np.ndarray], there: int) -> None:
+        needed = len(missing) * sum(math.prod(a.shape[1:]) * a.itemsize for a in out.values())
+        told = f"{counted(len(missing), 'pair')} to encode, {there:,} there"
+        log.info("%s: %.2f GB in %s, made once", told, needed / 1e9, self.path)
+        free = shutil.disk_usage(self.path).free
+        if needed > free:  # a disk that fills up under a mapped file kills the process
+            mend = "make room, or set stage.cache=FOLDER or a smaller stage.data.count"
+            raise DiskFullError(f"{self.path}: {needed / 1e9:.1f} GB do not fit; {mend}")
+
+    def _make(self, missing: list[int], out: dict[str, np.ndarray], made: np.ndarray) -> None:
+        options, stack = self.options, self.stack
+        photos, recipe = options.pictures(options.crop, self.held_out), recipes.find(options.recipe)
+        photos.refused.keep_in(self.path / "unreadable.jsonl")
+        samples = Samples(
+            lambda rng, index: make_pair(photos, recipe, options, rng, str(index), stack.factor),
+            self.seed,
+        )
+        chunks = [missing[n : n + TOGETHER] for n in range(0, len(missing), TOGETHER)]
+        full = [chunk + chunk[-1:] * (TOGETHER - len(chunk)) for chunk in chunks]
+        feed = zip(chunks, loader(samples, full, options.workers), strict=True)
+        fresh: list[int] = []
+        last = time.monotonic()
+        try:
+            for chunk, batch in tracked(feed, len(missing), "encoding pairs", TOGETHER):
+                for key, rows in self._encoded(batch).items():
+                    out[key][chunk] = rows[: len(chunk)]
+                fresh += chunk
+                if time.monotonic() - last > SAFE_S:
+                    _write_down(fresh, out, made)
+                    last = time.monotonic()
+        finally:
+            _write_down(fresh, out, made)
+
+    def _encoded(self, batch: dict) -> dict[str, np.ndarray]:
+        stack = self.stack
+        kept = {name: batch[name].numpy() for name in ("truth", "trust")}
+        with torch.autocast(stack.device.type, torch.bfloat16):
+            for key, source in (("target", "truth"), ("known", "known")):
+                latent = vae.encode(stack.vae, to_rgb(batch[source].to(stack.device)))
+                kept[key] = latent.half().cpu().numpy()
+        kept["tokens"] = torch.stack([stack.reader.inputs(it) for it in batch["caption"]]).numpy()
+        return kept
+
+
+def _write_down(fresh: list[int], out: dict[str, np.ndarray], made: np.ndarray) -> None:
+    """The pairs first, then that they are there: a machine may go down in between."""
+    for array in out.values():
+        array.flush()
+    made[fresh] = True
+    made.flush()
+    fresh.clear()
+
+
+def name_of(options: PairOptions, digest: str, seed: int, held_out: bool) -> str:
+    """The same for the same pairs."""
+    default = PairOptions.model_fields
+    unsaid = {name for name in NEWER if getattr(options, name) == default[name].default}
+    asked = options.model_dump_json(exclude=RUN_ONLY | unsaid)
+    if held_out and options.held_out:
+        asked += f" {options.held_out}"
+    asked += contents(options)
+    return hashlib.sha256(f"{asked} {digest} {seed}".encode()).hexdigest()[:16]
+
+
+def contents(options: PairOptions) -> str:
+    """Digests of what the options only name: the photos, and a recipe of one's own."""
+    recipe, places = recipes.find(options.recipe), (options.photos, options.low)
+    parts = [] if options.recipe in recipes.NAMED else [recipe.digest(), *own_code(recipe).values()]
+    for found in [sources.find(place) for place in places if place is not None]:
+        parts += [*found.names, *map(str, found.sizes)]
+    return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,0 +1,58 @@
+"""Which files of a run's folder are ours to replace: told by what is in them, not by names."""
+
+import json
+import re
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import yaml
+
+from restore.checkpoints import manifest
+from restore.errors import ConfigError
+from restore.files import read_plain
+
+MADE_BY = "# Written by `restore train`, and replaced by it.\n"
+SCALAR = re.compile(rb"\d+,[^,\n]*,[^,\n]*\r?\n")
+
+
+def refuse_foreign(out: Path, options: Collection[str]) -> None:
+    """Raise ConfigError if a run there would replace what no run of ours wrote.
+
+    options  the names that every record of a run's options holds.
+    """
+    kinds: dict[str, Callable[[bytes], bool]] = {
+        "options.json": lambda data: _holds(json.loads(data), options),
+        "config.yaml": lambda data: (
+            data.startswith(MADE_BY.encode()) or _holds(yaml.safe_load(data), options)
+        ),
+        "unreadable.jsonl": lambda data: all(
+            _holds(json.loads(line), ("picture", "why")) for line in data.splitlines()
+        ),
+        "log.csv": lambda data: not data or SCALAR.match(data) is not None,
+    }
+    for name, is_ours in kinds.items():
+        if not _is(out / name, is_ours):
+            raise ConfigError(
+                f"{out / name}: was written by no run of ours and would be replaced; move it away, "
+                "or give another output"
+            )
+    if foreign := manifest.foreign(out / "export"):
+        raise ConfigError(
+            f"{foreign}: is not as a run of ours wrote it, and the export would replace it; move "
+            "it away, or give another output"
+        )
+
+
+def _is(path: Path, is_ours: Callable[[bytes], bool]) -> bool:
+    if path.is_symlink():
+        return False
+    try:
+        return is_ours(read_plain(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return False
+
+
+def _holds(told: object, keys: Collection[str]) -> bool:
+    return isinstance(told, dict) and all(key in told for key in keys)

@@ -1,0 +1,271 @@
+"""The first stage's training: a restorer by truth, teacher and judge; then a fusion beside it."""
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Literal, Self
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from degradations import recipes, replay
+from restore.checkpoints import places
+from restore.checkpoints.load import load, save
+from restore.config import Options
+from restore.diffusion.restorer import SCALE, FirstStage, Fusion, Restorer
+from restore.errors import ConfigError
+from restore.training.data.crops import PhotoOptions, Photos, Samples, to_rgb
+from restore.training.data.pairs import draw
+from restore.training.losses import teachers
+from restore.training.losses.discriminator import AdversaryOptions, Patches, adversarial
+from restore.training.losses.perceptual import PerceptualOptions, distance
+from restore.training.losses.pixel import gradient
+from restore.training.rng import WHOLE, Part
+
+SHOWN = 8
+
+
+class LowOptions(PhotoOptions):
+    """How good pictures become the bad ones that a restorer reads."""
+
+    crop: int = Field(128, ge=32, multiple_of=4)  # px of the result
+    recipes: dict[str, float] = {"realesrgan": 1.0}  # a named recipe or a YAML file: weight
+    # crops are cut up to so many times larger, then shrunk: photos are sharper at a smaller size
+    shrink: float = Field(1.0, ge=1, le=8)
+    clean: float = Field(0.15, ge=0, le=1)  # share that is only made smaller, not damaged
+    severity: tuple[float, float] = (0.02, 1.0)  # of the recipe, evenly drawn
+
+    @model_validator(mode="after")
+    def _can_be_made(self) -> Self:
+        for name in self.recipes:
+            recipes.find(name)
+        weights = self.recipes.values()
+        if not sum(weights) > 0 or min(weights) < 0:
+            raise ValueError("the weights of recipes must be 0 or more, and not all 0")
+        if not 0 <= self.severity[0] <= self.severity[1] <= 1:
+            raise ValueError("severity is from 0 to 1, the milder first")
+        return self
+
+
+class TeacherOptions(Options):
+    """A pixel upscaler of x4 whose answer is regressed to, beside the truth."""
+
+    path: Path  # .safetensors by basicsr's names
+    weight: float = Field(0.5, gt=0)
+
+
+class BlendOptions(Options):
+    """Published weights of x4 that an export is averaged with (Wortsman et al. 2022, WiSE-FT)."""
+
+    path: Path  # .safetensors by basicsr's names
+    share: float = Field(0.5, ge=0, le=1)  # of theirs
+
+
+class RestorerOptions(Options):
+    """A restorer of x4, from scratch or from published weights."""
+
+    kind: Literal["restorer"] = "restorer"
+    data: LowOptions
+    start: Path | None = None  # published weights of x4, or an export of this stage
+    blend: BlendOptions | None = None  # what is exported is averaged with other weights
+    # a model whose first stage this becomes, as one of its ends: then the export is the whole model
+    stack: str | None = None
+    end: Literal["rich", "faithful"] = "rich"
+    channels: int = Field(64, ge=8)
+    layers: int = Field(32, ge=1)
+    edges: float = Field(0.5, ge=0)  # weight of differences of neighbours, beside L1
+    perceptual: PerceptualOptions | None = None
+    teacher: TeacherOptions | None = None
+    adversary: AdversaryOptions | None = None  # its judge sees beside a picture what it came from
+
+
+class RestorerStage:
+    """What the loop needs to know of it."""
+
+    def __init__(self, options: RestorerOptions, seed: int, device: torch.device):
+        self.options, self.seed, self.device = options, seed, device
+        self.network = built(options).to(device)
+        self.model: nn.Module = self.network
+        self.judge = None
+        if options.adversary:
+            a = options.adversary
+            self.judge = Patches(a.channels, a.layers, 6, a.spectral).to(device)
+            self.model = nn.ModuleDict({"restorer": self.network, "judge": self.judge})
+        self.distance = distance(options.perceptual, device) if options.perceptual else None
+        self.teach = teachers.load(options.teacher.path, device) if options.teacher else None
+        self.samples, self.shown = pairs(options.data, SCALE, seed)
+
+    def loss(self, batch: dict[str, Tensor], step: int, part: Part = WHOLE) -> dict[str, Tensor]:
+        """Truth, teacher, what is seen of both, and the judge from its first step."""
+        options = self.options
+        low, truth = (to_rgb(batch[name].to(self.device)) for name in ("low", "truth"))
+        made = self.network(low.contiguous(memory_format=torch.channels_last)).float()
+        losses = {"pixel": F.l1_loss(made, truth) + options.edges * gradient(made, truth)}
+        if self.distance and options.perceptual:
+            losses["perceptual"] = options.perceptual.weight * self.distance(made, truth)
+        fidelity = torch.stack([*losses.values()]).sum()
+        if self.teach and options.teacher:
+            losses["teacher"] = options.teacher.weight * F.l1_loss(made, self.teach(low))
+        if self.judge and options.adversary and step >= options.adversary.start:
+            layer = self.network.body[-1].weight
+            seen = F.interpolate(low, scale_factor=float(SCALE))
+            losses |= adversarial(self.judge, made, truth, fidelity, layer, options.adversary, seen)
+        return losses
+
+    @torch.inference_mode()
+    def preview(self) -> tuple[list[Tensor], dict[str, float]]:
+        """Rows of what was shown, made and true, and the PSNR of all that is made."""
+        low, truth = (to_rgb(self.shown[name].to(self.device)) for name in ("low", "truth"))
+        made = self.network(low).clamp(0, 1)
+        return shown(F.interpolate(low, scale_factor=float(SCALE)), made, truth)
+
+    @torch.inference_mode()
+    def export(self, folder: Path) -> None:
+        """Save the network as diffusers does, alone or as a part of the model that it is for."""
+        made = deepcopy(self.network).to("cpu", memory_format=torch.contiguous_format)
+        if self.options.blend:
+            made = blended(made, self.options.blend)
+        if self.options.stack is None:
+            return made.save_pretrained(folder / "restorer")
+        stack = load(self.options.stack, "cpu")
+        if self.options.end == "faithful":
+            if stack.restorer is None:
+                raise ConfigError(f"stage.stack: {self.options.stack} has no rich end yet")
+            stack.restorer.faithful = made
+        elif stack.restorer is None:
+            stack.restorer = FirstStage(made)
+        else:
+            stack.restorer.rich = made
+        save(stack, folder, card="")  # the loop writes it
+
+
+def built(options: RestorerOptions) -> Restorer:
+    """A fresh restorer, or one that goes on. Raises ConfigError where those are of other shapes."""
+    made = Restorer(options.channels, options.layers)
+    if options.start is None:
+        return made
+    place = places.place_of(str(options.start))
+    try:
+        made.load_state_dict(teachers.read(weights_of(place)))
+        if options.blend:  # refused before anything is trained
+            blended(made, options.blend)
+    except (KeyError, RuntimeError) as error:
+        raise ConfigError(f"stage.start: {place} is of another shape: {error}") from error
+    return made
+
+
+def blended(network: Restorer, options: BlendOptions) -> Restorer:
+    """A copy whose weights are averaged with the published ones. KeyError if some are missing."""
+    made, theirs = deepcopy(network).to("cpu"), teachers.read(options.path)
+    mixed = {
+        name: torch.lerp(weight, theirs[name], options.share)
+        for name, weight in made.state_dict().items()
+    }
+    made.load_state_dict(mixed)
+    return made.to(memory_format=torch.contiguous_format)
+
+
+def weights_of(place: Path) -> Path:
+    """The file of a restorer: itself, or in an export or a model's folder."""
+    if not place.is_dir():
+        return place
+    folder = place / "restorer" if (place / "restorer").is_dir() else place
+    return folder / "diffusion_pytorch_model.safetensors"
+
+
+class FusionOptions(Options):
+    """The fusion of a model's first stage, for results of the input's own size."""
+
+    kind: Literal["fusion"] = "fusion"
+    data: LowOptions
+    stack: str  # the model whose first stage it belongs to; the export is the whole model
+    channels: int = Field(48, ge=8)
+    layers: int = Field(4, ge=1)
+    edges: float = Field(0.5, ge=0)  # weight of differences of neighbours, beside L1
+    perceptual: PerceptualOptions | None = None
+
+
+class FusionStage:
+    """What the loop needs to know of it: the restorer holds still."""
+
+    def __init__(self, options: FusionOptions, seed: int, device: torch.device):
+        self.options, self.device = options, device
+        stack = load(options.stack, "cpu")
+        if stack.restorer is None:
+            raise ConfigError(f"stage.stack: {options.stack} has no first stage to fuse with")
+        self.restorer = stack.restorer.rich.to(device)
+        self.network = self.model = Fusion(options.channels, options.layers).to(device)
+        self.distance = distance(options.perceptual, device) if options.perceptual else None
+        self.samples, self.shown = pairs(options.data, 1, seed)
+
+    def answers(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """What was shown, what is made of it, the truth."""
+        low, truth = (to_rgb(batch[name].to(self.device)) for name in ("low", "truth"))
+        with torch.no_grad():
+            half = F.interpolate(low, scale_factor=0.5, mode="bicubic", antialias=True)
+            large = self.restorer(half.contiguous(memory_format=torch.channels_last)).clamp(0, 1)
+            small = F.interpolate(large, scale_factor=0.5, mode="bicubic", antialias=True)
+        return low, self.network(low, small.clamp(0, 1)).float(), truth
+
+    def loss(self, batch: dict[str, Tensor], step: int, part: Part = WHOLE) -> dict[str, Tensor]:
+        _, made, truth = self.answers(batch)
+        losses = {"pixel": F.l1_loss(made, truth) + self.options.edges * gradient(made, truth)}
+        if self.distance and self.options.perceptual:
+            losses["perceptual"] = self.options.perceptual.weight * self.distance(made, truth)
+        return losses
+
+    @torch.inference_mode()
+    def preview(self) -> tuple[list[Tensor], dict[str, float]]:
+        """Rows of what was shown, made and true, and the PSNR of all that is made."""
+        low, made, truth = self.answers(self.shown)
+        return shown(low, made.clamp(0, 1), truth)
+
+    @torch.inference_mode()
+    def export(self, folder: Path) -> None:
+        """Save the whole model with its new fusion."""
+        stack = load(self.options.stack, "cpu")
+        assert stack.restorer is not None
+        stack.restorer.fusion = deepcopy(self.network).to("cpu")
+        save(stack, folder, card="")  # the loop writes it
+
+
+def shown(low: Tensor, made: Tensor, truth: Tensor) -> tuple[list[Tensor], dict[str, float]]:
+    """Rows for the sample grid, and the PSNR of all pictures."""
+    error = (made - truth).square().mean((1, 2, 3))
+    return [low[:SHOWN], made[:SHOWN], truth[:SHOWN]], {"psnr": (-10 * error.log10()).mean().item()}
+
+
+def pairs(options: LowOptions, scale: int, seed: int) -> tuple[Samples, dict[str, Tensor]]:
+    """The endless stream of pairs, and a batch of held-out ones to be shown."""
+    room = round(options.crop * options.shrink)
+    photos = options.open(crop=room)
+    makes = Lows(photos, options, scale)
+    place = options.held_out
+    others = Lows(options.open(place, room, only_photos=True), options, scale) if place else makes
+    still = [others(np.random.default_rng((seed, 1, n)), n) for n in range(4 * SHOWN)]
+    return Samples(makes, seed, photos), {
+        name: torch.stack([one[name] for one in still]) for name in still[0]
+    }
+
+
+class Lows:
+    """(rng, index) -> one sample: truth uint8 (S, S, 3), low uint8 (S / scale, S / scale, 3)."""
+
+    def __init__(self, photos: Photos, options: LowOptions, scale: int):
+        self.photos, self.options, self.scale = photos, options, scale
+        self.found = {name: recipes.find(name) for name in options.recipes}
+
+    def __call__(self, rng: np.random.Generator, index: int) -> dict[str, Tensor]:
+        options, crop = self.options, self.options.crop
+        large = round(crop * rng.uniform(1, options.shrink))
+        truth = self.photos.picture(large, options.detail, rng)
+        truth = cv2.resize(truth, (crop, crop), interpolation=cv2.INTER_AREA)
+        recipe = self.found[draw(options.recipes, rng)]
+        severity = 0.0 if rng.random() < options.clean else rng.uniform(*options.severity)
+        seed = int(rng.integers(2**62))
+        trace = recipe.at(severity).draw((crop, crop), self.scale, seed, str(index))
+        pair = {"truth": truth, "low": replay(trace, truth)}
+        return {name: torch.from_numpy(np.ascontiguousarray(rgb)) for name, rgb in pair.items()}

@@ -1,0 +1,181 @@
+"""The first stage: exact by blocks, any size and scale, and a start from published weights."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from restore.checkpoints.load import load, save
+from restore.diffusion.restorer import FirstStage, Fusion, Restorer
+from restore.errors import ConfigError, ModelError, NonFiniteError
+from restore.images.picture import Picture
+from restore.options import UpscaleOptions
+from restore.tasks import first_stage
+from restore.tasks.first_stage import restored
+from restore.tasks.run import restore
+from restore.training.losses import teachers
+
+RNG = np.random.default_rng(0)
+
+
+def network(seed: int = 0, layers: int = 3) -> Restorer:
+    torch.manual_seed(seed)
+    return Restorer(channels=8, layers=layers).eval().requires_grad_(False)
+
+
+def picture(height: int, width: int, dtype=np.uint8) -> Picture:
+    top = np.iinfo(dtype).max
+    return Picture(RNG.integers(0, top + 1, (height, width, 3)).astype(dtype))
+
+
+def fusion(seed: int = 0) -> Fusion:
+    torch.manual_seed(seed)
+    made = Fusion(channels=8, layers=1).eval().requires_grad_(False)
+    nn.init.normal_(made.body[-1].weight, 0, 0.05)
+    return made
+
+
+def stage() -> FirstStage:
+    return FirstStage(network(0), network(1), fusion())
+
+
+@pytest.mark.parametrize("scale", [4, 2, 1.4, 1])
+@pytest.mark.parametrize("size", [(37, 51), (4, 4), (1, 7)])
+def test_blocks_give_what_the_whole_gives(scale, size, monkeypatch):
+    low, made = picture(*size), stage()
+    wanted = UpscaleOptions(scale=scale).output_size(size)
+    whole = restored(low, wanted, made, 0.5).pixels
+    monkeypatch.setattr(first_stage, "BLOCK", 6)
+    parts = restored(low, wanted, made, 0.5).pixels
+    assert parts.shape == (*wanted, 3)
+    assert np.abs(parts.astype(int) - whole).max() <= 1  # kernels round by the block's size
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("scale", [1, 1.5, 3, 4, 6.3])
+def test_any_scale_gives_that_size_and_depth(scale, dtype):
+    low = picture(20, 31, dtype)
+    size = UpscaleOptions(scale=scale).output_size(low.size)
+    made = restored(low, size, stage(), 0)
+    assert (made.size, made.pixels.dtype) == (size, np.dtype(dtype))
+
+
+def test_grey_stays_grey_and_alpha_is_enlarged_with_it():
+    grey = RNG.integers(0, 256, (16, 16, 1), dtype=np.uint8).repeat(3, 2)
+    low = Picture(grey, alpha=np.full((16, 16), 200, np.uint8), grey=True)
+    made = restored(low, (64, 64), stage(), 0)
+    assert (made.pixels == made.pixels[..., :1]).all()
+    assert made.alpha is not None and (made.alpha == 200).all()
+
+
+def test_what_leaves_the_finite_numbers_is_not_written():
+    made = network()
+    nn.init.constant_(made.body[-1].weight, float("nan"))
+    with pytest.raises(NonFiniteError, match="first stage"):
+        restored(picture(8, 8), (32, 32), FirstStage(made), 0)
+
+
+def test_it_is_the_published_network_by_the_published_names():
+    made, rgb = network(), torch.rand(2, 3, 12, 10)
+    torch.testing.assert_close(made(rgb), teachers.compact(made.state_dict(), rgb))
+
+
+def test_without_a_fusion_little_scales_go_without():
+    low = picture(20, 20)
+    alone = restored(low, (20, 20), FirstStage(network()), 0).pixels
+    fresh = Fusion(channels=8, layers=1).eval()  # it begins as the restored picture
+    with torch.no_grad():
+        beside = restored(low, (20, 20), FirstStage(network(), None, fresh), 0).pixels
+    assert np.abs(alone.astype(int) - beside).max() <= 1
+    assert (restored(low, (20, 20), stage(), 0).pixels != alone).any()
+
+
+def test_the_ends_are_what_they_are_and_between_them_weights_are_mixed():
+    rich, faithful = network(0), network(1)
+    both = FirstStage(rich, faithful)
+    assert (both.at(0), both.at(1)) == (rich, faithful)
+    middle = both.at(0.25)
+    torch.testing.assert_close(
+        middle.body[2].weight, 0.75 * rich.body[2].weight + 0.25 * faithful.body[2].weight
+    )
+    assert both.at(0.25) is middle
+    assert len(both.state_dict()) == 2 * len(rich.state_dict())  # no third copy is saved
+    assert FirstStage(rich).at(0.7) is rich
+
+
+@pytest.fixture(scope="module")
+def two_stages(tmp_path_factory):
+    """The shipped stack with a tiny random first stage, saved and loaded."""
+    stack = load("nano", "cpu")
+    stack.restorer = stage()
+    stack.fidelity, stack.restore_steps = 0.5, 0
+    folder = tmp_path_factory.mktemp("model") / "two"
+    save(stack, folder, "a card", torch.float32)
+    return folder
+
+
+def test_a_folder_keeps_both_ends_and_the_defaults(two_stages):
+    stack = load(str(two_stages), "cpu")
+    assert stack.restorer is not None and stack.restorer.faithful is not None
+    assert (stack.fidelity, stack.restore_steps) == (0.5, 0)
+    for end, seed in ((stack.restorer.rich, 0), (stack.restorer.faithful, 1)):
+        for one, two in zip(end.parameters(), network(seed).parameters(), strict=True):
+            assert torch.equal(one, two)
+    assert stack.restorer.fusion is not None
+    for one, two in zip(stack.restorer.fusion.parameters(), fusion().parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_a_damaged_first_stage_is_refused_by_its_file(two_stages, tmp_path):
+    import shutil
+
+    from restore.checkpoints import manifest
+
+    folder = shutil.copytree(two_stages, tmp_path / "cut")
+    file = folder / "restorer" / "diffusion_pytorch_model.faithful.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="faithful"):
+        load(str(folder), "cpu")
+    manifest.write(folder)
+    with pytest.raises(ModelError, match="faithful"):
+        load(str(folder), "cpu")
+
+
+def test_damage_is_filled_over_the_first_stages_answer(two_stages):
+    stack = load(str(two_stages), "cpu")
+    low = Picture(np.asarray(Image.new("RGB", (32, 32), (90, 120, 60))).copy())
+    mask = np.zeros((32, 32), np.uint8)
+    mask[14:18, 4:28] = 255
+    hurt = low.pixels.copy()
+    hurt[mask > 0] = 255
+    options = UpscaleOptions(scale=2)
+    clear = np.ascontiguousarray(low.pixels)
+    whole = restore(Picture(clear), options, stack, 0).pixels
+    made = restore(Picture(hurt), options, stack, 0, mask=mask).pixels
+    far = np.ones((64, 64), bool)
+    far[20:44, :] = False
+    assert (made[far] == whole[far]).all()  # beyond the feather nothing knows of the scratch
+
+
+def test_words_that_nobody_hears_are_told(two_stages):
+    stack = load(str(two_stages), "cpu")
+    made = restore(picture(8, 8), UpscaleOptions(scale=1, prompt="noise"), stack, 0)
+    assert "heard by the walk" in made.warnings[-1]
+    assert not restore(picture(8, 8), UpscaleOptions(scale=1), stack, 0).warnings
+
+
+def test_each_block_is_told(two_stages, monkeypatch):
+    stack, told = load(str(two_stages), "cpu"), []
+    monkeypatch.setattr(first_stage, "BLOCK", 8)
+    options = UpscaleOptions(scale=4)
+    restore(picture(8, 16), options, stack, 0, lambda done, of, _: told.append((done, of)))
+    assert told == [(1, 2), (2, 2)]
+
+
+def test_what_a_model_lacks_is_said(tmp_path):
+    stack = load("nano", "cpu")
+    stack.restorer = None
+    for options in (UpscaleOptions(fidelity=0.5), UpscaleOptions(steps=0)):
+        with pytest.raises(ConfigError, match="first stage"):
+            restore(picture(8, 8), options, stack, 0)

@@ -1,0 +1,52 @@
+"""First contact: what is typed by habit, and help that fits a screen."""
+
+import pytest
+
+from restore import cli
+from restore.cli.habits import ANSWERS, plain
+from restore.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["-i", "a.png"], ["a.png"]),
+        (["--input=a.png"], ["a.png"]),
+        (["--outscale", "2"], ["--scale", "2"]),
+        (["--outscale=2"], ["--scale=2"]),
+        (["--ext", "png"], ["--format", "png"]),
+        (["--color", "none"], ["--colour", "none"]),
+        (["--fp16"], ["--dtype", "fp16"]),
+        (["--fp32"], ["--dtype", "fp32"]),
+        (["-n", "nano"], ["--model", "nano"]),
+        (["--dry_run"], ["--dry-run"]),
+        (["--list=my_list.txt", "a_b.png"], ["--list=my_list.txt", "a_b.png"]),
+        (["--", "--color"], ["--", "--color"]),
+    ],
+)
+def test_a_habit_is_its_option(typed, meant):
+    assert plain(["upscale", *typed]) == ["upscale", *meant]
+
+
+def test_where_n_counts_it_counts():
+    assert plain(["inpaint", "-n", "4"]) == ["inpaint", "-n", "4"]
+    assert plain(["evaluate", "a", "--suffix", "_out"]) == ["evaluate", "a", "--suffix", "_out"]
+
+
+@pytest.mark.parametrize("word", ANSWERS)
+def test_what_is_not_needed_is_answered(word, capsys):
+    with pytest.raises(UsageError, match=word):
+        plain(["upscale", "a.png", word, "400"])
+    assert cli.main(["upscale", "a.png", word, "400"]) == 2
+    assert ANSWERS[word] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["upscale", "inpaint", "img2img", "text2img", "evaluate"])
+def test_help_fits_a_screen_and_all_is_at_hand(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main([command, "--help"]) == 0
+    short = capsys.readouterr().out
+    assert cli.main([command, "--help-all"]) == 0
+    whole = capsys.readouterr().out
+    assert len(short.splitlines()) <= 40
+    assert "--device" in whole and "--device" not in short and "--help-all" in short

@@ -1,0 +1,229 @@
+"""Nothing in a stranger's model imports, connects, starts or hangs: every key, hostile values."""
+
+import contextlib
+import json
+import sys
+import time
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file, save_file
+
+from restore.checkpoints import load, lora, manifest
+from restore.errors import ModelError
+
+WATCHED = ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.system", "os.exec")
+WATCHED += ("os.posix_spawn", "os.fork", "webbrowser.open")
+seen: list[tuple] = []
+known: list[set[str]] = []  # modules, while somebody watches
+
+
+def watch(event, args):
+    if not known:
+        return
+    if event in WATCHED or (event == "import" and args[0] not in known[0]):
+        seen.append((event, str(args)[:200]))
+    if event == "open" and isinstance(args[0], str) and "evil" in args[0]:
+        seen.append((event, args[0]))
+
+
+sys.addaudithook(watch)
+
+
+@contextlib.contextmanager
+def watched():
+    """What happens in the block, of what must not; what is lazily loaded by then is no matter."""
+    seen.clear()
+    known.append(set(sys.modules))
+    try:
+        yield seen
+    finally:
+        known.clear()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tiny.checkpoint(tmp_path_factory.mktemp("model") / "base", "base")
+    load.load(str(made), device="cpu")  # what is imported once, is
+    return made
+
+
+VALUES = [
+    *("evil/kernel", "evil.module.Evil", "../evil", "http://evil.example/x", "evil", ""),
+    *(None, True, -1, 0, 10**12, 1e308, float("nan"), [], ["evil", "Evil"], {"evil": "Evil"}),
+    *([[[[["evil"]]]]], "a" * 10**6, ["evil"] * 10**5),
+]
+EXTRA = [
+    *("attn_implementation", "_attn_implementation", "_attn_implementation_internal", "auto_map"),
+    *(
+        "_name_or_path",
+        "quantization_config",
+        "trust_remote_code",
+        "custom_pipeline",
+        "torch_dtype",
+    ),
+    *("dtype", "use_kernels", "kernel_config", "tokenizer_class", "tokenizer_file", "vocab_file"),
+    *("chat_template", "processor_class", "architectures", "_class_name", "model_type"),
+]
+CONFIGS = [
+    *("unet/config.json", "vae/config.json", "text_encoder/config.json", "model_index.json"),
+    *("scheduler/scheduler_config.json", "tokenizer/tokenizer_config.json"),
+]
+
+
+@pytest.mark.filterwarnings("ignore")  # of the libraries, on values that make no sense
+@pytest.mark.parametrize("config", CONFIGS)
+def test_no_key_of_a_config_imports_connects_or_starts_anything(folder, config, monkeypatch):
+    path = folder / config
+    if not path.exists():
+        path.write_text("{}")
+    kept = path.read_text()
+    told = json.loads(kept)
+    monkeypatch.setattr(load.components, "fill", lambda module, weights, what: None)
+    monkeypatch.setattr(load.components, "read_weights", lambda *_: {})
+    try:
+        for number, key in enumerate(dict.fromkeys([*told, *EXTRA])):
+            values = VALUES if key in EXTRA[:4] else VALUES[number % 3 :: 3]
+            for value in values:
+                path.write_text(json.dumps({**told, key: value}))
+                began = time.monotonic()
+                with watched() as met, contextlib.suppress(ModelError):
+                    load.read(folder, lambda part, _: {})
+                assert met == [], (key, str(value)[:50])
+                assert time.monotonic() - began < 20, (key, str(value)[:50])
+    finally:
+        path.write_text(kept)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "1", "null", "[" * 10**5, '{"a":' * 10**4, "\0", "{"])
+def test_a_config_that_is_none_is_refused(folder, text):
+    for config in CONFIGS:
+        path = folder / config
+        kept = path.read_text() if path.exists() else None
+        path.write_text(text)
+        try:
+            with pytest.raises(ModelError):
+                load.load(str(folder), device="cpu")
+        finally:
+            path.write_text(kept) if kept is not None else path.unlink()
+
+
+# LoRAs
+
+
+@pytest.fixture(scope="module")
+def stack(folder):
+    return load.load(str(folder), device="cpu")
+
+
+def a_lora(path, stack, metadata, **more):
+    name = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    layer = stack.unet.get_submodule(name)
+    held = {
+        f"unet.{name}.lora_A.weight": torch.ones(2, layer.in_features),
+        f"unet.{name}.lora_B.weight": torch.ones(layer.out_features, 2),
+        **more,
+    }
+    save_file(held, path, metadata={"format": "pt", "lora_adapter_metadata": json.dumps(metadata)})
+    return path
+
+
+HOSTILE = [
+    {"unet.auto_mapping": {"base_model_class": "Evil", "parent_library": "evil"}},
+    {"unet.base_model_name_or_path": "evil/model", "unet.revision": "evil"},
+    {"unet.layer_replication": [[0, 10**9]]},
+    {"unet.init_lora_weights": "pissa_niter_1000"},
+    {"unet.init_lora_weights": "loftq", "unet.loftq_config": {"loftq_bits": 4}},
+    {"unet.init_lora_weights": "corda", "unet.corda_config": {"cache_file": "/tmp/evil"}},
+    {"unet.megatron_config": {"x": 1}, "unet.megatron_core": "evil.core"},
+    {"unet.modules_to_save": [".*"], "unet.exclude_modules": "(a+)+$"},
+    {"unet.target_modules": "(.*a){30}$", "unet.layers_pattern": "(a+)+$"},
+    {"unet.target_parameters": ["evil"], "unet.trainable_token_indices": [1]},
+    {"unet.runtime_config": {"ephemeral_gpu_offload": True}, "unet.lora_bias": True},
+    {"unet.peft_type": "EVIL", "unet.task_type": "EVIL", "unet.bias": "all"},
+    {"evil.r": 1, "r": "evil", "unet": {"r": 1}},
+    {"unet.eva_config": {"rho": 9}, "unet.qalora_group_size": 10**9, "unet.use_qalora": True},
+    {"unet.rank_pattern": {"(a+)+$": 2}},
+    {"unet.alpha_pattern": {"(.*a){40}$": 2}},
+    {"unet.alpha_pattern": {"x": "evil"}, "unet.r": 2},
+    {"unet.r": -1},
+    {"unet.r": 10**9},
+    {"unet.lora_alpha": float("inf")},
+    {"unet.use_dora": True},
+    {"unet.use_rslora": "evil"},
+    {"unet.rank_pattern": [], "unet.r": 2},
+    [],
+]
+
+
+@pytest.mark.parametrize("metadata", HOSTILE)
+def test_a_loras_metadata_reach_no_library(stack, tmp_path, metadata):
+    path = a_lora(tmp_path / "lora.safetensors", stack, {"unet.r": 2})
+    with watched():
+        lora.add(stack, path)  # what is imported once, is
+    lora.remove(stack)
+    path = a_lora(path, stack, metadata)
+    began = time.monotonic()
+    with watched() as met, contextlib.suppress(ModelError):
+        lora.add(stack, path)
+    lora.remove(stack)
+    assert met == [] and time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("name", ["unet.x.lora_magnitude_vector", "lora_unet_x.dora_scale"])
+def test_a_dora_is_not_applied_as_a_lora(stack, tmp_path, name):
+    path = a_lora(tmp_path / "lora.safetensors", stack, {"unet.r": 2}, **{name: torch.ones(2)})
+    with pytest.raises(ModelError, match="is a DoRA"):
+        lora.add(stack, path)
+    path = a_lora(path, stack, {"unet.r": 2, "unet.use_dora": True})
+    with pytest.raises(ModelError, match="is a DoRA"):
+        lora.add(stack, path)
+
+
+# what is listed is all that is loaded
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("unet/diffusion_pytorch_model.safetensors", "unet/model.safetensors", "unet/x.bin"),
+        *("vae/config.json", "text_encoder/model.fp16.safetensors", "tokenizer/vocab.json"),
+        *("scheduler/scheduler_config.json", "model_index.json"),
+    ],
+)
+def test_an_unlisted_file_that_a_loader_takes_is_refused(folder, tmp_path, name):
+    stack = load.load(str(folder), device="cpu")
+    saved = tmp_path / "saved"
+    load.save(stack, saved, "# tiny\n")
+    path, digest = manifest.find_model(str(saved))
+    (saved / "notes.txt").write_text("mine")
+    assert manifest.find_model(str(saved)) == (path, digest)
+    place = saved / name
+    if place.exists():  # as if it had been added beside what is listed
+        listed = json.loads((saved / manifest.NAME).read_text())
+        del listed[name]
+        (saved / manifest.NAME).write_text(json.dumps(listed))
+    else:
+        save_file({"x": torch.zeros(1)}, place)
+    with pytest.raises(ModelError, match="loaded unseen"):
+        manifest.find_model(str(saved))
+
+
+def test_weights_that_change_between_digest_and_load_are_refused(folder, monkeypatch):
+    real = load.components.read_weights
+    path = next((folder / "unet").glob("*.safetensors"))
+    kept = path.read_bytes()
+
+    def swapped(*args):
+        if path.parent.name == args[1]:
+            held = load_file(path)
+            save_file({k: t + 1 for k, t in held.items()}, path)
+        return real(*args)
+
+    monkeypatch.setattr(load.components, "read_weights", swapped)
+    try:
+        with pytest.raises(ModelError, match="changed while it was read"):
+            load.load(str(folder), device="cpu")
+    finally:
+        path.write_bytes(kept)

