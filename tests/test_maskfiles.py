@@ -1,7 +1,6 @@
 import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,8 +8,7 @@ from PIL import Image
 from restore.batch import mask_files
 from restore.batch.jobs import Job
 from restore.errors import ImageError, UsageError
-from restore.images import picture, scratches
-from restore.images.picture import Picture
+from restore.images import picture
 
 
 @pytest.fixture
@@ -138,21 +136,6 @@ def test_json_that_holds_no_shapes_is_refused(tmp_path, photo, text):
     with pytest.raises(ImageError) as caught:
         read(tmp_path / "m.json", photo)
     assert caught.value.code == "MASK"
-
-
-def test_scratches_are_found_where_they_were_drawn(pixels):
-    clean = cv2.GaussianBlur(pixels(200, 260), (0, 0), 2)
-    rng = np.random.default_rng(0)
-    noisy = np.clip(clean + rng.normal(0, 4, clean.shape), 0, 255).astype(np.uint8)
-    mask = np.zeros(clean.shape[:2], np.uint8)
-    cv2.line(mask, (20, 30), (240, 90), 255, 2)
-    cv2.line(mask, (60, 190), (80, 20), 255, 3)
-    hurt = np.where(mask[..., None] > 0, 250, noisy).astype(np.uint8)
-    found = scratches.find(Picture(hurt)) > 0
-    near = cv2.dilate(mask, np.ones((5, 5))) > 0
-    assert (found & (mask > 0)).sum() > 0.85 * (mask > 0).sum()
-    assert (found & near).sum() > 0.85 * found.sum()
-    assert (scratches.find(Picture(noisy)) > 0).mean() < 0.01
 
 
 def test_masks_kept_beside_results_are_taken_not_the_results(photo, tmp_path):

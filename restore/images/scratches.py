@@ -16,10 +16,11 @@ from restore.images.masks import labelled
 from restore.images.picture import Picture
 
 WEIGHTS = Path(__file__).with_name("scratches.safetensors")
-SIDE = 1024  # px; a larger picture is looked at so small, and its scratches with it
+SIDE = 1024  # px at which a picture is looked at, and its scratches with it
 STRIDE = 16  # px between the coarsest features
-LIKELY, EVEN = 0.8, 0.9  # odds of a pixel, and of a mark on the whole
-LONG = 0.03  # of the longer side: a shorter mark may be anything
+LIKELY, EVEN = 0.7, 0.9  # odds of a pixel, and of a mark on the whole
+LONG = 0.04  # of the longer side: a shorter mark may be anything
+MOST = 0.15  # of a picture's area: of more, the surest marks
 HALO = 160  # rows that an answer depends on, on either side
 BAND = 512  # rows at a time, which bounds memory
 
@@ -74,13 +75,14 @@ def network() -> Finder:
 def find(picture: Picture) -> np.ndarray:
     """uint8 (H, W), 255 on scratches, dust and tears: long thin marks that no lens has softened.
 
-    Next to nothing is found in most pictures without any; look at what is proposed all the same.
+    A proposal, to be looked at: masts, frames and highlights of sharp pictures are taken for some.
     """
     rgb, size = _looked_at(picture), picture.size
     likely = odds(rgb, network())
     likely[~_sure(likely)] = 0
     if likely.shape != size:
-        likely = cv2.resize(likely, size[::-1], interpolation=cv2.INTER_LINEAR)
+        how = cv2.INTER_AREA if likely.shape[0] > size[0] else cv2.INTER_LINEAR
+        likely = cv2.resize(likely, size[::-1], interpolation=how)
     found = likely > LIKELY
     if picture.alpha is not None:
         found &= picture.alpha > 0
@@ -88,11 +90,14 @@ def find(picture: Picture) -> np.ndarray:
 
 
 def _looked_at(picture: Picture) -> np.ndarray:
-    """float32 (3, H, W) in [0, 1], SIDE px or less on a side."""
-    rgb, longest = picture.pixels, max(picture.size)
-    if longest > SIDE:
-        small = [max(1, round(side * SIDE / longest)) for side in picture.size[::-1]]
-        rgb = cv2.resize(rgb, small, interpolation=cv2.INTER_AREA)
+    """float32 (3, H, W) in [0, 1], SIDE px or less on a side; small ones enlarged up to twice.
+
+    So a scratch of one share of a picture is about as wide, whatever the resolution.
+    """
+    rgb, scale = picture.pixels, min(2.0, SIDE / max(picture.size))
+    if scale != 1:
+        size = [max(1, round(side * scale)) for side in picture.size[::-1]]
+        rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     return (rgb.astype(np.float32) / np.iinfo(rgb.dtype).max).transpose(2, 0, 1)
 
 
@@ -107,6 +112,9 @@ def _sure(likely: np.ndarray) -> np.ndarray:
     length = np.hypot(*np.array(sides).T)
     even = np.asarray(ndimage.mean(likely, marks, names))
     keep = (length >= LONG * max(likely.shape)) & (even >= EVEN)
+    area = np.bincount(marks.ravel())[1:] * keep
+    surest = np.argsort(-even)
+    keep[surest] &= np.cumsum(area[surest]) <= MOST * marks.size
     return np.concatenate([[False], keep])[marks]
 
 

@@ -70,22 +70,22 @@ SAVED = Recipe(name="saved", steps=(Maybe(p=0.35, step=Jpeg(quality=Uniform(60, 
 class ScratchedOptions(PhotoOptions):
     """How photos are damaged; `drawn` is the share that is no photo but line art, text and such."""
 
-    hurt: float = Field(0.5, ge=0, le=1)  # share with damage; the rest is all to be left alone
+    hurt: float = Field(0.45, ge=0, le=1)  # share with damage; the rest is all to be left alone
     built: float = Field(0.4, ge=0, le=1)  # share with wires, railings and the like drawn in
     widths: tuple[float, float] = (0.7, 5)  # px of a scratch before the picture is enlarged
-    enlarged: tuple[float, float] = (0.45, 2)  # share that is enlarged, and by how much at most
+    enlarged: tuple[float, float] = (0.6, 2)  # share that is enlarged, and by how much at most
 
 
 def sample(photos: Photos, options: ScratchedOptions, rng: Rng) -> dict[str, np.ndarray]:
     """One crop: pixels uint8 (S, S, 3); damage and weight, uint8 (S, S), 255 for 1."""
     side = options.crop
     share, most = options.enlarged
-    zoom = most ** rng.random() if rng.random() < share else 1.0
+    zoom = most ** min(1, 1.3 * rng.random()) if rng.random() < share else 1.0
     small = max(16, math.ceil(side / zoom))
     rgb = scene(photos, small, options.detail, rng)
     if rng.random() < options.built:
         rgb = structures.add(rgb, rng)
-    if rng.random() < 0.85:
+    if rng.random() < 0.75:
         rgb = went_through(LENS, rgb, rng)
     cover = np.zeros((small, small), np.float32)
     weight = np.ones((small, small), np.float32)
