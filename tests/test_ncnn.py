@@ -13,6 +13,7 @@ from torch import nn
 from restore.checkpoints import library, ncnn, pixel
 from restore.errors import ModelError
 
+pytestmark = pytest.mark.skipif(not find_spec("spandrel"), reason="the extra pixel")
 HEAD = "7767517"
 
 

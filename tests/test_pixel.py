@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from restore.pixel.model import FAR, PixelModel
 from restore.pixel.windows import PixelWindows, enlarge
 from restore.tasks import run
 
+pytestmark = pytest.mark.skipif(not find_spec("spandrel"), reason="the extra pixel")
 CPU = torch.device("cpu")
 SIZES = [(1, 1), (5, 130), (64, 64), (65, 200), (150, 97), (128, 256)]
 
