@@ -308,6 +308,10 @@ def test_what_is_refused_in_a_worker_is_told_in_a_line(run, monkeypatch, capsys,
     assert not any("Traceback" in told for told in said)
 
 
+# Torch raises where a death finds it: while multiprocessing connects, a socket stays open.
+@pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
+)
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_a_worker_that_is_killed_is_told_in_a_line(run, monkeypatch, capsys):
     example = ToyStage.example
