@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 import torch
 import yaml
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from diffusers.training_utils import EMAModel
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -42,6 +42,9 @@ class TrainOptions(Options):
     stage: StageOptions
     seed: int = Field(0, ge=0)
     steps: int = Field(10_000, ge=1)
+    # of training, after which a run ends before its steps do; the schedule then goes by time, so
+    # that no two such runs are equal
+    seconds: float | None = Field(None, gt=0)
     batch: int = Field(16, ge=1)  # samples of a step, over all processes
     accumulate: int = Field(1, ge=1)  # parts of it that a process takes one after another
     learning_rate: float = Field(5e-4, gt=0)
@@ -61,6 +64,7 @@ class TrainOptions(Options):
     show_every: int = Field(1000, ge=1)
     save_every: int = Field(1000, ge=1)
     keep: int = Field(2, ge=1)  # checkpoints kept
+    export_every_s: float | None = Field(None, gt=0)  # seconds between exports on the way
     # latest: the newest valid checkpoint of `output`, if there is one; or a checkpoint's folder
     resume: bool | Literal["latest"] | Path = "latest"
 
@@ -128,6 +132,9 @@ def machine(options: TrainOptions) -> Accelerator:
     )
     if options.precision == "fp16" and accelerator.device.type != "cuda":
         raise ConfigError("precision fp16 needs a CUDA device; bf16 serves a CPU")
+    if accelerator.device.type == "cuda":  # a step's shapes are those of the step before
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     parts = accelerator.num_processes * options.accumulate
     if options.batch % parts:
         raise ConfigError(
@@ -195,6 +202,7 @@ class Training:
         with accelerator.main_process_first():  # what it encodes, the others find
             self._prepare()
         self.began = time.monotonic()
+        self.passed = self._share_of_time()
         if options.compile:
             optim.compile_networks(model)
         self.losses = accelerator.prepare_model(Losses(self.stage))
@@ -210,10 +218,13 @@ class Training:
         record = self._begin_record() if self.is_main else None
         scores: Scalars = {}
         clock, feed = Clock(), self.feed(self.first, o.steps)
+        exported = self.began
         with bar(o.steps, self.first, self.is_main) as advance:
             for step in range(self.first, o.steps):
                 losses = self.step(step, feed, clock)
-                done, is_last = step + 1, step + 1 == o.steps
+                done = step + 1
+                self.passed = self._share_of_time()
+                is_last = done == o.steps or self.passed >= 1
                 if done % o.log_every == 0 or is_last:
                     values, speed = self._values(losses), clock.read()
                     rate = {"learning_rate": self.optimizer.param_groups[0]["lr"]}
@@ -225,20 +236,37 @@ class Training:
                         scores = self._show(record, done)
                     if record and (done % o.save_every == 0 or is_last):
                         self._save(done)
+                    if o.export_every_s and time.monotonic() - exported > o.export_every_s:
+                        if record and not is_last:
+                            self._export(scores)
+                        exported = time.monotonic()
                     self.accelerator.wait_for_everyone()
+                if is_last:
+                    break
         if record and self.first >= o.steps:  # it was done before, and is exported once more
             scores = self._show(record, self.first)
         if record:
             record.close()
-            about = model_card.About(
-                o.model_dump(mode="json"), scores, self._seconds(), self.accelerator
-            )
-            with manifest.replacing(o.output / "export") as folder:
-                with optim.averaged(self.ema, self.parameters):
-                    self.stage.export(folder)
-                model_card.write(folder, about)
+            self._export(scores)
             log.info("exported to %s", o.output / "export")
         self.accelerator.wait_for_everyone()
+
+    def _share_of_time(self) -> float:
+        """That is spent, by the first process's clock for all; 0 where a run may take any."""
+        if self.options.seconds is None:
+            return 0.0
+        return broadcast_object_list([self._seconds() / self.options.seconds])[0]
+
+    def _export(self, scores: Scalars) -> None:
+        """The averaged weights and their card, in the place of an earlier export."""
+        o = self.options
+        about = model_card.About(
+            o.model_dump(mode="json"), scores, self._seconds(), self.accelerator
+        )
+        with manifest.replacing(o.output / "export") as folder:
+            with optim.averaged(self.ema, self.parameters):
+                self.stage.export(folder)
+            model_card.write(folder, about)
 
     def _begin_record(self) -> Record:
         out = self.options.output
@@ -266,7 +294,7 @@ class Training:
         """One update; returns the losses. Raises NonFiniteError before any weight has moved."""
         o, found, parts = self.options, [], []
         self.optimizer.zero_grad(set_to_none=True)
-        rate = optim.rate_at(step, o.steps, o.warmup, o.schedule)
+        rate = optim.rate_at(step, o.steps, o.warmup, o.schedule, self.passed)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * rate
         for count in range(o.accumulate):

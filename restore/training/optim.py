@@ -20,12 +20,15 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 Schedule = Literal["cosine", "constant"]
 
 
-def rate_at(step: int, steps: int, warmup: int, schedule: Schedule) -> float:
-    """The share of the learning rate at a step: linear warm-up; a cosine to zero, or constant."""
+def rate_at(step: int, steps: int, warmup: int, schedule: Schedule, passed: float = 0.0) -> float:
+    """The share of the learning rate at a step: linear warm-up; a cosine to zero, or constant.
+
+    passed  share of the run's time, where that ends it sooner than its steps do.
+    """
     warm = min(1.0, (step + 1) / max(1, warmup))
     if schedule == "constant":
         return warm
-    return warm * (1 + math.cos(math.pi * step / steps)) / 2
+    return warm * (1 + math.cos(math.pi * min(1.0, max(step / steps, passed)))) / 2
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from restore.training.stages.autoencoder import (
 )
 from restore.training.stages.denoiser import DenoiserOptions, DenoiserStage
 from restore.training.stages.distil import DistilOptions, DistilStage
+from restore.training.stages.filler import FillerOptions, FillerStage
 from restore.training.stages.finetune import FinetuneOptions, FinetuneStage
 from restore.training.stages.restorer import (
     FusionOptions,
@@ -40,7 +41,8 @@ StageOptions = Annotated[
     | ScratchOptions
     | PixelOptions
     | RestorerOptions
-    | FusionOptions,
+    | FusionOptions
+    | FillerOptions,
     Field(discriminator="kind"),
 ]
 STAGES = {
@@ -55,4 +57,5 @@ STAGES = {
     "pixels": PixelStage,
     "restorer": RestorerStage,
     "fusion": FusionStage,
+    "filler": FillerStage,
 }

@@ -14,6 +14,7 @@ SAME = ("seed", "batch", "stage")  # or it would be another run
 FREE = {  # may change on the way without a word
     *("output", "resume", "steps", "workers", "device", "accumulate", "checkpointing", "compile"),
     *("channels_last", "log_every", "tensorboard", "show_every", "save_every", "keep"),
+    *("seconds", "export_every_s"),
     # where data lies and how it comes, not what it is
     *("stage.data.photos", "stage.data.memory_gb", "stage.data.workers"),
     *("stage.data.held_out", "stage.data.fonts", "stage.cache", "stage.autoencoder", "stage.start"),

@@ -55,8 +55,9 @@ def distance(options: LpipsOptions | SqueezeNetOptions, device: torch.device) ->
 
 
 def squeezenet(made: Tensor, truth: Tensor) -> Tensor:
-    layers = zip(features(made * 255), features(truth * 255), strict=True)
-    return torch.stack([(unit(a) - unit(b)).square().sum(1).mean() for a, b in layers]).sum()
+    with torch.autocast(made.device.type, enabled=False):  # bf16 has no room for 255 levels
+        layers = zip(features(made.float() * 255), features(truth.float() * 255), strict=True)
+        return torch.stack([(unit(a) - unit(b)).square().sum(1).mean() for a, b in layers]).sum()
 
 
 def unit(x: Tensor) -> Tensor:

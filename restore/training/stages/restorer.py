@@ -21,9 +21,10 @@ from restore.training.data.crops import PhotoOptions, Photos, Samples, to_rgb
 from restore.training.data.pairs import draw
 from restore.training.losses import teachers
 from restore.training.losses.discriminator import AdversaryOptions, Patches, adversarial
-from restore.training.losses.perceptual import PerceptualOptions, distance
+from restore.training.losses.perceptual import PerceptualOptions, distance, squeezenet
 from restore.training.losses.pixel import gradient
 from restore.training.rng import WHOLE, Part
+from restore.training.stages import widening
 
 SHOWN = 8
 
@@ -69,7 +70,8 @@ class RestorerOptions(Options):
 
     kind: Literal["restorer"] = "restorer"
     data: LowOptions
-    start: Path | None = None  # published weights of x4, or an export of this stage
+    # published weights of x4, or an export of this stage; narrower or shallower ones are grown
+    start: Path | None = None
     blend: BlendOptions | None = None  # what is exported is averaged with other weights
     # a model whose first stage this becomes, as one of its ends: then the export is the whole model
     stack: str | None = None
@@ -117,7 +119,7 @@ class RestorerStage:
 
     @torch.inference_mode()
     def preview(self) -> tuple[list[Tensor], dict[str, float]]:
-        """Rows of what was shown, made and true, and the PSNR of all that is made."""
+        """Rows of what was shown, made and true, and what all that is made scores."""
         low, truth = (to_rgb(self.shown[name].to(self.device)) for name in ("low", "truth"))
         made = self.network(low).clamp(0, 1)
         return shown(F.interpolate(low, scale_factor=float(SCALE)), made, truth)
@@ -149,7 +151,7 @@ def built(options: RestorerOptions) -> Restorer:
         return made
     place = places.place_of(str(options.start))
     try:
-        made.load_state_dict(teachers.read(weights_of(place)))
+        widening.grow(teachers.read(weights_of(place)), made)
         if options.blend:  # refused before anything is trained
             blended(made, options.blend)
     except (KeyError, RuntimeError) as error:
@@ -181,11 +183,30 @@ class FusionOptions(Options):
 
     kind: Literal["fusion"] = "fusion"
     data: LowOptions
-    stack: str  # the model whose first stage it belongs to; the export is the whole model
+    stack: str | None = None  # the model whose first stage it belongs to, and which is exported
+    restorer: Path | None = (
+        None  # or a restorer alone, an export of its stage; then it is alone too
+    )
     channels: int = Field(48, ge=8)
     layers: int = Field(4, ge=1)
     edges: float = Field(0.5, ge=0)  # weight of differences of neighbours, beside L1
     perceptual: PerceptualOptions | None = None
+
+    @model_validator(mode="after")
+    def _has_one_restorer(self) -> Self:
+        if (self.stack is None) == (self.restorer is None):
+            raise ValueError("give stack, a model, or restorer, an export of that stage")
+        return self
+
+    def rich(self) -> Restorer:
+        """The restorer that holds still. Raises ConfigError if the model has none."""
+        if self.restorer is not None:
+            return Restorer.from_pretrained(weights_of(places.place_of(str(self.restorer))).parent)
+        assert self.stack is not None
+        first = load(self.stack, "cpu").restorer
+        if first is None:
+            raise ConfigError(f"stage.stack: {self.stack} has no first stage to fuse with")
+        return first.rich
 
 
 class FusionStage:
@@ -193,10 +214,7 @@ class FusionStage:
 
     def __init__(self, options: FusionOptions, seed: int, device: torch.device):
         self.options, self.device = options, device
-        stack = load(options.stack, "cpu")
-        if stack.restorer is None:
-            raise ConfigError(f"stage.stack: {options.stack} has no first stage to fuse with")
-        self.restorer = stack.restorer.rich.to(device)
+        self.restorer = options.rich().requires_grad_(False).to(device)
         self.network = self.model = Fusion(options.channels, options.layers).to(device)
         self.distance = distance(options.perceptual, device) if options.perceptual else None
         self.samples, self.shown = pairs(options.data, 1, seed)
@@ -219,23 +237,28 @@ class FusionStage:
 
     @torch.inference_mode()
     def preview(self) -> tuple[list[Tensor], dict[str, float]]:
-        """Rows of what was shown, made and true, and the PSNR of all that is made."""
+        """Rows of what was shown, made and true, and what all that is made scores."""
         low, made, truth = self.answers(self.shown)
         return shown(low, made.clamp(0, 1), truth)
 
     @torch.inference_mode()
     def export(self, folder: Path) -> None:
-        """Save the whole model with its new fusion."""
+        """Save the whole model with its new fusion, or the fusion of a restorer that is alone."""
+        made = deepcopy(self.network).to("cpu", memory_format=torch.contiguous_format)
+        if self.options.stack is None:
+            return made.save_pretrained(folder / "fusion")
         stack = load(self.options.stack, "cpu")
         assert stack.restorer is not None
-        stack.restorer.fusion = deepcopy(self.network).to("cpu")
+        stack.restorer.fusion = made
         save(stack, folder, card="")  # the loop writes it
 
 
 def shown(low: Tensor, made: Tensor, truth: Tensor) -> tuple[list[Tensor], dict[str, float]]:
-    """Rows for the sample grid, and the PSNR of all pictures."""
+    """Rows for the sample grid, and what all pictures score, in rgb."""
     error = (made - truth).square().mean((1, 2, 3))
-    return [low[:SHOWN], made[:SHOWN], truth[:SHOWN]], {"psnr": (-10 * error.log10()).mean().item()}
+    scores = {"psnr": -10 * error.log10(), "pd": squeezenet(made, truth)}
+    rows = [low[:SHOWN], made[:SHOWN], truth[:SHOWN]]
+    return rows, {name: value.mean().item() for name, value in scores.items()}
 
 
 def pairs(options: LowOptions, scale: int, seed: int) -> tuple[Samples, dict[str, Tensor]]:
