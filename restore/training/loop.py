@@ -313,7 +313,7 @@ class Training:
         self.scaler.unscale_(self.optimizer)
         norm = torch.stack(
             [
-                torch.nn.utils.clip_grad_norm_(group["params"], o.clip)
+                torch.nn.utils.clip_grad_norm_(group["params"], o.clip).to(total)
                 for group in self.optimizer.param_groups
             ]
         ).norm()
