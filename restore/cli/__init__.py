@@ -134,6 +134,10 @@ def upscale(
         float | None,
         typer.Option(help="0 is sharp, 1 is faithful: closest to the truth on average. [0]"),
     ] = None,
+    unfade: Annotated[
+        float | None,
+        typer.Option(help="Share of a noisy picture's fading to undo, below -s 2; 0: none. [0.5]"),
+    ] = None,
     prompt: Annotated[
         str | None,
         typer.Option(help="What was done to them, or is wanted: 'remove noise, keep grain'."),
@@ -167,6 +171,7 @@ def upscale(
         scale=scale,
         steps=steps,
         fidelity=fidelity,
+        unfade=unfade,
         prompt=prompt,
         colour=colour,
     )
