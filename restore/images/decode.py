@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from restore.errors import ImageError
-from restore.images import sniff
+from restore.images import carried, sniff
 from restore.images.metadata import to_srgb
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "PPM")
@@ -66,6 +66,8 @@ def load(
 
 def count_frames(image: Image.Image, data: bytes, suffix: str) -> int:
     """How many frames or pages there are. Raises ImageError beyond MAX_FRAMES."""
+    if image.format == "MPO" and carried.is_gain_map_beside(data):
+        return 1  # the others are no pictures
     with judged(data, suffix):
         count = getattr(image, "n_frames", 1)
     if count > MAX_FRAMES:
