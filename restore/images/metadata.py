@@ -1,4 +1,4 @@
-"""What a file says beside its pixels, cleaned on the way in: EXIF, XMP, texts, resolution, profiles."""
+"""What a file says beside its pixels, cleaned on the way in: EXIF, XMP, texts, profiles."""
 
 import io
 import math

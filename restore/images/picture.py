@@ -1,4 +1,4 @@
-"""Pictures: files become upright integer arrays with alpha, depth, profile and what else is told."""
+"""Pictures: files become upright integer arrays, with alpha, depth and what else is told."""
 
 import stat
 import warnings as python_warnings
@@ -13,9 +13,10 @@ import numpy as np
 from PIL import Image
 
 from restore.errors import ImageError
-from restore.images import decode as decoding
 from restore.images import carried, colours, metadata, sniff
+from restore.images import decode as decoding
 from restore.images.decode import threefold
+from restore.images.tiff_samples import upright
 
 MAX_BYTES = 2**30
 
@@ -121,8 +122,8 @@ def _frame(
         profile = image.info.get("icc_profile")
         with decoding.judged(data, suffix):
             pixels, alpha, grey, icc = decoding.pixels(image, data, frame, profile, notes)
-        pixels = decoding.upright(pixels, orientation)
-        alpha = None if alpha is None else decoding.upright(alpha, orientation)
+        pixels = upright(pixels, orientation)
+        alpha = None if alpha is None else upright(alpha, orientation)
         icc = metadata.profile(icc, grey, notes)
         icc = colours.profile(data, image.info, icc, grey, notes)
         notes += [note for note in carried.lost(image, data) if note not in notes]

@@ -23,6 +23,7 @@ JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\0"
 COMMENT = "Comment"  # the one text that a JPEG holds
 IPTC_FORMATS, TEXT_FORMATS = ("jpeg", "tiff"), ("png",)
 PACKED = 1024  # bytes from which a text of a PNG is packed
+COLOURS_ALONE = ("webp",)
 IN_EXIF = ("webp", "avif")  # whose resolution stands there
 XMP_TAG = 700
 
@@ -44,6 +45,10 @@ def fitting(picture: Picture, format: str, notes: list[str]) -> Tags:
     exif = metadata.sized_exif(picture.exif, picture.size) if picture.exif else None
     xmp = metadata.sized_xmp(picture.xmp, picture.size) if picture.xmp else None
     iptc, texts = picture.iptc, picture.texts
+    icc = picture.icc
+    if icc and picture.grey and format in COLOURS_ALONE:
+        notes.append(f"the colour profile is dropped: it is for grey, and {format} holds none")
+        icc = None
     if picture.dpi and format in IN_EXIF:
         exif = _with_resolution(exif, picture.dpi)
     if iptc and format not in IPTC_FORMATS:
@@ -59,7 +64,7 @@ def fitting(picture: Picture, format: str, notes: list[str]) -> Tags:
         names = ", ".join(lost[:5]) + (", ..." if len(lost) > 5 else "")
         notes.append(f"texts dropped ({names}): {format} does not hold them; --format png does")
         texts = tuple(pair for pair in texts if pair[0] not in lost)
-    return Tags(picture.icc, exif, xmp, iptc, picture.dpi, texts)
+    return Tags(icc, exif, xmp, iptc, picture.dpi, texts)
 
 
 def _holds(format: str, name: str, text: str) -> bool:
@@ -147,6 +152,7 @@ def tiff_told(layers: np.ndarray, tags: Tags) -> dict[str, Any]:
         "iccprofile": tags.icc,
         "extratags": [(tag, kind, len(data), data, True) for tag, kind, data in own if data],
         "metadata": None,
+        "software": False,  # the EXIF's own stays
         **size,
     }
 

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from restore.errors import ImageError
-from restore.images import decode as decoding
 from restore.images import carried, metadata
+from restore.images import decode as decoding
 from restore.images.decode import MAX_PIXELS, judged, threefold
 from restore.images.picture import Head, Picture, Reading, noting
 from restore.images.worker_pool import shared
@@ -89,9 +89,7 @@ def read(path: Path, how: Reading) -> tuple[Picture, int] | None:
     rows = Rows(path, shape, decode(path, 0, 1).dtype)
     pixels = cast(np.ndarray, rows)
     told = tuple(notes)
-    return Picture(
-        pixels, None, grey, icc, format="TIFF", warnings=told, **vars(facts)
-    ), count
+    return Picture(pixels, None, grey, icc, format="TIFF", warnings=told, **vars(facts)), count
 
 
 def look(path: Path, how: Reading) -> Head | None:
