@@ -38,6 +38,11 @@ def read_by_rows(path: Path, how: Reading = Reading()) -> tuple[list[Picture], i
     return ([found[0]], found[1]) if found else read_frames(path, how)
 
 
+def decode(data: bytes, suffix: str) -> Picture:
+    """As images.decode, and as read."""
+    return shared().call(PATIENCE_S + len(data) / BYTES_S, images.decode, data, suffix)
+
+
 def look(path: Path, how: Reading = Reading()) -> Head:
     """As images.look, and as read."""
     with _named(path) as there:
