@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from restore.errors import ImageError, RestoreError
-from restore.images import picture
+from restore.images import sandbox
 from restore.images.picture import Picture
 from restore.metrics.measures import Measure, Pair, levels
 from restore.metrics.pairing import Paired
@@ -76,7 +76,7 @@ def failed(key: str, code: str, error: str) -> Row:
 
 
 def _measured(pair: Paired, measures: Sequence[Measure], border: int) -> Row:
-    restored, original = picture.read(pair.restored), picture.read(pair.original)
+    restored, original = sandbox.read(pair.restored), sandbox.read(pair.original)
     if restored.size != original.size:
         (height, width), (tall, wide) = restored.size, original.size
         raise ImageError(
