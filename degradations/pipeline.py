@@ -2,17 +2,19 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Self
 
+import cv2
 import numpy as np
 import yaml
 from pydantic import ValidationError
 
-from degradations import consent, ops
+from degradations import consent, ops, plain_yaml
 from degradations.draws import draw, draw_all
 from degradations.errors import RecipeError, mend
 from degradations.ops import plugins
@@ -24,6 +26,11 @@ from degradations.ops.sharpen import sharpen
 from degradations.rng import Rng
 
 # A recipe need not end at the target size.
+MAX_BYTES = 2**30  # of a file of traces
+MAX_SIDE, MAX_SCALE = 65_535, 1000  # of what a trace is of
+MAX_STEPS, MAX_DEPTH, MAX_LENGTH, LARGEST = 1000, 4, 10_000, 100_000  # and of what it holds
+MISTAKES = (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError)
+MISTAKES += (cv2.error, MemoryError, AssertionError, RuntimeError, OSError)
 _ENDING = {"of": "target", "factor": 1, "mode": "bicubic", "antialias": True}
 
 
@@ -46,9 +53,7 @@ class Trace(Frozen):
     def load(cls, path: Path, key: str = "") -> Self:
         """From a file that holds one trace, or one a line, of which `key` names the one wanted."""
         try:
-            text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
+            text = plain_yaml.plain_bytes(path, MAX_BYTES).decode()
         except UnicodeDecodeError as error:
             raise RecipeError(f"{path}: is no text: {error}") from error
         try:
@@ -68,9 +73,41 @@ class Trace(Frozen):
     def from_json(cls, text: str) -> Self:
         """Raises RecipeError where the text is not a trace."""
         try:
-            return cls.model_validate_json(text)
+            made = cls.model_validate_json(text)
+            _check_trace(made)
+            return made
         except ValueError as error:
-            raise RecipeError(f"not a trace of a degradation: {error}") from error
+            first = error.errors()[0] if isinstance(error, ValidationError) else None
+            place = ".".join(map(str, first["loc"])) if first else ""
+            told = f"{place}: {first['msg']}".removeprefix(": ") if first else str(error)
+            raise RecipeError(f"not a trace of a degradation: {told}") from error
+
+
+def _check_trace(trace: Trace) -> None:
+    """Raises ValueError for one that no recipe draws."""
+    if not (1 <= trace.scale <= MAX_SCALE and all(1 <= s <= MAX_SIDE for s in trace.hr_size)):
+        raise ValueError(f"a scale of {trace.scale:g} and a size of {trace.hr_size} cannot be")
+    if len(trace.steps) > MAX_STEPS:
+        raise ValueError(f"{len(trace.steps):,} steps; the limit is {MAX_STEPS:,}")
+    for number, params in enumerate(trace.steps):
+        if not isinstance(params.get("kind"), str):
+            raise ValueError(f"steps[{number}] names no kind")
+        _check_values(f"steps[{number}]", params)
+
+
+def _check_values(where: str, value: Any, depth: int = 0) -> None:
+    """Raises ValueError for numbers that no op draws: what they ask for might never end."""
+    if isinstance(value, dict | list | tuple):
+        inner = value.items() if isinstance(value, dict) else enumerate(value)
+        if depth > MAX_DEPTH or len(value) > MAX_LENGTH:
+            raise ValueError(f"{where} is too long or too deep")
+        for name, one in inner:
+            if name != "seed":
+                _check_values(f"{where}.{name}", one, depth + 1)
+    elif isinstance(value, int | float) and not abs(value) <= LARGEST:
+        raise ValueError(
+            f"{where} is {value!r:.40}; the largest number that is drawn is {LARGEST:,}"
+        )
 
 
 @dataclass(frozen=True)
@@ -101,12 +138,7 @@ class Recipe(Frozen):
         An own op (`kind: my_ops.Rust`) comes from my_ops.py beside the file, or from the Python
         path. Its code runs only if that was allowed, here or before, for the file as it is.
         """
-        try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
-        except yaml.YAMLError as error:
-            raise RecipeError(f"{path}: not YAML: {error}") from error
+        values = plain_yaml.read(path)
         try:
             with consent.given(allow_code):
                 return cls.model_validate(values, context=Path(path).parent)
@@ -228,18 +260,34 @@ def rebuild(trace: Trace, hr: np.ndarray) -> Degraded:
     rgb = hr.astype(np.float32, order="C")
     rgb *= np.float32(1 / 255)
     marks = None  # float32 (H, W): how much of each pixel is damage
-    for params in trace.steps:
+    for number, params in enumerate(trace.steps):
         op, size = _op(params), rgb.shape[:2]
-        rgb = applied(rgb, params, target)
-        if marks is not None:
-            marks = op.spread(marks, params, target)
-        if issubclass(op, Damage):
-            cover, _ = op.layer(params, size)
-            marks = cover if marks is None else 1 - (1 - marks) * (1 - cover)
+        with _named(number, params):
+            rgb = applied(rgb, params, target)
+            if marks is not None:
+                marks = op.spread(marks, params, target)
+            if issubclass(op, Damage):
+                cover, _ = op.layer(params, size)
+                marks = cover if marks is None else 1 - (1 - marks) * (1 - cover)
     rgb = ops.Resize.apply(rgb, _ENDING, target)
     if marks is None:
         return Degraded(to_uint8(rgb), trace, np.zeros(target, np.uint8))
     return Degraded(to_uint8(rgb), trace, covered(ops.Resize.spread(marks, _ENDING, target)))
+
+
+@contextmanager
+def _named(number: int, params: Params) -> Iterator[None]:
+    """What an op makes of values that it never draws is told of the step that has them."""
+    try:
+        yield
+    except RecipeError:
+        raise
+    except MISTAKES as error:
+        told = (
+            f"lacks {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+        )
+        told = " ".join(told.split())[:300]
+        raise RecipeError(f"steps[{number}] ({params['kind']}) cannot be done: {told}") from error
 
 
 def applied(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:

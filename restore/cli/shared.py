@@ -101,7 +101,7 @@ def run_files(
         refuse_existing(planned)
     if run.pictures.background is None:
         refuse_transparent(planned, kind, how)
-    stack, weights = run.model.open()
+    stack, weights = run.model.open(options)
     pixel_model = None
     if run.model.is_pixel:
         from restore.tasks.pixel_upscale import settled
@@ -186,7 +186,7 @@ def run_prompt(options: Text2imgOptions, run: Run, count: int, grid: bool) -> No
     planned = [jobs.Job(None, name, run.out / name) for name in seeds]
     if run.exists == "error":
         refuse_existing(planned)
-    stack, weights = run.model.open()
+    stack, weights = run.model.open(options)
 
     @cache
     def warn() -> None:

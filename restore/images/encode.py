@@ -194,7 +194,8 @@ def check(path: Path, format: str, size: tuple[int, int]) -> None:
             if format == "png":
                 image.verify()  # every checksum, without unpacking
             else:
-                image.draft("RGB", (image.width // 8, image.height // 8))  # a JPEG at 1/8: quick
+                small = (max(1, image.width // 8), max(1, image.height // 8))
+                image.draft("RGB", small)  # a JPEG at 1/8: quick
                 image.load()
         except (OSError, SyntaxError, ValueError) as error:
             raise ImageError(
