@@ -80,7 +80,7 @@ def find_model(
         )
     try:
         digest = check(path)
-        strange = [each for each in unlisted(path) if _is_loaded(path, each)]
+        strange = [each for each in unlisted(path) if is_loaded(path, each)]
     except (ValueError, OSError) as error:
         raise ModelError(f"{error}; copy or install the model {name} again") from error
     if strange:
@@ -137,7 +137,7 @@ def unlisted(folder: Path) -> list[Path]:
     return [path for path in found if path.relative_to(folder).as_posix() not in listed]
 
 
-def _is_loaded(folder: Path, path: Path) -> bool:
+def is_loaded(folder: Path, path: Path) -> bool:
     """Whether a loader would take such a file of a model's folder."""
     first, *rest = path.relative_to(folder).parts
     return bool(LOADED.fullmatch(path.name)) if rest else first in ABOUT

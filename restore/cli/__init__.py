@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from restore.batch.work import Holes
-from restore.cli import configs, data, degrade, doctor, evaluate, models, report, shared
+from restore.batch.holes import Holes
+from restore.cli import configs, data, degrade, doctor, evaluate, models, report, shared, verify
 from restore.cli.folder import Folder, takes
 from restore.cli.habits import plain
 from restore.cli.model import Model
@@ -393,3 +393,4 @@ def train(
 
 app.command(cls=Panels)(evaluate.evaluate)
 app.command()(doctor.doctor)
+app.command()(verify.verify)

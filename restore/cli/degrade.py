@@ -312,6 +312,14 @@ def list_(
     )
 
 
+def replayed(trace: Path, hr: "np.ndarray") -> "np.ndarray":
+    """What a pair's trace makes of its good picture. Raises UsageError."""
+    import degradations
+
+    with _refusals():
+        return degradations.replay(degradations.Trace.load(trace), hr)
+
+
 def read_rgb(path: Path) -> "np.ndarray":
     """uint8 (H, W, 3), upright; 16 bits are rounded, transparency lies on white."""
     from restore.images import picture, sandbox

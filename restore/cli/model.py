@@ -117,17 +117,9 @@ class Model:
             if told := torchvision.complaint():
                 print(f"restore: {printable(told)}", file=sys.stderr)
             try:
-                return load(
-                    self.model,
-                    self.device,
-                    self.dtype,
-                    compiled=self.compiled,
-                    offload=self.offload,
-                    config=self.config_from,
-                    loras=self.loras,
-                    offline=self.offline,
-                    allow_pickle=self.allow_pickle,
-                )
+                more = {"compiled": self.compiled, "offload": self.offload, "loras": self.loras}
+                more |= {"offline": self.offline, "allow_pickle": self.allow_pickle}
+                return load(self.model, self.device, self.dtype, config=self.config_from, **more)
             except (RestoreError, MemoryError):
                 raise
             except Exception as error:  # else every file would try the same again

@@ -14,13 +14,13 @@ import typer
 from restore import file_search
 from restore.batch import jobs, report
 from restore.batch.dry_run import foretell
+from restore.batch.holes import Holes
 from restore.batch.journal import Journal, Row
 from restore.batch.rates import Rate
 from restore.batch.run import Exists, Limits, Summary, refuse_existing, run_all
 from restore.batch.work import (
     FileOptions,
     FileWork,
-    Holes,
     Progress,
     Settings,
     formats,

@@ -14,6 +14,7 @@ from pathlib import Path
 from restore.files import read_plain, sha256, write_text
 
 MOST = 2**28  # bytes of the file in which they are kept
+LARGEST = 2**30  # bytes of a picture
 YOUNG_S = 2  # a file that changed so lately may change again within one tick of its clock
 Known = dict[str, list[object]]
 
@@ -33,6 +34,8 @@ def of(paths: Sequence[Path]) -> list[str]:
             kept = known.get(os.path.abspath(path))
             if kept and kept[:-1] == told and isinstance(kept[-1], str):
                 return kept[-1], kept
+            if status.st_size > LARGEST and path.suffix.casefold() != ".tar":
+                return f"of {status.st_size} bytes", None  # no picture that is read
             digest = sha256(path)
         except OSError as error:
             return f"unreadable {error.errno}", None
