@@ -273,7 +273,7 @@ def test_an_unreadable_file_is_a_failed_row(photos, tmp_path, monkeypatch):
     def closed(path):
         if path.name == "b.jpg":
             raise PermissionError(13, "Permission denied")
-        return sha256(path)
+        return digest_of(path)
 
     monkeypatch.setattr(runner, "digest_of", closed)
     summary = run_all(jobs, Worker(), Journal(tmp_path / "out", "o", "w"))

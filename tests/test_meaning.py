@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from restore.images import icc, picture
+from restore.images import encode, icc, picture
 from restore.images.picture import in_srgb
 from restore.images.tags import JPEG_XMP
 from tests import carrying
@@ -142,3 +142,23 @@ def test_16_bits_by_planes_agree_with_tifffile_in_any_packing():
             carrying.planes(DEEP), photometric="rgb", planarconfig="separate", **how
         )
         assert (picture.decode(data, ".tif").pixels == DEEP).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 60), (60, 5), (7, 7), (1, 300)])
+@pytest.mark.parametrize("format", FORMATS)
+def test_results_thinner_than_a_block_are_written_and_checked(tmp_path, size, format):
+    one = picture.Picture(np.full((*size, 3), 90, np.uint8))
+    path = tmp_path / f"a{FORMATS[format]}"
+    encode.write(one, path, format)
+    assert picture.read(path).size == size
+
+
+def test_training_sees_what_the_file_shows():
+    """A profile is heeded where pixels go on without it; sRGB's own costs no level."""
+    linear = picture.decode(carrying.png(carrying.gama(1.0)), ".png")
+    assert np.abs(picture.plain(linear).astype(int) - PIXELS).max() > 20
+    assert (picture.plain(linear) == in_srgb(linear).pixels).all()
+    usual = picture.decode(carrying.saved(PIXELS, "PNG", icc_profile=carrying.SRGB), ".png")
+    assert (picture.plain(usual) == PIXELS).all()
+    deep = picture.Picture(DEEP, icc=carrying.SRGB)
+    assert in_srgb(deep).depth == 16 and in_srgb(deep).icc is None

@@ -1,6 +1,7 @@
 """Names that are no UTF-8, that move the cursor, or that other programs take for their words."""
 
 import csv
+import json
 import logging
 import os
 from pathlib import Path
@@ -87,3 +88,23 @@ def test_training_logs_move_no_cursor(capsys):
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\tx", "\rx"])
 def test_no_cell_is_a_formula(text):
     assert cell(text) == "'" + text and cell("plain") == "plain"
+
+
+def test_evaluate_pairs_names_that_differ_in_their_extensions_alone(tmp_path, capsys):
+    for place in ("made", "truth"):
+        (tmp_path / place).mkdir()
+        for number, name in enumerate(("a.png", "a.bmp", "b.png")):
+            rgb = np.random.default_rng(number).integers(0, 256, (48, 48, 3), np.uint8)
+            Image.fromarray(rgb).save(tmp_path / place / name)
+    words = ["evaluate", tmp_path / "made", "--reference", tmp_path / "truth", "-o"]
+    words = [*map(str, words), str(tmp_path / "out"), "--metrics", "ssim"]
+    assert cli.main(words) == 0
+    keys = {row["key"] for row in _scores(tmp_path / "out")}
+    assert keys == {"a.png", "a.bmp", "b"}
+    (tmp_path / "truth" / "a.bmp").unlink()
+    assert cli.main(words) == 2 and "two pictures for a" in capsys.readouterr().err
+
+
+def _scores(out: Path) -> list[dict]:
+    [group] = json.loads((out / "scores.json").read_text())["sets"]
+    return group["folders"][0]["rows"]

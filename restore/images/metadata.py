@@ -4,8 +4,10 @@ import io
 import math
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal
 
+import numpy as np
 from PIL import ExifTags, Image, ImageCms
 from PIL.ExifTags import Base
 
@@ -197,6 +199,19 @@ def profile(icc: bytes | None, grey: bool, notes: list[str]) -> bytes | None:
         notes.append(f"the colour profile is dropped: it is {space}")
         return None
     return icc
+
+
+@lru_cache(256)
+def is_srgb(icc: bytes, grey: bool) -> bool:
+    """Whether a profile says what no profile says: its colours are those of sRGB, by a level."""
+    steps = np.linspace(0, 255, 6).astype(np.uint8)
+    if grey:
+        values = steps[None]
+    else:
+        values = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(1, -1, 3)
+    notes: list[str] = []
+    shown = np.asarray(to_srgb(Image.fromarray(values), icc, notes)).astype(int)
+    return not notes and bool(np.abs(shown - (values[..., None] if grey else values)).max() <= 1)
 
 
 def to_srgb(image: Image.Image, icc: bytes | None, notes: list[str]) -> Image.Image:

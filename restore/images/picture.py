@@ -136,6 +136,8 @@ def in_srgb(picture: Picture) -> Picture:
     """The picture's colours through its profile to sRGB, and no profile."""
     if picture.icc is None:
         return picture
+    if metadata.is_srgb(picture.icc, picture.grey):
+        return replace(picture, icc=None)
     notes = list(picture.warnings)
     pixels = picture.pixels
     if picture.depth == 16:  # LittleCMS by Pillow knows no 16-bit colour
@@ -173,7 +175,8 @@ def look_at(data: bytes, suffix: str) -> Head:
 
 
 def plain(picture: Picture) -> np.ndarray:
-    """uint8 (H, W, 3): 16 bits are rounded, transparency lies on white."""
+    """uint8 (H, W, 3) in sRGB: 16 bits are rounded, transparency lies on white."""
+    picture = in_srgb(picture)
     pixels, alpha = (
         eight(array) if array is not None and array.dtype == np.uint16 else array
         for array in (picture.pixels, picture.alpha)
