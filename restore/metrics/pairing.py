@@ -92,8 +92,8 @@ def pictures(
     Raises UsageError if there is none, or if two have one key.
     """
     found: dict[str, Path] = {}
-    for key, file in _keyed(folder, out):
-        key = file.key if key in doubled else key
+    for stem, file in _keyed(folder, out):
+        key = file.key if stem in doubled else stem
         if key in found:
             raise UsageError(f"{found[key]} and {file.path}: two pictures for {key}; remove one")
         found[key] = file.path
