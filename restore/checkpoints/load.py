@@ -60,6 +60,13 @@ def load(
     Raises ModelError if the checkpoint is missing, damaged or of no known layout.
     """
     path, digest = manifest.find_model(name, revision, offline, allow_pickle)
+    files = [
+        path,
+        *(hub.lora_file(file) for file, _ in loras),
+        *([Path(config)] if config and Path(config).is_dir() else []),
+    ]
+    before = _marks(files)
+    adapted = manifest.with_loras(digest, loras)
     quiet()
     if path.is_file():
         if file_kinds.is_pixel(path) and config is None:
@@ -70,18 +77,27 @@ def load(
         stack = read(folder, single_file.converter(weights))
     else:
         stack = read(path, lambda part, _: components.read_weights(path, part, allow_pickle))
-    if manifest.find_model(str(path), allow_pickle=allow_pickle)[1] != digest:
-        raise ModelError(f"{path}: changed while it was read; try again")
+    again = manifest.find_model(str(path), allow_pickle=allow_pickle)[1]
     # A hub's snapshot is named by its commit, whichever branch was asked for.
     is_hub = path.parent.name == "snapshots" and not Path(name).exists()
     stack.name = f"{name.partition('@')[0]}@{path.name}" if is_hub else name
-    stack.digest = manifest.with_loras(digest, loras)
+    stack.digest = adapted
     place(stack, device, dtype)
     for number, (file, scale) in enumerate(loras):
         lora.add(stack, file, scale, name=f"lora{number}")
     if loras:
         lora.fuse(stack)
+    # the same bytes before and after, and no file swapped for another and back in between
+    if (again, manifest.with_loras(again, loras)) != (digest, adapted) or _marks(files) != before:
+        raise ModelError(f"{path}: changed while it was read; try again")
     return stack
+
+
+def _marks(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
+    try:
+        return manifest.marks(*files)
+    except OSError as error:
+        raise ModelError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
 
 def read(folder: Path, convert: components.Convert) -> Stack:

@@ -209,6 +209,21 @@ def sweep(folder: Path) -> None:
             shutil.rmtree(left)
 
 
+def marks(*places: Path) -> dict[str, tuple[int, ...]]:
+    """What the disk says of each file below some places: it tells a swap, and a swap back, too.
+
+    The time of the last change of an inode cannot be set, as that of the file's contents can.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for place in places:
+        for path in [place, *place.rglob("*")] if place.is_dir() else [place]:
+            status = path.stat()
+            if not path.is_dir():
+                told = (status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns)
+                found[str(path)] = told
+    return found
+
+
 def with_loras(digest: str, loras: Sequence[tuple[str, float]]) -> str:
     """The digest of weights that LoRAs, (file, scale) each, were fused into."""
     for file, scale in loras:

@@ -109,6 +109,8 @@ class Model:
 
             walks.refuse(place, options)
 
+        digest = manifest.with_loras(weights, self.loras)
+
         @cache
         def stack() -> "Loaded":
             from restore.checkpoints.devices import load
@@ -119,11 +121,14 @@ class Model:
             try:
                 more = {"compiled": self.compiled, "offload": self.offload, "loras": self.loras}
                 more |= {"offline": self.offline, "allow_pickle": self.allow_pickle}
-                return load(self.model, self.device, self.dtype, config=self.config_from, **more)
+                made = load(self.model, self.device, self.dtype, config=self.config_from, **more)
+                if getattr(made, "digest", "") not in ("", digest):
+                    raise ModelError(f"{self.model}: changed since the run began; run it again")
+                return made
             except (RestoreError, MemoryError):
                 raise
             except Exception as error:  # else every file would try the same again
                 told = f"{self.model}: cannot be loaded: {type(error).__name__}: {error}"
                 raise ModelError(told) from error
 
-        return stack, manifest.with_loras(weights, self.loras)
+        return stack, digest
