@@ -473,3 +473,19 @@ def test_what_an_earlier_release_made_is_kept_where_its_words_are_not_known(phot
     assert run(photos / "a.png", out)[1].finished == 1
     assert run(photos / "a.png", out, options="o2")[1].failed == 1
     assert "perhaps of other words" in rows(out)["a.png"]["error"]
+
+
+def test_what_is_skipped_or_finished_waits_for_no_disk(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    for number in range(300):
+        (tmp_path / "in" / f"{number:03}.txt").touch()
+    (tmp_path / "in" / "a.png").write_bytes(b"x")
+    waits = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: waits.append(handle) or real(handle))
+    for skipped, most in ((300, 12), (300, 8)):  # the report's files, and one result
+        waits.clear()
+        jobs = plan(find([tmp_path / "in"], tmp_path / "out"), tmp_path / "out", lambda _: ".png")
+        summary = run_all(jobs, Worker(), Journal(tmp_path / "out", "o", "w"))
+        assert summary.skipped == skipped and len(waits) <= most
+    assert len(rows(tmp_path / "out")) == 301

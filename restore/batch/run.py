@@ -180,7 +180,9 @@ def refuse_existing(jobs: Iterable[Job]) -> None:
 
 def _one(job: Job, work: Work, journal: Journal, exists: Exists) -> Row:
     if job.skip:
-        return journal.add({**_head(job, "skipped"), "code": job.skip, "error": SKIPPED[job.skip]})
+        row = {**_head(job, "skipped"), "code": job.skip, "error": SKIPPED[job.skip]}
+        is_known = journal.rows.get((job.key, job.origin)) == row
+        return row if is_known else journal.add(row, is_lasting=False)
     source = _source(job)
     if exists != "overwrite" and (finished := journal.finished(job, source.whole)):
         return {**finished, "finished": True}
