@@ -12,11 +12,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
 from restore.batch.jobs import Job, digest_of
-from restore.batch.journal import Journal, full, is_full
+from restore.batch.journal import HIDDEN, Journal, full, is_full
 from restore.batch.pace import Pace
 from restore.batch.rows import Row
 from restore.errors import (
@@ -329,6 +330,7 @@ def _failed(job: Job, error: Exception, journal: Journal, seconds: float) -> Row
 
 def _sweep(jobs: Iterable[Job], out: Path) -> None:
     """Remove what a killed run left in the making; by the lock, nobody is writing here now."""
-    for folder in {out, *(job.target.parent for job in jobs)}:
-        for left in filter(is_temporary, folder.glob(f"{TEMPORARY}*")):
+    found = (f.glob(f"{TEMPORARY}*") for f in {out, *(job.target.parent for job in jobs)})
+    for left in chain(*found, (out / HIDDEN).rglob(f"{TEMPORARY}*")):
+        if is_temporary(left):
             left.unlink(missing_ok=True)
