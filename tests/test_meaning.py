@@ -162,3 +162,40 @@ def test_training_sees_what_the_file_shows():
     assert (picture.plain(usual) == PIXELS).all()
     deep = picture.Picture(DEEP, icc=carrying.SRGB)
     assert in_srgb(deep).depth == 16 and in_srgb(deep).icc is None
+
+
+# The whole way: nothing that came in is missing from a result without a word in its row
+
+SAID = {
+    "icc": "profile",
+    "exif": "EXIF",
+    "xmp": "XMP",
+    "iptc": "IPTC",
+    "dpi": "resolution",
+    "texts": "texts",
+}
+
+
+@pytest.mark.parametrize("words", [(), ("--format", "jpeg", "--background", "white")])
+def test_a_folder_of_all_goes_through_and_each_row_says_what_was_lost(restored, tmp_path, words):
+    (tmp_path / "in").mkdir()
+    names = {}
+    for number, case in enumerate(CASES):
+        names[f"{number:02}{case.suffix}"] = case
+        (tmp_path / "in" / f"{number:02}{case.suffix}").write_bytes(case.data())
+    code, rows, _ = restored(*words)
+    assert code == 1 and rows.keys() == names.keys()
+    for name, case in names.items():
+        row = rows[name]
+        told = " ".join(row.get("warnings") or [row.get("error", "")])
+        assert row["status"] == ("failed" if case.becomes == "refused" else "done")
+        assert case.note in told, (case, told)
+        if row["status"] == "failed":
+            continue
+        source = picture.read(tmp_path / "in" / name)
+        made = picture.read(tmp_path / "out" / row["output"])
+        for fact, word in SAID.items():
+            if getattr(source, fact):
+                assert getattr(made, fact) or word in told, (case, fact, told)
+        if source.depth > made.depth:
+            assert "8 bits" in told
