@@ -2,14 +2,19 @@
 
 import sys
 from collections import Counter
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from restore.batch import verify as checks
 from restore.batch.verify import BAD, WHOLE, Finding
 from restore.checkpoints import manifest, places
+from restore.cli.degrade import refusals
 from restore.errors import counted, printable
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SHOWN = 1000  # of what is not whole
 
@@ -45,18 +50,24 @@ def verify(
 
 
 def _findings(name: str) -> list[Finding]:
-    from restore.cli.degrade import replayed
-
     place = places.place_of(name)
     if place.is_dir() and not (place / "stack.json").is_file():
         if not (place / "model_index.json").is_file():
-            return list(checks.verify(place, replayed))
+            return list(checks.verify(place, _replayed))
     elif place.is_dir():
         found = list(checks.listed(place))
         if not checks.is_whole(found):
             return found
         return [*found, *_loads(name)]
     return _loads(name)
+
+
+def _replayed(trace: Path, hr: "np.ndarray") -> "np.ndarray":
+    """What a pair's trace makes of its good picture. Raises UsageError."""
+    import degradations
+
+    with refusals():
+        return degradations.replay(degradations.Trace.load(trace), hr)
 
 
 def _loads(name: str) -> list[Finding]:
