@@ -287,10 +287,7 @@ def replay(
         if recipe:
             degradations.recipes.find(recipe)
         record = degradations.Trace.load(trace, key)
-        try:
-            lr = degradations.replay(record, read_rgb(hr))
-        except (KeyError, TypeError) as error:
-            raise UsageError(f"{trace}: a step lacks or misspells {error}") from error
+        lr = degradations.replay(record, read_rgb(hr))
     with files.replacing(out) as path:
         path.write_bytes(png(lr))
     print(f"{out}: {lr.shape[1]}x{lr.shape[0]}")
