@@ -8,9 +8,9 @@ from math import isfinite, pi
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from degradations import plain_yaml
 from degradations.errors import RecipeError, mend
 from degradations.ops import (
     Blur,
@@ -108,14 +108,7 @@ def load(path: Path, compat: bool = False) -> Imported:
 
 def _found(path: Path) -> tuple[dict[str, Any], float | None, list[str]]:
     """The values of the known keys, the scale, and a note for each unknown key beside them."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{path}: is no text: {error}") from error
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not YAML: {error}") from error
+    values = plain_yaml.read(path)
     known: dict[str, Any] = {}
     notes = []
     for section, place in _sections(values, ""):

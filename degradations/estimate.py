@@ -6,7 +6,10 @@ write_page(found, "mine.html")
 """
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 from degradations import fit, goodness
@@ -75,11 +78,26 @@ def write_page(
 def _all(paths: Sequence[Path], workers: int) -> list[Measured | str]:
     if workers <= 1:
         return [_one(path) for path in paths]
-    import multiprocessing
+    chunk = max(1, min(16, len(paths) // (4 * workers)))
+    try:
+        with _pool(min(workers, len(paths))) as pool:
+            return list(pool.map(_one, paths, chunksize=chunk))
+    except BrokenProcessPool:  # a decoder died, or the system ended it: which file was it?
+        return [_apart(path) for path in paths]
 
+
+def _pool(workers: int) -> ProcessPoolExecutor:
     # spawned: a fork of a process with OpenCV's or torch's threads may hang
-    with multiprocessing.get_context("spawn").Pool(min(workers, len(paths))) as pool:
-        return pool.map(_one, paths, chunksize=max(1, min(16, len(paths) // (4 * workers))))
+    return ProcessPoolExecutor(workers, get_context("spawn"))
+
+
+def _apart(path: Path) -> Measured | str:
+    """One file in a process of its own."""
+    with _pool(1) as pool:
+        try:
+            return pool.submit(_one, path).result()
+        except BrokenProcessPool:
+            return "the process that read it died; convert it, or make it smaller"
 
 
 def _one(path: Path) -> Measured | str:

@@ -51,6 +51,13 @@ svg { max-width: 100%; height: auto }
 """
 
 
+def plain(text: str) -> str:
+    """A text for a figure: matplotlib takes dollars for mathematics, and knows no broken UTF-8."""
+    whole = text.encode("utf-8", "backslashreplace").decode()
+    kept = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in whole)
+    return kept.replace("$", r"\$")
+
+
 @dataclass(frozen=True)
 class Cell:
     """A picture, uint8 (H, W, 3) or (H, W), shown `width` CSS pixels wide, and what is under it."""
@@ -103,4 +110,4 @@ class Page:
         from jinja2 import Environment  # only pages need it
 
         html = Environment(autoescape=True).from_string(_TEMPLATE).render(page=self)
-        path.write_text(html, encoding="utf-8")
+        path.write_text(html, encoding="utf-8", errors="backslashreplace")

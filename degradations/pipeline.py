@@ -1,18 +1,19 @@
 """HR -> LR and a trace of all that was drawn; replay(trace, hr) gives the same bytes again."""
 
-import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Self
 
+import cv2
 import numpy as np
 import yaml
 from pydantic import ValidationError
 
-from degradations import consent, ops
+from degradations import consent, ops, plain_yaml
 from degradations.draws import draw, draw_all
 from degradations.errors import RecipeError, mend
 from degradations.ops import plugins
@@ -22,55 +23,12 @@ from degradations.ops.jpeg import to_uint8
 from degradations.ops.op import Frozen, Op, Params, Size
 from degradations.ops.sharpen import sharpen
 from degradations.rng import Rng
+from degradations.trace import Trace
 
 # A recipe need not end at the target size.
+MISTAKES = (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError)
+MISTAKES += (cv2.error, MemoryError, AssertionError, RuntimeError, OSError)
 _ENDING = {"of": "target", "factor": 1, "mode": "bicubic", "antialias": True}
-
-
-class Trace(Frozen):
-    """What was done to one picture: enough to do it again, without the recipe."""
-
-    recipe: str  # its name
-    digest: str  # of all that stands in the recipe
-    seed: int
-    key: str
-    scale: float
-    hr_size: Size
-    sharpen: bool
-    steps: list[Params]  # in order, each with its kind and everything drawn
-
-    def to_json(self) -> str:
-        return json.dumps(self.model_dump())
-
-    @classmethod
-    def load(cls, path: Path, key: str = "") -> Self:
-        """From a file that holds one trace, or one a line, of which `key` names the one wanted."""
-        try:
-            text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise RecipeError(f"{path}: is no text: {error}") from error
-        try:
-            many = path.suffix == ".jsonl"
-            lines = text.splitlines() if many else [text]
-            traces = {trace.key: trace for trace in map(cls.from_json, filter(str.strip, lines))}
-        except RecipeError as error:
-            raise RecipeError(f"{path}: {error}") from error
-        if key in traces:
-            return traces[key]
-        if key or len(traces) != 1:
-            told = f"has no trace of {key!r}" if key else f"holds {len(traces)} traces"
-            raise RecipeError(f"{path}: {told}; give a key: {mend(key, list(traces)[:10])}")
-        return next(iter(traces.values()))
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Raises RecipeError where the text is not a trace."""
-        try:
-            return cls.model_validate_json(text)
-        except ValueError as error:
-            raise RecipeError(f"not a trace of a degradation: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -101,12 +59,7 @@ class Recipe(Frozen):
         An own op (`kind: my_ops.Rust`) comes from my_ops.py beside the file, or from the Python
         path. Its code runs only if that was allowed, here or before, for the file as it is.
         """
-        try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
-        except yaml.YAMLError as error:
-            raise RecipeError(f"{path}: not YAML: {error}") from error
+        values = plain_yaml.read(path)
         try:
             with consent.given(allow_code):
                 return cls.model_validate(values, context=Path(path).parent)
@@ -228,18 +181,34 @@ def rebuild(trace: Trace, hr: np.ndarray) -> Degraded:
     rgb = hr.astype(np.float32, order="C")
     rgb *= np.float32(1 / 255)
     marks = None  # float32 (H, W): how much of each pixel is damage
-    for params in trace.steps:
+    for number, params in enumerate(trace.steps):
         op, size = _op(params), rgb.shape[:2]
-        rgb = applied(rgb, params, target)
-        if marks is not None:
-            marks = op.spread(marks, params, target)
-        if issubclass(op, Damage):
-            cover, _ = op.layer(params, size)
-            marks = cover if marks is None else 1 - (1 - marks) * (1 - cover)
+        with _named(number, params):
+            rgb = applied(rgb, params, target)
+            if marks is not None:
+                marks = op.spread(marks, params, target)
+            if issubclass(op, Damage):
+                cover, _ = op.layer(params, size)
+                marks = cover if marks is None else 1 - (1 - marks) * (1 - cover)
     rgb = ops.Resize.apply(rgb, _ENDING, target)
     if marks is None:
         return Degraded(to_uint8(rgb), trace, np.zeros(target, np.uint8))
     return Degraded(to_uint8(rgb), trace, covered(ops.Resize.spread(marks, _ENDING, target)))
+
+
+@contextmanager
+def _named(number: int, params: Params) -> Iterator[None]:
+    """What an op makes of values that it never draws is told of the step that has them."""
+    try:
+        yield
+    except RecipeError:
+        raise
+    except MISTAKES as error:
+        told = (
+            f"lacks {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+        )
+        told = " ".join(told.split())[:300]
+        raise RecipeError(f"steps[{number}] ({params['kind']}) cannot be done: {told}") from error
 
 
 def applied(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:

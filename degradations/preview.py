@@ -12,7 +12,7 @@ import numpy as np
 
 from degradations import ops
 from degradations.ops.op import Params
-from degradations.page import Cell, Page
+from degradations.page import Cell, Page, plain
 from degradations.pipeline import Degraded, Recipe
 
 _KERNELS = {"blur", "sinc", "compat_sinc", "motion_blur", "defocus"}
@@ -74,7 +74,7 @@ def write_png(rows: Sequence[Row], recipe: Recipe, path: Path, dpi: int = 200) -
     title = recipe.name + (f"   {recipe.paper}" if recipe.paper else "")
     width, height = len(columns[0]) * (_INCH + 0.05) + 0.15, sum(tall) + 0.35
     figure = Figure((width, height))
-    figure.text(0.1 / width, 1 - 0.08 / height, title, va="top", fontsize=7)
+    figure.text(0.1 / width, 1 - 0.08 / height, plain(title), va="top", fontsize=7)
     top = height - 0.3
     for line, down in zip(columns, tall, strict=True):
         for number, (picture, label) in enumerate(line):
@@ -85,7 +85,7 @@ def write_png(rows: Sequence[Row], recipe: Recipe, path: Path, dpi: int = 200) -
             axis.set_axis_off()
             style: dict[str, Any] = {"va": "top", "family": "monospace", "linespacing": 1.25}
             where = left / width, (top - deep - 0.03) / height
-            figure.text(*where, label, fontsize=4.8, color="0.3", **style)
+            figure.text(*where, plain(label), fontsize=4.8, color="0.3", **style)
         top -= down
     figure.savefig(path, dpi=dpi)
 

@@ -34,7 +34,9 @@ from degradations.rng import Rng
 from degradations.samples import Maker, check_crop, crop_of, pixels, turned
 
 log = logging.getLogger(__name__)
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
+SUFFIXES = frozenset(  # what cv2 or Pillow read
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff"}
+)
 MOST_WORKERS = 1024
 Index = int | tuple[int, int]  # which picture; or which, and in which epoch
 

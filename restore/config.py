@@ -91,12 +91,12 @@ def shipped() -> dict[str, Path]:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; {} for an empty one. Raises ConfigError."""
+    from degradations import RecipeError, plain_yaml  # loads cv2: only where a file is given
+
     try:
-        tree = yaml.safe_load(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
+        tree = plain_yaml.read(path)
+    except RecipeError as error:
+        raise ConfigError(str(error)) from error
     if tree is None:
         return {}
     if not isinstance(tree, dict) or not all(isinstance(name, str) for name in tree):
@@ -111,8 +111,8 @@ def _pair(text: str) -> tuple[Way, Any]:
         raise ConfigError(f"{text}: write KEY=VALUE, such as upscale.steps=2")
     try:
         return way, yaml.safe_load(value)  # the same words mean the same as in a file
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{text}: {value!r} is not a YAML value") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{_short(text)}: {_short(value)} is not a YAML value") from error
 
 
 def _put(values: dict[str, Any], way: Way, value: object) -> None:

@@ -18,6 +18,7 @@ READ = {  # by name only: what the bytes are is found out when they are read
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif", ".gif", ".bmp", ".dib"),
     *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
 }
+PICTURES = frozenset(READ | {".heic", ".heif"})  # what every command takes for a picture
 KNOWN = READ | {".heic", ".heif", ".jxl", ".jp2", ".psd", ".svg", ".eps", ".pdf"}  # refused by name
 Links = Literal["inside", "skip", "follow"]
 

@@ -125,6 +125,6 @@ def held(folder: Path, waits: bool = False) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a small text file in one step."""
+    """Replace a small text file in one step. File names that are no UTF-8 stand there escaped."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -14,8 +14,8 @@ from PIL import Image
 
 from restore import files
 from restore.batch import work
+from restore.batch.ahead import Ahead
 from restore.batch.jobs import Job
-from restore.batch.work import Ahead
 from restore.errors import ImageError
 from restore.images import sandbox
 from restore.images.picture import Picture

@@ -268,14 +268,14 @@ def test_a_source_that_changes_while_it_is_read_fails(photos, tmp_path, monkeypa
 def test_an_unreadable_file_is_a_failed_row(photos, tmp_path, monkeypatch):
     jobs = plan(find([photos], tmp_path / "out"), tmp_path / "out", lambda source: ".png")
     (photos / "a.png").unlink()
-    sha256 = runner.sha256
+    digest_of = runner.digest_of
 
     def closed(path):
         if path.name == "b.jpg":
             raise PermissionError(13, "Permission denied")
-        return sha256(path)
+        return digest_of(path)
 
-    monkeypatch.setattr(runner, "sha256", closed)
+    monkeypatch.setattr(runner, "digest_of", closed)
     summary = run_all(jobs, Worker(), Journal(tmp_path / "out", "o", "w"))
     report = rows(tmp_path / "out")
     assert [report[key]["code"] for key in ALL[:3]] == ["UNREADABLE", "CORRUPT", "UNREADABLE"]
@@ -473,3 +473,19 @@ def test_what_an_earlier_release_made_is_kept_where_its_words_are_not_known(phot
     assert run(photos / "a.png", out)[1].finished == 1
     assert run(photos / "a.png", out, options="o2")[1].failed == 1
     assert "perhaps of other words" in rows(out)["a.png"]["error"]
+
+
+def test_what_is_skipped_or_finished_waits_for_no_disk(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    for number in range(300):
+        (tmp_path / "in" / f"{number:03}.txt").touch()
+    (tmp_path / "in" / "a.png").write_bytes(b"x")
+    waits = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: waits.append(handle) or real(handle))
+    for skipped, most in ((300, 12), (300, 8)):  # the report's files, and one result
+        waits.clear()
+        jobs = plan(find([tmp_path / "in"], tmp_path / "out"), tmp_path / "out", lambda _: ".png")
+        summary = run_all(jobs, Worker(), Journal(tmp_path / "out", "o", "w"))
+        assert summary.skipped == skipped and len(waits) <= most
+    assert len(rows(tmp_path / "out")) == 301

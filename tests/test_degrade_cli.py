@@ -418,7 +418,9 @@ def test_a_trace_that_cannot_be_replayed_says_why(make, call, tmp_path):
         trace, picture=SAMPLES / "portrait.jpg"
     )
     assert "unknown kind 'rust'" in refusal(trace | {"steps": [{"kind": "rust"}]})
-    assert "a step lacks or misspells 'quality'" in refusal(trace | {"steps": [{"kind": "jpeg"}]})
+    assert "steps[0] (jpeg) cannot be done: lacks 'quality'" in refusal(
+        trace | {"steps": [{"kind": "jpeg"}]}
+    )
     assert "trace.json: not a trace" in refusal("{}")
     assert "trace.json: not a trace" in refusal("nothing")
     mine = trace | {"steps": [{"kind": "my_ops.Rust", "amount": 0.5}]}

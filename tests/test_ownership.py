@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from restore import files
 from restore.batch import ours, report
-from restore.batch.jobs import Job, plan
+from restore.batch.jobs import Job, Shard, plan
 from restore.batch.journal import HIDDEN, Journal
 from restore.batch.rows import parsed, read_rows
 from restore.batch.run import run_all
@@ -309,3 +309,18 @@ def test_a_row_cannot_point_out_of_its_folder_nor_at_a_pipe(tmp_path, output):
     summary, _ = run(tmp_path / "in", out)
     assert (summary.done, summary.finished) == (1, 0)
     assert (tmp_path / "secret.png").read_text() == "s"
+
+
+def test_the_whole_after_shards_after_an_older_report_does_nothing_again(tmp_path):
+    fill(tmp_path / "in", 9)
+    out = tmp_path / "out"
+    run(tmp_path / "in", out, options="old")
+    for nth in (1, 2):
+        jobs = plan(find([tmp_path / "in"], out), out, lambda source: ".png")
+        share = Shard(nth, 2)
+        mine = [job for job in jobs if share.holds(job.key)]
+        journal = Journal(out, "new", "w", share.ending, task="upscale")
+        assert run_all(mine, copying, journal).done == len(mine)
+    summary, _ = run(tmp_path / "in", out, options="new")
+    assert (summary.done, summary.finished) == (0, 9)
+    assert {row["options"] for row in told(out)} == {"new"}

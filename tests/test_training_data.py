@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -19,12 +20,14 @@ from pydantic import ValidationError
 
 import degradations
 from degradations import consent
-from restore import cli
+from restore import cli, file_search
 from restore.errors import ConfigError
-from restore.training.data import encoded, shards, sources, stored
+from restore.images import picture
+from restore.training.data import digests, encoded, shards, sources, stored
 from restore.training.data.crops import PhotoOptions, Photos, Rows, loader
 from restore.training.data.paired import PairedPhotos
 from restore.training.data.pairs import PairOptions
+from restore.training.data.stored import contents
 
 
 @pytest.fixture(scope="module")
@@ -496,3 +499,83 @@ def test_a_broken_op_of_ones_own_is_named_from_a_worker_as_from_here(
                 next(iter(loader(pairs, Rows(0, 8, 1), workers)))
         assert str(caught.value).startswith(f"my_broken_{mode}.Worse: apply gives NaN or infinity")
         assert len(str(caught.value).splitlines()) == 1
+
+
+# One list of suffixes, partners by a pattern, the true reason
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".avif", ".gif", ".JPG", ".dib", ".ppm"])
+def test_training_takes_what_upscale_takes(tmp_path, pixels, suffix):
+    form = {".avif": "AVIF", ".gif": "GIF", ".dib": "DIB", ".ppm": "PPM"}.get(suffix, "JPEG")
+    with (tmp_path / f"a{suffix}").open("wb") as file:
+        Image.fromarray(pixels(80, 80)).save(file, form)
+    assert len(Photos(tmp_path, 64)) == 1
+    assert cli.main(["data", "pack", str(tmp_path), "-o", str(tmp_path / "shards")]) == 0
+    assert len(Photos(tmp_path / "shards", 64)) == 1
+
+
+def test_the_suffixes_of_training_and_of_runs_over_files_are_one_list():
+    assert sources.SUFFIXES == file_search.PICTURES and file_search.KNOWN >= sources.SUFFIXES
+
+
+def test_partners_are_told_by_a_pattern(given):
+    for path in (given / "lr").iterdir():
+        path.rename(path.with_stem(f"{path.stem}x4"))
+    with pytest.raises(ConfigError, match=r"no \d among the low ones.*low_name='\{\}x4'"):
+        PairedPhotos(given / "hr", given / "lr", 64)
+    assert len(PairedPhotos(given / "hr", given / "lr", 64, "{}x4")) == 2
+    options = {"photos": str(given / "hr"), "low": str(given / "lr"), "low_name": "{}x4"}
+    assert len(PairOptions.model_validate({**options, "crop": 64, "window": 16}).pictures(64)) == 2
+    for bad in ("x4", "a/{}", "{}{}"):
+        with pytest.raises(ValidationError):
+            PairOptions.model_validate({**options, "low_name": bad})
+
+
+def test_pairs_that_none_fit_say_why_and_not_how_small_they_are(given, pixels):
+    for path in (given / "lr").iterdir():
+        with path.open("wb") as file:
+            Image.fromarray(pixels(33, 32)).save(file, "BMP")
+    with pytest.raises(ConfigError, match="no whole multiple"):
+        PairedPhotos(given / "hr", given / "lr", 64)
+
+
+def test_photos_changed_in_place_are_others(photos, tmp_path):
+    photos = shutil.copytree(photos, tmp_path / "photos")
+    options = pair_options(photos)
+    first = contents(options)
+    path = next(p for p in photos.iterdir() if p.suffix == ".png")
+    before = path.stat()
+    data = path.read_bytes()
+    path.write_bytes(data[:-20] + bytes(b ^ 1 for b in data[-20:]))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 10**9))
+    assert contents(options) != first
+    path.write_bytes(data)
+    assert contents(options) == first
+
+
+def test_a_file_is_hashed_once_until_the_disk_says_that_it_changed(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    path.write_bytes(b"one")
+    os.utime(path, (1, 1))
+    asked = []
+    monkeypatch.setattr(digests, "sha256", lambda p: asked.append(p) or "digest")
+    assert digests.of([path, tmp_path / "gone"])[0] == "digest"
+    assert digests.of([path])[0] == "digest" and len(asked) == 1
+    path.write_bytes(b"two")
+    digests.of([path])
+    assert len(asked) == 2
+    digests.of([path])  # it is young: its clock may stand still
+    assert len(asked) == 3
+
+
+def test_photos_are_decoded_in_the_sandbox(photos, tmp_path, monkeypatch):
+    photos = shutil.copytree(photos, tmp_path / "photos")
+    bad = photos / "bad.png"
+    bad.write_bytes(b"\x89PNG\r\n\x1a\n")
+    monkeypatch.setattr(picture, "decode_frames", _not_here)
+    found = Photos(photos, 64)
+    assert "bad.png" in found.refused.why and len(found) > 0
+
+
+def _not_here(*_):
+    raise AssertionError("decoded in the main process")

@@ -75,7 +75,7 @@ def pack(
     """Make a folder that travels: photos at half size or so, and the teacher in eight bits."""
     (bundle / "photos").mkdir(parents=True, exist_ok=True)
     for path in sorted(photos.iterdir()):
-        with Image.open(path) as opened:
+        with Image.open(path, formats=("JPEG", "PNG", "WEBP", "TIFF")) as opened:
             photo = opened.convert("RGB")
         factor = min(1.0, max(0.5, SHORTEST / min(photo.size)))
         size = tuple(round(side * factor) for side in photo.size)

@@ -13,6 +13,7 @@ from degradations.measure import blur, jpegfile, noise, recompression, resamplin
 # What is opened at all: other decoders of Pillow start interpreters or read other files.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "PPM")
 
+MOST = 2**27  # pixels of a photo
 _SIDE = 1024  # pixels; the middle of a larger photo stands for it
 _SMALLEST = 64
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -66,6 +67,9 @@ def measure(path: str | Path) -> Measured:
         with Image.open(path, formats=FORMATS) as image:
             found = jpegfile.read(image)
             form, size = image.format or "", image.size
+            if size[0] * size[1] > MOST:
+                told = f"{size[0]}x{size[1]} px; the limit is {MOST // 10**6} million"
+                raise RecipeError(f"{path}: {told}; make it smaller first")
             if not _is_rgb(image):
                 # JPEG's own luma: through RGB the quantised values are not whole any more
                 image.draft("YCbCr", image.size)

@@ -7,11 +7,13 @@ import cv2
 import numpy as np
 from scipy.sparse import csr_array
 
+from degradations.errors import RecipeError
 from degradations.ops.op import Op, Params, Size
 from degradations.ranges import Choice, Range, Uniform, Words, among, within
 from degradations.rng import Rng
 
 PUBLISHED = ("area", "bilinear", "bicubic")  # Real-ESRGAN's, each as likely
+MAX_PIXELS = 2**28
 MODES = (*PUBLISHED, "lanczos", "nearest")
 
 
@@ -49,7 +51,10 @@ class Resize(Op):
 def new_size(size: Size, params: Params, target: Size) -> Size:
     """What a resize makes of a (height, width)."""
     height, width = target if params["of"] == "target" else size
-    return max(1, round(height * params["factor"])), max(1, round(width * params["factor"]))
+    made = max(1, round(height * params["factor"])), max(1, round(width * params["factor"]))
+    if made[0] * made[1] > MAX_PIXELS:
+        raise RecipeError(f"a resize to {made[1]}x{made[0]} px; the limit is {MAX_PIXELS:,} px")
+    return made
 
 
 def resize(rgb: np.ndarray, size: Size, mode: str, antialias: bool = True) -> np.ndarray:

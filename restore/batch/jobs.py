@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from restore.errors import UsageError
+from restore.errors import ImageError, UsageError
 from restore.file_search import KNOWN, Found
+from restore.files import sha256
 
 OnCollision = Literal["error", "keep-ext"]
 DAMAGE = "_damage"  # ends the names of masks that are kept beside results
 OVERLAY = "_overlay"  # and of the pictures that show them
+LARGEST = 2**30  # bytes of a file that is read whole
 LONGEST = 255  # bytes of a file's name, on any disk in use
 
 
@@ -66,6 +68,25 @@ class Shard:
     def holds(self, key: str) -> bool:
         """Whether the file is this shard's: whatever files there are beside it."""
         return file_seed(0, key) % self.count == self.nth - 1
+
+
+def digest_of(path: Path) -> str:
+    """sha256 of a file that a job depends on. Raises OSError; ImageError if it cannot be taken.
+
+    Its size is asked first: a file of holes can be of any size, and hashing it takes as long.
+    """
+    size = path.stat().st_size
+    if size > LARGEST and not _is_tiff(path):
+        raise ImageError("TOO_LARGE", f"{size >> 20:,} MiB; the limit is {LARGEST >> 20:,}")
+    return sha256(path)
+
+
+def _is_tiff(path: Path) -> bool:
+    """Whether it may be read by rows, however large it is."""
+    if path.suffix.casefold() not in (".tif", ".tiff"):
+        return False
+    with path.open("rb") as file:
+        return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def file_seed(seed: int, key: str) -> int:

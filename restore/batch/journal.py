@@ -134,14 +134,18 @@ class Journal:
             if self._identity() != self._place:
                 raise OSError(errno.ESTALE, "it vanished, and another one has its name")
 
-    def add(self, row: Row) -> Row:
-        """Append a row; it survives a crash of the process and of the machine."""
+    def add(self, row: Row, is_lasting: bool = True) -> Row:
+        """Append a row; it survives a crash of the process.
+
+        is_lasting  and of the machine: the next run would not find the same by itself.
+        """
         data = json.dumps(row).encode() + b"\n"  # ASCII: any file name survives
         with as_output_error(self.path):
             for file in self._files:
                 file.write(data)
                 file.flush()
-            os.fsync(self._files[0].fileno())
+            if is_lasting:
+                os.fsync(self._files[0].fileno())
         self._take(row)
         return row
 

@@ -12,11 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
-from restore.batch.jobs import Job
-from restore.batch.journal import Journal, full, is_full
+from restore.batch.jobs import Job, digest_of
+from restore.batch.journal import HIDDEN, Journal, full, is_full
+from restore.batch.pace import Pace
 from restore.batch.rows import Row
 from restore.errors import (
     ConfigError,
@@ -29,7 +31,6 @@ from restore.errors import (
 )
 from restore.files import TEMPORARY, is_temporary, replacing, sha256
 
-ENOUGH = 3  # files before a figure is worth telling, or a hundredth of them all
 Exists = Literal["skip", "overwrite", "rename", "error"]
 SKIPPED = {
     "JUNK": "of the system or hidden, no picture",
@@ -70,60 +71,6 @@ class Limits:
         if self.max_failures and failed >= self.max_failures:
             return "MAX_FAILURES"
         return self.stop()
-
-
-class Pace:
-    """Seconds for each byte of what was done so far, by kind of file: told without opening any."""
-
-    def __init__(self, jobs: Sequence[Job]):
-        self.began = time.monotonic()
-        self.total = len(jobs)
-        self.expected: float | None = None  # seconds for the whole run, once told by the first
-        self._weight = {job.key: _weight(job) for job in jobs}
-        self._ahead: Counter[str] = Counter()  # suffix -> bytes not come to yet
-        self._done: Counter[str] = Counter()
-        self._taken: Counter[str] = Counter()  # suffix -> seconds
-        self._worked = 0
-        for suffix, size in self._weight.values():
-            self._ahead[suffix] += size
-
-    def add(self, job: Job, seconds: float) -> None:
-        """A file is behind us; 0 seconds where nothing was made of it: that tells no pace."""
-        suffix, size = self._weight[job.key]
-        self._ahead[suffix] -= size
-        if not seconds:
-            return
-        self._worked += 1
-        if self._worked == 2:  # the first one also waited for the model: it is no measure any more
-            self._done.clear()
-            self._taken.clear()
-        self._done[suffix] += size
-        self._taken[suffix] += seconds
-        enough = max(ENOUGH, self.total // 100)
-        if self.expected is None and self._worked >= min(enough, self.total):
-            self.expected = round(time.monotonic() - self.began + (self.left or 0), 1)
-
-    @property
-    def left(self) -> float | None:
-        """Seconds; None as long as nothing was done."""
-        if not self._worked:
-            return None
-        overall = sum(self._taken.values()) / max(1, sum(self._done.values()))
-        return sum(
-            size * (self._taken[suffix] / self._done[suffix] if self._done[suffix] else overall)
-            for suffix, size in self._ahead.items()
-        )
-
-
-def _weight(job: Job) -> tuple[str, int]:
-    """(suffix, bytes); what is skipped weighs nothing."""
-    if job.source is None:
-        return "", 1
-    try:
-        size = 0 if job.skip else job.source.stat().st_size
-    except OSError:  # its row will say so
-        size = 0
-    return job.source.suffix.casefold(), size
 
 
 @dataclass
@@ -234,7 +181,9 @@ def refuse_existing(jobs: Iterable[Job]) -> None:
 
 def _one(job: Job, work: Work, journal: Journal, exists: Exists) -> Row:
     if job.skip:
-        return journal.add({**_head(job, "skipped"), "code": job.skip, "error": SKIPPED[job.skip]})
+        row = {**_head(job, "skipped"), "code": job.skip, "error": SKIPPED[job.skip]}
+        is_known = journal.rows.get((job.key, job.origin)) == row
+        return row if is_known else journal.add(row, is_lasting=False)
     source = _source(job)
     if exists != "overwrite" and (finished := journal.finished(job, source.whole)):
         return {**finished, "finished": True}
@@ -285,10 +234,10 @@ def _head(job: Job, status: str) -> Row:
 
 def _source(job: Job) -> Source:
     try:
-        own = sha256(job.source) if job.source else ""
+        own = digest_of(job.source) if job.source else ""
         if not job.others:
             return Source(own, own)
-        whole = hashlib.sha256(" ".join([own, *map(sha256, job.others)]).encode()).hexdigest()
+        whole = hashlib.sha256(" ".join([own, *map(digest_of, job.others)]).encode()).hexdigest()
         return Source(own, whole)
     except OSError as error:
         mend = "check the file and its permissions"
@@ -381,6 +330,7 @@ def _failed(job: Job, error: Exception, journal: Journal, seconds: float) -> Row
 
 def _sweep(jobs: Iterable[Job], out: Path) -> None:
     """Remove what a killed run left in the making; by the lock, nobody is writing here now."""
-    for folder in {out, *(job.target.parent for job in jobs)}:
-        for left in filter(is_temporary, folder.glob(f"{TEMPORARY}*")):
+    found = (f.glob(f"{TEMPORARY}*") for f in {out, *(job.target.parent for job in jobs)})
+    for left in chain(*found, (out / HIDDEN).rglob(f"{TEMPORARY}*")):
+        if is_temporary(left):
             left.unlink(missing_ok=True)

@@ -2,19 +2,16 @@
 
 import json
 import os
-import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, wait
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from itertools import pairwise
 from pathlib import Path
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
-from restore import files
 from restore.batch import jobs, rates, report
+from restore.batch.ahead import LAST_S, Ahead
+from restore.batch.holes import Holes, opaque, overlaid
 from restore.batch.jobs import Job
 from restore.batch.journal import Row
 from restore.batch.rates import Rate
@@ -29,13 +26,7 @@ if TYPE_CHECKING:
     from restore.images.encode import Writing
     from restore.images.picture import Picture, Reading
 
-LISTEN_S = 0.2
-LAST_S = 2  # that a thread has to hear of the end
-AHEAD = "restore ahead"  # the name of such a thread
-
-Made = TypeVar("Made")
 FileOptions = UpscaleOptions | Img2imgOptions | InpaintOptions
-Find = Literal["", "propose", "apply"]
 LOSSY = "lossy: {} cannot keep what lies outside the mask byte for byte; --format png can"
 
 
@@ -66,44 +57,6 @@ class Settings:
     reading: "Reading"
     writing: "Writing"
     made_by: dict[str, object]
-
-
-@dataclass(frozen=True)
-class Holes:
-    """Where the pictures have holes: the mask of inpaint, the damage of upscale."""
-
-    given: str = ""  # a file, a folder, or alpha
-    fit: bool = False  # resize a mask of another size
-    find: Find = ""  # look where an old photo is scratched, and keep that beside; fill it or not
-
-    @property
-    def told(self) -> dict[str, object]:
-        """What of this decides the pixels, beside the masks themselves."""
-        told = {"hole_given": bool(self.given), "hole_fit": self.fit, "hole_find": self.find}
-        return {name: value for name, value in told.items() if value}
-
-    def open(self, given: list[jobs.Job]) -> tuple["Masks | None", list[jobs.Job]]:
-        """The masks, and the jobs that know theirs."""
-        if not self.given:
-            return None, given
-        from restore.batch.mask_files import open_masks
-
-        masks = open_masks(self.given)
-        paths = {job: masks.of(job) for job in given}
-        knowing = [replace(job, others=(path,) if path else ()) for job, path in paths.items()]
-        return masks, knowing
-
-    def read(self, masks: "Masks | None", job: jobs.Job, picture: "Picture") -> "np.ndarray | None":
-        """uint8 (H, W) of the picture's size, or None where there is no talk of holes."""
-        if self.find:
-            from restore.images import scratches
-
-            return scratches.find(picture)
-        if masks is None:
-            return None
-        from restore.batch import mask_files
-
-        return mask_files.read(masks, job, picture, self.fit)
 
 
 @dataclass(frozen=True)
@@ -313,32 +266,10 @@ class FileWork:
     def digests(self, job: jobs.Job) -> tuple[str, ...]:
         assert job.source
         try:
-            return tuple(files.sha256(path) for path in (job.source, *job.others))
+            return tuple(map(jobs.digest_of, (job.source, *job.others)))
         except OSError as error:
             mend = "check the file and its permissions"
             raise ImageError("UNREADABLE", f"{error.strerror or error}; {mend}") from error
-
-
-def opaque(picture: "Picture") -> "Picture":
-    if picture.alpha is None:
-        return picture
-    import numpy as np
-
-    alpha = np.full_like(picture.alpha, np.iinfo(picture.alpha.dtype).max)
-    return replace(picture, alpha=alpha)
-
-
-def overlaid(picture: "Picture", mask: "np.ndarray") -> "Picture":
-    """The picture without its transparency, darker, and red where the mask is."""
-    import numpy as np
-
-    from restore.images.picture import Picture
-
-    deep = picture.pixels.dtype == np.uint16
-    eight = (picture.pixels >> 8).astype(np.uint8) if deep else picture.pixels
-    rgb = eight - eight // 3
-    rgb[mask > 0] = (255, 0, 0)
-    return Picture(rgb)
 
 
 def is_small(picture: "Picture") -> bool:
@@ -388,59 +319,3 @@ def told(options: Any, seed: int, made_by: dict[str, object]) -> str:
     """How a picture is made again, as JSON: `--set` takes each line of the task's section."""
     values = options.model_dump(mode="json", exclude={"task", *options.run_only})
     return json.dumps({options.task: values, "seed": seed, **made_by})
-
-
-class Ahead(Generic[Made]):
-    """A thread of its own makes one thing a job, in the order asked.
-
-    jobs  in the order in which they are taken.
-    make  is called in the thread. What it raises, `take` raises.
-    """
-
-    def __init__(self, jobs: Iterable[Job], make: Callable[[Job], Made]):
-        self._after = {job.key: following for job, following in pairwise(jobs)}
-        self._make = make
-        self._begun: dict[str, Future[Made]] = {}
-        self._asked: SimpleQueue[tuple[Job, Future[Made]] | None] = SimpleQueue()
-        self._is_closed = False
-        # Ctrl-C does not wait for what nobody will take
-        self.thread = threading.Thread(target=self._work, name=AHEAD, daemon=True)
-        self.thread.start()
-
-    def take(self, job: Job) -> Made:
-        """What is made of this job; waits for it."""
-        future = self._begun.pop(job.key, None)
-        self._begun.clear()  # what was begun and is passed over: its file needs no work
-        future = future or self._ask(job)
-        while not future.done():  # waiting without an end would not hear of Ctrl-C everywhere
-            wait([future], LISTEN_S)
-            if self._is_closed and not future.done():
-                raise CancelledError("the run is over")
-        return future.result()
-
-    def begin_after(self, job: Job, may: Callable[[Job], bool]) -> None:
-        """Begin the job that follows, if it may be."""
-        following = self._after.get(job.key)
-        if following and may(following):
-            self._begun[following.key] = self._ask(following)
-
-    def close(self) -> None:
-        """Let the thread end when it has done what it is at; what else was asked is not made."""
-        self._is_closed = True
-        self._asked.put(None)
-
-    def _ask(self, job: Job) -> "Future[Made]":
-        future: Future[Made] = Future()
-        self._asked.put((job, future))
-        return future
-
-    def _work(self) -> None:
-        while asked := self._asked.get():
-            job, future = asked
-            try:
-                if self._is_closed:
-                    raise CancelledError("the run is over")
-                future.set_result(self._make(job))
-            except BaseException as error:  # of whoever takes it
-                future.set_exception(error)
-            del asked, job, future  # what was made belongs to whoever takes it

@@ -8,9 +8,9 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from restore.errors import ModelError
 from restore.files import read_plain
@@ -51,6 +51,44 @@ class Clip(Told):
     pad_token_id: Token | None = 1
     bos_token_id: Token | None = 49406
     eos_token_id: Token | None = 49407
+
+
+class Grid(Told):
+    """The windows of a UNet, in latents."""
+
+    size: Annotated[int, Field(ge=1, le=4096)]
+    stride: Annotated[int, Field(ge=1, le=4096)]
+
+    @model_validator(mode="after")
+    def _overlaps_by_half_at_most(self) -> Self:
+        if not self.size / 2 <= self.stride <= self.size:
+            raise ValueError(f"a stride of {self.stride} does not suit windows of {self.size}")
+        return self
+
+
+class About(Told):
+    """Of stack.json; see Stack for what each means."""
+
+    trust: bool = False
+    residual_scale: Annotated[float, Field(gt=0, le=1000)] | None = None
+    fills: bool | None = None
+    steps: Annotated[int, Field(ge=1, le=1000)] = 20
+    hears: Literal["subjects", "damage"] = "subjects"
+    fidelity: Annotated[float, Field(ge=0, le=1)] = 0.0
+    restore_steps: Annotated[int, Field(ge=0, le=1000)] = 0
+    context: Annotated[str, Field(max_length=64)] | None = None
+    windows: Grid | None = None
+
+
+def about(folder: Path) -> About:
+    """What stack.json says; the defaults where there is none. Raises ModelError."""
+    path = folder / "stack.json"
+    try:
+        return _checked(About, json.loads(read_plain(path, MOST)))
+    except FileNotFoundError:
+        return About()
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: cannot be used: {error}; copy it again") from error
 
 
 class Special(Told):

@@ -12,7 +12,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from restore.checkpoints import components, file_kinds, hub, lora, manifest, single_file
+from restore.checkpoints import components, configs, file_kinds, hub, lora, manifest, single_file
 from restore.diffusion import contexts, vae
 from restore.diffusion.contexts import Context
 from restore.diffusion.contexts.text import TextContext
@@ -20,7 +20,7 @@ from restore.diffusion.layouts import BASE, INPAINTING, LDM_UPSCALE, TRUST, X4, 
 from restore.diffusion.restorer import FirstStage
 from restore.diffusion.stack import Stack
 from restore.diffusion.tiling import Windows
-from restore.errors import ModelError
+from restore.errors import ModelError, RestoreError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PIPELINES = {  # what reads a saved stack of a layout; all but the last with text
@@ -60,6 +60,13 @@ def load(
     Raises ModelError if the checkpoint is missing, damaged or of no known layout.
     """
     path, digest = manifest.find_model(name, revision, offline, allow_pickle)
+    files = [
+        path,
+        *(hub.lora_file(file) for file, _ in loras),
+        *([Path(config)] if config and Path(config).is_dir() else []),
+    ]
+    before = _marks(files)
+    adapted = manifest.with_loras(digest, loras)
     quiet()
     if path.is_file():
         if file_kinds.is_pixel(path) and config is None:
@@ -70,30 +77,37 @@ def load(
         stack = read(folder, single_file.converter(weights))
     else:
         stack = read(path, lambda part, _: components.read_weights(path, part, allow_pickle))
-    if manifest.find_model(str(path), allow_pickle=allow_pickle)[1] != digest:
-        raise ModelError(f"{path}: changed while it was read; try again")
+    again = manifest.find_model(str(path), allow_pickle=allow_pickle)[1]
     # A hub's snapshot is named by its commit, whichever branch was asked for.
     is_hub = path.parent.name == "snapshots" and not Path(name).exists()
     stack.name = f"{name.partition('@')[0]}@{path.name}" if is_hub else name
-    stack.digest = manifest.with_loras(digest, loras)
+    stack.digest = adapted
     place(stack, device, dtype)
     for number, (file, scale) in enumerate(loras):
         lora.add(stack, file, scale, name=f"lora{number}")
     if loras:
         lora.fuse(stack)
+    # the same bytes before and after, and no file swapped for another and back in between
+    if (again, manifest.with_loras(again, loras)) != (digest, adapted) or _marks(files) != before:
+        raise ModelError(f"{path}: changed while it was read; try again")
     return stack
+
+
+def _marks(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
+    try:
+        return manifest.marks(*files)
+    except OSError as error:
+        raise ModelError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
 
 def read(folder: Path, convert: components.Convert) -> Stack:
     """The stack of a folder, in fp32 on the CPU."""
-    about = {}
-    if (folder / "stack.json").is_file():
-        about = json.loads((folder / "stack.json").read_text())
+    about = configs.about(folder)
     refuse_foreign_parts(folder)
     vae_part = "vqvae" if (folder / "vqvae").is_dir() else "vae"
     autoencoder = components.build(folder, vae_part, convert)
     unet = components.build(folder, "unet", convert)
-    layout = layout_of(unet.config, vae.channels(autoencoder), about.get("trust", False))
+    layout = layout_of(unet.config, vae.channels(autoencoder), about.trust)
     if layout == X4 and vae.scale(autoencoder) == SD_SCALE:
         # Its first config had left out its own scale; the stock pipeline mends it the same way.
         autoencoder.register_to_config(scaling_factor=X4_SCALE)
@@ -104,8 +118,7 @@ def read(folder: Path, convert: components.Convert) -> Stack:
         raise ModelError(
             f"{folder}: an x4 upscaler has a low_res_scheduler; copy that folder as well"
         )
-    kind = about.get("context") or "text"
-    context = read_context(folder, convert) if kind == "text" else contexts.load(folder, kind)
+    context = read_context(folder, convert, about.context or "text")
     width = unet.config.get("cross_attention_dim") and isinstance(
         unet, diffusers.UNet2DConditionModel
     )
@@ -117,20 +130,27 @@ def read(folder: Path, convert: components.Convert) -> Stack:
         context=context if width else None,
         schedule=components.build_scheduler(folder),
         layout=layout,
-        windows=Windows(**about["windows"]) if "windows" in about else windows_of(unet.config),
-        residual_scale=about.get("residual_scale"),
+        windows=Windows(**dict(about.windows)) if about.windows else windows_of(unet.config),
+        residual_scale=about.residual_scale,
         low_schedule=low,
-        fills=about.get("fills", not about.get("trust", False)),
-        steps=about.get("steps", 20),
-        hears=about.get("hears", "subjects"),
+        fills=not about.trust if about.fills is None else about.fills,
+        steps=about.steps,
+        hears=about.hears,
         restorer=components.build_restorer(folder),
-        fidelity=about.get("fidelity", 0.0),
-        restore_steps=about.get("restore_steps", 0),
+        fidelity=about.fidelity,
+        restore_steps=about.restore_steps,
     )
 
 
-def read_context(folder: Path, convert: components.Convert) -> Context | None:
+def read_context(folder: Path, convert: components.Convert, kind: str = "text") -> Context | None:
     """What reads the prompt, if the folder has it."""
+    if kind != "text":
+        try:
+            return contexts.load(folder, kind)
+        except RestoreError:
+            raise
+        except Exception as error:  # of its config, which a class of ours or of torch refuses
+            raise ModelError(f"{folder}: its context cannot be read: {error!r}") from error
     if not (folder / "text_encoder").is_dir():
         return None
     text = components.build(folder, "text_encoder", convert)

@@ -80,7 +80,7 @@ def find_model(
         )
     try:
         digest = check(path)
-        strange = [each for each in unlisted(path) if _is_loaded(path, each)]
+        strange = [each for each in unlisted(path) if is_loaded(path, each)]
     except (ValueError, OSError) as error:
         raise ModelError(f"{error}; copy or install the model {name} again") from error
     if strange:
@@ -137,7 +137,7 @@ def unlisted(folder: Path) -> list[Path]:
     return [path for path in found if path.relative_to(folder).as_posix() not in listed]
 
 
-def _is_loaded(folder: Path, path: Path) -> bool:
+def is_loaded(folder: Path, path: Path) -> bool:
     """Whether a loader would take such a file of a model's folder."""
     first, *rest = path.relative_to(folder).parts
     return bool(LOADED.fullmatch(path.name)) if rest else first in ABOUT
@@ -207,6 +207,21 @@ def sweep(folder: Path) -> None:
     for left in folder.glob(".restore-*"):
         if is_temporary_name(left.name) and left.is_dir() and not left.is_symlink():
             shutil.rmtree(left)
+
+
+def marks(*places: Path) -> dict[str, tuple[int, ...]]:
+    """What the disk says of each file below some places: it tells a swap, and a swap back, too.
+
+    The time of the last change of an inode cannot be set, as that of the file's contents can.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for place in places:
+        for path in [place, *place.rglob("*")] if place.is_dir() else [place]:
+            status = path.stat()
+            if not path.is_dir():
+                told = (status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns)
+                found[str(path)] = told
+    return found
 
 
 def with_loras(digest: str, loras: Sequence[tuple[str, float]]) -> str:

@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from restore.batch.work import Holes
-from restore.cli import configs, data, degrade, doctor, evaluate, models, report, shared
+from restore.batch.holes import Holes
+from restore.cli import configs, data, degrade, doctor, evaluate, models, report, shared, verify
 from restore.cli.folder import Folder, takes
 from restore.cli.habits import plain
 from restore.cli.model import Model
@@ -20,7 +20,7 @@ from restore.cli.pictures import Pictures
 from restore.cli.settings import Settings
 from restore.cli.shared import Run, run_files, run_prompt, stop
 from restore.cli.signals import leave_with
-from restore.cli.streams import steady
+from restore.cli.streams import plain_handler, steady
 from restore.config import shipped
 from restore.errors import ModelError, RestoreError, UsageError
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
@@ -384,7 +384,7 @@ def train(
     from degradations import consent
     from restore.training.loop import run  # torch, seconds
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.INFO, handlers=[plain_handler()])
     if not config.exists():
         config = shipped().get(f"train/{config.as_posix().removeprefix('train/')}", config)
     with consent.given(allow_code):
@@ -393,3 +393,4 @@ def train(
 
 app.command(cls=Panels)(evaluate.evaluate)
 app.command()(doctor.doctor)
+app.command()(verify.verify)

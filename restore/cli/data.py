@@ -45,7 +45,7 @@ def pack(
     """
     vacant(out)
     found = [file for file in file_search.find([folder], out) if not file.skip]
-    from restore.images import picture
+    from restore.images import sandbox
     from restore.training import model_card
     from restore.training.data import shards, sources
 
@@ -54,7 +54,7 @@ def pack(
         try:
             if file.path.suffix.lower() not in sources.SUFFIXES:
                 raise ImageError("UNSUPPORTED", f"{file.path}: training reads no such pictures")
-            picture.read(file.path)
+            sandbox.read(file.path)
         except ImageError as error:
             typer.echo(f"restore: left out: {printable(str(error))}", err=True)
             broken += 1

@@ -107,7 +107,7 @@ def apply(
     asked = stored_pairs.PairSet(recipe, seed, scale, cut, severity)
     began = time.monotonic()
     try:
-        with _refusals(allow_code), counting(pairs, "pairs") as show:
+        with refusals(allow_code), counting(pairs, "pairs") as show:
             made = stored_pairs.make(
                 photos, asked, out, pairs, read_rgb, workers=workers, show=show
             )
@@ -170,7 +170,7 @@ def preview(
             broken += 1
     if not pictures:
         raise typer.Exit(1)
-    with _refusals():
+    with refusals():
         made = sheet.rows(pictures, chosen, range(seeds), scale, crop)
     for out in outs:
         write = sheet.write_png if out.suffix == ".png" else sheet.write_page
@@ -200,7 +200,7 @@ def histogram(
     from degradations import histogram as drawn
 
     chosen = _recipe(recipe, severity, allow_code)
-    with _refusals():
+    with refusals():
         draws = drawn.draw(chosen, samples, seed)
     print(f"{chosen.name}: {counted(samples, 'sample')}; 5 %, 50 % and 95 % quantiles of numbers")
     print_table(("op", "in", "parameter", "values"), drawn.table(draws))
@@ -230,7 +230,7 @@ def estimate(
     from degradations.estimate import estimate as measure
     from degradations.estimate import write_page
 
-    with _refusals():
+    with refusals():
         result = measure(found, out.stem, workers)
     for path, reason in result.refused:
         _complain(f"{path}: {reason.removeprefix(f'{path}: ')}")
@@ -257,7 +257,7 @@ def import_(
     _check_new(out, ".yaml")
     from degradations import basicsr_options
 
-    with _refusals():
+    with refusals():
         made = basicsr_options.load(options, compat)
     for note in made.notes:
         _complain(note)
@@ -283,14 +283,11 @@ def replay(
     import degradations
     from degradations.pairs import png
 
-    with _refusals(allow_code):
+    with refusals(allow_code):
         if recipe:
             degradations.recipes.find(recipe)
         record = degradations.Trace.load(trace, key)
-        try:
-            lr = degradations.replay(record, read_rgb(hr))
-        except (KeyError, TypeError) as error:
-            raise UsageError(f"{trace}: a step lacks or misspells {error}") from error
+        lr = degradations.replay(record, read_rgb(hr))
     with files.replacing(out) as path:
         path.write_bytes(png(lr))
     print(f"{out}: {lr.shape[1]}x{lr.shape[0]}")
@@ -314,20 +311,20 @@ def list_(
 
 def read_rgb(path: Path) -> "np.ndarray":
     """uint8 (H, W, 3), upright; 16 bits are rounded, transparency lies on white."""
-    from restore.images import picture
+    from restore.images import picture, sandbox
 
-    return picture.plain(picture.read(path))
+    return picture.plain(sandbox.read(path))
 
 
 def _recipe(word: str, severity: float, allow_code: bool) -> "Recipe":
     from degradations import recipes
 
-    with _refusals(allow_code):
+    with refusals(allow_code):
         return recipes.find(word).at(severity)
 
 
 @contextmanager
-def _refusals(allow_code: bool = False) -> Iterator[None]:
+def refusals(allow_code: bool = False) -> Iterator[None]:
     """What is wrong with a recipe or a trace is wrong with the command."""
     from degradations import RecipeError, consent
 

@@ -10,7 +10,8 @@ import typer
 
 from restore.batch import environment
 from restore.checkpoints import file_kinds, manifest, places
-from restore.errors import UsageError, printable
+from restore.errors import ModelError, RestoreError, UsageError, printable
+from restore.options import WalkOptions
 
 if TYPE_CHECKING:
     from restore.tasks.run import Model as Loaded
@@ -90,14 +91,25 @@ class Model:
                 raise UsageError(f"--lora {given}: {mend}") from error
         return found
 
-    def open(self) -> tuple[Callable[[], "Loaded"], str]:
-        """Loads the model at the first call, since torch takes seconds; and the weights' digest."""
+    def open(self, options: WalkOptions) -> tuple[Callable[[], "Loaded"], str]:
+        """Loads the model at the first call, since torch takes seconds; and the weights' digest.
+
+        Raises ConfigError if the options ask for a walk that it cannot take.
+        """
         environment.require()
         place, weights = manifest.find_model(
             self.model, offline=self.offline, allow_pickle=self.allow_pickle
         )
         if self.config_from and not place.is_file():
             raise UsageError(f"--config-from: {self.model} is a folder and has configs of its own")
+
+        asks = options.steps or options.sampler != "ddim" or options.sampler_options
+        if asks and place.is_dir():
+            from restore.checkpoints import walks  # which loads diffusers
+
+            walks.refuse(place, options)
+
+        digest = manifest.with_loras(weights, self.loras)
 
         @cache
         def stack() -> "Loaded":
@@ -106,16 +118,17 @@ class Model:
 
             if told := torchvision.complaint():
                 print(f"restore: {printable(told)}", file=sys.stderr)
-            return load(
-                self.model,
-                self.device,
-                self.dtype,
-                compiled=self.compiled,
-                offload=self.offload,
-                config=self.config_from,
-                loras=self.loras,
-                offline=self.offline,
-                allow_pickle=self.allow_pickle,
-            )
+            try:
+                more = {"compiled": self.compiled, "offload": self.offload, "loras": self.loras}
+                more |= {"offline": self.offline, "allow_pickle": self.allow_pickle}
+                made = load(self.model, self.device, self.dtype, config=self.config_from, **more)
+                if getattr(made, "digest", "") not in ("", digest):
+                    raise ModelError(f"{self.model}: changed since the run began; run it again")
+                return made
+            except (RestoreError, MemoryError):
+                raise
+            except Exception as error:  # else every file would try the same again
+                told = f"{self.model}: cannot be loaded: {type(error).__name__}: {error}"
+                raise ModelError(told) from error
 
-        return stack, manifest.with_loras(weights, self.loras)
+        return stack, digest

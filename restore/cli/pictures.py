@@ -43,7 +43,7 @@ class Pictures:
     ] = "keep"
     strip: Annotated[
         Literal["nothing", "gps", "all"],
-        typer.Option(help="gps: leave out where it was taken; all: EXIF and XMP."),
+        typer.Option(help="gps: leave out where it was taken; all: EXIF, XMP, IPTC, texts."),
     ] = "nothing"
     frames: Annotated[
         Literal["first", "all", "refuse"],

@@ -14,13 +14,13 @@ import typer
 from restore import file_search
 from restore.batch import jobs, report
 from restore.batch.dry_run import foretell
+from restore.batch.holes import Holes
 from restore.batch.journal import Journal, Row
 from restore.batch.rates import Rate
 from restore.batch.run import Exists, Limits, Summary, refuse_existing, run_all
 from restore.batch.work import (
     FileOptions,
     FileWork,
-    Holes,
     Progress,
     Settings,
     formats,
@@ -101,7 +101,7 @@ def run_files(
         refuse_existing(planned)
     if run.pictures.background is None:
         refuse_transparent(planned, kind, how)
-    stack, weights = run.model.open()
+    stack, weights = run.model.open(options)
     pixel_model = None
     if run.model.is_pixel:
         from restore.tasks.pixel_upscale import settled
@@ -186,7 +186,7 @@ def run_prompt(options: Text2imgOptions, run: Run, count: int, grid: bool) -> No
     planned = [jobs.Job(None, name, run.out / name) for name in seeds]
     if run.exists == "error":
         refuse_existing(planned)
-    stack, weights = run.model.open()
+    stack, weights = run.model.open(options)
 
     @cache
     def warn() -> None:

@@ -9,7 +9,7 @@ import threading
 from contextlib import suppress
 from types import FrameType
 
-from restore.batch.work import AHEAD
+from restore.batch.ahead import AHEAD
 
 GRACE_S = 5  # for the file in hand
 LAST_S = 2  # for a thread that works ahead, when the process ends

@@ -1,10 +1,13 @@
 """Standard streams that may be lost, full or closed: that decides no work and no exit code."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
+
+from restore.errors import printable
 
 
 class Patient:
@@ -64,3 +67,15 @@ def _fill_gaps() -> None:
     for name, number in (("stdout", 1), ("stderr", 2)):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", closefd=False))
+
+
+class _Plain(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(printable, super().format(record).split("\n")))
+
+
+def plain_handler() -> logging.Handler:
+    """What logs say goes to stderr, and no file's name moves the cursor there."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Plain("%(message)s"))
+    return handler

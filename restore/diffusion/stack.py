@@ -1,7 +1,8 @@
 """One VAE, one UNet and one context encoder for every task."""
 
 import inspect
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from diffusers import SchedulerMixin, UNet2DConditionModel, UNet2DModel
 from torch import Tensor, nn
 
 from restore.config import near
-from restore.diffusion import vae
+from restore.diffusion import rehearsal, vae
 from restore.diffusion.conditioning import Condition, as_velocity, conditioned
 from restore.diffusion.contexts import Context
 from restore.diffusion.layouts import Layout, Task, require
@@ -158,18 +159,7 @@ class Stack:
 
         options  the scheduler's own, by diffusers' names; ConfigError where it has none such.
         """
-        name, own = SCHEDULERS[sampler]
-        kind = getattr(diffusers, name)
-        known = list(inspect.signature(kind).parameters)
-        for key in options or {}:
-            if key not in known:
-                raise ConfigError(f"sampler_options: {sampler} has no {key!r}{near(key, known)}")
-        # As keywords: in the config, diffusers would drop what the checkpoint had left to defaults.
-        if self.schedule.config.prediction_type == "sample":
-            own = own | {"prediction_type": "v_prediction"}  # as_velocity
-        scheduler = kind.from_config(self.schedule.config, **{**own, **(options or {})})
-        scheduler.set_timesteps(steps, device=self.device)
-        return scheduler
+        return scheduler_of(self.schedule, sampler, steps, options, self.device)
 
     def to_walk(self, latent: Tensor, known: Tensor) -> Tensor:
         """A scaled latent -> what the walk goes over."""
@@ -178,3 +168,58 @@ class Stack:
     def from_walk(self, x: Tensor, known: Tensor) -> Tensor:
         """What the walk ended at -> a scaled latent."""
         return x if self.residual_scale is None else known + self.residual_scale * x
+
+
+def scheduler_of(
+    schedule: SchedulerMixin,
+    sampler: Sampler,
+    steps: int,
+    options: dict[str, Any] | None = None,
+    device: torch.device | str = "cpu",
+) -> SchedulerMixin:
+    """A sampler over a checkpoint's schedule, its timesteps set.
+
+    Raises ConfigError for options that it has not, or more steps than it can take; ModelError if
+    it can take none.
+    """
+    name, own = SCHEDULERS[sampler]
+    kind = getattr(diffusers, name)
+    known = list(inspect.signature(kind).parameters)
+    for key in options or {}:
+        if key not in known:
+            raise ConfigError(f"sampler_options: {sampler} has no {key!r}{near(key, known)}")
+    # As keywords: in the config, diffusers would drop what the checkpoint had left to defaults.
+    if schedule.config.prediction_type == "sample":
+        own = own | {"prediction_type": "v_prediction"}  # as_velocity
+
+    def make(steps: int, device: torch.device | str = "cpu") -> SchedulerMixin:
+        scheduler = kind.from_config(schedule.config, **{**own, **(options or {})})
+        scheduler.set_timesteps(steps, device=device)
+        return scheduler
+
+    asked = json.dumps([sampler, options, dict(schedule.config)], sort_keys=True, default=str)
+    if (asked, steps) not in _REHEARSED:
+        _rehearse(make, sampler, steps, bool(options))
+        _REHEARSED.add((asked, steps))
+    return make(steps, device)
+
+
+_REHEARSED: set[tuple[str, int]] = set()  # walks that are known to come to their end
+
+
+def _rehearse(
+    make: Callable[[int], SchedulerMixin], sampler: Sampler, steps: int, is_told: bool
+) -> None:
+    try:
+        why = rehearsal.trouble(make(steps))
+    except Exception as error:  # of a library, whose classes raise anything
+        why = f"{type(error).__name__}: {error}"
+    if not why:
+        return
+    most = rehearsal.most(make, steps)
+    if most:
+        told = f"sampler {sampler} takes {most} steps at the most here, not {steps}"
+        raise ConfigError(f"steps: {told} ({why}); take fewer, or another sampler")
+    if is_told:
+        raise ConfigError(f"sampler_options: {sampler} cannot walk with these: {why}")
+    raise ModelError(f"its scheduler's config allows no walk by {sampler}: {why}")

@@ -1,8 +1,8 @@
 """Bytes to pixels: what is refused and by which code, and every mode in its own depth.
 
 Pillow gets bytes, never paths, and an allow-list of formats. It cuts 16-bit colour to 8 bits in
-silence, so once it has judged such a file sound, cv2 decodes it; cv2 alone would turn half a file
-into a whole picture without a word.
+silence, so once it has judged such a file sound, cv2 decodes it, and is believed where its upper 8
+bits are Pillow's; cv2 alone would turn half a file into a whole picture without a word.
 """
 
 import io
@@ -12,11 +12,12 @@ from contextlib import contextmanager
 
 import cv2
 import numpy as np
-from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from restore.errors import ImageError
-from restore.images import sniff
+from restore.images import carried, sniff, tiff_samples
 from restore.images.metadata import to_srgb
+from restore.images.tiff_samples import Samples
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "PPM")
 FIRST_ALONE = "only the first frame is taken, of {}; --frames all keeps them all"
@@ -38,7 +39,7 @@ def opened(data: bytes, suffix: str) -> Image.Image:
         try:
             image = Image.open(io.BytesIO(data), formats=formats)
         except UnidentifiedImageError:
-            image = _float_colours(data)
+            image = tiff_samples.page(data)
     if image.width * image.height > MAX_PIXELS:
         raise _too_large(f"{image.width}x{image.height} pixels")
     return image
@@ -66,6 +67,8 @@ def load(
 
 def count_frames(image: Image.Image, data: bytes, suffix: str) -> int:
     """How many frames or pages there are. Raises ImageError beyond MAX_FRAMES."""
+    if image.format == "MPO" and carried.is_gain_map_beside(data):
+        return 1  # the others are no pictures
     with judged(data, suffix):
         count = getattr(image, "n_frames", 1)
     if count > MAX_FRAMES:
@@ -117,56 +120,14 @@ def _heif() -> str:
     return "HEIF"
 
 
-class FloatColours(Image.Image):
-    """Stands for a TIFF of float colours, which Pillow does not know and cv2 reads."""
-
-    format = "TIFF"
-
-    def __init__(self, size: tuple[int, int], turn: int):
-        super().__init__()
-        self._size, self._mode = size[::-1] if turn > 4 else size, "F"
-        self.turn = turn
-
-
-def _float_colours(data: bytes) -> Image.Image:
-    """Raises UnidentifiedImageError if it is none, ImageError for a bomb's number of samples."""
-    if data[:4] not in (b"II*\0", b"MM\0*"):
-        raise UnidentifiedImageError
-    stream = io.BytesIO(data)
-    tags = TiffImagePlugin.ImageFileDirectory_v2(stream.read(8))
-    try:
-        stream.seek(tags.next)
-        tags.load(stream)
-        width, height, samples, turn = (int(tags.get(tag, 1)) for tag in (256, 257, 277, 274))
-        kinds, bits = set(tags.get(339, (1,))), set(tags.get(258, (1,)))
-    except Exception as error:  # a broken directory raises anything
-        raise UnidentifiedImageError from error
-    if samples > 6:
-        raise ImageError("TOO_LARGE", f"{samples} samples a pixel; the limit is 6")
-    if kinds != {3} or not bits <= {32, 64} or samples not in (1, 3):
-        raise UnidentifiedImageError
-    return FloatColours((width, height), turn if turn in range(1, 9) else 1)
-
-
 Decoded = tuple[np.ndarray, np.ndarray | None, bool, bytes | None]
 
 
 def own_turn(image: Image.Image) -> int:
     """The orientation, 1 to 8, that Pillow and cv2 apply by themselves: that of a TIFF."""
     tags = getattr(image, "tag_v2", {})
-    turn = getattr(image, "turn", 0) or tags.get(274, 1)
+    turn = tags.get(274, 1)
     return turn if turn in range(1, 9) else 1
-
-
-def upright(array: np.ndarray, orientation: int) -> np.ndarray:
-    """Rows and columns turned as EXIF's orientation asks."""
-    if orientation > 4:  # stored on its side
-        array = array.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        array = array[::-1]
-    if orientation in (2, 3, 6, 7):
-        array = array[:, ::-1]
-    return np.ascontiguousarray(array)
 
 
 def pixels(
@@ -177,21 +138,10 @@ def pixels(
     image  loaded, with `frame` in hand.
     notes  is told what was lost.
     """
+    made = _deep_samples(image, data, frame, notes)
+    if made is not None:
+        return *made, icc
     mode = image.mode
-    if mode == "F":
-        return *_floats(image, data, frame, notes), icc
-    if _is_deep(image, data):
-        deep = _by_cv2(data, frame)
-        if deep is not None and deep.dtype == np.uint16 and deep.shape[:2] == image.size[::-1]:
-            # Pillow calls a deep grey PNG with alpha RGBA; bit 1 of its header's byte 25 is colour
-            grey = not data[25] & 2 if image.format == "PNG" else mode in ("L", "LA")
-            return *_from_cv2(deep, grey), icc
-        notes.append("depth reduced to 8 bits")
-    if mode.startswith("I"):
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > DEEP:
-            raise ImageError("UNSUPPORTED", "32-bit integers are not read; save it with 16 bits")
-        return threefold(values.astype(np.uint16)), None, True, icc
     if mode in ("CMYK", "LAB"):
         notes.append(f"colours converted from {mode} to sRGB")
         return np.asarray(to_srgb(image, icc, notes)), None, False, None
@@ -224,7 +174,7 @@ def _is_deep(image: Image.Image, data: bytes) -> bool:
         return bool(header) and int(header[1]) > 255
     if image.format == "TIFF":
         bits = image.tag_v2.get(258, (8,))  # pyright: ignore[reportAttributeAccessIssue]
-        return max(bits) > 8 and image.mode in ("RGB", "RGBA", "LA")
+        return max(bits) > 8 and image.mode in ("RGB", "RGBA", "LA", "CMYK")
     return False
 
 
@@ -236,26 +186,102 @@ def _by_cv2(data: bytes, frame: int) -> np.ndarray | None:
     return pages[0] if pages else None
 
 
-def _from_cv2(array: np.ndarray, grey: bool) -> tuple[np.ndarray, np.ndarray | None, bool]:
+def _deep_samples(image: Image.Image, data: bytes, frame: int, notes: list[str]) -> Samples | None:
+    """What has more than 8 bits a channel, as 16 bits; None, and a note, where 8 are left."""
+    if isinstance(image, tiff_samples.Page):
+        return _of_page(image, frame, notes)
+    if image.mode == "F":
+        values = np.asarray(image)
+        values = 1 - values if _is_white_zero(image) else values
+        return _levels((threefold(values), None, True), notes)
+    if _is_deep(image, data):
+        made = _deep(image, data, frame)
+        if made is None:
+            notes.append("depth reduced to 8 bits")
+        return made
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > DEEP:
+            raise ImageError("UNSUPPORTED", "32-bit integers are not read; save it with 16 bits")
+        values = values.astype(np.uint16)
+        return threefold(DEEP - values if _is_white_zero(image) else values), None, True
+    return None
+
+
+def _from_cv2(array: np.ndarray, grey: bool) -> Samples:
     if array.ndim == 2:
         return threefold(array), None, True
     rgb = np.ascontiguousarray(array[..., 2::-1])
     return rgb, array[..., 3].copy() if array.shape[2] == 4 else None, grey
 
 
-def _floats(
-    image: Image.Image, data: bytes, frame: int, notes: list[str]
-) -> tuple[np.ndarray, None, bool]:
+def _is_white_zero(image: Image.Image) -> bool:
+    """Whether a TIFF counts from white to black, which Pillow heeds at 8 bits alone."""
+    return getattr(image, "tag_v2", {}).get(262) == tiff_samples.WHITE_IS_ZERO
+
+
+def _deep(image: Image.Image, data: bytes, frame: int) -> Samples | None:
+    """16 bits a channel; None where no decoder's agree with what Pillow gives at 8 bits."""
+    if image.mode == "CMYK":
+        return None
+    layout = tiff_samples.layout(data, frame) if image.format == "TIFF" else None
+    if (
+        layout and layout.planes
+    ):  # Pillow takes these for interleaved too, where they are not packed
+        made = tiff_samples.decode(data, frame, layout) if layout.is_known else None
+        if made is None and image.info.get("compression") == "raw":
+            raise ImageError("UNSUPPORTED", f"a TIFF of {layout}: {tiff_samples.NEEDED}")
+        return made
+    array = _by_cv2(data, frame)
+    if array is not None and array.dtype == np.uint16 and array.shape[:2] == image.size[::-1]:
+        # Pillow calls a deep grey PNG with alpha RGBA; bit 1 of its header's byte 25 is colour
+        grey = not data[25] & 2 if image.format == "PNG" else image.mode in ("L", "LA")
+        made = _from_cv2(array, grey)
+        if _agree(made, image):
+            return made
+    if layout is None or not layout.is_known:
+        return None
+    made = tiff_samples.decode(data, frame, layout)
+    is_like = made is not None and made[0].dtype == np.uint16 and _agree(made, image)
+    return made if is_like else None
+
+
+def _agree(made: Samples, image: Image.Image) -> bool:
+    """Whether 16-bit samples are those of which Pillow gives the upper 8 bits."""
+    pixels, alpha, _ = made
+    if image.has_transparency_data != (alpha is not None):
+        return False
+    shown = np.asarray(image.convert("RGB" if alpha is None else "RGBA"))
+    if shown.shape[:2] != pixels.shape[:2]:
+        return False
+    away = np.abs((pixels // 257).astype(np.int16) - shown[..., :3])
+    if alpha is None:
+        return bool(away.max() <= 1)
+    # what is barely there may be rounded otherwise, where alpha was multiplied in
+    seen = shown[..., 3] >= 64
+    near = np.abs((alpha // 257).astype(np.int16) - shown[..., 3]).max() <= 1
+    return bool(near and (not seen.any() or away[seen].max() <= 4))
+
+
+def _of_page(page: tiff_samples.Page, frame: int, notes: list[str]) -> Samples:
+    made = tiff_samples.decode(page.data, frame, page.layout)
+    if made is None or made[0].shape[:2] != page.size[::-1]:
+        mend = "save it uncompressed or deflated"
+        raise ImageError("UNSUPPORTED", f"a TIFF of {page.layout} cannot be unpacked; {mend}")
+    return made if made[0].dtype.kind == "u" else _levels(made, notes)
+
+
+def _levels(made: Samples, notes: list[str]) -> Samples:
     """Floats in [0, 1] as 16 bits; what goes beyond has no white of its own and is refused."""
-    is_known = not isinstance(image, FloatColours)
-    values = np.asarray(image) if is_known else _by_cv2(data, frame)
-    if values is None or values.shape[:2] != image.size[::-1]:
-        raise ImageError("CORRUPT", "broken data: the floats cannot be unpacked; fetch it again")
-    if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
-        mend = "scale them, or save it with 16-bit integers"
-        raise ImageError("UNSUPPORTED", f"floats outside [0, 1] have no white point; {mend}")
+    for values in filter(lambda part: part is not None, made[:2]):
+        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+            mend = "scale them, or save it with 16-bit integers"
+            raise ImageError("UNSUPPORTED", f"floats outside [0, 1] have no white point; {mend}")
     notes.append("depth reduced from floats to 16 bits")
-    levels = np.rint(values * DEEP).astype(np.uint16)
-    if levels.ndim == 2:
-        return threefold(levels), None, True
-    return np.ascontiguousarray(levels[..., ::-1]), None, False
+    pixels, alpha = (None if part is None else _counted(part) for part in made[:2])
+    assert pixels is not None
+    return pixels, alpha, made[2]
+
+
+def _counted(values: np.ndarray) -> np.ndarray:
+    return np.rint(values.astype(np.float64) * DEEP).astype(np.uint16)

@@ -1,9 +1,7 @@
-"""Pictures to files: depth, grey, alpha, profile, EXIF and XMP are kept where the format can."""
+"""Pictures to files: depth, grey, alpha, and what is told beside them, where the format can."""
 
 import io
-import zlib
-from dataclasses import dataclass
-from importlib.util import find_spec
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,8 +11,9 @@ from PIL import Image
 
 from restore.errors import ImageError, UsageError
 from restore.files import replacing
-from restore.images import metadata, row_writers, tiff_rows
+from restore.images import row_writers, tags, tiff_rows
 from restore.images.picture import Picture, eight
+from restore.images.tags import Tags
 from restore.images.tiff_rows import LARGE
 
 
@@ -43,8 +42,6 @@ OPAQUE = {suffix for suffix, own in OWN.items() if own == "jpeg"}
 SUBSAMPLED = ("jpeg", "avif")
 LOSSLESS = ("png", "tiff", "webp")
 PNG_STORED = 33  # the length of signature and IHDR, after which profile and EXIF stand
-JPEG_SEGMENT = 65533
-JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\0"
 Rgb = tuple[int, int, int]
 Subsampling = Literal["auto", "4:4:4", "4:2:2", "4:2:0"]
 
@@ -128,19 +125,19 @@ def encode(
         pixels = _flat(pixels, alpha, how.background)
         grey = grey and len(set(how.background)) == 1
         alpha = None
-    tags = _tags(picture, format, notes)
+    carried = tags.fitting(picture, format, notes)
     if grey != picture.grey:  # a grey profile does not suit colours
-        tags.pop("icc_profile", None)
+        carried = replace(carried, icc=None)
     if pixels.size > 3 * LARGE and format in row_writers.FORMATS:
-        _by_rows(path, format, (pixels, alpha, grey), tags, about)
+        notes += _by_rows(path, format, (pixels, alpha, grey), carried, about)
         return notes
     layers = _layers(pixels, alpha, grey)
     if format == "png":
-        parts = _png(layers, tags, about)
+        parts = _png(layers, carried, about)
     elif format == "tiff":
-        parts = [_tiff(layers, tags)]
+        parts = [_tiff(layers, carried)]
     else:
-        parts = [_pillow(layers, format, how, tags)]
+        parts = [_pillow(layers, format, how, carried)]
     with path.open("wb") as file:
         for part in parts:
             file.write(part)
@@ -152,9 +149,9 @@ def _by_rows(
     path: Path,
     format: str,
     shown: tuple[np.ndarray, np.ndarray | None, bool],
-    tags: dict[str, bytes],
+    carried: Tags,
     about: str,
-) -> None:
+) -> list[str]:
     """As the others, for a large picture: a band of it at a time, and checked so too."""
     pixels, alpha, grey = shown
 
@@ -166,32 +163,24 @@ def _by_rows(
     size = pixels.shape[0], pixels.shape[1]
     with path.open("wb") as file:
         if format == "png":
-            row_writers.write_png(file, layers, size, _png_chunks(tags, about))
+            row_writers.write_png(file, layers, size, tags.png_chunks(carried, about))
         else:
-            row_writers.write_tiff(file, layers, size, _tiff_told(layers(0, 1), tags))
+            row_writers.write_tiff(file, layers, size, tags.tiff_told(layers(0, 1), carried))
     if format == "png":
-        return check(path, format, size)
+        check(path, format, size)
+        return []
+    notes = _add_exif(path, carried)
     for first in range(0, size[0], row_writers.TILE):
         tiff_rows.decode(path, first, min(first + row_writers.TILE, size[0]))
+    return notes
 
 
-def _tags(picture: Picture, format: str, notes: list[str]) -> dict[str, bytes]:
-    """Profile, EXIF and XMP by Pillow's names, true of the picture's size."""
-    tags = {}
-    if picture.icc:
-        tags["icc_profile"] = picture.icc
-    if picture.exif:
-        tags["exif"] = metadata.sized_exif(picture.exif, picture.size)
-    if picture.xmp:
-        tags["xmp"] = metadata.sized_xmp(picture.xmp, picture.size)
-    if format == "tiff" and tags.pop("exif", None):
-        notes.append("EXIF dropped: it is not written to tiff")
-    if format == "jpeg":
-        for name, prefix in (("exif", 6), ("xmp", len(JPEG_XMP))):
-            if len(tags.get(name, b"")) + prefix > JPEG_SEGMENT:
-                del tags[name]
-                notes.append(f"{name.upper()} dropped: too long for jpeg")
-    return tags
+def _add_exif(path: Path, carried: Tags) -> list[str]:
+    if carried.exif is None:
+        return []
+    with path.open("rb+") as file:
+        done = tags.add_exif(file, carried.exif)
+    return [] if done else ["EXIF dropped: the TIFF is too large for it"]
 
 
 def check(path: Path, format: str, size: tuple[int, int]) -> None:
@@ -205,7 +194,8 @@ def check(path: Path, format: str, size: tuple[int, int]) -> None:
             if format == "png":
                 image.verify()  # every checksum, without unpacking
             else:
-                image.draft("RGB", (image.width // 8, image.height // 8))  # a JPEG at 1/8: quick
+                small = (max(1, image.width // 8), max(1, image.height // 8))
+                image.draft("RGB", small)  # a JPEG at 1/8: quick
                 image.load()
         except (OSError, SyntaxError, ValueError) as error:
             raise ImageError(
@@ -227,9 +217,9 @@ def _layers(pixels: np.ndarray, alpha: np.ndarray | None, grey: bool) -> np.ndar
     return colours if alpha is None else np.dstack([colours, alpha])
 
 
-def _pillow(layers: np.ndarray, format: str, how: Writing, tags: dict[str, bytes]) -> bytes:
+def _pillow(layers: np.ndarray, format: str, how: Writing, carried: Tags) -> bytes:
     image = Image.fromarray(layers[..., 0] if layers.shape[2] == 1 else layers)
-    asked: dict[str, Any] = {"quality": how.quality, **tags}
+    asked: dict[str, Any] = {"quality": how.quality, **tags.pillow(carried, format)}
     if format == "webp" and how.lossless:
         # quality is effort now; `exact` keeps the colours that transparency hides
         asked |= {"lossless": True, "exact": True, "quality": 75}
@@ -246,7 +236,7 @@ def _pillow(layers: np.ndarray, format: str, how: Writing, tags: dict[str, bytes
     return buffer.getvalue()
 
 
-def _png(layers: np.ndarray, tags: dict[str, bytes], about: str) -> list[bytes]:
+def _png(layers: np.ndarray, carried: Tags, about: str) -> list[bytes]:
     """PNG by cv2: seven times quicker than Pillow at the same size, and with 16-bit colour."""
     count = layers.shape[2]
     if count == 2 and layers.dtype == np.uint8:  # cv2 knows no grey with alpha
@@ -259,51 +249,22 @@ def _png(layers: np.ndarray, tags: dict[str, bytes], about: str) -> list[bytes]:
         if not done:
             raise ImageError("UNSUPPORTED", "the PNG encoder refused the picture")
         data = array.tobytes()
-    return [data[:PNG_STORED], *_png_chunks(tags, about), data[PNG_STORED:]]
+    return [data[:PNG_STORED], *tags.png_chunks(carried, about), data[PNG_STORED:]]
 
 
-def _png_chunks(tags: dict[str, bytes], about: str) -> list[bytes]:
-    """What stands between a PNG's head and its pixels."""
-    parts = []
-    if "icc_profile" in tags:
-        parts.append(row_writers.chunk(b"iCCP", b"icc\0\0" + zlib.compress(tags["icc_profile"])))
-    if "exif" in tags:
-        parts.append(row_writers.chunk(b"eXIf", tags["exif"].removeprefix(b"Exif\0\0")))
-    if "xmp" in tags:
-        parts.append(row_writers.chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + tags["xmp"]))
-    if about:
-        parts.append(row_writers.chunk(b"tEXt", b"restore\0" + about.encode("ascii")))
-    return parts
-
-
-def _tiff(layers: np.ndarray, tags: dict[str, bytes]) -> bytes:
+def _tiff(layers: np.ndarray, carried: Tags) -> bytes:
     """Deflated TIFF by tifffile: Pillow writes no 16-bit colour, cv2 no profile."""
     layers = _without_grey_alpha(layers)
-    told = _tiff_told(layers, tags)
+    told = tags.tiff_told(layers, carried)
     import tifffile  # an extra, and there
 
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, layers if layers.shape[2] >= 3 else layers[..., 0], **told)
+    if carried.exif:
+        tags.add_exif(buffer, carried.exif)  # such a small one has room
     return buffer.getvalue()
 
 
 def _without_grey_alpha(layers: np.ndarray) -> np.ndarray:
     """Grey with alpha as RGBA: few readers of TIFF know it."""
     return layers[..., [0, 0, 0, 1]] if layers.shape[2] == 2 else layers
-
-
-def _tiff_told(layers: np.ndarray, tags: dict[str, bytes]) -> dict[str, Any]:
-    """What tifffile is told about samples such as these. Raises ImageError where it is missing."""
-    if find_spec("tifffile") is None:
-        mend = "pip install 'restore-toolkit[formats]', or use --format png"
-        told = f"TIFF is written by tifffile, which is missing; {mend}"
-        raise ImageError("UNSUPPORTED", told)
-    xmp = tags.get("xmp")
-    return {
-        "photometric": "rgb" if layers.shape[2] >= 3 else "minisblack",
-        "extrasamples": ["unassalpha"] if layers.shape[2] == 4 else None,
-        "compression": "zlib",
-        "iccprofile": tags.get("icc_profile"),
-        "extratags": [(700, "B", len(xmp), xmp, True)] if xmp else [],
-        "metadata": None,
-    }

@@ -1,24 +1,126 @@
-"""What a file says beside its pixels: EXIF, XMP and colour profiles, cleaned on the way in."""
+"""What a file says beside its pixels, cleaned on the way in: EXIF, XMP, texts, profiles."""
 
 import io
+import math
 import re
-from typing import Literal
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Literal
 
+import numpy as np
 from PIL import ExifTags, Image, ImageCms
 from PIL.ExifTags import Base
+
+from restore.images import carried
 
 ORIENTATION = 0x0112
 DESCRIPTIONS = {  # EXIF that stays true when enlarged; the rest describes the old file's storage
     *(ORIENTATION, Base.ImageDescription, Base.Make, Base.Model, Base.Software, Base.DateTime),
     *(Base.Artist, Base.Copyright, Base.ExifOffset, Base.GPSInfo, Base.XPTitle, Base.XPComment),
-    *(Base.XPAuthor, Base.XPKeywords, Base.XPSubject),
+    *(Base.XPAuthor, Base.XPKeywords, Base.XPSubject, Base.HostComputer),
+    *(0x4746, 0x4749),  # stars, in two ways
 }
 WIDTH, HEIGHT = Base.ExifImageWidth, Base.ExifImageHeight
+ABOUT = "restore"  # the name of the text in which a PNG of ours tells how it was made
+IPTC_TAG, PHOTOSHOP_TAG = 33723, 34377  # of a TIFF
+IPTC_RESOURCE = 0x0404  # of Photoshop
+ELSEWHERE = re.compile(r"(?i)XML:com\.adobe\.xmp|Raw profile type (exif|app1|xmp|icc|icm)")
 Strip = Literal["nothing", "gps", "all"]
 # A property of XMP (ISO 16684-1) stands as an attribute, name="value", or as an element.
 XMP_PROPERTY = rb'(?s)(?:\s%s\s*=\s*(?:"[^"<]*"|\'[^\'<]*\')|<%s>[^<]*</%s>)'
 XMP_GPS = rb"exif:GPS\w+"
 XMP_VALUE = rb"(\b(?:%s)(?:\s*=\s*[\"']|>))\s*\d+"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a file says beside its colours, of the upright picture."""
+
+    exif: bytes | None = None  # orientation applied, the tag set to 1
+    xmp: bytes | None = None  # the packet, its orientation set to 1
+    iptc: bytes | None = None  # its records, as in Photoshop's resource 0x0404
+    dpi: tuple[float, float] | None = None  # across and down
+    texts: tuple[tuple[str, str], ...] = ()  # by name: those of a PNG, or a comment
+
+
+def facts(image: Image.Image, strip: Strip, notes: list[str]) -> tuple[int, Facts]:
+    """(orientation 1 to 8, what the file says). What does not parse is dropped, with a note."""
+    orientation, kept = exif(image, strip, notes)
+    packet = xmp(image, strip)
+    if packet:
+        packet, told = carried.without_promises(packet)
+        notes += [note for note in told if note not in notes]
+    found = Facts(kept, packet or None, dpi=resolution(image, notes))
+    if found.dpi and orientation > 4:
+        found = replace(found, dpi=found.dpi[::-1])
+    if strip == "all":
+        return orientation, found
+    records = iptc(image)
+    if records and strip == "gps":
+        notes.append("IPTC dropped: it may tell where it was taken")
+        records = None
+    return orientation, replace(found, iptc=records, texts=texts(image, notes))
+
+
+def resolution(image: Image.Image, notes: list[str]) -> tuple[float, float] | None:
+    """Pixels per inch across and down, as the file is stored."""
+    info = image.info
+    ratio = info.get("aspect") or (info.get("jfif_density") if info.get("jfif_unit") == 0 else None)
+    if ratio and len(set(ratio)) > 1:
+        notes.append(f"the shape of its pixels, {ratio[0]}:{ratio[1]}, is dropped")
+    try:
+        if image.format in ("JPEG", "MPO") and info.get("jfif_unit") not in (1, 2):
+            found = _exif_resolution(image.getexif())  # Pillow would invent 72
+        else:
+            found = info.get("dpi") or _exif_resolution(image.getexif())
+        told = (float(found[0]), float(found[1])) if found else None
+    except Exception:  # written by cameras and attackers
+        return None
+    is_sound = told and all(math.isfinite(side) and 1 <= side <= 10**6 for side in told)
+    return told if is_sound else None
+
+
+def _exif_resolution(tags: Image.Exif) -> tuple[Any, Any] | None:
+    inch = {2: 1, 3: 2.54}.get(tags.get(Base.ResolutionUnit, 0))
+    sides = tags.get(Base.XResolution), tags.get(Base.YResolution)
+    if inch is None or None in sides:
+        return None
+    return float(sides[0]) * inch, float(sides[1]) * inch  # pyright: ignore[reportArgumentType]
+
+
+def iptc(image: Image.Image) -> bytes | None:
+    """Its IPTC records, if any (IIM 4.2)."""
+    found = None
+    if image.format == "TIFF":
+        found = getattr(image, "tag_v2", {}).get(IPTC_TAG)
+    elif isinstance(resources := image.info.get("photoshop"), dict):
+        found = resources.get(IPTC_RESOURCE)
+    if isinstance(found, tuple):  # some write it as words
+        found = b"".join(int(word).to_bytes(4, "little") for word in found if isinstance(word, int))
+    return found if isinstance(found, bytes) and found.startswith(b"\x1c") else None
+
+
+def texts(image: Image.Image, notes: list[str]) -> tuple[tuple[str, str], ...]:
+    """Texts by name, but those that are read as EXIF, XMP or a profile, or that we wrote."""
+    found: dict[str, Any] = {}
+    if image.format == "PNG":
+        try:
+            found = dict(image.text)  # pyright: ignore[reportAttributeAccessIssue]
+        except Exception as error:  # a text of an attacker; the pixels are there
+            notes.append(f"texts dropped: {error}"[:200])
+    elif comment := image.info.get("comment"):
+        found = {"Comment": comment}
+    kept = {name: _text(text) for name, text in found.items() if not ELSEWHERE.match(name)}
+    return tuple((name, text) for name, text in kept.items() if name != ABOUT and text)
+
+
+def _text(text: Any) -> str:
+    if isinstance(text, bytes):
+        try:
+            return text.decode()
+        except UnicodeDecodeError:
+            return text.decode("latin-1")
+    return str(text)
 
 
 def exif(image: Image.Image, strip: Strip, notes: list[str]) -> tuple[int, bytes | None]:
@@ -97,6 +199,19 @@ def profile(icc: bytes | None, grey: bool, notes: list[str]) -> bytes | None:
         notes.append(f"the colour profile is dropped: it is {space}")
         return None
     return icc
+
+
+@lru_cache(256)
+def is_srgb(icc: bytes, grey: bool) -> bool:
+    """Whether a profile says what no profile says: its colours are those of sRGB, by a level."""
+    steps = np.linspace(0, 255, 6).astype(np.uint8)
+    if grey:
+        values = steps[None]
+    else:
+        values = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(1, -1, 3)
+    notes: list[str] = []
+    shown = np.asarray(to_srgb(Image.fromarray(values), icc, notes)).astype(int)
+    return not notes and bool(np.abs(shown - (values[..., None] if grey else values)).max() <= 1)
 
 
 def to_srgb(image: Image.Image, icc: bytes | None, notes: list[str]) -> Image.Image:

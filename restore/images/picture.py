@@ -1,4 +1,4 @@
-"""Pictures: files become upright integer arrays with alpha, depth, profile, EXIF and XMP."""
+"""Pictures: files become upright integer arrays, with alpha, depth and what else is told."""
 
 import stat
 import warnings as python_warnings
@@ -13,9 +13,10 @@ import numpy as np
 from PIL import Image
 
 from restore.errors import ImageError
+from restore.images import carried, colours, metadata, sniff
 from restore.images import decode as decoding
-from restore.images import metadata, sniff
 from restore.images.decode import threefold
+from restore.images.tiff_samples import upright
 
 MAX_BYTES = 2**30
 
@@ -32,6 +33,9 @@ class Picture:
     format: str = "PNG"  # of the source, in Pillow's words
     warnings: tuple[str, ...] = ()  # what was lost or left out on the way in
     xmp: bytes | None = None  # the packet, its orientation set to 1
+    iptc: bytes | None = None  # its records
+    dpi: tuple[float, float] | None = None  # across and down
+    texts: tuple[tuple[str, str], ...] = ()  # by name: those of a PNG, or a comment
 
     @property
     def size(self) -> tuple[int, int]:
@@ -50,7 +54,7 @@ class Reading:
 
     frames: Literal["first", "all", "refuse"] = "first"  # refuse: those with more than one
     icc: Literal["keep", "srgb"] = "keep"  # srgb: colours converted, the profile dropped
-    strip: metadata.Strip = "nothing"  # gps: where it was taken; all: EXIF and XMP
+    strip: metadata.Strip = "nothing"  # gps: where it was taken; all: EXIF, XMP, IPTC and texts
     allow_truncated: bool = False
     max_pixels: int = decoding.MAX_PIXELS  # of what is read by rows, see giants; 0: all is whole
 
@@ -114,15 +118,17 @@ def _frame(
     notes = list(told)
     with noting(notes):
         image = decoding.load(image, data, suffix, how.allow_truncated, notes)
-        orientation, exif = metadata.exif(image, how.strip, notes)
+        orientation, facts = metadata.facts(image, how.strip, notes)
         profile = image.info.get("icc_profile")
         with decoding.judged(data, suffix):
             pixels, alpha, grey, icc = decoding.pixels(image, data, frame, profile, notes)
-        pixels = decoding.upright(pixels, orientation)
-        alpha = None if alpha is None else decoding.upright(alpha, orientation)
+        pixels = upright(pixels, orientation)
+        alpha = None if alpha is None else upright(alpha, orientation)
         icc = metadata.profile(icc, grey, notes)
-        xmp = metadata.xmp(image, how.strip)
-    made = Picture(pixels, alpha, grey, icc, exif, image.format or "", tuple(notes), xmp)
+        icc = colours.profile(data, image.info, icc, grey, notes)
+        notes += [note for note in carried.lost(image, data) if note not in notes]
+    told, form = tuple(notes), image.format or ""
+    made = Picture(pixels, alpha, grey, icc, format=form, warnings=told, **vars(facts))
     return in_srgb(made) if how.icc == "srgb" else made
 
 
@@ -130,6 +136,8 @@ def in_srgb(picture: Picture) -> Picture:
     """The picture's colours through its profile to sRGB, and no profile."""
     if picture.icc is None:
         return picture
+    if metadata.is_srgb(picture.icc, picture.grey):
+        return replace(picture, icc=None)
     notes = list(picture.warnings)
     pixels = picture.pixels
     if picture.depth == 16:  # LittleCMS by Pillow knows no 16-bit colour
@@ -167,7 +175,8 @@ def look_at(data: bytes, suffix: str) -> Head:
 
 
 def plain(picture: Picture) -> np.ndarray:
-    """uint8 (H, W, 3): 16 bits are rounded, transparency lies on white."""
+    """uint8 (H, W, 3) in sRGB: 16 bits are rounded, transparency lies on white."""
+    picture = in_srgb(picture)
     pixels, alpha = (
         eight(array) if array is not None and array.dtype == np.uint16 else array
         for array in (picture.pixels, picture.alpha)

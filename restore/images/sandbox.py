@@ -1,8 +1,10 @@
 """Files read and written in worker processes, so that no decoder can end or stop the run."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import current_process
 from pathlib import Path
+from typing import Any, TypeVar
 
 from restore.errors import ImageError
 from restore.images import encode as encoding
@@ -13,6 +15,7 @@ from restore.images.picture import Head, Picture, Reading
 from restore.images.tiff_rows import LARGE
 from restore.images.worker_pool import shared
 
+Made = TypeVar("Made")
 PATIENCE_S = 30  # for a file of any size
 BYTES_S = 10**7  # read a second, from a slow disk
 PIXELS_S = 5 * 10**4  # written a second, by a slow codec on a busy machine
@@ -26,25 +29,31 @@ def read(path: Path, how: Reading = Reading()) -> Picture:
 def read_frames(path: Path, how: Reading = Reading()) -> tuple[list[Picture], int]:
     """As images.read_frames, and as read."""
     with _named(path) as there:
-        return shared().call(_patience_s(path), images.read_frames, there, how)
+        return _call(_patience_s(path), images.read_frames, there, how)
 
 
 def read_by_rows(path: Path, how: Reading = Reading()) -> tuple[list[Picture], int]:
     """As read_frames; of a large TIFF the pixels stay in the file until they are asked for."""
     with _named(path) as there:
-        found = (
-            shared().call(PATIENCE_S, tiff_rows.read, there, how) if _may_be_giant(path) else None
-        )
+        found = _call(PATIENCE_S, tiff_rows.read, there, how) if _may_be_giant(path) else None
     return ([found[0]], found[1]) if found else read_frames(path, how)
+
+
+def decode(data: bytes, suffix: str) -> Picture:
+    """As images.decode, and as read."""
+    return _call(PATIENCE_S + len(data) / BYTES_S, images.decode, data, suffix)
+
+
+def look_at(data: bytes, suffix: str) -> Head:
+    """As images.look_at, and as read."""
+    return _call(PATIENCE_S + len(data) / BYTES_S, images.look_at, data, suffix)
 
 
 def look(path: Path, how: Reading = Reading()) -> Head:
     """As images.look, and as read."""
     with _named(path) as there:
-        found = (
-            shared().call(PATIENCE_S, tiff_rows.look, there, how) if _may_be_giant(path) else None
-        )
-        return found or shared().call(_patience_s(path), images.look, there)
+        found = _call(PATIENCE_S, tiff_rows.look, there, how) if _may_be_giant(path) else None
+        return found or _call(_patience_s(path), images.look, there)
 
 
 def encode(
@@ -58,7 +67,13 @@ def encode(
     if picture.pixels.size > 3 * LARGE:  # a second copy of them would cost too much
         return encoding.encode(picture, path, format, how, about)
     limit_s = PATIENCE_S + picture.pixels.size / 3 / PIXELS_S
-    return shared().call(limit_s, encoding.encode, picture, path.absolute(), format, how, about)
+    return _call(limit_s, encoding.encode, picture, path.absolute(), format, how, about)
+
+
+def _call(limit_s: float, function: Callable[..., Made], *args: Any) -> Made:
+    if current_process().daemon:  # such as a DataLoader's worker: it may have no children
+        return function(*args)
+    return shared().call(limit_s, function, *args)
 
 
 def _may_be_giant(path: Path) -> bool:

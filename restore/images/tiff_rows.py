@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from restore.errors import ImageError
+from restore.images import carried, metadata
 from restore.images import decode as decoding
-from restore.images import metadata
 from restore.images.decode import MAX_PIXELS, judged, threefold
 from restore.images.picture import Head, Picture, Reading, noting
 from restore.images.worker_pool import shared
@@ -80,15 +80,16 @@ def read(path: Path, how: Reading) -> tuple[Picture, int] | None:
             told = f"{image.width}x{image.height} pixels cannot be read by rows: {why}"
             mend = "save it upright and opaque, in deflated tiles, or cut it into parts"
             raise ImageError("TOO_LARGE", f"{told}; {mend}")
-        _, exif = metadata.exif(image, how.strip, notes)
+        _, facts = metadata.facts(image, how.strip, notes)
         icc = metadata.profile(image.info.get("icc_profile"), grey, notes)
-        xmp = metadata.xmp(image, how.strip)
+        notes += carried.lost(image, b"")
         shape = image.height, image.width, 3
     if count > 1:
         notes.append(decoding.FIRST_ALONE.format(count))
     rows = Rows(path, shape, decode(path, 0, 1).dtype)
     pixels = cast(np.ndarray, rows)
-    return Picture(pixels, None, grey, icc, exif, "TIFF", tuple(notes), xmp), count
+    told = tuple(notes)
+    return Picture(pixels, None, grey, icc, format="TIFF", warnings=told, **vars(facts)), count
 
 
 def look(path: Path, how: Reading) -> Head | None:

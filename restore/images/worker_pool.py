@@ -69,9 +69,13 @@ class Workers:
                 worker.kill()
 
 
-@cache
 def shared() -> Workers:
-    """The processes that all work of this one shares."""
+    """The processes that all work of this one shares; a fork of it has its own."""
+    return _shared(os.getpid())
+
+
+@cache
+def _shared(pid: int) -> Workers:
     workers = Workers()
     atexit.register(workers.close)
     return workers

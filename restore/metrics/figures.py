@@ -8,7 +8,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from restore.images import picture
+from degradations.page import plain
+from restore.errors import printable
+from restore.images import sandbox
 from restore.metrics import fidelity
 from restore.metrics.measures import Measure, levels
 from restore.metrics.score import Scored, mean
@@ -19,7 +21,7 @@ Place = tuple[int, int]  # top, left
 
 def read(path: Path) -> np.ndarray:
     """uint8 (H, W, 3), as it is measured."""
-    return np.rint(levels(picture.read(path))).astype(np.uint8)
+    return np.rint(levels(sandbox.read(path))).astype(np.uint8)
 
 
 def largest_error(one: np.ndarray, other: np.ndarray, side: int) -> Place:
@@ -65,12 +67,12 @@ def sheet(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[np.ndarray]]]
     made = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(made)
     for column, head in enumerate(heads):
-        draw.text((gap + column * (side + gap), 3), head, "black", font)
+        draw.text((gap + column * (side + gap), 3), printable(head), "black", font)
     for number, (name, crops) in enumerate(rows):
         top = line + gap + number * (tall + line)
         for column, pixels in enumerate(crops):
             made.paste(Image.fromarray(pixels), (gap + column * (side + gap), top))
-        draw.text((gap, top + tall), name, "#666", font)
+        draw.text((gap, top + tall), printable(name), "#666", font)
     return made
 
 
@@ -94,7 +96,7 @@ def plane(
     for axis, (title, folders) in zip(axes, groups, strict=False):
         for one in folders:
             _cloud(axis, one, distortion, perception, colours[one.name])
-        axis.set(title=title, xlabel=_axis(distortion), ylabel=_axis(perception))
+        axis.set(title=plain(title), xlabel=_axis(distortion), ylabel=_axis(perception))
         axis.spines[["top", "right"]].set_visible(False)
         if axis.get_legend_handles_labels()[0]:
             axis.legend(frameon=False, fontsize=9)
@@ -115,9 +117,10 @@ def _cloud(axis: Any, one: Scored, distortion: Measure, perception: Measure, col
         known = at["low"] is not None
         middle.append(at["mean"])
         spans.append([[at["mean"] - at["low"]], [at["high"] - at["mean"]]] if known else None)
-    axis.errorbar(
-        *middle, xerr=spans[0], yerr=spans[1], fmt="o", ms=7, lw=1.4, color=colour, label=one.name
-    )
+    name = plain(one.name)
+    label = f" {name}" if name.startswith("_") else name  # which a legend would leave out
+    style = {"fmt": "o", "ms": 7, "lw": 1.4, "color": colour, "label": label}
+    axis.errorbar(*middle, xerr=spans[0], yerr=spans[1], **style)
 
 
 def _axis(measure: Measure) -> str:

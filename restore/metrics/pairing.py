@@ -1,7 +1,8 @@
 """Which restored picture belongs to which original, and what folders make a set of inputs."""
 
 import os
-from collections.abc import Sequence, Set
+from collections import Counter
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,10 +50,12 @@ def pair(
     """
     if restored.is_file() and originals.is_file():
         return Pairs((Paired(originals.stem, restored, originals, sources),), (), ())
-    made, wanted = pictures(restored, out), pictures(originals, out)
+    # a.png beside a.jpg in both: then names pair with their extensions
+    alike = _doubled(restored, out) & _doubled(originals, out)
+    made, wanted = pictures(restored, out, alike), pictures(originals, out, alike)
     if suffix:
         made = {key.removesuffix(suffix): path for key, path in made.items()}
-    inputs = pictures(sources, out) if sources else {}
+    inputs = pictures(sources, out, alike) if sources else {}
     shared = [key for key in wanted if key in made]
     if not shared:
         mend = "name them alike, or give --suffix what the restored names end with"
@@ -68,16 +71,29 @@ def pair(
     )
 
 
-def pictures(folder: Path, out: Path | None = None) -> dict[str, Path]:
+def _doubled(folder: Path, out: Path | None) -> set[str]:
+    """Keys that several pictures of a folder have, which differ in their extensions alone."""
+    counts = Counter(key for key, _ in _keyed(folder, out))
+    return {key for key, count in counts.items() if count > 1}
+
+
+def _keyed(folder: Path, out: Path | None) -> Iterator[tuple[str, file_search.Found]]:
+    for file in file_search.find([folder], out or Path(os.devnull)):
+        if not file.skip:
+            yield file.key.removesuffix(Path(file.key).suffix), file
+
+
+def pictures(
+    folder: Path, out: Path | None = None, doubled: Set[str] = frozenset()
+) -> dict[str, Path]:
     """The pictures of a folder and those below by key: relative path without suffix, with /.
 
+    doubled  keys that keep the suffix, since several pictures have them.
     Raises UsageError if there is none, or if two have one key.
     """
     found: dict[str, Path] = {}
-    for file in file_search.find([folder], out or Path(os.devnull)):
-        key = file.key.removesuffix(Path(file.key).suffix)
-        if file.skip:
-            continue
+    for stem, file in _keyed(folder, out):
+        key = file.key if stem in doubled else stem
         if key in found:
             raise UsageError(f"{found[key]} and {file.path}: two pictures for {key}; remove one")
         found[key] = file.path

@@ -114,6 +114,11 @@ def _folder(one: Scored, measures: Sequence[Measure]) -> dict[str, Any]:
     }
 
 
+def cell(text: str) -> str:
+    """A text that no spreadsheet takes for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
 def write(report: Report, out: Path) -> None:
     """OUT/scores.json and OUT/scores.csv, each replaced in one step."""
     write_text(out / "scores.json", json.dumps(to_json(report), indent=1) + "\n")
@@ -126,6 +131,6 @@ def write(report: Report, out: Path) -> None:
             for row in one.rows:
                 scores = row.get("scores", {})
                 values = (scores.get(name) for name in names)
-                head = group.name, one.name, row["key"], row["status"]
-                table.writerow([*head, *values, row.get("error", "")])
+                head = map(cell, (group.name, one.name, row["key"], row["status"]))
+                table.writerow([*head, *values, cell(row.get("error", ""))])
     write_text(out / "scores.csv", file.getvalue())

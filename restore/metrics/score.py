@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from restore.errors import ImageError, RestoreError
-from restore.images import picture
-from restore.images.picture import Picture
+from restore.images import sandbox
+from restore.images.picture import Picture, in_srgb
 from restore.metrics.measures import Measure, Pair, levels
 from restore.metrics.pairing import Paired
 
@@ -76,7 +76,10 @@ def failed(key: str, code: str, error: str) -> Row:
 
 
 def _measured(pair: Paired, measures: Sequence[Measure], border: int) -> Row:
-    restored, original = picture.read(pair.restored), picture.read(pair.original)
+    restored, original = sandbox.read(pair.restored), sandbox.read(pair.original)
+    profiles = restored.icc, original.icc
+    if restored.icc != original.icc:
+        restored, original = in_srgb(restored), in_srgb(original)
     if restored.size != original.size:
         (height, width), (tall, wide) = restored.size, original.size
         raise ImageError(
@@ -92,6 +95,8 @@ def _measured(pair: Paired, measures: Sequence[Measure], border: int) -> Row:
     values = {measure.name: measure.of(both) for measure in measures}
     scores = {name: None if math.isnan(value) else value for name, value in values.items()}
     notes = list(_notes(restored, original))
+    if profiles[0] != profiles[1]:
+        notes.append("compared in sRGB: their colour profiles differ")
     notes += [f"too small for {name}" for name, value in scores.items() if value is None]
     return {"status": "done", "size": original.size, "scores": scores, "warnings": notes}
 

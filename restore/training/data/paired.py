@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from restore.errors import ConfigError, ImageError
+from restore.errors import ConfigError, ImageError, counted
 from restore.training.data import sources
 from restore.training.data.crops import Photos, strength_of, turn, turned
 
@@ -24,11 +24,16 @@ class PairedPhotos(Photos):
 
     Pairs are told by their path within the folder, whatever the extension. What lacks its partner,
     or does not fit it, is left out and listed. Raises ConfigError if no pair is left.
+
+    named  how the bad one is called where the good one is {}: {}x4.
     """
 
-    def __init__(self, high: sources.Place, low: sources.Place, smallest: int, **how):
-        self.low = sources.find(low)
+    def __init__(
+        self, high: sources.Place, low: sources.Place, smallest: int, named: str = "{}", **how
+    ):
+        self.low, self.named = sources.find(low), named
         self.partner = _stems(self.low.names)
+        self.unpaired: list[str] = []
         super().__init__(high, smallest, **{**how, "small": "skip"})
         self.low_held: list[np.ndarray | None] | None = None
         if self.held:
@@ -39,9 +44,10 @@ class PairedPhotos(Photos):
         size = super()._size(number)
         if not size:
             return None
-        other = self.partner.get(_stem(name))
+        other = self.partner.get(self._called(name))
         if other is None:
-            self.refused.add(name, "has no partner of its name among the low ones")
+            self.unpaired.append(name)
+            self.refused.add(name, f"has no partner {self._called(name)} among the low ones")
             return None
         try:
             low = self.low.size(other)
@@ -54,8 +60,32 @@ class PairedPhotos(Photos):
             return None
         return size
 
+    def _called(self, name: str) -> str:
+        """The partner of a good picture, without its extension."""
+        path = PurePosixPath(_stem(name))
+        return path.with_name(self.named.replace("{}", path.name)).as_posix()
+
+    def _tell(self, place: sources.Place, small: str) -> None:
+        if self.source.names and len(self.unpaired) == len(self.source.names):
+            first, low = min(self.unpaired), min(self.low.names, default="none at all")
+            raise ConfigError(
+                f"none of {counted(len(self.unpaired), 'picture')} has a partner: for {first} "
+                f"there is no {self._called(first)} among the low ones ({low}, ...); name them "
+                f"alike, or say how they are named by {self._mend(first, low)}"
+            )
+        if not self.numbers and not self.small and self.refused.why:
+            name, why = next(iter(self.refused.why.items()))
+            raise ConfigError(f"none of the pairs can be used, the first for this: {name}: {why}")
+        super()._tell(place, small)
+
+    def _mend(self, first: str, low: str) -> str:
+        """data.low_name as it seems to be meant."""
+        stem, other = PurePosixPath(first).stem, PurePosixPath(low).stem
+        seems = other.replace(stem, "{}", 1) if stem and stem in other else "{}x4"
+        return f"stage.data.low_name='{seems}'"
+
     def read_low(self, index: int) -> np.ndarray | None:
-        other = self.partner[_stem(self.source.names[self.numbers[index]])]
+        other = self.partner[self._called(self.source.names[self.numbers[index]])]
         try:
             return self.low.read(other)
         except ImageError as error:

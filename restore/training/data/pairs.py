@@ -32,6 +32,7 @@ class PairOptions(PhotoOptions):
 
     crop: int = Field(256, ge=32, multiple_of=4)  # px
     low: sources.Place | None = None  # bad pictures that are given, by name; then no recipe acts
+    low_name: str = Field("{}", pattern=r"^[^{}/]*\{\}[^{}/]*$")  # where the good one is {}: {}x4
     recipe: str = "realesrgan"  # a named recipe of `degradations`, or a YAML file
     scales: dict[float, float] = {4: 0.6, 2: 0.2, 1: 0.2}  # scale: weight
     tasks: dict[Task, float] = {"restore": 0.7, "fill": 0.15, "both": 0.1, "nothing": 0.05}
@@ -67,6 +68,8 @@ class PairOptions(PhotoOptions):
         if self.low is not None and idle:
             told = f"low gives the bad pictures, so {', '.join(sorted(idle))} would do nothing"
             raise ValueError(f"{told}; leave out the one or the other")
+        if self.low is None and self.low_name != "{}":
+            raise ValueError("low_name says how the pictures of low are named, which is not set")
         if self.low is not None and (self.mode == "device" or self.small == "reflect"):
             raise ValueError("low goes with mode cached or live, and with small: skip")
         return self
@@ -76,7 +79,9 @@ class PairOptions(PhotoOptions):
         place = self.held_out if held_out and self.held_out else self.photos
         if self.low is None:  # what is judged stays the same whatever is drawn for training
             return self.open(place, crop, only_photos=held_out)
-        return PairedPhotos(place, self.low, crop, memory_gb=self.memory_gb, turns=self.turns)
+        return PairedPhotos(
+            place, self.low, crop, self.low_name, memory_gb=self.memory_gb, turns=self.turns
+        )
 
 
 def words_stay(stage: Any) -> Any:

@@ -11,13 +11,13 @@ import numpy as np
 from pydantic import Field
 
 from restore.config import Options, near
-from restore.errors import ConfigError, ImageError, counted
-from restore.file_search import visible
-from restore.images import picture
-from restore.training.data import shards
+from restore.errors import ConfigError, ImageError, counted, printable
+from restore.file_search import PICTURES, visible
+from restore.images import picture, sandbox
+from restore.training.data import digests, shards
 
 log = logging.getLogger(__name__)
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
+SUFFIXES = PICTURES
 
 
 class DatasetOptions(Options):
@@ -46,6 +46,10 @@ class Source(Protocol):
         """(height, width) by the header alone. Raises ImageError."""
         ...
 
+    def identity(self) -> list[str]:
+        """What tells its pictures from all others: names, and digests of what is in them."""
+        ...
+
 
 class Files:
     """Pictures that lie in files of their own."""
@@ -59,10 +63,13 @@ class Files:
         self.sizes = [path.stat().st_size if path.is_file() else 0 for path in paths]
 
     def read(self, number: int) -> np.ndarray:
-        return picture.plain(picture.read(self.paths[number]))
+        return picture.plain(sandbox.read(self.paths[number]))
 
     def size(self, number: int) -> tuple[int, int]:
-        return picture.peek(self.paths[number])
+        return sandbox.look(self.paths[number]).size
+
+    def identity(self) -> list[str]:
+        return [*self.names, *digests.of(self.paths)]
 
 
 class Shards:
@@ -75,10 +82,13 @@ class Shards:
         self.sizes = [member.size for member in self.members]
 
     def read(self, number: int) -> np.ndarray:
-        return picture.plain(self._of(number, picture.decode))
+        return picture.plain(self._of(number, sandbox.decode))
 
     def size(self, number: int) -> tuple[int, int]:
-        return self._of(number, picture.peek_at)
+        return self._of(number, sandbox.look_at).size
+
+    def identity(self) -> list[str]:
+        return [*self.names, *digests.of(sorted({member.shard for member in self.members}))]
 
     def _of(self, number: int, how: Callable[[bytes, str], Any]) -> Any:
         member = self.members[number]
@@ -111,10 +121,13 @@ class Dataset:
         self.sizes = []
 
     def read(self, number: int) -> np.ndarray:
-        return picture.plain(picture.decode(*self._data(number)))
+        return picture.plain(sandbox.decode(*self._data(number)))
 
     def size(self, number: int) -> tuple[int, int]:
-        return picture.peek_at(*self._data(number))
+        return sandbox.look_at(*self._data(number)).size
+
+    def identity(self) -> list[str]:
+        return [*self.names, self.rows._fingerprint]  # of `datasets`, over all that made the rows
 
     def _data(self, number: int) -> tuple[bytes, str]:
         cell = self.rows[number][self.column]
@@ -168,7 +181,7 @@ class Refused:
         if name in self.why:
             return
         self.why[name] = reason
-        log.warning("left out: %s", reason if name in reason else f"{name}: {reason}")
+        log.warning("left out: %s", printable(reason if name in reason else f"{name}: {reason}"))
         if self.file:
             self._write(name, reason)
 

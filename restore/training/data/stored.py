@@ -32,7 +32,7 @@ from restore.training.logs import tracked
 log = logging.getLogger(__name__)
 RUN_ONLY = {"window", "workers", "mode", "held_out", "memory_gb"}  # stored pairs are the same
 # by default unsaid in the names of stored pairs
-NEWER = {"low", "small", "turns", "geometry", "severity", "drawn", "fonts", "keeps"}
+NEWER = {"low", "small", "turns", "geometry", "severity", "drawn", "fonts", "keeps"} | {"low_name"}
 TOGETHER = 8  # pairs encoded at once, always: kernels may round by the number
 MADE = "made"  # the array that says which pairs are there; without it all are
 SAFE_S = 10  # between two times that what is made is written down
@@ -262,5 +262,5 @@ def contents(options: PairOptions) -> str:
     recipe, places = recipes.find(options.recipe), (options.photos, options.low)
     parts = [] if options.recipe in recipes.NAMED else [recipe.digest(), *own_code(recipe).values()]
     for found in [sources.find(place) for place in places if place is not None]:
-        parts += [*found.names, *map(str, found.sizes)]
+        parts += found.identity()
     return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,0 +1,101 @@
+"""YAML files of strangers: read by its safe loader, once what they would unfold to is known."""
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, NodeEvent
+
+from degradations.errors import RecipeError
+
+MAX_BYTES = 2**22
+MAX_VALUES = 100_000  # with all that aliases stand for
+MAX_DEPTH = 40
+
+
+def read(path: str | Path) -> Any:
+    """What a YAML file holds. Raises RecipeError, one line."""
+    data = plain_bytes(path, MAX_BYTES)
+    try:
+        return loads(data)
+    except ValueError as error:
+        raise RecipeError(f"{path}: {error}") from error
+
+
+def plain_bytes(path: str | Path, most: int) -> bytes:
+    """What a file holds, never waiting for a pipe or a device. Raises RecipeError."""
+    try:
+        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise RecipeError(f"{path}: cannot be read: it is no plain file")
+            data = file.read(most + 1)
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if len(data) > most:
+        raise RecipeError(f"{path}: is larger than {most:,} bytes, the limit of such a file")
+    return data
+
+
+def loads(data: bytes | str) -> Any:
+    """The value in some YAML. Raises ValueError, one line with the place."""
+    try:
+        _measure(data)
+        return yaml.safe_load(data)
+    except yaml.reader.ReaderError as error:
+        told = f"it is neither UTF-8 nor UTF-16 at byte {error.position}; save it as UTF-8"
+        raise ValueError(f"is not YAML: {told}") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"is not YAML: {' '.join(str(error).split())}") from error
+    except (ValueError, OverflowError, RecursionError) as error:
+        told = str(error) if isinstance(error, _TooMuchError) else f"is not YAML: {error}"
+        raise ValueError(" ".join(told.split())) from error
+
+
+class _TooMuchError(ValueError):
+    pass
+
+
+def _measure(data: bytes | str) -> None:
+    """Raises ValueError if the values are too many or too deep, or stand within themselves."""
+    sizes: dict[str, int] = {}  # anchor -> how many values it stands for
+    depths: dict[str, int] = {}
+    open_nodes: list[list[Any]] = []  # anchor, values, depth below
+    total = 0
+    for event in yaml.parse(data, yaml.SafeLoader):
+        if isinstance(event, CollectionEndEvent):
+            anchor, values, below = open_nodes.pop()
+            if anchor:
+                sizes[anchor], depths[anchor] = values, below
+            _add(open_nodes, values, below + 1)
+            continue
+        if not isinstance(event, NodeEvent):
+            continue
+        where = f"line {event.start_mark.line + 1}"
+        if isinstance(event, CollectionStartEvent):
+            open_nodes.append([event.anchor, 1, 0])
+            count, below = 1, 0
+        elif isinstance(event, AliasEvent):
+            if any(anchor == event.anchor for anchor, *_ in open_nodes):
+                raise _TooMuchError(f"{where}: *{event.anchor} stands within itself")
+            count, below = sizes.get(event.anchor, 1), depths.get(event.anchor, 0)
+            _add(open_nodes, count, below + 1)
+        else:
+            count, below = 1, 0
+            if event.anchor:
+                sizes[event.anchor], depths[event.anchor] = 1, 0
+            _add(open_nodes, 1, 1)
+        total += count
+        if total > MAX_VALUES:
+            raise _TooMuchError(
+                f"{where}: more than {MAX_VALUES:,} values, those of aliases among them"
+            )
+        if len(open_nodes) + below > MAX_DEPTH:
+            raise _TooMuchError(f"{where}: nested more than {MAX_DEPTH} deep")
+
+
+def _add(open_nodes: list[list[Any]], values: int, below: int) -> None:
+    if open_nodes:
+        open_nodes[-1][1] += values
+        open_nodes[-1][2] = max(open_nodes[-1][2], below)

@@ -1,0 +1,74 @@
+"""Where pictures have holes, as a command names them, and how they are shown."""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from restore.batch import jobs
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from restore.batch.mask_files import Masks
+    from restore.images.picture import Picture
+
+Find = Literal["", "propose", "apply"]
+
+
+@dataclass(frozen=True)
+class Holes:
+    """Where the pictures have holes: the mask of inpaint, the damage of upscale."""
+
+    given: str = ""  # a file, a folder, or alpha
+    fit: bool = False  # resize a mask of another size
+    find: Find = ""  # look where an old photo is scratched, and keep that beside; fill it or not
+
+    @property
+    def told(self) -> dict[str, object]:
+        """What of this decides the pixels, beside the masks themselves."""
+        told = {"hole_given": bool(self.given), "hole_fit": self.fit, "hole_find": self.find}
+        return {name: value for name, value in told.items() if value}
+
+    def open(self, given: list[jobs.Job]) -> tuple["Masks | None", list[jobs.Job]]:
+        """The masks, and the jobs that know theirs."""
+        if not self.given:
+            return None, given
+        from restore.batch.mask_files import open_masks
+
+        masks = open_masks(self.given)
+        paths = {job: masks.of(job) for job in given}
+        knowing = [replace(job, others=(path,) if path else ()) for job, path in paths.items()]
+        return masks, knowing
+
+    def read(self, masks: "Masks | None", job: jobs.Job, picture: "Picture") -> "np.ndarray | None":
+        """uint8 (H, W) of the picture's size, or None where there is no talk of holes."""
+        if self.find:
+            from restore.images import scratches
+
+            return scratches.find(picture)
+        if masks is None:
+            return None
+        from restore.batch import mask_files
+
+        return mask_files.read(masks, job, picture, self.fit)
+
+
+def opaque(picture: "Picture") -> "Picture":
+    if picture.alpha is None:
+        return picture
+    import numpy as np
+
+    alpha = np.full_like(picture.alpha, np.iinfo(picture.alpha.dtype).max)
+    return replace(picture, alpha=alpha)
+
+
+def overlaid(picture: "Picture", mask: "np.ndarray") -> "Picture":
+    """The picture without its transparency, darker, and red where the mask is."""
+    import numpy as np
+
+    from restore.images.picture import Picture
+
+    deep = picture.pixels.dtype == np.uint16
+    eight = (picture.pixels >> 8).astype(np.uint8) if deep else picture.pixels
+    rgb = eight - eight // 3
+    rgb[mask > 0] = (255, 0, 0)
+    return Picture(rgb)

@@ -1,0 +1,63 @@
+"""How long a run over files takes: told without opening any."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from restore.batch.jobs import Job
+
+ENOUGH = 3  # files before a figure is worth telling, or a hundredth of them all
+
+
+class Pace:
+    """Seconds for each byte of what was done so far, by kind of file: told without opening any."""
+
+    def __init__(self, jobs: Sequence[Job]):
+        self.began = time.monotonic()
+        self.total = len(jobs)
+        self.expected: float | None = None  # seconds for the whole run, once told by the first
+        self._weight = {job.key: _weight(job) for job in jobs}
+        self._ahead: Counter[str] = Counter()  # suffix -> bytes not come to yet
+        self._done: Counter[str] = Counter()
+        self._taken: Counter[str] = Counter()  # suffix -> seconds
+        self._worked = 0
+        for suffix, size in self._weight.values():
+            self._ahead[suffix] += size
+
+    def add(self, job: Job, seconds: float) -> None:
+        """A file is behind us; 0 seconds where nothing was made of it: that tells no pace."""
+        suffix, size = self._weight[job.key]
+        self._ahead[suffix] -= size
+        if not seconds:
+            return
+        self._worked += 1
+        if self._worked == 2:  # the first one also waited for the model: it is no measure any more
+            self._done.clear()
+            self._taken.clear()
+        self._done[suffix] += size
+        self._taken[suffix] += seconds
+        enough = max(ENOUGH, self.total // 100)
+        if self.expected is None and self._worked >= min(enough, self.total):
+            self.expected = round(time.monotonic() - self.began + (self.left or 0), 1)
+
+    @property
+    def left(self) -> float | None:
+        """Seconds; None as long as nothing was done."""
+        if not self._worked:
+            return None
+        overall = sum(self._taken.values()) / max(1, sum(self._done.values()))
+        return sum(
+            size * (self._taken[suffix] / self._done[suffix] if self._done[suffix] else overall)
+            for suffix, size in self._ahead.items()
+        )
+
+
+def _weight(job: Job) -> tuple[str, int]:
+    """(suffix, bytes); what is skipped weighs nothing."""
+    if job.source is None:
+        return "", 1
+    try:
+        size = 0 if job.skip else job.source.stat().st_size
+    except OSError:  # its row will say so
+        size = 0
+    return job.source.suffix.casefold(), size

@@ -1,0 +1,156 @@
+"""What a folder of results, pairs, checkpoints or a model holds, against what it says of it.
+
+Nothing is changed. Each check yields `Finding`s, as `git fsck` does: what is whole is counted,
+what is not is named.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from restore.batch.journal import HIDDEN, Journal, reports
+from restore.batch.rows import Row, results
+from restore.checkpoints import manifest
+from restore.errors import RestoreError, UsageError
+from restore.files import is_temporary, read_plain, sha256
+
+if TYPE_CHECKING:
+    import numpy as np
+
+PAIRS = "pairs.json"
+STEPS = "step_*"
+WHOLE, CHANGED, MISSING, MOVED, LEFT = "whole", "changed", "missing", "moved", "left over"
+BAD = (CHANGED, MISSING)  # MOVED and LEFT are told, and cost nothing
+
+
+Replay = Callable[[Path, "np.ndarray"], "np.ndarray"]
+"""(a file with a trace, hr) -> lr; raises RestoreError"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What became of one thing that is spoken of."""
+
+    what: str  # result, source, pair, file
+    path: str
+    state: str
+    why: str = ""
+
+
+def verify(place: Path, replayed: Replay) -> Iterator[Finding]:
+    """Check a folder of results, of pairs or of a training. Raises UsageError for any other."""
+    if not place.is_dir():
+        raise UsageError(f"{place}: no such folder; name an output folder or a model")
+    if reports(place) or reports(place / HIDDEN):
+        return _results(place)
+    if (place / PAIRS).is_file():
+        return _pairs(place, replayed)
+    lists = [path.parent for path in sorted(place.glob(f"{STEPS}/{manifest.NAME}"))]
+    lists += [place / "export"] if (place / "export" / manifest.NAME).is_file() else []
+    if lists:
+        return (finding for folder in lists for finding in listed(folder))
+    if (place / manifest.NAME).is_file():
+        return listed(place)
+    raise UsageError(
+        f"{place}: holds neither a report.jsonl, a pairs.json, checkpoints nor a model's manifest"
+    )
+
+
+def _results(out: Path) -> Iterator[Finding]:
+    journal = Journal(out, "", "")
+    for row in journal.rows.values():
+        if row["status"] != "done":
+            continue
+        made = results(row)
+        if not made:
+            yield Finding("result", row["output"], MOVED, "of a report put together elsewhere")
+        for name, digest in made.items():
+            yield _held("result", out / name, digest)
+        yield from _source(row)
+    for path in sorted(out.rglob(".restore-*")):
+        if is_temporary(path):
+            yield Finding("file", str(path), LEFT, "in the making; the next run removes it")
+
+
+def _source(row: Row) -> Iterator[Finding]:
+    """What a result was made of; another place or none is no fault of the result."""
+    digest = row.get("picture_sha256") or row.get("source_sha256")
+    if not row.get("source") or not digest:
+        return
+    path = Path(row["source"])
+    if not path.exists():
+        yield Finding("source", str(path), MOVED, "is not there any more")
+        return
+    yield _held("source", path, digest)
+
+
+def _held(what: str, path: Path, digest: str) -> Finding:
+    try:
+        found = sha256(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return Finding(what, str(path), MISSING)
+    except OSError as error:
+        return Finding(what, str(path), CHANGED, f"cannot be read: {error.strerror or error}")
+    is_same = found == digest
+    return Finding(what, str(path), WHOLE if is_same else CHANGED)
+
+
+def _pairs(out: Path, replayed: Replay) -> Iterator[Finding]:
+    """Pairs of `restore degrade apply`: each is made again from its trace."""
+    try:
+        told = json.loads(read_plain(out / PAIRS, 2**20))
+        if not isinstance(told, dict):
+            raise ValueError("it holds no object")
+        yield Finding("file", str(out / PAIRS), WHOLE)
+    except (OSError, ValueError, RecursionError) as error:
+        yield Finding("file", str(out / PAIRS), CHANGED, str(error))
+    names = {path.stem for path in (out / "traces").glob("*.json")}
+    for folder in ("hr", "lr"):
+        names |= {path.stem for path in (out / folder).glob("*.png")}
+    for name in sorted(names):
+        yield _pair(out, name, replayed)
+
+
+def _pair(out: Path, name: str, replayed: Replay) -> Finding:
+    from restore.images import picture, sandbox
+
+    lacking = [
+        f"{folder}/{name}{suffix}"
+        for folder, suffix in (("hr", ".png"), ("lr", ".png"), ("traces", ".json"))
+        if not (out / folder / f"{name}{suffix}").is_file()
+    ]
+    if lacking:
+        return Finding("pair", str(out / lacking[0]), MISSING)
+    try:
+        hr, lr = (picture.plain(sandbox.read(out / f / f"{name}.png")) for f in ("hr", "lr"))
+        again = replayed(out / "traces" / f"{name}.json", hr)
+    except RestoreError as error:
+        return Finding("pair", name, CHANGED, str(error))
+    is_same = again.shape == lr.shape and bool((again == lr).all())
+    why = "" if is_same else "its trace makes another picture of hr"
+    return Finding("pair", str(out / "lr" / f"{name}.png"), WHOLE if is_same else CHANGED, why)
+
+
+def listed(folder: Path) -> Iterator[Finding]:
+    """Every file that a manifest lists, and those that it does not."""
+    path = folder / manifest.NAME
+    try:
+        names = manifest.read(read_plain(path, 2**24))
+        strange = manifest.unlisted(folder)
+    except (OSError, ValueError) as error:
+        yield Finding("file", str(path), CHANGED, str(error))
+        return
+    for name, digest in sorted(names.items()):
+        yield _held("file", folder / name, digest)
+    for extra in strange:
+        is_taken = manifest.is_loaded(folder, extra)
+        why = (
+            "is not in the manifest, and would be loaded" if is_taken else "is not in the manifest"
+        )
+        yield Finding("file", str(extra), CHANGED if is_taken else LEFT, why)
+
+
+def is_whole(findings: Iterable[Finding]) -> bool:
+    return all(finding.state not in BAD for finding in findings)

@@ -1,0 +1,98 @@
+"""`restore verify`: is what was made still there, and still what it was?"""
+
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from restore.batch import verify as checks
+from restore.batch.verify import BAD, WHOLE, Finding
+from restore.checkpoints import manifest, places
+from restore.cli.degrade import refusals
+from restore.errors import counted, printable
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SHOWN = 1000  # of what is not whole
+
+
+def verify(
+    given: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="OUT|MODEL", help="Output folders, or models as --model takes them."
+        ),
+    ],
+) -> None:
+    """Check results, pairs, checkpoints and models against what was noted when they were made.
+
+    Of results the journal's hashes, of their sources too where they still lie in their place; of
+    pairs, what their traces make; of models and checkpoints, each file of the manifest. Nothing is
+    changed. Exit code 1 if something is missing or changed.
+    """
+    is_whole = True
+    for name in given:
+        found = list(_findings(name))
+        told = [one for one in found if one.state != WHOLE]
+        for one in told[:SHOWN]:
+            why = f" ({one.why})" if one.why else ""
+            print(printable(f"{one.state} {one.what} {one.path}{why}"))
+        if len(told) > SHOWN:
+            print(f"and {len(told) - SHOWN} more")
+        print(f"{printable(name)}: {_summary(found)}")
+        is_whole &= checks.is_whole(found)
+    if not is_whole:
+        print("restore: run the same command again to make what is missing anew", file=sys.stderr)
+    raise typer.Exit(0 if is_whole else 1)
+
+
+def _findings(name: str) -> list[Finding]:
+    place = places.place_of(name)
+    if place.is_dir() and not (place / "stack.json").is_file():
+        if not (place / "model_index.json").is_file():
+            return list(checks.verify(place, _replayed))
+    elif place.is_dir():
+        found = list(checks.listed(place))
+        if not checks.is_whole(found):
+            return found
+        return [*found, *_loads(name)]
+    return _loads(name)
+
+
+def _replayed(trace: Path, hr: "np.ndarray") -> "np.ndarray":
+    """What a pair's trace makes of its good picture. Raises UsageError."""
+    import degradations
+
+    with refusals():
+        return degradations.replay(degradations.Trace.load(trace), hr)
+
+
+def _loads(name: str) -> list[Finding]:
+    """A model that its files make, whole: every tensor is there, and is a number."""
+    import torch
+
+    from restore.checkpoints import devices
+
+    place, _ = manifest.find_model(name, offline=True)
+    model = devices.load(name, "cpu", "fp32", offline=True)
+    bad = [
+        f"{type(part).__name__}.{key}"
+        for part in model.parts
+        for key, tensor in part.state_dict().items()
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all()
+    ]
+    why = (
+        f"{counted(len(bad), 'tensor')} with a NaN or an infinity, the first {bad[0]}"
+        if bad
+        else ""
+    )
+    return [Finding("model", str(place), BAD[0] if bad else WHOLE, why)]
+
+
+def _summary(found: list[Finding]) -> str:
+    counts = Counter((one.state, one.what) for one in found)
+    parts = [f"{counted(count, what)} {state}" for (state, what), count in sorted(counts.items())]
+    return ", ".join(parts) or "nothing to check"

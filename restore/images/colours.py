@@ -1,0 +1,95 @@
+"""What a file says of its colours beside a profile: PNG's cICP, gAMA and cHRM, and boxes of AVIF.
+
+They become a profile, so that all that is made of the picture says the same. High dynamic range
+is refused: taken for sRGB it would be another picture.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from restore.errors import ImageError
+from restore.images import icc, sniff
+from restore.images.icc import SRGB, SRGB_CURVE, Chromaticities, Curve
+
+# ITU-T H.273: code points of primaries and of transfer characteristics; 2 is "not told"
+PRIMARIES: dict[int, tuple[str, Chromaticities]] = {
+    1: ("BT.709", SRGB),
+    2: ("BT.709", SRGB),
+    4: ("BT.470 M", (0.310, 0.316, 0.67, 0.33, 0.21, 0.71, 0.14, 0.08)),
+    5: ("BT.601 625", (0.3127, 0.3290, 0.64, 0.33, 0.29, 0.60, 0.15, 0.06)),
+    6: ("BT.601 525", (0.3127, 0.3290, 0.63, 0.34, 0.31, 0.595, 0.155, 0.07)),
+    7: ("SMPTE 240M", (0.3127, 0.3290, 0.63, 0.34, 0.31, 0.595, 0.155, 0.07)),
+    8: ("film", (0.310, 0.316, 0.681, 0.319, 0.243, 0.692, 0.145, 0.049)),
+    9: ("BT.2020", (0.3127, 0.3290, 0.708, 0.292, 0.170, 0.797, 0.131, 0.046)),
+    11: ("DCI-P3", (0.314, 0.351, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060)),
+    12: ("Display P3", (0.3127, 0.3290, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060)),
+    22: ("EBU 3213", (0.3127, 0.3290, 0.63, 0.34, 0.295, 0.605, 0.155, 0.077)),
+}
+VIDEO: Curve = (1 / 0.45, 1 / 1.099, 0.099 / 1.099, 1 / 4.5, 0.081)
+TRANSFERS: dict[int, Curve] = {
+    **dict.fromkeys((1, 6, 14, 15), VIDEO),
+    **{2: SRGB_CURVE, 4: (2.2,), 5: (2.8,), 8: (1.0,), 13: SRGB_CURVE, 17: (2.6,)},
+}
+HDR = {16: "PQ", 18: "HLG"}
+USUAL = 1 / 0.45455  # what a PNG's gAMA says of sRGB, roughly
+
+
+def profile(
+    data: bytes, info: Mapping[str, Any], own: bytes | None, grey: bool, notes: list[str]
+) -> bytes | None:
+    """The profile of a picture: its own one, or one made of what else its file says.
+
+    info  Pillow's.
+    own   the profile that is in the file, if it is fit.
+    Raises ImageError for what cannot be shown as sRGB or by a profile.
+    """
+    if data.startswith(sniff.PNG):
+        told = sniff.png_chunk(data, b"cICP")
+        if told is not None:
+            return _coded("cICP", told, grey, notes) if len(told) == 4 else own
+        if own is None and "icc_profile" not in info and "srgb" not in info:
+            return _plain(info, grey, notes)
+    elif own is None and (told := sniff.nclx(data)):
+        return _coded("nclx", told, grey, notes)
+    return own
+
+
+def _coded(where: str, told: bytes, grey: bool, notes: list[str]) -> bytes | None:
+    """The profile of four code points: primaries, transfer, matrix, range."""
+    primaries, transfer, matrix, is_full = told
+    if transfer in HDR:
+        mend = "map it to standard range first, such as to a PNG in sRGB"
+        raise ImageError("UNSUPPORTED", f"{where} says {HDR[transfer]}, high dynamic range; {mend}")
+    if where == "cICP" and (matrix or not is_full):
+        raise ImageError("UNSUPPORTED", "cICP says video levels, no RGB of full range; convert it")
+    if primaries not in PRIMARIES or transfer not in TRANSFERS:
+        notes.append(f"{where} {primaries}/{transfer} is not known: taken as sRGB")
+        return None
+    name, points = PRIMARIES[primaries]
+    curve = TRANSFERS[transfer]
+    if points == SRGB and curve == SRGB_CURVE:
+        return None
+    notes.append(f"{where} is kept as a colour profile: {name}")
+    return icc.profile(points, curve, grey, f"{name}, made from {where}")
+
+
+def _plain(info: Mapping[str, Any], grey: bool, notes: list[str]) -> bytes | None:
+    """The profile of gAMA and cHRM; None where they say sRGB, or nothing that can be."""
+    gamma, points = info.get("gamma"), info.get("chromaticity", SRGB)
+    said = [name for name, key in (("gAMA", "gamma"), ("cHRM", "chromaticity")) if key in info]
+    curve = SRGB_CURVE
+    if gamma is not None and not (gamma and math.isclose(1 / gamma, USUAL, rel_tol=0.03)):
+        curve = (1 / gamma,) if gamma else ()
+    usual = all(math.isclose(a, b, abs_tol=0.002) for a, b in zip(points, SRGB, strict=True))
+    if curve == SRGB_CURVE and (usual or grey):
+        return None
+    try:
+        if not curve or not 0.1 <= curve[0] <= 10:
+            raise ValueError(f"a gamma of {gamma:g}")
+        made = icc.profile(points, curve, grey, f"made from {' and '.join(said)}")
+    except ValueError as error:
+        notes.append(f"{' and '.join(said)} dropped: {error}")
+        return None
+    notes.append(f"{' and '.join(said)} kept as a colour profile")
+    return made

@@ -1,0 +1,243 @@
+"""TIFFs whose samples Pillow does not know, or gives in 8 bits: by tifffile, which is an extra.
+
+cv2 reads many of them too, but takes planes for interleaved samples and leaves alpha multiplied in,
+without a word. So what it gives counts only where it agrees with another decoder.
+"""
+
+import io
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image, TiffImagePlugin
+
+from restore.errors import ImageError
+
+DEEP = 65535
+MAX_SAMPLES = 6  # of a pixel; more are a bomb
+MAX_FRAMES = 1001  # that are counted
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2
+ASSOCIATED = 1  # alpha that the colours are multiplied by
+INTEGER, FLOAT = 1, 3
+BIG = (b"II+\0", b"MM\0+")  # how a BigTIFF begins
+KINDS = {(INTEGER, 8), (INTEGER, 16), (FLOAT, 16), (FLOAT, 32), (FLOAT, 64)}
+NEEDED = "pip install 'restore-toolkit[formats]', or convert it to PNG"
+Tags = TiffImagePlugin.ImageFileDirectory_v2
+Samples = tuple[np.ndarray, np.ndarray | None, bool]
+"""(pixels (H, W, 3), alpha, whether grey)"""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a page holds its samples."""
+
+    size: tuple[int, int]  # (height, width), as stored
+    samples: int
+    kind: int  # INTEGER, FLOAT or another
+    bits: int
+    planes: bool
+    photometric: int
+    extra: tuple[int, ...]  # what the samples beyond the colours are
+    turn: int  # 1 to 8
+
+    @property
+    def colours(self) -> int:
+        return {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3}.get(self.photometric, 0)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is grey or RGB, with or without alpha, of numbers that are read."""
+        has_alpha = self.samples == self.colours + 1
+        return (
+            self.colours > 0
+            and (self.kind, self.bits) in KINDS
+            and (self.samples == self.colours or has_alpha)
+        )
+
+    def __str__(self) -> str:
+        kind = {INTEGER: "integers", FLOAT: "floats"}.get(self.kind, "samples of another kind")
+        how = " by planes" if self.planes else ""
+        return f"{self.samples} samples a pixel of {self.bits}-bit {kind}{how}"
+
+
+class Page(Image.Image):
+    """Stands for the pages of a TIFF that Pillow does not know; `decode` reads them."""
+
+    format = "TIFF"
+
+    def __init__(self, data: bytes):
+        super().__init__()
+        self.fp = io.BytesIO(data)
+        self.data, self._directories = data, _directories(data)
+        self.n_frames = len(self._directories)
+        self.seek(0)
+
+    def seek(self, frame: int) -> None:
+        self.tag_v2 = self._directories[frame]
+        self.layout = _layout(self.tag_v2)
+        height, width = self.layout.size
+        self._size = (height, width) if self.layout.turn > 4 else (width, height)
+        has_alpha = self.layout.samples > self.layout.colours
+        self._mode = ("L" if self.layout.colours == 1 else "RGB") + "A" * has_alpha
+        self.info = {"icc_profile": self.tag_v2.get(34675), "xmp": self.tag_v2.get(700)}
+
+    def getexif(self) -> Image.Exif:
+        """Its EXIF, upright: `decode` turns the pixels."""
+        told = Image.Exif()
+        told.endian = self.tag_v2._endian
+        told.load_from_fp(self.fp, self.tag_v2._offset)
+        told.pop(274, None)
+        return told
+
+
+def _directories(data: bytes) -> list[Tags]:
+    """Its pages' tags. Raises UnidentifiedImageError if there is none that holds."""
+    stream = io.BytesIO(data)
+    found: list[Tags] = []
+    try:
+        head = stream.read(16 if data[:4] in BIG else 8)
+        at = Tags(head).next
+        while at and len(found) < MAX_FRAMES:
+            tags = Tags(head)
+            stream.seek(at)
+            tags.load(stream)
+            tags._offset = at  # Pillow's getexif asks for it
+            _layout(tags)
+            found.append(tags)
+            at = tags.next if tags.next > at else 0  # a circle has no end
+    except Exception as error:  # a broken directory raises anything
+        if not found:
+            raise Image.UnidentifiedImageError from error
+    if not found:
+        raise Image.UnidentifiedImageError
+    return found
+
+
+def _layout(tags: Tags) -> Layout:
+    def one(tag: int, default: Any = None) -> int:
+        value = tags.get(tag, default)
+        return int(value[0] if isinstance(value, tuple) else value)
+
+    bits, kinds = set(_several(tags.get(258, 1))), set(_several(tags.get(339, 1)))
+    turn = one(274, 1)
+    size = one(257), one(256)
+    if min(size) < 1:
+        raise ValueError("no pixels")
+    return Layout(
+        size=size,
+        samples=one(277, 1),
+        kind=kinds.pop() if len(kinds) == 1 else 0,
+        bits=max(bits) if len(bits) == 1 else 0,
+        planes=one(284, 1) == 2,
+        photometric=one(262, 0),
+        extra=_several(tags.get(338)),
+        turn=turn if turn in range(1, 9) else 1,
+    )
+
+
+def _several(value: Any) -> tuple[int, ...]:
+    if value is None:
+        return ()
+    return tuple(map(int, value)) if isinstance(value, tuple) else (int(value),)
+
+
+def page(data: bytes) -> Page:
+    """A TIFF that Pillow does not know. Raises UnidentifiedImageError or ImageError."""
+    if data[:4] not in (b"II*\0", b"MM\0*", *BIG):
+        raise Image.UnidentifiedImageError
+    made = Page(data)
+    layout = made.layout
+    if layout.samples > MAX_SAMPLES:
+        told = f"{layout.samples} samples a pixel; the limit is {MAX_SAMPLES}"
+        raise ImageError("TOO_LARGE", told)
+    if not layout.is_known:
+        raise ImageError("UNSUPPORTED", f"a TIFF of {layout} is not read; save it as 16-bit RGB")
+    if not _is_cv2s(layout) and find_spec("tifffile") is None:
+        raise ImageError("UNSUPPORTED", f"a TIFF of {layout} needs tifffile; {NEEDED}")
+    return made
+
+
+def layout(data: bytes, frame: int) -> Layout:
+    """How a page holds its samples."""
+    return _layout(_directories(data)[frame])
+
+
+def _is_cv2s(layout: Layout) -> bool:
+    is_float = layout.kind == FLOAT and layout.bits >= 32
+    return is_float and not layout.planes and layout.samples == layout.colours
+
+
+def decode(data: bytes, frame: int, layout: Layout) -> Samples | None:
+    """Upright samples, uint8, uint16 or floats; None where tifffile is missing or cannot.
+
+    Of floats cv2 is asked where there is one way to hold them: it knows more compressions.
+    Raises ImageError if samples are missing, which decoders would fill up.
+    """
+    tags = _directories(data)[frame]
+    starts, sizes = (
+        tags.get(strips) or tags.get(tiles) for strips, tiles in ((273, 324), (279, 325))
+    )
+    pairs = zip(_several(starts), _several(sizes), strict=False)
+    if max((start + size for start, size in pairs), default=0) > len(data):
+        raise ImageError("TRUNCATED", "the file is cut short; fetch it again")
+    array = _by_cv2(data, frame) if _is_cv2s(layout) else _by_tifffile(data, frame, layout)
+    if array is None:
+        return None
+    if layout.photometric == WHITE_IS_ZERO:
+        array[..., :1] = (np.iinfo(array.dtype).max if layout.kind == INTEGER else 1) - array[
+            ..., :1
+        ]
+    colours = array[..., : layout.colours]
+    alpha = array[..., layout.colours].copy() if layout.samples > layout.colours else None
+    if alpha is not None and layout.extra[:1] == (ASSOCIATED,):
+        colours = divided(colours, alpha)
+    grey = layout.colours == 1
+    return np.repeat(colours, 3, axis=2) if grey else np.ascontiguousarray(colours), alpha, grey
+
+
+def _by_cv2(data: bytes, frame: int) -> np.ndarray | None:
+    found, pages = cv2.imdecodemulti(
+        np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED, range=(frame, frame + 1)
+    )
+    if not found:
+        return None
+    array = pages[0]
+    return array[..., None].copy() if array.ndim == 2 else array[..., ::-1].copy()
+
+
+def _by_tifffile(data: bytes, frame: int, layout: Layout) -> np.ndarray | None:
+    if find_spec("tifffile") is None:
+        return None
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        try:
+            array = file.pages[frame].asarray(maxworkers=1)  # pyright: ignore[reportAttributeAccessIssue]
+        except ValueError:  # no codec for its compression
+            return None
+    height, width = layout.size
+    shape = (layout.samples, height, width) if layout.planes else (height, width, layout.samples)
+    array = array.reshape(shape)
+    array = np.moveaxis(array, 0, 2) if layout.planes else array
+    return upright(array.astype(array.dtype.newbyteorder("=")), layout.turn)
+
+
+def upright(array: np.ndarray, orientation: int) -> np.ndarray:
+    """Rows and columns turned as EXIF's orientation asks."""
+    if orientation > 4:  # stored on its side
+        array = array.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    return np.ascontiguousarray(array)
+
+
+def divided(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Colours that alpha was multiplied into, without it."""
+    most = np.iinfo(alpha.dtype).max if alpha.dtype.kind == "u" else 1
+    share = np.maximum(alpha[..., None].astype(np.float64) / most, 1e-9)
+    plain = np.minimum(colours / share, most)
+    return np.rint(plain).astype(colours.dtype) if alpha.dtype.kind == "u" else plain

@@ -1,0 +1,70 @@
+"""Digests of many files, kept by what the disk says of them: a file is read again if that changed.
+
+They lie in the user's cache, so that a training that goes on need not read all photos first.
+"""
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+from restore.files import read_plain, sha256, write_text
+
+MOST = 2**28  # bytes of the file in which they are kept
+LARGEST = 2**30  # bytes of a picture
+YOUNG_S = 2  # a file that changed so lately may change again within one tick of its clock
+Known = dict[str, list[object]]
+
+
+def of(paths: Sequence[Path]) -> list[str]:
+    """sha256 of each file, or why it has none."""
+    store = _store()
+    known = _read(store)
+    now = time.time()
+
+    def one(path: Path) -> tuple[str, list[object] | None]:
+        try:
+            status = path.stat()
+            told: list[object] = [
+                *(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+            ]
+            kept = known.get(os.path.abspath(path))
+            if kept and kept[:-1] == told and isinstance(kept[-1], str):
+                return kept[-1], kept
+            if status.st_size > LARGEST and path.suffix.casefold() != ".tar":
+                return f"of {status.st_size} bytes", None  # no picture that is read
+            digest = sha256(path)
+        except OSError as error:
+            return f"unreadable {error.errno}", None
+        is_young = now - status.st_mtime_ns / 1e9 < YOUNG_S
+        return digest, None if is_young else [*told, digest]
+
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(one, paths))
+    fresh = {
+        os.path.abspath(path): kept
+        for path, (_, kept) in zip(paths, found, strict=True)
+        if kept and kept is not known.get(os.path.abspath(path))
+    }
+    if fresh:
+        with suppress(OSError):  # without a cache they are read again
+            store.parent.mkdir(parents=True, exist_ok=True)
+            write_text(store, json.dumps({**known, **fresh}))
+    return [digest for digest, _ in found]
+
+
+def _store() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "restore" / "digests.json"
+
+
+def _read(store: Path) -> Known:
+    try:
+        known = json.loads(read_plain(store, MOST))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    is_ours = isinstance(known, dict) and all(isinstance(v, list) and v for v in known.values())
+    return known if is_ours else {}

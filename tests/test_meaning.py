@@ -1,0 +1,201 @@
+"""Nothing that a file says is lost or changed without a word; docs/reference/formats.md is true."""
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageCms
+
+from restore.images import encode, icc, picture
+from restore.images.picture import in_srgb
+from restore.images.tags import JPEG_XMP
+from tests import carrying
+from tests.carrying import CASES, DEEP, FACTS, FORMATS, GAIN_SPACE, PIXELS
+
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "formats.md"
+IDS = [f"{case.format} {case.what}" for case in CASES]
+
+
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_what_a_file_says_is_kept_converted_or_named(case):
+    became, one, notes = carrying.came(case)
+    assert became == case.becomes
+    assert case.note in " ".join(notes) and bool(notes) == bool(case.note)
+    if one is None:
+        return
+    if case.format != "AVIF" and case.what not in ("16-bit CMYK", "a comment"):
+        want = one.pixels.dtype.type(257 if one.depth == 16 else 1) * PIXELS.astype(
+            one.pixels.dtype
+        )
+        want = np.repeat(want[..., :1], 3, 2) if one.grey else want
+        near = {"16 bits with associated alpha": 3, "half floats": 20}.get(case.what, 0)
+        near = 6 if case.format == "JPEG" else near
+        assert np.percentile(np.abs(one.pixels.astype(int) - want), 90) <= near
+    if "esolution" in case.what or "dpi" in case.what:
+        assert one.dpi == pytest.approx((300, 300), abs=0.1)
+    if "IPTC" in case.what:
+        assert one.iptc == carrying.IPTC
+
+
+def test_texts_of_other_tools_come_in_whole():
+    one = picture.decode(carrying.text_png(), ".png")
+    told = dict(one.texts)
+    assert told["workflow"] == '{"nodes": ["\\u00e9\\u2603"]}' and len(told["long"]) == 5500
+    assert told["parameters"] == "a red boat\nSteps: 20"
+
+
+def test_xmp_promises_no_gain_map_and_no_video_any_more():
+    for more, word in ((carrying.GAIN, GAIN_SPACE), (carrying.MOTION, "MotionPhoto")):
+        one = picture.decode(carrying.jpeg(xmp=carrying.xmp(more)), ".jpg")
+        assert word.encode() not in one.xmp and b"A bridge" in one.xmp
+
+
+def test_a_gain_map_behind_a_jpeg_is_no_second_frame():
+    main = Image.fromarray(PIXELS)
+    buffer = io.BytesIO()
+    main.save(buffer, "MPO", save_all=True, append_images=[Image.fromarray(PIXELS[:8, :8])])
+    whole = buffer.getvalue()
+    assert picture.decode_frames(whole, ".jpg")[1] == 2
+    said = carrying.segment(0xE1, JPEG_XMP + carrying.xmp(carrying.GAIN))
+    _, count = picture.decode_frames(whole[:2] + said + whole[2:], ".jpg")
+    assert count == 1
+
+
+def test_ten_thousand_scans_of_a_video_behind_a_jpeg_are_none_of_its_own():
+    one = picture.decode(carrying.jpeg(after=carrying.VIDEO * 20), ".jpg")
+    assert one.size == PIXELS.shape[:2]
+
+
+def test_strip_takes_all_that_tells_who_and_where():
+    both = carrying.jpeg(carrying.photoshop(carrying.IPTC), comment=b"of the sea", dpi=(300, 300))
+    [gps], _ = picture.decode_frames(both, ".jpg", picture.Reading(strip="gps"))
+    assert gps.iptc is None and any("IPTC" in note for note in gps.warnings)
+    [none], _ = picture.decode_frames(both, ".jpg", picture.Reading(strip="all"))
+    assert (none.iptc, none.texts, none.dpi) == (None, (), (300, 300))
+
+
+def test_a_made_profile_says_what_the_file_said():
+    """Linear light, read through its profile, is what the sRGB curve makes of it."""
+    one = in_srgb(picture.decode(carrying.png(carrying.gama(1.0)), ".png"))
+    linear = PIXELS / 255
+    want = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+    assert np.abs(one.pixels - want * 255).max() <= 2
+    swapped = in_srgb(picture.decode(carrying.png(carrying.chrm(carrying.WIDE)), ".png"))
+    assert np.abs(swapped.pixels.astype(int) - PIXELS[..., [1, 0, 2]]).max() <= 2
+
+
+@given(st.tuples(*[st.floats(-1, 2) for _ in range(8)]), st.floats(0.11, 9.9), st.booleans())
+def test_any_primaries_make_a_profile_that_parses_or_none(points, power, grey):
+    try:
+        made = icc.profile(points, (power,), grey, "any")
+    except ValueError:
+        return
+    parsed = ImageCms.ImageCmsProfile(io.BytesIO(made)).profile
+    assert parsed.xcolor_space.strip() == ("GRAY" if grey else "RGB")
+
+
+@pytest.mark.parametrize("fact", FACTS)
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_a_format_cannot_hold_is_named(tmp_path, fact, format):
+    became, notes = carrying.goes(fact, format, tmp_path)
+    assert bool(notes) == (became != "kept")
+
+
+def test_software_of_the_camera_stays_in_a_tiff(tmp_path):
+    assert carrying.goes("EXIF", "tiff", tmp_path) == ("kept", [])
+
+
+def table() -> str:
+    """docs/reference/formats.md's tables, by trying."""
+    lines = ["| file | says | becomes |", "| --- | --- | --- |"]
+    for case in CASES:
+        became, _, _ = carrying.came(case)
+        lines.append(f"| {case.format} | {case.what} | {became} |")
+    return "\n".join(lines)
+
+
+def outward(folder: Path) -> str:
+    lines = [f"| said | {' | '.join(FORMATS)} |", "| --- " * (len(FORMATS) + 1) + "|"]
+    for fact in FACTS:
+        cells = [carrying.goes(fact, format, folder)[0] for format in FORMATS]
+        lines.append(f"| {fact} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def test_the_tables_in_the_docs_are_current(tmp_path):
+    """With RESTORE_WRITE_DOCS=1 they are written anew."""
+    head, *_ = PAGE.read_text(encoding="utf-8").partition("## What comes in")
+    parts = (head.rstrip(), "## What comes in", table(), "## What goes out", outward(tmp_path))
+    text = "\n\n".join(parts) + "\n"
+    if os.environ.get("RESTORE_WRITE_DOCS"):
+        PAGE.write_text(text, encoding="utf-8")
+    assert PAGE.read_text(encoding="utf-8") == text
+
+
+def test_16_bits_by_planes_agree_with_tifffile_in_any_packing():
+    for how in ({}, {"compression": "zlib"}, {"compression": "zlib", "tile": (16, 16)}):
+        data = carrying.tiff(
+            carrying.planes(DEEP), photometric="rgb", planarconfig="separate", **how
+        )
+        assert (picture.decode(data, ".tif").pixels == DEEP).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 60), (60, 5), (7, 7), (1, 300)])
+@pytest.mark.parametrize("format", FORMATS)
+def test_results_thinner_than_a_block_are_written_and_checked(tmp_path, size, format):
+    one = picture.Picture(np.full((*size, 3), 90, np.uint8))
+    path = tmp_path / f"a{FORMATS[format]}"
+    encode.write(one, path, format)
+    assert picture.read(path).size == size
+
+
+def test_training_sees_what_the_file_shows():
+    """A profile is heeded where pixels go on without it; sRGB's own costs no level."""
+    linear = picture.decode(carrying.png(carrying.gama(1.0)), ".png")
+    assert np.abs(picture.plain(linear).astype(int) - PIXELS).max() > 20
+    assert (picture.plain(linear) == in_srgb(linear).pixels).all()
+    usual = picture.decode(carrying.saved(PIXELS, "PNG", icc_profile=carrying.SRGB), ".png")
+    assert (picture.plain(usual) == PIXELS).all()
+    deep = picture.Picture(DEEP, icc=carrying.SRGB)
+    assert in_srgb(deep).depth == 16 and in_srgb(deep).icc is None
+
+
+# The whole way: nothing that came in is missing from a result without a word in its row
+
+SAID = {
+    "icc": "profile",
+    "exif": "EXIF",
+    "xmp": "XMP",
+    "iptc": "IPTC",
+    "dpi": "resolution",
+    "texts": "texts",
+}
+
+
+@pytest.mark.parametrize("words", [(), ("--format", "jpeg", "--background", "white")])
+def test_a_folder_of_all_goes_through_and_each_row_says_what_was_lost(restored, tmp_path, words):
+    (tmp_path / "in").mkdir()
+    names = {}
+    for number, case in enumerate(CASES):
+        names[f"{number:02}{case.suffix}"] = case
+        (tmp_path / "in" / f"{number:02}{case.suffix}").write_bytes(case.data())
+    code, rows, _ = restored(*words)
+    assert code == 1 and rows.keys() == names.keys()
+    for name, case in names.items():
+        row = rows[name]
+        told = " ".join(row.get("warnings") or [row.get("error", "")])
+        assert row["status"] == ("failed" if case.becomes == "refused" else "done")
+        assert case.note in told, (case, told)
+        if row["status"] == "failed":
+            continue
+        source = picture.read(tmp_path / "in" / name)
+        made = picture.read(tmp_path / "out" / row["output"])
+        for fact, word in SAID.items():
+            if getattr(source, fact):
+                assert getattr(made, fact) or word in told, (case, fact, told)
+        if source.depth > made.depth:
+            assert "8 bits" in told
