@@ -20,8 +20,9 @@ BAND = 256  # rows; no result depends on it
 LEVELS = 5  # of the wavelet, as StableSR has them
 REACH = 2**LEVELS - 1  # rows that its blurs see to each side
 ROUNDS = 12  # of lowpass at the most
-BLACK = 0.005  # the share of a picture that is taken for its black
+END = 0.005  # the share of a picture that is taken for its black, and for its white
 GREY_BLACK = 8.0, 16.0  # levels: black up to the first, turned grey from the second
+GREY_WHITE = 246.0, 252.0  # levels: turned grey up to the first, white from the second
 CLOSE = 0.1 / 255  # where lowpass is content; rounding to 8 bits costs as much
 
 
@@ -63,14 +64,18 @@ def unit(picture: Picture, first: int, last: int) -> np.ndarray:
 
 
 def unfaded(picture: Picture, share: float) -> Picture:
-    """A picture whose blacks have turned grey gets so large a share of them back; a note says so.
+    """A picture whose black and white have sunk to grey gets a share of its blacks back.
 
-    The darkest half a percent of each channel is taken for black, as photo editors' levels do;
-    what lies near black already stays. share 0 changes nothing.
+    The darkest half a percent of each channel is taken for black, the brightest for white, as photo
+    editors' levels do. Where either lies near its end the picture is not faded. A note says what
+    was done; share 0 changes nothing.
     """
     top = np.iinfo(picture.pixels.dtype).max
-    blacks = np.array([darkest(picture.pixels[..., channel]) for channel in range(3)]) / top
+    planes = [picture.pixels[..., channel] for channel in range(3)]
+    blacks = np.array([level_of(plane, END) for plane in planes]) / top
+    white = max(level_of(plane, 1 - END) for plane in planes) / top
     share = share * float(np.interp(blacks.min() * 255, GREY_BLACK, (0, 1)))
+    share = share * float(np.interp(white * 255, GREY_WHITE, (1, 0)))
     if share == 0:
         return picture
     levels = np.arange(top + 1) / top
@@ -88,12 +93,12 @@ def unfaded(picture: Picture, share: float) -> Picture:
     return replace(picture, pixels=pixels, warnings=(*picture.warnings, note))
 
 
-def darkest(plane: np.ndarray) -> int:
-    """The level that half a percent of the pixels lie at or below, by bands."""
+def level_of(plane: np.ndarray, share: float) -> int:
+    """The level that such a share of the pixels lies at or below, by bands."""
     counts = np.zeros(np.iinfo(plane.dtype).max + 1, np.int64)
     for first in range(0, len(plane), BAND):
         counts += np.bincount(plane[first : first + BAND].ravel(), minlength=len(counts))
-    return int(np.searchsorted(counts.cumsum(), BLACK * plane.size))
+    return int(np.searchsorted(counts.cumsum(), share * plane.size))
 
 
 def wavelet(made: Picture, like: Picture) -> Band:
