@@ -17,6 +17,7 @@ from restore import files
 from restore.batch import jobs, rates, report
 from restore.batch.jobs import Job
 from restore.batch.journal import Row
+from restore.batch.place import Place
 from restore.batch.rates import Rate
 from restore.batch.run import Exists
 from restore.errors import CancelledError, ImageError, UsageError
@@ -60,7 +61,7 @@ class Settings:
              else decides the pixels.
     """
 
-    out: Path
+    place: Place
     seed: int
     exists: Exists
     reading: "Reading"
@@ -172,7 +173,7 @@ class FileWork:
         if self.holes.find and source.mask is not None:
             panels.insert(1, overlaid(picture, source.mask))
             found = {"damage": round(float((source.mask > 0).mean()), 6)}
-        report.keep_thumbs(self.settings.out, job.key, *map(shown, panels))
+        report.keep_thumbs(self.settings.place.home, job.key, *map(shown, panels))
         kind = self.kind_of(job)
         is_exact = kind in ("png", "tiff") or (kind == "webp" and self.settings.writing.lossless)
         if isinstance(self.options, InpaintOptions) and not is_exact:
@@ -224,7 +225,7 @@ class FileWork:
 
         hole, stack = None if self.holes.find == "propose" else source.mask, self.stack()
         began = time.monotonic()
-        with memmap.into(self.settings.out), watch.watching(self.part, *stack.parts):
+        with memmap.into(self.settings.place.out), watch.watching(self.part, *stack.parts):
             made = restore(picture, self.options, stack, seed, mask=hole, on_frame=keep)
         self.rate.add(time.monotonic() - began, made.size[0] * made.size[1])
         return made
