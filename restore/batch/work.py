@@ -142,6 +142,7 @@ class FileWork:
         self.count, self.kind, self.stack, self.rate = rate.count, kind, rate.stack, rate
         self.show: Progress | None = None
         self.is_over = self.is_warned = False
+        self.load_s = 0.0  # that the picture in hand waited for torch and the model
         todo = [job for job in planned if not job.skip]
         self.reading, self.making = Ahead(todo, self.read), Ahead(todo, self.make_next)
 
@@ -157,7 +158,7 @@ class FileWork:
         self.rate.keep()
 
     def __call__(self, job: jobs.Job, show: Progress, path: Path, *frames: Path) -> Row:
-        self.show = show
+        self.show, self.load_s = show, 0.0
         if frames:
             source = self.reading.take(job)
             first, notes = self.make_several(job, source, path, frames)
@@ -178,7 +179,9 @@ class FileWork:
         is_exact = kind in ("png", "tiff") or (kind == "webp" and self.settings.writing.lossless)
         if isinstance(self.options, InpaintOptions) and not is_exact:
             notes.append(LOSSY.format(kind))
+        loaded = {"load_s": round(self.load_s, 3)} if self.load_s else {}
         return {
+            **loaded,
             "size_in": picture.size,
             "size_out": first.size,
             "n_frames": source.count,
@@ -219,12 +222,14 @@ class FileWork:
         seed: int,
         keep: "Callable[[int, Picture], object]" = lambda lap, frame: None,
     ) -> "Picture":
+        began = time.monotonic()
         from restore.diffusion import watch
         from restore.images import memmap
         from restore.tasks.run import restore
 
         hole, stack = None if self.holes.find == "propose" else source.mask, self.stack()
-        began = time.monotonic()
+        if not self.rate.pixels:  # the first one of the run
+            self.load_s, began = time.monotonic() - began, time.monotonic()
         with memmap.into(self.settings.place.out), watch.watching(self.part, *stack.parts):
             made = restore(picture, self.options, stack, seed, mask=hole, on_frame=keep)
         self.rate.add(time.monotonic() - began, made.size[0] * made.size[1])
