@@ -1,7 +1,6 @@
-"""What the documents say exists: links, paths of the code, and blocks of Python that run."""
+"""What the documents say exists: links, and paths of the code."""
 
 import re
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 CODE = re.compile(r"`((?:restore|degradations|tests|tools|configs|docs)/[\w./-]+)`")
-BLOCKS = re.compile(r"^( *)```python\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 
 
 def anchors(page: Path) -> set[str]:
@@ -32,16 +30,6 @@ def test_links_and_paths_lead_somewhere(page):
         assert not anchor or anchor in anchors(target), f"{page}: {link}"
     for path in CODE.findall(text):
         assert (ROOT / path).exists(), f"{page}: {path}"
-
-
-@pytest.mark.parametrize("name", ["README.md", "docs/extending.md", "docs/tutorials/service.md"])
-def test_blocks_of_python_run(name, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    blocks = BLOCKS.findall((ROOT / name).read_text(encoding="utf-8"))
-    assert blocks
-    space = {"__name__": "page"}
-    for _, block in blocks:
-        exec(compile(textwrap.dedent(block), name, "exec"), space)
 
 
 def test_every_page_is_in_the_index():
