@@ -40,7 +40,9 @@ class _Row(BaseModel):
     warnings: list[str] = []
     size_in: Sides = [0, 0]
     size_out: Sides = [0, 0]
+    place: Annotated[list[int], Field(min_length=4, max_length=4)] = [0, 0, 0, 0]
     seconds: float = Field(0, ge=0)
+    load_s: float = Field(0, ge=0)
 
 
 NEEDED = {  # beside key and status, by status

@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from restore import files
-from restore.batch import jobs, rates, report
+from restore.batch import jobs, rates, views
 from restore.batch.jobs import Job
 from restore.batch.journal import Row
 from restore.batch.place import Place
@@ -170,11 +170,6 @@ class FileWork:
         if self.digests(job) != source.digests:
             raise ImageError("CHANGED", "the file changed while it was read; run again")
         picture = source.pictures[0]
-        panels, found = [picture, first], {}
-        if self.holes.find and source.mask is not None:
-            panels.insert(1, overlaid(picture, source.mask))
-            found = {"damage": round(float((source.mask > 0).mean()), 6)}
-        report.keep_thumbs(self.settings.place.home, job.key, *map(shown, panels))
         kind = self.kind_of(job)
         is_exact = kind in ("png", "tiff") or (kind == "webp" and self.settings.writing.lossless)
         if isinstance(self.options, InpaintOptions) and not is_exact:
@@ -186,8 +181,21 @@ class FileWork:
             "size_out": first.size,
             "n_frames": source.count,
             "warnings": list(dict.fromkeys(notes)),
-            **found,
+            **self.keep_views(job, source, first),
         }
+
+    def keep_views(self, job: jobs.Job, source: Source, made: "Picture") -> Row:
+        """Keep what the page shows; returns what the row tells of it."""
+        picture, facts = source.pictures[0], {}
+        panels = [picture, made]
+        if self.holes.find and source.mask is not None:
+            panels.insert(1, overlaid(picture, source.mask))
+            facts["damage"] = round(float((source.mask > 0).mean()), 6)
+        is_aligned = made.size == picture.size or isinstance(self.options, UpscaleOptions)
+        home = self.settings.place.home
+        if place := views.keep(home, job.key, *map(shown, panels), is_aligned=is_aligned):
+            facts["place"] = place
+        return facts
 
     def is_new(self, job: jobs.Job) -> bool:
         """Whether it is sure to be made: nothing is there that may be its finished result."""

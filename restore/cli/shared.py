@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from restore.batch import jobs, report
+from restore.batch import jobs, report, views
 from restore.batch.dry_run import foretell
 from restore.batch.journal import Journal, Row
 from restore.batch.place import Place
@@ -258,7 +258,7 @@ def run_prompt(options: Text2imgOptions, run: Run, count: int, grid: bool) -> No
         with memmap.into(place.out), watch.watching(show.part, *stack().parts):
             result = restore(None, options, stack(), seed)
         encode.encode(result, path, kind, about=told(options, seed, run.made_by(weights)))
-        report.keep_thumbs(place.home, job.key, shown(result))
+        views.keep(place.home, job.key, shown(result))
         return {"seed": seed, "size_out": result.size, "warnings": list(result.warnings)}
 
     pixels = options.digest(**run.model.precision)  # a picture's seed is in its key
