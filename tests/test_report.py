@@ -89,7 +89,8 @@ def test_deep_transparent_and_tiny_pictures_are_shown(tmp_path):
     alpha = np.zeros((9, 7), np.uint16)
     same = views.keep(tmp_path, "a.png", (deep, alpha), (deep, alpha), is_aligned=True)
     assert same == (0, 0, 9, 7)
-    pair = np.asarray(Image.open(views.path_of(tmp_path, "a.png", "crops")))
+    with Image.open(views.path_of(tmp_path, "a.png", "crops")) as image:
+        pair = np.asarray(image)
     assert pair.shape == (9, 14, 3) and (pair > 250).all()  # on white
     dot = np.zeros((1, 1, 3), np.uint8)
     assert views.keep(tmp_path, "b.png", (dot, None), (dot, None), is_aligned=True)
@@ -100,7 +101,8 @@ def test_deep_transparent_and_tiny_pictures_are_shown(tmp_path):
 def test_a_small_picture_has_the_shape_of_the_large_one(tmp_path):
     wide = np.zeros((500, 4000, 3), np.uint8)
     views.keep(tmp_path, "a.png", (wide, None))
-    assert Image.open(views.path_of(tmp_path, "a.png")).size == (160, 20)
+    with Image.open(views.path_of(tmp_path, "a.png")) as image:
+        assert image.size == (160, 20)
 
 
 def test_what_grows_beyond_its_edges_is_not_laid_over_its_input(call, photo, tmp_path):

@@ -80,7 +80,7 @@ article { border-top: 1px solid var(--line); padding: .8rem 0 }
   width: 2px; margin-left: -1px; background: #fff; box-shadow: 0 0 3px #000 }
 </style></head><body><h1>{{ title }}</h1>
 <p class="dim">{{ told }}</p>
-{% if has_pairs %}<p class="dim">Beside each small picture: the place that changed most, at 100 %,
+{% if has_pairs %}<p class="dim">Under each picture: the place that changed most, at 100 %,
 the input enlarged to the size of the result. Click for a slider.</p>{% endif %}
 {% for heading, rows in parts %}<h2>{{ heading }}</h2>
 {% for row in rows %}<article><h3>{{ row.name }}</h3>
