@@ -4,6 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+from documents import reference
+
+from restore.batch.run import SKIPPED
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
@@ -40,3 +43,25 @@ def test_every_page_is_in_the_index():
 
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 900
+
+
+@pytest.mark.parametrize("name", ["commands.md", "options.md", "python.md"])
+def test_the_reference_is_what_the_code_says(name):
+    held = (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8")
+    made = getattr(reference, name.removesuffix(".md"))()
+    assert held == made, "run `python tools/docs.py reference` and commit docs/reference"
+
+
+def test_every_option_is_in_the_reference():
+    held = (ROOT / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
+    for word in ("`--find-scratches`", "`--tile`", "`--json`", "## restore degrade estimate"):
+        assert (word in held) == (word != "`--tile`")
+
+
+def test_every_code_of_a_report_is_explained():
+    held = (ROOT / "docs" / "reference" / "report.md").read_text(encoding="utf-8")
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "restore").rglob("*.py"))
+    codes = {*re.findall(r'ImageError\(\s*"([A-Z_]+)"', source), *SKIPPED}
+    codes |= set(re.findall(r'^    code = "([A-Z_]+)"', source, re.MULTILINE))
+    codes |= {"INTERNAL", "CRASHED", "TIMEOUT", "OOM"}
+    assert len(codes) > 20 and not {code for code in codes if f"`{code}`" not in held}
