@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import re
 import tokenize
 import types
 from collections.abc import Iterator
@@ -44,7 +45,7 @@ def commands() -> str:
 
     parts = ["# All commands\n", NOTE, cli.EXITS + "\n"]
     for name, command in _leaves(typer.main.get_command(cli.app), "restore"):
-        parts += [f"## {name}\n", inspect.cleandoc(command.help or "") + "\n"]
+        parts += [f"## {name}\n", _marked(inspect.cleandoc(command.help or "")) + "\n"]
         kinds = inspect.signature(command.callback).parameters
         shown = [param for param in command.params if not _is_of_help(param)]
         rows = [_param(param, kinds[param.name].annotation) for param in shown]
@@ -100,7 +101,7 @@ def options() -> str:
         "# All options\n",
         NOTE,
         "Keys of a YAML file, of `--set TASK.KEY=VALUE`, and of `KEY=VALUE` after `restore train`.",
-        "A type such as `LowOptions` is a group of keys, listed under its name. Its keys are written",
+        "A type such as `LowOptions` is a group of keys, listed under its name. They are written",
         "with dots: `stage.data.crop=64`.\n",
         "## Of a task\n",
     ]
@@ -245,7 +246,12 @@ def _parameters(one: Any) -> list[inspect.Parameter]:
 
 
 def _first(kind: type[BaseModel]) -> str:
-    return (inspect.getdoc(kind) or "").partition("\n\n")[0].replace("\n", " ") + "\n"
+    return _marked((inspect.getdoc(kind) or "").partition("\n\n")[0].replace("\n", " ")) + "\n"
+
+
+def _marked(text: str) -> str:
+    """Text whose brackets Markdown does not take for links; code stays as it is."""
+    return re.sub(r"(`[^`]*`)|([\[\]])", lambda found: found[1] or "\\" + found[2], text)
 
 
 def _doc(one: Any) -> str:
@@ -262,8 +268,7 @@ def _short(value: Any) -> str:
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     def line(cells: tuple[str, ...]) -> str:
-        return (
-            "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
-        )
+        plain = (_marked(cell).replace("|", "\\|").replace("\n", " ") for cell in cells)
+        return f"| {' | '.join(plain)} |"
 
     return "\n".join([line(head), line(("---",) * len(head)), *map(line, rows), ""])
