@@ -3,8 +3,11 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
-from documents import reference
+import yaml
+from documents import gallery, reference, site
+from PIL import Image
 
 from restore.batch.run import SKIPPED
 
@@ -65,3 +68,48 @@ def test_every_code_of_a_report_is_explained():
     codes |= set(re.findall(r'^    code = "([A-Z_]+)"', source, re.MULTILINE))
     codes |= {"INTERNAL", "CRASHED", "TIMEOUT", "OOM"}
     assert len(codes) > 20 and not {code for code in codes if f"`{code}`" not in held}
+
+
+def test_every_page_is_in_the_menu():
+    def pages(menu):
+        for entry in menu:
+            below = next(iter(entry.values())) if isinstance(entry, dict) else entry
+            yield from [below] if isinstance(below, str) else pages(below)
+
+    menu = list(pages(yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]))
+    docs = ROOT / "docs"
+    assert sorted(menu) == sorted(p.relative_to(docs).as_posix() for p in docs.rglob("*.md"))
+
+
+def test_links_stay_in_the_site(tmp_path):
+    site.stage(tmp_path / "site")
+    pages = list((tmp_path / "site" / "docs").rglob("*.md"))
+    assert (tmp_path / "site" / "docs" / site.ASIDE / "configs/train/README.md") in pages
+    for page in pages:
+        text = site.CODE.sub("", page.read_text(encoding="utf-8"))
+        for _, path, _, _ in site.LINK.findall(text):
+            if path and not path.startswith("http"):
+                target = (page.parent / path).resolve()
+                assert target.is_file() and target.is_relative_to(tmp_path), (page, path)
+
+
+def test_a_link_that_leads_nowhere_ends_the_building(tmp_path, monkeypatch):
+    page = tmp_path / "docs" / "index.md"
+    page.parent.mkdir()
+    page.write_text("[gone](gone.md)")
+    (tmp_path / "mkdocs.yml").write_text("")
+    monkeypatch.setattr(site, "ROOT", tmp_path)
+    with pytest.raises(FileNotFoundError, match="leads nowhere"):
+        site.stage(tmp_path / "site")
+
+
+def test_the_gallery_shows_what_the_code_makes(tmp_path):
+    made_at, again = tmp_path / "images", "run `python tools/docs.py gallery`, commit docs/images"
+    gallery.write(made_at)
+    shown = (ROOT / "docs/gallery.md").read_text() + (ROOT / "docs/concepts.md").read_text()
+    for path in made_at.iterdir():
+        assert f"images/{path.name}" in shown
+        with Image.open(path) as made, Image.open(ROOT / "docs/images" / path.name) as held:
+            assert made.size == held.size, again
+            if path.name.startswith("gallery_e"):  # the others hang on fonts, or are small
+                assert np.abs(np.asarray(made).astype(int) - np.asarray(held)).mean() < 2, again
