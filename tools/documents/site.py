@@ -10,6 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 ASIDE = "repository"  # the folder of the site for what lies outside of docs/
 LINK = re.compile(r"(\]\()([^)\s#]*)(#[^)\s]*)?(\))")
+BRACKETS = re.compile(r"\[([^\]\n]*)\](?![(\[:])")  # that are no link
 CODE = re.compile(r"^( *)```.*?^\1```|`[^`\n]*`", re.MULTILINE | re.DOTALL)
 
 
@@ -68,8 +69,13 @@ def moved(page: Path) -> tuple[str, list[Path]]:
         way = os.path.relpath(placed(target), placed(page).parent)
         return before + Path(way).as_posix() + (anchor or "") + after
 
+    def prose(words: str) -> str:
+        if not page.is_relative_to(ROOT / "docs"):  # written for another reader of Markdown
+            words = BRACKETS.sub(r"\\[\1\\]", words)
+        return LINK.sub(link, words)
+
     text, parts, last = page.read_text(encoding="utf-8"), [], 0
     for code in CODE.finditer(text):  # which is left as it is
-        parts += [LINK.sub(link, text[last : code.start()]), code[0]]
+        parts += [prose(text[last : code.start()]), code[0]]
         last = code.end()
-    return "".join([*parts, LINK.sub(link, text[last:])]), targets
+    return "".join([*parts, prose(text[last:])]), targets
