@@ -20,7 +20,7 @@ Sides = Annotated[list[int], Field(min_length=2, max_length=2)]
 class _Row(BaseModel):
     """What the rest of the program relies on; a row may say more."""
 
-    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False, defer_build=True)
 
     key: str
     status: Literal["done", "failed", "skipped", "left"]

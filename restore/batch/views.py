@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from restore.batch.journal import HIDDEN
 from restore.errors import OutputError
 from restore.files import replacing
-from restore.images import memmap
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,6 +81,8 @@ def _sampled(layer: "np.ndarray", rows: int = SAMPLES, columns: int = SAMPLES) -
     By bands of rows: one on disk is not to come into memory for it.
     """
     import numpy as np
+
+    from restore.images import memmap
 
     height, width = layer.shape[:2]
     nth_row, nth_column = (
