@@ -45,8 +45,8 @@ def built(tmp_path_factory):
     """(the wheel, the sdist), built of what is committed."""
     place = tmp_path_factory.mktemp("built")
     code = (
-        "import sys; from setuptools import build_meta as b; "
-        "b.build_sdist(sys.argv[1]); b.build_wheel(sys.argv[1])"
+        "import sys; from setuptools import build_meta as b; place = sys.argv[1]; "
+        "b.build_sdist(place); b.build_wheel(place)"  # which leave other words in argv
     )
     copy = place / "copy"
     subprocess.run(["git", "clone", "-q", str(ROOT), str(copy)], check=True)
