@@ -22,7 +22,10 @@ def test_configurations_are_listed_and_copied_by_name(tmp_path, capsys):
     assert "train/nano_denoiser" in capsys.readouterr().out.splitlines()
     copied = tmp_path / "mine.yaml"
     assert cli.main(["configs", "copy", "train/nano_denoiser", "-o", str(copied)]) == 0
-    assert copied.read_bytes() == (ROOT / "configs/train/nano_denoiser.yaml").read_bytes()
+    first, rest = copied.read_text().split("\n", 1)
+    assert rest == (ROOT / "configs/train/nano_denoiser.yaml").read_text().split("\n", 1)[1]
+    schema = Path(first.partition("$schema=")[2])  # editors find it from anywhere
+    assert schema.is_absolute() and json.loads(schema.read_text())["title"] == "TrainOptions"
     assert cli.main(["configs", "copy", "train/nano_denoiser", "-o", str(copied)]) == 2
     assert cli.main(["configs", "copy", "nothing", "-o", str(tmp_path / "new.yaml")]) == 2
 
@@ -96,6 +99,7 @@ def test_a_wheel_and_an_sdist_hold_what_is_needed(built):
         sdist = [name.partition("/")[2] for name in file.getnames()]
     for name in ("restore/configs/train/nano_denoiser.yaml", "restore/py.typed"):
         assert name in wheel
+    assert "restore/configs/schemas/train.json" in wheel
     for name in ("restore/weights/nano/stack.json", "degradations/py.typed"):
         assert name in wheel
     assert not [name for name in wheel if name.startswith(("tests/", "tools/", "docs/"))]

@@ -20,10 +20,11 @@ app = typer.Typer(
 
 @app.command()
 def reference() -> None:
-    """Write the pages of docs/reference that are read off the code."""
-    from documents import reference
+    """Write what is read off the code: pages of docs/reference, and configs/schemas."""
+    from documents import reference, schemas
 
     reference.write(ROOT / "docs" / "reference")
+    schemas.write(ROOT / "configs" / "schemas")
 
 
 @app.command()

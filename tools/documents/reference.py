@@ -109,12 +109,12 @@ def options() -> str:
     for kind in (*kinds, tasks.Text2imgOptions):
         parts += [f"### {kind.__name__}\n", _first(kind), _keys(kind)]
     parts.append("## Of training\n")
-    for kind in _reached(TrainOptions):
+    for kind in reached(TrainOptions):
         parts += [f"### {kind.__name__}\n", _first(kind), _keys(kind)]
     return "\n".join(parts)
 
 
-def _reached(kind: type[BaseModel]) -> list[type[BaseModel]]:
+def reached(kind: type[BaseModel]) -> list[type[BaseModel]]:
     """The options that a model holds, at any depth, each once."""
     found: dict[type[BaseModel], None] = {}
 
@@ -122,7 +122,7 @@ def _reached(kind: type[BaseModel]) -> list[type[BaseModel]]:
         if hasattr(annotation, "__metadata__") or get_origin(annotation) is not None:
             for inner in get_args(annotation):
                 visit(inner)
-        elif _is_ours(annotation) and annotation not in found:
+        elif is_ours(annotation) and annotation not in found:
             found[annotation] = None
             for field in annotation.model_fields.values():
                 visit(field.annotation)
@@ -131,7 +131,7 @@ def _reached(kind: type[BaseModel]) -> list[type[BaseModel]]:
     return list(found)
 
 
-def _is_ours(one: Any) -> bool:
+def is_ours(one: Any) -> bool:
     is_model = inspect.isclass(one) and issubclass(one, BaseModel)
     return is_model and one.__module__.startswith("restore")
 
@@ -160,7 +160,7 @@ def meanings(kind: type[BaseModel]) -> dict[str, str]:
     """What the source says of each field: in a comment above or beside it, or a line below."""
     told: dict[str, str] = {}
     for base in reversed(kind.__mro__):
-        if _is_ours(base):
+        if is_ours(base):
             told |= _commented(inspect.getsource(base))
     return told
 
