@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, create_model
+from pydantic import BaseModel, ConfigDict, create_model
 
-from documents.reference import is_ours, meanings, reached
+from documents.reference import meanings, reached
 
 SCHEMAS = ("train", "tasks", "recipe")  # files of configs/schemas
 OWN = {  # a step that is a class of the user's: FILE.CLASS
@@ -29,17 +29,21 @@ def schema(name: str) -> dict[str, Any]:
     from restore import options
     from restore.training.loop import TrainOptions
 
-    sections = {
-        "upscale": (options.UpscaleOptions | None, None),
-        "inpaint": (options.InpaintOptions | None, None),
-        "img2img": (options.Img2imgOptions | None, None),
-        "text2img": (options.Text2imgOptions | None, None),
+    tasks = (
+        options.UpscaleOptions,
+        options.InpaintOptions,
+        options.Img2imgOptions,
+        options.Text2imgOptions,
+    )
+    sections: dict[str, Any] = {
+        one.model_fields["task"].default: (one | None, None) for one in tasks
     }
-    tasks = create_model("Tasks", **sections, __config__={"extra": "forbid"})
-    kind: type[BaseModel] = {"train": TrainOptions, "tasks": tasks, "recipe": Recipe}[name]
+    several = create_model("Tasks", **sections, __config__=ConfigDict(extra="forbid"))
+    kind: type[BaseModel] = {"train": TrainOptions, "tasks": several, "recipe": Recipe}[name]
     made = kind.model_json_schema()
     made["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    for model in filter(is_ours, [kind, *reached(kind)]):
+    held = reached(kind) if name != "tasks" else [held for one in tasks for held in reached(one)]
+    for model in held:
         known = made if model is kind else made["$defs"].get(model.__name__, {})
         for field, words in meanings(model).items():
             if words and field in known.get("properties", {}):
