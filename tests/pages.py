@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 
 from restore import cli
@@ -43,7 +44,12 @@ def run(command: str) -> None:
     elif words[0] == "restore":
         said = " ".join(words[1:])
         more = [word for name in QUICK if said.startswith(name) for word in QUICK[name]]
-        assert cli.main([*words[1:], *more]) == 0, command
+        with ExitStack() as there:
+            if ">" in words:
+                file = there.enter_context(Path(words.pop()).open("w", encoding="utf-8"))
+                there.enter_context(redirect_stdout(file))
+                assert words.pop() == ">", command
+            assert cli.main([*words[1:], *more]) == 0, command
     else:
         done = subprocess.run(command, shell=True, check=False, capture_output=True, text=True)
         assert done.returncode == 0, (command, done.stderr)
