@@ -38,6 +38,14 @@ def gallery(
 
 
 @app.command()
+def notebooks() -> None:
+    """Make and run docs/notebooks, with nbclient and ipykernel, a minute."""
+    from documents import notebooks
+
+    notebooks.write()
+
+
+@app.command()
 def site(out: Annotated[Path, typer.Option("-o", "--out", help="A new folder.")]) -> None:
     """Build the pages strictly, with zensical: a broken link ends it."""
     from documents import site

@@ -134,7 +134,7 @@ def upscale(
     steps: Annotated[
         int | None,
         typer.Option(
-            help="Of the walk; 0: the first stage alone. [what the model is made for; nano: 0]"
+            help="Sampling steps after the first stage. [what the model is made for; nano: 0]"
         ),
     ] = None,
     fidelity: Annotated[
@@ -143,24 +143,26 @@ def upscale(
     ] = None,
     prompt: Annotated[
         str | None,
-        typer.Option(help="What was done to them, or is wanted: 'remove noise, keep grain'."),
+        typer.Option(
+            help="What was done to the pictures, or what you want: 'remove noise, keep grain'."
+        ),
     ] = None,
     colour: Annotated[
         str | None,
         typer.Option(
-            help=f"Give the input's back: none, wavelet, adain, lowpass. [{UPSCALE.colour}]"
+            help=f"Take the input's colours: none, wavelet, adain, lowpass. [{UPSCALE.colour}]"
         ),
     ] = None,
     damage: Annotated[
         str | None,
-        typer.Option(help="Masks of scratches, filled in the same pass: as --mask of inpaint."),
+        typer.Option(help="Masks of scratches, which are filled in the same pass."),
     ] = None,
     find_scratches: Annotated[
         Literal["propose", "apply"] | None,
         typer.Option(
             metavar="[propose|apply]",
-            help="Mark what looks scratched: NAME_damage.png to correct and give by --damage, "
-            "NAME_overlay.jpg to look at. apply fills it at once. [propose, if neither is said]",
+            help="Mark scratches: NAME_damage.png is a mask to correct and give by --damage, "
+            "NAME_overlay.jpg shows it. `apply` fills them at once. [propose]",
         ),
     ] = None,
     fit_mask: shared.FitMask = False,
@@ -216,18 +218,24 @@ def inpaint(
     extend: Annotated[
         str | None,
         typer.Option(
-            help="LEFT,TOP,RIGHT,BOTTOM in px: paint on beyond the edges. nano adds flat bands."
+            help="LEFT,TOP,RIGHT,BOTTOM in px: paint beyond the edges. nano adds flat bands."
         ),
     ] = None,
-    aspect: Annotated[str | None, typer.Option(help="Or paint on to this shape: 16:9.")] = None,
+    aspect: Annotated[
+        str | None, typer.Option(help="Paint beyond the edges up to this shape, such as 16:9.")
+    ] = None,
     count: Annotated[
-        int, typer.Option("-n", "--count", min=1, max=99, help="Candidates, and a sheet of them.")
+        int,
+        typer.Option(
+            "-n", "--count", min=1, max=99, help="So many candidates, and a sheet that shows them."
+        ),
     ] = 1,
     steps: Annotated[
-        int | None, typer.Option(help="Of the walk. [as the model is made for]")
+        int | None, typer.Option(help="Sampling steps. [what the model is made for]")
     ] = None,
     strength: Annotated[
-        float | None, typer.Option(help=f"Below 1 what is in the hole counts. [{INPAINT.strength}]")
+        float | None,
+        typer.Option(help=f"Below 1, what is in the hole is used too. [{INPAINT.strength}]"),
     ] = None,
     sampler: shared.Sampler = None,
     guidance: shared.Guidance = None,
@@ -237,7 +245,7 @@ def inpaint(
     fit_mask: shared.FitMask = False,
     dry_run: shared.DryRun = False,
 ) -> None:
-    """Fill holes, or paint on beyond the edges; nothing else changes."""
+    """Fill holes, or paint beyond the edges; nothing else changes."""
     options = settings.options(
         InpaintOptions,
         prompt=prompt,
@@ -290,21 +298,21 @@ def img2img(
     ] = None,
     loopback: Annotated[
         int | None,
-        typer.Option(help="Feed the result back so many times; all frames stay, NAME_001.png ..."),
+        typer.Option(help="Feed the result back so many times, and keep all: NAME_001.png ..."),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Of the whole walk. [as the model is made for]")
+        int | None, typer.Option(help="Sampling steps at strength 1. [what the model is made for]")
     ] = None,
     sampler: shared.Sampler = None,
     guidance: shared.Guidance = None,
     negative: shared.Negative = None,
     colour: Annotated[
         str | None,
-        typer.Option(help=f"Give the input's back: none, wavelet, adain. [{IMG2IMG.colour}]"),
+        typer.Option(help=f"Take the input's colours: none, wavelet, adain. [{IMG2IMG.colour}]"),
     ] = None,
     dry_run: shared.DryRun = False,
 ) -> None:
-    """Make pictures anew from themselves and words, at their own size."""
+    """Change pictures by words, at their own size."""
     options = settings.options(
         Img2imgOptions,
         prompt=prompt,
@@ -333,22 +341,25 @@ def text2img(
     said: Said,
     prompt: Annotated[str | None, typer.Option(help="What the pictures show.")] = None,
     count: Annotated[
-        int, typer.Option("-n", "--count", min=1, max=10**6, help="How many, of seeds in a row.")
+        int,
+        typer.Option(
+            "-n", "--count", min=1, max=10**6, help="How many pictures; each has the next seed."
+        ),
     ] = 1,
     size: Annotated[
         str | None, typer.Option(help=f"WIDTHxHEIGHT. [{TEXT2IMG.width}x{TEXT2IMG.height}]")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Of the walk. [as the model is made for]")
+        int | None, typer.Option(help="Sampling steps. [what the model is made for]")
     ] = None,
     sampler: shared.Sampler = None,
     guidance: shared.Guidance = None,
     negative: shared.Negative = None,
     grid: Annotated[
-        bool, typer.Option("--grid", help="Show them all in one picture too, grid.png.")
+        bool, typer.Option("--grid", help="Also make grid.png, which shows them all.")
     ] = False,
 ) -> None:
-    """Make pictures from words. A picture is the same however many are made with it."""
+    """Make pictures from words."""
     width, height = _sides(size) if size else (None, None)
     options = settings.options(
         Text2imgOptions,
