@@ -55,6 +55,13 @@ def test_the_reference_is_what_the_code_says(name):
     assert held == made, "run `python tools/docs.py reference` and commit docs/reference"
 
 
+def test_nothing_that_is_made_tells_where_it_was_made():
+    for folder in ("docs", "configs"):
+        for path in (ROOT / folder).rglob("*.*"):
+            if path.suffix in (".md", ".json", ".ipynb"):
+                assert str(ROOT) not in path.read_text(encoding="utf-8"), path
+
+
 def test_every_option_is_in_the_reference():
     held = (ROOT / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
     for word in ("`--find-scratches`", "`--tile`", "`--json`", "## restore degrade estimate"):

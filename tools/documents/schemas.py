@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, create_model
 
-from documents.reference import meanings, reached
+from documents.reference import ROOT, meanings, reached
 
 SCHEMAS = ("train", "tasks", "recipe")  # files of configs/schemas
 OWN = {  # a step that is a class of the user's: FILE.CLASS
@@ -20,6 +20,7 @@ def write(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     for name in SCHEMAS:
         text = json.dumps(schema(name), indent=1, sort_keys=True, ensure_ascii=False)
+        text = text.replace(f'"{ROOT}/', '"')  # of a default; where it lies is nobody's business
         (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 
 
