@@ -321,7 +321,7 @@ def stop(message: str, code: int) -> int:
     return code
 
 
-def check_folder(out: Path) -> None:
+def check_output(out: Path) -> None:
     """Raise UsageError or OutputError if `-o` is no folder that may be written."""
     place = Place.of(out)
     if place.file:
