@@ -41,6 +41,7 @@ from restore.errors import ImageError, OutputError, UsageError, counted, printab
 from restore.options import Text2imgOptions
 
 if TYPE_CHECKING:
+    from restore.batch.mask_files import Masks
     from restore.images.picture import Reading
 
 GO_ON = "what is finished is kept; run the same command again to go on"
@@ -118,27 +119,11 @@ def run_files(
     """
     run.said.begin()
     place = run.place
-    from restore.images import encode
-
     kind = formats(options, run.format, run.pictures.lossless, count)
     how = reading_for(options, holes, run.pictures.reading)
-    planned = jobs.plan(
-        folder.find(place.home),
-        place.out,
-        lambda source: encode.FORMATS[kind(source)].suffix,
-        kept_beside(options, holes, count),
-        folder.on_collision,
-        place.file,
+    planned, masks, unpaired = plan(
+        folder, run, holes, kept_beside(options, holes, count), kind, how
     )
-    masks, planned = holes.open(planned)
-    unpaired = masks.unused(planned) if masks else []
-    planned = [job for job in planned if folder.share.holds(job.key)]
-    if run.pictures.frames == "all":
-        planned = with_frames(planned, how)
-    if run.exists == "error":
-        refuse_existing(planned)
-    if run.pictures.background is None:
-        refuse_transparent(planned, kind, how)
     stack, weights = run.model.open()
     pixel_model = None
     if run.model.is_pixel:
@@ -178,6 +163,37 @@ def run_files(
         masked = planned[0].frames[0] if place.file else place.out
         run.said.line(f"{told} with --damage {printable(str(masked))} and another -o")
     finish(summary, journal, run)
+
+
+def plan(
+    folder: Folder,
+    run: Run,
+    holes: Holes,
+    beside: tuple[str, ...],
+    kind: Callable[[Path], str],
+    how: "Reading",
+) -> tuple[list[jobs.Job], "Masks | None", list[Path]]:
+    """(this run's jobs, their masks, masks without a picture). Raises UsageError."""
+    from restore.images import encode
+
+    planned = jobs.plan(
+        folder.find(run.place.home),
+        run.place.out,
+        lambda source: encode.FORMATS[kind(source)].suffix,
+        beside,
+        folder.on_collision,
+        run.place.file,
+    )
+    masks, planned = holes.open(planned)
+    unpaired = masks.unused(planned) if masks else []
+    planned = [job for job in planned if folder.share.holds(job.key)]
+    if run.pictures.frames == "all":
+        planned = with_frames(planned, how)
+    if run.exists == "error":
+        refuse_existing(planned)
+    if run.pictures.background is None:
+        refuse_transparent(planned, kind, how)
+    return planned, masks, unpaired
 
 
 def with_frames(planned: Sequence[jobs.Job], how: "Reading") -> list[jobs.Job]:
