@@ -63,6 +63,7 @@ def test_verbose_says_what_was_settled_and_where_an_error_came_from(call, photo,
     small = photo("a.png")
     told = call("upscale", small, "-s", 2, "-v")[2]
     assert "restore: upscale: scale=2.0" in told and "weights digest" in told
+    assert "s, on cpu" in told and "s, on cpu" not in call("upscale", small, out="other")[2]
     monkeypatch.setattr(tasks, "restore", broken)
     assert "Traceback" not in call("upscale", small, "-s", 3)[2]
     assert "Traceback" in call("upscale", small, "-s", 3, "-v")[2]

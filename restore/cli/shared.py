@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -43,6 +44,7 @@ from restore.options import Text2imgOptions
 if TYPE_CHECKING:
     from restore.batch.mask_files import Masks
     from restore.images.picture import Reading
+    from restore.tasks.run import Model as Loaded
 
 GO_ON = "what is finished is kept; run the same command again to go on"
 Out = Annotated[
@@ -98,7 +100,22 @@ class Run:
         self.said.detail(f"{options.task}: {told or 'all options as they are by default'}")
         precision = ", ".join(f"{name} {value}" for name, value in self.model.precision.items())
         told = f"model {self.model.model}, weights {weights[:12]}, {precision}"
-        self.said.detail(f"{told}, device {self.model.device}, seed {self.seed}")
+        self.said.detail(f"{told}, seed {self.seed}")
+
+    def open(self) -> "tuple[Callable[[], Loaded], str]":
+        """As Model.open; the loader tells those who want to know where the model is."""
+        load, weights = self.model.open()
+
+        @cache
+        def loaded() -> "Loaded":
+            began = time.monotonic()
+            made = load()
+            if self.said.verbose:
+                taken = time.monotonic() - began
+                self.said.detail(f"model loaded in {taken:.1f} s, on {made.device}")
+            return made
+
+        return loaded, weights
 
     def made_by(self, weights: str) -> dict[str, object]:
         """What makes the pictures, as each keeps it."""
@@ -124,7 +141,7 @@ def run_files(
     planned, masks, unpaired = plan(
         folder, run, holes, kept_beside(options, holes, count), kind, how
     )
-    stack, weights = run.model.open()
+    stack, weights = run.open()
     pixel_model = None
     if run.model.is_pixel:
         from restore.tasks.pixel_upscale import settled
@@ -253,7 +270,7 @@ def run_prompt(options: Text2imgOptions, run: Run, count: int, grid: bool) -> No
     planned = [jobs.Job(None, name, place.out / (place.file or name)) for name in seeds]
     if run.exists == "error":
         refuse_existing(planned)
-    stack, weights = run.model.open()
+    stack, weights = run.open()
 
     @cache
     def warn() -> None:
