@@ -36,3 +36,13 @@ def test_python_runs(name, tmp_path, monkeypatch):
 def test_no_command_of_a_tutorial_escapes(name):
     for kind, block in FENCES.findall(TEXT[name]):
         assert kind in ("bash", "python") or not re.search(r"^ *(restore|pip|python) ", block, re.M)
+
+
+def test_who_reads_several_pages_in_one_folder_meets_no_result_of_another():
+    """What `degrade` writes is refused where it is there already, made by other words."""
+    makers: dict[str, set[str]] = {}
+    for name, text in TEXT.items():
+        for command in commands(text):
+            for made in re.findall(r"restore degrade .* -o (\S+)", command):
+                makers.setdefault(made, set()).add(name)
+    assert not {made: pages for made, pages in makers.items() if len(pages) > 1}
