@@ -59,6 +59,9 @@ class UpscaleOptions(WalkOptions):
     steps: int | None = Field(default=None, ge=0, le=1000)
     # of a model with a first stage: 0 rich, 1 faithful; None: what the model is made for
     fidelity: float | None = Field(default=None, ge=0, le=1)
+    # share of the fading that is undone where a picture below twice its size is noisy, as old
+    # prints are; 0: its blacks stay as they are
+    unfade: float = Field(default=0.5, ge=0, le=1)
     strength: float = Field(default=1, gt=0, le=1)  # 1 starts from pure noise
     noise_level: int = Field(default=20, ge=0, le=350)  # SD's x4 upscaler: noise on what it reads
     colour: Colour = "none"  # how the input's colours are given back

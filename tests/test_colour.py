@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from restore.images.picture import Picture
 from restore.images.resample import resize_band
-from restore.tasks.colour import LEVELS, averaging, coarse, match
+from restore.tasks.colour import LEVELS, averaging, coarse, match, unfaded
 
 HOWS = ("wavelet", "adain", "lowpass")
 
@@ -126,3 +126,22 @@ def test_a_flat_result_gets_the_mean(picture):
     flat = Picture(np.full((32, 32, 3), 9, np.uint8))
     wanted = means(enlarged(low, (32, 32)))
     assert np.abs(means(match(flat, low, "adain")) - wanted).max() < 0.5
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_half_of_the_fading_is_undone_and_told(dtype):
+    unit = np.iinfo(dtype).max // 255
+    ramp = np.linspace(40, 255, 4096).reshape(64, 64, 1) + np.array([0, -4, -10])
+    pale = Picture(np.rint(ramp * unit).clip(0, 255 * unit).astype(dtype))
+    made = unfaded(pale, 0.5)
+    first, last = made.pixels[0, 0] / unit, made.pixels[-1, -1] / unit
+    assert np.abs(first - [22, 19, 16]).max() < 2  # half of the way, and white stays white
+    assert last[0] > 254 and "(41, 37, 31)" in made.warnings[-1]
+    assert unfaded(pale, 0) is pale
+
+
+def test_black_stays_and_grey_stays_grey():
+    grey = np.repeat(np.linspace(3, 255, 4096).reshape(64, 64, 1), 3, 2).astype(np.uint8)
+    assert unfaded(Picture(grey), 1).pixels is grey
+    pale = unfaded(Picture(np.maximum(grey, 30)), 1).pixels
+    assert (pale[..., :1] == pale).all() and pale.min() == 0

@@ -81,7 +81,8 @@ def test_it_is_the_published_network_by_the_published_names():
     torch.testing.assert_close(made(rgb), teachers.compact(made.state_dict(), rgb))
 
 
-def test_without_a_fusion_little_scales_go_without():
+def test_without_a_fusion_little_scales_go_without(monkeypatch):
+    monkeypatch.setattr(first_stage, "NOISE", (998.0, 999.0))  # random networks look like noise
     low = picture(20, 20)
     alone = restored(low, (20, 20), FirstStage(network()), 0).pixels
     fresh = Fusion(channels=8, layers=1).eval()  # it begins as the restored picture
@@ -89,6 +90,39 @@ def test_without_a_fusion_little_scales_go_without():
         beside = restored(low, (20, 20), FirstStage(network(), None, fresh), 0).pixels
     assert np.abs(alone.astype(int) - beside).max() <= 1
     assert (restored(low, (20, 20), stage(), 0).pixels != alone).any()
+
+
+def test_noise_is_measured_where_the_picture_is_flattest():
+    flat = Picture(np.full((64, 80, 3), 100, np.uint8))
+    levels = RNG.normal(0, 10, (64, 80, 1))
+    noisy = Picture((flat.pixels + levels).round().astype(np.uint8))
+    detail = Picture(flat.pixels.copy())
+    detail.pixels[:, 16:] = noisy.pixels[:, 16:]  # flat in a fifth
+    assert first_stage.noise(flat, flat.pixels) == 0
+    assert 8 < first_stage.noise(noisy, flat.pixels) < 11
+    assert first_stage.noise(detail, flat.pixels) == 0
+    assert first_stage.noise(picture(5, 70), picture(5, 70).pixels) == 0  # no block of eight
+
+
+def test_the_fusion_is_silent_in_noise(monkeypatch):
+    low = picture(40, 40)
+    alone = restored(low, (40, 40), FirstStage(network()), 0).pixels
+    monkeypatch.setattr(first_stage, "NOISE", (0.0, 1e-9))
+    assert (restored(low, (40, 40), stage(), 0).pixels == alone).all()
+
+
+def test_only_a_noisy_faded_picture_gets_its_blacks_back(monkeypatch):
+    pale = Picture(RNG.integers(40, 220, (48, 48, 3)).astype(np.uint8))
+    first = FirstStage(network())
+    monkeypatch.setattr(first_stage, "NOISE", (0.0, 1e-9))
+    monkeypatch.setattr(first_stage, "enlarged", lambda low, *_: low.pixels)
+    asked = {"size": (48, 48), "stage": first, "fidelity": 0}
+    made = restored(pale, **asked, unfade=0.5)
+    assert made.pixels.min() < 30 and "faded" in made.warnings[-1]
+    assert not restored(pale, **asked).warnings
+    assert not restored(pale, **{**asked, "size": (96, 96)}, unfade=0.5).warnings
+    monkeypatch.setattr(first_stage, "NOISE", (998.0, 999.0))
+    assert not restored(pale, **asked, unfade=0.5).warnings
 
 
 def test_the_ends_are_what_they_are_and_between_them_weights_are_mixed():
@@ -162,7 +196,7 @@ def test_words_that_nobody_hears_are_told(two_stages):
     stack = load(str(two_stages), "cpu")
     made = restore(picture(8, 8), UpscaleOptions(scale=1, prompt="noise"), stack, 0)
     assert "heard by the walk" in made.warnings[-1]
-    assert not restore(picture(8, 8), UpscaleOptions(scale=1), stack, 0).warnings
+    assert not restore(picture(8, 8), UpscaleOptions(scale=2), stack, 0).warnings
 
 
 def test_each_block_is_told(two_stages, monkeypatch):

@@ -234,3 +234,20 @@ def test_lpips_is_the_packages_and_fetches_no_backbone(monkeypatch, tmp_path, pa
     black, white = np.zeros((40, 40, 3)), np.full((40, 40, 3), 255.0)
     assert perceptual.lpips(black, white) == 2  # it takes -1 to 1
     perceptual._lpips.cache_clear()
+
+
+def test_gmsd_and_detail_tell_blur_and_noise(pixels):
+    sharp = fidelity.luma(pixels(64, 80).astype(float))
+    blurred = cv2.GaussianBlur(sharp, (0, 0), 1.5)
+    noisy = sharp + np.random.default_rng(0).normal(0, 20, sharp.shape)
+    assert (fidelity.gmsd(sharp, sharp), fidelity.detail(sharp, sharp)) == (0, 1)
+    assert (
+        0
+        < fidelity.gmsd(cv2.GaussianBlur(sharp, (0, 0), 0.7), sharp)
+        < fidelity.gmsd(blurred, sharp)
+        < 1
+    )
+    assert fidelity.detail(blurred, sharp) < 1 < fidelity.detail(noisy, sharp)
+    assert math.isnan(fidelity.gmsd(sharp[:4], sharp[:4])) and math.isnan(
+        fidelity.detail(sharp, sharp * 0)
+    )

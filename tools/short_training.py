@@ -64,22 +64,21 @@ LANES = (
     (
         Stage(
             "base_restorer",
-            0.4,
+            0.7,
             name="nano_restorer",
             sets=NARROW
             | {"stage.start": START, "stage.teacher.path": TEACHER}
             | {"batch": "48", "stage.perceptual.weight": "0.04", "stage.adversary.weight": "0.2"},
         ),
-        Stage("filler", 0.36, "filler"),
         Stage(
             "base_faithful",
-            0.12,
+            0.15,
             name="nano_faithful",
             sets=NARROW | {"stage.start": "nano_restorer"},
         ),
         Stage(
             "base_fusion",
-            0.12,
+            0.15,
             "fusion",
             name="nano_fusion",
             sets={"stage.restorer": "nano_restorer"},

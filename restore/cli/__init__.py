@@ -141,6 +141,10 @@ def upscale(
         float | None,
         typer.Option(help="0 is sharp, 1 is faithful: closest to the truth on average. [0]"),
     ] = None,
+    unfade: Annotated[
+        float | None,
+        typer.Option(help="Share of a noisy picture's fading to undo, below -s 2; 0: none. [0.5]"),
+    ] = None,
     prompt: Annotated[
         str | None,
         typer.Option(
@@ -176,6 +180,7 @@ def upscale(
         scale=scale,
         steps=steps,
         fidelity=fidelity,
+        unfade=unfade,
         prompt=prompt,
         colour=colour,
     )

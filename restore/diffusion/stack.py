@@ -15,7 +15,6 @@ from restore.config import near
 from restore.diffusion import vae
 from restore.diffusion.conditioning import Condition, as_velocity, conditioned
 from restore.diffusion.contexts import Context
-from restore.diffusion.filler import Filler
 from restore.diffusion.layouts import Layout, Task, require
 from restore.diffusion.restorer import FirstStage
 from restore.diffusion.tiling import WindowPredict, Windows
@@ -54,7 +53,6 @@ class Stack:
                     not, that continuation is restored, which is better than what it would paint.
     steps           of a walk whose options name none: what the model is made for.
     restorer        the first stage: what `known` shows is its answer to the picture.
-    filler          the first stage of holes: what `known` shows in them.
     fidelity        of the first stage, where the options name none: 0 rich to 1 faithful.
     restore_steps   of the walk that goes on from the first stage's answer; 0: that is the picture.
     hears           what its prompts were about: what pictures show, or what was done to them.
@@ -73,7 +71,6 @@ class Stack:
     fills: bool = True
     steps: int = 20
     restorer: FirstStage | None = None
-    filler: Filler | None = None
     fidelity: float = 0.0
     restore_steps: int = 0
     hears: Literal["subjects", "damage"] = "subjects"
@@ -89,7 +86,7 @@ class Stack:
     def parts(self) -> list[nn.Module]:
         """Everything that holds weights."""
         held = [self.vae, self.unet, *([self.context.module] if self.context else [])]
-        return [*held, *(part for part in (self.restorer, self.filler) if part is not None)]
+        return [*held, *([self.restorer] if self.restorer else [])]
 
     @property
     def reader(self) -> Context:

@@ -62,6 +62,8 @@ MEASURES = {
         Measure("psnr_rgb", "PSNR RGB, dB", 2, True, lambda pair: fidelity.psnr(*pair.inner)),
         Measure("ssim_rgb", "SSIM RGB", 4, True, lambda pair: fidelity.ssim(*pair.inner)),
         Measure("ms_ssim", "MS-SSIM Y", 4, True, lambda pair: fidelity.ms_ssim(*pair.luma)),
+        Measure("gmsd", "GMSD", 4, False, lambda pair: fidelity.gmsd(*pair.luma)),
+        Measure("detail", "detail", 3, True, lambda pair: fidelity.detail(*pair.luma)),
         Measure("pd", "pd", 3, False, lambda pair: perceptual.pd(pair.restored, pair.original)),
         Measure(
             "lpips",

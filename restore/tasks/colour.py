@@ -20,6 +20,8 @@ BAND = 256  # rows; no result depends on it
 LEVELS = 5  # of the wavelet, as StableSR has them
 REACH = 2**LEVELS - 1  # rows that its blurs see to each side
 ROUNDS = 12  # of lowpass at the most
+BLACK = 0.005  # the share of a picture that is taken for its black
+GREY_BLACK = 8.0, 16.0  # levels: black up to the first, turned grey from the second
 CLOSE = 0.1 / 255  # where lowpass is content; rounding to 8 bits costs as much
 
 
@@ -58,6 +60,40 @@ def bands(height: int, band: int) -> Iterator[tuple[int, int]]:
 
 def unit(picture: Picture, first: int, last: int) -> np.ndarray:
     return picture.pixels[first:last] / np.float32(np.iinfo(picture.pixels.dtype).max)
+
+
+def unfaded(picture: Picture, share: float) -> Picture:
+    """A picture whose blacks have turned grey gets so large a share of them back; a note says so.
+
+    The darkest half a percent of each channel is taken for black, as photo editors' levels do;
+    what lies near black already stays. share 0 changes nothing.
+    """
+    top = np.iinfo(picture.pixels.dtype).max
+    blacks = np.array([darkest(picture.pixels[..., channel]) for channel in range(3)]) / top
+    share = share * float(np.interp(blacks.min() * 255, GREY_BLACK, (0, 1)))
+    if share == 0:
+        return picture
+    levels = np.arange(top + 1) / top
+    moved = share * blacks[:, None]
+    table = np.rint((levels - moved) / (1 - moved) * top).clip(0, top).astype(picture.pixels.dtype)
+    pixels = memmap.empty(picture.pixels.shape, picture.pixels.dtype)
+    for first in range(0, len(pixels), BAND):
+        rows = slice(first, first + BAND)
+        for channel in range(3):
+            pixels[rows, :, channel] = table[channel][picture.pixels[rows, :, channel]]
+        memmap.let_go()
+    after = (blacks - moved[:, 0]) / (1 - moved[:, 0])
+    lay, put = (", ".join(f"{255 * x:.0f}" for x in xs) for xs in (blacks, after))
+    note = f"faded: its blacks lay at ({lay}) and are at ({put}) now; --unfade 0 leaves them"
+    return replace(picture, pixels=pixels, warnings=(*picture.warnings, note))
+
+
+def darkest(plane: np.ndarray) -> int:
+    """The level that half a percent of the pixels lie at or below, by bands."""
+    counts = np.zeros(np.iinfo(plane.dtype).max + 1, np.int64)
+    for first in range(0, len(plane), BAND):
+        counts += np.bincount(plane[first : first + BAND].ravel(), minlength=len(counts))
+    return int(np.searchsorted(counts.cumsum(), BLACK * plane.size))
 
 
 def wavelet(made: Picture, like: Picture) -> Band:

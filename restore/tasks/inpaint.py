@@ -11,12 +11,14 @@ from restore.diffusion.conditioning import Condition
 from restore.diffusion.layouts import BASE, KEEP
 from restore.diffusion.sampling import OnStep, Start, ignore, walk
 from restore.diffusion.stack import Stack
-from restore.images.masks import Box, boxes, extended, feathered, grown, mended
+from restore.images.masks import Box, boxes, extended, feathered, grown, labelled, mended
 from restore.images.picture import Picture
 from restore.options import InpaintOptions
 
 FALLBACK = "filled by blending latents: this model was not trained to fill"
 NO_HOLE = "nothing to fill: the mask is black throughout"
+THIN = 4.0  # px from the rim to the middle of what counts as a scratch
+NEAR = 3  # px that OpenCV looks round a pixel: the best of 1, 3 and 5 on scratches
 CLASSICAL = {"telea": cv2.INPAINT_TELEA, "navier_stokes": cv2.INPAINT_NS}
 
 
@@ -59,7 +61,14 @@ def filled(
     seed: int,
     on_step: OnStep,
 ) -> Picture:
-    """The picture with what is in the hole, bool (H, W), made anew, one box of it after another."""
+    """The picture with what is in the hole, bool (H, W), made anew, one box of it after another.
+
+    Thin parts have one likely content, which Navier-Stokes continues better than any model of ours
+    draws it; so it does, where neither words nor what lies in the hole are to count.
+    """
+    if not options.words and options.strength == 1:
+        fine = thin(hole)
+        picture, hole = smoothed(picture, fine, hole), hole & ~fine
     share = feathered(hole, options.feather)
     pixels = picture.pixels.copy()
     least = stack.windows.size * stack.factor
@@ -67,6 +76,23 @@ def filled(
         crop = replace(picture, pixels=picture.pixels[box], alpha=None)
         made = fill(crop, hole[box], options, stack, seed, on_step, origin(box, stack))
         pixels[box] = pasted(crop.pixels, made.pixels, share[box])
+    return replace(picture, pixels=pixels)
+
+
+def thin(hole: np.ndarray) -> np.ndarray:
+    """The connected parts of a hole, bool (H, W), that are thin throughout."""
+    marks = labelled(hole)
+    depth = cv2.distanceTransform(hole.astype(np.uint8), cv2.DIST_L2, 5)  # from what is known
+    thick = np.unique(marks[depth > THIN])
+    return hole & ~np.isin(marks, thick)
+
+
+def smoothed(picture: Picture, part: np.ndarray, hole: np.ndarray) -> Picture:
+    """Part of a hole continued by OpenCV's Navier-Stokes (Bertalmio et al. 2001)."""
+    pixels = picture.pixels.copy()
+    for box in boxes(grown(part, 2 * NEAR), 0.0, 1, 1):
+        made = continued(picture.pixels[box], hole[box], cv2.INPAINT_NS)
+        pixels[box][part[box]] = made[part[box]]
     return replace(picture, pixels=pixels)
 
 
@@ -106,8 +132,15 @@ def pasted(old: np.ndarray, new: np.ndarray, share: np.ndarray) -> np.ndarray:
 
 def classical(picture: Picture, hole: np.ndarray, options: InpaintOptions) -> Picture:
     """OpenCV's fill (Telea 2004; Bertalmio et al. 2001), for comparison and for tiny holes."""
-    eight = (picture.pixels >> (picture.depth - 8)).astype(np.uint8)
-    made = cv2.inpaint(eight, hole.astype(np.uint8), 5, CLASSICAL[options.engine])
-    made = made.astype(picture.pixels.dtype) * (257 if picture.depth == 16 else 1)
+    made = continued(picture.pixels, hole, CLASSICAL[options.engine])
     pixels = pasted(picture.pixels, made, feathered(hole, options.feather))
     return replace(picture, pixels=pixels)
+
+
+def continued(pixels: np.ndarray, hole: np.ndarray, how: int) -> np.ndarray:
+    """Pixels (H, W, 3), of 8 or 16 bits, with the hole filled from its rim by one of OpenCV's."""
+    mask = hole.astype(np.uint8)
+    if pixels.dtype == np.uint8:
+        return cv2.inpaint(np.ascontiguousarray(pixels), mask, NEAR, how)
+    planes = (np.ascontiguousarray(pixels[..., channel]) for channel in range(3))
+    return np.stack([cv2.inpaint(plane, mask, NEAR, how) for plane in planes], -1)

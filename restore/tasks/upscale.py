@@ -81,7 +81,8 @@ def in_two_stages(
         low = replace(low, pixels=mended(low.pixels, damage))
     fidelity = stack.fidelity if options.fidelity is None else options.fidelity
     steps = stack.restore_steps if options.steps is None else options.steps
-    made = restored(low, size, stack.restorer, fidelity, ignore if steps else on_step)
+    told = ignore if steps else on_step
+    made = restored(low, size, stack.restorer, fidelity, told, options.unfade)
     if options.prompt and not steps:
         note = "the prompt is heard by the walk alone, which this model leaves out; add --steps 1"
         made = replace(made, warnings=(*made.warnings, note))

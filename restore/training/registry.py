@@ -18,7 +18,6 @@ from restore.training.stages.autoencoder import (
 )
 from restore.training.stages.denoiser import DenoiserOptions, DenoiserStage
 from restore.training.stages.distil import DistilOptions, DistilStage
-from restore.training.stages.filler import FillerOptions, FillerStage
 from restore.training.stages.finetune import FinetuneOptions, FinetuneStage
 from restore.training.stages.restorer import (
     FusionOptions,
@@ -41,8 +40,7 @@ StageOptions = Annotated[
     | ScratchOptions
     | PixelOptions
     | RestorerOptions
-    | FusionOptions
-    | FillerOptions,
+    | FusionOptions,
     Field(discriminator="kind"),
 ]
 STAGES = {
@@ -57,5 +55,4 @@ STAGES = {
     "pixels": PixelStage,
     "restorer": RestorerStage,
     "fusion": FusionStage,
-    "filler": FillerStage,
 }

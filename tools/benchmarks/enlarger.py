@@ -1,8 +1,8 @@
 """One contestant enlarges pictures in a process of its own: `python enlarger.py WORK.json`.
 
-WORK.json holds {engine, model, steps, jobs: [[source, target, width, height, key], ...]}; what was
-measured is written to its `told`. Needs Pillow and what the engine needs, so that a peer may have
-an interpreter to itself.
+WORK.json holds {engine, model, steps, fidelity, jobs: [[source, target, width, height, key], ...]};
+what was measured is written to its `told`. Needs Pillow and what the engine needs, so that a peer
+may have an interpreter to itself.
 """
 
 import json
@@ -33,10 +33,11 @@ def restored(work: dict) -> Enlarge:
     from restore.tasks.run import restore
 
     stack = devices.load(work["model"])
-    steps = {"steps": work["steps"]} if work["steps"] else {}
+    asked = {"steps": work["steps"]} if work["steps"] else {}
+    asked |= {} if work.get("fidelity") is None else {"fidelity": work["fidelity"]}
 
     def enlarge(image: Image.Image, size: tuple[int, int], key: str) -> Image.Image:
-        options = UpscaleOptions(scale=size[1] / image.height, **steps)
+        options = UpscaleOptions(scale=size[1] / image.height, **asked)
         made = back(restore(picture_of(image), options, stack, file_seed(0, key)), image)
         assert isinstance(made, Image.Image)
         return made

