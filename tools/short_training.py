@@ -23,6 +23,7 @@ from typing import Annotated
 import torch
 import typer
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,49 +41,26 @@ class Stage:
 
     share  of the time of its lane.
     part   the folder of its export that holds the weights.
-    sets   options beside those of its YAML.
+    sets   options beside those of its YAML; a file of the bundle by its name.
     """
 
     config: str
     share: float
     part: str = "restorer"
-    name: str = ""
     sets: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def output(self) -> str:
-        return self.name or self.config
 
-
-NARROW = {"stage.channels": "64"}
+PUBLISHED = {"stage.start": START, "stage.teacher.path": TEACHER}
 LANES = (
     (
-        Stage("base_restorer", 0.62, sets={"stage.start": START, "stage.teacher.path": TEACHER}),
+        Stage("base_restorer", 0.62, sets=PUBLISHED),
         Stage("base_faithful", 0.22),
         Stage("base_fusion", 0.16, "fusion"),
     ),
     (
-        Stage(
-            "base_restorer",
-            0.7,
-            name="nano_restorer",
-            sets=NARROW
-            | {"stage.start": START, "stage.teacher.path": TEACHER}
-            | {"batch": "48", "stage.perceptual.weight": "0.04", "stage.adversary.weight": "0.2"},
-        ),
-        Stage(
-            "base_faithful",
-            0.15,
-            name="nano_faithful",
-            sets=NARROW | {"stage.start": "nano_restorer"},
-        ),
-        Stage(
-            "base_fusion",
-            0.15,
-            "fusion",
-            name="nano_fusion",
-            sets={"stage.restorer": "nano_restorer"},
-        ),
+        Stage("nano_restorer", 0.64, sets=PUBLISHED),
+        Stage("nano_faithful", 0.18),
+        Stage("nano_fusion", 0.18, "fusion"),
     ),
 )
 
@@ -186,25 +164,21 @@ def lane_of(
     for at, stage in enumerate(lane):
         share = stage.share / sum(later.share for later in lane[at:])
         allowed = (end - time.monotonic()) * share - SETUP_S
-        sets = {name: placed(value, bundle, runs) for name, value in stage.sets.items()}
-        sets |= {"output": str(runs / stage.output), "seconds": f"{max(5.0, allowed):.0f}"}
+        sets = {name: str(bundle / file) for name, file in stage.sets.items()}
+        sets |= {
+            "output": str(runs / stage.config),
+            "seconds": f"{max(5.0, allowed):.0f}",
+            "steps": "1000000",
+        }
         words = [f"{name}={value}" for name, value in (common | sets | last).items()]
         config = CONFIGS / f"{stage.config}.yaml"
-        with (runs / f"{stage.output}.log").open("w") as log:
+        with (runs / f"{stage.config}.log").open("w") as log:
             command = [sys.executable, "-m", "restore", "train", str(config), *words]
             code = subprocess.call(command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT)
-        ended = (runs / f"{stage.output}.log").read_text().splitlines()[-4:]
-        print(f"{stage.output}: exit {code}", *ended, sep="\n  ", flush=True)
-        failed += [stage.output] if code else []
+        ended = (runs / f"{stage.config}.log").read_text().splitlines()[-4:]
+        print(f"{stage.config}: exit {code}", *ended, sep="\n  ", flush=True)
+        failed += [stage.config] if code else []
     return failed
-
-
-def placed(value: str, bundle: Path, runs: Path) -> str:
-    """A file of the bundle or the export of an earlier stage by its path; all else as it is."""
-    if (bundle / value).is_file():
-        return str(bundle / value)
-    names = {stage.output for lane in LANES for stage in lane}
-    return str(runs / value / "export") if value in names else value
 
 
 def keep(runs: Path, out: Path, over: Event) -> None:
@@ -216,14 +190,14 @@ def keep(runs: Path, out: Path, over: Event) -> None:
 def collect(runs: Path, out: Path) -> None:
     """Newer exports as fp16 into OUT, and the logs and previews as one archive."""
     for stage in (stage for lane in LANES for stage in lane):
-        found = runs / stage.output / "export" / stage.part
+        found = runs / stage.config / "export" / stage.part
         found /= "diffusion_pytorch_model.safetensors"
-        made = out / f"{stage.output}.safetensors"
+        made = out / f"{stage.config}.safetensors"
         try:
             if made.exists() and made.stat().st_mtime >= found.stat().st_mtime:
                 continue
             weights = {name: weight.half() for name, weight in load_file(found).items()}
-        except (OSError, ValueError):  # none yet, or just being replaced
+        except (OSError, SafetensorError):  # none yet, or just being replaced
             continue
         beside = made.with_suffix(".part")
         save_file(weights, beside)

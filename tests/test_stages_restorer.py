@@ -1,0 +1,168 @@
+"""The first stage's training: grown weights, judges, teachers, runs that end by the clock."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from restore.checkpoints.load import load
+from restore.config import load_config
+from restore.diffusion.restorer import Fusion, Restorer
+from restore.errors import ConfigError
+from restore.images import picture
+from restore.training import loop, optim
+from restore.training.registry import STAGES
+from restore.training.stages import widening
+
+TOOLS = Path(__file__).resolve().parents[1] / "tools"
+CONFIGS = TOOLS.parent / "configs" / "train"
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory, pixels):
+    folder = tmp_path_factory.mktemp("photos")
+    for seed in range(2):
+        Image.fromarray(pixels(144, 140, seed)).save(folder / f"{seed}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Weights of a little restorer by basicsr's names."""
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    save_file(Restorer(8, 2).state_dict(), path)
+    return path
+
+
+@pytest.mark.parametrize("channels, layers", [(8, 2), (12, 2), (8, 4), (13, 5)])
+def test_a_grown_restorer_answers_as_the_small_one(small, channels, layers):
+    grown, rgb = Restorer(channels, layers), torch.rand(1, 3, 9, 11)
+    widening.grow(load_file(small), grown)
+    before = Restorer(8, 2)
+    before.load_state_dict(load_file(small))
+    torch.testing.assert_close(grown(rgb), before(rgb))
+    grown(rgb).square().mean().backward()
+    if channels > 8:  # what is new learns from the first step on
+        assert grown.body[2].weight.grad[:8, 8:].abs().max() > 0
+
+
+def test_a_larger_restorer_does_not_fit_into_a_smaller_one(small):
+    for channels, layers in ((4, 2), (8, 1)):
+        with pytest.raises(KeyError, match="do not fit"):
+            widening.grow(load_file(small), Restorer(channels, layers))
+
+
+def options(name, photos, *sets):
+    small = ["device=cpu", "batch=2", "workers=0", "stage.data.crop=32", "tensorboard=false"]
+    return load_config(
+        loop.TrainOptions,
+        CONFIGS / f"{name}.yaml",
+        [*small, f"stage.data.photos={photos}", *sets],
+    )
+
+
+def test_teacher_judge_and_truth_all_pull(photos, small):
+    adversary = "{start: 1, channels: 16, layers: 1, spectral: true}"
+    asked = options(
+        "nano_restorer", photos, f"stage.start={small}", f"stage.teacher.path={small}",
+        "stage.channels=10", "stage.layers=2", f"stage.adversary={adversary}",
+    )  # fmt: skip
+    stage = STAGES["restorer"](asked.stage, 0, torch.device("cpu"))
+    batch = torch.utils.data.default_collate([stage.samples[0], stage.samples[1]])
+    assert stage.loss(batch, 0).keys() == {"pixel", "perceptual", "teacher"}
+    losses = stage.loss(batch, 1)
+    assert losses.keys() == {"pixel", "perceptual", "teacher", "adversarial", "discriminator"}
+    assert losses["teacher"].item() == 0  # it begins as its teacher
+    _, scores = stage.preview()
+    assert scores.keys() == {"psnr", "pd"}
+
+
+def test_a_start_of_another_shape_is_refused_by_name(photos, small):
+    asked = options(
+        "base_faithful", photos, f"stage.start={small}", "stage.channels=8", "stage.layers=1"
+    )
+    with pytest.raises(ConfigError, match="is of another shape"):
+        STAGES["restorer"](asked.stage, 0, torch.device("cpu"))
+
+
+def test_a_fusion_learns_beside_a_restorer_that_is_alone_or_in_a_model(photos, tmp_path):
+    Restorer(8, 1).save_pretrained(tmp_path / "export" / "restorer")
+    small = ["stage.channels=8", "stage.layers=1", "stage.data.recipes={realesrgan: 1}"]
+    alone = options("nano_fusion", photos, f"stage.restorer={tmp_path / 'export'}", *small)
+    stage = STAGES["fusion"](alone.stage, 0, torch.device("cpu"))
+    assert not any(weight.requires_grad for weight in stage.restorer.parameters())
+    stage.export(tmp_path / "made")
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["fusion"]
+    assert isinstance(Fusion.from_pretrained(tmp_path / "made" / "fusion"), Fusion)
+
+    whole = options("nano_fusion", photos, "stage.restorer=null", "stage.stack=nano", *small)
+    STAGES["fusion"](whole.stage, 0, torch.device("cpu")).export(tmp_path / "model")
+    assert load(str(tmp_path / "model"), "cpu").restorer.fusion.config["channels"] == 8
+    with pytest.raises(ConfigError, match="give stack, a model, or restorer"):
+        options("nano_fusion", photos, "stage.stack=nano")
+
+
+def test_the_schedule_goes_by_time_where_that_ends_the_run():
+    by_steps = [optim.rate_at(step, 100, 10, "cosine") for step in (20, 50, 100)]
+    by_time = [optim.rate_at(20, 100, 10, "cosine", passed) for passed in (0.2, 0.5, 1.0)]
+    assert by_time == by_steps and by_time[-1] == pytest.approx(0)
+    assert optim.rate_at(20, 100, 10, "constant", 0.9) == 1
+
+
+def test_a_run_ends_by_the_clock_and_exports_on_the_way(photos, small, tmp_path, monkeypatch):
+    exported, export = [], loop.Training._export
+    monkeypatch.setattr(
+        loop.Training, "_export", lambda self, *a: (exported.append(self.passed), export(self, *a))
+    )
+    sets = (f"stage.start={small}", "stage.channels=8", "stage.layers=2", "steps=100000")
+    words = [f"stage.data.photos={photos}", "device=cpu", "batch=2", "stage.data.crop=32", *sets]
+    words += ["seconds=2", "export_every_s=0.5", "tensorboard=false", f"output={tmp_path / 'run'}"]
+    folder = loop.run(CONFIGS / "nano_faithful.yaml", words)
+    assert (folder / "restorer" / "config.json").is_file()
+    assert len(exported) >= 2 and exported[0] < 1 <= exported[-1]
+    (last,) = (tmp_path / "run").glob("step_*")
+    assert 0 < int(last.name[5:]) < 100000
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    import short_training
+
+    yield short_training
+    sys.modules.pop("short_training")
+
+
+def test_a_teacher_travels_in_eight_bits(tool):
+    weights = {"body.weight": torch.randn(7, 5, 3, 3), "body.bias": torch.randn(7)}
+    weights["body.weight"][0, 0] = 0  # a kernel that is not there
+    packed = tool.halved(weights)
+    assert packed["body.weight"].dtype == torch.int8
+    for name, weight in tool.whole(packed).items():
+        torch.testing.assert_close(weight, weights[name], atol=0.02, rtol=0)
+
+
+def test_the_bundle_holds_shrunk_photos_and_both_networks(tool, photos, small, tmp_path):
+    large = tmp_path / "photos"
+    large.mkdir()
+    Image.fromarray(np.zeros((1000, 1200, 3), np.uint8)).save(large / "large.png")
+    Image.fromarray(np.zeros((300, 400, 3), np.uint8)).save(large / "small.png")
+    tool.pack(large, tmp_path / "bundle", start=small, teacher=small)
+    sizes = [picture.peek(p) for p in sorted((tmp_path / "bundle" / "photos").iterdir())]
+    assert sizes == [(500, 600), (300, 400)]
+    assert load_file(tmp_path / "bundle" / tool.START).keys() == load_file(small).keys()
+
+
+def test_every_stage_of_the_short_training_has_a_configuration(tool):
+    stages = [stage for lane in tool.LANES for stage in lane]
+    for stage in stages:
+        asked = load_config(loop.TrainOptions, CONFIGS / f"{stage.config}.yaml")
+        assert asked.output == Path("runs") / stage.config
+        kinds = {"restorer": "restorer", "fusion": "fusion"}
+        assert asked.stage.kind == kinds[stage.part]
+    assert [sum(stage.share for stage in lane) for lane in tool.LANES] == pytest.approx([1, 1])
