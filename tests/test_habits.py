@@ -1,6 +1,11 @@
 """First contact: what is typed by habit, and help that fits a screen."""
 
+import os
+import subprocess
+import sys
+
 import pytest
+from pages import ROOT
 
 from restore import cli
 from restore.cli.habits import ANSWERS, plain
@@ -50,3 +55,20 @@ def test_help_fits_a_screen_and_all_is_at_hand(command, capsys, monkeypatch):
     whole = capsys.readouterr().out
     assert len(short.splitlines()) <= 40
     assert "--device" in whole and "--device" not in short and "--help-all" in short
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("restore ups", "upscale"), ("restore upscale --fid", "--fidelity")],
+)
+def test_bash_completes_commands_and_options(typed, offered):
+    asked = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}
+    done = subprocess.run(
+        [sys.executable, "-m", "restore"],
+        env={**os.environ, **asked, "_RESTORE_COMPLETE": "complete_bash"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [offered]

@@ -161,7 +161,8 @@ def _loop(
                 raise error from None
         status = "finished" if "finished" in row else row["status"]
         tally.counts[status] += 1
-        tally.pace.add(job, row["seconds"] if status == "done" else 0)
+        taken = row["seconds"] - row.get("load_s", 0) if status == "done" else 0
+        tally.pace.add(job, taken)
         progress({**row, "left_s": tally.pace.left})
     return ""
 

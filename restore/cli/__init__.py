@@ -4,8 +4,8 @@ import logging
 import os
 import re
 import sys
-from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Literal
 
 import typer
@@ -17,6 +17,7 @@ from restore.cli.habits import plain
 from restore.cli.model import Model
 from restore.cli.panels import Panels
 from restore.cli.pictures import Pictures
+from restore.cli.said import Said
 from restore.cli.settings import Settings
 from restore.cli.shared import Run, run_files, run_prompt, stop
 from restore.cli.signals import leave_with
@@ -25,8 +26,10 @@ from restore.config import shipped
 from restore.errors import ModelError, RestoreError, UsageError
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
 
-UPSCALE, TEXT2IMG, IMG2IMG = UpscaleOptions(), Text2imgOptions(), Img2imgOptions()
-INPAINT = InpaintOptions()
+UPSCALE, TEXT2IMG, IMG2IMG, INPAINT = (
+    SimpleNamespace(**{name: field.default for name, field in kind.model_fields.items()})
+    for kind in (UpscaleOptions, Text2imgOptions, Img2imgOptions, InpaintOptions)
+)  # the defaults that the help tells: to make options would take a tenth of a second
 
 EXITS = (
     "Exit codes: 0 all well; 1 some files failed; 2 the command is wrong, nothing was begun; 3 the "
@@ -87,6 +90,8 @@ def spelt(argv: list[str]) -> list[str]:
 def _tell_version(is_asked: bool) -> None:
     if not is_asked:
         return
+    from importlib import metadata
+
     try:
         print(f"restore-toolkit {metadata.version('restore-toolkit')}")
     except metadata.PackageNotFoundError:
@@ -114,12 +119,14 @@ def _commands(
 @takes("pictures", Pictures)
 @takes("model", Model)
 @takes("settings", Settings)
+@takes("said", Said)
 def upscale(
     out: shared.Out,
     folder: Folder,
     pictures: Pictures,
     model: Model,
     settings: Settings,
+    said: Said,
     scale: Annotated[
         float | None,
         typer.Option("-s", "--scale", help=f"1 to 16; 1 restores only. [{UPSCALE.scale:g}]"),
@@ -127,7 +134,7 @@ def upscale(
     steps: Annotated[
         int | None,
         typer.Option(
-            help="Of the walk; 0: the first stage alone. [what the model is made for; nano: 0]"
+            help="Sampling steps after the first stage. [what the model is made for; nano: 0]"
         ),
     ] = None,
     fidelity: Annotated[
@@ -140,24 +147,26 @@ def upscale(
     ] = None,
     prompt: Annotated[
         str | None,
-        typer.Option(help="What was done to them, or is wanted: 'remove noise, keep grain'."),
+        typer.Option(
+            help="What was done to the pictures, or what you want: 'remove noise, keep grain'."
+        ),
     ] = None,
     colour: Annotated[
         str | None,
         typer.Option(
-            help=f"Give the input's back: none, wavelet, adain, lowpass. [{UPSCALE.colour}]"
+            help=f"Take the input's colours: none, wavelet, adain, lowpass. [{UPSCALE.colour}]"
         ),
     ] = None,
     damage: Annotated[
         str | None,
-        typer.Option(help="Masks of scratches, filled in the same pass: as --mask of inpaint."),
+        typer.Option(help="Masks of scratches, which are filled in the same pass."),
     ] = None,
     find_scratches: Annotated[
         Literal["propose", "apply"] | None,
         typer.Option(
             metavar="[propose|apply]",
-            help="Mark what looks scratched: NAME_damage.png to correct and give by --damage, "
-            "NAME_overlay.jpg to look at. apply fills it at once. [propose, if neither is said]",
+            help="Mark scratches: NAME_damage.png is a mask to correct and give by --damage, "
+            "NAME_overlay.jpg shows it. `apply` fills them at once. [propose]",
         ),
     ] = None,
     fit_mask: shared.FitMask = False,
@@ -175,7 +184,7 @@ def upscale(
         prompt=prompt,
         colour=colour,
     )
-    where = Run(out, settings.seed, settings.exists, model, pictures)
+    where = Run(out, settings.seed, settings.exists, model, said, pictures)
     run_files(folder, options, where, dry_run, Holes(damage or "", fit_mask, find_scratches or ""))
 
 
@@ -187,12 +196,14 @@ def upscale(
 @takes("pictures", Pictures)
 @takes("model", Model)
 @takes("settings", Settings)
+@takes("said", Said)
 def inpaint(
     out: shared.Out,
     folder: Folder,
     pictures: Pictures,
     model: Model,
     settings: Settings,
+    said: Said,
     mask: Annotated[
         str | None,
         typer.Option(
@@ -212,18 +223,24 @@ def inpaint(
     extend: Annotated[
         str | None,
         typer.Option(
-            help="LEFT,TOP,RIGHT,BOTTOM in px: paint on beyond the edges. nano adds flat bands."
+            help="LEFT,TOP,RIGHT,BOTTOM in px: paint beyond the edges. nano adds flat bands."
         ),
     ] = None,
-    aspect: Annotated[str | None, typer.Option(help="Or paint on to this shape: 16:9.")] = None,
+    aspect: Annotated[
+        str | None, typer.Option(help="Paint beyond the edges up to this shape, such as 16:9.")
+    ] = None,
     count: Annotated[
-        int, typer.Option("-n", "--count", min=1, max=99, help="Candidates, and a sheet of them.")
+        int,
+        typer.Option(
+            "-n", "--count", min=1, max=99, help="So many candidates, and a sheet that shows them."
+        ),
     ] = 1,
     steps: Annotated[
-        int | None, typer.Option(help="Of the walk. [as the model is made for]")
+        int | None, typer.Option(help="Sampling steps. [what the model is made for]")
     ] = None,
     strength: Annotated[
-        float | None, typer.Option(help=f"Below 1 what is in the hole counts. [{INPAINT.strength}]")
+        float | None,
+        typer.Option(help=f"Below 1, what is in the hole is used too. [{INPAINT.strength}]"),
     ] = None,
     sampler: shared.Sampler = None,
     guidance: shared.Guidance = None,
@@ -233,7 +250,7 @@ def inpaint(
     fit_mask: shared.FitMask = False,
     dry_run: shared.DryRun = False,
 ) -> None:
-    """Fill holes, or paint on beyond the edges; nothing else changes."""
+    """Fill holes, or paint beyond the edges; nothing else changes."""
     options = settings.options(
         InpaintOptions,
         prompt=prompt,
@@ -251,7 +268,7 @@ def inpaint(
     )
     if not mask and not (options.aspect or any(options.extend)):
         raise UsageError("inpaint needs --mask; or --extend or --aspect, to paint on")
-    where = Run(out, settings.seed, settings.exists, model, pictures)
+    where = Run(out, settings.seed, settings.exists, model, said, pictures)
     run_files(folder, options, where, dry_run, Holes(mask or "", fit_mask), count)
 
 
@@ -271,12 +288,14 @@ def _numbers(sides: str) -> tuple[int, int, int, int]:
 @takes("pictures", Pictures)
 @takes("model", Model)
 @takes("settings", Settings)
+@takes("said", Said)
 def img2img(
     out: shared.Out,
     folder: Folder,
     pictures: Pictures,
     model: Model,
     settings: Settings,
+    said: Said,
     prompt: shared.Prompt = None,
     strength: Annotated[
         float | None,
@@ -284,21 +303,21 @@ def img2img(
     ] = None,
     loopback: Annotated[
         int | None,
-        typer.Option(help="Feed the result back so many times; all frames stay, NAME_001.png ..."),
+        typer.Option(help="Feed the result back so many times, and keep all: NAME_001.png ..."),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Of the whole walk. [as the model is made for]")
+        int | None, typer.Option(help="Sampling steps at strength 1. [what the model is made for]")
     ] = None,
     sampler: shared.Sampler = None,
     guidance: shared.Guidance = None,
     negative: shared.Negative = None,
     colour: Annotated[
         str | None,
-        typer.Option(help=f"Give the input's back: none, wavelet, adain. [{IMG2IMG.colour}]"),
+        typer.Option(help=f"Take the input's colours: none, wavelet, adain. [{IMG2IMG.colour}]"),
     ] = None,
     dry_run: shared.DryRun = False,
 ) -> None:
-    """Make pictures anew from themselves and words, at their own size."""
+    """Change pictures by words, at their own size."""
     options = settings.options(
         Img2imgOptions,
         prompt=prompt,
@@ -310,7 +329,7 @@ def img2img(
         negative=negative,
         colour=colour,
     )
-    where = Run(out, settings.seed, settings.exists, model, pictures)
+    where = Run(out, settings.seed, settings.exists, model, said, pictures)
     run_files(folder, options, where, dry_run)
 
 
@@ -319,28 +338,33 @@ def img2img(
 )
 @takes("model", Model)
 @takes("settings", Settings)
+@takes("said", Said)
 def text2img(
     out: shared.Out,
     model: Model,
     settings: Settings,
+    said: Said,
     prompt: Annotated[str | None, typer.Option(help="What the pictures show.")] = None,
     count: Annotated[
-        int, typer.Option("-n", "--count", min=1, max=10**6, help="How many, of seeds in a row.")
+        int,
+        typer.Option(
+            "-n", "--count", min=1, max=10**6, help="How many pictures; each has the next seed."
+        ),
     ] = 1,
     size: Annotated[
         str | None, typer.Option(help=f"WIDTHxHEIGHT. [{TEXT2IMG.width}x{TEXT2IMG.height}]")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Of the walk. [as the model is made for]")
+        int | None, typer.Option(help="Sampling steps. [what the model is made for]")
     ] = None,
     sampler: shared.Sampler = None,
     guidance: shared.Guidance = None,
     negative: shared.Negative = None,
     grid: Annotated[
-        bool, typer.Option("--grid", help="Show them all in one picture too, grid.png.")
+        bool, typer.Option("--grid", help="Also make grid.png, which shows them all.")
     ] = False,
 ) -> None:
-    """Make pictures from words. A picture is the same however many are made with it."""
+    """Make pictures from words."""
     width, height = _sides(size) if size else (None, None)
     options = settings.options(
         Text2imgOptions,
@@ -352,7 +376,7 @@ def text2img(
         guidance=guidance,
         negative=negative,
     )
-    where = Run(out, settings.seed, settings.exists, model)
+    where = Run(out, settings.seed, settings.exists, model, said)
     run_prompt(options, where, count, grid)
 
 

@@ -27,7 +27,9 @@ class Folder:
     ] = None
     listed: Annotated[
         Path | None,
-        typer.Option("--list", help="A file of paths, a line each or NUL-ended; - is stdin."),
+        typer.Option(
+            "--list", help="A file with a path on each line, or NUL-ended paths; - is stdin."
+        ),
     ] = None
     include: Annotated[
         list[str] | None, typer.Option(help="Only these: a glob over names, or with / over paths.")
@@ -41,7 +43,9 @@ class Folder:
     ] = "inside"
     on_collision: Annotated[
         OnCollision,
-        typer.Option(help="Two files, one result: error, or keep-ext for scan.jpg.png."),
+        typer.Option(
+            help="If two files want one result: error, or keep-ext for names like scan.jpg.png."
+        ),
     ] = "error"
     max_failures: Annotated[
         int, typer.Option(min=0, help="End after so many failed files; 0 is no limit.")
@@ -50,7 +54,7 @@ class Folder:
         bool, typer.Option("--fail-fast", help="End at the first failed file.")
     ] = False
     shard: Annotated[
-        str, typer.Option(metavar="I/N", help="Do the I-th of N shares, beside the others.")
+        str, typer.Option(metavar="I/N", help="Do the I-th of N shares; other runs do the others.")
     ] = "1/1"
 
     @property

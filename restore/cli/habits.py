@@ -18,7 +18,7 @@ _GPU = "choose with --device; the environment's CUDA_VISIBLE_DEVICES says which 
 ANSWERS = {
     **dict.fromkeys(("-t", "--tile", "--tile-size", "--tile-pad"), _TILE),
     **dict.fromkeys(("-g", "--gpu-id"), _GPU),
-    "--suffix": "results keep the names of the inputs, in the folder of -o",
+    "--suffix": "results keep the names of their inputs; for one input -o big.jpg names it",
 }
 
 

@@ -24,7 +24,7 @@ Dtype = Annotated[
     Literal["auto", "fp32", "fp16", "bf16"], typer.Option(help="auto: fp32 on the CPU, else bf16.")
 ]
 Offline = Annotated[
-    bool, typer.Option("--offline", help="Use no network: of the hub only what it gave before.")
+    bool, typer.Option("--offline", help="Use no network: only what the hub gave before.")
 ]
 
 
@@ -42,7 +42,8 @@ class Model:
     device: Device = "auto"
     dtype: Dtype = "auto"
     compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile the UNet first: minutes once, quicker steps.")
+        bool,
+        typer.Option("--compile", help="Compile the UNet first: minutes once, then quicker steps."),
     ] = False
     offload: Annotated[
         bool,

@@ -27,13 +27,15 @@ class Pictures:
             callback=lambda name: SHORT.get(name, name),
         ),
     ] = "auto"
-    quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG, WebP and AVIF.")] = 95
+    quality: Annotated[
+        int, typer.Option(min=1, max=100, help="Of JPEG, WebP and AVIF results.")
+    ] = 95
     subsampling: Annotated[
         Literal["auto", "4:4:4", "4:2:2", "4:2:0"],
         typer.Option(help="Of the colours of JPEG and AVIF. auto: 4:4:4 from quality 90 on."),
     ] = "auto"
     lossless: Annotated[
-        bool, typer.Option("--lossless", help="Of WebP; auto makes PNG of JPEG and AVIF.")
+        bool, typer.Option("--lossless", help="Lossless WebP; with auto, JPEG and AVIF become PNG.")
     ] = False
     background: Annotated[
         str | None, typer.Option(help="A colour to lay under transparency, for JPEG.")
@@ -59,7 +61,8 @@ class Pictures:
         ),
     ] = 134
     allow_truncated: Annotated[
-        bool, typer.Option("--allow-truncated", help="Take files that are cut short, and say so.")
+        bool,
+        typer.Option("--allow-truncated", help="Take files that are cut short; their row says so."),
     ] = False
 
     @property

@@ -21,7 +21,9 @@ def fits(seed: int) -> int:
     return seed
 
 
-Seed = Annotated[int, typer.Option(min=0, callback=fits, help="Another seed, another picture.")]
+Seed = Annotated[
+    int, typer.Option(min=0, callback=fits, help="Another seed makes another picture.")
+]
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,13 @@ class Settings:
     sets: Annotated[
         list[str] | None, typer.Option("--set", help="COMMAND.KEY=VALUE, for any option.")
     ] = None
-    windows: Annotated[int | None, typer.Option(help="Windows at a time: speed for memory.")] = None
+    windows: Annotated[
+        int | None,
+        typer.Option(help="Windows that run at once: more is faster, and needs more memory."),
+    ] = None
     exists: Annotated[
         Literal["skip", "overwrite", "rename", "error"],
-        typer.Option(help="skip: finished files stay, foreign ones are never touched."),
+        typer.Option(help="skip: finished files stay; files that are not ours are never touched."),
     ] = "skip"
 
     def options(self, kind: type[Chosen], **given: object) -> Chosen:
