@@ -1,4 +1,4 @@
-"""What a run over files is told about pictures, whoever asks: the command line, the page, a caller."""
+"""What a run over files is told about pictures, whoever asks for it."""
 
 from typing import TYPE_CHECKING, Any, Literal
 

@@ -49,6 +49,10 @@ class Quiet:
     def part(self, done: int, of: int, what: str) -> None: ...
 
 
+QUIET = Quiet()
+PICTURES = PictureOptions()
+
+
 @dataclass(frozen=True)
 class Opened:
     """A model for a run.
@@ -72,7 +76,7 @@ class Opened:
 
 def opened(name: str, device: str = "auto", dtype: str = "auto") -> Opened:
     """A model by its name or place; nothing of a hub is fetched. Raises ModelError."""
-    place, weights = manifest.find_model(name, offline=True)
+    weights = manifest.find_model(name, offline=True)[1]
     precision: dict[str, object] = {"dtype": dtype}
     if device != "auto":
         precision["device"] = device
@@ -94,12 +98,12 @@ def run(
     out: Path,
     model: Opened,
     *,
-    pictures: PictureOptions = PictureOptions(),
+    pictures: PictureOptions = PICTURES,
     holes: Holes = Holes(),
     seed: int = 0,
     count: int = 1,
     exists: Exists = "skip",
-    show: Progress = Quiet(),
+    show: Progress = QUIET,
     stop: Callable[[], str] = lambda: "",
 ) -> Summary:
     """Do the options' task with every file, and write the results and their report into `out`.
@@ -155,7 +159,7 @@ def run_words(
     seed: int = 0,
     count: int = 1,
     exists: Exists = "skip",
-    show: Progress = Quiet(),
+    show: Progress = QUIET,
     stop: Callable[[], str] = lambda: "",
 ) -> Summary:
     """Make `count` pictures from words, of the seeds from `seed` on; as `run` else."""

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from restore.batch.work import Holes
-from restore.cli import configs, data, degrade, doctor, evaluate, models, report, shared
+from restore.cli import configs, data, degrade, doctor, evaluate, models, report, serve, shared
 from restore.cli.folder import Folder, takes
 from restore.cli.habits import plain
 from restore.cli.model import Model
@@ -388,3 +388,4 @@ def train(
 
 app.command(cls=Panels)(evaluate.evaluate)
 app.command()(doctor.doctor)
+app.command(epilog="Example: restore serve --root PHOTOS")(serve.serve)

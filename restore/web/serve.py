@@ -1,0 +1,77 @@
+"""Start the server: what it takes from the environment, where it keeps jobs, what it prints."""
+
+import os
+import secrets
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from restore.errors import OutputError, printable
+from restore.files import held
+from restore.web.api import Limits, application
+from restore.web.guard import Rules, is_loopback
+from restore.web.models import Models
+from restore.web.roots import Roots
+
+TOKEN = "RESTORE_TOKEN"  # in the environment: others see a command's words
+UPLOADS = 8  # bodies that are received at a time
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How the server is started; each field is an option of the command."""
+
+    host: str
+    port: int
+    state: Path
+    roots: Sequence[Path]
+    models: Sequence[str]
+    device: str
+    dtype: str
+    limits: Limits
+
+
+def own_state() -> Path:
+    """Where jobs are kept if nobody says where."""
+    home = Path.home()
+    if sys.platform == "win32":
+        data = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    else:
+        data = Path(os.environ.get("XDG_STATE_HOME") or home / ".local" / "state")
+    return data / "restore" / "serve"
+
+
+def serve(how: Serving) -> None:
+    """Serve until a signal comes. Raises UsageError or OutputError before that."""
+    roots = Roots.of(how.roots)
+    token = os.environ.get(TOKEN, "")
+    if not token and not is_loopback(how.host):
+        token = secrets.token_urlsafe(24)
+    rules = Rules(how.host, token, how.limits.body, UPLOADS)
+    models = Models(how.models, how.device, how.dtype)
+    try:
+        with held(how.state):
+            app = application(how.state, rules, models, roots, how.limits)
+            print(f"restore: open {address(how, token)}", flush=True)
+            config = uvicorn.Config(
+                app,
+                host=how.host,
+                port=how.port,
+                log_level="warning",
+                access_log=False,  # would hold the token of the first visit
+                server_header=False,
+                timeout_graceful_shutdown=3,
+            )
+            uvicorn.Server(config).run()
+    except OSError as error:
+        raise OutputError(f"{printable(str(how.state))}: {error.strerror or error}") from error
+
+
+def address(how: Serving, token: str) -> str:
+    """What a user opens."""
+    host = f"[{how.host}]" if ":" in how.host else how.host
+    name = "localhost" if how.host in ("0.0.0.0", "::") else host
+    return f"http://{name}:{how.port}/" + (f"?token={token}" if token else "")
