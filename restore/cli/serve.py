@@ -16,7 +16,7 @@ def serve(
         str,
         typer.Option(help="Where it listens. Elsewhere than on this machine a token is needed."),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535)] = 7860,
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
     root: Annotated[
         list[Path] | None,
         typer.Option(help="A folder that may be worked on from the page; may be given again."),
