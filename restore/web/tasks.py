@@ -93,8 +93,9 @@ class Tasks:
         watch.check()
         row = done(watch)
         views = keep_view(source, place / "view" / "before.jpg")
-        views += keep_view(out / row["output"], place / "view" / "after.jpg")
-        return {**self._made(job, results(row)), **told(row, watch), "views": views}
+        names = list(results(row))  # of several candidates the first is the sheet of them all
+        views += keep_view(out / names[count > 1], place / "view" / "after.jpg")
+        return {**self._made(job, names), **told(row, watch), "views": views}
 
     def text2img(self, job: Job, given: asked.Text2imgAsked, watch: Watch) -> dict[str, Any]:
         place = self.store.place(job.id)
@@ -103,7 +104,7 @@ class Tasks:
             given.text2img, place / "out", model, seed=given.seed, count=given.count, show=watch
         )
         watch.check()
-        made = {name for row in watch.rows for name in results(row)}
+        made = [name for row in watch.rows for name in results(row)]
         row = done(watch)
         views = keep_view(place / "out" / row["output"], place / "view" / "after.jpg")
         return {**self._made(job, made), **told(row, watch), "views": views}
@@ -211,7 +212,7 @@ class Tasks:
         out = self.store.place(job.id) / "out"
         made = [
             Result(name=name, bytes=(out / name).stat().st_size, sha256=sha256(out / name))
-            for name in sorted(names)
+            for name in names
         ]
         return {"results": made}
 

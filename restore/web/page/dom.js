@@ -92,7 +92,7 @@ export function dropZone(zone, changed) {
     });
     actions.append(example);
   }
-  zone.append(actions, el("p", { textContent: "or drop or paste them here" }), list);
+  zone.append(actions, el("p", { textContent: `or drop or paste ${many ? "them" : "it"} here` }), list);
   zone.addEventListener("dragover", (event) => {
     event.preventDefault();
     zone.classList.add("over");

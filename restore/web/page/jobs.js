@@ -197,7 +197,8 @@ class Card {
       return;
     }
     const files = job.results;
-    for (const file of files.length > 3 ? [] : files) {
+    const isGallery = files.length > 3 || (job.kind === "inpaint" && files.length > 1);
+    for (const file of isGallery ? [] : files) {
       const isPage = file.name.endsWith(".html");
       const text = isPage ? "How well it fits" : `Download ${files.length > 1 ? file.name : ""} ${megabytes(file.bytes)}`;
       const link = el("a", { className: "button download", href: at(file.name), textContent: text });
@@ -210,22 +211,35 @@ class Card {
 
   pictures(job, at, isOld) {
     const shown = job.results.filter((file) => PICTURES.test(file.name));
+    const view = (name) => `/v1/jobs/${job.id}/view/${name}`;
+    const isPair = job.views.includes("before") && job.views.includes("after");
     if (job.kind === "sheet") {
       this.more.append(el("img", { className: "sheet", src: at("sheet.png"), alt: "The photo, then what the recipe makes of it" }));
-    } else if (shown.length > 1) {
-      const cell = (file) => {
-        const picture = el("img", { src: at(file.name), alt: file.name, loading: "lazy" });
-        return el("a", { href: at(file.name), download: file.name }, picture, file.name);
+    } else if (isPair) {
+      const see = () => {
+        const frame = viewer(view("before"), view("after"), job.kind === "inpaint" ? job.size_in : job.size_out);
+        this.more.append(frame.box);
+        const candidates = job.kind === "inpaint" ? shown.slice(1) : [];
+        if (candidates.length) this.more.append(this.gallery(candidates, at, frame.show));
+        else if (shown.length > 1) this.more.append(this.gallery(shown, at));
       };
-      this.more.append(el("div", { className: "gallery" }, ...shown.map(cell)));
-    }
-    const isPair = job.views.includes("before") && job.views.includes("after");
-    if (isPair) {
-      const see = () => this.more.append(viewer(`/v1/jobs/${job.id}/view/before`, `/v1/jobs/${job.id}/view/after`, job.size_out));
       isOld ? this.later(see) : see();
-    } else if (job.views.includes("after") && shown.length === 1) {
-      this.more.append(el("img", { className: "sheet", src: `/v1/jobs/${job.id}/view/after`, alt: "The result" }));
+    } else if (shown.length > 1) {
+      this.more.append(this.gallery(shown, at));
+    } else if (job.views.includes("after")) {
+      this.more.append(el("img", { className: "result", src: view("after"), alt: "The result" }));
     }
+  }
+
+  // Pictures beside each other, each to download; `show` puts one into the viewer.
+  gallery(files, at, show = null) {
+    const cell = (file) => {
+      const picture = el("img", { src: at(file.name), alt: file.name, loading: "lazy" });
+      const link = el("a", { href: at(file.name), download: file.name, textContent: `${file.name}, ${megabytes(file.bytes)}` });
+      const look = show ? el("button", { type: "button", title: "Compare this one", onclick: () => show(at(file.name)) }, picture) : picture;
+      return el("div", {}, look, link);
+    };
+    return el("div", { className: "gallery" }, ...files.map(cell));
   }
 
   later(see) {

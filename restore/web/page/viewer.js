@@ -1,5 +1,5 @@
 // Before and after in one frame: what lies left of the edge is before. The range below it is the
-// same by keyboard.
+// same by keyboard. Returns its element, and what shows another picture for after.
 
 import { el } from "./dom.js";
 
@@ -36,11 +36,12 @@ export function viewer(before, after, size) {
       for (const other of buttons) other.setAttribute("aria-pressed", other === button);
       const pixels = width / (window.devicePixelRatio || 1);
       frame.style.width = zoom ? `${pixels * zoom}px` : "100%";
-      frame.style.maxWidth = zoom ? "none" : `${Math.max(pixels, 320)}px`;
+      frame.style.maxWidth = zoom ? "none" : `${Math.max(pixels, 640)}px`;
     });
     return button;
   });
   buttons[0].click();
   put();
-  return el("div", { className: "viewer" }, stage, el("div", { className: "bar" }, range, ...buttons));
+  const box = el("div", { className: "viewer" }, stage, el("div", { className: "bar" }, range, ...buttons));
+  return { box, show: (source) => (over.src = source) };
 }
