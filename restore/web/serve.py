@@ -1,6 +1,7 @@
 """Start the server: what it takes from the environment, where it keeps jobs, what it prints."""
 
 import os
+import re
 import secrets
 import sys
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import uvicorn
 
-from restore.errors import OutputError, printable
+from restore.errors import OutputError, UsageError, printable
 from restore.files import held
 from restore.web.api import Limits, application
 from restore.web.guard import Rules, is_loopback
@@ -48,6 +49,8 @@ def serve(how: Serving) -> None:
     """Serve until a signal comes. Raises UsageError or OutputError before that."""
     roots = Roots.of(how.roots)
     token = os.environ.get(TOKEN, "")
+    if not re.fullmatch(r"[!-~]*", token):
+        raise UsageError(f"{TOKEN}: take letters, digits and signs without spaces")
     if not token and not is_loopback(how.host):
         token = secrets.token_urlsafe(24)
     rules = Rules(how.host, token, how.limits.body, UPLOADS)

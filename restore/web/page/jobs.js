@@ -217,7 +217,7 @@ class Card {
       this.more.append(el("img", { className: "sheet", src: at("sheet.png"), alt: "The photo, then what the recipe makes of it" }));
     } else if (isPair) {
       const see = () => {
-        const frame = viewer(view("before"), view("after"), job.kind === "inpaint" ? job.size_in : job.size_out);
+        const frame = viewer(view("before"), view("after"), job.size_out);
         this.more.append(frame.box);
         const candidates = job.kind === "inpaint" ? shown.slice(1) : [];
         if (candidates.length) this.more.append(this.gallery(candidates, at, frame.show));
