@@ -139,8 +139,12 @@ export class Brush {
     pen.lineCap = pen.lineJoin = "round";
     pen.lineWidth = width;
     pen.beginPath();
+    if (points.length === 1) {
+      pen.arc(...points[0], width / 2, 0, 2 * Math.PI); // a line of no length leaves nothing
+      return pen.fill();
+    }
     pen.moveTo(...points[0]);
-    for (const point of points.length > 1 ? points : [points[0]]) pen.lineTo(...point);
+    for (const point of points.slice(1)) pen.lineTo(...point);
     pen.stroke();
   }
 
