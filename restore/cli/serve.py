@@ -1,5 +1,6 @@
 """`restore serve`: the page and the HTTP API."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +9,7 @@ import typer
 from restore.cli.model import Device, Dtype
 from restore.errors import UsageError
 
-EXTRA = {"fastapi", "uvicorn", "starlette", "python_multipart", "multipart"}
+EXTRA = ("fastapi", "uvicorn", "starlette", "python_multipart")
 
 
 def serve(
@@ -17,6 +18,10 @@ def serve(
         typer.Option(help="Where it listens. Elsewhere than on this machine a token is needed."),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(help="A name that a proxy gives it; a token is needed then."),
+    ] = None,
     root: Annotated[
         list[Path] | None,
         typer.Option(help="A folder that may be worked on from the page; may be given again."),
@@ -42,13 +47,15 @@ def serve(
 
     The token, where one is needed, is that of RESTORE_TOKEN in the environment, else a new one.
     """
-    try:
-        from restore.web import api, serve
-    except ModuleNotFoundError as error:
-        if error.name not in EXTRA:
-            raise
+    missing = [name for name in EXTRA if find_spec(name) is None]
+    if missing:
         mend = "pip install 'restore-toolkit[ui]'"
-        raise UsageError(f"serve needs {error.name}, which is missing; {mend}") from error
+        raise UsageError(f"serve needs {', '.join(missing)}, which is missing; {mend}")
+    from restore.web import api, serve
+
     limits = api.Limits(queue, upload * 2**20, megapixels)
     where = state or serve.own_state()
-    serve.serve(serve.Serving(host, port, where, root or [], model or [], device, dtype, limits))
+    how = serve.Serving(
+        host, port, name or [], where, root or [], model or [], device, dtype, limits
+    )
+    serve.serve(how)

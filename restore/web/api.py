@@ -79,7 +79,7 @@ def refusing(app: FastAPI) -> None:
 
     @app.exception_handler(RestoreError)
     def refused(request: Request, error: RestoreError) -> Response:
-        statuses = {"MISSING": 404, "TOO_LARGE": 413, "FULL": 429}
+        statuses = {"MISSING": 404, "TOO_LARGE": 413, "FULL": 429, "DISK_FULL": 507, "OUTPUT": 507}
         refusal = answer(statuses.get(error.code, 422), error.code, str(error))
         if error.code == "FULL":
             refusal.headers["Retry-After"] = "5"
@@ -98,7 +98,7 @@ def refusing(app: FastAPI) -> None:
 
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Told} for status in (400, 401, 403, 404, 413, 422, 429)
+    status: {"model": Told} for status in (400, 401, 403, 404, 413, 422, 429, 507)
 }
 
 

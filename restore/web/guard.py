@@ -42,16 +42,19 @@ class Rules:
     token     needed by everyone where it is set.
     body      bytes of a request at most.
     uploads   requests with a body at a time.
+    names     that a proxy calls it by, beside its own.
     """
 
     host: str
     token: str
     body: int
     uploads: int
+    names: frozenset[str] = frozenset()
 
-    @property
-    def is_local(self) -> bool:
-        return is_loopback(self.host)
+    def knows(self, host: str) -> bool:
+        """Whether it is called so."""
+        name = urlsplit(f"//{host}").hostname or ""
+        return not is_loopback(self.host) or is_loopback(name) or name in self.names
 
 
 def is_loopback(host: str) -> bool:
@@ -124,8 +127,8 @@ class Guard:
     def foreign(self, headers: Headers) -> str:
         """Why a request comes from a page that is not ours; nothing if it does not."""
         host = headers.get("host", "")
-        if self.rules.is_local and not is_loopback(urlsplit(f"//{host}").hostname or ""):
-            return "this server answers to 127.0.0.1 and localhost alone"
+        if not self.rules.knows(host):
+            return "this server answers to localhost alone, and to what --name says"
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
             return "the request comes from another site"

@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import UploadFile
 from pydantic import BaseModel
 
+from restore.batch.journal import as_output_error
 from restore.errors import ImageError, RestoreError
 from restore.options import WalkOptions
 from restore.web import asked, store
@@ -88,6 +89,10 @@ class Server:
         """Keep the uploads and queue the job; what can be refused is refused here."""
         if isinstance(given, asked.Asked):
             self.models.require(given.model, given.task)
+        with as_output_error(self.store.folder):
+            return self.told(self.find(self._queue(given, images, mask)))
+
+    def _queue(self, given: Any, images: Sequence[UploadFile], mask: UploadFile | None) -> str:
         job_id, place = self.store.begin()
         try:
             names = [keep(image, place / "in", taken=number) for number, image in enumerate(images)]
@@ -96,12 +101,11 @@ class Server:
             masked = keep(mask, place / "mask", fallback="mask.png") if mask else ""
             if masked and not masked.casefold().endswith(".json"):
                 look(place / "mask" / masked)
-            job = store.new(job_id, given, names, masked)
-            self.worker.submit(job)
+            self.worker.submit(store.new(job_id, given, names, masked))
         except BaseException:
             self.store.drop(job_id)
             raise
-        return self.told(self.find(job_id))
+        return job_id
 
     def check(self, path: Path, given: Any) -> None:
         """Raises ImageError for a picture that cannot be, or whose result would be too large."""
@@ -110,7 +114,8 @@ class Server:
         if not isinstance(options, WalkOptions):
             return
         height, width = options.output_size(size)
-        self.check_size(height, width)
+        copies = getattr(given, "count", 1) * getattr(options, "loopback", 1)
+        self.check_size(height * copies, width)
 
     def check_size(self, height: int, width: int) -> None:
         if height * width > self.limits.megapixels * 10**6:

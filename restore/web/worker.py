@@ -154,9 +154,16 @@ class Worker:
         except Exception:  # the first job will say so to whoever asked for it
             log.exception("the model was not loaded ahead")
         while job_id := self._next():
-            job = self.store.get(job_id)
-            if job is not None:
-                self._do(job)
+            try:
+                if job := self.store.get(job_id):
+                    self._do(job)
+            except Exception as error:  # what became of it could not be kept
+                log.exception("job %s", job_id)
+                told = f"the server could not keep it: {error}"
+                job = self.store.get(job_id)
+                if job and job.status not in ENDED:
+                    values = {"status": "failed", "code": "OUTPUT", "error": told}
+                    self.store.update(job_id, keep=False, ended=time.time(), **values)
             with self._change:
                 self._current = ""
                 self._cancelled.discard(job_id)
@@ -174,22 +181,25 @@ class Worker:
             return
         now = time.time()
         self.store.update(job.id, status="running", started=now, attempts=job.attempts + 1)
-        watch = Watch(self.store, job, asked)
+        found = self._outcome(job, Watch(self.store, job, asked))
+        if found is None:  # it goes on after the next start; being stopped is no attempt
+            self.store.update(job.id, status="queued", attempts=job.attempts, part=None)
+        else:
+            self._end(job, **found)
+
+    def _outcome(self, job: Job, watch: Watch) -> dict[str, Any] | None:
+        """What became of a job; None if the server was stopped meanwhile."""
         try:
-            found = self.carry_out(job, watch)
-            self._end(job, **{"status": "done", **found})
+            return {"status": "done", **self.carry_out(job, watch)}
         except CancelledError:
-            if self._is_over:  # it goes on after the next start; being stopped is no attempt
-                self.store.update(job.id, status="queued", attempts=job.attempts, part=None)
-            else:
-                self._end(job, status="cancelled")
+            return None if self._is_over else {"status": "cancelled"}
         except RestoreError as error:
-            self._end(job, status="failed", code=error.code, error=str(error))
+            return {"status": "failed", "code": error.code, "error": str(error)}
         except Exception as error:  # one bad job costs no other
             log.exception("job %s", job.id)
             code = "OOM" if isinstance(error, MemoryError) else "INTERNAL"
             told = f"{type(error).__name__}; the server's log has more"
-            self._end(job, status="failed", code=code, error=told)
+            return {"status": "failed", "code": code, "error": told}
 
     def _end(self, job: Job, **values: Any) -> None:
         self.store.update(job.id, part=None, ended=time.time(), **values)
