@@ -124,6 +124,7 @@ def test_a_download_has_the_bytes_of_the_command_line(browser, address, folders,
         after = job.locator(".frame img").nth(1).evaluate("image => image.style.clipPath")
         assert (before, after) == ("inset(0px 0px 0px 50%)", "inset(0px 0px 0px 80%)")
         assert job.locator(".frame img").nth(1).evaluate("image => image.naturalWidth") == 128
+        assert page.locator("#said").inner_text().startswith("photo.png: done")  # to who listens
         job.get_by_text("100 %").click()
         assert job.locator(".frame").evaluate("frame => frame.offsetWidth") == 128
         name, data = downloaded(page, job.locator("a.download"), tmp_path / "got")

@@ -183,6 +183,28 @@ def test_a_folder_goes_on_where_the_command_line_stopped(client, photos, capsys)
     assert "scans" in listed["folders"]
 
 
+def test_the_command_line_goes_on_where_a_folder_was_cancelled(client, photos):
+    (photos / "two").mkdir()
+    for name, side in (("0.png", 240), ("1.png", 16)):
+        Image.fromarray(smooth_pixels(side, side)).save(photos / "two" / name)
+    steps = {"scale": 1, "steps": 20}
+    asked = {"root": "root", "folder": "two", "out": "stopped", "upscale": steps}
+    job_id = client.post("/v1/batch", json=asked).json()["id"]
+    for _ in range(600):
+        job = client.get(f"/v1/jobs/{job_id}").json()
+        if job["part"] or job["status"] in ENDED:
+            break
+        time.sleep(0.02)
+    client.post(f"/v1/jobs/{job_id}/cancel")
+    job = until(client, job_id, ENDED)
+    assert job["status"] == "cancelled", job
+    report = (photos / "stopped" / "report.jsonl").read_text(encoding="utf-8")
+    assert [json.loads(line)["status"] for line in report.splitlines()] == ["left", "left"]
+    words = ["-s", "1", "--steps", "20", "--exclude", "0.png"]
+    assert cli.main(["upscale", str(photos / "two"), "-o", str(photos / "stopped"), *words]) == 0
+    assert (photos / "stopped" / "1.png").exists()
+
+
 @pytest.mark.parametrize("inside", [*STRANGE, "out", "../root_twin", "scans/../..", "nothing"])
 def test_no_path_leads_out_of_a_root(photos, inside):
     roots = Roots.of([photos])

@@ -165,6 +165,7 @@ class Card {
     } else if (!this.hasEnded) {
       this.end();
       this.show(job, isOld);
+      if (!isOld) document.getElementById("said").textContent = `${this.name}: ${this.state.textContent}`;
     }
   }
 
