@@ -49,7 +49,7 @@ def test_a_wheel_and_an_sdist_hold_what_is_needed(tmp_path):
         wheel = file.namelist()
     with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as file:
         sdist = file.getnames()
-    for name in ("configs/train/nano_denoiser.yaml", "py.typed", "web/page/index.html"):
-        assert f"restore/{name}" in wheel
+    for name in ("restore/configs/train/nano_denoiser.yaml", "restore/py.typed"):
+        assert name in wheel
     assert "degradations/py.typed" in wheel
     assert any(name.endswith("configs/train/nano_denoiser.yaml") for name in sdist)
