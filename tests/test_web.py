@@ -187,7 +187,7 @@ def test_the_command_line_goes_on_where_a_folder_was_cancelled(client, photos):
     (photos / "two").mkdir()
     for name, side in (("0.png", 240), ("1.png", 16)):
         Image.fromarray(smooth_pixels(side, side)).save(photos / "two" / name)
-    steps = {"scale": 1, "steps": 20}
+    steps = {"scale": 2, "steps": 20}
     asked = {"root": "root", "folder": "two", "out": "stopped", "upscale": steps}
     job_id = client.post("/v1/batch", json=asked).json()["id"]
     for _ in range(600):
@@ -200,7 +200,7 @@ def test_the_command_line_goes_on_where_a_folder_was_cancelled(client, photos):
     assert job["status"] == "cancelled", job
     report = (photos / "stopped" / "report.jsonl").read_text(encoding="utf-8")
     assert [json.loads(line)["status"] for line in report.splitlines()] == ["left", "left"]
-    words = ["-s", "1", "--steps", "20", "--exclude", "0.png"]
+    words = ["-s", "2", "--steps", "20", "--exclude", "0.png"]
     assert cli.main(["upscale", str(photos / "two"), "-o", str(photos / "stopped"), *words]) == 0
     assert (photos / "stopped" / "1.png").exists()
 

@@ -282,10 +282,10 @@ def test_a_server_that_is_killed_goes_on_with_its_job(tmp_path):
                 f"http://127.0.0.1:{port}/v1/upscale", files={"image": file}, data=asked
             )
         job_id = answer.json()["id"]
-        for _ in range(400):
+        for _ in range(1000):
             if httpx2.get(f"{jobs}/{job_id}").json()["part"]:
                 break
-            time.sleep(0.05)
+            time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         out = tmp_path / "state" / "jobs" / job_id / "out"
