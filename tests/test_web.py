@@ -306,6 +306,11 @@ def test_what_is_too_large_is_refused(client):
     assert client.get("/health").json() == {"status": "ok"}
 
 
+def test_what_the_server_takes_is_told(client):
+    told = client.get("/v1/limits").json()
+    assert told == {"jobs": 32, "body": 2**28, "megapixels": 1}
+
+
 def test_a_job_in_hand_can_be_cancelled(client):
     job_id = post(client, "upscale", picture(240, 240), {"upscale": {"steps": 50}}).json()["id"]
     waiting = post(client, "upscale").json()["id"]

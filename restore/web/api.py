@@ -309,6 +309,11 @@ def add_lists(app: FastAPI, server: Server) -> None:
             return {"roots": list(server.roots.folders)}
         return server.roots.listed(root, folder)
 
+    @app.get("/v1/limits", operation_id="limits")
+    def limits() -> Limits:
+        """What the server takes: jobs that wait, bytes of a request, megapixels of a result."""
+        return server.limits
+
     @app.get("/health", operation_id="health")
     def health(response: Response) -> dict[str, str]:
         """Whether jobs are worked off."""

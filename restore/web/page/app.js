@@ -2,7 +2,7 @@
 
 import { Brush } from "./brush.js";
 import { counted, dropZone, el, keepSettings, recall, remember } from "./dom.js";
-import { ask, comeBack, send } from "./jobs.js";
+import { ask, bound, comeBack, send } from "./jobs.js";
 
 const FORMATS = { auto: "as the input's", png: "PNG", jpeg: "JPEG", webp: "WebP", avif: "AVIF", tiff: "TIFF" };
 const section = (id) => document.getElementById(id);
@@ -204,13 +204,15 @@ function batch(roots) {
 async function begin() {
   tabs();
   const status = section("server");
-  let models, recipes, folders;
+  let models, recipes, folders, limits;
   try {
-    [models, recipes, folders] = await Promise.all(["models", "recipes", "folders"].map((name) => ask(`/v1/${name}`)));
+    const asked = ["models", "recipes", "folders", "limits"].map((name) => ask(`/v1/${name}`));
+    [models, recipes, folders, limits] = await Promise.all(asked);
   } catch (refused) {
     status.textContent = refused.message;
     return;
   }
+  bound(limits.body);
   for (const select of document.querySelectorAll("select[data-task]")) {
     const able = models.filter(({ tasks }) => tasks.includes(select.dataset.task));
     select.append(...able.map(({ name, about }) => new Option(about ? `${name} (${about})` : name, name)));

@@ -7,8 +7,14 @@ const KEPT = 40;
 const PATIENCE_MS = 500;
 const PICTURES = /\.(png|jpe?g|webp|avif)$/i;
 const STAGES = { encode: "reading it", walk: "drawing", decode: "developing", enlarge: "enlarging", colour: "colours", pairs: "pairs" };
+const OVERHEAD = 4096; // bytes of a form beside its files
 const cards = new Map(); // id -> Card
 let timer = null;
+let most = Infinity; // bytes of a request
+
+export function bound(bytes) {
+  most = bytes;
+}
 
 export class Refused extends Error {}
 
@@ -39,6 +45,8 @@ function form(parts) {
 export async function send(section, kind, name, { parts, json }, onDone = () => {}) {
   const again = () => send(section, kind, name, { parts, json }, onDone);
   const card = new Card(section, kind, name, again, onDone);
+  const bytes = (parts ?? []).reduce((sum, [, value]) => sum + (value.size ?? 0), OVERHEAD);
+  if (bytes > most) return card.refuse(`${megabytes(bytes)} are too much; this server takes ${megabytes(most)} at a time.`);
   const options = json
     ? { method: "POST", body: JSON.stringify(json), headers: { "Content-Type": "application/json" } }
     : { method: "POST", body: form(parts) };
