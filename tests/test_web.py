@@ -183,6 +183,21 @@ def test_a_folder_goes_on_where_the_command_line_stopped(client, photos, capsys)
     assert "scans" in listed["folders"]
 
 
+def test_a_name_that_is_no_text_is_told_all_the_same(client, photos):
+    (photos / "odd").mkdir()
+    (photos / "odd" / "fine.png").write_bytes(picture())
+    try:
+        for name in (b"\xff.png", b"\xfe.png"):
+            with open(bytes(photos / "odd") + b"/" + name, "wb") as file:
+                file.write(picture() if name[0] == 255 else b"no picture")
+    except OSError:
+        pytest.skip("this disk takes text alone")
+    asked = {"root": "root", "folder": "odd", "out": "odd_out", "upscale": {"scale": 1}}
+    job = ended(client, client.post("/v1/batch", json=asked))
+    assert job["warnings"] == ["2 done, 1 failed"], job
+    assert job["tally"]["failures"][0].startswith("\\udcfe.png: ")
+
+
 def test_the_command_line_goes_on_where_a_folder_was_cancelled(client, photos):
     (photos / "two").mkdir()
     for name, side in (("0.png", 240), ("1.png", 16)):
@@ -356,6 +371,8 @@ def test_figures_are_there_for_prometheus(client):
         ({"host": "evil.example"}, 403),
         ({"host": "127.0.0.1.evil.example"}, 403),
         ({"host": "127.0.0.1@evil.example"}, 403),
+        ({"host": "[bad"}, 403),
+        ({"origin": "http://[bad"}, 403),
         ({"origin": HERE}, 200),
         ({"origin": "http://evil.example"}, 403),
         ({"origin": "http://127.0.0.1:9999"}, 403),
@@ -446,9 +463,14 @@ def test_every_route_answers_nonsense_without_an_error_of_ours(client):
     bodies = [{}, {"json": []}, {"json": {"seed": 2**70}}, {"content": b"\xff\xfe\0"}]
     bodies += [{"files": {"image": ("a", b"\0" * 9)}, "data": {"request": "[1e999]"}}]
     bodies += [{"files": {"image": ("a", b"x")}, "data": {"request": '{"seed": "\\ud800"}'}}]
+    bodies += [{"content": b'{"\\ud800": 1}', "headers": {"Content-Type": "application/json"}}]
+    head = b'Content-Disposition: form-data; name="image"; filename="\xff\xfe"'
+    form = b"--b\r\n" + head + b"\r\n\r\nx\r\n--b--"
+    kind = {"Content-Type": "multipart/form-data; boundary=b"}
+    bodies += [{"content": form, "headers": kind}]
     for path, methods in spec["paths"].items():
         for method in methods:
-            for word in ("x", "\0", "é" * 50, "%00"):
+            for word in ("x", "\0", "é" * 50, "%00", "%ff%fe"):
                 url = path.replace("{job_id}", word).replace("{name}", word)
                 for body in bodies if method == "post" else [{}]:
                     answer = client.request(method, url.replace("\0", "%00"), **body)

@@ -53,7 +53,7 @@ class Rules:
 
     def knows(self, host: str) -> bool:
         """Whether it is called so."""
-        name = urlsplit(f"//{host}").hostname or ""
+        name = named(host)
         return not is_loopback(self.host) or is_loopback(name) or name in self.names
 
 
@@ -64,6 +64,14 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def named(host: str) -> str:
+    """The name of a Host header, without its port; nothing if it is none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:  # half an IPv6 address
+        return ""
 
 
 class Guard:
@@ -130,7 +138,7 @@ class Guard:
         if not self.rules.knows(host):
             return "this server answers to localhost alone, and to what --name says"
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and origin.lower().partition("://")[2] != host.lower():
             return "the request comes from another site"
         is_visit = headers.get("sec-fetch-mode") == "navigate" and not origin
         if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not is_visit:
@@ -192,4 +200,5 @@ def cookie(header: str) -> str:
 
 
 def answer(status: int, code: str, error: str) -> JSONResponse:
-    return JSONResponse({"code": code, "error": error}, status)
+    sendable = error.encode("utf-8", "backslashreplace").decode()  # half a surrogate pair is not
+    return JSONResponse({"code": code, "error": sendable}, status)

@@ -56,7 +56,9 @@ def serve(how: Serving) -> None:
         raise UsageError(f"{TOKEN}: take letters, digits and signs without spaces")
     if not token and (how.names or not is_loopback(how.host)):
         token = secrets.token_urlsafe(24)
-    rules = Rules(how.host, token, how.limits.body, UPLOADS, frozenset(how.names))
+    rules = Rules(
+        how.host, token, how.limits.body, UPLOADS, frozenset(name.lower() for name in how.names)
+    )
     models = Models(how.models, how.device, how.dtype)
     with as_output_error(how.state), held(how.state), listening(how) as listener:
         app = application(how.state, rules, models, roots, how.limits)

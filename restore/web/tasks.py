@@ -19,7 +19,7 @@ from restore.web.models import Models
 from restore.web.roots import Roots
 from restore.web.store import Job, Result, Store
 from restore.web.views import keep_view
-from restore.web.worker import Watch
+from restore.web.worker import Watch, words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -227,7 +227,7 @@ def done(watch: Watch) -> Row:
 
 def told(row: Row, watch: Watch) -> dict[str, Any]:
     sizes = {name: tuple(row[name]) for name in ("size_in", "size_out") if name in row}
-    return {**sizes, "warnings": [*watch.notes, *row.get("warnings", [])]}
+    return {**sizes, "warnings": [*watch.notes, *map(words, row.get("warnings", []))]}
 
 
 def _recipe(given: asked.RecipeAsked) -> Any:

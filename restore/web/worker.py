@@ -8,13 +8,18 @@ from typing import Any
 
 from restore.batch.rows import Row
 from restore.batch.work import AHEAD
-from restore.errors import CancelledError, RestoreError
+from restore.errors import CancelledError, RestoreError, printable
 from restore.web.store import ENDED, Job, Part, Store, Tally
 
 log = logging.getLogger(__name__)
 ATTEMPTS = 3
 FAILURES = 20  # told of a run over a folder; its report has all
 LAST_S = 5  # that the job in hand has to hear of the end
+
+
+def words(text: str) -> str:
+    """A text that JSON can hold, whatever a file is called; its lines stay lines."""
+    return "\n".join(map(printable, text.splitlines()))
 
 
 class FullError(RestoreError):
@@ -41,19 +46,19 @@ class Watch:
             self.rows.append(row)
             return
         is_failed = row["status"] == "failed"
-        told = [f"{row['key']}: {row['error']}"] if is_failed else []
+        told = [words(f"{row['key']}: {row['error']}")] if is_failed else []
         self.tally = Tally(
             total=self.tally.total,
             done=self.tally.done + 1,
             failed=self.tally.failed + is_failed,
-            last=row["key"],
+            last=words(row["key"]),
             left_s=row.get("left_s"),
             failures=[*self.tally.failures, *told][:FAILURES],
         )
         self.store.update(self.job.id, tally=self.tally)
 
     def note(self, text: str) -> None:
-        self.notes.append(text)
+        self.notes.append(words(text))
 
     def part(self, done: int, of: int, what: str) -> None:
         self.check()
@@ -159,7 +164,7 @@ class Worker:
                     self._do(job)
             except Exception as error:  # what became of it could not be kept
                 log.exception("job %s", job_id)
-                told = f"the server could not keep it: {error}"
+                told = words(f"the server could not keep it: {error}")
                 job = self.store.get(job_id)
                 if job and job.status not in ENDED:
                     values = {"status": "failed", "code": "OUTPUT", "error": told}
@@ -194,7 +199,7 @@ class Worker:
         except CancelledError:
             return None if self._is_over else {"status": "cancelled"}
         except RestoreError as error:
-            return {"status": "failed", "code": error.code, "error": str(error)}
+            return {"status": "failed", "code": error.code, "error": words(str(error))}
         except Exception as error:  # one bad job costs no other
             log.exception("job %s", job.id)
             code = "OOM" if isinstance(error, MemoryError) else "INTERNAL"

@@ -182,11 +182,13 @@ function batch(roots) {
     const button = (text, next, name = root) => el("li", {}, el("button", { type: "button", textContent: text, onclick: () => go(name, next) }));
     const up = folder.split("/").slice(0, -1).join("/");
     const others = folder ? [] : roots.filter((name) => name !== root);
+    const isMoved = browser.contains(document.activeElement);
     browser.replaceChildren(
       el("p", {}, el("b", { textContent: [root, folder].filter(Boolean).join("/") }), `: ${counted(told.pictures, "picture")} here`),
       el("ul", {}, ...(folder ? [button("↑ up", up)] : []), ...others.map((name) => button(`${name}/`, "", name)),
         ...told.folders.map((name) => button(name, folder ? `${folder}/${name}` : name))),
     );
+    if (isMoved) browser.querySelector("button")?.focus();
   };
   go(roots[0], "");
   form.addEventListener("submit", async (event) => {
