@@ -17,7 +17,7 @@ from servers import free_port, started
 from restore import cli
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), "")
-QUIET = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
+QUIET = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"]
 LONG_MS = 90_000
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 
