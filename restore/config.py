@@ -18,7 +18,8 @@ from restore.errors import ConfigError
 class Options(BaseModel):
     """Frozen, strict about names, finite. `run_only` names the fields that change no pixel."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # defer_build: most of a start would be checks that are not used
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
     run_only: ClassVar[frozenset[str]] = frozenset()
 
     def digest(self, **more: object) -> str:

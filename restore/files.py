@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,16 @@ UMASK = os.umask(0o077)  # read by setting it: there is no other way
 os.umask(UMASK)
 TEMPORARY = ".restore-"  # how the names of files in the making begin
 _OURS = re.compile(re.escape(TEMPORARY) + r"([0-9a-f]{8})([0-9a-f]{8})(\..*)?", re.DOTALL)
+
+
+def cache() -> Path:
+    """The folder of the user's that may be deleted at any time."""
+    home = Path.home()
+    if sys.platform == "win32":
+        place = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    else:
+        place = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
+    return place / "restore"
 
 
 def temporary_for(path: Path) -> Path:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -259,14 +260,14 @@ def test_help_is_at_hand(words, capsys):
 
 
 def test_the_version_is_told_installed_or_not(capsys, monkeypatch):
-    monkeypatch.setattr(cli.metadata, "version", lambda name: {"restore-toolkit": "1.2.3"}[name])
+    monkeypatch.setattr(metadata, "version", lambda name: {"restore-toolkit": "1.2.3"}[name])
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out == "restore-toolkit 1.2.3\n"
 
     def missing(name):
-        raise cli.metadata.PackageNotFoundError(name)
+        raise metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(cli.metadata, "version", missing)
+    monkeypatch.setattr(metadata, "version", missing)
     assert cli.main(["--version"]) == 0
     assert "not installed" in capsys.readouterr().out
 

@@ -1,34 +1,20 @@
 """The page on damage of one's own: its commands run as they stand, on less of everything."""
 
-import re
-import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from pages import ROOT, commands, run
 from PIL import Image
 
 from degradations import Recipe, consent, replay
 from degradations.ops import plugins
-from restore import cli
 from restore.checkpoints import manifest
 from restore.metrics.pairing import pictures
 
-TOOLKIT = Path(__file__).resolve().parents[1]
-PLACE = TOOLKIT / "configs" / "train"
-LESS = {"--pairs 12": "--pairs 2", "--crop 512": "--crop 64"}
-QUICK = {  # what keeps a command small, and in this process
-    "degrade estimate": ["--workers", "1"],
-    "degrade apply": ["--workers", "0"],
-    "degrade preview": ["--crop", "64", "--rows", "1"],
-    "train": shlex.split(
-        "steps=2 batch=2 warmup=1 stage.data.crop=32 "
-        "log_every=1 show_every=2 save_every=2 tensorboard=false"
-    ),
-}
+PLACE = ROOT / "configs" / "train"
 
 
 @pytest.fixture(autouse=True)
@@ -40,26 +26,6 @@ def forget(monkeypatch, tmp_path_factory):
     for kept in (plugins._known, plugins._files, plugins._runs):
         kept.clear()
     sys.modules.pop("tape", None)
-
-
-def commands(page: str) -> list[str]:
-    blocks = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
-    return [line for block in blocks for line in block.splitlines() if line.strip()]
-
-
-def run(command: str, monkeypatch) -> None:
-    """A line of the page: ours in this process, all else by the shell."""
-    for much, little in LESS.items():
-        command = command.replace(much, little)
-    words = shlex.split(command, comments=True)
-    if words[0].startswith("TOOLKIT="):
-        monkeypatch.setenv("TOOLKIT", str(TOOLKIT))
-    elif words[0] == "restore":
-        said = " ".join(words[1:])
-        more = [word for name in QUICK if said.startswith(name) for word in QUICK[name]]
-        assert cli.main([*words[1:], *more]) == 0, command
-    else:
-        subprocess.run(command, shell=True, check=True)
 
 
 def photograph(folder: Path, name: str, rgb: np.ndarray, **how) -> None:
@@ -78,8 +44,10 @@ def test_the_page_runs_as_it_is_written(tmp_path, pixels, monkeypatch):
         sigma = np.sqrt(light) if n % 2 else 6
         rgb = np.clip(light + sigma * rng.normal(size=light.shape), 0, 255).astype(np.uint8)
         photograph(tmp_path / "my_scans", f"{n}.jpg", rgb, quality=95)
+    monkeypatch.setenv("TOOLKIT", str(ROOT))
     for command in commands((PLACE / "README.md").read_text(encoding="utf-8")):
-        run(command, monkeypatch)
+        if not command.startswith("TOOLKIT="):
+            run(command)
     kinds = [step.kind for step in Recipe.load("mine.yaml").steps]
     assert kinds[kinds.index("tape.Tape") + 1] == "one_of" and kinds[-1] == "jpeg"
     stock, tuned = (pictures(tmp_path / name) for name in ("stock", "tuned"))

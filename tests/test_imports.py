@@ -120,8 +120,9 @@ def test_optional_packages_load_where_they_are_needed():
         assert not any(used.startswith("restore.web") for used in imported(at_import(tree))), name
 
 
-def test_the_command_line_starts_without_torch():
-    heavy = "{'torch', 'diffusers', 'transformers', 'cv2', 'scipy'} & set(sys.modules)"
+def test_the_command_line_starts_without_what_takes_long():
+    heavy = "{'torch', 'diffusers', 'transformers', 'cv2', 'scipy', 'numpy', 'PIL', 'rich', "
+    heavy += "'jinja2', 'matplotlib', 'huggingface_hub'} & set(sys.modules)"
     code = f"import sys, restore.cli; sys.exit(str({heavy}) if {heavy} else 0)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from restore import files
-from restore.batch import ours, report
+from restore.batch import ours, report, views
 from restore.batch.jobs import Job, plan
 from restore.batch.journal import HIDDEN, Journal
 from restore.batch.rows import parsed, read_rows
@@ -234,13 +234,13 @@ def test_a_run_reads_the_journal_when_nobody_else_adds_to_it(tmp_path):
 def thumb(out, value):
     import numpy as np
 
-    report.keep_thumbs(out, "a.png", (np.full((8, 8, 3), value, np.uint8), None))
+    views.keep(out, "a.png", (np.full((8, 8, 3), value, np.uint8), None))
 
 
 @posix
 def test_a_thumbnail_is_written_through_no_link(tmp_path):
     out, victim = tmp_path / "out", save(tmp_path / "victim", "mine")
-    path = report.thumb_path(out, "a.png")
+    path = views.path_of(out, "a.png")
     path.parent.mkdir(parents=True)
     for plant in (os.symlink, os.link):
         plant(victim, path)

@@ -1,6 +1,7 @@
 """How long a megapixel takes: measured once a machine, kept, told before anything is begun."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,6 @@ def test_the_cache_is_where_the_system_keeps_such(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
     assert rates._file() == tmp_path / ".cache" / "restore" / "rates.json"
-    monkeypatch.setattr(rates.sys, "platform", "win32")
+    monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
     assert rates._file() == tmp_path / "local" / "restore" / "rates.json"

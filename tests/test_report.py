@@ -1,27 +1,115 @@
 """The report: a page for people, rows for machines, and what a run takes told before it."""
 
+import base64
+import hashlib
+import io
 import json
+import re
 
 import numpy as np
+from PIL import Image
 
 from restore import cli
-from restore.batch import report
+from restore.batch import report, template, views
+
+EVIL = "bad <b>&\x1b[31m.png"
 
 
 def test_a_report_shows_failures_first_and_each_picture_before_and_after(photo, restored, tmp_path):
     for index in range(3):
         photo(f"{index}.png", index)
-    (tmp_path / "in" / "bad <b>&\x1b[31m.png").write_text("<script>alert(1)</script>")
+    (tmp_path / "in" / EVIL).write_text("<script>alert(1)</script>")
     assert restored()[0] == 1
     page = (tmp_path / "out" / "report.html").read_text()
-    assert page.count("data:image/jpeg") == 3
+    assert page.count("data:image/jpeg") == 6 and page.count('class="pair"') == 3
     assert page.index("failed (1)") < page.index("done (3)")
     assert "bad &lt;b&gt;&amp;\\x1b[31m.png" in page
-    assert "<script" not in page and "<b>" not in page and "\x1b" not in page
+    assert "<b>" not in page and "\x1b" not in page and "alert" not in page
     assert "http:" not in page and "https:" not in page
     told = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (told["done"], told["failed"], told["left"], told["stopped"]) == (3, 1, 0, "")
     assert told["expected_seconds"] is not None
+
+
+def test_the_page_runs_one_script_and_its_policy_knows_no_other(photo, restored, tmp_path):
+    photo("a.png")
+    restored()
+    page = (tmp_path / "out" / "report.html").read_text()
+    (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1]
+    assert f"script-src &#39;sha256-{digest}&#39;" in policy and "default-src &#39;none" in policy
+    assert "unsafe-inline" not in policy.partition("script-src")[2] and page.count("<script") == 1
+    assert "prefers-color-scheme: dark" in page and script == template.SCRIPT
+
+
+def test_a_row_tells_its_time_and_notes_on_the_page(tmp_path):
+    row = {
+        "key": "a.png",
+        "status": "done",
+        "size_in": [10, 20],
+        "size_out": [40, 80],
+        "seconds": 5.25,
+        "load_s": 4.0,
+        "warnings": ["its profile <i>was</i> broken"],
+    }
+    report.write_page(tmp_path / "report.html", [row], {"done": 1, "seconds": 6}, [tmp_path])
+    page = (tmp_path / "report.html").read_text()
+    assert "20x10 → 80x40 · 5.2 s · 4.0 s of it to load the model" in page
+    assert "its profile &lt;i&gt;was&lt;/i&gt; broken" in page and "Click" not in page
+
+
+def test_what_is_shown_is_where_most_changed():
+    before = np.full((900, 1200, 3), 100, np.uint8)
+    after = before.copy()
+    after[700:720, 1000:1040] = 250  # in a result of the same size
+    top, left, height, width = views.most_changed(before, after)
+    assert (height, width) == views.CROP
+    assert top <= 700 and top + height >= 720 and left <= 1000 and left + width >= 1040
+    large = np.repeat(np.repeat(before, 4, 0), 4, 1)
+    top, left, *_ = views.most_changed(before, large)  # nothing did: the middle
+    assert abs(top - 1680) < 10 and abs(left - 2240) < 10
+    large[200:300, 400:600] = 0
+    top, left, *_ = views.most_changed(before, large)
+    assert top <= 200 and top + height >= 300 and left <= 400 and left + width >= 600
+
+
+def test_the_input_is_enlarged_to_lie_on_the_result(tmp_path, pixels):
+    small = pixels(120, 160)
+    large = np.asarray(Image.fromarray(small).resize((640, 480), Image.Resampling.BICUBIC))
+    box = views.keep(tmp_path, "a.png", (small, None), (large, None), is_aligned=True)
+    pair = Image.open(io.BytesIO(views.path_of(tmp_path, "a.png", "crops").read_bytes()))
+    before, after = np.hsplit(np.asarray(pair).astype(int), 2)
+    assert before.shape == (*box[2:], 3)
+    assert np.abs(before - after).mean() < 1.5  # both by JPEG; a shift of half a pixel is 3
+
+
+def test_deep_transparent_and_tiny_pictures_are_shown(tmp_path):
+    deep = np.full((9, 7, 3), 40_000, np.uint16)
+    alpha = np.zeros((9, 7), np.uint16)
+    same = views.keep(tmp_path, "a.png", (deep, alpha), (deep, alpha), is_aligned=True)
+    assert same == (0, 0, 9, 7)
+    with Image.open(views.path_of(tmp_path, "a.png", "crops")) as image:
+        pair = np.asarray(image)
+    assert pair.shape == (9, 14, 3) and (pair > 250).all()  # on white
+    dot = np.zeros((1, 1, 3), np.uint8)
+    assert views.keep(tmp_path, "b.png", (dot, None), (dot, None), is_aligned=True)
+    assert views.keep(tmp_path, "c.png", (dot, None)) is None
+    assert not views.path_of(tmp_path, "c.png", "crops").exists()
+
+
+def test_a_small_picture_has_the_shape_of_the_large_one(tmp_path):
+    wide = np.zeros((500, 4000, 3), np.uint8)
+    views.keep(tmp_path, "a.png", (wide, None))
+    with Image.open(views.path_of(tmp_path, "a.png")) as image:
+        assert image.size == (160, 20)
+
+
+def test_what_grows_beyond_its_edges_is_not_laid_over_its_input(call, photo, tmp_path):
+    words = ["inpaint", photo("a.png"), "--extend", "8,0,0,0"]
+    assert call(*words)[0] == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("data:image/jpeg") == 1 and 'class="pair"' not in page
 
 
 def test_a_report_of_ten_thousand_files_stays_small(tmp_path):
@@ -31,17 +119,24 @@ def test_a_report_of_ten_thousand_files_stays_small(tmp_path):
             "status": "done" if index % 50 else "failed",
             "size_in": [100, 100],
             "size_out": [400, 400],
+            "seconds": 1.0,
             "warnings": [],
+            "place": views.CROP * 2,
             **({} if index % 50 else {"code": "CORRUPT", "error": "broken data; fetch it again"}),
         }
         for index in range(10_000)
     ]
-    noise = np.random.default_rng(0).integers(0, 256, (300, 200, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+    views.keep(tmp_path, "one", (noise, None), (noise, noise[..., 0]), is_aligned=True)
     for row in rows[:500]:
-        report.keep_thumbs(tmp_path, row["key"], (noise, None), (noise, noise[..., 0]))
+        for what in ("thumbs", "crops"):
+            path = views.path_of(tmp_path, row["key"], what)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.hardlink_to(views.path_of(tmp_path, "one", what))
     report.write_page(tmp_path / "report.html", rows, {"done": 9800, "seconds": 1}, [tmp_path])
     page = (tmp_path / "report.html").read_text()
     assert len(page) < 10e6 and "5000 more" in page and page.count("CORRUPT") == 200
+    assert page.count('class="pair"') > 20
 
 
 def test_a_plan_tells_what_a_run_takes(photo, restored, monkeypatch):

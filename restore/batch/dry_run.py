@@ -1,7 +1,7 @@
 """What a run will do, take and need, told before it begins."""
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,8 +60,9 @@ def foretell(
     *,
     rate: rates.Rate,
     model: "PixelModel | None" = None,
-) -> None:
-    """Print a line for each file, and what all of them take.
+    say: Callable[[str], None] = print,
+) -> list[Row]:
+    """Say a line for each file, and what all of them take; returns a row for each file.
 
     unpaired  masks that no picture of any shard takes.
     rate      what the results take where no earlier run into this folder tells.
@@ -70,18 +71,22 @@ def foretell(
     from restore.images import sandbox
 
     for path in unpaired:
-        print(f"unpaired {printable(str(path))}: a mask without its picture")
+        say(f"unpaired {printable(str(path))}: a mask without its picture")
     planned: dict[Job, Planned] = {}
+    rows: list[Row] = []
     for job in jobs:
         name = printable(str(job.source))
+        row = {"key": job.key, "source": job.origin}
         if job.skip:
-            print(f"skipped  {name}: {SKIPPED[job.skip]}")
+            say(f"skipped  {name}: {SKIPPED[job.skip]}")
+            rows.append({**row, "status": "skipped", "code": job.skip, "error": SKIPPED[job.skip]})
             continue
         assert job.source
         try:
             head = sandbox.look(job.source, how)
         except RestoreError as error:
-            print(f"failing  {printable(str(error))}")
+            say(f"failing  {printable(str(error))}")
+            rows.append({**row, "status": "failed", "code": error.code, "error": str(error)})
             continue
         there = " (there already)" if job.target.exists() else ""
         target = printable(str(job.target))
@@ -89,10 +94,14 @@ def foretell(
             found = masks.of(job)
             name += f" + {printable(str(found))}" if found else " (no mask: it will fail)"
         made = options.output_size(head.size)
-        print(f"{sides(head.size)} -> {sides(made)}  {name} -> {target}{there}")
+        say(f"{sides(head.size)} -> {sides(made)}  {name} -> {target}{there}")
         planned[job] = Planned(head, made)
+        output = job.target.relative_to(journal.out).as_posix()
+        row |= {"status": "planned", "output": output, "size_in": head.size, "size_out": made}
+        rows.append(row)
     for line in totals(planned, options, journal, rate, model):
-        print(line)
+        say(line)
+    return rows
 
 
 def totals(
@@ -155,7 +164,7 @@ def peak(
     is_lowpass = getattr(options, "colour", "none") == "lowpass"
     held = (CANVASES if is_whole else 0) * one.after + (LOWPASS if is_lowpass else 0) * one.before
     held += 0 if one.head.by_rows else INPUT * one.before
-    codec = 0 if target.suffix in (".png", ".tif") else CODEC * one.after
+    codec = 0 if target.suffix.casefold() in (".png", ".tif", ".tiff") else CODEC * one.after
     return PROGRAM + max(blocks, codec) + held + COLUMN * one.size[1]
 
 
@@ -167,7 +176,7 @@ def seconds_a_megapixel(rows: Iterable[Row]) -> float | None:
 
 
 def _bytes_a_pixel(target: Path) -> float:
-    suffix = target.suffix.removeprefix(".")
+    suffix = target.suffix.casefold().removeprefix(".")
     return BYTES[{"jpg": "jpeg", "tif": "tiff"}.get(suffix, suffix)]
 
 

@@ -7,7 +7,6 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -198,6 +197,8 @@ def extras() -> Iterator[Finding]:
 @cache
 def _requirements(extra: str = "") -> tuple[str, ...]:
     """Our own, as the installed package or, run from its folder, pyproject.toml says them."""
+    from importlib import metadata
+
     from packaging.requirements import Requirement
 
     about = Path(__file__).parents[2] / "pyproject.toml"
@@ -236,6 +237,8 @@ def _unmet(wanted: str) -> Finding | None:
 
 
 def _version(name: str) -> str:
+    from importlib import metadata
+
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

@@ -80,6 +80,7 @@ def plan(
     suffix: Callable[[Path], str],
     beside: tuple[str, ...] = (),
     on_collision: OnCollision = "error",
+    only: str = "",
 ) -> list[Job]:
     """A job for each file, the tree of the inputs mirrored in `out`.
 
@@ -87,14 +88,19 @@ def plan(
     beside        what each job keeps beside its target.
     on_collision  keep-ext: a file whose suffix changes keeps the old one too, scan.jpg.png, whether
                   or not another one is called so; a result's name is thus its own affair.
+    only          the name of the one result, where there is to be one.
     Raises UsageError if two files want one target (on any disk: case and Unicode form aside), or if
     a target is an input.
     """
+    if only and len(found) != 1:
+        told = f"is one file, and there are {len(found)} inputs; give -o a folder"
+        raise UsageError(f"{out / only}: {told}")
     jobs = []
     for file in found:
         folder, name = os.path.split(file.key)
         name = named(name, suffix(file.path), beside, on_collision == "keep-ext")
-        jobs.append(Job(file.path, file.key, out / folder / name, file.skip, beside))
+        target = out / only if only else out / folder / name
+        jobs.append(Job(file.path, file.key, target, file.skip, beside))
     refuse_collisions(jobs)
     return jobs
 

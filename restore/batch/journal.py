@@ -35,6 +35,7 @@ class Journal:
     words             of the options, what the pictures are to show, as they are.
     ending            of a shard's own report, such as ".2-of-3"; it reads those of all others.
     task              what is done: another task's results are not this one's to replace.
+    home              the reports' folder, where it is not that of the results.
     """
 
     def __init__(
@@ -45,11 +46,12 @@ class Journal:
         ending: str = "",
         words: Mapping[str, str] = MappingProxyType({}),
         task: str = "",
+        home: Path | None = None,
     ):
         self.out, self.options, self.weights, self.ending = out, options, weights, ending
-        self.words, self.task = dict(words), task
-        self.path = out / f"report{ending}.jsonl"
-        self.copy = out / HIDDEN / f"report{ending}.jsonl"
+        self.words, self.task, self.home = dict(words), task, home or out
+        self.path = self.home / f"report{ending}.jsonl"
+        self.copy = self.home / HIDDEN / f"report{ending}.jsonl"
         self.read()
 
     def read(self) -> None:
@@ -58,7 +60,7 @@ class Journal:
         self.done: dict[str, list[Row]] = {}  # key -> all that may be there of what it was made to
         self.made: dict[str, dict[str, Row]] = {}  # name of a result -> hash -> how it was made
         own = [self.copy, self.path]
-        others = [path for folder in (self.out / HIDDEN, self.out) for path in reports(folder)]
+        others = [path for folder in (self.home / HIDDEN, self.home) for path in reports(folder)]
         for path in sorted(set(others) - set(own)):
             self._take_all(read_rows(path))
         # what only other shards speak of
@@ -106,15 +108,16 @@ class Journal:
         report there is none of ours.
         """
         for ending in {"", self.ending}:
-            ours.refuse_reports(self.out, ending)
+            ours.refuse_reports(self.home, ending)
         with ExitStack() as held:
             with as_output_error(self.out):
                 self.out.mkdir(parents=True, exist_ok=True)
-                hidden = self.out / HIDDEN
-                hidden.mkdir(exist_ok=True)
-                if hidden.is_symlink():
-                    raise OSError(errno.ELOOP, "its .restore is a link")
-                held.enter_context(holding(self.out, hidden, self.ending, tidy))
+                for folder in (self.out / HIDDEN, self.home, self.home / HIDDEN):
+                    folder.mkdir(exist_ok=True)
+                    if folder != self.out and folder.is_symlink():
+                        raise OSError(errno.ELOOP, f"its {folder.relative_to(self.out)} is a link")
+                locks = self.home / HIDDEN / f"lock{self.ending}", self.out / HIDDEN / "lock"
+                held.enter_context(holding(self.out, *locks, tidy))
                 paths = (self.path, self.copy)
                 self._files = [held.enter_context(appending(path)) for path in paths]
                 self._place = self._identity()
@@ -210,7 +213,7 @@ class Journal:
             write_text(self.path, _lines(rows))
             write_text(self.copy, _lines([*{id(row): row for row in kept}.values(), *rows]))
             write_text(
-                self.out / f"summary{self.ending}.json", json.dumps(summary, indent=2) + "\n"
+                self.home / f"summary{self.ending}.json", json.dumps(summary, indent=2) + "\n"
             )
         return rows
 
@@ -267,8 +270,10 @@ def appending(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def holding(out: Path, hidden: Path, shard: str, tidy: Callable[[], None]) -> Iterator[None]:
-    """Hold a folder: alone, or as one of several shards, each of which runs once.
+def holding(out: Path, own: Path, whole: Path, tidy: Callable[[], None]) -> Iterator[None]:
+    """Hold a folder: alone, or as one of several shards or files, each of which runs once.
+
+    own, whole  the locks of this run and of the folder; one and the same where it runs alone.
 
     The system drops these locks with the process, however it dies, so none is ever stale.
     Raises OutputError if another run is in the way.
@@ -296,12 +301,13 @@ def holding(out: Path, hidden: Path, shard: str, tidy: Callable[[], None]) -> It
         return True
 
     told = OutputError(f"{out}: another run writes here; wait, or give another -o")
-    with appending(hidden / f"lock{shard}") as own, ExitStack() as more:
-        if not lock(own, fcntl.LOCK_EX):
+    is_one = own != whole  # of several
+    with appending(own) as mine, ExitStack() as more:
+        if not lock(mine, fcntl.LOCK_EX):
             raise told
-        whole = more.enter_context(appending(hidden / "lock")) if shard else own
-        if lock(whole, fcntl.LOCK_EX):  # nobody else is here
+        all_of_it = more.enter_context(appending(whole)) if is_one else mine
+        if lock(all_of_it, fcntl.LOCK_EX):  # nobody else is here
             tidy()
-        if shard and not shared(whole):
+        if is_one and not shared(all_of_it):
             raise told
         yield

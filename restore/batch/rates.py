@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restore.errors import counted
-from restore.files import write_text
+from restore.files import cache, write_text
 from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions
 
 if TYPE_CHECKING:
@@ -35,6 +34,7 @@ class Rate:
     stack    loads the model.
     made_by  what else decides the pixels, and so the time.
     count    results of each picture.
+    note     is told what the user should know.
     """
 
     def __init__(
@@ -43,8 +43,9 @@ class Rate:
         stack: "Callable[[], Model]",
         made_by: dict[str, object],
         count: int = 1,
+        note: Callable[[str], None] = lambda text: None,
     ):
-        self.options, self.stack, self.count = options, stack, count
+        self.options, self.stack, self.count, self.note = options, stack, count, note
         told = {**options.model_dump(mode="json", exclude=UNTIMED), **made_by, "count": count}
         told |= {"machine": platform.node(), "cores": os.cpu_count()}
         self.key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
@@ -66,7 +67,7 @@ class Rate:
             return self._measured()
         rate = _read().get(self.key)
         if rate is None:
-            print("restore: measuring how fast this machine is, once", file=sys.stderr)
+            self.note("measuring how fast this machine is, once")
             rate = probed(self.options, self.stack()) * self.count
             self._keep(rate)
         return rate
@@ -163,13 +164,7 @@ def spoken(seconds: float) -> str:
 
 
 def _file() -> Path:
-    """Where rates are kept; a cache that may be deleted at any time."""
-    home = Path.home()
-    if sys.platform == "win32":
-        cache = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    else:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
-    return cache / "restore" / "rates.json"
+    return cache() / "rates.json"
 
 
 def _read() -> dict[str, float]:

@@ -1,121 +1,26 @@
 """The report as a page: what failed first, then each picture before and after.
 
-Text in it is escaped, whoever wrote it. It stays small whatever the run: thumbnails of the first
-few hundred pictures, a line for each of some thousands; report.jsonl has all.
+Text in it is escaped, whoever wrote it. It stays small whatever the run: pictures of the first few
+hundred, a line for each of some thousands; report.jsonl has all.
 """
 
 import base64
-import hashlib
-import io
 import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from restore.batch import ours
-from restore.batch.journal import HIDDEN, as_output_error, reports
+from restore.batch import ours, template, views
+from restore.batch.journal import as_output_error, reports
 from restore.batch.rows import Row, read_rows
-from restore.errors import OutputError, UsageError, printable
-from restore.files import replacing, write_text
-from restore.images import memmap
+from restore.errors import UsageError, printable
+from restore.files import write_text
 
-if TYPE_CHECKING:
-    import numpy as np
-    from PIL import Image
-
-SIDE = 160  # px, of a thumbnail
-PICTURES = 300  # shown with thumbnails, about 10 kB each
+BYTES = 8_000_000  # of pictures in a page
 LINES = 5000
 ORDER = ("failed", "left", "done", "skipped")  # of the page
 GOOD = ("left", "skipped", "failed", "done")  # of two rows on one file the better one counts
-
-_TEMPLATE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title>
-<meta name="generator" content="restore-toolkit">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-:root { color-scheme: light; --ink: #1a1a1a; --dim: #666; --line: #d8d8d8; }
-body { font: 15px/1.5 Charter, Georgia, serif; color: var(--ink); margin: 2.5rem auto;
-  max-width: 78rem; padding: 0 1.5rem; }
-h1 { font-size: 1.7rem; margin-bottom: .3rem } h2 { font-size: 1.2rem; margin-top: 2.2rem }
-.dim { color: var(--dim) }
-table { border-collapse: collapse; font-size: .85rem; width: 100% }
-th { border-bottom: 1px solid var(--ink); text-align: left; padding: .25rem .9rem .25rem 0 }
-td { border-bottom: 1px solid var(--line); padding: .35rem .9rem .35rem 0; vertical-align: top;
-  overflow-wrap: anywhere }
-td.name { min-width: 12rem; max-width: 28rem } td.short { white-space: nowrap; width: 1% }
-img { display: block }
-</style></head><body><h1>{{ title }}</h1>
-<p class="dim">{{ told }}</p>
-{% for heading, rows in parts %}<h2>{{ heading }}</h2>
-<table>{% for row in rows %}<tr>
-{%- if row.thumb %}<td class="short"><img src="{{ row.thumb }}" alt="before and after"></td>
-{%- elif row.has_thumbs %}<td></td>{% endif -%}
-<td class="name">{{ row.name }}</td><td class="short">{{ row.short }}</td><td>{{ row.text }}</td>
-</tr>{% endfor %}</table>
-{% endfor %}{% if more %}<p class="dim">and {{ more }} more, in report.jsonl</p>{% endif %}
-</body></html>
-"""
-
-
-def keep_thumbs(out: Path, key: str, *shown: "tuple[np.ndarray, np.ndarray | None]") -> None:
-    """Keep a small JPEG for the page: (pixels (H, W, 3), alpha (H, W) or None) side by side."""
-    from PIL import Image
-
-    panels = [_panel(*one) for one in shown]
-    height = max(panel.height for panel in panels)
-    strip = Image.new("RGB", (SIDE * len(panels) + 8 * (len(panels) - 1), height), "white")
-    for place, panel in enumerate(panels):
-        strip.paste(panel, (place * (SIDE + 8), 0))
-    buffer = io.BytesIO()
-    strip.save(buffer, "JPEG", quality=70)
-    path = thumb_path(out, key)
-    if not path.parent.resolve().is_relative_to((out / HIDDEN).resolve()):
-        raise OutputError(f"{path.parent}: is a link that leads out of {out}; remove it")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path, is_lasting=False) as temporary:  # never through a link, soft or hard
-        temporary.write_bytes(buffer.getvalue())
-
-
-def _panel(pixels: "np.ndarray", alpha: "np.ndarray | None") -> "Image.Image":
-    """One picture, at most SIDE on a side, on white where it is transparent."""
-    import numpy as np
-    from PIL import Image
-
-    step = max(1, max(pixels.shape[:2]) // (4 * SIDE))  # a large picture is thinned out first
-
-    def small(layer: np.ndarray) -> Image.Image:
-        layer = _thinned(layer, step)
-        eight = (layer >> 8).astype(np.uint8) if layer.dtype == np.uint16 else layer
-        image = Image.fromarray(np.ascontiguousarray(eight))
-        scale = min(SIDE / image.width, SIDE / image.height)
-        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        return image.resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST)
-
-    image = small(pixels)
-    if alpha is None:
-        return image
-    return Image.composite(image, Image.new("RGB", image.size, "white"), small(alpha))
-
-
-def _thinned(layer: "np.ndarray", step: int) -> "np.ndarray":
-    """Each step-th sample, by bands: one on disk is not to come into memory for it."""
-    import numpy as np
-
-    band, parts = -(-256 // step) * step, []
-    for first in range(0, len(layer), band):
-        parts.append(layer[first : first + band][::step, ::step].copy())
-        memmap.let_go()
-    return np.concatenate(parts)
-
-
-def thumb_path(out: Path, key: str) -> Path:
-    name = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
-    return out / HIDDEN / "thumbs" / name[:2] / f"{name}.jpg"
 
 
 def publisher(out: Path, ending: str = "") -> Callable[[Sequence[Row], Row], None]:
@@ -130,17 +35,19 @@ def publisher(out: Path, ending: str = "") -> Callable[[Sequence[Row], Row], Non
 def write_page(path: Path, rows: Sequence[Row], summary: Row, homes: Sequence[Path]) -> None:
     """Write the page of these rows in one step.
 
-    homes  output folders, where thumbnails may be.
+    homes  folders of reports, where what is shown of the pictures may be.
     """
     from jinja2 import Environment  # only pages need it
+    from markupsafe import Markup
 
     ranked = sorted(rows, key=lambda row: (ORDER.index(row["status"]), not row.get("warnings")))
     shown = [_shown(row) for row in ranked[:LINES]]
-    pictures = [line for line in shown if line["status"] == "done"]
-    for line in pictures[:PICTURES]:
-        line["thumb"] = _thumb(line["key"], homes)
-    for line in pictures:
-        line["has_thumbs"] = True
+    left = BYTES
+    for row, line in zip(ranked, shown, strict=False):
+        if left > 0 and row["status"] == "done":
+            pictures = _pictures(row, homes)
+            line.update(pictures)
+            left -= sum(len(data) for data in pictures.values() if isinstance(data, str))
     parts = [
         (f"{status} ({count})", [line for line in shown if line["status"] == status])
         for status in ORDER
@@ -150,11 +57,21 @@ def write_page(path: Path, rows: Sequence[Row], summary: Row, homes: Sequence[Pa
     told = f"{counts}; {summary['seconds']:.0f} s" + (
         f"; stopped early: {summary['stopped']}" if summary.get("stopped") else ""
     )
-    html = Environment(autoescape=True).from_string(_TEMPLATE)
-    title = printable(f"Report of {path.parent.name or path.parent}")
-    more = len(rows) - len(shown)
+    html = (
+        Environment(autoescape=True)
+        .from_string(template.PAGE)
+        .render(
+            title=printable(f"Report of {path.parent.name or path.parent}"),
+            told=told,
+            parts=parts,
+            more=len(rows) - len(shown),
+            has_pairs=any("crops" in line for line in shown),
+            policy=template.POLICY,
+            script=Markup(template.SCRIPT),  # ours, and nothing in it is a row's
+        )
+    )
     with as_output_error(path):
-        write_text(path, html.render(title=title, told=told, parts=parts, more=more))
+        write_text(path, html)
 
 
 def _counts(summary: Row) -> dict[str, int]:
@@ -163,18 +80,41 @@ def _counts(summary: Row) -> dict[str, int]:
 
 
 def _shown(row: Row) -> dict[str, object]:
+    """Of a row, what is told in words."""
     sizes = [f"{row[size][1]}x{row[size][0]}" for size in ("size_in", "size_out") if size in row]
-    short = row.get("code", "") if row["status"] != "done" else " → ".join(sizes)
+    facts = [row["code"]] if row.get("code") else []
+    if row["status"] == "done":
+        facts = [" → ".join(sizes), f"{row['seconds']:.1f} s"]
+        if "load_s" in row:
+            facts.append(f"{row['load_s']:.1f} s of it to load the model")
     texts = [row["error"]] if "error" in row else row.get("warnings", [])
-    text = "; ".join(map(printable, texts))
-    name = printable(row["key"])
-    return {"status": row["status"], "key": row["key"], "name": name, "short": short, "text": text}
+    return {
+        "status": row["status"],
+        "name": printable(row["key"]),
+        "is_bad": row["status"] == "failed",
+        "facts": [printable(str(fact)) for fact in facts if fact],
+        "notes": [printable(text) for text in texts],
+    }
 
 
-def _thumb(key: str, homes: Sequence[Path]) -> str:
-    for out in homes:
+def _pictures(row: Row, homes: Sequence[Path]) -> dict[str, object]:
+    """What is shown of a row's picture, as far as it is there."""
+    found: dict[str, object] = {}
+    thumb = _data(row["key"], homes, "thumbs")
+    if not thumb:
+        return found
+    found["thumb"] = thumb
+    _, _, height, width = row.get("place", (0, 0, 0, 0))
+    if 0 < height <= views.CROP[0] and 0 < width <= views.CROP[1]:
+        crops = _data(row["key"], homes, "crops")
+        found |= {"crops": crops, "height": height, "width": width} if crops else {}
+    return found
+
+
+def _data(key: str, homes: Sequence[Path], what: str) -> str:
+    for home in homes:
         try:
-            data = thumb_path(out, key).read_bytes()
+            data = views.path_of(home, key, what).read_bytes()
         except OSError:
             continue
         return "data:image/jpeg;base64," + base64.b64encode(data).decode()

@@ -20,7 +20,7 @@ Sides = Annotated[list[int], Field(min_length=2, max_length=2)]
 class _Row(BaseModel):
     """What the rest of the program relies on; a row may say more."""
 
-    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False, defer_build=True)
 
     key: str
     status: Literal["done", "failed", "skipped", "left"]
@@ -40,7 +40,9 @@ class _Row(BaseModel):
     warnings: list[str] = []
     size_in: Sides = [0, 0]
     size_out: Sides = [0, 0]
+    place: Annotated[list[int], Field(min_length=4, max_length=4)] = [0, 0, 0, 0]
     seconds: float = Field(0, ge=0)
+    load_s: float = Field(0, ge=0)
 
 
 NEEDED = {  # beside key and status, by status

@@ -30,6 +30,11 @@ from restore.errors import (
 )
 from restore.files import TEMPORARY, is_temporary, replacing, sha256
 
+DENSITY = {
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), 0.4),
+    **{".png": 1.9, ".webp": 0.25, ".avif": 0.15, ".heic": 0.15, ".gif": 0.6},
+    **dict.fromkeys((".tif", ".tiff", ".bmp", ".dib", ".ppm", ".pnm", ".tga"), 3.0),
+}
 ENOUGH = 3  # files before a figure is worth telling, or a hundredth of them all
 Exists = Literal["skip", "overwrite", "rename", "error"]
 SKIPPED = {
@@ -74,7 +79,10 @@ class Limits:
 
 
 class Pace:
-    """Seconds for each byte of what was done so far, by kind of file: told without opening any."""
+    """Seconds for each byte of what was done so far, by kind of file: told without opening any.
+
+    A kind that was not met yet is told by the others, each byte for the pixels that it usually is.
+    """
 
     def __init__(self, jobs: Sequence[Job]):
         self.began = time.monotonic()
@@ -109,11 +117,19 @@ class Pace:
         """Seconds; None as long as nothing was done."""
         if not self._worked:
             return None
-        overall = sum(self._taken.values()) / max(1, sum(self._done.values()))
-        return sum(
-            size * (self._taken[suffix] / self._done[suffix] if self._done[suffix] else overall)
-            for suffix, size in self._ahead.items()
-        )
+        pixels = sum(size / _density(suffix) for suffix, size in self._done.items())
+        overall = sum(self._taken.values()) / max(1, pixels)
+
+        def rate(suffix: str) -> float:
+            done = self._done[suffix]
+            return self._taken[suffix] / done if done else overall / _density(suffix)
+
+        return sum(size * rate(suffix) for suffix, size in self._ahead.items())
+
+
+def _density(suffix: str) -> float:
+    """Bytes of a pixel in a usual file of that kind."""
+    return DENSITY.get(suffix, DENSITY[".png"])
 
 
 def _weight(job: Job) -> tuple[str, int]:
@@ -217,7 +233,8 @@ def _loop(
                 raise error from None
         status = "finished" if "finished" in row else row["status"]
         tally.counts[status] += 1
-        tally.pace.add(job, row["seconds"] if status == "done" else 0)
+        taken = row["seconds"] - row.get("load_s", 0) if status == "done" else 0
+        tally.pace.add(job, taken)
         progress({**row, "left_s": tally.pace.left})
     return ""
 

@@ -14,9 +14,10 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from restore import files
-from restore.batch import jobs, rates, report
+from restore.batch import jobs, rates, views
 from restore.batch.jobs import Job
 from restore.batch.journal import Row
+from restore.batch.place import Place
 from restore.batch.rates import Rate
 from restore.batch.run import Exists
 from restore.errors import CancelledError, ImageError, UsageError
@@ -60,7 +61,7 @@ class Settings:
              else decides the pixels.
     """
 
-    out: Path
+    place: Place
     seed: int
     exists: Exists
     reading: "Reading"
@@ -141,6 +142,7 @@ class FileWork:
         self.count, self.kind, self.stack, self.rate = rate.count, kind, rate.stack, rate
         self.show: Progress | None = None
         self.is_over = self.is_warned = False
+        self.load_s = 0.0  # that the picture in hand waited for torch and the model
         todo = [job for job in planned if not job.skip]
         self.reading, self.making = Ahead(todo, self.read), Ahead(todo, self.make_next)
 
@@ -156,7 +158,7 @@ class FileWork:
         self.rate.keep()
 
     def __call__(self, job: jobs.Job, show: Progress, path: Path, *frames: Path) -> Row:
-        self.show = show
+        self.show, self.load_s = show, 0.0
         if frames:
             source = self.reading.take(job)
             first, notes = self.make_several(job, source, path, frames)
@@ -168,22 +170,32 @@ class FileWork:
         if self.digests(job) != source.digests:
             raise ImageError("CHANGED", "the file changed while it was read; run again")
         picture = source.pictures[0]
-        panels, found = [picture, first], {}
-        if self.holes.find and source.mask is not None:
-            panels.insert(1, overlaid(picture, source.mask))
-            found = {"damage": round(float((source.mask > 0).mean()), 6)}
-        report.keep_thumbs(self.settings.out, job.key, *map(shown, panels))
         kind = self.kind_of(job)
         is_exact = kind in ("png", "tiff") or (kind == "webp" and self.settings.writing.lossless)
         if isinstance(self.options, InpaintOptions) and not is_exact:
             notes.append(LOSSY.format(kind))
+        loaded = {"load_s": round(self.load_s, 3)} if self.load_s else {}
         return {
+            **loaded,
             "size_in": picture.size,
             "size_out": first.size,
             "n_frames": source.count,
             "warnings": list(dict.fromkeys(notes)),
-            **found,
+            **self.keep_views(job, source, first),
         }
+
+    def keep_views(self, job: jobs.Job, source: Source, made: "Picture") -> Row:
+        """Keep what the page shows; returns what the row tells of it."""
+        picture, facts = source.pictures[0], {}
+        panels = [picture, made]
+        if self.holes.find and source.mask is not None:
+            panels.insert(1, overlaid(picture, source.mask))
+            facts["damage"] = round(float((source.mask > 0).mean()), 6)
+        is_aligned = made.size == picture.size or isinstance(self.options, UpscaleOptions)
+        home = self.settings.place.home
+        if place := views.keep(home, job.key, *map(shown, panels), is_aligned=is_aligned):
+            facts["place"] = place
+        return facts
 
     def is_new(self, job: jobs.Job) -> bool:
         """Whether it is sure to be made: nothing is there that may be its finished result."""
@@ -218,13 +230,15 @@ class FileWork:
         seed: int,
         keep: "Callable[[int, Picture], object]" = lambda lap, frame: None,
     ) -> "Picture":
+        began = time.monotonic()
         from restore.diffusion import watch
         from restore.images import memmap
         from restore.tasks.run import restore
 
         hole, stack = None if self.holes.find == "propose" else source.mask, self.stack()
-        began = time.monotonic()
-        with memmap.into(self.settings.out), watch.watching(self.part, *stack.parts):
+        if not self.rate.pixels:  # the first one of the run
+            self.load_s, began = time.monotonic() - began, time.monotonic()
+        with memmap.into(self.settings.place.out), watch.watching(self.part, *stack.parts):
             made = restore(picture, self.options, stack, seed, mask=hole, on_frame=keep)
         self.rate.add(time.monotonic() - began, made.size[0] * made.size[1])
         return made

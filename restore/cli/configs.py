@@ -36,5 +36,16 @@ def copy(
         raise UsageError(f"{out}: is there already; give another name")
     if not out.parent.is_dir():
         raise UsageError(f"{out}: there is no folder {out.parent}; make it first")
-    files.write_text(out, there[name].read_text(encoding="utf-8"))
+    files.write_text(out, at_home(there[name]))
     print(printable(str(out)))
+
+
+def at_home(path: Path) -> str:
+    """A configuration whose first line names its schema from any folder, for editors."""
+    text = path.read_text(encoding="utf-8")
+    before, named, schema = text.partition("\n")[0].partition("$schema=")
+    if not named:
+        return text
+    return text.replace(
+        before + named + schema, before + named + (path.parent / schema).resolve().as_posix(), 1
+    )

@@ -118,7 +118,7 @@ def evaluate(
         | {"--dtype": dtype != "auto", "--offline": offline},
     )
     if out:
-        shared.check_output(out)
+        shared.check_folder(out)
         ours.refuse_scores(out)
     else:
         _refuse("the report needs -o", {"--sort": sort, "--inputs": inputs})

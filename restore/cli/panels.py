@@ -21,6 +21,8 @@ EVERYDAY = {
         "restored",
         "reference",
         "sets",
+        "quiet",
+        "rows",
         "help_all",
         "help",
     ),

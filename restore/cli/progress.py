@@ -8,6 +8,7 @@ from typing import Any
 
 from restore.batch.journal import Row
 from restore.batch.work import Progress
+from restore.cli.said import Said
 from restore.errors import printable, sides
 
 PATIENCE_S = 5  # between lines on the progress where there is no terminal
@@ -58,11 +59,47 @@ class Bars:
         self.bar.update(self.parts, description=what, completed=done, total=of, visible=of > 1)
 
 
+class Failures(Lines):
+    """Failed files alone."""
+
+    def row(self, row: Row) -> None:
+        self.count += 1
+        if row["status"] == "failed":
+            self._tell(describe(row))
+
+    def note(self, text: str) -> None:
+        pass
+
+    def part(self, done: int, of: int, what: str) -> None:
+        pass
+
+
+class Aloud:
+    """Passes on what is told, rows for programs too, and where an error came from if asked."""
+
+    def __init__(self, show: Progress, said: Said):
+        self._show, self._said = show, said
+        self.note, self.part = show.note, show.part
+
+    def row(self, row: Row) -> None:
+        self._said.row(row)
+        self._show.row(row)
+        if self._said.verbose and "trace" in row:
+            for line in row["trace"].splitlines():
+                self._show.note(line)
+
+
 @contextmanager
-def progress(total: int) -> Iterator[Progress]:
-    """Lend what shows a run: bars on a terminal, elsewhere plain lines."""
-    if not sys.stderr.isatty():
-        yield Lines(total)
+def progress(total: int, said: Said) -> Iterator[Progress]:
+    """Lend what shows a run: bars on a terminal, elsewhere plain lines; rows where asked."""
+    with _shown(total, said.quiet) as show:
+        yield Aloud(show, said)
+
+
+@contextmanager
+def _shown(total: int, is_quiet: bool) -> Iterator[Progress]:
+    if is_quiet or not sys.stderr.isatty():
+        yield Failures(total) if is_quiet else Lines(total)
         return
     from rich import progress as rich
     from rich.console import Console

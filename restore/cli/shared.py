@@ -5,16 +5,16 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from restore import file_search
-from restore.batch import jobs, report
+from restore.batch import jobs, report, views
 from restore.batch.dry_run import foretell
 from restore.batch.journal import Journal, Row
+from restore.batch.place import Place
 from restore.batch.rates import Rate
 from restore.batch.run import Exists, Limits, Summary, refuse_existing, run_all
 from restore.batch.work import (
@@ -30,9 +30,11 @@ from restore.batch.work import (
     told,
 )
 from restore.cli.folder import Folder
+from restore.cli.hint import first_use
 from restore.cli.model import Model
-from restore.cli.pictures import Pictures
+from restore.cli.pictures import SHORT, Pictures
 from restore.cli.progress import progress
+from restore.cli.said import Said
 from restore.cli.settings import LARGEST_SEED
 from restore.cli.signals import Stop
 from restore.errors import ImageError, OutputError, UsageError, counted, printable
@@ -42,7 +44,11 @@ if TYPE_CHECKING:
     from restore.images.picture import Reading
 
 GO_ON = "what is finished is kept; run the same command again to go on"
-Out = Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")]
+Out = Annotated[
+    Path,
+    typer.Option("-o", "--out", help="A folder, or for one input a file such as big.jpg."),
+]
+WRITTEN = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff")  # as -o may end
 Prompt = Annotated[str | None, typer.Option(help="What the pictures show.")]
 Negative = Annotated[str | None, typer.Option(help="What they shall not show.")]
 Sampler = Annotated[str | None, typer.Option(help="ddim, euler, euler_a, dpm++_2m, unipc, ...")]
@@ -61,7 +67,39 @@ class Run:
     seed: int
     exists: Exists
     model: Model
+    said: Said
     pictures: Pictures = Pictures()
+
+    @cached_property
+    def place(self) -> Place:
+        """Where the results go. Raises UsageError or OutputError."""
+        place = Place.of(self.out)
+        if place.file and self.out.suffix.casefold() not in WRITTEN:
+            told = f"{self.out}: is not a format that is written; use {', '.join(WRITTEN)}"
+            raise UsageError(f"{told}, or name a folder")
+        _check_writable(place.out)
+        return place
+
+    @property
+    def format(self) -> str:
+        """Of the results, as options or the name of their file say it. Raises UsageError."""
+        asked = self.pictures.format
+        if not self.place.file:
+            return asked
+        suffix = self.out.suffix.casefold().removeprefix(".")
+        named = SHORT.get(suffix, suffix)
+        if asked not in ("auto", named):
+            raise UsageError(f"{self.out}: is a {named} by its name, and --format says {asked}")
+        return named
+
+    def settled(self, options: FileOptions | Text2imgOptions, weights: str) -> None:
+        """Tell those who want to know what was settled before the work."""
+        values = options.model_dump(mode="json", exclude_defaults=True, exclude={"task"})
+        told = " ".join(f"{name}={value}" for name, value in values.items())
+        self.said.detail(f"{options.task}: {told or 'all options as they are by default'}")
+        precision = ", ".join(f"{name} {value}" for name, value in self.model.precision.items())
+        told = f"model {self.model.model}, weights {weights[:12]}, {precision}"
+        self.said.detail(f"{told}, device {self.model.device}, seed {self.seed}")
 
     def made_by(self, weights: str) -> dict[str, object]:
         """What makes the pictures, as each keeps it."""
@@ -80,17 +118,19 @@ def run_files(
 
     count  candidates of each, kept beside a sheet of them all.
     """
-    check_output(run.out)
+    run.said.begin()
+    place = run.place
     from restore.images import encode
 
-    kind = formats(options, run.pictures.format, run.pictures.lossless, count)
+    kind = formats(options, run.format, run.pictures.lossless, count)
     how = reading_for(options, holes, run.pictures.reading)
     planned = jobs.plan(
-        folder.find(run.out),
-        run.out,
+        folder.find(place.home),
+        place.out,
         lambda source: encode.FORMATS[kind(source)].suffix,
         kept_beside(options, holes, count),
         folder.on_collision,
+        place.file,
     )
     masks, planned = holes.open(planned)
     unpaired = masks.unused(planned) if masks else []
@@ -116,21 +156,30 @@ def run_files(
         **holes.told,
     )
     ending, words, task = folder.share.ending, options.words, options.task
-    journal = Journal(run.out, pixels, weights, ending, words, task)
+    journal = Journal(place.out, pixels, weights, ending, words, task, place.home)
     made_by = run.made_by(weights)
-    rate = Rate(options, stack, made_by, count)
+    rate = Rate(options, stack, made_by, count, run.said.note)
     if dry_run:
-        foretell(planned, options, masks, unpaired, journal, how, rate=rate, model=pixel_model)
+        rows = foretell(
+            *(planned, options, masks, unpaired, journal, how),
+            rate=rate,
+            model=pixel_model,
+            say=run.said.line,
+        )
+        for row in rows:
+            run.said.row(row)
         return
-    settings = Settings(run.out, run.seed, run.exists, how, run.pictures.writing, made_by)
+    run.settled(options, weights)
+    settings = Settings(place, run.seed, run.exists, how, run.pictures.writing, made_by)
     with FileWork(
         planned, options, settings, holes=holes, masks=masks, kind=kind, rate=rate
     ) as work:
         summary = carry_out(planned, work, run, journal, folder.most_failures)
     if holes.find == "propose":
         told = "nothing was filled: look at NAME_overlay.jpg, correct NAME_damage.png, then run"
-        print(f"{told} with --damage {printable(str(run.out))} and another -o")
-    finish(summary, journal)
+        masked = planned[0].frames[0] if place.file else place.out
+        run.said.line(f"{told} with --damage {printable(str(masked))} and another -o")
+    finish(summary, journal, run)
 
 
 def with_frames(planned: Sequence[jobs.Job], how: "Reading") -> list[jobs.Job]:
@@ -181,9 +230,13 @@ def run_prompt(options: Text2imgOptions, run: Run, count: int, grid: bool) -> No
         raise UsageError(
             f"--seed {run.seed}: {counted(count, 'seed')} from there on do not fit 63 bits"
         )
-    check_output(run.out)
+    run.said.begin()
+    place = run.place
+    if place.file and count + grid > 1:
+        raise UsageError(f"{run.out}: is one file; -n and --grid make more, give -o a folder")
+    kind = "png" if run.format == "auto" else run.format
     seeds = {f"{seed:010}.png": seed for seed in range(run.seed, run.seed + count)}
-    planned = [jobs.Job(None, name, run.out / name) for name in seeds]
+    planned = [jobs.Job(None, name, place.out / (place.file or name)) for name in seeds]
     if run.exists == "error":
         refuse_existing(planned)
     stack, weights = run.model.open()
@@ -193,7 +246,7 @@ def run_prompt(options: Text2imgOptions, run: Run, count: int, grid: bool) -> No
         from restore.tasks.run import beyond
 
         for note in beyond(options, None, stack()):
-            print(f"restore: {printable(note)}", file=sys.stderr)
+            run.said.note(note)
 
     def work(job: jobs.Job, show: Progress, path: Path) -> Row:
         from restore.diffusion import watch
@@ -202,21 +255,22 @@ def run_prompt(options: Text2imgOptions, run: Run, count: int, grid: bool) -> No
 
         warn()  # before the first picture, not after the last
         seed = seeds[job.key]
-        with memmap.into(run.out), watch.watching(show.part, *stack().parts):
+        with memmap.into(place.out), watch.watching(show.part, *stack().parts):
             result = restore(None, options, stack(), seed)
-        encode.encode(result, path, about=told(options, seed, run.made_by(weights)))
-        report.keep_thumbs(run.out, job.key, shown(result))
+        encode.encode(result, path, kind, about=told(options, seed, run.made_by(weights)))
+        views.keep(place.home, job.key, shown(result))
         return {"seed": seed, "size_out": result.size, "warnings": list(result.warnings)}
 
     pixels = options.digest(**run.model.precision)  # a picture's seed is in its key
-    journal = Journal(run.out, pixels, weights, words=options.words, task=options.task)
+    journal = Journal(place.out, pixels, weights, "", options.words, options.task, place.home)
+    run.settled(options, weights)
     summary = carry_out(planned, work, run, journal)
     if grid and not summary.failed and not summary.left:
         from restore.images.contact_sheet import write_grid
 
         rows = [journal.row(job) for job in planned]
-        write_grid([journal.output(row) for row in rows], run.out / "grid.png")
-    finish(summary, journal)
+        write_grid([journal.output(row) for row in rows], place.out / "grid.png")
+    finish(summary, journal, run)
 
 
 def carry_out(
@@ -227,7 +281,7 @@ def carry_out(
     max_failures: int = 0,
 ) -> Summary:
     """Do the jobs under the eyes of the user, who may stop it."""
-    with progress(len(planned)) as show, Stop() as halt:
+    with progress(len(planned), run.said) as show, Stop() as halt:
         try:
             summary = run_all(
                 planned,
@@ -236,28 +290,31 @@ def carry_out(
                 run.exists,
                 show.row,
                 Limits(max_failures, lambda: halt.asked),
-                report.publisher(run.out, journal.ending),
+                report.publisher(run.place.home, journal.ending),
             )
         except KeyboardInterrupt:
             raise typer.Exit(stop(f"stopped; {GO_ON}", halt.exit_code)) from None
     if halt.asked and summary.left:
-        tell(summary, journal)
+        tell(summary, journal, run)
         raise typer.Exit(stop(f"stopped; {GO_ON}", halt.exit_code))
     return summary
 
 
-def finish(summary: Summary, journal: Journal) -> None:
-    tell(summary, journal)
+def finish(summary: Summary, journal: Journal, run: Run) -> None:
+    tell(summary, journal, run)
     if summary.left:
         stop(f"ended after {summary.failed} failed; {GO_ON}", 1)
     raise typer.Exit(1 if summary.failed else 0)
 
 
-def tell(summary: Summary, journal: Journal) -> None:
+def tell(summary: Summary, journal: Journal, run: Run) -> None:
     names = ("done", "finished", "failed", "skipped", "left")
     counts = {name: getattr(summary, name) for name in names}
     said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    print(f"{said} in {summary.seconds:.1f} s; report in {journal.path.with_suffix('.html')}")
+    path = journal.path.with_suffix(".html")
+    run.said.line(f"{said} in {summary.seconds:.1f} s; report in {printable(str(path))}")
+    if summary.done:
+        first_use(path, run.said)
 
 
 def stop(message: str, code: int) -> int:
@@ -266,11 +323,15 @@ def stop(message: str, code: int) -> int:
     return code
 
 
-def check_output(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out}: is a file; -o takes a folder")
-    if not out.exists() and out.suffix.casefold() in file_search.KNOWN:
-        raise UsageError(f"{out}: -o takes a folder; the results keep the names of the inputs")
+def check_folder(out: Path) -> None:
+    """Raise UsageError or OutputError if `-o` is no folder that may be written."""
+    place = Place.of(out)
+    if place.file:
+        raise UsageError(f"{out}: -o takes a folder here")
+    _check_writable(out)
+
+
+def _check_writable(out: Path) -> None:
     there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise OutputError(f"{out}: cannot be written: {there} is read-only or no folder")

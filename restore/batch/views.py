@@ -1,0 +1,188 @@
+"""What the page shows of a picture: all of it small, and the place that changed most at 100 %."""
+
+import hashlib
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from restore.batch.journal import HIDDEN
+from restore.errors import OutputError
+from restore.files import replacing
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+    Shown = tuple[np.ndarray, np.ndarray | None]  # pixels (H, W, 3), alpha (H, W)
+
+SIDE = 160  # px, of a thumbnail
+CROP = (240, 320)  # px, (height, width) of what is shown at 100 %
+SAMPLES = 4 * SIDE  # to a side at the most, of which thumbnails are made and places found
+MARGIN = 4  # px of the input beyond a crop, for its enlargement
+BAND = 256  # rows of a large picture that are in memory at a time
+Box = tuple[int, int, int, int]
+"""(top, left, height, width) in px of the result"""
+
+
+def keep(out: Path, key: str, *shown: "Shown", is_aligned: bool = False) -> Box | None:
+    """Keep small JPEGs for the page; returns the place that is shown at 100 %.
+
+    shown       the first is the input, the last is the result.
+    is_aligned  the result shows what the input shows, and no more: they are compared.
+    """
+    few = [tuple(None if layer is None else _sampled(layer) for layer in one) for one in shown]
+    panels = [_panel(*one, of[0].shape) for one, of in zip(few, shown, strict=True)]
+    first, last = shown[0], shown[-1]
+    size = last[0].shape[:2]
+    box = None
+    if is_aligned:
+        box = most_changed(few[0][0], last[0])
+        _mark(panels[-1], box, size)
+        pair = [_on_white(*(_part(layer, box, size) for layer in one)) for one in (first, last)]
+        _write(out, path_of(out, key, "crops"), _strip(pair, gap=0))
+    _write(out, path_of(out, key), _strip(panels))
+    return box
+
+
+def path_of(out: Path, key: str, what: str = "thumbs") -> Path:
+    name = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
+    return out / HIDDEN / what / name[:2] / f"{name}.jpg"
+
+
+def most_changed(before: "np.ndarray", after: "np.ndarray") -> Box:
+    """Where a result differs most from its input, enlarged: as large as CROP, or all of it.
+
+    before  the input, or an even sample of it.
+    """
+    import cv2
+    import numpy as np
+
+    size = after.shape[:2]
+    height, width = (min(most, side) for most, side in zip(CROP, size, strict=True))
+    rows, columns = before.shape[:2]
+    samples = _sampled(after, rows, columns).astype(np.float32)
+    changed = np.abs(samples - before).mean(2)
+    tall = max(1, round(height * rows / size[0]))
+    wide = max(1, round(width * columns / size[1]))
+    # of each window of that size the mean, by its first sample
+    means = cv2.boxFilter(changed, -1, (wide, tall), anchor=(0, 0), borderType=cv2.BORDER_CONSTANT)
+    means = means[: rows - tall + 1, : columns - wide + 1]
+    row, column = np.unravel_index(int(means.argmax()), means.shape)
+    if means[row, column] - means.min() < 1e-3:  # nothing stands out
+        row, column = means.shape[0] // 2, means.shape[1] // 2
+    top = min(size[0] - height, round(int(row) * size[0] / rows))
+    left = min(size[1] - width, round(int(column) * size[1] / columns))
+    return top, left, height, width
+
+
+def _sampled(layer: "np.ndarray", rows: int = SAMPLES, columns: int = SAMPLES) -> "np.ndarray":
+    """8 bits, no more samples to a side, in even steps.
+
+    By bands of rows: one on disk is not to come into memory for it.
+    """
+    import numpy as np
+
+    from restore.images import memmap
+
+    height, width = layer.shape[:2]
+    nth_row, nth_column = (
+        ((np.arange(min(count, side)) + 0.5) * side / min(count, side)).astype(int)
+        for count, side in ((rows, height), (columns, width))
+    )
+    bands = []
+    for first in range(0, height, BAND):
+        here = nth_row[(nth_row >= first) & (nth_row < first + BAND)] - first
+        if len(here):
+            bands.append(_eight(layer[first : first + BAND][here][:, nth_column]))
+            memmap.let_go()
+    return np.concatenate(bands)
+
+
+def _part(layer: "np.ndarray | None", box: Box, size: tuple[int, ...]) -> "np.ndarray | None":
+    """A part of a layer as it is where the layer is enlarged to `size` by bicubic interpolation."""
+    import cv2
+    import numpy as np
+
+    if layer is None:
+        return None
+    top, left, height, width = box
+    step_y, step_x = (side / whole for side, whole in zip(layer.shape[:2], size, strict=True))
+    first_y, first_x = max(0, int(top * step_y) - MARGIN), max(0, int(left * step_x) - MARGIN)
+    last_y, last_x = int((top + height) * step_y) + MARGIN, int((left + width) * step_x) + MARGIN
+    part = np.ascontiguousarray(_eight(layer[first_y : last_y + 1, first_x : last_x + 1]))
+    from_y = (top + 0.5) * step_y - 0.5 - first_y
+    from_x = (left + 0.5) * step_x - 0.5 - first_x
+    way = np.array([[step_x, 0, from_x], [0, step_y, from_y]])
+    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    border = cv2.BORDER_REPLICATE
+    return cv2.warpAffine(part, way, (width, height), flags=flags, borderMode=border)
+
+
+def _panel(pixels: "np.ndarray", alpha: "np.ndarray | None", of: tuple[int, ...]) -> "Image.Image":
+    """One picture, at most SIDE on a side, on white where it is transparent.
+
+    of  the shape of the picture that `pixels` are a sample of.
+    """
+    from PIL import Image
+
+    height, width = of[:2]
+    scale = min(SIDE / width, SIDE / height)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    how = Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST
+    return _on_white(pixels, alpha).resize(size, how)
+
+
+def _on_white(pixels: "np.ndarray", alpha: "np.ndarray | None") -> "Image.Image":
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
+    if alpha is None:
+        return image
+    return Image.composite(image, Image.new("RGB", image.size, "white"), Image.fromarray(alpha))
+
+
+def _eight(layer: "np.ndarray") -> "np.ndarray":
+    import numpy as np
+
+    return (layer >> 8).astype(np.uint8) if layer.dtype == np.uint16 else layer
+
+
+def _mark(panel: "Image.Image", box: Box, size: tuple[int, ...]) -> None:
+    """Draw the place into a thumbnail, unless it is all of the picture."""
+    from PIL import ImageDraw
+
+    top, left, height, width = box
+    if (height, width) == size[:2]:
+        return
+    scale_y, scale_x = panel.height / size[0], panel.width / size[1]
+    corners = left * scale_x, top * scale_y, (left + width) * scale_x, (top + height) * scale_y
+    x0, y0, x1, y1 = map(round, corners)
+    x1, y1 = min(max(x1, x0 + 3), panel.width) - 1, min(max(y1, y0 + 3), panel.height) - 1
+    draw = ImageDraw.Draw(panel)
+    draw.rectangle((x0, y0, x1, y1), outline="black")
+    if x1 - x0 > 3 and y1 - y0 > 3:
+        draw.rectangle((x0 + 1, y0 + 1, x1 - 1, y1 - 1), outline="yellow")
+
+
+def _strip(panels: "list[Image.Image]", gap: int = 8) -> bytes:
+    """Pictures side by side, as a JPEG."""
+    from PIL import Image
+
+    height = max(panel.height for panel in panels)
+    width = sum(panel.width + gap for panel in panels) - gap
+    strip = Image.new("RGB", (width, height), "white")
+    left = 0
+    for panel in panels:
+        strip.paste(panel, (left, 0))
+        left += panel.width + gap
+    buffer = io.BytesIO()
+    strip.save(buffer, "JPEG", quality=75)
+    return buffer.getvalue()
+
+
+def _write(out: Path, path: Path, data: bytes) -> None:
+    if not path.parent.resolve().is_relative_to((out / HIDDEN).resolve()):
+        raise OutputError(f"{path.parent}: is a link that leads out of {out}; remove it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, is_lasting=False) as temporary:  # never through a link, soft or hard
+        temporary.write_bytes(data)

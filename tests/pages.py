@@ -1,0 +1,62 @@
+"""The commands of a page, and how a test runs them: as they stand, on less of everything."""
+
+import re
+import shlex
+import subprocess
+from contextlib import ExitStack, redirect_stdout
+from pathlib import Path
+
+from restore import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+BASH = re.compile(r"^( *)```bash\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+LESS = {"--pairs 12": "--pairs 2", "--crop 512": "--crop 64"}
+TRAINING = (
+    "steps=2 batch=2 warmup=1 stage.data.crop=32 "
+    "log_every=1 show_every=2 save_every=2 tensorboard=false"
+)
+QUICK = {  # what is added to a command, to keep it small and in this process
+    "degrade estimate": ["--workers", "1"],
+    "degrade apply": ["--workers", "0"],
+    "degrade preview": ["--crop", "64", "--rows", "1"],
+    "train": shlex.split(TRAINING),
+}
+ELSEWHERE = ("pip install",)  # .ci/run does these: they install the clone, then run the tests
+
+
+def commands(page: str) -> list[str]:
+    """The lines of a page's blocks of bash; what a backslash ends goes on in the next."""
+    blocks = [block.replace("\\\n", " ") for _, block in BASH.findall(page)]
+    return [line.strip() for block in blocks for line in block.splitlines() if line.strip()]
+
+
+def run(command: str) -> None:
+    """A line of a page: ours in this process, all else by the shell."""
+    for much, little in LESS.items():
+        command = command.replace(much, little)
+    command = re.sub(r"^python tools/(\w+)\.py", r"restore \1", command)
+    words = shlex.split(command, comments=True)
+    if command.startswith(ELSEWHERE):
+        rest = command.partition(" && ")[2]
+        assert rest, f"{command}: installs, and then does nothing that can be tried"
+        if rest != "pytest":
+            run(rest)
+    elif words[0] == "restore":
+        said = " ".join(words[1:])
+        more = [word for name in QUICK if said.startswith(name) for word in QUICK[name]]
+        with ExitStack() as there:
+            if ">" in words:
+                file = there.enter_context(Path(words.pop()).open("w", encoding="utf-8"))
+                there.enter_context(redirect_stdout(file))
+                assert words.pop() == ">", command
+            assert cli.main([*words[1:], *more]) == 0, command
+    else:
+        done = subprocess.run(command, shell=True, check=False, capture_output=True, text=True)
+        assert done.returncode == 0, (command, done.stderr)
+
+
+def clone(folder: Path) -> Path:
+    """A folder that looks like the clone, whose own files a command cannot reach."""
+    for name in ("tests", "configs", "tools", "docs"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder

@@ -1,0 +1,1 @@
+"""What of the documents the code makes itself: reference pages, pictures, and the site."""

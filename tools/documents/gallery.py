@@ -1,0 +1,152 @@
+"""The pictures of the documents: made by nano and by the code, of the sample pictures."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+import degradations
+import restore
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLES = ROOT / "tests" / "samples"
+SCRATCHED = ROOT / "tests" / "scratched"
+CELL = (320, 240)  # (width, height) of a picture in a sheet
+GAP, HEAD = 6, 22
+PLACES = {  # of what is shown of a sample at 100 %: (left, top) in px of the input
+    "phone_noisy.jpg": (150, 70),
+    "web_1998.jpg": (40, 25),
+    "portrait.jpg": (24, 20),
+    "landscape.jpg": (60, 30),
+}
+Picture = Image.Image
+
+
+def write(out: Path) -> None:
+    """Make them all. The same code and weights make the same pictures, on a CPU."""
+    nano = restore.load("nano", device="cpu")
+    makers: dict[str, Callable[[], Picture]] = {
+        "gallery_enlarged.jpg": lambda: enlarged(nano),
+        "gallery_repaired.jpg": lambda: repaired(nano),
+        "gallery_filled.jpg": lambda: filled(nano),
+        "gallery_damage.jpg": damaged,
+        "concepts_trust.png": trust,
+        "concepts_windows.png": windows,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    for name, make in makers.items():
+        make().save(out / name, quality=82, optimize=True)
+
+
+def enlarged(nano: "restore.Restorer") -> Picture:
+    """Each sample enlarged by four: bicubic, nano, nano faithful."""
+    rows = []
+    for name, (left, top) in PLACES.items():
+        small = Image.open(SAMPLES / name).convert("RGB")
+        results = [
+            small.resize((4 * small.width, 4 * small.height), Image.Resampling.BICUBIC),
+            nano.upscale(small, scale=4, seed=0),
+            nano.upscale(small, scale=4, seed=0, fidelity=1.0),
+        ]
+        box = (4 * left, 4 * top, 4 * left + CELL[0], 4 * top + CELL[1])
+        rows.append([result.crop(box) for result in results])
+    return sheet(("bicubic", "nano", "nano, --fidelity 1"), rows)
+
+
+def repaired(nano: "restore.Restorer") -> Picture:
+    """The scratched photo, what is filled, and the result of one pass."""
+    photo = Image.open(SCRATCHED / "osprey.jpg").convert("RGB")
+    mask = Image.open(next((SCRATCHED / "masks").glob("osprey.*"))).convert("L")
+    made = nano.upscale(photo, scale=2, damage=mask, seed=0)
+    shown = [one.convert("RGB").resize(CELL) for one in (photo, mask, made)]
+    return sheet(("scratched", "mask", "repaired and enlarged"), [shown])
+
+
+def filled(nano: "restore.Restorer") -> Picture:
+    """A mark that is painted out."""
+    photo = Image.open(SAMPLES / "landscape.jpg").convert("RGB")
+    mask = Image.new("L", photo.size)
+    marked = photo.copy()
+    for draw, colour in ((ImageDraw.Draw(mask), 255), (ImageDraw.Draw(marked), "yellow")):
+        draw.text((90, 14), "PROOF", fill=colour, font=ImageFont.load_default(20))
+    made = nano.inpaint(marked, mask, seed=0, grow=3)
+    size = (CELL[0], CELL[0] * photo.height // photo.width)
+    shown = [one.convert("RGB").resize(size) for one in (marked, mask, made)]
+    return sheet(("before", "mask", "filled"), [shown])
+
+
+def damaged() -> Picture:
+    """One photo, damaged by the recipes that ship."""
+    photo = np.asarray(Image.open(SCRATCHED / "osprey.jpg").convert("RGB").crop((60, 20, 260, 170)))
+    names = ("realesrgan", "phone", "old_photo")
+    shown = [
+        degradations.recipes.named(name).degrade(photo, scale=1, seed=3, key="gallery").lr
+        for name in names
+    ]
+    pictures = [Image.fromarray(one).resize(CELL) for one in shown]
+    return sheet(names, [pictures])
+
+
+def trust() -> Picture:
+    """What the model is told for each task: the picture, and the trust map below it."""
+    photo = Image.open(SAMPLES / "portrait.jpg").convert("RGB").crop((0, 20, 128, 116))
+    grey, width, height = (128, 128, 128), *photo.size
+    hole = Image.new("L", photo.size)
+    ImageDraw.Draw(hole).ellipse((40, 30, 80, 70), fill=255)
+    scratch = Image.new("L", photo.size)
+    ImageDraw.Draw(scratch).line((10, 90, 110, 5), fill=255, width=4)
+
+    def told(mask: Picture, rest: int) -> tuple[Picture, Picture]:
+        known = Image.composite(Image.new("RGB", photo.size, grey), photo, mask)
+        return known, Image.composite(Image.new("L", photo.size, 255), grey_map(rest), mask)
+
+    def grey_map(value: int) -> Picture:
+        return Image.new("L", photo.size, value)
+
+    everything, nothing = grey_map(255), grey_map(0)
+    tasks = {
+        "text to image": told(everything, 255),
+        "upscale: 0.5": told(nothing, 128),
+        "inpaint: 0 and 1": told(hole, 0),
+        "repair and enlarge": told(scratch, 128),
+    }
+    size = (2 * width, 2 * height)
+    rows = [[pair[row].convert("RGB").resize(size) for pair in tasks.values()] for row in (0, 1)]
+    return sheet(tuple(tasks), rows)
+
+
+def windows() -> Picture:
+    """The weights of overlapping windows along one side: they add up to one."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    from restore.diffusion.tiling import Windows
+
+    grid = Windows(64, 48)
+    figure, axes = pyplot.subplots(figsize=(8, 2.2), dpi=100)
+    weight, length = grid.weight().numpy(), grid.canvas(200)
+    for start in grid.starts(length):
+        axes.fill_between(range(start, start + grid.size), weight, alpha=0.5)
+    axes.set(xlabel="position in latents", ylabel="weight", xlim=(0, length), ylim=(0, 1.05))
+    figure.tight_layout()
+    figure.canvas.draw()
+    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+    pyplot.close(figure)
+    return Image.fromarray(pixels)
+
+
+def sheet(heads: Sequence[str], rows: Sequence[Sequence[Picture]]) -> Picture:
+    """Pictures of one size in rows, each column under its head."""
+    width, height = rows[0][0].size
+    size = (len(heads) * (width + GAP) - GAP, HEAD + len(rows) * (height + GAP) - GAP)
+    made = Image.new("RGB", size, "white")
+    draw, font = ImageDraw.Draw(made), ImageFont.load_default(14)
+    for column, head in enumerate(heads):
+        draw.text((column * (width + GAP) + 2, 2), head, fill="black", font=font)
+        for row, pictures in enumerate(rows):
+            place = (column * (width + GAP), HEAD + row * (height + GAP))
+            made.paste(pictures[column], place)
+    return made

@@ -1,0 +1,64 @@
+"""JSON schemas of the YAML files, by which editors complete and check them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, create_model
+
+from documents.reference import meanings, reached
+
+SCHEMAS = ("train", "tasks", "recipe")  # files of configs/schemas
+OWN = {  # a step that is a class of the user's: FILE.CLASS
+    "type": "object",
+    "required": ["kind"],
+    "properties": {"kind": {"type": "string", "pattern": r"\."}},
+}
+
+
+def write(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    for name in SCHEMAS:
+        text = json.dumps(schema(name), indent=1, sort_keys=True, ensure_ascii=False)
+        (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+
+
+def schema(name: str) -> dict[str, Any]:
+    """What a kind of YAML file may hold."""
+    from degradations import Recipe
+    from restore import options
+    from restore.training.loop import TrainOptions
+
+    tasks = (
+        options.UpscaleOptions,
+        options.InpaintOptions,
+        options.Img2imgOptions,
+        options.Text2imgOptions,
+    )
+    sections: dict[str, Any] = {
+        one.model_fields["task"].default: (one | None, None) for one in tasks
+    }
+    several = create_model("Tasks", **sections, __config__=ConfigDict(extra="forbid"))
+    kind: type[BaseModel] = {"train": TrainOptions, "tasks": several, "recipe": Recipe}[name]
+    made = kind.model_json_schema()
+    made["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    held = reached(kind) if name != "tasks" else [held for one in tasks for held in reached(one)]
+    for model in held:
+        known = made if model is kind else made["$defs"].get(model.__name__, {})
+        for field, words in meanings(model).items():
+            if words and field in known.get("properties", {}):
+                known["properties"][field]["description"] = words
+    return _open(made) if name == "recipe" else made
+
+
+def _open(node: Any) -> Any:
+    """A recipe's schema in which a step may be a class of the user's too."""
+    if isinstance(node, list):
+        return [_open(one) for one in node]
+    if not isinstance(node, dict):
+        return node
+    node = {key: _open(value) for key, value in node.items()}
+    if "discriminator" in node:
+        del node["discriminator"]
+        node["anyOf"] = [*node.pop("oneOf"), OWN]
+    return node

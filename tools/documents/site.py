@@ -1,0 +1,81 @@
+"""The documents as a site: the pages of docs/, and what they show of the rest of the repository."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+ASIDE = "repository"  # the folder of the site for what lies outside of docs/
+LINK = re.compile(r"(\]\()([^)\s#]*)(#[^)\s]*)?(\))")
+BRACKETS = re.compile(r"\[([^\]\n]*)\](?![(\[:])")  # that are no link
+CODE = re.compile(r"^( *)```.*?^\1```|`[^`\n]*`", re.MULTILINE | re.DOTALL)
+
+
+def build(out: Path) -> int:
+    """Build the site into a new folder; returns zensical's exit code, 1 for a broken link."""
+    stage(out)
+    command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
+    return subprocess.run(command, cwd=out, check=False).returncode
+
+
+def stage(out: Path) -> None:
+    """Copy the pages, and all that they link to, so that each link leads within the site.
+
+    Raises FileNotFoundError for a link that leads nowhere.
+    """
+    out.mkdir(parents=True)
+    shutil.copy(ROOT / "mkdocs.yml", out)
+    todo = [path for path in sorted((ROOT / "docs").rglob("*")) if path.is_file()]
+    done: set[Path] = set()
+    while todo:
+        path = todo.pop()
+        if path in done or "__pycache__" in path.parts:
+            continue
+        done.add(path)
+        place = out / "docs" / placed(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".md":
+            text, targets = moved(path)
+            place.write_text(text, encoding="utf-8")
+            todo += targets
+        else:
+            shutil.copy(path, place)
+
+
+def placed(path: Path) -> Path:
+    """Where a file of the repository is in the site."""
+    inside = path.relative_to(ROOT)
+    if inside.parts[0] == "docs":
+        return inside.relative_to("docs")
+    return ASIDE / inside
+
+
+def moved(page: Path) -> tuple[str, list[Path]]:
+    """(a page with links as they are in the site, the files that they lead to)"""
+    targets: list[Path] = []
+
+    def link(found: re.Match[str]) -> str:
+        before, path, anchor, after = found.groups()
+        if not path or re.match(r"[a-z]+:", path):
+            return found[0]
+        target = (page.parent / path).resolve()
+        target = target / "README.md" if target.is_dir() else target
+        if not target.is_file():
+            raise FileNotFoundError(f"{page}: {path} leads nowhere")
+        targets.append(target)
+        way = os.path.relpath(placed(target), placed(page).parent)
+        return before + Path(way).as_posix() + (anchor or "") + after
+
+    def prose(words: str) -> str:
+        if not page.is_relative_to(ROOT / "docs"):  # written for another reader of Markdown
+            words = BRACKETS.sub(r"\\[\1\\]", words)
+        return LINK.sub(link, words)
+
+    text, parts, last = page.read_text(encoding="utf-8"), [], 0
+    for code in CODE.finditer(text):  # which is left as it is
+        parts += [prose(text[last : code.start()]), code[0]]
+        last = code.end()
+    return "".join([*parts, prose(text[last:])]), targets
