@@ -12,9 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from restore.batch import jobs, report
+from restore.batch import jobs, report, views
 from restore.batch.choices import PictureOptions
 from restore.batch.journal import Journal
+from restore.batch.place import Place
 from restore.batch.rates import Rate
 from restore.batch.rows import Row
 from restore.batch.run import Exists, Limits, Summary, run_all
@@ -135,8 +136,8 @@ def run(
         **holes.told,
     )
     journal = Journal(out, pixels, model.weights, words=options.words, task=options.task)
-    rate = Rate(options, model.stack, model.made_by, count)
-    settings = Settings(out, seed, exists, how, pictures.writing, model.made_by)
+    rate = Rate(options, model.stack, model.made_by, count, show.note)
+    settings = Settings(Place(out), seed, exists, how, pictures.writing, model.made_by)
     with FileWork(
         planned, options, settings, holes=holes, masks=masks, kind=kind, rate=rate
     ) as work:
@@ -175,7 +176,7 @@ def run_words(
         with memmap.into(out), watch.watching(show.part, *stack.parts):
             result = restore(None, options, stack, own)
         encode.encode(result, path, about=told(options, own, model.made_by))
-        report.keep_thumbs(out, job.key, shown(result))
+        views.keep(out, job.key, shown(result))
         return {"seed": own, "size_out": result.size, "warnings": list(result.warnings)}
 
     journal = Journal(
