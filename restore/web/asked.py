@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from restore.batch.choices import PictureOptions
 from restore.config import Options, explain
@@ -18,7 +18,13 @@ Folder = Annotated[str, Field(max_length=2000)]
 Find = Literal["", "propose", "apply"]
 
 
-class Asked(Options):
+class Request(Options):
+    """FastAPI wants its models built, whatever the command line defers."""
+
+    model_config = ConfigDict(defer_build=False)
+
+
+class Asked(Request):
     """What every request may say; `model` is a name of /v1/models."""
 
     kind: str
@@ -98,13 +104,13 @@ class BatchAsked(Asked):
         return self
 
 
-class ScratchesAsked(Options):
+class ScratchesAsked(Request):
     """A mask of what looks scratched."""
 
     kind: Literal["scratches"] = "scratches"
 
 
-class RecipeAsked(Options):
+class RecipeAsked(Request):
     """What a recipe does to the pictures: a contact sheet, or pairs to train on."""
 
     recipe: Name
@@ -125,7 +131,7 @@ class PairsAsked(RecipeAsked):
     pairs: int = Field(default=16, ge=1, le=1000)
 
 
-class EstimateAsked(Options):
+class EstimateAsked(Request):
     """A recipe fitted to photos, and a page on how well it fits."""
 
     kind: Literal["estimate"] = "estimate"
