@@ -203,6 +203,7 @@ def test_two_users_see_their_own_and_a_name_is_no_html(browser, address, folders
 def test_the_example_works_on_a_phone_and_nothing_is_cut_off(browser, address):
     with visit(browser, address, 360, 740, has_touch=True, is_mobile=True) as page:
         page.tap("#upscale >> text=Try an example")
+        page.locator("#upscale .chosen li").wait_for()
         page.tap("#upscale button.main")
         finish(page, "upscale")
         for tab in ("upscale", "inpaint", "text2img", "img2img", "degrade", "batch"):

@@ -73,6 +73,7 @@ def application(
     refusing(app)
     add_work(app, server)
     add_jobs(app, server)
+    add_files(app, server)
     add_lists(app, server)
     add_page(app)
     return Guard(app, rules, lambda: worker.is_full)
@@ -211,6 +212,33 @@ def add_jobs(app: FastAPI, server: Server) -> None:
         return Response(status_code=204)
 
     @app.get(
+        "/v1/jobs/{job_id}/events",
+        response_class=StreamingResponse,
+        responses={**REFUSALS, 200: {"content": {"text/event-stream": {}}}},
+        operation_id="events",
+    )
+    def events(job_id: str) -> StreamingResponse:
+        """The job, again at each change, until it has ended: server-sent events."""
+        server.find(job_id)
+        return StreamingResponse(changes(server, job_id), media_type="text/event-stream")
+
+
+async def changes(server: Server, job_id: str) -> AsyncIterator[str]:
+    last = ""
+    while job := server.store.get(job_id):
+        text = server.told(job).model_dump_json()
+        if text != last:
+            last = text
+            yield f"data: {text}\n\n"
+        if job.status in ENDED:
+            return
+        await asyncio.sleep(EVENT_S)
+
+
+def add_files(app: FastAPI, server: Server) -> None:
+    """Routes on what a job made."""
+
+    @app.get(
         "/v1/jobs/{job_id}/result",
         response_class=Response,
         responses={**REFUSALS, 200: {"content": {"application/octet-stream": {}}}},
@@ -259,29 +287,6 @@ def add_jobs(app: FastAPI, server: Server) -> None:
         if path.is_symlink() or not path.is_file():
             raise MissingError("the run has written no report yet")
         return HTMLResponse(path.read_bytes(), headers={"Content-Security-Policy": REPORT})
-
-    @app.get(
-        "/v1/jobs/{job_id}/events",
-        response_class=StreamingResponse,
-        responses={**REFUSALS, 200: {"content": {"text/event-stream": {}}}},
-        operation_id="events",
-    )
-    def events(job_id: str) -> StreamingResponse:
-        """The job, again at each change, until it has ended: server-sent events."""
-        server.find(job_id)
-        return StreamingResponse(changes(server, job_id), media_type="text/event-stream")
-
-
-async def changes(server: Server, job_id: str) -> AsyncIterator[str]:
-    last = ""
-    while job := server.store.get(job_id):
-        text = server.told(job).model_dump_json()
-        if text != last:
-            last = text
-            yield f"data: {text}\n\n"
-        if job.status in ENDED:
-            return
-        await asyncio.sleep(EVENT_S)
 
 
 def add_lists(app: FastAPI, server: Server) -> None:

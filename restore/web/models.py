@@ -10,6 +10,7 @@ from restore.batch.folder import Opened
 from restore.checkpoints import library, places
 from restore.errors import UsageError
 
+DEFAULT = "nano"  # as the command line's
 PIXEL_TASKS = ["upscale"]
 TASKS = ["upscale", "inpaint", "img2img", "text2img"]
 
@@ -28,12 +29,12 @@ class Models:
     @property
     def first(self) -> str:
         """What is used where none is named."""
-        return next(iter(self._given), places.shipped()[0])
+        return next(iter(self._given), DEFAULT)
 
     def listed(self) -> list[dict[str, Any]]:
         """Name and tasks of each."""
         found: dict[str, dict[str, Any]] = {}
-        for name in [*self._given, *places.shipped()]:
+        for name in dict.fromkeys([*self._given, DEFAULT, *places.shipped()]):
             found[name] = {"name": name, "tasks": TASKS, "about": ""}
         for held in library.held():
             if not held.fault:
