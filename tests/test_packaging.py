@@ -97,8 +97,8 @@ def test_a_wheel_and_an_sdist_hold_what_is_needed(built):
         wheel = file.namelist()
     with tarfile.open(built[1]) as file:
         sdist = [name.partition("/")[2] for name in file.getnames()]
-    for name in ("restore/configs/train/nano_denoiser.yaml", "restore/py.typed"):
-        assert name in wheel
+    for name in ("configs/train/nano_denoiser.yaml", "py.typed", "web/page/index.html"):
+        assert f"restore/{name}" in wheel
     assert "restore/configs/schemas/train.json" in wheel
     for name in ("restore/weights/nano/stack.json", "degradations/py.typed"):
         assert name in wheel

@@ -21,6 +21,7 @@ from restore.batch.journal import HIDDEN, Journal, full, is_full
 from restore.batch.pace import Pace
 from restore.batch.rows import Row
 from restore.errors import (
+    CancelledError,
     ConfigError,
     DiskFullError,
     ImageError,
@@ -151,6 +152,8 @@ def _loop(
             row = _one(job, work, journal, exists)
         except (ConfigError, ModelError, OutputError):  # of the run, not of this file
             raise
+        except CancelledError as error:  # nor is this the file's fault: it is left for the next run
+            return limits.stop() or error.code
         except Exception as error:  # the one broad one: a bad file costs no other
             taken = time.monotonic() - started
             if is_full(error):

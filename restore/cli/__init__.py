@@ -11,7 +11,18 @@ from typing import Annotated, Literal
 import typer
 
 from restore.batch.holes import Holes
-from restore.cli import configs, data, degrade, doctor, evaluate, models, report, shared, verify
+from restore.cli import (
+    configs,
+    data,
+    degrade,
+    doctor,
+    evaluate,
+    models,
+    report,
+    serve,
+    shared,
+    verify,
+)
 from restore.cli.folder import Folder, takes
 from restore.cli.habits import plain
 from restore.cli.model import Model
@@ -418,3 +429,4 @@ def train(
 app.command(cls=Panels)(evaluate.evaluate)
 app.command()(doctor.doctor)
 app.command()(verify.verify)
+app.command(epilog="Example: restore serve --root PHOTOS")(serve.serve)

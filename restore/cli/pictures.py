@@ -1,11 +1,11 @@
 """The options of commands over files for how pictures are read and written."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from restore.errors import UsageError
+from restore.batch.choices import PictureOptions
 
 if TYPE_CHECKING:  # cv2 loads after all that can be refused was
     from restore.images.encode import Writing
@@ -66,39 +66,19 @@ class Pictures:
     ] = False
 
     @property
-    def reading(self) -> "Reading":
-        from restore.images.decode import MAX_PIXELS
-        from restore.images.picture import Reading
+    def chosen(self) -> PictureOptions:
+        return PictureOptions(**vars(self))
 
-        most = max(MAX_PIXELS, self.megapixels * 10**6)
-        return Reading(self.frames, self.icc, self.strip, self.allow_truncated, most)
+    @property
+    def reading(self) -> "Reading":
+        return self.chosen.reading
 
     @property
     def writing(self) -> "Writing":
         """Raises UsageError if the background is no colour."""
-        from restore.images.encode import Writing
-
-        return Writing(self.quality, _colour(self.background), self.subsampling, self.lossless)
+        return self.chosen.writing
 
     @property
     def told(self) -> dict[str, Any]:
-        """What of this decides the results; options that came later, where they are not default."""
-        told = {field.name: getattr(self, field.name) for field in fields(self)}
-        for name in ("allow_truncated", "megapixels"):
-            del told[name]
-        if self.frames == "refuse":  # those with one frame are the same
-            told["frames"] = "first"
-        for name in ("subsampling", "lossless", "icc", "strip", "frames"):
-            if told[name] == getattr(Pictures, name):
-                del told[name]
-        return {**told, "background": self.writing.background}
-
-
-def _colour(name: str | None) -> tuple[int, int, int] | None:
-    from PIL import ImageColor
-
-    try:
-        return ImageColor.getrgb(name)[:3] if name else None
-    except ValueError as error:
-        mend = "write a name such as white, or #rrggbb"
-        raise UsageError(f"--background {name}: is no colour; {mend}") from error
+        """What of this decides the results."""
+        return self.chosen.told

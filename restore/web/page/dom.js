@@ -1,0 +1,111 @@
+// Elements and what the page remembers. Text is only ever set as text, so a file's name is never HTML.
+
+export function el(tag, properties = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name.includes("-") || name === "role") made.setAttribute(name, value);
+    else made[name] = value;
+  }
+  made.append(...children.filter((child) => child !== null && child !== undefined));
+  return made;
+}
+
+export function recall(key, fallback) {
+  try {
+    return JSON.parse(localStorage.getItem(`restore.${key}`)) ?? fallback;
+  } catch {
+    return fallback;
+  }
+}
+
+export function remember(key, value) {
+  try {
+    localStorage.setItem(`restore.${key}`, JSON.stringify(value));
+  } catch {
+    // a private window may refuse: then nothing is remembered
+  }
+}
+
+export const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
+
+export function megabytes(bytes) {
+  return bytes < 1e6 ? `${Math.ceil(bytes / 1000)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
+}
+
+// The settings of a form come back at the next visit.
+export function keepSettings(form, key) {
+  const kept = recall(`settings.${key}`, {});
+  for (const field of form.elements) {
+    if (!field.name || field.type === "file" || field.name === "out") continue;
+    if (field.name in kept) field.value = kept[field.name];
+    if (field.tagName === "SELECT" && field.selectedIndex < 0) field.selectedIndex = 0;
+  }
+  form.addEventListener("change", () => {
+    const now = {};
+    for (const field of form.elements) {
+      if (field.name && field.type !== "file") now[field.name] = field.value;
+    }
+    remember(`settings.${key}`, now);
+  });
+  for (const range of form.querySelectorAll(".range input")) {
+    const output = range.parentElement.querySelector("output");
+    const words = { fidelity: ["sharp", "faithful"], strength: ["a little", "all"], severity: ["none", "full"] };
+    const tell = () => {
+      const [low, high] = words[range.name];
+      output.textContent = range.value === range.min ? low : range.value === range.max ? high : range.value;
+    };
+    range.addEventListener("input", tell);
+    tell();
+  }
+}
+
+// A place to choose, drop or paste pictures; calls changed(files).
+export function dropZone(zone, changed) {
+  const many = "multiple" in zone.dataset;
+  let files = [];
+  const input = el("input", { type: "file", multiple: many, className: "unseen" });
+  input.setAttribute("aria-label", many ? "Choose pictures" : "Choose a picture");
+  const pick = el("label", { className: "button" }, many ? "Choose pictures" : "Choose a picture", input);
+  const list = el("ul", { className: "chosen" });
+  const actions = el("p", { className: "actions" }, pick);
+  const set = (given) => {
+    files = many ? given : given.slice(-1);
+    list.replaceChildren(
+      ...files.map((file) => {
+        const drop = el("button", { type: "button", textContent: "×", onclick: () => set(files.filter((f) => f !== file)) });
+        drop.setAttribute("aria-label", `Remove ${file.name}`);
+        return el("li", {}, el("span", { textContent: file.name }), drop);
+      }),
+    );
+    changed(files);
+  };
+  const take = (more) => set(many ? [...files, ...more] : [...more]);
+  input.addEventListener("change", () => {
+    take([...input.files]);
+    input.value = "";
+  });
+  if (zone.dataset.example) {
+    const example = el("button", { type: "button", textContent: "Try an example" });
+    example.addEventListener("click", async () => {
+      const answer = await fetch(zone.dataset.example);
+      set([new File([await answer.blob()], "example.jpg", { type: "image/jpeg" })]);
+    });
+    actions.append(example);
+  }
+  zone.append(actions, el("p", { textContent: `or drop or paste ${many ? "them" : "it"} here` }), list);
+  zone.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    zone.classList.add("over");
+  });
+  zone.addEventListener("dragleave", () => zone.classList.remove("over"));
+  zone.addEventListener("drop", (event) => {
+    event.preventDefault();
+    zone.classList.remove("over");
+    take([...event.dataTransfer.files]);
+  });
+  document.addEventListener("paste", (event) => {
+    const pasted = [...(event.clipboardData?.files ?? [])];
+    if (pasted.length && !zone.closest("section").hidden) take(pasted);
+  });
+  return { get: () => files, set };
+}

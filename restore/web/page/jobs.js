@@ -1,0 +1,261 @@
+// Jobs: sent, watched, cancelled, shown. One timer asks for all that have not ended.
+
+import { counted, el, megabytes, recall, remember } from "./dom.js";
+import { viewer } from "./viewer.js";
+
+const KEPT = 40;
+const PATIENCE_MS = 500;
+const PICTURES = /\.(png|jpe?g|webp|avif)$/i;
+const STAGES = { encode: "reading it", walk: "drawing", decode: "developing", enlarge: "enlarging", colour: "colours", pairs: "pairs" };
+const OVERHEAD = 4096; // bytes of a form beside its files
+const cards = new Map(); // id -> Card
+let timer = null;
+let most = Infinity; // bytes of a request
+
+export function bound(bytes) {
+  most = bytes;
+}
+
+export class Refused extends Error {}
+
+export async function ask(path, options = {}) {
+  let answer;
+  try {
+    answer = await fetch(path, options);
+  } catch {
+    throw new Refused("The server does not answer. Is it still running?");
+  }
+  if (answer.status === 204) return null;
+  const told = await answer.json().catch(() => ({}));
+  if (answer.ok) return told;
+  const refused = new Refused(told.error ?? `The server answered ${answer.status}.`);
+  refused.status = answer.status;
+  throw refused;
+}
+
+const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
+
+function form(parts) {
+  const body = new FormData();
+  for (const [name, value, file] of parts) file ? body.append(name, value, file) : body.append(name, value);
+  return body;
+}
+
+// Sends a job and shows it in the section's list. `parts` are a form's; or `json` is the body.
+export async function send(section, kind, name, { parts, json }, onDone = () => {}) {
+  const again = () => send(section, kind, name, { parts, json }, onDone);
+  const card = new Card(section, kind, name, again, onDone);
+  const bytes = (parts ?? []).reduce((sum, [, value]) => sum + (value.size ?? 0), OVERHEAD);
+  if (bytes > most) return card.refuse(`${megabytes(bytes)} are too much; this server takes ${megabytes(most)} at a time.`);
+  const options = json
+    ? { method: "POST", body: JSON.stringify(json), headers: { "Content-Type": "application/json" } }
+    : { method: "POST", body: form(parts) };
+  for (;;) {
+    try {
+      card.update(await ask(`/v1/${kind}`, options));
+      break;
+    } catch (refused) {
+      if (!(refused instanceof Refused)) throw refused;
+      if (refused.status !== 429) return card.refuse(refused.message);
+      card.say("the server's queue is full; waiting for room");
+      await sleep(3000);
+    }
+  }
+  keep();
+  watch();
+}
+
+// Shows the jobs of earlier visits, as far as the server still has them.
+export async function comeBack() {
+  for (const { id, kind, name, home } of recall("jobs", [])) {
+    const section = document.getElementById(home);
+    if (!section) continue;
+    try {
+      new Card(section, kind, name).update(await ask(`/v1/jobs/${id}`), true);
+    } catch {
+      continue; // removed meanwhile
+    }
+  }
+  keep();
+  watch();
+}
+
+function keep() {
+  const known = [...cards.values()].slice(-KEPT);
+  remember("jobs", known.map((card) => ({ id: card.id, kind: card.kind, name: card.name, home: card.section.id })));
+}
+
+function watch() {
+  timer ??= setTimeout(look, PATIENCE_MS);
+}
+
+async function look() {
+  timer = null;
+  const open = [...cards.values()].filter((card) => !card.hasEnded);
+  for (const card of open) {
+    try {
+      card.update(await ask(`/v1/jobs/${card.id}`));
+    } catch (refused) {
+      if (refused.status === 404) card.refuse(refused.message);
+      else card.say(refused.message);
+    }
+  }
+  if (open.some((card) => !card.hasEnded)) watch();
+}
+
+class Card {
+  constructor(section, kind, name, again = null, onDone = () => {}) {
+    Object.assign(this, { section, kind, name, again, onDone, id: "", hasEnded: false });
+    this.state = el("span", { className: "state", textContent: "sending" });
+    this.bar = el("progress", { max: 1 });
+    this.bar.setAttribute("aria-label", `Progress of ${name}`);
+    this.cancel = el("button", { type: "button", textContent: "Cancel", onclick: () => this.stop() });
+    this.buttons = el("span", { className: "actions" });
+    this.buttons.style.margin = "0";
+    this.buttons.append(this.cancel);
+    this.line = el("div", { className: "line" }, el("span", { className: "name", textContent: name, title: name }), this.state, this.buttons);
+    this.more = el("div");
+    this.box = el("article", { className: "job" }, this.line, this.bar, this.more);
+    section.querySelector(".jobs").prepend(this.box);
+  }
+
+  say(text) {
+    this.state.textContent = text;
+  }
+
+  refuse(text) {
+    this.end();
+    this.say("refused");
+    this.more.replaceChildren(el("p", { className: "error", role: "alert", textContent: text }));
+    this.buttons.replaceChildren(this.button("Remove", () => this.remove()));
+    if (this.again) this.buttons.prepend(this.button("Try again", () => this.retry()));
+  }
+
+  end() {
+    this.hasEnded = true;
+    this.bar.hidden = true;
+  }
+
+  button(text, onclick) {
+    return el("button", { type: "button", textContent: text, onclick });
+  }
+
+  retry() {
+    this.remove();
+    this.again();
+  }
+
+  async stop() {
+    this.cancel.disabled = true;
+    if (!this.id) return;
+    await ask(`/v1/jobs/${this.id}/cancel`, { method: "POST" }).catch((refused) => this.say(refused.message));
+    watch();
+  }
+
+  async remove() {
+    this.box.remove();
+    if (!this.id) return;
+    cards.delete(this.id);
+    keep();
+    await ask(`/v1/jobs/${this.id}`, { method: "DELETE" }).catch(() => {});
+  }
+
+  update(job, isOld = false) {
+    if (!this.id) cards.set(job.id, this);
+    this.id = job.id;
+    this.box.dataset.status = job.status;
+    if (job.status === "queued") {
+      this.say(job.position ? `waits; ${counted(job.position, "job")} before it` : "waits");
+    } else if (job.status === "running") {
+      this.say(this.doing(job));
+      const share = job.tally ? job.tally.done / job.tally.total : job.part && job.part.done / job.part.of;
+      if (share) this.bar.value = share;
+    } else if (!this.hasEnded) {
+      this.end();
+      this.show(job, isOld);
+      if (!isOld) document.getElementById("said").textContent = `${this.name}: ${this.state.textContent}`;
+    }
+  }
+
+  doing({ part, tally }) {
+    if (tally) {
+      const left = tally.left_s ? `; about ${Math.ceil(tally.left_s)} s left` : "";
+      return `${tally.done} of ${counted(tally.total, "file")}, ${tally.failed} failed${left}`;
+    }
+    return part ? `${STAGES[part.what] ?? part.what}, ${part.done} of ${part.of}` : "at work";
+  }
+
+  show(job, isOld) {
+    const seconds = job.seconds === null ? "" : `${job.seconds.toFixed(1)} s`;
+    const sizes = [job.size_in, job.size_out].filter(Boolean).map(([height, width]) => `${width} × ${height}`);
+    this.say([{ done: "done", failed: "failed", cancelled: "cancelled" }[job.status], sizes.join(" → "), seconds].filter(Boolean).join(", "));
+    this.buttons.replaceChildren();
+    if (job.status !== "done" && this.again) this.buttons.append(this.button("Try again", () => this.retry()));
+    this.more.replaceChildren();
+    if (job.error) this.more.append(el("p", { className: "error", role: "alert", textContent: job.error }));
+    const notes = [...job.warnings, ...(job.tally?.failures ?? [])];
+    if (notes.length) this.more.append(el("ul", {}, ...notes.map((text) => el("li", { textContent: text }))));
+    if (job.status === "done") this.results(job, isOld);
+    this.buttons.append(this.button("Remove", () => this.remove()));
+  }
+
+  results(job, isOld) {
+    const at = (name) => `/v1/jobs/${job.id}/result?name=${encodeURIComponent(name)}`;
+    if (job.kind === "batch") {
+      this.buttons.append(el("a", { className: "button", href: `/v1/jobs/${job.id}/report`, target: "_blank", textContent: "Report" }));
+      return;
+    }
+    const files = job.results;
+    const isGallery = files.length > 3 || (job.kind === "inpaint" && files.length > 1);
+    for (const file of isGallery ? [] : files) {
+      const isPage = file.name.endsWith(".html");
+      const text = isPage ? "How well it fits" : `Download ${files.length > 1 ? file.name : ""} ${megabytes(file.bytes)}`;
+      const link = el("a", { className: "button download", href: at(file.name), textContent: text });
+      isPage ? (link.target = "_blank") : (link.download = file.name);
+      this.buttons.append(link);
+    }
+    this.pictures(job, at, isOld);
+    this.onDone(job, at);
+  }
+
+  pictures(job, at, isOld) {
+    const shown = job.results.filter((file) => PICTURES.test(file.name));
+    const view = (name) => `/v1/jobs/${job.id}/view/${name}`;
+    const isPair = job.views.includes("before") && job.views.includes("after");
+    if (job.kind === "sheet") {
+      this.more.append(el("img", { className: "sheet", src: at("sheet.png"), alt: "The photo, then what the recipe makes of it" }));
+    } else if (isPair) {
+      const see = () => {
+        const frame = viewer(view("before"), view("after"), job.size_out);
+        this.more.append(frame.box);
+        const candidates = job.kind === "inpaint" ? shown.slice(1) : [];
+        if (candidates.length) this.more.append(this.gallery(candidates, at, frame.show));
+        else if (shown.length > 1) this.more.append(this.gallery(shown, at));
+      };
+      isOld ? this.later(see) : see();
+    } else if (shown.length > 1) {
+      this.more.append(this.gallery(shown, at));
+    } else if (job.views.includes("after")) {
+      this.more.append(el("img", { className: "result", src: view("after"), alt: "The result" }));
+    }
+  }
+
+  // Pictures beside each other, each to download; `show` puts one into the viewer.
+  gallery(files, at, show = null) {
+    const cell = (file) => {
+      const picture = el("img", { src: at(file.name), alt: file.name, loading: "lazy" });
+      const link = el("a", { href: at(file.name), download: file.name, textContent: `${file.name}, ${megabytes(file.bytes)}` });
+      const look = show ? el("button", { type: "button", title: "Compare this one", onclick: () => show(at(file.name)) }, picture) : picture;
+      return el("div", {}, look, link);
+    };
+    return el("div", { className: "gallery" }, ...files.map(cell));
+  }
+
+  later(see) {
+    const look = this.button("Look at it", () => {
+      look.remove();
+      see();
+    });
+    this.buttons.append(look);
+  }
+}

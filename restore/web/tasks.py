@@ -1,0 +1,256 @@
+"""What each kind of job does in its folder, and what is kept of it."""
+
+import shutil
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from restore import file_search
+from restore.batch import folder
+from restore.batch.holes import Holes
+from restore.batch.rows import Row, results
+from restore.batch.work import FileOptions
+from restore.errors import ImageError, UsageError
+from restore.files import replacing, sha256
+from restore.web import asked
+from restore.web.models import Models
+from restore.web.roots import Roots
+from restore.web.store import Job, Result, Store
+from restore.web.views import keep_view
+from restore.web.worker import Watch, words
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SIDE = 768  # px that a contact sheet's photo is cut from at most
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """What the worker calls."""
+
+    store: Store
+    models: Models
+    roots: Roots
+
+    def prepare(self) -> None:
+        self.models.open(self.models.first).stack()
+
+    def carry_out(self, job: Job, watch: Watch) -> dict[str, Any]:
+        """Do the job. Raises RestoreError for what is wrong with it."""
+        does: dict[str, Callable[[Job, Any, Watch], dict[str, Any]]] = {
+            "upscale": self.upscale,
+            "inpaint": self.inpaint,
+            "img2img": self.img2img,
+            "text2img": self.text2img,
+            "batch": self.batch,
+            "scratches": self.scratches,
+            "sheet": self.sheet,
+            "pairs": self.pairs,
+            "estimate": self.estimate,
+        }
+        return does[job.asked.kind](job, job.asked, watch)
+
+    def upscale(self, job: Job, given: asked.UpscaleAsked, watch: Watch) -> dict[str, Any]:
+        holes = Holes(self._mask(job), given.fit_mask, given.find_scratches)
+        return self._file(job, given, given.upscale, holes, watch)
+
+    def inpaint(self, job: Job, given: asked.InpaintAsked, watch: Watch) -> dict[str, Any]:
+        holes = Holes(self._mask(job), given.fit_mask)
+        return self._file(job, given, given.inpaint, holes, watch, given.count)
+
+    def img2img(self, job: Job, given: asked.Img2imgAsked, watch: Watch) -> dict[str, Any]:
+        return self._file(job, given, given.img2img, Holes(), watch)
+
+    def _mask(self, job: Job) -> str:
+        return str(self.store.place(job.id) / "mask" / job.mask) if job.mask else ""
+
+    def _file(
+        self,
+        job: Job,
+        given: Any,
+        options: FileOptions,
+        holes: Holes,
+        watch: Watch,
+        count: int = 1,
+    ) -> dict[str, Any]:
+        """One upload as the command line does one file: the same bytes, a report of its own."""
+        place = self.store.place(job.id)
+        source, out = place / "in" / job.uploads[0], place / "out"
+        folder.run(
+            file_search.find([source], out),
+            options,
+            out,
+            self.models.open(given.model),
+            pictures=given.pictures,
+            holes=holes,
+            seed=given.seed,
+            count=count,
+            show=watch,
+        )
+        watch.check()
+        row = done(watch)
+        views = keep_view(source, place / "view" / "before.jpg")
+        names = list(results(row))  # of several candidates the first is the sheet of them all
+        views += keep_view(out / names[count > 1], place / "view" / "after.jpg")
+        return {**self._made(job, names), **told(row, watch), "views": views}
+
+    def text2img(self, job: Job, given: asked.Text2imgAsked, watch: Watch) -> dict[str, Any]:
+        place = self.store.place(job.id)
+        model = self.models.open(given.model)
+        folder.run_words(
+            given.text2img, place / "out", model, seed=given.seed, count=given.count, show=watch
+        )
+        watch.check()
+        made = [name for row in watch.rows for name in results(row)]
+        row = done(watch)
+        views = keep_view(place / "out" / row["output"], place / "view" / "after.jpg")
+        return {**self._made(job, made), **told(row, watch), "views": views}
+
+    def batch(self, job: Job, given: asked.BatchAsked, watch: Watch) -> dict[str, Any]:
+        """A run over a folder, and its journal, as the command line's."""
+        source = self.roots.find(given.root, given.folder)
+        out = self.roots.find(given.root, given.out, is_new=True)
+        files = file_search.find([source], out)
+        watch.of(len(files))
+        summary = folder.run(
+            files,
+            given.options,
+            out,
+            self.models.open(given.model),
+            pictures=given.pictures,
+            holes=Holes(find=given.find_scratches),
+            seed=given.seed,
+            show=watch,
+            stop=watch.asked,
+        )
+        watch.check()
+        counts = {name: getattr(summary, name) for name in ("done", "finished", "failed")}
+        notes = [", ".join(f"{count} {name}" for name, count in counts.items() if count)]
+        return {"warnings": [*watch.notes, *notes]}
+
+    def scratches(self, job: Job, given: asked.ScratchesAsked, watch: Watch) -> dict[str, Any]:
+        from restore.images import sandbox, scratches
+        from restore.images.decode import threefold
+        from restore.images.picture import Picture
+
+        place = self.store.place(job.id)
+        source = place / "in" / job.uploads[0]
+        picture = sandbox.read(source)
+        watch.check()
+        mask = scratches.find(picture)
+        path = place / "out" / "damage.png"
+        path.parent.mkdir(exist_ok=True)
+        with replacing(path) as temporary:
+            sandbox.encode(Picture(threefold(mask), grey=True), temporary)
+        views = keep_view(source, place / "view" / "before.jpg")
+        return {**self._made(job, [path.name]), "size_in": picture.size, "views": views}
+
+    def sheet(self, job: Job, given: asked.SheetAsked, watch: Watch) -> dict[str, Any]:
+        from degradations import preview
+
+        place = self.store.place(job.id)
+        recipe = _recipe(given).at(given.severity)
+        photos = {name: _photo(place / "in" / name) for name in job.uploads}
+        watch.check()
+        seeds = range(given.seed, given.seed + given.columns)
+        path = place / "out" / "sheet.png"
+        path.parent.mkdir(exist_ok=True)
+        with _refusals():
+            rows = preview.rows(photos, recipe, seeds, given.scale, min(given.crop, SIDE))
+            watch.check()
+            with replacing(path) as temporary:
+                preview.write_png(rows, recipe, temporary)
+        return self._made(job, [path.name])
+
+    def pairs(self, job: Job, given: asked.PairsAsked, watch: Watch) -> dict[str, Any]:
+        """Training pairs, as `restore degrade apply` makes them, in one archive."""
+        from degradations import pairs
+
+        place = self.store.place(job.id)
+        made, kept = place / "pairs", place / "out" / "pairs.zip"
+        photos = {name: place / "in" / name for name in job.uploads}
+        wanted = pairs.PairSet(given.recipe, given.seed, given.scale, given.crop, given.severity)
+        shown = 0
+
+        def show(more: int) -> None:
+            nonlocal shown
+            shown += more
+            watch.part(shown, given.pairs, "pairs")
+
+        with _refusals():
+            found = pairs.make(photos, wanted, made, given.pairs, _photo, show=show)
+        kept.parent.mkdir(exist_ok=True)
+        files = sorted(path for path in made.rglob("*") if path.is_file())
+        with replacing(kept) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            for path in files:
+                if not path.name.startswith("."):
+                    archive.write(path, path.relative_to(made))
+        shutil.rmtree(made)
+        refused = [f"{name}: {why}" for name, why in sorted(found.refused.items())]
+        return {**self._made(job, [kept.name]), "warnings": refused}
+
+    def estimate(self, job: Job, given: asked.EstimateAsked, watch: Watch) -> dict[str, Any]:
+        from degradations.estimate import estimate, write_page
+
+        place = self.store.place(job.id)
+        recipe, page = place / "out" / f"{given.name}.yaml", place / "out" / f"{given.name}.html"
+        recipe.parent.mkdir(exist_ok=True)
+        with _refusals():
+            found = estimate([place / "in" / name for name in job.uploads], given.name)
+            watch.check()
+            with replacing(recipe) as temporary:
+                found.save(temporary)
+            with replacing(page) as temporary:
+                write_page(found, temporary)
+        refused = [f"{Path(path).name}: {why}" for path, why in found.refused]
+        return {**self._made(job, [recipe.name, page.name]), "warnings": refused}
+
+    def _made(self, job: Job, names: Iterable[str]) -> dict[str, Any]:
+        out = self.store.place(job.id) / "out"
+        made = [
+            Result(name=name, bytes=(out / name).stat().st_size, sha256=sha256(out / name))
+            for name in names
+        ]
+        return {"results": made}
+
+
+def done(watch: Watch) -> Row:
+    """The first row. Raises its error if it is none of success."""
+    row = watch.rows[0]
+    if row["status"] != "done":
+        raise ImageError(row.get("code", "FAILED"), row.get("error", "not made"))
+    return row
+
+
+def told(row: Row, watch: Watch) -> dict[str, Any]:
+    sizes = {name: tuple(row[name]) for name in ("size_in", "size_out") if name in row}
+    return {**sizes, "warnings": [*watch.notes, *map(words, row.get("warnings", []))]}
+
+
+def _recipe(given: asked.RecipeAsked) -> Any:
+    from degradations import recipes
+
+    with _refusals():
+        return recipes.named(given.recipe)
+
+
+def _photo(path: Path) -> "np.ndarray":
+    """uint8 (H, W, 3), decoded in a process of its own."""
+    from restore.images import picture, sandbox
+
+    return picture.plain(sandbox.read(path))
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What is wrong with a recipe or its photos is wrong with the request."""
+    from degradations import RecipeError
+
+    try:
+        yield
+    except RecipeError as error:
+        raise UsageError(str(error)) from error

@@ -1,0 +1,31 @@
+"""Small copies for a browser, which cannot show a TIFF, or 100 megapixels."""
+
+from pathlib import Path
+
+from PIL import Image
+
+from restore.errors import ImageError
+from restore.files import replacing
+
+SIDE = 4096  # px: to it a picture is shown pixel for pixel
+PIXELS = 2**26  # of a larger one there is no copy: decoding it again would take too long
+QUALITY = 93
+
+
+def keep_view(source: Path, path: Path) -> list[str]:
+    """Keep a JPEG of a picture file at `path`; its name, or nothing if it is too large."""
+    from restore.images import picture, sandbox
+
+    try:
+        height, width = sandbox.look(source).size
+        if height * width > PIXELS:
+            return []
+        pixels = picture.plain(sandbox.read(source))
+    except ImageError:  # the result is there all the same
+        return []
+    image = Image.fromarray(pixels)
+    image.thumbnail((SIDE, SIDE))
+    path.parent.mkdir(exist_ok=True)
+    with replacing(path, is_lasting=False) as temporary:
+        image.save(temporary, "JPEG", quality=QUALITY, subsampling=0)
+    return [path.stem]

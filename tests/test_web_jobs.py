@@ -1,0 +1,308 @@
+"""Jobs outlive the server, wait their turn, and end when they are told to."""
+
+import errno
+import os
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+from conftest import smooth_pixels
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from servers import free_port, started
+
+from restore import cli, file_search
+from restore.batch import folder
+from restore.errors import CancelledError, ImageError, UsageError
+from restore.files import held
+from restore.options import UpscaleOptions
+from restore.web import serve, store
+from restore.web.asked import ScratchesAsked, safe_name
+from restore.web.models import Models
+from restore.web.roots import Roots
+from restore.web.store import ENDED, Store
+from restore.web.worker import FullError, Worker
+
+
+def queued(kept: Store, **values) -> str:
+    job_id, _ = kept.begin()
+    kept.add(store.new(job_id, ScratchesAsked(), ["a.png"]).model_copy(update=values))
+    return job_id
+
+
+def wait(claim) -> None:
+    for _ in range(200):
+        if claim():
+            return
+        time.sleep(0.02)
+    raise AssertionError("not in four seconds")
+
+
+class Hand:
+    """Does jobs as it is told: holds them until `go`, listening for the end."""
+
+    def __init__(self):
+        self.began, self.go = [], threading.Event()
+
+    def __call__(self, job, watch):
+        self.began.append(job.id)
+        while not self.go.wait(0.01):
+            watch.check()
+        return {"warnings": ["made"]}
+
+
+@pytest.fixture
+def kept(tmp_path):
+    return Store(tmp_path)
+
+
+@pytest.fixture
+def hand():
+    return Hand()
+
+
+def test_jobs_are_done_one_at_a_time_in_their_order(kept, hand):
+    worker = Worker(kept, hand, 10)
+    jobs = [store.new(kept.begin()[0], ScratchesAsked(), []) for _ in range(3)]
+    for job in jobs:
+        worker.submit(job)
+    worker.start()
+    wait(lambda: hand.began)
+    assert [worker.position(job.id) for job in jobs] == [None, 1, 2]
+    worker.cancel(jobs[1].id)
+    assert kept.get(jobs[1].id).status == "cancelled"
+    hand.go.set()
+    wait(lambda: kept.get(jobs[2].id).status == "done")
+    assert hand.began == [jobs[0].id, jobs[2].id]
+    worker.close()
+    assert not worker.is_alive
+
+
+def test_the_queue_is_bounded(kept, hand):
+    worker = Worker(kept, hand, 1)
+    worker.submit(store.new(kept.begin()[0], ScratchesAsked(), []))
+    with pytest.raises(FullError, match="1 jobs wait already"):
+        worker.submit(store.new(kept.begin()[0], ScratchesAsked(), []))
+
+
+def test_what_was_stopped_goes_on_at_the_next_start(tmp_path, kept, hand):
+    worker = Worker(kept, hand, 10)
+    first, second = queued(kept), queued(kept, created=time.time() + 1)
+    worker = Worker(kept, hand, 10)
+    worker.start()
+    wait(lambda: hand.began)
+    worker.close()
+    again = Store(tmp_path)
+    assert [again.get(job).status for job in (first, second)] == ["queued", "queued"]
+    assert again.get(first).attempts == 0  # being stopped is no fault of the job's
+    hand.go.set()
+    other = Worker(again, hand, 10)
+    other.start()
+    wait(lambda: again.get(second).status == "done")
+    assert hand.began == [first, first, second]
+    other.close()
+
+
+def test_a_job_that_ends_the_server_each_time_is_given_up(tmp_path, kept, hand):
+    hand.go.set()
+    once, often = queued(kept, status="running", attempts=1), queued(kept, attempts=3)
+    again = Store(tmp_path)
+    worker = Worker(again, hand, 10)
+    worker.start()
+    wait(lambda: again.get(often).status == "failed" and again.get(once).status == "done")
+    assert again.get(often).code == "CRASHED"
+    assert hand.began == [once]
+    worker.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ImageError("CORRUPT", "broken"), "CORRUPT"),
+        (ValueError("x"), "INTERNAL"),
+        (MemoryError(), "OOM"),
+    ],
+)
+def test_a_bad_job_costs_no_other(kept, error, code):
+    def carry_out(job, watch):
+        if job.id == bad:
+            raise error
+        return {}
+
+    bad, good = queued(kept), queued(kept, created=time.time() + 1)
+    worker = Worker(kept, carry_out, 10)
+    worker.start()
+    wait(lambda: kept.get(good).status == "done")
+    assert (kept.get(bad).status, kept.get(bad).code) == ("failed", code)
+    worker.close()
+
+
+def test_torn_and_foreign_folders_are_no_jobs(tmp_path, kept):
+    whole, torn = queued(kept), queued(kept)
+    (kept.place(torn) / "job.json").write_text('{"id": "')
+    (kept.folder / "notes").mkdir()
+    again = Store(tmp_path)
+    assert [job.id for job in again.all()] == [whole]
+    assert not kept.place(torn).exists()
+    assert (kept.folder / "notes").exists()  # none of ours
+
+
+def test_old_jobs_make_room(kept, monkeypatch):
+    monkeypatch.setattr(store, "KEPT", 2)
+    ended = [queued(kept, status="done", created=float(n)) for n in range(4)]
+    waiting = queued(kept, created=0.0)
+    kept.tidy()
+    assert {job.id for job in kept.all()} == {waiting, *ended[2:]}
+    assert not kept.place(ended[0]).exists()
+
+
+@given(st.text())
+def test_an_upload_has_the_name_of_a_plain_file(name):
+    made = safe_name(name)
+    assert made and len(made.encode()) <= 220 and made.isprintable()
+    assert not made.startswith(".") and not set('/\\\0<>:"|?*') & set(made)
+    assert safe_name(made) == made
+
+
+def test_a_usual_name_stays_as_it_is():
+    for name in ("scan 1.png", "Käse.JPG", "a.b.c.tiff", "über.heic"):
+        assert safe_name(name) == name
+
+
+def test_roots_of_one_name_and_files_are_refused(tmp_path):
+    (tmp_path / "a" / "x").mkdir(parents=True)
+    (tmp_path / "b" / "x").mkdir(parents=True)
+    with pytest.raises(UsageError, match="another root is called 'x'"):
+        Roots.of([tmp_path / "a" / "x", tmp_path / "b" / "x"])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="is no folder"):
+        Roots.of([tmp_path / "file"])
+
+
+def test_a_cancelled_picture_is_left_for_the_next_run(tmp_path):
+    Image.fromarray(smooth_pixels(20, 30)).save(tmp_path / "a.png")
+    out, nano = tmp_path / "out", folder.opened("nano")
+    files = file_search.find([tmp_path / "a.png"], out)
+
+    class Impatient(folder.Quiet):
+        def part(self, done, of, what):
+            raise CancelledError("enough")
+
+    options = UpscaleOptions(scale=2)
+    ended = folder.run(files, options, out, nano, show=Impatient())
+    assert (ended.left, ended.failed, ended.stopped) == (1, 0, "CANCELLED")
+    assert not (out / "a.png").exists()
+    assert folder.run(files, options, out, nano).done == 1
+    with pytest.raises(UsageError, match="by the command line alone"):
+        pictures = folder.PICTURES.model_copy(update={"frames": "all"})
+        folder.run(files, options, out, nano, pictures=pictures)
+
+
+def test_one_model_is_in_memory(monkeypatch):
+    models = Models(["/models/other"])
+    opened = []
+    monkeypatch.setattr(folder, "opened", lambda name, *_: opened.append(name) or Named(name))
+    assert models.first == "other"
+    for name in ("nano", "nano", "other", "nano"):
+        models.open(name)
+    assert opened == ["nano", "/models/other", "nano"]
+    models.require("other", "inpaint")
+    with pytest.raises(UsageError, match="there is no '/models/other'"):
+        models.require("/models/other", "inpaint")
+
+
+class Named:
+    def __init__(self, name):
+        self.name = name
+
+
+def test_the_address_shows_the_token_only_where_one_is():
+    how = serve.Serving("0.0.0.0", 80, (), Path(), (), (), "auto", "auto", None)
+    assert serve.address(how, "t") == "http://localhost:80/?token=t"
+    own = serve.Serving("::1", 80, (), Path(), (), (), "auto", "auto", None)
+    assert serve.address(own, "") == "http://[::1]:80/"
+    proxied = serve.Serving("::1", 80, ["photos.example"], Path(), (), (), "auto", "auto", None)
+    assert serve.address(proxied, "t") == "https://photos.example/?token=t"
+
+
+def test_a_full_disk_ends_a_job_and_not_the_worker(kept, hand, monkeypatch):
+    bad, good = queued(kept), queued(kept, created=time.time() + 1)
+    worker = Worker(kept, hand, 10)
+    worker.start()
+    wait(lambda: hand.began)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "write_text", full)
+        hand.go.set()
+        wait(lambda: kept.get(bad).status == "done")  # as far as this process knows
+        wait(lambda: not worker.is_busy)
+        assert (kept.get(good).status, kept.get(good).code) == ("failed", "OUTPUT")
+    another = store.new(kept.begin()[0], ScratchesAsked(), [])
+    worker.submit(another)
+    wait(lambda: kept.get(another.id).status == "done")
+    worker.close()
+
+
+def test_what_serve_lacks_is_named(monkeypatch, capsys):
+    monkeypatch.setattr("restore.cli.serve.EXTRA", ("fastapi", "no_such_package"))
+    assert cli.main(["serve"]) == 2
+    assert "serve needs no_such_package, which is missing" in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_and_a_strange_token_are_refused(tmp_path, monkeypatch, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        words = ["serve", "--port", port, "--state", str(tmp_path)]
+        assert cli.main(words) == 2
+        assert "give another --port" in capsys.readouterr().err
+        monkeypatch.setenv("RESTORE_TOKEN", "with space")
+        assert cli.main(words) == 2
+    monkeypatch.delenv("RESTORE_TOKEN")
+    with held(tmp_path):
+        assert cli.main(["serve", "--port", str(free_port()), "--state", str(tmp_path)]) == 3
+
+
+def test_a_server_that_is_killed_goes_on_with_its_job(tmp_path):
+    port, photo = free_port(), tmp_path / "a.png"
+    Image.fromarray(smooth_pixels(160, 160)).save(photo)
+    jobs = f"http://127.0.0.1:{port}/v1/jobs"
+    process = started(tmp_path / "state", port)
+    try:
+        asked = {"request": '{"upscale": {"steps": 3}}'}
+        with photo.open("rb") as file:
+            answer = httpx2.post(
+                f"http://127.0.0.1:{port}/v1/upscale", files={"image": file}, data=asked
+            )
+        job_id = answer.json()["id"]
+        for _ in range(1000):
+            if httpx2.get(f"{jobs}/{job_id}").json()["part"]:
+                break
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        out = tmp_path / "state" / "jobs" / job_id / "out"
+        assert not (out / "a.png").exists()
+        process = started(tmp_path / "state", port)
+        for _ in range(600):
+            job = httpx2.get(f"{jobs}/{job_id}").json()
+            if job["status"] in ENDED:
+                break
+            time.sleep(0.1)
+        assert job["status"] == "done", job
+        assert job["size_out"] == [640, 640]
+        assert [path for path in out.iterdir() if path.name.startswith(".restore-")] == []
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+        assert process.returncode in (0, -signal.SIGTERM, 143), process.returncode
+    finally:
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            process.communicate()
