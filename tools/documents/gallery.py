@@ -12,6 +12,7 @@ import restore
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "tests" / "samples"
 SCRATCHED = ROOT / "tests" / "scratched"
+KINDS = ("JPEG", "PNG")  # of our own pictures
 CELL = (320, 240)  # (width, height) of a picture in a sheet
 GAP, HEAD = 6, 22
 PLACES = {  # of what is shown of a sample at 100 %: (left, top) in px of the input
@@ -43,7 +44,7 @@ def enlarged(nano: "restore.Restorer") -> Picture:
     """Each sample enlarged by four: bicubic, nano, nano faithful."""
     rows = []
     for name, (left, top) in PLACES.items():
-        small = Image.open(SAMPLES / name).convert("RGB")
+        small = Image.open(SAMPLES / name, formats=KINDS).convert("RGB")
         results = [
             small.resize((4 * small.width, 4 * small.height), Image.Resampling.BICUBIC),
             nano.upscale(small, scale=4, seed=0),
@@ -56,8 +57,8 @@ def enlarged(nano: "restore.Restorer") -> Picture:
 
 def repaired(nano: "restore.Restorer") -> Picture:
     """The scratched photo, what is filled, and the result of one pass."""
-    photo = Image.open(SCRATCHED / "osprey.jpg").convert("RGB")
-    mask = Image.open(next((SCRATCHED / "masks").glob("osprey.*"))).convert("L")
+    photo = Image.open(SCRATCHED / "osprey.jpg", formats=KINDS).convert("RGB")
+    mask = Image.open(next((SCRATCHED / "masks").glob("osprey.*")), formats=KINDS).convert("L")
     made = nano.upscale(photo, scale=2, damage=mask, seed=0)
     shown = [one.convert("RGB").resize(CELL) for one in (photo, mask, made)]
     return sheet(("scratched", "mask", "repaired and enlarged"), [shown])
@@ -65,7 +66,7 @@ def repaired(nano: "restore.Restorer") -> Picture:
 
 def filled(nano: "restore.Restorer") -> Picture:
     """A mark that is painted out."""
-    photo = Image.open(SAMPLES / "landscape.jpg").convert("RGB")
+    photo = Image.open(SAMPLES / "landscape.jpg", formats=KINDS).convert("RGB")
     mask = Image.new("L", photo.size)
     marked = photo.copy()
     for draw, colour in ((ImageDraw.Draw(mask), 255), (ImageDraw.Draw(marked), "yellow")):
@@ -78,7 +79,9 @@ def filled(nano: "restore.Restorer") -> Picture:
 
 def damaged() -> Picture:
     """One photo, damaged by the recipes that ship."""
-    photo = np.asarray(Image.open(SCRATCHED / "osprey.jpg").convert("RGB").crop((60, 20, 260, 170)))
+    photo = np.asarray(
+        Image.open(SCRATCHED / "osprey.jpg", formats=KINDS).convert("RGB").crop((60, 20, 260, 170))
+    )
     names = ("realesrgan", "phone", "old_photo")
     shown = [
         degradations.recipes.named(name).degrade(photo, scale=1, seed=3, key="gallery").lr
@@ -90,7 +93,9 @@ def damaged() -> Picture:
 
 def trust() -> Picture:
     """What the model is told for each task: the picture, and the trust map below it."""
-    photo = Image.open(SAMPLES / "portrait.jpg").convert("RGB").crop((0, 20, 128, 116))
+    photo = (
+        Image.open(SAMPLES / "portrait.jpg", formats=KINDS).convert("RGB").crop((0, 20, 128, 116))
+    )
     grey, width, height = (128, 128, 128), *photo.size
     hole = Image.new("L", photo.size)
     ImageDraw.Draw(hole).ellipse((40, 30, 80, 70), fill=255)
