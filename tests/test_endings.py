@@ -48,6 +48,7 @@ from restore.batch.jobs import plan
 from restore.batch.journal import Journal
 from restore.cli import shared
 from restore.cli.model import Model
+from restore.cli.said import Said
 from restore.file_search import find
 
 def work(job, show, path):
@@ -61,9 +62,9 @@ def app(**_):
     print("begun", flush=True)
     jobs = plan(find([inputs], out), out, lambda source: ".png")
     journal = Journal(out, "o", "w")
-    run = shared.Run(out, 0, "skip", Model())
+    run = shared.Run(out, 0, "skip", Model(), Said())
     try:
-        shared.finish(shared.carry_out(jobs, work, run, journal), journal)
+        shared.finish(shared.carry_out(jobs, work, run, journal), journal, run)
     except typer.Exit as end:
         sys.exit(end.exit_code)
 

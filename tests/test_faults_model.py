@@ -253,4 +253,5 @@ def test_f16_reports_of_shards_become_one(tmp_path, call, pixels):
             assert (tmp_path / "one" / row["output"]).read_bytes()
     assert json.loads((tmp_path / "one" / "summary.json").read_text())["failed"] == 1
     page = (tmp_path / "one" / "report.html").read_text()
-    assert page.count("data:image/jpeg") == 5 and page.index("text.png") < page.index("0.png")
+    assert page.count("data:image/jpeg") == 2 * 5  # input and result
+    assert page.index("text.png") < page.index("0.png")

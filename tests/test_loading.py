@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
@@ -435,3 +436,10 @@ def test_all_tasks_share_one_set_of_weights(stack, picture):
     assert total == sum(
         {p.data_ptr(): p.nbytes for m in stack.parts for p in m.parameters()}.values()
     )
+
+
+def test_models_load_in_threads_at_once():
+    with ThreadPoolExecutor(4) as pool:
+        stacks = list(pool.map(lambda _: load("nano", "cpu"), range(8)))
+    for stack in stacks:
+        assert not any(weight.is_meta for part in stack.parts for weight in part.parameters())

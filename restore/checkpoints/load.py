@@ -1,10 +1,12 @@
 """Checkpoints <-> stacks: our folders, diffusers' folders, the hub's, single files."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from threading import RLock
+from typing import Any, ParamSpec, TypeVar
 
 import diffusers
 import torch
@@ -33,8 +35,23 @@ IGNORED = {"safety_checker", "feature_extractor", "image_encoder"}  # of a pipel
 SHARD = "14MB"  # files of weights are no larger, so that repositories and mails take them
 SD_SCALE, X4_SCALE = 0.18215, 0.08333  # 1 / std of the latents
 MAX_NOISE_LEVEL = 350  # of SD's x4 upscaler, as published
+Asked = ParamSpec("Asked")
+Made = TypeVar("Made")
 
 
+def one_at_a_time(function: Callable[Asked, Made]) -> Callable[Asked, Made]:
+    """Let one thread in: a module built without weights changes torch for all of them meanwhile."""
+    lock = RLock()
+
+    @wraps(function)
+    def alone(*args: Asked.args, **named: Asked.kwargs) -> Made:
+        with lock:
+            return function(*args, **named)
+
+    return alone
+
+
+@one_at_a_time
 def load(
     name: str,
     device: str = "auto",

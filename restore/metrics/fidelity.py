@@ -83,13 +83,16 @@ def gmsd(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def detail(one: np.ndarray, other: np.ndarray) -> float:
-    """The share of the second's fine contrast that the first has, of (H, W) levels; 1 is as much.
+    """The share of the second's fine contrast that the first has, of (H, W) levels, at most 1.
 
-    The root of the ratio of energies, each of the plane less its Gaussian of sigma 2. More than 1
-    is noise or texture that is not there. NaN where the second has none.
+    The root of the ratio of energies, each of the plane less its Gaussian of sigma 2. Twice as
+    much, which is noise or texture that is not there, counts as half. NaN where there is none.
     """
     energies = [float(np.square(x - cv2.GaussianBlur(x, (0, 0), 2)).mean()) for x in (one, other)]
-    return math.sqrt(energies[0] / energies[1]) if energies[1] > FLOOR else math.nan
+    if energies[1] <= FLOOR:
+        return math.nan
+    share = math.sqrt(energies[0] / energies[1])
+    return min(share, 1 / max(share, FLOOR))
 
 
 def _steepness(plane: np.ndarray) -> np.ndarray:
