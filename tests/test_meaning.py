@@ -4,6 +4,7 @@ import io
 import os
 from pathlib import Path
 
+import carrying
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,7 +14,6 @@ from PIL import Image, ImageCms
 from restore.images import encode, icc, picture
 from restore.images.picture import in_srgb
 from restore.images.tags import JPEG_XMP
-from tests import carrying
 from tests.carrying import CASES, DEEP, FACTS, FORMATS, GAIN_SPACE, PIXELS
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "formats.md"
