@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
+from conftest import smooth_pixels
 from PIL import Image, ImageCms, PngImagePlugin
 
 from restore.errors import ImageError
@@ -16,7 +17,6 @@ from restore.images import encode, icc, picture
 from restore.images.encode import Writing
 from restore.images.picture import Picture
 from restore.images.row_writers import chunk
-from tests.conftest import smooth_pixels
 
 PIXELS = smooth_pixels(40, 48)
 DEEP = PIXELS.astype(np.uint16) * 257

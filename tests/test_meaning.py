@@ -7,6 +7,7 @@ from pathlib import Path
 import carrying
 import numpy as np
 import pytest
+from carrying import CASES, DEEP, FACTS, FORMATS, GAIN_SPACE, PIXELS
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
@@ -14,7 +15,6 @@ from PIL import Image, ImageCms
 from restore.images import encode, icc, picture
 from restore.images.picture import in_srgb
 from restore.images.tags import JPEG_XMP
-from tests.carrying import CASES, DEEP, FACTS, FORMATS, GAIN_SPACE, PIXELS
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "formats.md"
 IDS = [f"{case.format} {case.what}" for case in CASES]
