@@ -13,6 +13,8 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+import restore
+
 ROOT = Path(__file__).resolve().parents[2]
 NOTE = "This page is made by `python tools/docs.py reference`; a test holds it to the code.\n"
 BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
@@ -263,8 +265,8 @@ def _short(value: Any) -> str:
     if isinstance(value, BaseModel):
         return type(value).__name__
     if isinstance(value, Path):
-        here = ROOT if value.is_relative_to(ROOT) else Path()
-        return value.relative_to(here).as_posix()
+        home = Path(restore.__file__).parents[1]  # this checkout, or where it is installed
+        return value.relative_to(home if value.is_relative_to(home) else Path()).as_posix()
     return str(value) if value != "" else '""'
 
 
