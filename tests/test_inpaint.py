@@ -242,19 +242,21 @@ def test_a_thin_part_is_continued_as_opencv_does_and_a_thick_one_painted(stack, 
     cv2.line(scratch, (4, 8), (70, 14), 255, 4)
     blob[36:60, 30:60] = 255
     options = InpaintOptions(steps=1)
-    both = restore(low, options, stack, 0, mask=scratch | blob).pixels
+    of_damage = replace(stack, hears="damage")
+    both = restore(low, options, of_damage, 0, mask=scratch | blob).pixels
     wanted = cv2.inpaint(low.pixels, scratch, 3, cv2.INPAINT_NS)
     assert (both[scratch > 0] == wanted[scratch > 0]).all()
     assert (both[blob > 0] != cv2.inpaint(low.pixels, blob, 3, cv2.INPAINT_NS)[blob > 0]).any()
     worded = options.model_copy(update={"prompt": "a scratch"})
-    made = restore(low, worded, stack, 0, mask=scratch).pixels
-    assert (made[scratch > 0] != wanted[scratch > 0]).any()  # whoever says what is there gets it
+    for told, model in ((worded, of_damage), (options, stack)):  # who says it, or chose who paints
+        made = restore(low, told, model, 0, mask=scratch).pixels
+        assert (made[scratch > 0] != wanted[scratch > 0]).any()
 
 
 def test_sixteen_bits_are_continued_in_all_of_them(stack):
     ramp = np.add.outer(np.arange(40), np.arange(60))[..., None] * np.array([601, 400, 200])
     low, mask = Picture(ramp.astype(np.uint16)), hole_in(40, 60, slice(20, 23), slice(10, 50))
     for options in (InpaintOptions(steps=1), InpaintOptions(engine="telea")):
-        made = restore(low, options, stack, 0, mask=mask).pixels
+        made = restore(low, options, replace(stack, hears="damage"), 0, mask=mask).pixels
         gap = np.abs(made.astype(int) - low.pixels)
         assert gap.max() < 1500 and len(np.unique(made[mask > 0])) > 60  # not steps of 257

@@ -63,10 +63,11 @@ def filled(
 ) -> Picture:
     """The picture with what is in the hole, bool (H, W), made anew, one box of it after another.
 
-    Thin parts have one likely content, which Navier-Stokes continues better than any model of ours
-    draws it; so it does, where neither words nor what lies in the hole are to count.
+    Thin parts have one likely content, which Navier-Stokes continues better than a model of damage
+    draws it; so it does, where neither words nor what lies in the hole are to count. A model of
+    subjects, which was chosen for what it paints, paints them all.
     """
-    if not options.words and options.strength == 1:
+    if stack.hears == "damage" and not options.words and options.strength == 1:
         fine = thin(hole)
         picture, hole = smoothed(picture, fine, hole), hole & ~fine
     share = feathered(hole, options.feather)
