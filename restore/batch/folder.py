@@ -1,12 +1,13 @@
-"""A run over files or prompts as one call: what the page and other programs stand on.
+"""A run over files or prompts as one call: what the command line, the page and programs stand on.
 
 files = file_search.find([Path("scans")], Path("out"))
-summary = folder.run(files, UpscaleOptions(scale=2), Path("out"), opened("nano"))
+summary = batch.run(files, UpscaleOptions(scale=2), Path("out"), batch.open_model("nano"))
 
-The command line does the same run: either goes on where the other stopped.
+Whoever calls it, the run is the same: each goes on where another stopped.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,12 +15,16 @@ from typing import TYPE_CHECKING
 
 from restore.batch import jobs, report, views
 from restore.batch.choices import PictureOptions
+from restore.batch.dry_run import foretell
 from restore.batch.holes import Holes
+from restore.batch.jobs import OnCollision, Shard
 from restore.batch.journal import Journal
+from restore.batch.models import OpenedModel
 from restore.batch.place import Place
+from restore.batch.planning import refuse_transparent, with_frames
 from restore.batch.rates import Rate
 from restore.batch.rows import Row
-from restore.batch.run import Exists, Limits, Summary, run_all
+from restore.batch.runner import Exists, Limits, Summary, Work, refuse_existing, run_all
 from restore.batch.work import (
     FileOptions,
     FileWork,
@@ -31,13 +36,14 @@ from restore.batch.work import (
     shown,
     told,
 )
-from restore.checkpoints import file_kinds, manifest, places
-from restore.errors import UsageError
+from restore.errors import UsageError, counted
 from restore.file_search import Found
 from restore.options import Text2imgOptions
 
 if TYPE_CHECKING:
-    from restore.tasks.run import Model
+    from restore.batch.mask_files import Masks
+
+LARGEST_SEED = 2**63 - 1
 
 
 class Quiet:
@@ -52,78 +58,139 @@ class Quiet:
 
 QUIET = Quiet()
 PICTURES = PictureOptions()
+ALL = Shard()
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A model for a run.
+class PreparedRun:
+    """A run of which all is settled and nothing is begun.
 
-    stack      loads it at the first call.
-    weights    a digest of what it is made of.
-    precision  what else decides the pixels.
+    Attributes:
+        jobs: One for each input of this shard.
+        work: Opens what makes a job's picture, for as long as the run lasts.
     """
 
-    name: str
-    stack: "Callable[[], Model]"
-    weights: str
-    precision: dict[str, object]
-    is_pixel: bool = False
+    jobs: list[jobs.Job]
+    options: FileOptions | Text2imgOptions
+    model: OpenedModel
+    journal: Journal
+    exists: Exists
+    work: Callable[[Progress], AbstractContextManager[Work]]
 
-    @property
-    def made_by(self) -> dict[str, object]:
-        """What makes the pictures, as each keeps it."""
-        return {"model": self.name, "weights": self.weights, **self.precision}
+    def run(
+        self,
+        show: Progress = QUIET,
+        stop: Callable[[], str] = lambda: "",
+        max_failures: int = 0,
+    ) -> Summary:
+        """Do every job and write the report.
+
+        Args:
+            show: Is told of every row, and of parts of the picture in hand. A CancelledError from
+                its `part` ends the run; the picture is left for the next one.
+            stop: Says why the run is to end before the next file, once it is.
+            max_failures: So many failed files end the run; 0 is no limit.
+
+        Raises:
+            OutputError: The output folder cannot be used.
+        """
+        publish = report.publisher(self.journal.home, self.journal.ending)
+        with self.work(show) as work:
+            return run_all(
+                self.jobs,
+                work,
+                self.journal,
+                self.exists,
+                show.row,
+                Limits(max_failures, stop),
+                publish,
+            )
 
 
-def opened(name: str, device: str = "auto", dtype: str = "auto") -> Opened:
-    """A model by its name or place; nothing of a hub is fetched. Raises ModelError."""
-    weights = manifest.find_model(name, offline=True)[1]
-    precision: dict[str, object] = {"dtype": dtype}
-    if device != "auto":
-        precision["device"] = device
+@dataclass(frozen=True)
+class PreparedFiles(PreparedRun):
+    """A prepared run over files, which can be foretold."""
 
-    @cache
-    def stack() -> "Model":
-        from restore.checkpoints.devices import load
+    settings: Settings
+    masks: "Masks | None"
+    unpaired: list[Path]  # masks without a picture
+    count: int
 
-        return load(name, device, dtype, offline=True)
+    def foretell(
+        self, say: Callable[[str], None] = print, note: Callable[[str], None] = QUIET.note
+    ) -> list[Row]:
+        """Say what the run would do, take and need; returns a row for each file."""
+        assert not isinstance(self.options, Text2imgOptions)
+        return foretell(
+            self.jobs,
+            self.options,
+            self.masks,
+            self.unpaired,
+            self.journal,
+            self.settings.reading,
+            rate=Rate(self.options, self.model.stack, self.model.made_by, self.count, note),
+            model=self.model.stack() if self.model.is_pixel else None,
+            say=say,
+        )
 
-    file = places.place_of(name)
-    is_pixel = file.is_file() and file_kinds.is_pixel(file)
-    return Opened(name, stack, weights, precision, is_pixel)
 
-
-def run(
+def prepare(
     files: Sequence[Found],
     options: FileOptions,
-    out: Path,
-    model: Opened,
+    place: Place,
+    open_model: Callable[[], OpenedModel],
     *,
     pictures: PictureOptions = PICTURES,
     holes: Holes = Holes(),
     seed: int = 0,
     count: int = 1,
     exists: Exists = "skip",
-    show: Progress = QUIET,
-    stop: Callable[[], str] = lambda: "",
-) -> Summary:
-    """Do the options' task with every file, and write the results and their report into `out`.
+    share: Shard = ALL,
+    on_collision: OnCollision = "error",
+) -> PreparedFiles:
+    """Settle a run over files: plan it, then open the model and the journal.
 
-    count  candidates of each, kept beside a sheet of them all.
-    show   is told of every row, and of parts of the picture in hand; what its `part` raises as
-           CancelledError ends the run, and the picture is left for the next one.
-    stop   says why the run is to end before the next file, once it is.
-    Raises UsageError, ConfigError, ModelError or OutputError before any work.
+    Args:
+        files: What `file_search.find` found.
+        options: The task and its options.
+        place: Where the results go.
+        open_model: Gives the model; called once the plan stands, since it may fetch.
+        pictures: How pictures are read and written.
+        holes: Where the pictures have holes.
+        seed: Of the run; each file draws from it and its own key.
+        count: Candidates of each picture, kept beside a sheet of them all.
+        exists: What becomes of results that are there already.
+        share: The share of the files that this run does.
+        on_collision: What to do where two files want one result.
+
+    Raises:
+        UsageError: The options, files and masks do not go together.
+        ConfigError, ModelError: The model is not there, or cannot do what is asked.
+        OutputError: The output folder cannot be used.
     """
-    if pictures.frames == "all":
-        raise UsageError("frames: all pages of a file are kept by the command line alone")
     from restore.images import encode
 
     kind = formats(options, pictures.format, pictures.lossless, count)
-    how = reading_for(options, holes, pictures.reading)
-    beside = kept_beside(options, holes, count)
-    planned = jobs.plan(files, out, lambda source: encode.FORMATS[kind(source)].suffix, beside)
+    reading = reading_for(options, holes, pictures.reading)
+    planned = jobs.plan(
+        files,
+        place.out,
+        lambda source: encode.FORMATS[kind(source)].suffix,
+        kept_beside(options, holes, count),
+        on_collision,
+        place.file,
+    )
     masks, planned = holes.open(planned)
+    unpaired = masks.unused(planned) if masks else []
+    planned = [job for job in planned if share.holds(job.key)]
+    if pictures.frames == "all":
+        planned = with_frames(planned, reading)
+    if exists == "error":
+        refuse_existing(planned)
+    if pictures.background is None:
+        refuse_transparent(planned, kind, reading)
+
+    model = open_model()
     if model.is_pixel:
         from restore.tasks.pixel_upscale import settled
 
@@ -135,27 +202,116 @@ def run(
         **({"count": count} if count > 1 else {}),
         **holes.told,
     )
-    journal = Journal(out, pixels, model.weights, words=options.words, task=options.task)
-    rate = Rate(options, model.stack, model.made_by, count, show.note)
-    settings = Settings(Place(out), seed, exists, how, pictures.writing, model.made_by)
-    with FileWork(
-        planned, options, settings, holes=holes, masks=masks, kind=kind, rate=rate
-    ) as work:
-        return run_all(
-            planned,
-            lambda job, *paths: work(job, show, *paths),
-            journal,
-            exists,
-            show.row,
-            Limits(stop=stop),
-            report.publisher(out),
+    journal = Journal(
+        place.out, pixels, model.weights, share.ending, options.words, options.task, place.home
+    )
+    settings = Settings(place, seed, exists, reading, pictures.writing, model.made_by)
+
+    @contextmanager
+    def work(show: Progress) -> Iterator[Work]:
+        rate = Rate(options, model.stack, model.made_by, count, show.note)
+        with FileWork(
+            planned, options, settings, holes=holes, masks=masks, kind=kind, rate=rate, show=show
+        ) as made:
+            yield made
+
+    return PreparedFiles(
+        planned, options, model, journal, exists, work, settings, masks, unpaired, count
+    )
+
+
+def prepare_words(
+    options: Text2imgOptions,
+    place: Place,
+    open_model: Callable[[], OpenedModel],
+    *,
+    form: str = "png",
+    seed: int = 0,
+    count: int = 1,
+    exists: Exists = "skip",
+) -> PreparedRun:
+    """Settle a run that makes `count` pictures from words, of the seeds from `seed` on.
+
+    Args:
+        form: The format of the results.
+
+    As `prepare` else.
+    """
+    if seed + count - 1 > LARGEST_SEED:
+        raise UsageError(
+            f"--seed {seed}: {counted(count, 'seed')} from there on do not fit 63 bits"
         )
+    seeds = {f"{own:010}.png": own for own in range(seed, seed + count)}
+    planned = [jobs.Job(None, name, place.out / (place.file or name)) for name in seeds]
+    if exists == "error":
+        refuse_existing(planned)
+    model = open_model()
+
+    @contextmanager
+    def work(show: Progress) -> Iterator[Work]:
+        @cache
+        def warn() -> None:
+            from restore.tasks.run import beyond
+
+            for note in beyond(options, None, model.stack()):
+                show.note(note)
+
+        def make(job: jobs.Job, path: Path) -> Row:
+            from restore.diffusion import watch
+            from restore.images import encode, memmap
+            from restore.tasks.run import restore
+
+            warn()  # before the first picture, not after the last
+            own, stack = seeds[job.key], model.stack()
+            with memmap.into(place.out), watch.watching(show.part, *stack.parts):
+                result = restore(None, options, stack, own)
+            encode.encode(result, path, form, about=told(options, own, model.made_by))
+            views.keep(place.home, job.key, shown(result))
+            return {"seed": own, "size_out": result.size, "warnings": list(result.warnings)}
+
+        yield make
+
+    pixels = options.digest(**model.precision)  # a picture's seed is in its key
+    journal = Journal(place.out, pixels, model.weights, "", options.words, options.task, place.home)
+    return PreparedRun(planned, options, model, journal, exists, work)
+
+
+def run(
+    files: Sequence[Found],
+    options: FileOptions,
+    out: Path,
+    model: OpenedModel,
+    *,
+    pictures: PictureOptions = PICTURES,
+    holes: Holes = Holes(),
+    seed: int = 0,
+    count: int = 1,
+    exists: Exists = "skip",
+    show: Progress = QUIET,
+    stop: Callable[[], str] = lambda: "",
+) -> Summary:
+    """Do the options' task with every file, and write the results and their report into `out`.
+
+    `prepare` and `PreparedRun.run` in one call: see there.
+    """
+    prepared = prepare(
+        files,
+        options,
+        Place(out),
+        lambda: model,
+        pictures=pictures,
+        holes=holes,
+        seed=seed,
+        count=count,
+        exists=exists,
+    )
+    return prepared.run(show, stop)
 
 
 def run_words(
     options: Text2imgOptions,
     out: Path,
-    model: Opened,
+    model: OpenedModel,
     *,
     seed: int = 0,
     count: int = 1,
@@ -164,27 +320,6 @@ def run_words(
     stop: Callable[[], str] = lambda: "",
 ) -> Summary:
     """Make `count` pictures from words, of the seeds from `seed` on; as `run` else."""
-    seeds = {f"{own:010}.png": own for own in range(seed, seed + count)}
-    planned = [jobs.Job(None, name, out / name) for name in seeds]
-
-    def work(job: jobs.Job, path: Path) -> Row:
-        from restore.diffusion import watch
-        from restore.images import encode, memmap
-        from restore.tasks.run import restore
-
-        own, stack = seeds[job.key], model.stack()
-        with memmap.into(out), watch.watching(show.part, *stack.parts):
-            result = restore(None, options, stack, own)
-        encode.encode(result, path, about=told(options, own, model.made_by))
-        views.keep(out, job.key, shown(result))
-        return {"seed": own, "size_out": result.size, "warnings": list(result.warnings)}
-
-    journal = Journal(
-        out,
-        options.digest(**model.precision),
-        model.weights,
-        words=options.words,
-        task=options.task,
-    )
-    limits = Limits(stop=stop)
-    return run_all(planned, work, journal, exists, show.row, limits, report.publisher(out))
+    place = Place(out)
+    prepared = prepare_words(options, place, lambda: model, seed=seed, count=count, exists=exists)
+    return prepared.run(show, stop)
