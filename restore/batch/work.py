@@ -157,11 +157,12 @@ class FileWork:
         return self.settings.exists == "overwrite" or not os.path.lexists(job.target)
 
     def read(self, job: jobs.Job) -> Source:
-        from restore.images import encode, sandbox
+        from restore.images import encode, memmap, sandbox
 
         assert job.source
         digests = self.digests(job)
-        pictures, count = sandbox.read_by_rows(job.source, self.settings.reading)
+        with memmap.into(self.settings.place.out):
+            pictures, count = sandbox.read_by_rows(job.source, self.settings.reading)
         for picture in pictures:
             size = self.options.output_size(picture.size)
             encode.refuse(picture, self.kind_of(job), size, self.settings.writing.background)

@@ -20,7 +20,7 @@ SIDE = 1024  # px at which a picture is looked at, and its scratches with it
 STRIDE = 16  # px between the coarsest features
 LIKELY, EVEN = 0.6, 0.9  # odds of a pixel, and of a mark on the whole
 LONG = 0.04  # of the longer side: a shorter mark may be anything
-# Damage rarely comes alone: a picture has some only if one mark at least is longer than DOUBTFUL and
+# Damage rarely comes alone: a picture has some only if one mark is longer than DOUBTFUL and
 # sure; its odds on the whole and BONUS for each longer side of length make SURE.
 DOUBTFUL, SURE, BONUS = 0.06, 0.939, 0.02
 MOST = 0.15  # of a picture's area: of more, the surest marks
