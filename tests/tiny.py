@@ -11,11 +11,13 @@ from diffusers import (
     StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
     StableDiffusionUpscalePipeline,
+    StableDiffusionXLInpaintPipeline,
+    StableDiffusionXLPipeline,
     UNet2DConditionModel,
     UNet2DModel,
     VQModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from restore.training.stages.vocabulary import letters
 
@@ -39,28 +41,31 @@ def autoencoder(levels: int = 2, **more) -> AutoencoderKL:
 
 
 def unet(channels: int, **more) -> UNet2DConditionModel:
+    own = {
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "cross_attention_dim": 16,
+    }
     return UNet2DConditionModel(
         sample_size=WINDOW,
         in_channels=channels,
         block_out_channels=(16, 32),
         layers_per_block=1,
         norm_num_groups=4,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=16,
         attention_head_dim=4,
-        **more,
+        **own | more,
     )
 
 
-def text_encoder(tokenizer, layers: int = 2) -> CLIPTextModel:
-    return CLIPTextModel(
+def text_encoder(tokenizer, layers: int = 2, kind=CLIPTextModel) -> CLIPTextModel:
+    return kind(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
             hidden_size=16,
             intermediate_size=32,
             num_hidden_layers=layers,
             num_attention_heads=2,
+            projection_dim=16,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
@@ -97,6 +102,37 @@ def base(channels: int = 4, prediction: str = "epsilon"):
 
 def inpainter():
     return base(9)
+
+
+def xl(channels: int = 4):
+    """SDXL's base, or with 9 channels its inpainter."""
+    one, two = letters(), letters()
+    two.pad_token = "!"  # as OpenCLIP's has it
+    kind = StableDiffusionXLPipeline if channels == 4 else StableDiffusionXLInpaintPipeline
+    return kind(
+        vae=autoencoder(scaling_factor=0.13025),
+        unet=unet(
+            channels,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            cross_attention_dim=32,
+            transformer_layers_per_block=(1, 2),
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=16 + 6 * 8,
+        ),
+        text_encoder=text_encoder(one, 3),
+        text_encoder_2=text_encoder(two, 4, CLIPTextModelWithProjection),
+        tokenizer=one,
+        tokenizer_2=two,
+        scheduler=schedule(),
+        add_watermarker=False,
+    )
+
+
+def xl_inpainter():
+    return xl(9)
 
 
 def x4():
@@ -140,7 +176,10 @@ def ldm():
     )
 
 
-KINDS = {"base": base, "inpainting": inpainter, "x4": x4, "ldm": ldm}
+KINDS = {
+    **{"base": base, "inpainting": inpainter, "x4": x4, "ldm": ldm},
+    **{"xl": xl, "xl inpainting": xl_inpainter},
+}
 
 
 def checkpoint(folder: Path, kind: str, **more) -> Path:

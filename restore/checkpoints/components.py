@@ -19,9 +19,14 @@ from diffusers import (
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
 
-from restore.checkpoints import configs, hub
+from restore.checkpoints import configs, families, hub
 from restore.diffusion.restorer import FirstStage, Fusion, Restorer
 from restore.diffusion.vae import Vae
 from restore.errors import ModelError
@@ -36,6 +41,7 @@ KINDS: dict[str, tuple[type[nn.Module], ...]] = {
     "vqvae": (VQModel,),
     "unet": (UNet2DConditionModel, UNet2DModel),
     "text_encoder": (CLIPTextModel,),
+    "text_encoder_2": (CLIPTextModelWithProjection,),
     "restorer": (Restorer,),
     "fusion": (Fusion,),
 }
@@ -57,9 +63,6 @@ OLD_NAMES = {  # of attention in diffusers below 0.12
     "key": "to_k",
     "value": "to_v",
     "proj_attn": "to_out.0",
-}
-FOREIGN = {  # what makes a UNet ask for more than time, text and one class
-    *("addition_embed_type", "encoder_hid_dim_type", "time_cond_proj_dim", "dual_cross_attention"),
 }
 
 
@@ -124,31 +127,31 @@ def build(folder: Path, part: str, convert: Convert) -> nn.Module:
     """
     config = config_of(folder, part)
     kind = kind_of(folder, part, config)
-    # "text" reads the tokens that every UNet is given
-    given = {"addition_embed_type": ("text",)}
-    foreign = [
-        key
-        for key in sorted(FOREIGN)
-        if part == "unet" and config.get(key) and str(config[key]) not in given.get(key, ())
-    ]
-    if foreign:
+    if part == "unet":
+        second = families.read(folder / "text_encoder_2" / "config.json")
+        families.refuse_unet(config, second, str(folder))
+    if part == "vae" and (config.get("latents_mean") or config.get("latents_std")):
         raise ModelError(
-            f"{folder}: its unet asks for {', '.join(foreign)} (SDXL, adapters, distilled "
-            "guidance), which no layout here gives; take one of the SD 1.x or 2.x family"
+            f"{folder}: its vae has a scale for each channel (latents_mean), as Playground v2.5; "
+            "what can be read has one for all"
         )
-    try:
-        is_clip = kind is CLIPTextModel
-        config = configs.clip(config) if is_clip else configs.fields_of(kind, config)
-        with init_empty_weights(include_buffers=False):
-            if is_clip:
-                module = CLIPTextModel(CLIPTextConfig(**config))
-            else:
-                module = kind.from_config(config)
-    except BUILDING as error:
-        message = f"{folder / part}: no {kind.__name__} can be built of its config: {error}"
-        raise ModelError(message) from error
+    module, config = empty(kind, config, folder / part)
     fill(module, convert(part, config), f"{folder}: its {part}")
     return module
+
+
+def empty(
+    kind: type[nn.Module], config: dict[str, Any], where: Path
+) -> tuple[nn.Module, dict[str, Any]]:
+    """A module without weights, and what was taken of its config. Raises ModelError."""
+    try:
+        is_clip = issubclass(kind, CLIPTextModel | CLIPTextModelWithProjection)
+        config = configs.clip(config) if is_clip else configs.fields_of(kind, config)
+        with init_empty_weights(include_buffers=False):
+            return kind(CLIPTextConfig(**config)) if is_clip else kind.from_config(config), config
+    except BUILDING as error:
+        message = f"{where}: no {kind.__name__} can be built of its config: {error}"
+        raise ModelError(message) from error
 
 
 def build_restorer(folder: Path) -> FirstStage | None:
@@ -243,9 +246,9 @@ def build_scheduler(folder: Path, part: str = "scheduler") -> SchedulerMixin:
         raise ModelError(f"{folder / part}: {name} refuses its config: {error}") from error
 
 
-def build_tokenizer(folder: Path, words: int) -> CLIPTokenizer:
+def build_tokenizer(folder: Path, words: int, name: str = "tokenizer") -> CLIPTokenizer:
     """CLIP's tokenizer, over at most as many words as the text encoder has embeddings."""
-    part = folder / "tokenizer"
+    part = folder / name
     # Without its vocabulary the class would build an empty one, and every word would be unknown.
     if not ((part / "tokenizer.json").is_file() or (part / "vocab.json").is_file()):
         raise ModelError(

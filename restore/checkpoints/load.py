@@ -14,10 +14,20 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from restore.checkpoints import components, configs, file_kinds, hub, lora, manifest, single_file
+from restore.checkpoints import (
+    components,
+    configs,
+    families,
+    file_kinds,
+    hub,
+    lora,
+    manifest,
+    single_file,
+)
 from restore.diffusion import contexts, vae
 from restore.diffusion.contexts import Context
 from restore.diffusion.contexts.text import TextContext
+from restore.diffusion.contexts.two_texts import TwoEncoders, TwoTextContext
 from restore.diffusion.layouts import BASE, INPAINTING, LDM_UPSCALE, TRUST, X4, layout_of
 from restore.diffusion.restorer import FirstStage
 from restore.diffusion.stack import Stack
@@ -31,7 +41,7 @@ PIPELINES = {  # what reads a saved stack of a layout; all but the last with tex
     X4: "StableDiffusionUpscalePipeline",
     LDM_UPSCALE: "LDMSuperResolutionPipeline",
 }
-IGNORED = {"safety_checker", "feature_extractor", "image_encoder"}  # of a pipeline's components
+XL_PIPELINES = {BASE: "StableDiffusionXLPipeline", INPAINTING: "StableDiffusionXLInpaintPipeline"}
 SHARD = "14MB"  # files of weights are no larger, so that repositories and mails take them
 SD_SCALE, X4_SCALE = 0.18215, 0.08333  # 1 / std of the latents
 MAX_NOISE_LEVEL = 350  # of SD's x4 upscaler, as published
@@ -120,7 +130,7 @@ def _marks(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
 def read(folder: Path, convert: components.Convert) -> Stack:
     """The stack of a folder, in fp32 on the CPU."""
     about = configs.about(folder)
-    refuse_foreign_parts(folder)
+    families.refuse(folder)
     vae_part = "vqvae" if (folder / "vqvae").is_dir() else "vae"
     autoencoder = components.build(folder, vae_part, convert)
     unet = components.build(folder, "unet", convert)
@@ -171,26 +181,15 @@ def read_context(folder: Path, convert: components.Convert, kind: str = "text") 
     if not (folder / "text_encoder").is_dir():
         return None
     text = components.build(folder, "text_encoder", convert)
-    return TextContext(text, components.build_tokenizer(folder, text.config.vocab_size))
-
-
-def refuse_foreign_parts(folder: Path) -> None:
-    """Raises ModelError if a pipeline has components that no layout has, such as SDXL's."""
-    if not (folder / "model_index.json").is_file():
-        return
-    index = components.config_of(folder, ".", "model_index.json")
-    known = {*manifest.hub.PARTS, *IGNORED}
-    extra = [
-        key
-        for key, value in index.items()
-        if isinstance(value, list) and any(value) and key not in known
-    ]
-    if extra:
-        raise ModelError(
-            f"{folder}: a {index.get('_class_name')} with {', '.join(extra)} is of another family; "
-            "what can be read is SD 1.x, 2.x, their inpainters, the x4 upscaler and latent "
-            "diffusion's VQ models"
-        )
+    tokenizer = components.build_tokenizer(folder, text.config.vocab_size)
+    if not (folder / "text_encoder_2").is_dir():
+        return TextContext(text, tokenizer)
+    second = components.build(folder, "text_encoder_2", convert)
+    words = second.config.vocab_size
+    tokenizers = tokenizer, components.build_tokenizer(folder, words, "tokenizer_2")
+    index = families.read(folder / "model_index.json") or {}
+    zeroes = index.get("force_zeros_for_empty_prompt", True) is not False
+    return TwoTextContext(TwoEncoders(text, second), tokenizers, zeroes)
 
 
 def windows_of(unet: Any) -> Windows:
@@ -246,12 +245,13 @@ def _save(stack: Stack, folder: Path, card: str, dtype: torch.dtype) -> None:
         config = json.loads(path.read_text())
         config.pop("_name_or_path", None)  # a path of the machine it was trained on
         path.write_text(json.dumps(config, indent=2) + "\n")
-    if isinstance(stack.context, TextContext):
+    if isinstance(stack.context, TextContext | TwoTextContext):
         prefix_clip(folder / "text_encoder" / "model.safetensors")
     stack.schedule.save_pretrained(folder / "scheduler")
     if stack.low_schedule:
         stack.low_schedule.save_pretrained(folder / "low_res_scheduler")
-    is_stock = stack.layout == LDM_UPSCALE or isinstance(stack.context, TextContext)
+    has_text = isinstance(stack.context, TextContext | TwoTextContext)
+    is_stock = stack.layout == LDM_UPSCALE or has_text
     if stack.layout in PIPELINES and is_stock:
         text = json.dumps(index_of(stack, names), indent=2)
         (folder / "model_index.json").write_text(text + "\n")
@@ -280,19 +280,26 @@ def index_of(stack: Stack, names: dict[str, nn.Module]) -> dict[str, Any]:
     held: dict[str, Any] = {**names, "scheduler": stack.schedule}
     if isinstance(stack.context, TextContext):
         held |= {"text_encoder": stack.context.module, "tokenizer": stack.context.tokenizer}
+    pipelines = PIPELINES
+    if isinstance(stack.context, TwoTextContext):
+        pipelines = XL_PIPELINES
+        held |= dict(stack.context.module.named_children())
+        held |= dict(zip(("tokenizer", "tokenizer_2"), stack.context.tokenizers, strict=True))
     if stack.low_schedule:
         held["low_res_scheduler"] = stack.low_schedule
     index: dict[str, Any] = {
         name: [type(part).__module__.split(".")[0], type(part).__name__]
         for name, part in held.items()
     }
-    if stack.layout in (BASE, INPAINTING):
+    if isinstance(stack.context, TwoTextContext):
+        index["force_zeros_for_empty_prompt"] = stack.context.zeroes
+    elif stack.layout in (BASE, INPAINTING):
         index |= {"safety_checker": [None, None], "feature_extractor": [None, None]}
         index["requires_safety_checker"] = False
     if stack.layout == X4:
         index["max_noise_level"] = MAX_NOISE_LEVEL
     about = {
-        "_class_name": PIPELINES[stack.layout],
+        "_class_name": pipelines[stack.layout],
         "_diffusers_version": diffusers.__version__,
     }
     return about | index
