@@ -204,6 +204,8 @@ UNET = {
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
     "class_embedding": "label_emb",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
     "mid_block.resnets.0": "middle_block.0",
     "mid_block.attentions.0": "middle_block.1",
     "mid_block.resnets.1": "middle_block.2",
@@ -239,8 +241,12 @@ OPEN_CLIP_TOP = {
 
 def single_file(pipe, open_clip: bool = False) -> dict[str, torch.Tensor]:
     """A pipeline's tensors by the names that Stable Diffusion's authors gave them."""
+    held = unet_tensors(pipe.unet) | vae_tensors(pipe.vae)
+    if isinstance(pipe, StableDiffusionXLPipeline | StableDiffusionXLInpaintPipeline):
+        held |= clip_tensors(pipe.text_encoder, "conditioner.embedders.0.transformer.")
+        return held | open_clip_tensors(pipe.text_encoder_2, "conditioner.embedders.1.model.")
     text = open_clip_tensors if open_clip else clip_tensors
-    return unet_tensors(pipe.unet) | vae_tensors(pipe.vae) | text(pipe.text_encoder)
+    return held | text(pipe.text_encoder)
 
 
 def renamed(name: str, names: dict[str, str]) -> str:
@@ -293,13 +299,20 @@ def vae_tensors(vae: AutoencoderKL) -> dict[str, torch.Tensor]:
     return made
 
 
-def clip_tensors(text: CLIPTextModel) -> dict[str, torch.Tensor]:
-    prefix = "cond_stage_model.transformer.text_model."
+def clip_tensors(
+    text: CLIPTextModel, prefix: str = "cond_stage_model.transformer."
+) -> dict[str, torch.Tensor]:
+    prefix += "text_model."
     return {prefix + name.removeprefix("text_model."): t for name, t in text.state_dict().items()}
 
 
-def open_clip_tensors(text: CLIPTextModel) -> dict[str, torch.Tensor]:
-    """As SD 2.x holds it: query, key and value in one tensor, and a projection nobody reads."""
+def open_clip_tensors(
+    text: CLIPTextModel, prefix: str = "cond_stage_model.model."
+) -> dict[str, torch.Tensor]:
+    """As SD 2.x and SDXL hold it: query, key and value in one tensor, and a projection.
+
+    SD 2.x does not read the projection.
+    """
     made, width = {}, text.config.hidden_size
     state = {name.removeprefix("text_model."): t for name, t in text.state_dict().items()}
     for name, tensor in state.items():
@@ -309,6 +322,7 @@ def open_clip_tensors(text: CLIPTextModel) -> dict[str, torch.Tensor]:
         other = renamed(name, OPEN_CLIP).replace("q_proj.", "in_proj_")
         for old, new in OPEN_CLIP_TOP.items():
             other = other.replace(old, new)
-        made[f"cond_stage_model.model.{other}"] = torch.cat(whole) if ".q_proj." in name else tensor
-    made["cond_stage_model.model.text_projection"] = torch.zeros(width, width)
+        made[f"{prefix}{other}"] = torch.cat(whole) if ".q_proj." in name else tensor
+    projection = made.pop(f"{prefix}text_projection.weight", torch.zeros(width, width))
+    made[f"{prefix}text_projection"] = projection.T.contiguous()
     return made
