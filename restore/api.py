@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 from restore.checkpoints import devices
 from restore.config import Options, explain
 from restore.diffusion import watch
+from restore.diffusion.stack import Stack
 from restore.errors import CancelledError, ConfigError, UsageError
 from restore.images.arrays import OneImage, back, hole_of, picture_of, spread
 from restore.images.picture import Picture
@@ -161,6 +162,14 @@ class Restorer:
         """The picture with its hole, white in the mask, made anew; outside not a byte moves."""
         chosen = chosen_by(InpaintOptions, "inpaint", options, prompt=prompt)
         return self._each(image, mask, chosen, seed, Onlookers(callback, progress))
+
+    def shown(self, image: OneImage) -> "Restorer":
+        """The same model, whose ControlNet is shown this picture, of whatever size."""
+        control = self.stack.control if isinstance(self.stack, Stack) else None
+        if control is None:
+            raise UsageError("there is no ControlNet to show it to; load(..., controlnet=FOLDER)")
+        control = replace(control, picture=picture_of(image))
+        return replace(self, stack=replace(self.stack, control=control))
 
     def _each(
         self,

@@ -2,10 +2,9 @@
 
 import json
 
-import huggingface_hub
 import pytest
 import tiny
-from hubs import COMMIT, serving
+from hubs import COMMIT
 
 from restore import cli
 from restore.checkpoints import components, families, hub, manifest
@@ -65,22 +64,6 @@ REFUSED = {  # name: (model_index.json, unet/config.json, what is said)
     ),
     "no pipeline": (None, None, ["neither stack.json", "model_index.json"]),
 }
-
-
-@pytest.fixture
-def online(tmp_path, monkeypatch):
-    """A hub on loopback: (its folder, bytes given by file)."""
-    top = tmp_path / "served"
-    top.mkdir()
-    with serving(top) as (address, given):
-        constants = huggingface_hub.constants
-        monkeypatch.setattr(constants, "ENDPOINT", address)
-        template = address + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-        monkeypatch.setattr(constants, "HF_XET_CACHE", str(tmp_path / "xet"))
-        yield top, given
 
 
 def pretended(folder, index, unet):

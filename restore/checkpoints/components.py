@@ -11,6 +11,7 @@ from accelerate import init_empty_weights
 from diffusers import (
     AutoencoderKL,
     AutoencoderTiny,
+    ControlNetModel,
     SchedulerMixin,
     UNet2DConditionModel,
     UNet2DModel,
@@ -44,6 +45,7 @@ KINDS: dict[str, tuple[type[nn.Module], ...]] = {
     "text_encoder_2": (CLIPTextModelWithProjection,),
     "restorer": (Restorer,),
     "fusion": (Fusion,),
+    "controlnet": (ControlNetModel,),
 }
 SCHEDULERS = {  # those that published checkpoints name, and ours
     *("DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "LMSDiscreteScheduler", "LCMScheduler"),
@@ -119,14 +121,15 @@ def read_file(path: Path) -> Weights:
         raise ModelError(f"{path}: holds more than tensors, which is never loaded") from error
 
 
-def build(folder: Path, part: str, convert: Convert) -> nn.Module:
+def build(folder: Path, part: str, convert: Convert, kind: str = "") -> nn.Module:
     """A part by its config, filled with what `convert` gives, in fp32 on the CPU.
 
+    kind  which part it is, where its folder is called otherwise.
     Raises ModelError that names the part if its class is unknown, if it asks for what no layout
     gives, or if the weights are not exactly those that it needs.
     """
     config = config_of(folder, part)
-    kind = kind_of(folder, part, config)
+    built = kind_of(folder, kind or part, config)
     if part == "unet":
         second = families.read(folder / "text_encoder_2" / "config.json")
         families.refuse_unet(config, second, str(folder))
@@ -135,7 +138,7 @@ def build(folder: Path, part: str, convert: Convert) -> nn.Module:
             f"{folder}: its vae has a scale for each channel (latents_mean), as Playground v2.5; "
             "what can be read has one for all"
         )
-    module, config = empty(kind, config, folder / part)
+    module, config = empty(built, config, folder / part)
     fill(module, convert(part, config), f"{folder}: its {part}")
     return module
 

@@ -40,6 +40,7 @@ def load(
     file = places.place_of(name)
     if more.get("config") is None and file.is_file() and file_kinds.is_pixel(file):
         asked = {"--compile": compiled, "--offload": offload, "--lora": more.get("loras")}
+        asked["--controlnet"] = more.get("controlnet")
         if told := ", ".join(option for option, is_asked in asked.items() if is_asked):
             raise ConfigError(f"{told}: {name} is a pixel upscaler, one network; leave it out")
         path, digest = manifest.find_model(name)
@@ -78,7 +79,13 @@ def compile_unet(stack: Stack) -> None:
     where = {"device": stack.device}
     shape = (1, stack.unet.config.in_channels - stack.channels - len(maps), size, size)
     level = torch.zeros(1, dtype=torch.long, **where) if stack.low_schedule else None
-    condition = Condition(torch.zeros(shape, **where), torch.ones(1, 1, size, size, **where), level)
+    hint = torch.zeros(1, 3, *[size * stack.factor] * 2) if stack.control else None
+    condition = Condition(
+        torch.zeros(shape, **where),
+        torch.ones(1, 1, size, size, **where),
+        level,
+        None if hint is None else lambda rows, columns: hint,
+    )
     x = torch.zeros(1, stack.channels, size, size, **where)
     stack.unet.compile()
     try:

@@ -30,6 +30,7 @@ CLASSES = {  # of diffusers and transformers, by the part that they are read as
     "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
     "tokenizer_2": ("CLIPTokenizer", "CLIPTokenizerFast"),
 }
+CONTROLNET = "ControlNetModel"
 NAMES = {  # how people call the families of pipelines, by how their classes' names begin
     "Flux": "Flux",
     "StableDiffusion3": "Stable Diffusion 3",
@@ -127,6 +128,21 @@ def refuse_unet(unet: Mapping[str, Any], second: Mapping[str, Any] | None, name:
         raise ModelError(
             f"{name}: its unet reads {unet.get('projection_class_embeddings_input_dim')} numbers "
             f"beside tokens, SDXL's base {wanted}: perhaps a refiner; take the base"
+        )
+
+
+def refuse_controlnet(folder: Path, name: str) -> None:
+    """Raise ModelError if the config of a ControlNet's folder is of none that is read."""
+    config = read(folder / "config.json")
+    if config is None:
+        raise ModelError(f"{name}: is no ControlNet: it has no config.json")
+    kind = config.get("_class_name")
+    if kind != CONTROLNET:
+        raise ModelError(f"{name}: is a {kind}; what can be read here is a {CONTROLNET}")
+    if config.get("global_pool_conditions"):
+        raise ModelError(
+            f"{name}: pools its picture (global_pool_conditions), as the shuffle ControlNet; what "
+            "can be read follows its picture place by place"
         )
 
 

@@ -81,6 +81,20 @@ def fetch_model(name: str, revision: str | None, offline: bool, allow_pickle: bo
     return folder
 
 
+def fetch_controlnet(name: str, offline: bool, allow_pickle: bool) -> Path:
+    """`fetch`, of a ControlNet: its config, and if that is of one that is read, its weights."""
+    folder = fetch(name, None, offline, ["config.json"])
+    families.refuse_controlnet(folder, name)
+    stem = STEMS[0]
+    wanted = [[f"{stem}.safetensors", f"{stem}-*-of-*.safetensors"], [f"{stem}.fp16.safetensors"]]
+    wanted += [[f"{stem}.bin"]] if allow_pickle else []
+    for patterns in wanted:
+        folder = fetch(name, folder.name, offline, ["config.json", "*.index.json", *patterns])
+        if weight_files(folder):
+            break
+    return folder
+
+
 def weight_files(part: Path) -> list[Path]:
     """The files of a part's weights: safetensors, else their fp16 variant, else pickles."""
     for suffix in ("safetensors", "fp16.safetensors", "bin"):

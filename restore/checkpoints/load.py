@@ -24,6 +24,7 @@ from restore.checkpoints import (
     manifest,
     single_file,
 )
+from restore.checkpoints import controlnet as controlnets
 from restore.diffusion import contexts, vae
 from restore.diffusion.contexts import Context
 from restore.diffusion.contexts.text import TextContext
@@ -72,6 +73,9 @@ def load(
     allow_pickle: bool = False,
     config: str | None = None,
     loras: Sequence[tuple[str, float]] = (),
+    controlnet: str | None = None,
+    controlnet_scale: float = 1.0,
+    control_image: str | Path | None = None,
 ) -> Stack:
     """A stack that ships with the package, by its name, or anybody's checkpoint.
 
@@ -84,13 +88,18 @@ def load(
     allow_pickle  read .ckpt and .bin as well: their tensors, with torch's restricted unpickler.
     config        for a single file: the diffusers folder that gives configs and vocabulary.
     loras         (path, scale) of each to fuse.
+    controlnet    a folder or a hub id: a ControlNet for the checkpoint, which counts by
+                  controlnet_scale and is shown control_image, or the picture that is worked on.
     Raises ModelError if the checkpoint is missing, damaged or of no known layout.
     """
     path, digest = manifest.find_model(name, revision, offline, allow_pickle)
+    more = {"offline": offline, "allow_pickle": allow_pickle}
+    steering = controlnets.find(controlnet, controlnet_scale, control_image, **more)
     files = [
         path,
         *(hub.lora_file(file) for file, _ in loras),
         *([Path(config)] if config and Path(config).is_dir() else []),
+        *(steering.files if steering else []),
     ]
     before = _marks(files)
     adapted = manifest.with_loras(digest, loras)
@@ -108,7 +117,9 @@ def load(
     # A hub's snapshot is named by its commit, whichever branch was asked for.
     is_hub = path.parent.name == "snapshots" and not Path(name).exists()
     stack.name = f"{name.partition('@')[0]}@{path.name}" if is_hub else name
-    stack.digest = adapted
+    stack.digest = steering.with_digest(adapted) if steering else adapted
+    if steering:
+        controlnets.steer(stack, steering, allow_pickle)
     place(stack, device, dtype)
     for number, (file, scale) in enumerate(loras):
         lora.add(stack, file, scale, name=f"lora{number}")
@@ -215,7 +226,8 @@ def place(stack: Stack, device: str, dtype: str) -> None:
             layer.inplace = True  # fresh memory costs page faults, a tenth of a picture's time
     if dtype == "auto":
         dtype = "fp32" if where.type == "cpu" else "bf16"
-    stack.unet.to(dtype=DTYPES[dtype])
+    for part in (stack.unet, *([stack.control.net] if stack.control else [])):
+        part.to(dtype=DTYPES[dtype])
 
 
 def save(stack: Stack, folder: Path, card: str, dtype: torch.dtype = torch.float16) -> None:
