@@ -109,6 +109,38 @@ class Steered(Case):
                 ]
         self.agrees(options, image, theirs, low)
 
+    def inpaint(self, sampler: str) -> None:
+        """The ControlNet is shown another picture, of the size of the one that is mended."""
+        picture, control = (self.picture(self.side, self.side, seed) for seed in (0, 3))
+        hole = np.zeros(picture.size, np.uint8)
+        hole[self.side // 4 : self.side // 2, self.side // 2 : self.side * 3 // 4] = 255
+        options = InpaintOptions(**WORDS, steps=3, feather=0, guidance=5, sampler=sampler)
+        pipe, _, kind = self.pipeline("Inpaint", sampler)
+        theirs = []
+
+        def after(pipe, step, t, held):
+            theirs.append(held["latents"])  # once what is outside the hole was put back
+            return {}
+
+        with drawing(self.monkeypatch, kind, self.noise):
+            image = pipe(
+                **walked(options),
+                strength=1,
+                image=Image.fromarray(picture.pixels),
+                mask_image=Image.fromarray(hole),
+                control_image=Image.fromarray(control.pixels),
+                controlnet_conditioning_scale=0.8,
+                height=self.side,
+                width=self.side,
+                callback_on_step_end=after,
+            ).images[0]
+        pasted = np.where(hole[..., None] > 0, np.asarray(image), picture.pixels)
+        self.stack.control.picture = control
+        try:
+            self.agrees(options, pasted, theirs, picture, hole)
+        finally:
+            self.stack.control.picture = None
+
 
 @pytest.fixture
 def case(stacks, folders, picture, monkeypatch):
@@ -130,6 +162,11 @@ def test_text_to_image_equals_the_stock_pipeline(case, kind, sampler):
 )
 def test_enlarging_equals_the_stock_pipeline(case, kind, sampler, strength):
     case(kind).upscale(sampler, strength)
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_inpainting_equals_the_stock_pipeline(case, kind):
+    case(kind).inpaint("ddim")
 
 
 OPTIONS = {
