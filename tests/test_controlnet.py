@@ -7,11 +7,12 @@ import diffusers
 import numpy as np
 import pytest
 import tiny
+import torch
 from PIL import Image
 from test_parity import SEED, WORDS, Case, drawing, walked, watch
 
 from restore import api, cli
-from restore.checkpoints import controlnet, manifest
+from restore.checkpoints import controlnet, devices, manifest
 from restore.checkpoints.load import load
 from restore.diffusion.canvas import canvas_rows
 from restore.diffusion.stack import SCHEDULERS
@@ -254,6 +255,51 @@ def test_the_api_takes_a_picture_for_the_controlnet(stacks, picture):
     assert out.size == (32, 32)
     with pytest.raises(UsageError, match="controlnet=FOLDER"):
         api.Restorer(load("nano", "cpu")).shown(image)
+
+
+# where it computes
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_in_half_precision_it_runs_and_stays_near(folders, stacks, picture, kind):
+    folder, net = folders(kind)
+    more = {"controlnet": str(net), "controlnet_scale": 0.8}
+    half = load(str(folder), "cpu", "bf16", **more)
+    assert half.control.net.dtype == half.unet.dtype == torch.bfloat16
+    options = UpscaleOptions(scale=1, steps=1, prompt="a bird", negative="x", guidance=2)
+    low = picture(32, 32)
+    one, other = (restore(low, options, which, SEED).pixels for which in (half, stacks(kind)))
+    assert np.abs(one.astype(int) - other).mean() < 8
+    with half.in_fp32():
+        assert half.control.net.dtype == half.unet.dtype == torch.float32
+    assert half.control.net.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_with_the_unet_it_takes_turns_on_the_device(folders, stacks, picture, kind):
+    folder, net = folders(kind)
+    turning = load(str(folder), "cpu", controlnet=str(net), controlnet_scale=0.8)
+    devices.Turns(turning, torch.device("cpu"))
+    came = noted(turning)
+    options = UpscaleOptions(scale=2, steps=2)
+    one, other = (
+        restore(picture(32, 24), options, which, SEED) for which in (turning, stacks(kind))
+    )
+    assert (one.pixels == other.pixels).all()
+    assert came.count("controlnet") == came.count("unet") <= 2  # not for every window
+
+
+def noted(stack) -> list[str]:
+    """The UNet and the ControlNet, as often as they come to the device or go."""
+    came = []
+    for name, part in (("unet", stack.unet), ("controlnet", stack.control.net)):
+
+        def to(*_, part=part, name=name):
+            came.append(name)
+            return part
+
+        part.to = to
+    return came
 
 
 # what is refused

@@ -378,6 +378,8 @@ def test_a_single_file_says_what_it_needs(saved, tmp_path):
     refused(path, "another family", config=str(saved["base"]))
     save_file({"conditioner.embedders.0.model.ln_final.bias": torch.zeros(1)}, path)
     refused(path, "SDXL's refiner", "take that one", config=str(saved["base"]))
+    save_file({**held, "v_pred": torch.zeros(1)}, path)
+    refused(path, "predicts v", "--config-from", config=str(saved["base"]))
     for key in ("double_blocks.0.x", "model.diffusion_model.joint_blocks.0.x"):
         save_file({key: torch.zeros(1)}, path)
         refused(path, "another family", "SDXL", config=str(saved["base"]))

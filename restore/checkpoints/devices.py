@@ -101,6 +101,8 @@ def compile_unet(stack: Stack) -> None:
 class Turns:
     """One part at a time is on the device: whose turn it is comes, and the one before goes back.
 
+    A UNet and its ControlNet come and go together, for they answer in turn for every window.
+
     accelerate's cpu_offload_with_hook wraps whole models in one fixed order; ours go in the order
     of the task, and of a VAE not itself is called but its children.
     """
@@ -108,22 +110,28 @@ class Turns:
     def __init__(self, stack: Stack, place: torch.device):
         stack.place = place
         self.stack = stack
-        self.here: nn.Module | None = None
-        self.there = place  # where it is
+        self.here: list[nn.Module] = []
+        self.there = place  # where they are
+        control = stack.control
+        walking = [stack.unet, control.net] if control else []
         for part in stack.parts:
+            group = walking if any(part is one for one in walking) else [part]
             called = (part, *part.children()) if part is stack.vae else (part,)
             for module in called:
-                module.register_forward_pre_hook(partial(self.bring, part), with_kwargs=True)
+                module.register_forward_pre_hook(partial(self.bring, group), with_kwargs=True)
 
-    def bring(self, part: nn.Module, module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        """Before a call: the part moves to the device, and with it what it is called with."""
+    def bring(
+        self, group: list[nn.Module], module: nn.Module, args: Any, kwargs: Any
+    ) -> tuple[Any, Any]:
+        """Before a call: the parts move to the device, and with them what one is called with."""
         place = self.stack.place
         assert place is not None
-        if self.here is not part or self.there != place:
-            if self.here is not None:
-                self.here.to("cpu")
-            part.to(place)
-            self.here, self.there = part, place
+        if self.here != group or self.there != place:
+            for part in self.here:
+                part.to("cpu")
+            for part in group:
+                part.to(place)
+            self.here, self.there = group, place
         moved = {name: self.moved(value) for name, value in kwargs.items()}
         return tuple(map(self.moved, args)), moved
 

@@ -82,7 +82,7 @@ def refuse(folder: Path, name: str = "") -> None:
 
 def refuse_index(index: Mapping[str, Any], name: str) -> None:
     """Raise ModelError if the parts of a pipeline, its model_index.json, are none that are read."""
-    kind = str(index.get("_class_name"))
+    kind = str(index.get("_class_name"))[:64]
     parts = {key: value for key, value in index.items() if isinstance(value, list) and any(value)}
     known = {*PARTS, *IGNORED}
     extra = [key for key in parts if key not in known]
@@ -100,9 +100,8 @@ def refuse_index(index: Mapping[str, Any], name: str) -> None:
     if extra:
         family = next((said for head, said in NAMES.items() if kind.startswith(head)), "")
         family = f" ({family})" if family else ""
-        raise ModelError(
-            f"{name}: a {kind}{family} with {', '.join(extra)} is of another family; {ABLE}"
-        )
+        shown = ", ".join(str(part)[:64] for part in extra[:4])
+        raise ModelError(f"{name}: a {kind}{family} with {shown} is of another family; {ABLE}")
 
 
 def refuse_unet(unet: Mapping[str, Any], second: Mapping[str, Any] | None, name: str) -> None:

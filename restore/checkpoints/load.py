@@ -111,6 +111,8 @@ def load(
         weights = single_file.read(path)
         folder = single_file.configs_for(path, weights, config, offline)
         stack = read(folder, single_file.converter(weights))
+        prediction = stack.schedule.config.prediction_type
+        single_file.refuse_other_prediction(path, weights, prediction)
     else:
         stack = read(path, lambda part, _: components.read_weights(path, part, allow_pickle))
     again = manifest.find_model(str(path), allow_pickle=allow_pickle)[1]

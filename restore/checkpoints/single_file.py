@@ -88,6 +88,15 @@ def configs_for(path: Path, weights: Weights, config: str | None, offline: bool)
     return folder
 
 
+def refuse_other_prediction(path: Path, weights: Weights, prediction: str) -> None:
+    """Raise ModelError if a file says that it predicts v, and its configs do not."""
+    if "v_pred" in weights and prediction != "v_prediction":
+        raise ModelError(
+            f"{path}: predicts v, as its tensor v_pred says, and the configs say {prediction}; "
+            "give --config-from FOLDER whose scheduler_config.json says prediction_type v_prediction"
+        )
+
+
 def converter(weights: Weights) -> Convert:
     """What takes a part out of the weights of a file."""
 
