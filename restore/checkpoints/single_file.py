@@ -93,7 +93,7 @@ def refuse_other_prediction(path: Path, weights: Weights, prediction: str) -> No
     if "v_pred" in weights and prediction != "v_prediction":
         raise ModelError(
             f"{path}: predicts v, as its tensor v_pred says, and the configs say {prediction}; "
-            "give --config-from FOLDER whose scheduler_config.json says prediction_type v_prediction"
+            "give --config-from FOLDER whose scheduler config says prediction_type v_prediction"
         )
 
 
