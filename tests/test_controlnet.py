@@ -1,5 +1,6 @@
 """ControlNet: the stock pipelines' steps; windows; what is refused; what a report tells."""
 
+import contextlib
 import json
 from functools import cache
 
@@ -9,6 +10,7 @@ import pytest
 import tiny
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from test_parity import SEED, WORDS, Case, drawing, walked, watch
 
 from restore import api, cli
@@ -16,7 +18,7 @@ from restore.checkpoints import controlnet, devices, manifest
 from restore.checkpoints.load import load
 from restore.diffusion.canvas import canvas_rows
 from restore.diffusion.stack import SCHEDULERS
-from restore.errors import ModelError, UsageError
+from restore.errors import ConfigError, ModelError, UsageError
 from restore.images.picture import Picture
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
 from restore.tasks.run import restore
@@ -332,6 +334,47 @@ def test_what_is_no_controlnet_is_refused(folders, tmp_path):
     refused(folder, "shuffle", controlnet=str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps(told))
     refused(folder, "no weights", controlnet=str(tmp_path))
+
+
+@pytest.mark.parametrize("task", ["text2img", "inpaint"])
+def test_a_command_that_lacks_its_picture_is_refused_before_any_work(
+    folders, photo, tmp_path, task, capsys
+):
+    photo("a.png")
+    folder, net = folders("base")
+    words = [task, "-o", tmp_path / "out", "--model", folder, "--controlnet", net]
+    words += [] if task == "text2img" else [tmp_path / "in", "--mask", tmp_path / "in" / "a.png"]
+    assert cli.main([str(word) for word in words]) == 2
+    assert "--control-image FILE" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_pixel_upscaler_takes_none(folders, tmp_path):
+    path = tmp_path / "net.safetensors"
+    save_file({"body.0.weight": torch.zeros(1)}, path)
+    with pytest.raises(ConfigError, match=r"--controlnet: .* is a pixel upscaler"):
+        devices.load(str(path), "cpu", controlnet=str(folders("base")[1]))
+
+
+HOSTILE = [
+    *(None, True, -1, 0, 10**12, 1e308, float("nan"), [], ["evil"], {"evil": "Evil"}),
+    *("evil/kernel", "../evil", "http://evil.example/x", "", "a" * 10**6, [[[[["evil"]]]]]),
+]
+
+
+@pytest.mark.filterwarnings("ignore")  # of the libraries, on values that make no sense
+def test_no_key_of_its_config_breaks_more_than_itself(folders, tmp_path):
+    """A value that makes no sense is refused in our words, or has no effect."""
+    folder, net = folders("base")
+    told = json.loads((net / "config.json").read_text())
+    weights = net / "diffusion_pytorch_model.safetensors"
+    (tmp_path / weights.name).symlink_to(weights)
+    stack = load(str(folder), "cpu")
+    for number, key in enumerate([*told, "auto_map", "quantization_config", "_name_or_path"]):
+        for value in HOSTILE[number % 4 :: 4]:
+            (tmp_path / "config.json").write_text(json.dumps({**told, key: value}))
+            with contextlib.suppress(ModelError):
+                controlnet.steer(stack, controlnet.find(str(tmp_path)))
 
 
 def test_of_another_kind_of_controlnet_no_byte_but_its_config_is_fetched(online):

@@ -94,6 +94,7 @@ def open_model(
     more = {"offline": offline, "allow_pickle": allow_pickle}
     steering = controlnets.find(controlnet, controlnet_scale, control_image, **more)
     if steering:
+        steering.require(getattr(options, "task", ""))
         digest = steering.with_digest(digest)
 
     @cache

@@ -55,6 +55,11 @@ class Found:
         own = {"controlnet": self.name, "controlnet_sha256": self.digest}
         return {**own, "controlnet_scale": self.scale, **image}
 
+    def require(self, task: str) -> None:
+        """Raise UsageError if a task has no picture that the ControlNet could be shown."""
+        if self.image is None and task in ("text2img", "inpaint"):
+            raise UsageError(f"{task} with a ControlNet needs its picture: --control-image FILE")
+
     def with_digest(self, weights: str) -> str:
         """The digest of a checkpoint's weights that this steers."""
         return hashlib.sha256(f"{weights} {self.digest} {self.scale}".encode()).hexdigest()
