@@ -222,6 +222,16 @@ def test_a_hole_is_shown_its_own_part_of_the_picture(stacks, picture):
     assert (answers[0] == answers[1]).all() and (answers[0] != pixels).any()
 
 
+def test_an_inpainter_takes_the_controlnet_of_its_family(folders, picture, tmp_path):
+    folder = tiny.checkpoint(tmp_path / "model", "inpainting")
+    stack = load(str(folder), device="cpu", controlnet=str(folders("base")[1]))
+    stack.control.picture = picture(70, 50, 3)
+    for task in OPTIONS:
+        pixels, stack.control.scale = made(stack, task, picture), 0.0
+        assert (pixels != made(stack, task, picture)).any(), task
+        stack.control.scale = 1.0
+
+
 def test_how_many_windows_run_at_once_changes_nothing(stacks, picture):
     low = picture(40, 36)
     one, many = (

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from restore.diffusion.stack import Stack
 
 MOST = 10.0  # of the weight: beyond it, not even noise is left of a picture
-SHARED = (  # of a ControlNet's config and the UNet's: it is a copy of that one's encoder
-    *("cross_attention_dim", "block_out_channels", "layers_per_block", "down_block_types"),
+SHARED = (  # of a ControlNet's config and the UNet's, whose layers it adds to, one by one
+    *("cross_attention_dim", "block_out_channels", "layers_per_block"),
     *("addition_embed_type", "projection_class_embeddings_input_dim"),
 )
 
