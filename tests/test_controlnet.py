@@ -336,6 +336,7 @@ def test_what_is_no_controlnet_is_refused(folders, tmp_path):
     refused(folder, "no config.json", controlnet=str(tmp_path))
     refused(folder, "UNet2DConditionModel", controlnet=str(folder / "unet"))
     refused(folder, "give --controlnet", control_image=str(net / "config.json"))
+    refused(folder, "--controlnet-scale 0.5", "give --controlnet", controlnet_scale=0.5)
     image = {"controlnet": str(net), "control_image": str(tmp_path / "gone.png")}
     refused(folder, "no such file", **image)
     refused(folder, "0 to 10", controlnet=str(net), controlnet_scale=-1)

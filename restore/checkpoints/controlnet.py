@@ -77,11 +77,14 @@ def find(
 
     name  a folder with config.json and weights, as diffusers saves one; or a hub id.
     Raises ModelError if there is none that is read, before its weights are fetched; UsageError if
-    the picture is not there, or is given without a ControlNet.
+    the picture is not there, or if it or a scale is given without a ControlNet.
     """
     if name is None:
-        if image is not None:
-            raise UsageError(f"--control-image {image}: is for a ControlNet; give --controlnet")
+        if image is not None or scale != 1:
+            option = (
+                f"--controlnet-scale {scale:g}" if image is None else f"--control-image {image}"
+            )
+            raise UsageError(f"{option}: is for a ControlNet; give --controlnet")
         return None
     if not 0 <= scale <= MOST:
         raise ConfigError(f"--controlnet-scale {scale:g}: must be 0 to {MOST:g}; 1 is usual")

@@ -22,6 +22,7 @@ from restore.checkpoints import (
     hub,
     lora,
     manifest,
+    model_index,
     single_file,
 )
 from restore.checkpoints import controlnet as controlnets
@@ -29,23 +30,15 @@ from restore.diffusion import contexts, vae
 from restore.diffusion.contexts import Context
 from restore.diffusion.contexts.text import TextContext
 from restore.diffusion.contexts.two_texts import TwoEncoders, TwoTextContext
-from restore.diffusion.layouts import BASE, INPAINTING, LDM_UPSCALE, TRUST, X4, layout_of
+from restore.diffusion.layouts import LDM_UPSCALE, TRUST, X4, layout_of
 from restore.diffusion.restorer import FirstStage
 from restore.diffusion.stack import Stack
 from restore.diffusion.tiling import Windows
 from restore.errors import ModelError, RestoreError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PIPELINES = {  # what reads a saved stack of a layout; all but the last with text
-    BASE: "StableDiffusionPipeline",
-    INPAINTING: "StableDiffusionInpaintPipeline",
-    X4: "StableDiffusionUpscalePipeline",
-    LDM_UPSCALE: "LDMSuperResolutionPipeline",
-}
-XL_PIPELINES = {BASE: "StableDiffusionXLPipeline", INPAINTING: "StableDiffusionXLInpaintPipeline"}
 SHARD = "14MB"  # files of weights are no larger, so that repositories and mails take them
 SD_SCALE, X4_SCALE = 0.18215, 0.08333  # 1 / std of the latents
-MAX_NOISE_LEVEL = 350  # of SD's x4 upscaler, as published
 Asked = ParamSpec("Asked")
 Made = TypeVar("Made")
 
@@ -105,20 +98,11 @@ def load(
     adapted = manifest.with_loras(digest, loras)
     quiet()
     if path.is_file():
-        if file_kinds.is_pixel(path) and config is None:
-            raise ModelError(f"{name}: is a pixel upscaler; what is asked for here is diffusion's")
-        hub.refuse_pickles([path], allow_pickle)
-        weights = single_file.read(path)
-        folder = single_file.configs_for(path, weights, config, offline)
-        stack = read(folder, single_file.converter(weights))
-        prediction = stack.schedule.config.prediction_type
-        single_file.refuse_other_prediction(path, weights, prediction)
+        stack = read_single(path, config, **more)
     else:
         stack = read(path, lambda part, _: components.read_weights(path, part, allow_pickle))
     again = manifest.find_model(str(path), allow_pickle=allow_pickle)[1]
-    # A hub's snapshot is named by its commit, whichever branch was asked for.
-    is_hub = path.parent.name == "snapshots" and not Path(name).exists()
-    stack.name = f"{name.partition('@')[0]}@{path.name}" if is_hub else name
+    stack.name = called(name, path)
     stack.digest = steering.with_digest(adapted) if steering else adapted
     if steering:
         controlnets.steer(stack, steering, allow_pickle)
@@ -130,6 +114,26 @@ def load(
     # the same bytes before and after, and no file swapped for another and back in between
     if (again, manifest.with_loras(again, loras)) != (digest, adapted) or _marks(files) != before:
         raise ModelError(f"{path}: changed while it was read; try again")
+    return stack
+
+
+def called(name: str, path: Path) -> str:
+    """A model's name; a hub's is by its commit, whichever branch was asked for."""
+    is_hub = path.parent.name == "snapshots" and not Path(name).exists()
+    return f"{name.partition('@')[0]}@{path.name}" if is_hub else name
+
+
+def read_single(path: Path, config: str | None, *, offline: bool, allow_pickle: bool) -> Stack:
+    """The stack of a single file, as `read`."""
+    if file_kinds.is_pixel(path) and config is None:
+        raise ModelError(f"{path}: is a pixel upscaler; what is asked for here is diffusion's")
+    hub.refuse_pickles([path], allow_pickle)
+    weights = single_file.read(path)
+    stack = read(
+        single_file.configs_for(path, weights, config, offline), single_file.converter(weights)
+    )
+    prediction = stack.schedule.config.prediction_type
+    single_file.refuse_other_prediction(path, weights, prediction)
     return stack
 
 
@@ -266,8 +270,8 @@ def _save(stack: Stack, folder: Path, card: str, dtype: torch.dtype) -> None:
         stack.low_schedule.save_pretrained(folder / "low_res_scheduler")
     has_text = isinstance(stack.context, TextContext | TwoTextContext)
     is_stock = stack.layout == LDM_UPSCALE or has_text
-    if stack.layout in PIPELINES and is_stock:
-        text = json.dumps(index_of(stack, names), indent=2)
+    if stack.layout in model_index.PIPELINES and is_stock:
+        text = json.dumps(model_index.of(stack, names), indent=2)
         (folder / "model_index.json").write_text(text + "\n")
     about: dict[str, Any] = {"trust": stack.layout == TRUST, "residual_scale": stack.residual_scale}
     about |= {"fills": stack.fills, "steps": stack.steps, "hears": stack.hears}
@@ -287,36 +291,6 @@ def save_first_stage(stage: FirstStage, folder: Path, dtype: torch.dtype) -> Non
         stored(stage.faithful, dtype).save_pretrained(folder / "restorer", variant="faithful")
     if stage.fusion is not None:
         stored(stage.fusion, dtype).save_pretrained(folder / "fusion")
-
-
-def index_of(stack: Stack, names: dict[str, nn.Module]) -> dict[str, Any]:
-    """model_index.json for the stock pipeline of the stack's layout."""
-    held: dict[str, Any] = {**names, "scheduler": stack.schedule}
-    if isinstance(stack.context, TextContext):
-        held |= {"text_encoder": stack.context.module, "tokenizer": stack.context.tokenizer}
-    pipelines = PIPELINES
-    if isinstance(stack.context, TwoTextContext):
-        pipelines = XL_PIPELINES
-        held |= dict(stack.context.module.named_children())
-        held |= dict(zip(("tokenizer", "tokenizer_2"), stack.context.tokenizers, strict=True))
-    if stack.low_schedule:
-        held["low_res_scheduler"] = stack.low_schedule
-    index: dict[str, Any] = {
-        name: [type(part).__module__.split(".")[0], type(part).__name__]
-        for name, part in held.items()
-    }
-    if isinstance(stack.context, TwoTextContext):
-        index["force_zeros_for_empty_prompt"] = stack.context.zeroes
-    elif stack.layout in (BASE, INPAINTING):
-        index |= {"safety_checker": [None, None], "feature_extractor": [None, None]}
-        index["requires_safety_checker"] = False
-    if stack.layout == X4:
-        index["max_noise_level"] = MAX_NOISE_LEVEL
-    about = {
-        "_class_name": pipelines[stack.layout],
-        "_diffusers_version": diffusers.__version__,
-    }
-    return about | index
 
 
 def prefix_clip(path: Path) -> None:

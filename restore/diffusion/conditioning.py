@@ -81,11 +81,12 @@ def conditioned(
 def with_sizes(pooled: Tensor, size: tuple[int, int], x: Tensor) -> dict[str, Tensor]:
     """What SDXL reads beside tokens: the pooled prompt, and three sizes in pixels.
 
-    They are the original size, where it was cropped, and the target's size. Each window is told
-    that it is a whole picture of its own size, cut nowhere. The truth, a crop at (3072, 5120) of a
-    picture of 8192, is far beyond what SDXL was trained with, and where small corners were told it
-    learnt to cut heads off. So an answer also depends neither on where its window lies nor on how
-    large the picture is; where one window is the picture, it is what diffusers tells by default.
+    They are the original size, the corner where it was cropped, and the target's size. Each window
+    is told that it is a whole picture of its own size, cropped nowhere. The literal truth, such as
+    a corner at (3072, 5120) of a picture of 8192, is far beyond the sizes of training, and told of
+    other corners than (0, 0), SDXL cuts its subjects off (Podell et al. 2023, section 2.2). So an
+    answer also depends neither on where its window lies nor on how large the picture is. Where one
+    window is the picture, this is what diffusers tells by default.
     """
     told = torch.tensor([[*size, 0, 0, *size]], device=x.device, dtype=torch.float32)
     text = pooled.to(x.device, x.dtype)
