@@ -95,6 +95,19 @@ def test_of_a_refused_family_no_byte_but_configs_is_fetched(online, kind):
     assert sum(given.values()) < 2000
 
 
+def test_of_a_model_of_another_walk_no_byte_but_configs_is_fetched(online):
+    """Its parts are known, its scheduler is not: it was tuned to flow matching."""
+    top, given = online
+    parts = {"text_encoder": CLIP, "text_encoder_2": SECOND, "unet": UNET}
+    pretended(top / "model", {"_class_name": "StableDiffusionXLPipeline", **parts}, SDXL)
+    (top / "model" / "scheduler").mkdir()
+    config = json.dumps({"_class_name": "FlowMatchEulerDiscreteScheduler"})
+    (top / "model" / "scheduler" / "scheduler_config.json").write_text(config)
+    with pytest.raises(ModelError, match="scheduler is a FlowMatchEulerDiscreteScheduler"):
+        manifest.find_model("org/model")
+    assert all(path.endswith(".json") for path in given)
+
+
 def test_the_command_refuses_before_it_fetches(online, tmp_path, capsys):
     top, given = online
     pretended(top / "model", *REFUSED["sd3"][:2])

@@ -296,6 +296,7 @@ def test_sdxls_inpainting_equals_the_stock_pipeline(case, kind, sampler, strengt
         ("inpaint", "RESTORE_SD_INPAINT_FOLDER"),
         ("x4", "RESTORE_SD_X4_FOLDER"),
         ("ldm", "RESTORE_LDM_SR_FOLDER"),
+        ("text2img", "RESTORE_SDXL_FOLDER"),
     ],
 )
 def test_real_checkpoints_equal_the_stock_pipeline(picture, monkeypatch, task, variable):

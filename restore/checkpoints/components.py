@@ -47,13 +47,6 @@ KINDS: dict[str, tuple[type[nn.Module], ...]] = {
     "fusion": (Fusion,),
     "controlnet": (ControlNetModel,),
 }
-SCHEDULERS = {  # those that published checkpoints name, and ours
-    *("DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "LMSDiscreteScheduler", "LCMScheduler"),
-    *("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler"),
-    *("KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "DEISMultistepScheduler"),
-    *("DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "UniPCMultistepScheduler"),
-    *("TCDScheduler",),
-}
 # What a class may raise that is given a config which makes no sense.
 BUILDING = (TypeError, ValueError, KeyError, RuntimeError, NotImplementedError)
 BUILDING += (AttributeError, IndexError, ArithmeticError, AssertionError)
@@ -236,7 +229,7 @@ def build_scheduler(folder: Path, part: str = "scheduler") -> SchedulerMixin:
     """One of diffusers' own schedulers. Raises ModelError for any other class."""
     config = config_of(folder, part, "scheduler_config.json")
     name = str(config.get("_class_name"))
-    kind = getattr(diffusers, name, None) if name in SCHEDULERS else None
+    kind = getattr(diffusers, name, None) if name in families.SCHEDULERS else None
     if not (isinstance(kind, type) and issubclass(kind, SchedulerMixin)):
         raise ModelError(
             f"{folder}: its {part} is a {name}, which is not among those that can be read with "

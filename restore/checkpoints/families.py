@@ -30,6 +30,13 @@ CLASSES = {  # of diffusers and transformers, by the part that they are read as
     "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
     "tokenizer_2": ("CLIPTokenizer", "CLIPTokenizerFast"),
 }
+SCHEDULERS = {  # those that published checkpoints name, and ours
+    *("DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "LMSDiscreteScheduler", "LCMScheduler"),
+    *("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler"),
+    *("KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "DEISMultistepScheduler"),
+    *("DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "UniPCMultistepScheduler"),
+    *("TCDScheduler",),
+}
 CONTROLNET = "ControlNetModel"
 NAMES = {  # how people call the families of pipelines, by how their classes' names begin
     "Flux": "Flux",
@@ -62,6 +69,13 @@ def refuse(folder: Path, name: str = "") -> None:
     index = read(folder / "model_index.json")
     if index is not None:
         refuse_index(index, name or str(folder))
+    scheduler = read(folder / "scheduler" / "scheduler_config.json")
+    if scheduler is not None and str(scheduler.get("_class_name")) not in SCHEDULERS:
+        kind = str(scheduler.get("_class_name"))[:64]
+        raise ModelError(
+            f"{name or folder}: its scheduler is a {kind}, which is not among those that can be "
+            "read; set _class_name in scheduler_config.json to one that is, such as DDIMScheduler"
+        )
     unet, vae = (read(folder / part / "config.json") for part in ("unet", "vae"))
     if unet is None:
         return

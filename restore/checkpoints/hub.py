@@ -59,7 +59,8 @@ def fetch_model(name: str, revision: str | None, offline: bool, allow_pickle: bo
         )
     families.refuse(folder, name)
     revision = folder.name  # its commit: the next fetches are of the same, whatever is pushed
-    folder = fetch(name, revision, offline, [*tops, *(f"{part}/config.json" for part in PARTS)])
+    told = [*(f"{part}/config.json" for part in PARTS), "scheduler/scheduler_config.json"]
+    folder = fetch(name, revision, offline, [*tops, *told])
     families.refuse(folder, name)
     rest = [*tops, *(f"{part}/*.{kind}" for part in PARTS for kind in ("json", "txt"))]
     kinds = ["{}.safetensors", "{}-*-of-*.safetensors"]
