@@ -81,7 +81,9 @@ def test_weights_keep_every_bit_in_either_precision(tmp_path, short):
         assert all(torch.equal(held[name], t) for name, t in one.state_dict().items())
     kinds = {tensor.dtype for tensor in tensors(tmp_path / "saved").values()}
     assert kinds == {torch.float16 if short else torch.float32}
-    pipe = diffusers.StableDiffusionPipeline.from_pretrained(tmp_path / "saved", dtype=torch.float32)
+    pipe = diffusers.StableDiffusionPipeline.from_pretrained(
+        tmp_path / "saved", dtype=torch.float32
+    )
     assert torch.equal(pipe.unet.conv_in.weight, given.unet.conv_in.weight)
 
 

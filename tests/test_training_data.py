@@ -325,6 +325,20 @@ def pair_options(photos, **more):
     return PairOptions.model_validate({"photos": str(photos), "crop": 64, "window": 16, **more})
 
 
+def test_of_two_low_pictures_of_one_name_none_is_taken_by_chance(tmp_path, pixels):
+    for name, seed in (("a.png", 1), ("a.bmp", 2), ("b.png", 3)):
+        for folder in ("hr", "lr"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(pixels(64, 64, seed)).save(tmp_path / folder / name)
+    (tmp_path / "lr/b.png").rename(tmp_path / "lr/b.tif")
+    Image.fromarray(pixels(64, 64, 4)).save(tmp_path / "lr/b.bmp")
+    found = PairedPhotos(tmp_path / "hr", tmp_path / "lr", 64)
+    assert [found.source.names[n] for n in found.numbers] == ["a.bmp", "a.png"]
+    for index in range(2):  # each its own
+        assert np.array_equal(found.read(index), found.read_low(index))
+    assert "b.bmp and b.tif could both be its partner" in found.refused.why["b.png"]
+
+
 def test_given_pairs_are_what_the_denoiser_is_shown(given, stack):
     options = pair_options(given / "hr", low=str(given / "lr"), tasks={"restore": 1}, mode="live")
     live = encoded.LivePairs(options, stack.context, 0)
