@@ -1,4 +1,4 @@
-"""Models by diffusers' names: from a folder and back, to the hub, as a pipeline, and their cards."""
+"""Models by diffusers' names: to a folder, the hub and back, as a pipeline; their cards."""
 
 import shutil
 from pathlib import Path
