@@ -1,4 +1,4 @@
-"""Masks as run lengths, COCO's RLE: how many pixels are out, in, out, ... going down the columns."""
+"""Masks as run lengths, COCO's RLE: so many pixels are out, in, out, ... down the columns."""
 
 from typing import Any
 
