@@ -142,7 +142,8 @@ sys.path[:0] = [sys.argv[2]]
 from degradations import Recipe, RecipeError
 from degradations.errors import RecipeError
 # a library of ours, which a recipe may name
-Recipe.model_validate({"name": "x", "steps": [{"kind": "albumentations", "transform": "MedianBlur"}]})
+step = {"kind": "albumentations", "transform": "MedianBlur"}
+Recipe.model_validate({"name": "x", "steps": [step]})
 seen = []
 watched = ("import", "exec", "socket.connect", "subprocess.Popen", "os.system", "os.exec")
 sys.addaudithook(lambda event, args: event in watched and seen.append((event, str(args)[:80])))
