@@ -222,7 +222,7 @@ def _sets(
         _complain(f"{one.name}: no input", [str(path) for path in there.missing])
         with counting(len(there.pairs), f"pictures of {one.name} restored") as count:
             made, failures = restore_set(
-                one,
+                there.pairs,
                 loaded.stack,
                 loaded.weights,
                 options,
