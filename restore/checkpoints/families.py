@@ -80,7 +80,7 @@ def refuse(folder: Path, name: str = "") -> None:
     if unet is None:
         return
     refuse_unet(unet, read(folder / "text_encoder_2" / "config.json"), name or str(folder))
-    if index is None:
+    if index is None or (folder / "stack.json").is_file():  # ours says itself what it is
         return
     if index.get("text_encoder_2") and unet.get("addition_embed_type") != XL:
         raise ModelError(

@@ -7,14 +7,15 @@ from torch import nn
 
 from restore.diffusion.contexts.text import TextContext
 from restore.diffusion.contexts.two_texts import TwoTextContext
-from restore.diffusion.layouts import BASE, INPAINTING, LDM_UPSCALE, X4
+from restore.diffusion.layouts import BASE, INPAINTING, LDM_UPSCALE, TRUST, X4
 from restore.diffusion.stack import Stack
 
-PIPELINES = {  # what reads a saved stack of a layout; all but the last with text
+PIPELINES = {  # what reads a saved stack of a layout; the first three with text
     BASE: "StableDiffusionPipeline",
     INPAINTING: "StableDiffusionInpaintPipeline",
     X4: "StableDiffusionUpscalePipeline",
     LDM_UPSCALE: "LDMSuperResolutionPipeline",
+    TRUST: "RestorationPipeline",  # ours, in restore.pipeline
 }
 XL_PIPELINES = {BASE: "StableDiffusionXLPipeline", INPAINTING: "StableDiffusionXLInpaintPipeline"}
 MAX_NOISE_LEVEL = 350  # of SD's x4 upscaler, as published
@@ -32,9 +33,11 @@ def of(stack: Stack, names: dict[str, nn.Module]) -> dict[str, Any]:
         held |= dict(zip(("tokenizer", "tokenizer_2"), stack.context.tokenizers, strict=True))
     if stack.low_schedule:
         held["low_res_scheduler"] = stack.low_schedule
+    if stack.restorer:
+        held["restorer"] = stack.restorer.rich
+        held |= {"fusion": stack.restorer.fusion} if stack.restorer.fusion else {}
     index: dict[str, Any] = {
-        name: [type(part).__module__.split(".")[0], type(part).__name__]
-        for name, part in held.items()
+        name: [module_of(type(part)), type(part).__name__] for name, part in held.items()
     }
     if isinstance(stack.context, TwoTextContext):
         index["force_zeros_for_empty_prompt"] = stack.context.zeroes
@@ -48,3 +51,9 @@ def of(stack: Stack, names: dict[str, nn.Module]) -> dict[str, Any]:
         "_diffusers_version": diffusers.__version__,
     }
     return about | index
+
+
+def module_of(kind: type) -> str:
+    """The library that a class is found in, by its name alone."""
+    library = kind.__module__.partition(".")[0]
+    return kind.__module__ if library == "restore" else library

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import diffusers
@@ -63,6 +64,7 @@ class Stack:
     hears           what its prompts were about: what pictures show, or what was done to them.
     control         a ControlNet that steers the UNet; with it, it can enlarge.
     digest          tells weights apart in reports.
+    origin          the folder that it was read from, if it was one.
     place           where the parts compute, if that is not where they are kept.
     """
 
@@ -83,6 +85,7 @@ class Stack:
     control: Control | None = None
     name: str = "this model"
     digest: str = ""
+    origin: Path | None = None
     place: torch.device | None = None
 
     @property
