@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restore.batch import environment
-from restore.checkpoints import file_kinds, manifest, places
+from restore.checkpoints import configs, engines, file_kinds, manifest, places
 from restore.errors import ModelError, RestoreError, UsageError
-from restore.options import WalkOptions
+from restore.options import UpscaleOptions, WalkOptions
 
 if TYPE_CHECKING:
     from restore.tasks.run import Model
@@ -50,6 +50,7 @@ def open_model(
     config_from: str | None = None,
     offline: bool = True,
     allow_pickle: bool = False,
+    engine: engines.Engine = "torch",
     options: WalkOptions | None = None,
     note: Callable[[str], None] = lambda text: None,
 ) -> OpenedModel:
@@ -65,7 +66,9 @@ def open_model(
         config_from: A diffusers folder with the configs of a single weight file.
         offline: Fetch nothing from the hub.
         allow_pickle: Read the tensors of pickled files too.
-        options: Refuse the model now if it cannot do the steps and sampler that they ask for.
+        engine: torch; or onnx, for a folder that `restore export` wrote.
+        options: Refuse the model now if it cannot do the steps and sampler that they ask for, and
+            load no more of it than they need.
         note: Is told what the user should know when the model loads.
 
     Raises:
@@ -81,26 +84,26 @@ def open_model(
         from restore.checkpoints import walks  # which loads diffusers
 
         walks.refuse(place, options)
+    more = {"compiled": compiled, "offload": offload, "loras": loras, "config": config_from}
+    if engine == "onnx":
+        engines.refuse(name, device, dtype, **more)
+    elif place.is_dir() and configs.about(place).engine:
+        raise UsageError(f"{name}: is an ONNX export; run it by --engine onnx")
     digest = manifest.with_loras(weights, loras)
 
     @cache
     def stack() -> "Model":
-        from restore.checkpoints.devices import load
-        from restore.diffusion import torchvision
-
-        if complaint := torchvision.complaint():
-            note(complaint)
         try:
-            made = load(
+            made = engines.load(
                 name,
                 device,
                 dtype,
-                config=config_from,
-                compiled=compiled,
-                offload=offload,
-                loras=loras,
+                engine=engine,
+                lightly=isinstance(options, UpscaleOptions) and not options.steps,
+                note=note,
                 offline=offline,
                 allow_pickle=allow_pickle,
+                **more,
             )
             if getattr(made, "digest", "") not in ("", digest):
                 raise ModelError(f"{name}: changed since the run began; run it again")
@@ -114,6 +117,8 @@ def open_model(
     precision: dict[str, object] = {"dtype": dtype}
     if compiled:
         precision["compiled"] = True
+    if engine != "torch":
+        precision["engine"] = engine
     if device != "auto":  # by which auto settles the precision
         precision["device"] = device
     if config_from:
@@ -124,6 +129,8 @@ def open_model(
 def is_pixel(name: str) -> bool:
     """Whether the name leads to a file of one network from rgb to rgb. Raises ModelError."""
     file: Path = places.place_of(name)
+    if file.is_dir():
+        return configs.about(file).pixels is not None
     return file.is_file() and file_kinds.is_pixel(file)
 
 

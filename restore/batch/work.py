@@ -136,6 +136,7 @@ class FileWork:
             "size_out": first.size,
             "n_frames": source.count,
             "warnings": list(dict.fromkeys(notes)),
+            "engine": self.settings.made_by.get("engine", "torch"),
             **self.keep_views(job, source, first),
         }
 
@@ -189,9 +190,10 @@ class FileWork:
         began = time.monotonic()
         from restore.diffusion import watch
         from restore.images import memmap
-        from restore.tasks.run import restore
+        from restore.tasks.run import needed, restore
 
-        hole, stack = None if self.holes.find == "propose" else source.mask, self.stack()
+        hole = None if self.holes.find == "propose" else source.mask
+        stack = needed(self.stack(), self.options, hole is not None)
         if not self.rate.pixels:  # the first one of the run
             self.load_s, began = time.monotonic() - began, time.monotonic()
         with memmap.into(self.settings.place.out), watch.watching(self.part, *stack.parts):

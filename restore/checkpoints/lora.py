@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from restore.checkpoints import configs, hub
-from restore.checkpoints.components import CLIP_PREFIX, Weights, first
+from restore.checkpoints.weights import CLIP_PREFIX, Weights, first
 from restore.diffusion.contexts.text import TextContext
 from restore.diffusion.stack import Stack
 from restore.errors import ModelError

@@ -8,8 +8,9 @@ from diffusers.loaders import single_file_utils as theirs
 from transformers import CLIPTextConfig
 
 from restore.checkpoints import file_kinds, hub
-from restore.checkpoints.components import Convert, Weights, read_file
+from restore.checkpoints.components import Convert
 from restore.checkpoints.file_kinds import CLIP, UNET, VAE
+from restore.checkpoints.weights import Weights, read_file
 from restore.errors import ModelError
 
 OTHERS = (*file_kinds.OTHERS, "model.diffusion_model.joint_blocks.")

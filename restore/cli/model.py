@@ -43,6 +43,10 @@ class Model:
         bool,
         typer.Option("--offload", help="Only the part at work is on the accelerator: slower."),
     ] = False
+    engine: Annotated[
+        Literal["torch", "onnx"],
+        typer.Option(help="What computes the networks; onnx takes a folder of `restore export`."),
+    ] = "torch"
     lora: Annotated[
         list[str] | None, typer.Option("--lora", help="FILE or FILE=SCALE, as often as you like.")
     ] = None
@@ -83,6 +87,7 @@ class Model:
             config_from=self.config_from,
             offline=self.offline,
             allow_pickle=self.allow_pickle,
+            engine=self.engine,
             options=options,
             note=lambda text: print(f"restore: {printable(text)}", file=sys.stderr),
         )

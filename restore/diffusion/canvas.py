@@ -11,10 +11,11 @@ from restore.diffusion import vae
 from restore.diffusion.layouts import GREY, REPAINT, RESTORE, TRUST
 from restore.diffusion.stack import Stack
 from restore.errors import NonFiniteError
-from restore.images import memmap
+from restore.images import memmap, strips
 from restore.images.masks import mended, resized
 from restore.images.picture import Picture, bleed
-from restore.images.resample import Band, resize_alpha
+from restore.images.resample import resize_alpha
+from restore.images.strips import mirrored
 
 BAND = 256  # rows gone over together
 Size = tuple[int, int]  # (height, width)
@@ -117,24 +118,9 @@ def canvas_rows(picture: Picture, size: Size, width: int, rows: tuple[int, int])
     return Strip(picture, size, rows)[..., 0:width]
 
 
-class Strip:
-    """Rows of a picture resized to `size`, mirrored beyond it; columns of them when sliced."""
-
-    def __init__(self, picture: Picture, size: Size, rows: tuple[int, int]):
-        down = mirrored(np.arange(*rows), size[0])
-        first = int(down.min())
-        self._band = Band(picture, size, (first, int(down.max()) + 1))
-        self._down, self._width = down - first, size[1]
+class Strip(strips.Strip):
+    """As tensors; columns of them when sliced."""
 
     def __getitem__(self, key: tuple[EllipsisType, slice]) -> Tensor:
         """rgb (1, 3, rows, columns)"""
-        across = mirrored(np.arange(key[1].start, key[1].stop), self._width)
-        first = int(across.min())
-        band = self._band.cut(slice(first, int(across.max()) + 1))
-        return torch.from_numpy(band[self._down][:, across - first]).permute(2, 0, 1)[None]
-
-
-def mirrored(index: np.ndarray, length: int) -> np.ndarray:
-    """Indices of a line continued by its mirror image, again and again."""
-    index = index % (2 * length)
-    return np.where(index < length, index, 2 * length - 1 - index)
+        return torch.from_numpy(self.cut(key[1]))

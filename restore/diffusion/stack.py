@@ -17,7 +17,7 @@ from restore.diffusion import rehearsal, vae
 from restore.diffusion.conditioning import Condition, as_velocity, conditioned
 from restore.diffusion.contexts import Context
 from restore.diffusion.layouts import Layout, Task, require
-from restore.diffusion.restorer import FirstStage
+from restore.diffusion.light import Stage
 from restore.diffusion.tiling import WindowPredict, Windows
 from restore.diffusion.vae import Vae
 from restore.errors import ConfigError, ModelError
@@ -71,7 +71,7 @@ class Stack:
     low_schedule: SchedulerMixin | None = None
     fills: bool = True
     steps: int = 20
-    restorer: FirstStage | None = None
+    restorer: Stage | None = None
     fidelity: float = 0.0
     restore_steps: int = 0
     hears: Literal["subjects", "damage"] = "subjects"
@@ -87,7 +87,8 @@ class Stack:
     def parts(self) -> list[nn.Module]:
         """Everything that holds weights."""
         held = [self.vae, self.unet, *([self.context.module] if self.context else [])]
-        return [*held, *([self.restorer] if self.restorer else [])]
+        # a first stage of another engine holds none that torch knows
+        return [*held, *([self.restorer] if isinstance(self.restorer, nn.Module) else [])]
 
     @property
     def reader(self) -> Context:
@@ -132,6 +133,11 @@ class Stack:
     def factor(self) -> int:
         """Pixels a latent, on a side."""
         return vae.factor(self.vae)
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Pixels that a window of the UNet measures, and from one to the next."""
+        return self.windows.size * self.factor, self.windows.stride * self.factor
 
     @property
     def channels(self) -> int:

@@ -10,14 +10,15 @@ from restore.diffusion.canvas import added, canvas_rows, render, shown, trust_ma
 from restore.diffusion.conditioning import Condition
 from restore.diffusion.layouts import RESTORE
 from restore.diffusion.noise import canvas_noise, seed_of
-from restore.diffusion.sampling import OnStep, Start, ignore, walk
+from restore.diffusion.sampling import Start, walk
 from restore.diffusion.stack import Stack
+from restore.diffusion.watch import OnStep, ignore
 from restore.errors import ConfigError
 from restore.images.masks import mended, resized
 from restore.images.picture import Picture, bleed
 from restore.options import InpaintOptions, UpscaleOptions, WalkOptions
 from restore.tasks.colour import match
-from restore.tasks.first_stage import restored
+from restore.tasks.first_stage import answered, refuse_own_colours
 from restore.tasks.inpaint import filled
 
 
@@ -40,8 +41,7 @@ def upscale(
     numbers.
     """
     stack.require("upscale")
-    if options.scale == 1 and options.colour == "lowpass":
-        raise ConfigError("at scale 1 lowpass gives back the input itself: choose wavelet or adain")
+    refuse_own_colours(options)
     size = options.output_size(low.size)
     if stack.restorer is not None:
         return in_two_stages(low, size, options, stack, seed, on_step, damage)
@@ -79,13 +79,8 @@ def in_two_stages(
     assert stack.restorer is not None
     if damage is not None:
         low = replace(low, pixels=mended(low.pixels, damage))
-    fidelity = stack.fidelity if options.fidelity is None else options.fidelity
     steps = stack.restore_steps if options.steps is None else options.steps
-    told = ignore if steps else on_step
-    made = restored(low, size, stack.restorer, fidelity, told, options.unfade)
-    if options.prompt and not steps:
-        note = "the prompt is heard by the walk alone, which this model leaves out; add --steps 1"
-        made = replace(made, warnings=(*made.warnings, note))
+    made = answered(low, options, stack, on_step)
     if steps:
         known = shown(made, size, stack)
         condition = Condition(known, trust_map(None, size, stack, RESTORE))
