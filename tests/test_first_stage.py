@@ -102,8 +102,7 @@ def test_noise_is_measured_where_the_picture_is_flattest():
     assert first_stage.noise(flat, flat.pixels) == 0
     assert 8 < first_stage.noise(noisy, flat.pixels) < 11
     assert first_stage.noise(detail, flat.pixels) == 0
-    for size in ((5, 70), (70, 5)):  # no block of eight
-        assert first_stage.noise(picture(*size), picture(*size).pixels) == 0
+    assert first_stage.noise(picture(5, 70), picture(5, 70).pixels) == 0  # no block of eight
 
 
 def test_the_fusion_is_silent_in_noise(monkeypatch):
@@ -215,3 +214,9 @@ def test_what_a_model_lacks_is_said(tmp_path):
     for options in (UpscaleOptions(fidelity=0.5), UpscaleOptions(steps=0)):
         with pytest.raises(ConfigError, match="first stage"):
             restore(picture(8, 8), options, stack, 0)
+
+
+def test_a_picture_narrower_than_a_block_of_noise_is_restored():
+    narrow = Picture(np.full((70, 5, 3), 90, np.uint8))
+    assert first_stage.noise(narrow, narrow.pixels) == 0
+    assert restored(narrow, (70, 5), stage(), 0).size == (70, 5)

@@ -267,7 +267,12 @@ def prepare_words(
                 result = restore(None, options, stack, own)
             encode.encode(result, path, form, about=told(options, own, model.made_by))
             views.keep(place.home, job.key, shown(result))
-            return {"seed": own, "size_out": result.size, "warnings": list(result.warnings)}
+            return {
+                "seed": own,
+                "engine": model.precision.get("engine", "torch"),
+                "size_out": result.size,
+                "warnings": list(result.warnings),
+            }
 
         yield make
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from restore.checkpoints import configs, light, manifest, places
+from restore.checkpoints import configs, manifest, places
 from restore.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ def load(
     whole = partial(_torch, name, device, dtype, more, note)
     plain = not any(more.get(key) for key in ("compiled", "offload", "loras", "config"))
     if lightly and plain and places.place_of(name).is_dir():
+        from restore.checkpoints import light
+
         path, digest = manifest.find_model(name, allow_pickle=more.get("allow_pickle", False))
         if light.has_first_stage(path) and not configs.about(path).engine:
             return light.load(path, name, digest, device, whole)
