@@ -43,6 +43,7 @@ def load(
     compiled: bool = False,
     offload: bool = False,
     engine: Literal["torch", "onnx"] = "torch",
+    first_stage: str = "",
     **more: Any,
 ) -> "Restorer":
     """A model, its weights in memory once for every task.
@@ -55,10 +56,11 @@ def load(
     offload   only the part at work is on the device.
     engine    onnx: ONNX Runtime on the CPU, for a folder that `restore export` wrote. It starts
               without torch's libraries where the task needs no walk.
+    first_stage  a pixel upscaler's file, whose answer `upscale` goes on from.
     more      of restore.checkpoints.load.load.
     Raises ModelError.
     """
-    more |= {"compiled": compiled, "offload": offload, "engine": engine}
+    more |= {"compiled": compiled, "offload": offload, "engine": engine, "first_stage": first_stage}
     return Restorer(engines.load(model, device, dtype, **more))
 
 

@@ -51,6 +51,7 @@ def open_model(
     offline: bool = True,
     allow_pickle: bool = False,
     engine: engines.Engine = "torch",
+    first_stage: str = "",
     options: WalkOptions | None = None,
     note: Callable[[str], None] = lambda text: None,
 ) -> OpenedModel:
@@ -67,6 +68,7 @@ def open_model(
         offline: Fetch nothing from the hub.
         allow_pickle: Read the tensors of pickled files too.
         engine: torch; or onnx, for a folder that `restore export` wrote.
+        first_stage: A pixel upscaler whose answer the model goes on from, in `upscale`.
         options: Refuse the model now if it cannot do the steps and sampler that they ask for, and
             load no more of it than they need.
         note: Is told what the user should know when the model loads.
@@ -86,10 +88,17 @@ def open_model(
         walks.refuse(place, options)
     more = {"compiled": compiled, "offload": offload, "loras": loras, "config": config_from}
     if engine == "onnx":
-        engines.refuse(name, device, dtype, **more)
+        engines.refuse(name, device, dtype, **more, first_stage=first_stage)
     elif place.is_dir() and configs.about(place).engine:
         raise UsageError(f"{name}: is an ONNX export; run it by --engine onnx")
     digest = manifest.with_loras(weights, loras)
+    if first_stage:
+        if not is_pixel(first_stage):
+            raise UsageError(
+                f"--first-stage {first_stage}: is no pixel upscaler, .pth or .safetensors"
+            )
+        own = manifest.find_model(first_stage)[1]
+        digest = engines.joined(digest, own)
 
     @cache
     def stack() -> "Model":
@@ -99,6 +108,7 @@ def open_model(
                 device,
                 dtype,
                 engine=engine,
+                first_stage=first_stage,
                 lightly=isinstance(options, UpscaleOptions) and not options.steps,
                 note=note,
                 offline=offline,
@@ -119,6 +129,8 @@ def open_model(
         precision["compiled"] = True
     if engine != "torch":
         precision["engine"] = engine
+    if first_stage:
+        precision |= {"first_stage": Path(first_stage).name, "first_stage_sha256": own}
     if device != "auto":  # by which auto settles the precision
         precision["device"] = device
     if config_from:

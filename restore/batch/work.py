@@ -137,6 +137,11 @@ class FileWork:
             "n_frames": source.count,
             "warnings": list(dict.fromkeys(notes)),
             "engine": self.settings.made_by.get("engine", "torch"),
+            **{
+                name: self.settings.made_by[name]
+                for name in ("first_stage", "first_stage_sha256")
+                if name in self.settings.made_by
+            },
             **self.keep_views(job, source, first),
         }
 

@@ -27,7 +27,7 @@ from restore.cli import (
 )
 from restore.cli.folder import Folder, takes
 from restore.cli.habits import plain
-from restore.cli.model import Model
+from restore.cli.model import Enlarger, Model
 from restore.cli.panels import Panels
 from restore.cli.pictures import Pictures
 from restore.cli.said import Said
@@ -130,14 +130,14 @@ def _commands(
 )
 @takes("folder", Folder)
 @takes("pictures", Pictures)
-@takes("model", Model)
+@takes("model", Enlarger)
 @takes("settings", Settings)
 @takes("said", Said)
 def upscale(
     out: shared.Out,
     folder: Folder,
     pictures: Pictures,
-    model: Model,
+    model: Enlarger,
     settings: Settings,
     said: Said,
     scale: Annotated[

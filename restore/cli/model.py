@@ -60,6 +60,11 @@ class Model:
     ] = False
 
     @property
+    def first(self) -> str:
+        """The file of a pixel upscaler that goes before; none but where Enlarger is told."""
+        return ""
+
+    @property
     def loras(self) -> list[tuple[str, float]]:
         """(file, scale) of each. Raises UsageError."""
         found = []
@@ -88,6 +93,24 @@ class Model:
             offline=self.offline,
             allow_pickle=self.allow_pickle,
             engine=self.engine,
+            first_stage=self.first,
             options=options,
             note=lambda text: print(f"restore: {printable(text)}", file=sys.stderr),
         )
+
+
+@dataclass(frozen=True)
+class Enlarger(Model):
+    """What `upscale` is told of it beside."""
+
+    first_stage: Annotated[
+        str | None,
+        typer.Option(
+            help="An upscaler's .pth or .safetensors: the model goes on from its answer. Words and "
+            "--steps then mend it; nano adds nothing without."
+        ),
+    ] = None
+
+    @property
+    def first(self) -> str:
+        return self.first_stage or ""

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import diffusers
 import torch
@@ -22,6 +22,9 @@ from restore.diffusion.tiling import WindowPredict, Windows
 from restore.diffusion.vae import Vae
 from restore.errors import ConfigError, ModelError
 from restore.options import Sampler
+
+if TYPE_CHECKING:
+    from restore.pixel.model import PixelModel
 
 SCHEDULERS: dict[Sampler, tuple[str, dict[str, Any]]] = {  # diffusers' class, and its options
     "ddim": ("DDIMScheduler", {}),
@@ -56,6 +59,7 @@ class Stack:
     restorer        the first stage: what `known` shows is its answer to the picture.
     fidelity        of the first stage, where the options name none: 0 rich to 1 faithful.
     restore_steps   of the walk that goes on from the first stage's answer; 0: that is the picture.
+    enlarger        a pixel upscaler whose answer takes the place of the first stage's.
     hears           what its prompts were about: what pictures show, or what was done to them.
     digest          tells weights apart in reports.
     place           where the parts compute, if that is not where they are kept.
@@ -74,6 +78,7 @@ class Stack:
     restorer: Stage | None = None
     fidelity: float = 0.0
     restore_steps: int = 0
+    enlarger: "PixelModel | None" = None
     hears: Literal["subjects", "damage"] = "subjects"
     name: str = "this model"
     digest: str = ""
@@ -88,7 +93,8 @@ class Stack:
         """Everything that holds weights."""
         held = [self.vae, self.unet, *([self.context.module] if self.context else [])]
         # a first stage of another engine holds none that torch knows
-        return [*held, *([self.restorer] if isinstance(self.restorer, nn.Module) else [])]
+        held += [self.restorer] if isinstance(self.restorer, nn.Module) else []
+        return [*held, *(self.enlarger.parts if self.enlarger else [])]
 
     @property
     def reader(self) -> Context:
