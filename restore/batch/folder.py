@@ -32,9 +32,9 @@ from restore.batch.work import (
     Settings,
     formats,
     kept_beside,
+    made_with,
     reading_for,
     shown,
-    steered,
     told,
 )
 from restore.errors import UsageError, counted
@@ -268,7 +268,7 @@ def prepare_words(
                 result = restore(None, options, stack, own)
             encode.encode(result, path, form, about=told(options, own, model.made_by))
             views.keep(place.home, job.key, shown(result))
-            facts = {"seed": own, "size_out": result.size, **steered(model.made_by)}
+            facts = {"seed": own, "size_out": result.size, **made_with(model.made_by)}
             return {**facts, "warnings": list(result.warnings)}
 
         yield make

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restore.batch import environment
+from restore.checkpoints import configs, engines, file_kinds, manifest, places
 from restore.checkpoints import controlnet as controlnets
-from restore.checkpoints import file_kinds, manifest, places
 from restore.errors import ModelError, RestoreError, UsageError
-from restore.options import WalkOptions
+from restore.options import UpscaleOptions, WalkOptions
 
 if TYPE_CHECKING:
     from restore.tasks.run import Model
@@ -56,6 +56,8 @@ def open_model(
     controlnet: str | None = None,
     controlnet_scale: float = 1.0,
     control_image: str | Path | None = None,
+    engine: engines.Engine = "torch",
+    first_stage: str = "",
     options: WalkOptions | None = None,
     note: Callable[[str], None] = lambda text: None,
 ) -> OpenedModel:
@@ -74,7 +76,10 @@ def open_model(
         controlnet: The folder or hub id of a ControlNet that steers the model.
         controlnet_scale: How much it counts; 1 is usual.
         control_image: What it is shown; without it, the picture that is worked on.
-        options: Refuse the model now if it cannot do the steps and sampler that they ask for.
+        engine: torch; or onnx, for a folder that `restore export` wrote.
+        first_stage: A pixel upscaler whose answer the model goes on from, in `upscale`.
+        options: Refuse the model now if it cannot do the steps and sampler that they ask for, and
+            load no more of it than they need.
         note: Is told what the user should know when the model loads.
 
     Raises:
@@ -90,32 +95,42 @@ def open_model(
         from restore.checkpoints import walks  # which loads diffusers
 
         walks.refuse(place, options)
+    more = {"compiled": compiled, "offload": offload, "loras": loras, "config": config_from}
+    if engine == "onnx":
+        engines.refuse(name, device, dtype, **more, first_stage=first_stage)
+    elif place.is_dir() and configs.about(place).engine:
+        raise UsageError(f"{name}: is an ONNX export; run it by --engine onnx")
     digest = manifest.with_loras(weights, loras)
-    more = {"offline": offline, "allow_pickle": allow_pickle}
-    steering = controlnets.find(controlnet, controlnet_scale, control_image, **more)
+    given = {"offline": offline, "allow_pickle": allow_pickle}
+    steering = controlnets.find(controlnet, controlnet_scale, control_image, **given)
     if steering:
         steering.require(getattr(options, "task", ""))
         digest = steering.with_digest(digest)
+    own = ""
+    if first_stage:
+        if not is_pixel(first_stage):
+            raise UsageError(
+                f"--first-stage {first_stage}: is no pixel upscaler, .pth or .safetensors"
+            )
+        own = manifest.find_model(first_stage)[1]
+        digest = engines.joined(digest, own)
 
     @cache
     def stack() -> "Model":
-        from restore.checkpoints.devices import load
-        from restore.diffusion import torchvision
-
-        if complaint := torchvision.complaint():
-            note(complaint)
         try:
-            made = load(
+            made = engines.load(
                 name,
                 device,
                 dtype,
-                config=config_from,
-                compiled=compiled,
-                offload=offload,
-                loras=loras,
                 controlnet=controlnet,
                 controlnet_scale=controlnet_scale,
                 control_image=control_image,
+                engine=engine,
+                first_stage=first_stage,
+                lightly=isinstance(options, UpscaleOptions) and not options.steps,
+                note=note,
+                offline=offline,
+                allow_pickle=allow_pickle,
                 **more,
             )
             if getattr(made, "digest", "") not in ("", digest):
@@ -130,6 +145,10 @@ def open_model(
     precision: dict[str, object] = {"dtype": dtype}
     if compiled:
         precision["compiled"] = True
+    if engine != "torch":
+        precision["engine"] = engine
+    if first_stage:
+        precision |= {"first_stage": Path(first_stage).name, "first_stage_sha256": own}
     if device != "auto":  # by which auto settles the precision
         precision["device"] = device
     if config_from:
@@ -141,6 +160,8 @@ def open_model(
 def is_pixel(name: str) -> bool:
     """Whether the name leads to a file of one network from rgb to rgb. Raises ModelError."""
     file: Path = places.place_of(name)
+    if file.is_dir():
+        return configs.about(file).pixels is not None
     return file.is_file() and file_kinds.is_pixel(file)
 
 

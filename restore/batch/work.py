@@ -136,7 +136,7 @@ class FileWork:
             "size_out": first.size,
             "n_frames": source.count,
             "warnings": list(dict.fromkeys(notes)),
-            **steered(self.settings.made_by),
+            **made_with(self.settings.made_by),
             **self.keep_views(job, source, first),
         }
 
@@ -190,9 +190,10 @@ class FileWork:
         began = time.monotonic()
         from restore.diffusion import watch
         from restore.images import memmap
-        from restore.tasks.run import restore
+        from restore.tasks.run import needed, restore
 
-        hole, stack = None if self.holes.find == "propose" else source.mask, self.stack()
+        hole = None if self.holes.find == "propose" else source.mask
+        stack = needed(self.stack(), self.options, hole is not None)
         if not self.rate.pixels:  # the first one of the run
             self.load_s, began = time.monotonic() - began, time.monotonic()
         with memmap.into(self.settings.place.out), watch.watching(self.part, *stack.parts):
@@ -331,9 +332,10 @@ def kept_beside(options: FileOptions, holes: Holes, count: int) -> tuple[str, ..
     return tuple(f"_{lap:03}" for lap in range(1, laps + 1)) if laps > 1 else ()
 
 
-def steered(made_by: dict[str, object]) -> Row:
-    """What a row tells of the ControlNet by which a picture was made, if one was."""
-    return {name: told for name, told in made_by.items() if name.startswith("control")}
+def made_with(made_by: dict[str, object]) -> Row:
+    """What a row says of the engine, first stage and ControlNet that a picture was made with."""
+    beside = {n: value for n, value in made_by.items() if n.startswith(("control", "first_stage"))}
+    return {"engine": made_by.get("engine", "torch"), **beside}
 
 
 def told(options: Any, seed: int, made_by: dict[str, object]) -> str:

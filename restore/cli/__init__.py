@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Literal
@@ -17,6 +18,7 @@ from restore.cli import (
     degrade,
     doctor,
     evaluate,
+    export,
     models,
     report,
     serve,
@@ -25,7 +27,7 @@ from restore.cli import (
 )
 from restore.cli.folder import Folder, takes
 from restore.cli.habits import plain
-from restore.cli.model import Model
+from restore.cli.model import Enlarger, Model
 from restore.cli.panels import Panels
 from restore.cli.pictures import Pictures
 from restore.cli.said import Said
@@ -128,14 +130,14 @@ def _commands(
 )
 @takes("folder", Folder)
 @takes("pictures", Pictures)
-@takes("model", Model)
+@takes("model", Enlarger)
 @takes("settings", Settings)
 @takes("said", Said)
 def upscale(
     out: shared.Out,
     folder: Folder,
     pictures: Pictures,
-    model: Model,
+    model: Enlarger,
     settings: Settings,
     said: Said,
     scale: Annotated[
@@ -256,12 +258,17 @@ def inpaint(
     sampler: shared.Sampler = None,
     guidance: shared.Guidance = None,
     engine: Annotated[
-        str | None, typer.Option(help=f"model, telea or navier_stokes. [{INPAINT.engine}]")
+        str | None,
+        typer.Option(
+            help=f"model; onnx: the model by ONNX Runtime; telea, navier_stokes. [{INPAINT.engine}]"
+        ),
     ] = None,
     fit_mask: shared.FitMask = False,
     dry_run: shared.DryRun = False,
 ) -> None:
     """Fill holes, or paint beyond the edges; nothing else changes."""
+    if engine in ("torch", "onnx"):  # of the model, which other commands are told alike
+        model, engine = replace(model, engine=engine), None
     options = settings.options(
         InpaintOptions,
         prompt=prompt,
@@ -427,6 +434,7 @@ def train(
 
 
 app.command(cls=Panels)(evaluate.evaluate)
+app.command(epilog="Example: restore export nano -o nano_onnx")(export.export)
 app.command()(doctor.doctor)
 app.command()(verify.verify)
 app.command(epilog="Example: restore serve --root PHOTOS")(serve.serve)

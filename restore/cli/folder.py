@@ -89,10 +89,12 @@ def _bytes(path: Path) -> bytes:
 
 def takes(name: str, kind: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A command with a parameter `name` of a dataclass becomes one with its fields for options."""
-    fields = inspect.signature(kind).parameters
+    fields = dict(inspect.signature(kind).parameters)
 
     def changed(command: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(command)
+        for field in own.parameters.keys() - {name}:  # the command's own option goes before
+            fields.pop(field, None)
 
         @wraps(command)
         def called(**given: Any) -> None:
