@@ -164,3 +164,8 @@ def refuse_collisions(jobs: Iterable[Job]) -> None:
 
 def folded(path: Path) -> str:
     return unicodedata.normalize("NFC", str(path)).casefold()
+
+
+def short_digest(key: str) -> str:
+    """Of a key, for the names of files that belong to it."""
+    return hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
