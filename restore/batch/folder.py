@@ -7,7 +7,7 @@ The command line does the same run: either goes on where the other stopped.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,18 +16,17 @@ from restore.batch import jobs, report, views
 from restore.batch.choices import PictureOptions
 from restore.batch.holes import Holes
 from restore.batch.journal import Journal
+from restore.batch.loading import Loading, kind_of, named
+from restore.batch.orders import Orders
 from restore.batch.place import Place
-from restore.batch.rates import Rate
 from restore.batch.rows import Row
-from restore.batch.run import Exists, Limits, Summary, run_all
+from restore.batch.run import Limits, Summary, run_all, run_by
+from restore.batch.step import Exists
 from restore.batch.work import (
     FileOptions,
-    FileWork,
     Progress,
-    Settings,
     formats,
     kept_beside,
-    reading_for,
     shown,
     told,
 )
@@ -37,6 +36,7 @@ from restore.file_search import Found
 from restore.options import Text2imgOptions
 
 if TYPE_CHECKING:
+    from restore.batch.rays import Cluster
     from restore.tasks.run import Model
 
 
@@ -61,6 +61,7 @@ class Opened:
     stack      loads it at the first call.
     weights    a digest of what it is made of.
     precision  what else decides the pixels.
+    loading    the same for workers elsewhere.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Opened:
     weights: str
     precision: dict[str, object]
     is_pixel: bool = False
+    loading: Loading | None = None
 
     @property
     def made_by(self) -> dict[str, object]:
@@ -82,15 +84,10 @@ def opened(name: str, device: str = "auto", dtype: str = "auto") -> Opened:
     if device != "auto":
         precision["device"] = device
 
-    @cache
-    def stack() -> "Model":
-        from restore.checkpoints.devices import load
-
-        return load(name, device, dtype, offline=True)
-
+    loading = Loading(name, device, dtype, weights)
     file = places.place_of(name)
     is_pixel = file.is_file() and file_kinds.is_pixel(file)
-    return Opened(name, stack, weights, precision, is_pixel)
+    return Opened(name, cache(loading), weights, precision, is_pixel, loading)
 
 
 def run(
@@ -104,23 +101,33 @@ def run(
     seed: int = 0,
     count: int = 1,
     exists: Exists = "skip",
+    devices: Sequence[str] = (),
+    cluster: "Cluster | None" = None,
     show: Progress = QUIET,
     stop: Callable[[], str] = lambda: "",
 ) -> Summary:
     """Do the options' task with every file, and write the results and their report into `out`.
 
-    count  candidates of each, kept beside a sheet of them all.
-    show   is told of every row, and of parts of the picture in hand; what its `part` raises as
-           CancelledError ends the run, and the picture is left for the next one.
-    stop   says why the run is to end before the next file, once it is.
+    count    candidates of each, kept beside a sheet of them all.
+    devices  a process on each does the work, such as ["0", "1"], or ["cpu", "cpu"]; none: this one.
+    cluster  Ray does the work, with so many workers.
+    show     is told of every row, and of parts of the picture in hand; what its `part` raises as
+             CancelledError ends the run, and the picture is left for the next one.
+    stop     says why the run is to end before the next file, once it is.
     Raises UsageError, ConfigError, ModelError or OutputError before any work.
     """
     if pictures.frames == "all":
         raise UsageError("frames: all pages of a file are kept by the command line alone")
     from restore.images import encode
 
+    if devices and cluster:
+        raise UsageError("--devices is of one machine, and --runner ray places its own workers")
+    model = placed(model, devices)
+    if cluster and model.loading is None:
+        raise UsageError(
+            f"--runner ray: {model.name} was loaded by its caller, and is in one place"
+        )
     kind = formats(options, pictures.format, pictures.lossless, count)
-    how = reading_for(options, holes, pictures.reading)
     beside = kept_beside(options, holes, count)
     planned = jobs.plan(files, out, lambda source: encode.FORMATS[kind(source)].suffix, beside)
     masks, planned = holes.open(planned)
@@ -128,27 +135,75 @@ def run(
         from restore.tasks.pixel_upscale import settled
 
         options = settled(options, model.stack())
-    pixels = options.digest(
+    digest = options.digest(
         seed=seed,
         **pictures.told,
         **model.precision,
         **({"count": count} if count > 1 else {}),
         **holes.told,
     )
-    journal = Journal(out, pixels, model.weights, words=options.words, task=options.task)
-    rate = Rate(options, model.stack, model.made_by, count, show.note)
-    settings = Settings(Place(out), seed, exists, how, pictures.writing, model.made_by)
-    with FileWork(
-        planned, options, settings, holes=holes, masks=masks, kind=kind, rate=rate
-    ) as work:
+    place = Place(out)
+    told = place, exists, seed, pictures, holes, masks, count, model.made_by, digest, model.weights
+    orders = Orders(options, *told)
+    said = options.words, options.task
+    journal = Journal(out, digest, model.weights, "", *said, store=place.store)
+    return carry_out(
+        *(orders, planned, journal, model, devices, cluster, show),
+        limits=Limits(stop=stop),
+        publish=report.publisher(out),
+    )
+
+
+def placed(model: Opened, devices: Sequence[str]) -> Opened:
+    """The model, told to be where the devices are. Raises UsageError."""
+    if not devices:
+        return model
+    if model.loading is None:
+        raise UsageError(f"--devices: {model.name} was loaded by its caller, and is in one place")
+    device = kind_of(devices, model.loading.device)
+    precision = {name: value for name, value in model.precision.items() if name != "device"}
+    if device != "auto":
+        precision["device"] = device
+    loading = model.loading.on(device)
+    return replace(model, loading=loading, stack=cache(loading), precision=precision)
+
+
+def carry_out(
+    orders: Orders,
+    planned: Sequence[jobs.Job],
+    journal: Journal,
+    model: Opened,
+    devices: Sequence[str],
+    cluster: "Cluster | None",
+    show: Progress,
+    *,
+    limits: Limits,
+    publish: Callable[[Sequence[Row], Row], None],
+) -> Summary:
+    """Do the jobs in this process, in one a device, or with Ray. Raises as run_all."""
+    told = {"exists": orders.exists, "progress": show.row, "limits": limits, "publish": publish}
+    if cluster:
+        from restore.batch.rays import Rays
+
+        assert model.loading
+        rays = Rays(orders, model.loading, cluster)
+        return run_by(rays, planned, journal, **told, hands=cluster.workers)
+    if devices:
+        from restore.batch.crew import Crew
+
+        assert model.loading
+        names = named(devices)
+        crew = Crew(orders, model.loading, names, show)
+        return run_by(crew, planned, journal, **told, hands=len(names))
+    with orders.work(model.stack, planned, show.note) as work:
         return run_all(
             planned,
             lambda job, *paths: work(job, show, *paths),
             journal,
-            exists,
+            orders.exists,
             show.row,
-            Limits(stop=stop),
-            report.publisher(out),
+            limits,
+            publish,
         )
 
 

@@ -17,7 +17,7 @@ from typing import BinaryIO
 from restore.batch import ours
 from restore.batch.jobs import Job
 from restore.batch.known import Known
-from restore.batch.rows import Name, Row, read_rows
+from restore.batch.rows import Name, Row, name_of, read_rows
 from restore.batch.store import HIDDEN, Folder, Store
 from restore.errors import DiskFullError, OutputError
 from restore.files import write_text
@@ -43,6 +43,7 @@ class Journal(Known):
         words: Mapping[str, str] = MappingProxyType({}),
         task: str = "",
         home: Path | None = None,
+        *,
         store: Store | None = None,
     ):
         super().__init__(store or Folder(out), options, weights, words, task)
@@ -117,6 +118,11 @@ class Journal(Known):
                 os.fsync(self._files[0].fileno())
         self.take(row)
         return row
+
+    def latest(self, row: Row) -> Row:
+        """A row that came back from elsewhere, as it is known here."""
+        known = self.rows.get(name_of(row), row)
+        return known if known == row else row
 
     def output(self, row: Row) -> Path:
         """The file that a row speaks of."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from restore.batch.journal import HIDDEN
+from restore.batch.store import HIDDEN, Folder, Store
 from restore.errors import UsageError
 from restore.file_search import KNOWN
 
@@ -29,6 +29,10 @@ class Place:
         if given.exists() and not given.is_dir():
             raise UsageError(f"{given}: is a file; -o takes a folder, or a picture's name")
         return cls(given)
+
+    @property
+    def store(self) -> Store:
+        return Folder(self.out)
 
     @property
     def home(self) -> Path:

@@ -27,12 +27,6 @@ SKIPPED = {
     "NOT_A_FILE": "no file: a pipe, a socket, a device, or a folder in a list",
     "LINK": "a link that is broken, or not followed; see --links, or name its target itself",
 }
-Team = Callable[[Iterator[Job], Journal], Iterator[tuple[Job, Row]]]
-"""Does jobs, in any order; takes the next one no sooner than somebody is free for it.
-
-A row of a new result is in the journal before its result has its name, or will not be lost
-otherwise; one of a failed file is not.
-"""
 
 
 @dataclass(frozen=True)
@@ -86,6 +80,25 @@ class Tally:
         )
 
 
+class Offered(Iterator[Job]):
+    """The jobs that are to be done, one by one, until the run is to end."""
+
+    def __init__(self, jobs: Iterator[Job], is_over: Callable[[], bool]):
+        self._jobs = jobs
+        self.is_over = is_over  # what was taken and not begun is then left
+
+    def __next__(self) -> Job:
+        return next(self._jobs)
+
+
+Team = Callable[[Offered, Journal], Iterator[tuple[Job, Row]]]
+"""Does jobs, in any order.
+
+A row of a new result is in the journal before its result has its name, or lost by no kill
+otherwise; one of a failed file is not.
+"""
+
+
 def run_all(
     jobs: Sequence[Job],
     work: Work,
@@ -97,17 +110,24 @@ def run_all(
 ) -> Summary:
     """As `run_by`, by this process, one job after the other."""
 
-    def alone(offered: Iterator[Job], journal: Journal) -> Iterator[tuple[Job, Row]]:
+    def alone(offered: Offered, journal: Journal) -> Iterator[tuple[Job, Row]]:
         for job in offered:
             yield job, attempt(job, work, journal, exists, journal.add)
 
-    return run_by(alone, jobs, journal, exists, progress, limits, publish)
+    return run_by(
+        *(alone, jobs, journal),
+        exists=exists,
+        progress=progress,
+        limits=limits,
+        publish=publish,
+    )
 
 
 def run_by(
     team: Team,
     jobs: Sequence[Job],
     journal: Journal,
+    *,
     exists: Exists = "skip",
     progress: Callable[[Row], None] = lambda row: None,
     limits: Limits = Limits(),
@@ -139,6 +159,8 @@ def run_by(
             with suppress(OutputError):
                 publish(journal.finish(jobs, told), told)
             raise
+        if hands > 1 and not journal.ending:  # what a dead worker left; no shard is at work here
+            _sweep(jobs, journal.out)
         summary = tally.summary(stopped)
         told = _told(summary, journal)
         publish(journal.finish(jobs, told), told)
@@ -153,7 +175,6 @@ def _loop(
     limits: Limits,
 ) -> str:
     """Why it ended early, or nothing."""
-    stopped = ""
 
     def put_down(job: Job, row: Row) -> None:
         status = "finished" if "finished" in row else row["status"]
@@ -161,11 +182,12 @@ def _loop(
         tally.pace.add(job, row["seconds"] - row.get("load_s", 0) if status == "done" else 0)
         progress({**row, "left_s": tally.pace.left})
 
-    def offered() -> Iterator[Job]:
-        nonlocal stopped
+    def stopped() -> str:
+        return limits.reached(tally.counts["failed"])
+
+    def wanted() -> Iterator[Job]:
         for job in tally.jobs:
-            stopped = limits.reached(tally.counts["failed"])
-            if stopped:
+            if stopped():
                 return
             journal.check_place()
             if job.skip:
@@ -174,7 +196,7 @@ def _loop(
                 yield job
 
     try:
-        for job, row in team(offered(), journal):
+        for job, row in team(Offered(wanted(), lambda: bool(stopped())), journal):
             kept = _kept(row, journal)
             if kept.get("code") == DiskFullError.code:  # so will be every other file's place
                 tally.counts["failed"] += 1
@@ -182,7 +204,7 @@ def _loop(
             put_down(job, kept)
     except CancelledError as error:
         return limits.stop() or error.code
-    return stopped
+    return stopped() if tally.counts.total() < len(tally.jobs) else ""
 
 
 def _skipped(job: Job, journal: Journal) -> Row:

@@ -50,7 +50,7 @@ def attempt(
     except Exception as error:  # the one broad one: a bad file costs no other
         if is_full(error):
             error = DiskFullError(full(known.store.out))
-        return _failed(job, error, time.monotonic() - started)
+        return failed(job, error, time.monotonic() - started)
 
 
 def done(job: Job, work: Work, known: Known, exists: Exists, note: Callable[[Row], object]) -> Row:
@@ -185,7 +185,7 @@ def _outdated(job: Job, known: Known) -> list[str]:
     return [f"it replaces a result of {' and of '.join(changed)}"] if changed else []
 
 
-def _failed(job: Job, error: Exception, seconds: float) -> Row:
+def failed(job: Job, error: Exception, seconds: float) -> Row:
     code, text = "INTERNAL", f"{type(error).__name__}: {error}"
     if isinstance(error, RestoreError):
         code, text = error.code, str(error).removeprefix(f"{job.source}: ")

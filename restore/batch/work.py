@@ -16,7 +16,7 @@ from restore.batch.jobs import Job
 from restore.batch.journal import Row
 from restore.batch.place import Place
 from restore.batch.rates import Rate
-from restore.batch.run import Exists
+from restore.batch.step import Exists
 from restore.errors import CancelledError, ImageError, UsageError
 from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions
 
@@ -136,6 +136,11 @@ class FileWork:
             "warnings": list(dict.fromkeys(notes)),
             **self.keep_views(job, source, first),
         }
+
+    def follow(self, job: jobs.Job, following: jobs.Job | None) -> None:
+        """Tell which job comes after this one, where nobody knew when the run began."""
+        for ahead in (self.making, self.reading):
+            ahead.follow(job, following)
 
     def keep_views(self, job: jobs.Job, source: Source, made: "Picture") -> Row:
         """Keep what the page shows; returns what the row tells of it."""
