@@ -155,11 +155,10 @@ def run(
 
 
 def placed(model: Opened, devices: Sequence[str]) -> Opened:
-    """The model, told to be where the devices are. Raises UsageError."""
+    """The model, told to be where the devices are. Raises UsageError if that cannot be."""
     if not devices:
         return model
-    if model.loading is None:
-        raise UsageError(f"--devices: {model.name} was loaded by its caller, and is in one place")
+    assert model.loading
     device = kind_of(devices, model.loading.device)
     precision = {name: value for name, value in model.precision.items() if name != "device"}
     if device != "auto":

@@ -4,6 +4,7 @@ Each returns the rows of what it did. What dies is Ray's to start again; what an
 then is known by the note that it left, so that nothing is done or told twice.
 """
 
+import pickle  # what goes to our own workers and comes back: tables would make all rows alike
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ class Actor:
         self.store = orders.place.store
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        asked: list[tuple[Job, list[Row]]] = list(batch["job"])
+        asked: list[tuple[Job, list[Row]]] = [pickle.loads(data) for data in batch["job"]]
         answers = []
         for nth, (job, known) in enumerate(asked):
             following = asked[nth + 1][0] if nth + 1 < len(asked) else None
@@ -68,7 +69,7 @@ class Actor:
                 answers.append(self.worker(job, [*known, *noted], following, self.store.note))
             except RestoreError as error:  # the run's: it must not be tried again and again
                 answers.append(error)
-        return {"nth": list(batch["nth"]), "answer": answers}
+        return {"nth": list(batch["nth"]), "answer": [pickle.dumps(one) for one in answers]}
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,10 @@ class Rays:
     ) -> Iterator[tuple[Job, Row]]:
         import ray
 
-        asked = [{"nth": nth, "job": (job, journal.about(job))} for nth, job in enumerate(jobs)]
+        asked = [
+            {"nth": nth, "job": pickle.dumps((job, journal.about(job)))}
+            for nth, job in enumerate(jobs)
+        ]
         blocks = max(1, -(-len(jobs) // FEW))
         answers = ray.data.from_items(asked, override_num_blocks=blocks).map_batches(
             Actor,
@@ -100,7 +104,7 @@ class Rays:
             num_gpus=self.cluster.gpus,
         )
         for given in answers.iter_rows():
-            answer = given["answer"]
+            answer = pickle.loads(given["answer"])
             if isinstance(answer, RestoreError):
                 raise answer
             if answer["status"] == "done" and "finished" not in answer:

@@ -57,16 +57,13 @@ class Table:
 
 
 def _line(row: Row) -> dict[str, Any]:
-    named = {name: row.get(name) for name in (*TEXTS, *SUMS, "seconds")}
+    texts = {name: _spelt(row[name]) for name in (*TEXTS, *SUMS) if name in row}
     height_in, width_in = row.get("size_in", (None, None))
     height, width = row.get("size_out", (None, None))
     sizes = {"height_in": height_in, "width_in": width_in, "height": height, "width": width}
-    # ASCII, so that names that are no UTF-8 survive: a lone surrogate is no Arrow string
-    texts = {
-        name: _spelt(value) if isinstance(value, str) else value for name, value in named.items()
-    }
-    return {**texts, **sizes, "row": json.dumps(row)}
+    return {**texts, **sizes, "seconds": row.get("seconds"), "row": json.dumps(row)}
 
 
 def _spelt(text: str) -> str:
+    """Names that are no UTF-8 stand there escaped: a lone surrogate is no Arrow string."""
     return text.encode("utf-8", "backslashreplace").decode()
