@@ -12,7 +12,7 @@ import pytest
 
 from restore.batch.jobs import plan
 from restore.batch.journal import HIDDEN, Journal
-from restore.batch.run import run_all
+from restore.batch.runner import run_all
 from restore.file_search import find
 from restore.files import TEMPORARY, UMASK
 
@@ -23,7 +23,7 @@ import sys, time
 from pathlib import Path
 from restore.batch.jobs import plan
 from restore.batch.journal import Journal
-from restore.batch.run import run_all
+from restore.batch.runner import run_all
 from restore.file_search import find
 inputs, out, log = map(Path, sys.argv[1:4])
 def work(job, path):

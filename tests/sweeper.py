@@ -18,7 +18,7 @@ from pathlib import Path
 from restore.batch import report
 from restore.batch.jobs import plan
 from restore.batch.journal import HIDDEN, Journal
-from restore.batch.run import run_all
+from restore.batch.runner import run_all
 from restore.errors import RestoreError
 from restore.file_search import find
 from restore.files import TEMPORARY

@@ -10,8 +10,7 @@ import torch
 from folders import tree
 from PIL import Image
 
-from restore import file_search
-from restore.batch import folder
+from restore import batch, file_search
 from restore.batch.orders import Orders
 from restore.checkpoints import load
 from restore.options import UpscaleOptions
@@ -48,7 +47,7 @@ def photos(tmp_path, pixels):
 def run(photos: Path, out: Path, model: Path, device: str = "cpu", **more):
     files = file_search.find([photos], out)
     options = UpscaleOptions(scale=1, steps=1)
-    return folder.run(files, options, out, folder.opened(str(model), device), **more)
+    return batch.run(files, options, out, batch.open_model(str(model), device), **more)
 
 
 class Watch:

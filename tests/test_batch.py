@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from restore.batch import step
 from restore.batch.jobs import file_seed, plan
 from restore.batch.journal import Journal
-from restore.batch.run import run_all
+from restore.batch.runner import run_all
 from restore.errors import ImageError, OutputError, UsageError
 from restore.file_search import find
 from restore.files import TEMPORARY
@@ -195,7 +195,7 @@ def test_a_killed_run_goes_on_where_it_stopped(photos, tmp_path, at):
 import os, sys, pathlib
 from restore import file_search
 from restore.batch import jobs, journal
-from restore.batch.run import run_all
+from restore.batch.runner import run_all
 from tests_worker import Worker
 inputs, out = map(pathlib.Path, sys.argv[1:])
 add = journal.Journal.add

@@ -186,7 +186,7 @@ import os, sys
 from pathlib import Path
 from restore.batch.jobs import plan
 from restore.batch.journal import Journal
-from restore.batch.run import run_all
+from restore.batch.runner import run_all
 from restore.file_search import find
 if os.geteuid() == 0:
     os.setgroups([]); os.setgid(65534); os.setuid(65534)

@@ -9,7 +9,7 @@ import yaml
 from documents import gallery, reference, site
 from PIL import Image
 
-from restore.batch.run import SKIPPED
+from restore.batch.runner import SKIPPED
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [

@@ -41,9 +41,11 @@ sys.exit(cli.main(["upscale"]))
 """
 RUN = """
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 import typer
 from restore import cli
+from restore.batch.folder import PreparedRun
 from restore.batch.jobs import plan
 from restore.batch.journal import Journal
 from restore.cli import shared
@@ -51,11 +53,15 @@ from restore.cli.model import Model
 from restore.cli.said import Said
 from restore.file_search import find
 
-def work(job, show, path):
-    for step in range(2):
-        show.part(step, 2, "walk")
-    path.write_bytes(job.source.read_bytes()[::-1])
-    return {"size_in": [1, 1], "size_out": [4, 4], "warnings": ["told"]}
+@contextmanager
+def work(show):
+    def make(job, path):
+        for step in range(2):
+            show.part(step, 2, "walk")
+        path.write_bytes(job.source.read_bytes()[::-1])
+        return {"size_in": [1, 1], "size_out": [4, 4], "warnings": ["told"]}
+
+    yield make
 
 def app(**_):
     inputs, out = map(Path, sys.argv[1:])
@@ -64,7 +70,8 @@ def app(**_):
     journal = Journal(out, "o", "w")
     run = shared.Run(out, 0, "skip", Model(), Said())
     try:
-        shared.finish(shared.carry_out(jobs, work, run, journal), journal, run)
+        prepared = PreparedRun(jobs, None, None, journal, "skip", work)
+        shared.finish(shared.carry_out(prepared, run), journal, run)
     except typer.Exit as end:
         sys.exit(end.exit_code)
 

@@ -35,7 +35,7 @@ from PIL import Image
 from restore.batch import journal
 from restore.batch.jobs import plan
 from restore.batch.journal import HIDDEN, Journal
-from restore.batch.run import Limits, run_all
+from restore.batch.runner import Limits, run_all
 from restore.cli import signals
 from restore.errors import DiskFullError, ImageError, OutputError
 from restore.file_search import find

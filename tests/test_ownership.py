@@ -15,7 +15,7 @@ from restore.batch import ours, report, views
 from restore.batch.jobs import Job, Shard, plan
 from restore.batch.journal import HIDDEN, Journal
 from restore.batch.rows import parsed, read_rows
-from restore.batch.run import run_all
+from restore.batch.runner import run_all
 from restore.errors import OutputError, UsageError
 from restore.file_search import find
 

@@ -18,8 +18,10 @@ from servers import free_port, started
 
 from restore import cli, file_search
 from restore.batch import folder
+from restore.batch.models import open_model
 from restore.errors import CancelledError, ImageError, UsageError
 from restore.files import held
+from restore.images import picture
 from restore.options import UpscaleOptions
 from restore.web import serve, store
 from restore.web.asked import ScratchesAsked, safe_name
@@ -186,7 +188,7 @@ def test_roots_of_one_name_and_files_are_refused(tmp_path):
 
 def test_a_cancelled_picture_is_left_for_the_next_run(tmp_path):
     Image.fromarray(smooth_pixels(20, 30)).save(tmp_path / "a.png")
-    out, nano = tmp_path / "out", folder.opened("nano")
+    out, nano = tmp_path / "out", open_model("nano")
     files = file_search.find([tmp_path / "a.png"], out)
 
     class Impatient(folder.Quiet):
@@ -198,15 +200,31 @@ def test_a_cancelled_picture_is_left_for_the_next_run(tmp_path):
     assert (ended.left, ended.failed, ended.stopped) == (1, 0, "CANCELLED")
     assert not (out / "a.png").exists()
     assert folder.run(files, options, out, nano).done == 1
-    with pytest.raises(UsageError, match="by the command line alone"):
-        pictures = folder.PICTURES.model_copy(update={"frames": "all"})
-        folder.run(files, options, out, nano, pictures=pictures)
+
+
+def test_all_frames_of_a_file_are_kept(tmp_path):
+    first, second = (Image.fromarray(smooth_pixels(12, 16, seed)) for seed in (1, 2))
+    first.save(tmp_path / "a.tif", save_all=True, append_images=[second])
+    out = tmp_path / "out"
+    files = file_search.find([tmp_path / "a.tif"], out)
+    pictures = folder.PICTURES.model_copy(update={"frames": "all"})
+    nano = open_model("nano")
+    assert folder.run(files, UpscaleOptions(scale=2), out, nano, pictures=pictures).done == 1
+    assert {path.name: picture.peek(path) for path in out.glob("*.png")} == {
+        "a.png": (24, 32),
+        "a_002.png": (24, 32),
+    }
 
 
 def test_one_model_is_in_memory(monkeypatch):
     models = Models(["/models/other"])
     opened = []
-    monkeypatch.setattr(folder, "opened", lambda name, *_: opened.append(name) or Named(name))
+
+    def open_named(name, *_):
+        opened.append(name)
+        return Named(name)
+
+    monkeypatch.setattr("restore.web.models.open_model", open_named)
     assert models.first == "other"
     for name in ("nano", "nano", "other", "nano"):
         models.open(name)

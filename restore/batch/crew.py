@@ -22,7 +22,7 @@ from restore.batch.journal import Journal
 from restore.batch.loading import Loading
 from restore.batch.orders import Orders, Worker
 from restore.batch.rows import Row
-from restore.batch.run import Offered
+from restore.batch.runner import Offered
 from restore.batch.step import failed
 from restore.batch.work import Progress
 from restore.errors import CancelledError, ImageError, ModelError

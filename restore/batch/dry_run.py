@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from restore.batch import rates
 from restore.batch.jobs import Job
 from restore.batch.journal import Journal, Row
-from restore.batch.run import SKIPPED
+from restore.batch.runner import SKIPPED
 from restore.errors import RestoreError, counted, printable, sides
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from restore import file_search
-from restore.batch import run
+from restore.batch import runner
 from restore.batch.jobs import Job, file_seed, plan
 from restore.batch.journal import Journal, Row
 from restore.diffusion.stack import Stack
@@ -58,7 +58,7 @@ def restore_set(
         return {"size_in": picture.size, "size_out": made.size, "warnings": list(made.warnings)}
 
     journal = Journal(out, options.digest(seed=seed, **precision), weights, task=options.task)
-    run.run_all(jobs, work, journal, progress=watch)
+    runner.run_all(jobs, work, journal, progress=watch)
     rows = {key: journal.row(job) for key, job in zip(shared, jobs, strict=True)}
     failures = {
         key: (row["code"], row["error"]) for key, row in rows.items() if row["status"] == "failed"

@@ -1,43 +1,52 @@
-"""A run over files or prompts as one call: what the page and other programs stand on.
+"""A run over files or prompts as one call: what the command line, the page and programs stand on.
 
 files = file_search.find([Path("scans")], Path("out"))
-summary = folder.run(files, UpscaleOptions(scale=2), Path("out"), opened("nano"))
+summary = batch.run(files, UpscaleOptions(scale=2), Path("out"), batch.open_model("nano"))
 
-The command line does the same run: either goes on where the other stopped.
+Whoever calls it, the run is the same: each goes on where another stopped.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restore.batch import jobs, report, views
 from restore.batch.choices import PictureOptions
+from restore.batch.dry_run import foretell
 from restore.batch.holes import Holes
+from restore.batch.jobs import OnCollision, Shard
 from restore.batch.journal import Journal
-from restore.batch.loading import Loading, kind_of, named
+from restore.batch.loading import named, placed
+from restore.batch.models import OpenedModel
 from restore.batch.orders import Orders
 from restore.batch.place import Place
+from restore.batch.planning import refuse_transparent, with_frames
+from restore.batch.rates import Rate
 from restore.batch.rows import Row
-from restore.batch.run import Limits, Summary, run_all, run_by
-from restore.batch.step import Exists
+from restore.batch.runner import Limits, Summary, Team, refuse_existing, run_all, run_by
+from restore.batch.step import Exists, Work
 from restore.batch.work import (
     FileOptions,
     Progress,
+    Settings,
     formats,
     kept_beside,
+    reading_for,
     shown,
     told,
 )
-from restore.checkpoints import file_kinds, manifest, places
-from restore.errors import UsageError
+from restore.errors import UsageError, counted
 from restore.file_search import Found
 from restore.options import Text2imgOptions
 
 if TYPE_CHECKING:
+    from restore.batch.mask_files import Masks
     from restore.batch.rays import Cluster
-    from restore.tasks.run import Model
+
+LARGEST_SEED = 2**63 - 1
 
 
 class Quiet:
@@ -52,49 +61,270 @@ class Quiet:
 
 QUIET = Quiet()
 PICTURES = PictureOptions()
+ALL = Shard()
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A model for a run.
+class PreparedRun:
+    """A run of which all is settled and nothing is begun.
 
-    stack      loads it at the first call.
-    weights    a digest of what it is made of.
-    precision  what else decides the pixels.
-    loading    the same for workers elsewhere.
+    Attributes:
+        jobs: One for each input of this shard.
+        work: Opens what makes a job's picture, for as long as the run lasts.
+        team: Who does the jobs, where it is not this process; `hands` of them at a time.
     """
 
-    name: str
-    stack: "Callable[[], Model]"
-    weights: str
-    precision: dict[str, object]
-    is_pixel: bool = False
-    loading: Loading | None = None
+    jobs: list[jobs.Job]
+    options: FileOptions | Text2imgOptions
+    model: OpenedModel
+    journal: Journal
+    exists: Exists
+    work: Callable[[Progress], AbstractContextManager[Work]]
+    team: Callable[[Progress], Team] | None = field(default=None, kw_only=True)
+    hands: int = field(default=1, kw_only=True)
 
-    @property
-    def made_by(self) -> dict[str, object]:
-        """What makes the pictures, as each keeps it."""
-        return {"model": self.name, "weights": self.weights, **self.precision}
+    def run(
+        self,
+        show: Progress = QUIET,
+        stop: Callable[[], str] = lambda: "",
+        max_failures: int = 0,
+    ) -> Summary:
+        """Do every job and write the report.
+
+        Args:
+            show: Is told of every row, and of parts of the picture in hand. A CancelledError from
+                its `part` ends the run; the picture is left for the next one.
+            stop: Says why the run is to end before the next file, once it is.
+            max_failures: So many failed files end the run; 0 is no limit.
+
+        Raises:
+            OutputError: The output folder cannot be used.
+        """
+        publish = report.publisher(self.journal.home, self.journal.ending)
+        limits = Limits(max_failures, stop)
+        if self.team:
+            return run_by(
+                *(self.team(show), self.jobs, self.journal),
+                exists=self.exists,
+                progress=show.row,
+                limits=limits,
+                publish=publish,
+                hands=self.hands,
+            )
+        with self.work(show) as work:
+            return run_all(
+                self.jobs,
+                work,
+                self.journal,
+                self.exists,
+                show.row,
+                limits,
+                publish,
+            )
 
 
-def opened(name: str, device: str = "auto", dtype: str = "auto") -> Opened:
-    """A model by its name or place; nothing of a hub is fetched. Raises ModelError."""
-    weights = manifest.find_model(name, offline=True)[1]
-    precision: dict[str, object] = {"dtype": dtype}
-    if device != "auto":
-        precision["device"] = device
+@dataclass(frozen=True)
+class PreparedFiles(PreparedRun):
+    """A prepared run over files, which can be foretold."""
 
-    loading = Loading(name, device, dtype, weights)
-    file = places.place_of(name)
-    is_pixel = file.is_file() and file_kinds.is_pixel(file)
-    return Opened(name, cache(loading), weights, precision, is_pixel, loading)
+    settings: Settings
+    masks: "Masks | None"
+    unpaired: list[Path]  # masks without a picture
+    count: int
+
+    def foretell(
+        self, say: Callable[[str], None] = print, note: Callable[[str], None] = QUIET.note
+    ) -> list[Row]:
+        """Say what the run would do, take and need; returns a row for each file."""
+        assert not isinstance(self.options, Text2imgOptions)
+        return foretell(
+            self.jobs,
+            self.options,
+            self.masks,
+            self.unpaired,
+            self.journal,
+            self.settings.reading,
+            rate=Rate(self.options, self.model.stack, self.model.made_by, self.count, note),
+            model=self.model.stack() if self.model.is_pixel else None,
+            say=say,
+        )
+
+
+def prepare(
+    files: Sequence[Found],
+    options: FileOptions,
+    place: Place,
+    open_model: Callable[[], OpenedModel],
+    *,
+    pictures: PictureOptions = PICTURES,
+    holes: Holes = Holes(),
+    seed: int = 0,
+    count: int = 1,
+    exists: Exists = "skip",
+    share: Shard = ALL,
+    on_collision: OnCollision = "error",
+    devices: Sequence[str] = (),
+    cluster: "Cluster | None" = None,
+) -> PreparedFiles:
+    """Settle a run over files: plan it, then open the model and the journal.
+
+    Args:
+        files: What `file_search.find` found.
+        options: The task and its options.
+        place: Where the results go.
+        open_model: Gives the model; called once the plan stands, since it may fetch.
+        pictures: How pictures are read and written.
+        holes: Where the pictures have holes.
+        seed: Of the run; each file draws from it and its own key.
+        count: Candidates of each picture, kept beside a sheet of them all.
+        exists: What becomes of results that are there already.
+        share: The share of the files that this run does.
+        on_collision: What to do where two files want one result.
+        devices: A process on each does the work: 0, 1, ... or cpu. None: this process does.
+        cluster: Ray does the work, there.
+
+    Raises:
+        UsageError: The options, files and masks do not go together.
+        ConfigError, ModelError: The model is not there, or cannot do what is asked.
+        OutputError: The output folder cannot be used.
+    """
+    from restore.images import encode
+
+    kind = formats(options, pictures.format, pictures.lossless, count)
+    reading = reading_for(options, holes, pictures.reading)
+    planned = jobs.plan(
+        files,
+        place.out,
+        lambda source: encode.FORMATS[kind(source)].suffix,
+        kept_beside(options, holes, count),
+        on_collision,
+        place.file,
+    )
+    masks, planned = holes.open(planned)
+    unpaired = masks.unused(planned) if masks else []
+    planned = [job for job in planned if share.holds(job.key)]
+    if pictures.frames == "all":
+        planned = with_frames(planned, reading)
+    if exists == "error":
+        refuse_existing(planned)
+    if pictures.background is None:
+        refuse_transparent(planned, kind, reading)
+
+    model = open_model()
+    if devices:
+        model = placed(model, devices)
+    if model.is_pixel:
+        from restore.tasks.pixel_upscale import settled
+
+        options = settled(options, model.stack())
+    pixels = options.digest(
+        seed=seed,
+        **pictures.told,
+        **model.precision,
+        **({"count": count} if count > 1 else {}),
+        **holes.told,
+    )
+    told = place.out, pixels, model.weights, share.ending, options.words, options.task
+    journal = Journal(*told, place.home, store=place.store)
+    settings = Settings(place, seed, exists, reading, pictures.writing, model.made_by)
+    orders = Orders(options, settings, pictures, holes, masks, count, pixels, model.weights)
+    team, hands = gathered(orders, model, devices, cluster)
+    return PreparedFiles(
+        *(planned, options, model, journal, exists),
+        lambda show: orders.work(model.stack, show, planned),
+        *(settings, masks, unpaired, count),
+        team=team,
+        hands=hands,
+    )
+
+
+def gathered(
+    orders: Orders, model: OpenedModel, devices: Sequence[str], cluster: "Cluster | None"
+) -> tuple[Callable[[Progress], Team] | None, int]:
+    """(who does the work, and how many at a time); nobody where this process does.
+
+    Raises UsageError if they cannot.
+    """
+    if devices and cluster:
+        raise UsageError("--devices is of one machine, and --runner ray places its own workers")
+    if not devices and not cluster:
+        return None, 1
+    loading = model.loading
+    if loading is None:
+        raise UsageError(f"{model.name} was loaded by its caller, and is in this process alone")
+    if cluster:
+        from restore.batch.rays import Rays, require
+
+        require()
+        rays = Rays(orders, loading, cluster)
+        return lambda show: rays, cluster.workers
+    from restore.batch.crew import Crew
+
+    names = named(devices)
+    return lambda show: Crew(orders, loading, names, show), len(names)
+
+
+def prepare_words(
+    options: Text2imgOptions,
+    place: Place,
+    open_model: Callable[[], OpenedModel],
+    *,
+    form: str = "png",
+    seed: int = 0,
+    count: int = 1,
+    exists: Exists = "skip",
+) -> PreparedRun:
+    """Settle a run that makes `count` pictures from words, of the seeds from `seed` on.
+
+    Args:
+        form: The format of the results.
+
+    As `prepare` else.
+    """
+    if seed + count - 1 > LARGEST_SEED:
+        raise UsageError(
+            f"--seed {seed}: {counted(count, 'seed')} from there on do not fit 63 bits"
+        )
+    seeds = {f"{own:010}.png": own for own in range(seed, seed + count)}
+    planned = [jobs.Job(None, name, place.out / (place.file or name)) for name in seeds]
+    if exists == "error":
+        refuse_existing(planned)
+    model = open_model()
+
+    @contextmanager
+    def work(show: Progress) -> Iterator[Work]:
+        @cache
+        def warn() -> None:
+            from restore.tasks.run import beyond
+
+            for note in beyond(options, None, model.stack()):
+                show.note(note)
+
+        def make(job: jobs.Job, path: Path) -> Row:
+            from restore.diffusion import watch
+            from restore.images import encode, memmap
+            from restore.tasks.run import restore
+
+            warn()  # before the first picture, not after the last
+            own, stack = seeds[job.key], model.stack()
+            with memmap.into(place.out), watch.watching(show.part, *stack.parts):
+                result = restore(None, options, stack, own)
+            encode.encode(result, path, form, about=told(options, own, model.made_by))
+            views.keep(place.home, job.key, shown(result))
+            return {"seed": own, "size_out": result.size, "warnings": list(result.warnings)}
+
+        yield make
+
+    pixels = options.digest(**model.precision)  # a picture's seed is in its key
+    journal = Journal(place.out, pixels, model.weights, "", options.words, options.task, place.home)
+    return PreparedRun(planned, options, model, journal, exists, work)
 
 
 def run(
     files: Sequence[Found],
     options: FileOptions,
     out: Path,
-    model: Opened,
+    model: OpenedModel,
     *,
     pictures: PictureOptions = PICTURES,
     holes: Holes = Holes(),
@@ -108,108 +338,28 @@ def run(
 ) -> Summary:
     """Do the options' task with every file, and write the results and their report into `out`.
 
-    count    candidates of each, kept beside a sheet of them all.
-    devices  a process on each does the work, such as ["0", "1"], or ["cpu", "cpu"]; none: this one.
-    cluster  Ray does the work, with so many workers.
-    show     is told of every row, and of parts of the picture in hand; what its `part` raises as
-             CancelledError ends the run, and the picture is left for the next one.
-    stop     says why the run is to end before the next file, once it is.
-    Raises UsageError, ConfigError, ModelError or OutputError before any work.
+    `prepare` and `PreparedRun.run` in one call: see there.
     """
-    if pictures.frames == "all":
-        raise UsageError("frames: all pages of a file are kept by the command line alone")
-    from restore.images import encode
-
-    if devices and cluster:
-        raise UsageError("--devices is of one machine, and --runner ray places its own workers")
-    model = placed(model, devices)
-    if cluster and model.loading is None:
-        raise UsageError(
-            f"--runner ray: {model.name} was loaded by its caller, and is in one place"
-        )
-    kind = formats(options, pictures.format, pictures.lossless, count)
-    beside = kept_beside(options, holes, count)
-    planned = jobs.plan(files, out, lambda source: encode.FORMATS[kind(source)].suffix, beside)
-    masks, planned = holes.open(planned)
-    if model.is_pixel:
-        from restore.tasks.pixel_upscale import settled
-
-        options = settled(options, model.stack())
-    digest = options.digest(
+    prepared = prepare(
+        files,
+        options,
+        Place(out),
+        lambda: model,
+        pictures=pictures,
+        holes=holes,
         seed=seed,
-        **pictures.told,
-        **model.precision,
-        **({"count": count} if count > 1 else {}),
-        **holes.told,
+        count=count,
+        exists=exists,
+        devices=devices,
+        cluster=cluster,
     )
-    place = Place(out)
-    told = place, exists, seed, pictures, holes, masks, count, model.made_by, digest, model.weights
-    orders = Orders(options, *told)
-    said = options.words, options.task
-    journal = Journal(out, digest, model.weights, "", *said, store=place.store)
-    return carry_out(
-        *(orders, planned, journal, model, devices, cluster, show),
-        limits=Limits(stop=stop),
-        publish=report.publisher(out),
-    )
-
-
-def placed(model: Opened, devices: Sequence[str]) -> Opened:
-    """The model, told to be where the devices are. Raises UsageError if that cannot be."""
-    if not devices:
-        return model
-    assert model.loading
-    device = kind_of(devices, model.loading.device)
-    precision = {name: value for name, value in model.precision.items() if name != "device"}
-    if device != "auto":
-        precision["device"] = device
-    loading = model.loading.on(device)
-    return replace(model, loading=loading, stack=cache(loading), precision=precision)
-
-
-def carry_out(
-    orders: Orders,
-    planned: Sequence[jobs.Job],
-    journal: Journal,
-    model: Opened,
-    devices: Sequence[str],
-    cluster: "Cluster | None",
-    show: Progress,
-    *,
-    limits: Limits,
-    publish: Callable[[Sequence[Row], Row], None],
-) -> Summary:
-    """Do the jobs in this process, in one a device, or with Ray. Raises as run_all."""
-    told = {"exists": orders.exists, "progress": show.row, "limits": limits, "publish": publish}
-    if cluster:
-        from restore.batch.rays import Rays
-
-        assert model.loading
-        rays = Rays(orders, model.loading, cluster)
-        return run_by(rays, planned, journal, **told, hands=cluster.workers)
-    if devices:
-        from restore.batch.crew import Crew
-
-        assert model.loading
-        names = named(devices)
-        crew = Crew(orders, model.loading, names, show)
-        return run_by(crew, planned, journal, **told, hands=len(names))
-    with orders.work(model.stack, planned, show.note) as work:
-        return run_all(
-            planned,
-            lambda job, *paths: work(job, show, *paths),
-            journal,
-            orders.exists,
-            show.row,
-            limits,
-            publish,
-        )
+    return prepared.run(show, stop)
 
 
 def run_words(
     options: Text2imgOptions,
     out: Path,
-    model: Opened,
+    model: OpenedModel,
     *,
     seed: int = 0,
     count: int = 1,
@@ -218,27 +368,6 @@ def run_words(
     stop: Callable[[], str] = lambda: "",
 ) -> Summary:
     """Make `count` pictures from words, of the seeds from `seed` on; as `run` else."""
-    seeds = {f"{own:010}.png": own for own in range(seed, seed + count)}
-    planned = [jobs.Job(None, name, out / name) for name in seeds]
-
-    def work(job: jobs.Job, path: Path) -> Row:
-        from restore.diffusion import watch
-        from restore.images import encode, memmap
-        from restore.tasks.run import restore
-
-        own, stack = seeds[job.key], model.stack()
-        with memmap.into(out), watch.watching(show.part, *stack.parts):
-            result = restore(None, options, stack, own)
-        encode.encode(result, path, about=told(options, own, model.made_by))
-        views.keep(out, job.key, shown(result))
-        return {"seed": own, "size_out": result.size, "warnings": list(result.warnings)}
-
-    journal = Journal(
-        out,
-        options.digest(**model.precision),
-        model.weights,
-        words=options.words,
-        task=options.task,
-    )
-    limits = Limits(stop=stop)
-    return run_all(planned, work, journal, exists, show.row, limits, report.publisher(out))
+    place = Place(out)
+    prepared = prepare_words(options, place, lambda: model, seed=seed, count=count, exists=exists)
+    return prepared.run(show, stop)

@@ -1,57 +1,40 @@
-"""How a model is loaded: what a worker elsewhere is told instead of its weights."""
+"""How a model is opened elsewhere: what a worker is told instead of weights."""
 
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
-from restore.errors import ModelError, RestoreError, UsageError, printable
+from restore.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
-    from restore.tasks.run import Model
+    from restore.batch.models import OpenedModel
 
 
 @dataclass(frozen=True)
 class Loading:
-    """A model's name or place, and where it computes.
+    """What `open_model` was asked, so that another process asks the same.
 
-    digest  of the weights that the run began with; others are refused. Empty: not asked.
-    loras   (file, scale) of each.
+    weights  the digest that it told; elsewhere it must be the same.
+    more     of open_model.
     """
 
     name: str
-    device: str = "auto"
-    dtype: str = "auto"
-    digest: str = ""
-    config: str | None = None
-    compiled: bool = False
-    offload: bool = False
-    offline: bool = True
-    allow_pickle: bool = False
-    loras: tuple[tuple[str, float], ...] = ()
+    device: str
+    dtype: str
+    weights: str
+    more: Mapping[str, Any] = field(default_factory=dict)
 
     def on(self, device: str) -> "Loading":
         return replace(self, device=device)
 
-    def __call__(self) -> "Model":
-        """Raises ModelError."""
-        from restore.checkpoints.devices import load
-        from restore.diffusion import torchvision
+    def open(self) -> "OpenedModel":
+        """Raises ModelError, also where it is another model by now."""
+        from restore.batch.models import open_model
 
-        if told := torchvision.complaint():
-            print(f"restore: {printable(told)}", file=sys.stderr)
-        names = ("config", "compiled", "offload", "offline", "allow_pickle")
-        more = {name: getattr(self, name) for name in names} | {"loras": list(self.loras)}
-        try:
-            made = load(self.name, self.device, self.dtype, **more)
-        except (RestoreError, MemoryError):
-            raise
-        except Exception as error:  # else every file would try the same again
-            told = f"{self.name}: cannot be loaded: {type(error).__name__}: {error}"
-            raise ModelError(told) from error
-        if self.digest and getattr(made, "digest", "") not in ("", self.digest):
-            raise ModelError(f"{self.name}: changed since the run began; run it again")
-        return made
+        model = open_model(self.name, self.device, self.dtype, **self.more)
+        if model.weights != self.weights:
+            raise ModelError(f"{self.name}: is another model here, or changed; run it again")
+        return model
 
 
 def named(devices: Sequence[str]) -> list[str]:
@@ -69,16 +52,18 @@ def named(devices: Sequence[str]) -> list[str]:
     return found
 
 
-def kind_of(devices: Sequence[str], asked: str) -> str:
-    """What `--device` says where these devices do the work of one, so that results are the same.
+def placed(model: "OpenedModel", devices: Sequence[str]) -> "OpenedModel":
+    """The model as one run on one of these devices has it, so that results are the same.
 
-    asked  what it says already; auto stays, where it means these.
+    Raises UsageError if it was asked to be elsewhere, or cannot be opened by others.
     """
-    kind = named(devices)[0].split(":")[0]
+    from restore.checkpoints.load import pick_device
+
+    if model.loading is None:
+        raise UsageError(f"{model.name} was loaded by its caller, and is in this process alone")
+    asked, kind = model.loading.device, named(devices)[0].split(":")[0]
     if asked not in ("auto", kind):
         raise UsageError(f"--device {asked} and --devices {','.join(devices)}: give one of them")
-    if asked == "auto":
-        from restore.checkpoints.load import pick_device
-
-        return "auto" if pick_device().split(":")[0] == kind else kind
-    return asked
+    if asked == "auto" and pick_device().split(":")[0] != kind:
+        return model.loading.on(kind).open()
+    return model

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from restore.batch.choices import PictureOptions
@@ -9,11 +10,10 @@ from restore.batch.holes import Holes
 from restore.batch.jobs import Job
 from restore.batch.known import Known
 from restore.batch.loading import Loading
-from restore.batch.place import Place
 from restore.batch.rates import Rate
 from restore.batch.rows import Row
-from restore.batch.step import Exists, attempt
-from restore.batch.work import FileOptions, FileWork, Progress, Settings, formats, reading_for
+from restore.batch.step import attempt
+from restore.batch.work import FileOptions, FileWork, Progress, Settings, formats
 
 if TYPE_CHECKING:
     from restore.batch.mask_files import Masks
@@ -24,47 +24,39 @@ if TYPE_CHECKING:
 class Orders:
     """A run over files, whoever does it. All of it can be pickled.
 
-    digest   of all that decides the pixels, beside the weights.
-    count    candidates of each picture.
-    made_by  what makes the pictures, as each keeps it.
+    digest  of all that decides the pixels, beside the weights.
+    count   candidates of each picture.
     """
 
     options: FileOptions
-    place: Place
-    exists: Exists
-    seed: int
+    settings: Settings
     pictures: PictureOptions
     holes: Holes
     masks: "Masks | None"
     count: int
-    made_by: dict[str, object]
     digest: str
     weights: str
 
     def known(self) -> Known:
         """Nothing yet, of earlier results."""
         said = self.options.words, self.options.task
-        return Known(self.place.store, self.digest, self.weights, *said)
+        return Known(self.settings.place.store, self.digest, self.weights, *said)
 
     def work(
-        self,
-        stack: "Callable[[], Model]",
-        planned: Sequence[Job] = (),
-        note: Callable[[str], None] = lambda text: None,
+        self, stack: "Callable[[], Model]", show: Progress, planned: Sequence[Job] = ()
     ) -> FileWork:
         """What does the jobs.
 
         planned  they are known, in their order; else `follow` tells it.
         """
-        how = reading_for(self.options, self.holes, self.pictures.reading)
-        writing = self.pictures.writing
-        settings = Settings(self.place, self.seed, self.exists, how, writing, self.made_by)
+        made_by = self.settings.made_by
         return FileWork(
-            *(planned, self.options, settings),
+            *(planned, self.options, self.settings),
             holes=self.holes,
             masks=self.masks,
             kind=formats(self.options, self.pictures.format, self.pictures.lossless, self.count),
-            rate=Rate(self.options, stack, self.made_by, self.count, note),
+            rate=Rate(self.options, stack, made_by, self.count, show.note),
+            show=show,
         )
 
 
@@ -72,11 +64,8 @@ class Worker:
     """Does the jobs of a run in a process that has no journal."""
 
     def __init__(self, orders: Orders, loading: Loading, show: Progress):
-        from functools import cache
-
-        self.orders, self.show = orders, show
-        self.known = orders.known()
-        self.work = orders.work(cache(loading), note=show.note)
+        self.orders, self.known = orders, orders.known()
+        self.work = orders.work(cache(lambda: loading.open().stack()), show)
 
     def __call__(
         self,
@@ -93,9 +82,6 @@ class Worker:
         self.known.take_all(rows)
         self.work.follow(job, following)
         return attempt(
-            job,
-            lambda job, *paths: self.work(job, self.show, *paths),
-            self.known,
-            self.orders.exists,
+            *(job, self.work, self.known, self.orders.settings.exists),
             note,
         )

@@ -4,10 +4,13 @@ Each returns the rows of what it did. What dies is Ray's to start again; what an
 then is known by the note that it left, so that nothing is done or told twice.
 """
 
+import logging
+import os
 import pickle  # what goes to our own workers and comes back: tables would make all rows alike
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import islice
 from typing import Any
 
@@ -16,7 +19,7 @@ from restore.batch.journal import Journal
 from restore.batch.loading import Loading
 from restore.batch.orders import Orders, Worker
 from restore.batch.rows import Row
-from restore.batch.run import Offered
+from restore.batch.runner import Offered
 from restore.batch.table import Table
 from restore.errors import ModelError, RestoreError, UsageError
 
@@ -57,7 +60,7 @@ class Actor:
 
     def __init__(self, orders: Orders, loading: Loading):
         self.worker = Worker(orders, loading, Silent())
-        self.store = orders.place.store
+        self.store = orders.settings.place.store
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         asked: list[tuple[Job, list[Row]]] = [pickle.loads(data) for data in batch["job"]]
@@ -115,17 +118,22 @@ class Rays:
                 return
 
 
+def require() -> None:
+    """Raise UsageError if ray is missing."""
+    if find_spec("ray") is None or find_spec("pyarrow") is None:
+        raise UsageError(MISSING)
+
+
 @contextmanager
 def connected(cluster: Cluster) -> Iterator[None]:
     """Ray, started here on the loopback alone, or the cluster at an address.
 
-    Raises UsageError if ray is missing, ModelError if the cluster is not there.
+    Raises ModelError if the cluster is not there.
     """
-    try:
-        import ray
-        from ray.data import DataContext
-    except ImportError as error:
-        raise UsageError(MISSING) from error
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told of this run
+    import ray
+    from ray.data import DataContext
+
     if ray.is_initialized():  # by whoever called us: it is theirs to end
         yield
         return
@@ -144,6 +152,7 @@ def connected(cluster: Cluster) -> Iterator[None]:
     except (ConnectionError, RuntimeError, ValueError) as error:
         why = f"no cluster there: {error}" if cluster.address else str(error)
         raise ModelError(f"--runner ray {cluster.address}: {why}") from error
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it has a file of its own for them
     context = DataContext.get_current()
     context.enable_progress_bars = False  # the run has its own
     context.max_consecutive_actor_init_deaths = DEATHS

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -120,6 +120,8 @@ class Folder:
         for path in kept:
             if path.stem in told:
                 path.unlink(missing_ok=True)
+                with suppress(OSError):  # others are in there
+                    path.parent.rmdir()
 
     def _notes(self) -> list[Path]:
         return sorted((self.out / HIDDEN / NOTES).glob("*/*.json"))

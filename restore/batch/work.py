@@ -78,6 +78,7 @@ class FileWork:
 
     kind  the format of a source's result.
     rate  of these results; it knows the model and how many there are of a picture.
+    show  is told of what goes on.
     """
 
     def __init__(
@@ -90,10 +91,11 @@ class FileWork:
         masks: "Masks | None",
         kind: Callable[[Path], str],
         rate: Rate,
+        show: Progress,
     ):
         self.options, self.settings, self.holes, self.masks = options, settings, holes, masks
         self.count, self.kind, self.stack, self.rate = rate.count, kind, rate.stack, rate
-        self.show: Progress | None = None
+        self.show = show
         self.is_over = self.is_warned = False
         self.load_s = 0.0  # that the picture in hand waited for torch and the model
         todo = [job for job in planned if not job.skip]
@@ -110,8 +112,8 @@ class FileWork:
             ahead.thread.join(LAST_S)
         self.rate.keep()
 
-    def __call__(self, job: jobs.Job, show: Progress, path: Path, *frames: Path) -> Row:
-        self.show, self.load_s = show, 0.0
+    def __call__(self, job: jobs.Job, path: Path, *frames: Path) -> Row:
+        self.load_s = 0.0
         if frames:
             source = self.reading.take(job)
             first, notes = self.make_several(job, source, path, frames)
@@ -206,7 +208,6 @@ class FileWork:
         if self.is_warned or not rates.is_large(self.options.output_size(picture.size)):
             return
         self.is_warned = True
-        assert self.show
         told = rates.warning(job.key, picture.size, self.options, self.rate.get())
         self.show.note(told)
 
@@ -272,7 +273,6 @@ class FileWork:
     def part(self, done: int, of: int, what: str) -> None:
         if self.is_over:
             raise CancelledError("the run is over")
-        assert self.show
         self.show.part(done, of, what)
 
     def kind_of(self, job: jobs.Job) -> str:

@@ -3,14 +3,13 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from restore.batch import ours
-from restore.checkpoints import manifest
+from restore.batch.models import open_model
 from restore.cli import shared
 from restore.cli.model import Device, Dtype, Offline
 from restore.cli.progress import counting, print_table
@@ -24,7 +23,6 @@ if TYPE_CHECKING:  # torch and cv2 load after all that can be refused was
     from restore.metrics.pairing import Paired
     from restore.metrics.report import Group, Report
     from restore.metrics.score import Scored
-    from restore.tasks.run import Model
 
 SHOWN = 5  # of a list of files that did not pair
 
@@ -204,14 +202,7 @@ def _sets(
     if not sets:
         raise UsageError(f"--model needs --set: {pairing.LAYOUTS}")
     opened = pairing.open_sets(sets, reference)
-    _, weights = manifest.find_model(model, offline=run.offline)
-
-    @cache
-    def stack() -> "Model":
-        from restore.checkpoints import devices
-
-        return devices.load(model, run.device, run.dtype, offline=run.offline)
-
+    loaded = open_model(model, run.device, run.dtype, offline=run.offline)
     groups = []
     for one in opened:
         there = pairing.pair(one.inputs, one.originals, run.out)
@@ -220,8 +211,8 @@ def _sets(
         with counting(len(there.pairs), f"pictures of {one.name} restored") as count:
             made, failures = restore_set(
                 one,
-                stack,
-                weights,
+                loaded.stack,
+                loaded.weights,
                 options,
                 run.out / "restored" / one.name,
                 run.seed,

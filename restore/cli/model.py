@@ -1,20 +1,14 @@
 """The options of commands that a model works for: which one, where, and in which precision."""
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from restore.batch import environment
-from restore.checkpoints import file_kinds, manifest, places
-from restore.errors import ModelError, RestoreError, UsageError, printable
+from restore.batch.models import OpenedModel, open_model
+from restore.errors import UsageError, printable
 from restore.options import WalkOptions
-
-if TYPE_CHECKING:
-    from restore.tasks.run import Model as Loaded
 
 Device = Annotated[
     Literal["auto", "cpu", "cuda", "mps"],
@@ -62,24 +56,6 @@ class Model:
     ] = False
 
     @property
-    def is_pixel(self) -> bool:
-        """Whether it is a file of one network from rgb to rgb. Raises ModelError."""
-        file = places.place_of(self.model)
-        return not self.config_from and file.is_file() and file_kinds.is_pixel(file)
-
-    @property
-    def precision(self) -> dict[str, object]:
-        """What of this decides the pixels, beside the weights."""
-        told: dict[str, object] = {"dtype": self.dtype}
-        if self.compiled:
-            told["compiled"] = True
-        if self.device != "auto":  # by which auto settles the precision
-            told["device"] = self.device
-        if self.config_from:
-            told["config_from"] = self.config_from
-        return told
-
-    @property
     def loras(self) -> list[tuple[str, float]]:
         """(file, scale) of each. Raises UsageError."""
         found = []
@@ -92,44 +68,21 @@ class Model:
                 raise UsageError(f"--lora {given}: {mend}") from error
         return found
 
-    def open(self, options: WalkOptions) -> tuple[Callable[[], "Loaded"], str]:
-        """Loads the model at the first call, since torch takes seconds; and the weights' digest.
+    def open(self, options: WalkOptions) -> OpenedModel:
+        """Find the model; it loads when the first picture needs it, since torch takes seconds.
 
         Raises ConfigError if the options ask for a walk that it cannot take.
         """
-        environment.require()
-        place, weights = manifest.find_model(
-            self.model, offline=self.offline, allow_pickle=self.allow_pickle
+        return open_model(
+            self.model,
+            self.device,
+            self.dtype,
+            compiled=self.compiled,
+            offload=self.offload,
+            loras=self.loras,
+            config_from=self.config_from,
+            offline=self.offline,
+            allow_pickle=self.allow_pickle,
+            options=options,
+            note=lambda text: print(f"restore: {printable(text)}", file=sys.stderr),
         )
-        if self.config_from and not place.is_file():
-            raise UsageError(f"--config-from: {self.model} is a folder and has configs of its own")
-
-        asks = options.steps or options.sampler != "ddim" or options.sampler_options
-        if asks and place.is_dir():
-            from restore.checkpoints import walks  # which loads diffusers
-
-            walks.refuse(place, options)
-
-        digest = manifest.with_loras(weights, self.loras)
-
-        @cache
-        def stack() -> "Loaded":
-            from restore.checkpoints.devices import load
-            from restore.diffusion import torchvision
-
-            if told := torchvision.complaint():
-                print(f"restore: {printable(told)}", file=sys.stderr)
-            try:
-                more = {"compiled": self.compiled, "offload": self.offload, "loras": self.loras}
-                more |= {"offline": self.offline, "allow_pickle": self.allow_pickle}
-                made = load(self.model, self.device, self.dtype, config=self.config_from, **more)
-                if getattr(made, "digest", "") not in ("", digest):
-                    raise ModelError(f"{self.model}: changed since the run began; run it again")
-                return made
-            except (RestoreError, MemoryError):
-                raise
-            except Exception as error:  # else every file would try the same again
-                told = f"{self.model}: cannot be loaded: {type(error).__name__}: {error}"
-                raise ModelError(told) from error
-
-        return stack, digest

@@ -1,15 +1,11 @@
 """The options of commands over files for how pictures are read and written."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from restore.batch.choices import PictureOptions
-
-if TYPE_CHECKING:  # cv2 loads after all that can be refused was
-    from restore.images.encode import Writing
-    from restore.images.picture import Reading
 
 FormatName = Literal["auto", "png", "jpeg", "jpg", "webp", "avif", "tiff", "tif"]
 SHORT = {"jpg": "jpeg", "tif": "tiff"}
@@ -67,18 +63,5 @@ class Pictures:
 
     @property
     def chosen(self) -> PictureOptions:
+        """As the runner takes them."""
         return PictureOptions(**vars(self))
-
-    @property
-    def reading(self) -> "Reading":
-        return self.chosen.reading
-
-    @property
-    def writing(self) -> "Writing":
-        """Raises UsageError if the background is no colour."""
-        return self.chosen.writing
-
-    @property
-    def told(self) -> dict[str, Any]:
-        """What of this decides the results."""
-        return self.chosen.told

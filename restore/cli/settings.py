@@ -6,11 +6,11 @@ from typing import Annotated, Literal, TypeVar
 
 import typer
 
+from restore.batch.folder import LARGEST_SEED
 from restore.config import load_options
 from restore.options import WalkOptions
 
 SECTIONS = ("upscale", "text2img", "img2img", "inpaint")  # what a configuration file may hold
-LARGEST_SEED = 2**63 - 1
 Chosen = TypeVar("Chosen", bound=WalkOptions)
 
 

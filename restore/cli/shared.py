@@ -3,8 +3,6 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -12,38 +10,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from restore.batch import jobs, report, views
-from restore.batch.dry_run import foretell
+from restore.batch.folder import PreparedRun, prepare, prepare_words
 from restore.batch.holes import Holes
-from restore.batch.journal import Journal, Row
+from restore.batch.journal import Journal
+from restore.batch.models import OpenedModel
 from restore.batch.place import Place
-from restore.batch.rates import Rate
-from restore.batch.run import Exists, Limits, Summary, refuse_existing, run_all
-from restore.batch.work import (
-    FileOptions,
-    FileWork,
-    Progress,
-    Settings,
-    formats,
-    kept_beside,
-    reading_for,
-    shown,
-    told,
-)
+from restore.batch.runner import Exists, Summary
+from restore.batch.work import FileOptions
 from restore.cli.folder import Folder
 from restore.cli.hint import first_use
 from restore.cli.model import Model
 from restore.cli.pictures import SHORT, Pictures
 from restore.cli.progress import progress
 from restore.cli.said import Said
-from restore.cli.settings import LARGEST_SEED
 from restore.cli.signals import Stop
-from restore.errors import ImageError, OutputError, UsageError, counted, printable
+from restore.errors import OutputError, UsageError, printable
 from restore.options import Text2imgOptions
 
 if TYPE_CHECKING:
-    from restore.batch.mask_files import Masks
-    from restore.images.picture import Reading
     from restore.tasks.run import Model as Loaded
 
 GO_ON = "what is finished is kept; run the same command again to go on"
@@ -93,33 +77,30 @@ class Run:
             raise UsageError(f"{self.out}: is a {named} by its name, and --format says {asked}")
         return named
 
-    def settled(self, options: FileOptions | Text2imgOptions, weights: str) -> None:
-        """Tell those who want to know what was settled before the work."""
-        values = options.model_dump(mode="json", exclude_defaults=True, exclude={"task"})
-        told = " ".join(f"{name}={value}" for name, value in values.items())
-        self.said.detail(f"{options.task}: {told or 'all options as they are by default'}")
-        precision = ", ".join(f"{name} {value}" for name, value in self.model.precision.items())
-        told = f"model {self.model.model}, weights {weights[:12]}, {precision}"
-        self.said.detail(f"{told}, seed {self.seed}")
-
-    def open(self, options: FileOptions | Text2imgOptions) -> "tuple[Callable[[], Loaded], str]":
+    def open(self, options: FileOptions | Text2imgOptions) -> OpenedModel:
         """As Model.open; the loader tells those who want to know where the model is."""
-        load, weights = self.model.open(options)
+        model = self.model.open(options)
 
         @cache
-        def loaded() -> "Loaded":
+        def stack() -> "Loaded":
             began = time.monotonic()
-            made = load()
+            made = model.stack()
             if self.said.verbose:
                 taken = time.monotonic() - began
                 self.said.detail(f"model loaded in {taken:.1f} s, on {made.device}")
             return made
 
-        return loaded, weights
+        return replace(model, stack=stack)
 
-    def made_by(self, weights: str) -> dict[str, object]:
-        """What makes the pictures, as each keeps it."""
-        return {"model": self.model.model, "weights": weights, **self.model.precision}
+    def tell(self, prepared: PreparedRun) -> None:
+        """Tell those who want to know what was settled before the work."""
+        options, model = prepared.options, prepared.model
+        values = options.model_dump(mode="json", exclude_defaults=True, exclude={"task"})
+        told = " ".join(f"{name}={value}" for name, value in values.items())
+        self.said.detail(f"{options.task}: {told or 'all options as they are by default'}")
+        precision = ", ".join(f"{name} {value}" for name, value in model.precision.items())
+        told = f"model {model.name}, weights {model.weights[:12]}, {precision}"
+        self.said.detail(f"{told}, seed {self.seed}")
 
 
 def run_files(
@@ -136,197 +117,67 @@ def run_files(
     """
     run.said.begin()
     place = run.place
-    kind = formats(options, run.format, run.pictures.lossless, count)
-    how = reading_for(options, holes, run.pictures.reading)
-    planned, masks, unpaired = plan(
-        folder, run, holes, kept_beside(options, holes, count), kind, how
-    )
-    stack, weights = run.open(options)
-    pixel_model = None
-    if run.model.is_pixel:
-        from restore.tasks.pixel_upscale import settled
-
-        pixel_model = stack()
-        options = settled(options, pixel_model)
-    pixels = options.digest(
+    prepared = prepare(
+        folder.find(place.home),
+        options,
+        place,
+        lambda: run.open(options),
+        pictures=replace(run.pictures, format=run.format).chosen,
+        holes=holes,
         seed=run.seed,
-        **run.pictures.told,
-        **run.model.precision,
-        **({"count": count} if count > 1 else {}),
-        **holes.told,
+        count=count,
+        exists=run.exists,
+        share=folder.share,
+        on_collision=folder.on_collision,
     )
-    ending, words, task = folder.share.ending, options.words, options.task
-    journal = Journal(place.out, pixels, weights, ending, words, task, place.home)
-    made_by = run.made_by(weights)
-    rate = Rate(options, stack, made_by, count, run.said.note)
     if dry_run:
-        rows = foretell(
-            *(planned, options, masks, unpaired, journal, how),
-            rate=rate,
-            model=pixel_model,
-            say=run.said.line,
-        )
-        for row in rows:
+        for row in prepared.foretell(run.said.line, run.said.note):
             run.said.row(row)
         return
-    run.settled(options, weights)
-    settings = Settings(place, run.seed, run.exists, how, run.pictures.writing, made_by)
-    with FileWork(
-        planned, options, settings, holes=holes, masks=masks, kind=kind, rate=rate
-    ) as work:
-        summary = carry_out(planned, work, run, journal, folder.most_failures)
+    run.tell(prepared)
+    summary = carry_out(prepared, run, folder.most_failures)
     if holes.find == "propose":
         told = "nothing was filled: look at NAME_overlay.jpg, correct NAME_damage.png, then run"
-        masked = planned[0].frames[0] if place.file else place.out
+        masked = prepared.jobs[0].frames[0] if place.file else place.out
         run.said.line(f"{told} with --damage {printable(str(masked))} and another -o")
-    finish(summary, journal, run)
-
-
-def plan(
-    folder: Folder,
-    run: Run,
-    holes: Holes,
-    beside: tuple[str, ...],
-    kind: Callable[[Path], str],
-    how: "Reading",
-) -> tuple[list[jobs.Job], "Masks | None", list[Path]]:
-    """(this run's jobs, their masks, masks without a picture). Raises UsageError."""
-    from restore.images import encode
-
-    planned = jobs.plan(
-        folder.find(run.place.home),
-        run.place.out,
-        lambda source: encode.FORMATS[kind(source)].suffix,
-        beside,
-        folder.on_collision,
-        run.place.file,
-    )
-    masks, planned = holes.open(planned)
-    unpaired = masks.unused(planned) if masks else []
-    planned = [job for job in planned if folder.share.holds(job.key)]
-    if run.pictures.frames == "all":
-        planned = with_frames(planned, how)
-    if run.exists == "error":
-        refuse_existing(planned)
-    if run.pictures.background is None:
-        refuse_transparent(planned, kind, how)
-    return planned, masks, unpaired
-
-
-def with_frames(planned: Sequence[jobs.Job], how: "Reading") -> list[jobs.Job]:
-    """The jobs, those of files with several frames keeping the second and later ones beside.
-
-    Raises UsageError if a job keeps something else beside already, or if two want one name.
-    """
-    from restore.images import sandbox
-
-    if any(job.beside for job in planned):
-        raise UsageError("--frames all: each picture keeps others beside it already; take first")
-    knowing = []
-    for job in planned:
-        count = 1
-        if job.source and not job.skip:
-            with suppress(ImageError):  # its row will say so
-                count = sandbox.look(job.source, how).frames
-        beside = tuple(f"_{frame:03}" for frame in range(2, count + 1))
-        knowing.append(replace(job, beside=beside))
-    jobs.refuse_collisions(knowing)
-    return knowing
-
-
-def refuse_transparent(
-    planned: Sequence[jobs.Job], kind: Callable[[Path], str], how: "Reading"
-) -> None:
-    """Raise UsageError if a picture is transparent and its result's format cannot be."""
-    from restore.images import encode, sandbox
-
-    seen = []
-    for job in planned:
-        if job.skip or not job.source or encode.FORMATS[kind(job.source)].alpha:
-            continue
-        if job.source.suffix.casefold() in encode.OPAQUE:
-            continue  # the rare one that bears a wrong name is refused in its turn
-        with suppress(ImageError):  # its row will say so
-            if sandbox.look(job.source, how).has_alpha:
-                seen.append(str(job.source))
-    if seen:
-        more = f" and {len(seen) - 5} more" if len(seen) > 5 else ""
-        told = f"{', '.join(seen[:5])}{more}: transparent, which jpeg cannot hold"
-        raise UsageError(f"{told}; give a --background such as white, or use --format png")
+    finish(summary, prepared.journal, run)
 
 
 def run_prompt(options: Text2imgOptions, run: Run, count: int, grid: bool) -> None:
     """Make `count` pictures from words, of the seeds from run.seed on, and exit."""
-    if run.seed + count - 1 > LARGEST_SEED:
-        raise UsageError(
-            f"--seed {run.seed}: {counted(count, 'seed')} from there on do not fit 63 bits"
-        )
     run.said.begin()
     place = run.place
     if place.file and count + grid > 1:
         raise UsageError(f"{run.out}: is one file; -n and --grid make more, give -o a folder")
-    kind = "png" if run.format == "auto" else run.format
-    seeds = {f"{seed:010}.png": seed for seed in range(run.seed, run.seed + count)}
-    planned = [jobs.Job(None, name, place.out / (place.file or name)) for name in seeds]
-    if run.exists == "error":
-        refuse_existing(planned)
-    stack, weights = run.open(options)
-
-    @cache
-    def warn() -> None:
-        from restore.tasks.run import beyond
-
-        for note in beyond(options, None, stack()):
-            run.said.note(note)
-
-    def work(job: jobs.Job, show: Progress, path: Path) -> Row:
-        from restore.diffusion import watch
-        from restore.images import encode, memmap
-        from restore.tasks.run import restore
-
-        warn()  # before the first picture, not after the last
-        seed = seeds[job.key]
-        with memmap.into(place.out), watch.watching(show.part, *stack().parts):
-            result = restore(None, options, stack(), seed)
-        encode.encode(result, path, kind, about=told(options, seed, run.made_by(weights)))
-        views.keep(place.home, job.key, shown(result))
-        return {"seed": seed, "size_out": result.size, "warnings": list(result.warnings)}
-
-    pixels = options.digest(**run.model.precision)  # a picture's seed is in its key
-    journal = Journal(place.out, pixels, weights, "", options.words, options.task, place.home)
-    run.settled(options, weights)
-    summary = carry_out(planned, work, run, journal)
+    prepared = prepare_words(
+        options,
+        place,
+        lambda: run.open(options),
+        form="png" if run.format == "auto" else run.format,
+        seed=run.seed,
+        count=count,
+        exists=run.exists,
+    )
+    run.tell(prepared)
+    summary = carry_out(prepared, run)
     if grid and not summary.failed and not summary.left:
         from restore.images.contact_sheet import write_grid
 
-        rows = [journal.row(job) for job in planned]
+        journal = prepared.journal
+        rows = [journal.row(job) for job in prepared.jobs]
         write_grid([journal.output(row) for row in rows], place.out / "grid.png")
-    finish(summary, journal, run)
+    finish(summary, prepared.journal, run)
 
 
-def carry_out(
-    planned: Sequence[jobs.Job],
-    work: Callable[..., Row],
-    run: Run,
-    journal: Journal,
-    max_failures: int = 0,
-) -> Summary:
-    """Do the jobs under the eyes of the user, who may stop it."""
-    with progress(len(planned), run.said) as show, Stop() as halt:
+def carry_out(prepared: PreparedRun, run: Run, max_failures: int = 0) -> Summary:
+    """Do a run under the eyes of the user, who may stop it."""
+    with progress(len(prepared.jobs), run.said) as show, Stop() as halt:
         try:
-            summary = run_all(
-                planned,
-                lambda job, *paths: work(job, show, *paths),
-                journal,
-                run.exists,
-                show.row,
-                Limits(max_failures, lambda: halt.asked),
-                report.publisher(run.place.home, journal.ending),
-            )
+            summary = prepared.run(show, lambda: halt.asked, max_failures)
         except KeyboardInterrupt:
             raise typer.Exit(stop(f"stopped; {GO_ON}", halt.exit_code)) from None
     if halt.asked and summary.left:
-        tell(summary, journal, run)
+        tell(summary, prepared.journal, run)
         raise typer.Exit(stop(f"stopped; {GO_ON}", halt.exit_code))
     return summary
 

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from restore.batch import folder
-from restore.batch.folder import Opened
+from restore.batch.models import OpenedModel, open_model
 from restore.checkpoints import library, places
 from restore.errors import UsageError
 
@@ -24,7 +23,7 @@ class Models:
     def __init__(self, given: Sequence[str] = (), device: str = "auto", dtype: str = "auto"):
         self.device, self.dtype = device, dtype
         self._given = {Path(name).name or name: name for name in given}
-        self._opened: Opened | None = None
+        self._opened: OpenedModel | None = None
 
     @property
     def first(self) -> str:
@@ -52,11 +51,11 @@ class Models:
         if task not in known[name]:
             raise UsageError(f"request: model: {name} cannot do {task}")
 
-    def open(self, name: str) -> Opened:
+    def open(self, name: str) -> OpenedModel:
         """The model, which takes the place of the one before it. Raises ModelError."""
         place = self._given.get(name, name)
         if self._opened is None or self._opened.name != place:
             self._opened = None
             gc.collect()  # two at once may be more than there is memory for
-            self._opened = folder.opened(place, self.device, self.dtype)
+            self._opened = open_model(place, self.device, self.dtype)
         return self._opened
