@@ -19,10 +19,10 @@ from restore.batch.dry_run import foretell
 from restore.batch.holes import Holes
 from restore.batch.jobs import OnCollision, Shard
 from restore.batch.journal import Journal
-from restore.batch.loading import named, placed
 from restore.batch.models import OpenedModel
 from restore.batch.orders import Orders
 from restore.batch.place import Place
+from restore.batch.placing import named, placed
 from restore.batch.planning import refuse_transparent, with_frames
 from restore.batch.rates import Rate
 from restore.batch.rows import Row

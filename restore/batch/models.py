@@ -1,19 +1,43 @@
 """The model of a run: found and identified at once, loaded only when the first picture needs it."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from restore.batch import environment
-from restore.batch.loading import Loading
 from restore.checkpoints import file_kinds, manifest, places
 from restore.errors import ModelError, RestoreError, UsageError
 from restore.options import WalkOptions
 
 if TYPE_CHECKING:
     from restore.tasks.run import Model
+
+
+@dataclass(frozen=True)
+class Loading:
+    """What `open_model` was asked, so that another process asks the same.
+
+    weights  the digest that it told; elsewhere it must be the same.
+    more     of open_model.
+    """
+
+    name: str
+    device: str
+    dtype: str
+    weights: str
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    def on(self, device: str) -> "Loading":
+        return replace(self, device=device)
+
+    def open(self) -> "OpenedModel":
+        """Raises ModelError, also where it is another model by now."""
+        model = open_model(self.name, self.device, self.dtype, **self.more)
+        if model.weights != self.weights:
+            raise ModelError(f"{self.name}: is another model here, or changed; run it again")
+        return model
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from restore.batch.choices import PictureOptions
 from restore.batch.holes import Holes
 from restore.batch.jobs import Job
 from restore.batch.known import Known
-from restore.batch.loading import Loading
+from restore.batch.models import Loading
 from restore.batch.rates import Rate
 from restore.batch.rows import Row
 from restore.batch.step import attempt

@@ -16,7 +16,7 @@ from typing import Any
 
 from restore.batch.jobs import Job
 from restore.batch.journal import Journal
-from restore.batch.loading import Loading
+from restore.batch.models import Loading
 from restore.batch.orders import Orders, Worker
 from restore.batch.rows import Row
 from restore.batch.runner import Offered

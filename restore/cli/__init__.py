@@ -33,6 +33,7 @@ from restore.cli.settings import Settings
 from restore.cli.shared import Run, run_files, run_prompt, stop
 from restore.cli.signals import leave_with
 from restore.cli.streams import plain_handler, steady
+from restore.cli.team import Team
 from restore.config import shipped
 from restore.errors import ModelError, RestoreError, UsageError
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
@@ -127,6 +128,7 @@ def _commands(
     epilog="Example: restore upscale scans -o out -s 2",
 )
 @takes("folder", Folder)
+@takes("team", Team)
 @takes("pictures", Pictures)
 @takes("model", Model)
 @takes("settings", Settings)
@@ -134,6 +136,7 @@ def _commands(
 def upscale(
     out: shared.Out,
     folder: Folder,
+    team: Team,
     pictures: Pictures,
     model: Model,
     settings: Settings,
@@ -195,7 +198,7 @@ def upscale(
         prompt=prompt,
         colour=colour,
     )
-    where = Run(out, settings.seed, settings.exists, model, said, pictures)
+    where = Run(out, settings.seed, settings.exists, model, said, pictures, team)
     run_files(folder, options, where, dry_run, Holes(damage or "", fit_mask, find_scratches or ""))
 
 
@@ -204,6 +207,7 @@ def upscale(
     epilog="Example: restore inpaint photo.jpg --mask mask.png -o out",
 )
 @takes("folder", Folder)
+@takes("team", Team)
 @takes("pictures", Pictures)
 @takes("model", Model)
 @takes("settings", Settings)
@@ -211,6 +215,7 @@ def upscale(
 def inpaint(
     out: shared.Out,
     folder: Folder,
+    team: Team,
     pictures: Pictures,
     model: Model,
     settings: Settings,
@@ -279,7 +284,7 @@ def inpaint(
     )
     if not mask and not (options.aspect or any(options.extend)):
         raise UsageError("inpaint needs --mask; or --extend or --aspect, to paint on")
-    where = Run(out, settings.seed, settings.exists, model, said, pictures)
+    where = Run(out, settings.seed, settings.exists, model, said, pictures, team)
     run_files(folder, options, where, dry_run, Holes(mask or "", fit_mask), count)
 
 
@@ -296,6 +301,7 @@ def _numbers(sides: str) -> tuple[int, int, int, int]:
     cls=Panels, epilog="Example: restore img2img photo.jpg -o out --strength 0.4 --model FOLDER"
 )
 @takes("folder", Folder)
+@takes("team", Team)
 @takes("pictures", Pictures)
 @takes("model", Model)
 @takes("settings", Settings)
@@ -303,6 +309,7 @@ def _numbers(sides: str) -> tuple[int, int, int, int]:
 def img2img(
     out: shared.Out,
     folder: Folder,
+    team: Team,
     pictures: Pictures,
     model: Model,
     settings: Settings,
@@ -340,7 +347,7 @@ def img2img(
         negative=negative,
         colour=colour,
     )
-    where = Run(out, settings.seed, settings.exists, model, said, pictures)
+    where = Run(out, settings.seed, settings.exists, model, said, pictures, team)
     run_files(folder, options, where, dry_run)
 
 

@@ -24,6 +24,7 @@ from restore.cli.pictures import SHORT, Pictures
 from restore.cli.progress import progress
 from restore.cli.said import Said
 from restore.cli.signals import Stop
+from restore.cli.team import Team
 from restore.errors import OutputError, UsageError, printable
 from restore.options import Text2imgOptions
 
@@ -54,6 +55,7 @@ class Run:
     model: Model
     said: Said
     pictures: Pictures = Pictures()
+    team: Team = Team()
 
     @cached_property
     def place(self) -> Place:
@@ -129,6 +131,8 @@ def run_files(
         exists=run.exists,
         share=folder.share,
         on_collision=folder.on_collision,
+        devices=run.team.named,
+        cluster=run.team.cluster,
     )
     if dry_run:
         for row in prepared.foretell(run.said.line, run.said.note):

@@ -1,40 +1,9 @@
-"""How a model is opened elsewhere: what a worker is told instead of weights."""
+"""Which devices do a run's work, and what its model is then."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
-from restore.errors import ModelError, UsageError
-
-if TYPE_CHECKING:
-    from restore.batch.models import OpenedModel
-
-
-@dataclass(frozen=True)
-class Loading:
-    """What `open_model` was asked, so that another process asks the same.
-
-    weights  the digest that it told; elsewhere it must be the same.
-    more     of open_model.
-    """
-
-    name: str
-    device: str
-    dtype: str
-    weights: str
-    more: Mapping[str, Any] = field(default_factory=dict)
-
-    def on(self, device: str) -> "Loading":
-        return replace(self, device=device)
-
-    def open(self) -> "OpenedModel":
-        """Raises ModelError, also where it is another model by now."""
-        from restore.batch.models import open_model
-
-        model = open_model(self.name, self.device, self.dtype, **self.more)
-        if model.weights != self.weights:
-            raise ModelError(f"{self.name}: is another model here, or changed; run it again")
-        return model
+from restore.batch.models import OpenedModel
+from restore.errors import UsageError
 
 
 def named(devices: Sequence[str]) -> list[str]:
@@ -52,7 +21,7 @@ def named(devices: Sequence[str]) -> list[str]:
     return found
 
 
-def placed(model: "OpenedModel", devices: Sequence[str]) -> "OpenedModel":
+def placed(model: OpenedModel, devices: Sequence[str]) -> OpenedModel:
     """The model as one run on one of these devices has it, so that results are the same.
 
     Raises UsageError if it was asked to be elsewhere, or cannot be opened by others.
