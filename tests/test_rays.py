@@ -42,9 +42,9 @@ def here(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", path)
 
 
-def actors() -> list[psutil.Process]:
+def actors(driver: psutil.Process) -> list[psutil.Process]:
     found = []
-    for process in psutil.Process().children(recursive=True):
+    for process in driver.children(recursive=True):
         try:
             if process.name().startswith("ray::MapWorker"):
                 found.append(process)
@@ -85,7 +85,7 @@ class Test:
         killed = []
 
         def kill(row):
-            if not killed and (found := actors()):
+            if not killed and (found := actors(psutil.Process())):
                 killed.append(found[0].pid)
                 found[0].kill()
 
@@ -106,10 +106,10 @@ class Test:
             assert process.stdout
             for _ in range(count // 5):
                 assert process.stdout.readline()
-            family = psutil.Process(process.pid).children(recursive=True)
+            working = actors(psutil.Process(process.pid))
             process.kill()
-        _, left = psutil.wait_procs(family, timeout=60)
-        assert not [one for one in left if one.name().startswith("ray::MapWorker")]
+        gone, left = psutil.wait_procs(working, timeout=60)
+        assert gone and not left
         made = run(inputs, tmp_path / "out", model, cluster=rays.Cluster(2))
         assert made.finished >= count // 5 - 1 and made.done and made.left == 0
         run(inputs, tmp_path / "alone", model)

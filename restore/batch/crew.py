@@ -140,7 +140,7 @@ class Crew:
             yield from self._replace(hand)
             return
         if what == "note":
-            journal.add(thing)
+            journal.note(thing)
             hand.tell("noted")
         elif what == "row":
             assert hand.job

@@ -28,6 +28,7 @@ from restore.batch.rates import Rate
 from restore.batch.rows import Row
 from restore.batch.runner import Limits, Summary, Team, refuse_existing, run_all, run_by
 from restore.batch.step import Exists, Work
+from restore.batch.urls import is_url
 from restore.batch.work import (
     FileOptions,
     Progress,
@@ -206,7 +207,8 @@ def prepare(
     if pictures.frames == "all":
         planned = with_frames(planned, reading)
     if exists == "error":
-        refuse_existing(planned)
+        store = place.store
+        refuse_existing(planned, lambda path: store.has(store.name(path)))
     if pictures.background is None:
         refuse_transparent(planned, kind, reading)
 
@@ -225,6 +227,7 @@ def prepare(
         **holes.told,
     )
     told = place.out, pixels, model.weights, share.ending, options.words, options.task
+    place.store.begin(place.home)
     journal = Journal(*told, place.home, store=place.store)
     settings = Settings(place, seed, exists, reading, pictures.writing, model.made_by)
     orders = Orders(options, settings, pictures, holes, masks, count, pixels, model.weights)
@@ -316,14 +319,16 @@ def prepare_words(
         yield make
 
     pixels = options.digest(**model.precision)  # a picture's seed is in its key
-    journal = Journal(place.out, pixels, model.weights, "", options.words, options.task, place.home)
+    place.store.begin(place.home)
+    said = "", options.words, options.task, place.home
+    journal = Journal(place.out, pixels, model.weights, *said, store=place.store)
     return PreparedRun(planned, options, model, journal, exists, work)
 
 
 def run(
     files: Sequence[Found],
     options: FileOptions,
-    out: Path,
+    out: Path | str,
     model: OpenedModel,
     *,
     pictures: PictureOptions = PICTURES,
@@ -343,7 +348,7 @@ def run(
     prepared = prepare(
         files,
         options,
-        Place(out),
+        Place.of(out) if is_url(out) else Place(Path(out)),
         lambda: model,
         pictures=pictures,
         holes=holes,

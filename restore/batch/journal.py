@@ -119,6 +119,11 @@ class Journal(Known):
         self.take(row)
         return row
 
+    def note(self, row: Row) -> Row:
+        """As `add`, for a result that gets its name next."""
+        self.store.remember(row)
+        return self.add(row)
+
     def latest(self, row: Row) -> Row:
         """A row that came back from elsewhere, as it is known here."""
         known = self.rows.get(name_of(row), row)

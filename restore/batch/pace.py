@@ -74,7 +74,7 @@ def _weight(job: Job) -> tuple[str, int]:
     if job.source is None:
         return "", 1
     try:
-        size = 0 if job.skip else job.source.stat().st_size
+        size = 0 if job.skip else job.size if job.url else job.source.stat().st_size
     except OSError:  # its row will say so
         size = 0
     return job.source.suffix.casefold(), size

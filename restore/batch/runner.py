@@ -112,7 +112,7 @@ def run_all(
 
     def alone(offered: Offered, journal: Journal) -> Iterator[tuple[Job, Row]]:
         for job in offered:
-            yield job, attempt(job, work, journal, exists, journal.add)
+            yield job, attempt(job, work, journal, exists, journal.note)
 
     return run_by(
         *(alone, jobs, journal),
@@ -150,6 +150,7 @@ def run_by(
     if exists == "error":
         refuse_existing(jobs, lambda path: journal.store.has(journal.store.name(path)))
     tally = Tally(jobs, Pace(jobs, hands))
+    publish = _also(publish, journal)
     with journal.open(lambda: _sweep(jobs, journal.out)):
         try:
             stopped = _loop(tally, team, journal, progress, limits)
@@ -165,6 +166,16 @@ def run_by(
         told = _told(summary, journal)
         publish(journal.finish(jobs, told), told)
     return summary
+
+
+def _also(
+    publish: Callable[[Sequence[Row], Row], None], journal: Journal
+) -> Callable[[Sequence[Row], Row], None]:
+    def published(rows: Sequence[Row], summary: Row) -> None:
+        publish(rows, summary)
+        journal.store.end(journal.home)
+
+    return published
 
 
 def _loop(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from restore.batch import remote
 from restore.batch.jobs import Job, digest_of
 from restore.batch.journal import full, is_full
 from restore.batch.known import Known
@@ -51,6 +52,8 @@ def attempt(
         if is_full(error):
             error = DiskFullError(full(known.store.out))
         return failed(job, error, time.monotonic() - started)
+    finally:
+        remote.let_go(job)
 
 
 def done(job: Job, work: Work, known: Known, exists: Exists, note: Callable[[Row], object]) -> Row:
@@ -107,10 +110,12 @@ def head(job: Job, status: str) -> Row:
 
 def _source(job: Job) -> Source:
     try:
-        own = digest_of(job.source) if job.source else ""
-        if not job.others:
+        if not job.source:
+            return Source("", "")
+        own, *others = map(digest_of, remote.files_of(job))
+        if not others:
             return Source(own, own)
-        whole = hashlib.sha256(" ".join([own, *map(digest_of, job.others)]).encode()).hexdigest()
+        whole = hashlib.sha256(" ".join([own, *others]).encode()).hexdigest()
         return Source(own, whole)
     except OSError as error:
         mend = "check the file and its permissions"
@@ -139,7 +144,7 @@ def _placed(job: Job, known: Known, exists: Exists, source: str) -> Job:
         store.refuse_link(store.name(path))
         if exists != "overwrite" and (why := _foreign(job, known, path, source)):
             mend = "--exists overwrite replaces it, --exists rename keeps both"
-            raise ImageError("EXISTS", f"{path} {why}; {mend}")
+            raise ImageError("EXISTS", f"{store.where(store.name(path))} {why}; {mend}")
     return job
 
 
@@ -189,6 +194,8 @@ def failed(job: Job, error: Exception, seconds: float) -> Row:
     code, text = "INTERNAL", f"{type(error).__name__}: {error}"
     if isinstance(error, RestoreError):
         code, text = error.code, str(error).removeprefix(f"{job.source}: ")
+        if job.url:
+            text = text.removeprefix(f"{remote.place_of(job)}: ")
     elif isinstance(error, MemoryError):
         code, text = "OOM", "not enough memory; use fewer windows at a time or a smaller scale"
     elif isinstance(error, OSError) and error.errno:

@@ -13,6 +13,7 @@ from restore.errors import ImageError
 from restore.files import replacing, sha256, write_text
 
 HIDDEN = ".restore"  # the folder, in the output folder, of what is not for its reader
+REPORTS = "report*.jsonl"
 NOTES = "rows"  # in it: the rows of workers, each on its own until the report has them all
 
 
@@ -26,6 +27,10 @@ class Store(Protocol):
 
     def name(self, path: Path) -> str:
         """Of a target."""
+        ...
+
+    def where(self, name: str) -> str:
+        """A result's place, as it is told."""
         ...
 
     def has(self, name: str) -> bool:
@@ -45,11 +50,11 @@ class Store(Protocol):
         ...
 
     def making(self, name: str) -> AbstractContextManager[Path]:
-        """Lend a file to write to; on a clean exit it takes the name, whole, in one step.
+        """Lend a file to write to; on a clean exit it takes the name, whole, in one step."""
+        ...
 
-        is_new  nothing was there, and what came in the meantime is not replaced, where the place
-                can tell.
-        """
+    def remember(self, row: Row) -> None:
+        """Keep a row that is in a journal of this machine, where that is too little."""
         ...
 
     def note(self, row: Row) -> None:
@@ -68,12 +73,29 @@ class Store(Protocol):
         """Forget those of these keys: a report has them."""
         ...
 
+    def begin(self, home: Path) -> None:
+        """Before a run whose reports are in `home`."""
+        ...
+
+    def end(self, home: Path) -> None:
+        """After it."""
+        ...
+
 
 class Folder:
     """A folder on a disk, which several machines may share."""
 
     def __init__(self, out: Path):
         self.out = out
+
+    def where(self, name: str) -> str:
+        return str(self.out / name)
+
+    def remember(self, row: Row) -> None: ...
+
+    def begin(self, home: Path) -> None: ...
+
+    def end(self, home: Path) -> None: ...
 
     def name(self, path: Path) -> str:
         return path.relative_to(self.out).as_posix()

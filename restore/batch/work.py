@@ -1,7 +1,6 @@
 """What is done with one picture of a run over files: it is read, made anew and written."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from restore.batch import jobs, rates, views
+from restore.batch import jobs, rates, remote, views
 from restore.batch.ahead import LAST_S, Ahead
 from restore.batch.holes import Holes, opaque, overlaid
 from restore.batch.jobs import Job
@@ -159,14 +158,14 @@ class FileWork:
 
     def is_new(self, job: jobs.Job) -> bool:
         """Whether it is sure to be made: nothing is there that may be its finished result."""
-        return self.settings.exists == "overwrite" or not os.path.lexists(job.target)
+        store = self.settings.place.store
+        return self.settings.exists == "overwrite" or not store.has(store.name(job.target))
 
     def read(self, job: jobs.Job) -> Source:
         from restore.images import encode, sandbox
 
-        assert job.source
         digests = self.digests(job)
-        pictures, count = sandbox.read_by_rows(job.source, self.settings.reading)
+        pictures, count = sandbox.read_by_rows(remote.here(job), self.settings.reading)
         for picture in pictures:
             size = self.options.output_size(picture.size)
             encode.refuse(picture, self.kind_of(job), size, self.settings.writing.background)
@@ -283,9 +282,8 @@ class FileWork:
         return jobs.file_seed(self.settings.seed + nth, job.key)
 
     def digests(self, job: jobs.Job) -> tuple[str, ...]:
-        assert job.source
         try:
-            return tuple(map(jobs.digest_of, (job.source, *job.others)))
+            return tuple(map(jobs.digest_of, remote.files_of(job)))
         except OSError as error:
             mend = "check the file and its permissions"
             raise ImageError("UNREADABLE", f"{error.strerror or error}; {mend}") from error

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 GO_ON = "what is finished is kept; run the same command again to go on"
 Out = Annotated[
-    Path,
-    typer.Option("-o", "--out", help="A folder, or for one input a file such as big.jpg."),
+    str,
+    typer.Option("-o", "--out", help="A folder or a URL, or for one input a file as big.jpg."),
 ]
 WRITTEN = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff")  # as -o may end
 Prompt = Annotated[str | None, typer.Option(help="What the pictures show.")]
@@ -49,7 +49,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done.
 class Run:
     """What a command is told beside its task's options."""
 
-    out: Path
+    out: str
     seed: int
     exists: Exists
     model: Model
@@ -61,7 +61,7 @@ class Run:
     def place(self) -> Place:
         """Where the results go. Raises UsageError or OutputError."""
         place = Place.of(self.out)
-        if place.file and self.out.suffix.casefold() not in WRITTEN:
+        if place.file and place.path.suffix.casefold() not in WRITTEN:
             told = f"{self.out}: is not a format that is written; use {', '.join(WRITTEN)}"
             raise UsageError(f"{told}, or name a folder")
         _check_writable(place.out)
@@ -73,7 +73,7 @@ class Run:
         asked = self.pictures.format
         if not self.place.file:
             return asked
-        suffix = self.out.suffix.casefold().removeprefix(".")
+        suffix = self.place.path.suffix.casefold().removeprefix(".")
         named = SHORT.get(suffix, suffix)
         if asked not in ("auto", named):
             raise UsageError(f"{self.out}: is a {named} by its name, and --format says {asked}")
@@ -120,7 +120,7 @@ def run_files(
     run.said.begin()
     place = run.place
     prepared = prepare(
-        folder.find(place.home),
+        folder.find(place),
         options,
         place,
         lambda: run.open(options),
