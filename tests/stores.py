@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -36,7 +37,7 @@ class Faulty:
 
 @contextmanager
 def served(patch: pytest.MonkeyPatch) -> Iterator[tuple[str, Faulty]]:
-    """(its address, its faults) with an empty bucket `shop`; this process and its children use it."""
+    """(its address, its faults), with an empty bucket `shop`, for this process and its children."""
     from moto.server import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
 
@@ -54,6 +55,7 @@ def served(patch: pytest.MonkeyPatch) -> Iterator[tuple[str, Faulty]]:
         patch.setenv(name, value)
     import s3fs
 
+    urlopen(Request(f"{address}/moto-api/reset", method="POST")).close()  # of the test before
     s3fs.S3FileSystem.clear_instance_cache()
     s3fs.S3FileSystem().mkdir("shop")
     try:

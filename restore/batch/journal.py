@@ -162,7 +162,6 @@ class Journal(Known):
             write_text(
                 self.home / f"summary{self.ending}.json", json.dumps(summary, indent=2) + "\n"
             )
-            self.store.drop_notes(row["key"] for row in rows)
         return rows
 
     def _gone(self, name: Name) -> bool:

@@ -174,6 +174,7 @@ def _also(
     def published(rows: Sequence[Row], summary: Row) -> None:
         publish(rows, summary)
         journal.store.end(journal.home)
+        journal.store.drop_notes(row["key"] for row in rows)  # the report has them, there too
 
     return published
 
