@@ -243,7 +243,7 @@ def test_case_16_a_giant_is_a_bomb_unless_it_is_asked_for(dark):
     assert sandbox.look(dark, how) == Head((12_000, 12_000), 1, False, by_rows=True)
     [picture], _ = sandbox.read_by_rows(dark, how)
     assert picture.grey and picture.pixels[11_900:].shape == (100, 12_000, 3)
-    with pytest.raises(ImageError, match="TIFF of tiles"):  # a task that wants it whole
+    with pytest.raises(ImageError, match="a TIFF of tiles"):  # a task that wants it whole
         sandbox.read_by_rows(dark, Reading(max_pixels=0))
 
 

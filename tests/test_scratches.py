@@ -95,6 +95,15 @@ def test_the_osprey_keeps_its_head_and_shows_its_scratches():
     assert hit(found, mask)[0] > 0.5 and hit(found, lines)[1] > 0.2  # blots are no scratches
 
 
+def test_doubtful_marks_alone_are_not_proposed():
+    """Two marks of odds that are good enough: they count beside a long sure one."""
+    likely = np.zeros((200, 200), np.float32)
+    likely[20:24, 20:40] = likely[60:64, 20:40] = 0.91
+    assert not scratches._sure(likely).any()
+    likely[120:124, 10:190] = 0.96
+    assert np.array_equal(scratches._sure(likely), likely > 0)
+
+
 def test_no_more_than_a_share_of_a_picture_is_proposed():
     rng, rgb = np.random.default_rng(0), aged(5)
     for _ in range(120):

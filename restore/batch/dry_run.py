@@ -31,6 +31,7 @@ CANVASES, CODEC, INPUT, LOWPASS, COLUMN = 30, 9, 6, 40, 11e3
 ANSWER = 6  # bytes of a pixel upscaler's answer, 16 bits
 REST = 0.6e9  # of a pixel upscaler's window, in integers and floats, and of kernels
 LAYERS = 1.3  # of a pixel upscaler's largest layer, as measured: what else is alive beside it
+RGB = 3
 SPILLED = 8  # bytes on disk for each pixel, as long as the picture is worked on
 
 
@@ -148,10 +149,11 @@ def totals(
 
 def spilled(one: Planned, model: "PixelModel | None") -> float:
     """Bytes on disk for as long as a picture is worked on."""
+    itself = RGB * one.before if one.head.is_spooled else 0
     if model is None:
-        return SPILLED * one.after
+        return SPILLED * one.after + itself
     native = one.before * model.scale**2  # and beside it what it is resized to
-    return ANSWER * native + (0 if native == one.after else ANSWER * one.after)
+    return ANSWER * native + (0 if native == one.after else ANSWER * one.after) + itself
 
 
 def peak(

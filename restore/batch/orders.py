@@ -65,6 +65,7 @@ class Worker:
 
     def __init__(self, orders: Orders, loading: Loading, show: Progress):
         self.orders, self.known = orders, orders.known()
+        orders.settings.place.out.mkdir(parents=True, exist_ok=True)  # of this machine, for a URL
         self.work = orders.work(cache(lambda: loading.open().stack()), show)
 
     def __call__(

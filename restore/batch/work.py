@@ -162,10 +162,11 @@ class FileWork:
         return self.settings.exists == "overwrite" or not store.has(store.name(job.target))
 
     def read(self, job: jobs.Job) -> Source:
-        from restore.images import encode, sandbox
+        from restore.images import encode, memmap, sandbox
 
         digests = self.digests(job)
-        pictures, count = sandbox.read_by_rows(remote.here(job), self.settings.reading)
+        with memmap.into(self.settings.place.out):
+            pictures, count = sandbox.read_by_rows(remote.here(job), self.settings.reading)
         for picture in pictures:
             size = self.options.output_size(picture.size)
             encode.refuse(picture, self.kind_of(job), size, self.settings.writing.background)

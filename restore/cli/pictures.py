@@ -53,7 +53,7 @@ class Pictures:
             min=134,
             max=100_000,
             help="The largest picture that is read; above 134 by upscale and img2img alone, and "
-            "from TIFFs whose tiles or strips can be read one by one.",
+            "from JPEGs, PNGs, and TIFFs whose tiles or strips can be read one by one.",
         ),
     ] = 134
     allow_truncated: Annotated[

@@ -105,7 +105,7 @@ def judged(data: bytes, suffix: str) -> Iterator[None]:
 
 
 def _too_large(what: str) -> ImageError:
-    mend = "cut it into parts, or make it a TIFF of tiles and raise --megapixels"
+    mend = "raise --megapixels for a JPEG, a PNG or a TIFF of tiles, or cut it into parts"
     limit = f"the limit is {MAX_PIXELS // 10**6} million pixels; {mend}"
     return ImageError("TOO_LARGE", f"{what}; {limit}")
 

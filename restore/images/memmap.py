@@ -51,6 +51,31 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return np.frombuffer(mapped, dtype).reshape(shape)
 
 
+@contextmanager
+def room() -> Iterator[Path | None]:
+    """A file for another process to fill, gone when the block ends; None without a folder."""
+    folder = _folder.get()
+    if folder is None:
+        yield None
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=folder)
+    os.close(handle)
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def filled(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """What another process wrote there; the array outlives the file's name."""
+    with file.open("r+b") as opened:
+        mapped = mmap.mmap(opened.fileno(), 0)
+    with _lock:
+        _mapped.add(mapped)
+    return np.frombuffer(mapped, dtype).reshape(shape)
+
+
 def canvas(shape: tuple[int, ...], device: "torch.device") -> "Tensor":
     """float32, as torch.empty. What belongs on an accelerator stays there."""
     import torch

@@ -56,7 +56,7 @@ class Reading:
     icc: Literal["keep", "srgb"] = "keep"  # srgb: colours converted, the profile dropped
     strip: metadata.Strip = "nothing"  # gps: where it was taken; all: EXIF, XMP, IPTC and texts
     allow_truncated: bool = False
-    max_pixels: int = decoding.MAX_PIXELS  # of what is read by rows, see giants; 0: all is whole
+    max_pixels: int = decoding.MAX_PIXELS  # of what is read by rows or into a file; 0: all is whole
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ class Head:
     frames: int
     has_alpha: bool
     by_rows: bool = False  # read so, as restore.images.tiff_rows does
+    is_spooled: bool = False  # read into a file, as restore.images.spooled does
 
 
 def read(path: Path, how: Reading = Reading()) -> Picture:
@@ -82,7 +83,7 @@ def decode(data: bytes, suffix: str) -> Picture:
 def read_frames(path: Path, how: Reading = Reading()) -> tuple[list[Picture], int]:
     """(the frames asked for, how many there are). Raises ImageError."""
     with _named(path):
-        return decode_frames(_bytes(path), path.suffix, how)
+        return decode_frames(file_bytes(path), path.suffix, how)
 
 
 def decode_frames(data: bytes, suffix: str, how: Reading = Reading()) -> tuple[list[Picture], int]:
@@ -160,7 +161,7 @@ def eight(array: np.ndarray) -> np.ndarray:
 def look(path: Path) -> Head:
     """What the header says; no pixel is decoded. Raises ImageError."""
     with _named(path):
-        return look_at(_bytes(path), path.suffix)
+        return look_at(file_bytes(path), path.suffix)
 
 
 def look_at(data: bytes, suffix: str) -> Head:
@@ -216,7 +217,8 @@ def noting(notes: list[str]) -> Iterator[None]:
     notes.extend(text.strip()[:200] for text in texts)
 
 
-def _bytes(path: Path) -> bytes:
+def file_bytes(path: Path) -> bytes:
+    """What a file holds. Raises ImageError."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):

@@ -2,14 +2,18 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from multiprocessing import current_process
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from restore.errors import ImageError
 from restore.images import encode as encoding
+from restore.images import memmap, spooled, tiff_rows
 from restore.images import picture as images
-from restore.images import tiff_rows
+from restore.images.decode import MAX_PIXELS
 from restore.images.encode import Writing
 from restore.images.picture import Head, Picture, Reading
 from restore.images.tiff_rows import LARGE
@@ -18,6 +22,7 @@ from restore.images.worker_pool import shared
 Made = TypeVar("Made")
 PATIENCE_S = 30  # for a file of any size
 BYTES_S = 10**7  # read a second, from a slow disk
+SPOOLED_S = 5 * 10**6  # pixels read a second into a file
 PIXELS_S = 5 * 10**4  # written a second, by a slow codec on a busy machine
 
 
@@ -33,10 +38,31 @@ def read_frames(path: Path, how: Reading = Reading()) -> tuple[list[Picture], in
 
 
 def read_by_rows(path: Path, how: Reading = Reading()) -> tuple[list[Picture], int]:
-    """As read_frames; of a large TIFF the pixels stay in the file until they are asked for."""
+    """As read_frames; of a large TIFF the pixels stay in the file until they are asked for.
+
+    A JPEG or PNG above MAX_PIXELS is decoded into a file of the folder that memmap lends.
+    """
     with _named(path) as there:
         found = _call(PATIENCE_S, tiff_rows.read, there, how) if _may_be_giant(path) else None
-    return ([found[0]], found[1]) if found else read_frames(path, how)
+    if found:
+        return [found[0]], found[1]
+    giant = _spooled(path, how)
+    return ([giant], 1) if giant else read_frames(path, how)
+
+
+def _spooled(path: Path, how: Reading) -> Picture | None:
+    """A picture too large to be held, its pixels in a file; None: it is not so large."""
+    if how.max_pixels <= MAX_PIXELS:
+        return None
+    with _named(path) as there, memmap.room() as room:
+        if room is None:
+            return None
+        limit_s = _patience_s(path) + how.max_pixels / SPOOLED_S
+        found = _call(limit_s, spooled.read, there, how, room)
+        if found is None:
+            return None
+        picture, shape = found
+        return replace(picture, pixels=memmap.filled(room, shape, np.dtype(np.uint8)))
 
 
 def decode(data: bytes, suffix: str) -> Picture:
@@ -52,7 +78,11 @@ def look_at(data: bytes, suffix: str) -> Head:
 def look(path: Path, how: Reading = Reading()) -> Head:
     """As images.look, and as read."""
     with _named(path) as there:
-        found = _call(PATIENCE_S, tiff_rows.look, there, how) if _may_be_giant(path) else None
+        found = None
+        if _may_be_giant(path):
+            found = _call(PATIENCE_S, tiff_rows.look, there, how)
+        elif how.max_pixels > MAX_PIXELS:
+            found = _call(_patience_s(path), spooled.look, there, how)
         return found or _call(_patience_s(path), images.look, there)
 
 

@@ -18,8 +18,11 @@ from restore.images.picture import Picture
 WEIGHTS = Path(__file__).with_name("scratches.safetensors")
 SIDE = 1024  # px at which a picture is looked at, and its scratches with it
 STRIDE = 16  # px between the coarsest features
-LIKELY, EVEN = 0.7, 0.9  # odds of a pixel, and of a mark on the whole
+LIKELY, EVEN = 0.6, 0.9  # odds of a pixel, and of a mark on the whole
 LONG = 0.04  # of the longer side: a shorter mark may be anything
+# Damage rarely comes alone: a picture has some only if one mark is longer than DOUBTFUL and
+# sure; its odds on the whole and BONUS for each longer side of length make SURE.
+DOUBTFUL, SURE, BONUS = 0.06, 0.939, 0.02
 MOST = 0.15  # of a picture's area: of more, the surest marks
 HALO = 160  # rows that an answer depends on, on either side
 BAND = 512  # rows at a time, which bounds memory
@@ -102,16 +105,21 @@ def _looked_at(picture: Picture) -> np.ndarray:
 
 
 def _sure(likely: np.ndarray) -> np.ndarray:
-    """bool (H, W): connected parts that are long enough, and likely all along."""
+    """bool (H, W): connected parts that are long enough, and likely all along.
+
+    None at all where not one of them is beyond doubt.
+    """
     marks = labelled(likely > LIKELY)
     count = int(marks.max())
     if not count:
         return marks > 0
     names = np.arange(1, count + 1)
     sides = [[side.stop - side.start for side in box] for box in ndimage.find_objects(marks)]
-    length = np.hypot(*np.array(sides).T)
+    length = np.hypot(*np.array(sides).T) / max(likely.shape)
     even = np.asarray(ndimage.mean(likely, marks, names))
-    keep = (length >= LONG * max(likely.shape)) & (even >= EVEN)
+    keep = (length >= LONG) & (even >= EVEN)
+    if not np.any((length >= DOUBTFUL) & (even + BONUS * length >= SURE)):
+        keep[:] = False
     area = np.bincount(marks.ravel())[1:] * keep
     surest = np.argsort(-even)
     keep[surest] &= np.cumsum(area[surest]) <= MOST * marks.size
