@@ -15,7 +15,7 @@ from restore.checkpoints import devices
 from restore.config import Options, explain
 from restore.diffusion import watch
 from restore.errors import CancelledError, ConfigError, UsageError
-from restore.images.arrays import OneImage, back, hole_of, picture_of, spread
+from restore.images.arrays import OneImage, convert_like, to_list, to_mask, to_picture
 from restore.images.picture import Picture
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
 from restore.tasks import run
@@ -107,7 +107,7 @@ class Restorer:
         ]
         onlookers = Onlookers(callback, progress)
         made = [
-            back(onlookers.restore(None, each, self.stack, own), LIKE[output_type])
+            convert_like(onlookers.restore(None, each, self.stack, own), LIKE[output_type])
             for each, own in zip(chosen, seeds_for(seed, len(prompts)), strict=True)
         ]
         return made[0] if isinstance(prompt, str) and n is None else made
@@ -170,21 +170,21 @@ class Restorer:
         seed: Seeds,
         onlookers: "Onlookers",
     ) -> Any:
-        images, gather = spread(image)
-        masks = [None] * len(images) if mask is None else spread(mask)[0]
+        images, gather = to_list(image)
+        masks = [None] * len(images) if mask is None else to_list(mask)[0]
         if len(masks) == 1:  # one mask for all
             masks = masks * len(images)
         if len(masks) != len(images):
             raise UsageError(f"{len(masks)} masks for {len(images)} pictures")
         # all are looked at before any is worked on
-        pictures = [picture_of(one) for one in images]
-        holes = [None if one is None else hole_of(one) for one in masks]
+        pictures = [to_picture(one) for one in images]
+        holes = [None if one is None else to_mask(one) for one in masks]
         made = []
         for like, picture, hole, own in zip(
             images, pictures, holes, seeds_for(seed, len(images)), strict=True
         ):
             done = onlookers.restore(picture, options, self.stack, own, hole)
-            made.append(back(done, like))
+            made.append(convert_like(done, like))
         return gather(made)
 
 

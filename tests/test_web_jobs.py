@@ -210,7 +210,7 @@ def test_all_frames_of_a_file_are_kept(tmp_path):
     pictures = folder.PICTURES.model_copy(update={"frames": "all"})
     nano = open_model("nano")
     assert folder.run(files, UpscaleOptions(scale=2), out, nano, pictures=pictures).done == 1
-    assert {path.name: picture.peek(path) for path in out.glob("*.png")} == {
+    assert {path.name: picture.probe(path).size for path in out.glob("*.png")} == {
         "a.png": (24, 32),
         "a_002.png": (24, 32),
     }

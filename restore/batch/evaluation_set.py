@@ -13,7 +13,7 @@ from restore.batch.journal import Journal, Row
 from restore.diffusion.stack import Stack
 from restore.errors import ImageError
 from restore.images import encode
-from restore.images.picture import peek, read
+from restore.images.picture import probe, read
 from restore.metrics.pairing import Paired, PictureSet, pictures
 from restore.options import UpscaleOptions
 from restore.tasks.run import restore
@@ -52,7 +52,7 @@ def restore_set(
     def work(job: Job, path: Path, *frames: Path) -> Row:
         assert job.source
         picture = read(job.source)
-        chosen = scaled(options, picture.size, peek(job.others[0]))
+        chosen = scaled(options, picture.size, probe(job.others[0]).size)
         made = restore(picture, chosen, stack(), file_seed(seed, job.key))
         encode.encode(made, path)
         return {"size_in": picture.size, "size_out": made.size, "warnings": list(made.warnings)}

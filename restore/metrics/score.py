@@ -11,7 +11,7 @@ import numpy as np
 
 from restore.errors import ImageError, RestoreError
 from restore.images import sandbox
-from restore.images.picture import Picture, in_srgb
+from restore.images.picture import Picture, convert_to_srgb
 from restore.metrics.measures import Measure, Pair, levels
 from restore.metrics.pairing import Paired
 
@@ -79,7 +79,7 @@ def _measured(pair: Paired, measures: Sequence[Measure], border: int) -> Row:
     restored, original = sandbox.read(pair.restored), sandbox.read(pair.original)
     profiles = restored.icc, original.icc
     if restored.icc != original.icc:
-        restored, original = in_srgb(restored), in_srgb(original)
+        restored, original = convert_to_srgb(restored), convert_to_srgb(original)
     if restored.size != original.size:
         (height, width), (tall, wide) = restored.size, original.size
         raise ImageError(

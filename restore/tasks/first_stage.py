@@ -130,7 +130,7 @@ def by_blocks(
         levels = (made[0].permute(1, 2, 0).clamp(0, 1) * top).round().cpu().numpy()
         rows, columns = (slice(s.start * scale, s.stop * scale) for s in block.inner)
         pixels[rows, columns] = levels
-        memmap.let_go()
+        memmap.release_pages()
         on_step(done, len(cuts), made)
     return pixels
 
@@ -142,5 +142,5 @@ def resized(pixels: np.ndarray, size: Size) -> np.ndarray:
     for first in range(0, size[0], BAND):
         rows = first, min(first + BAND, size[0])
         made[slice(*rows)] = np.rint(resize_band(pixels, size, rows) * top)
-        memmap.let_go()
+        memmap.release_pages()
     return made

@@ -13,7 +13,7 @@ from restore.diffusion.noise import canvas_noise, seed_of
 from restore.diffusion.sampling import OnStep, Start, ignore, walk
 from restore.diffusion.stack import Stack
 from restore.errors import ConfigError
-from restore.images.masks import mended, resized
+from restore.images.masks import fill_smoothly, resize
 from restore.images.picture import Picture, bleed
 from restore.options import InpaintOptions, UpscaleOptions, WalkOptions
 from restore.tasks.colour import match
@@ -50,16 +50,16 @@ def upscale(
     if options.steps == 0:
         raise ConfigError(f"0 steps are for models with a first stage; {stack.name} has none")
     if stack.layout.known == "rgb":
-        seen = low if damage is None else replace(low, pixels=mended(low.pixels, damage))
+        seen = low if damage is None else replace(low, pixels=fill_smoothly(low.pixels, damage))
         condition = as_pixels(seen, options, stack, seed)
     else:
         known = shown(low, size, stack, damage)
-        hole = None if damage is None else resized(damage, size)
+        hole = None if damage is None else resize(damage, size)
         condition = Condition(known, trust_map(hole, size, stack, RESTORE))
     begin = Start() if options.strength == 1 else Start(condition.known, options.strength)
     made = render(walk(stack, condition, options, seed, on_step, begin), size, low, stack)
     if damage is not None and options.colour != "none":  # its colours are not to come back
-        low = replace(low, pixels=mended(low.pixels, damage))
+        low = replace(low, pixels=fill_smoothly(low.pixels, damage))
     return match(made, low, options.colour)
 
 
@@ -78,7 +78,7 @@ def in_two_stages(
     """
     assert stack.restorer is not None
     if damage is not None:
-        low = replace(low, pixels=mended(low.pixels, damage))
+        low = replace(low, pixels=fill_smoothly(low.pixels, damage))
     fidelity = stack.fidelity if options.fidelity is None else options.fidelity
     steps = stack.restore_steps if options.steps is None else options.steps
     told = ignore if steps else on_step
@@ -94,7 +94,7 @@ def in_two_stages(
         latent = walk(stack, condition, told, seed, on_step, begin)
         made = added(made, render(latent, size, made, stack), known, stack)
     if damage is not None and stack.fills:
-        hole = resized(damage, size)
+        hole = resize(damage, size)
         fields = WalkOptions.model_fields.keys() - {"steps"}
         told = InpaintOptions(**{name: getattr(options, name) for name in fields})
         made = filled(made, hole, told, stack, seed, on_step)

@@ -134,7 +134,7 @@ def look(path: Path) -> tuple[int, int]:
     from restore.images import sandbox
 
     try:
-        return sandbox.look(path).size
+        return sandbox.probe(path).size
     except ImageError as error:
         raise ImageError(error.code, str(error).replace(f"{path}: ", f"{path.name}: ")) from error
 

@@ -134,7 +134,7 @@ class Tasks:
 
     def scratches(self, job: Job, given: asked.ScratchesAsked, watch: Watch) -> dict[str, Any]:
         from restore.images import sandbox, scratches
-        from restore.images.decode import threefold
+        from restore.images.decode import grey_to_rgb
         from restore.images.picture import Picture
 
         place = self.store.place(job.id)
@@ -145,7 +145,7 @@ class Tasks:
         path = place / "out" / "damage.png"
         path.parent.mkdir(exist_ok=True)
         with replacing(path) as temporary:
-            sandbox.encode(Picture(threefold(mask), grey=True), temporary)
+            sandbox.encode(Picture(grey_to_rgb(mask), grey=True), temporary)
         views = keep_view(source, place / "view" / "before.jpg")
         return {**self._made(job, [path.name]), "size_in": picture.size, "views": views}
 
@@ -242,7 +242,7 @@ def _photo(path: Path) -> "np.ndarray":
     """uint8 (H, W, 3), decoded in a process of its own."""
     from restore.images import picture, sandbox
 
-    return picture.plain(sandbox.read(path))
+    return picture.to_rgb8(sandbox.read(path))
 
 
 @contextmanager

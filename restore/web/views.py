@@ -17,10 +17,10 @@ def keep_view(source: Path, path: Path) -> list[str]:
     from restore.images import picture, sandbox
 
     try:
-        height, width = sandbox.look(source).size
+        height, width = sandbox.probe(source).size
         if height * width > PIXELS:
             return []
-        pixels = picture.plain(sandbox.read(source))
+        pixels = picture.to_rgb8(sandbox.read(source))
     except ImageError:  # the result is there all the same
         return []
     image = Image.fromarray(pixels)

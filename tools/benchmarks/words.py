@@ -14,8 +14,8 @@ from restore.checkpoints import devices
 from restore.diffusion.noise import seed_of
 from restore.diffusion.stack import Stack
 from restore.errors import ConfigError, ModelError
-from restore.images.arrays import picture_of
-from restore.images.picture import plain
+from restore.images.arrays import to_picture
+from restore.images.picture import to_rgb8
 from restore.metrics import fidelity, figures
 from restore.metrics.measures import MEASURES, Pair
 from restore.metrics.score import Row, Scored
@@ -174,7 +174,7 @@ def scored(name: str, cases: list[Case], asked: Asked, stack: Stack) -> Group:
         seed = seed_of(asked.seed, case.key)
         for who, (prompt, guidance) in wordings.items():
             options = UpscaleOptions(prompt=prompt, guidance=guidance, **how)
-            case.made[who] = plain(restore(picture_of(case.low), options, stack, seed))
+            case.made[who] = to_rgb8(restore(to_picture(case.low), options, stack, seed))
         for who, made in case.made.items():
             rows.setdefault(who, []).append(row(case, made))
     return Group(name, cases, [Scored(who, found, {}) for who, found in rows.items()])
