@@ -14,7 +14,7 @@ from restore.diffusion.stack import Stack
 from restore.errors import ImageError
 from restore.images import encode
 from restore.images.picture import probe, read
-from restore.metrics.pairing import Paired, PictureSet, pictures
+from restore.metrics.pairing import PicturePair, PictureSet, find_pictures
 from restore.options import UpscaleOptions
 from restore.tasks.run import restore
 
@@ -31,7 +31,7 @@ def restore_set(
     seed: int = 0,
     watch: Callable[[Row], None] = lambda row: None,
     **precision: object,
-) -> tuple[list[Paired], Failures]:
+) -> tuple[list[PicturePair], Failures]:
     """Each input enlarged to its original's size, as PNG in `out`; what an earlier run did, stays.
 
     A picture has the bytes that `restore upscale` gives it with the same options and seed.
@@ -41,7 +41,7 @@ def restore_set(
     options    their scale is set anew for each picture.
     precision  what else decides the pixels, as the report keeps it.
     """
-    inputs, originals = pictures(one.inputs), pictures(one.originals)
+    inputs, originals = find_pictures(one.inputs), find_pictures(one.originals)
     shared = {key: path for key, path in inputs.items() if key in originals}
     found = [file_search.Found(path, f"{key}{path.suffix}") for key, path in shared.items()]
     jobs = [
@@ -64,7 +64,7 @@ def restore_set(
         key: (row["code"], row["error"]) for key, row in rows.items() if row["status"] == "failed"
     }
     made = [
-        Paired(key, journal.output(row), originals[key], shared[key])
+        PicturePair(key, journal.output(row), originals[key], shared[key])
         for key, row in rows.items()
         if row["status"] == "done"
     ]

@@ -20,9 +20,9 @@ from restore.options import UpscaleOptions
 
 if TYPE_CHECKING:  # torch and cv2 load after all that can be refused was
     from restore.metrics.measures import Measure
-    from restore.metrics.pairing import Paired
+    from restore.metrics.pairing import PicturePair
     from restore.metrics.report import Group, Report
-    from restore.metrics.score import Scored
+    from restore.metrics.score import ScoredFolder
 
 SHOWN = 5  # of a list of files that did not pair
 
@@ -45,7 +45,7 @@ class Measuring:
     measures: "Sequence[Measure]"
     border: int
 
-    def __call__(self, name: str, pairs: "Sequence[Paired]") -> "Scored":
+    def __call__(self, name: str, pairs: "Sequence[PicturePair]") -> "ScoredFolder":
         from restore.metrics.score import score
 
         with counting(len(pairs), f"pictures of {name} measured") as count:
@@ -197,7 +197,7 @@ def _sets(
     from restore.batch.evaluation_set import restore_set
     from restore.metrics import pairing
     from restore.metrics.report import Group
-    from restore.metrics.score import failed
+    from restore.metrics.score import failed_row
 
     if not sets:
         raise UsageError(f"--model needs --set: {pairing.LAYOUTS}")
@@ -220,7 +220,7 @@ def _sets(
                 dtype=run.dtype,
             )
         scored = measure(Path(model).name, made)
-        scored.rows += [failed(key, *why) for key, why in failures.items()]
+        scored.rows += [failed_row(key, *why) for key, why in failures.items()]
         left = {"unpaired": [*there.unpaired], "missing": [*there.missing]}
         groups.append(Group(one.name, (replace(scored, **left),)))
     return groups
@@ -230,9 +230,9 @@ def _finish(report: "Report", out: Path | None, sort: str, worst: int) -> None:
     """Print the tables, write what was asked for, and exit: 1 where a picture failed."""
     from restore.metrics import report as tables
 
-    print_table(*tables.means(report, list(report.titled())))
+    print_table(*tables.mean_table(report, list(report.titled())))
     for group in report.groups:
-        for table in tables.differences(report, group):
+        for table in tables.difference_tables(report, group):
             print_table(*table)
     for line in report.absent:
         _complain("not measured", [line])
