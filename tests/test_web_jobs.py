@@ -24,8 +24,8 @@ from restore.files import held
 from restore.images import picture
 from restore.options import UpscaleOptions
 from restore.web import serve, store
-from restore.web.asked import ScratchesAsked, safe_name
 from restore.web.models import Models
+from restore.web.requests import ScratchesRequest, safe_name
 from restore.web.roots import Roots
 from restore.web.store import ENDED, Store
 from restore.web.worker import FullError, Worker
@@ -33,7 +33,7 @@ from restore.web.worker import FullError, Worker
 
 def queued(kept: Store, **values) -> str:
     job_id, _ = kept.begin()
-    kept.add(store.new(job_id, ScratchesAsked(), ["a.png"]).model_copy(update=values))
+    kept.add(store.new_job(job_id, ScratchesRequest(), ["a.png"]).model_copy(update=values))
     return job_id
 
 
@@ -70,7 +70,7 @@ def hand():
 
 def test_jobs_are_done_one_at_a_time_in_their_order(kept, hand):
     worker = Worker(kept, hand, 10)
-    jobs = [store.new(kept.begin()[0], ScratchesAsked(), []) for _ in range(3)]
+    jobs = [store.new_job(kept.begin()[0], ScratchesRequest(), []) for _ in range(3)]
     for job in jobs:
         worker.submit(job)
     worker.start()
@@ -87,9 +87,9 @@ def test_jobs_are_done_one_at_a_time_in_their_order(kept, hand):
 
 def test_the_queue_is_bounded(kept, hand):
     worker = Worker(kept, hand, 1)
-    worker.submit(store.new(kept.begin()[0], ScratchesAsked(), []))
+    worker.submit(store.new_job(kept.begin()[0], ScratchesRequest(), []))
     with pytest.raises(FullError, match="1 jobs wait already"):
-        worker.submit(store.new(kept.begin()[0], ScratchesAsked(), []))
+        worker.submit(store.new_job(kept.begin()[0], ScratchesRequest(), []))
 
 
 def test_what_was_stopped_goes_on_at_the_next_start(tmp_path, kept, hand):
@@ -146,11 +146,11 @@ def test_a_bad_job_costs_no_other(kept, error, code):
 
 def test_torn_and_foreign_folders_are_no_jobs(tmp_path, kept):
     whole, torn = queued(kept), queued(kept)
-    (kept.place(torn) / "job.json").write_text('{"id": "')
+    (kept.folder_of(torn) / "job.json").write_text('{"id": "')
     (kept.folder / "notes").mkdir()
     again = Store(tmp_path)
     assert [job.id for job in again.all()] == [whole]
-    assert not kept.place(torn).exists()
+    assert not kept.folder_of(torn).exists()
     assert (kept.folder / "notes").exists()  # none of ours
 
 
@@ -160,7 +160,7 @@ def test_old_jobs_make_room(kept, monkeypatch):
     waiting = queued(kept, created=0.0)
     kept.tidy()
     assert {job.id for job in kept.all()} == {waiting, *ended[2:]}
-    assert not kept.place(ended[0]).exists()
+    assert not kept.folder_of(ended[0]).exists()
 
 
 @given(st.text())
@@ -241,11 +241,11 @@ class Named:
 
 def test_the_address_shows_the_token_only_where_one_is():
     how = serve.Serving("0.0.0.0", 80, (), Path(), (), (), "auto", "auto", None)
-    assert serve.address(how, "t") == "http://localhost:80/?token=t"
+    assert serve.build_url(how, "t") == "http://localhost:80/?token=t"
     own = serve.Serving("::1", 80, (), Path(), (), (), "auto", "auto", None)
-    assert serve.address(own, "") == "http://[::1]:80/"
+    assert serve.build_url(own, "") == "http://[::1]:80/"
     proxied = serve.Serving("::1", 80, ["photos.example"], Path(), (), (), "auto", "auto", None)
-    assert serve.address(proxied, "t") == "https://photos.example/?token=t"
+    assert serve.build_url(proxied, "t") == "https://photos.example/?token=t"
 
 
 def test_a_full_disk_ends_a_job_and_not_the_worker(kept, hand, monkeypatch):
@@ -263,7 +263,7 @@ def test_a_full_disk_ends_a_job_and_not_the_worker(kept, hand, monkeypatch):
         wait(lambda: kept.get(bad).status == "done")  # as far as this process knows
         wait(lambda: not worker.is_busy)
         assert (kept.get(good).status, kept.get(good).code) == ("failed", "OUTPUT")
-    another = store.new(kept.begin()[0], ScratchesAsked(), [])
+    another = store.new_job(kept.begin()[0], ScratchesRequest(), [])
     worker.submit(another)
     wait(lambda: kept.get(another.id).status == "done")
     worker.close()
