@@ -141,9 +141,9 @@ def tool(monkeypatch):
 def test_a_teacher_travels_in_eight_bits(tool):
     weights = {"body.weight": torch.randn(7, 5, 3, 3), "body.bias": torch.randn(7)}
     weights["body.weight"][0, 0] = 0  # a kernel that is not there
-    packed = tool.halved(weights)
+    packed = tool.quantize(weights)
     assert packed["body.weight"].dtype == torch.int8
-    for name, weight in tool.whole(packed).items():
+    for name, weight in tool.dequantize(packed).items():
         torch.testing.assert_close(weight, weights[name], atol=0.02, rtol=0)
 
 

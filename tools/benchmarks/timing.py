@@ -1,4 +1,4 @@
-"""Contestants take turns, so that whatever disturbs the machine disturbs all of them."""
+"""Timing by turns, so that whatever disturbs the machine disturbs all contestants."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -21,8 +21,8 @@ class Contestant:
     missing: str = ""
     rates: list[float] = field(default_factory=list)  # crops a second, one a round
 
-    def told(self, peers: dict[str, "Contestant"]) -> dict:
-        """The median of the rounds, their ends, and the ratio to `against` round by round."""
+    def summarize(self, peers: dict[str, "Contestant"]) -> dict:
+        """Return the median rate, the extremes, and the ratio to `against` round by round."""
         row: dict = {"name": self.name, "crops_per_s": None, "missing": self.missing}
         if not self.rates:
             return row
@@ -37,7 +37,7 @@ class Contestant:
 
 
 def race(contestants: Sequence[Contestant], rounds: int, seconds: float) -> list[dict]:
-    """Each runs for about so many seconds a round, by turns -> one row each."""
+    """Run contestants by turns, for about `seconds` per round; return a row for each."""
     counts = {}
     present = [(c, c.run) for c in contestants if c.run]
     for contestant, run in present:
@@ -49,7 +49,7 @@ def race(contestants: Sequence[Contestant], rounds: int, seconds: float) -> list
             count = counts[contestant.name]
             contestant.rates.append(count / _timed(run, count))
     peers = {contestant.name: contestant for contestant in contestants}
-    return [contestant.told(peers) for contestant in contestants]
+    return [contestant.summarize(peers) for contestant in contestants]
 
 
 def _timed(run: Callable[[int], None], count: int) -> float:
