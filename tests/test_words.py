@@ -207,7 +207,7 @@ def test_a_model_that_hears_is_told_from_one_that_does_not(photos):
         for who, made in case.made.items():
             rows.setdefault(who, []).append(words.make_row(case, made))
     group = words.Group(
-        "x4", cases, [words.Scored(who, all_of, {}) for who, all_of in rows.items()]
+        "x4", cases, [words.ScoredFolder(who, all_of, {}) for who, all_of in rows.items()]
     )
     _, right, wrong = wordings.markdown([group]).splitlines()[-3:]
     assert right.count("better") == 3
@@ -219,7 +219,7 @@ def test_a_difference_too_small_to_show_is_no_verdict(gain, told):
     def scored(name, gain):
         scores = [{"psnr": 30 + n + gain * (1 + n / 10), "ssim": 1, "pd": 1} for n in range(4)]
         rows = [{"key": f"{n}", "status": "done", "scores": one} for n, one in enumerate(scores)]
-        return words.Scored(name, rows, {})
+        return words.ScoredFolder(name, rows, {})
 
     group = words.Group("x4", [], [scored(words.NONE, 0), scored(words.RIGHT, gain)])
     assert wordings.format_cell(group, group.scored[1], words.TABLE[0]).endswith(told)

@@ -70,6 +70,7 @@ class Residual(nn.Module):
         self.second = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same shape."""
         return F.relu(x + self.second(F.relu(self.first(x))))
 
 

@@ -113,6 +113,7 @@ class BatchRequest(TaskRequest):
 
     @property
     def task(self) -> str:
+        """The task that the model must be able to do."""
         return self.options.task
 
     @model_validator(mode="after")

@@ -36,12 +36,14 @@ class Contestant:
 
     @property
     def engine(self) -> str:
+        """The key of enlarger.ENGINES."""
         return {"bicubic": "bicubic", **dict.fromkeys(PEERS, "realesrgan")}.get(
             self.name, "restore"
         )
 
     @property
     def model(self) -> str:
+        """Name of the model, without steps and fidelity."""
         if self.fidelity is not None:
             return self.name.rpartition("~")[0]
         return self.name.rpartition("@")[0] if self.steps else self.name
@@ -105,10 +107,14 @@ def measure(
     pictures: int = 0,
     peer_python: str = "",
 ) -> list[Entry]:
-    """Each contestant enlarges a set's inputs to OUT/restored, and is scored.
+    """Have each contestant enlarge the inputs of a set to OUT/restored, and score the results.
 
-    pictures     so many of the set, evenly spread; 0 takes all.
-    peer_python  the interpreter that has the peers; else this one.
+    Args:
+        one: The set.
+        chosen: The contestants.
+        out: Folder for results.
+        pictures: Number of pictures to take, evenly spread; 0 takes all.
+        peer_python: Interpreter that has the peers installed; "" is this one.
     """
     found = pair(one.inputs, one.originals, out).pairs
     if pictures and pictures < len(found):

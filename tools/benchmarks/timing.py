@@ -8,10 +8,15 @@ from statistics import median
 
 @dataclass
 class Contestant:
-    """Something that handles crops, or why it cannot.
+    """A function that processes crops, or the reason why it cannot.
 
-    run      handles so many crops, a multiple of `batch`, and returns when the last one is done.
-    against  the contestant whose rate this one's is divided by.
+    Attributes:
+        name: Name in the table.
+        run: Processes a number of crops, a multiple of `batch`, and returns when all are done.
+        batch: Crops at a time.
+        against: Name of the contestant that its rate is divided by.
+        missing: Why it cannot run.
+        rates: Crops per second, one value per round.
     """
 
     name: str
@@ -19,7 +24,7 @@ class Contestant:
     batch: int = 1
     against: str = ""
     missing: str = ""
-    rates: list[float] = field(default_factory=list)  # crops a second, one a round
+    rates: list[float] = field(default_factory=list)
 
     def summarize(self, peers: dict[str, "Contestant"]) -> dict:
         """Return the median rate, the extremes, and the ratio to `against` round by round."""

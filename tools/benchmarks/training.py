@@ -43,9 +43,12 @@ Turn = Callable[[int], dict[str, float]]  # steps -> images_per_s and data_wait
 
 
 class PlainPairs(Dataset):
-    """A Dataset as examples have it: open, crop, mirror, damage, enlarge.
+    """A Dataset as in common examples: open, crop, mirror, damage, enlarge.
 
-    degrade  crop, index -> what it becomes, uint8 (h, w, 3).
+    Args:
+        photos: Folder of photos.
+        degrade: Maps a crop and its index to the damaged crop, uint8 (h, w, 3).
+        words: What is given as words with every sample.
     """
 
     def __init__(self, photos: Path, degrade: Callable[[np.ndarray, int], np.ndarray], words: Any):

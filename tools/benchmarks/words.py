@@ -32,40 +32,69 @@ BORDER = 4  # px a side that are not measured
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured, and how."""
+    """Settings of the benchmark.
+
+    Attributes:
+        photos: Folder of photos.
+        model: A model that reads words.
+        recipe: Name or file of the recipe that damages.
+        count: Number of crops.
+        crop: Side of a crop in pixels.
+        scales: Scales to enlarge by; 1 restores.
+        steps: Sampling steps; 0 is the model's default.
+        guidance: Above 1, the right words are also measured with this guidance.
+        seed: Seed of crops, damage and sampling.
+    """
 
     photos: Path
     model: str = "nano"
     recipe: str = "realesrgan"
     count: int = 24
-    crop: int = 256  # px
+    crop: int = 256
     scales: tuple[float, ...] = (4, 1)
-    steps: int = 0  # 0: the model's default
-    guidance: float = 1  # above 1 the right words are tried with it as well
+    steps: int = 0
+    guidance: float = 1
     seed: int = 0
 
 
 @dataclass
 class Case:
-    """A damaged picture, its original, and right and wrong descriptions."""
+    """A damaged picture with its original and descriptions.
+
+    Attributes:
+        key: Name of the case.
+        truth: The original, uint8 (H, W, 3).
+        low: The damaged picture, uint8 (h, w, 3).
+        right: The right description.
+        wrong: A wrong description.
+        made: Results by wording, uint8 (H, W, 3).
+    """
 
     key: str
-    truth: np.ndarray  # uint8 (H, W, 3)
-    low: np.ndarray  # uint8 (h, w, 3)
+    truth: np.ndarray
+    low: np.ndarray
     right: str
     wrong: str = ""
-    made: dict[str, np.ndarray] = field(default_factory=dict)  # by whose words, uint8 (H, W, 3)
+    made: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass
 class Group:
-    """Pictures of one kind, with scores for each wording."""
+    """Pictures of one kind, with scores for each wording.
+
+    Attributes:
+        name: Name of the group.
+        cases: Its pictures.
+        scored: Scores of the input, and with no, right and wrong words, and right ones with
+            guidance.
+    """
 
     name: str
     cases: list[Case]
-    scored: list[ScoredFolder]  # the input, none, right, wrong, and right with guidance
+    scored: list[ScoredFolder]
 
     def of(self, name: str) -> ScoredFolder:
+        """Return the scores of a wording."""
         return next(one for one in self.scored if one.name == name)
 
 
