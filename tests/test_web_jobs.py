@@ -1,12 +1,14 @@
 """Jobs outlive the server, wait their turn, and end when they are told to."""
 
 import errno
+import json
 import os
 import signal
 import socket
 import threading
 import time
 from pathlib import Path
+from typing import get_args
 
 import httpx2
 import pytest
@@ -23,10 +25,11 @@ from restore.errors import CancelledError, ImageError, UsageError
 from restore.files import held
 from restore.images import picture
 from restore.options import UpscaleOptions
-from restore.web import serve, store
+from restore.web import requests, serve, store
 from restore.web.models import Models
 from restore.web.requests import ScratchesRequest, safe_name
 from restore.web.roots import Roots
+from restore.web.server import ErrorResponse, JobResponse
 from restore.web.store import ENDED, Store
 from restore.web.worker import FullError, Worker
 
@@ -324,3 +327,21 @@ def test_a_server_that_is_killed_goes_on_with_its_job(tmp_path):
         if process.poll() is None:
             os.kill(process.pid, signal.SIGKILL)
             process.communicate()
+
+
+def test_a_job_on_disk_keeps_the_key_of_older_servers(tmp_path):
+    kept = store.Store(tmp_path)
+    job_id, place = kept.begin()
+    kept.add(store.new_job(job_id, ScratchesRequest(), ["a.png"]))
+    fields = json.loads((place / "job.json").read_text())
+    assert fields["asked"] == {"kind": "scratches"} and "request" not in fields
+    again = store.Store(tmp_path).get(job_id)
+    assert again and again.request == ScratchesRequest()
+
+
+def test_each_field_of_a_request_and_an_answer_is_described():
+    models = [*get_args(get_args(requests.AnyRequest)[0]), JobResponse, ErrorResponse]
+    models += [store.Result, store.Part, store.Tally]
+    for model in models:
+        for name, field in model.model_fields.items():
+            assert field.description or name in ("kind", "status"), (model, name)
