@@ -30,7 +30,12 @@ def to_list(images: Any) -> tuple[list[Any], Gather]:
         return list(images), torch.stack
     if isinstance(images, np.ndarray) and images.ndim == 4:
         return list(images), np.stack
-    return [images], lambda made: made[0]
+    return [images], take_first
+
+
+def take_first(made: list[Any]) -> Any:
+    """The only one."""
+    return made[0]
 
 
 def to_picture(image: OneImage) -> Picture:
