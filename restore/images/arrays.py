@@ -34,7 +34,7 @@ def to_list(images: Any) -> tuple[list[Any], Gather]:
 
 
 def take_first(made: list[Any]) -> Any:
-    """The only one."""
+    """Return the only picture."""
     return made[0]
 
 
