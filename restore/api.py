@@ -18,7 +18,7 @@ from restore.config import Options, explain
 from restore.diffusion import watch
 from restore.diffusion.stack import Stack
 from restore.errors import CancelledError, ConfigError, UsageError
-from restore.images.arrays import OneImage, back, hole_of, one_of, picture_of, spread
+from restore.images.arrays import OneImage, convert_like, take_first, to_list, to_mask, to_picture
 from restore.images.picture import Picture
 from restore.keywords import Seeds
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
@@ -189,7 +189,7 @@ class Restorer:
         chosen = [chosen_by(Text2imgOptions, "text2img", asked, prompt=words) for words in prompts]
         onlookers = Onlookers(callback, progress, asked.on_step_end, self)
         made = [
-            back(onlookers.restore(None, each, self.stack, own), like)
+            convert_like(onlookers.restore(None, each, self.stack, own), like)
             for each, own in zip(chosen, asked.seeds(seed, len(prompts)), strict=True)
         ]
         return made[0] if isinstance(prompt, str) and n is None else made
@@ -257,7 +257,7 @@ class Restorer:
         control = self.stack.control if isinstance(self.stack, Stack) else None
         if control is None:
             raise UsageError("there is no ControlNet to show it to; load(..., controlnet=FOLDER)")
-        control = replace(control, picture=picture_of(image))
+        control = replace(control, picture=to_picture(image))
         return replace(self, stack=replace(self.stack, control=control))
 
     def _each(
@@ -271,22 +271,22 @@ class Restorer:
         output_type: Kind | None,
     ) -> Any:
         as_asked = kind_of(output_type) if output_type else None
-        images, gather = spread(image)
-        masks = [None] * len(images) if mask is None else spread(mask)[0]
+        images, gather = to_list(image)
+        masks = [None] * len(images) if mask is None else to_list(mask)[0]
         if len(masks) == 1:  # one mask for all
             masks = masks * len(images)
         if len(masks) != len(images):
             raise UsageError(f"{len(masks)} masks for {len(images)} pictures")
         # all are looked at before any is worked on
-        pictures = [picture_of(one) for one in images]
-        holes = [None if one is None else hole_of(one) for one in masks]
+        pictures = [to_picture(one) for one in images]
+        holes = [None if one is None else to_mask(one) for one in masks]
         made = []
         for like, picture, hole, own in zip(
             images, pictures, holes, asked.seeds(seed, len(images)), strict=True
         ):
             done = onlookers.restore(picture, options, self.stack, own, hole)
-            made.append(back(done, like if as_asked is None else as_asked))
-        return list(made) if as_asked is not None and gather is not one_of else gather(made)
+            made.append(convert_like(done, like if as_asked is None else as_asked))
+        return list(made) if as_asked is not None and gather is not take_first else gather(made)
 
 
 def kind_of(output_type: str) -> OneImage:

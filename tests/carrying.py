@@ -16,7 +16,7 @@ from restore.errors import ImageError
 from restore.images import encode, icc, picture
 from restore.images.encode import Writing
 from restore.images.picture import Picture
-from restore.images.row_writers import chunk
+from restore.images.row_writers import make_png_chunk
 
 PIXELS = smooth_pixels(40, 48)
 DEEP = PIXELS.astype(np.uint16) * 257
@@ -45,7 +45,7 @@ def saved(array: np.ndarray, format: str, **how) -> bytes:
 def png(*chunks: tuple[bytes, bytes], pixels: np.ndarray = PIXELS) -> bytes:
     data = encode._png(pixels, encode.Tags(), "")
     whole = b"".join(data)
-    return whole[:33] + b"".join(chunk(*one) for one in chunks) + whole[33:]
+    return whole[:33] + b"".join(make_png_chunk(*one) for one in chunks) + whole[33:]
 
 
 def chrm(points: tuple[float, ...]) -> tuple[bytes, bytes]:
@@ -318,7 +318,7 @@ def avif(codes: tuple[int, int]) -> bytes:
 def came(case: Case) -> tuple[str, Picture | None, tuple[str, ...]]:
     """(what became of it, the picture, the notes)."""
     try:
-        one = picture.decode(case.data(), case.suffix)
+        one = picture.read(picture.Encoded(case.data(), case.suffix))
     except ImageError as error:
         return "refused", None, (str(error),)
     notes = one.warnings
@@ -336,7 +336,7 @@ FACTS = {
     "grey with its profile": {
         "pixels": np.repeat(PIXELS[..., :1], 3, 2),
         "grey": True,
-        "icc": icc.profile(icc.SRGB, (2.2,), True, "grey"),
+        "icc": icc.build_profile(icc.SRGB, (2.2,), True, "grey"),
     },
     "transparency": {"alpha": np.full(PIXELS.shape[:2], 200, np.uint8)},
     "colour profile": {"icc": SRGB},

@@ -13,7 +13,7 @@ from PIL import Image
 import restore
 from restore.api import Restorer
 from restore.errors import ConfigError, UsageError
-from restore.images.arrays import back, hole_of, picture_of
+from restore.images.arrays import convert_like, to_mask, to_picture
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = {"steps": 2, "guidance": 1}
@@ -72,7 +72,7 @@ def test_each_kind_comes_back_and_says_the_same(restorer, kinds):
     ids=lambda image: f"{type(image).__name__}-{getattr(image, 'mode', None) or image.dtype}",
 )
 def test_there_and_back_changes_nothing(image):
-    again = back(picture_of(image), image)
+    again = convert_like(to_picture(image), image)
     assert type(again) is type(image)
     if isinstance(image, Image.Image):
         assert again.mode == image.mode
@@ -115,7 +115,7 @@ def test_masks_of_any_kind_are_the_same_hole():
             torch.from_numpy(hole).float()[None],
         ),
     ]:
-        assert np.array_equal(hole_of(mask), eight)
+        assert np.array_equal(to_mask(mask), eight)
 
 
 def test_a_list_gives_a_list_and_a_batch_a_batch(restorer, kinds):
@@ -228,5 +228,5 @@ def test_a_photo_that_was_taken_upright_is_worked_on_upright(pixels):
     buffer = io.BytesIO()
     Image.fromarray(pixels(20, 40)).save(buffer, "PNG", exif=exif)
     image = Image.open(buffer)
-    assert picture_of(image).size == (40, 20)
-    assert back(picture_of(image), image).size == (20, 40)
+    assert to_picture(image).size == (40, 20)
+    assert convert_like(to_picture(image), image).size == (20, 40)

@@ -54,7 +54,7 @@ def test_a_peer_that_is_absent_is_a_row_with_the_mend():
 
 def test_the_peers_degrade_by_four():
     random.seed(0)
-    crop = degradations.crops(None)[0]
+    crop = degradations.load_crops(None)[0]
     assert crop.shape == (256, 256, 3) and crop.dtype == np.uint8
     for degrade in (peers.bsrgan, peers.albumentations((64, 64))):
         small = cv2.resize(crop, (64, 64), interpolation=cv2.INTER_AREA).astype(float)
@@ -65,7 +65,7 @@ def test_the_peers_degrade_by_four():
 
 
 def test_stages_are_told_in_milliseconds_a_crop(capsys):
-    hr = degradations.crops(None)[:2]
+    hr = degradations.load_crops(None)[:2]
     stages = degradations._stages(hr, count=4, rounds=1)
     kinds = {row["stage"]: row for row in stages}
     assert kinds["jpeg"]["calls"] == 2 and kinds["resize"]["calls"] == 3
@@ -80,7 +80,7 @@ def test_stages_are_told_in_milliseconds_a_crop(capsys):
 def test_a_folder_without_large_pictures_is_refused(tmp_path):
     cv2.imwrite(str(tmp_path / "small.png"), np.zeros((40, 40, 3), np.uint8))
     with pytest.raises(ValueError, match="holds no picture of 256x256 px"):
-        degradations.crops(tmp_path)
+        degradations.load_crops(tmp_path)
     cv2.imwrite(str(tmp_path / "large.png"), np.full((300, 260, 3), (1, 2, 3), np.uint8))
-    (crop,) = degradations.crops(tmp_path)
+    (crop,) = degradations.load_crops(tmp_path)
     assert crop.shape == (256, 256, 3) and crop[0, 0].tolist() == [3, 2, 1]

@@ -304,7 +304,7 @@ def test_case_39_40_41_eight_orientations_in_three_formats_come_back_upright(com
     assert command("--on-collision", "keep-ext")[0] == 0
     for name in names:
         path = tmp_path / "out" / (name + ".png" if name.endswith("tif") else name)
-        assert images.peek(tmp_path / "in" / name) == (32, 48), name
+        assert images.probe(tmp_path / "in" / name).size == (32, 48), name
         with Image.open(path) as image:
             assert image.size == (96, 64), name
             assert image.getexif().get(0x0112, 1) == 1, name
@@ -321,7 +321,7 @@ def test_case_41_a_deep_tiff_comes_back_upright_too(tmp_path, tag):
         tifffile.imwrite(tmp_path / name, stored, photometric="rgb", extratags=extra)
         picture = images.read(tmp_path / name)
         assert picture.depth == 16 and (picture.pixels == DEEP).all(), name
-        assert images.peek(tmp_path / name) == (24, 32)
+        assert images.probe(tmp_path / name).size == (24, 32)
 
 
 def test_case_42_an_orientation_that_does_not_exist_is_told(command, tmp_path):
@@ -449,7 +449,7 @@ def test_case_48_49_50_51_52_the_first_frame_is_taken_and_told(command, tmp_path
             in rows[name]["warnings"]
         )
         found = images.read(tmp_path / "out" / Path(name).with_suffix(".png"))
-        eight = found.pixels if found.depth == 8 else images.eight(found.pixels)
+        eight = found.pixels if found.depth == 8 else images.to_uint8(found.pixels)
         assert np.abs(eight.astype(int) - 40).max() <= off, name
 
 
@@ -466,7 +466,7 @@ def test_case_48_49_50_51_52_all_frames_are_kept(command, tmp_path):
         for ending, level in [("", 40), ("_002", 120), ("_003", 200)]:
             found = images.read(tmp_path / "out" / f"{stem}{ending}.png")
             assert found.depth == (16 if "deep" in name else 8)
-            eight = found.pixels if found.depth == 8 else images.eight(found.pixels)
+            eight = found.pixels if found.depth == 8 else images.to_uint8(found.pixels)
             assert np.abs(eight.astype(int) - level).max() <= off, (name, ending)
     assert "7 finished" in command("--format", "png", "--frames", "all")[1]
 

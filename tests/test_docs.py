@@ -89,7 +89,7 @@ def test_every_page_is_in_the_menu():
 
 
 def test_links_stay_in_the_site(tmp_path):
-    site.stage(tmp_path / "site")
+    site.copy_pages(tmp_path / "site")
     pages = list((tmp_path / "site" / "docs").rglob("*.md"))
     assert (tmp_path / "site" / "docs" / site.ASIDE / "configs/train/README.md") in pages
     for page in pages:
@@ -107,7 +107,7 @@ def test_a_link_that_leads_nowhere_ends_the_building(tmp_path, monkeypatch):
     (tmp_path / "mkdocs.yml").write_text("")
     monkeypatch.setattr(site, "ROOT", tmp_path)
     with pytest.raises(FileNotFoundError, match="leads nowhere"):
-        site.stage(tmp_path / "site")
+        site.copy_pages(tmp_path / "site")
 
 
 def test_the_gallery_shows_what_the_code_makes(tmp_path):

@@ -18,7 +18,7 @@ from restore.errors import ImageError, UsageError
 from restore.images import picture as images
 from restore.metrics import figures, measures, pairing, score
 from restore.metrics.measures import MEASURES, Pair
-from restore.metrics.score import Scored
+from restore.metrics.score import ScoredFolder
 from restore.options import UpscaleOptions
 
 QUICK = ("--metrics", "psnr,ssim,pd")
@@ -65,7 +65,7 @@ def test_a_folder_is_measured_against_its_originals(evaluate, folders):
     assert code == 0, err
     rows = rows_of(told)
     assert list(rows) == ["a", "b", "deep/c"]
-    both = (measures.levels(images.read(folders / f / "a.png")) for f in ("good", "hr"))
+    both = (measures.picture_levels(images.read(folders / f / "a.png")) for f in ("good", "hr"))
     pair = Pair(*both)
     expected = {name: MEASURES[name].of(pair) for name in ("psnr", "ssim", "pd")}
     assert rows["a"]["scores"] == expected
@@ -353,14 +353,17 @@ def test_a_set_whose_sizes_fit_no_scale_is_refused():
 
 def test_the_interval_is_that_of_the_mean():
     values = np.random.default_rng(0).normal(25, 2, 200)
-    low, high = score.interval(values)
+    low, high = score.bootstrap_interval(values)
     student = stats.t.interval(0.95, 199, values.mean(), values.std(ddof=1) / 200**0.5)
     assert (low, high) == pytest.approx(student, abs=0.05)
-    assert score.interval(values) == (low, high)  # seeded
-    assert score.interval([3.0]) is None and score.interval([3.0, 3.0]) == (3, 3)
-    low, high = score.interval([1.0, 2.0])
+    assert score.bootstrap_interval(values) == (low, high)  # seeded
+    assert score.bootstrap_interval([3.0]) is None and score.bootstrap_interval([3.0, 3.0]) == (
+        3,
+        3,
+    )
+    low, high = score.bootstrap_interval([1.0, 2.0])
     assert 1 <= low < high <= 2
-    low, high = score.interval([0.0] * 30 + [1e9])
+    low, high = score.bootstrap_interval([0.0] * 30 + [1e9])
     assert 0 <= low < high <= 1e9
 
 
@@ -368,16 +371,16 @@ def test_crops_lie_where_the_error_or_the_detail_is():
     flat = np.full((60, 90, 3), 100, np.uint8)
     hurt = flat.copy()
     hurt[40:50, 70:80] = 200
-    top, left = figures.largest_error(hurt, flat, 16)
+    top, left = figures.find_largest_error(hurt, flat, 16)
     assert top <= 40 and top + 16 >= 50 and left <= 70 and left + 16 >= 80
     checked = flat.copy()
     checked[4:12, 4:12] += (np.indices((8, 8)).sum(0) % 2 * 90).astype(np.uint8)[..., None]
-    top, left = figures.most_detail(checked, 16)
+    top, left = figures.find_most_detail(checked, 16)
     assert top <= 4 and left <= 4
-    assert figures.largest_error(hurt, flat, 500) == (0, 0)  # larger than the picture
+    assert figures.find_largest_error(hurt, flat, 500) == (0, 0)  # larger than the picture
 
 
 def test_the_plane_stands_without_a_single_picture():
-    nothing = Scored("none", [], {})
-    figure = figures.plane([("", [nothing])], MEASURES["psnr"], MEASURES["pd"])
+    nothing = ScoredFolder("none", [], {})
+    figure = figures.plot_plane([("", [nothing])], MEASURES["psnr"], MEASURES["pd"])
     assert figure.axes[0].get_xlabel() == "PSNR Y, dB (more is better)"

@@ -12,7 +12,7 @@ from PIL import Image
 from degradations import Recipe, consent, replay
 from degradations.ops import plugins
 from restore.checkpoints import manifest
-from restore.metrics.pairing import pictures
+from restore.metrics.pairing import find_pictures
 
 PLACE = ROOT / "configs" / "train"
 
@@ -50,11 +50,11 @@ def test_the_page_runs_as_it_is_written(tmp_path, pixels, monkeypatch):
             run(command)
     kinds = [step.kind for step in Recipe.load("mine.yaml").steps]
     assert kinds[kinds.index("tape.Tape") + 1] == "one_of" and kinds[-1] == "jpeg"
-    stock, tuned = (pictures(tmp_path / name) for name in ("stock", "tuned"))
+    stock, tuned = (find_pictures(tmp_path / name) for name in ("stock", "tuned"))
     assert len(stock) == len(tuned) == 2
     for key, path in stock.items():
         assert path.read_bytes() != tuned[key].read_bytes()
-    assert len(pictures(tmp_path / "restored")) == 4
+    assert len(find_pictures(tmp_path / "restored")) == 4
     assert manifest.check(tmp_path / "runs" / "tape" / "export")
     assert "difference" in (tmp_path / "scores" / "report.html").read_text().lower()
 

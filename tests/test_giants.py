@@ -19,7 +19,7 @@ from restore.errors import ImageError
 from restore.images import encode, memmap, row_writers, sandbox, tiff_rows
 from restore.images import picture as images
 from restore.images.decode import MAX_PIXELS
-from restore.images.picture import Head, Picture, Reading
+from restore.images.picture import Header, Picture, Reading
 from restore.options import UpscaleOptions
 from restore.tasks.run import restore
 
@@ -41,8 +41,8 @@ def small(monkeypatch):
     monkeypatch.setattr(memmap, "ENOUGH", 999)
     monkeypatch.setattr(memmap, "ROWS", 7)
     monkeypatch.setattr(vae, "BLOCK", 16)
-    monkeypatch.setattr(tiff_rows, "shared", lambda: Here)
-    monkeypatch.setattr(sandbox, "shared", lambda: Here)
+    monkeypatch.setattr(tiff_rows, "shared_workers", lambda: Here)
+    monkeypatch.setattr(sandbox, "shared_workers", lambda: Here)
 
 
 class Here:
@@ -89,7 +89,7 @@ def test_a_giant_comes_out_as_it_would_in_memory(small, stack, pixels, tmp_path,
     expected = restore(whole, options, stack, 3)
     assert type(expected.pixels.base) is not memoryview
     [lazy], _ = sandbox.read_by_rows(path)
-    with memmap.into(tmp_path):
+    with memmap.use_folder(tmp_path):
         made = restore(lazy, options, stack, 3)
         assert sorted(file.name for file in tmp_path.iterdir()) == ["a.tif"]
     assert np.array_equal(made.pixels, expected.pixels) and made.warnings == expected.warnings
@@ -101,7 +101,7 @@ def test_a_walk_that_begins_part_of_the_way_is_the_same_on_disk(
 ):
     options = UpscaleOptions(scale=2, steps=4, strength=0.6, sampler=sampler)
     expected = restore(picture(70, 50), options, stack, 3)
-    with memmap.into(tmp_path):
+    with memmap.use_folder(tmp_path):
         made = restore(picture(70, 50), options, stack, 3)
     assert np.array_equal(made.pixels, expected.pixels)
 
@@ -162,8 +162,8 @@ def test_the_command_makes_of_a_giant_what_it_makes_of_a_picture(
     monkeypatch.setattr(tiff_rows, "LARGE", 999)
     monkeypatch.setattr(encode, "LARGE", 999)
     monkeypatch.setattr(memmap, "ENOUGH", 999)
-    monkeypatch.setattr(tiff_rows, "shared", lambda: Here)
-    monkeypatch.setattr(sandbox, "shared", lambda: Here)
+    monkeypatch.setattr(tiff_rows, "shared_workers", lambda: Here)
+    monkeypatch.setattr(sandbox, "shared_workers", lambda: Here)
     code, _, said = call(*words, out="banded")
     assert code == 0, said
     name = f"a{encode.FORMATS[format].suffix}"
@@ -199,14 +199,14 @@ def test_a_disk_without_room_ends_the_run_before_it_is_written_to(
 
 
 def test_what_is_let_go_of_is_there_when_it_is_asked_for_again(tmp_path):
-    with memmap.into(tmp_path):
-        made = memmap.canvas((1, 8, 900, 700), torch.device("cpu"))
-        assert memmap.takes((1, 8, 900, 700), torch.device("cpu"))
+    with memmap.use_folder(tmp_path):
+        made = memmap.empty_tensor((1, 8, 900, 700), torch.device("cpu"))
+        assert memmap.is_on_disk((1, 8, 900, 700), torch.device("cpu"))
     made.copy_(torch.arange(made.numel()).view_as(made))
-    memmap.let_go()
+    memmap.release_pages()
     assert torch.equal(made, torch.arange(made.numel()).view_as(made).float())
     assert not list(tmp_path.iterdir())  # without a name: whatever ends the process removes it
-    assert not memmap.takes((1, 8, 900, 700), torch.device("cpu"))  # no folder is lent any more
+    assert not memmap.is_on_disk((1, 8, 900, 700), torch.device("cpu"))  # no folder is in use
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -214,12 +214,12 @@ def test_what_is_let_go_of_takes_no_memory(tmp_path):
     def resident():
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
-    with memmap.into(tmp_path):
+    with memmap.use_folder(tmp_path):
         made = memmap.empty((2**27,), np.dtype(np.uint8))
     before = resident()
     made[:] = 7
     assert resident() > before + 2**26
-    memmap.let_go()
+    memmap.release_pages()
     assert resident() < before + 2**24
 
 
@@ -235,12 +235,12 @@ def dark(tmp_path_factory):
 
 
 def test_case_16_a_giant_is_a_bomb_unless_it_is_asked_for(dark):
-    for task in (sandbox.read_by_rows, sandbox.look):
+    for task in (sandbox.read_by_rows, sandbox.probe):
         with pytest.raises(ImageError, match="--megapixels") as caught:
             task(dark)
         assert caught.value.code == "TOO_LARGE"
     how = Reading(max_pixels=150 * 10**6)
-    assert sandbox.look(dark, how) == Head((12_000, 12_000), 1, False, by_rows=True)
+    assert sandbox.probe(dark, how) == Header((12_000, 12_000), 1, False, by_rows=True)
     [picture], _ = sandbox.read_by_rows(dark, how)
     assert picture.grey and picture.pixels[11_900:].shape == (100, 12_000, 3)
     with pytest.raises(ImageError, match="a TIFF of tiles"):  # a task that wants it whole
@@ -270,7 +270,7 @@ def test_what_cannot_be_read_by_rows_is_read_whole(small, pixels, tmp_path):
 def test_the_memory_told_is_flat_where_it_is():
     def told(megapixels, suffix=".tif", by_rows=True, **options):
         side = round((megapixels * 1e6) ** 0.5)
-        head = Head((side, side), 1, False, by_rows)
+        head = Header((side, side), 1, False, by_rows)
         path = Path(f"a{suffix}")
         return peak(Planned(head, (side, side)), path, UpscaleOptions(scale=1, **options))
 

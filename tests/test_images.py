@@ -17,7 +17,7 @@ from PIL import Image, ImageCms, ImageFile
 from restore.errors import ImageError
 from restore.images import decode, encode, row_writers
 from restore.images.encode import Writing
-from restore.images.picture import Picture, bleed, eight, peek, read
+from restore.images.picture import Picture, bleed, probe, read, to_uint8
 from restore.images.resample import resize_alpha, resize_band
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -93,13 +93,13 @@ def test_a_missing_an_unreadable_and_an_odd_file_are_named(tmp_path, monkeypatch
 def test_a_bomb_is_refused_by_its_header(tmp_path, side):
     ihdr = struct.pack(">II5B", side, side, 8, 0, 0, 0, 0)
     chunks = [(b"IHDR", ihdr), (b"IDAT", zlib.compress(b"\0" * 1000)), (b"IEND", b"")]
-    data = b"\x89PNG\r\n\x1a\n" + b"".join(row_writers.chunk(*chunk) for chunk in chunks)
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(row_writers.make_png_chunk(*chunk) for chunk in chunks)
     path = saved(tmp_path, data)
     began = time.perf_counter()
     assert code_of(path) == "TOO_LARGE"
     assert time.perf_counter() - began < 1
     with pytest.raises(ImageError):
-        peek(path)
+        probe(path)
 
 
 def test_floats_without_a_white_point_are_refused_and_not_cut(tmp_path):
@@ -175,7 +175,7 @@ def test_16_bit_grey_with_alpha(tmp_path):
     raw = b"".join(b"\0" + row.tobytes() for row in rows)
     ihdr = struct.pack(">II5B", 30, 20, 16, 4, 0, 0, 0)
     chunks = [(b"IHDR", ihdr), (b"IDAT", zlib.compress(raw)), (b"IEND", b"")]
-    data = b"\x89PNG\r\n\x1a\n" + b"".join(row_writers.chunk(*chunk) for chunk in chunks)
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(row_writers.make_png_chunk(*chunk) for chunk in chunks)
     picture = read(saved(tmp_path, data))
     assert picture.grey and picture.depth == 16
     assert (picture.pixels == DEEP[..., :1]).all() and (picture.alpha == DEEP_ALPHA).all()
@@ -215,7 +215,7 @@ def test_orientation_is_applied_and_reset(tmp_path, format, orientation):
     path = tmp_path / "o.img"
     stored.save(path, format, exif=exif, quality=95)
     picture = read(path)
-    assert picture.size == peek(path) == (32, 48)
+    assert picture.size == probe(path).size == (32, 48)
     assert np.abs(picture.pixels.astype(int) - quarters)[4:12, 4:20].max() < 30
     assert np.abs(picture.pixels.astype(int) - quarters)[20:28, 28:44].max() < 30
     again = Image.Exif()
@@ -316,7 +316,7 @@ def test_16_bits_are_rounded_where_only_8_fit_and_told(tmp_path):
     notes = encode.write(Picture(DEEP), tmp_path / "out", "webp", Writing(quality=100))
     assert notes == ["depth reduced to 8 bits for webp"]
     levels = np.arange(65536, dtype=np.uint16)
-    assert (eight(levels) == np.rint(levels / 257)).all()
+    assert (to_uint8(levels) == np.rint(levels / 257)).all()
 
 
 def test_transparency_to_jpeg_needs_a_background(tmp_path):
@@ -331,7 +331,7 @@ def test_transparency_to_jpeg_needs_a_background(tmp_path):
 
 def test_a_size_that_the_format_cannot_hold_is_refused_before_the_work():
     with pytest.raises(ImageError, match="16384x4 pixels do not fit webp"):
-        encode.refuse(Picture(COLOURS), "webp", (4, 16384), None)
+        encode.check_fits(Picture(COLOURS), "webp", (4, 16384), None)
 
 
 def test_an_error_while_writing_leaves_the_old_file(tmp_path, monkeypatch):

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from restore.errors import UsageError
-from restore.images.masks import boxes, feathered, grown, mended
+from restore.images import masks
+from restore.images.masks import dilate, fill_smoothly, find_boxes
 from restore.images.picture import Picture
 from restore.options import InpaintOptions, UpscaleOptions
 from restore.tasks.run import restore
@@ -39,7 +40,7 @@ def test_outside_the_feather_not_a_sample_moves(stack, height, width, seed, grow
     mask[: height // 3, : width // 4] = 255
     options = InpaintOptions(steps=1, grow=grow, feather=feather)
     made = restore(picture, options, stack, seed, mask=mask)
-    outside = feathered(grown(mask > 127, grow), feather) == 0
+    outside = masks.feather(dilate(mask > 127, grow), feather) == 0
     assert made.pixels.dtype == picture.pixels.dtype
     assert np.array_equal(made.pixels[outside], picture.pixels[outside])
 
@@ -78,7 +79,9 @@ def test_a_hole_is_filled_the_same_whatever_lies_far_away(stack, picture):
 def test_near_holes_share_a_box_and_far_ones_do_not():
     hole = np.zeros((2000, 2000), bool)
     hole[100:110, 100:110] = hole[100:110, 200:210] = hole[1500:1600, 1500:1900] = True
-    found = sorted((b[0].start, b[0].stop, b[1].start, b[1].stop) for b in boxes(hole, 0.5, 256, 4))
+    found = sorted(
+        (b[0].start, b[0].stop, b[1].start, b[1].stop) for b in find_boxes(hole, 0.5, 256, 4)
+    )
     assert len(found) == 2
     assert all(start % 4 == 0 for box in found for start in box[::2])
     rows = found[1][1] - found[1][0]
@@ -112,10 +115,10 @@ def test_a_mended_hole_goes_on_from_what_is_round_it(top):
         np.uint8 if top == 255 else np.uint16
     )
     hole = hole_in(60, 50, slice(20, 34), slice(10, 30)) > 0
-    made = mended(np.where(hole[..., None], 0, pixels).astype(pixels.dtype), hole)
+    made = fill_smoothly(np.where(hole[..., None], 0, pixels).astype(pixels.dtype), hole)
     assert np.array_equal(made[~hole], pixels[~hole])
     assert np.abs(made.astype(float) - pixels)[hole].max() < 0.1 * top
-    assert (mended(pixels, np.ones_like(hole)) == top // 2 + 1).all()
+    assert (fill_smoothly(pixels, np.ones_like(hole)) == top // 2 + 1).all()
 
 
 def test_a_mask_of_another_size_or_none_is_refused(stack, picture):
@@ -201,7 +204,7 @@ def test_a_small_hole_costs_one_window_of_the_model():
     for row, column, radius in ((50, 70, 3), (301, 402, 30), (598, 5, 20), (333, 250, 60)):
         rows, columns = np.ogrid[:600, :800]
         hole = (rows - row) ** 2 + (columns - column) ** 2 < radius**2
-        ((down, across),) = boxes(hole, context=0.5, least=256, step=4)
+        ((down, across),) = find_boxes(hole, context=0.5, least=256, step=4)
         assert (down.stop - down.start, across.stop - across.start) == (256, 256)
         assert down.start % 4 == across.start % 4 == 0
         assert hole[down, across].sum() == hole.sum()
@@ -210,7 +213,7 @@ def test_a_small_hole_costs_one_window_of_the_model():
 def test_a_large_hole_is_seen_with_its_surroundings():
     hole = np.zeros((900, 1200), bool)
     hole[200:500, 301:702] = True
-    ((down, across),) = boxes(hole, context=0.25, least=256, step=8)
+    ((down, across),) = find_boxes(hole, context=0.25, least=256, step=8)
     margins = (200 - down.start, down.stop - 500, 301 - across.start, across.stop - 702)
     assert all(100 <= margin <= 112 for margin in margins)
 
@@ -221,7 +224,7 @@ def test_a_model_that_adds_nothing_leaves_the_rims_continuation(stack, picture):
     torch.nn.init.zeros_(silent.unet.conv_out.bias)
     low, mask = picture(80, 70), hole_in(80, 70)
     made = restore(low, InpaintOptions(steps=1, context=8), silent, 0, mask=mask)
-    assert np.array_equal(made.pixels, mended(low.pixels, mask > 127))
+    assert np.array_equal(made.pixels, fill_smoothly(low.pixels, mask > 127))
 
 
 def test_an_empty_mask_that_grows_stays_empty(stack, picture):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from restore.images import encode, icc, picture
-from restore.images.picture import in_srgb
+from restore.images.picture import Encoded, convert_to_srgb
 from restore.images.tags import JPEG_XMP
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "formats.md"
@@ -42,7 +42,7 @@ def test_what_a_file_says_is_kept_converted_or_named(case):
 
 
 def test_texts_of_other_tools_come_in_whole():
-    one = picture.decode(carrying.text_png(), ".png")
+    one = picture.read(Encoded(carrying.text_png(), ".png"))
     told = dict(one.texts)
     assert told["workflow"] == '{"nodes": ["\\u00e9\\u2603"]}' and len(told["long"]) == 5500
     assert told["parameters"] == "a red boat\nSteps: 20"
@@ -50,7 +50,7 @@ def test_texts_of_other_tools_come_in_whole():
 
 def test_xmp_promises_no_gain_map_and_no_video_any_more():
     for more, word in ((carrying.GAIN, GAIN_SPACE), (carrying.MOTION, "MotionPhoto")):
-        one = picture.decode(carrying.jpeg(xmp=carrying.xmp(more)), ".jpg")
+        one = picture.read(Encoded(carrying.jpeg(xmp=carrying.xmp(more)), ".jpg"))
         assert word.encode() not in one.xmp and b"A bridge" in one.xmp
 
 
@@ -59,39 +59,41 @@ def test_a_gain_map_behind_a_jpeg_is_no_second_frame():
     buffer = io.BytesIO()
     main.save(buffer, "MPO", save_all=True, append_images=[Image.fromarray(PIXELS[:8, :8])])
     whole = buffer.getvalue()
-    assert picture.decode_frames(whole, ".jpg")[1] == 2
+    assert picture.read_frames(Encoded(whole, ".jpg"))[1] == 2
     said = carrying.segment(0xE1, JPEG_XMP + carrying.xmp(carrying.GAIN))
-    _, count = picture.decode_frames(whole[:2] + said + whole[2:], ".jpg")
+    _, count = picture.read_frames(Encoded(whole[:2] + said + whole[2:], ".jpg"))
     assert count == 1
 
 
 def test_ten_thousand_scans_of_a_video_behind_a_jpeg_are_none_of_its_own():
-    one = picture.decode(carrying.jpeg(after=carrying.VIDEO * 20), ".jpg")
+    one = picture.read(Encoded(carrying.jpeg(after=carrying.VIDEO * 20), ".jpg"))
     assert one.size == PIXELS.shape[:2]
 
 
 def test_strip_takes_all_that_tells_who_and_where():
     both = carrying.jpeg(carrying.photoshop(carrying.IPTC), comment=b"of the sea", dpi=(300, 300))
-    [gps], _ = picture.decode_frames(both, ".jpg", picture.Reading(strip="gps"))
+    [gps], _ = picture.read_frames(Encoded(both, ".jpg"), picture.Reading(strip="gps"))
     assert gps.iptc is None and any("IPTC" in note for note in gps.warnings)
-    [none], _ = picture.decode_frames(both, ".jpg", picture.Reading(strip="all"))
+    [none], _ = picture.read_frames(Encoded(both, ".jpg"), picture.Reading(strip="all"))
     assert (none.iptc, none.texts, none.dpi) == (None, (), (300, 300))
 
 
 def test_a_made_profile_says_what_the_file_said():
     """Linear light, read through its profile, is what the sRGB curve makes of it."""
-    one = in_srgb(picture.decode(carrying.png(carrying.gama(1.0)), ".png"))
+    one = convert_to_srgb(picture.read(Encoded(carrying.png(carrying.gama(1.0)), ".png")))
     linear = PIXELS / 255
     want = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
     assert np.abs(one.pixels - want * 255).max() <= 2
-    swapped = in_srgb(picture.decode(carrying.png(carrying.chrm(carrying.WIDE)), ".png"))
+    swapped = convert_to_srgb(
+        picture.read(Encoded(carrying.png(carrying.chrm(carrying.WIDE)), ".png"))
+    )
     assert np.abs(swapped.pixels.astype(int) - PIXELS[..., [1, 0, 2]]).max() <= 2
 
 
 @given(st.tuples(*[st.floats(-1, 2) for _ in range(8)]), st.floats(0.11, 9.9), st.booleans())
 def test_any_primaries_make_a_profile_that_parses_or_none(points, power, grey):
     try:
-        made = icc.profile(points, (power,), grey, "any")
+        made = icc.build_profile(points, (power,), grey, "any")
     except ValueError:
         return
     parsed = ImageCms.ImageCmsProfile(io.BytesIO(made)).profile
@@ -141,7 +143,7 @@ def test_16_bits_by_planes_agree_with_tifffile_in_any_packing():
         data = carrying.tiff(
             carrying.planes(DEEP), photometric="rgb", planarconfig="separate", **how
         )
-        assert (picture.decode(data, ".tif").pixels == DEEP).all()
+        assert (picture.read(Encoded(data, ".tif")).pixels == DEEP).all()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 60), (60, 5), (7, 7), (1, 300)])
@@ -155,13 +157,13 @@ def test_results_thinner_than_a_block_are_written_and_checked(tmp_path, size, fo
 
 def test_training_sees_what_the_file_shows():
     """A profile is heeded where pixels go on without it; sRGB's own costs no level."""
-    linear = picture.decode(carrying.png(carrying.gama(1.0)), ".png")
-    assert np.abs(picture.plain(linear).astype(int) - PIXELS).max() > 20
-    assert (picture.plain(linear) == in_srgb(linear).pixels).all()
-    usual = picture.decode(carrying.saved(PIXELS, "PNG", icc_profile=carrying.SRGB), ".png")
-    assert (picture.plain(usual) == PIXELS).all()
+    linear = picture.read(Encoded(carrying.png(carrying.gama(1.0)), ".png"))
+    assert np.abs(picture.to_rgb8(linear).astype(int) - PIXELS).max() > 20
+    assert (picture.to_rgb8(linear) == convert_to_srgb(linear).pixels).all()
+    usual = picture.read(Encoded(carrying.saved(PIXELS, "PNG", icc_profile=carrying.SRGB), ".png"))
+    assert (picture.to_rgb8(usual) == PIXELS).all()
     deep = picture.Picture(DEEP, icc=carrying.SRGB)
-    assert in_srgb(deep).depth == 16 and in_srgb(deep).icc is None
+    assert convert_to_srgb(deep).depth == 16 and convert_to_srgb(deep).icc is None
 
 
 # The whole way: nothing that came in is missing from a result without a word in its row

@@ -25,4 +25,4 @@ def test_each_is_kept_with_what_it_shows():
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", notebooks.CELLS)
 def test_a_notebook_runs(name):
-    notebooks.run(notebooks.made(name))
+    notebooks.run(notebooks.make_notebook(name))

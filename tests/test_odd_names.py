@@ -14,7 +14,7 @@ from degradations.page import plain
 from restore import cli
 from restore.cli.streams import plain_handler
 from restore.metrics import figures
-from restore.metrics.report import cell
+from restore.metrics.report import escape_cell
 from restore.training.data import sources
 
 NAMES = [b"caf\xe9.png", b"\x1b[31mred\n.png", b"$x_{1$ $.png", b"=1+1.png", b"_hidden.png"]
@@ -45,7 +45,7 @@ def test_evaluate_takes_any_name(tmp_path, capsys):
 
 def test_the_plane_shows_folders_called_anything(tmp_path):
     from restore.metrics.measures import choose
-    from restore.metrics.score import Scored
+    from restore.metrics.score import ScoredFolder
 
     psnr, ssim = choose(["psnr", "ssim"])[0]
     rows = [
@@ -53,7 +53,9 @@ def test_the_plane_shows_folders_called_anything(tmp_path):
         for n in range(3)
     ]
     names = ["_out", "$x_{1$", os.fsdecode(b"caf\xe9")]
-    figure = figures.plane([("$t_{$", [Scored(name, rows, {}) for name in names])], psnr, ssim)
+    figure = figures.plot_plane(
+        [("$t_{$", [ScoredFolder(name, rows, {}) for name in names])], psnr, ssim
+    )
     figure.savefig(tmp_path / "a.png")
     told = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert len(told) == 3 and told[1] == r"\$x_{1\$"
@@ -87,7 +89,7 @@ def test_training_logs_move_no_cursor(capsys):
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\tx", "\rx"])
 def test_no_cell_is_a_formula(text):
-    assert cell(text) == "'" + text and cell("plain") == "plain"
+    assert escape_cell(text) == "'" + text and escape_cell("plain") == "plain"
 
 
 def test_evaluate_pairs_names_that_differ_in_their_extensions_alone(tmp_path, capsys):

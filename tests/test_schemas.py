@@ -27,7 +27,7 @@ def keys(node, way=()):
 @pytest.mark.parametrize("name", schemas.SCHEMAS)
 def test_a_schema_is_what_the_code_says(name):
     held = json.loads((CONFIGS / "schemas" / f"{name}.json").read_text(encoding="utf-8"))
-    made = json.loads(json.dumps(schemas.schema(name)))
+    made = json.loads(json.dumps(schemas.make_schema(name)))
     told = "run `python tools/docs.py reference` and commit configs/schemas"
     assert keys(held) == keys(made), told
     assert held.get("properties", {}).keys() == made["properties"].keys(), told
@@ -46,13 +46,13 @@ def test_a_configuration_names_its_schema_and_fits_it(path):
 def test_a_schema_refuses_a_wrong_key_and_takes_a_step_of_ones_own():
     check = pytest.importorskip("jsonschema")
     with pytest.raises(check.ValidationError, match="stpes"):
-        check.validate({"output": "x", "stpes": 3}, schemas.schema("train"))
+        check.validate({"output": "x", "stpes": 3}, schemas.make_schema("train"))
     with pytest.raises(check.ValidationError):
-        check.validate({"upscale": {"stesp": 3}}, schemas.schema("tasks"))
+        check.validate({"upscale": {"stesp": 3}}, schemas.make_schema("tasks"))
     recipe = {"name": "mine", "steps": [{"kind": "my_ops.Rust"}]}
-    check.validate(recipe, schemas.schema("recipe"))
+    check.validate(recipe, schemas.make_schema("recipe"))
 
 
 def test_a_key_is_explained_where_it_is_typed():
-    made = schemas.schema("tasks")["$defs"]["UpscaleOptions"]["properties"]
+    made = schemas.make_schema("tasks")["$defs"]["UpscaleOptions"]["properties"]
     assert made["eta"]["description"].startswith("ddim")

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from restore.images import scratches
 from restore.images.picture import Picture
-from restore.images.scratches import Finder
+from restore.images.scratches import ScratchNet
 from restore.training.data import scratched
 from restore.training.data.procedural import pictures, structures
 from restore.training.data.scratched import ScratchedOptions
@@ -115,9 +115,9 @@ def test_no_more_than_a_share_of_a_picture_is_proposed():
 def test_bands_answer_as_the_whole():
     torch.manual_seed(0)
     rgb = np.random.default_rng(0).random((3, 700, 90), np.float32)
-    for finder in (Finder().eval(), scratches.network()):
-        whole = scratches.odds(rgb, finder, band=1024)
-        assert scratches.odds(rgb, finder, band=64) == pytest.approx(whole, abs=1e-5)
+    for finder in (ScratchNet().eval(), scratches.load_network()):
+        whole = scratches.predict(rgb, finder, band=1024)
+        assert scratches.predict(rgb, finder, band=64) == pytest.approx(whole, abs=1e-5)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 40), (17, 5), (2000, 7)])
@@ -175,6 +175,6 @@ def test_the_stage_trains_and_exports_what_the_finder_loads(photos, tmp_path):
         f"stage: {{kind: scratches, data: {{photos: {photos}, crop: 32}}}}\n"
     )
     path = run(config, []) / "scratches.safetensors"
-    Finder().load_state_dict({name: x.float() for name, x in load_file(path).items()})
+    ScratchNet().load_state_dict({name: x.float() for name, x in load_file(path).items()})
     again = ["stage.start=" + str(path), f"output={tmp_path / 'more'}"]
     assert (run(config, again) / "scratches.safetensors").is_file()

@@ -21,7 +21,7 @@ def small(monkeypatch):
     for module in (spooled, sandbox):
         monkeypatch.setattr(module, "MAX_PIXELS", 999)
     monkeypatch.setattr(spooled, "ROWS", 17)
-    monkeypatch.setattr(sandbox, "shared", lambda: Here)
+    monkeypatch.setattr(sandbox, "shared_workers", lambda: Here)
 
 
 class Here:
@@ -47,7 +47,7 @@ def save(tmp_path, pixels):
 
 
 def spool(path, tmp_path, how=HOW):
-    with memmap.into(tmp_path / "out"):
+    with memmap.use_folder(tmp_path / "out"):
         [made], count = sandbox.read_by_rows(path, how)
     assert count == 1 and not [*(tmp_path / "out").iterdir()]
     return made
@@ -64,8 +64,8 @@ def test_a_spooled_picture_is_the_one_read_whole_whichever_way_it_lies(
     assert isinstance(made.pixels.base.base.obj, mmap) and made.size == whole.size
     for field in ("alpha", "grey", "icc", "exif", "format", "warnings", "xmp"):
         assert getattr(made, field) == getattr(whole, field), field
-    head = sandbox.look(path, HOW)
-    assert head == replace(images.look(path), is_spooled=True)
+    head = sandbox.probe(path, HOW)
+    assert head == replace(images.probe(path), is_spooled=True)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_grey_and_progressive_ones_too(small, save, tmp_path, mode, how):
 def test_small_ones_others_and_those_of_whole_tasks_are_read_as_ever(small, save, tmp_path):
     for path in (save("small.jpg", size=(20, 20)), save("a.bmp"), save("a.webp")):
         assert isinstance(spool(path, tmp_path).pixels, np.ndarray)
-        assert not sandbox.look(path, HOW).is_spooled
+        assert not sandbox.probe(path, HOW).is_spooled
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(ImageError, match="not a picture"):
         spool(tmp_path / "text.png", tmp_path)
@@ -100,7 +100,7 @@ def test_what_needs_more_than_rows_is_refused_with_the_mend(
     small, save, tmp_path, name, mode, how, wanted
 ):
     path = save(name, mode)
-    for act in (lambda how: spool(path, tmp_path, how), lambda how: sandbox.look(path, how)):
+    for act in (lambda how: spool(path, tmp_path, how), lambda how: sandbox.probe(path, how)):
         with pytest.raises(ImageError, match=wanted) as caught:
             act(replace(HOW, **how))
         assert caught.value.code == "TOO_LARGE" and str(caught.value).startswith(str(path))

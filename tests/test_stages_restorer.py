@@ -141,9 +141,9 @@ def tool(monkeypatch):
 def test_a_teacher_travels_in_eight_bits(tool):
     weights = {"body.weight": torch.randn(7, 5, 3, 3), "body.bias": torch.randn(7)}
     weights["body.weight"][0, 0] = 0  # a kernel that is not there
-    packed = tool.halved(weights)
+    packed = tool.quantize(weights)
     assert packed["body.weight"].dtype == torch.int8
-    for name, weight in tool.whole(packed).items():
+    for name, weight in tool.dequantize(packed).items():
         torch.testing.assert_close(weight, weights[name], atol=0.02, rtol=0)
 
 
@@ -153,7 +153,7 @@ def test_the_bundle_holds_shrunk_photos_and_both_networks(tool, photos, small, t
     Image.fromarray(np.zeros((1000, 1200, 3), np.uint8)).save(large / "large.png")
     Image.fromarray(np.zeros((300, 400, 3), np.uint8)).save(large / "small.png")
     tool.pack(large, tmp_path / "bundle", start=small, teacher=small)
-    sizes = [picture.peek(p) for p in sorted((tmp_path / "bundle" / "photos").iterdir())]
+    sizes = [picture.probe(p).size for p in sorted((tmp_path / "bundle" / "photos").iterdir())]
     assert sizes == [(500, 600), (300, 400)]
     assert load_file(tmp_path / "bundle" / tool.START).keys() == load_file(small).keys()
 

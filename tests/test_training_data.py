@@ -622,7 +622,7 @@ def test_photos_are_decoded_in_the_sandbox(photos, tmp_path, monkeypatch):
     photos = shutil.copytree(photos, tmp_path / "photos")
     bad = photos / "bad.png"
     bad.write_bytes(b"\x89PNG\r\n\x1a\n")
-    monkeypatch.setattr(picture, "decode_frames", _not_here)
+    monkeypatch.setattr(picture, "_decode_frames", _not_here)
     found = Photos(photos, 64)
     assert "bad.png" in found.refused.why and len(found) > 0
 

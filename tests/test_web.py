@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 
 from restore import cli
 from restore.errors import UsageError
-from restore.web.api import application
+from restore.web.api import create_app
 from restore.web.guard import Rules
 from restore.web.models import Models
 from restore.web.roots import Roots
@@ -59,7 +59,7 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="module")
 def client(tmp_path_factory, photos):
     state = tmp_path_factory.mktemp("state")
-    app = application(state, RULES, Models(), Roots.of([photos]), Limits(megapixels=1))
+    app = create_app(state, RULES, Models(), Roots.of([photos]), Limits(megapixels=1))
     with TestClient(app, base_url=HERE, raise_server_exceptions=False) as made:
         made.state_folder = state
         yield made
@@ -389,7 +389,7 @@ def test_another_site_may_not_ask(client, headers, status):
 
 def test_elsewhere_a_token_is_needed(tmp_path):
     rules = replace(RULES, host="0.0.0.0", token="very-secret")
-    app = application(tmp_path, rules, Models(), Roots(), Limits())
+    app = create_app(tmp_path, rules, Models(), Roots(), Limits())
     client = TestClient(app, base_url="http://photos.example:7860")  # its worker is not started
     assert client.get("/v1/models").status_code == 401
     assert client.get("/v1/openapi.json").status_code == 401
@@ -411,7 +411,7 @@ def test_elsewhere_a_token_is_needed(tmp_path):
 
 def test_a_proxy_may_call_it_by_name(tmp_path):
     rules = replace(RULES, token="secret", names=frozenset(["photos.example"]))
-    client = TestClient(application(tmp_path, rules, Models(), Roots(), Limits()), base_url=HERE)
+    client = TestClient(create_app(tmp_path, rules, Models(), Roots(), Limits()), base_url=HERE)
     asked = {"Authorization": "Bearer secret"}
     for host, status in [("photos.example", 200), ("localhost", 200), ("evil.example", 403)]:
         answer = client.get("/v1/models", headers={**asked, "host": host})
@@ -428,7 +428,7 @@ def test_a_full_disk_is_told(client, monkeypatch):
 
 
 def test_a_full_queue_takes_no_more(tmp_path):
-    app = application(tmp_path, RULES, Models(), Roots(), Limits(jobs=5))
+    app = create_app(tmp_path, RULES, Models(), Roots(), Limits(jobs=5))
     client = TestClient(app, base_url=HERE)  # its worker is not started: nothing is taken away
     with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(lambda _: post(client, "scratches"), range(100)))
@@ -459,7 +459,7 @@ def test_the_page_asks_nothing_of_others(client):
 def test_every_route_answers_nonsense_without_an_error_of_ours(client):
     spec = client.get("/v1/openapi.json").json()
     assert {"/v1/upscale", "/v1/inpaint", "/v1/img2img", "/v1/text2img"} <= spec["paths"].keys()
-    assert spec["paths"]["/v1/upscale"]["post"]["x-request-schema"]["title"] == "UpscaleAsked"
+    assert spec["paths"]["/v1/upscale"]["post"]["x-request-schema"]["title"] == "UpscaleRequest"
     bodies = [{}, {"json": []}, {"json": {"seed": 2**70}}, {"content": b"\xff\xfe\0"}]
     bodies += [{"files": {"image": ("a", b"\0" * 9)}, "data": {"request": "[1e999]"}}]
     bodies += [{"files": {"image": ("a", b"x")}, "data": {"request": '{"seed": "\\ud800"}'}}]

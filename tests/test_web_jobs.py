@@ -1,12 +1,14 @@
 """Jobs outlive the server, wait their turn, and end when they are told to."""
 
 import errno
+import json
 import os
 import signal
 import socket
 import threading
 import time
 from pathlib import Path
+from typing import get_args
 
 import httpx2
 import pytest
@@ -23,17 +25,18 @@ from restore.errors import CancelledError, ImageError, UsageError
 from restore.files import held
 from restore.images import picture
 from restore.options import UpscaleOptions
-from restore.web import serve, store
-from restore.web.asked import ScratchesAsked, safe_name
+from restore.web import requests, serve, store
 from restore.web.models import Models
+from restore.web.requests import ScratchesRequest, safe_name
 from restore.web.roots import Roots
+from restore.web.server import ErrorResponse, JobResponse
 from restore.web.store import ENDED, Store
 from restore.web.worker import FullError, Worker
 
 
 def queued(kept: Store, **values) -> str:
     job_id, _ = kept.begin()
-    kept.add(store.new(job_id, ScratchesAsked(), ["a.png"]).model_copy(update=values))
+    kept.add(store.new_job(job_id, ScratchesRequest(), ["a.png"]).model_copy(update=values))
     return job_id
 
 
@@ -70,7 +73,7 @@ def hand():
 
 def test_jobs_are_done_one_at_a_time_in_their_order(kept, hand):
     worker = Worker(kept, hand, 10)
-    jobs = [store.new(kept.begin()[0], ScratchesAsked(), []) for _ in range(3)]
+    jobs = [store.new_job(kept.begin()[0], ScratchesRequest(), []) for _ in range(3)]
     for job in jobs:
         worker.submit(job)
     worker.start()
@@ -87,9 +90,9 @@ def test_jobs_are_done_one_at_a_time_in_their_order(kept, hand):
 
 def test_the_queue_is_bounded(kept, hand):
     worker = Worker(kept, hand, 1)
-    worker.submit(store.new(kept.begin()[0], ScratchesAsked(), []))
+    worker.submit(store.new_job(kept.begin()[0], ScratchesRequest(), []))
     with pytest.raises(FullError, match="1 jobs wait already"):
-        worker.submit(store.new(kept.begin()[0], ScratchesAsked(), []))
+        worker.submit(store.new_job(kept.begin()[0], ScratchesRequest(), []))
 
 
 def test_what_was_stopped_goes_on_at_the_next_start(tmp_path, kept, hand):
@@ -146,11 +149,11 @@ def test_a_bad_job_costs_no_other(kept, error, code):
 
 def test_torn_and_foreign_folders_are_no_jobs(tmp_path, kept):
     whole, torn = queued(kept), queued(kept)
-    (kept.place(torn) / "job.json").write_text('{"id": "')
+    (kept.folder_of(torn) / "job.json").write_text('{"id": "')
     (kept.folder / "notes").mkdir()
     again = Store(tmp_path)
     assert [job.id for job in again.all()] == [whole]
-    assert not kept.place(torn).exists()
+    assert not kept.folder_of(torn).exists()
     assert (kept.folder / "notes").exists()  # none of ours
 
 
@@ -160,7 +163,7 @@ def test_old_jobs_make_room(kept, monkeypatch):
     waiting = queued(kept, created=0.0)
     kept.tidy()
     assert {job.id for job in kept.all()} == {waiting, *ended[2:]}
-    assert not kept.place(ended[0]).exists()
+    assert not kept.folder_of(ended[0]).exists()
 
 
 @given(st.text())
@@ -210,7 +213,7 @@ def test_all_frames_of_a_file_are_kept(tmp_path):
     pictures = folder.PICTURES.model_copy(update={"frames": "all"})
     nano = open_model("nano")
     assert folder.run(files, UpscaleOptions(scale=2), out, nano, pictures=pictures).done == 1
-    assert {path.name: picture.peek(path) for path in out.glob("*.png")} == {
+    assert {path.name: picture.probe(path).size for path in out.glob("*.png")} == {
         "a.png": (24, 32),
         "a_002.png": (24, 32),
     }
@@ -241,11 +244,11 @@ class Named:
 
 def test_the_address_shows_the_token_only_where_one_is():
     how = serve.Serving("0.0.0.0", 80, (), Path(), (), (), "auto", "auto", None)
-    assert serve.address(how, "t") == "http://localhost:80/?token=t"
+    assert serve.build_url(how, "t") == "http://localhost:80/?token=t"
     own = serve.Serving("::1", 80, (), Path(), (), (), "auto", "auto", None)
-    assert serve.address(own, "") == "http://[::1]:80/"
+    assert serve.build_url(own, "") == "http://[::1]:80/"
     proxied = serve.Serving("::1", 80, ["photos.example"], Path(), (), (), "auto", "auto", None)
-    assert serve.address(proxied, "t") == "https://photos.example/?token=t"
+    assert serve.build_url(proxied, "t") == "https://photos.example/?token=t"
 
 
 def test_a_full_disk_ends_a_job_and_not_the_worker(kept, hand, monkeypatch):
@@ -263,7 +266,7 @@ def test_a_full_disk_ends_a_job_and_not_the_worker(kept, hand, monkeypatch):
         wait(lambda: kept.get(bad).status == "done")  # as far as this process knows
         wait(lambda: not worker.is_busy)
         assert (kept.get(good).status, kept.get(good).code) == ("failed", "OUTPUT")
-    another = store.new(kept.begin()[0], ScratchesAsked(), [])
+    another = store.new_job(kept.begin()[0], ScratchesRequest(), [])
     worker.submit(another)
     wait(lambda: kept.get(another.id).status == "done")
     worker.close()
@@ -324,3 +327,21 @@ def test_a_server_that_is_killed_goes_on_with_its_job(tmp_path):
         if process.poll() is None:
             os.kill(process.pid, signal.SIGKILL)
             process.communicate()
+
+
+def test_a_job_on_disk_keeps_the_key_of_older_servers(tmp_path):
+    kept = store.Store(tmp_path)
+    job_id, place = kept.begin()
+    kept.add(store.new_job(job_id, ScratchesRequest(), ["a.png"]))
+    fields = json.loads((place / "job.json").read_text())
+    assert fields["asked"] == {"kind": "scratches"} and "request" not in fields
+    again = store.Store(tmp_path).get(job_id)
+    assert again and again.request == ScratchesRequest()
+
+
+def test_each_field_of_a_request_and_an_answer_is_described():
+    models = [*get_args(get_args(requests.AnyRequest)[0]), JobResponse, ErrorResponse]
+    models += [store.Result, store.Part, store.Tally]
+    for model in models:
+        for name, field in model.model_fields.items():
+            assert field.description or name in ("kind", "status"), (model, name)

@@ -137,14 +137,14 @@ def test_grain_is_replayed_from_its_trace(pixels):
 
 
 def test_captions_are_as_unlike_as_their_levels():
-    assert words.heard("strong noise, jpeg 40, slight motion blur, keep grain") == {
+    assert words.parse_caption("strong noise, jpeg 40, slight motion blur, keep grain") == {
         "noise": 3,
         "jpeg": 3,
         "motion blur": 1,
     }
-    assert words.unlike("clean", "strong noise, jpeg 80") == 4
-    assert words.unlike("some blur", "strong blur") == 1
-    assert words.unlike("some blur", "some blur") == 0
+    assert words.caption_distance("clean", "strong noise, jpeg 80") == 4
+    assert words.caption_distance("some blur", "strong blur") == 1
+    assert words.caption_distance("some blur", "some blur") == 0
 
 
 @pytest.fixture
@@ -180,10 +180,10 @@ def test_the_benchmark_tells_what_words_change(bench, tmp_path):
 
 def test_the_benchmark_depends_on_its_seed_alone(photos, stack):
     def made(seed):
-        asked = words.Asked(photos, count=2, crop=64, seed=seed)
-        found = words.crops(asked)
-        cases = words.damaged(asked, found, 2) + words.grainy(asked, found, 1)
-        return [words.scored("x", [case], asked, stack).cases[0] for case in cases]
+        asked = words.Settings(photos, count=2, crop=64, seed=seed)
+        found = words.load_crops(asked)
+        cases = words.make_damaged(asked, found, 2) + words.make_grainy(asked, found, 1)
+        return [words.score_wordings("x", [case], asked, stack).cases[0] for case in cases]
 
     one, again, other = made(0), made(0), made(1)
     for first, second in zip(one, again, strict=True):
@@ -205,9 +205,9 @@ def test_a_model_that_hears_is_told_from_one_that_does_not(photos):
         near = ((case.truth + noisy.astype(int)) // 2).astype(np.uint8)
         case.made = {words.NONE: noisy, words.RIGHT: near, words.WRONG: noisy}
         for who, made in case.made.items():
-            rows.setdefault(who, []).append(words.row(case, made))
+            rows.setdefault(who, []).append(words.make_row(case, made))
     group = words.Group(
-        "x4", cases, [words.Scored(who, all_of, {}) for who, all_of in rows.items()]
+        "x4", cases, [words.ScoredFolder(who, all_of, {}) for who, all_of in rows.items()]
     )
     _, right, wrong = wordings.markdown([group]).splitlines()[-3:]
     assert right.count("better") == 3
@@ -219,10 +219,10 @@ def test_a_difference_too_small_to_show_is_no_verdict(gain, told):
     def scored(name, gain):
         scores = [{"psnr": 30 + n + gain * (1 + n / 10), "ssim": 1, "pd": 1} for n in range(4)]
         rows = [{"key": f"{n}", "status": "done", "scores": one} for n, one in enumerate(scores)]
-        return words.Scored(name, rows, {})
+        return words.ScoredFolder(name, rows, {})
 
     group = words.Group("x4", [], [scored(words.NONE, 0), scored(words.RIGHT, gain)])
-    assert wordings.cell(group, group.scored[1], words.TABLE[0]).endswith(told)
+    assert wordings.format_cell(group, group.scored[1], words.TABLE[0]).endswith(told)
 
 
 def test_what_cannot_be_measured_is_refused_with_the_mend(bench, stack, tmp_path, monkeypatch):
@@ -245,4 +245,4 @@ def test_photos_that_cannot_be_read_are_refused(tmp_path, pixels):
         Image.fromarray(pixels(80, 80, seed)).save(path)
         path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(ConfigError, match="none of its pictures can be read"):
-        words.crops(words.Asked(tmp_path, crop=64))
+        words.load_crops(words.Settings(tmp_path, crop=64))

@@ -90,7 +90,7 @@ def test_a_worker_starts_without_torch_and_ends_with_its_caller():
     code = (
         "import pathlib; from restore.images import sandbox\n"
         "from restore.images.worker_pool import shared\n"
-        "sandbox.look(pathlib.Path('tests/samples/portrait.jpg'))\n"
+        "sandbox.probe(pathlib.Path('tests/samples/portrait.jpg'))\n"
         "import hostile; print(shared().call(30, hostile.identity))\n"
         "print(shared().call(30, eval, \"'torch' in __import__('sys').modules\"), flush=True)\n"
         "import os; os.kill(os.getpid(), 9)"

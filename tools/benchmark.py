@@ -1,4 +1,4 @@
-"""Ours beside its peers, on this machine: `python tools/benchmark.py` lists what is measured."""
+"""Benchmarks against other packages: `python tools/benchmark.py` lists them."""
 
 import json
 import sys
@@ -35,7 +35,7 @@ def degradations(
     from benchmarks import degradations
 
     try:
-        hr = degradations.crops(photos)
+        hr = degradations.load_crops(photos)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     results = degradations.measure(hr, (1, 2), rounds, seconds)
@@ -98,7 +98,7 @@ def quality(
 
     try:
         check_output(out)
-        chosen = quality.contestants([name for name in names.split(",") if name])
+        chosen = quality.parse_contestants([name for name in names.split(",") if name])
         results, table = {}, ""
         for one in open_sets(sets, reference):
             results[one.name] = quality.measure(one, chosen, out, pictures, peer_python)
@@ -131,8 +131,8 @@ def memory(
     (out / "memory.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     memory.plot(rows, out / "memory.svg")
     for row in rows:
-        told = "x{scale} {megapixels:g} MP: {all_mb:.0f} MB, told {told_mb:.0f}, {seconds} s"
-        print(told.format(**row))
+        line = "x{scale} {megapixels:g} MP: {all_mb:.0f} MB, told {told_mb:.0f}, {seconds} s"
+        print(line.format(**row))
 
 
 @app.command()
@@ -185,7 +185,7 @@ def words(
     ] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of crops, damage and walks.")] = 0,
 ) -> None:
-    """Whether words do anything: the right description against none and a wrong one."""
+    """Effect of words: the right description against none and a wrong one."""
     from benchmarks import wordings, words
 
     from degradations.errors import RecipeError
@@ -198,13 +198,13 @@ def words(
         factors = (0.0,)
     if not all(1 <= factor <= 16 for factor in factors):
         raise typer.BadParameter(f"--scales {scales}: numbers from 1 to 16 with commas, as in 4,1")
-    asked = words.Asked(photos, model, recipe, count, crop, factors, steps, guidance, seed)
+    settings = words.Settings(photos, model, recipe, count, crop, factors, steps, guidance, seed)
     try:
         check_output(out)
         groups, table = [], ""
-        for group in words.measure(asked):
+        for group in words.measure(settings):
             groups.append(group)
-            table = wordings.write(groups, asked, out)  # what was measured outlives a killed run
+            table = wordings.write(groups, settings, out)  # what was measured outlives a killed run
         print(table, end="")
     except (RestoreError, RecipeError) as error:
         print(f"benchmark: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The documents: `python tools/docs.py` lists what can be made."""
+"""Generate the documents: `python tools/docs.py` lists the parts."""
 
 import sys
 from pathlib import Path
@@ -20,7 +20,7 @@ app = typer.Typer(
 
 @app.command()
 def reference() -> None:
-    """Write what is read off the code: pages of docs/reference, and configs/schemas."""
+    """Write the pages that come from the code: parts of docs/reference, and configs/schemas."""
     from documents import reference, schemas
 
     reference.write(ROOT / "docs" / "reference")
@@ -47,7 +47,7 @@ def notebooks() -> None:
 
 @app.command()
 def site(out: Annotated[Path, typer.Option("-o", "--out", help="A new folder.")]) -> None:
-    """Build the pages strictly, with zensical: a broken link ends it."""
+    """Build the site with zensical; a broken link is an error."""
     from documents import site
 
     raise typer.Exit(site.build(out))

@@ -14,7 +14,7 @@ from restore.errors import RestoreError, counted, printable, sides
 
 if TYPE_CHECKING:
     from restore.batch.mask_files import Masks
-    from restore.images.picture import Head, Reading
+    from restore.images.picture import Header, Reading
     from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions
     from restore.pixel.model import PixelModel
 
@@ -39,7 +39,7 @@ SPILLED = 8  # bytes on disk for each pixel, as long as the picture is worked on
 class Planned:
     """A picture as it is and as it will be."""
 
-    head: "Head"
+    head: "Header"
     size: tuple[int, int]  # (height, width) of the result
 
     @property
@@ -84,7 +84,7 @@ def foretell(
             continue
         assert job.source
         try:
-            head = sandbox.look(remote.here(job), how)
+            head = sandbox.probe(remote.here(job), how)
         except RestoreError as error:
             say(f"failing  {printable(str(error))}")
             rows.append({**row, "status": "failed", "code": error.code, "error": str(error)})

@@ -13,8 +13,8 @@ from restore.batch.journal import Journal, Row
 from restore.diffusion.stack import Stack
 from restore.errors import ImageError
 from restore.images import encode
-from restore.images.picture import peek, read
-from restore.metrics.pairing import Paired
+from restore.images.picture import probe, read
+from restore.metrics.pairing import PicturePair
 from restore.options import UpscaleOptions
 from restore.tasks.run import restore
 
@@ -23,7 +23,7 @@ Failures = dict[str, tuple[str, str]]
 
 
 def restore_set(
-    pairs: Sequence[Paired],
+    pairs: Sequence[PicturePair],
     stack: Callable[[], Stack],
     weights: str,
     options: UpscaleOptions,
@@ -31,7 +31,7 @@ def restore_set(
     seed: int = 0,
     watch: Callable[[Row], None] = lambda row: None,
     **precision: object,
-) -> tuple[list[Paired], Failures]:
+) -> tuple[list[PicturePair], Failures]:
     """Each input enlarged to its original's size, as PNG in `out`; what an earlier run did, stays.
 
     A picture has the bytes that `restore upscale` gives it with the same options and seed, and its
@@ -56,7 +56,7 @@ def restore_set(
     def work(job: Job, path: Path, *frames: Path) -> Row:
         assert job.source
         picture = read(job.source)
-        chosen = scaled(options, picture.size, peek(job.others[0]))
+        chosen = scaled(options, picture.size, probe(job.others[0]).size)
         made = restore(picture, chosen, stack(), file_seed(seed, job.key))
         encode.encode(made, path)
         return {"size_in": picture.size, "size_out": made.size, "warnings": list(made.warnings)}
@@ -68,7 +68,7 @@ def restore_set(
         pair.key: (row["code"], row["error"]) for pair, row in rows if row["status"] == "failed"
     }
     made = [
-        Paired(pair.key, journal.output(row), pair.original, pair.restored)
+        PicturePair(pair.key, journal.output(row), pair.original, pair.restored)
         for pair, row in rows
         if row["status"] == "done"
     ]

@@ -311,7 +311,7 @@ def prepare_words(
 
             warn()  # before the first picture, not after the last
             own, stack = seeds[job.key], model.stack()
-            with memmap.into(place.out), watch.watching(show.part, *stack.parts):
+            with memmap.use_folder(place.out), watch.watching(show.part, *stack.parts):
                 result = restore(None, options, stack, own)
             encode.encode(result, path, form, about=told(options, own, model.made_by))
             views.keep(place.home, job.key, shown(result))

@@ -16,6 +16,7 @@ from restore.batch import run_lengths
 from restore.errors import ImageError, UsageError, counted, sides
 from restore.files import read_plain
 from restore.images import sandbox
+from restore.images.picture import Encoded
 
 MAX_BYTES = 2**27  # of a file
 MAX_SHAPES = 20_000  # for one picture
@@ -212,7 +213,7 @@ def _inked(text: str) -> np.ndarray:
     except (binascii.Error, TypeError) as error:
         raise ValueError("its mask is no base 64") from error
     try:
-        found = sandbox.decode(data, ".png")
+        found = sandbox.read(Encoded(data, ".png"))
     except ImageError as error:
         raise ValueError(f"its mask is no picture: {error}") from error
     return np.where(found.pixels.max(2) > 0, 255, 0).astype(np.uint8)

@@ -26,13 +26,13 @@ def placed(model: OpenedModel, devices: Sequence[str]) -> OpenedModel:
 
     Raises UsageError if it was asked to be elsewhere, or cannot be opened by others.
     """
-    from restore.checkpoints.load import pick_device
+    from restore.checkpoints import accelerators
 
     if model.loading is None:
         raise UsageError(f"{model.name} was loaded by its caller, and is in this process alone")
-    asked, kind = model.loading.device, named(devices)[0].split(":")[0]
+    asked, kind = model.loading.choice.device, named(devices)[0].split(":")[0]
     if asked not in ("auto", kind):
         raise UsageError(f"--device {asked} and --devices {','.join(devices)}: give one of them")
-    if asked == "auto" and pick_device().split(":")[0] != kind:
+    if asked == "auto" and accelerators.pick().split(":")[0] != kind:
         return model.loading.on(kind).open()
     return model

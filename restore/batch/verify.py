@@ -124,7 +124,7 @@ def _pair(out: Path, name: str, replayed: Replay) -> Finding:
     if lacking:
         return Finding("pair", str(out / lacking[0]), MISSING)
     try:
-        hr, lr = (picture.plain(sandbox.read(out / f / f"{name}.png")) for f in ("hr", "lr"))
+        hr, lr = (picture.to_rgb8(sandbox.read(out / f / f"{name}.png")) for f in ("hr", "lr"))
         again = replayed(out / "traces" / f"{name}.json", hr)
     except RestoreError as error:
         return Finding("pair", name, CHANGED, str(error))

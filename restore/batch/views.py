@@ -94,7 +94,7 @@ def _sampled(layer: "np.ndarray", rows: int = SAMPLES, columns: int = SAMPLES) -
         here = nth_row[(nth_row >= first) & (nth_row < first + BAND)] - first
         if len(here):
             bands.append(_eight(layer[first : first + BAND][here][:, nth_column]))
-            memmap.let_go()
+            memmap.release_pages()
     return np.concatenate(bands)
 
 

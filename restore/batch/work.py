@@ -166,11 +166,11 @@ class FileWork:
         from restore.images import encode, memmap, sandbox
 
         digests = self.digests(job)
-        with memmap.into(self.settings.place.out):
+        with memmap.use_folder(self.settings.place.out):
             pictures, count = sandbox.read_by_rows(remote.here(job), self.settings.reading)
         for picture in pictures:
             size = self.options.output_size(picture.size)
-            encode.refuse(picture, self.kind_of(job), size, self.settings.writing.background)
+            encode.check_fits(picture, self.kind_of(job), size, self.settings.writing.background)
         mask = self.holes.read(self.masks, job, pictures[0])
         if self.masks and self.masks.is_alpha:  # what is filled is there to be seen
             pictures[0] = opaque(pictures[0])
@@ -200,7 +200,7 @@ class FileWork:
         stack = needed(self.stack(), self.options, hole is not None)
         if not self.rate.pixels:  # the first one of the run
             self.load_s, began = time.monotonic() - began, time.monotonic()
-        with memmap.into(self.settings.place.out), watch.watching(self.part, *stack.parts):
+        with memmap.use_folder(self.settings.place.out), watch.watching(self.part, *stack.parts):
             made = restore(picture, self.options, stack, seed, mask=hole, on_frame=keep)
         self.rate.add(time.monotonic() - began, made.size[0] * made.size[1])
         return made
@@ -252,9 +252,10 @@ class FileWork:
     ) -> list[str]:
         """Write the mask and a picture that shows it; returns what is to be said of them."""
         from restore.images import sandbox
-        from restore.images.picture import Picture, threefold
+        from restore.images.decode import grey_to_rgb
+        from restore.images.picture import Picture
 
-        sandbox.encode(Picture(threefold(mask), grey=True), frames[0])
+        sandbox.encode(Picture(grey_to_rgb(mask), grey=True), frames[0])
         sandbox.encode(overlaid(picture, mask), frames[1], "jpeg")
         if not mask.any():
             return []
@@ -318,7 +319,7 @@ def formats(options: FileOptions, form: str, lossless: bool, count: int) -> Call
         raise UsageError(f"-n {count}: candidates and their sheet are PNG, not {form}")
     if count > 1 or (form == "auto" and isinstance(options, InpaintOptions)):
         form = "png"  # what is outside the mask stays
-    return lambda source: encode.format_for(source, form, lossless)
+    return lambda source: encode.choose_format(source, form, lossless)
 
 
 def reading_for(options: FileOptions, holes: Holes, reading: "Reading") -> "Reading":

@@ -313,7 +313,7 @@ def read_rgb(path: Path) -> "np.ndarray":
     """uint8 (H, W, 3), upright; 16 bits are rounded, transparency lies on white."""
     from restore.images import picture, sandbox
 
-    return picture.plain(sandbox.read(path))
+    return picture.to_rgb8(sandbox.read(path))
 
 
 def _recipe(word: str, severity: float, allow_code: bool) -> "Recipe":

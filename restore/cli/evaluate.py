@@ -21,9 +21,9 @@ from restore.options import UpscaleOptions
 
 if TYPE_CHECKING:  # torch and cv2 load after all that can be refused was
     from restore.metrics.measures import Measure
-    from restore.metrics.pairing import Paired
+    from restore.metrics.pairing import PicturePair
     from restore.metrics.report import Group, Report
-    from restore.metrics.score import Scored
+    from restore.metrics.score import ScoredFolder
 
 SHOWN = 5  # of a list of files that did not pair
 
@@ -84,7 +84,7 @@ class Chosen:
     sort: str
     border: int
 
-    def score(self, name: str, pairs: "Sequence[Paired]") -> "Scored":
+    def score(self, name: str, pairs: "Sequence[PicturePair]") -> "ScoredFolder":
         from restore.metrics.score import score
 
         with counting(len(pairs), f"pictures of {name} measured") as count:
@@ -206,7 +206,7 @@ def _sets(
     from restore.batch.evaluation_set import restore_set
     from restore.metrics import pairing
     from restore.metrics.report import Group
-    from restore.metrics.score import failed
+    from restore.metrics.score import failed_row
 
     if not out:
         raise UsageError("--model needs -o: the restored pictures are kept there")
@@ -232,7 +232,7 @@ def _sets(
                 dtype=run.dtype,
             )
         scored = chosen.score(Path(model).name, made)
-        scored.rows += [failed(key, *why) for key, why in failures.items()]
+        scored.rows += [failed_row(key, *why) for key, why in failures.items()]
         left = {"unpaired": [*there.unpaired], "missing": [*there.missing]}
         groups.append(Group(one.name, (replace(scored, **left),)))
     return groups
@@ -242,9 +242,9 @@ def _finish(report: "Report", out: Path | None, sort: str, worst: int) -> None:
     """Print the tables, write what was asked for, and exit: 1 where a picture failed."""
     from restore.metrics import report as tables
 
-    print_table(*tables.means(report, list(report.titled())))
+    print_table(*tables.mean_table(report, list(report.titled())))
     for group in report.groups:
-        for table in tables.differences(report, group):
+        for table in tables.difference_tables(report, group):
             print_table(*table)
     for line in report.absent:
         _complain("not measured", [line])

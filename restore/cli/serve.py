@@ -54,7 +54,7 @@ def serve(
     from restore.web import api, serve
 
     limits = api.Limits(queue, upload * 2**20, megapixels)
-    where = state or serve.own_state()
+    where = state or serve.default_state_folder()
     how = serve.Serving(
         host, port, name or [], where, root or [], model or [], device, dtype, limits
     )

@@ -12,7 +12,7 @@ from restore.diffusion.stack import Stack
 from restore.diffusion.strips import Strip
 from restore.errors import NonFiniteError
 from restore.images import memmap
-from restore.images.masks import mended, resized
+from restore.images.masks import fill_smoothly, resize
 from restore.images.picture import Picture, bleed
 from restore.images.resample import resize_alpha
 from restore.images.strips import mirrored
@@ -28,7 +28,7 @@ def shown(picture: Picture, size: Size, stack: Stack, hole: np.ndarray | None = 
     """
     picture, canvas = bleed(picture), stack.canvas(size)
     if hole is not None:  # before it is resized, or the hole would bleed into what is round it
-        picture = replace(picture, pixels=mended(picture.pixels, hole))
+        picture = replace(picture, pixels=fill_smoothly(picture.pixels, hole))
     height, width = (n * stack.factor for n in canvas)
     grey = stack.layout.hole == "grey" and hole is not None
     columns = mirrored(np.arange(width), size[1])
@@ -37,7 +37,7 @@ def shown(picture: Picture, size: Size, stack: Stack, hole: np.ndarray | None = 
         if not grey:
             return Strip(picture, size, (first, last))
         rgb = canvas_rows(picture, size, width, (first, last))
-        lines = resized(hole, size)[mirrored(np.arange(first, last), size[0])]
+        lines = resize(hole, size)[mirrored(np.arange(first, last), size[0])]
         return torch.where(torch.from_numpy(lines[:, columns]), GREY, rgb)
 
     return vae.encode_canvas(stack.vae, rows, (height, width)).to(stack.device)
@@ -109,7 +109,7 @@ def added(picture: Picture, made: Picture, known: Tensor, stack: Stack) -> Pictu
         rows = slice(first, first + BAND)
         changed = picture.pixels[rows].astype(np.int32) + made.pixels[rows] - before[rows]
         pixels[rows] = np.clip(changed, 0, np.iinfo(before.dtype).max)
-        memmap.let_go()
+        memmap.release_pages()
     return replace(made, pixels=pixels)
 
 

@@ -73,7 +73,7 @@ def sample_rows(
             if not torch.isfinite(later).all():
                 raise NonFiniteError(f"step {step + 1}: the latent left the finite numbers")
             x[..., rows, :] = later
-            memmap.let_go()
+            memmap.release_pages()
         on_step(step + 1, len(timesteps), x)
     return x
 
@@ -159,7 +159,7 @@ def walk(
     scheduler = stack.scheduler(options.sampler, steps, options.sampler_options)
     shape = (1, stack.channels, *condition.trust.shape[-2:])
     is_bare = stack.layout.known == "nothing"
-    if memmap.takes(shape, stack.device) and by_point(scheduler, options.eta) and not is_bare:
+    if memmap.is_on_disk(shape, stack.device) and by_point(scheduler, options.eta) and not is_bare:
         predict_rows = by_rows(predict, stack.windows, options.windows)
         x = first_point(stack, condition, scheduler, shape, seed, begin)
         return finished(stack, sample_rows(predict_rows, x, scheduler, on_step), condition.known)
@@ -190,10 +190,10 @@ def first_point(
     begin: Start,
 ) -> Tensor:
     """Where `start` lets a walk begin, made by bands."""
-    x = memmap.canvas(shape, stack.device)
+    x = memmap.empty_tensor(shape, stack.device)
     if begin.clean is not None and not begin.is_pure:
         enter(scheduler, begin.strength)
-    for rows in memmap.bands(x):
+    for rows in memmap.iter_bands(x):
         watch.breathe()
         place = begin.origin[0] + rows.start, begin.origin[1]
         noise = canvas_noise((*shape[:2], rows.stop - rows.start, shape[3]), seed, place)
@@ -207,7 +207,7 @@ def first_point(
 
 def finished(stack: Stack, x: Tensor, known: Tensor) -> Tensor:
     """What the walk ended at as a scaled latent, in place."""
-    for rows in memmap.bands(x):
+    for rows in memmap.iter_bands(x):
         watch.breathe()
         x[..., rows, :] = stack.from_walk(x[..., rows, :], known[..., rows, :])
     return x

@@ -99,7 +99,7 @@ def encode_canvas(vae: Vae, rows: Rows, size: tuple[int, int]) -> Tensor:
     if not is_local(vae):
         return encode_windows(vae, rows, size)
     step, (height, width) = factor(vae), size
-    latent = memmap.canvas((1, channels(vae), height // step, width // step), vae.device)
+    latent = memmap.empty_tensor((1, channels(vae), height // step, width // step), vae.device)
     margin = -(-receptive_field(vae.encoder) // step) * step
     band: tuple[slice, Any] | None = None
     for block in watch.over([*blocks(size, size, BLOCK * step, margin)], "encode"):
@@ -108,7 +108,7 @@ def encode_canvas(vae: Vae, rows: Rows, size: tuple[int, int]) -> Tensor:
         made = encode(vae, band[1][..., block.outer[1]].to(vae.device))
         inner_rows, columns = (slice(s.start // step, s.stop // step) for s in block.inner)
         latent[..., inner_rows, columns] = block.trim(made, 1 / step)
-        memmap.let_go()
+        memmap.release_pages()
     return latent
 
 
@@ -127,13 +127,13 @@ def decode_canvas(vae: Vae, latent: Tensor, write: Write, size: tuple[int, int])
         columns = slice(columns.start, min(columns.stop, width))
         made = made[..., : rows.stop - rows.start, : columns.stop - columns.start]
         write(rows, columns, made)
-        memmap.let_go()
+        memmap.release_pages()
 
 
 def encode_windows(vae: Vae, rows: Rows, size: tuple[int, int]) -> Tensor:
     step = factor(vae)
-    latent = memmap.canvas((1, channels(vae), *(n // step for n in size)), vae.device)
-    for cut in memmap.bands(latent):
+    latent = memmap.empty_tensor((1, channels(vae), *(n // step for n in size)), vae.device)
+    for cut in memmap.iter_bands(latent):
         latent[..., cut, :] = 0
     downs, acrosses = (spans(length, 1) for length in latent.shape[-2:])
     count = watch.counter(len(downs) * len(acrosses), "encode")
@@ -144,7 +144,7 @@ def encode_windows(vae: Vae, rows: Rows, size: tuple[int, int]) -> Tensor:
             made = encode(vae, part)
             latent[..., down, across] += (made * (weight[:, None] * other).to(made)).to(latent)
             count()
-        memmap.let_go()
+        memmap.release_pages()
     return latent
 
 
@@ -168,7 +168,7 @@ def decode_windows(vae: Vae, latent: Tensor, write: Write, size: tuple[int, int]
         shown = min(done, height) - down.start
         write(slice(down.start, down.start + shown), slice(0, width), band[..., :shown, :width])
         carried = band[..., done - down.start :, :]
-        memmap.let_go()
+        memmap.release_pages()
 
 
 def latents(pixels: slice, step: int) -> slice:

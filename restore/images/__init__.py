@@ -1,1 +1,1 @@
-"""Pictures: read, held, resized and written."""
+"""Picture files: decode, convert, resize and encode them."""

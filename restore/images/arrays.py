@@ -1,4 +1,4 @@
-"""Pillow, numpy and torch pictures <-> Picture, and back to the same kind."""
+"""Conversion between Picture and Pillow, numpy or torch images."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from restore.errors import UsageError
-from restore.images.picture import Picture, threefold
+from restore.images.picture import Picture, grey_to_rgb
 
 OneImage = Image.Image | np.ndarray | Tensor
 """Pillow; numpy (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), uint8, uint16, or float in [0, 1];
@@ -18,24 +18,32 @@ torch (1, H, W), (3, H, W) or (4, H, W), uint8, or float in [0, 1]"""
 Gather = Callable[[list[Any]], Any]
 
 
-def spread(images: Any) -> tuple[list[Any], Gather]:
-    """What came as one picture, a list or a batch, as a list; and the way back."""
+def to_list(images: Any) -> tuple[list[Any], Gather]:
+    """Split one picture, a list or a batch into a list.
+
+    Returns:
+        The pictures, and a function that joins results in the form that `images` had.
+    """
     if isinstance(images, list | tuple):
         return list(images), list
     if isinstance(images, Tensor) and images.ndim == 4:
         return list(images), torch.stack
     if isinstance(images, np.ndarray) and images.ndim == 4:
         return list(images), np.stack
-    return [images], one_of
+    return [images], take_first
 
 
-def one_of(made: list[Any]) -> Any:
-    """The only one."""
+def take_first(made: list[Any]) -> Any:
+    """Return the only picture."""
     return made[0]
 
 
-def picture_of(image: OneImage) -> Picture:
-    """Floats become 16 bits. Raises UsageError if it is no picture."""
+def to_picture(image: OneImage) -> Picture:
+    """Convert an image to a Picture; floats become 16 bits.
+
+    Raises:
+        UsageError: It is not a picture: wrong type, shape or range.
+    """
     if isinstance(image, Image.Image):
         return _from_pillow(image)
     if isinstance(image, Tensor):
@@ -48,21 +56,25 @@ def picture_of(image: OneImage) -> Picture:
     raise UsageError(f"a {type(image).__name__} is no picture; give Pillow, numpy or torch")
 
 
-def hole_of(mask: OneImage) -> np.ndarray:
-    """A mask of any kind as uint8 (H, W)."""
+def to_mask(mask: OneImage) -> np.ndarray:
+    """Convert a mask to uint8 (H, W); booleans become 0 and 255.
+
+    Raises:
+        UsageError: It is not a picture: wrong type, shape or range.
+    """
     if not isinstance(mask, Image.Image) and mask.ndim == 2 and isinstance(mask, Tensor):
         mask = mask[None]
     if isinstance(mask, Tensor) and mask.dtype == torch.bool:
         mask = mask.to(torch.uint8) * 255
     if isinstance(mask, np.ndarray) and mask.dtype == bool:
         mask = mask.astype(np.uint8) * 255
-    picture = picture_of(mask)
+    picture = to_picture(mask)
     eight = (picture.pixels >> (picture.depth - 8)).astype(np.uint8)
     return eight[..., 0] if picture.grey else np.asarray(Image.fromarray(eight).convert("L"))
 
 
-def back(picture: Picture, like: OneImage) -> OneImage:
-    """The picture as `like` is: kind, channels, number type and device."""
+def convert_like(picture: Picture, like: OneImage) -> OneImage:
+    """Convert a picture to the type of `like`: class, channels, dtype and device."""
     layers = picture.pixels[..., :1] if picture.grey else picture.pixels
     if picture.alpha is not None:
         layers = np.dstack([layers, picture.alpha])
@@ -85,7 +97,7 @@ def _from_pillow(image: Image.Image) -> Picture:
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise UsageError("32-bit integers are not taken; give 16 bits")
-        return Picture(threefold(values.astype(np.uint16)), grey=True, icc=icc)
+        return Picture(grey_to_rgb(values.astype(np.uint16)), grey=True, icc=icc)
     if image.mode == "F":
         raise UsageError("Pillow's mode F has no range of its own; give numpy floats in [0, 1]")
     if image.has_transparency_data:
@@ -110,7 +122,7 @@ def _from_array(array: np.ndarray) -> Picture:
     if array.dtype not in (np.uint8, np.uint16):
         raise UsageError(f"numbers of type {array.dtype}: give uint8, uint16, or floats in [0, 1]")
     if array.shape[2] == 1:
-        return Picture(threefold(array[..., 0]), grey=True)
+        return Picture(grey_to_rgb(array[..., 0]), grey=True)
     alpha = np.ascontiguousarray(array[..., 3]) if array.shape[2] == 4 else None
     return Picture(np.ascontiguousarray(array[..., :3]), alpha)
 

@@ -1,7 +1,7 @@
-"""What a file says of its colours beside a profile: PNG's cICP, gAMA and cHRM, and boxes of AVIF.
+"""Colour information other than ICC profiles: PNG's cICP, gAMA and cHRM, and AVIF's nclx.
 
-They become a profile, so that all that is made of the picture says the same. High dynamic range
-is refused: taken for sRGB it would be another picture.
+It is converted to a profile, so that results carry the same colours. High dynamic range is refused:
+read as sRGB it would be another picture.
 """
 
 import math
@@ -12,7 +12,7 @@ from restore.errors import ImageError
 from restore.images import icc, sniff
 from restore.images.icc import SRGB, SRGB_CURVE, Chromaticities, Curve
 
-# ITU-T H.273: code points of primaries and of transfer characteristics; 2 is "not told"
+# ITU-T H.273: code points of primaries and of transfer characteristics; 2 is "unspecified"
 PRIMARIES: dict[int, tuple[str, Chromaticities]] = {
     1: ("BT.709", SRGB),
     2: ("BT.709", SRGB),
@@ -35,29 +35,35 @@ HDR = {16: "PQ", 18: "HLG"}
 USUAL = 1 / 0.45455  # what a PNG's gAMA says of sRGB, roughly
 
 
-def profile(
+def find_profile(
     data: bytes, info: Mapping[str, Any], own: bytes | None, grey: bool, notes: list[str]
 ) -> bytes | None:
-    """The profile of a picture: its own one, or one made of what else its file says.
+    """Return the profile of a picture: the embedded one, or one built from other information.
 
-    info  Pillow's.
-    own   the profile that is in the file, if it is fit.
-    Raises ImageError for what cannot be shown as sRGB or by a profile.
+    Args:
+        data: The bytes of the file.
+        info: `info` of Pillow's image.
+        own: The embedded profile, if it is valid.
+        grey: Whether the picture is grey.
+        notes: Notes on what was built or dropped are appended here.
+
+    Raises:
+        ImageError: The colours can be expressed neither as sRGB nor by a profile.
     """
     if data.startswith(sniff.PNG):
-        told = sniff.png_chunk(data, b"cICP")
-        if told is not None:
-            return _coded("cICP", told, grey, notes) if len(told) == 4 else own
+        codes = sniff.find_png_chunk(data, b"cICP")
+        if codes is not None:
+            return _from_codes("cICP", codes, grey, notes) if len(codes) == 4 else own
         if own is None and "icc_profile" not in info and "srgb" not in info:
-            return _plain(info, grey, notes)
-    elif own is None and (told := sniff.nclx(data)):
-        return _coded("nclx", told, grey, notes)
+            return _from_gamma(info, grey, notes)
+    elif own is None and (codes := sniff.read_nclx(data)):
+        return _from_codes("nclx", codes, grey, notes)
     return own
 
 
-def _coded(where: str, told: bytes, grey: bool, notes: list[str]) -> bytes | None:
-    """The profile of four code points: primaries, transfer, matrix, range."""
-    primaries, transfer, matrix, is_full = told
+def _from_codes(where: str, codes: bytes, grey: bool, notes: list[str]) -> bytes | None:
+    """Build a profile from four code points: primaries, transfer, matrix, range."""
+    primaries, transfer, matrix, is_full = codes
     if transfer in HDR:
         mend = "map it to standard range first, such as to a PNG in sRGB"
         raise ImageError("UNSUPPORTED", f"{where} says {HDR[transfer]}, high dynamic range; {mend}")
@@ -71,13 +77,13 @@ def _coded(where: str, told: bytes, grey: bool, notes: list[str]) -> bytes | Non
     if points == SRGB and curve == SRGB_CURVE:
         return None
     notes.append(f"{where} is kept as a colour profile: {name}")
-    return icc.profile(points, curve, grey, f"{name}, made from {where}")
+    return icc.build_profile(points, curve, grey, f"{name}, made from {where}")
 
 
-def _plain(info: Mapping[str, Any], grey: bool, notes: list[str]) -> bytes | None:
-    """The profile of gAMA and cHRM; None where they say sRGB, or nothing that can be."""
+def _from_gamma(info: Mapping[str, Any], grey: bool, notes: list[str]) -> bytes | None:
+    """Build a profile from gAMA and cHRM; None where they mean sRGB or are invalid."""
     gamma, points = info.get("gamma"), info.get("chromaticity", SRGB)
-    said = [name for name, key in (("gAMA", "gamma"), ("cHRM", "chromaticity")) if key in info]
+    names = [name for name, key in (("gAMA", "gamma"), ("cHRM", "chromaticity")) if key in info]
     curve = SRGB_CURVE
     if gamma is not None and not (gamma and math.isclose(1 / gamma, USUAL, rel_tol=0.03)):
         curve = (1 / gamma,) if gamma else ()
@@ -87,9 +93,9 @@ def _plain(info: Mapping[str, Any], grey: bool, notes: list[str]) -> bytes | Non
     try:
         if not curve or not 0.1 <= curve[0] <= 10:
             raise ValueError(f"a gamma of {gamma:g}")
-        made = icc.profile(points, curve, grey, f"made from {' and '.join(said)}")
+        made = icc.build_profile(points, curve, grey, f"made from {' and '.join(names)}")
     except ValueError as error:
-        notes.append(f"{' and '.join(said)} dropped: {error}")
+        notes.append(f"{' and '.join(names)} dropped: {error}")
         return None
-    notes.append(f"{' and '.join(said)} kept as a colour profile")
+    notes.append(f"{' and '.join(names)} kept as a colour profile")
     return made

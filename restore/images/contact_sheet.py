@@ -1,4 +1,4 @@
-"""A contact sheet of pictures, its side bounded however many there are."""
+"""Contact sheets: many pictures on one PNG of bounded size."""
 
 import json
 import math
@@ -17,9 +17,10 @@ SIDE = 8192  # px, of the sheet
 
 
 def write_grid(pictures: Sequence[Path], path: Path) -> None:
-    """Put the pictures on one sheet at `path`, in one step.
+    """Write a contact sheet, replacing an older one at `path` in one step.
 
-    Raises OutputError if what is at `path` is not a sheet of ours.
+    Raises:
+        OutputError: The file at `path` is not a contact sheet that this wrote.
     """
     if path.exists() and not is_grid(path):
         raise OutputError(f"{path}: was there before and is no grid of ours; move it away")
@@ -28,7 +29,7 @@ def write_grid(pictures: Sequence[Path], path: Path) -> None:
 
 
 def write_sheet(pictures: Sequence[Path], path: Path) -> None:
-    """The pictures, made smaller where they must be, row by row, as PNG."""
+    """Write PNG pictures, shrunk where needed and placed row by row, as one PNG."""
     columns = math.ceil(math.sqrt(len(pictures)))
     rows = math.ceil(len(pictures) / columns)
     cell = min(CELL, SIDE // columns - GAP)
@@ -49,6 +50,7 @@ def write_sheet(pictures: Sequence[Path], path: Path) -> None:
 
 
 def is_grid(path: Path) -> bool:
+    """Whether a file is a contact sheet that write_grid wrote."""
     try:
         with Image.open(path, formats=["PNG"]) as image:
             return '"grid"' in image.info.get("restore", "")

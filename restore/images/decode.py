@@ -1,8 +1,8 @@
-"""Bytes to pixels: what is refused and by which code, and every mode in its own depth.
+"""Decoding of picture files in their own depth, with an error code for each refusal.
 
-Pillow gets bytes, never paths, and an allow-list of formats. It cuts 16-bit colour to 8 bits in
-silence, so once it has judged such a file sound, cv2 decodes it, and is believed where its upper 8
-bits are Pillow's; cv2 alone would turn half a file into a whole picture without a word.
+Pillow gets bytes, never paths, and a fixed list of formats. It silently reduces 16-bit colour to 8
+bits. So cv2 decodes such a file once more, and its samples are used if their upper 8 bits equal
+Pillow's. cv2 alone would not do: it silently fills up a file that is cut short.
 """
 
 import io
@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from restore.errors import ImageError
-from restore.images import carried, sniff, tiff_samples
+from restore.images import attachments, sniff, tiff_samples
 from restore.images.metadata import to_srgb
 from restore.images.tiff_samples import Samples
 
@@ -26,8 +26,16 @@ MAX_FRAMES = 1000
 DEEP = 65535
 
 
-def opened(data: bytes, suffix: str) -> Image.Image:
-    """Pillow's image, its header read and the pixels not. Raises ImageError."""
+def open_image(data: bytes, suffix: str) -> Image.Image:
+    """Open the bytes of a picture file with Pillow; only the header is decoded.
+
+    Args:
+        data: The bytes of the file.
+        suffix: The extension of its name; it decides for TGA, which has no signature.
+
+    Raises:
+        ImageError: The format is not supported, or the picture is broken or too large.
+    """
     Image.init()  # AVIF is a plug-in that some builds lack
     formats = [name for name in FORMATS if name in Image.OPEN]
     if suffix.casefold() == ".tga":  # it has no signature: text would pass for it
@@ -35,11 +43,11 @@ def opened(data: bytes, suffix: str) -> Image.Image:
     if sniff.is_heic(data):
         formats.append(_heif())
 
-    with judged(data, suffix):
+    with translate_errors(data, suffix):
         try:
             image = Image.open(io.BytesIO(data), formats=formats)
         except UnidentifiedImageError:
-            image = tiff_samples.page(data)
+            image = tiff_samples.open_page(data)
     if image.width * image.height > MAX_PIXELS:
         raise _too_large(f"{image.width}x{image.height} pixels")
     return image
@@ -48,17 +56,28 @@ def opened(data: bytes, suffix: str) -> Image.Image:
 def load(
     image: Image.Image, data: bytes, suffix: str, truncated_ok: bool, notes: list[str]
 ) -> Image.Image:
-    """The image with the frame in hand decoded; one cut short is noted, if `truncated_ok`."""
+    """Decode the current frame.
+
+    Args:
+        image: As open_image returned it.
+        data: The bytes of the file.
+        suffix: The extension of its name.
+        truncated_ok: Accept a file that is cut short; a note is appended to `notes`.
+        notes: Notes on the picture.
+
+    Raises:
+        ImageError: The file is broken.
+    """
     try:
-        with judged(data, suffix):
+        with translate_errors(data, suffix):
             image.load()
     except ImageError as error:
         if not (truncated_ok and error.code == "TRUNCATED"):
             raise
         notes.append("truncated: what is missing is flat")
         if image.format == "JPEG":  # with an end, libjpeg gives its last rows too
-            image = opened(data + b"\xff\xd9", suffix)
-            with judged(data, suffix):
+            image = open_image(data + b"\xff\xd9", suffix)
+            with translate_errors(data, suffix):
                 image.load()
         else:
             image.tile = []  # what came is in place; asked for again, it is not decoded again
@@ -66,10 +85,14 @@ def load(
 
 
 def count_frames(image: Image.Image, data: bytes, suffix: str) -> int:
-    """How many frames or pages there are. Raises ImageError beyond MAX_FRAMES."""
-    if image.format == "MPO" and carried.is_gain_map_beside(data):
+    """Count the frames or pages.
+
+    Raises:
+        ImageError: There are more than MAX_FRAMES.
+    """
+    if image.format == "MPO" and attachments.is_gain_map_beside(data):
         return 1  # the others are no pictures
-    with judged(data, suffix):
+    with translate_errors(data, suffix):
         count = getattr(image, "n_frames", 1)
     if count > MAX_FRAMES:
         raise ImageError("TOO_LARGE", f"{count} frames; the limit is {MAX_FRAMES}; split the file")
@@ -77,22 +100,26 @@ def count_frames(image: Image.Image, data: bytes, suffix: str) -> int:
 
 
 def seek(image: Image.Image, data: bytes, suffix: str, frame: int) -> None:
-    """Go to a frame, from 0. Raises ImageError."""
-    with judged(data, suffix):
+    """Go to a frame, counted from 0.
+
+    Raises:
+        ImageError: The frame is broken or too large.
+    """
+    with translate_errors(data, suffix):
         image.seek(frame)
     if image.width * image.height > MAX_PIXELS:
         raise _too_large(f"{image.width}x{image.height} pixels")
 
 
 @contextmanager
-def judged(data: bytes, suffix: str) -> Iterator[None]:
-    """Whatever a decoder raises on these bytes becomes an ImageError."""
+def translate_errors(data: bytes, suffix: str) -> Iterator[None]:
+    """Turn whatever a decoder raises on these bytes into an ImageError with a code."""
     try:
         yield
     except Image.DecompressionBombError as error:
         raise _too_large(str(error)) from error
     except UnidentifiedImageError as error:
-        raise sniff.unidentified(data, suffix) from error
+        raise sniff.explain_unidentified(data, suffix) from error
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # a decoder on broken bytes raises anything
@@ -123,20 +150,28 @@ def _heif() -> str:
 Decoded = tuple[np.ndarray, np.ndarray | None, bool, bytes | None]
 
 
-def own_turn(image: Image.Image) -> int:
-    """The orientation, 1 to 8, that Pillow and cv2 apply by themselves: that of a TIFF."""
+def applied_orientation(image: Image.Image) -> int:
+    """Return the orientation, 1 to 8, that Pillow and cv2 apply themselves: that of a TIFF."""
     tags = getattr(image, "tag_v2", {})
     turn = tags.get(274, 1)
     return turn if turn in range(1, 9) else 1
 
 
-def pixels(
+def to_arrays(
     image: Image.Image, data: bytes, frame: int, icc: bytes | None, notes: list[str]
 ) -> Decoded:
-    """(pixels, alpha, grey, icc) of any mode; icc is None where the colours became sRGB.
+    """Convert an image of any mode to arrays.
 
-    image  loaded, with `frame` in hand.
-    notes  is told what was lost.
+    Args:
+        image: Loaded, with `frame` current.
+        data: The bytes of the file.
+        frame: Number of the frame, from 0.
+        icc: The colour profile.
+        notes: Notes on what was lost are appended here.
+
+    Returns:
+        Pixels (H, W, 3), alpha (H, W) or None, whether the picture is grey, and the profile, which
+        is None if the colours were converted to sRGB.
     """
     made = _deep_samples(image, data, frame, notes)
     if made is not None:
@@ -154,17 +189,18 @@ def pixels(
     return np.asarray(image.convert("RGB")), None, grey, icc
 
 
-def threefold(values: np.ndarray) -> np.ndarray:
+def grey_to_rgb(values: np.ndarray) -> np.ndarray:
+    """Repeat grey (H, W) as (H, W, 3)."""
     return np.repeat(values[..., None], 3, axis=2)
 
 
 def has_alpha(image: Image.Image) -> bool:
-    """Whether the header speaks of transparency."""
+    """Whether the header declares transparency."""
     return image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info
 
 
 def _is_deep(image: Image.Image, data: bytes) -> bool:
-    """Whether the file holds 16 bits a channel where Pillow's mode holds 8."""
+    """Whether the file holds 16 bits per channel where Pillow's mode holds 8."""
     if image.mode == "I;16" and "transparency" not in image.info:
         return False
     if image.format == "PNG":
@@ -187,13 +223,13 @@ def _by_cv2(data: bytes, frame: int) -> np.ndarray | None:
 
 
 def _deep_samples(image: Image.Image, data: bytes, frame: int, notes: list[str]) -> Samples | None:
-    """What has more than 8 bits a channel, as 16 bits; None, and a note, where 8 are left."""
+    """Decode samples of more than 8 bits as 16; None, with a note, if only 8 can be had."""
     if isinstance(image, tiff_samples.Page):
         return _of_page(image, frame, notes)
     if image.mode == "F":
         values = np.asarray(image)
         values = 1 - values if _is_white_zero(image) else values
-        return _levels((threefold(values), None, True), notes)
+        return _levels((grey_to_rgb(values), None, True), notes)
     if _is_deep(image, data):
         made = _deep(image, data, frame)
         if made is None:
@@ -204,27 +240,27 @@ def _deep_samples(image: Image.Image, data: bytes, frame: int, notes: list[str])
         if values.min() < 0 or values.max() > DEEP:
             raise ImageError("UNSUPPORTED", "32-bit integers are not read; save it with 16 bits")
         values = values.astype(np.uint16)
-        return threefold(DEEP - values if _is_white_zero(image) else values), None, True
+        return grey_to_rgb(DEEP - values if _is_white_zero(image) else values), None, True
     return None
 
 
 def _from_cv2(array: np.ndarray, grey: bool) -> Samples:
     if array.ndim == 2:
-        return threefold(array), None, True
+        return grey_to_rgb(array), None, True
     rgb = np.ascontiguousarray(array[..., 2::-1])
     return rgb, array[..., 3].copy() if array.shape[2] == 4 else None, grey
 
 
 def _is_white_zero(image: Image.Image) -> bool:
-    """Whether a TIFF counts from white to black, which Pillow heeds at 8 bits alone."""
+    """Whether 0 is white in a TIFF, which Pillow respects at 8 bits only."""
     return getattr(image, "tag_v2", {}).get(262) == tiff_samples.WHITE_IS_ZERO
 
 
 def _deep(image: Image.Image, data: bytes, frame: int) -> Samples | None:
-    """16 bits a channel; None where no decoder's agree with what Pillow gives at 8 bits."""
+    """Decode 16 bits per channel; None if no decoder agrees with Pillow's 8 bits."""
     if image.mode == "CMYK":
         return None
-    layout = tiff_samples.layout(data, frame) if image.format == "TIFF" else None
+    layout = tiff_samples.read_layout(data, frame) if image.format == "TIFF" else None
     if (
         layout and layout.planes
     ):  # Pillow takes these for interleaved too, where they are not packed
@@ -247,19 +283,19 @@ def _deep(image: Image.Image, data: bytes, frame: int) -> Samples | None:
 
 
 def _agree(made: Samples, image: Image.Image) -> bool:
-    """Whether 16-bit samples are those of which Pillow gives the upper 8 bits."""
+    """Whether the upper 8 bits of 16-bit samples equal Pillow's samples."""
     pixels, alpha, _ = made
     if image.has_transparency_data != (alpha is not None):
         return False
-    shown = np.asarray(image.convert("RGB" if alpha is None else "RGBA"))
-    if shown.shape[:2] != pixels.shape[:2]:
+    eight_bits = np.asarray(image.convert("RGB" if alpha is None else "RGBA"))
+    if eight_bits.shape[:2] != pixels.shape[:2]:
         return False
-    away = np.abs((pixels // 257).astype(np.int16) - shown[..., :3])
+    away = np.abs((pixels // 257).astype(np.int16) - eight_bits[..., :3])
     if alpha is None:
         return bool(away.max() <= 1)
     # what is barely there may be rounded otherwise, where alpha was multiplied in
-    seen = shown[..., 3] >= 64
-    near = np.abs((alpha // 257).astype(np.int16) - shown[..., 3]).max() <= 1
+    seen = eight_bits[..., 3] >= 64
+    near = np.abs((alpha // 257).astype(np.int16) - eight_bits[..., 3]).max() <= 1
     return bool(near and (not seen.any() or away[seen].max() <= 4))
 
 
@@ -272,8 +308,14 @@ def _of_page(page: tiff_samples.Page, frame: int, notes: list[str]) -> Samples:
 
 
 def _levels(made: Samples, notes: list[str]) -> Samples:
-    """Floats in [0, 1] as 16 bits; what goes beyond has no white of its own and is refused."""
-    for values in filter(lambda part: part is not None, made[:2]):
+    """Convert floats in [0, 1] to 16 bits.
+
+    Raises:
+        ImageError: Values lie outside of [0, 1], so that white is not defined.
+    """
+    for values in made[:2]:
+        if values is None:
+            continue
         if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
             mend = "scale them, or save it with 16-bit integers"
             raise ImageError("UNSUPPORTED", f"floats outside [0, 1] have no white point; {mend}")

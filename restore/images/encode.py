@@ -1,4 +1,4 @@
-"""Pictures to files: depth, grey, alpha, and what is told beside them, where the format can."""
+"""Encoding of pictures: depth, grey, alpha and metadata as far as the format can hold them."""
 
 import io
 from dataclasses import dataclass, replace
@@ -12,18 +12,25 @@ from PIL import Image
 from restore.errors import ImageError, UsageError
 from restore.files import replacing
 from restore.images import row_writers, tags, tiff_rows
-from restore.images.picture import Picture, eight
+from restore.images.picture import Picture, to_uint8
 from restore.images.tags import Tags
 from restore.images.tiff_rows import LARGE
 
 
 @dataclass(frozen=True)
 class Format:
-    """What a file format can hold."""
+    """What a file format can hold.
+
+    Attributes:
+        suffix: Extension of its files.
+        side: Longest side in pixels.
+        deep: It holds 16 bits per channel.
+        alpha: It holds transparency.
+    """
 
     suffix: str
-    side: int  # the longest side in pixels
-    deep: bool = True  # 16 bits
+    side: int
+    deep: bool = True
     alpha: bool = True
 
 
@@ -48,12 +55,14 @@ Subsampling = Literal["auto", "4:4:4", "4:2:2", "4:2:0"]
 
 @dataclass(frozen=True)
 class Writing:
-    """How files are written.
+    """How picture files are written.
 
-    quality      1 to 100, for JPEG, WebP and AVIF.
-    background   RGB in 0..255 to lay under a transparent picture where the format holds no alpha.
-    subsampling  of the colours of JPEG and AVIF; auto: none from quality 90 on, else 4:2:0.
-    lossless     WebP keeps every sample, as PNG and TIFF always do.
+    Attributes:
+        quality: 1 to 100, for JPEG, WebP and AVIF.
+        background: RGB in 0..255, laid under a transparent picture if the format has no alpha.
+        subsampling: Chroma subsampling of JPEG and AVIF; "auto" is 4:4:4 from quality 90 on,
+            else 4:2:0.
+        lossless: WebP keeps every sample, as PNG and TIFF always do.
     """
 
     quality: int = 95
@@ -62,11 +71,17 @@ class Writing:
     lossless: bool = False
 
 
-def format_for(source: Path, format: str, lossless: bool = False) -> str:
-    """`auto` is the source's own format for JPEG, WebP and AVIF, by its name; PNG for all others.
+def choose_format(source: Path, format: str, lossless: bool = False) -> str:
+    """Choose the format of a result.
 
-    A lossless `auto` keeps WebP alone and makes PNG of the others.
-    Raises UsageError if the format cannot be lossless.
+    Args:
+        source: The source file; its suffix decides for "auto".
+        format: A key of FORMATS, or "auto": JPEG, WebP and AVIF keep their format, others
+            become PNG.
+        lossless: With "auto", keep WebP alone and make PNG of the others.
+
+    Raises:
+        UsageError: The format cannot be lossless.
     """
     if format == "auto":
         own = OWN.get(source.suffix.casefold(), "png")
@@ -76,8 +91,20 @@ def format_for(source: Path, format: str, lossless: bool = False) -> str:
     return format
 
 
-def refuse(picture: Picture, format: str, size: tuple[int, int], background: Rgb | None) -> None:
-    """Raise ImageError if `picture`, enlarged to `size`, will not fit: asked before the work."""
+def check_fits(
+    picture: Picture, format: str, size: tuple[int, int], background: Rgb | None
+) -> None:
+    """Check before the work that a format can hold the result.
+
+    Args:
+        picture: The source picture.
+        format: A key of FORMATS.
+        size: (height, width) of the result.
+        background: RGB that will be laid under transparency, if any.
+
+    Raises:
+        ImageError: The result is too large for the format, or transparent.
+    """
     holds = FORMATS[format]
     if max(size) > holds.side:
         sides = f"{size[1]}x{size[0]} pixels do not fit {format} ({holds.side} a side)"
@@ -94,9 +121,9 @@ def write(
     how: Writing = Writing(),
     about: str = "",
 ) -> list[str]:
-    """Put a picture under `path` in one step, checked. Returns encode()'s notes.
+    """Write a picture to `path` in one step, and check that it decodes. See `encode`.
 
-    Raises ImageError if the format cannot hold it, OSError if the disk cannot; `path` is as before.
+    After an error the file at `path` is as before.
     """
     with replacing(path) as temporary:
         return encode(picture, temporary, format, how, about)
@@ -109,51 +136,63 @@ def encode(
     how: Writing = Writing(),
     about: str = "",
 ) -> list[str]:
-    """Write a file, not in one step, and check that it decodes. Returns what it could not hold.
+    """Write a file in place, and check that it decodes.
 
-    about  ASCII that a PNG carries as the text `restore`: how it was made.
+    Args:
+        picture: The picture.
+        path: The file.
+        format: A key of FORMATS.
+        how: Quality and further options.
+        about: ASCII that a PNG carries as the text `restore`: how the picture was made.
+
+    Returns:
+        Notes on what the format could not hold.
+
+    Raises:
+        ImageError: The format cannot hold the picture, or the file written does not decode.
+        OSError: The disk failed or is full.
     """
-    refuse(picture, format, picture.size, how.background)
+    check_fits(picture, format, picture.size, how.background)
     notes: list[str] = []
     holds = FORMATS[format]
     pixels, alpha = picture.pixels, picture.alpha
     if picture.depth == 16 and not holds.deep:
-        pixels, alpha = eight(pixels), None if alpha is None else eight(alpha)
+        pixels, alpha = to_uint8(pixels), None if alpha is None else to_uint8(alpha)
         notes.append(f"depth reduced to 8 bits for {format}")
     grey = picture.grey
     if alpha is not None and not holds.alpha and how.background is not None:
         pixels = _flat(pixels, alpha, how.background)
         grey = grey and len(set(how.background)) == 1
         alpha = None
-    carried = tags.fitting(picture, format, notes)
+    kept = tags.fit_tags(picture, format, notes)
     if grey != picture.grey:  # a grey profile does not suit colours
-        carried = replace(carried, icc=None)
+        kept = replace(kept, icc=None)
     if pixels.size > 3 * LARGE and format in row_writers.FORMATS:
-        notes += _by_rows(path, format, (pixels, alpha, grey), carried, about)
+        notes += _by_rows(path, format, (pixels, alpha, grey), kept, about)
         return notes
     layers = _layers(pixels, alpha, grey)
     if format == "png":
-        parts = _png(layers, carried, about)
+        parts = _png(layers, kept, about)
     elif format == "tiff":
-        parts = [_tiff(layers, carried)]
+        parts = [_tiff(layers, kept)]
     else:
-        parts = [_pillow(layers, format, how, carried)]
+        parts = [_pillow(layers, format, how, kept)]
     with path.open("wb") as file:
         for part in parts:
             file.write(part)
-    check(path, format, picture.size)
+    check_file(path, format, picture.size)
     return notes
 
 
 def _by_rows(
     path: Path,
     format: str,
-    shown: tuple[np.ndarray, np.ndarray | None, bool],
-    carried: Tags,
+    arrays: tuple[np.ndarray, np.ndarray | None, bool],
+    kept: Tags,
     about: str,
 ) -> list[str]:
-    """As the others, for a large picture: a band of it at a time, and checked so too."""
-    pixels, alpha, grey = shown
+    """Write and check a large PNG or TIFF a band at a time."""
+    pixels, alpha, grey = arrays
 
     def layers(first: int, last: int) -> np.ndarray:
         cover = None if alpha is None else alpha[first:last]
@@ -163,28 +202,32 @@ def _by_rows(
     size = pixels.shape[0], pixels.shape[1]
     with path.open("wb") as file:
         if format == "png":
-            row_writers.write_png(file, layers, size, tags.png_chunks(carried, about))
+            row_writers.write_png(file, layers, size, tags.make_png_chunks(kept, about))
         else:
-            row_writers.write_tiff(file, layers, size, tags.tiff_told(layers(0, 1), carried))
+            row_writers.write_tiff(file, layers, size, tags.tifffile_options(layers(0, 1), kept))
     if format == "png":
-        check(path, format, size)
+        check_file(path, format, size)
         return []
-    notes = _add_exif(path, carried)
+    notes = _add_exif(path, kept)
     for first in range(0, size[0], row_writers.TILE):
-        tiff_rows.decode(path, first, min(first + row_writers.TILE, size[0]))
+        tiff_rows.decode_rows(path, first, min(first + row_writers.TILE, size[0]))
     return notes
 
 
-def _add_exif(path: Path, carried: Tags) -> list[str]:
-    if carried.exif is None:
+def _add_exif(path: Path, kept: Tags) -> list[str]:
+    if kept.exif is None:
         return []
     with path.open("rb+") as file:
-        done = tags.add_exif(file, carried.exif)
+        done = tags.add_exif(file, kept.exif)
     return [] if done else ["EXIF dropped: the TIFF is too large for it"]
 
 
-def check(path: Path, format: str, size: tuple[int, int]) -> None:
-    """Raise ImageError unless the file decodes to (height, width)."""
+def check_file(path: Path, format: str, size: tuple[int, int]) -> None:
+    """Check that a file just written decodes to (height, width).
+
+    Raises:
+        ImageError: It does not.
+    """
     Image.init()
     with path.open("rb") as file:
         try:
@@ -212,32 +255,32 @@ def _flat(pixels: np.ndarray, alpha: np.ndarray, background: Rgb) -> np.ndarray:
 
 
 def _layers(pixels: np.ndarray, alpha: np.ndarray | None, grey: bool) -> np.ndarray:
-    """(H, W, 1 to 4): grey, grey and alpha, RGB or RGBA."""
+    """Join to (H, W, 1 to 4): grey, grey and alpha, RGB or RGBA."""
     colours = pixels[..., :1] if grey else pixels
     return colours if alpha is None else np.dstack([colours, alpha])
 
 
-def _pillow(layers: np.ndarray, format: str, how: Writing, carried: Tags) -> bytes:
+def _pillow(layers: np.ndarray, format: str, how: Writing, kept: Tags) -> bytes:
     image = Image.fromarray(layers[..., 0] if layers.shape[2] == 1 else layers)
-    asked: dict[str, Any] = {"quality": how.quality, **tags.pillow(carried, format)}
+    options: dict[str, Any] = {"quality": how.quality, **tags.pillow_options(kept, format)}
     if format == "webp" and how.lossless:
         # quality is effort now; `exact` keeps the colours that transparency hides
-        asked |= {"lossless": True, "exact": True, "quality": 75}
+        options |= {"lossless": True, "exact": True, "quality": 75}
     elif format in SUBSAMPLED and image.mode not in ("L", "LA"):
         # who asks for this quality wants the colours as sharp as the rest
         auto = "4:4:4" if how.quality >= 90 else "4:2:0"
-        asked["subsampling"] = auto if how.subsampling == "auto" else how.subsampling
+        options["subsampling"] = auto if how.subsampling == "auto" else how.subsampling
     buffer = io.BytesIO()
     try:
-        image.save(buffer, format, **asked)
+        image.save(buffer, format, **options)
     except KeyError as error:  # Pillow was built without the codec
         mend = "pip install -U pillow, or use --format png"
         raise ImageError("UNSUPPORTED", f"this Pillow writes no {format}; {mend}") from error
     return buffer.getvalue()
 
 
-def _png(layers: np.ndarray, carried: Tags, about: str) -> list[bytes]:
-    """PNG by cv2: seven times quicker than Pillow at the same size, and with 16-bit colour."""
+def _png(layers: np.ndarray, kept: Tags, about: str) -> list[bytes]:
+    """Encode by cv2: seven times faster than Pillow at the same size, and with 16-bit colour."""
     count = layers.shape[2]
     if count == 2 and layers.dtype == np.uint8:  # cv2 knows no grey with alpha
         buffer = io.BytesIO()
@@ -249,22 +292,22 @@ def _png(layers: np.ndarray, carried: Tags, about: str) -> list[bytes]:
         if not done:
             raise ImageError("UNSUPPORTED", "the PNG encoder refused the picture")
         data = array.tobytes()
-    return [data[:PNG_STORED], *tags.png_chunks(carried, about), data[PNG_STORED:]]
+    return [data[:PNG_STORED], *tags.make_png_chunks(kept, about), data[PNG_STORED:]]
 
 
-def _tiff(layers: np.ndarray, carried: Tags) -> bytes:
-    """Deflated TIFF by tifffile: Pillow writes no 16-bit colour, cv2 no profile."""
+def _tiff(layers: np.ndarray, kept: Tags) -> bytes:
+    """Encode by tifffile: Pillow writes no 16-bit colour, cv2 no profile."""
     layers = _without_grey_alpha(layers)
-    told = tags.tiff_told(layers, carried)
+    options = tags.tifffile_options(layers, kept)
     import tifffile  # an extra, and there
 
     buffer = io.BytesIO()
-    tifffile.imwrite(buffer, layers if layers.shape[2] >= 3 else layers[..., 0], **told)
-    if carried.exif:
-        tags.add_exif(buffer, carried.exif)  # such a small one has room
+    tifffile.imwrite(buffer, layers if layers.shape[2] >= 3 else layers[..., 0], **options)
+    if kept.exif:
+        tags.add_exif(buffer, kept.exif)  # such a small one has room
     return buffer.getvalue()
 
 
 def _without_grey_alpha(layers: np.ndarray) -> np.ndarray:
-    """Grey with alpha as RGBA: few readers of TIFF know it."""
+    """Convert grey with alpha to RGBA, as few TIFF readers know the former."""
     return layers[..., [0, 0, 0, 1]] if layers.shape[2] == 2 else layers

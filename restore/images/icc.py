@@ -1,4 +1,4 @@
-"""Colour profiles made of primaries and a curve (ICC.1:2022), for files that tell only those."""
+"""ICC profiles (ICC.1:2022) built from primaries and a tone curve."""
 
 import struct
 
@@ -17,8 +17,18 @@ BRADFORD = np.array(
 )
 
 
-def profile(primaries: Chromaticities, curve: Curve, grey: bool, name: str) -> bytes:
-    """A display profile of version 4. Raises ValueError for primaries that span no colours."""
+def build_profile(primaries: Chromaticities, curve: Curve, grey: bool, name: str) -> bytes:
+    """Build a display profile of version 4.
+
+    Args:
+        primaries: xy chromaticities of white, red, green and blue.
+        curve: Power, or the five parameters of ICC's parametric curve.
+        grey: Build a grey profile, which has the curve and the white alone.
+        name: Description that programs show.
+
+    Raises:
+        ValueError: The primaries span no colours.
+    """
     tone = _parametric(curve)
     adapted, columns = _to_d50(primaries)
     tags = {
@@ -37,7 +47,7 @@ def profile(primaries: Chromaticities, curve: Curve, grey: bool, name: str) -> b
 
 
 def _to_d50(primaries: Chromaticities) -> tuple[np.ndarray, np.ndarray]:
-    """(the adaptation of the white to D50, the three primaries in XYZ by columns)."""
+    """Return the adaptation of the white to D50, and the primaries in XYZ as columns."""
     points = np.array(primaries, np.float64).reshape(4, 2)
     if not (np.isfinite(points).all() and (points[:, 1] > 1e-3).all()):
         raise ValueError("primaries without a brightness")

@@ -1,4 +1,4 @@
-"""Masks: which pixels are to be made anew, grown, feathered, and cut into jobs."""
+"""Masks of the pixels to repaint: dilate, feather, resize, fill, and find boxes round them."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,17 +12,22 @@ from restore.images.picture import Picture
 Box = tuple[slice, slice]  # rows and columns
 
 
-def grown(hole: np.ndarray, reach: int) -> np.ndarray:
-    """bool (H, W) with every pixel added that lies within `reach` pixels of the hole."""
+def dilate(hole: np.ndarray, reach: int) -> np.ndarray:
+    """Add every pixel within `reach` pixels of the hole; bool (H, W)."""
     if reach == 0 or not hole.any():  # without any, distances would be to nowhere
         return hole
     return np.asarray(ndimage.distance_transform_edt(~hole)) <= reach
 
 
-def feathered(hole: np.ndarray, width: int) -> np.ndarray:
-    """float32 (H, W): 1 in the hole, falling to 0 over `width` pixels round it.
+def feather(hole: np.ndarray, width: int) -> np.ndarray:
+    """Soften the border of a hole.
 
-    Outside that it is exactly 0: there not a byte moves.
+    Args:
+        hole: bool (H, W).
+        width: Pixels round the hole over which the value falls to 0.
+
+    Returns:
+        float32 (H, W): 1 in the hole; exactly 0 beyond `width`, so that no byte changes there.
     """
     if width == 0:
         return hole.astype(np.float32)
@@ -30,19 +35,23 @@ def feathered(hole: np.ndarray, width: int) -> np.ndarray:
     return np.clip(1 - away / (width + 1), 0, 1)
 
 
-def resized(hole: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """bool (H, W) -> bool (*size), each pixel the nearest."""
+def resize(hole: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize a bool (H, W) mask to (height, width) by the nearest pixel."""
     if hole.shape == size:
         return hole
     big = cv2.resize(hole.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     return big > 0
 
 
-def mended(pixels: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """(H, W, 3) of any depth -> the same with the hole smoothly continued from round it.
+def fill_smoothly(pixels: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    """Fill a hole smoothly from the pixels round it.
 
-    Push-pull over a pyramid (Gortler et al. 1996, The Lumigraph): each level gives what the finer
-    one lacks. Where all is hole, all is mid grey.
+    Push-pull over a pyramid (Gortler et al. 1996, The Lumigraph): each level fills what the finer
+    one lacks. A picture that is all hole becomes mid grey.
+
+    Args:
+        pixels: (H, W, 3), uint8 or uint16.
+        hole: bool (H, W), the pixels to replace.
     """
     if not hole.any():
         return pixels
@@ -53,12 +62,18 @@ def mended(pixels: np.ndarray, hole: np.ndarray) -> np.ndarray:
     return np.where(hole[..., None], np.rint(made), pixels).astype(pixels.dtype)
 
 
-def extended(
+def extend(
     picture: Picture, mask: np.ndarray, sides: tuple[int, int, int, int]
 ) -> tuple[Picture, np.ndarray]:
-    """The picture on a larger canvas, and its mask with what is new in it; for outpainting.
+    """Put a picture on a larger canvas, for outpainting.
 
-    sides  pixels added at the left, top, right and bottom.
+    Args:
+        picture: The picture.
+        mask: uint8 (H, W), 255 where it is repainted.
+        sides: Pixels to add at the left, top, right and bottom.
+
+    Returns:
+        The larger picture, mid grey where it is new, and its mask, 255 there.
     """
     left, top, right, bottom = sides
     around = ((top, bottom), (left, right))
@@ -71,7 +86,7 @@ def extended(
 
 
 def _pulled(pixels: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Premultiplied pixels and the share of each that is known -> pixels, all of them known."""
+    """Fill premultiplied pixels, of which `known` is the share in [0, 1] that is given."""
     if known.min() >= 1:
         return pixels
     half = (len(known[0]) + 1) // 2, (len(known) + 1) // 2
@@ -83,21 +98,23 @@ def _pulled(pixels: np.ndarray, known: np.ndarray) -> np.ndarray:
     return pixels + (1 - known)[..., None] * coarse
 
 
-def labelled(hole: np.ndarray) -> np.ndarray:
-    """int32 (H, W): the connected parts by number, from 1 on, 0 elsewhere; corners connect."""
+def label_parts(hole: np.ndarray) -> np.ndarray:
+    """Number the connected parts of a hole: int32 (H, W), 0 outside. Corners connect."""
     marks = np.empty(hole.shape, np.int32)
     ndimage.label(hole, np.ones((3, 3)), marks)
     return marks
 
 
-def boxes(hole: np.ndarray, context: float, least: int, step: int) -> Iterator[Box]:
-    """Boxes round the connected parts of a hole; parts whose boxes meet share one.
+def find_boxes(hole: np.ndarray, context: float, least: int, step: int) -> Iterator[Box]:
+    """Find boxes round the connected parts of a hole; boxes that overlap are merged.
 
-    context  margin on each side, as a share of the part's longer side.
-    least    no box is smaller than this on a side, if the picture is not.
-    step     boxes begin at multiples of this.
+    Args:
+        hole: bool (H, W).
+        context: Margin on each side, as a share of the part's longer side.
+        least: Shortest side of a box in pixels, unless the picture is smaller.
+        step: Boxes begin at multiples of this.
     """
-    parts = ndimage.find_objects(labelled(hole))
+    parts = ndimage.find_objects(label_parts(hole))
     found = [_widened(box, hole.shape, context, least, step) for box in parts]
     while found:
         box = found.pop()

@@ -1,4 +1,4 @@
-"""Large arrays lie on disk, in files without a name: gone with the process, however it ends."""
+"""Large arrays in memory-mapped files without a name, which vanish when the process ends."""
 
 import math
 import mmap
@@ -28,8 +28,8 @@ _lock = Lock()  # of the set
 
 
 @contextmanager
-def into(folder: Path) -> Iterator[None]:
-    """Lend a folder for what is large; without one all stays in memory."""
+def use_folder(folder: Path) -> Iterator[None]:
+    """Put large arrays into `folder` while the block runs; outside of it they stay in memory."""
     token = _folder.set(folder)
     try:
         yield
@@ -38,7 +38,11 @@ def into(folder: Path) -> Iterator[None]:
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """As np.empty. Raises OSError if the disk has no room."""
+    """Create an array as np.empty does, on disk if it is large and a folder is in use.
+
+    Raises:
+        OSError: The disk has no room.
+    """
     size = math.prod(shape) * np.dtype(dtype).itemsize
     folder = _folder.get()
     if folder is None or size <= ENOUGH:
@@ -52,8 +56,11 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 @contextmanager
-def room() -> Iterator[Path | None]:
-    """A file for another process to fill, gone when the block ends; None without a folder."""
+def temporary_file() -> Iterator[Path | None]:
+    """Yield an empty file for another process to fill; it is deleted when the block ends.
+
+    Yields None where no folder is in use.
+    """
     folder = _folder.get()
     if folder is None:
         yield None
@@ -67,8 +74,8 @@ def room() -> Iterator[Path | None]:
         Path(name).unlink(missing_ok=True)
 
 
-def filled(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """What another process wrote there; the array outlives the file's name."""
+def map_file(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Map the array that another process wrote to `file`; it stays readable after deletion."""
     with file.open("r+b") as opened:
         mapped = mmap.mmap(opened.fileno(), 0)
     with _lock:
@@ -76,8 +83,8 @@ def filled(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return np.frombuffer(mapped, dtype).reshape(shape)
 
 
-def canvas(shape: tuple[int, ...], device: "torch.device") -> "Tensor":
-    """float32, as torch.empty. What belongs on an accelerator stays there."""
+def empty_tensor(shape: tuple[int, ...], device: "torch.device") -> "Tensor":
+    """Create a float32 tensor as torch.empty does; on the CPU a large one lies on disk."""
     import torch
 
     if device.type != "cpu":
@@ -85,23 +92,23 @@ def canvas(shape: tuple[int, ...], device: "torch.device") -> "Tensor":
     return torch.from_numpy(empty(shape, np.dtype(np.float32)))
 
 
-def takes(shape: tuple[int, ...], device: "torch.device") -> bool:
-    """Whether a canvas of that shape lies on disk."""
+def is_on_disk(shape: tuple[int, ...], device: "torch.device") -> bool:
+    """Whether a float32 tensor of that shape would lie on disk."""
     is_large = math.prod(shape) * 4 > ENOUGH
     return is_large and device.type == "cpu" and _folder.get() is not None
 
 
-def bands(canvas: "Tensor") -> Iterator[slice]:
-    """Rows to go over a canvas by: all at once where it is in memory."""
+def iter_bands(canvas: "Tensor") -> Iterator[slice]:
+    """Iterate over the rows of a (..., H, W) tensor: by bands if it lies on disk, else at once."""
     height = canvas.shape[-2]
-    step = ROWS if takes(tuple(canvas.shape), canvas.device) else height
+    step = ROWS if is_on_disk(tuple(canvas.shape), canvas.device) else height
     for first in range(0, height, step):
         yield slice(first, min(first + step, height))
-        let_go()
+        release_pages()
 
 
-def let_go() -> None:
-    """Hold nothing on disk in memory too; it is read again when it is asked for."""
+def release_pages() -> None:
+    """Drop the cached pages of all mapped arrays; the system reads them again when needed."""
     if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows, where the system sees to it
         with _lock:
             all_of_them = list(_mapped)
@@ -110,7 +117,7 @@ def let_go() -> None:
 
 
 def _reserve(file: IO[bytes], size: int) -> None:
-    """Have the room now: a disk that fills up under a mapped file kills the process."""
+    """Reserve the space now: a disk that fills up under a mapped file kills the process."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file.fileno(), 0, size)
         return

@@ -1,4 +1,4 @@
-"""What a file says beside its pixels, cleaned on the way in: EXIF, XMP, texts, profiles."""
+"""Metadata of picture files, cleaned when read: EXIF, XMP, IPTC, texts, ICC profiles."""
 
 import io
 import math
@@ -11,7 +11,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageCms
 from PIL.ExifTags import Base
 
-from restore.images import carried
+from restore.images import attachments
 
 ORIENTATION = 0x0112
 DESCRIPTIONS = {  # EXIF that stays true when enlarged; the rest describes the old file's storage
@@ -33,37 +33,54 @@ XMP_VALUE = rb"(\b(?:%s)(?:\s*=\s*[\"']|>))\s*\d+"
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a file says beside its colours, of the upright picture."""
+class Metadata:
+    """Metadata of the upright picture, without its colour profile.
 
-    exif: bytes | None = None  # orientation applied, the tag set to 1
-    xmp: bytes | None = None  # the packet, its orientation set to 1
-    iptc: bytes | None = None  # its records, as in Photoshop's resource 0x0404
-    dpi: tuple[float, float] | None = None  # across and down
-    texts: tuple[tuple[str, str], ...] = ()  # by name: those of a PNG, or a comment
+    Attributes:
+        exif: EXIF block with the orientation tag set to 1.
+        xmp: XMP packet with the orientation set to 1.
+        iptc: IPTC records, as in Photoshop's resource 0x0404.
+        dpi: Pixels per inch, (horizontal, vertical).
+        texts: (name, text) pairs: those of a PNG, or the comment of another format.
+    """
+
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    iptc: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    texts: tuple[tuple[str, str], ...] = ()
 
 
-def facts(image: Image.Image, strip: Strip, notes: list[str]) -> tuple[int, Facts]:
-    """(orientation 1 to 8, what the file says). What does not parse is dropped, with a note."""
-    orientation, kept = exif(image, strip, notes)
-    packet = xmp(image, strip)
+def read_metadata(image: Image.Image, strip: Strip, notes: list[str]) -> tuple[int, Metadata]:
+    """Read the metadata of an open image. What does not parse is dropped, with a note.
+
+    Args:
+        image: Pillow's image.
+        strip: What to leave out.
+        notes: Notes on what was dropped are appended here.
+
+    Returns:
+        The EXIF orientation, 1 to 8, and the metadata as of the upright picture.
+    """
+    orientation, kept = read_exif(image, strip, notes)
+    packet = read_xmp(image, strip)
     if packet:
-        packet, told = carried.without_promises(packet)
-        notes += [note for note in told if note not in notes]
-    found = Facts(kept, packet or None, dpi=resolution(image, notes))
+        packet, dropped = attachments.strip_references(packet)
+        notes += [note for note in dropped if note not in notes]
+    found = Metadata(kept, packet or None, dpi=read_resolution(image, notes))
     if found.dpi and orientation > 4:
         found = replace(found, dpi=found.dpi[::-1])
     if strip == "all":
         return orientation, found
-    records = iptc(image)
+    records = read_iptc(image)
     if records and strip == "gps":
         notes.append("IPTC dropped: it may tell where it was taken")
         records = None
-    return orientation, replace(found, iptc=records, texts=texts(image, notes))
+    return orientation, replace(found, iptc=records, texts=read_texts(image, notes))
 
 
-def resolution(image: Image.Image, notes: list[str]) -> tuple[float, float] | None:
-    """Pixels per inch across and down, as the file is stored."""
+def read_resolution(image: Image.Image, notes: list[str]) -> tuple[float, float] | None:
+    """Read pixels per inch, (horizontal, vertical), of the picture as stored."""
     info = image.info
     ratio = info.get("aspect") or (info.get("jfif_density") if info.get("jfif_unit") == 0 else None)
     if ratio and len(set(ratio)) > 1:
@@ -73,11 +90,11 @@ def resolution(image: Image.Image, notes: list[str]) -> tuple[float, float] | No
             found = _exif_resolution(image.getexif())  # Pillow would invent 72
         else:
             found = info.get("dpi") or _exif_resolution(image.getexif())
-        told = (float(found[0]), float(found[1])) if found else None
+        dpi = (float(found[0]), float(found[1])) if found else None
     except Exception:  # written by cameras and attackers
         return None
-    is_sound = told and all(math.isfinite(side) and 1 <= side <= 10**6 for side in told)
-    return told if is_sound else None
+    is_sound = dpi and all(math.isfinite(side) and 1 <= side <= 10**6 for side in dpi)
+    return dpi if is_sound else None
 
 
 def _exif_resolution(tags: Image.Exif) -> tuple[Any, Any] | None:
@@ -88,8 +105,8 @@ def _exif_resolution(tags: Image.Exif) -> tuple[Any, Any] | None:
     return float(sides[0]) * inch, float(sides[1]) * inch  # pyright: ignore[reportArgumentType]
 
 
-def iptc(image: Image.Image) -> bytes | None:
-    """Its IPTC records, if any (IIM 4.2)."""
+def read_iptc(image: Image.Image) -> bytes | None:
+    """Read the IPTC records, if any (IIM 4.2)."""
     found = None
     if image.format == "TIFF":
         found = getattr(image, "tag_v2", {}).get(IPTC_TAG)
@@ -100,8 +117,8 @@ def iptc(image: Image.Image) -> bytes | None:
     return found if isinstance(found, bytes) and found.startswith(b"\x1c") else None
 
 
-def texts(image: Image.Image, notes: list[str]) -> tuple[tuple[str, str], ...]:
-    """Texts by name, but those that are read as EXIF, XMP or a profile, or that we wrote."""
+def read_texts(image: Image.Image, notes: list[str]) -> tuple[tuple[str, str], ...]:
+    """Read (name, text) pairs, except EXIF, XMP and profiles stored as text, and our own note."""
     found: dict[str, Any] = {}
     if image.format == "PNG":
         try:
@@ -123,8 +140,12 @@ def _text(text: Any) -> str:
     return str(text)
 
 
-def exif(image: Image.Image, strip: Strip, notes: list[str]) -> tuple[int, bytes | None]:
-    """(orientation 1 to 8, the EXIF of the upright picture). What does not parse is dropped."""
+def read_exif(image: Image.Image, strip: Strip, notes: list[str]) -> tuple[int, bytes | None]:
+    """Read the EXIF block. What does not parse is dropped, with a note.
+
+    Returns:
+        The orientation, 1 to 8, and the EXIF of the upright picture, if any.
+    """
     try:
         source = image.getexif()
         orientation = source.get(ORIENTATION, 1)
@@ -152,19 +173,19 @@ def exif(image: Image.Image, strip: Strip, notes: list[str]) -> tuple[int, bytes
     return orientation, cleaned
 
 
-def sized_exif(data: bytes, size: tuple[int, int]) -> bytes:
-    """The EXIF, its pixel dimensions those of (height, width) where it has any."""
-    told = Image.Exif()
-    told.load(data)
-    inner = told.get_ifd(ExifTags.IFD.Exif)
+def set_exif_size(data: bytes, size: tuple[int, int]) -> bytes:
+    """Set the pixel dimensions in an EXIF block to (height, width), if it has any."""
+    exif = Image.Exif()
+    exif.load(data)
+    inner = exif.get_ifd(ExifTags.IFD.Exif)
     if WIDTH not in inner and HEIGHT not in inner:
         return data
     inner[HEIGHT], inner[WIDTH] = size
-    return told.tobytes()
+    return exif.tobytes()
 
 
-def xmp(image: Image.Image, strip: Strip) -> bytes | None:
-    """The XMP packet of the upright picture."""
+def read_xmp(image: Image.Image, strip: Strip) -> bytes | None:
+    """Read the XMP packet (ISO 16684-1) of the upright picture."""
     packet = image.info.get("xmp")
     if isinstance(packet, str):
         packet = packet.encode()
@@ -175,8 +196,8 @@ def xmp(image: Image.Image, strip: Strip) -> bytes | None:
     return re.sub(XMP_VALUE % b"tiff:Orientation", rb"\g<1>1", packet)
 
 
-def sized_xmp(packet: bytes, size: tuple[int, int]) -> bytes:
-    """The packet, its dimensions those of (height, width)."""
+def set_xmp_size(packet: bytes, size: tuple[int, int]) -> bytes:
+    """Set the pixel dimensions in an XMP packet to (height, width)."""
     for names, side in zip(
         (b"tiff:ImageLength|exif:PixelYDimension", b"tiff:ImageWidth|exif:PixelXDimension"),
         size,
@@ -186,8 +207,8 @@ def sized_xmp(packet: bytes, size: tuple[int, int]) -> bytes:
     return packet
 
 
-def profile(icc: bytes | None, grey: bool, notes: list[str]) -> bytes | None:
-    """The profile if it parses and suits the channels, else None with a note."""
+def check_profile(icc: bytes | None, grey: bool, notes: list[str]) -> bytes | None:
+    """Return the profile if it parses and suits the channels, else None, with a note."""
     if not icc:
         return None
     try:
@@ -203,19 +224,27 @@ def profile(icc: bytes | None, grey: bool, notes: list[str]) -> bytes | None:
 
 @lru_cache(256)
 def is_srgb(icc: bytes, grey: bool) -> bool:
-    """Whether a profile says what no profile says: its colours are those of sRGB, by a level."""
+    """Whether a profile gives the colours of sRGB, to within one 8-bit level."""
     steps = np.linspace(0, 255, 6).astype(np.uint8)
     if grey:
         values = steps[None]
     else:
         values = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(1, -1, 3)
     notes: list[str] = []
-    shown = np.asarray(to_srgb(Image.fromarray(values), icc, notes)).astype(int)
-    return not notes and bool(np.abs(shown - (values[..., None] if grey else values)).max() <= 1)
+    converted = np.asarray(to_srgb(Image.fromarray(values), icc, notes)).astype(int)
+    return not notes and bool(
+        np.abs(converted - (values[..., None] if grey else values)).max() <= 1
+    )
 
 
 def to_srgb(image: Image.Image, icc: bytes | None, notes: list[str]) -> Image.Image:
-    """The image in sRGB: through its own profile; CMYK and Lab without one by the plain formula."""
+    """Convert an image to sRGB.
+
+    Args:
+        image: In any mode that LittleCMS knows.
+        icc: Its profile. Without one CMYK is converted by Pillow's plain formula.
+        notes: A note is appended here if the profile is broken.
+    """
     srgb = ImageCms.createProfile("sRGB")
     own = ImageCms.createProfile("LAB") if image.mode == "LAB" else io.BytesIO(icc or b"")
     try:

@@ -1,4 +1,4 @@
-"""Pictures: files become upright integer arrays, with alpha, depth and what else is told."""
+"""Picture files as upright integer arrays, with alpha, colour profile and metadata."""
 
 import stat
 import warnings as python_warnings
@@ -6,94 +6,145 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
 from PIL import Image
 
 from restore.errors import ImageError
-from restore.images import carried, colours, metadata, sniff
+from restore.images import attachments, colours, metadata, sniff
 from restore.images import decode as decoding
-from restore.images.decode import threefold
-from restore.images.tiff_samples import upright
+from restore.images.decode import grey_to_rgb
+from restore.images.tiff_samples import apply_orientation
 
 MAX_BYTES = 2**30
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A picture as its file holds it, upright."""
+    """A decoded picture, upright.
 
-    pixels: np.ndarray  # (H, W, 3) RGB, uint8 or uint16, full range
-    alpha: np.ndarray | None = None  # (H, W), the dtype of pixels; not premultiplied
-    grey: bool = False  # the file was grey, so it is written grey again; the three channels agree
-    icc: bytes | None = None  # a profile that parses and suits the channels
-    exif: bytes | None = None  # orientation applied, the tag set to 1
-    format: str = "PNG"  # of the source, in Pillow's words
-    warnings: tuple[str, ...] = ()  # what was lost or left out on the way in
-    xmp: bytes | None = None  # the packet, its orientation set to 1
-    iptc: bytes | None = None  # its records
-    dpi: tuple[float, float] | None = None  # across and down
-    texts: tuple[tuple[str, str], ...] = ()  # by name: those of a PNG, or a comment
+    Attributes:
+        pixels: (H, W, 3) RGB, uint8 or uint16, full range.
+        alpha: (H, W), the dtype of `pixels`; not premultiplied.
+        grey: The file was grey: the three channels are equal, and it is written as grey again.
+        icc: A colour profile that parses and suits the channels.
+        exif: EXIF block with the orientation tag set to 1.
+        format: Format of the source file, by Pillow's name.
+        warnings: What was lost or left out when the file was read.
+        xmp: XMP packet with the orientation set to 1.
+        iptc: IPTC records.
+        dpi: Pixels per inch, (horizontal, vertical).
+        texts: (name, text) pairs: those of a PNG, or the comment of another format.
+    """
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None = None
+    grey: bool = False
+    icc: bytes | None = None
+    exif: bytes | None = None
+    format: str = "PNG"
+    warnings: tuple[str, ...] = ()
+    xmp: bytes | None = None
+    iptc: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    texts: tuple[tuple[str, str], ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width)"""
+        """(height, width) in pixels."""
         return self.pixels.shape[0], self.pixels.shape[1]
 
     @property
     def depth(self) -> int:
-        """8 or 16 bits a channel."""
+        """Bits per channel, 8 or 16."""
         return self.pixels.dtype.itemsize * 8
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How files are read."""
+    """How picture files are read.
 
-    frames: Literal["first", "all", "refuse"] = "first"  # refuse: those with more than one
-    icc: Literal["keep", "srgb"] = "keep"  # srgb: colours converted, the profile dropped
-    strip: metadata.Strip = "nothing"  # gps: where it was taken; all: EXIF, XMP, IPTC and texts
+    Attributes:
+        frames: Which frames of a file to read; "refuse" raises an error if there are several.
+        icc: "srgb" converts the colours to sRGB and drops the profile.
+        strip: Metadata to leave out: "gps" the location, "all" also EXIF, XMP, IPTC and texts.
+        allow_truncated: Read a file that is cut short; what is missing is flat.
+        max_pixels: Limit for pictures that are read by rows or decoded into a file; 0 reads
+            every picture whole.
+    """
+
+    frames: Literal["first", "all", "refuse"] = "first"
+    icc: Literal["keep", "srgb"] = "keep"
+    strip: metadata.Strip = "nothing"
     allow_truncated: bool = False
-    max_pixels: int = decoding.MAX_PIXELS  # of what is read by rows or into a file; 0: all is whole
+    max_pixels: int = decoding.MAX_PIXELS
 
 
 @dataclass(frozen=True)
-class Head:
-    """What the header of a picture file says."""
+class Header:
+    """What the header of a picture file says.
 
-    size: tuple[int, int]  # (height, width), upright
+    Attributes:
+        size: (height, width) of the upright picture.
+        frames: Number of frames or pages.
+        has_alpha: The header speaks of transparency.
+        by_rows: The file is read by rows, by restore.images.tiff_rows.
+        is_spooled: The file is decoded into another file, by restore.images.spooled.
+    """
+
+    size: tuple[int, int]
     frames: int
     has_alpha: bool
-    by_rows: bool = False  # read so, as restore.images.tiff_rows does
-    is_spooled: bool = False  # read into a file, as restore.images.spooled does
+    by_rows: bool = False
+    is_spooled: bool = False
 
 
-def read(path: Path, how: Reading = Reading()) -> Picture:
-    """Read a picture file; of several frames, the first. Raises ImageError."""
-    return read_frames(path, how)[0][0]
+class Encoded(NamedTuple):
+    """A picture file in memory.
+
+    Attributes:
+        data: The bytes of the file.
+        suffix: The extension that its name would have, such as ".png".
+    """
+
+    data: bytes
+    suffix: str
 
 
-def decode(data: bytes, suffix: str) -> Picture:
-    """The picture in the bytes of a file whose name ends so; as `read`. Raises ImageError."""
-    return decode_frames(data, suffix)[0][0]
+Source = Path | Encoded
 
 
-def read_frames(path: Path, how: Reading = Reading()) -> tuple[list[Picture], int]:
-    """(the frames asked for, how many there are). Raises ImageError."""
-    with _named(path):
-        return decode_frames(file_bytes(path), path.suffix, how)
+def read(source: Source, how: Reading = Reading()) -> Picture:
+    """Read a picture, the first frame where there are several.
+
+    Raises:
+        ImageError: The file cannot be read; its `code` says why.
+    """
+    return read_frames(source, how)[0][0]
 
 
-def decode_frames(data: bytes, suffix: str, how: Reading = Reading()) -> tuple[list[Picture], int]:
-    """As read_frames, of the bytes of a file whose name ends so."""
+def read_frames(source: Source, how: Reading = Reading()) -> tuple[list[Picture], int]:
+    """Read the frames that `how` selects.
+
+    Returns:
+        The pictures, and the number of frames in the file.
+
+    Raises:
+        ImageError: The file cannot be read; its `code` says why.
+    """
+    with _loaded(source) as encoded:
+        return _decode_frames(*encoded, how)
+
+
+def _decode_frames(data: bytes, suffix: str, how: Reading) -> tuple[list[Picture], int]:
     notes: list[str] = []
-    with noting(notes):
-        image = decoding.opened(data, suffix)
+    with collect_warnings(notes):
+        image = decoding.open_image(data, suffix)
         sniff.inspect(data, notes)
         count = decoding.count_frames(image, data, suffix)
-    if misnamed := sniff.misnamed(suffix, image.format or ""):
+    if misnamed := sniff.check_suffix(suffix, image.format or ""):
         notes.append(misnamed)
     if count > 1 and how.frames == "refuse":
         raise ImageError("FRAMES", f"{count} frames; --frames first takes one, all keeps all")
@@ -113,28 +164,28 @@ def decode_frames(data: bytes, suffix: str, how: Reading = Reading()) -> tuple[l
 
 
 def _frame(
-    image: Image.Image, data: bytes, suffix: str, frame: int, how: Reading, told: list[str]
+    image: Image.Image, data: bytes, suffix: str, frame: int, how: Reading, file_notes: list[str]
 ) -> Picture:
-    """The frame in hand. `told` is of the whole file."""
-    notes = list(told)
-    with noting(notes):
+    """Decode the current frame; `file_notes` concern the whole file."""
+    notes = list(file_notes)
+    with collect_warnings(notes):
         image = decoding.load(image, data, suffix, how.allow_truncated, notes)
-        orientation, facts = metadata.facts(image, how.strip, notes)
+        orientation, facts = metadata.read_metadata(image, how.strip, notes)
         profile = image.info.get("icc_profile")
-        with decoding.judged(data, suffix):
-            pixels, alpha, grey, icc = decoding.pixels(image, data, frame, profile, notes)
-        pixels = upright(pixels, orientation)
-        alpha = None if alpha is None else upright(alpha, orientation)
-        icc = metadata.profile(icc, grey, notes)
-        icc = colours.profile(data, image.info, icc, grey, notes)
-        notes += [note for note in carried.lost(image, data) if note not in notes]
-    told, form = tuple(notes), image.format or ""
-    made = Picture(pixels, alpha, grey, icc, format=form, warnings=told, **vars(facts))
-    return in_srgb(made) if how.icc == "srgb" else made
+        with decoding.translate_errors(data, suffix):
+            pixels, alpha, grey, icc = decoding.to_arrays(image, data, frame, profile, notes)
+        pixels = apply_orientation(pixels, orientation)
+        alpha = None if alpha is None else apply_orientation(alpha, orientation)
+        icc = metadata.check_profile(icc, grey, notes)
+        icc = colours.find_profile(data, image.info, icc, grey, notes)
+        notes += [note for note in attachments.list_dropped(image, data) if note not in notes]
+    warnings, form = tuple(notes), image.format or ""
+    made = Picture(pixels, alpha, grey, icc, format=form, warnings=warnings, **vars(facts))
+    return convert_to_srgb(made) if how.icc == "srgb" else made
 
 
-def in_srgb(picture: Picture) -> Picture:
-    """The picture's colours through its profile to sRGB, and no profile."""
+def convert_to_srgb(picture: Picture) -> Picture:
+    """Convert the colours to sRGB by the profile, and drop the profile."""
     if picture.icc is None:
         return picture
     if metadata.is_srgb(picture.icc, picture.grey):
@@ -143,43 +194,42 @@ def in_srgb(picture: Picture) -> Picture:
     pixels = picture.pixels
     if picture.depth == 16:  # LittleCMS by Pillow knows no 16-bit colour
         notes.append("depth reduced to 8 bits: the colour profile was converted")
-        pixels = eight(pixels)
+        pixels = to_uint8(pixels)
     alpha = picture.alpha
-    alpha = eight(alpha) if alpha is not None and picture.depth == 16 else alpha
+    alpha = to_uint8(alpha) if alpha is not None and picture.depth == 16 else alpha
     image = Image.fromarray(pixels[..., 0] if picture.grey else pixels)
     pixels = np.asarray(metadata.to_srgb(image, picture.icc, notes))
     if picture.grey:
-        pixels = threefold(pixels[..., 1])
+        pixels = grey_to_rgb(pixels[..., 1])
     return replace(picture, pixels=pixels, alpha=alpha, icc=None, warnings=tuple(notes))
 
 
-def eight(array: np.ndarray) -> np.ndarray:
-    """uint16 to uint8, rounded."""
+def to_uint8(array: np.ndarray) -> np.ndarray:
+    """Convert uint16 samples to uint8, rounded."""
     return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def look(path: Path) -> Head:
-    """What the header says; no pixel is decoded. Raises ImageError."""
-    with _named(path):
-        return look_at(file_bytes(path), path.suffix)
+def probe(source: Source) -> Header:
+    """Read the header without decoding pixels.
 
-
-def look_at(data: bytes, suffix: str) -> Head:
-    """As `look`, of the bytes of a file whose name ends so."""
-    with noting([]):
-        image = decoding.opened(data, suffix)
-        orientation, _ = metadata.exif(image, "all", [])
-        orientation = 1 if decoding.own_turn(image) > 1 else orientation  # its size is turned
+    Raises:
+        ImageError: The file cannot be read; its `code` says why.
+    """
+    with _loaded(source) as (data, suffix), collect_warnings([]):
+        image = decoding.open_image(data, suffix)
+        orientation, _ = metadata.read_exif(image, "all", [])
+        if decoding.applied_orientation(image) > 1:  # its size is turned already
+            orientation = 1
         size = (image.height, image.width)
         frames = decoding.count_frames(image, data, suffix)
-        return Head(size[::-1] if orientation > 4 else size, frames, decoding.has_alpha(image))
+        return Header(size[::-1] if orientation > 4 else size, frames, decoding.has_alpha(image))
 
 
-def plain(picture: Picture) -> np.ndarray:
-    """uint8 (H, W, 3) in sRGB: 16 bits are rounded, transparency lies on white."""
-    picture = in_srgb(picture)
+def to_rgb8(picture: Picture) -> np.ndarray:
+    """Convert to uint8 (H, W, 3) sRGB: 16 bits are rounded, transparency is laid on white."""
+    picture = convert_to_srgb(picture)
     pixels, alpha = (
-        eight(array) if array is not None and array.dtype == np.uint16 else array
+        to_uint8(array) if array is not None and array.dtype == np.uint16 else array
         for array in (picture.pixels, picture.alpha)
     )
     assert pixels is not None
@@ -189,27 +239,21 @@ def plain(picture: Picture) -> np.ndarray:
     return np.rint(pixels * share + 255 * (1 - share)).astype(np.uint8)
 
 
-def peek(path: Path) -> tuple[int, int]:
-    """The upright (height, width) of a picture file, from its header. Raises ImageError."""
-    return look(path).size
-
-
-def peek_at(data: bytes, suffix: str) -> tuple[int, int]:
-    """As `peek`, of the bytes of a file whose name ends so."""
-    return look_at(data, suffix).size
-
-
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def _loaded(source: Source) -> Iterator[Encoded]:
+    """Load a file into memory; errors name its path."""
+    if isinstance(source, Encoded):
+        yield source
+        return
     try:
-        yield
+        yield Encoded(read_bytes(source), source.suffix)
     except ImageError as error:
-        raise ImageError(error.code, f"{path}: {error}") from error.__cause__
+        raise ImageError(error.code, f"{source}: {error}") from error.__cause__
 
 
 @contextmanager
-def noting(notes: list[str]) -> Iterator[None]:
-    """Turn Pillow's warnings into notes of the picture they speak of."""
+def collect_warnings(notes: list[str]) -> Iterator[None]:
+    """Append Pillow's warnings to `notes` instead of printing them."""
     with python_warnings.catch_warnings(record=True) as caught:
         python_warnings.simplefilter("always")
         yield
@@ -217,8 +261,12 @@ def noting(notes: list[str]) -> Iterator[None]:
     notes.extend(text.strip()[:200] for text in texts)
 
 
-def file_bytes(path: Path) -> bytes:
-    """What a file holds. Raises ImageError."""
+def read_bytes(path: Path) -> bytes:
+    """Read a regular file of at most MAX_BYTES.
+
+    Raises:
+        ImageError: The file is too large or cannot be read.
+    """
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -233,18 +281,18 @@ def file_bytes(path: Path) -> bytes:
 
 
 def bleed(picture: Picture) -> Picture:
-    """Give each fully transparent pixel the nearest colour that shows: enlarged without a halo."""
+    """Give each transparent pixel the nearest visible colour, so that enlarging makes no halo."""
     if picture.alpha is None:
         return picture
-    shown = picture.alpha > 0
-    if shown.all() or not shown.any():
+    visible = picture.alpha > 0
+    if visible.all() or not visible.any():
         return picture
     _, labels = cv2.distanceTransformWithLabels(
-        (~shown).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+        (~visible).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )
     nearest = np.asarray(labels, np.int32)
     pixels = picture.pixels.copy()
     owner = np.zeros(nearest.max() + 1, np.intp)  # label -> the pixel that carries it
-    owner[nearest[shown]] = np.flatnonzero(shown)
-    pixels[~shown] = picture.pixels.reshape(-1, 3)[owner[nearest[~shown]]]
+    owner[nearest[visible]] = np.flatnonzero(visible)
+    pixels[~visible] = picture.pixels.reshape(-1, 3)[owner[nearest[~visible]]]
     return replace(picture, pixels=pixels)

@@ -1,4 +1,4 @@
-"""Pictures resized by bands of rows, as Pillow's antialiased bicubic does it."""
+"""Antialiased bicubic resizing like Pillow's, by bands of rows."""
 
 import numpy as np
 from PIL import Image
@@ -10,17 +10,27 @@ from restore.images.picture import Picture
 def resize_band(
     source: Picture | np.ndarray, size: tuple[int, int], rows: tuple[int, int]
 ) -> np.ndarray:
-    """Rows r0 to r1 of the picture resized to `size` by Pillow's antialiased bicubic.
+    """Compute some rows of a picture resized by Pillow's antialiased bicubic.
 
-    source  a Picture, or an array (H, W, 3) or (H, W): uint8, uint16, or float in [0, 1].
-    size    (height, width) of the whole result.
-    Returns float32 (r1 - r0, width[, 3]) in [0, 1]. A row has the same bits in whatever band.
+    Args:
+        source: A Picture, or an array (H, W, 3) or (H, W): uint8, uint16, or float in [0, 1].
+        size: (height, width) of the whole result.
+        rows: (first, last) row of the result; last is excluded.
+
+    Returns:
+        float32 (last - first, width[, 3]) in [0, 1]. A row has the same bits in every band.
     """
     return Band(source, size, rows).cut(slice(0, size[1]))
 
 
 class Band:
-    """What resize_band gives, to be cut by columns: where a picture is wide, floats are many."""
+    """Rows of a resized picture, computed by columns, as floats of a wide picture are large.
+
+    Args:
+        source: A Picture, or an array (H, W, 3) or (H, W): uint8, uint16, or float in [0, 1].
+        size: (height, width) of the whole result.
+        rows: (first, last) row of the result; last is excluded.
+    """
 
     def __init__(self, source: Picture | np.ndarray, size: tuple[int, int], rows: tuple[int, int]):
         array = source.pixels if isinstance(source, Picture) else source
@@ -32,7 +42,7 @@ class Band:
         self._wide = rows_in if is_wide else _widen(_unit(rows_in), width)
 
     def cut(self, columns: slice) -> np.ndarray:
-        """float32 (r1 - r0, columns[, 3]) in [0, 1]"""
+        """Compute some columns: float32 (rows, columns[, 3]) in [0, 1]."""
         wide = _unit(self._wide[:, columns])
         band = np.empty((len(self._taps), *wide.shape[1:]), np.float32)
         for row, (first, weights) in enumerate(self._taps):  # row by row: no sum knows the band
@@ -43,7 +53,7 @@ class Band:
 
 
 def _taps(row: int, height_in: int, height_out: int) -> tuple[int, np.ndarray]:
-    """The first source row and the weights from it on, for one row (Pillow's Resample.c)."""
+    """Return the first source row and the weights from it on, for one row (Pillow's Resample.c)."""
     scale = height_in / height_out
     blur = max(scale, 1.0)
     center = (row + 0.5) * scale
@@ -74,7 +84,7 @@ def _unit(array: np.ndarray) -> np.ndarray:
 
 
 def resize_alpha(picture: Picture, size: tuple[int, int], band: int = 256) -> np.ndarray | None:
-    """The alpha at (height, width), in the picture's depth; None if there is none."""
+    """Resize the alpha channel to (height, width), in its own dtype; None if there is none."""
     if picture.alpha is None:
         return None
     result = memmap.empty(size, picture.alpha.dtype)

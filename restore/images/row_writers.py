@@ -1,4 +1,4 @@
-"""PNG and TIFF written some rows after others, for pictures that no memory is to hold twice."""
+"""PNG and TIFF written band by band, for pictures too large to copy in memory."""
 
 import struct
 import zlib
@@ -20,35 +20,41 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COLOURS = {1: 0, 2: 4, 3: 2, 4: 6}  # PNG's colour type by the number of channels
 
 
-def chunk(name: bytes, body: bytes) -> bytes:
-    """A chunk of a PNG."""
+def make_png_chunk(name: bytes, body: bytes) -> bytes:
+    """Build a PNG chunk: length, name, body and checksum."""
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
 def write_png(file: IO[bytes], layers: Layers, size: tuple[int, int], texts: list[bytes]) -> None:
-    """A PNG of (height, width); `texts` are the chunks before its pixels.
+    """Write a PNG with filter Sub and run-length compression, as cv2 does.
 
-    Each sample less its left neighbour, runs packed: what cv2 chooses too.
+    Args:
+        file: Open for writing.
+        layers: Gives rows first to last as (last - first, W, 1 to 4).
+        size: (height, width).
+        texts: Chunks to put before the pixels.
     """
     height, width = size
     kind = layers(0, 1)
     bits, channels = kind.dtype.itemsize * 8, kind.shape[2]
     head = struct.pack(">IIBBBBB", width, height, bits, COLOURS[channels], 0, 0, 0)
-    file.write(SIGNATURE + chunk(b"IHDR", head) + b"".join(texts))
+    file.write(SIGNATURE + make_png_chunk(b"IHDR", head) + b"".join(texts))
     packer = zlib.compressobj(1, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
     packed = bytearray()
     for first in range(0, height, BAND):
         rows = layers(first, min(first + BAND, height))
         packed += packer.compress(_filtered(rows))
         while len(packed) >= CHUNK:
-            file.write(chunk(b"IDAT", bytes(packed[:CHUNK])))
+            file.write(make_png_chunk(b"IDAT", bytes(packed[:CHUNK])))
             del packed[:CHUNK]
-        memmap.let_go()
-    file.write(chunk(b"IDAT", bytes(packed + packer.flush())) + chunk(b"IEND", b""))
+        memmap.release_pages()
+    file.write(
+        make_png_chunk(b"IDAT", bytes(packed + packer.flush())) + make_png_chunk(b"IEND", b"")
+    )
 
 
 def _filtered(rows: np.ndarray) -> bytes:
-    """PNG's filter 1, Sub, on big-endian bytes, its number before each row."""
+    """Apply PNG's filter 1, Sub, to big-endian samples; its number stands before each row."""
     step = rows.shape[2] * rows.dtype.itemsize
     plain = np.ascontiguousarray(rows.astype(rows.dtype.newbyteorder(">"), copy=False))
     plain = plain.view(np.uint8).reshape(len(rows), -1)
@@ -60,9 +66,16 @@ def _filtered(rows: np.ndarray) -> bytes:
 
 
 def write_tiff(
-    file: IO[bytes], layers: Layers, size: tuple[int, int], told: dict[str, Any]
+    file: IO[bytes], layers: Layers, size: tuple[int, int], options: dict[str, Any]
 ) -> None:
-    """A TIFF in deflated tiles; `told` is what TiffWriter.write is told about the samples."""
+    """Write a TIFF in tiles.
+
+    Args:
+        file: Open for writing.
+        layers: Gives rows first to last as (last - first, W, 1 to 4).
+        size: (height, width).
+        options: Further arguments of tifffile.TiffWriter.write, such as the compression.
+    """
     import tifffile
 
     kind = layers(0, 1)
@@ -71,7 +84,7 @@ def write_tiff(
     with tifffile.TiffWriter(file, bigtiff=is_huge) as writer:
         tile, tiles = (TILE, TILE), _tiles(layers, size)
         more = {"maxworkers": 1, "buffersize": CHUNK}
-        writer.write(tiles, shape=shape, dtype=kind.dtype, tile=tile, **more, **told)
+        writer.write(tiles, shape=shape, dtype=kind.dtype, tile=tile, **more, **options)
 
 
 def _tiles(layers: Layers, size: tuple[int, int]) -> Iterator[np.ndarray]:
@@ -83,4 +96,4 @@ def _tiles(layers: Layers, size: tuple[int, int]) -> Iterator[np.ndarray]:
             room = ((0, TILE - part.shape[0]), (0, TILE - part.shape[1]), (0, 0))
             whole = np.pad(part, room)
             yield whole if whole.shape[2] > 1 else whole[..., 0]
-        memmap.let_go()
+        memmap.release_pages()

@@ -1,4 +1,4 @@
-"""Files read and written in worker processes, so that no decoder can end or stop the run."""
+"""Picture files read and written in worker processes, so that no codec can crash the run."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,9 +15,9 @@ from restore.images import memmap, spooled, tiff_rows
 from restore.images import picture as images
 from restore.images.decode import MAX_PIXELS
 from restore.images.encode import Writing
-from restore.images.picture import Head, Picture, Reading
+from restore.images.picture import Header, Picture, Reading, Source
 from restore.images.tiff_rows import LARGE
-from restore.images.worker_pool import shared
+from restore.images.worker_pool import shared_workers
 
 Made = TypeVar("Made")
 PATIENCE_S = 30  # for a file of any size
@@ -26,23 +26,28 @@ SPOOLED_S = 5 * 10**6  # pixels read a second into a file
 PIXELS_S = 5 * 10**4  # written a second, by a slow codec on a busy machine
 
 
-def read(path: Path, how: Reading = Reading()) -> Picture:
-    """As images.read; ImageError too if the decoder dies, hangs or takes too much memory."""
-    return read_frames(path, how)[0][0]
+def read(source: Source, how: Reading = Reading()) -> Picture:
+    """Read a picture in a worker process; see picture.read.
+
+    Raises:
+        ImageError: As picture.read, and if the decoder dies, hangs or takes too much memory.
+    """
+    return read_frames(source, how)[0][0]
 
 
-def read_frames(path: Path, how: Reading = Reading()) -> tuple[list[Picture], int]:
-    """As images.read_frames, and as read."""
-    with _named(path) as there:
-        return _call(_patience_s(path), images.read_frames, there, how)
+def read_frames(source: Source, how: Reading = Reading()) -> tuple[list[Picture], int]:
+    """Read frames in a worker process; see picture.read_frames, and `read` for errors."""
+    with _absolute(source) as there:
+        return _call(_patience_s(source), images.read_frames, there, how)
 
 
 def read_by_rows(path: Path, how: Reading = Reading()) -> tuple[list[Picture], int]:
-    """As read_frames; of a large TIFF the pixels stay in the file until they are asked for.
+    """Read frames as `read_frames` does, but do not hold large pictures in memory.
 
-    A JPEG or PNG above MAX_PIXELS is decoded into a file of the folder that memmap lends.
+    The pixels of a large TIFF stay in its file and are read on access. A JPEG or PNG above
+    MAX_PIXELS is decoded into a file of the folder that memmap uses.
     """
-    with _named(path) as there:
+    with _absolute(path) as there:
         found = _call(PATIENCE_S, tiff_rows.read, there, how) if _may_be_giant(path) else None
     if found:
         return [found[0]], found[1]
@@ -51,39 +56,31 @@ def read_by_rows(path: Path, how: Reading = Reading()) -> tuple[list[Picture], i
 
 
 def _spooled(path: Path, how: Reading) -> Picture | None:
-    """A picture too large to be held, its pixels in a file; None: it is not so large."""
+    """Read a picture that is too large for memory into a file; None if it is not so large."""
     if how.max_pixels <= MAX_PIXELS:
         return None
-    with _named(path) as there, memmap.room() as room:
-        if room is None:
+    with _absolute(path) as there, memmap.temporary_file() as file:
+        if file is None:
             return None
         limit_s = _patience_s(path) + how.max_pixels / SPOOLED_S
-        found = _call(limit_s, spooled.read, there, how, room)
+        found = _call(limit_s, spooled.read, there, how, file)
         if found is None:
             return None
         picture, shape = found
-        return replace(picture, pixels=memmap.filled(room, shape, np.dtype(np.uint8)))
+        return replace(picture, pixels=memmap.map_file(file, shape, np.dtype(np.uint8)))
 
 
-def decode(data: bytes, suffix: str) -> Picture:
-    """As images.decode, and as read."""
-    return _call(PATIENCE_S + len(data) / BYTES_S, images.decode, data, suffix)
-
-
-def look_at(data: bytes, suffix: str) -> Head:
-    """As images.look_at, and as read."""
-    return _call(PATIENCE_S + len(data) / BYTES_S, images.look_at, data, suffix)
-
-
-def look(path: Path, how: Reading = Reading()) -> Head:
-    """As images.look, and as read."""
-    with _named(path) as there:
+def probe(source: Source, how: Reading = Reading()) -> Header:
+    """Read the header in a worker process; see picture.probe, and `read` for errors."""
+    with _absolute(source) as there:
         found = None
-        if _may_be_giant(path):
-            found = _call(PATIENCE_S, tiff_rows.look, there, how)
+        if not isinstance(source, Path):
+            pass  # what is in memory is read whole
+        elif _may_be_giant(source):
+            found = _call(PATIENCE_S, tiff_rows.probe, there, how)
         elif how.max_pixels > MAX_PIXELS:
-            found = _call(_patience_s(path), spooled.look, there, how)
-        return found or _call(_patience_s(path), images.look, there)
+            found = _call(_patience_s(source), spooled.probe, there, how)
+        return found or _call(_patience_s(source), images.probe, there)
 
 
 def encode(
@@ -93,7 +90,11 @@ def encode(
     how: Writing = Writing(),
     about: str = "",
 ) -> list[str]:
-    """As encoding.encode; ImageError too if the encoder dies or hangs."""
+    """Write a picture in a worker process; see restore.images.encode.encode.
+
+    Raises:
+        ImageError: As encode, and if the encoder dies or hangs.
+    """
     if picture.pixels.size > 3 * LARGE:  # a second copy of them would cost too much
         return encoding.encode(picture, path, format, how, about)
     limit_s = PATIENCE_S + picture.pixels.size / 3 / PIXELS_S
@@ -103,25 +104,30 @@ def encode(
 def _call(limit_s: float, function: Callable[..., Made], *args: Any) -> Made:
     if current_process().daemon:  # such as another's DataLoader's: it may have no children
         return function(*args)
-    return shared().call(limit_s, function, *args)
+    return shared_workers().call(limit_s, function, *args)
 
 
 def _may_be_giant(path: Path) -> bool:
     return path.suffix.casefold() in tiff_rows.SUFFIXES
 
 
-def _patience_s(path: Path) -> float:
+def _patience_s(source: Source) -> float:
+    if not isinstance(source, Path):
+        return PATIENCE_S + len(source.data) / BYTES_S
     with suppress(OSError):  # reading it will say so
-        return PATIENCE_S + path.stat().st_size / BYTES_S
+        return PATIENCE_S + source.stat().st_size / BYTES_S
     return PATIENCE_S
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[Path]:
-    """The path as a worker knows it; errors speak of it as the caller does."""
-    there = path.absolute()
+def _absolute(source: Source) -> Iterator[Source]:
+    """Make a path absolute for the worker; errors still name it as the caller does."""
+    if not isinstance(source, Path):
+        yield source
+        return
+    there = source.absolute()
     try:
         yield there
     except ImageError as error:
-        told = str(error).removeprefix(f"{there}: ")
-        raise ImageError(error.code, f"{path}: {told}") from error.__cause__
+        reason = str(error).removeprefix(f"{there}: ")
+        raise ImageError(error.code, f"{source}: {reason}") from error.__cause__

@@ -1,4 +1,4 @@
-"""Propose where an old photo is scratched, for its user to correct: a small network of our own."""
+"""Detection of scratches in old photos by a small network; a proposal for the user to correct."""
 
 from functools import cache
 from itertools import pairwise
@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from scipy import ndimage
 from torch import Tensor, nn
 
-from restore.images.masks import labelled
+from restore.images.masks import label_parts
 from restore.images.picture import Picture
 
 WEIGHTS = Path(__file__).with_name("scratches.safetensors")
@@ -28,11 +28,14 @@ HALO = 160  # rows that an answer depends on, on either side
 BAND = 512  # rows at a time, which bounds memory
 
 
-class Finder(nn.Module):
-    """rgb (B, 3, H, W) in [0, 1] -> logits (B, 1, H, W); H and W are multiples of STRIDE.
+class ScratchNet(nn.Module):
+    """A U-Net (Ronneberger et al. 2015) that maps pictures to logits of damage.
 
-    A U-Net (Ronneberger et al. 2015) without norms, so that bands of a picture answer as the whole
-    does. It works at half resolution (Shi et al. 2016): full pixels come by a shuffle at the end.
+    It has no normalization, so bands of a picture give the same result as the whole. It works at
+    half resolution; pixels are shuffled to channels and back (Shi et al. 2016).
+
+    Args:
+        widths: Channels of each level, finest first.
     """
 
     def __init__(self, widths: tuple[int, ...] = (24, 32, 40, 40)):
@@ -46,6 +49,7 @@ class Finder(nn.Module):
         self.head = nn.Conv2d(widths[0], 4, 3, padding=1)
 
     def forward(self, rgb: Tensor) -> Tensor:
+        """Map (B, 3, H, W) in [0, 1] to logits (B, 1, H, W); sides are multiples of STRIDE."""
         x = F.relu(self.stem(F.pixel_unshuffle(rgb - 0.5, 2)))
         finer = []
         for down, within in zip(self.down, self.within, strict=True):
@@ -58,30 +62,36 @@ class Finder(nn.Module):
 
 
 class Residual(nn.Module):
+    """Two convolutions with a skip connection (He et al. 2016)."""
+
     def __init__(self, width: int):
         super().__init__()
         self.first = nn.Conv2d(width, width, 3, padding=1)
         self.second = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same shape."""
         return F.relu(x + self.second(F.relu(self.first(x))))
 
 
 @cache
-def network() -> Finder:
-    """The one that ships; scratches.md tells what it learnt from."""
-    made = Finder()
+def load_network() -> ScratchNet:
+    """Load the network that ships; scratches.md says what it was trained on."""
+    made = ScratchNet()
     made.load_state_dict({name: tensor.float() for name, tensor in load_file(WEIGHTS).items()})
     return made.eval().requires_grad_(False)
 
 
 def find(picture: Picture) -> np.ndarray:
-    """uint8 (H, W), 255 on scratches, dust and tears: long thin marks that no lens has softened.
+    """Propose a mask of scratches, dust and tears: long thin marks that no lens has softened.
 
-    A proposal, to be looked at: masts, frames and highlights of sharp pictures are taken for some.
+    Check it: masts, frames and highlights of sharp pictures may be among them.
+
+    Returns:
+        uint8 (H, W), 255 on damage, else 0.
     """
-    rgb, size = _looked_at(picture), picture.size
-    likely = odds(rgb, network())
+    rgb, size = _scaled(picture), picture.size
+    likely = predict(rgb, load_network())
     likely[~_sure(likely)] = 0
     if likely.shape != size:
         how = cv2.INTER_AREA if likely.shape[0] > size[0] else cv2.INTER_LINEAR
@@ -92,10 +102,10 @@ def find(picture: Picture) -> np.ndarray:
     return np.where(found, 255, 0).astype(np.uint8)
 
 
-def _looked_at(picture: Picture) -> np.ndarray:
-    """float32 (3, H, W) in [0, 1], SIDE px or less on a side; small ones enlarged up to twice.
+def _scaled(picture: Picture) -> np.ndarray:
+    """Scale to at most SIDE px on a side, small pictures up to twice: float32 (3, H, W) in [0, 1].
 
-    So a scratch of one share of a picture is about as wide, whatever the resolution.
+    So scratches of the same photo have about the same width at any resolution.
     """
     rgb, scale = picture.pixels, min(2.0, SIDE / max(picture.size))
     if scale != 1:
@@ -105,11 +115,11 @@ def _looked_at(picture: Picture) -> np.ndarray:
 
 
 def _sure(likely: np.ndarray) -> np.ndarray:
-    """bool (H, W): connected parts that are long enough, and likely all along.
+    """Select connected parts that are long enough and likely all along, bool (H, W).
 
-    None at all where not one of them is beyond doubt.
+    Nothing is selected unless at least one of them is beyond doubt.
     """
-    marks = labelled(likely > LIKELY)
+    marks = label_parts(likely > LIKELY)
     count = int(marks.max())
     if not count:
         return marks > 0
@@ -127,14 +137,23 @@ def _sure(likely: np.ndarray) -> np.ndarray:
 
 
 @torch.inference_mode()
-def odds(rgb: np.ndarray, finder: Finder, band: int = BAND) -> np.ndarray:
-    """float32 (H, W): how likely each pixel of float32 (3, H, W) is damaged; by bands of rows."""
+def predict(rgb: np.ndarray, network: ScratchNet, band: int = BAND) -> np.ndarray:
+    """Predict how likely each pixel is damaged.
+
+    Args:
+        rgb: float32 (3, H, W) in [0, 1].
+        network: The network.
+        band: Rows at a time; it bounds memory and does not change the result.
+
+    Returns:
+        float32 (H, W) in [0, 1].
+    """
     _, height, width = rgb.shape
     more = [(0, 0), (0, -height % STRIDE), (0, -width % STRIDE)]
     rgb = np.pad(rgb, more, "symmetric")
     found = []
     for top in range(0, rgb.shape[1], band):
         first, last = max(0, top - HALO), min(rgb.shape[1], top + band + HALO)
-        logits = finder(torch.from_numpy(np.ascontiguousarray(rgb[None, :, first:last])))[0, 0]
+        logits = network(torch.from_numpy(np.ascontiguousarray(rgb[None, :, first:last])))[0, 0]
         found.append(logits[top - first : top - first + band].sigmoid().numpy())
     return np.concatenate(found)[:height, :width]

@@ -1,4 +1,4 @@
-"""What the bytes of a file tell before any decoder sees them."""
+"""Structure of picture files, read from their bytes before any decoder sees them."""
 
 import re
 import struct
@@ -40,18 +40,18 @@ CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"fdAT", b"IEND")
 
 
 def is_heic(data: bytes) -> bool:
-    """Whether an ISO base media file says that it holds HEVC."""
-    return data[4:8] == b"ftyp" and bool(HEIC & set(brands(data)))
+    """Whether the bytes are an ISO base media file (ISO/IEC 14496-12) with HEVC, as HEIC."""
+    return data[4:8] == b"ftyp" and bool(HEIC & set(read_brands(data)))
 
 
-def brands(data: bytes) -> list[bytes]:
-    """What an ISO base media file says that it holds."""
+def read_brands(data: bytes) -> list[bytes]:
+    """Read the brands of an ISO base media file (ISO/IEC 14496-12)."""
     end = min(int.from_bytes(data[:4], "big"), 256)
     return [data[8:12], *(data[at : at + 4] for at in range(16, end, 4))]
 
 
 def is_short_riff(data: bytes) -> bool:
-    """Whether a WebP is shorter than it says."""
+    """Whether a WebP is shorter than its header says."""
     return (
         data[:4] == b"RIFF"
         and data[8:12] == b"WEBP"
@@ -59,40 +59,46 @@ def is_short_riff(data: bytes) -> bool:
     )
 
 
-def unidentified(data: bytes, suffix: str) -> ImageError:
-    """Why no decoder took these bytes."""
+def explain_unidentified(data: bytes, suffix: str) -> ImageError:
+    """Build the error for bytes that no decoder accepts, with the likeliest reason."""
     if is_short_riff(data):
         return ImageError("TRUNCATED", "the file is cut short; fetch it again")
     refused = next((name for start, name in REFUSED.items() if data.startswith(start)), None)
     if refused or suffix.casefold() == ".svg" or b"<svg" in data[:1000]:
         name = refused or "SVG"
         return ImageError("UNSUPPORTED", f"{name} is not read; convert it to PNG or JPEG")
-    known = next((name for start, name in SIGNATURES.items() if data.startswith(start)), None)
-    if data[4:8] == b"ftyp" and b"avif" in brands(data):
-        known = "AVIF"
-    if known:
-        return ImageError("CORRUPT", f"a {known} whose header is broken; fetch it again")
+    format = next((name for start, name in SIGNATURES.items() if data.startswith(start)), None)
+    if data[4:8] == b"ftyp" and b"avif" in read_brands(data):
+        format = "AVIF"
+    if format:
+        return ImageError("CORRUPT", f"a {format} whose header is broken; fetch it again")
     what = "empty" if not data else "not a picture, whatever its name says"
     return ImageError("NOT_IMAGE", f"the file is {what}")
 
 
-def misnamed(suffix: str, format: str) -> str:
-    """A note if the name says another format than the bytes, else nothing."""
-    said = NAMED.get(suffix.casefold(), (format,))
-    return "" if format in said else f"ext_mismatch: named {suffix}, but it is {format}"
+def check_suffix(suffix: str, format: str) -> str:
+    """Return a note if the suffix stands for another format than the bytes, else an empty text."""
+    expected = NAMED.get(suffix.casefold(), (format,))
+    return "" if format in expected else f"ext_mismatch: named {suffix}, but it is {format}"
 
 
 def inspect(data: bytes, notes: list[str]) -> None:
-    """Look for what decoders overlook. Raises ImageError; notes what costs no pixels.
+    """Check what decoders overlook.
 
-    A PNG's checksums, which Pillow skips for the pixels, and its end; a JPEG with so many scans
-    that it takes hours, each over the whole picture.
+    In a PNG, the checksums, which Pillow skips for the pixels, and the end. In a JPEG, the number
+    of scans: each covers the whole picture, so thousands of them take hours.
+
+    Args:
+        data: The bytes of the file.
+        notes: Notes on faults that cost no pixels are appended here.
+
+    Raises:
+        ImageError: The file is corrupt, or has more than MAX_SCANS scans.
     """
     if data.startswith(JPEG):
-        scans = (segment for segment in jpeg_walk(data) if segment.marker == SOS)
+        scans = (segment for segment in iter_jpeg_segments(data) if segment.marker == SOS)
         if any(islice(scans, MAX_SCANS, None)):
-            told = f"more than {MAX_SCANS} scans; save it anew"
-            raise ImageError("TOO_LARGE", told)
+            raise ImageError("TOO_LARGE", f"more than {MAX_SCANS} scans; save it anew")
     if data.startswith(PNG):
         name = b""
         for name, body, checksum in _chunks(memoryview(data)):
@@ -104,7 +110,7 @@ def inspect(data: bytes, notes: list[str]) -> None:
 
 
 def _chunks(data: memoryview) -> Iterator[tuple[bytes, memoryview, int]]:
-    """(name, body, checksum) of each whole chunk of a PNG, up to its end."""
+    """Iterate over (name, body, checksum) of the complete chunks of a PNG."""
     at = 8
     while at + 12 <= len(data):
         length, name = struct.unpack(">I4s", data[at : at + 8])
@@ -117,31 +123,37 @@ def _chunks(data: memoryview) -> Iterator[tuple[bytes, memoryview, int]]:
         at += 12 + length
 
 
-def png_chunk(data: bytes, wanted: bytes) -> bytes | None:
-    """The body of a PNG's first chunk of that name before its pixels."""
+def find_png_chunk(data: bytes, wanted: bytes) -> bytes | None:
+    """Return the body of the first chunk called `wanted` before the pixels of a PNG, if any."""
     for name, body, _ in _chunks(memoryview(data)):
         if name in (wanted, b"IDAT"):
             return bytes(body) if name == wanted else None
     return None
 
 
-def png_names(data: bytes) -> set[bytes]:
-    """The names of a PNG's chunks."""
+def list_png_chunks(data: bytes) -> set[bytes]:
+    """Return the names of all chunks of a PNG."""
     return {name for name, _, _ in _chunks(memoryview(data))}
 
 
 class Segment(NamedTuple):
-    """A part of a JPEG: its marker's number, what stands in it, and where it ends."""
+    """A segment of a JPEG.
+
+    Attributes:
+        marker: Second byte of the marker, such as 0xE1 for APP1.
+        body: Payload, without the length.
+        end: Offset in the file of the byte after the segment.
+    """
 
     marker: int
     body: bytes
     end: int
 
 
-def jpeg_walk(data: bytes) -> Iterator[Segment]:
-    """The segments of a JPEG up to its end, those behind its scans too.
+def iter_jpeg_segments(data: bytes) -> Iterator[Segment]:
+    """Iterate over all segments of a JPEG up to its EOI marker, those after its scans included.
 
-    What follows the end, such as the video of a motion photo, is not looked at.
+    What follows EOI, such as the video of a motion photo, is ignored.
     """
     at = 2
     while found := MARKER.search(data, at):
@@ -157,21 +169,25 @@ def jpeg_walk(data: bytes) -> Iterator[Segment]:
         at = end
 
 
-def jpeg_segments(data: bytes) -> Iterator[Segment]:
-    """The segments before a JPEG's first scan."""
-    for segment in jpeg_walk(data):
+def iter_jpeg_header(data: bytes) -> Iterator[Segment]:
+    """Iterate over the segments before the first scan of a JPEG."""
+    for segment in iter_jpeg_segments(data):
         if segment.marker == SOS:
             return
         yield segment
 
 
-def jpeg_end(data: bytes) -> int:
-    """Where the first picture of a JPEG ends; 0 if it does not."""
-    return next((segment.end for segment in jpeg_walk(data) if segment.marker == EOI), 0)
+def find_jpeg_end(data: bytes) -> int:
+    """Return the offset after the EOI marker of the first picture in a JPEG; 0 if it has none."""
+    return next((segment.end for segment in iter_jpeg_segments(data) if segment.marker == EOI), 0)
 
 
-def nclx(data: bytes) -> bytes | None:
-    """What an AVIF or HEIC says of its colours: primaries, transfer, matrix, whether full range."""
+def read_nclx(data: bytes) -> bytes | None:
+    """Read the colour codes of an AVIF or HEIC (ITU-T H.273).
+
+    Returns:
+        Four bytes: primaries, transfer, matrix, full range; None if the file has no such box.
+    """
     at = data.find(b"colrnclx", 0, BOXES) + 8 if data[4:8] == b"ftyp" else 7
     if at < 8 or at + 7 > len(data):
         return None
@@ -180,9 +196,11 @@ def nclx(data: bytes) -> bytes | None:
 
 
 def is_deep_heif(data: bytes, info: Mapping[str, Any]) -> bool:
-    """Whether an AVIF or HEIC holds more than the 8 bits a channel that its decoders give.
+    """Whether an AVIF or HEIC holds more than the 8 bits per channel that decoders return.
 
-    info  Pillow's.
+    Args:
+        data: The bytes of the file.
+        info: `info` of Pillow's image.
     """
     at = data.find(b"av1C", 0, BOXES)
     if at >= 0 and at + 7 <= len(data):

@@ -1,4 +1,4 @@
-"""What a result's file says beside its pixels, and what its format cannot say."""
+"""Metadata written into result files, fitted to what each format can hold."""
 
 import struct
 import zlib
@@ -15,7 +15,7 @@ from restore.errors import ImageError
 from restore.images import metadata
 from restore.images.metadata import ABOUT, IPTC_RESOURCE, IPTC_TAG
 from restore.images.picture import Picture
-from restore.images.row_writers import chunk
+from restore.images.row_writers import make_png_chunk
 
 INCH = 0.0254  # m
 JPEG_SEGMENT = 65533
@@ -30,7 +30,7 @@ XMP_TAG = 700
 
 @dataclass(frozen=True)
 class Tags:
-    """What goes into one file; see Picture."""
+    """Metadata for one file; the fields are those of Picture."""
 
     icc: bytes | None = None
     exif: bytes | None = None
@@ -40,10 +40,16 @@ class Tags:
     texts: tuple[tuple[str, str], ...] = ()
 
 
-def fitting(picture: Picture, format: str, notes: list[str]) -> Tags:
-    """What of a picture the format can hold, true of the picture's size. Notes the rest."""
-    exif = metadata.sized_exif(picture.exif, picture.size) if picture.exif else None
-    xmp = metadata.sized_xmp(picture.xmp, picture.size) if picture.xmp else None
+def fit_tags(picture: Picture, format: str, notes: list[str]) -> Tags:
+    """Select the metadata that a format can hold, with pixel dimensions set to the picture's.
+
+    Args:
+        picture: The picture to write.
+        format: A key of restore.images.encode.FORMATS.
+        notes: Notes on what is dropped are appended here.
+    """
+    exif = metadata.set_exif_size(picture.exif, picture.size) if picture.exif else None
+    xmp = metadata.set_xmp_size(picture.xmp, picture.size) if picture.xmp else None
     iptc, texts = picture.iptc, picture.texts
     icc = picture.icc
     if icc and picture.grey and format in COLOURS_ALONE:
@@ -74,51 +80,53 @@ def _holds(format: str, name: str, text: str) -> bool:
 
 
 def _with_resolution(exif: bytes | None, dpi: tuple[float, float]) -> bytes:
-    told = Image.Exif()
+    block = Image.Exif()
     if exif:
-        told.load(exif)
-    told[Base.XResolution], told[Base.YResolution] = dpi
-    told[Base.ResolutionUnit] = 2  # inch
-    return told.tobytes()
+        block.load(exif)
+    block[Base.XResolution], block[Base.YResolution] = dpi
+    block[Base.ResolutionUnit] = 2  # inch
+    return block.tobytes()
 
 
-def pillow(tags: Tags, format: str) -> dict[str, Any]:
-    """What Pillow's encoders of JPEG, WebP and AVIF are told."""
-    told: dict[str, Any] = {"icc_profile": tags.icc, "exif": tags.exif, "xmp": tags.xmp}
+def pillow_options(tags: Tags, format: str) -> dict[str, Any]:
+    """Return the metadata as options of Pillow's encoders for JPEG, WebP and AVIF."""
+    options: dict[str, Any] = {"icc_profile": tags.icc, "exif": tags.exif, "xmp": tags.xmp}
     if format == "jpeg":
-        told["dpi"] = tags.dpi
-        told["comment"] = next((_utf8(text) for name, text in tags.texts), None)
+        options["dpi"] = tags.dpi
+        options["comment"] = next((_utf8(text) for name, text in tags.texts), None)
         if tags.iptc:
             padded = tags.iptc + b"\0" * (len(tags.iptc) % 2)
             resource = struct.pack(">4sHHI", b"8BIM", IPTC_RESOURCE, 0, len(tags.iptc)) + padded
             body = b"Photoshop 3.0\0" + resource
-            told["extra"] = b"\xff\xed" + struct.pack(">H", len(body) + 2) + body
-    return {name: value for name, value in told.items() if value}
+            options["extra"] = b"\xff\xed" + struct.pack(">H", len(body) + 2) + body
+    return {name: value for name, value in options.items() if value}
 
 
-def png_chunks(tags: Tags, about: str) -> list[bytes]:
-    """What stands between a PNG's head and its pixels.
+def make_png_chunks(tags: Tags, about: str) -> list[bytes]:
+    """Build the PNG chunks between header and pixels.
 
-    about  ASCII: how the picture was made.
+    Args:
+        tags: The metadata.
+        about: ASCII text that says how the picture was made; "" for none.
     """
     parts = []
     if tags.icc:
-        parts.append(chunk(b"iCCP", b"icc\0\0" + zlib.compress(tags.icc)))
+        parts.append(make_png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(tags.icc)))
     if tags.dpi:
         sides = (min(2**31 - 1, round(side / INCH)) for side in tags.dpi)
-        parts.append(chunk(b"pHYs", struct.pack(">IIB", *sides, 1)))
+        parts.append(make_png_chunk(b"pHYs", struct.pack(">IIB", *sides, 1)))
     if tags.exif:
-        parts.append(chunk(b"eXIf", tags.exif.removeprefix(b"Exif\0\0")))
+        parts.append(make_png_chunk(b"eXIf", tags.exif.removeprefix(b"Exif\0\0")))
     if tags.xmp:
-        parts.append(chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + tags.xmp))
+        parts.append(make_png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + tags.xmp))
     parts += [_png_text(name, text) for name, text in tags.texts]
     if about:
-        parts.append(chunk(b"tEXt", ABOUT.encode() + b"\0" + about.encode("ascii")))
+        parts.append(make_png_chunk(b"tEXt", ABOUT.encode() + b"\0" + about.encode("ascii")))
     return parts
 
 
 def _png_text(name: str, text: str) -> bytes:
-    """tEXt where Latin-1 can say it, so that every tool reads it, else iTXt; long ones packed."""
+    """Build tEXt, which every program reads, if Latin-1 suffices, else iTXt; compress long ones."""
     key = name.encode("latin-1", "replace").replace(b"\0", b"")[:79] or b"Text"
     text = text.replace("\0", "\ufffd")
     try:
@@ -126,23 +134,30 @@ def _png_text(name: str, text: str) -> bytes:
     except UnicodeEncodeError:
         data = _utf8(text)
         if len(data) < PACKED:
-            return chunk(b"iTXt", key + b"\0\0\0\0\0" + data)
-        return chunk(b"iTXt", key + b"\0\1\0\0\0" + zlib.compress(data))
+            return make_png_chunk(b"iTXt", key + b"\0\0\0\0\0" + data)
+        return make_png_chunk(b"iTXt", key + b"\0\1\0\0\0" + zlib.compress(data))
     if len(data) < PACKED:
-        return chunk(b"tEXt", key + b"\0" + data)
-    return chunk(b"zTXt", key + b"\0\0" + zlib.compress(data))
+        return make_png_chunk(b"tEXt", key + b"\0" + data)
+    return make_png_chunk(b"zTXt", key + b"\0\0" + zlib.compress(data))
 
 
 def _utf8(text: str) -> bytes:
     return text.encode("utf-8", "replace")
 
 
-def tiff_told(layers: np.ndarray, tags: Tags) -> dict[str, Any]:
-    """What tifffile is told about samples such as these. Raises ImageError where it is missing."""
+def tifffile_options(layers: np.ndarray, tags: Tags) -> dict[str, Any]:
+    """Return the metadata and layout as options of tifffile's writer.
+
+    Args:
+        layers: Samples (H, W, 1 to 4) such as those to be written.
+        tags: The metadata.
+
+    Raises:
+        ImageError: tifffile is not installed.
+    """
     if find_spec("tifffile") is None:
         mend = "pip install 'restore-toolkit[formats]', or use --format png"
-        told = f"TIFF is written by tifffile, which is missing; {mend}"
-        raise ImageError("UNSUPPORTED", told)
+        raise ImageError("UNSUPPORTED", f"TIFF is written by tifffile, which is missing; {mend}")
     own = ((XMP_TAG, 1, tags.xmp), (IPTC_TAG, 7, tags.iptc))
     size = {"resolution": tags.dpi, "resolutionunit": 2} if tags.dpi else {}
     return {
@@ -158,9 +173,10 @@ def tiff_told(layers: np.ndarray, tags: Tags) -> dict[str, Any]:
 
 
 def add_exif(file: IO[bytes], exif: bytes) -> bool:
-    """Put EXIF into a TIFF: a new first directory at its end, which tifffile cannot write.
+    """Add EXIF to a TIFF, as a new first directory at its end; tifffile cannot write it.
 
-    Returns whether there was room for it: not beyond 4 GB.
+    Returns:
+        Whether there was room: offsets of a classic TIFF end at 4 GiB.
     """
     file.seek(0)
     head = file.read(8)
@@ -186,7 +202,7 @@ def add_exif(file: IO[bytes], exif: bytes) -> bool:
 
 
 def _entries(data: bytes, order: str) -> dict[int, bytes]:
-    """Tag -> entry, which holds a value or tells where it stands in the file."""
+    """Map tags to their entries, which hold a value or its offset in the file."""
     parts = [data[at : at + 12] for at in range(0, len(data), 12)]
     return {struct.unpack(order + "H", part[:2])[0]: part for part in parts}
 
@@ -194,14 +210,14 @@ def _entries(data: bytes, order: str) -> dict[int, bytes]:
 def _directory(
     exif: bytes, head: bytes, there: Collection[int]
 ) -> TiffImagePlugin.ImageFileDirectory_v2:
-    """EXIF as a TIFF's directory, without the tags that are there."""
-    told = Image.Exif()
-    told.load(exif)
+    """Convert EXIF to a TIFF directory, without the tags in `there`."""
+    block = Image.Exif()
+    block.load(exif)
     made = TiffImagePlugin.ImageFileDirectory_v2(head)
-    for tag, value in told.items():
+    for tag, value in block.items():
         if tag not in there and tag not in (IFD.Exif, IFD.GPSInfo):
             made[tag] = value
     for part in (IFD.Exif, IFD.GPSInfo):
-        if inner := dict(told.get_ifd(part)):
+        if inner := dict(block.get_ifd(part)):
             made[part] = inner
     return made

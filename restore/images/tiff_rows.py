@@ -1,4 +1,4 @@
-"""Large TIFFs read by rows: a band of tiles or strips at a time, each time in a worker process."""
+"""Large TIFFs read by rows: a band of tiles or strips at a time, in a worker process."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +8,11 @@ import numpy as np
 from PIL import Image
 
 from restore.errors import ImageError
-from restore.images import carried, metadata
+from restore.images import attachments, metadata
 from restore.images import decode as decoding
-from restore.images.decode import MAX_PIXELS, judged, threefold
-from restore.images.picture import Head, Picture, Reading, noting
-from restore.images.worker_pool import shared
+from restore.images.decode import MAX_PIXELS, grey_to_rgb, translate_errors
+from restore.images.picture import Header, Picture, Reading, collect_warnings
+from restore.images.worker_pool import shared_workers
 
 TiffPage = Any  # of tifffile, an extra
 LARGE = 2**25  # pixels; what has fewer is read whole
@@ -25,17 +25,24 @@ PATIENCE_S = 60  # for a band
 
 @dataclass(frozen=True)
 class Rows:
-    """Stands for the array of a large picture, and reads those rows that are asked for.
+    """Acts as the pixel array of a large picture, and reads rows from the file on access.
 
-    Slices give arrays: [first:last], and [first:last:step, ::step] thinned out. Raises ImageError.
+    Indexing returns arrays: [first:last], and [first:last:step, ::step] for every step-th pixel. It
+    raises ImageError if the rows cannot be read.
+
+    Attributes:
+        path: The TIFF.
+        shape: (H, W, 3).
+        dtype: uint8 or uint16.
     """
 
     path: Path
-    shape: tuple[int, int, int]  # (H, W, 3)
+    shape: tuple[int, int, int]
     dtype: np.dtype
 
     @property
     def size(self) -> int:
+        """Number of samples."""
         return self.shape[0] * self.shape[1] * 3
 
     def __len__(self) -> int:
@@ -47,21 +54,28 @@ class Rows:
         band = -(-256 // step) * step
         cuts = [(first, last)] if step == 1 else [(n, n + band) for n in range(first, last, band)]
         parts = [
-            shared().call(PATIENCE_S, decode, self.path, a, min(b, last))[::step, *columns]
+            shared_workers().call(PATIENCE_S, decode_rows, self.path, a, min(b, last))[
+                ::step, *columns
+            ]
             for a, b in cuts
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def read(path: Path, how: Reading) -> tuple[Picture, int] | None:
-    """(a large picture whose pixels are `Rows`, how many frames there are); None: read it whole.
+    """Open a large TIFF without reading its pixels.
 
-    Raises ImageError if it has too many pixels for that and cannot be read by rows.
+    Returns:
+        The picture, whose pixels are `Rows`, and the number of frames; None if the picture should
+        be read whole.
+
+    Raises:
+        ImageError: It is too large to be read whole and cannot be read by rows.
     """
     if path.suffix.casefold() not in SUFFIXES:
         return None
     notes: list[str] = []
-    with path.open("rb") as file, noting(notes), judged(b"", path.suffix):
+    with path.open("rb") as file, collect_warnings(notes), translate_errors(b"", path.suffix):
         if file.read(4) not in SIGNATURES:
             return None
         file.seek(0)
@@ -77,40 +91,45 @@ def read(path: Path, how: Reading) -> tuple[Picture, int] | None:
         if why and image.width * image.height <= MAX_PIXELS:
             return None
         if why:
-            told = f"{image.width}x{image.height} pixels cannot be read by rows: {why}"
+            what = f"{image.width}x{image.height} pixels cannot be read by rows: {why}"
             mend = "save it upright and opaque, in deflated tiles, or cut it into parts"
-            raise ImageError("TOO_LARGE", f"{told}; {mend}")
-        _, facts = metadata.facts(image, how.strip, notes)
-        icc = metadata.profile(image.info.get("icc_profile"), grey, notes)
-        notes += carried.lost(image, b"")
+            raise ImageError("TOO_LARGE", f"{what}; {mend}")
+        _, facts = metadata.read_metadata(image, how.strip, notes)
+        icc = metadata.check_profile(image.info.get("icc_profile"), grey, notes)
+        notes += attachments.list_dropped(image, b"")
         shape = image.height, image.width, 3
     if count > 1:
         notes.append(decoding.FIRST_ALONE.format(count))
-    rows = Rows(path, shape, decode(path, 0, 1).dtype)
+    rows = Rows(path, shape, decode_rows(path, 0, 1).dtype)
     pixels = cast(np.ndarray, rows)
-    told = tuple(notes)
-    return Picture(pixels, None, grey, icc, format="TIFF", warnings=told, **vars(facts)), count
+    warnings = tuple(notes)
+    made = Picture(pixels, None, grey, icc, format="TIFF", warnings=warnings, **vars(facts))
+    return made, count
 
 
-def look(path: Path, how: Reading) -> Head | None:
-    """What the header of such a picture says, as `read`."""
+def probe(path: Path, how: Reading) -> Header | None:
+    """Read the header of such a picture; None and errors as for `read`."""
     found = read(path, how)
-    return None if found is None else Head(found[0].size, found[1], has_alpha=False, by_rows=True)
+    return None if found is None else Header(found[0].size, found[1], has_alpha=False, by_rows=True)
 
 
-def decode(path: Path, first: int, last: int) -> np.ndarray:
-    """Rows first to last as they are in the file, (last - first, W, 3). Raises ImageError."""
+def decode_rows(path: Path, first: int, last: int) -> np.ndarray:
+    """Decode rows first to last as stored, (last - first, W, 3).
+
+    Raises:
+        ImageError: The file is broken.
+    """
     import tifffile
 
-    with judged(b"", path.suffix), tifffile.TiffFile(path) as file:
+    with translate_errors(b"", path.suffix), tifffile.TiffFile(path) as file:
         page = file.pages.first
         band = _plain(page, first, last) if _is_plain(page) else _cut(page, first, last)
     band = band.astype(band.dtype.newbyteorder("="), copy=False)
-    return band if band.shape[2] == 3 else threefold(band[..., 0])
+    return band if band.shape[2] == 3 else grey_to_rgb(band[..., 0])
 
 
 def _plain(page: TiffPage, first: int, last: int) -> np.ndarray:
-    """Of a file that holds all samples in a row, however long its strips."""
+    """Read rows of a file that holds all samples uncompressed and in order."""
     dtype = np.dtype(page.parent.byteorder + page.dtype.char)
     line = page.imagewidth * page.samplesperpixel
     shape = last - first, page.imagewidth, page.samplesperpixel
@@ -143,7 +162,7 @@ def _bytes(page: TiffPage, start: int, size: int) -> bytes:
 
 
 def _segment(page: TiffPage) -> tuple[int, int]:
-    """(height, width) of a tile or strip."""
+    """Return (height, width) of a tile or strip."""
     if page.is_tiled:
         return page.tilelength, page.tilewidth
     return min(page.rowsperstrip, page.imagelength), page.imagewidth
@@ -154,8 +173,8 @@ def _is_plain(page: TiffPage) -> bool:
 
 
 def _refused(image: Image.Image, count: int, how: Reading) -> str:
-    """What of its header or of the wishes for it wants the picture whole."""
-    if decoding.own_turn(image) > 1:
+    """Return why the header or the options require the whole picture; "" if nothing does."""
+    if decoding.applied_orientation(image) > 1:
         return "it is stored on its side"
     if how.icc == "srgb" and "icc_profile" in image.info:
         return "its colours are to be converted"
@@ -167,7 +186,7 @@ def _refused(image: Image.Image, count: int, how: Reading) -> str:
 
 
 def _unreadable(path: Path) -> str:
-    """Why its samples cannot be unpacked by parts, if they cannot."""
+    """Return why the samples cannot be decoded by parts; "" if they can."""
     try:
         import tifffile  # an extra
     except ImportError:

@@ -1,7 +1,7 @@
-"""TIFFs whose samples Pillow does not know, or gives in 8 bits: by tifffile, which is an extra.
+"""TIFFs whose samples Pillow does not know or reduces to 8 bits; decoded by tifffile, an extra.
 
-cv2 reads many of them too, but takes planes for interleaved samples and leaves alpha multiplied in,
-without a word. So what it gives counts only where it agrees with another decoder.
+cv2 reads many of them too, but silently takes planes for interleaved samples and leaves alpha
+premultiplied. So its samples are used only if they agree with another decoder.
 """
 
 import io
@@ -31,24 +31,36 @@ Samples = tuple[np.ndarray, np.ndarray | None, bool]
 
 @dataclass(frozen=True)
 class Layout:
-    """How a page holds its samples."""
+    """How a page holds its samples.
 
-    size: tuple[int, int]  # (height, width), as stored
+    Attributes:
+        size: (height, width), as stored.
+        samples: Samples per pixel.
+        kind: INTEGER, FLOAT or another SampleFormat.
+        bits: Bits per sample; 0 if they differ.
+        planes: Each sample has a plane of its own.
+        photometric: PhotometricInterpretation: WHITE_IS_ZERO, BLACK_IS_ZERO, RGB or another.
+        extra: ExtraSamples: what the samples beyond the colours are.
+        orientation: 1 to 8, as in EXIF.
+    """
+
+    size: tuple[int, int]
     samples: int
-    kind: int  # INTEGER, FLOAT or another
+    kind: int
     bits: int
     planes: bool
     photometric: int
-    extra: tuple[int, ...]  # what the samples beyond the colours are
-    turn: int  # 1 to 8
+    extra: tuple[int, ...]
+    orientation: int
 
     @property
     def colours(self) -> int:
+        """Colour samples per pixel: 1, 3, or 0 if the colour space is not known."""
         return {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3}.get(self.photometric, 0)
 
     @property
     def is_known(self) -> bool:
-        """Whether it is grey or RGB, with or without alpha, of numbers that are read."""
+        """Whether it is grey or RGB, with or without alpha, of a sample type in KINDS."""
         has_alpha = self.samples == self.colours + 1
         return (
             self.colours > 0
@@ -63,7 +75,7 @@ class Layout:
 
 
 class Page(Image.Image):
-    """Stands for the pages of a TIFF that Pillow does not know; `decode` reads them."""
+    """A Pillow image for a TIFF that Pillow does not know; `decode` reads its samples."""
 
     format = "TIFF"
 
@@ -75,25 +87,30 @@ class Page(Image.Image):
         self.seek(0)
 
     def seek(self, frame: int) -> None:
+        """Go to a page, counted from 0."""
         self.tag_v2 = self._directories[frame]
         self.layout = _layout(self.tag_v2)
         height, width = self.layout.size
-        self._size = (height, width) if self.layout.turn > 4 else (width, height)
+        self._size = (height, width) if self.layout.orientation > 4 else (width, height)
         has_alpha = self.layout.samples > self.layout.colours
         self._mode = ("L" if self.layout.colours == 1 else "RGB") + "A" * has_alpha
         self.info = {"icc_profile": self.tag_v2.get(34675), "xmp": self.tag_v2.get(700)}
 
     def getexif(self) -> Image.Exif:
-        """Its EXIF, upright: `decode` turns the pixels."""
-        told = Image.Exif()
-        told.endian = self.tag_v2._endian
-        told.load_from_fp(self.fp, self.tag_v2._offset)
-        told.pop(274, None)
-        return told
+        """Return the EXIF without the orientation, which `decode` applies."""
+        exif = Image.Exif()
+        exif.endian = self.tag_v2._endian
+        exif.load_from_fp(self.fp, self.tag_v2._offset)
+        exif.pop(274, None)
+        return exif
 
 
 def _directories(data: bytes) -> list[Tags]:
-    """Its pages' tags. Raises UnidentifiedImageError if there is none that holds."""
+    """Read the tags of all pages.
+
+    Raises:
+        UnidentifiedImageError: No page is valid.
+    """
     stream = io.BytesIO(data)
     found: list[Tags] = []
     try:
@@ -121,7 +138,7 @@ def _layout(tags: Tags) -> Layout:
         return int(value[0] if isinstance(value, tuple) else value)
 
     bits, kinds = set(_several(tags.get(258, 1))), set(_several(tags.get(339, 1)))
-    turn = one(274, 1)
+    orientation = one(274, 1)
     size = one(257), one(256)
     if min(size) < 1:
         raise ValueError("no pixels")
@@ -133,7 +150,7 @@ def _layout(tags: Tags) -> Layout:
         planes=one(284, 1) == 2,
         photometric=one(262, 0),
         extra=_several(tags.get(338)),
-        turn=turn if turn in range(1, 9) else 1,
+        orientation=orientation if orientation in range(1, 9) else 1,
     )
 
 
@@ -143,15 +160,20 @@ def _several(value: Any) -> tuple[int, ...]:
     return tuple(map(int, value)) if isinstance(value, tuple) else (int(value),)
 
 
-def page(data: bytes) -> Page:
-    """A TIFF that Pillow does not know. Raises UnidentifiedImageError or ImageError."""
+def open_page(data: bytes) -> Page:
+    """Open a TIFF that Pillow does not know.
+
+    Raises:
+        UnidentifiedImageError: The bytes are not a TIFF.
+        ImageError: Its samples are not supported.
+    """
     if data[:4] not in (b"II*\0", b"MM\0*", *BIG):
         raise Image.UnidentifiedImageError
     made = Page(data)
     layout = made.layout
     if layout.samples > MAX_SAMPLES:
-        told = f"{layout.samples} samples a pixel; the limit is {MAX_SAMPLES}"
-        raise ImageError("TOO_LARGE", told)
+        found = f"{layout.samples} samples a pixel"
+        raise ImageError("TOO_LARGE", f"{found}; the limit is {MAX_SAMPLES}")
     if not layout.is_known:
         raise ImageError("UNSUPPORTED", f"a TIFF of {layout} is not read; save it as 16-bit RGB")
     if not _is_cv2s(layout) and find_spec("tifffile") is None:
@@ -159,8 +181,8 @@ def page(data: bytes) -> Page:
     return made
 
 
-def layout(data: bytes, frame: int) -> Layout:
-    """How a page holds its samples."""
+def read_layout(data: bytes, frame: int) -> Layout:
+    """Read how a page, counted from 0, holds its samples."""
     return _layout(_directories(data)[frame])
 
 
@@ -170,10 +192,15 @@ def _is_cv2s(layout: Layout) -> bool:
 
 
 def decode(data: bytes, frame: int, layout: Layout) -> Samples | None:
-    """Upright samples, uint8, uint16 or floats; None where tifffile is missing or cannot.
+    """Decode a page, counted from 0.
 
-    Of floats cv2 is asked where there is one way to hold them: it knows more compressions.
-    Raises ImageError if samples are missing, which decoders would fill up.
+    Plain interleaved floats are decoded by cv2, which knows more compressions than tifffile.
+
+    Returns:
+        Upright samples, uint8, uint16 or floats; None if tifffile is missing or cannot read them.
+
+    Raises:
+        ImageError: The file is cut short, which decoders would silently fill up.
     """
     tags = _directories(data)[frame]
     starts, sizes = (
@@ -192,7 +219,7 @@ def decode(data: bytes, frame: int, layout: Layout) -> Samples | None:
     colours = array[..., : layout.colours]
     alpha = array[..., layout.colours].copy() if layout.samples > layout.colours else None
     if alpha is not None and layout.extra[:1] == (ASSOCIATED,):
-        colours = divided(colours, alpha)
+        colours = unpremultiply(colours, alpha)
     grey = layout.colours == 1
     return np.repeat(colours, 3, axis=2) if grey else np.ascontiguousarray(colours), alpha, grey
 
@@ -221,11 +248,11 @@ def _by_tifffile(data: bytes, frame: int, layout: Layout) -> np.ndarray | None:
     shape = (layout.samples, height, width) if layout.planes else (height, width, layout.samples)
     array = array.reshape(shape)
     array = np.moveaxis(array, 0, 2) if layout.planes else array
-    return upright(array.astype(array.dtype.newbyteorder("=")), layout.turn)
+    return apply_orientation(array.astype(array.dtype.newbyteorder("=")), layout.orientation)
 
 
-def upright(array: np.ndarray, orientation: int) -> np.ndarray:
-    """Rows and columns turned as EXIF's orientation asks."""
+def apply_orientation(array: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn and mirror an array (H, W, ...) by an EXIF orientation, 1 to 8."""
     if orientation > 4:  # stored on its side
         array = array.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -235,8 +262,8 @@ def upright(array: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
-def divided(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Colours that alpha was multiplied into, without it."""
+def unpremultiply(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Divide colours (H, W, C) by the alpha (H, W) that they were multiplied by."""
     most = np.iinfo(alpha.dtype).max if alpha.dtype.kind == "u" else 1
     share = np.maximum(alpha[..., None].astype(np.float64) / most, 1e-9)
     plain = np.minimum(colours / share, most)

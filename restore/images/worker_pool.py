@@ -1,7 +1,7 @@
-"""Functions run in processes of their own: a crash, a hang or a memory bomb costs one call.
+"""Functions run in worker processes: a crash, a hang or a memory bomb costs one call only.
 
-Decoders are C code that reads what strangers wrote. They run here, each process within a limit of
-memory and each call within a limit of time; a process that dies is replaced.
+Decoders are C code that reads untrusted files. They run here, each process with a memory limit and
+each call with a time limit; a process that dies is replaced.
 """
 
 import atexit
@@ -31,7 +31,12 @@ Result = TypeVar("Result")
 
 
 class Workers:
-    """Processes that start when they are first needed; each serves one call at a time."""
+    """A pool of processes that start when first needed; each serves one call at a time.
+
+    Args:
+        count: Number of processes.
+        memory: Bytes that each may take beyond what it started with.
+    """
 
     def __init__(self, count: int = 2, memory: int = MEMORY):
         self._memory = memory
@@ -40,13 +45,17 @@ class Workers:
             self._idle.put(None)
 
     def call(self, limit_s: float, function: Callable[..., Result], *args: Any) -> Result:
-        """function(*args) in another process; waits while all are at work.
+        """Call function(*args) in a worker process; wait if all are busy.
 
-        function  of a module that a process may import without starting anything; it and what it
-                  takes and gives are pickled, arrays without a copy.
-        limit_s   after so long the process is killed.
-        Raises what the function raises; ImageError with the code CRASHED or TIMEOUT if its process
-        died so on every try; OOM if it asked for more memory than it may have.
+        Args:
+            limit_s: Seconds after which the process is killed.
+            function: A top-level function of a module that is safe to import.
+            *args: Its arguments. They and the result are pickled, arrays without a copy.
+
+        Raises:
+            ImageError: The process died on every try (code CRASHED or TIMEOUT), or the function
+                needed more memory than it may have (OOM).
+            Exception: Whatever the function raises.
         """
         died = None
         for _ in range(TRIES):
@@ -59,18 +68,18 @@ class Workers:
             finally:
                 self._idle.put(worker if worker and worker.is_alive else None)
         assert died
-        raise died.told from died
+        raise died.error from died
 
     def close(self) -> None:
-        """End the processes that are idle."""
+        """End the idle processes."""
         while not self._idle.empty():
             worker = self._idle.get()
             if worker:
                 worker.kill()
 
 
-def shared() -> Workers:
-    """The processes that all work of this one shares; a fork of it has its own."""
+def shared_workers() -> Workers:
+    """Return the pool of this process; a fork has a pool of its own."""
     return _shared(os.getpid())
 
 
@@ -82,15 +91,17 @@ def _shared(pid: int) -> Workers:
 
 
 class _DiedError(Exception):
-    def __init__(self, told: ImageError):
-        super().__init__(str(told))
-        self.told = told
+    def __init__(self, error: ImageError):
+        super().__init__(str(error))
+        self.error = error
 
 
 class _Worker:
-    """One process, and the pipe to it.
+    """A process and the pipe to it.
 
-    function  the first that it will serve: its modules are loaded before its time is counted.
+    Args:
+        memory: Bytes that it may take beyond what it started with.
+        function: The first that it will serve: its modules are loaded before its time counts.
     """
 
     def __init__(self, memory: int, function: Callable[..., Any]):
@@ -146,7 +157,7 @@ class _Worker:
 
 
 def _serve(pipe: Connection, memory: int, function: Callable[..., Any]) -> None:
-    """Answer calls until the other end is gone; with `function` come the modules it needs."""
+    """Answer calls until the pipe closes; unpickling `function` has loaded its modules."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # sent to the whole group, meant for the caller
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 2)  # decoders print warnings of their own; what counts of them is answered
@@ -159,8 +170,8 @@ def _serve(pipe: Connection, memory: int, function: Callable[..., Any]) -> None:
             try:
                 answer = (None, function(*args))
             except MemoryError:
-                told = f"needs more than {memory >> 20} MiB; cut it into parts"
-                answer = (ImageError("OOM", told), None)
+                reason = f"needs more than {memory >> 20} MiB; cut it into parts"
+                answer = (ImageError("OOM", reason), None)
             except Exception as error:
                 answer = (_sendable(error), None)
             _alarm(0)
@@ -185,7 +196,7 @@ def _sendable(error: Exception) -> Exception:
 
 
 def _limit(memory: int) -> None:
-    """Let this process's address space grow by `memory` bytes and no more."""
+    """Limit the growth of this process's address space to `memory` bytes."""
     try:
         import resource  # not on Windows
     except ImportError:
@@ -198,7 +209,7 @@ def _limit(memory: int) -> None:
 
 
 def _send(pipe: Connection, thing: Any) -> None:
-    """Arrays go as they lie in memory, after the rest."""
+    """Send a pickled object, then its arrays without a copy."""
     arrays: list[pickle.PickleBuffer] = []
     head = pickle.dumps(thing, protocol=5, buffer_callback=arrays.append)
     raw = [array.raw() for array in arrays]

@@ -1,0 +1,1 @@
+"""Metrics of restored pictures, and the reports of an evaluation."""

@@ -1,8 +1,8 @@
-"""How far a picture is from its original, pixel by pixel: PSNR, SSIM and MS-SSIM.
+"""Fidelity to an original, pixel by pixel: PSNR, SSIM, MS-SSIM, GMSD.
 
-torchmetrics has them too, and tests hold us to it. But its mean takes in edges where the picture
-is reflected, which moves SSIM by up to 0.005 on small pictures away from published figures, and its
-121 taps take 1.4 s for 500x750 pixels on one core, where cv2's two passes take 0.02 s.
+torchmetrics has them too, and tests compare ours with it. But its mean includes borders where the
+picture is reflected, which moves SSIM of small pictures by up to 0.005 from published figures. And
+its 121 taps take 1.4 s for 500x750 pixels on one core, where cv2's two passes take 0.02 s.
 """
 
 import math
@@ -17,31 +17,37 @@ GRADIENT = 170.0  # of GMSD
 SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # MS-SSIM's exponents, finest first
 
 
-def levels(pixels: np.ndarray) -> np.ndarray:
-    """uint8 or uint16 of any shape -> float64 in 0 to 255; 16 bits keep their fractions."""
+def to_levels(pixels: np.ndarray) -> np.ndarray:
+    """Convert uint8 or uint16 of any shape to float64 in 0 to 255; 16 bits keep fractions."""
     return pixels.astype(np.float64) / (257 if pixels.dtype == np.uint16 else 1)
 
 
-def luma(rgb: np.ndarray) -> np.ndarray:
-    """BT.601's Y of (H, W, 3) levels, 16 to 235 and not rounded, as MATLAB's rgb2ycbcr has it."""
+def to_luma(rgb: np.ndarray) -> np.ndarray:
+    """Convert (H, W, 3) levels to BT.601 luma, 16 to 235, not rounded, as MATLAB's rgb2ycbcr."""
     return 16 + rgb @ np.array([65.481, 128.553, 24.966]) / 255
 
 
-def trimmed(rgb: np.ndarray, border: int) -> np.ndarray:
-    """The array without `border` pixels on each side, where enlarging has less to go by."""
+def crop_border(rgb: np.ndarray, border: int) -> np.ndarray:
+    """Cut `border` pixels off each side, where upscalers see less context."""
     return rgb[border : rgb.shape[0] - border, border : rgb.shape[1] - border]
 
 
 def psnr(one: np.ndarray, other: np.ndarray) -> float:
-    """dB for a peak of 255, over all samples of two arrays of levels, whatever their shape."""
+    """Peak signal-to-noise ratio in dB of two arrays of levels in 0 to 255, of any shape."""
     return 10 * math.log10(255**2 / max(float(np.square(one - other).mean()), FLOOR))
 
 
 def ssim(one: np.ndarray, other: np.ndarray) -> float:
-    """Structural similarity, at most 1 (Wang et al. 2004), of (H, W) or (H, W, C) levels.
+    """Structural similarity (Wang et al. 2004), at most 1.
 
-    A Gaussian window of 11 pixels and sigma 1.5 where it fits whole; the mean over pixels and
-    channels. NaN below 11 pixels a side.
+    The window is a Gaussian of 11 pixels and sigma 1.5, used only where it fits in the picture.
+
+    Args:
+        one: Levels (H, W) or (H, W, C) in 0 to 255.
+        other: The same shape.
+
+    Returns:
+        The mean over pixels and channels; NaN below 11 pixels a side.
     """
     if min(one.shape[:2]) < TAPS:
         return math.nan
@@ -53,10 +59,17 @@ def ssim(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def ms_ssim(one: np.ndarray, other: np.ndarray) -> float:
-    """Multi-scale SSIM, at most 1 (Wang, Simoncelli and Bovik 2003), of (H, W) levels.
+    """Multi-scale SSIM (Wang, Simoncelli and Bovik 2003), at most 1.
 
-    Five scales, each the mean of 2x2 pixels of the one before; contrast and structure of all,
-    luminance of the coarsest. Negative terms count as 0. NaN below 176 pixels a side.
+    Contrast and structure come from five scales, each the mean of 2x2 pixels of the one before,
+    luminance from the coarsest. Negative terms count as 0.
+
+    Args:
+        one: Levels (H, W) in 0 to 255.
+        other: The same shape.
+
+    Returns:
+        The similarity; NaN below 176 pixels a side.
     """
     if min(one.shape[:2]) < TAPS * 2 ** (len(SCALES) - 1):
         return math.nan
@@ -70,10 +83,16 @@ def ms_ssim(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def gmsd(one: np.ndarray, other: np.ndarray) -> float:
-    """Gradient magnitude similarity deviation (Xue et al. 2014), 0 if equal, of (H, W) levels.
+    """Gradient magnitude similarity deviation (Xue et al. 2014), 0 for equal pictures.
 
-    Of the means of 2x2 pixels, by Prewitt's gradients, with the paper's constant of 170. NaN below
-    8 pixels a side.
+    Prewitt gradients of the means of 2x2 pixels, with the paper's constant of 170.
+
+    Args:
+        one: Levels (H, W) in 0 to 255.
+        other: The same shape.
+
+    Returns:
+        The deviation; NaN below 8 pixels a side.
     """
     if min(one.shape) < 8:
         return math.nan
@@ -83,10 +102,17 @@ def gmsd(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def detail(one: np.ndarray, other: np.ndarray) -> float:
-    """The share of the second's fine contrast that the first has, of (H, W) levels, at most 1.
+    """Share of the original's fine contrast that a restored picture has, at most 1.
 
-    The root of the ratio of energies, each of the plane less its Gaussian of sigma 2. Twice as
-    much, which is noise or texture that is not there, counts as half. NaN where there is none.
+    The root of the ratio of energies, each of a plane minus its Gaussian blur of sigma 2. A ratio r
+    above 1 counts as 1 / r: it is noise, or texture that the original does not have.
+
+    Args:
+        one: The restored picture, levels (H, W) in 0 to 255.
+        other: The original, the same shape.
+
+    Returns:
+        The share; NaN if the original has no fine contrast.
     """
     energies = [float(np.square(x - cv2.GaussianBlur(x, (0, 0), 2)).mean()) for x in (one, other)]
     if energies[1] <= FLOOR:
@@ -101,7 +127,7 @@ def _steepness(plane: np.ndarray) -> np.ndarray:
 
 
 def _maps(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Luminance, and contrast times structure, wherever the window fits whole."""
+    """Return maps of luminance, and of contrast times structure, where the window fits."""
     mean1, mean2 = _blurred(one), _blurred(other)
     square1, square2, cross = mean1 * mean1, mean2 * mean2, mean1 * mean2
     spread = _blurred(one * one) - square1 + _blurred(other * other) - square2

@@ -1,4 +1,4 @@
-"""Pictures of scores: where to look closer, crops side by side, the perception-distortion plane."""
+"""Figures for evaluations: crops side by side and the perception-distortion plane."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,27 +12,27 @@ from degradations.page import plain
 from restore.errors import printable
 from restore.images import sandbox
 from restore.metrics import fidelity
-from restore.metrics.measures import Measure, levels
-from restore.metrics.score import Scored, mean
+from restore.metrics.measures import Measure, picture_levels
+from restore.metrics.score import ScoredFolder, estimate_mean
 
 COLOURS = ("#1f4e79", "#d1711b", "#2f7d4f", "#8a3a7b", "#7a6a16", "#b02a30", "#4b4b4b", "#2b8a9d")
 Place = tuple[int, int]  # top, left
 
 
-def read(path: Path) -> np.ndarray:
-    """uint8 (H, W, 3), as it is measured."""
-    return np.rint(levels(sandbox.read(path))).astype(np.uint8)
+def read_rgb(path: Path) -> np.ndarray:
+    """Read a picture as uint8 (H, W, 3), transparency laid on white, as it is measured."""
+    return np.rint(picture_levels(sandbox.read(path))).astype(np.uint8)
 
 
-def largest_error(one: np.ndarray, other: np.ndarray, side: int) -> Place:
-    """Where a square of `side` differs most in luma."""
-    error = fidelity.luma(one.astype(np.float64)) - fidelity.luma(other.astype(np.float64))
+def find_largest_error(one: np.ndarray, other: np.ndarray, side: int) -> Place:
+    """Find the square of `side` pixels where two pictures differ most in luma."""
+    error = fidelity.to_luma(one.astype(np.float64)) - fidelity.to_luma(other.astype(np.float64))
     return _peak(np.square(error), side)
 
 
-def most_detail(rgb: np.ndarray, side: int) -> Place:
-    """Where a square of `side` has the strongest edges."""
-    luma = fidelity.luma(rgb.astype(np.float64))
+def find_most_detail(rgb: np.ndarray, side: int) -> Place:
+    """Find the square of `side` pixels with the strongest edges."""
+    luma = fidelity.to_luma(rgb.astype(np.float64))
     return _peak(np.abs(luma - cv2.GaussianBlur(luma, (0, 0), 2)), side)
 
 
@@ -46,19 +46,27 @@ def _peak(values: np.ndarray, side: int) -> Place:
 
 
 def crop(rgb: np.ndarray, place: Place, side: int) -> np.ndarray:
+    """Cut a square of `side` pixels, less at the borders, from (top, left) on."""
     top, left = place
     return rgb[top : top + side, left : left + side]
 
 
-def enlarged(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """By Pillow's bicubic to (height, width); what peers are held against."""
+def enlarge(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize uint8 (H, W, 3) to (height, width) by Pillow's bicubic, the usual baseline."""
     if rgb.shape[:2] == size:
         return rgb
     return np.asarray(Image.fromarray(rgb).resize(size[::-1], Image.Resampling.BICUBIC))
 
 
-def sheet(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[np.ndarray]]]) -> Image.Image:
-    """Crops side by side, one pixel each: a row a picture, its name below, `heads` above."""
+def draw_sheet(
+    heads: Sequence[str], rows: Sequence[tuple[str, Sequence[np.ndarray]]]
+) -> Image.Image:
+    """Draw crops side by side, unscaled.
+
+    Args:
+        heads: Titles of the columns.
+        rows: For each picture its name, written below, and its crops, uint8 (H, W, 3).
+    """
     font = ImageFont.load_default(13)
     gap, line = 6, 18
     side = max(crop.shape[1] for _, crops in rows for crop in crops)
@@ -76,13 +84,21 @@ def sheet(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[np.ndarray]]]
     return made
 
 
-def plane(
-    groups: Sequence[tuple[str, Sequence[Scored]]], distortion: Measure, perception: Measure
+def plot_plane(
+    groups: Sequence[tuple[str, Sequence[ScoredFolder]]], distortion: Measure, perception: Measure
 ) -> Any:
-    """The perception-distortion plane (Blau and Michaeli 2018) as a matplotlib Figure.
+    """Plot the perception-distortion plane (Blau and Michaeli 2018).
 
-    A plot for each group, its title and folders. A point a picture, and the means with their 95 %
-    intervals; a folder has the colour of its name everywhere.
+    There is one plot for each group, a point for each picture, and means with 95 % intervals. A
+    folder name has the same colour in all plots.
+
+    Args:
+        groups: Title and folders of each plot.
+        distortion: Measure of the horizontal axis.
+        perception: Measure of the vertical axis.
+
+    Returns:
+        A matplotlib Figure.
     """
     from matplotlib.figure import Figure
 
@@ -105,7 +121,9 @@ def plane(
     return figure
 
 
-def _cloud(axis: Any, one: Scored, distortion: Measure, perception: Measure, colour: str) -> None:
+def _cloud(
+    axis: Any, one: ScoredFolder, distortion: Measure, perception: Measure, colour: str
+) -> None:
     x, y = one.values(distortion), one.values(perception)
     both = [key for key in x if key in y]
     if not both:
@@ -113,10 +131,12 @@ def _cloud(axis: Any, one: Scored, distortion: Measure, perception: Measure, col
     axis.scatter([x[k] for k in both], [y[k] for k in both], s=9, color=colour, alpha=0.25)
     middle, spans = [], []
     for measure in (distortion, perception):
-        at = mean(one, measure)
-        known = at["low"] is not None
+        at = estimate_mean(one, measure)
+        span = None
+        if at["low"] is not None:
+            span = [[at["mean"] - at["low"]], [at["high"] - at["mean"]]]
         middle.append(at["mean"])
-        spans.append([[at["mean"] - at["low"]], [at["high"] - at["mean"]]] if known else None)
+        spans.append(span)
     name = plain(one.name)
     label = f" {name}" if name.startswith("_") else name  # which a legend would leave out
     style = {"fmt": "o", "ms": 7, "lw": 1.4, "color": colour, "label": label}

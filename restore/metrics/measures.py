@@ -1,8 +1,7 @@
-"""The measures by name: what is compared, which way is better, and what is missing here.
+"""The measures by name, with their direction and what they need to be installed.
 
-One convention for all: upright sRGB values as the files store them, transparency laid on white,
-`border` pixels left out on each side (4, as papers do for x4) by all but the perceptual ones, which
-see the whole picture.
+All compare upright sRGB values as the files store them, with transparency laid on white. All but
+the perceptual ones leave out `border` pixels on each side (4, as papers do for x4).
 """
 
 import math
@@ -15,12 +14,18 @@ import numpy as np
 from restore.errors import UsageError
 from restore.images.picture import Picture
 from restore.metrics import fidelity, perceptual
-from restore.metrics.niqe import niqe, niqe_absent
+from restore.metrics.niqe import explain_niqe_absence, niqe
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A restored picture and its original, levels (H, W, 3) in 0 to 255 of one size."""
+    """A restored picture and its original.
+
+    Attributes:
+        restored: Levels (H, W, 3) in 0 to 255.
+        original: The same shape.
+        border: Pixels that `inner` and `luma` leave out on each side.
+    """
 
     restored: np.ndarray
     original: np.ndarray
@@ -28,29 +33,41 @@ class Pair:
 
     @cached_property
     def inner(self) -> tuple[np.ndarray, np.ndarray]:
+        """Both without their border."""
         return (
-            fidelity.trimmed(self.restored, self.border),
-            fidelity.trimmed(self.original, self.border),
+            fidelity.crop_border(self.restored, self.border),
+            fidelity.crop_border(self.original, self.border),
         )
 
     @cached_property
     def luma(self) -> tuple[np.ndarray, np.ndarray]:
+        """BT.601 luma of both without their border, (H, W)."""
         one, other = self.inner
-        return fidelity.luma(one), fidelity.luma(other)
+        return fidelity.to_luma(one), fidelity.to_luma(other)
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A number that says how good a restored picture is."""
+    """A number that says how good a restored picture is.
+
+    Attributes:
+        name: Name on the command line and in scores.json.
+        label: Name in tables.
+        digits: Digits printed after the decimal point.
+        higher: Whether higher is better.
+        of: Computes it; NaN for a picture that is too small.
+        absent: Says why it cannot be computed here, and how to mend that; "" if it can.
+    """
 
     name: str
     label: str
-    digits: int  # worth printing after the point
-    higher: bool  # is better
-    of: Callable[[Pair], float]  # NaN where the picture is too small for it
-    absent: Callable[[], str] = str  # why it cannot be had here, with the mend; empty if it can
+    digits: int
+    higher: bool
+    of: Callable[[Pair], float]
+    absent: Callable[[], str] = str
 
-    def shown(self, value: float | None) -> str:
+    def format(self, value: float | None) -> str:
+        """Format a value for tables; "-" for none."""
         return "-" if value is None or math.isnan(value) else f"{value:.{self.digits}f}"
 
 
@@ -71,17 +88,24 @@ MEASURES = {
             4,
             False,
             lambda pair: perceptual.lpips(pair.restored, pair.original),
-            perceptual.lpips_absent,
+            perceptual.explain_lpips_absence,
         ),
-        Measure("niqe", "NIQE", 2, False, lambda pair: niqe(pair.luma[0]), niqe_absent),
+        Measure("niqe", "NIQE", 2, False, lambda pair: niqe(pair.luma[0]), explain_niqe_absence),
     )
 }
 
 
 def choose(names: Sequence[str]) -> tuple[list[Measure], list[str]]:
-    """The measures of those names, or without any all that can be had here; and what cannot, why.
+    """Choose measures by name.
 
-    Raises UsageError for a name that does not exist, or one that was asked for and is absent.
+    Args:
+        names: Their names; none means all that can be computed here.
+
+    Returns:
+        The measures, and for each that cannot be computed a line with the reason.
+
+    Raises:
+        UsageError: A name does not exist, or a named measure cannot be computed here.
     """
     wrong = [name for name in names if name not in MEASURES]
     if wrong:
@@ -94,10 +118,10 @@ def choose(names: Sequence[str]) -> tuple[list[Measure], list[str]]:
     return [measure for measure in wanted if not reasons[measure.name]], absent
 
 
-def levels(picture: Picture) -> np.ndarray:
-    """float64 (H, W, 3) in 0 to 255, transparency laid on white."""
-    rgb = fidelity.levels(picture.pixels)
+def picture_levels(picture: Picture) -> np.ndarray:
+    """Convert to float64 (H, W, 3) in 0 to 255, transparency laid on white."""
+    rgb = fidelity.to_levels(picture.pixels)
     if picture.alpha is None:
         return rgb
-    share = fidelity.levels(picture.alpha)[..., None] / 255
+    share = fidelity.to_levels(picture.alpha)[..., None] / 255
     return rgb * share + 255 * (1 - share)

@@ -1,7 +1,7 @@
-"""NIQE: how natural a picture looks, without its original, by the code of basicsr.
+"""NIQE: naturalness of a picture without its original, computed by basicsr.
 
-It ranks noise above truth in places (a network that keeps the noise wins it): never judge by it
-alone.
+Never judge by it alone: in places it ranks noise above the truth, so a network that keeps the noise
+wins.
 """
 
 import importlib
@@ -24,16 +24,19 @@ MEND = (
 )
 
 
-def niqe_absent() -> str:
-    """Why it cannot be measured here, and the mend; empty if it can."""
+def explain_niqe_absence() -> str:
+    """Say why NIQE cannot be computed here, and how to mend that; "" if it can."""
     return "" if importlib.util.find_spec("basicsr") else MEND
 
 
 def niqe(luma: np.ndarray) -> float:
-    """Natural image quality (Mittal et al. 2013) of BT.601 luma (H, W); lower is more natural.
+    """Natural image quality (Mittal et al. 2013); lower is more natural.
 
-    Rounded first, as MATLAB's is. NaN for a picture of fewer than two blocks of 96 pixels, or one
-    that is flat.
+    Args:
+        luma: BT.601 luma (H, W), 16 to 235. It is rounded first, as in MATLAB.
+
+    Returns:
+        The score; NaN for a flat picture, or one of fewer than two blocks of 96x96 pixels.
     """
     blocks = (luma.shape[0] // BLOCK) * (luma.shape[1] // BLOCK)
     if blocks < 2:
@@ -41,20 +44,20 @@ def niqe(luma: np.ndarray) -> float:
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # of blocks without texture
         try:
-            return float(np.squeeze(_judge()(luma.round().astype(np.float32))))
+            return float(np.squeeze(_load_niqe()(luma.round().astype(np.float32))))
         except np.linalg.LinAlgError:
             return math.nan
 
 
 @contextmanager
-def standing_in(stands: dict[str, ModuleType]) -> Iterator[None]:
-    """These modules under their names for a while.
+def substitute_modules(modules: dict[str, ModuleType]) -> Iterator[None]:
+    """Put modules into sys.modules under these names while the block runs.
 
-    What is imported meanwhile stays, as it would not under `patch.dict`: numpy's extensions refuse
-    to be loaded a second time.
+    Unlike `patch.dict`, this keeps what is imported meanwhile: numpy's extensions cannot be loaded
+    a second time.
     """
-    before = {name: sys.modules.get(name) for name in stands}
-    sys.modules.update(stands)
+    before = {name: sys.modules.get(name) for name in modules}
+    sys.modules.update(modules)
     try:
         yield
     finally:
@@ -66,27 +69,27 @@ def standing_in(stands: dict[str, ModuleType]) -> Iterator[None]:
 
 
 @cache
-def _judge() -> Callable[[np.ndarray], np.ndarray]:
-    """basicsr's, with its statistics of natural pictures.
+def _load_niqe() -> Callable[[np.ndarray], np.ndarray]:
+    """Load basicsr's function, with its statistics of natural pictures.
 
-    Its packages import what needs an old torchvision, so bare modules stand in for them.
+    Its packages import code that needs an old torchvision, so empty modules replace them.
     """
     found = importlib.util.find_spec("basicsr")
-    assert found and found.submodule_search_locations  # niqe_absent() was asked
+    assert found and found.submodule_search_locations  # explain_niqe_absence() returned ""
     place = Path(found.submodule_search_locations[0])
-    stands = {"basicsr": ModuleType("basicsr")}
+    modules = {"basicsr": ModuleType("basicsr")}
     for part in ("utils", "metrics"):
-        stands[f"basicsr.{part}"] = ModuleType(f"basicsr.{part}")
-        stands[f"basicsr.{part}"].__path__ = [str(place / part)]
-    stands["basicsr"].__path__ = [str(place)]
-    stands["basicsr.utils"].bgr2ycbcr = None  # the luma is made here
-    with standing_in(stands), warnings.catch_warnings():
+        modules[f"basicsr.{part}"] = ModuleType(f"basicsr.{part}")
+        modules[f"basicsr.{part}"].__path__ = [str(place / part)]
+    modules["basicsr"].__path__ = [str(place)]
+    modules["basicsr.utils"].bgr2ycbcr = None  # the luma is made here
+    with substitute_modules(modules), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # old names of scipy's
         theirs = importlib.import_module("basicsr.metrics.niqe")
-    known = np.load(place / "metrics" / "niqe_pris_params.npz")
+    parameters = np.load(place / "metrics" / "niqe_pris_params.npz")
     return partial(
         theirs.niqe,
-        mu_pris_param=known["mu_pris_param"],
-        cov_pris_param=known["cov_pris_param"],
-        gaussian_window=known["gaussian_window"],
+        mu_pris_param=parameters["mu_pris_param"],
+        cov_pris_param=parameters["cov_pris_param"],
+        gaussian_window=parameters["gaussian_window"],
     )

@@ -1,4 +1,4 @@
-"""report.html: the means, the perception-distortion plane, and the worst cases to look at."""
+"""report.html of an evaluation: means, the perception-distortion plane, the worst pictures."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from restore.files import replacing
 from restore.metrics import figures, report
 from restore.metrics.measures import MEASURES, Measure
 from restore.metrics.report import Group, Report
-from restore.metrics.score import Scored
+from restore.metrics.score import ScoredFolder
 
 SIDE = 192  # px of a crop
 LISTED = 300  # pictures in the page's table; scores.csv has all
@@ -22,37 +22,40 @@ NOTES = (
 )
 
 
-def write(told: Report, out: Path, sort: str, worst: int) -> None:
-    """OUT/report.html.
+def write(evaluation: Report, out: Path, sort: str, worst: int) -> None:
+    """Write OUT/report.html.
 
-    sort   the measure that worst cases are found by.
-    worst  how many of them a group shows.
+    Args:
+        evaluation: What was measured.
+        out: The folder.
+        sort: Name of the measure that ranks the pictures.
+        worst: How many of the worst pictures each group shows.
     """
-    names = [one.name for group in told.groups for one in group.folders]
+    names = [one.name for group in evaluation.groups for one in group.folders]
     page = Page(f"Evaluation of {', '.join(dict.fromkeys(names))}")
-    folders = list(told.titled())
-    page.table(*report.means(told, folders), NOTES.format(border=told.border))
-    for line in told.absent:
+    folders = list(evaluation.titled())
+    page.table(*report.mean_table(evaluation, folders), NOTES.format(border=evaluation.border))
+    for line in evaluation.absent:
         page.text(f"Not measured: {line}.")
-    for group in told.groups:
+    for group in evaluation.groups:
         if group.name:
             page.heading(group.name)
-        _group(page, told, group, MEASURES[sort], worst)
+        _group(page, evaluation, group, MEASURES[sort], worst)
     with replacing(out / "report.html") as path:
         page.write(path)
 
 
-def _group(page: Page, told: Report, group: Group, sort: Measure, worst: int) -> None:
-    for table in report.differences(told, group):
+def _group(page: Page, evaluation: Report, group: Group, sort: Measure, worst: int) -> None:
+    for table in report.difference_tables(evaluation, group):
         page.table(
             *table,
             "Differences on the pictures that both have, with the 95 % interval of their mean; "
             "wins, ties and losses by picture.",
         )
-    axes = plane_of(told.measures)
+    axes = choose_axes(evaluation.measures)
     if axes and any(one.done for one in group.folders):
         page.figure(
-            figures.plane([("", group.folders)], *axes),
+            figures.plot_plane([("", group.folders)], *axes),
             "A point a picture; the large ones are means with their 95 % intervals.",
         )
     first = group.folders[0]
@@ -71,15 +74,15 @@ def _group(page: Page, told: Report, group: Group, sort: Measure, worst: int) ->
             rows = [[row["key"], row["code"], row["error"]] for row in one.failed]
             page.table(("not measured", "", "why"), rows, f"In {one.name}.")
         _left_over(page, one)
-    head = ("picture", *(m.label for m in told.measures), "notes")
+    head = ("picture", *(m.label for m in evaluation.measures), "notes")
     for one in group.folders:
-        rows = list(_rows(one, told.measures, sort))
-        shown = f"The worst {LISTED} of {len(rows)}" if len(rows) > LISTED else "All pictures"
-        page.table(head, rows[:LISTED], f"{shown} of {one.name}, worst by {sort.label} first.")
+        rows = list(_rows(one, evaluation.measures, sort))
+        title = f"The worst {LISTED} of {len(rows)}" if len(rows) > LISTED else "All pictures"
+        page.table(head, rows[:LISTED], f"{title} of {one.name}, worst by {sort.label} first.")
 
 
-def plane_of(measures: Sequence[Measure]) -> tuple[Measure, Measure] | None:
-    """Which of the measures stand for distortion and for perception; None where one lacks."""
+def choose_axes(measures: Sequence[Measure]) -> tuple[Measure, Measure] | None:
+    """Choose the measures for distortion and perception; None if one of them is missing."""
     names = {measure.name: measure for measure in measures}
     found = [
         next((names[name] for name in order if name in names), None)
@@ -88,11 +91,11 @@ def plane_of(measures: Sequence[Measure]) -> tuple[Measure, Measure] | None:
     return (found[0], found[1]) if found[0] and found[1] else None
 
 
-def _crops(folders: Sequence[Scored], key: str, sort: Measure) -> Iterator[Cell]:
-    """Input where it is known, each restored, original."""
+def _crops(folders: Sequence[ScoredFolder], key: str, sort: Measure) -> Iterator[Cell]:
+    """Yield crops of the input, where there is one, of each result, and of the original."""
     pair = folders[0].pairs[key]
-    original = figures.read(pair.original)
-    place = figures.largest_error(figures.read(pair.restored), original, SIDE)
+    original = figures.read_rgb(pair.original)
+    place = figures.find_largest_error(figures.read_rgb(pair.restored), original, SIDE)
 
     def cell(rgb: np.ndarray, caption: str) -> Cell:
         return Cell(figures.crop(rgb, place, SIDE), caption, SIDE)
@@ -102,33 +105,35 @@ def _crops(folders: Sequence[Scored], key: str, sort: Measure) -> Iterator[Cell]
         yield cell(*_input(pair.source, blank))
     for one in folders:
         row = one.done.get(key)
-        value = f"{sort.label} {sort.shown(row['scores'][sort.name])}" if row else "failed"
-        yield cell(figures.read(one.pairs[key].restored) if row else blank, f"{one.name}\n{value}")
+        value = f"{sort.label} {sort.format(row['scores'][sort.name])}" if row else "failed"
+        yield cell(
+            figures.read_rgb(one.pairs[key].restored) if row else blank, f"{one.name}\n{value}"
+        )
     yield cell(original, f"{key}\noriginal, at {place[1]}, {place[0]}")
 
 
 def _input(path: Path | None, blank: np.ndarray) -> tuple[np.ndarray, str]:
-    """Enlarged to the size of `blank`, which stands in where there is none."""
+    """Return the input resized to the size of `blank`, or `blank` if there is none; a caption."""
     if path is None:
         return blank, "no input"
     try:
-        small = figures.read(path)
+        small = figures.read_rgb(path)
     except ImageError as error:
         return blank, f"no input: {error.code}"
-    return figures.enlarged(small, blank.shape[:2]), f"input, {small.shape[1]}x{small.shape[0]}"
+    return figures.enlarge(small, blank.shape[:2]), f"input, {small.shape[1]}x{small.shape[0]}"
 
 
-def _left_over(page: Page, one: Scored) -> None:
+def _left_over(page: Page, one: ScoredFolder) -> None:
     for what, paths in (("without an original", one.unpaired), ("not restored", one.missing)):
         if paths:
             rows = [[str(path)] for path in paths[:50]]
             page.table((f"{one.name}: {what}",), rows, f"{len(paths)} in all.")
 
 
-def _rows(one: Scored, measures: Sequence[Measure], sort: Measure) -> Iterator[list[str]]:
+def _rows(one: ScoredFolder, measures: Sequence[Measure], sort: Measure) -> Iterator[list[str]]:
     done = one.done
     order = one.worst(sort)
     for key in [*order, *(key for key in done if key not in set(order))]:
         scores = done[key]["scores"]
         notes = "; ".join(done[key]["warnings"])
-        yield [key, *(m.shown(scores[m.name]) for m in measures), notes]
+        yield [key, *(m.format(scores[m.name]) for m in measures), notes]

@@ -1,4 +1,4 @@
-"""Which restored picture belongs to which original, and what folders make a set of inputs."""
+"""Pairing of restored pictures with originals, and sets of inputs found in folders."""
 
 import os
 from collections import Counter
@@ -18,18 +18,26 @@ LAYOUTS = (
 
 
 @dataclass(frozen=True)
-class Paired:
-    """A restored picture, its original, and what it was restored from where that is known."""
+class PicturePair:
+    """A restored picture and its original.
 
-    key: str  # path relative to the folder, without suffix, with /
+    Attributes:
+        key: Path relative to the folder, without suffix, with "/".
+        restored: The restored picture.
+        original: The picture to compare it with.
+        source: The picture that it was restored from, if there is one.
+    """
+
+    key: str
     restored: Path
     original: Path
     source: Path | None = None
 
     @property
     def file_key(self) -> str:
-        """The key with the restored picture's suffix, which keys have of themselves where several
-        pictures share one without.
+        """The key with the suffix of the restored picture.
+
+        Keys have it already where several pictures share the key without it.
         """
         has_it = PurePosixPath(self.key).name == self.restored.name
         return self.key if has_it else f"{self.key}{self.restored.suffix}"
@@ -37,9 +45,17 @@ class Paired:
 
 @dataclass(frozen=True)
 class Pairs:
-    pairs: tuple[Paired, ...]
-    unpaired: tuple[Path, ...]  # restored pictures without an original
-    missing: tuple[Path, ...]  # originals that no restored picture belongs to
+    """Two folders, paired.
+
+    Attributes:
+        pairs: Pictures that both have.
+        unpaired: Restored pictures without an original.
+        missing: Originals without a restored picture.
+    """
+
+    pairs: tuple[PicturePair, ...]
+    unpaired: tuple[Path, ...]
+    missing: tuple[Path, ...]
 
 
 def pair(
@@ -51,19 +67,24 @@ def pair(
 ) -> Pairs:
     """Pair two folders by relative path and stem, whatever the format; or two files.
 
-    out      a folder in either that is left out: what this run writes.
-    suffix   what the restored names have at their end beyond the originals', such as _out.
-    sources  what they were restored from, paired alike; those without one are shown without.
-    Raises UsageError if a folder holds no picture or two for one key, or if nothing pairs.
+    Args:
+        restored: Folder of restored pictures, or one file.
+        originals: Folder of originals, or one file.
+        out: A folder inside of either that is left out, as this run writes to it.
+        suffix: End of the restored names that the originals' names lack, such as "_out".
+        sources: Folder of the pictures that were restored; those without one have none.
+
+    Raises:
+        UsageError: A folder holds no picture, or two for one key, or nothing pairs.
     """
     if restored.is_file() and originals.is_file():
-        return Pairs((Paired(originals.stem, restored, originals, sources),), (), ())
+        return Pairs((PicturePair(originals.stem, restored, originals, sources),), (), ())
     # a.png beside a.jpg in both: then names pair with their extensions
     alike = _doubled(restored, out) & _doubled(originals, out)
-    made, wanted = pictures(restored, out, alike), pictures(originals, out, alike)
+    made, wanted = find_pictures(restored, out, alike), find_pictures(originals, out, alike)
     if suffix:
         made = _without(suffix, made)
-    inputs = pictures(sources, out, alike) if sources else {}
+    inputs = find_pictures(sources, out, alike) if sources else {}
     shared = [key for key in wanted if key in made]
     if not shared:
         mend = "name them alike, or give --suffix what the restored names end with"
@@ -73,26 +94,30 @@ def pair(
             f"{first[1]}); {mend}"
         )
     return Pairs(
-        tuple(Paired(key, made[key], wanted[key], inputs.get(key)) for key in shared),
+        tuple(PicturePair(key, made[key], wanted[key], inputs.get(key)) for key in shared),
         tuple(path for key, path in made.items() if key not in wanted),
         tuple(path for key, path in wanted.items() if key not in made),
     )
 
 
 def _without(suffix: str, made: dict[str, Path]) -> dict[str, Path]:
-    """The keys without an end that the originals' have not. UsageError if two become one."""
+    """Remove an ending from the keys.
+
+    Raises:
+        UsageError: Two keys become the same.
+    """
     found: dict[str, Path] = {}
     for key, path in made.items():
         short = key.removesuffix(suffix)
         if short in found:
-            told = f"{found[short]} and {path}: two pictures for {short}"
-            raise UsageError(f"{told} by --suffix {suffix}; remove one")
+            both = f"{found[short]} and {path}: two pictures for {short}"
+            raise UsageError(f"{both} by --suffix {suffix}; remove one")
         found[short] = path
     return found
 
 
 def _doubled(folder: Path, out: Path | None) -> set[str]:
-    """Keys that several pictures of a folder have, which differ in their extensions alone."""
+    """Find keys shared by several pictures of a folder that differ only in their suffix."""
     counts = Counter(key for key, _ in _keyed(folder, out))
     return {key for key, count in counts.items() if count > 1}
 
@@ -103,13 +128,21 @@ def _keyed(folder: Path, out: Path | None) -> Iterator[tuple[str, file_search.Fo
             yield file.key.removesuffix(Path(file.key).suffix), file
 
 
-def pictures(
+def find_pictures(
     folder: Path, out: Path | None = None, doubled: Set[str] = frozenset()
 ) -> dict[str, Path]:
-    """The pictures of a folder and those below by key: relative path without suffix, with /.
+    """Find the pictures in a folder and below.
 
-    doubled  keys that keep the suffix, since several pictures have them.
-    Raises UsageError if there is none, or if two have one key.
+    Args:
+        folder: The folder.
+        out: A folder inside that is left out.
+        doubled: Keys that keep the suffix, as several pictures share them.
+
+    Returns:
+        Pictures by key: the relative path without suffix, with "/".
+
+    Raises:
+        UsageError: There is none, or two have the same key.
     """
     found: dict[str, Path] = {}
     for stem, file in _keyed(folder, out):
@@ -122,7 +155,13 @@ def pictures(
 
 @dataclass(frozen=True)
 class PictureSet:
-    """Inputs, and the originals that restored ones are held against."""
+    """A named set of inputs and their originals.
+
+    Attributes:
+        name: Name of the set.
+        inputs: Folder of pictures to restore.
+        originals: Folder of pictures to compare the results with.
+    """
 
     name: str
     inputs: Path
@@ -130,7 +169,15 @@ class PictureSet:
 
 
 def open_sets(folders: Sequence[Path], originals: Path | None = None) -> list[PictureSet]:
-    """The sets that folders name; LAYOUTS says which are understood. Raises UsageError."""
+    """Find the sets in folders; LAYOUTS says which layouts are understood.
+
+    Args:
+        folders: Folders with sets.
+        originals: Folder of originals, if `folders` are inputs only.
+
+    Raises:
+        UsageError: A folder is not a set, or two sets have the same name.
+    """
     sets: list[PictureSet] = []
     for folder in folders:
         if not folder.is_dir():
@@ -166,7 +213,7 @@ def _sets(folder: Path, originals: Path | None) -> list[PictureSet]:
 
 
 def _shares(folder: Path, keys: Set[str]) -> bool:
-    """Whether a folder holds pictures that pair; masks, tables and traces do not."""
+    """Whether a folder holds pictures for these keys, unlike masks, tables and traces."""
     try:
         return any(key in keys for key, _ in _keyed(folder, None))
     except UsageError:

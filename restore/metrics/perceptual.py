@@ -1,4 +1,4 @@
-"""How far a picture looks from its original: `pd`, which always works, and LPIPS where it is."""
+"""Perceptual distance to an original: `pd`, which needs no extra, and LPIPS if installed."""
 
 import importlib.util
 import math
@@ -25,13 +25,20 @@ BACKBONE = "alexnet-owt-7be5be79.pth"  # torchvision's name for what LPIPS is bu
 
 
 def pd(one: np.ndarray, other: np.ndarray, band: int = 0) -> float:
-    """Perceptual distance of (H, W, 3) levels, 0 for equal ones; NaN below 32 pixels a side.
+    """Perceptual distance, 0 for equal pictures.
 
     LPIPS's formula (Zhang et al. 2018) over seven layers of SqueezeNet 1.1 with equal weights of
     the channels: the squared difference of unit feature vectors, summed over channels, averaged
-    over pixels, summed over layers. Not LPIPS: nothing was fitted to what people say.
+    over pixels, summed over layers. It is not LPIPS: no weight was fitted to human judgements.
 
-    band  rows at a time, a multiple of 16: memory, not the answer; 0 takes about a megapixel.
+    Args:
+        one: Levels (H, W, 3) in 0 to 255.
+        other: The same shape.
+        band: Rows at a time, a multiple of 16; it bounds memory and does not change the result. 0
+            takes about a megapixel.
+
+    Returns:
+        The distance; NaN below 32 pixels a side.
     """
     height, width = one.shape[:2]
     if min(height, width) < LEAST:
@@ -51,18 +58,22 @@ def pd(one: np.ndarray, other: np.ndarray, band: int = 0) -> float:
 
 
 def _gaps(one: Tensor, other: Tensor) -> Iterator[Tensor]:
-    """Layer by layer the squared distance of unit features, (B, h, w)."""
+    """Yield the squared distance of unit features, (B, h, w), layer by layer."""
     with torch.inference_mode():
-        for mine, theirs in zip(features(one), features(other), strict=True):
+        for mine, theirs in zip(extract_features(one), extract_features(other), strict=True):
             yield (_unit(mine) - _unit(theirs)).square().sum(1)
 
 
-def features(rgb: Tensor) -> Iterator[Tensor]:
-    """Seven feature maps of (B, 3, H, W) in 0 to 255, fine to coarse, one by one: they are large.
+def extract_features(rgb: Tensor) -> Iterator[Tensor]:
+    """Compute seven feature maps of SqueezeNet 1.1, fine to coarse.
 
-    Gradients flow back to rgb, so that a loss can be made of them.
+    They are large, so they are yielded one by one. Gradients flow back to `rgb`, so they can serve
+    a loss.
+
+    Args:
+        rgb: (B, 3, H, W) in 0 to 255.
     """
-    weights = squeezenet(rgb.device)
+    weights = load_squeezenet(rgb.device)
 
     def conv(x: Tensor, name: str, stride: int = 1, padding: int = 0) -> Tensor:
         kernel, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
@@ -88,17 +99,20 @@ def features(rgb: Tensor) -> Iterator[Tensor]:
 
 
 @cache
-def squeezenet(device: torch.device) -> dict[str, Tensor]:
-    """SqueezeNet 1.1's convolutions in fp32; see SQUEEZENET.md for where they come from."""
+def load_squeezenet(device: torch.device) -> dict[str, Tensor]:
+    """Load SqueezeNet 1.1's convolutions in fp32; SQUEEZENET.md says where they come from."""
     with torch.inference_mode(False):  # they are kept, and a loss may want them later
         tensors = load_file(WEIGHTS, str(device))
         return {name: tensor.float() for name, tensor in tensors.items()}
 
 
-def lpips_absent() -> str:
-    """Why LPIPS cannot be measured here, and the mend; empty if it can. Nothing is fetched."""
-    if told := torchvision.complaint():
-        return f"needs torchvision: {told}"
+def explain_lpips_absence() -> str:
+    """Say why LPIPS cannot be computed here, and how to mend that; "" if it can.
+
+    Nothing is downloaded.
+    """
+    if complaint := torchvision.complaint():
+        return f"needs torchvision: {complaint}"
     if not (importlib.util.find_spec("lpips") and importlib.util.find_spec("torchvision")):
         return f"needs the package: pip install lpips torchvision, {torchvision.FITTING}"
     path = Path(torch.hub.get_dir()) / "checkpoints" / BACKBONE
@@ -116,9 +130,16 @@ def _lpips() -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def lpips(one: np.ndarray, other: np.ndarray) -> float:
-    """LPIPS 0.1 with AlexNet (Zhang et al. 2018) of (H, W, 3) levels; NaN below 32 pixels a side.
+    """LPIPS 0.1 with AlexNet (Zhang et al. 2018).
 
-    Only where lpips_absent() has nothing to say.
+    Call it only if explain_lpips_absence() returns "".
+
+    Args:
+        one: Levels (H, W, 3) in 0 to 255.
+        other: The same shape.
+
+    Returns:
+        The distance; NaN below 32 pixels a side.
     """
     if min(one.shape[:2]) < LEAST:
         return math.nan

@@ -1,4 +1,4 @@
-"""What an evaluation says: tables, scores.json and scores.csv."""
+"""Results of an evaluation as tables, scores.json and scores.csv."""
 
 import csv
 import io
@@ -10,19 +10,25 @@ from typing import Any
 
 from restore.files import write_text
 from restore.metrics.measures import Measure
-from restore.metrics.score import Scored, compare, mean
+from restore.metrics.score import ScoredFolder, compare, estimate_mean
 
 Table = tuple[list[str], list[list[str]]]  # head, rows
 
 
 @dataclass(frozen=True)
 class Group:
-    """Folders that were measured against the same originals; the later ones against the first."""
+    """Folders measured against the same originals.
+
+    Attributes:
+        name: Name of the set.
+        folders: The folders; the first is the baseline that the others are compared with.
+    """
 
     name: str
-    folders: tuple[Scored, ...]
+    folders: tuple[ScoredFolder, ...]
 
     def comparisons(self, measures: Sequence[Measure]) -> list[dict[str, Any]]:
+        """Compare each folder with the first, by each measure; see score.compare."""
         first, *others = self.folders
         found = (compare(first, other, m) for other in others for m in measures)
         return [one for one in found if one]
@@ -30,42 +36,53 @@ class Group:
 
 @dataclass(frozen=True)
 class Report:
-    """All that was measured, and how."""
+    """The result of an evaluation.
+
+    Attributes:
+        groups: One for each set.
+        measures: The measures that were computed.
+        border: Pixels left out on each side.
+        absent: Measures that could not be computed, and why.
+    """
 
     groups: tuple[Group, ...]
     measures: tuple[Measure, ...]
     border: int
-    absent: tuple[str, ...] = ()  # measures that could not be had, and why
+    absent: tuple[str, ...] = ()
 
     @property
     def failures(self) -> int:
+        """Number of pictures that could not be made or measured."""
         return sum(len(one.failed) for group in self.groups for one in group.folders)
 
-    def titled(self) -> Iterator[tuple[str, Scored]]:
-        """Every folder with a name that tells it from the others."""
+    def titled(self) -> Iterator[tuple[str, ScoredFolder]]:
+        """Iterate over all folders with names that are unique in the report."""
         for group in self.groups:
             for one in group.folders:
                 yield f"{group.name}: {one.name}" if group.name else one.name, one
 
 
-def means(report: Report, folders: Sequence[tuple[str, Scored]]) -> Table:
-    """A row a measure, a column a folder: the mean and its 95 % interval."""
+def mean_table(report: Report, folders: Sequence[tuple[str, ScoredFolder]]) -> Table:
+    """Build a table of means with 95 % intervals: a row per measure, a column per folder."""
     head = ["", *(f"{name} ({len(one.done)})" for name, one in folders)]
     rows = [
-        [measure.label, *(told(mean(one, measure), "mean", measure) for _, one in folders)]
+        [
+            measure.label,
+            *(format_interval(estimate_mean(one, measure), "mean", measure) for _, one in folders),
+        ]
         for measure in report.measures
     ]
     return head, rows
 
 
-def differences(report: Report, group: Group) -> Iterator[Table]:
-    """For each folder but the first how it differs from that one, picture by picture."""
+def difference_tables(report: Report, group: Group) -> Iterator[Table]:
+    """Build a table for each folder but the first: how it differs from the first one."""
     found = group.comparisons(report.measures)
     for other in group.folders[1:]:
         rows = [
             [
                 measure.label,
-                told(one, "difference", measure),
+                format_interval(one, "difference", measure),
                 *(str(one[name]) for name in ("wins", "ties", "losses")),
                 one["verdict"],
             ]
@@ -77,15 +94,16 @@ def differences(report: Report, group: Group) -> Iterator[Table]:
         yield [names, "mean difference", "wins", "ties", "losses", "verdict"], rows
 
 
-def told(value: dict[str, Any], name: str, measure: Measure) -> str:
-    """25.69 (25.02 .. 26.40)"""
-    middle = measure.shown(value[name])
+def format_interval(value: dict[str, Any], name: str, measure: Measure) -> str:
+    """Format the value called `name` and its interval, as in "25.69 (25.02 .. 26.40)"."""
+    middle = measure.format(value[name])
     if value["low"] is None:
         return middle
-    return f"{middle} ({measure.shown(value['low'])} .. {measure.shown(value['high'])})"
+    return f"{middle} ({measure.format(value['low'])} .. {measure.format(value['high'])})"
 
 
 def to_json(report: Report) -> dict[str, Any]:
+    """Convert a report to the content of scores.json."""
     return {
         "measures": {
             m.name: {"label": m.label, "better": "higher" if m.higher else "lower"}
@@ -104,23 +122,23 @@ def to_json(report: Report) -> dict[str, Any]:
     }
 
 
-def _folder(one: Scored, measures: Sequence[Measure]) -> dict[str, Any]:
+def _folder(one: ScoredFolder, measures: Sequence[Measure]) -> dict[str, Any]:
     return {
         "name": one.name,
-        "means": {measure.name: mean(one, measure) for measure in measures},
+        "means": {measure.name: estimate_mean(one, measure) for measure in measures},
         "rows": one.rows,
         "unpaired": [str(path) for path in one.unpaired],
         "missing": [str(path) for path in one.missing],
     }
 
 
-def cell(text: str) -> str:
-    """A text that no spreadsheet takes for a formula."""
+def escape_cell(text: str) -> str:
+    """Quote a text that a spreadsheet would take for a formula."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def write(report: Report, out: Path) -> None:
-    """OUT/scores.json and OUT/scores.csv, each replaced in one step."""
+    """Write OUT/scores.json and OUT/scores.csv, each in one step."""
     write_text(out / "scores.json", json.dumps(to_json(report), indent=1) + "\n")
     file = io.StringIO()
     names = [measure.name for measure in report.measures]
@@ -131,6 +149,6 @@ def write(report: Report, out: Path) -> None:
             for row in one.rows:
                 scores = row.get("scores", {})
                 values = (scores.get(name) for name in names)
-                head = map(cell, (group.name, one.name, row["key"], row["status"]))
-                table.writerow([*head, *values, cell(row.get("error", ""))])
+                head = map(escape_cell, (group.name, one.name, row["key"], row["status"]))
+                table.writerow([*head, *values, escape_cell(row.get("error", ""))])
     write_text(out / "scores.csv", file.getvalue())

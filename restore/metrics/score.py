@@ -1,4 +1,4 @@
-"""Scores of many pictures: a row each, means with their uncertainty, and paired differences."""
+"""Scores of many pictures: a row each, means with intervals, and paired differences."""
 
 import math
 import warnings
@@ -11,53 +11,71 @@ import numpy as np
 
 from restore.errors import ImageError, RestoreError
 from restore.images import sandbox
-from restore.images.picture import Picture, in_srgb
-from restore.metrics.measures import Measure, Pair, levels
-from restore.metrics.pairing import Paired
+from restore.images.picture import Picture, convert_to_srgb
+from restore.metrics.measures import Measure, Pair, picture_levels
+from restore.metrics.pairing import PicturePair
 
 CONFIDENCE = 0.95
 Row = dict[str, Any]
 
 
 @dataclass
-class Scored:
-    """A folder of restored pictures, measured."""
+class ScoredFolder:
+    """A folder of restored pictures with their scores.
+
+    Attributes:
+        name: Name of the folder.
+        rows: One for each pair, and one for each picture that could not be made or measured.
+        pairs: The pairs by key.
+        unpaired: Restored pictures without an original.
+        missing: Originals without a restored picture.
+    """
 
     name: str
-    rows: list[Row]  # one a pair, and one for each that could not be made or measured
-    pairs: dict[str, Paired]
+    rows: list[Row]
+    pairs: dict[str, PicturePair]
     unpaired: list[Path] = field(default_factory=list)
     missing: list[Path] = field(default_factory=list)
 
     @property
     def done(self) -> dict[str, Row]:
+        """Rows with scores, by key."""
         return {row["key"]: row for row in self.rows if row["status"] == "done"}
 
     @property
     def failed(self) -> list[Row]:
+        """Rows without scores."""
         return [row for row in self.rows if row["status"] == "failed"]
 
     def values(self, measure: Measure) -> dict[str, float]:
-        """By key, where there is a value."""
+        """Return the values of a measure by key, of the pictures that have one."""
         scores = {key: row["scores"][measure.name] for key, row in self.done.items()}
         return {key: value for key, value in scores.items() if value is not None}
 
     def worst(self, measure: Measure) -> list[str]:
-        """Keys, the worst first."""
+        """Return the keys, the worst picture first."""
         values = self.values(measure)
         return sorted(values, key=lambda key: values[key] * (1 if measure.higher else -1))
 
 
 def score(
     name: str,
-    pairs: Sequence[Paired],
+    pairs: Sequence[PicturePair],
     measures: Sequence[Measure],
     border: int = 4,
     watch: Callable[[Row], None] = lambda row: None,
-) -> Scored:
-    """Measure a folder's pairs: a row each, done with its scores, or failed and why.
+) -> ScoredFolder:
+    """Measure the pairs of a folder.
 
-    watch  sees each row as it is made.
+    Args:
+        name: Name of the folder.
+        pairs: Restored pictures and their originals.
+        measures: What to compute.
+        border: Pixels to leave out on each side.
+        watch: Called with each row as it is made.
+
+    Returns:
+        A row for each pair, with its scores or the reason why it failed.
     """
     rows = []
     for pair in pairs:
@@ -65,21 +83,22 @@ def score(
         try:
             row = {"key": pair.key, **files, **_measured(pair, measures, border)}
         except RestoreError as error:
-            row = failed(pair.key, error.code, str(error)) | files
+            row = failed_row(pair.key, error.code, str(error)) | files
         watch(row)
         rows.append(row)
-    return Scored(name, rows, {pair.key: pair for pair in pairs})
+    return ScoredFolder(name, rows, {pair.key: pair for pair in pairs})
 
 
-def failed(key: str, code: str, error: str) -> Row:
+def failed_row(key: str, code: str, error: str) -> Row:
+    """Build the row of a picture that could not be made or measured."""
     return {"key": key, "status": "failed", "code": code, "error": error}
 
 
-def _measured(pair: Paired, measures: Sequence[Measure], border: int) -> Row:
+def _measured(pair: PicturePair, measures: Sequence[Measure], border: int) -> Row:
     restored, original = sandbox.read(pair.restored), sandbox.read(pair.original)
     profiles = restored.icc, original.icc
     if restored.icc != original.icc:
-        restored, original = in_srgb(restored), in_srgb(original)
+        restored, original = convert_to_srgb(restored), convert_to_srgb(original)
     if restored.size != original.size:
         (height, width), (tall, wide) = restored.size, original.size
         raise ImageError(
@@ -91,7 +110,7 @@ def _measured(pair: Paired, measures: Sequence[Measure], border: int) -> Row:
         raise ImageError(
             "SIZE", f"{pair.original}: nothing is left within a border of {border} px; --border 0"
         )
-    both = Pair(levels(restored), levels(original), border)
+    both = Pair(picture_levels(restored), picture_levels(original), border)
     values = {measure.name: measure.of(both) for measure in measures}
     scores = {name: None if math.isnan(value) else value for name, value in values.items()}
     notes = list(_notes(restored, original))
@@ -111,10 +130,13 @@ def _notes(restored: Picture, original: Picture) -> Iterator[str]:
         yield f"{restored.depth} bits against {original.depth}"
 
 
-def interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """The bootstrap's 95 % interval (BCa, Efron 1987) of the mean, over pictures; None below two.
+def bootstrap_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Compute the 95 % bootstrap interval (BCa, Efron 1987) of a mean over pictures.
 
-    It tells how far the mean would move with other pictures of the kind; the draws are seeded.
+    It says how far the mean would move with other pictures of the same kind. The draws are seeded.
+
+    Returns:
+        (low, high), or None for fewer than two values.
     """
     array = np.asarray(values, float)
     if array.size < 2:
@@ -139,25 +161,28 @@ def interval(values: Sequence[float]) -> tuple[float, float] | None:
     return float(found.low), float(found.high)
 
 
-def mean(scored: Scored, measure: Measure) -> dict[str, Any]:
-    """{mean, low, high, pictures} of a measure; None where there is nothing to tell."""
+def estimate_mean(scored: ScoredFolder, measure: Measure) -> dict[str, Any]:
+    """Compute {mean, low, high, pictures} of a measure; None where there are too few values."""
     values = list(scored.values(measure).values())
-    low, high = interval(values) or (None, None)
+    low, high = bootstrap_interval(values) or (None, None)
     middle = float(np.mean(values)) if values else None
     return {"mean": middle, "low": low, "high": high, "pictures": len(values)}
 
 
-def compare(one: Scored, other: Scored, measure: Measure) -> dict[str, Any] | None:
-    """How `other` differs from `one` on the pictures that both have; None if there is none.
+def compare(one: ScoredFolder, other: ScoredFolder, measure: Measure) -> dict[str, Any] | None:
+    """Compare two folders on the pictures that both have.
 
-    {difference, low, high} of the mean of `other` less that of `one`, {wins, ties, losses} of
-    `other` by picture; `verdict` better or worse where the interval leaves 0 out, else undecided.
+    Returns:
+        None if there is no such picture; else a dict with `difference`, `low`, `high` (the mean of
+        `other` minus that of `one`, and its interval), `wins`, `ties`, `losses` (pictures where
+        `other` is better, equal, worse), and `verdict`: better or worse if the interval excludes
+        0, else undecided.
     """
     first, second = one.values(measure), other.values(measure)
     gaps = np.array([second[key] - first[key] for key in first if key in second])
     if not gaps.size:
         return None
-    low, high = interval(gaps) or (None, None)
+    low, high = bootstrap_interval(gaps) or (None, None)
     good = gaps if measure.higher else -gaps
     wins, losses = int((good > 0).sum()), int((good < 0).sum())
     return {

@@ -50,7 +50,7 @@ def levels(rows: Band, like: Picture, band: int) -> np.ndarray:
     for first, last in bands(len(pixels), band):
         made = np.clip(rows(first, last), 0, 1) * np.float32(np.iinfo(pixels.dtype).max)
         pixels[first:last] = np.rint(made)
-        memmap.let_go()
+        memmap.release_pages()
     return pixels
 
 
@@ -86,7 +86,7 @@ def unfaded(picture: Picture, share: float) -> Picture:
         rows = slice(first, first + BAND)
         for channel in range(3):
             pixels[rows, :, channel] = table[channel][picture.pixels[rows, :, channel]]
-        memmap.let_go()
+        memmap.release_pages()
     after = (blacks - moved[:, 0]) / (1 - moved[:, 0])
     lay, put = (", ".join(f"{255 * x:.0f}" for x in xs) for xs in (blacks, after))
     note = f"faded: its blacks lay at ({lay}) and are at ({put}) now; --unfade 0 leaves them"
@@ -147,7 +147,7 @@ def moments(
         count += share.sum()
         sums[first:last] = (rgb * share[..., None]).sum(1)
         squares[first:last] = (rgb**2 * share[..., None]).sum(1)
-        memmap.let_go()
+        memmap.release_pages()
     mean = sums.sum(0) / max(count, 1)
     spread = np.sqrt(np.maximum(squares.sum(0) / max(count, 1) - mean**2, 0))
     return mean.astype(np.float32), spread.astype(np.float32)

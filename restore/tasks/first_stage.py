@@ -163,7 +163,7 @@ def by_blocks(
         levels = np.rint(made[0].transpose(1, 2, 0).clip(0, 1) * np.float32(top))
         rows, columns = (slice(s.start * scale, s.stop * scale) for s in block.inner)
         pixels[rows, columns] = levels
-        memmap.let_go()
+        memmap.release_pages()
         on_step(done, len(cuts), made)
     return pixels
 
@@ -175,5 +175,5 @@ def resized(pixels: np.ndarray, size: Size) -> np.ndarray:
     for first in range(0, size[0], BAND):
         rows = first, min(first + BAND, size[0])
         made[slice(*rows)] = np.rint(resize_band(pixels, size, rows) * top)
-        memmap.let_go()
+        memmap.release_pages()
     return made

@@ -12,7 +12,15 @@ from restore.diffusion.layouts import BASE, KEEP
 from restore.diffusion.sampling import Start, walk
 from restore.diffusion.stack import Stack
 from restore.diffusion.watch import OnStep, ignore
-from restore.images.masks import Box, boxes, extended, feathered, grown, labelled, mended
+from restore.images.masks import (
+    Box,
+    dilate,
+    extend,
+    feather,
+    fill_smoothly,
+    find_boxes,
+    label_parts,
+)
 from restore.images.picture import Picture
 from restore.options import InpaintOptions
 
@@ -41,8 +49,8 @@ def inpaint(
     if options.invert:
         mask = np.where(mask >= options.threshold, 0, 255).astype(np.uint8)
     if any(sides := options.sides(picture.size)):
-        picture, mask = extended(picture, mask, sides)
-    hole = grown(mask >= options.threshold, options.grow)
+        picture, mask = extend(picture, mask, sides)
+    hole = dilate(mask >= options.threshold, options.grow)
     if options.engine != "model":
         return classical(picture, hole, options)
     if stack.layout != BASE:
@@ -71,10 +79,10 @@ def filled(
     if stack.hears == "damage" and not options.words and options.strength == 1:
         fine = thin(hole)
         picture, hole = smoothed(picture, fine, hole), hole & ~fine
-    share = feathered(hole, options.feather)
+    share = feather(hole, options.feather)
     pixels = picture.pixels.copy()
     least = stack.windows.size * stack.factor
-    for box in boxes(share > 0, options.context, least, stack.factor):
+    for box in find_boxes(share > 0, options.context, least, stack.factor):
         made = fill(picture, hole, box, options, stack, seed, on_step)
         pixels[box] = pasted(picture.pixels[box], made.pixels, share[box])
     return replace(picture, pixels=pixels)
@@ -82,7 +90,7 @@ def filled(
 
 def thin(hole: np.ndarray) -> np.ndarray:
     """The connected parts of a hole, bool (H, W), that are thin throughout."""
-    marks = labelled(hole)
+    marks = label_parts(hole)
     depth = cv2.distanceTransform(hole.astype(np.uint8), cv2.DIST_L2, 5)  # from what is known
     thick = np.unique(marks[depth > THIN])
     return hole & ~np.isin(marks, thick)
@@ -91,7 +99,7 @@ def thin(hole: np.ndarray) -> np.ndarray:
 def smoothed(picture: Picture, part: np.ndarray, hole: np.ndarray) -> Picture:
     """Part of a hole continued by OpenCV's Navier-Stokes (Bertalmio et al. 2001)."""
     pixels = picture.pixels.copy()
-    for box in boxes(grown(part, 2 * NEAR), 0.0, 1, 1):
+    for box in find_boxes(dilate(part, 2 * NEAR), 0.0, 1, 1):
         made = continued(picture.pixels[box], hole[box], cv2.INPAINT_NS)
         pixels[box][part[box]] = made[part[box]]
     return replace(picture, pixels=pixels)
@@ -119,7 +127,7 @@ def fill(
     made = render(latent, crop.size, crop, stack)
     if stack.layout.hole == "grey":
         return made
-    return added(replace(crop, pixels=mended(crop.pixels, hole)), made, known, stack)
+    return added(replace(crop, pixels=fill_smoothly(crop.pixels, hole)), made, known, stack)
 
 
 def origin(box: Box, stack: Stack) -> tuple[int, int]:
@@ -136,7 +144,7 @@ def pasted(old: np.ndarray, new: np.ndarray, share: np.ndarray) -> np.ndarray:
 def classical(picture: Picture, hole: np.ndarray, options: InpaintOptions) -> Picture:
     """OpenCV's fill (Telea 2004; Bertalmio et al. 2001), for comparison and for tiny holes."""
     made = continued(picture.pixels, hole, CLASSICAL[options.engine])
-    pixels = pasted(picture.pixels, made, feathered(hole, options.feather))
+    pixels = pasted(picture.pixels, made, feather(hole, options.feather))
     return replace(picture, pixels=pixels)
 
 

@@ -11,7 +11,7 @@ from restore.config import Options
 from restore.diffusion.watch import OnStep, ignore
 from restore.errors import ConfigError, ModelError
 from restore.images import memmap
-from restore.images.masks import mended
+from restore.images.masks import fill_smoothly
 from restore.images.picture import Picture, bleed
 from restore.images.resample import Band, resize_alpha
 from restore.options import UpscaleOptions
@@ -41,7 +41,7 @@ def pixel_upscale(
     """
     refuse_own_colours(options)
     if damage is not None:
-        low = replace(low, pixels=mended(low.pixels, damage))
+        low = replace(low, pixels=fill_smoothly(low.pixels, damage))
     size = options.output_size(low.size)
     native = low.size[0] * model.scale, low.size[1] * model.scale
     deep = low.pixels.dtype if size == native else np.dtype(np.uint16)
@@ -94,7 +94,7 @@ def answered(low: Picture, model: PixelModel, depth: np.dtype[Any], on_step: OnS
             rgb = rgb.mean(1, keepdim=True).expand(-1, 3, -1, -1)
         levels = (rgb[0].permute(1, 2, 0).clamp(0, 1) * float(most)).round()
         pixels[rows, columns] = levels.cpu().numpy().astype(depth)
-        memmap.let_go()
+        memmap.release_pages()
         done += 1
         on_step(done, total, rgb)
 
@@ -108,5 +108,5 @@ def resized(pixels: np.ndarray, size: tuple[int, int], depth: np.dtype[Any]) -> 
     top = np.float32(np.iinfo(depth).max)
     for rows in bands(size[0], BAND):
         made[slice(*rows)] = np.rint(Band(pixels, size, rows).cut(slice(0, size[1])) * top)
-        memmap.let_go()
+        memmap.release_pages()
     return made

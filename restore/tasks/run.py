@@ -173,4 +173,4 @@ def is_lost(made: Picture, source: Picture | None) -> bool:
 def in_bands(pixels: np.ndarray) -> Iterator[np.ndarray]:
     for first in range(0, len(pixels), BAND):
         yield pixels[first : first + BAND]
-        memmap.let_go()
+        memmap.release_pages()

@@ -14,7 +14,7 @@ from restore.diffusion.sampling import Start, walk
 from restore.diffusion.stack import Stack
 from restore.diffusion.watch import OnStep, ignore
 from restore.errors import ConfigError
-from restore.images.masks import mended, resized
+from restore.images.masks import fill_smoothly, resize
 from restore.images.picture import Picture, bleed
 from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions, WalkOptions
 from restore.tasks.colour import match
@@ -56,16 +56,16 @@ def upscale(
     if stack.control is not None:
         return by_control(low, size, options, stack, seed, on_step, damage)
     if stack.layout.known == "rgb":
-        seen = low if damage is None else replace(low, pixels=mended(low.pixels, damage))
+        seen = low if damage is None else replace(low, pixels=fill_smoothly(low.pixels, damage))
         condition = as_pixels(seen, options, stack, seed)
     else:
         known = shown(low, size, stack, damage)
-        hole = None if damage is None else resized(damage, size)
+        hole = None if damage is None else resize(damage, size)
         condition = Condition(known, trust_map(hole, size, stack, RESTORE))
     begin = Start() if options.strength == 1 else Start(condition.known, options.strength)
     made = render(walk(stack, condition, options, seed, on_step, begin), size, low, stack)
     if damage is not None and options.colour != "none":  # its colours are not to come back
-        low = replace(low, pixels=mended(low.pixels, damage))
+        low = replace(low, pixels=fill_smoothly(low.pixels, damage))
     return match(made, low, options.colour)
 
 
@@ -83,7 +83,7 @@ def by_control(
     Below strength 1 it starts from `low` resized, as diffusers' image to image does.
     """
     if damage is not None:
-        low = replace(low, pixels=mended(low.pixels, damage))
+        low = replace(low, pixels=fill_smoothly(low.pixels, damage))
     hint, trust = stack.hint(size, low), trust_map(None, size, stack, REPAINT)
     condition = Condition(nothing(size, stack), trust, hint=hint)
     begin = Start()
@@ -107,7 +107,7 @@ def in_two_stages(
     What the walk changes is added in pixels, so that nothing shows of what the autoencoder loses.
     """
     if damage is not None:
-        low = replace(low, pixels=mended(low.pixels, damage))
+        low = replace(low, pixels=fill_smoothly(low.pixels, damage))
     steps = stack.restore_steps if options.steps is None else options.steps
     if stack.enlarger is None:
         made = answered(low, options, stack, on_step)
@@ -122,7 +122,7 @@ def in_two_stages(
         latent = walk(stack, condition, told, seed, on_step, begin)
         made = added(made, render(latent, size, made, stack), known, stack)
     if damage is not None and stack.fills:
-        hole = resized(damage, size)
+        hole = resize(damage, size)
         fields = WalkOptions.model_fields.keys() - {"steps"}
         told = InpaintOptions(**{name: getattr(options, name) for name in fields})
         made = filled(made, hole, told, stack, seed, on_step)
@@ -160,7 +160,7 @@ def over_a_pixel_model(
             "most of it"
         )
     if damage is not None:
-        low = replace(low, pixels=mended(low.pixels, damage))
+        low = replace(low, pixels=fill_smoothly(low.pixels, damage))
     made = of_pixel_model(low, options, stack, ignore)
     told = {name: getattr(options, name) for name in WalkOptions.model_fields}
     told["steps"] = told["steps"] or None

@@ -1,1 +1,1 @@
-"""The page and the HTTP API, over restore.batch."""
+"""The web page and the HTTP API, built on restore.batch."""

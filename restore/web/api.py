@@ -1,4 +1,4 @@
-"""The HTTP API: jobs are asked for, watched, cancelled and fetched; and the page's own files."""
+"""The HTTP API: submit, watch, cancel and fetch jobs; and the files of the web page."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -14,27 +14,23 @@ from starlette.exceptions import HTTPException
 
 from restore import file_search
 from restore.errors import RestoreError, UsageError
-from restore.web import asked, metrics
-from restore.web.guard import Guard, Rules, answer
+from restore.web import metrics, requests
+from restore.web.guard import Guard, Rules, error_response
 from restore.web.models import Models
+from restore.web.page_routes import add_page_routes
 from restore.web.roots import Roots
-from restore.web.server import JobTold, Limits, MissingError, Server, Told
+from restore.web.server import ErrorResponse, JobResponse, Limits, MissingError, Server
 from restore.web.store import ENDED, Store
 from restore.web.tasks import Tasks
 from restore.web.worker import Worker
 
-PAGE = Path(__file__).with_name("page")
-EVENT_S = 0.3  # between two looks at a job that is watched
+EVENT_S = 0.3  # between two checks of a job whose events a client reads
 UPLOADS = 64  # files of one request
-# pages of ours with names of strangers in them: what runs there reaches neither us nor anyone
+# Reports contain strangers' file names: scripts in them reach neither this server nor others.
 REPORT = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "sandbox allow-scripts"
 )
-PAGES = {
-    **{".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript"},
-    **{".jpg": "image/jpeg", ".png": "image/png", ".svg": "image/svg+xml"},
-}
 TYPES = {
     **{".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp", ".avif": "image/avif"},
     **{".tif": "image/tiff", ".zip": "application/zip", ".yaml": "application/yaml"},
@@ -43,21 +39,29 @@ Images = Annotated[list[UploadFile], File(max_length=UPLOADS)]
 Text = Annotated[str, Form(description="The request as JSON; see the schema named in the summary.")]
 
 
-def application(
+def create_app(
     state: Path,
     rules: Rules,
     models: Models,
     roots: Roots,
     limits: Limits,
 ) -> Guard:
-    """The whole server as an ASGI application; its worker runs from startup to shutdown."""
+    """Create the server as an ASGI application; its worker runs from startup to shutdown.
+
+    Args:
+        state: Folder for jobs.
+        rules: Which requests are accepted.
+        models: Models that clients may name.
+        roots: Folders that clients may work on.
+        limits: Limits of requests.
+    """
     kept = Store(state)
     tasks = Tasks(kept, models, roots)
     worker = Worker(kept, tasks.carry_out, limits.jobs, tasks.prepare)
     server = Server(kept, worker, models, roots, limits)
 
     @asynccontextmanager
-    async def living(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         worker.start()
         yield
         await asyncio.to_thread(worker.close)
@@ -65,101 +69,103 @@ def application(
     app = FastAPI(
         title="restore-toolkit",
         description="Enlarge, restore, fill and make pictures. Options are the command line's.",
-        lifespan=living,
+        lifespan=lifespan,
         docs_url=None,  # these pages load scripts from elsewhere
         redoc_url=None,
         openapi_url="/v1/openapi.json",
     )
-    refusing(app)
-    add_work(app, server)
-    add_jobs(app, server)
-    add_files(app, server)
-    add_lists(app, server)
-    add_page(app)
+    add_error_handlers(app)
+    add_task_routes(app, server)
+    add_job_routes(app, server)
+    add_file_routes(app, server)
+    add_list_routes(app, server)
+    add_page_routes(app)
     return Guard(app, rules, lambda: worker.is_full)
 
 
-def refusing(app: FastAPI) -> None:
-    """Errors as {"code": ..., "error": ...}, whoever raises them."""
+def add_error_handlers(app: FastAPI) -> None:
+    """Answer all errors as {"code": ..., "error": ...}."""
 
     @app.exception_handler(RestoreError)
     def refused(request: Request, error: RestoreError) -> Response:
         statuses = {"MISSING": 404, "TOO_LARGE": 413, "FULL": 429, "DISK_FULL": 507, "OUTPUT": 507}
-        refusal = answer(statuses.get(error.code, 422), error.code, str(error))
+        refusal = error_response(statuses.get(error.code, 422), error.code, str(error))
         if error.code == "FULL":
             refusal.headers["Retry-After"] = "5"
         return refusal
 
     @app.exception_handler(RequestValidationError)
     def wrong(request: Request, error: RequestValidationError) -> Response:
-        return answer(422, "CONFIG", asked.mistakes(list(error.errors())))
+        return error_response(422, "CONFIG", requests.format_errors(list(error.errors())))
 
     @app.exception_handler(HTTPException)
     def other(request: Request, error: HTTPException) -> Response:
         code = {404: "MISSING", 405: "METHOD", 413: "TOO_LARGE"}.get(error.status_code, "REQUEST")
-        refusal = answer(error.status_code, code, error.detail)
+        refusal = error_response(error.status_code, code, error.detail)
         refusal.headers.update(error.headers or {})
         return refusal
 
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Told} for status in (400, 401, 403, 404, 413, 422, 429, 507)
+    status: {"model": ErrorResponse} for status in (400, 401, 403, 404, 413, 422, 429, 507)
 }
 
 
-def add_work(app: FastAPI, server: Server) -> None:
-    """Routes that queue a job: 202 and the job."""
+def add_task_routes(app: FastAPI, server: Server) -> None:
+    """Add the routes that queue a job; they answer 202 and the job."""
     routes: list[tuple[str, Any, str]] = [
-        ("upscale", asked.UpscaleAsked, "Enlarge or restore a picture."),
-        ("inpaint", asked.InpaintAsked, "Fill what is white in the mask, or paint beyond."),
-        ("img2img", asked.Img2imgAsked, "Make a picture anew from itself and words."),
-        ("scratches", asked.ScratchesAsked, "A mask of what looks scratched."),
-        ("sheet", asked.SheetAsked, "What a recipe does to pictures, on one sheet."),
-        ("pairs", asked.PairsAsked, "Training pairs by a recipe, as a zip."),
-        ("estimate", asked.EstimateAsked, "A recipe fitted to bad photos."),
+        ("upscale", requests.UpscaleRequest, "Enlarge or restore a picture."),
+        ("inpaint", requests.InpaintRequest, "Fill what is white in the mask, or paint beyond."),
+        ("img2img", requests.Img2imgRequest, "Make a picture anew from itself and words."),
+        ("scratches", requests.ScratchesRequest, "A mask of what looks scratched."),
+        ("sheet", requests.SheetRequest, "What a recipe does to pictures, on one sheet."),
+        ("pairs", requests.PairsRequest, "Training pairs by a recipe, as a zip."),
+        ("estimate", requests.EstimateRequest, "A recipe fitted to bad photos."),
     ]
     many = ("sheet", "pairs", "estimate")
     for name, kind, summary in routes:
-        make = several if name in many else single
+        make = multiple_upload_route if name in many else single_upload_route
         route = make(server, kind)
         app.post(
             f"/v1/{name}",
             status_code=202,
             summary=f"{summary} `request` is a {kind.__name__}.",
-            response_model=JobTold,
+            response_model=JobResponse,
             responses=REFUSALS,
-            openapi_extra=documented(kind),
+            openapi_extra=document_request(kind),
             operation_id=name,
         )(route)
 
     @app.post("/v1/text2img", status_code=202, responses=REFUSALS, operation_id="text2img")
-    def text2img(given: asked.Text2imgAsked) -> JobTold:
+    def text2img(given: requests.Text2imgRequest) -> JobResponse:
         """Make pictures from words."""
         server.check_size(given.text2img.height * given.count, given.text2img.width)
         return server.queue(given, [], None)
 
     @app.post("/v1/batch", status_code=202, responses=REFUSALS, operation_id="batch")
-    def batch(given: asked.BatchAsked) -> JobTold:
+    def batch(given: requests.BatchRequest) -> JobResponse:
         """Work on a folder of the server, as the command line does."""
         server.roots.find(given.root, given.out, is_new=True)
         file_search.find([server.roots.find(given.root, given.folder)], Path("."))
         return server.queue(given, [], None)
 
 
-def single(server: Server, kind: Any) -> Callable[..., JobTold]:
+def single_upload_route(server: Server, kind: Any) -> Callable[..., JobResponse]:
+    """Make the route of a request of class `kind` with one picture, and a mask if it takes one."""
+
     def route(
         image: Annotated[UploadFile, File()],
         request: Text = "{}",
         mask: Annotated[
             UploadFile | None, File(description="White is filled; damage, for upscale.")
         ] = None,
-    ) -> JobTold:
-        given = asked.parsed(kind, request)
-        if isinstance(given, asked.InpaintAsked):
+    ) -> JobResponse:
+        given = requests.parse(kind, request)
+        if isinstance(given, requests.InpaintRequest):
             extends = given.inpaint.aspect or any(given.inpaint.extend)
             if not mask and not extends:
                 raise UsageError("inpaint needs a mask, or sides to extend")
-        elif mask and not isinstance(given, asked.UpscaleAsked):
+        elif mask and not isinstance(given, requests.UpscaleRequest):
             raise UsageError(f"{given.kind} takes no mask")
         elif mask and given.find_scratches:
             raise UsageError("a mask gives the scratches, find_scratches looks for them")
@@ -168,10 +174,12 @@ def single(server: Server, kind: Any) -> Callable[..., JobTold]:
     return route
 
 
-def several(server: Server, kind: Any) -> Callable[..., JobTold]:
-    def route(image: Images, request: Text = "{}") -> JobTold:
-        given = asked.parsed(kind, request)
-        if isinstance(given, asked.RecipeAsked):
+def multiple_upload_route(server: Server, kind: Any) -> Callable[..., JobResponse]:
+    """Make the route of a request of class `kind` with several pictures."""
+
+    def route(image: Images, request: Text = "{}") -> JobResponse:
+        given = requests.parse(kind, request)
+        if isinstance(given, requests.RecipeRequest):
             from degradations import RecipeError, recipes
 
             try:
@@ -183,25 +191,25 @@ def several(server: Server, kind: Any) -> Callable[..., JobTold]:
     return route
 
 
-def documented(kind: type[BaseModel]) -> dict[str, Any]:
-    """The schema of a form's JSON, which FastAPI does not see."""
+def document_request(kind: type[BaseModel]) -> dict[str, Any]:
+    """Return the schema of a form's JSON for OpenAPI, as FastAPI does not see it."""
     return {"x-request-schema": kind.model_json_schema()}
 
 
-def add_jobs(app: FastAPI, server: Server) -> None:
-    """Routes on one job."""
+def add_job_routes(app: FastAPI, server: Server) -> None:
+    """Add the routes on one job."""
 
     @app.get("/v1/jobs/{job_id}", responses=REFUSALS, operation_id="job")
-    def job(job_id: str) -> JobTold:
-        """What became of a job."""
-        return server.told(server.find(job_id))
+    def job(job_id: str) -> JobResponse:
+        """The state of a job."""
+        return server.describe(server.find(job_id))
 
     @app.post("/v1/jobs/{job_id}/cancel", responses=REFUSALS, operation_id="cancel")
-    def cancel(job_id: str) -> JobTold:
-        """End a job: at once if it waits, within a second if it is in hand."""
+    def cancel(job_id: str) -> JobResponse:
+        """Cancel a job: at once if it waits, within a second if it is running."""
         server.find(job_id)
         server.worker.cancel(job_id)
-        return server.told(server.find(job_id))
+        return server.describe(server.find(job_id))
 
     @app.delete("/v1/jobs/{job_id}", status_code=204, responses=REFUSALS, operation_id="remove")
     def remove(job_id: str) -> Response:
@@ -220,13 +228,14 @@ def add_jobs(app: FastAPI, server: Server) -> None:
     def events(job_id: str) -> StreamingResponse:
         """The job, again at each change, until it has ended: server-sent events."""
         server.find(job_id)
-        return StreamingResponse(changes(server, job_id), media_type="text/event-stream")
+        return StreamingResponse(stream_changes(server, job_id), media_type="text/event-stream")
 
 
-async def changes(server: Server, job_id: str) -> AsyncIterator[str]:
+async def stream_changes(server: Server, job_id: str) -> AsyncIterator[str]:
+    """Yield a job as a server-sent event at each change, until it has ended."""
     last = ""
     while job := server.store.get(job_id):
-        text = server.told(job).model_dump_json()
+        text = server.describe(job).model_dump_json()
         if text != last:
             last = text
             yield f"data: {text}\n\n"
@@ -235,8 +244,8 @@ async def changes(server: Server, job_id: str) -> AsyncIterator[str]:
         await asyncio.sleep(EVENT_S)
 
 
-def add_files(app: FastAPI, server: Server) -> None:
-    """Routes on what a job made."""
+def add_file_routes(app: FastAPI, server: Server) -> None:
+    """Add the routes on the files that a job made."""
 
     @app.get(
         "/v1/jobs/{job_id}/result",
@@ -253,7 +262,7 @@ def add_files(app: FastAPI, server: Server) -> None:
         names = [one.name for one in found.results]
         if not names or (name and name not in names):
             raise MissingError(f"the job has no result {name!r}; there are {', '.join(names)}")
-        path = server.store.place(job_id) / "out" / (name or names[0])
+        path = server.store.folder_of(job_id) / "out" / (name or names[0])
         if path.suffix == ".html":  # a page of ours, with the photos' names in it
             return HTMLResponse(path.read_bytes(), headers={"Content-Security-Policy": REPORT})
         kind = TYPES.get(path.suffix, "application/octet-stream")
@@ -269,7 +278,7 @@ def add_files(app: FastAPI, server: Server) -> None:
         """`before` or `after` as a JPEG of at most 4096 px a side, to look at."""
         if name not in server.find(job_id).views:
             raise MissingError("there is no such view")
-        path = server.store.place(job_id) / "view" / f"{name}.jpg"
+        path = server.store.folder_of(job_id) / "view" / f"{name}.jpg"
         return FileResponse(path, media_type="image/jpeg")
 
     @app.get(
@@ -281,21 +290,21 @@ def add_files(app: FastAPI, server: Server) -> None:
     def report(job_id: str) -> Response:
         """The report of a run over a folder, as a page."""
         found = server.find(job_id)
-        if not isinstance(found.asked, asked.BatchAsked):
+        if not isinstance(found.request, requests.BatchRequest):
             raise MissingError("only a run over a folder has a report")
-        path = server.roots.find(found.asked.root, found.asked.out, is_new=True) / "report.html"
+        path = server.roots.find(found.request.root, found.request.out, is_new=True) / "report.html"
         if path.is_symlink() or not path.is_file():
             raise MissingError("the run has written no report yet")
         return HTMLResponse(path.read_bytes(), headers={"Content-Security-Policy": REPORT})
 
 
-def add_lists(app: FastAPI, server: Server) -> None:
-    """Routes that tell what there is."""
+def add_list_routes(app: FastAPI, server: Server) -> None:
+    """Add the routes on models, recipes, folders, limits and the server's state."""
 
     @app.get("/v1/models", operation_id="models")
     def models() -> list[dict[str, Any]]:
         """The models that a request may name."""
-        return server.models.listed()
+        return server.models.list_models()
 
     @app.get("/v1/recipes", operation_id="recipes")
     def recipes() -> list[dict[str, str]]:
@@ -312,16 +321,16 @@ def add_lists(app: FastAPI, server: Server) -> None:
         """The roots that the server was given; or what is in a folder of one."""
         if not root:
             return {"roots": list(server.roots.folders)}
-        return server.roots.listed(root, folder)
+        return server.roots.list_folder(root, folder)
 
     @app.get("/v1/limits", operation_id="limits")
     def limits() -> Limits:
-        """What the server takes: jobs that wait, bytes of a request, megapixels of a result."""
+        """Limits of the server: jobs that wait, bytes of a request, megapixels of a result."""
         return server.limits
 
     @app.get("/health", operation_id="health")
     def health(response: Response) -> dict[str, str]:
-        """Whether jobs are worked off."""
+        """Whether the server does jobs."""
         if not server.worker.is_alive:
             response.status_code = 503
             return {"status": "the worker has ended; restart the server"}
@@ -329,19 +338,6 @@ def add_lists(app: FastAPI, server: Server) -> None:
 
     @app.get("/metrics", response_class=PlainTextResponse, operation_id="metrics")
     def measured() -> PlainTextResponse:
-        """For Prometheus."""
-        return PlainTextResponse(metrics.text(server.store, server.worker), media_type=metrics.TYPE)
-
-
-def add_page(app: FastAPI) -> None:
-    """The page's own files; nothing of it comes from elsewhere."""
-    for path in sorted(PAGE.iterdir()):
-        route = "/" if path.name == "index.html" else f"/page/{path.name}"
-        app.get(route, include_in_schema=False)(served(path))
-
-
-def served(path: Path) -> Callable[[], FileResponse]:
-    def page() -> FileResponse:
-        return FileResponse(path, media_type=PAGES[path.suffix])
-
-    return page
+        """Metrics in Prometheus' text format."""
+        text = metrics.render(server.store, server.worker)
+        return PlainTextResponse(text, media_type=metrics.TYPE)

@@ -1,4 +1,4 @@
-"""What stands before every request: who may ask, how much may be sent, what a browser may do."""
+"""Checks before every request: origin, token and size; and security headers of every answer."""
 
 import hmac
 import ipaddress
@@ -35,14 +35,15 @@ LOGIN = """<!doctype html><html lang="en"><meta charset="utf-8"><title>restore</
 
 @dataclass(frozen=True)
 class Rules:
-    """Who may ask.
+    """Which requests are accepted.
 
-    host      that the server is bound to. On this machine alone, a request must name it so: another
-              site whose name leads here is refused.
-    token     needed by everyone where it is set.
-    body      bytes of a request at most.
-    uploads   requests with a body at a time.
-    names     that a proxy calls it by, beside its own.
+    Attributes:
+        host: Address that the server is bound to. If it is a loopback address, the Host header must
+            be one too, so that a foreign name that resolves to it is refused (DNS rebinding).
+        token: Token that every request must carry; "" for none.
+        body: Most bytes of a request.
+        uploads: Most requests with a body at a time.
+        names: Host names under which a proxy serves it.
     """
 
     host: str
@@ -51,13 +52,14 @@ class Rules:
     uploads: int
     names: frozenset[str] = frozenset()
 
-    def knows(self, host: str) -> bool:
-        """Whether it is called so."""
-        name = named(host)
+    def accepts_host(self, host: str) -> bool:
+        """Whether a Host header names this server."""
+        name = host_name(host)
         return not is_loopback(self.host) or is_loopback(name) or name in self.names
 
 
 def is_loopback(host: str) -> bool:
+    """Whether a host is this machine alone."""
     if host == "localhost":
         return True
     try:
@@ -66,8 +68,8 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def named(host: str) -> str:
-    """The name of a Host header, without its port; nothing if it is none."""
+def host_name(host: str) -> str:
+    """Return the name in a Host header, without the port; "" if it is invalid."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:  # half an IPv6 address
@@ -75,9 +77,12 @@ def named(host: str) -> str:
 
 
 class Guard:
-    """The application behind its rules.
+    """ASGI middleware that applies the rules.
 
-    is_full  whether new work is refused: then its body is not read first.
+    Args:
+        app: The application.
+        rules: Which requests are accepted.
+        is_full: Whether new work is refused; if so, the body of a request is not read.
     """
 
     def __init__(self, app: ASGIApp, rules: Rules, is_full: Callable[[], bool]):
@@ -90,9 +95,9 @@ class Guard:
                 await self.app(scope, receive, send)
             return  # nothing here speaks WebSocket
         headers = Headers(scope=scope)
-        refusal = self.refused(scope, headers)
+        refusal = self.check(scope, headers)
 
-        async def marked(message: Message) -> None:
+        async def send_marked(message: Message) -> None:
             if message["type"] == "http.response.start":
                 own = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
@@ -100,24 +105,24 @@ class Guard:
             await send(message)
 
         if refusal:
-            await refusal(scope, receive, marked)
+            await refusal(scope, receive, send_marked)
             return
         if scope["method"] in SAFE:
-            await self.app(scope, receive, marked)
+            await self.app(scope, receive, send_marked)
             return
         self.receiving += 1
         try:
-            await self.app(scope, self.bounded(receive), marked)
+            await self.app(scope, self.limit_body(receive), send_marked)
         finally:
             self.receiving -= 1
 
-    def refused(self, scope: Scope, headers: Headers) -> Response | None:
-        """The answer to a request that may not be, or None."""
-        why = self.foreign(headers)
+    def check(self, scope: Scope, headers: Headers) -> Response | None:
+        """Check a request by its headers; return the refusal, or None."""
+        why = self.check_origin(headers)
         if why:
-            return answer(403, "FOREIGN", why)
+            return error_response(403, "FOREIGN", why)
         if self.rules.token and scope["path"] not in OPEN:
-            refusal = self.unknown(scope, headers)
+            refusal = self.check_token(scope, headers)
             if refusal:
                 return refusal
         if scope["method"] in SAFE or scope["method"] == "DELETE":
@@ -127,15 +132,15 @@ class Guard:
             return self.too_large()
         makes_work = not scope["path"].endswith("/cancel")
         if makes_work and (self.is_full() or self.receiving >= self.rules.uploads):
-            refusal = answer(429, "FULL", "as many jobs wait as may; try again later")
+            refusal = error_response(429, "FULL", "as many jobs wait as may; try again later")
             refusal.headers["Retry-After"] = "5"
             return refusal
         return None
 
-    def foreign(self, headers: Headers) -> str:
-        """Why a request comes from a page that is not ours; nothing if it does not."""
+    def check_origin(self, headers: Headers) -> str:
+        """Return why a request comes from a foreign page; "" if it does not."""
         host = headers.get("host", "")
-        if not self.rules.knows(host):
+        if not self.rules.accepts_host(host):
             return "this server answers to localhost alone, and to what --name says"
         origin = headers.get("origin")
         if origin is not None and origin.lower().partition("://")[2] != host.lower():
@@ -145,53 +150,57 @@ class Guard:
             return "the request comes from another site"
         return ""
 
-    def unknown(self, scope: Scope, headers: Headers) -> Response | None:
-        """The answer to who does not show the token, or shows it for the first time."""
+    def check_token(self, scope: Scope, headers: Headers) -> Response | None:
+        """Check the token; return the refusal, the redirect of a first visit, or None."""
         query = parse_qs(scope["query_string"].decode("latin-1"))
         if scope["path"] == "/" and "token" in query:
-            if self.holds(query["token"][0]):
+            if self.is_token(query["token"][0]):
                 entered = RedirectResponse("/", 303)
                 entered.set_cookie(COOKIE, self.rules.token, httponly=True, samesite="strict")
                 return entered
             return HTMLResponse(LOGIN, 401)
         kind, _, given = headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer" and self.holds(given.strip()):
+        if kind.lower() == "bearer" and self.is_token(given.strip()):
             return None
-        if self.holds(cookie(headers.get("cookie", ""))):
+        if self.is_token(read_cookie(headers.get("cookie", ""))):
             return None
         if scope["path"] == "/":
             return HTMLResponse(LOGIN, 401)
-        return answer(401, "TOKEN", "send the token as Authorization: Bearer ...")
+        return error_response(401, "TOKEN", "send the token as Authorization: Bearer ...")
 
-    def holds(self, given: str) -> bool:
+    def is_token(self, given: str) -> bool:
+        """Compare with the token, in constant time."""
         return hmac.compare_digest(given.encode(), self.rules.token.encode())
 
-    def bounded(self, receive: Receive) -> Receive:
-        """The body, as far as it may go, whatever length it claimed."""
+    def limit_body(self, receive: Receive) -> Receive:
+        """Wrap `receive` to raise an error beyond the limit, whatever Content-Length says."""
         taken = 0
 
-        async def counted() -> Message:
+        async def receive_counted() -> Message:
             nonlocal taken
             message = await receive()
             if message["type"] == "http.request":
                 taken += len(message.get("body", b""))
                 if taken > self.rules.body:
-                    raise HTTPException(413, self.most)
+                    raise HTTPException(413, self.body_limit)
             return message
 
-        return counted
+        return receive_counted
 
     @property
-    def most(self) -> str:
+    def body_limit(self) -> str:
+        """The text that states the limit."""
         return f"at most {self.rules.body >> 20} MiB can be sent at a time"
 
     def too_large(self) -> Response:
-        refusal = answer(413, "TOO_LARGE", self.most)
+        """Build the refusal of a body that is too large."""
+        refusal = error_response(413, "TOO_LARGE", self.body_limit)
         refusal.headers["Connection"] = "close"  # the rest is not waited for
         return refusal
 
 
-def cookie(header: str) -> str:
+def read_cookie(header: str) -> str:
+    """Return the token in a Cookie header; "" if there is none."""
     try:
         found = SimpleCookie(header).get(COOKIE)
     except CookieError:
@@ -199,6 +208,7 @@ def cookie(header: str) -> str:
     return found.value if found else ""
 
 
-def answer(status: int, code: str, error: str) -> JSONResponse:
+def error_response(status: int, code: str, error: str) -> JSONResponse:
+    """Build an error as {"code": ..., "error": ...}."""
     sendable = error.encode("utf-8", "backslashreplace").decode()  # half a surrogate pair is not
     return JSONResponse({"code": code, "error": sendable}, status)

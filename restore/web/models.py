@@ -1,4 +1,4 @@
-"""The models that a client may name, and the one that is in memory."""
+"""Models that a client may name, one of them in memory at a time."""
 
 import gc
 from collections.abc import Sequence
@@ -15,9 +15,14 @@ TASKS = ["upscale", "inpaint", "img2img", "text2img"]
 
 
 class Models:
-    """Those that ship, the user's own, and those that the server was started with.
+    """The models that ship, those in the user's library, and those given when the server started.
 
-    A client names one; a path of its choice is never opened.
+    A client names a model; it cannot have a path opened.
+
+    Args:
+        given: Names or paths from the command line.
+        device: Device to load models on, as --device of the command line.
+        dtype: Precision, as --dtype of the command line.
     """
 
     def __init__(self, given: Sequence[str] = (), device: str = "auto", dtype: str = "auto"):
@@ -27,32 +32,40 @@ class Models:
 
     @property
     def first(self) -> str:
-        """What is used where none is named."""
+        """Name of the default model."""
         return next(iter(self._given), DEFAULT)
 
-    def listed(self) -> list[dict[str, Any]]:
-        """Name and tasks of each."""
+    def list_models(self) -> list[dict[str, Any]]:
+        """List all models as dicts with `name`, `tasks` and `about`."""
         found: dict[str, dict[str, Any]] = {}
         for name in dict.fromkeys([*self._given, DEFAULT, *places.shipped()]):
             found[name] = {"name": name, "tasks": TASKS, "about": ""}
-        for held in library.held():
-            if not held.fault:
-                parts = held.about.get("architecture", ""), f"x{held.about.get('scale', '?')}"
+        for entry in library.held():
+            if not entry.fault:
+                parts = entry.about.get("architecture", ""), f"x{entry.about.get('scale', '?')}"
                 about = ", ".join(filter(None, parts))
-                found.setdefault(held.name, {"name": held.name, "tasks": PIXEL_TASKS})
-                found[held.name]["about"] = about
+                found.setdefault(entry.name, {"name": entry.name, "tasks": PIXEL_TASKS})
+                found[entry.name]["about"] = about
         return list(found.values())
 
     def require(self, name: str, task: str) -> None:
-        """Raises UsageError if there is none of that name, or it cannot do the task."""
-        known = {one["name"]: one["tasks"] for one in self.listed()}
-        if name not in known:
-            raise UsageError(f"request: model: there is no {name!r}; there are {', '.join(known)}")
-        if task not in known[name]:
+        """Check that a model exists and can do a task.
+
+        Raises:
+            UsageError: It does not exist or cannot do the task.
+        """
+        tasks = {one["name"]: one["tasks"] for one in self.list_models()}
+        if name not in tasks:
+            raise UsageError(f"request: model: there is no {name!r}; there are {', '.join(tasks)}")
+        if task not in tasks[name]:
             raise UsageError(f"request: model: {name} cannot do {task}")
 
     def open(self, name: str) -> OpenedModel:
-        """The model, which takes the place of the one before it. Raises ModelError."""
+        """Load a model, and unload the one before it.
+
+        Raises:
+            ModelError: It cannot be loaded.
+        """
         place = self._given.get(name, name)
         if self._opened is None or self._opened.name != place:
             self._opened = None

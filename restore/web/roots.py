@@ -1,4 +1,4 @@
-"""The folders of the server that a client may work on, each named by its root."""
+"""Folders of the server that clients may read and write, each under a root with a name."""
 
 import os
 from collections.abc import Sequence
@@ -14,13 +14,21 @@ MOST = 1000  # entries of a folder that are looked at
 
 @dataclass(frozen=True)
 class Roots:
-    """Allowed folders by name: what lies outside is not there, links that lead out included."""
+    """Allowed folders. Whatever lies outside does not exist for clients, links out included.
+
+    Attributes:
+        folders: Resolved paths by name.
+    """
 
     folders: dict[str, Path] = field(default_factory=dict)
 
     @classmethod
     def of(cls, given: Sequence[Path]) -> "Roots":
-        """Raises UsageError if one is no folder, or two have one name."""
+        """Make roots from folders, each named by its last part.
+
+        Raises:
+            UsageError: A path is not a folder, or two have the same name.
+        """
         folders: dict[str, Path] = {}
         for path in given:
             real = path.resolve()
@@ -33,9 +41,15 @@ class Roots:
         return cls(folders)
 
     def find(self, root: str, inside: str, is_new: bool = False) -> Path:
-        """The folder, its links resolved. Raises UsageError, the same for all that is not there.
+        """Resolve a folder inside a root.
 
-        is_new  it need not be there yet, but may not be the root itself.
+        Args:
+            root: Name of the root.
+            inside: Path relative to it, with "/".
+            is_new: The folder may be missing, but must not be the root itself.
+
+        Raises:
+            UsageError: There is no such folder; the text is the same for those outside of the root.
         """
         refused = UsageError(f"request: {inside!r} is no folder of {root!r}")
         parts = PurePosixPath(inside).parts
@@ -56,8 +70,12 @@ class Roots:
             raise refused
         return path
 
-    def listed(self, root: str, inside: str) -> dict[str, Any]:
-        """The folders inside one, and how many pictures are in it. Raises UsageError."""
+    def list_folder(self, root: str, inside: str) -> dict[str, Any]:
+        """List the folders inside a folder, and count its pictures.
+
+        Raises:
+            UsageError: There is no such folder, or it cannot be read.
+        """
         path = self.find(root, inside)
         names, pictures = [], 0
         try:
@@ -73,5 +91,5 @@ class Roots:
                         pictures += 1
         except OSError as error:
             raise UsageError(f"request: {inside!r}: {error.strerror}") from error
-        shown = [name for name in sorted(names) if name.isprintable()]
-        return {"root": root, "folder": inside, "folders": shown, "pictures": pictures}
+        printable = [name for name in sorted(names) if name.isprintable()]
+        return {"root": root, "folder": inside, "folders": printable, "pictures": pictures}

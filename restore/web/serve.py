@@ -1,4 +1,4 @@
-"""Start the server: what it takes from the environment, where it keeps jobs, what it prints."""
+"""Start of the server: token, state folder, socket, and the address that is printed."""
 
 import os
 import re
@@ -14,7 +14,7 @@ import uvicorn
 from restore.batch.journal import as_output_error
 from restore.errors import UsageError
 from restore.files import held
-from restore.web.api import Limits, application
+from restore.web.api import Limits, create_app
 from restore.web.guard import Rules, is_loopback
 from restore.web.models import Models
 from restore.web.roots import Roots
@@ -25,7 +25,19 @@ UPLOADS = 8  # bodies that are received at a time
 
 @dataclass(frozen=True)
 class Serving:
-    """How the server is started; each field is an option of the command."""
+    """Options of the command `restore serve`.
+
+    Attributes:
+        host: Address to bind.
+        port: Port to bind.
+        names: Host names under which a proxy serves it.
+        state: Folder for jobs.
+        roots: Folders that clients may work on.
+        models: Models that clients may name, beside those that ship.
+        device: Device to load models on.
+        dtype: Precision of the models.
+        limits: Limits of requests.
+    """
 
     host: str
     port: int
@@ -38,8 +50,8 @@ class Serving:
     limits: Limits
 
 
-def own_state() -> Path:
-    """Where jobs are kept if nobody says where."""
+def default_state_folder() -> Path:
+    """Return the default folder for jobs."""
     home = Path.home()
     if sys.platform == "win32":
         data = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
@@ -49,7 +61,12 @@ def own_state() -> Path:
 
 
 def serve(how: Serving) -> None:
-    """Serve until a signal comes. Raises UsageError or OutputError before that."""
+    """Serve until a signal ends the process.
+
+    Raises:
+        UsageError: An option is wrong, or the address is taken.
+        OutputError: The state folder cannot be written or is in use.
+    """
     roots = Roots.of(how.roots)
     token = os.environ.get(TOKEN, "")
     if not re.fullmatch(r"[!-~]*", token):
@@ -60,9 +77,9 @@ def serve(how: Serving) -> None:
         how.host, token, how.limits.body, UPLOADS, frozenset(name.lower() for name in how.names)
     )
     models = Models(how.models, how.device, how.dtype)
-    with as_output_error(how.state), held(how.state), listening(how) as listener:
-        app = application(how.state, rules, models, roots, how.limits)
-        print(f"restore: open {address(how, token)}", flush=True)
+    with as_output_error(how.state), held(how.state), open_socket(how) as listener:
+        app = create_app(how.state, rules, models, roots, how.limits)
+        print(f"restore: open {build_url(how, token)}", flush=True)
         config = uvicorn.Config(
             app,
             log_level="warning",
@@ -73,18 +90,22 @@ def serve(how: Serving) -> None:
         uvicorn.Server(config).run(sockets=[listener])
 
 
-def listening(how: Serving) -> socket.socket:
-    """A socket at the address. Raises UsageError if it is taken, or none of this machine's."""
+def open_socket(how: Serving) -> socket.socket:
+    """Open a listening socket.
+
+    Raises:
+        UsageError: The address is taken, or is not one of this machine.
+    """
     family = socket.AF_INET6 if ":" in how.host else socket.AF_INET
     try:
         return socket.create_server((how.host.strip("[]"), how.port), family=family)
     except OSError as error:
-        told = f"{how.host}:{how.port}: {error.strerror or error}"
-        raise UsageError(f"{told}; give another --port or --host") from error
+        what = f"{how.host}:{how.port}: {error.strerror or error}"
+        raise UsageError(f"{what}; give another --port or --host") from error
 
 
-def address(how: Serving, token: str) -> str:
-    """What a user opens."""
+def build_url(how: Serving, token: str) -> str:
+    """Build the URL that a user opens, with the token."""
     host = f"[{how.host}]" if ":" in how.host else how.host
     name = "localhost" if how.host in ("0.0.0.0", "::") else host
     if how.names:  # through a proxy, whose scheme and port are its own

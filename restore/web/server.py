@@ -1,4 +1,4 @@
-"""What the routes stand on: uploads are kept, checked and queued; jobs are told to clients."""
+"""The server behind the routes: it stores, checks and queues requests, and describes jobs."""
 
 import shutil
 from collections.abc import Sequence
@@ -7,54 +7,73 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import UploadFile
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from restore.batch.journal import as_output_error
 from restore.errors import ImageError, RestoreError
 from restore.options import WalkOptions
-from restore.web import asked, store
+from restore.web import requests, store
 from restore.web.models import Models
 from restore.web.roots import Roots
 from restore.web.store import Job, Store
 from restore.web.worker import Worker
 
 
-class JobTold(BaseModel):
-    """A job as a client sees it."""
+class JobResponse(BaseModel):
+    """A job as clients see it."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
     id: str
+    """Names the job in later requests."""
     kind: str
+    """The kind of request, such as "upscale"."""
     name: str
+    """Name of the first upload."""
     status: store.Status
     position: int | None = None
     """Jobs before it, while it waits."""
     created: float
+    """Seconds since the epoch."""
     seconds: float | None = None
+    """How long it took, once it has ended."""
     part: store.Part | None = None
+    """Progress of the current picture."""
     tally: store.Tally | None = None
+    """Progress of a run over a folder."""
     code: str = ""
+    """Code of the error, if it failed."""
     error: str = ""
+    """Text of the error, if it failed."""
     warnings: list[str] = []
+    """What was lost or left out."""
     size_in: tuple[int, int] | None = None
+    """(height, width) of the input."""
     size_out: tuple[int, int] | None = None
+    """(height, width) of the result."""
     results: list[store.Result] = []
+    """Files that it made."""
     views: list[str] = []
+    """Copies for the browser: "before", "after"."""
 
 
-class Told(BaseModel):
-    """An answer of refusal."""
+class ErrorResponse(BaseModel):
+    """The body of every error."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
     code: str
+    """What went wrong, for programs, such as "TOO_LARGE"."""
     error: str
+    """What went wrong and how to mend it, for people."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one server takes.
+    """Limits of one server.
 
-    jobs        that may wait.
-    body        bytes of a request.
-    megapixels  of a result.
+    Attributes:
+        jobs: Jobs that may wait.
+        body: Bytes of a request.
+        megapixels: Megapixels of a result.
     """
 
     jobs: int = 32
@@ -64,7 +83,7 @@ class Limits:
 
 @dataclass
 class Server:
-    """What the routes stand on."""
+    """State that the routes share."""
 
     store: Store
     worker: Worker
@@ -72,44 +91,65 @@ class Server:
     roots: Roots
     limits: Limits
 
-    def told(self, job: Job) -> JobTold:
-        values = {name: getattr(job, name) for name in JobTold.model_fields if hasattr(job, name)}
+    def describe(self, job: Job) -> JobResponse:
+        """Describe a job for clients."""
+        values = {
+            name: getattr(job, name) for name in JobResponse.model_fields if hasattr(job, name)
+        }
         seconds = job.ended - job.started if job.ended and job.started else None
         name = job.uploads[0] if job.uploads else ""
-        more = {"kind": job.asked.kind, "name": name, "seconds": seconds}
-        return JobTold(**{**values, **more, "position": self.worker.position(job.id)})
+        more = {"kind": job.request.kind, "name": name, "seconds": seconds}
+        return JobResponse(**{**values, **more, "position": self.worker.position(job.id)})
 
     def find(self, job_id: str) -> Job:
+        """Return a job.
+
+        Raises:
+            MissingError: There is no such job.
+        """
         job = self.store.get(job_id)
         if job is None:
             raise MissingError(f"there is no job {job_id[:64]!r}; it may have been removed")
         return job
 
-    def queue(self, given: Any, images: Sequence[UploadFile], mask: UploadFile | None) -> JobTold:
-        """Keep the uploads and queue the job; what can be refused is refused here."""
-        if isinstance(given, asked.Asked):
+    def queue(
+        self, given: Any, images: Sequence[UploadFile], mask: UploadFile | None
+    ) -> JobResponse:
+        """Store the uploads and queue the job, after all checks that need no model.
+
+        Raises:
+            RestoreError: The request is refused; its `code` says why.
+        """
+        if isinstance(given, requests.TaskRequest):
             self.models.require(given.model, given.task)
         with as_output_error(self.store.folder):
-            return self.told(self.find(self._queue(given, images, mask)))
+            return self.describe(self.find(self._queue(given, images, mask)))
 
     def _queue(self, given: Any, images: Sequence[UploadFile], mask: UploadFile | None) -> str:
         job_id, place = self.store.begin()
         try:
-            names = [keep(image, place / "in", taken=number) for number, image in enumerate(images)]
+            names = [
+                save_upload(image, place / "in", number=number)
+                for number, image in enumerate(images)
+            ]
             for name in names:
                 self.check(place / "in" / name, given)
-            masked = keep(mask, place / "mask", fallback="mask.png") if mask else ""
-            if masked and not masked.casefold().endswith(".json"):
-                look(place / "mask" / masked)
-            self.worker.submit(store.new(job_id, given, names, masked))
+            mask_name = save_upload(mask, place / "mask", fallback="mask.png") if mask else ""
+            if mask_name and not mask_name.casefold().endswith(".json"):
+                probe_size(place / "mask" / mask_name)
+            self.worker.submit(store.new_job(job_id, given, names, mask_name))
         except BaseException:
             self.store.drop(job_id)
             raise
         return job_id
 
     def check(self, path: Path, given: Any) -> None:
-        """Raises ImageError for a picture that cannot be, or whose result would be too large."""
-        size = look(path)
+        """Check an uploaded picture and the size of its result.
+
+        Raises:
+            ImageError: It cannot be read, or the result would be too large.
+        """
+        size = probe_size(path)
         options = getattr(given, given.kind, None)
         if not isinstance(options, WalkOptions):
             return
@@ -118,33 +158,55 @@ class Server:
         self.check_size(height * copies, width)
 
     def check_size(self, height: int, width: int) -> None:
+        """Check the size of a result in pixels.
+
+        Raises:
+            ImageError: It is above the limit.
+        """
         if height * width > self.limits.megapixels * 10**6:
-            told = f"{width}x{height} pixels; this server makes at most {self.limits.megapixels}"
-            raise ImageError("TOO_LARGE", f"the result would have {told} million")
+            found = f"the result would have {width}x{height} pixels"
+            limit = f"this server makes at most {self.limits.megapixels} million"
+            raise ImageError("TOO_LARGE", f"{found}; {limit}")
 
 
 class MissingError(RestoreError):
-    """What was asked for is not there."""
+    """A job or file that a client names does not exist."""
 
     code = "MISSING"
 
 
-def look(path: Path) -> tuple[int, int]:
-    """The size that the header says; in a process of its own. Raises ImageError."""
+def probe_size(path: Path) -> tuple[int, int]:
+    """Read (height, width) from the header, in a worker process.
+
+    Raises:
+        ImageError: It cannot be read; the text names the file without its folder.
+    """
     from restore.images import sandbox
 
     try:
-        return sandbox.look(path).size
+        return sandbox.probe(path).size
     except ImageError as error:
         raise ImageError(error.code, str(error).replace(f"{path}: ", f"{path.name}: ")) from error
 
 
-def keep(upload: UploadFile, folder: Path, taken: int = 0, fallback: str = "picture") -> str:
-    """Write an upload under its own name, made safe; returns that."""
+def save_upload(
+    upload: UploadFile, folder: Path, number: int = 0, fallback: str = "picture"
+) -> str:
+    """Write an upload to a folder.
+
+    Args:
+        upload: The upload.
+        folder: Where to write it.
+        number: Prefix for the name if there is a file of that name already.
+        fallback: Name for an upload that has none.
+
+    Returns:
+        The file name: that of the upload, made safe.
+    """
     folder.mkdir(exist_ok=True)
-    name = asked.safe_name(upload.filename, fallback)
+    name = requests.safe_name(upload.filename, fallback)
     if (folder / name).exists():  # two photos of one name from two folders
-        name = f"{taken}_{name}"
+        name = f"{number}_{name}"
     with (folder / name).open("xb") as file:
         shutil.copyfileobj(upload.file, file, 2**20)
     return name

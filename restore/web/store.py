@@ -1,6 +1,6 @@
-"""Jobs on disk, a folder each: asked for once, they outlive the server.
+"""Jobs on disk, a folder each, so that they survive a restart of the server.
 
-STATE/jobs/ID/job.json  what was asked and what became of it, replaced in one step
+STATE/jobs/ID/job.json  the request and its state, replaced in one step
               in/       the uploads
               out/      the results and their report, as a run of the command line writes them
               view/     smaller copies for a browser
@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from restore.files import read_plain, write_text
-from restore.web.asked import AnyAsked
+from restore.web.requests import AnyRequest
 
 log = logging.getLogger(__name__)
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -29,58 +29,91 @@ KEPT = 200  # jobs that have ended; older ones are removed with their files
 
 
 class Result(BaseModel):
-    """A file that a job made; `name` is told from its folder out/."""
+    """A file that a job made."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
     name: str
+    """Path relative to the folder of results."""
     bytes: int
+    """Size of the file."""
     sha256: str
+    """SHA-256 of the file, in hex."""
 
 
 class Part(BaseModel):
-    """How far the picture in hand is: so many windows, blocks or bands of a stage."""
+    """Progress of the current picture."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
     done: int
+    """Units that are done."""
     of: int
+    """Units in all."""
     what: str
+    """The unit: windows, blocks or bands of a stage."""
 
 
 class Tally(BaseModel):
-    """How far a run over a folder is."""
+    """Progress of a run over a folder."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
     total: int
+    """Files in all."""
     done: int = 0
+    """Files that were worked on, failures included."""
     failed: int = 0
+    """Files that failed."""
     last: str = ""
+    """The last file."""
     left_s: float | None = None
+    """Estimated seconds left."""
     failures: list[str] = []
+    """The first failures: file and error."""
 
 
 class Job(BaseModel):
-    """One request, and what became of it."""
+    """A request and its state."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True, populate_by_name=True)
     id: str
-    asked: AnyAsked
+    request: AnyRequest = Field(alias="asked")
+    """The request; job.json calls it `asked`."""
     uploads: list[str] = []
+    """Names of the uploaded pictures, in the folder in/."""
     mask: str = ""
+    """Name of the uploaded mask, in the folder mask/."""
     status: Status = "queued"
     created: float
+    """Seconds since the epoch, as are `started` and `ended`."""
     started: float | None = None
     ended: float | None = None
     attempts: int = 0
-    """Times that it was begun: one that ends the server each time is given up."""
+    """How often it was started: a job that ends the server each time is given up."""
     code: str = ""
+    """Code of the error, if it failed."""
     error: str = ""
+    """Text of the error, if it failed."""
     warnings: list[str] = []
+    """What was lost or left out."""
     size_in: tuple[int, int] | None = None
+    """(height, width) of the input."""
     size_out: tuple[int, int] | None = None
+    """(height, width) of the result."""
     results: list[Result] = []
+    """Files that it made."""
     views: list[str] = []
+    """Copies for the browser: "before", "after"."""
     tally: Tally | None = None
+    """Progress of a run over a folder."""
     part: Part | None = None
+    """Progress of the current picture."""
 
 
 class Store:
-    """All jobs. Whoever changes one does so through `update`, under one lock."""
+    """All jobs. They are changed by `update` only, under one lock.
+
+    Args:
+        state: The server's state folder; jobs lie in its folder jobs/.
+    """
 
     def __init__(self, state: Path):
         self.folder = state / "jobs"
@@ -92,7 +125,7 @@ class Store:
             self._read(path)
 
     def _read(self, folder: Path) -> None:
-        """One that was never queued, or that cannot be read, is no job."""
+        """Read a job; a folder that was never queued or cannot be read is removed."""
         try:
             job = Job.model_validate_json(read_plain(folder / "job.json", 2**24))
         except (OSError, ValidationError) as error:
@@ -103,13 +136,14 @@ class Store:
         if job.id == folder.name:
             self._jobs[job.id] = job
 
-    def place(self, job_id: str) -> Path:
+    def folder_of(self, job_id: str) -> Path:
+        """Return the folder of a job."""
         return self.folder / job_id
 
     def begin(self) -> tuple[str, Path]:
-        """An id that nobody guesses, and its folder, where uploads go first."""
+        """Create an unguessable id and its folder, where uploads go."""
         job_id = secrets.token_hex(16)
-        place = self.place(job_id)
+        place = self.folder_of(job_id)
         (place / "in").mkdir(parents=True)
         return job_id, place
 
@@ -117,23 +151,27 @@ class Store:
         """Forget a job and delete its files."""
         with self._lock:
             self._jobs.pop(job_id, None)
-        shutil.rmtree(self.place(job_id), ignore_errors=True)
+        shutil.rmtree(self.folder_of(job_id), ignore_errors=True)
 
     def add(self, job: Job) -> None:
+        """Add a new job, and write it to disk."""
         with self._lock:
             self._keep(job)
             self._jobs[job.id] = job
 
     def get(self, job_id: str) -> Job | None:
-        """A copy, which nobody changes."""
+        """Return a copy of a job; None if there is no such job."""
         with self._lock:
             job = self._jobs.get(job_id)
             return job.model_copy(deep=True) if job else None
 
     def update(self, job_id: str, *, keep: bool = True, **values: Any) -> None:
-        """Change a job's fields.
+        """Change fields of a job.
 
-        keep  on disk as well: not for what a restart may forget.
+        Args:
+            job_id: The job; nothing happens if there is none.
+            keep: Write it to disk too; not needed for what a restart may forget.
+            **values: New values by field.
         """
         with self._lock:
             job = self._jobs.get(job_id)
@@ -145,20 +183,24 @@ class Store:
                 self._keep(job)
 
     def _keep(self, job: Job) -> None:
-        write_text(self.place(job.id) / "job.json", job.model_dump_json(exclude={"part"}))
+        write_text(
+            self.folder_of(job.id) / "job.json",
+            job.model_dump_json(by_alias=True, exclude={"part"}),
+        )
 
     def all(self) -> Iterator[Job]:
-        """In the order in which they came."""
+        """Iterate over the jobs, oldest first."""
         with self._lock:
             jobs = sorted(self._jobs.values(), key=lambda job: (job.created, job.id))
         yield from jobs
 
     def tidy(self) -> None:
-        """Remove the oldest of those that have ended, beyond KEPT."""
+        """Remove the oldest jobs that have ended, beyond KEPT."""
         ended = [job for job in self.all() if job.status in ENDED]
         for job in ended[: max(0, len(ended) - KEPT)]:
             self.drop(job.id)
 
 
-def new(job_id: str, asked: Any, uploads: list[str], mask: str = "") -> Job:
-    return Job(id=job_id, asked=asked, uploads=uploads, mask=mask, created=time.time())
+def new_job(job_id: str, request: Any, uploads: list[str], mask: str = "") -> Job:
+    """Make a queued job from a request and the names of its uploads."""
+    return Job(id=job_id, request=request, uploads=uploads, mask=mask, created=time.time())

@@ -1,4 +1,4 @@
-"""What each kind of job does in its folder, and what is kept of it."""
+"""The work of each kind of job. Files are written to its folder, facts are returned."""
 
 import shutil
 import zipfile
@@ -15,12 +15,12 @@ from restore.batch.rows import Row, results
 from restore.batch.work import FileOptions
 from restore.errors import ImageError, UsageError
 from restore.files import replacing, sha256
-from restore.web import asked
+from restore.web import requests
 from restore.web.models import Models
 from restore.web.roots import Roots
 from restore.web.store import Job, Result, Store
-from restore.web.views import keep_view
-from restore.web.worker import Watch, words
+from restore.web.views import write_view
+from restore.web.worker import Watch, to_printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,17 +30,34 @@ SIDE = 768  # px that a contact sheet's photo is cut from at most
 
 @dataclass(frozen=True)
 class Tasks:
-    """What the worker calls."""
+    """Does jobs; called by the worker.
+
+    Each method takes a job, its request and the watch that it reports to, and returns the fields of
+    Job to set.
+
+    Attributes:
+        store: The jobs and their folders.
+        models: The models that requests name.
+        roots: The folders that requests name.
+    """
 
     store: Store
     models: Models
     roots: Roots
 
     def prepare(self) -> None:
+        """Load the default model."""
         self.models.open(self.models.first).stack()
 
     def carry_out(self, job: Job, watch: Watch) -> dict[str, Any]:
-        """Do the job. Raises RestoreError for what is wrong with it."""
+        """Do a job.
+
+        Returns:
+            The fields of Job to set.
+
+        Raises:
+            RestoreError: It failed; its `code` says why.
+        """
         does: dict[str, Callable[[Job, Any, Watch], dict[str, Any]]] = {
             "upscale": self.upscale,
             "inpaint": self.inpaint,
@@ -52,21 +69,24 @@ class Tasks:
             "pairs": self.pairs,
             "estimate": self.estimate,
         }
-        return does[job.asked.kind](job, job.asked, watch)
+        return does[job.request.kind](job, job.request, watch)
 
-    def upscale(self, job: Job, given: asked.UpscaleAsked, watch: Watch) -> dict[str, Any]:
+    def upscale(self, job: Job, given: requests.UpscaleRequest, watch: Watch) -> dict[str, Any]:
+        """Enlarge or restore a picture."""
         holes = Holes(self._mask(job), given.fit_mask, given.find_scratches)
         return self._file(job, given, given.upscale, holes, watch)
 
-    def inpaint(self, job: Job, given: asked.InpaintAsked, watch: Watch) -> dict[str, Any]:
+    def inpaint(self, job: Job, given: requests.InpaintRequest, watch: Watch) -> dict[str, Any]:
+        """Fill a hole in a picture, or paint beyond its sides."""
         holes = Holes(self._mask(job), given.fit_mask)
         return self._file(job, given, given.inpaint, holes, watch, given.count)
 
-    def img2img(self, job: Job, given: asked.Img2imgAsked, watch: Watch) -> dict[str, Any]:
+    def img2img(self, job: Job, given: requests.Img2imgRequest, watch: Watch) -> dict[str, Any]:
+        """Make a picture anew from itself and words."""
         return self._file(job, given, given.img2img, Holes(), watch)
 
     def _mask(self, job: Job) -> str:
-        return str(self.store.place(job.id) / "mask" / job.mask) if job.mask else ""
+        return str(self.store.folder_of(job.id) / "mask" / job.mask) if job.mask else ""
 
     def _file(
         self,
@@ -77,8 +97,8 @@ class Tasks:
         watch: Watch,
         count: int = 1,
     ) -> dict[str, Any]:
-        """One upload as the command line does one file: the same bytes, a report of its own."""
-        place = self.store.place(job.id)
+        """Work on one upload as the command line does on one file; the bytes are the same."""
+        place = self.store.folder_of(job.id)
         source, out = place / "in" / job.uploads[0], place / "out"
         folder.run(
             file_search.find([source], out),
@@ -92,30 +112,31 @@ class Tasks:
             show=watch,
         )
         watch.check()
-        row = done(watch)
-        views = keep_view(source, place / "view" / "before.jpg")
+        row = first_row(watch)
+        views = write_view(source, place / "view" / "before.jpg")
         names = list(results(row))  # of several candidates the first is the sheet of them all
-        views += keep_view(out / names[count > 1], place / "view" / "after.jpg")
-        return {**self._made(job, names), **told(row, watch), "views": views}
+        views += write_view(out / names[count > 1], place / "view" / "after.jpg")
+        return {**self._made(job, names), **summarize_row(row, watch), "views": views}
 
-    def text2img(self, job: Job, given: asked.Text2imgAsked, watch: Watch) -> dict[str, Any]:
-        place = self.store.place(job.id)
+    def text2img(self, job: Job, given: requests.Text2imgRequest, watch: Watch) -> dict[str, Any]:
+        """Make pictures from words."""
+        place = self.store.folder_of(job.id)
         model = self.models.open(given.model)
         folder.run_words(
             given.text2img, place / "out", model, seed=given.seed, count=given.count, show=watch
         )
         watch.check()
         made = [name for row in watch.rows for name in results(row)]
-        row = done(watch)
-        views = keep_view(place / "out" / row["output"], place / "view" / "after.jpg")
-        return {**self._made(job, made), **told(row, watch), "views": views}
+        row = first_row(watch)
+        views = write_view(place / "out" / row["output"], place / "view" / "after.jpg")
+        return {**self._made(job, made), **summarize_row(row, watch), "views": views}
 
-    def batch(self, job: Job, given: asked.BatchAsked, watch: Watch) -> dict[str, Any]:
-        """A run over a folder, and its journal, as the command line's."""
+    def batch(self, job: Job, given: requests.BatchRequest, watch: Watch) -> dict[str, Any]:
+        """Work on a folder, with a journal and a report, as the command line does."""
         source = self.roots.find(given.root, given.folder)
         out = self.roots.find(given.root, given.out, is_new=True)
         files = file_search.find([source], out)
-        watch.of(len(files))
+        watch.start_tally(len(files))
         summary = folder.run(
             files,
             given.options,
@@ -125,19 +146,20 @@ class Tasks:
             holes=Holes(find=given.find_scratches),
             seed=given.seed,
             show=watch,
-            stop=watch.asked,
+            stop=watch.stop_reason,
         )
         watch.check()
         counts = {name: getattr(summary, name) for name in ("done", "finished", "failed")}
         notes = [", ".join(f"{count} {name}" for name, count in counts.items() if count)]
         return {"warnings": [*watch.notes, *notes]}
 
-    def scratches(self, job: Job, given: asked.ScratchesAsked, watch: Watch) -> dict[str, Any]:
+    def scratches(self, job: Job, given: requests.ScratchesRequest, watch: Watch) -> dict[str, Any]:
+        """Make a mask of what looks scratched."""
         from restore.images import sandbox, scratches
-        from restore.images.decode import threefold
+        from restore.images.decode import grey_to_rgb
         from restore.images.picture import Picture
 
-        place = self.store.place(job.id)
+        place = self.store.folder_of(job.id)
         source = place / "in" / job.uploads[0]
         picture = sandbox.read(source)
         watch.check()
@@ -145,14 +167,15 @@ class Tasks:
         path = place / "out" / "damage.png"
         path.parent.mkdir(exist_ok=True)
         with replacing(path) as temporary:
-            sandbox.encode(Picture(threefold(mask), grey=True), temporary)
-        views = keep_view(source, place / "view" / "before.jpg")
+            sandbox.encode(Picture(grey_to_rgb(mask), grey=True), temporary)
+        views = write_view(source, place / "view" / "before.jpg")
         return {**self._made(job, [path.name]), "size_in": picture.size, "views": views}
 
-    def sheet(self, job: Job, given: asked.SheetAsked, watch: Watch) -> dict[str, Any]:
+    def sheet(self, job: Job, given: requests.SheetRequest, watch: Watch) -> dict[str, Any]:
+        """Make a contact sheet of what a recipe does to pictures."""
         from degradations import preview
 
-        place = self.store.place(job.id)
+        place = self.store.folder_of(job.id)
         recipe = _recipe(given).at(given.severity)
         photos = {name: _photo(place / "in" / name) for name in job.uploads}
         watch.check()
@@ -166,20 +189,20 @@ class Tasks:
                 preview.write_png(rows, recipe, temporary)
         return self._made(job, [path.name])
 
-    def pairs(self, job: Job, given: asked.PairsAsked, watch: Watch) -> dict[str, Any]:
-        """Training pairs, as `restore degrade apply` makes them, in one archive."""
+    def pairs(self, job: Job, given: requests.PairsRequest, watch: Watch) -> dict[str, Any]:
+        """Make training pairs as `restore degrade apply` does, in one archive."""
         from degradations import pairs
 
-        place = self.store.place(job.id)
+        place = self.store.folder_of(job.id)
         made, kept = place / "pairs", place / "out" / "pairs.zip"
         photos = {name: place / "in" / name for name in job.uploads}
         wanted = pairs.PairSet(given.recipe, given.seed, given.scale, given.crop, given.severity)
-        shown = 0
+        done = 0
 
         def show(more: int) -> None:
-            nonlocal shown
-            shown += more
-            watch.part(shown, given.pairs, "pairs")
+            nonlocal done
+            done += more
+            watch.part(done, given.pairs, "pairs")
 
         with _refusals():
             found = pairs.make(photos, wanted, made, given.pairs, _photo, show=show)
@@ -193,10 +216,11 @@ class Tasks:
         refused = [f"{name}: {why}" for name, why in sorted(found.refused.items())]
         return {**self._made(job, [kept.name]), "warnings": refused}
 
-    def estimate(self, job: Job, given: asked.EstimateAsked, watch: Watch) -> dict[str, Any]:
+    def estimate(self, job: Job, given: requests.EstimateRequest, watch: Watch) -> dict[str, Any]:
+        """Fit a recipe to photos, and write a page on how well it fits."""
         from degradations.estimate import estimate, write_page
 
-        place = self.store.place(job.id)
+        place = self.store.folder_of(job.id)
         recipe, page = place / "out" / f"{given.name}.yaml", place / "out" / f"{given.name}.html"
         recipe.parent.mkdir(exist_ok=True)
         with _refusals():
@@ -210,7 +234,7 @@ class Tasks:
         return {**self._made(job, [recipe.name, page.name]), "warnings": refused}
 
     def _made(self, job: Job, names: Iterable[str]) -> dict[str, Any]:
-        out = self.store.place(job.id) / "out"
+        out = self.store.folder_of(job.id) / "out"
         made = [
             Result(name=name, bytes=(out / name).stat().st_size, sha256=sha256(out / name))
             for name in names
@@ -218,20 +242,25 @@ class Tasks:
         return {"results": made}
 
 
-def done(watch: Watch) -> Row:
-    """The first row. Raises its error if it is none of success."""
+def first_row(watch: Watch) -> Row:
+    """Return the first row of the report.
+
+    Raises:
+        ImageError: The picture failed.
+    """
     row = watch.rows[0]
     if row["status"] != "done":
         raise ImageError(row.get("code", "FAILED"), row.get("error", "not made"))
     return row
 
 
-def told(row: Row, watch: Watch) -> dict[str, Any]:
+def summarize_row(row: Row, watch: Watch) -> dict[str, Any]:
+    """Return the sizes and warnings of a row as fields of Job."""
     sizes = {name: tuple(row[name]) for name in ("size_in", "size_out") if name in row}
-    return {**sizes, "warnings": [*watch.notes, *map(words, row.get("warnings", []))]}
+    return {**sizes, "warnings": [*watch.notes, *map(to_printable, row.get("warnings", []))]}
 
 
-def _recipe(given: asked.RecipeAsked) -> Any:
+def _recipe(given: requests.RecipeRequest) -> Any:
     from degradations import recipes
 
     with _refusals():
@@ -239,15 +268,15 @@ def _recipe(given: asked.RecipeAsked) -> Any:
 
 
 def _photo(path: Path) -> "np.ndarray":
-    """uint8 (H, W, 3), decoded in a process of its own."""
+    """Read a picture as uint8 (H, W, 3), in a worker process."""
     from restore.images import picture, sandbox
 
-    return picture.plain(sandbox.read(path))
+    return picture.to_rgb8(sandbox.read(path))
 
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """What is wrong with a recipe or its photos is wrong with the request."""
+    """Turn errors of a recipe or its photos into errors of the request."""
     from degradations import RecipeError
 
     try:

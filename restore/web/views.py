@@ -1,4 +1,4 @@
-"""Small copies for a browser, which cannot show a TIFF, or 100 megapixels."""
+"""JPEG copies for the browser, which cannot show TIFFs or 100 megapixels."""
 
 from pathlib import Path
 
@@ -12,15 +12,19 @@ PIXELS = 2**26  # of a larger one there is no copy: decoding it again would take
 QUALITY = 93
 
 
-def keep_view(source: Path, path: Path) -> list[str]:
-    """Keep a JPEG of a picture file at `path`; its name, or nothing if it is too large."""
+def write_view(source: Path, path: Path) -> list[str]:
+    """Write a JPEG of at most SIDE pixels a side.
+
+    Returns:
+        The stem of `path` in a list; an empty list if there can be no copy.
+    """
     from restore.images import picture, sandbox
 
     try:
-        height, width = sandbox.look(source).size
+        height, width = sandbox.probe(source).size
         if height * width > PIXELS:
             return []
-        pixels = picture.plain(sandbox.read(source))
+        pixels = picture.to_rgb8(sandbox.read(source))
     except ImageError:  # the result is there all the same
         return []
     image = Image.fromarray(pixels)

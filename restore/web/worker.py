@@ -1,4 +1,4 @@
-"""One thread does one job at a time, so that one model is in memory."""
+"""The queue and the thread that does one job at a time, so that one model is in memory."""
 
 import logging
 import threading
@@ -13,12 +13,12 @@ from restore.web.store import ENDED, Job, Part, Store, Tally
 
 log = logging.getLogger(__name__)
 ATTEMPTS = 3
-FAILURES = 20  # told of a run over a folder; its report has all
-LAST_S = 5  # that the job in hand has to hear of the end
+FAILURES = 20  # listed of a run over a folder; its report has all
+LAST_S = 5  # that the current job has to stop when the server ends
 
 
-def words(text: str) -> str:
-    """A text that JSON can hold, whatever a file is called; its lines stay lines."""
+def to_printable(text: str) -> str:
+    """Replace characters that JSON cannot hold, such as those of odd file names; keep lines."""
     return "\n".join(map(printable, text.splitlines()))
 
 
@@ -29,53 +29,71 @@ class FullError(RestoreError):
 
 
 class Watch:
-    """Tells the store how far a job is, and ends it where somebody asked for that."""
+    """Reports progress of a job to the store, and stops it on request.
 
-    def __init__(self, store: Store, job: Job, asked: Callable[[], str]):
-        self.store, self.job, self.asked = store, job, asked
+    It is the `show` of restore.batch.folder.run.
+
+    Args:
+        store: The store.
+        job: The job.
+        stop_reason: Returns why the job should stop; "" if it should not.
+    """
+
+    def __init__(self, store: Store, job: Job, stop_reason: Callable[[], str]):
+        self.store, self.job, self.stop_reason = store, job, stop_reason
         self.rows: list[Row] = []
         self.notes: list[str] = []
         self.tally: Tally | None = None
 
-    def of(self, total: int) -> None:
-        """It is a run over so many files."""
+    def start_tally(self, total: int) -> None:
+        """Count rows from now on, as the job is a run over `total` files."""
         self.tally = Tally(total=total)
 
     def row(self, row: Row) -> None:
+        """Take a row of the report: keep it, or count it in a run over a folder."""
         if self.tally is None:
             self.rows.append(row)
             return
         is_failed = row["status"] == "failed"
-        told = [words(f"{row['key']}: {row['error']}")] if is_failed else []
+        failures = [to_printable(f"{row['key']}: {row['error']}")] if is_failed else []
         self.tally = Tally(
             total=self.tally.total,
             done=self.tally.done + 1,
             failed=self.tally.failed + is_failed,
-            last=words(row["key"]),
+            last=to_printable(row["key"]),
             left_s=row.get("left_s"),
-            failures=[*self.tally.failures, *told][:FAILURES],
+            failures=[*self.tally.failures, *failures][:FAILURES],
         )
         self.store.update(self.job.id, tally=self.tally)
 
     def note(self, text: str) -> None:
-        self.notes.append(words(text))
+        """Keep a warning of the job."""
+        self.notes.append(to_printable(text))
 
     def part(self, done: int, of: int, what: str) -> None:
+        """Report progress of the current picture, and stop here on request."""
         self.check()
         part = Part(done=done, of=of, what=what)
         self.store.update(self.job.id, keep=False, part=part)
 
     def check(self) -> None:
-        if why := self.asked():
+        """Stop here on request.
+
+        Raises:
+            CancelledError: The job was cancelled, or the server stops.
+        """
+        if why := self.stop_reason():
             raise CancelledError(why)
 
 
 class Worker:
-    """The queue and the thread that works it off.
+    """The queue and its thread.
 
-    carry_out  does a job and returns what to keep of it.
-    prepare    is done before the first one, such as to load a model.
-    bound      jobs that may wait.
+    Args:
+        store: The store of jobs; those that have not ended are queued again.
+        carry_out: Does a job and returns the fields of Job to set.
+        bound: Jobs that may wait.
+        prepare: Called once before the first job, such as to load a model.
     """
 
     def __init__(
@@ -94,10 +112,11 @@ class Worker:
         self._thread = threading.Thread(target=self._work, name=f"{AHEAD}: jobs", daemon=True)
 
     def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """End; the job in hand and those that wait go on when the server is started again."""
+        """Stop; the current job and those that wait continue after the next start."""
         with self._change:
             self._is_over = True
             self._change.notify_all()
@@ -105,22 +124,30 @@ class Worker:
 
     @property
     def waiting(self) -> int:
+        """Number of jobs that wait."""
         return len(self._waiting)
 
     @property
     def is_full(self) -> bool:
+        """Whether no further job may wait."""
         return self.waiting >= self.bound
 
     @property
     def is_busy(self) -> bool:
+        """Whether a job is running."""
         return bool(self._current)
 
     @property
     def is_alive(self) -> bool:
+        """Whether the thread runs."""
         return self._thread.is_alive()
 
     def submit(self, job: Job) -> None:
-        """Queue a job. Raises FullError."""
+        """Queue a job.
+
+        Raises:
+            FullError: Too many jobs wait.
+        """
         with self._change:
             if self.is_full:
                 raise FullError(f"{self.bound} jobs wait already; try again later")
@@ -129,7 +156,7 @@ class Worker:
             self._change.notify_all()
 
     def cancel(self, job_id: str) -> None:
-        """End a job: at once if it waits, soon if it is in hand."""
+        """Cancel a job: at once if it waits, soon if it is running."""
         with self._change:
             if job_id in self._waiting:
                 self._waiting.remove(job_id)
@@ -138,7 +165,7 @@ class Worker:
                 self._cancelled.add(job_id)
 
     def position(self, job_id: str) -> int | None:
-        """How many jobs are before it; None if it does not wait."""
+        """Return the number of jobs before it; None if it does not wait."""
         with self._change:
             if job_id not in self._waiting:
                 return None
@@ -164,10 +191,10 @@ class Worker:
                     self._do(job)
             except Exception as error:  # what became of it could not be kept
                 log.exception("job %s", job_id)
-                told = words(f"the server could not keep it: {error}")
+                text = to_printable(f"the server could not keep it: {error}")
                 job = self.store.get(job_id)
                 if job and job.status not in ENDED:
-                    values = {"status": "failed", "code": "OUTPUT", "error": told}
+                    values = {"status": "failed", "code": "OUTPUT", "error": text}
                     self.store.update(job_id, keep=False, ended=time.time(), **values)
             with self._change:
                 self._current = ""
@@ -175,36 +202,36 @@ class Worker:
             self.store.tidy()
 
     def _do(self, job: Job) -> None:
-        def asked() -> str:
+        def stop_reason() -> str:
             if self._is_over:
                 return "STOPPED"
             return "CANCELLED" if job.id in self._cancelled else ""
 
         if job.attempts >= ATTEMPTS:
-            told = f"the server ended {ATTEMPTS} times while it did this; try a smaller picture"
-            self._end(job, status="failed", code="CRASHED", error=told)
+            text = f"the server ended {ATTEMPTS} times while it did this; try a smaller picture"
+            self._end(job, status="failed", code="CRASHED", error=text)
             return
         now = time.time()
         self.store.update(job.id, status="running", started=now, attempts=job.attempts + 1)
-        found = self._outcome(job, Watch(self.store, job, asked))
+        found = self._outcome(job, Watch(self.store, job, stop_reason))
         if found is None:  # it goes on after the next start; being stopped is no attempt
             self.store.update(job.id, status="queued", attempts=job.attempts, part=None)
         else:
             self._end(job, **found)
 
     def _outcome(self, job: Job, watch: Watch) -> dict[str, Any] | None:
-        """What became of a job; None if the server was stopped meanwhile."""
+        """Do a job and return its final fields; None if the server stops meanwhile."""
         try:
             return {"status": "done", **self.carry_out(job, watch)}
         except CancelledError:
             return None if self._is_over else {"status": "cancelled"}
         except RestoreError as error:
-            return {"status": "failed", "code": error.code, "error": words(str(error))}
+            return {"status": "failed", "code": error.code, "error": to_printable(str(error))}
         except Exception as error:  # one bad job costs no other
             log.exception("job %s", job.id)
             code = "OOM" if isinstance(error, MemoryError) else "INTERNAL"
-            told = f"{type(error).__name__}; the server's log has more"
-            return {"status": "failed", "code": code, "error": told}
+            text = f"{type(error).__name__}; the server's log has more"
+            return {"status": "failed", "code": code, "error": text}
 
     def _end(self, job: Job, **values: Any) -> None:
         self.store.update(job.id, part=None, ended=time.time(), **values)

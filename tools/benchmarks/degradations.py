@@ -1,4 +1,4 @@
-"""How fast pictures are degraded, by ours and by its peers, and how near each JPEG is to libjpeg's.
+"""Speed of our degradations and their peers, and the difference of each JPEG to libjpeg's.
 
 All take turns in one process: a noisy machine slows all alike, so trust the ratios first.
 """
@@ -29,8 +29,8 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
 Codec = Callable[[int], np.ndarray]  # quality -> uint8 or float (B, H, W, 3), of 255
 
 
-def crops(folder: Path | None, count: int = 64) -> list[np.ndarray]:
-    """uint8 (256, 256, 3): the middle of each picture that is large enough, or made-up ones."""
+def load_crops(folder: Path | None, count: int = 64) -> list[np.ndarray]:
+    """Load the centre of each large enough picture, uint8 (256, 256, 3), or make crops up."""
     if folder is None:
         return [_made_up(seed) for seed in range(16)]
     found = []
@@ -63,7 +63,7 @@ def _made_up(seed: int) -> np.ndarray:
 
 
 def measure(hr: list[np.ndarray], threads: tuple[int, ...], rounds: int, seconds: float) -> dict:
-    """All the tables, as one JSON-able dict; see `show`."""
+    """Measure all tables; return them as a dict for JSON."""
     import torch
 
     before = cv2.getNumThreads(), torch.get_num_threads()

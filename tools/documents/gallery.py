@@ -1,4 +1,4 @@
-"""The pictures of the documents: made by nano and by the code, of the sample pictures."""
+"""Pictures for the documents, made from the samples by nano and by the code."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ SCRATCHED = ROOT / "tests" / "scratched"
 KINDS = ("JPEG", "PNG")  # of our own pictures
 CELL = (320, 240)  # (width, height) of a picture in a sheet
 GAP, HEAD = 6, 22
-PLACES = {  # of what is shown of a sample at 100 %: (left, top) in px of the input
+PLACES = {  # where to crop each sample at 100 %: (left, top) in px of the input
     "phone_noisy.jpg": (150, 70),
     "web_1998.jpg": (40, 25),
     "portrait.jpg": (24, 20),
@@ -25,23 +25,23 @@ Picture = Image.Image
 
 
 def write(out: Path) -> None:
-    """Make them all. The same code and weights make the same pictures, on a CPU."""
+    """Draw and save all pictures; on a CPU the same code and weights give the same bytes."""
     nano = restore.load("nano", device="cpu")
     makers: dict[str, Callable[[], Picture]] = {
-        "gallery_enlarged.jpg": lambda: enlarged(nano),
-        "gallery_repaired.jpg": lambda: repaired(nano),
-        "gallery_filled.jpg": lambda: filled(nano),
-        "gallery_damage.jpg": damaged,
-        "concepts_trust.png": trust,
-        "concepts_windows.png": windows,
+        "gallery_enlarged.jpg": lambda: draw_enlarged(nano),
+        "gallery_repaired.jpg": lambda: draw_repaired(nano),
+        "gallery_filled.jpg": lambda: draw_filled(nano),
+        "gallery_damage.jpg": draw_damaged,
+        "concepts_trust.png": draw_trust,
+        "concepts_windows.png": draw_windows,
     }
     out.mkdir(parents=True, exist_ok=True)
     for name, make in makers.items():
         make().save(out / name, quality=82, optimize=True)
 
 
-def enlarged(nano: "restore.Restorer") -> Picture:
-    """Each sample enlarged by four: bicubic, nano, nano faithful."""
+def draw_enlarged(nano: "restore.Restorer") -> Picture:
+    """Draw each sample enlarged by four: bicubic, nano, nano with fidelity 1."""
     rows = []
     for name, (left, top) in PLACES.items():
         small = Image.open(SAMPLES / name, formats=KINDS).convert("RGB")
@@ -52,20 +52,20 @@ def enlarged(nano: "restore.Restorer") -> Picture:
         ]
         box = (4 * left, 4 * top, 4 * left + CELL[0], 4 * top + CELL[1])
         rows.append([result.crop(box) for result in results])
-    return sheet(("bicubic", "nano", "nano, --fidelity 1"), rows)
+    return draw_sheet(("bicubic", "nano", "nano, --fidelity 1"), rows)
 
 
-def repaired(nano: "restore.Restorer") -> Picture:
-    """The scratched photo, what is filled, and the result of one pass."""
+def draw_repaired(nano: "restore.Restorer") -> Picture:
+    """Draw a scratched photo, its mask, and the result of one pass."""
     photo = Image.open(SCRATCHED / "osprey.jpg", formats=KINDS).convert("RGB")
     mask = Image.open(next((SCRATCHED / "masks").glob("osprey.*")), formats=KINDS).convert("L")
     made = nano.upscale(photo, scale=2, damage=mask, seed=0)
-    shown = [one.convert("RGB").resize(CELL) for one in (photo, mask, made)]
-    return sheet(("scratched", "mask", "repaired and enlarged"), [shown])
+    pictures = [one.convert("RGB").resize(CELL) for one in (photo, mask, made)]
+    return draw_sheet(("scratched", "mask", "repaired and enlarged"), [pictures])
 
 
-def filled(nano: "restore.Restorer") -> Picture:
-    """A mark that is painted out."""
+def draw_filled(nano: "restore.Restorer") -> Picture:
+    """Draw a photo whose watermark is removed."""
     photo = Image.open(SAMPLES / "landscape.jpg", formats=KINDS).convert("RGB")
     mask = Image.new("L", photo.size)
     marked = photo.copy()
@@ -73,26 +73,26 @@ def filled(nano: "restore.Restorer") -> Picture:
         draw.text((90, 14), "PROOF", fill=colour, font=ImageFont.load_default(20))
     made = nano.inpaint(marked, mask, seed=0, grow=3)
     size = (CELL[0], CELL[0] * photo.height // photo.width)
-    shown = [one.convert("RGB").resize(size) for one in (marked, mask, made)]
-    return sheet(("before", "mask", "filled"), [shown])
+    pictures = [one.convert("RGB").resize(size) for one in (marked, mask, made)]
+    return draw_sheet(("before", "mask", "filled"), [pictures])
 
 
-def damaged() -> Picture:
-    """One photo, damaged by the recipes that ship."""
+def draw_damaged() -> Picture:
+    """Draw a photo damaged by several recipes."""
     photo = np.asarray(
         Image.open(SCRATCHED / "osprey.jpg", formats=KINDS).convert("RGB").crop((60, 20, 260, 170))
     )
     names = ("realesrgan", "phone", "old_photo")
-    shown = [
+    damaged = [
         degradations.recipes.named(name).degrade(photo, scale=1, seed=3, key="gallery").lr
         for name in names
     ]
-    pictures = [Image.fromarray(one).resize(CELL) for one in shown]
-    return sheet(names, [pictures])
+    pictures = [Image.fromarray(one).resize(CELL) for one in damaged]
+    return draw_sheet(names, [pictures])
 
 
-def trust() -> Picture:
-    """What the model is told for each task: the picture, and the trust map below it."""
+def draw_trust() -> Picture:
+    """Draw the model's inputs for each task: the picture, and the trust map below it."""
     photo = (
         Image.open(SAMPLES / "portrait.jpg", formats=KINDS).convert("RGB").crop((0, 20, 128, 116))
     )
@@ -102,27 +102,27 @@ def trust() -> Picture:
     scratch = Image.new("L", photo.size)
     ImageDraw.Draw(scratch).line((10, 90, 110, 5), fill=255, width=4)
 
-    def told(mask: Picture, rest: int) -> tuple[Picture, Picture]:
-        known = Image.composite(Image.new("RGB", photo.size, grey), photo, mask)
-        return known, Image.composite(Image.new("L", photo.size, 255), grey_map(rest), mask)
+    def draw_pair(mask: Picture, rest: int) -> tuple[Picture, Picture]:
+        picture = Image.composite(Image.new("RGB", photo.size, grey), photo, mask)
+        return picture, Image.composite(Image.new("L", photo.size, 255), grey_map(rest), mask)
 
     def grey_map(value: int) -> Picture:
         return Image.new("L", photo.size, value)
 
     everything, nothing = grey_map(255), grey_map(0)
     tasks = {
-        "text to image": told(everything, 255),
-        "upscale: 0.5": told(nothing, 128),
-        "inpaint: 0 and 1": told(hole, 0),
-        "repair and enlarge": told(scratch, 128),
+        "text to image": draw_pair(everything, 255),
+        "upscale: 0.5": draw_pair(nothing, 128),
+        "inpaint: 0 and 1": draw_pair(hole, 0),
+        "repair and enlarge": draw_pair(scratch, 128),
     }
     size = (2 * width, 2 * height)
     rows = [[pair[row].convert("RGB").resize(size) for pair in tasks.values()] for row in (0, 1)]
-    return sheet(tuple(tasks), rows)
+    return draw_sheet(tuple(tasks), rows)
 
 
-def windows() -> Picture:
-    """The weights of overlapping windows along one side: they add up to one."""
+def draw_windows() -> Picture:
+    """Plot the weights of overlapping windows along one side; they add up to one."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -143,8 +143,8 @@ def windows() -> Picture:
     return Image.fromarray(pixels)
 
 
-def sheet(heads: Sequence[str], rows: Sequence[Sequence[Picture]]) -> Picture:
-    """Pictures of one size in rows, each column under its head."""
+def draw_sheet(heads: Sequence[str], rows: Sequence[Sequence[Picture]]) -> Picture:
+    """Draw pictures of one size in rows, with a title above each column."""
     width, height = rows[0][0].size
     size = (len(heads) * (width + GAP) - GAP, HEAD + len(rows) * (height + GAP) - GAP)
     made = Image.new("RGB", size, "white")

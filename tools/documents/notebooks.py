@@ -1,4 +1,4 @@
-"""Notebooks: a short way into the Python interface, run before they are kept."""
+"""Notebooks on the Python interface, which are run before they are saved."""
 
 import os
 from pathlib import Path
@@ -31,15 +31,15 @@ from PIL import Image
 """
 
 
-class Words(str):
-    """A cell of text; all others are code."""
+class Markdown(str):
+    """The text of a Markdown cell; all other cells are code."""
 
 
 CELLS: dict[str, tuple[str, ...]] = {
     "restore_photos": (
-        Words(f"# Restore photos\n\n{START}"),
+        Markdown(f"# Restore photos\n\n{START}"),
         IMPORTS + "import restore\n\n\n" + SHOW,
-        Words(
+        Markdown(
             "## Enlarge\n\nThe model is loaded once. Pillow, numpy and torch pictures are taken, "
             "and the same kind comes back."
         ),
@@ -48,9 +48,9 @@ CELLS: dict[str, tuple[str, ...]] = {
         "large = nano.upscale(photo, scale=4, seed=0)\n"
         "print(photo.size, large.size)\n"
         "show(photo, large)",
-        Words("`fidelity=0` is sharp, `fidelity=1` is closest to the truth on average."),
+        Markdown("`fidelity=0` is sharp, `fidelity=1` is closest to the truth on average."),
         "faithful = nano.upscale(photo, scale=4, seed=0, fidelity=1.0)\nshow(large, faithful)",
-        Words(
+        Markdown(
             "## Repair a scratched photo\n\nWhite parts of the mask are filled while the photo is "
             "enlarged."
         ),
@@ -58,17 +58,17 @@ CELLS: dict[str, tuple[str, ...]] = {
         'mask = Image.open("tests/scratched/masks/osprey.png").convert("L")\n'
         "repaired = nano.upscale(old, scale=2, damage=mask, seed=0)\n"
         "show(old, mask, repaired)",
-        Words("## Same seed, same picture"),
+        Markdown("## Same seed, same picture"),
         "again = nano.upscale(photo, scale=4, seed=0)\n"
         "assert (np.asarray(again) == np.asarray(large)).all()",
     ),
     "damage_pictures": (
-        Words(
+        Markdown(
             "# Damage pictures on purpose\n\nTo train a network that restores, you need pairs of "
             f"good and bad pictures. {START}"
         ),
         IMPORTS + "import degradations\n\n\n" + SHOW,
-        Words(
+        Markdown(
             "A recipe lists kinds of damage with ranges. Each call draws from the ranges; the key "
             "and the seed decide what is drawn."
         ),
@@ -76,29 +76,29 @@ CELLS: dict[str, tuple[str, ...]] = {
         'recipe = degradations.recipes.named("realesrgan")\n'
         'pairs = [recipe.degrade(photo, scale=2, seed=0, key=f"photo_{n}") for n in range(3)]\n'
         "show(*(Image.fromarray(pair.lr) for pair in pairs))",
-        Words("The trace says what was drawn. It makes the same picture again, bit for bit."),
+        Markdown("The trace says what was drawn. It makes the same picture again, bit for bit."),
         'for step in pairs[0].trace.model_dump()["steps"][:3]:\n    print(step)\n'
         "again = degradations.replay(pairs[0].trace, photo)\n"
         "assert (again == pairs[0].lr).all()",
-        Words("`at` makes any recipe milder: here severities of 0.2, 0.5 and 1."),
+        Markdown("`at` makes any recipe milder: here severities of 0.2, 0.5 and 1."),
         "mild = [recipe.at(s).degrade(photo, scale=2, seed=0, key='photo_0').lr "
         "for s in (0.2, 0.5, 1)]\n"
         "show(*map(Image.fromarray, mild))",
     ),
     "measure_results": (
-        Words(
+        Markdown(
             "# Measure results\n\nDamage pictures, restore them, and compare with the originals. "
             f"{START}"
         ),
         "import tempfile\nfrom pathlib import Path\n\nfrom restore import cli\n\n"
         "work = Path(tempfile.mkdtemp())",
-        Words("The commands are the same as in a shell. `main` returns the exit code."),
+        Markdown("The commands are the same as in a shell. `main` returns the exit code."),
         'cli.main(["degrade", "apply", "tests/samples", "-r", "phone", "-o", f"{work}/test",\n'
         '          "--pairs", "4", "--crop", "96", "--scale", "2", "--workers", "0"])',
         'for fidelity in ("0", "1"):\n'
         '    cli.main(["upscale", f"{work}/test/lr", "-s", "2", "--fidelity", fidelity,\n'
         '              "-o", f"{work}/fidelity_{fidelity}", "-q"])',
-        Words("`evaluate` compares two folders picture by picture, with intervals."),
+        Markdown("`evaluate` compares two folders picture by picture, with intervals."),
         'cli.main(["evaluate", f"{work}/fidelity_0", f"{work}/fidelity_1",\n'
         '          "--reference", f"{work}/test/hr"])',
     ),
@@ -106,21 +106,22 @@ CELLS: dict[str, tuple[str, ...]] = {
 
 
 def write() -> None:
-    """Make and run them all."""
+    """Make, run and save all notebooks."""
     PLACE.mkdir(exist_ok=True)
     for name in CELLS:
-        book = made(name)
+        book = make_notebook(name)
         run(book)
-        for cell in book.cells:  # when and where it ran is nobody's business
+        for cell in book.cells:  # drop when and where it ran
             cell.metadata.clear()
-            if cell.cell_type == "code":  # nor what libraries complain of there
+            if cell.cell_type == "code":  # and warnings of libraries
                 cell.outputs = [one for one in cell.outputs if one.get("name") != "stderr"]
         nbformat.write(book, PLACE / f"{name}.ipynb")
 
 
-def made(name: str) -> nbformat.NotebookNode:
+def make_notebook(name: str) -> nbformat.NotebookNode:
+    """Make a notebook from its cells in CELLS."""
     cells = [
-        (new_markdown_cell if isinstance(text, Words) else new_code_cell)(text, id=f"cell-{nth}")
+        (new_markdown_cell if isinstance(text, Markdown) else new_code_cell)(text, id=f"cell-{nth}")
         for nth, text in enumerate(CELLS[name])
     ]
     book = new_notebook(cells=cells)
@@ -129,7 +130,11 @@ def made(name: str) -> nbformat.NotebookNode:
 
 
 def run(book: nbformat.NotebookNode) -> None:
-    """Run a notebook in the clone, without a network. Raises CellExecutionError."""
+    """Run a notebook in the clone, offline.
+
+    Raises:
+        CellExecutionError: A cell raised an error.
+    """
     os.environ["HF_HUB_OFFLINE"] = "1"
     NotebookClient(
         book, timeout=PATIENCE_S, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}

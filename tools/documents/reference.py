@@ -1,4 +1,4 @@
-"""Reference pages, read off the commands, the options' models and the docstrings."""
+"""Reference pages, generated from the commands, the options' models and the docstrings."""
 
 import ast
 import importlib
@@ -30,18 +30,23 @@ PYTHON = {
 }
 
 
-def pages() -> dict[str, str]:
-    """Markdown by name in docs/reference."""
-    return {"commands.md": commands(), "options.md": options(), "python.md": python()}
+def make_pages() -> dict[str, str]:
+    """Make the pages; Markdown by file name."""
+    return {
+        "commands.md": describe_commands(),
+        "options.md": describe_options(),
+        "python.md": describe_python(),
+    }
 
 
 def write(folder: Path) -> None:
-    for name, text in pages().items():
+    """Write the pages to a folder."""
+    for name, text in make_pages().items():
         (folder / name).write_text(text, encoding="utf-8")
 
 
-def commands() -> str:
-    """Every command with all its options."""
+def describe_commands() -> str:
+    """Describe every command and its options."""
     import typer
 
     from restore import cli
@@ -50,8 +55,8 @@ def commands() -> str:
     for name, command in _leaves(typer.main.get_command(cli.app), "restore"):
         parts += [f"## {name}\n", _marked(inspect.cleandoc(command.help or "")) + "\n"]
         kinds = inspect.signature(command.callback).parameters
-        shown = [param for param in command.params if not _is_of_help(param)]
-        rows = [_param(param, kinds[param.name].annotation) for param in shown]
+        params = [param for param in command.params if not _is_of_help(param)]
+        rows = [_param(param, kinds[param.name].annotation) for param in params]
         parts.append(_table(("option", "meaning"), rows))
         if command.epilog:
             parts.append(f"{command.epilog}\n")
@@ -72,19 +77,19 @@ def _is_of_help(param: Any) -> bool:
 
 
 def _param(param: Any, annotation: Any) -> tuple[str, str]:
-    """How an option is written, and what it means."""
+    """Return how an option is written, and what it means."""
     if param.param_type_name == "argument":
         names = f"`{param.metavar or param.name.upper()}`"
     else:
         names = ", ".join(f"`{name}`" for name in sorted(param.opts, key=len))
-    told = [getattr(param, "help", None) or ""]
+    texts = [getattr(param, "help", None) or ""]
     if choices := _choices(annotation):
-        told.append("One of " + ", ".join(f"`{choice}`" for choice in choices) + ".")
+        texts.append("One of " + ", ".join(f"`{choice}`" for choice in choices) + ".")
     if param.required:
-        told.append("Required.")
+        texts.append("Required.")
     elif param.default not in (None, False, (), []) and not callable(param.default):
-        told.append(f"Default: `{param.default}`.")
-    return names, " ".join(filter(None, told))
+        texts.append(f"Default: `{param.default}`.")
+    return names, " ".join(filter(None, texts))
 
 
 def _choices(annotation: Any) -> list[str]:
@@ -95,8 +100,8 @@ def _choices(annotation: Any) -> list[str]:
     return [choice for one in inner for choice in _choices(one)]
 
 
-def options() -> str:
-    """Every key of the YAML files, a table for each kind of options."""
+def describe_options() -> str:
+    """Describe every key of the YAML files, in a table per class of options."""
     from restore import options as tasks
     from restore.training.loop import TrainOptions
 
@@ -112,13 +117,13 @@ def options() -> str:
     for kind in (*kinds, tasks.Text2imgOptions):
         parts += [f"### {kind.__name__}\n", _first(kind), _keys(kind)]
     parts.append("## Of training\n")
-    for kind in reached(TrainOptions):
+    for kind in find_options(TrainOptions):
         parts += [f"### {kind.__name__}\n", _first(kind), _keys(kind)]
     return "\n".join(parts)
 
 
-def reached(kind: type[BaseModel]) -> list[type[BaseModel]]:
-    """The options that a model holds, at any depth, each once."""
+def find_options(kind: type[BaseModel]) -> list[type[BaseModel]]:
+    """Find the classes of options that a model contains, at any depth."""
     found: dict[type[BaseModel], None] = {}
 
     def visit(annotation: Any) -> None:
@@ -135,12 +140,13 @@ def reached(kind: type[BaseModel]) -> list[type[BaseModel]]:
 
 
 def is_ours(one: Any) -> bool:
+    """Whether it is a class of options of this package."""
     is_model = inspect.isclass(one) and issubclass(one, BaseModel)
     return is_model and one.__module__.startswith("restore")
 
 
 def _keys(kind: type[BaseModel]) -> str:
-    told = meanings(kind)
+    texts = read_meanings(kind)
     rows = []
     for name, field in kind.model_fields.items():
         bounds = [
@@ -154,28 +160,28 @@ def _keys(kind: type[BaseModel]) -> str:
             if field.is_required()
             else f"`{_short(field.get_default(call_default_factory=True))}`"
         )
-        means = "; ".join(filter(None, (told.get(name, ""), ", ".join(bounds))))
+        means = "; ".join(filter(None, (texts.get(name, ""), ", ".join(bounds))))
         rows.append((f"`{name}`", f"`{_typed(field.annotation)}`", default, means))
     return _table(("key", "type", "default", "meaning"), rows)
 
 
-def meanings(kind: type[BaseModel]) -> dict[str, str]:
-    """What the source says of each field: in a comment above or beside it, or a line below."""
-    told: dict[str, str] = {}
+def read_meanings(kind: type[BaseModel]) -> dict[str, str]:
+    """Read the comment above or beside each field, or the docstring below it, from the source."""
+    texts: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         if is_ours(base):
-            told |= _commented(inspect.getsource(base))
-    return told
+            texts |= _read_comments(inspect.getsource(base))
+    return texts
 
 
-def _commented(source: str) -> dict[str, str]:
+def _read_comments(source: str) -> dict[str, str]:
     lines = source.splitlines()
     comments = {
         token.start[0]: token.string.lstrip("# ").strip()
         for token in tokenize.generate_tokens(StringIO(source).readline)
         if token.type == tokenize.COMMENT
     }
-    told = {}
+    texts = {}
     (node,) = ast.parse(source).body
     assert isinstance(node, ast.ClassDef)
     for field, after in zip(node.body, [*node.body[1:], None], strict=True):
@@ -190,12 +196,12 @@ def _commented(source: str) -> dict[str, str]:
         ]
         if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
             words.append(" ".join(str(after.value.value).split()))
-        told[field.target.id] = " ".join(words)
-    return told
+        texts[field.target.id] = " ".join(words)
+    return texts
 
 
 def _typed(annotation: Any) -> str:
-    """A type as a user needs it: without the checks that its bounds tell."""
+    """Format a type for users, without its bounds, which are listed apart."""
     if hasattr(annotation, "__metadata__"):
         return _typed(get_args(annotation)[0])
     origin, inner = get_origin(annotation), get_args(annotation)
@@ -210,14 +216,14 @@ def _typed(annotation: Any) -> str:
     return getattr(annotation, "__name__", str(annotation))
 
 
-def python() -> str:
-    """What a program may import, as its docstrings say it."""
+def describe_python() -> str:
+    """Describe what a program may import, by its docstrings."""
     parts = ["# Python\n", NOTE]
     for module, names in PYTHON.items():
-        held = importlib.import_module(module)
-        parts += [f"## {module}\n", _doc(held)]
+        imported = importlib.import_module(module)
+        parts += [f"## {module}\n", _doc(imported)]
         for name in names:
-            parts += _described(getattr(held, name), f"{module}.{name}")
+            parts += _described(getattr(imported, name), f"{module}.{name}")
     return "\n".join(parts)
 
 
@@ -226,9 +232,9 @@ def _described(one: Any, name: str) -> list[str]:
     if not inspect.isclass(one) or issubclass(one, Exception):
         return parts
     for word, member in vars(one).items():
-        is_told = callable(member) or isinstance(member, classmethod | staticmethod)
+        is_callable = callable(member) or isinstance(member, classmethod | staticmethod)
         method = getattr(one, word)
-        if word.startswith("_") or not is_told or not method.__doc__:  # none that is inherited
+        if word.startswith("_") or not is_callable or not method.__doc__:  # none that is inherited
             continue
         parts += [f"```text\n.{_signature(method, word)}\n```\n", _doc(method)]
     return parts
@@ -253,7 +259,7 @@ def _first(kind: type[BaseModel]) -> str:
 
 
 def _marked(text: str) -> str:
-    """Text whose brackets Markdown does not take for links; code stays as it is."""
+    """Escape brackets, which Markdown would take for links, outside of code."""
     return re.sub(r"(`[^`]*`)|([\[\]])", lambda found: found[1] or "\\" + found[2], text)
 
 

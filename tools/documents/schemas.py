@@ -1,4 +1,4 @@
-"""JSON schemas of the YAML files, by which editors complete and check them."""
+"""JSON schemas of the YAML files, so that editors complete and check them."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, create_model
 
-from documents.reference import ROOT, meanings, reached
+from documents.reference import ROOT, find_options, read_meanings
 
 SCHEMAS = ("train", "tasks", "recipe")  # files of configs/schemas
 OWN = {  # a step that is a class of the user's: FILE.CLASS
@@ -17,15 +17,16 @@ OWN = {  # a step that is a class of the user's: FILE.CLASS
 
 
 def write(folder: Path) -> None:
+    """Write the schemas to a folder."""
     folder.mkdir(exist_ok=True)
     for name in SCHEMAS:
-        text = json.dumps(schema(name), indent=1, sort_keys=True, ensure_ascii=False)
-        text = text.replace(f'"{ROOT}/', '"')  # of a default; where it lies is nobody's business
+        text = json.dumps(make_schema(name), indent=1, sort_keys=True, ensure_ascii=False)
+        text = text.replace(f'"{ROOT}/', '"')  # in a default: drop where the checkout lies
         (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 
 
-def schema(name: str) -> dict[str, Any]:
-    """What a kind of YAML file may hold."""
+def make_schema(name: str) -> dict[str, Any]:
+    """Make the schema of one of SCHEMAS."""
     from degradations import Recipe
     from restore import options
     from restore.training.loop import TrainOptions
@@ -43,17 +44,18 @@ def schema(name: str) -> dict[str, Any]:
     kind: type[BaseModel] = {"train": TrainOptions, "tasks": several, "recipe": Recipe}[name]
     made = kind.model_json_schema()
     made["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    held = reached(kind) if name != "tasks" else [held for one in tasks for held in reached(one)]
-    for model in held:
-        known = made if model is kind else made["$defs"].get(model.__name__, {})
-        for field, words in meanings(model).items():
-            if words and field in known.get("properties", {}):
-                known["properties"][field]["description"] = words
+    roots = tasks if name == "tasks" else (kind,)
+    models = [found for root in roots for found in find_options(root)]
+    for model in models:
+        definition = made if model is kind else made["$defs"].get(model.__name__, {})
+        for field, words in read_meanings(model).items():
+            if words and field in definition.get("properties", {}):
+                definition["properties"][field]["description"] = words
     return _open(made) if name == "recipe" else made
 
 
 def _open(node: Any) -> Any:
-    """A recipe's schema in which a step may be a class of the user's too."""
+    """Allow steps of a user's own class in a recipe's schema."""
     if isinstance(node, list):
         return [_open(one) for one in node]
     if not isinstance(node, dict):

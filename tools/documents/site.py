@@ -1,4 +1,4 @@
-"""The documents as a site: the pages of docs/, and what they show of the rest of the repository."""
+"""The documents as a site: the pages of docs/, and the files outside that they link to."""
 
 import os
 import re
@@ -15,16 +15,21 @@ CODE = re.compile(r"^( *)```.*?^\1```|`[^`\n]*`", re.MULTILINE | re.DOTALL)
 
 
 def build(out: Path) -> int:
-    """Build the site into a new folder; returns zensical's exit code, 1 for a broken link."""
-    stage(out)
+    """Build the site in a new folder.
+
+    Returns:
+        zensical's exit code, 1 for a broken link.
+    """
+    copy_pages(out)
     command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
     return subprocess.run(command, cwd=out, check=False).returncode
 
 
-def stage(out: Path) -> None:
-    """Copy the pages, and all that they link to, so that each link leads within the site.
+def copy_pages(out: Path) -> None:
+    """Copy the pages and all that they link to, so that all links stay within the site.
 
-    Raises FileNotFoundError for a link that leads nowhere.
+    Raises:
+        FileNotFoundError: A link is broken.
     """
     out.mkdir(parents=True)
     shutil.copy(ROOT / "mkdocs.yml", out)
@@ -35,26 +40,30 @@ def stage(out: Path) -> None:
         if path in done or "__pycache__" in path.parts:
             continue
         done.add(path)
-        place = out / "docs" / placed(path)
+        place = out / "docs" / map_path(path)
         place.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".md":
-            text, targets = moved(path)
+            text, targets = rewrite_links(path)
             place.write_text(text, encoding="utf-8")
             todo += targets
         else:
             shutil.copy(path, place)
 
 
-def placed(path: Path) -> Path:
-    """Where a file of the repository is in the site."""
+def map_path(path: Path) -> Path:
+    """Return the path in the site of a file of the repository."""
     inside = path.relative_to(ROOT)
     if inside.parts[0] == "docs":
         return inside.relative_to("docs")
     return ASIDE / inside
 
 
-def moved(page: Path) -> tuple[str, list[Path]]:
-    """(a page with links as they are in the site, the files that they lead to)"""
+def rewrite_links(page: Path) -> tuple[str, list[Path]]:
+    """Rewrite the links of a page for the site.
+
+    Returns:
+        The new text, and the files that its links lead to.
+    """
     targets: list[Path] = []
 
     def link(found: re.Match[str]) -> str:
@@ -66,7 +75,7 @@ def moved(page: Path) -> tuple[str, list[Path]]:
         if not target.is_file():
             raise FileNotFoundError(f"{page}: {path} leads nowhere")
         targets.append(target)
-        way = os.path.relpath(placed(target), placed(page).parent)
+        way = os.path.relpath(map_path(target), map_path(page).parent)
         return before + Path(way).as_posix() + (anchor or "") + after
 
     def prose(words: str) -> str:

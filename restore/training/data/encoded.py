@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from degradations import Trace, device, recipes
 from restore.diffusion import vae
 from restore.diffusion.contexts import Context
-from restore.images.masks import mended
+from restore.images.masks import fill_smoothly
 from restore.training.data.crops import to_rgb
 from restore.training.data.pairs import Pair, PairOptions, draw_pair
 from restore.training.data.stored import PairStore, StoredPairs
@@ -67,7 +67,7 @@ class LivePairs(Dataset):
             said = self.said.get(pair.caption)
             sample["tokens"] = self.context.inputs(pair.caption) if said is None else said
         if on_device and pair.trace is None and pair.hole.any():  # nothing else is done to it
-            sample["known"] = torch.from_numpy(mended(pair.known, pair.hole > 0))
+            sample["known"] = torch.from_numpy(fill_smoothly(pair.known, pair.hole > 0))
             pair.hole.fill(0)
         if on_device:
             sample["trace"] = pair.trace.to_json() if pair.trace else ""
@@ -110,7 +110,7 @@ def damaged(batch: dict[str, Tensor], traces: list[str], holes: Tensor) -> Tenso
     if len(rows):
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             shown, cut = known[rows].cpu().numpy(), (holes[rows] > 0).numpy()
-            filled = np.stack([*pool.map(mended, shown, cut)])
+            filled = np.stack([*pool.map(fill_smoothly, shown, cut)])
         known[rows] = torch.from_numpy(filled).to(known.device)
     return known
 

@@ -12,7 +12,7 @@ from degradations import Recipe, Trace, recipes, replay, sharpen
 from degradations.ops import FilmGrain
 from degradations.ranges import Uniform
 from restore.diffusion.layouts import KEEP, REPAINT, RESTORE
-from restore.images.masks import mended
+from restore.images.masks import fill_smoothly
 from restore.training.data import sources
 from restore.training.data.captions import caption, wish
 from restore.training.data.crops import PhotoOptions, Photos
@@ -169,7 +169,7 @@ def draw_pair(
     mask = np.zeros_like(trust)
     if task in ("fill", "both"):
         mask = hole(crop, rng)  # at full size: its rim is sharp in use too
-        known = mended(known, mask > 0) if apply else known
+        known = fill_smoothly(known, mask > 0) if apply else known
         trust = np.where(mask > 0, np.uint8(REPAINT * 255), trust)
     if task == "nothing":
         known, trust = np.full_like(known, GREY), np.full_like(trust, round(REPAINT * 255))

@@ -63,10 +63,10 @@ class Files:
         self.sizes = [path.stat().st_size if path.is_file() else 0 for path in paths]
 
     def read(self, number: int) -> np.ndarray:
-        return picture.plain(sandbox.read(self.paths[number]))
+        return picture.to_rgb8(sandbox.read(self.paths[number]))
 
     def size(self, number: int) -> tuple[int, int]:
-        return sandbox.look(self.paths[number]).size
+        return sandbox.probe(self.paths[number]).size
 
     def identity(self) -> list[str]:
         return [*self.names, *digests.of(self.paths)]
@@ -82,18 +82,18 @@ class Shards:
         self.sizes = [member.size for member in self.members]
 
     def read(self, number: int) -> np.ndarray:
-        return picture.plain(self._of(number, sandbox.decode))
+        return picture.to_rgb8(self._of(number, sandbox.read))
 
     def size(self, number: int) -> tuple[int, int]:
-        return self._of(number, sandbox.look_at).size
+        return self._of(number, sandbox.probe).size
 
     def identity(self) -> list[str]:
         return [*self.names, *digests.of(sorted({member.shard for member in self.members}))]
 
-    def _of(self, number: int, how: Callable[[bytes, str], Any]) -> Any:
+    def _of(self, number: int, how: Callable[[picture.Encoded], Any]) -> Any:
         member = self.members[number]
         try:
-            return how(member.read(), Path(member.name).suffix)
+            return how(picture.Encoded(member.read(), Path(member.name).suffix))
         except ImageError as error:
             raise ImageError(error.code, f"{self.names[number]}: {error}") from error
         except OSError as error:
@@ -121,10 +121,10 @@ class Dataset:
         self.sizes = []
 
     def read(self, number: int) -> np.ndarray:
-        return picture.plain(sandbox.decode(*self._data(number)))
+        return picture.to_rgb8(sandbox.read(picture.Encoded(*self._data(number))))
 
     def size(self, number: int) -> tuple[int, int]:
-        return sandbox.look_at(*self._data(number)).size
+        return sandbox.probe(picture.Encoded(*self._data(number))).size
 
     def identity(self) -> list[str]:
         return [*self.names, self.rows._fingerprint]  # of `datasets`, over all that made the rows

@@ -12,7 +12,7 @@ from torch import Tensor
 from restore.config import Options
 from restore.diffusion import torchvision
 from restore.errors import ConfigError
-from restore.metrics.perceptual import features
+from restore.metrics.perceptual import extract_features
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 """(made, truth), each rgb (B, 3, H, W) -> a scalar"""
@@ -56,7 +56,9 @@ def distance(options: LpipsOptions | SqueezeNetOptions, device: torch.device) ->
 
 def squeezenet(made: Tensor, truth: Tensor) -> Tensor:
     with torch.autocast(made.device.type, enabled=False):  # bf16 has no room for 255 levels
-        layers = zip(features(made.float() * 255), features(truth.float() * 255), strict=True)
+        layers = zip(
+            extract_features(made.float() * 255), extract_features(truth.float() * 255), strict=True
+        )
         return torch.stack([(unit(a) - unit(b)).square().sum(1).mean() for a, b in layers]).sum()
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from restore.config import Options
-from restore.images.scratches import Finder
+from restore.images.scratches import ScratchNet
 from restore.training.data.crops import Samples, to_rgb
 from restore.training.data.scratched import ROOM, ScratchedOptions, sample
 from restore.training.rng import WHOLE, Part
@@ -32,7 +32,7 @@ class ScratchStage:
 
     def __init__(self, options: ScratchOptions, seed: int, device: torch.device):
         self.options, self.seed, self.device = options, seed, device
-        self.model = Finder().to(device, memory_format=torch.channels_last)
+        self.model = ScratchNet().to(device, memory_format=torch.channels_last)
         if options.start:
             held = load_file(options.start)
             self.model.load_state_dict({name: tensor.float() for name, tensor in held.items()})

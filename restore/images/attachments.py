@@ -1,7 +1,7 @@
-"""What a file carries beside one picture, and what a picture made anew cannot carry on.
+"""Parts of a file beside its picture: gain maps, videos, depth maps, layers.
 
-Gain maps, videos, depth and layers belong to the old pixels. They are named, and what the XMP
-promises of them is taken out of it.
+They belong to the old pixels, so a result cannot keep them. They are listed as dropped, and the XMP
+properties that refer to them are removed.
 """
 
 import re
@@ -47,8 +47,8 @@ TAGS = {  # of a TIFF
 
 
 def is_gain_map_beside(data: bytes) -> bool:
-    """Whether what a JPEG holds beside its picture is a gain map, not a second picture."""
-    for segment in sniff.jpeg_segments(data):
+    """Whether the second picture in a JPEG is a gain map."""
+    for segment in sniff.iter_jpeg_header(data):
         if segment.marker == 0xE1 and any(name in segment.body for name in GAIN_NAMES):
             return True
         if segment.marker == 0xE2 and segment.body.startswith(ISO_GAIN):
@@ -56,20 +56,20 @@ def is_gain_map_beside(data: bytes) -> bool:
     return False
 
 
-def lost(image: Image.Image, data: bytes) -> list[str]:
-    """Notes on what is not carried on."""
+def list_dropped(image: Image.Image, data: bytes) -> list[str]:
+    """Return a note for each part of the file that a result cannot keep."""
     named: list[str] = []
     if data.startswith(sniff.JPEG):
-        named = [name for segment in sniff.jpeg_segments(data) for name in _names(segment)]
+        named = [name for segment in sniff.iter_jpeg_header(data) for name in _names(segment)]
         if _has_video(data):
             named.append(VIDEO)
     elif data.startswith(sniff.PNG):
-        others = {name.decode("latin-1") for name in sniff.png_names(data) - CHUNKS}
+        others = {name.decode("latin-1") for name in sniff.list_png_chunks(data) - CHUNKS}
         named = [f"PNG's {name}" for name in sorted(others)]
     elif image.format == "TIFF":
         named = [name for tag, name in TAGS.items() if tag in getattr(image, "tag_v2", {})]
     elif image.format in ("HEIF", "AVIF"):
-        maps = [GAIN] if b"tmap" in sniff.brands(data) else []
+        maps = [GAIN] if b"tmap" in sniff.read_brands(data) else []
         apart = [*image.info.get("aux", ()), *(["depth"] if image.info.get("depth_images") else [])]
         named = maps + [f"the auxiliary picture {name}" for name in map(_text, apart)]
         if sniff.is_deep_heif(data, image.info):
@@ -90,8 +90,8 @@ def _names(segment: Segment) -> list[str]:
 
 
 def _has_video(data: bytes) -> bool:
-    """Whether an MP4 or QuickTime file stands behind the end of a JPEG."""
-    end = sniff.jpeg_end(data)
+    """Whether an MP4 or QuickTime file follows the end of a JPEG."""
+    end = sniff.find_jpeg_end(data)
     return end > 0 and FILM.search(data, end) is not None
 
 
@@ -99,11 +99,15 @@ def _dropped(named: list[str]) -> list[str]:
     return [f"{name} is dropped" for name in dict.fromkeys(named)]
 
 
-def without_promises(packet: bytes) -> tuple[bytes, list[str]]:
-    """(an XMP packet without what it says of things that lie beside the picture, notes)."""
+def strip_references(packet: bytes) -> tuple[bytes, list[str]]:
+    """Remove from an XMP packet the properties that refer to dropped parts.
+
+    Returns:
+        The packet, and notes on what was removed.
+    """
     names: list[str] = []
-    spoken = [space for space in (*PROMISES, CAMERA) if space in packet]
-    if spoken and len(packet) > MOST:
+    found = [space for space in (*PROMISES, CAMERA) if space in packet]
+    if found and len(packet) > MOST:
         return b"", ["XMP dropped: it is long and speaks of what lies beside the picture"]
     packet = EXTENDED.sub(b"", packet)
     for space, what in PROMISES.items():
@@ -122,7 +126,7 @@ def _prefixes(packet: bytes, space: bytes) -> list[bytes]:
 
 
 def _without(packet: bytes, prefix: bytes, names: bytes = rb"\w+") -> bytes:
-    """Without a prefix's properties, as attributes and as elements with all that is in them."""
+    """Remove a prefix's properties, be they attributes or elements with content."""
     value = rb"\s*=\s*(?:\"[^\"<]*\"|'[^'<]*')"
     name = re.escape(prefix) + b":" + names
     packet = re.sub(rb"\s" + name + value, b"", packet)
