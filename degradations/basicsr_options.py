@@ -80,7 +80,9 @@ class Imported:
 
     recipe: Recipe
     scale: float | None
+    """The scale that the file trains for, if it says so."""
     notes: tuple[str, ...]
+    """What was assumed or left out, one line each."""
 
 
 def load(path: Path, compat: bool = False) -> Imported:

@@ -17,7 +17,9 @@ class Entry:
 
     name: str
     line: str
+    """One line that says what it is."""
     more: str
+    """The paper of a recipe, or the options of an op, one a line."""
 
 
 def named_recipes() -> list[Entry]:

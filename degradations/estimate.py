@@ -23,8 +23,11 @@ class Estimate:
     """photos in the order given; refused are (path, why); the recipe is fitted to the photos."""
 
     photos: list[Measured]
+    """The measured photos, in the order given."""
     refused: list[tuple[str, str]]
+    """(path, reason) of each file that could not be measured."""
     recipe: Recipe
+    """The recipe that was fitted to the photos."""
 
     def save(self, path: str | Path) -> None:
         """The recipe as YAML, headed by what it stands on."""

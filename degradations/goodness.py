@@ -37,7 +37,9 @@ class Simulated:
     """What the recipe made of a clean stand-in, and what the same measures say of it."""
 
     photo: Measured
-    crop: np.ndarray  # uint8 (h, w, 3)
+    """The measurements of the simulated picture."""
+    crop: np.ndarray
+    """uint8 (h, w, 3): the middle of it."""
 
 
 def simulate(

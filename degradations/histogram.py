@@ -26,10 +26,15 @@ class Pass:
     """One op at one place of the recipe: the second blur, say."""
 
     kind: str
-    number: int = 0  # 1, 2 .. where the kind has several places, else 0
-    count: int = 0  # pictures that it came in
+    """The kind of op."""
+    number: int = 0
+    """1, 2 and so on where the kind stands in several places, else 0."""
+    count: int = 0
+    """Pictures in which it came."""
     positions: Counter[int] = field(default_factory=Counter)
+    """How often it came at each position of the chain, from 0."""
     values: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
+    """The drawn values of each parameter."""
 
     @property
     def label(self) -> str:
@@ -41,8 +46,11 @@ class Draws:
     """What `n` pictures drew: the passes in the order they come, and the orders of ops."""
 
     n: int
+    """Number of pictures."""
     passes: list[Pass]
+    """The passes in the order in which they come on average."""
     orders: Counter[tuple[str, ...]]
+    """How often each order of ops came."""
 
 
 def draw(recipe: Recipe, n: int, seed: int = 0) -> Draws:

@@ -63,8 +63,11 @@ class Cell:
     """A picture, uint8 (H, W, 3) or (H, W), shown `width` CSS pixels wide, and what is under it."""
 
     pixels: np.ndarray
-    caption: str = ""  # its lines stay lines
-    width: int = 0  # 0: as wide as the picture
+    """uint8 (H, W, 3) or (H, W)."""
+    caption: str = ""
+    """Text below the picture; line breaks are kept."""
+    width: int = 0
+    """Width on the page, CSS pixels; 0: as wide as the picture."""
 
     def shown(self) -> dict[str, Any]:
         file = io.BytesIO()

@@ -54,11 +54,16 @@ _IDENTITY = TypeAdapter(dict[str, str])
 class PairSet:
     """What decides the bytes of the pairs, beside the photos."""
 
-    recipe: str  # a name, or a YAML file
+    recipe: str
+    """A named recipe, or a YAML file."""
     seed: int = 0
-    scale: float = 4  # 1 or more; crop / scale is whole
-    crop: int | None = 256  # pixels a side; None: whole photos, but for what the scale leaves over
-    severity: float = 1  # 0 to 1
+    """Seed of all draws."""
+    scale: float = 4
+    """1 or more; crop / scale is a whole number."""
+    crop: int | None = 256
+    """Side of a crop, pixels; None: whole photos, less what the scale leaves over."""
+    severity: float = 1
+    """Severity of the recipe, 0 to 1."""
 
     def load(self) -> Recipe:
         """The recipe at the severity. Raises RecipeError, also where crop and scale do not fit."""
@@ -72,9 +77,13 @@ class Made:
     """How a run ended."""
 
     made: int
-    there: int  # made by an earlier run
-    missing: int  # could not be made, for want of a photo that can be used
-    refused: dict[str, str]  # photos that gave no crop: key and why
+    """Pairs made by this run."""
+    there: int
+    """Pairs made by an earlier run."""
+    missing: int
+    """Pairs that could not be made because no photo was left that can be used."""
+    refused: dict[str, str]
+    """Photos that gave no crop: key and reason."""
 
 
 def make(

@@ -40,17 +40,26 @@ class Degraded:
     """
 
     lr: np.ndarray
+    """uint8 (h, w, 3) RGB."""
     trace: Trace
+    """How lr was made."""
     damage: np.ndarray
+    """uint8 (h, w): 255 where a scratch, fold or the like was drawn, or where blur, resizing or
+    sharpening spread it; else 0. What a codec spreads within its blocks is not included.
+    """
 
 
 class Recipe(Frozen):
     """Steps from a good picture to a bad one. The target size is always met exactly."""
 
     name: str
-    paper: str = ""  # or another source of the numbers
-    sharpen: bool = False  # unsharp masking of the input; sharpen the training target as well
+    """Name of the recipe."""
+    paper: str = ""
+    """The paper, or another source of the numbers."""
+    sharpen: bool = False
+    """Apply unsharp masking to the input; the training target is to be sharpened as well."""
     steps: tuple[ops.Step, ...] = ()
+    """The steps, in order."""
 
     @classmethod
     def load(cls, path: str | Path, allow_code: bool = False) -> Self:

@@ -28,8 +28,11 @@ class Row:
     """A picture, uint8 (H, W, 3), and what the recipe made of it, one for each seed."""
 
     name: str
+    """Name of the picture."""
     hr: np.ndarray
+    """uint8 (H, W, 3): the good picture."""
     degraded: tuple[Degraded, ...]
+    """What the recipe made of it, one for each seed."""
 
 
 def rows(

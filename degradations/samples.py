@@ -24,6 +24,7 @@ class Maker:
 
     recipe: Recipe
     scale: float
+    """1 or more."""
     seed: int
 
     @classmethod

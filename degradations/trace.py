@@ -18,14 +18,22 @@ MAX_STEPS, MAX_DEPTH, MAX_LENGTH, LARGEST = 1000, 4, 10_000, 100_000  # and of w
 class Trace(Frozen):
     """What was done to one picture: enough to do it again, without the recipe."""
 
-    recipe: str  # its name
-    digest: str  # of all that stands in the recipe
+    recipe: str
+    """Name of the recipe."""
+    digest: str
+    """Digest of all of the recipe's values."""
     seed: int
+    """Seed of the draws."""
     key: str
+    """Key of the picture."""
     scale: float
+    """HR size over LR size."""
     hr_size: Size
+    """(height, width) of the good picture."""
     sharpen: bool
-    steps: list[Params]  # in order, each with its kind and everything drawn
+    """Whether the input is sharpened first."""
+    steps: list[Params]
+    """The steps that were drawn, in order, each with its kind and parameters."""
 
     def to_json(self) -> str:
         return json.dumps(self.model_dump())

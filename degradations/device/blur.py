@@ -97,13 +97,20 @@ class _Grid(NamedTuple):
     xx: Tensor
     xy: Tensor
     yy: Tensor
-    r: Tensor  # the distance from the middle, where the formulas are at their limits already
-    r_before: Tensor  # less a half
-    squares: Tensor  # 4 r^2
-    ring: Tensor  # square rings, from 0 in the middle
-    ring_before: Tensor  # less one
-    within: Tensor  # (size^2, rings - 1): 1 within that ring
-    most: Tensor  # KAISER_BETA^2
+    r: Tensor
+    """The distance from the middle, where the formulas are at their limits already."""
+    r_before: Tensor
+    """Less a half."""
+    squares: Tensor
+    """4 r^2."""
+    ring: Tensor
+    """Square rings, from 0 in the middle."""
+    ring_before: Tensor
+    """Less one."""
+    within: Tensor
+    """(size^2, rings - 1): 1 within that ring."""
+    most: Tensor
+    """KAISER_BETA^2."""
 
 
 @lru_cache(64)

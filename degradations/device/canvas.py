@@ -22,7 +22,11 @@ class Canvas:
     """
 
     rgb: Tensor
+    """float32 (n, 3, H, W), nominal range [0, 1]; values outside a picture are finite but
+    arbitrary.
+    """
     sizes: np.ndarray
+    """int64 (n, 2) on the host: the (height, width) of each picture."""
 
     @cached_property
     def extent(self) -> tuple[Tensor, Tensor]:

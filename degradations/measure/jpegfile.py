@@ -33,9 +33,13 @@ class JpegFile:
     """
 
     quality: int
+    """1 to 100 on libjpeg's scale; the nearest one where the tables are not libjpeg's."""
     tables: str
+    """"standard" where they are libjpeg's at this quality, entry for entry; else "own"."""
     chroma: str
+    """4:4:4, 4:2:2, 4:2:0, 4:4:0, 4:1:1, grey, or the sampling factors."""
     luma: np.ndarray
+    """(8, 8) quantisation steps; rows are vertical frequencies."""
 
 
 @lru_cache(1)

@@ -41,9 +41,13 @@ class Bin:
     """What the flattest blocks of about one luma say: the deviation, or what it is not above."""
 
     level: float
+    """Mean luma of the bin, levels of 255."""
     sigma: float
-    count: int  # blocks it was chosen from
+    """Standard deviation of the noise, levels."""
+    count: int
+    """Blocks from which the flattest were chosen."""
     is_bound: bool = False
+    """Whether sigma is only an upper bound."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,15 @@ class Noise:
     """
 
     sigma: float
+    """Standard deviation of the luma over this picture, levels of 255."""
     read: float
+    """The constant part of the variance, levels squared."""
     shot: float
+    """The part of the variance that grows with the luma: variance = read + shot x luma."""
     curve: tuple[tuple[float, float], ...]
+    """(luma, sigma) of each bin of luma that had flat blocks."""
     colour: bool | None
+    """Whether the noises of the channels differ; None where JPEG hides it."""
 
 
 def measure(

@@ -37,19 +37,33 @@ class Measured:
     height: int
     format: str
     quality: int | None
+    """Quality of a JPEG file, on libjpeg's scale."""
     tables: str | None
+    """"standard" for libjpeg's tables; "own" for others, where quality is the nearest one."""
     chroma: str | None
+    """Chroma subsampling of a JPEG file."""
     earlier_quality: int | None
+    """Quality of an earlier JPEG: of pixels that came from one, or of a file saved again."""
     noise: float | None
+    """Standard deviation of the noise in the luma, levels of 255."""
     noise_read: float | None
+    """The constant part of the noise's variance."""
     noise_shot: float | None
+    """The part of it that grows with the luma: variance = read + shot x luma."""
     noise_curve: tuple[tuple[float, float], ...]
+    """(luma, sigma) of each bin of luma."""
     colour_noise: bool | None
+    """Whether the noises of red, green and blue differ."""
     blur: float | None
+    """Sigma of a Gaussian, pixels."""
     enlarged: float | None
+    """Factor by which the picture was enlarged."""
     cast: tuple[float, float, float] | None
+    """Gains of red, green and blue, with the mean 1."""
     black: float
+    """The darkest luma, [0, 1]."""
     white: float
+    """The lightest luma, [0, 1]."""
 
     def to_dict(self) -> dict[str, Any]:
         """What JSON holds."""

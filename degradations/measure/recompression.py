@@ -29,10 +29,15 @@ class Lattice:
     """The grid's corner (top, left), its quality and luma steps (8, 8), and how sure: in nats."""
 
     quality: int
+    """Quality of the earlier JPEG, on libjpeg's scale."""
     top: int
+    """Row of the grid's corner."""
     left: int
+    """Column of the grid's corner."""
     luma: np.ndarray
+    """(8, 8) quantisation steps of the luma."""
     evidence: float
+    """Log likelihood ratio, nats."""
 
 
 def earlier(luma: np.ndarray, steps: np.ndarray | None = None) -> Lattice | None:

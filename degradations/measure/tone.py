@@ -14,8 +14,11 @@ class Tone:
     """
 
     cast: tuple[float, float, float] | None
+    """Gains of red, green and blue with the mean 1; None in a grey picture."""
     black: float
+    """The darkest luma but for 0.5 %, [0, 1]."""
     white: float
+    """The lightest luma but for 0.5 %, [0, 1]."""
 
 
 def measure(rgb: np.ndarray) -> Tone:

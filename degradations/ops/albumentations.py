@@ -31,8 +31,10 @@ class Albumentations(Op):
 
     kind: Literal["albumentations"] = "albumentations"
     fades: ClassVar = False
-    transform: str  # e.g. RandomRain
-    params: dict[str, Any] = {}  # its arguments
+    transform: str
+    """Name of the transform, such as RandomRain."""
+    params: dict[str, Any] = {}
+    """Arguments of the transform."""
 
     @model_validator(mode="after")
     def _can_be_made(self) -> Self:

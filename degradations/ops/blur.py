@@ -32,10 +32,15 @@ class Blur(Op):
     is_filter: ClassVar = True
     neutral: ClassVar = {"sigma": 0}
     shape: Annotated[Words, among(SHAPES)] = Choice(SHAPES, (0.45, 0.25, 0.12, 0.03, 0.12, 0.03))
-    size: Annotated[Words, among(ALL_SIZES)] = Choice(SIZES)  # pixels
-    sigma: Annotated[Range, within(0)] = Uniform(0.2, 3)  # pixels, along each axis
+    """Members of the Gaussian family to draw from."""
+    size: Annotated[Words, among(ALL_SIZES)] = Choice(SIZES)
+    """Sides of the kernel, pixels."""
+    sigma: Annotated[Range, within(0)] = Uniform(0.2, 3)
+    """Standard deviation along each axis, pixels."""
     beta_generalised: Annotated[Range, within(0.1, 10)] = Choice((Uniform(0.5, 1), Uniform(1, 4)))
+    """Exponent of the generalised shapes: peaked below 1, flat above."""
     beta_plateau: Annotated[Range, within(0.1, 10)] = Choice((1, Uniform(1, 2)))
+    """Exponent of the plateau shapes."""
 
     def draw(self, rng: Rng) -> Params:
         shape, size = self.shape.draw(rng), self.size.draw(rng)
@@ -72,9 +77,11 @@ class Sinc(Op):
     kind: Literal["sinc"] = "sinc"
     is_filter: ClassVar = True
     neutral: ClassVar = {"cutoff": math.pi}
-    fades: ClassVar = False  # even so it takes the corners of the spectrum
-    size: Annotated[Words, among(SIZES)] = Choice(SIZES)  # pixels
-    cutoff: Annotated[Range, within(0.1, math.pi)] = Uniform(math.pi / 3, math.pi)  # rad / pixel
+    fades: ClassVar = False  # at pi it still removes the corners of the spectrum
+    size: Annotated[Words, among(SIZES)] = Choice(SIZES)
+    """Sides of the kernel, pixels."""
+    cutoff: Annotated[Range, within(0.1, math.pi)] = Uniform(math.pi / 3, math.pi)
+    """Cutoff, radians a pixel."""
 
     def draw(self, rng: Rng) -> Params:
         return {"size": self.size.draw(rng), "cutoff": self.cutoff.draw(rng)}
@@ -93,8 +100,10 @@ class MotionBlur(Op):
     kind: Literal["motion_blur"] = "motion_blur"
     is_filter: ClassVar = True
     neutral: ClassVar = {"length": 0}
-    length: Annotated[Range, within(0, 100)] = Uniform(2, 15)  # pixels along the path
-    bend: Annotated[Range, within(-math.pi, math.pi)] = Uniform(-1, 1)  # radians it turns by
+    length: Annotated[Range, within(0, 100)] = Uniform(2, 15)
+    """Length of the path, pixels."""
+    bend: Annotated[Range, within(-math.pi, math.pi)] = Uniform(-1, 1)
+    """Angle by which the path turns, radians."""
 
     def draw(self, rng: Rng) -> Params:
         angle = _HEADING.draw(rng)
@@ -111,7 +120,8 @@ class Defocus(Op):
     kind: Literal["defocus"] = "defocus"
     is_filter: ClassVar = True
     neutral: ClassVar = {"radius": 0}
-    radius: Annotated[Range, within(0, 50)] = Uniform(0.5, 4)  # pixels
+    radius: Annotated[Range, within(0, 50)] = Uniform(0.5, 4)
+    """Radius of the disc, pixels."""
 
     def draw(self, rng: Rng) -> Params:
         return {"radius": self.radius.draw(rng)}

@@ -20,6 +20,7 @@ class Steps(Frozen):
 
     kind: Any
     steps: tuple["Step", ...]
+    """The steps."""
 
     def at(self, severity: float) -> Self:
         return self.model_copy(update={"steps": milder(self.steps, severity)})
@@ -38,7 +39,8 @@ class Shuffle(Steps):
     """All of them, in a random order (BSRGAN, Zhang et al. 2021)."""
 
     kind: Literal["shuffle"] = "shuffle"
-    keep: tuple[int, ...] = ()  # steps, by number from 0, whose order among themselves stays
+    keep: tuple[int, ...] = ()
+    """Numbers of steps, from 0, whose order among themselves stays."""
 
     @model_validator(mode="after")
     def _numbers_exist(self) -> Self:
@@ -58,8 +60,10 @@ class Repeat(Steps):
     """All of them in this order, n times over; each pass is milder by `scale` than the last."""
 
     kind: Literal["repeat"] = "repeat"
-    n: Annotated[Range, within(1, 100)] = Uniform(2, 2)  # rounded
-    scale: Annotated[float, Field(gt=0, le=1)] = 1.0  # pass i (from 0) is at severity scale^i
+    n: Annotated[Range, within(1, 100)] = Uniform(2, 2)
+    """Number of passes, rounded."""
+    scale: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Pass i, from 0, is at severity scale^i."""
 
     def choose(self, rng: Rng) -> tuple["Step", ...]:
         steps = self.steps
@@ -74,7 +78,9 @@ class Maybe(Frozen):
 
     kind: Literal["maybe"] = "maybe"
     p: Annotated[float, Field(ge=0, le=1)]
+    """Probability of the step."""
     step: "Step"
+    """The step."""
 
     def choose(self, rng: Rng) -> tuple["Step", ...]:
         return (self.step,) if rng.uniform() < self.p else ()
@@ -88,7 +94,9 @@ class OneOf(Frozen):
 
     kind: Literal["one_of"] = "one_of"
     steps: tuple["Step", ...]
+    """The steps to choose from."""
     weights: tuple[float, ...] | None = None
+    """One weight a step; None: all are equally likely."""
 
     @model_validator(mode="after")
     def _weights_fit(self) -> Self:

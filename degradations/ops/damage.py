@@ -28,7 +28,9 @@ class Damage(Op):
 
     neutral: ClassVar = {"count": 0}
     count: Count = Uniform(1, 5)
+    """Number of marks, rounded."""
     opacity: Opacity = Uniform(0.5, 1)
+    """Opacity of the marks."""
 
     def draw(self, rng: Rng) -> Params:
         ranges = {
@@ -71,7 +73,9 @@ class Scratches(Damage):
 
     kind: Literal["scratches"] = "scratches"
     width: Length = Uniform(0.5, 4)
-    shade: Opacity = _LIGHT_OR_DARK  # their grey
+    """Width, thousandths of the picture's longer side."""
+    shade: Opacity = _LIGHT_OR_DARK
+    """Grey of the marks."""
 
     @staticmethod
     def paint(params: Params, size: Size) -> tuple[np.ndarray, np.ndarray]:
@@ -93,8 +97,11 @@ class Dust(Damage):
 
     kind: Literal["dust"] = "dust"
     count: Count = Uniform(5, 60)
+    """Number of specks and hairs, rounded."""
     width: Length = Uniform(1, 5)
-    shade: Opacity = _LIGHT_OR_DARK  # their grey
+    """Width, thousandths of the picture's longer side."""
+    shade: Opacity = _LIGHT_OR_DARK
+    """Grey of the marks."""
 
     @staticmethod
     def paint(params: Params, size: Size) -> tuple[np.ndarray, np.ndarray]:
@@ -118,7 +125,9 @@ class Folds(Damage):
 
     kind: Literal["folds"] = "folds"
     count: Count = Uniform(1, 3)
+    """Number of creases, rounded."""
     width: Length = Uniform(1, 4)
+    """Width, thousandths of the picture's longer side."""
 
     @staticmethod
     def paint(params: Params, size: Size) -> tuple[np.ndarray, np.ndarray]:
@@ -140,8 +149,11 @@ class Stains(Damage):
 
     kind: Literal["stains"] = "stains"
     count: Count = Uniform(1, 4)
+    """Number of blots, rounded."""
     opacity: Opacity = Uniform(0.2, 0.7)
+    """Opacity of the blots."""
     radius: Length = Uniform(30, 180)
+    """Radius, thousandths of the picture's longer side."""
 
     @staticmethod
     def paint(params: Params, size: Size) -> tuple[np.ndarray, np.ndarray]:

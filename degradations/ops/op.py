@@ -20,10 +20,14 @@ class Frozen(BaseModel):
 class Op(Frozen):
     """One degradation. A subclass adds its ranges."""
 
-    kind: Any = ""  # a word, a Literal in ours; module.Class where a class has none of its own
-    neutral: ClassVar[dict[str, float]] = {}  # its ranges at their mildest
-    is_filter: ClassVar[bool] = False  # linear: what a pixel gives to others is always the same
-    fades: ClassVar[bool] = True  # there it does nothing; else low severities have it less often
+    kind: Any = ""
+    """Name of the op: a literal in our classes; a class without one gets module.Class."""
+    neutral: ClassVar[dict[str, float]] = {}
+    """Values of its ranges at which it is mildest."""
+    is_filter: ClassVar[bool] = False
+    """Whether it is linear and shift-invariant."""
+    fades: ClassVar[bool] = True
+    """Whether it does nothing at the neutral values. If not, low severities apply it less often."""
 
     @model_validator(mode="before")
     @classmethod

@@ -29,9 +29,13 @@ class Resize(Op):
     is_filter: ClassVar = True
     neutral: ClassVar = {"factor": 1}
     of: Literal["current", "target"] = "current"
+    """Whether `factor` is of the current size or of the recipe's target size."""
     factor: Annotated[Range, within(0.01, 8)] = Uniform(1, 1)
+    """Factor of that size, on both sides."""
     mode: Annotated[Words, among(MODES)] = Choice(PUBLISHED)
-    antialias: bool = True  # when shrinking; False as published: bilinear at x0.2 keeps white noise
+    """Interpolation."""
+    antialias: bool = True
+    """Filter before shrinking. False as published, where bilinear at x0.2 keeps white noise."""
 
     def draw(self, rng: Rng) -> Params:
         factor, mode = self.factor.draw(rng), self.mode.draw(rng)

@@ -22,7 +22,9 @@ class Sharpen(Op):
     kind: Literal["sharpen"] = "sharpen"
     neutral: ClassVar = {"amount": 0}
     amount: Annotated[Range, within(0, 10)] = Uniform(0.3, 2)
-    radius: Annotated[Range, within(0, 50)] = Uniform(0.5, 3)  # pixels, sigma of the Gaussian
+    """Factor of the residual that is added."""
+    radius: Annotated[Range, within(0, 50)] = Uniform(0.5, 3)
+    """Sigma of the Gaussian, pixels."""
 
     def draw(self, rng: Rng) -> Params:
         return {"amount": self.amount.draw(rng), "radius": self.radius.draw(rng)}

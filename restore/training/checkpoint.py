@@ -63,19 +63,26 @@ class State:
     """What moves in training. Chance is a function of (seed, step), so the step is all it adds."""
 
     model: nn.Module
+    """The module that is trained."""
     ema: list[Tensor]
+    """The averaged weights, in the order of the trained parameters."""
     optimizer: Optimizer
-    scaler: torch.amp.GradScaler | None = None  # of fp16
+    scaler: torch.amp.GradScaler | None = None
+    """The gradient scaler of fp16."""
 
 
 @dataclass(frozen=True)
 class Progress:
     """Where training is."""
 
-    step: int = 0  # updates done
-    position: int = 0  # samples of the stream that were used; -1 if that was not kept
-    seconds: float = 0  # spent
-    options: Mapping[str, Any] | None = None  # that got it here
+    step: int = 0
+    """Updates done."""
+    position: int = 0
+    """Samples of the stream that were used; -1 if that was not recorded."""
+    seconds: float = 0
+    """Seconds that training took so far."""
+    options: Mapping[str, Any] | None = None
+    """The options of the run so far, as JSON holds them."""
 
 
 def save(folder: Path, progress: Progress, state: State, keep: int) -> Path:

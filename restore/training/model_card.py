@@ -30,10 +30,14 @@ COLUMNS |= {"author", "title", "url"}
 class About:
     """What a card is written from."""
 
-    options: dict[str, Any]  # of the run, as JSON holds them
-    scores: dict[str, float]  # of the last preview
+    options: dict[str, Any]
+    """Options of the run, as JSON holds them."""
+    scores: dict[str, float]
+    """Scores of the last preview."""
     seconds: float
-    machine: Any  # an Accelerator, or whatever has num_processes and device
+    """Seconds that training took."""
+    machine: Any
+    """An Accelerator, or anything with num_processes and device."""
 
 
 def write(folder: Path, about: About) -> None:

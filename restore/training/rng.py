@@ -20,7 +20,9 @@ class Part:
     """
 
     at: int = 0
+    """Number of this part, from 0."""
     of: int = 1
+    """Number of parts."""
 
     def cut(self, drawn: Tensor) -> Tensor:
         """The rows of this part."""

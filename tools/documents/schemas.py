@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, create_model
 
-from documents.reference import ROOT, meanings, reached
+from documents.reference import ROOT
 
 SCHEMAS = ("train", "tasks", "recipe")  # files of configs/schemas
 OWN = {  # a step that is a class of the user's: FILE.CLASS
@@ -43,12 +43,6 @@ def schema(name: str) -> dict[str, Any]:
     kind: type[BaseModel] = {"train": TrainOptions, "tasks": several, "recipe": Recipe}[name]
     made = kind.model_json_schema()
     made["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    held = reached(kind) if name != "tasks" else [held for one in tasks for held in reached(one)]
-    for model in held:
-        known = made if model is kind else made["$defs"].get(model.__name__, {})
-        for field, words in meanings(model).items():
-            if words and field in known.get("properties", {}):
-                known["properties"][field]["description"] = words
     return _open(made) if name == "recipe" else made
 
 

@@ -16,10 +16,15 @@ class Word(NamedTuple):
     """How an op is told of; ops that share a word share its levels too."""
 
     word: str
+    """The word in captions; ops may share one."""
     strength: Callable[[Step], float]
-    faint: float  # strength below which nothing is said
+    """The strength of a step of a trace, in units of the op's own."""
+    faint: float
+    """Strength below which the caption leaves the damage out."""
     some: float
+    """Strength from which on the damage is called "some"."""
     strong: float
+    """Strength from which on the damage is called "strong"."""
 
 
 def _at(name: str, times: float = 1) -> Callable[[Step], float]:

@@ -33,18 +33,27 @@ PATIENCE = 1000  # draws in a row of pictures that cannot be read
 class PhotoOptions(Options):
     """Where training photos come from and how crops are cut from them."""
 
-    # a folder of pictures or of WebDataset shards, a .tar, a list file, or a dataset's name
     photos: sources.Place
-    held_out: sources.Place | None = None  # judged in previews; else other crops of `photos`
-    crop: int = Field(64, ge=16, multiple_of=4)  # px
-    detail: int = Field(2, ge=1, le=16)  # of so many candidate crops the most detailed is taken
-    small: Literal["skip", "reflect"] = "skip"  # pictures below the crop: left out, or continued
-    turns: bool = True  # quarter turns and mirror images
-    geometry: tuple[Geometry, ...] = ()  # transforms of albumentations that move pixels
-    memory_gb: float = Field(4, ge=0)  # photos stay decoded up to this; beyond, each is read anew
-    # share of the pictures that is drawn, not cut from photos: text, line art, screens, shapes
+    """A folder of pictures or of WebDataset shards, a .tar, a list file, or a dataset's name."""
+    held_out: sources.Place | None = None
+    """Pictures for previews, of the same kinds of places; None: other crops of `photos`."""
+    crop: int = Field(64, ge=16, multiple_of=4)
+    """Side of a crop, pixels."""
+    detail: int = Field(2, ge=1, le=16)
+    """Number of candidates for each crop, of which the most detailed is taken."""
+    small: Literal["skip", "reflect"] = "skip"
+    """Pictures smaller than the crop are left out ("skip") or continued by reflection ("reflect").
+    """
+    turns: bool = True
+    """Rotate by quarter turns and mirror at random."""
+    geometry: tuple[Geometry, ...] = ()
+    """Transforms of albumentations that move pixels."""
+    memory_gb: float = Field(4, ge=0)
+    """Photos stay decoded in memory up to this size; beyond it, each is read anew."""
     drawn: float = Field(0, ge=0, le=1)
-    fonts: Path | None = None  # a folder of .ttf and .otf that drawn text is set in as well
+    """Share of the pictures that is drawn, not cut from photos: text, line art, screens, shapes."""
+    fonts: Path | None = None
+    """A folder of .ttf and .otf files in which text is drawn as well."""
 
     @model_validator(mode="after")
     def _has_use_for_fonts(self) -> Self:

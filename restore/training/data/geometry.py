@@ -18,7 +18,9 @@ class Geometry(Options):
     """One transform by its name (Buslaev et al. 2020), such as Affine with rotate: [-10, 10]."""
 
     transform: str
+    """Name of the transform's class, such as Affine."""
     params: dict[str, Any] = {}
+    """Arguments of the transform."""
 
     @model_validator(mode="after")
     def _can_be_made(self) -> Self:

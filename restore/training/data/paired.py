@@ -15,8 +15,11 @@ class Cut(NamedTuple):
     """Crops of one place: truth uint8 (size, size, 3), low uint8 (size / scale, ..., 3)."""
 
     truth: np.ndarray
+    """uint8 (size, size, 3)."""
     low: np.ndarray
+    """uint8 (size / scale, size / scale, 3)."""
     scale: int
+    """How many times larger truth is than low, on each side."""
 
 
 class PairedPhotos(Photos):

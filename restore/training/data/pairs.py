@@ -30,24 +30,42 @@ Task = Literal["restore", "fill", "both", "nothing"]
 class PairOptions(PhotoOptions):
     """How pairs are made from photos, and how many are kept."""
 
-    crop: int = Field(256, ge=32, multiple_of=4)  # px
-    low: sources.Place | None = None  # bad pictures that are given, by name; then no recipe acts
-    low_name: str = Field("{}", pattern=r"^[^{}/]*\{\}[^{}/]*$")  # where the good one is {}: {}x4
-    recipe: str = "realesrgan"  # a named recipe of `degradations`, or a YAML file
-    scales: dict[float, float] = {4: 0.6, 2: 0.2, 1: 0.2}  # scale: weight
+    crop: int = Field(256, ge=32, multiple_of=4)
+    """Side of a stored pair, pixels."""
+    low: sources.Place | None = None
+    """A place with the degraded partners of `photos`, of the same names; then no recipe is applied.
+    """
+    low_name: str = Field("{}", pattern=r"^[^{}/]*\{\}[^{}/]*$")
+    """Name of a degraded partner, where {} is the name of the good picture, such as {}x4."""
+    recipe: str = "realesrgan"
+    """A named recipe of `degradations`, or a YAML file."""
+    scales: dict[float, float] = {4: 0.6, 2: 0.2, 1: 0.2}
+    """Weight of each scale."""
     tasks: dict[Task, float] = {"restore": 0.7, "fill": 0.15, "both": 0.1, "nothing": 0.05}
-    clean: float = Field(0.15, ge=0, le=1)  # share that is only made smaller, not damaged
-    # of the recipe, evenly drawn; None: from next to none up to 1, or less at scales below 4
+    """Weight of each task: restore, fill holes, both, or paint from nothing."""
+    clean: float = Field(0.15, ge=0, le=1)
+    """Share of the pairs that is only made smaller, not degraded."""
     severity: tuple[float, float] | None = None
-    described: float = Field(0.5, ge=0, le=1)  # share whose caption is not dropped
-    # Share whose photo has film grain of its own, which stays in the truth where the words say
-    # "keep grain" and only there. Above 0, half of all captions are wishes: "remove noise".
+    """Range of the recipe's severity, drawn uniformly; None: from nearly 0 to 1, or to less at
+    scales below 4.
+    """
+    described: float = Field(0.5, ge=0, le=1)
+    """Share of the pairs that keeps its caption."""
     keeps: float = Field(0.0, ge=0, le=1)
-    # encoded once and kept on disk; or new ones all the time, damaged by the workers or the device
+    """Share of the pairs whose photo gets film grain of its own. The truth keeps that grain only
+    where the caption says "keep grain". Above 0, half of all captions are instructions: "remove
+    noise".
+    """
     mode: Literal["cached", "live", "device"] = "cached"
-    count: int = Field(12_000, ge=1)  # pairs kept on disk
-    workers: int = Field(2, ge=0)  # that make the pairs to be kept
-    window: int = Field(32, ge=8)  # latents a side that a training sample shows
+    """cached: pairs are encoded once and kept on disk; live and device: new pairs all the time,
+    degraded by the workers or by the device.
+    """
+    count: int = Field(12_000, ge=1)
+    """Number of pairs kept on disk."""
+    workers: int = Field(2, ge=0)
+    """Processes that make the pairs for the disk."""
+    window: int = Field(32, ge=8)
+    """Side of a training sample, latents."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -124,13 +142,20 @@ def hole(size: int, rng: np.random.Generator) -> np.ndarray:
 class Pair:
     """One pair before it is encoded."""
 
-    truth: np.ndarray  # uint8 (S, S, 3)
-    known: np.ndarray  # uint8 (S, S, 3)
-    trust: np.ndarray  # uint8 (S, S) / factor: 0, 128, 255 for keep, restore, repaint
+    truth: np.ndarray
+    """uint8 (S, S, 3)."""
+    known: np.ndarray
+    """uint8 (S, S, 3): what the picture shows, the hole filled in."""
+    trust: np.ndarray
+    """uint8 (S / factor, S / factor): 0 keep, 128 restore, 255 repaint."""
     caption: str
-    trace: Trace | None  # how truth became bad
-    hole: np.ndarray  # uint8 (S, S), 255 where `known` was filled in
-    original: np.ndarray  # uint8 (S, S, 3): what the trace replays on, unsharpened, all grain there
+    """The words that belong to the pair, or ""."""
+    trace: Trace | None
+    """How the picture was degraded, if it was by a recipe."""
+    hole: np.ndarray
+    """uint8 (S, S): 255 where the picture was filled in."""
+    original: np.ndarray
+    """uint8 (S, S, 3): what the trace replays on; not sharpened, with all of its grain."""
 
 
 def draw_pair(

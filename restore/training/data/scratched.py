@@ -70,10 +70,14 @@ SAVED = Recipe(name="saved", steps=(Maybe(p=0.35, step=Jpeg(quality=Uniform(60, 
 class ScratchedOptions(PhotoOptions):
     """How photos are damaged; `drawn` is the share that is no photo but line art, text and such."""
 
-    hurt: float = Field(0.45, ge=0, le=1)  # share with damage; the rest is all to be left alone
-    built: float = Field(0.4, ge=0, le=1)  # share with wires, railings and the like drawn in
-    widths: tuple[float, float] = (0.7, 5)  # px of a scratch before the picture is enlarged
-    enlarged: tuple[float, float] = (0.6, 2)  # share that is enlarged, and by how much at most
+    hurt: float = Field(0.45, ge=0, le=1)
+    """Share of the samples with damage; nothing is to be found in the rest."""
+    built: float = Field(0.4, ge=0, le=1)
+    """Share of the samples in which wires, railings and the like are drawn as part of the scene."""
+    widths: tuple[float, float] = (0.7, 5)
+    """Range of the width of a scratch, pixels before the picture is enlarged."""
+    enlarged: tuple[float, float] = (0.6, 2)
+    """Share of the samples that is enlarged, and the largest factor."""
 
 
 def sample(photos: Photos, options: ScratchedOptions, rng: Rng) -> dict[str, np.ndarray]:

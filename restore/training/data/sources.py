@@ -23,10 +23,14 @@ SUFFIXES = PICTURES
 class DatasetOptions(Options):
     """A dataset that the `datasets` package can load; no code of its own runs."""
 
-    dataset: str  # a hub id, or a folder
+    dataset: str
+    """A hub id, or a folder."""
     split: str = "train"
-    column: str = Field("image", min_length=1)  # that holds the pictures
+    """The split of the dataset."""
+    column: str = Field("image", min_length=1)
+    """The column that holds the pictures."""
     revision: str | None = None
+    """A revision of the dataset on the hub; None: the newest."""
 
 
 Place = Path | DatasetOptions
@@ -36,7 +40,9 @@ class Source(Protocol):
     """Pictures by number."""
 
     names: list[str]
+    """One name a picture."""
     sizes: list[int]  # bytes, where they are cheap to tell
+    """Bytes of each file; empty where that is not known."""
 
     def read(self, number: int) -> np.ndarray:
         """uint8 (H, W, 3), upright. Raises ImageError."""

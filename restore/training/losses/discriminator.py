@@ -15,14 +15,22 @@ MOST = 1e4  # of the adaptive weight
 class AdversaryOptions(Options):
     """A PatchGAN beside the autoencoder. Latent diffusion's own begin after 50,000 steps."""
 
-    start: int = Field(ge=0)  # the step from which there is one; before, it costs nothing
+    start: int = Field(ge=0)
+    """Step from which the discriminator is trained and used; before it, it costs nothing."""
     weight: float = Field(0.5, gt=0)
-    adaptive: bool = True  # its gradient is brought to the reconstruction's size first
-    channels: int = Field(64, ge=16, multiple_of=16)  # of the first layer
-    layers: int = Field(3, ge=1)  # that halve the picture; 3 judge patches of 70 px
-    learning_rate: float | None = Field(None, gt=0)  # of the judge; None: as the rest has
-    # spectral instead of group normalisation (Miyato et al. 2018): the judge stays smooth
+    """Weight of the adversarial loss."""
+    adaptive: bool = True
+    """Scale the adversarial gradient to the size of the reconstruction's first."""
+    channels: int = Field(64, ge=16, multiple_of=16)
+    """Channels of the first layer."""
+    layers: int = Field(3, ge=1)
+    """Layers that halve the picture; with 3 the discriminator sees patches of 70 px."""
+    learning_rate: float | None = Field(None, gt=0)
+    """Learning rate of the discriminator; None: that of the run."""
     spectral: bool = False
+    """Use spectral instead of group normalisation (Miyato et al. 2018), which keeps the
+    discriminator smooth.
+    """
 
 
 class Patches(nn.Sequential):

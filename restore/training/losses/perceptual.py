@@ -29,7 +29,9 @@ class LpipsOptions(Options):
 
     kind: Literal["lpips"] = "lpips"
     net: Literal["vgg", "alex", "squeeze"] = "vgg"
+    """Backbone of LPIPS."""
     weight: float = Field(1.0, gt=0)
+    """Weight of the loss."""
 
 
 class SqueezeNetOptions(Options):
@@ -40,6 +42,7 @@ class SqueezeNetOptions(Options):
 
     kind: Literal["squeezenet"] = "squeezenet"
     weight: float = Field(0.02, gt=0)
+    """Weight of the loss."""
 
 
 PerceptualOptions = Annotated[LpipsOptions | SqueezeNetOptions, Field(discriminator="kind")]

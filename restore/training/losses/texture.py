@@ -18,10 +18,14 @@ class TextureOptions(Options):
     adversary, adversarial diffusion distillation (Sauer et al. 2023) without a teacher.
     """
 
-    own: float = Field(0.5, ge=0, le=1)  # share that walks on from the model's own first answer
+    own: float = Field(0.5, ge=0, le=1)
+    """Share of the decoded samples that continues from the model's own first prediction."""
     pixel_weight: float = Field(0.2, ge=0)
+    """Weight of the L1 and gradient losses."""
     perceptual: PerceptualOptions | None = None
+    """The perceptual loss, if any."""
     adversary: AdversaryOptions | None = None
+    """The discriminator, if any."""
 
 
 def texture(

@@ -27,10 +27,15 @@ class PictureOptions(Options):
     """What any autoencoder is trained on, and what its pictures are measured by."""
 
     data: PhotoOptions
-    start: str | None = None  # what ships, or an export, to go on from; its shape is taken as well
-    pixel_loss: PixelLoss = "edges"  # L1, gradients and half an MSE
+    """Where the training pictures come from."""
+    start: str | None = None
+    """A model that ships, or an export, to start from; its shape is taken as well."""
+    pixel_loss: PixelLoss = "edges"
+    """Pixel loss; edges is L1, gradients and half an MSE."""
     perceptual: PerceptualOptions | None = None
+    """The perceptual loss, if any."""
     adversary: AdversaryOptions | None = None
+    """The discriminator, if any."""
 
 
 class AutoencoderOptions(PictureOptions):
@@ -38,18 +43,28 @@ class AutoencoderOptions(PictureOptions):
 
     kind: Literal["autoencoder"] = "autoencoder"
     channels: int = Field(32, ge=8)
-    encoder_blocks: tuple[int, ...] = (0, 2, 3)  # from full resolution down
-    decoder_blocks: tuple[int, ...] = (4, 2, 1)  # from the latent up
+    """Channels of every layer."""
+    encoder_blocks: tuple[int, ...] = (0, 2, 3)
+    """Blocks at each resolution, from full resolution down."""
+    decoder_blocks: tuple[int, ...] = (4, 2, 1)
+    """Blocks at each resolution, from the latent up."""
     latent_channels: int = Field(8, ge=1)
-    latent_noise: float = Field(0.06, ge=0)  # largest sigma put on a latent: smooths what is learnt
+    """Channels of the latent."""
+    latent_noise: float = Field(0.06, ge=0)
+    """Largest sigma of the noise that is added to a latent, so that the decoder learns to be
+    smooth.
+    """
 
 
 class StockOptions(PictureOptions):
     """The shape of the autoencoders of latent diffusion (Rombach et al. 2022)."""
 
-    widths: tuple[int, ...] = (64, 128, 256)  # from full resolution down, halved between
-    layers: int = Field(2, ge=1)  # ResNet blocks a level
+    widths: tuple[int, ...] = (64, 128, 256)
+    """Channels at each resolution, from full resolution down; each halves the one before."""
+    layers: int = Field(2, ge=1)
+    """ResNet blocks at each resolution."""
     groups: int = Field(32, ge=1)
+    """Groups of group normalisation."""
 
 
 class KlOptions(StockOptions):
@@ -57,7 +72,9 @@ class KlOptions(StockOptions):
 
     kind: Literal["autoencoder_kl"] = "autoencoder_kl"
     latent_channels: int = Field(4, ge=1)
-    kl_weight: float = Field(1e-6, ge=0)  # of the sum over a latent against the sum over pixels
+    """Channels of the latent."""
+    kl_weight: float = Field(1e-6, ge=0)
+    """Weight of the KL divergence, summed over a latent, against the loss summed over pixels."""
 
 
 class VqOptions(StockOptions):
@@ -65,8 +82,11 @@ class VqOptions(StockOptions):
 
     kind: Literal["autoencoder_vq"] = "autoencoder_vq"
     latent_channels: int = Field(3, ge=1)
+    """Channels of the latent."""
     codes: int = Field(8192, ge=2)
-    commitment: float = Field(0.25, ge=0)  # how much latents follow the codes, codes follow at 1
+    """Number of vectors in the codebook."""
+    commitment: float = Field(0.25, ge=0)
+    """Weight by which latents follow the codes; the codes follow the latents at 1."""
 
 
 AnyOptions = AutoencoderOptions | KlOptions | VqOptions

@@ -35,9 +35,13 @@ class EveryTaskOptions(DenoisingOptions):
     """What a denoiser of every task is trained on."""
 
     data: PairOptions
-    cache: Path = Path("runs/pairs")  # where encoded pairs are kept
-    dropped: float = Field(0.0, ge=0, le=1)  # share of samples whose caption is left out this time
-    shown_steps: int | None = Field(None, ge=1)  # of the preview; None: the model's own
+    """How training pairs are made."""
+    cache: Path = Path("runs/pairs")
+    """Folder in which encoded pairs are kept."""
+    dropped: float = Field(0.0, ge=0, le=1)
+    """Share of the samples whose caption is left out, drawn anew each time."""
+    shown_steps: int | None = Field(None, ge=1)
+    """Steps of sampling in previews; None: the model's own number."""
     _words_stay = model_validator(mode="after")(words_stay)
 
 
@@ -87,9 +91,12 @@ class DenoiserOptions(StepOptions, EveryTaskOptions):
     """What networks are trained, and from where."""
 
     kind: Literal["denoiser"] = "denoiser"
-    words: Literal["letters", "captions"] = "letters"  # what is one token: captions' words as well
-    start: Path | None = None  # a model of these shapes to go on from: a folder, or `nano`
-    shown_steps: int = Field(1, ge=1)  # of the preview
+    words: Literal["letters", "captions"] = "letters"
+    """What is one token: each letter, or the words of captions as well."""
+    start: Path | None = None
+    """A model of these shapes to start from: a folder, or `nano`."""
+    shown_steps: int = Field(1, ge=1)
+    """Steps of sampling in previews."""
 
 
 class DenoiserStage(EveryTaskStage):

@@ -22,17 +22,28 @@ from restore.training.rng import WHOLE, Part
 class DenoisingOptions(Options):
     """How a walk is learnt, whatever the networks and the data."""
 
-    last_share: float = Field(0.5, ge=0, le=1)  # of a batch that sits at the last timestep
-    lean: float = Field(1.0, ge=1)  # of the other timesteps towards noise; 1 is uniform
-    walk_weight: float = Field(1.0, ge=0)  # of the loss at all other timesteps
-    min_snr: float | None = Field(None, gt=0)  # the gamma by which those are weighed; 5 is usual
-    offset_noise: float = Field(0.0, ge=0)  # sigma of noise that is one value a channel
-    repaint_weight: float = Field(1.0, ge=0)  # of the loss where the trust map says repaint
-    pixel_start: int = Field(0, ge=0)  # step from which decoded pictures are compared as well
+    last_share: float = Field(0.5, ge=0, le=1)
+    """Share of a batch at the last timestep."""
+    lean: float = Field(1.0, ge=1)
+    """How far the other timesteps lean towards noise; 1 is uniform."""
+    walk_weight: float = Field(1.0, ge=0)
+    """Weight of the loss at all timesteps but the last."""
+    min_snr: float | None = Field(None, gt=0)
+    """Gamma of the min-SNR weights of those timesteps (Hang et al. 2023); 5 is usual."""
+    offset_noise: float = Field(0.0, ge=0)
+    """Sigma of added noise that is one value a channel."""
+    repaint_weight: float = Field(1.0, ge=0)
+    """Weight of the loss where the trust map says repaint."""
+    pixel_start: int = Field(0, ge=0)
+    """Step from which decoded pictures are compared as well."""
     pixel_weight: float = Field(0.0, ge=0)
-    pixel_samples: int = Field(8, ge=1)  # so many of a batch are decoded
-    perceptual: PerceptualOptions | None = None  # of the decoded pictures
-    texture: TextureOptions | None = None  # what those of the other timesteps are asked for instead
+    """Weight of the L1 and gradient losses of decoded pictures."""
+    pixel_samples: int = Field(8, ge=1)
+    """Number of samples of a batch that are decoded."""
+    perceptual: PerceptualOptions | None = None
+    """The perceptual loss of decoded pictures, if any."""
+    texture: TextureOptions | None = None
+    """Losses of decoded pictures at all timesteps but the last; None: the same as at the last."""
 
     @model_validator(mode="after")
     def _is_heard(self) -> Self:

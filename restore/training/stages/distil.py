@@ -29,13 +29,20 @@ class DistilOptions(Options):
     """Whose walk is shortened, and to how many steps."""
 
     kind: Literal["distil"] = "distil"
-    teacher: str  # a model folder in the trust layout
-    student: str | None = None  # a folder of the same shapes to begin from; None: the teacher
-    few: int = Field(4, ge=1, le=16)  # steps of the student's walk
-    each: int = Field(10, ge=2)  # of the teacher's that one of them replaces
-    guidance: float = Field(1.0, ge=1)  # of the teacher; the student has learnt it and needs none
+    teacher: str
+    """A model folder in the trust layout."""
+    student: str | None = None
+    """A model folder of the same shapes to start from; None: the teacher."""
+    few: int = Field(4, ge=1, le=16)
+    """Steps of the student."""
+    each: int = Field(10, ge=2)
+    """Steps of the teacher that one step of the student replaces."""
+    guidance: float = Field(1.0, ge=1)
+    """Guidance of the teacher; the student learns its result and needs none."""
     data: PairOptions
+    """How training pairs are made."""
     cache: Path = Path("runs/pairs")
+    """Folder in which encoded pairs are kept."""
 
 
 def grid(schedule: SchedulerMixin, few: int, each: int) -> Tensor:

@@ -23,13 +23,20 @@ class FinetuneOptions(EveryTaskOptions):
     """Which model, and how much of it."""
 
     kind: Literal["finetune"] = "finetune"
-    model: str  # that ships, a folder, a .safetensors file or a hub id
-    lora: LoraOptions | None = None  # else all weights are tuned
-    text: bool = False  # the text encoder is tuned as well
-    # None: half where the walk begins at pure noise, so that one step stays sound, and elsewhere 0
+    model: str
+    """A model that ships, a folder, a .safetensors file or a hub id."""
+    lora: LoraOptions | None = None
+    """Train LoRAs of this kind; None: all weights are trained."""
+    text: bool = False
+    """Train the text encoder as well."""
     last_share: float | None = Field(None, ge=0, le=1)
-    prediction: Prediction | None = None  # None: the checkpoint's own; another is learnt anew
-    zero_terminal_snr: bool | None = None  # None: as the checkpoint has it
+    """Share of a batch at the last timestep; None: 0.5 where sampling starts at pure noise, so that
+    one step stays good, else 0.
+    """
+    prediction: Prediction | None = None
+    """What the UNet predicts; None: as the checkpoint does; another prediction is learnt anew."""
+    zero_terminal_snr: bool | None = None
+    """Start sampling at pure noise (Lin et al. 2024); None: as the checkpoint does."""
 
     @model_validator(mode="after")
     def _can_be_weighed(self) -> Self:

@@ -24,8 +24,11 @@ class LoraOptions(Options):
     """How many numbers are learnt, and where."""
 
     rank: int = Field(16, ge=1)
-    alpha: float = Field(16, gt=0)  # over the rank, what the matrices' product is multiplied by
-    layers: Literal["attention", "all"] = "attention"  # all: every linear layer and convolution
+    """Rank of the added matrices."""
+    alpha: float = Field(16, gt=0)
+    """The product of the matrices is scaled by alpha / rank."""
+    layers: Literal["attention", "all"] = "attention"
+    """attention: the projections of attention; all: every linear layer and convolution."""
 
 
 def attach(stack: Stack, options: LoraOptions, prefixes: tuple[str, ...]) -> None:

@@ -28,19 +28,32 @@ Prediction = Literal["v_prediction", "sample", "epsilon"]
 class ShapeOptions(Options):
     """The shapes of UNet and context, and what the UNet answers with."""
 
-    autoencoder: Path  # the export of stage one, or a model that ships: `nano`
-    channels: tuple[int, ...] = (32, 64, 96, 128)  # of the UNet, from full latent resolution down
-    reading: int = Field(0, ge=0)  # so many of its levels, from the coarsest, read the context
-    pooled: bool = False  # the context also moves every block, as the timestep does
-    scale_shift: bool = False  # what moves a block scales it as well (adaptive group norm)
-    layers: int = Field(2, ge=1)  # ResNet blocks a level
+    autoencoder: Path
+    """The export of an autoencoder, or a model that ships: `nano`."""
+    channels: tuple[int, ...] = (32, 64, 96, 128)
+    """Channels of the UNet, from full latent resolution down."""
+    reading: int = Field(0, ge=0)
+    """Number of the UNet's coarsest levels that read the context by cross-attention."""
+    pooled: bool = False
+    """Add the pooled context to the timestep embedding, so that it reaches every block."""
+    scale_shift: bool = False
+    """Scale each block by the timestep embedding as well (adaptive group normalisation)."""
+    layers: int = Field(2, ge=1)
+    """ResNet blocks a level."""
     groups: int = Field(8, ge=1)
+    """Groups of group normalisation."""
     text_width: int = Field(64, ge=8)
+    """Width of the context."""
     text_layers: int = Field(2, ge=1)
+    """Layers of the text encoder."""
     residual_scale: float = Field(0.7, gt=0)
-    walk_steps: int = Field(1, ge=1, le=1000)  # that the model takes where it is told of none
+    """Divisor of the residual that is diffused."""
+    walk_steps: int = Field(1, ge=1, le=1000)
+    """Steps of sampling where the user asks for no number."""
     prediction: Prediction = "v_prediction"
-    zero_terminal_snr: bool = True  # the walk begins at pure noise (Lin et al. 2024)
+    """What the UNet predicts."""
+    zero_terminal_snr: bool = True
+    """Start sampling at pure noise (Lin et al. 2024)."""
 
 
 def build(

@@ -32,12 +32,18 @@ SHOWN = 8
 class LowOptions(PhotoOptions):
     """How good pictures become the bad ones that a restorer reads."""
 
-    crop: int = Field(128, ge=32, multiple_of=4)  # px of the result
-    recipes: dict[str, float] = {"realesrgan": 1.0}  # a named recipe or a YAML file: weight
-    # crops are cut up to so many times larger, then shrunk: photos are sharper at a smaller size
+    crop: int = Field(128, ge=32, multiple_of=4)
+    """Side of the good picture, pixels."""
+    recipes: dict[str, float] = {"realesrgan": 1.0}
+    """Weight of each recipe: a named recipe, or a YAML file."""
     shrink: float = Field(1.0, ge=1, le=8)
-    clean: float = Field(0.15, ge=0, le=1)  # share that is only made smaller, not damaged
-    severity: tuple[float, float] = (0.02, 1.0)  # of the recipe, evenly drawn
+    """Largest factor by which crops are cut larger and then shrunk: photos are sharper at a smaller
+    size.
+    """
+    clean: float = Field(0.15, ge=0, le=1)
+    """Share of the pairs that is only made smaller, not degraded."""
+    severity: tuple[float, float] = (0.02, 1.0)
+    """Range of the recipe's severity, drawn uniformly."""
 
     @model_validator(mode="after")
     def _can_be_made(self) -> Self:
@@ -54,15 +60,19 @@ class LowOptions(PhotoOptions):
 class TeacherOptions(Options):
     """A pixel upscaler of x4 whose answer is regressed to, beside the truth."""
 
-    path: Path  # .safetensors by basicsr's names
+    path: Path
+    """A .safetensors file with basicsr's names."""
     weight: float = Field(0.5, gt=0)
+    """Weight of the L1 distance to the teacher's output."""
 
 
 class BlendOptions(Options):
     """Published weights of x4 that an export is averaged with (Wortsman et al. 2022, WiSE-FT)."""
 
-    path: Path  # .safetensors by basicsr's names
-    share: float = Field(0.5, ge=0, le=1)  # of theirs
+    path: Path
+    """A .safetensors file with basicsr's names."""
+    share: float = Field(0.5, ge=0, le=1)
+    """Share of the published weights in the average."""
 
 
 class RestorerOptions(Options):
@@ -70,18 +80,27 @@ class RestorerOptions(Options):
 
     kind: Literal["restorer"] = "restorer"
     data: LowOptions
-    # published weights of x4, or an export of this stage; narrower or shallower ones are grown
+    """How pairs are made."""
     start: Path | None = None
-    blend: BlendOptions | None = None  # what is exported is averaged with other weights
-    # a model whose first stage this becomes, as one of its ends: then the export is the whole model
+    """Published weights of x4, or an export of this stage; narrower or shallower ones are grown."""
+    blend: BlendOptions | None = None
+    """Average the exported weights with others."""
     stack: str | None = None
+    """A model whose first stage this becomes; then the export is the whole model."""
     end: Literal["rich", "faithful"] = "rich"
+    """Which of the two restorers of that first stage this is."""
     channels: int = Field(64, ge=8)
+    """Channels of every layer."""
     layers: int = Field(32, ge=1)
-    edges: float = Field(0.5, ge=0)  # weight of differences of neighbours, beside L1
+    """Number of hidden layers."""
+    edges: float = Field(0.5, ge=0)
+    """Weight of the gradient loss beside L1."""
     perceptual: PerceptualOptions | None = None
+    """The perceptual loss, if any."""
     teacher: TeacherOptions | None = None
-    adversary: AdversaryOptions | None = None  # its judge sees beside a picture what it came from
+    """The teacher, if any."""
+    adversary: AdversaryOptions | None = None
+    """The discriminator, if any; it sees the input beside each picture."""
 
 
 class RestorerStage:
@@ -183,14 +202,20 @@ class FusionOptions(Options):
 
     kind: Literal["fusion"] = "fusion"
     data: LowOptions
-    stack: str | None = None  # the model whose first stage it belongs to, and which is exported
-    restorer: Path | None = (
-        None  # or a restorer alone, an export of its stage; then it is alone too
-    )
+    """How pairs are made."""
+    stack: str | None = None
+    """The model whose first stage is extended; the export is the whole model."""
+    restorer: Path | None = None
+    """A restorer alone, an export of its stage, instead of `stack`; the export is the fusion alone.
+    """
     channels: int = Field(48, ge=8)
+    """Channels of every layer."""
     layers: int = Field(4, ge=1)
-    edges: float = Field(0.5, ge=0)  # weight of differences of neighbours, beside L1
+    """Number of hidden layers."""
+    edges: float = Field(0.5, ge=0)
+    """Weight of the gradient loss beside L1."""
     perceptual: PerceptualOptions | None = None
+    """The perceptual loss, if any."""
 
     @model_validator(mode="after")
     def _has_one_restorer(self) -> Self:

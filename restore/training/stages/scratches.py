@@ -23,8 +23,11 @@ class ScratchOptions(Options):
 
     kind: Literal["scratches"] = "scratches"
     data: ScratchedOptions
-    start: Path | None = None  # a scratches.safetensors to go on from
-    overlap: float = 0.5  # weight of the Dice loss, to which a thin mask is as dear as a wide one
+    """How damaged pictures are made."""
+    start: Path | None = None
+    """A scratches.safetensors to start from."""
+    overlap: float = 0.5
+    """Weight of the Dice loss, which counts a thin mask as much as a wide one."""
 
 
 class ScratchStage:

@@ -37,13 +37,20 @@ class PixelOptions(Options):
     """The pictures and the shape of the UNet."""
 
     kind: Literal["pixels"] = "pixels"
-    images: Path | None = None  # an IDX file such as MNIST's train-images-idx3-ubyte[.gz]
+    images: Path | None = None
+    """An IDX file such as MNIST's train-images-idx3-ubyte[.gz]; None: scikit-learn's digits."""
     channels: tuple[int, ...] = (32, 64)
+    """Channels of the UNet, from full resolution down."""
     layers: int = Field(2, ge=1)
+    """ResNet blocks a level."""
     timesteps: int = Field(1000, ge=1)
-    dropped: float = Field(0.1, ge=0, le=1)  # share of the samples whose label is left out
-    guidance: float = Field(2, ge=1, le=30)  # of the preview
-    steps: int = Field(50, ge=1)  # of the preview
+    """Timesteps of the noise schedule."""
+    dropped: float = Field(0.1, ge=0, le=1)
+    """Share of the samples whose label is left out."""
+    guidance: float = Field(2, ge=1, le=30)
+    """Guidance in previews."""
+    steps: int = Field(50, ge=1)
+    """Steps of sampling in previews."""
 
 
 def pictures(images: Path | None) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,9 @@ class Seen:
     colour: str
     shape: str
     corners: tuple[float, float, float, float]
-    fit: float  # intersection over union with the ideal shape in the same box
+    """Box (x0, y0, x1, y1), pixels."""
+    fit: float
+    """Intersection over union with the ideal shape in the same box."""
 
     @property
     def label(self) -> str:

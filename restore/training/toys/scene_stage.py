@@ -35,28 +35,34 @@ class SceneOptions(StepOptions):
     """How the scene model is shaped and trained."""
 
     kind: Literal["scenes"] = "scenes"
-    autoencoder: Path = places.SHIPPED / "nano"  # stays as it is
+    autoencoder: Path = places.SHIPPED / "nano"
+    """The autoencoder, which is not trained."""
     context: Kind = "text"
-    start: Path | None = None  # a trained model folder whose UNet is gone on from
+    """What prompts are made of."""
+    start: Path | None = None
+    """A trained model folder whose UNet training starts from."""
     channels: tuple[int, ...] = (64, 96)
     reading: int = Field(2, ge=0)
     walk_steps: int = Field(20, ge=1, le=1000)
     layers: int = Field(1, ge=1)
     text_width: int = Field(128, ge=8)
-    # An answer in v holds the noise, which a UNet as narrow as this is slow to copy (Li and He
-    # 2025, Back to Basics): after 1,920 scenes the mean squared error of the clean latent at
-    # t = 500 is 0.15 by "sample" and 0.30 by "v_prediction".
+    # v contains the noise, which a UNet as narrow as this is slow to copy (Li and He 2025, Back to
+    # Basics): after 1,920 scenes the mean squared error of the clean latent at t = 500 is 0.15 by
+    # "sample" and 0.30 by "v_prediction".
     prediction: Prediction = "sample"
     pooled: bool = True
     scale_shift: bool = True
-    # What is where is decided early in the walk, and what it looks like is unknowable before: a
-    # mean squared error of all alike learns blurred things.
+    # The first steps decide where things are. Before that is decided their looks cannot be known,
+    # so equal weights for all timesteps would teach blurred things.
     last_share: float = Field(0.02, ge=0, le=1)
     lean: float = Field(2, ge=1)
     min_snr: float | None = Field(5, gt=0)
-    dropped: float = Field(0.1, ge=0, le=1)  # share of the samples whose prompt is left out
-    guidance: float = Field(4, ge=1, le=30)  # of the preview
-    shown: int = Field(32, ge=1)  # scenes in the preview
+    dropped: float = Field(0.1, ge=0, le=1)
+    """Share of the samples whose prompt is left out."""
+    guidance: float = Field(4, ge=1, le=30)
+    """Guidance in previews."""
+    shown: int = Field(32, ge=1)
+    """Number of scenes in previews."""
 
 
 def fresh_context(options: SceneOptions) -> Context:

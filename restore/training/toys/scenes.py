@@ -65,7 +65,9 @@ class Thing:
     colour: str
     shape: str
     corners: tuple[float, float, float, float]
+    """Box (x0, y0, x1, y1), pixels."""
     words: str
+    """How the caption calls it."""
 
     @property
     def label(self) -> str:
@@ -77,7 +79,9 @@ class Scene:
     """One to three things of different colours that do not touch, on a grey of that level."""
 
     ground: int
+    """Grey level of the background, 0 to 255."""
     things: tuple[Thing, ...]
+    """One to three things of different colours that do not touch."""
 
     @property
     def caption(self) -> str:

@@ -51,7 +51,9 @@ class Face:
     """A font: a file, one of OpenCV's by its number, or None for Pillow's own."""
 
     source: Path | int | None
-    scripts: tuple[str, ...] = ("latin",)  # those of SCRIPTS that it has whole
+    """A file, the number of an OpenCV face, or None for Pillow's default."""
+    scripts: tuple[str, ...] = ("latin",)
+    """The names in SCRIPTS whose letters the face has, all of them."""
 
     def width(self, text: str, px: float) -> float:
         """px that a line takes; the argument px is the height of an em."""
