@@ -30,7 +30,8 @@ class Degrade(BasicTransform):
     or of the picture that degradations.torch.Keyed is at; else of the number of the call. Where
     workers would draw alike it is refused.
 
-    recipe  a name, a YAML file, a Recipe or its values.
+    Args:
+        recipe: A name, a YAML file, a Recipe or its values.
     """
 
     def __init__(

@@ -88,8 +88,11 @@ class Imported:
 def load(path: Path, compat: bool = False) -> Imported:
     """Read an option file; sections are searched for the keys of the degradation.
 
-    compat  with the faults of the published code, see `recipes.realesrgan_compat`.
-    Raises RecipeError for a file without any such key, and for values that cannot be.
+    Args:
+        compat: With the faults of the published code, see `recipes.realesrgan_compat`.
+
+    Raises:
+        RecipeError: For a file without any such key, and for values that cannot be.
     """
     options = _Options(path, *_found(path))
     sharpens = [key for key in _USM if key in options.found]

@@ -19,10 +19,13 @@ def degrade_batch(
 ) -> list[Degraded]:
     """Each picture as `recipe.degrade` gives it, in the order given.
 
-    pictures  uint8 (H, W, 3) RGB, each of its own size.
-    keys      one for each picture; equal keys draw the same parameters.
-    threads   pictures at a time: filters and codecs let go of Python's lock.
-    Raises ValueError where keys do not match the pictures or threads is not above 0.
+    Args:
+        pictures: uint8 (H, W, 3) RGB, each of its own size.
+        keys: One for each picture; equal keys draw the same parameters.
+        threads: Pictures at a time: filters and codecs let go of Python's lock.
+
+    Raises:
+        ValueError: Where keys do not match the pictures or threads is not above 0.
     """
     if len(pictures) != len(keys):
         raise ValueError(f"{len(pictures)} pictures and {len(keys)} keys; give each its own key")

@@ -49,7 +49,8 @@ class Estimate:
 def estimate(paths: Iterable[str | Path], name: str = "mine", workers: int = 1) -> Estimate:
     """Measure each photo, then fit. A file that cannot be measured is refused, with why.
 
-    Raises RecipeError where no photo is left.
+    Raises:
+        RecipeError: Where no photo is left.
     """
     paths = [Path(path) for path in paths]
     if not paths:
@@ -71,7 +72,9 @@ def write_page(
 ) -> None:
     """How well the recipe's pictures, measured again, agree with the photos: one HTML file.
 
-    clean  good photos to degrade; without them the measured photos, made much smaller, stand in.
+    Args:
+        clean: Good photos to degrade; without them the measured photos, made much smaller, stand
+            in.
     """
     good = [Path(photo) for photo in clean]
     simulated = goodness.simulate(found.photos, found.recipe, seed, good)

@@ -47,8 +47,9 @@ def simulate(
 ) -> list[Simulated]:
     """Degrade clean stand-ins and measure them: as many as there are photos, at most 60.
 
-    clean  good photos, each as often as it takes; without them the measured photos stand in, shrunk
-           2 to 8 times. What is left of their own noise then adds to that of the recipe.
+    Args:
+        clean: Good photos, each as often as it takes; without them the measured photos stand in,
+            shrunk 2 to 8 times. What is left of their own noise then adds to that of the recipe.
     """
     sources = _spread([str(path) for path in clean] or [photo.path for photo in photos], _AT_MOST)
     made = []

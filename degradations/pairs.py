@@ -98,13 +98,17 @@ def make(
 ) -> Made:
     """Make pairs 0 to count - 1 that are not in `out` yet.
 
-    photos   by a key that stays the same wherever the folder lies; every photo is used once before
-             any is used twice, and the next one stands in for one that cannot be read.
-    read     a function of a module, so that workers can be told of it.
-    workers  processes; 0 works in this one.
-    show     called with the number of pairs just made.
-    Raises RecipeError for a recipe that cannot be used, and if `out` holds other pairs; OSError if
-    `out` cannot be written or another run is writing there, ChildProcessError if a worker dies.
+    Args:
+        photos: By a key that stays the same wherever the folder lies; every photo is used once
+            before any is used twice, and the next one stands in for one that cannot be read.
+        read: A function of a module, so that workers can be told of it.
+        workers: Processes; 0 works in this one.
+        show: Called with the number of pairs just made.
+
+    Raises:
+        RecipeError: For a recipe that cannot be used, and if `out` holds other pairs; OSError if
+            `out` cannot be written or another run is writing there, ChildProcessError if a worker
+            dies.
     """
     if not photos:
         raise RecipeError("no photos to cut pairs from")

@@ -35,8 +35,10 @@ _ENDING = {"of": "target", "factor": 1, "mode": "bicubic", "antialias": True}
 class Degraded:
     """lr: uint8 (h, w, 3) RGB, and how it came about.
 
-    damage  uint8 (h, w): 255 where a scratch, fold or the like was drawn, or what blur, resizing
-            and sharpening spread of it; else 0. What a codec spreads within its blocks is not told.
+    Attributes:
+        damage: uint8 (h, w): 255 where a scratch, fold or the like was drawn, or what blur,
+            resizing and sharpening spread of it; else 0. What a codec spreads within its blocks is
+            not told.
     """
 
     lr: np.ndarray
@@ -125,9 +127,10 @@ class Recipe(Frozen):
     def degrade(self, hr: np.ndarray, scale: float, seed: int, key: str) -> Degraded:
         """One picture; the result is a function of (recipe, hr, scale, seed, key) alone.
 
-        hr     uint8 (H, W, 3) RGB.
-        scale  1 or more; lr is (round(H / scale), round(W / scale)), at least one pixel.
-        key    names the picture, so that each draws for itself.
+        Args:
+            hr: uint8 (H, W, 3) RGB.
+            scale: 1 or more; lr is (round(H / scale), round(W / scale)), at least one pixel.
+            key: Names the picture, so that each draws for itself.
         """
         return rebuild(self.draw(hr.shape[:2], scale, seed, key), hr)
 

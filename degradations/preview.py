@@ -40,7 +40,8 @@ def rows(
 ) -> list[Row]:
     """The middle of each picture, uint8 (H, W, 3), degraded once a seed.
 
-    crop  pixels a side that are taken; of a picture that is smaller, all of it.
+    Args:
+        crop: Pixels a side that are taken; of a picture that is smaller, all of it.
     """
     made = []
     for name, picture in pictures.items():

@@ -88,7 +88,8 @@ def whole_size(size: Size, scale: float) -> Size:
 def crop_of(photo: np.ndarray, size: int, rng: Rng, turns: bool = False) -> np.ndarray:
     """uint8 (size, size, 3) from anywhere in the photo; with `turns` laid in one of eight ways.
 
-    Raises RecipeError where the photo is too small.
+    Raises:
+        RecipeError: Where the photo is too small.
     """
     (height, width), place = photo.shape[:2], rng.at(0)
     if min(height, width) < size:

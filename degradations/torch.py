@@ -47,8 +47,9 @@ class Epochs(Sampler[tuple[int, int]]):
     Each pass is the next epoch; `set_epoch` before a pass says which one it is, to go on after a
     restart. Under accelerate give no ranks, for it shares out the batches itself.
 
-    rank, ranks  take every `ranks`-th picture. As many as all ranks can have: up to ranks - 1
-                 pictures wait for another epoch.
+    Args:
+        rank, ranks: Take every `ranks`-th picture. As many as all ranks can have: up to ranks - 1
+            pictures wait for another epoch.
     """
 
     def __init__(
@@ -123,7 +124,8 @@ class Keyed(_Numbered):
     random, numpy and torch, from which other transforms draw where to crop, are functions of seed
     and key meanwhile.
 
-    seeded  what has a generator of its own and set_random_seed, as albumentations' Compose has.
+    Args:
+        seeded: What has a generator of its own and set_random_seed, as albumentations' Compose has.
     """
 
     def __init__(self, dataset: Any, seed: int = 0, seeded: Sequence[Any] = ()):
@@ -147,11 +149,12 @@ class PairDataset(_Numbered):
     one that draws damage "damage", (1, h, w). The key of a draw is "epoch/index". A photo that
     cannot be read, or is smaller than the crop, is left out and logged; the next one stands in.
 
-    photos  a folder, files, or any sequence of arrays (H, W, 3), PIL pictures or tensors; what
+    Args:
+        photos: A folder, files, or any sequence of arrays (H, W, 3), PIL pictures or tensors; what
             `read` makes uint8 (H, W, 3) of.
-    crop    px a side, from anywhere in the photo; None for whole photos.
-    turns   lay them in one of eight ways.
-    apply   False leaves lr and damage to the device, which makes them from the batch's hr and
+        crop: Px a side, from anywhere in the photo; None for whole photos.
+        turns: Lay them in one of eight ways.
+        apply: False leaves lr and damage to the device, which makes them from the batch's hr and
             traces: degradations.device.degrade.
     """
 
@@ -197,12 +200,13 @@ class PairStream(IterableDataset):
     Each pass of a worker over the photos is the next epoch; `set_epoch` says which comes next. A
     photo that cannot be used is left out and logged.
 
-    photos  gives the same ones in the same order each time it is iterated.
-    named   each is (name, photo): `photos` shares itself out among workers and ranks, as webdataset
-            does, and the key of a draw is "epoch/name". Else each worker takes its share of what
-            comes, none is lost or doubled, and the key is "epoch/number".
-    rank, ranks  for DDP: take every `ranks`-th as well. Under accelerate, which does so itself,
-                 leave them.
+    Args:
+        photos: Gives the same ones in the same order each time it is iterated.
+        named: Each is (name, photo): `photos` shares itself out among workers and ranks, as
+            webdataset does, and the key of a draw is "epoch/name". Else each worker takes its share
+            of what comes, none is lost or doubled, and the key is "epoch/number".
+        rank, ranks: For DDP: take every `ranks`-th as well. Under accelerate, which does so itself,
+            leave them.
     """
 
     def __init__(

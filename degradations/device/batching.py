@@ -39,15 +39,20 @@ _LAST = {"kind": "resize", "of": "target", "factor": 1, "mode": "bicubic", "anti
 def degrade(traces: Sequence[Trace], hr: Tensor, differentiable: bool = False) -> Tensor:
     """What `replay` gives for each trace, for a whole batch on the device where it lies.
 
-    traces  of one hr_size and one scale, from Recipe.draw or draw_batch.
-    hr      (B, 3, H, W) RGB, uint8, or float in [0, 1].
     Returns float32 (B, 3, h, w) in steps of 1 / 255. Sizes and order are known from the traces, so
     nothing waits for the device, but for codecs other than JPEG, compat_* and ops that are not
     ours, which run on the host.
 
-    differentiable  let gradients reach hr: rounding, quantising and clipping pass them as they are,
     noise is a constant.
-    Raises RecipeError where traces and hr do not fit each other.
+
+    Args:
+        traces: Of one hr_size and one scale, from Recipe.draw or draw_batch.
+        hr: (B, 3, H, W) RGB, uint8, or float in [0, 1].
+        differentiable: Let gradients reach hr: rounding, quantising and clipping pass them as they
+            are,.
+
+    Raises:
+        RecipeError: Where traces and hr do not fit each other.
     """
     _check(traces, hr)
     for trace in traces:

@@ -17,8 +17,9 @@ _STEP = 16  # pixels: an MCU of JPEG with 4:2:0
 class Canvas:
     """Each picture in the upper left corner; what lies outside it is finite and means nothing.
 
-    rgb    float32 (n, 3, H, W), nominal range [0, 1]
-    sizes  int64 (n, 2) on the host: the (height, width) of each
+    Attributes:
+        rgb: float32 (n, 3, H, W), nominal range [0, 1].
+        sizes: int64 (n, 2) on the host: the (height, width) of each.
     """
 
     rgb: Tensor

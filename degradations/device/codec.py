@@ -44,8 +44,10 @@ _OFFSETS = 0.5, 128 + 32767 * _UNIT, 128 + 32767 * _UNIT
 def jpeg(rgb: Tensor, quality: int | Sequence[int], chroma: str = "4:2:0") -> Tensor:
     """Levels 0 to 255 (B, 3, H, W), uint8 or float -> what libjpeg-turbo gives back, as it came.
 
-    quality  1 to 100, one or one a picture.    chroma  4:4:4, 4:2:2, 4:2:0 or 4:4:0.
     A gradient passes as if nothing were quantised.
+
+    Args:
+        quality: 1 to 100, one or one a picture.    chroma  4:4:4, 4:2:2, 4:2:0 or 4:4:0.
     """
     if chroma not in FACTORS:
         raise ValueError(f"chroma {chroma!r} is none of {', '.join(FACTORS)}")

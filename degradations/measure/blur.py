@@ -48,9 +48,11 @@ _NOISE_AND_ONE = np.array(
 def measure(luma: np.ndarray, noise: float = 0.0) -> float | None:
     """Sigma in pixels of the Gaussian by which the picture is softer than a sharp one.
 
-    luma   float32 (H, W), levels 0 to 255.
-    noise  its deviation in levels; edges that do not stand out of it are left out.
     None where there are too few edges.
+
+    Args:
+        luma: float32 (H, W), levels 0 to 255.
+        noise: Its deviation in levels; edges that do not stand out of it are left out.
     """
     lost = losses(luma, noise)
     if lost is None:

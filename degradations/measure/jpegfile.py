@@ -27,9 +27,10 @@ _NAMES = {
 class JpegFile:
     """quality  1 to 100 on libjpeg's scale; the nearest one where the tables are not its own.
 
-    tables   standard: libjpeg's at this quality, entry for entry; own: an encoder's own
-    chroma   4:4:4, 4:2:2, 4:2:0, 4:4:0, 4:1:1, grey, or the sampling factors
-    luma     (8, 8) steps, rows are vertical frequencies
+    Attributes:
+        tables: Standard: libjpeg's at this quality, entry for entry; own: an encoder's own.
+        chroma: 4:4:4, 4:2:2, 4:2:0, 4:4:0, 4:1:1, grey, or the sampling factors.
+        luma: (8, 8) steps, rows are vertical frequencies.
     """
 
     quality: int

@@ -54,9 +54,10 @@ class Bin:
 class Noise:
     """variance = read + shot x luma, in levels of 255 squared.
 
-    sigma  levels, of the luma, over this picture
-    curve  (luma, sigma) for each bin of luma that had flat blocks
-    colour  are the channels' noises apart? None where JPEG hides it
+    Attributes:
+        sigma: Levels, of the luma, over this picture.
+        curve: (luma, sigma) for each bin of luma that had flat blocks.
+        colour: Are the channels' noises apart? None where JPEG hides it.
     """
 
     sigma: float
@@ -79,8 +80,9 @@ def measure(
 ) -> Noise | None:
     """None where no block is flat and unclipped, or the noise is too weak to leave a trace.
 
-    rgb    uint8 (H, W, 3); luma is float32 (H, W), levels 0 to 255, as JPEG has it.
-    steps  (8, 8), of the JPEG it is or once was, on the grid that starts at corner.
+    Args:
+        rgb: uint8 (H, W, 3); luma is float32 (H, W), levels 0 to 255, as JPEG has it.
+        steps: (8, 8), of the JPEG it is or once was, on the grid that starts at corner.
     """
     corners = [corner]
     if steps is None:  # no grid: take blocks at every half

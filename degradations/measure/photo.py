@@ -23,13 +23,17 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 class Measured:
     """None wherever it cannot be told. Levels are of 255, pixels those of the file.
 
-    quality  of a JPEG file, on libjpeg's scale; tables: standard, or own and quality is the nearest
-    earlier_quality  of the JPEG before: of pixels that came from one, or of a file saved again
-    noise  deviation of the luma in levels; its square is read + shot x luma; curve has the bins
-    colour_noise  are the noises of red, green and blue apart?
-    blur  sigma of a Gaussian
-    enlarged  factor by which it was made larger
-    cast  gains of red, green and blue, mean 1; black, white: darkest and lightest luma in [0, 1]
+    Attributes:
+        quality: Of a JPEG file, on libjpeg's scale; tables: standard, or own and quality is the
+            nearest.
+        earlier_quality: Of the JPEG before: of pixels that came from one, or of a file saved again.
+        noise: Deviation of the luma in levels; its square is read + shot x luma; curve has the
+            bins.
+        colour_noise: Are the noises of red, green and blue apart?.
+        blur: Sigma of a Gaussian.
+        enlarged: Factor by which it was made larger.
+        cast: Gains of red, green and blue, mean 1; black, white: darkest and lightest luma in [0,
+            1].
     """
 
     path: str

@@ -43,8 +43,10 @@ class Lattice:
 def earlier(luma: np.ndarray, steps: np.ndarray | None = None) -> Lattice | None:
     """The JPEG before: of pixels, or of a file with quantisation `steps` (8, 8) on the grid (0, 0).
 
-    luma   float (H, W), levels 0 to 255.
     Only an earlier quality below the present one can be told in a file.
+
+    Args:
+        luma: Float (H, W), levels 0 to 255.
     """
     found = _lattice(luma, 0, 0, steps)
     if found.evidence <= _SURE and steps is None:
@@ -85,8 +87,10 @@ def _lattice(luma: np.ndarray, top: int, left: int, steps: np.ndarray | None) ->
 def _evidence(coefficients: np.ndarray, step: int, present: int) -> float:
     """Log likelihood ratio, in nats: a lattice of `step` against a smooth decay, cell by cell.
 
-    coefficients  (n,) magnitudes; `present` is the step they were quantised with since, or 0.
     The cell round 0 says nothing: there both are peaked.
+
+    Args:
+        coefficients: (n,) magnitudes; `present` is the step they were quantised with since, or 0.
     """
     width = float(present or _FINE)
     cells, far, on = _comb(step, width)

@@ -10,7 +10,8 @@ import numpy as np
 class Tone:
     """cast  gains of red, green and blue, their mean 1; None in a grey picture
 
-    black, white  the darkest and lightest luma but for 0.5 %, in [0, 1]
+    Attributes:
+        black, white: The darkest and lightest luma but for 0.5 %, in [0, 1].
     """
 
     cast: tuple[float, float, float] | None

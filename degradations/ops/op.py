@@ -52,8 +52,9 @@ class Op(Frozen):
     def spread(cls, share: np.ndarray, params: Params, target: Size) -> np.ndarray:
         """Where marks on the picture lie after the op: where they were, or as a filter has them.
 
-        share  float32 (H, W), how much of each pixel is of a mark, [0, 1]. An op that mixes
-               pixels without being a filter overrides this; codecs do not tell of their blocks.
+        Args:
+            share: float32 (H, W), how much of each pixel is of a mark, [0, 1]. An op that mixes
+                pixels without being a filter overrides this; codecs do not tell of their blocks.
         """
         if not cls.is_filter:
             return share

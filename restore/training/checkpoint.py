@@ -88,8 +88,10 @@ class Progress:
 def save(folder: Path, progress: Progress, state: State, keep: int) -> Path:
     """Write folder/step_N with a manifest, then prune all but the newest `keep`.
 
-    The old ones go only after the new one stands under its final name. Raises OutputError if it
-    cannot be written; what was there before stays.
+    The old ones go only after the new one stands under its final name.
+
+    Raises:
+        OutputError: If it cannot be written; what was there before stays.
     """
     target = folder / f"step_{progress.step:08d}"
     partial = folder / f".{target.name}.partial"

@@ -62,7 +62,11 @@ def cost(stack: Stack, steps: int) -> dict[str, float]:
 
 
 def stack_of(first: Path, second: Path) -> Stack:
-    """The networks of two configs, untrained. Raises ConfigError where they name no shapes."""
+    """The networks of two configs, untrained.
+
+    Raises:
+        ConfigError: Where they name no shapes.
+    """
     one, two = (load_config(TrainOptions, path).stage for path in (first, second))
     if not isinstance(one, autoencoder.AnyOptions):
         raise ConfigError(refusal(first, one, "an autoencoder: autoencoder, autoencoder_kl or _vq"))

@@ -55,7 +55,9 @@ class Clock:
 class Record:
     """OUT/log.csv with (step, name, value) lines, OUT/preview_*.png, and both for TensorBoard.
 
-    first  the step from which the run goes on; later lines of a run that was killed are dropped.
+    Args:
+        first: The step from which the run goes on; later lines of a run that was killed are
+            dropped.
     """
 
     def __init__(self, folder: Path, first: int, tensorboard: bool):

@@ -107,9 +107,10 @@ class TrainOptions(Options):
 def run(config: Path, overrides: list[str]) -> Path:
     """Train as the config says; returns the folder of the exported EMA weights.
 
-    Raises ConfigError on an unknown option, options that contradict each other or a recipe that
-    cannot be applied, NonFiniteError if a loss leaves the finite numbers, OutputError if a
-    checkpoint cannot be written.
+    Raises:
+        ConfigError: On an unknown option, options that contradict each other or a recipe that
+            cannot be applied, NonFiniteError if a loss leaves the finite numbers, OutputError if a
+            checkpoint cannot be written.
     """
     quiet()
     options = load_config(TrainOptions, config, overrides)
@@ -318,7 +319,11 @@ class Training:
         yield from zip(cycle(rows.parts), rows, made, strict=False)
 
     def step(self, step: int, feed: Iterator, clock: Clock) -> dict[str, Tensor]:
-        """One update; returns the losses. Raises NonFiniteError before any weight has moved."""
+        """One update; returns the losses.
+
+        Raises:
+            NonFiniteError: Before any weight has moved.
+        """
         o, found, parts = self.options, [], []
         self.optimizer.zero_grad(set_to_none=True)
         rate = optim.rate_at(step, o.steps, o.warmup, o.schedule, self.passed)

@@ -23,7 +23,8 @@ Schedule = Literal["cosine", "constant"]
 def rate_at(step: int, steps: int, warmup: int, schedule: Schedule, passed: float = 0.0) -> float:
     """The share of the learning rate at a step: linear warm-up; a cosine to zero, or constant.
 
-    passed  share of the run's time, where that ends it sooner than its steps do.
+    Args:
+        passed: Share of the run's time, where that ends it sooner than its steps do.
     """
     warm = min(1.0, (step + 1) / max(1, warmup))
     if schedule == "constant":
@@ -89,7 +90,8 @@ def keep_freed_memory() -> None:
 def save_memory(model: nn.Module) -> None:
     """Gradient checkpointing (Chen et al. 2016) in each network that has it.
 
-    Raises ConfigError if none has.
+    Raises:
+        ConfigError: If none has.
     """
     found = 0
     for network in networks(model):

@@ -18,7 +18,8 @@ SCALAR = re.compile(rb"\d+,[^,\n]*,[^,\n]*\r?\n")
 def refuse_foreign(out: Path, options: Collection[str]) -> None:
     """Raise ConfigError if a run there would replace what no run of ours wrote.
 
-    options  the names that every record of a run's options holds.
+    Args:
+        options: The names that every record of a run's options holds.
     """
     kinds: dict[str, Callable[[bytes], bool]] = {
         "options.json": lambda data: _holds(json.loads(data), options),

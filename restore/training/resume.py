@@ -25,8 +25,9 @@ FREE = {  # may change on the way without a word
 def go_on(options: Any, state: checkpoint.State, is_main: bool) -> checkpoint.Progress:
     """Put the chosen checkpoint into the state; returns how far it had come.
 
-    Raises ConfigError if it is of another model or was made with another seed, batch or stage, and
-    if a run that shall begin afresh would mix with what is there.
+    Raises:
+        ConfigError: If it is of another model or was made with another seed, batch or stage, and if
+            a run that shall begin afresh would mix with what is there.
     """
     out = options.output
     if is_main:

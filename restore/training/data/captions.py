@@ -105,7 +105,8 @@ def level(value: float, some: float, strong: float) -> str:
 def damage(trace: Trace, keep: Sequence[str] = ()) -> dict[str, str]:
     """By kind what is said of the worst of it: {"noise": "strong noise"}. Own ops go unsaid.
 
-    keep  kinds that are wanted as they are, by their short names.
+    Args:
+        keep: Kinds that are wanted as they are, by their short names.
     """
     worst: dict[str, float] = {}
     for step in trace.steps:

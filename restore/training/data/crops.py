@@ -69,7 +69,8 @@ class PhotoOptions(Options):
     ) -> "Photos":
         """The photos, or those of another place, with room for crops of another size.
 
-        only_photos  leave out what would be drawn.
+        Args:
+            only_photos: Leave out what would be drawn.
         """
         where = self.photos if place is None else place
         return Photos(
@@ -82,11 +83,14 @@ class PhotoOptions(Options):
 class Photos:
     """The pictures of a place that have room for crops. What cannot be read is left out and listed.
 
-    smallest   px that a picture needs on both sides.
-    small      what becomes of smaller ones: left out, or mirrored at their edges up to that size.
-    memory_gb  changes speed alone.
-    drawn      share of `picture` that is drawn, in fonts of our own and those of a folder.
-    Raises ConfigError if no picture is left.
+    Args:
+        smallest: Px that a picture needs on both sides.
+        small: What becomes of smaller ones: left out, or mirrored at their edges up to that size.
+        memory_gb: Changes speed alone.
+        drawn: Share of `picture` that is drawn, in fonts of our own and those of a folder.
+
+    Raises:
+        ConfigError: If no picture is left.
     """
 
     def __init__(
@@ -220,7 +224,8 @@ def turned(rgb: np.ndarray, quarters: int, mirrored: bool) -> np.ndarray:
 class Samples(Dataset):
     """The endless stream make(rng of (seed, index), index), addressed by index.
 
-    photos  that they are cut from, if any.
+    Args:
+        photos: That they are cut from, if any.
     """
 
     def __init__(
@@ -238,9 +243,10 @@ class Samples(Dataset):
 class Rows(Sampler[list[int]]):
     """The sample numbers of one process's parts, in the order in which it needs them.
 
-    position    number of the first sample.
-    batch       samples of a step, over all processes and accumulated parts.
-    accumulate  parts of a step that one process takes one after another.
+    Args:
+        position: Number of the first sample.
+        batch: Samples of a step, over all processes and accumulated parts.
+        accumulate: Parts of a step that one process takes one after another.
     """
 
     def __init__(

@@ -92,7 +92,8 @@ def ready(batch: dict, stack, where: torch.device) -> dict[str, Tensor]:
 def damaged(batch: dict[str, Tensor], traces: list[str], holes: Tensor) -> Tensor:
     """What the pairs show, uint8 (B, H, W, 3): traces and holes applied.
 
-    holes  uint8 (B, H, W) on the CPU, where they are filled.
+    Args:
+        holes: uint8 (B, H, W) on the CPU, where they are filled.
     """
     known = batch["known"].clone()
     pixels = batch["known"].permute(0, 3, 1, 2)
@@ -120,9 +121,10 @@ def pairs(
 ) -> StoredPairs | LivePairs:
     """The stream of samples that the options ask for.
 
-    folder    where encoded pairs are kept.
-    digest    of the autoencoder that encodes them.
-    held_out  from the photos that training does not see, if there are any.
+    Args:
+        folder: Where encoded pairs are kept.
+        digest: Of the autoencoder that encodes them.
+        held_out: From the photos that training does not see, if there are any.
     """
     if options.mode != "cached":
         return LivePairs(options, stack.context, seed, held_out, stack.factor)

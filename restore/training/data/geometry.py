@@ -66,7 +66,8 @@ def moved(
 ) -> np.ndarray:
     """The crop at a corner, cut out of a wider one that went through the transforms.
 
-    Raises ValueError if a transform leaves less than the crop.
+    Raises:
+        ValueError: If a transform leaves less than the crop.
     """
     places = []
     for start, side in zip(corner, picture.shape, strict=False):

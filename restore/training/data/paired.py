@@ -26,9 +26,13 @@ class PairedPhotos(Photos):
     """Good pictures, each beside a bad one that is a whole number of times smaller, or as large.
 
     Pairs are told by their path within the folder, whatever the extension. What lacks its partner,
-    or does not fit it, is left out and listed. Raises ConfigError if no pair is left.
+    or does not fit it, is left out and listed.
 
-    named  how the bad one is called where the good one is {}: {}x4.
+    Args:
+        named: How the bad one is called where the good one is {}: {}x4.
+
+    Raises:
+        ConfigError: If no pair is left.
     """
 
     def __init__(

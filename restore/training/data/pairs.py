@@ -171,9 +171,10 @@ def draw_pair(
 ) -> Pair:
     """Pair number `key`, of `crop` px; a latent that the hole touches at all is repainted.
 
-    apply   False leaves the trace, and the filling of the hole, to who has a whole batch; `known`
-            is what they act on.
-    factor  pixels a latent, on a side.
+    Args:
+        apply: False leaves the trace, and the filling of the hole, to who has a whole batch;
+            `known` is what they act on.
+        factor: Pixels a latent, on a side.
     """
     low, trace, words = None, None, ""
     if isinstance(photos, PairedPhotos):

@@ -39,7 +39,8 @@ class Member:
 def members(shard: Path, suffixes: frozenset[str]) -> Iterator[Member]:
     """What a shard holds under the given suffixes; other files are left unread.
 
-    Raises ConfigError if it is no plain tar, or holds what no shard of pictures has any use for.
+    Raises:
+        ConfigError: If it is no plain tar, or holds what no shard of pictures has any use for.
     """
     seen: set[str] = set()
     try:
@@ -94,7 +95,8 @@ def pack(pictures: Sequence[tuple[str, Path]], out: Path, largest: int) -> Packe
     Number n becomes 000000n.jpg beside 000000n.json, which keeps its key: what the webdataset
     package reads as one sample. The same pictures give the same bytes.
 
-    largest  bytes from which the next shard begins.
+    Args:
+        largest: Bytes from which the next shard begins.
     """
     out.mkdir(parents=True, exist_ok=True)
     made: list[Path] = []

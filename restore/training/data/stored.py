@@ -41,11 +41,12 @@ SAFE_S = 10  # between two times that what is made is written down
 class StoredPairs(Dataset):
     """Encoded pairs on disk. Sample `index` is a window of one.
 
-    Gives float tensors: target and known (C, w, w) scaled latents, trust (1, w, w), truth
-    (factor * w, factor * w, 3) uint8 pixels, tokens (length,).
+    Gives float tensors: target and known (C, w, w) scaled latents, trust (1, w, w), truth (factor *
+    w, factor * w, 3) uint8 pixels, tokens (length,).
 
-    again  makes the pair of a number once more, from its photo.
-    fill   has the pairs of some numbers made, where they are not there; None: all are.
+    Args:
+        again: Makes the pair of a number once more, from its photo.
+        fill: Has the pairs of some numbers made, where they are not there; None: all are.
     """
 
     def __init__(
@@ -111,9 +112,10 @@ class StoredPairs(Dataset):
 class PairStore:
     """Where the pairs of these options lie, and what makes them.
 
-    folder    of all such stores.
-    digest    of the autoencoder that encodes them.
-    held_out  from the photos that training does not see, if there are any.
+    Args:
+        folder: Of all such stores.
+        digest: Of the autoencoder that encodes them.
+        held_out: From the photos that training does not see, if there are any.
     """
 
     def __init__(
@@ -146,7 +148,9 @@ class PairStore:
         """Make and encode those of the pairs that are not there; returns the folder of .npy files.
 
         bf16 halves the time; a latent is kept in fp16.
-        Raises DiskFullError where they do not fit.
+
+        Raises:
+            DiskFullError: Where they do not fit.
         """
         with held(self.path.parent, waits=True):  # what another run is making is not made twice
             self._begin()

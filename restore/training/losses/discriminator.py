@@ -39,8 +39,9 @@ class Patches(nn.Sequential):
     Group instead of batch normalisation: a verdict depends on its own picture alone, whatever
     shares the batch or the other ranks hold.
 
-    inputs    3, or 6 where it sees beside a picture what that was made from.
-    spectral  normalise the weights instead.
+    Args:
+        inputs: 3, or 6 where it sees beside a picture what that was made from.
+        spectral: Normalise the weights instead.
     """
 
     def __init__(self, channels: int, layers: int, inputs: int = 3, spectral: bool = False):
@@ -72,12 +73,13 @@ def adversarial(
 ) -> dict[str, Tensor]:
     """Both sides' hinge losses (Lim and Ye 2017); their sum descends each by its own weights only.
 
-    What made the pictures meets a judge that holds still, and the judge meets pictures cut off
-    from what made them, so that one backward pass and one optimiser serve both.
+    What made the pictures meets a judge that holds still, and the judge meets pictures cut off from
+    what made them, so that one backward pass and one optimiser serve both.
 
-    fidelity    the scalar that the adversary is weighed against.
-    last_layer  the weight that `made` came out of.
-    given       rgb of the same size that both were made from, for a judge that sees it too.
+    Args:
+        fidelity: The scalar that the adversary is weighed against.
+        last_layer: The weight that `made` came out of.
+        given: rgb of the same size that both were made from, for a judge that sees it too.
     """
 
     def shown(rgb: Tensor) -> Tensor:

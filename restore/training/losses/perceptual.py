@@ -52,7 +52,8 @@ PerceptualOptions = Annotated[LpipsOptions | SqueezeNetOptions, Field(discrimina
 def distance(options: LpipsOptions | SqueezeNetOptions, device: torch.device) -> Distance:
     """The distance that the options name, its network frozen on the device. Nothing is fetched.
 
-    Raises ConfigError if a package or its weights are missing.
+    Raises:
+        ConfigError: If a package or its weights are missing.
     """
     return lpips(options.net, device) if isinstance(options, LpipsOptions) else squeezenet
 

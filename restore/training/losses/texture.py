@@ -38,8 +38,9 @@ def texture(
 ) -> dict[str, Tensor]:
     """The losses of decoded pictures, rgb as truth.
 
-    last_layer  the UNet's last weight, where the adversary is weighed against the rest. Weighed at
-                the picture, whose errors cancel where its wishes add up, it drowned all else.
+    Args:
+        last_layer: The UNet's last weight, where the adversary is weighed against the rest. Weighed
+            at the picture, whose errors cancel where its wishes add up, it drowned all else.
     """
     losses = {"walk_pixel": options.pixel_weight * (F.l1_loss(rgb, truth) + gradient(rgb, truth))}
     if options.perceptual:

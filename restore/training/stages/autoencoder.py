@@ -100,7 +100,8 @@ KINDS = {
 def build(options: AnyOptions) -> Vae:
     """A fresh autoencoder, or the one to go on from.
 
-    Raises ConfigError if that one is of another kind than is to be trained.
+    Raises:
+        ConfigError: If that one is of another kind than is to be trained.
     """
     if options.start:
         made = components.trained_vae(places.place_of(options.start))

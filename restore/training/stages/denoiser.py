@@ -48,8 +48,9 @@ class EveryTaskOptions(DenoisingOptions):
 class EveryTaskStage:
     """What the loop needs to know of it, but for `export`.
 
-    model   what of the stack is trained, by name.
-    digest  of what decides how pairs are stored.
+    Args:
+        model: What of the stack is trained, by name.
+        digest: Of what decides how pairs are stored.
     """
 
     def __init__(

@@ -55,7 +55,8 @@ class DenoisingOptions(Options):
 def timesteps(count: int, share: float, last: int, rng: torch.Generator, lean: float = 1) -> Tensor:
     """(count,) timesteps: the first `share` of them the last one, the rest over all of them.
 
-    lean  1 is uniform; above, the density grows as t ** (lean - 1).
+    Args:
+        lean: 1 is uniform; above, the density grows as t ** (lean - 1).
     """
     t = torch.randint(0, last + 1, (count,), generator=rng, device=rng.device)
     if lean != 1:
@@ -122,14 +123,15 @@ def train_step(
 ) -> dict[str, Tensor]:
     """The losses of one batch.
 
-    v, the noise or the residual itself is asked for, over the residual
-    r = (target - known) / residual_scale at zero terminal SNR (Lin et al. 2024). At the last
-    timestep nothing of r is left in x_t, so that part of the batch is a plain regression: one step
-    of sampling is the faithful average.
+    v, the noise or the residual itself is asked for, over the residual r = (target - known) /
+    residual_scale at zero terminal SNR (Lin et al. 2024). At the last timestep nothing of r is left
+    in x_t, so that part of the batch is a plain regression: one step of sampling is the faithful
+    average.
 
-    batch  target and known (B, C, h, w), trust (B, 1, h, w), tokens as the context's `inputs`
-           gives them, and truth, uint8 (B, H, W, 3), where pixels count: as `ready` gives it.
-    judge  the adversary's network, if options.texture has one.
+    Args:
+        batch: Target and known (B, C, h, w), trust (B, 1, h, w), tokens as the context's `inputs`
+            gives them, and truth, uint8 (B, H, W, 3), where pixels count: as `ready` gives it.
+        judge: The adversary's network, if options.texture has one.
     """
     known, trust, schedule = batch["known"], batch["trust"], stack.schedule
     residual = stack.to_walk(batch["target"], known)

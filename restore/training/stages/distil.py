@@ -69,8 +69,9 @@ def leap(predict: Predict, schedule: SchedulerMixin, x: Tensor, times: Tensor) -
     Salimans and Ho 2022 (Progressive Distillation for Fast Sampling, algorithm 2), with any number
     of steps instead of two.
 
-    x      (B, C, h, w) at times[:, 0].
-    times  (B, n + 1), falling.
+    Args:
+        x: (B, C, h, w) at times[:, 0].
+        times: (B, n + 1), falling.
     """
     first = x
     for t, later in zip(times.T[:-1], times.T[1:], strict=True):
@@ -95,7 +96,8 @@ def distil_step(
     In what the UNet answers with, which for v weighs an error of the clean latent by SNR + 1, one
     of the weights that Salimans and Ho found to work.
 
-    batch  as `restore.training.stages.denoising_loss.train_step` has it, without pixels.
+    Args:
+        batch: As `restore.training.stages.denoising_loss.train_step` has it, without pixels.
     """
     known, schedule = batch["known"], student.schedule
     residual = student.to_walk(batch["target"], known)

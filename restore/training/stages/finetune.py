@@ -84,7 +84,8 @@ class FinetuneStage(EveryTaskStage):
 def reworked(schedule: SchedulerMixin, options: FinetuneOptions) -> DDIMScheduler:
     """The checkpoint's noise schedule, with what the options change of it.
 
-    Raises ConfigError if the UNet would be asked for the noise where there is nothing else.
+    Raises:
+        ConfigError: If the UNet would be asked for the noise where there is nothing else.
     """
     config = schedule.config
     prediction = options.prediction or config.get("prediction_type", "epsilon")

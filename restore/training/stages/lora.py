@@ -34,8 +34,11 @@ class LoraOptions(Options):
 def attach(stack: Stack, options: LoraOptions, prefixes: tuple[str, ...]) -> None:
     """Freeze the modules and put LoRAs beside their layers; at first they change nothing.
 
-    prefixes  of `unet` and `text_encoder`.
-    Raises ConfigError if peft is missing, or if a module has no such layer.
+    Args:
+        prefixes: Of `unet` and `text_encoder`.
+
+    Raises:
+        ConfigError: If peft is missing, or if a module has no such layer.
     """
     if not find_spec("peft"):
         raise ConfigError("stage.lora needs peft: pip install 'restore-toolkit[train]'")

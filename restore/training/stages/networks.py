@@ -64,9 +64,12 @@ def build(
 ) -> Stack:
     """A stack with a trained autoencoder and the rest fresh.
 
-    context      None: text, spelled letter by letter.
-    autoencoder  None: the one that the options name.
-    Raises ConfigError if no answer could be read off the walk's first step.
+    Args:
+        context: None: text, spelled letter by letter.
+        autoencoder: None: the one that the options name.
+
+    Raises:
+        ConfigError: If no answer could be read off the walk's first step.
     """
     if options.prediction == "epsilon" and options.zero_terminal_snr:
         raise ConfigError(

@@ -164,7 +164,11 @@ class RestorerStage:
 
 
 def built(options: RestorerOptions) -> Restorer:
-    """A fresh restorer, or one that goes on. Raises ConfigError where those are of other shapes."""
+    """A fresh restorer, or one that goes on.
+
+    Raises:
+        ConfigError: Where those are of other shapes.
+    """
     made = Restorer(options.channels, options.layers)
     if options.start is None:
         return made
@@ -224,7 +228,11 @@ class FusionOptions(Options):
         return self
 
     def rich(self) -> Restorer:
-        """The restorer that holds still. Raises ConfigError if the model has none."""
+        """The restorer that holds still.
+
+        Raises:
+            ConfigError: If the model has none.
+        """
         if self.restorer is not None:
             return Restorer.from_pretrained(weights_of(places.place_of(str(self.restorer))).parent)
         assert self.stack is not None

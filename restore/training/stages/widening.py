@@ -21,7 +21,8 @@ def widened(stack: Stack) -> Stack:
     before whatever they hold. An inpainter has the channels already, and its mask is trust at the
     values that it knew, 0 and 1.
 
-    Raises ModelError if the layout is neither, or if the stack reads no text.
+    Raises:
+        ModelError: If the layout is neither, or if the stack reads no text.
     """
     if stack.layout not in (TRUST, BASE, INPAINTING) or not isinstance(stack.context, TextContext):
         raise ModelError(
@@ -53,8 +54,9 @@ def grow(small: dict[str, Tensor], network: Restorer) -> None:
     What is new is read by nothing old at first, but learns from the first step on: new channels are
     drawn at random, new layers pass on what they get.
 
-    small  its weights, by basicsr's names. Raises KeyError if they are no such network's, or of a
-           larger one.
+    Args:
+        small: Its weights, by basicsr's names. Raises KeyError if they are no such network's, or of
+            a larger one.
     """
     numbers = sorted({int(name.split(".")[1]) for name in small})
     old, new = numbers[-1] // 2, len(network.body) // 2  # convolutions before the last

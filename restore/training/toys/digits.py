@@ -56,7 +56,8 @@ class PixelOptions(Options):
 def pictures(images: Path | None) -> tuple[np.ndarray, np.ndarray]:
     """Pictures (n, H, W) in [-1, 1] and their digits (n,): scikit-learn's 8x8, or an IDX file's.
 
-    Raises ConfigError if scikit-learn or a file is missing, or is not what it should be.
+    Raises:
+        ConfigError: If scikit-learn or a file is missing, or is not what it should be.
     """
     if images:
         labels = images.with_name(images.name.replace("images-idx3", "labels-idx1"))
@@ -114,7 +115,8 @@ def train_step(
 
     x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise, in one leap to a t drawn uniformly.
 
-    batch  pixels (B, 1, H, W) in [-1, 1] and labels (B,).
+    Args:
+        batch: Pixels (B, 1, H, W) in [-1, 1] and labels (B,).
     """
     clean = batch["pixels"]
     shape = (part.of * len(clean),)

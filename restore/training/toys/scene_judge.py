@@ -59,8 +59,10 @@ def _border(pixels: np.ndarray) -> np.ndarray:
 def _covered_by(rgb: np.ndarray, inside: np.ndarray, own: np.ndarray, colour) -> np.ndarray:
     """Pixels in or beside `inside` that the colour covers by half or more: their largest part.
 
-    own  which pixels of the region count as this colour's.
     A pixel of an edge mixes colour and ground in proportion, so the share is a projection.
+
+    Args:
+        own: Which pixels of the region count as this colour's.
     """
     ground = np.median(_border(rgb), 0)
     towards = np.array(colour, np.float64) - ground

@@ -66,7 +66,8 @@ def drawn(
 class Answer:
     """A scene that was asked for and what its picture shows.
 
-    pairs  each thing of the scene with what was found for it, None if nothing was.
+    Attributes:
+        pairs: Each thing of the scene with what was found for it, None if nothing was.
     """
 
     scene: Scene

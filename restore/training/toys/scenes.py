@@ -129,8 +129,9 @@ def covered(shape: str, corners: tuple[float, float, float, float], size: int = 
 def scene(seed: int, index: int, most: int = 3, held_out: bool = False) -> Scene:
     """Scene `index` of a stream.
 
-    most      things in it at the most.
-    held_out  take it from the tenth of all captions that training never meets.
+    Args:
+        most: Things in it at the most.
+        held_out: Take it from the tenth of all captions that training never meets.
     """
     rng = np.random.default_rng((seed, index))
     while True:

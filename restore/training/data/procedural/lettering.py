@@ -102,7 +102,9 @@ def faces(folder: Path | None = None) -> tuple[Face, ...]:
     """Our own, and the .ttf and .otf of a folder.
 
     What of the folder is no font, or has no script of SCRIPTS whole, is left out and told.
-    Raises ConfigError if the folder is missing or holds nothing that can be used.
+
+    Raises:
+        ConfigError: If the folder is missing or holds nothing that can be used.
     """
     if folder is None:
         return own_faces()
@@ -129,7 +131,8 @@ def _usable(file: Path) -> Face | None:
 def scripts_of(source: Path | None) -> tuple[str, ...]:
     """The scripts whose letters a font has: it draws them otherwise than what no font has.
 
-    Raises OSError if it is no font, or cannot draw what is written with it.
+    Raises:
+        OSError: If it is no font, or cannot draw what is written with it.
     """
     font = _font(source, 16)
 
@@ -158,9 +161,10 @@ def write(
 ) -> None:
     """Write a line into uint8 (H, W, 3), in place; what reaches over an edge is cut off.
 
-    at    (x, y) of where its baseline begins, in pixels.
-    px    height of an em.
-    fine  letters are drawn so many times larger, then averaged; 1 as a screen draws them.
+    Args:
+        at: (x, y) of where its baseline begins, in pixels.
+        px: Height of an em.
+        fine: Letters are drawn so many times larger, then averaged; 1 as a screen draws them.
     """
     (x, y), (height, width) = at, rgb.shape[:2]
     top, bottom = max(0, math.floor(y - 1.1 * px)), min(height, math.ceil(y + 0.4 * px))
@@ -221,8 +225,9 @@ def page(
 ) -> None:
     """Fill a ground, uint8 (H, W, 3), with headings and paragraphs, in place.
 
-    inks  (n, 3); the first is that of most lines.
-    zoom  of all sizes.
+    Args:
+        inks: (n, 3); the first is that of most lines.
+        zoom: Of all sizes.
     """
     height, width = rgb.shape[:2]
     main, other = (faces[i] for i in rng.integers(len(faces), size=2))
