@@ -45,7 +45,7 @@ class Degrade(BasicTransform):
 
     @property
     def targets(self) -> dict[str, Any]:
-        return {"image": _as_it_is, "key": _as_it_is}
+        return {"image": _identity, "key": _identity}
 
     def get_params_dependent_on_data(
         self, params: dict[str, Any], data: dict[str, Any]
@@ -63,5 +63,5 @@ class Degrade(BasicTransform):
         return {"recipe": values, "scale": self.maker.scale, "seed": self.maker.seed}
 
 
-def _as_it_is(value: Any, **params: Any) -> Any:
+def _identity(value: Any, **params: Any) -> Any:
     return value

@@ -91,12 +91,12 @@ def register() -> None:
     def telling(self: Any) -> Iterator[Any]:
         if not isinstance(self.dataset, RecipePairs):
             return plain(self)
-        return _told(self)
+        return _iterate_visits(self)
 
     EnlargedSampler.__iter__ = telling
 
 
-def _told(sampler: Any) -> Iterator[tuple[int, int]]:
+def _iterate_visits(sampler: Any) -> Iterator[tuple[int, int]]:
     """The pictures that EnlargedSampler gives, in its order, each visit with a number."""
     import torch
 

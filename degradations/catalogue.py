@@ -50,15 +50,15 @@ def _line(made: Any) -> str:
 def _options(model: Any) -> str:
     fields = {name: field for name, field in model.model_fields.items() if name != "kind"}
     return "\n".join(
-        f"{name}: {'needed' if field.is_required() else spelt(field.default)}"
+        f"{name}: {'needed' if field.is_required() else spell(field.default)}"
         for name, field in fields.items()
     )
 
 
-def spelt(value: Any) -> str:
+def spell(value: Any) -> str:
     """A range or another default, as one would say it."""
     if isinstance(value, Choice):
-        return " | ".join(spelt(option) for option in value.options)
+        return " | ".join(spell(option) for option in value.options)
     if isinstance(value, Uniform):
         if value.low == value.high:
             return f"{value.low:.4g}"

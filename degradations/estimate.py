@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from degradations import fit, goodness
+from degradations import fit, fit_report
 from degradations.errors import RecipeError, counted
 from degradations.measure import Measured, measure
 from degradations.pipeline import Recipe
@@ -77,8 +77,8 @@ def write_page(
             in.
     """
     good = [Path(photo) for photo in clean]
-    simulated = goodness.simulate(found.photos, found.recipe, seed, good)
-    goodness.page(found.photos, found.refused, found.recipe, simulated).write(Path(path))
+    simulated = fit_report.simulate(found.photos, found.recipe, seed, good)
+    fit_report.page(found.photos, found.refused, found.recipe, simulated).write(Path(path))
 
 
 def _all(paths: Sequence[Path], workers: int) -> list[Measured | str]:

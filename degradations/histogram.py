@@ -67,7 +67,7 @@ def draw(recipe: Recipe, n: int, seed: int = 0) -> Draws:
                 times[kind] += 1
                 one.count += 1
                 one.positions[len(order)] += 1
-                _add(one.values, params)
+                _add_values(one.values, params)
                 order.append(kind)
         orders[tuple(order)] += 1
     by_kind: dict[str, list[Pass]] = defaultdict(list)
@@ -80,7 +80,7 @@ def draw(recipe: Recipe, n: int, seed: int = 0) -> Draws:
     return Draws(n, passes, orders)
 
 
-def _add(values: dict[str, list[Any]], params: Params) -> None:
+def _add_values(values: dict[str, list[Any]], params: Params) -> None:
     for name, value in params.items():
         if name in ("kind", "seed") or isinstance(value, dict):
             continue
@@ -103,7 +103,7 @@ def _is_turned(blur: Params) -> bool:
     return blur["shape"].endswith("anisotropic")
 
 
-def told(values: Sequence[Any]) -> str:
+def summarise(values: Sequence[Any]) -> str:
     """Values in a few words: the shares of words, or the 5 %, 50 % and 95 % quantiles."""
     if _are_words(values):
         counts = Counter(values).most_common()
@@ -121,7 +121,7 @@ def table(draws: Draws) -> Iterator[tuple[str, str, str, str]]:
             yield one.label, share, "", ""
         for name in names:
             first = name == names[0]
-            yield one.label * first, share * first, name, told(one.values[name])
+            yield one.label * first, share * first, name, summarise(one.values[name])
 
 
 def write_page(draws: Draws, recipe: Recipe, path: Path) -> None:

@@ -90,7 +90,7 @@ def disc(radius: float) -> np.ndarray:
     return _normal(np.clip(radius + 0.5 - distance, 0, 1))
 
 
-def trimmed(kernel: np.ndarray, tail: float = TAIL) -> np.ndarray:
+def trim(kernel: np.ndarray, tail: float = TAIL) -> np.ndarray:
     """Without the faintest taps, which hold less than `tail` of the absolute sum; sum 1 again.
 
     They turn 0, which costs a direct filter nothing, and rings of nothing but 0 are cut off.

@@ -69,7 +69,7 @@ class Cell:
     width: int = 0
     """Width on the page, CSS pixels; 0: as wide as the picture."""
 
-    def shown(self) -> dict[str, Any]:
+    def render(self) -> dict[str, Any]:
         file = io.BytesIO()
         Image.fromarray(self.pixels).save(file, "PNG")
         source = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
@@ -106,8 +106,10 @@ class Page:
 
     def grid(self, cells: Iterable[Cell], columns: int, caption: str) -> None:
         """Pictures in rows of `columns`."""
-        shown = [cell.shown() for cell in cells]
-        self.parts.append({"kind": "grid", "cells": shown, "columns": columns, "caption": caption})
+        rendered = [cell.render() for cell in cells]
+        self.parts.append(
+            {"kind": "grid", "cells": rendered, "columns": columns, "caption": caption}
+        )
 
     def write(self, path: Path) -> None:
         from jinja2 import Environment  # only pages need it

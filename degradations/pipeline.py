@@ -17,8 +17,8 @@ from degradations import consent, ops, plain_yaml
 from degradations.draws import draw, draw_all
 from degradations.errors import RecipeError, mend
 from degradations.ops import plugins
-from degradations.ops.compose import milder
-from degradations.ops.damage import Damage, covered
+from degradations.ops.compose import weaken
+from degradations.ops.damage import Damage, to_mask
 from degradations.ops.jpeg import to_uint8
 from degradations.ops.op import Frozen, Op, Params, Size
 from degradations.ops.sharpen import sharpen
@@ -80,12 +80,12 @@ class Recipe(Frozen):
     def __reduce__(self):
         """Pickled as values and the files of own ops, which a fresh process has yet to load."""
         values = self.model_dump(mode="json")
-        return _unpickled, (type(self), values, plugins.files(values))
+        return _unpickle, (type(self), values, plugins.files(values))
 
     def to_yaml(self) -> str:
         """What `load` gives back equal; what is as by default is left out."""
         how: dict[str, Any] = {"default_flow_style": None, "allow_unicode": True}
-        return yaml.safe_dump(_spelt(self), sort_keys=False, width=100, **how)
+        return yaml.safe_dump(_spell(self), sort_keys=False, width=100, **how)
 
     def save(self, path: str | Path, *comments: str) -> None:
         """As a YAML file, headed by the comments."""
@@ -109,7 +109,7 @@ class Recipe(Frozen):
             name=f"{self.name}@{severity:.4g}",
             paper=self.paper,
             sharpen=self.sharpen,
-            steps=milder(self.steps, severity),
+            steps=weaken(self.steps, severity),
         )
 
     def digest(self) -> str:
@@ -166,7 +166,7 @@ class Recipe(Frozen):
         return [list(draw(step, rng.at(slot))) for slot, step in enumerate(self.steps)]
 
 
-def _unpickled(
+def _unpickle(
     model: type[Recipe], values: dict[str, Any], files: dict[str, tuple[str, str]]
 ) -> Recipe:
     with consent.by_sender():
@@ -196,7 +196,7 @@ def rebuild(trace: Trace, hr: np.ndarray) -> Degraded:
     for number, params in enumerate(trace.steps):
         op, size = _op(params), rgb.shape[:2]
         with _named(number, params):
-            rgb = applied(rgb, params, target)
+            rgb = apply_step(rgb, params, target)
             if marks is not None:
                 marks = op.spread(marks, params, target)
             if issubclass(op, Damage):
@@ -205,7 +205,7 @@ def rebuild(trace: Trace, hr: np.ndarray) -> Degraded:
     rgb = ops.Resize.apply(rgb, _ENDING, target)
     if marks is None:
         return Degraded(to_uint8(rgb), trace, np.zeros(target, np.uint8))
-    return Degraded(to_uint8(rgb), trace, covered(ops.Resize.spread(marks, _ENDING, target)))
+    return Degraded(to_uint8(rgb), trace, to_mask(ops.Resize.spread(marks, _ENDING, target)))
 
 
 @contextmanager
@@ -223,7 +223,7 @@ def _named(number: int, params: Params) -> Iterator[None]:
         raise RecipeError(f"steps[{number}] ({params['kind']}) cannot be done: {told}") from error
 
 
-def applied(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
+def apply_step(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
     """One step of a trace: float32 (H, W, 3) -> the same, of another size if the step resizes."""
     kind, op = params["kind"], _op(params)
     if kind in ops.OPS:
@@ -251,7 +251,7 @@ def target_size(size: Size, scale: float) -> Size:
     return max(1, round(size[0] / scale)), max(1, round(size[1] / scale))
 
 
-def _spelt(model: Frozen) -> dict[str, Any]:
+def _spell(model: Frozen) -> dict[str, Any]:
     """Its values as YAML holds them, without those that are the default; the kind always."""
     values = model.model_dump(mode="json")
     for name, field in type(model).model_fields.items():
@@ -259,15 +259,15 @@ def _spelt(model: Frozen) -> dict[str, Any]:
         if name != "kind" and repr(value) == repr(field.default):  # 1.0 is not 1 to a digest
             del values[name]
         elif isinstance(value, Frozen):
-            values[name] = _spelt(value)
+            values[name] = _spell(value)
         elif name == "steps":
-            values[name] = [_spelt(step) for step in value]
+            values[name] = [_spell(step) for step in value]
     return values
 
 
 def _op(params: Params) -> type[Op]:
     kind = params["kind"]
-    op = ops.OPS.get(kind) or plugins.named(kind)
+    op = ops.OPS.get(kind) or plugins.find(kind)
     if op:
         return op
     told = f"the trace has a step of unknown kind {kind!r}"

@@ -94,9 +94,9 @@ def write_png(rows: Sequence[Row], recipe: Recipe, path: Path, dpi: int = 200) -
     figure.savefig(path, dpi=dpi)
 
 
-def told(steps: Sequence[Params]) -> list[str]:
+def describe(steps: Sequence[Params]) -> list[str]:
     """Each step in a few words: blur aniso 1.3 x 0.6, noise 12, jpeg 43."""
-    return [_TOLD.get(step["kind"], _anything)(step) for step in steps]
+    return [_DESCRIBE.get(step["kind"], _describe_any)(step) for step in steps]
 
 
 def kernels(steps: Sequence[Params]) -> Iterator[np.ndarray]:
@@ -137,7 +137,9 @@ def _columns(row: Row) -> list[tuple[np.ndarray, str]]:
         lr, steps = degraded.lr, degraded.trace.steps
         large = cv2.resize(lr, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
         size = f"seed {degraded.trace.seed}, {lr.shape[1]} x {lr.shape[0]}"
-        cells.append((_over(large, list(kernels(steps)), bands), "\n".join([size, *told(steps)])))
+        cells.append(
+            (_over(large, list(kernels(steps)), bands), "\n".join([size, *describe(steps)]))
+        )
     return cells
 
 
@@ -197,7 +199,7 @@ def _coded(step: Params) -> str:
     return f"{step['kind']} {_number(step['quality'])}" + (f" {chroma}" * (chroma != "4:2:0"))
 
 
-def _anything(step: Params) -> str:
+def _describe_any(step: Params) -> str:
     """A step of any kind: its first number alone, the others with their names."""
     words = [step["kind"].replace("_", " ")]
     for name, value in step.items():
@@ -218,7 +220,7 @@ def _damage(step: Params) -> str:
     return f"{step['count']} {step['kind']}, {step['opacity']:.0%}"
 
 
-_TOLD = {
+_DESCRIBE = {
     "blur": _blur,
     "sinc": lambda step: f"sinc {step['cutoff'] / math.pi:.2f}π on {step['size']}",
     "compat_sinc": lambda step: f"sinc {step['cutoff'] / math.pi:.2f}π on {step['size']}",

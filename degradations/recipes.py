@@ -1,4 +1,4 @@
-"""Named recipes: the published ones, each with its paper, and those of `everyday`.
+"""Named recipes: the published ones, each with its paper, and those of `real_world`.
 
 configs/degradations/ holds the same as YAML.
 """
@@ -6,7 +6,7 @@ configs/degradations/ holds the same as YAML.
 from math import pi
 from pathlib import Path
 
-from degradations import everyday
+from degradations import real_world
 from degradations.errors import RecipeError, mend
 from degradations.ops import (
     Blur,
@@ -172,7 +172,7 @@ def clean_bicubic() -> Recipe:
 
 
 _PUBLISHED = (realesrgan, realesrgan_compat, bsrgan, stablesr_light, clean_bicubic)
-NAMED = {make.__name__: make for make in (*_PUBLISHED, *everyday.ALL)}
+NAMED = {make.__name__: make for make in (*_PUBLISHED, *real_world.ALL)}
 
 
 def named(name: str) -> Recipe:

@@ -58,21 +58,21 @@ class Rng:
 class _Ahead(Rng):
     """An Rng whose first draws are known."""
 
-    __slots__ = ("_known",)
+    __slots__ = ("_first",)
 
-    def __init__(self, digest: bytes, state: int, known: list[int]):
-        self._digest, self._state, self._count, self._known = digest, state, 0, known
+    def __init__(self, digest: bytes, state: int, first: list[int]):
+        self._digest, self._state, self._count, self._first = digest, state, 0, first
 
     def bits(self) -> int:
         if self._count < _MANY:
             self._count += 1
-            return self._known[self._count - 1]
+            return self._first[self._count - 1]
         return super().bits()
 
     def uniform(self) -> float:
         if self._count < _MANY:
             self._count += 1
-            return self._known[self._count - 1] * 2.0**-53
+            return self._first[self._count - 1] * 2.0**-53
         return super().bits() * 2.0**-53
 
 

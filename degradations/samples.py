@@ -10,7 +10,7 @@ from PIL import Image
 
 from degradations import recipes
 from degradations.errors import RecipeError
-from degradations.ops.compose import every
+from degradations.ops.compose import iterate_ops
 from degradations.ops.damage import Damage
 from degradations.ops.op import Size
 from degradations.ops.sharpen import sharpen
@@ -58,7 +58,7 @@ class Maker:
 
 
 def draws_damage(recipe: Recipe) -> bool:
-    return any(isinstance(op, Damage) for op in every(recipe.steps))
+    return any(isinstance(op, Damage) for op in iterate_ops(recipe.steps))
 
 
 def check_crop(crop: int, scale: float) -> None:
@@ -96,10 +96,10 @@ def crop_of(photo: np.ndarray, size: int, rng: Rng, turns: bool = False) -> np.n
         raise RecipeError(f"{width}x{height} px is smaller than the crop of {size} px")
     y, x = (int(place.uniform() * (side - size + 1)) for side in (height, width))
     made = photo[y : y + size, x : x + size]
-    return np.ascontiguousarray(turned(made, rng.at(1)) if turns else made)
+    return np.ascontiguousarray(turn(made, rng.at(1)) if turns else made)
 
 
-def turned(hr: np.ndarray, rng: Rng) -> np.ndarray:
+def turn(hr: np.ndarray, rng: Rng) -> np.ndarray:
     """A picture laid in one of eight ways: quarter turns, then a mirror."""
     hr = np.rot90(hr, int(rng.uniform() * 4))
     return hr[:, ::-1] if rng.uniform() < 0.5 else hr

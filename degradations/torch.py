@@ -31,7 +31,7 @@ from degradations.errors import RecipeError
 from degradations.keys import keyed, next_key
 from degradations.pipeline import Recipe
 from degradations.rng import Rng
-from degradations.samples import Maker, check_crop, crop_of, pixels, turned
+from degradations.samples import Maker, check_crop, crop_of, pixels, turn
 
 log = logging.getLogger(__name__)
 SUFFIXES = frozenset(  # what cv2 or Pillow read
@@ -99,9 +99,9 @@ class _Numbered(Dataset):
         if not -self.length <= index < self.length:
             raise IndexError(f"{index} is none of {self.length} pictures")
         index = int(index) % self.length
-        return index, self._told(index) if epoch is None else int(epoch)
+        return index, self._current_epoch(index) if epoch is None else int(epoch)
 
-    def _told(self, index: int) -> int:
+    def _current_epoch(self, index: int) -> int:
         epoch = int(self._epoch[0])
         if epoch >= 0:
             return epoch
@@ -269,7 +269,7 @@ class _Cutter:
             rgb = self.read(photos[name])
             if self.crop is not None:
                 return crop_of(rgb, self.crop, rng, self.turns)
-            return np.ascontiguousarray(turned(rgb, rng.at(1))) if self.turns else rgb
+            return np.ascontiguousarray(turn(rgb, rng.at(1))) if self.turns else rgb
         except MemoryError:
             raise
         except Exception as error:  # whatever a reader may raise; a bad photo costs no other

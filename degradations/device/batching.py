@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from degradations.device import blur, codec, host_ops, noise, photo, resize, screen
-from degradations.device.canvas import Canvas, exact_float32, quantised
+from degradations.device.canvas import Canvas, exact_float32, quantise
 from degradations.errors import RecipeError
 from degradations.ops.op import Params, Size
 from degradations.pipeline import Trace, target_size
@@ -61,7 +61,7 @@ def degrade(traces: Sequence[Trace], hr: Tensor, differentiable: bool = False) -
                 f"the trace of {trace.key!r} is for scale {trace.scale:g}, the first one's for "
                 f"{traces[0].scale:g}; make batches of one scale, or call degrade_each"
             )
-    return _degraded(traces, hr, differentiable).rgb
+    return _degrade(traces, hr, differentiable).rgb
 
 
 def degrade_each(traces: Sequence[Trace], hr: Tensor, differentiable: bool = False) -> list[Tensor]:
@@ -70,12 +70,12 @@ def degrade_each(traces: Sequence[Trace], hr: Tensor, differentiable: bool = Fal
     A batch of three scales costs about what a batch of one does, not three times as much.
     """
     _check(traces, hr)
-    canvas = _degraded(traces, hr, differentiable)
+    canvas = _degrade(traces, hr, differentiable)
     rows = zip(canvas.rgb.unbind(0), canvas.sizes.tolist(), strict=True)
     return [rgb[:, :height, :width] for rgb, (height, width) in rows]
 
 
-def _degraded(traces: Sequence[Trace], hr: Tensor, differentiable: bool) -> Canvas:
+def _degrade(traces: Sequence[Trace], hr: Tensor, differentiable: bool) -> Canvas:
     targets = [target_size(trace.hr_size, trace.scale) for trace in traces]
     worth = _WORTH_A_PART.get(hr.device.type, _WORTH_A_PART["cuda"])
     with exact_float32(), torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
@@ -93,7 +93,7 @@ def _degraded(traces: Sequence[Trace], hr: Tensor, differentiable: bool) -> Canv
                 wanted = [targets[row] for row in rows]
                 canvas = canvas.put(rows, work(canvas.of(rows), params, wanted))
         height, width = canvas.sizes.max(0)
-        return canvas.with_rgb(quantised(canvas.rgb[..., :height, :width]) / 255)
+        return canvas.with_rgb(quantise(canvas.rgb[..., :height, :width]) / 255)
 
 
 def _waiting(

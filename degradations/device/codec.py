@@ -14,13 +14,13 @@ from torch.nn import functional as F
 
 from degradations.device.canvas import (
     Canvas,
+    cached_arange,
+    canvas_size,
     constant,
-    counting,
     exact_float32,
-    fitting,
-    quantised,
-    take,
-    through,
+    gather,
+    quantise,
+    straight_through,
     upload,
 )
 from degradations.ops.jpeg import CHROMA_TABLE, LUMA_TABLE
@@ -58,7 +58,7 @@ def jpeg(rgb: Tensor, quality: int | Sequence[int], chroma: str = "4:2:0") -> Te
         raise ValueError(f"quality goes from 1 to 100, not {quality}")
     height, width = rgb.shape[2:]
     sizes = np.full((len(rgb), 2), (height, width))
-    bottom, right = fitting(sizes)
+    bottom, right = canvas_size(sizes)
     padding = (0, right - width, 0, bottom - height)
     levels = F.pad(rgb.float(), padding, mode="replicate")
     with exact_float32():
@@ -69,7 +69,7 @@ def jpeg(rgb: Tensor, quality: int | Sequence[int], chroma: str = "4:2:0") -> Te
 def apply(canvas: Canvas, params: list[Params], targets: list[Size]) -> Canvas:
     """One chroma format for all of them."""
     qualities = np.array([p["quality"] for p in params])
-    levels = canvas.with_rgb(quantised(canvas.replicated()))
+    levels = canvas.with_rgb(quantise(canvas.replicated()))
     return canvas.with_rgb(_coded(levels, qualities, params[0]["chroma"]) / 255)
 
 
@@ -92,7 +92,7 @@ def _coded(levels: Canvas, quality: np.ndarray, chroma: str) -> Tensor:
         colour = torch.add(down, colour, alpha=share).floor_()
         if halves[0] == 2 and not levels.is_full():  # libjpeg repeats the last row of the halved
             rows = torch.minimum(_counting(colour, 2), ends[0])
-            colour = take(colour, rows, _counting(colour, 3))
+            colour = gather(colour, rows, _counting(colour, 3))
     tables = quantisation(quality)
     tables = upload(np.stack([tables, tables * 4, tables * 8]), luma.device)
     luma, colour = _through_dct(luma, colour, tables)
@@ -103,7 +103,7 @@ def _coded(levels: Canvas, quality: np.ndarray, chroma: str) -> Tensor:
         up = up if halves[1] == 2 else up[:, None]
         colour = torch.add(up, colour, alpha=share**2).floor_()
     rgb = _rgb(luma, colour)
-    return through(rgb, _linear(levels, halves)) if levels.rgb.requires_grad else rgb
+    return straight_through(rgb, _linear(levels, halves)) if levels.rgb.requires_grad else rgb
 
 
 def _linear(levels: Canvas, halves: Size) -> Tensor:
@@ -158,7 +158,7 @@ def _doubled(colour: Tensor, halves: Size, ends: Tensor) -> Tensor:
             continue
         count, other = 2 * colour.shape[2 + axis], _counting(colour, 3 - axis)
         both = nearest[axis, :, :count], beyond[axis, :, :count]
-        near, far = (take(colour, *((at, other), (other, at))[axis]) for at in both)
+        near, far = (gather(colour, *((at, other), (other, at))[axis]) for at in both)
         colour = torch.add(far, near, alpha=3)
     return colour
 
@@ -180,7 +180,7 @@ def _ends(levels: Canvas, halves: Size) -> Tensor:
 
 
 def _counting(planes: Tensor, axis: int) -> Tensor:
-    return counting(planes.shape[axis], planes.device)[None]
+    return cached_arange(planes.shape[axis], planes.device)[None]
 
 
 @lru_cache(256)

@@ -103,14 +103,14 @@ def measure(path: str | Path) -> Measured:
             f"{path}: {size[0]}x{size[1]} px is too small to tell anything from; give photos of "
             f"at least {_SMALLEST} px a side, better 512"
         )
-    return _told((str(path), *size, form), found, rgb, luma)
+    return _assemble((str(path), *size, form), found, rgb, luma)
 
 
 def measure_pixels(rgb: np.ndarray, name: str = "") -> Measured:
     """As `measure` of a PNG file: uint8 (H, W, 3), at least 64 pixels a side."""
     left, top, right, bottom = _middle(rgb.shape[1::-1])
     middle = rgb[top:bottom, left:right]
-    return _told((name, rgb.shape[1], rgb.shape[0], ""), None, middle, None)
+    return _assemble((name, rgb.shape[1], rgb.shape[0], ""), None, middle, None)
 
 
 def pixels(image: Image.Image) -> np.ndarray:
@@ -134,7 +134,7 @@ def _is_rgb(image: Image.Image) -> bool:
     return image.info.get("adobe_transform") == 0 or names == [*b"RGB"]
 
 
-def _told(
+def _assemble(
     name: tuple[str, int, int, str],
     file: jpegfile.JpegFile | None,
     rgb: np.ndarray,

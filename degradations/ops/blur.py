@@ -68,7 +68,7 @@ class Blur(Op):
         else:
             beta = params.get("beta", 1.0)
             kernel = kernels.generalised_gaussian(size, sigma_x, sigma_y, angle, beta)
-        return correlate(rgb, kernels.trimmed(kernel))
+        return correlate(rgb, kernels.trim(kernel))
 
 
 class Sinc(Op):

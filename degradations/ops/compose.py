@@ -23,7 +23,7 @@ class Steps(Frozen):
     """The steps."""
 
     def at(self, severity: float) -> Self:
-        return self.model_copy(update={"steps": milder(self.steps, severity)})
+        return self.model_copy(update={"steps": weaken(self.steps, severity)})
 
 
 class Sequence(Steps):
@@ -68,7 +68,7 @@ class Repeat(Steps):
     def choose(self, rng: Rng) -> tuple["Step", ...]:
         steps = self.steps
         for i in range(1, round(self.n.draw(rng))):
-            again = self.steps if self.scale == 1 else milder(self.steps, self.scale**i)
+            again = self.steps if self.scale == 1 else weaken(self.steps, self.scale**i)
             steps = (*steps, *again)
         return steps
 
@@ -86,7 +86,7 @@ class Maybe(Frozen):
         return (self.step,) if rng.uniform() < self.p else ()
 
     def at(self, severity: float) -> Self:
-        return self.model_copy(update={"step": _milder(self.step, severity)})
+        return self.model_copy(update={"step": _weaken(self.step, severity)})
 
 
 class OneOf(Frozen):
@@ -107,15 +107,15 @@ class OneOf(Frozen):
         return (self.steps[pick(len(self.steps), self.weights, rng)],)
 
     def at(self, severity: float) -> Self:
-        return self.model_copy(update={"steps": milder(self.steps, severity)})
+        return self.model_copy(update={"steps": weaken(self.steps, severity)})
 
 
-def milder(steps: tuple["Step", ...], severity: float) -> tuple["Step", ...]:
+def weaken(steps: tuple["Step", ...], severity: float) -> tuple["Step", ...]:
     """The steps at a severity, each in its place, so that a key draws alike at any severity."""
-    return tuple(_milder(step, severity) for step in steps)
+    return tuple(_weaken(step, severity) for step in steps)
 
 
-def _milder(step: "Step", severity: float) -> "Step":
+def _weaken(step: "Step", severity: float) -> "Step":
     moved = step.at(severity)
     if moved is None:
         return Sequence(steps=())
@@ -125,10 +125,10 @@ def _milder(step: "Step", severity: float) -> "Step":
     return moved
 
 
-def every(steps: Iterable["Step"]) -> Iterator[Op]:
+def iterate_ops(steps: Iterable["Step"]) -> Iterator[Op]:
     """Each op that stands in the steps, however deep, in the order it is written."""
     for step in steps:
         if isinstance(step, Op):
             yield step
         else:
-            yield from every((step.step,) if isinstance(step, Maybe) else step.steps)
+            yield from iterate_ops((step.step,) if isinstance(step, Maybe) else step.steps)

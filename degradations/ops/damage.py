@@ -54,7 +54,7 @@ class Damage(Op):
     @classmethod
     def mask(cls, params: Params, size: Size) -> np.ndarray:
         """uint8 (H, W): 255 where `apply` draws, else 0."""
-        return covered(cls.layer(params, size)[0])
+        return to_mask(cls.layer(params, size)[0])
 
     @classmethod
     def layer(cls, params: Params, size: Size) -> tuple[np.ndarray, np.ndarray]:
@@ -63,7 +63,7 @@ class Damage(Op):
         return np.where(cover < _FAINT, 0, cover).astype(np.float32), colour.astype(np.float32)
 
 
-def covered(share: np.ndarray) -> np.ndarray:
+def to_mask(share: np.ndarray) -> np.ndarray:
     """uint8 (H, W): 255 where marks have a share that can be seen, else 0."""
     return np.where(share < _FAINT, np.uint8(0), np.uint8(255))
 

@@ -30,7 +30,7 @@ ALBUMENTATIONS = "albumentations"  # the kind of its transforms, which `transfor
 _TWICE = 16  # pictures on which an op has to give the same result twice
 _ROUNDING = 1e-3  # a quarter of a level: a blur of white may end a little above white
 _files: dict[str, tuple[str, str]] = {}  # by module: where it was loaded from, and the sha256
-_known: dict[str, type[Op]] = {}  # by kind: what recipes have named in this process
+_registered: dict[str, type[Op]] = {}  # by kind: what recipes have named in this process
 _runs: Counter[str] = Counter()
 
 
@@ -46,13 +46,13 @@ def read(value: Any, kind: str, folder: Path | None) -> Op | None:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        told = [_told(kind, model, detail) for detail in error.errors()]
+        told = [_explain(kind, model, detail) for detail in error.errors()]
         raise RecipeError("; ".join(told)) from error
 
 
-def named(kind: str) -> type[Op] | None:
+def find(kind: str) -> type[Op] | None:
     """The op of a trace's step: one that is installed, or that a recipe has named before."""
-    return _known.get(kind) or _installed(kind)
+    return _registered.get(kind) or _installed(kind)
 
 
 def files(values: Any) -> dict[str, tuple[str, str]]:
@@ -100,18 +100,18 @@ def apply(kind: str, op: type[Op], rgb: np.ndarray, params: Params, target: Size
     """
     _runs[kind] += 1
     rgb = np.clip(rgb, 0, 1)
-    out = _applied(kind, op, rgb, params, target)
-    wrong = _breach(out, rgb.shape)
+    out = _apply(kind, op, rgb, params, target)
+    wrong = _find_breach(out, rgb.shape)
     if not wrong and _runs[kind] <= _TWICE:
-        again = _applied(kind, op, rgb, params, target)
-        if _breach(again, rgb.shape) or again.tobytes() != out.tobytes():
+        again = _apply(kind, op, rgb, params, target)
+        if _find_breach(again, rgb.shape) or again.tobytes() != out.tobytes():
             wrong = "gives another result for the same params; draw all that is random in draw()"
     if wrong:
         raise RecipeError(f"{kind}: apply {wrong}")
     return out
 
 
-def _applied(kind: str, op: type[Op], rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
+def _apply(kind: str, op: type[Op], rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
     lent = rgb.view()
     lent.flags.writeable = False
     try:
@@ -122,7 +122,7 @@ def _applied(kind: str, op: type[Op], rgb: np.ndarray, params: Params, target: S
         raise RecipeError(f"{kind}: apply failed: {error!r} with params {params}") from error
 
 
-def _breach(out: Any, shape: tuple[int, ...]) -> str:
+def _find_breach(out: Any, shape: tuple[int, ...]) -> str:
     if not isinstance(out, np.ndarray) or out.dtype != np.float32:
         what = out.dtype if isinstance(out, np.ndarray) else type(out).__name__
         return f"gives {what}; return a float32 array: out.astype(np.float32)"
@@ -135,7 +135,7 @@ def _breach(out: Any, shape: tuple[int, ...]) -> str:
     return ""
 
 
-def _told(kind: str, model: type[Op], detail: Any) -> str:
+def _explain(kind: str, model: type[Op], detail: Any) -> str:
     place = ".".join(map(str, detail["loc"]))
     if detail["type"] == "extra_forbidden":
         return f"{place} is not an option of {kind}; {mend(place, model.model_fields)}"
@@ -145,7 +145,7 @@ def _told(kind: str, model: type[Op], detail: Any) -> str:
 def _register(kind: str, model: Any) -> None:
     if not (isinstance(model, type) and issubclass(model, Op)):
         raise RecipeError(f"{kind} is no op; make it a class derived from degradations.ops.Op")
-    if _known.setdefault(kind, model) is not model:
+    if _registered.setdefault(kind, model) is not model:
         raise RecipeError(
             f"{kind} is another class than the {kind} of an earlier recipe; rename one of them"
         )

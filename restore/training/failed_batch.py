@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from degradations.pairs import png
+from degradations.pair_folder import png
 from restore.files import open_up
 
 

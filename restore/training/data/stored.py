@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from degradations import recipes
-from degradations.pairs import own_code
+from degradations.pair_folder import plugin_sources
 from restore.diffusion import vae
 from restore.diffusion.stack import Stack
 from restore.errors import ConfigError, DiskFullError, counted
@@ -264,7 +264,11 @@ def name_of(options: PairOptions, digest: str, seed: int, held_out: bool) -> str
 def contents(options: PairOptions) -> str:
     """Digests of what the options only name: the photos, and a recipe of one's own."""
     recipe, places = recipes.find(options.recipe), (options.photos, options.low)
-    parts = [] if options.recipe in recipes.NAMED else [recipe.digest(), *own_code(recipe).values()]
+    parts = (
+        []
+        if options.recipe in recipes.NAMED
+        else [recipe.digest(), *plugin_sources(recipe).values()]
+    )
     for found in [sources.find(place) for place in places if place is not None]:
         parts += found.identity()
     return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
