@@ -16,7 +16,7 @@ from restore.diffusion.stack import Stack
 from restore.diffusion.vae import Vae
 from restore.errors import ConfigError
 from restore.training import command
-from restore.training.loop import TrainOptions
+from restore.training.options import TrainOptions
 from restore.training.registry import StageOptions
 from restore.training.stages import autoencoder, denoiser
 from restore.training.toys import scene_stage
@@ -61,7 +61,7 @@ def cost(stack: Stack, steps: int) -> dict[str, float]:
     }
 
 
-def stack_of(first: Path, second: Path) -> Stack:
+def build_stack(first: Path, second: Path) -> Stack:
     """The networks of two configs, untrained.
 
     Raises:
@@ -72,9 +72,9 @@ def stack_of(first: Path, second: Path) -> Stack:
         raise ConfigError(refusal(first, one, "an autoencoder: autoencoder, autoencoder_kl or _vq"))
     coder: Vae = autoencoder.build(one)
     if isinstance(two, denoiser.DenoiserOptions):
-        return denoiser.fresh(two, coder)
+        return denoiser.build_stack(two, coder)
     if isinstance(two, scene_stage.SceneOptions):
-        return scene_stage.fresh(two, coder)
+        return scene_stage.build_stack(two, coder)
     raise ConfigError(refusal(second, two, "fresh networks over it: denoiser or scenes"))
 
 
@@ -88,7 +88,7 @@ def main(
     steps: Annotated[int, typer.Option(min=1, help="Of the walk.")] = 1,
 ) -> None:
     """Count what the networks of two configs cost, before either is trained."""
-    for name, count in cost(stack_of(first, second), steps).items():
+    for name, count in cost(build_stack(first, second), steps).items():
         print(f"{name:20}{count:12,.0f}" if count > 1e4 else f"{name:20}{count:12.3f}")
 
 

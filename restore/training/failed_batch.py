@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from degradations.pair_folder import png
 from restore.files import open_up
+from restore.training.stage import PairSamples
 
 
 def keep(folder: Path, batch: object, indices: Sequence[int], samples: Dataset) -> Path:
@@ -27,11 +28,10 @@ def keep(folder: Path, batch: object, indices: Sequence[int], samples: Dataset) 
     save_file(tensors, folder / "batch.safetensors")
     open_up(folder)
     (folder / "samples.json").write_text(json.dumps({"samples": list(indices)}) + "\n")
-    pair_of = getattr(samples, "pair", None)
-    if pair_of is None:
+    if not isinstance(samples, PairSamples):
         return folder
     for index in indices:
-        pair = pair_of(index)
+        pair = samples.pair(index)
         if pair.trace is None:
             continue
         name = f"{index:06d}"
@@ -44,3 +44,9 @@ def keep(folder: Path, batch: object, indices: Sequence[int], samples: Dataset) 
 
 def _is_tensor(value: object) -> bool:
     return isinstance(value, Tensor) and value.layout == torch.strided
+
+
+def describe_numbers(numbers: list[int]) -> str:
+    """The evenly spaced sample numbers of a part, in words."""
+    step = numbers[1] - numbers[0] if len(numbers) > 1 else 1
+    return f"samples {numbers[0]} to {numbers[-1]}" + (f" in steps of {step}" if step > 1 else "")

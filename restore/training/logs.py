@@ -75,7 +75,7 @@ class Record:
 
     def pictures(self, step: int, rows: list[Tensor]) -> None:
         """rgb batches, one under another, as one picture."""
-        made = grid(rows)
+        made = image_grid(rows)
         with replacing(self.folder / f"preview_{step:08d}.png") as path:
             made.save(path)
         if self.board:
@@ -105,13 +105,13 @@ def _board(folder: Path, first: int) -> Any:
     return SummaryWriter(folder / "tensorboard", purge_step=first + 1)
 
 
-def grid(rows: list[Tensor]) -> Image.Image:
+def image_grid(rows: list[Tensor]) -> Image.Image:
     lines = [torch.cat(list(rgb), -1) for rgb in rows]
     pixels = (torch.cat(lines, 1).clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
     return Image.fromarray(np.ascontiguousarray(pixels.cpu().numpy()))
 
 
-def tracked(parts: Iterable[Part], total: int, what: str, each: int = 1) -> Iterator[Part]:
+def track(parts: Iterable[Part], total: int, what: str, each: int = 1) -> Iterator[Part]:
     """The parts, which do `each` of `total`: a bar on a terminal, elsewhere a line now and then."""
     console = Console()
     if console.is_terminal:
@@ -135,7 +135,7 @@ def tracked(parts: Iterable[Part], total: int, what: str, each: int = 1) -> Iter
 
 
 @contextmanager
-def bar(steps: int, first: int, is_shown: bool = True):
+def progress_bar(steps: int, first: int, is_shown: bool = True):
     """A progress bar with the losses, images a second and time left; yields its update."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), disable=not is_shown) as progress:

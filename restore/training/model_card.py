@@ -43,14 +43,14 @@ class About:
 def write(folder: Path, about: About) -> None:
     """README.md, and photos.csv where the sources are known, into an exported folder."""
     data = about.options["stage"].get("data") or {}
-    notes = notes_of(data.get("photos"))
+    notes = find_notes(data.get("photos"))
     if notes:
         shutil.copyfile(notes, folder / "photos.csv")
-    (folder / "README.md").write_text(text(folder.parent.name, about, notes), encoding="utf-8")
+    (folder / "README.md").write_text(render(folder.parent.name, about, notes), encoding="utf-8")
     manifest.write(folder)
 
 
-def notes_of(photos: object) -> Path | None:
+def find_notes(photos: object) -> Path | None:
     """The CSV that tells where photos come from: in their folder, beside it, or by its name.
 
     A table with other columns than ours is somebody's own affair.
@@ -68,7 +68,7 @@ def _tells_sources(path: Path) -> bool:
     return head >= NEEDED and bool(head & {"licence", "license"}) and head <= COLUMNS
 
 
-def text(name: str, about: About, notes: Path | None) -> str:
+def render(name: str, about: About, notes: Path | None) -> str:
     parts = {
         f"# {name}": _purpose(about.options["stage"]),
         "## Training": _training(about),

@@ -10,6 +10,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from restore.errors import ConfigError
+from restore.training.stage import AdversarialStage, Stage
 
 CHECKPOINTING = (  # as diffusers calls it; transformers, newer and older
     "enable_gradient_checkpointing",
@@ -33,7 +34,7 @@ def rate_at(step: int, steps: int, warmup: int, schedule: Schedule, passed: floa
 
 
 @contextmanager
-def averaged(ema: EMAModel, parameters: list[Tensor]):
+def average_weights(ema: EMAModel, parameters: list[Tensor]):
     """The EMA's weights in the model's place."""
     ema.store(parameters)
     ema.copy_to(parameters)
@@ -43,19 +44,26 @@ def averaged(ema: EMAModel, parameters: list[Tensor]):
         ema.restore(parameters)
 
 
-def groups(stage: Any, learning_rate: float) -> list[dict[str, Any]]:
-    """The optimiser's groups: what is made, then the judge of it, each with its learning rate.
+def parameter_groups(stage: Stage, learning_rate: float) -> list[dict[str, Any]]:
+    """The optimiser's groups: the trained weights, then those of a discriminator.
 
-    They are clipped apart, or a loud judge would quieten what it judges.
+    Gradients are clipped by group; else large gradients of the discriminator would scale down
+    those of what it is trained against.
+
+    Args:
+        stage: Its model, and its discriminator if it has one.
+        learning_rate: Peak learning rate, also of a discriminator whose options name none.
+
+    Returns:
+        Groups with `params` and the peak learning rate as `peak`.
     """
-    judge = getattr(stage, "judge", None)
-    judging = set(judge.parameters()) if judge else set()
-    made = [p for p in stage.model.parameters() if p.requires_grad and p not in judging]
-    found = [{"params": made, "peak": learning_rate}]
-    if judge:
-        adversary = getattr(stage.options, "adversary", None) or stage.options.texture.adversary
-        own = adversary.learning_rate or learning_rate
-        found.append({"params": list(judge.parameters()), "peak": own})
+    discriminator = stage.discriminator if isinstance(stage, AdversarialStage) else None
+    apart = set(discriminator.parameters()) if discriminator else set()
+    trained = [p for p in stage.model.parameters() if p.requires_grad and p not in apart]
+    found = [{"params": trained, "peak": learning_rate}]
+    if isinstance(stage, AdversarialStage) and discriminator and stage.adversary:
+        peak = stage.adversary.learning_rate or learning_rate
+        found.append({"params": list(discriminator.parameters()), "peak": peak})
     return found
 
 
@@ -64,7 +72,9 @@ def networks(model: nn.Module) -> list[nn.Module]:
     return list(model.values()) if isinstance(model, nn.ModuleDict) else [model]
 
 
-def lay_out(model: nn.Module, channels_last: bool | Literal["auto"], device: torch.device) -> None:
+def set_memory_format(
+    model: nn.Module, channels_last: bool | Literal["auto"], device: torch.device
+) -> None:
     """The order of weights in memory, which is that of activations too.
 
     auto is channels last but where a CPU meets group normalisation, whose gradient is slow there.
@@ -87,7 +97,7 @@ def keep_freed_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def save_memory(model: nn.Module) -> None:
+def enable_checkpointing(model: nn.Module) -> None:
     """Gradient checkpointing (Chen et al. 2016) in each network that has it.
 
     Raises:

@@ -22,7 +22,7 @@ FREE = {  # may change on the way without a word
 }
 
 
-def go_on(options: Any, state: checkpoint.State, is_main: bool) -> checkpoint.Progress:
+def resume_run(options: Any, state: checkpoint.State, is_main: bool) -> checkpoint.Progress:
     """Put the chosen checkpoint into the state; returns how far it had come.
 
     Raises:

@@ -21,9 +21,9 @@ from restore.metrics.measures import MEASURES, Pair
 from restore.metrics.score import Row, Scored
 from restore.options import UpscaleOptions
 from restore.tasks.run import restore
-from restore.training.data.captions import LEVELS, WORDS, caption, level
+from restore.training.data.captions import LEVELS, WORDS, caption, level_word
 from restore.training.data.crops import Photos
-from restore.training.data.pairs import PairOptions, drawn, grained
+from restore.training.data.pairs import PairOptions, add_grain, draw_trace
 
 TABLE = [MEASURES[name] for name in ("psnr", "ssim", "pd")]
 NONE, RIGHT, WRONG, INPUT = "none", "right", "wrong", "input, bicubic"
@@ -123,7 +123,7 @@ def grainy(asked: Asked, photos: Sequence[np.ndarray], scale: float) -> list[Cas
     """Photos with grain of their own, in the truth too: said to be kept, wrongly to be damage."""
     cases = []
     for key, photo, trace, rng in traced(asked, photos, scale):
-        truth, rest, whole = grained(photo, trace, rng, key)
+        truth, rest, whole = add_grain(photo, trace, rng, key)
         told = caption(whole, ("grain",)), caption(whole)
         cases.append(Case(key, truth, replay(rest, truth), *told))
     return cases
@@ -139,7 +139,7 @@ def traced(
     for number, photo in enumerate(photos):
         rng = np.random.default_rng((asked.seed, number, 1))
         key = f"{number:03d}"
-        yield key, photo, drawn(recipe, options, rng, key, asked.crop), rng
+        yield key, photo, draw_trace(recipe, options, rng, key, asked.crop), rng
 
 
 def heard(said: str) -> dict[str, int]:
@@ -149,7 +149,7 @@ def heard(said: str) -> dict[str, int]:
         first, _, rest = part.partition(" ")
         if first == "jpeg":
             coarse = WORDS["jpeg"]
-            first, rest = level(100 - int(rest), coarse.some, coarse.strong), "jpeg"
+            first, rest = level_word(100 - int(rest), coarse.some, coarse.strong), "jpeg"
         if first in LEVELS:
             found[rest] = 1 + LEVELS.index(first)
     return found

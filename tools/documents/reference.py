@@ -95,7 +95,7 @@ def _choices(annotation: Any) -> list[str]:
 def options() -> str:
     """Every key of the YAML files, a table for each kind of options."""
     from restore import options as tasks
-    from restore.training.loop import TrainOptions
+    from restore.training.options import TrainOptions
 
     parts = [
         "# All options\n",

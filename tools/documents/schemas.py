@@ -28,7 +28,7 @@ def schema(name: str) -> dict[str, Any]:
     """What a kind of YAML file may hold."""
     from degradations import Recipe
     from restore import options
-    from restore.training.loop import TrainOptions
+    from restore.training.options import TrainOptions
 
     tasks = (
         options.UpscaleOptions,

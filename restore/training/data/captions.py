@@ -98,11 +98,11 @@ def vocabulary() -> list[str]:
     return sorted({word for words in said for word in words.split()})
 
 
-def level(value: float, some: float, strong: float) -> str:
+def level_word(value: float, some: float, strong: float) -> str:
     return LEVELS[(value >= some) + (value >= strong)]
 
 
-def damage(trace: Trace, keep: Sequence[str] = ()) -> dict[str, str]:
+def describe_damage(trace: Trace, keep: Sequence[str] = ()) -> dict[str, str]:
     """By kind what is said of the worst of it: {"noise": "strong noise"}. Own ops go unsaid.
 
     Args:
@@ -119,7 +119,7 @@ def damage(trace: Trace, keep: Sequence[str] = ()) -> dict[str, str]:
         if strength < said.faint or SHORT.get(word, word) in keep:
             continue
         jpeg = f"jpeg {100 - strength}" if word == "jpeg" else None
-        told[word] = jpeg or f"{level(strength, said.some, said.strong)} {word}"
+        told[word] = jpeg or f"{level_word(strength, said.some, said.strong)} {word}"
     return told
 
 
@@ -129,16 +129,16 @@ def caption(trace: Trace, keep: Sequence[str] = ()) -> str:
     Blur is in pixels of the original. What is kept is no damage: "strong noise, keep grain".
     """
     kept = [f"keep {name}" for name in keep]
-    return ", ".join([*damage(trace, keep).values(), *kept]) or "clean"
+    return ", ".join([*describe_damage(trace, keep).values(), *kept]) or "clean"
 
 
-def wish(trace: Trace, rng: np.random.Generator, keep: Sequence[str] = ()) -> str:
+def instruction(trace: Trace, rng: np.random.Generator, keep: Sequence[str] = ()) -> str:
     """The trace as a user's wish: "remove noise, keep grain"; "clean" if there is none.
 
     All that is kept is said; of the damage some, and no level, for users do not say all that they
     would be rid of; in any order.
     """
-    kinds = sorted({SHORT.get(word, word) for word in damage(trace, keep)})
+    kinds = sorted({SHORT.get(word, word) for word in describe_damage(trace, keep)})
     named = rng.permutation(kinds)[: int(rng.integers(1, len(kinds) + 1))] if kinds else []
     said = [*(f"remove {kind}" for kind in named), *(f"keep {name}" for name in keep)]
     return ", ".join(rng.permutation(said)) if said else "clean"

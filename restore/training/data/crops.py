@@ -21,9 +21,9 @@ from degradations.errors import RecipeError
 from restore.config import Options
 from restore.errors import ConfigError, ImageError, RestoreError
 from restore.training.data import sources
-from restore.training.data.geometry import Geometry, moved
+from restore.training.data.geometry import Geometry, move
 from restore.training.data.procedural import lettering, pictures
-from restore.training.logs import tracked
+from restore.training.logs import track
 from restore.training.rng import Part
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ class Photos:
                 log.warning("photos %s: set data.memory_gb to keep them", told)
             elif memory_gb:
                 decoded = pool.map(self.read, range(len(self.numbers)))
-                self.held = list(tracked(decoded, len(self.numbers), "reading photos"))
+                self.held = list(track(decoded, len(self.numbers), "reading photos"))
         # A photo is met as often as it has room for crops, with a square root's restraint.
         self.odds = np.sqrt(area) / np.sqrt(area).sum()
 
@@ -195,28 +195,28 @@ class Photos:
             y = rng.integers(picture.shape[0] - size + 1)
             x = rng.integers(picture.shape[1] - size + 1)
             crop = picture[y : y + size, x : x + size]
-            if (strength := strength_of(crop)) > most:
+            if (strength := gradient_strength(crop)) > most:
                 best, most = (picture, int(y), int(x)), strength
         assert best
         picture, y, x = best
         made = picture[y : y + size, x : x + size]
         if self.geometry:
-            made = moved(picture, (y, x), size, self.geometry, rng)
-        return turned(made, *turn(rng)) if self.turns else made.copy()
+            made = move(picture, (y, x), size, self.geometry, rng)
+        return apply_turn(made, *draw_turn(rng)) if self.turns else made.copy()
 
 
-def strength_of(crop: np.ndarray) -> float:
+def gradient_strength(crop: np.ndarray) -> float:
     """How strong the gradients of its green are."""
     green = crop[..., 1].astype(np.float32)
     return np.abs(np.diff(green, axis=0)).mean() + np.abs(np.diff(green, axis=1)).mean()
 
 
-def turn(rng: np.random.Generator) -> tuple[int, bool]:
+def draw_turn(rng: np.random.Generator) -> tuple[int, bool]:
     """One of the eight ways to lay a square: quarter turns, then whether it is mirrored."""
     return int(rng.integers(4)), bool(rng.random() < 0.5)
 
 
-def turned(rgb: np.ndarray, quarters: int, mirrored: bool) -> np.ndarray:
+def apply_turn(rgb: np.ndarray, quarters: int, mirrored: bool) -> np.ndarray:
     rgb = np.rot90(rgb, quarters)
     return (rgb[:, ::-1] if mirrored else rgb).copy()
 
@@ -301,7 +301,7 @@ class Loader:
             yield batch
 
 
-def loader(
+def build_loader(
     samples: Dataset, rows: Iterable[list[int]], workers: int, pinned: bool = False
 ) -> Loader:
     """The batches that `rows` asks for, made by `workers` processes ahead of time; 0: in this one.
@@ -313,7 +313,7 @@ def loader(
     made = DataLoader(
         Batches(samples),
         batch_sampler=rows,
-        collate_fn=as_it_is,
+        collate_fn=identity,
         num_workers=workers,
         # photos that are kept in memory are shared with the workers, not sent to them
         multiprocessing_context="fork" if workers and "fork" in get_all_start_methods() else None,
@@ -323,7 +323,7 @@ def loader(
     return Loader(made)
 
 
-def as_it_is(batch: Any) -> Any:
+def identity(batch: Any) -> Any:
     return batch
 
 

@@ -27,7 +27,7 @@ class Geometry(Options):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # it only warns of an unknown argument
-                made(self)
+                build_transform(self)
         except KeyError as error:
             raise ValueError(str(error.args[0])) from error
         except Exception as error:  # whatever the transform may raise
@@ -35,7 +35,7 @@ class Geometry(Options):
         return self
 
 
-def made(geometry: Geometry) -> Any:
+def build_transform(geometry: Geometry) -> Any:
     """The transform; edges are mirrored unless its parameters say otherwise."""
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it asks the network at import
     import albumentations
@@ -57,7 +57,7 @@ def made(geometry: Geometry) -> Any:
     return kind(**params)
 
 
-def moved(
+def move(
     picture: np.ndarray,
     corner: tuple[int, int],
     size: int,
@@ -76,7 +76,7 @@ def moved(
         places.append(slice(first, first + wide))
     wider = np.ascontiguousarray(picture[tuple(places)])
     for step in steps:
-        transform = made(step)
+        transform = build_transform(step)
         transform.set_random_seed(int(rng.integers(2**32)))
         wider = transform(image=wider)["image"]
     top, left = ((side - size) // 2 for side in wider.shape[:2])

@@ -8,7 +8,7 @@ import numpy as np
 
 from restore.errors import ConfigError, ImageError, counted
 from restore.training.data import sources
-from restore.training.data.crops import Photos, strength_of, turn, turned
+from restore.training.data.crops import Photos, apply_turn, draw_turn, gradient_strength
 
 
 class Cut(NamedTuple):
@@ -115,15 +115,15 @@ class PairedPhotos(Photos):
                 int(rng.integers(side - size // scale + 1)) for side in low.shape[:2]
             )  # in low pixels
             truth = high[y * scale : y * scale + size, x * scale : x * scale + size]
-            if (strength := strength_of(truth)) > most:
+            if (strength := gradient_strength(truth)) > most:
                 small = low[y : y + size // scale, x : x + size // scale]
                 best, most = Cut(truth, small, scale), strength
         if best is None:
             return self.cut(size, detail, rng)
         if not self.turns:
             return best
-        way = turn(rng)
-        return Cut(turned(best.truth, *way), turned(best.low, *way), best.scale)
+        way = draw_turn(rng)
+        return Cut(apply_turn(best.truth, *way), apply_turn(best.low, *way), best.scale)
 
 
 def _stem(name: str) -> str:

@@ -14,7 +14,7 @@ from degradations.ranges import Uniform
 from restore.diffusion.layouts import KEEP, REPAINT, RESTORE
 from restore.images.masks import mended
 from restore.training.data import sources
-from restore.training.data.captions import caption, wish
+from restore.training.data.captions import caption, instruction
 from restore.training.data.crops import PhotoOptions, Photos
 from restore.training.data.paired import PairedPhotos
 
@@ -102,7 +102,7 @@ class PairOptions(PhotoOptions):
         )
 
 
-def words_stay(stage: Any) -> Any:
+def check_captions(stage: Any) -> Any:
     """A check of a stage's options: words that decide what the truth is are not left out later."""
     if stage.dropped and stage.data.keeps:
         told = "dropped would leave out words that decide what the truth keeps (data.keeps)"
@@ -110,13 +110,13 @@ def words_stay(stage: Any) -> Any:
     return stage
 
 
-def draw(weights: dict, rng: np.random.Generator):
+def draw_weighted(weights: dict, rng: np.random.Generator):
     """One of the keys, by weight."""
     odds = np.array(list(weights.values()), np.float64)
     return list(weights)[rng.choice(len(odds), p=odds / odds.sum())]
 
 
-def hole(size: int, rng: np.random.Generator) -> np.ndarray:
+def draw_hole(size: int, rng: np.random.Generator) -> np.ndarray:
     """A mask of scratches, blobs or both, uint8 (size, size), 255 in the hole."""
     mask = np.zeros((size, size), np.uint8)
     kind = rng.integers(3)
@@ -144,7 +144,7 @@ class Pair:
 
     truth: np.ndarray
     """uint8 (S, S, 3)."""
-    known: np.ndarray
+    conditioning: np.ndarray
     """uint8 (S, S, 3): what the picture shows, the hole filled in."""
     trust: np.ndarray
     """uint8 (S / factor, S / factor): 0 keep, 128 restore, 255 repaint."""
@@ -181,31 +181,34 @@ def draw_pair(
         original, low, _ = photos.cut(crop, options.detail, rng)
     else:
         original = photos.picture(crop, options.detail, rng)
-    task = draw(options.tasks, rng)
-    known, truth = original, original
+    task = draw_weighted(options.tasks, rng)
+    conditioning, truth = original, original
     trust = np.full(truth.shape[:2], round(KEEP * 255), np.uint8)
     if task in ("restore", "both"):
         if low is None:
-            trace = drawn(recipe, options, rng, key, crop)
-            original, truth, trace, words = worded(original, trace, options, rng, key)
+            trace = draw_trace(recipe, options, rng, key, crop)
+            original, truth, trace, words = draw_caption(original, trace, options, rng, key)
             truth = sharpen(truth) if trace.sharpen else truth
             low = replay(trace, original) if apply else None
-        known = original if low is None else enlarged(low, crop)
+        conditioning = original if low is None else enlarge(low, crop)
         trust = np.full_like(trust, round(RESTORE * 255))
     mask = np.zeros_like(trust)
     if task in ("fill", "both"):
-        mask = hole(crop, rng)  # at full size: its rim is sharp in use too
-        known = mended(known, mask > 0) if apply else known
+        mask = draw_hole(crop, rng)  # at full size: its rim is sharp in use too
+        conditioning = mended(conditioning, mask > 0) if apply else conditioning
         trust = np.where(mask > 0, np.uint8(REPAINT * 255), trust)
     if task == "nothing":
-        known, trust = np.full_like(known, GREY), np.full_like(trust, round(REPAINT * 255))
+        conditioning, trust = (
+            np.full_like(conditioning, GREY),
+            np.full_like(trust, round(REPAINT * 255)),
+        )
     blocks = trust.reshape(crop // factor, factor, crop // factor, factor)
-    return Pair(truth, known, blocks.max((1, 3)), words, trace, mask, original)
+    return Pair(truth, conditioning, blocks.max((1, 3)), words, trace, mask, original)
 
 
-def drawn(recipe: Recipe, options: PairOptions, rng, key: str, crop: int) -> Trace:
+def draw_trace(recipe: Recipe, options: PairOptions, rng, key: str, crop: int) -> Trace:
     """What happens to one pair."""
-    scale = draw(options.scales, rng)
+    scale = draw_weighted(options.scales, rng)
     # Recipes are written for x4; the same damage on a picture that keeps its size is harsher.
     mildest, worst = options.severity or (0.02, min(1, scale**0.5 / 2))
     severity = 0.0 if rng.random() < options.clean else rng.uniform(mildest, worst)
@@ -213,7 +216,7 @@ def drawn(recipe: Recipe, options: PairOptions, rng, key: str, crop: int) -> Tra
     return recipe.at(severity).draw((crop, crop), scale, seed, key)
 
 
-def worded(
+def draw_caption(
     photo: np.ndarray, trace: Trace, options: PairOptions, rng: np.random.Generator, key: str
 ) -> tuple[np.ndarray, np.ndarray, Trace, str]:
     """What the trace replays on, the truth of it, the trace, and what is said."""
@@ -222,16 +225,16 @@ def worded(
         return photo, photo, trace, caption(trace) if is_said else ""
     truth, whole, keep = photo, trace, ()
     if rng.random() < options.keeps:
-        photo, trace, whole = grained(photo, trace, rng, key)
+        photo, trace, whole = add_grain(photo, trace, rng, key)
         if is_said and rng.random() < 0.5:
             truth, keep = photo, ("grain",)
     if not is_said:  # nobody asked for the grain
         return photo, truth, trace, ""
-    words = wish(whole, rng, keep) if rng.random() < 0.5 else caption(whole, keep)
+    words = instruction(whole, rng, keep) if rng.random() < 0.5 else caption(whole, keep)
     return photo, truth, trace, words
 
 
-def grained(
+def add_grain(
     photo: np.ndarray, trace: Trace, rng: np.random.Generator, key: str
 ) -> tuple[np.ndarray, Trace, Trace]:
     """The photo with grain of its own, the trace without any, and all that was done, to be told.
@@ -245,7 +248,7 @@ def grained(
     return replay(grain, photo), trace, trace.model_copy(update={"steps": [*grain.steps, *rest]})
 
 
-def enlarged(low: np.ndarray, crop: int) -> np.ndarray:
+def enlarge(low: np.ndarray, crop: int) -> np.ndarray:
     return np.array(Image.fromarray(low).resize((crop, crop), Image.Resampling.BICUBIC))
 
 
@@ -254,4 +257,4 @@ def make_pair(
 ) -> dict:
     """What of a pair is kept: uint8 `truth` and `known`, `trust`, and its `caption`."""
     pair = draw_pair(photos, recipe, options, rng, key, options.crop, factor=factor)
-    return {name: getattr(pair, name) for name in ("truth", "known", "trust", "caption")}
+    return {name: getattr(pair, name) for name in ("truth", "conditioning", "trust", "caption")}

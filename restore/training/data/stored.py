@@ -25,15 +25,16 @@ from restore.diffusion.stack import Stack
 from restore.errors import ConfigError, DiskFullError, counted
 from restore.files import held
 from restore.training.data import sources
-from restore.training.data.crops import Samples, loader, to_rgb
+from restore.training.data.crops import Samples, build_loader, to_rgb
 from restore.training.data.pairs import Pair, PairOptions, draw_pair, make_pair
-from restore.training.logs import tracked
+from restore.training.logs import track
 
 log = logging.getLogger(__name__)
 RUN_ONLY = {"window", "workers", "mode", "held_out", "memory_gb"}  # stored pairs are the same
 # by default unsaid in the names of stored pairs
 NEWER = {"low", "small", "turns", "geometry", "severity", "drawn", "fonts", "keeps"} | {"low_name"}
 TOGETHER = 8  # pairs encoded at once, always: kernels may round by the number
+KNOWN = "known"  # the file of the conditioning latents, as earlier releases named it
 MADE = "made"  # the array that says which pairs are there; without it all are
 SAFE_S = 10  # between two times that what is made is written down
 
@@ -93,9 +94,10 @@ class StoredPairs(Dataset):
         y, x = rng.integers(self.parts["trust"].shape[-1] - self.window + 1, size=2)
         rows, columns = slice(y, y + self.window), slice(x, x + self.window)
         wide = tuple(slice(self.factor * n, self.factor * (n + self.window)) for n in (y, x))
-        latent = {k: self.parts[k][pair][:, rows, columns] for k in ("target", "known")}
+        arrays = {"target": self.parts["target"], "conditioning": self.parts[KNOWN]}
+        latent = {name: array[pair][:, rows, columns] for name, array in arrays.items()}
         return {
-            **{k: torch.from_numpy(v.astype(np.float32)) for k, v in latent.items()},
+            **{name: torch.from_numpy(x.astype(np.float32)) for name, x in latent.items()},
             "trust": torch.from_numpy(
                 self.parts["trust"][pair][None, rows, columns] / np.float32(255)
             ),
@@ -190,7 +192,7 @@ class PairStore:
         is_short = len(tokenizer) <= np.iinfo(np.int16).max
         return {
             "target": ((self.stack.channels, latents, latents), np.float16),
-            "known": ((self.stack.channels, latents, latents), np.float16),
+            KNOWN: ((self.stack.channels, latents, latents), np.float16),
             "trust": ((latents, latents), np.uint8),
             "truth": ((side, side, 3), np.uint8),
             "tokens": ((tokenizer.model_max_length,), np.int16 if is_short else np.int32),
@@ -216,11 +218,11 @@ class PairStore:
         )
         chunks = [missing[n : n + TOGETHER] for n in range(0, len(missing), TOGETHER)]
         full = [chunk + chunk[-1:] * (TOGETHER - len(chunk)) for chunk in chunks]
-        feed = zip(chunks, loader(samples, full, options.workers), strict=True)
+        feed = zip(chunks, build_loader(samples, full, options.workers), strict=True)
         fresh: list[int] = []
         last = time.monotonic()
         try:
-            for chunk, batch in tracked(feed, len(missing), "encoding pairs", TOGETHER):
+            for chunk, batch in track(feed, len(missing), "encoding pairs", TOGETHER):
                 for key, rows in self._encoded(batch).items():
                     out[key][chunk] = rows[: len(chunk)]
                 fresh += chunk
@@ -234,7 +236,7 @@ class PairStore:
         stack = self.stack
         kept = {name: batch[name].numpy() for name in ("truth", "trust")}
         with torch.autocast(stack.device.type, torch.bfloat16):
-            for key, source in (("target", "truth"), ("known", "known")):
+            for key, source in (("target", "truth"), (KNOWN, "conditioning")):
                 latent = vae.encode(stack.vae, to_rgb(batch[source].to(stack.device)))
                 kept[key] = latent.half().cpu().numpy()
         kept["tokens"] = torch.stack([stack.reader.inputs(it) for it in batch["caption"]]).numpy()

@@ -62,8 +62,8 @@ class Patches(nn.Sequential):
                     nn.init.normal_(module.weight, 0, 0.02)
 
 
-def adversarial(
-    judge: nn.Module,
+def adversarial_losses(
+    discriminator: nn.Module,
     made: Tensor,
     truth: Tensor,
     fidelity: Tensor,
@@ -85,17 +85,17 @@ def adversarial(
     def shown(rgb: Tensor) -> Tensor:
         return (rgb if given is None else torch.cat([rgb, given], 1)) * 2 - 1
 
-    still = {name: weight.detach() for name, weight in judge.named_parameters()}
-    fooled = -functional_call(judge, still, (shown(made),)).mean()
+    still = {name: weight.detach() for name, weight in discriminator.named_parameters()}
+    fooled = -functional_call(discriminator, still, (shown(made),)).mean()
     weight = options.weight
     if options.adaptive:
-        weight = weight * balance(fidelity, fooled, last_layer)
-    real, fake = (judge(shown(rgb)) for rgb in (truth, made.detach()))
+        weight = weight * adaptive_weight(fidelity, fooled, last_layer)
+    real, fake = (discriminator(shown(rgb)) for rgb in (truth, made.detach()))
     told = (F.relu(1 - real).mean() + F.relu(1 + fake).mean()) / 2
     return {"adversarial": weight * fooled, "discriminator": told}
 
 
-def balance(fidelity: Tensor, fooled: Tensor, last_layer: Tensor) -> Tensor:
+def adaptive_weight(fidelity: Tensor, fooled: Tensor, last_layer: Tensor) -> Tensor:
     """The ratio of both gradients at the last layer (Esser et al. 2021, equation 7), a scalar."""
     kept, adverse = (
         torch.autograd.grad(loss, last_layer, retain_graph=True)[0].norm()

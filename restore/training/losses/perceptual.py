@@ -80,5 +80,5 @@ def lpips(net: str, device: torch.device) -> Distance:
     if not path.is_file():
         url = f"https://download.pytorch.org/models/{path.name}"
         raise ConfigError(f"LPIPS needs torchvision's weights and fetches nothing: {url} at {path}")
-    judge = package.LPIPS(net=net, verbose=False).requires_grad_(False).eval().to(device)
-    return lambda made, truth: judge(made * 2 - 1, truth * 2 - 1).mean()
+    network = package.LPIPS(net=net, verbose=False).requires_grad_(False).eval().to(device)
+    return lambda made, truth: network(made * 2 - 1, truth * 2 - 1).mean()

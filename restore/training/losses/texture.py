@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from restore.config import Options
-from restore.training.losses.discriminator import AdversaryOptions, adversarial
+from restore.training.losses.discriminator import AdversaryOptions, adversarial_losses
 from restore.training.losses.perceptual import PerceptualOptions, distance
 from restore.training.losses.pixel import gradient
 
@@ -28,13 +28,13 @@ class TextureOptions(Options):
     """The discriminator, if any."""
 
 
-def texture(
+def texture_losses(
     rgb: Tensor,
     truth: Tensor,
     options: TextureOptions,
     step: int,
     last_layer: Tensor,
-    judge: nn.Module | None,
+    discriminator: nn.Module | None,
 ) -> dict[str, Tensor]:
     """The losses of decoded pictures, rgb as truth.
 
@@ -46,7 +46,9 @@ def texture(
     if options.perceptual:
         apart = distance(options.perceptual, rgb.device)(rgb.clamp(0, 1), truth)
         losses["walk_perceptual"] = options.perceptual.weight * apart
-    if judge and options.adversary and step >= options.adversary.start:
+    if discriminator and options.adversary and step >= options.adversary.start:
         fidelity = torch.stack([*losses.values()]).sum()
-        losses |= adversarial(judge, rgb, truth, fidelity, last_layer, options.adversary)
+        losses |= adversarial_losses(
+            discriminator, rgb, truth, fidelity, last_layer, options.adversary
+        )
     return losses

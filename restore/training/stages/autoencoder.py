@@ -17,7 +17,7 @@ from restore.diffusion.noise import generator
 from restore.diffusion.vae import Vae
 from restore.errors import ConfigError
 from restore.training.data.crops import PhotoOptions, Samples, to_rgb
-from restore.training.losses.discriminator import AdversaryOptions, Patches, adversarial
+from restore.training.losses.discriminator import AdversaryOptions, Patches, adversarial_losses
 from restore.training.losses.perceptual import PerceptualOptions, distance
 from restore.training.losses.pixel import PIXEL_LOSSES, PixelLoss
 from restore.training.rng import WHOLE, Part
@@ -135,7 +135,7 @@ def build(options: AnyOptions) -> Vae:
     return made
 
 
-def reconstructed(
+def reconstruct(
     coder: Vae, rgb: Tensor, options: AnyOptions, rng: torch.Generator, part: Part = WHOLE
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """What comes back of rgb (B, 3, H, W), unclamped, and what the regularisation costs."""
@@ -172,10 +172,10 @@ class AutoencoderStage:
         self.options, self.seed, self.device = options, seed, device
         self.vae = build(options).to(device, memory_format=torch.channels_last)
         self.model: nn.Module = self.vae
-        self.judge = None
-        if options.adversary:
-            self.judge = Patches(options.adversary.channels, options.adversary.layers).to(device)
-            self.model = nn.ModuleDict({"vae": self.vae, "judge": self.judge})
+        self.adversary, self.discriminator = options.adversary, None
+        if self.adversary:
+            self.discriminator = Patches(self.adversary.channels, self.adversary.layers).to(device)
+            self.model = nn.ModuleDict({"vae": self.vae, "judge": self.discriminator})
         self.distance = distance(options.perceptual, device) if options.perceptual else None
         crop = options.data.crop
         photos = options.data.open()
@@ -186,7 +186,9 @@ class AutoencoderStage:
         shown = options.data.open(place, only_photos=True) if place else photos
         side = min(128, *map(min, shown.sizes)) // vae.factor(self.vae) * vae.factor(self.vae)
         still = np.random.default_rng(seed)
-        self.shown = torch.from_numpy(np.stack([shown.crop(side, 4, still) for _ in range(8)]))
+        self.preview_batch = torch.from_numpy(
+            np.stack([shown.crop(side, 4, still) for _ in range(8)])
+        )
 
     def loss(self, pixels: Tensor, step: int, part: Part = WHOLE) -> dict[str, Tensor]:
         """Pixels, what is seen of them, the adversary from its first step, the regularisation.
@@ -195,21 +197,23 @@ class AutoencoderStage:
         """
         options, rgb = self.options, to_rgb(pixels.to(self.device))
         rng = generator(self.device, self.seed, step)
-        made, losses = reconstructed(self.vae, rgb, options, rng, part)
-        made = made.float() if self.distance or self.judge else made
+        made, losses = reconstruct(self.vae, rgb, options, rng, part)
+        made = made.float() if self.distance or self.discriminator else made
         seen = {"reconstruction": PIXEL_LOSSES[options.pixel_loss](made, rgb)}
         if self.distance and options.perceptual:
             seen["perceptual"] = options.perceptual.weight * self.distance(made, rgb)
         losses = seen | losses
-        if self.judge and options.adversary and step >= options.adversary.start:
+        if self.discriminator and options.adversary and step >= options.adversary.start:
             fidelity, layer = torch.stack([*seen.values()]).sum(), last_layer(self.vae)
-            losses |= adversarial(self.judge, made, rgb, fidelity, layer, options.adversary)
+            losses |= adversarial_losses(
+                self.discriminator, made, rgb, fidelity, layer, options.adversary
+            )
         return losses
 
     @torch.inference_mode()
     def preview(self) -> tuple[list[Tensor], dict[str, float]]:
         """Rows of pictures (each rgb) for the sample grid, and their score."""
-        rgb = to_rgb(self.shown.to(self.device))
+        rgb = to_rgb(self.preview_batch.to(self.device))
         latent = vae.encode(self.vae, rgb)
         made = vae.decode(self.vae, latent)
         scores = {"psnr": -10 * (made - rgb).square().mean().log10().item()}

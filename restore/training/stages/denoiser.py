@@ -16,14 +16,14 @@ from restore.diffusion.stack import Stack
 from restore.diffusion.vae import Vae
 from restore.errors import ConfigError
 from restore.training.data.captions import vocabulary
-from restore.training.data.encoded import pairs, ready
-from restore.training.data.pairs import PairOptions, words_stay
+from restore.training.data.latent_pairs import open_pairs, prepare_batch
+from restore.training.data.pairs import PairOptions, check_captions
 from restore.training.data.stored import StoredPairs
 from restore.training.losses.discriminator import Patches
 from restore.training.rng import WHOLE, Part
 from restore.training.stages.denoising_loss import DenoisingOptions, train_step
 from restore.training.stages.networks import ShapeOptions, build, text
-from restore.training.stages.previews import compared, drawn, without_words
+from restore.training.stages.previews import compare, drop_captions, sample_latents
 from restore.training.stages.vocabulary import letters
 
 
@@ -42,7 +42,7 @@ class EveryTaskOptions(DenoisingOptions):
     """Share of the samples whose caption is left out, drawn anew each time."""
     shown_steps: int | None = Field(None, ge=1)
     """Steps of sampling in previews; None: the model's own number."""
-    _words_stay = model_validator(mode="after")(words_stay)
+    _words_stay = model_validator(mode="after")(check_captions)
 
 
 class EveryTaskStage:
@@ -63,29 +63,32 @@ class EveryTaskStage:
         device: torch.device,
     ):
         self.options, self.stack, self.seed, self.device = options, stack, seed, device
-        place(stack, device)
+        move_to(stack, device)
         self.model = nn.ModuleDict(model)
-        self.judge = None
-        if options.texture and (judge := options.texture.adversary):
-            self.judge = Patches(judge.channels, judge.layers).to(device)
-            self.model["judge"] = self.judge
-        self.samples = pairs(options.data, stack, options.cache, digest, seed)
-        self.shown = held_out(stack, options.data, options.cache, digest, seed)
+        self.adversary = options.texture.adversary if options.texture else None
+        self.discriminator = None
+        if self.adversary:
+            self.discriminator = Patches(self.adversary.channels, self.adversary.layers).to(device)
+            self.model["judge"] = self.discriminator
+        self.samples = open_pairs(options.data, stack, options.cache, digest, seed)
+        self.preview_batch = held_out_batch(stack, options.data, options.cache, digest, seed)
 
     def loss(self, batch: dict, step: int, part: Part = WHOLE) -> dict[str, Tensor]:
-        batch = ready(batch, self.stack, self.device)
+        batch = prepare_batch(batch, self.stack, self.device)
         rng = generator(self.device, self.seed, step)
         if self.options.dropped:
             draw = generator(self.device, self.seed, step, "dropped")
-            batch = without_words(self.stack, batch, self.options.dropped, draw, part)
-        return train_step(self.stack, batch, self.options, step, rng, part, self.judge)
+            batch = drop_captions(self.stack, batch, self.options.dropped, draw, part)
+        return train_step(self.stack, batch, self.options, step, rng, part, self.discriminator)
 
     @torch.inference_mode()
     def preview(self) -> tuple[list[Tensor], dict[str, float]]:
         """What is known, the answer and the truth, with both scores."""
-        batch = ready(dict(self.shown), self.stack, self.device)
-        made = drawn(self.stack, batch, self.options.shown_steps or self.stack.steps, self.seed)
-        return compared(self.stack, batch, {"psnr": made})
+        batch = prepare_batch(dict(self.preview_batch), self.stack, self.device)
+        made = sample_latents(
+            self.stack, batch, self.options.shown_steps or self.stack.steps, self.seed
+        )
+        return compare(self.stack, batch, {"psnr": made})
 
 
 class DenoiserOptions(StepOptions, EveryTaskOptions):
@@ -106,9 +109,9 @@ class DenoiserStage(EveryTaskStage):
     options: DenoiserOptions
 
     def __init__(self, options: DenoiserOptions, seed: int, device: torch.device):
-        words, stack = words_of(options), fresh(options)
+        words, stack = extra_tokens(options), build_stack(options)
         if options.start:
-            go_on_from(load(str(options.start), "cpu", "fp32"), stack)
+            load_trained(load(str(options.start), "cpu", "fp32"), stack)
         model = {"unet": stack.unet, "text": stack.reader.module}
         weights = place_of(str(options.autoencoder)) / "vae" / "diffusion_pytorch_model.safetensors"
         digest = weights.read_bytes().hex() + " ".join(words)
@@ -119,13 +122,13 @@ class DenoiserStage(EveryTaskStage):
         save(self.stack, folder, card=f"# {folder}\nTrained with:\n\n```\n{self.options}\n```\n")
 
 
-def fresh(options: DenoiserOptions, autoencoder: Vae | None = None) -> Stack:
+def build_stack(options: DenoiserOptions, autoencoder: Vae | None = None) -> Stack:
     """An untrained stack over the autoencoder, or over the one that the options name."""
-    reader = text(options, letters(words_of(options)))
+    reader = text(options, letters(extra_tokens(options)))
     return replace(build(options, reader, autoencoder=autoencoder), hears="damage")
 
 
-def go_on_from(trained: Stack, stack: Stack) -> None:
+def load_trained(trained: Stack, stack: Stack) -> None:
     """Give the stack the trained one's weights; what it asks for may change from v to the sample.
 
     Where the walk begins at pure noise the one is the other's negative, so what a first step says
@@ -150,26 +153,26 @@ def go_on_from(trained: Stack, stack: Stack) -> None:
         raise ConfigError(f"stage.prediction is {now}, but {trained.name} was taught {before}")
 
 
-def words_of(options: DenoiserOptions) -> list[str]:
+def extra_tokens(options: DenoiserOptions) -> list[str]:
     """What is one token to a fresh text encoder, besides letters."""
     return vocabulary() if options.words == "captions" else []
 
 
-def place(stack: Stack, device: torch.device) -> None:
+def move_to(stack: Stack, device: torch.device) -> None:
     """Put the parts where they are trained; the autoencoder stays as it is."""
     stack.vae.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)
     stack.unet.to(device, memory_format=torch.channels_last)
     stack.reader.module.to(device)
 
 
-def held_out(
+def held_out_batch(
     stack: Stack, data: PairOptions, cache: Path, digest: str, seed: int
 ) -> dict[str, Tensor]:
     """A batch of 32 whole pairs that no training sample is cut from."""
     # for so few, photos need not stay decoded a second time
     few = {"count": 64, "memory_gb": 0, "window": data.crop // stack.factor}
     whole = data.model_copy(update=few)
-    found = pairs(whole, stack, cache, digest, seed + 1, held_out=True)
+    found = open_pairs(whole, stack, cache, digest, seed + 1, held_out=True)
     if isinstance(found, StoredPairs):
         found.prepare(0, 32)
     return torch.utils.data.default_collate([found[i] for i in range(32)])

@@ -17,12 +17,12 @@ from restore.diffusion.noise import generator
 from restore.diffusion.stack import Stack
 from restore.diffusion.tiling import Predict
 from restore.errors import ConfigError
-from restore.training.data.encoded import pairs, ready
+from restore.training.data.latent_pairs import open_pairs, prepare_batch
 from restore.training.data.pairs import PairOptions
 from restore.training.rng import WHOLE, Part
-from restore.training.stages.denoiser import digest_of, held_out, place
-from restore.training.stages.denoising_loss import answer_for, clean
-from restore.training.stages.previews import compared, drawn, predictor
+from restore.training.stages.denoiser import digest_of, held_out_batch, move_to
+from restore.training.stages.denoising_loss import from_clean, to_clean
+from restore.training.stages.previews import compare, predictor, sample_latents
 
 
 class DistilOptions(Options):
@@ -45,7 +45,7 @@ class DistilOptions(Options):
     """Folder in which encoded pairs are kept."""
 
 
-def grid(schedule: SchedulerMixin, few: int, each: int) -> Tensor:
+def timestep_grid(schedule: SchedulerMixin, few: int, each: int) -> Tensor:
     """Timesteps (few, each + 1): of each step of the student, those of the teacher's; -1 is clean.
 
     Trailing, as samplers space them: the student's walk is every `each`th step of the teacher's.
@@ -56,7 +56,7 @@ def grid(schedule: SchedulerMixin, few: int, each: int) -> Tensor:
     return torch.stack([fine[n * each : (n + 1) * each + 1] for n in range(few)])
 
 
-def spread(schedule: SchedulerMixin, t: Tensor) -> tuple[Tensor, Tensor]:
+def alpha_sigma_at(schedule: SchedulerMixin, t: Tensor) -> tuple[Tensor, Tensor]:
     """alpha and sigma, each (B, 1, 1, 1), at timesteps of which -1 is the walk's clean end."""
     kept = schedule.alphas_cumprod.to(t.device)[t.clamp(min=0)]
     kept = torch.where(t < 0, torch.ones_like(kept), kept).view(-1, 1, 1, 1)
@@ -75,10 +75,13 @@ def leap(predict: Predict, schedule: SchedulerMixin, x: Tensor, times: Tensor) -
     """
     first = x
     for t, later in zip(times.T[:-1], times.T[1:], strict=True):
-        found = clean(schedule, predict(x, t), x, t)
-        (alpha, sigma), (after, less) = spread(schedule, t), spread(schedule, later)
+        found = to_clean(schedule, predict(x, t), x, t)
+        (alpha, sigma), (after, less) = alpha_sigma_at(schedule, t), alpha_sigma_at(schedule, later)
         x = after * found + less * (x - alpha * found) / sigma
-    (alpha, sigma), (after, less) = spread(schedule, times[:, 0]), spread(schedule, times[:, -1])
+    (alpha, sigma), (after, less) = (
+        alpha_sigma_at(schedule, times[:, 0]),
+        alpha_sigma_at(schedule, times[:, -1]),
+    )
     ratio = less / sigma
     return (x - ratio * first) / (after - ratio * alpha)
 
@@ -99,16 +102,18 @@ def distil_step(
     Args:
         batch: As `restore.training.stages.denoising_loss.train_step` has it, without pixels.
     """
-    known, schedule = batch["known"], student.schedule
-    residual = student.to_walk(batch["target"], known)
-    times = grid(schedule, options.few, options.each).to(known.device)
-    count = (part.of * len(known),)
-    times = times[part.cut(torch.randint(options.few, count, generator=rng, device=known.device))]
-    noise = part.normal(known, rng)
+    conditioning, schedule = batch["conditioning"], student.schedule
+    residual = student.to_walk(batch["target"], conditioning)
+    times = timestep_grid(schedule, options.few, options.each).to(conditioning.device)
+    count = (part.of * len(conditioning),)
+    times = times[
+        part.cut(torch.randint(options.few, count, generator=rng, device=conditioning.device))
+    ]
+    noise = part.normal(conditioning, rng)
     x = schedule.add_noise(residual, noise, times[:, 0])
     with torch.no_grad():
         end = leap(predictor(teacher, batch, options.guidance), schedule, x, times)
-    wanted = answer_for(schedule, end, x, times[:, 0])
+    wanted = from_clean(schedule, end, x, times[:, 0])
     made = predictor(student, batch)(x, times[:, 0])
     return {"leap": (made - wanted).square().mean()}
 
@@ -131,15 +136,15 @@ class DistilStage:
             self.teacher, unet=unet.requires_grad_(True).train(), steps=options.few
         )
         for stack in (self.teacher, self.student):
-            place(stack, device)
+            move_to(stack, device)
         self.model = nn.ModuleDict({"unet": unet})
         digest = digest_of(self.teacher)
-        self.samples = pairs(options.data, self.teacher, options.cache, digest, seed)
-        self.shown = held_out(self.teacher, options.data, options.cache, digest, seed)
+        self.samples = open_pairs(options.data, self.teacher, options.cache, digest, seed)
+        self.preview_batch = held_out_batch(self.teacher, options.data, options.cache, digest, seed)
         self.goal: Tensor | None = None
 
     def loss(self, batch: dict, step: int, part: Part = WHOLE) -> dict[str, Tensor]:
-        batch = ready(batch, self.teacher, self.device)
+        batch = prepare_batch(batch, self.teacher, self.device)
         rng = generator(self.device, self.seed, step)
         return distil_step(self.student, self.teacher, batch, self.options, rng, part)
 
@@ -151,14 +156,14 @@ class DistilStage:
         square, in scaled latents.
         """
         few, many = self.options.few, self.options.few * self.options.each
-        batch = ready(dict(self.shown), self.teacher, self.device)
+        batch = prepare_batch(dict(self.preview_batch), self.teacher, self.device)
         told = self.seed, self.options.guidance
         if self.goal is None:
-            self.goal = drawn(self.teacher, batch, many, *told)
-        made = drawn(self.student, batch, few, self.seed)
-        hasty = drawn(self.teacher, batch, few, *told)
+            self.goal = sample_latents(self.teacher, batch, many, *told)
+        made = sample_latents(self.student, batch, few, self.seed)
+        hasty = sample_latents(self.teacher, batch, few, *told)
         latents = {"psnr": made, "teacher_few_psnr": hasty, "teacher_many_psnr": self.goal}
-        rows, scores = compared(self.student, batch, latents)
+        rows, scores = compare(self.student, batch, latents)
         for name, latent in (("off_student", made), ("off_teacher", hasty)):
             scores[name] = (latent - self.goal).square().mean().sqrt().item()
         return rows, scores

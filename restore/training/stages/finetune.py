@@ -16,7 +16,7 @@ from restore.training.stages import lora as adapters
 from restore.training.stages.denoiser import EveryTaskOptions, EveryTaskStage, digest_of
 from restore.training.stages.lora import LoraOptions
 from restore.training.stages.networks import Prediction
-from restore.training.stages.widening import widened
+from restore.training.stages.widening import widen_stack
 
 
 class FinetuneOptions(EveryTaskOptions):
@@ -40,8 +40,8 @@ class FinetuneOptions(EveryTaskOptions):
 
     @model_validator(mode="after")
     def _can_be_weighed(self) -> Self:
-        judge = self.texture and self.texture.adversary
-        if self.lora and judge and judge.adaptive:
+        discriminator = self.texture and self.texture.adversary
+        if self.lora and discriminator and discriminator.adaptive:
             raise ValueError(
                 "an adaptive adversary is weighed at the UNet's last layer, which a LoRA holds "
                 "still; set texture.adversary.adaptive=false"
@@ -57,12 +57,12 @@ class FinetuneStage(EveryTaskStage):
     def __init__(self, options: FinetuneOptions, seed: int, device: torch.device):
         found = load(options.model, "cpu", "fp32")
         self.is_widened = found.unet.config.in_channels == found.channels
-        stack = widened(found)
-        stack.schedule = reworked(found.schedule, options)
+        stack = widen_stack(found)
+        stack.schedule = adapt_schedule(found.schedule, options)
         if options.last_share is None:
             share = 0.5 if stack.schedule.config.rescale_betas_zero_snr else 0.0
             options = options.model_copy(update={"last_share": share})
-        model = opened(stack, options)
+        model = select_modules(stack, options)
         if self.is_widened:  # what reads the new channels has all to learn
             stack.unet.conv_in.requires_grad_(True)
         super().__init__(options, stack, model, digest_of(stack), seed, device)
@@ -74,14 +74,14 @@ class FinetuneStage(EveryTaskStage):
         widened.
         """
         card = f"# {folder}\n{self.options.model}, tuned with:\n\n```\n{self.options}\n```\n"
-        stack = adapters.fused(self.stack) if self.options.lora else self.stack
+        stack = adapters.fuse(self.stack) if self.options.lora else self.stack
         save(stack, folder, card)
         if self.options.lora and not self.is_widened:
             adapters.save(self.stack, folder / "lora")
             manifest.write(folder)
 
 
-def reworked(schedule: SchedulerMixin, options: FinetuneOptions) -> DDIMScheduler:
+def adapt_schedule(schedule: SchedulerMixin, options: FinetuneOptions) -> DDIMScheduler:
     """The checkpoint's noise schedule, with what the options change of it.
 
     Raises:
@@ -105,7 +105,7 @@ def reworked(schedule: SchedulerMixin, options: FinetuneOptions) -> DDIMSchedule
     return made
 
 
-def opened(stack: Stack, options: FinetuneOptions) -> dict[str, nn.Module]:
+def select_modules(stack: Stack, options: FinetuneOptions) -> dict[str, nn.Module]:
     """The modules that are trained, by name; whole, or the LoRAs beside them."""
     modules: dict[str, nn.Module] = {"unet": stack.unet}
     if options.text:

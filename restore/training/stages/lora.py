@@ -66,7 +66,7 @@ def layers_of(module: nn.Module, options: LoraOptions) -> list[str]:
     ]
 
 
-def fused(stack: Stack) -> Stack:
+def fuse(stack: Stack) -> Stack:
     """A copy of the stack with its LoRAs in the weights; training can go on with the original."""
     context = replace(stack.reader, module=deepcopy(stack.reader.module))
     copied = replace(stack, unet=deepcopy(stack.unet), context=context)

@@ -15,14 +15,14 @@ from restore.training.rng import WHOLE, Part
 
 def predictor(stack: Stack, batch: dict[str, Tensor], guidance: float = 1) -> Predict:
     """predict(x, t) for a batch of pairs, without windows."""
-    known, trust = batch["known"], batch["trust"]
-    silence = stack.reader.inputs("")[None].to(known.device)
+    conditioning, trust = batch["conditioning"], batch["trust"]
+    silence = stack.reader.inputs("")[None].to(conditioning.device)
 
     def told(inputs: Tensor) -> WindowPredict:
-        words = stack.reader.tokens(inputs).expand(len(known), -1, -1)
+        words = stack.reader.tokens(inputs).expand(len(conditioning), -1, -1)
 
         def predict(x: Tensor, t: Tensor, _: list[Corner]) -> Tensor:
-            shown = stack.layout.unet_input(x, known, trust)
+            shown = stack.layout.unet_input(x, conditioning, trust)
             return stack.unet(shown.to(memory_format=torch.channels_last), t, words).sample
 
         return predict
@@ -31,25 +31,25 @@ def predictor(stack: Stack, batch: dict[str, Tensor], guidance: float = 1) -> Pr
     return lambda x, t: predict(x, t, []).float()
 
 
-def drawn(
+def sample_latents(
     stack: Stack, batch: dict[str, Tensor], steps: int, seed: int, guidance: float = 1
 ) -> Tensor:
     """The scaled latents (B, C, h, w) that DDIM ends at."""
-    known, scheduler = batch["known"], stack.scheduler("ddim", steps)
-    rng = generator(known.device, seed)
-    noise = torch.randn(known.shape, generator=rng, device=known.device)
+    conditioning, scheduler = batch["conditioning"], stack.scheduler("ddim", steps)
+    rng = generator(conditioning.device, seed)
+    noise = torch.randn(conditioning.shape, generator=rng, device=conditioning.device)
     asked = predictor(stack, batch, guidance)
     predict = as_velocity(lambda x, t, _: asked(x, t), stack.schedule)
     x = sample(lambda x, t: predict(x, t, []), start(scheduler, noise), scheduler)
-    return stack.from_walk(x, known)
+    return stack.from_walk(x, conditioning)
 
 
-def compared(
+def compare(
     stack: Stack, batch: dict[str, Tensor], made: dict[str, Tensor]
 ) -> tuple[list[Tensor], dict[str, float]]:
     """Rows of what is known, each of the latents made, and the truth; the PSNR of all, by name."""
     truth, rows, scores = to_rgb(batch["truth"]), [], {}
-    for name, latent in {"known_psnr": batch["known"], **made}.items():
+    for name, latent in {"known_psnr": batch["conditioning"], **made}.items():
         rgb = vae.decode(stack.vae, latent)
         error = (rgb - truth).square().mean((1, 2, 3))
         scores[name] = (-10 * error.log10()).mean().item()
@@ -57,7 +57,7 @@ def compared(
     return [*rows, truth[:8]], scores
 
 
-def without_words(
+def drop_captions(
     stack: Stack,
     batch: dict[str, Tensor],
     share: float,

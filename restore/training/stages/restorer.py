@@ -18,9 +18,9 @@ from restore.config import Options
 from restore.diffusion.restorer import SCALE, FirstStage, Fusion, Restorer
 from restore.errors import ConfigError
 from restore.training.data.crops import PhotoOptions, Photos, Samples, to_rgb
-from restore.training.data.pairs import draw
+from restore.training.data.pairs import draw_weighted
 from restore.training.losses import teachers
-from restore.training.losses.discriminator import AdversaryOptions, Patches, adversarial
+from restore.training.losses.discriminator import AdversaryOptions, Patches, adversarial_losses
 from restore.training.losses.perceptual import PerceptualOptions, distance, squeezenet
 from restore.training.losses.pixel import gradient
 from restore.training.rng import WHOLE, Part
@@ -108,16 +108,16 @@ class RestorerStage:
 
     def __init__(self, options: RestorerOptions, seed: int, device: torch.device):
         self.options, self.seed, self.device = options, seed, device
-        self.network = built(options).to(device)
+        self.network = build(options).to(device)
         self.model: nn.Module = self.network
-        self.judge = None
+        self.adversary, self.discriminator = options.adversary, None
         if options.adversary:
             a = options.adversary
-            self.judge = Patches(a.channels, a.layers, 6, a.spectral).to(device)
-            self.model = nn.ModuleDict({"restorer": self.network, "judge": self.judge})
+            self.discriminator = Patches(a.channels, a.layers, 6, a.spectral).to(device)
+            self.model = nn.ModuleDict({"restorer": self.network, "judge": self.discriminator})
         self.distance = distance(options.perceptual, device) if options.perceptual else None
         self.teach = teachers.load(options.teacher.path, device) if options.teacher else None
-        self.samples, self.shown = pairs(options.data, SCALE, seed)
+        self.samples, self.preview_batch = open_pairs(options.data, SCALE, seed)
 
     def loss(self, batch: dict[str, Tensor], step: int, part: Part = WHOLE) -> dict[str, Tensor]:
         """Truth, teacher, what is seen of both, and the judge from its first step."""
@@ -130,25 +130,27 @@ class RestorerStage:
         fidelity = torch.stack([*losses.values()]).sum()
         if self.teach and options.teacher:
             losses["teacher"] = options.teacher.weight * F.l1_loss(made, self.teach(low))
-        if self.judge and options.adversary and step >= options.adversary.start:
+        if self.discriminator and options.adversary and step >= options.adversary.start:
             layer = self.network.body[-1].weight
             seen = F.interpolate(low, scale_factor=float(SCALE))
-            losses |= adversarial(self.judge, made, truth, fidelity, layer, options.adversary, seen)
+            losses |= adversarial_losses(
+                self.discriminator, made, truth, fidelity, layer, options.adversary, seen
+            )
         return losses
 
     @torch.inference_mode()
     def preview(self) -> tuple[list[Tensor], dict[str, float]]:
         """Rows of what was shown, made and true, and what all that is made scores."""
-        low, truth = (to_rgb(self.shown[name].to(self.device)) for name in ("low", "truth"))
+        low, truth = (to_rgb(self.preview_batch[name].to(self.device)) for name in ("low", "truth"))
         made = self.network(low).clamp(0, 1)
-        return shown(F.interpolate(low, scale_factor=float(SCALE)), made, truth)
+        return preview_rows(F.interpolate(low, scale_factor=float(SCALE)), made, truth)
 
     @torch.inference_mode()
     def export(self, folder: Path) -> None:
         """Save the network as diffusers does, alone or as a part of the model that it is for."""
         made = deepcopy(self.network).to("cpu", memory_format=torch.contiguous_format)
         if self.options.blend:
-            made = blended(made, self.options.blend)
+            made = blend(made, self.options.blend)
         if self.options.stack is None:
             return made.save_pretrained(folder / "restorer")
         stack = load(self.options.stack, "cpu")
@@ -163,7 +165,7 @@ class RestorerStage:
         save(stack, folder, card="")  # the loop writes it
 
 
-def built(options: RestorerOptions) -> Restorer:
+def build(options: RestorerOptions) -> Restorer:
     """A fresh restorer, or one that goes on.
 
     Raises:
@@ -174,15 +176,15 @@ def built(options: RestorerOptions) -> Restorer:
         return made
     place = places.place_of(str(options.start))
     try:
-        widening.grow(teachers.read(weights_of(place)), made)
+        widening.grow(teachers.read(find_weights(place)), made)
         if options.blend:  # refused before anything is trained
-            blended(made, options.blend)
+            blend(made, options.blend)
     except (KeyError, RuntimeError) as error:
         raise ConfigError(f"stage.start: {place} is of another shape: {error}") from error
     return made
 
 
-def blended(network: Restorer, options: BlendOptions) -> Restorer:
+def blend(network: Restorer, options: BlendOptions) -> Restorer:
     """A copy whose weights are averaged with the published ones. KeyError if some are missing."""
     made, theirs = deepcopy(network).to("cpu"), teachers.read(options.path)
     mixed = {
@@ -193,7 +195,7 @@ def blended(network: Restorer, options: BlendOptions) -> Restorer:
     return made.to(memory_format=torch.contiguous_format)
 
 
-def weights_of(place: Path) -> Path:
+def find_weights(place: Path) -> Path:
     """The file of a restorer: itself, or in an export or a model's folder."""
     if not place.is_dir():
         return place
@@ -234,7 +236,9 @@ class FusionOptions(Options):
             ConfigError: If the model has none.
         """
         if self.restorer is not None:
-            return Restorer.from_pretrained(weights_of(places.place_of(str(self.restorer))).parent)
+            return Restorer.from_pretrained(
+                find_weights(places.place_of(str(self.restorer))).parent
+            )
         assert self.stack is not None
         first = load(self.stack, "cpu").restorer
         if first is None:
@@ -250,7 +254,7 @@ class FusionStage:
         self.restorer = options.rich().requires_grad_(False).to(device)
         self.network = self.model = Fusion(options.channels, options.layers).to(device)
         self.distance = distance(options.perceptual, device) if options.perceptual else None
-        self.samples, self.shown = pairs(options.data, 1, seed)
+        self.samples, self.preview_batch = open_pairs(options.data, 1, seed)
 
     def answers(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """What was shown, what is made of it, the truth."""
@@ -271,8 +275,8 @@ class FusionStage:
     @torch.inference_mode()
     def preview(self) -> tuple[list[Tensor], dict[str, float]]:
         """Rows of what was shown, made and true, and what all that is made scores."""
-        low, made, truth = self.answers(self.shown)
-        return shown(low, made.clamp(0, 1), truth)
+        low, made, truth = self.answers(self.preview_batch)
+        return preview_rows(low, made.clamp(0, 1), truth)
 
     @torch.inference_mode()
     def export(self, folder: Path) -> None:
@@ -286,7 +290,7 @@ class FusionStage:
         save(stack, folder, card="")  # the loop writes it
 
 
-def shown(low: Tensor, made: Tensor, truth: Tensor) -> tuple[list[Tensor], dict[str, float]]:
+def preview_rows(low: Tensor, made: Tensor, truth: Tensor) -> tuple[list[Tensor], dict[str, float]]:
     """Rows for the sample grid, and what all pictures score, in rgb."""
     error = (made - truth).square().mean((1, 2, 3))
     scores = {"psnr": -10 * error.log10(), "pd": squeezenet(made, truth)}
@@ -294,20 +298,22 @@ def shown(low: Tensor, made: Tensor, truth: Tensor) -> tuple[list[Tensor], dict[
     return rows, {name: value.mean().item() for name, value in scores.items()}
 
 
-def pairs(options: LowOptions, scale: int, seed: int) -> tuple[Samples, dict[str, Tensor]]:
+def open_pairs(options: LowOptions, scale: int, seed: int) -> tuple[Samples, dict[str, Tensor]]:
     """The endless stream of pairs, and a batch of held-out ones to be shown."""
     room = round(options.crop * options.shrink)
     photos = options.open(crop=room)
-    makes = Lows(photos, options, scale)
+    makes = LowPairs(photos, options, scale)
     place = options.held_out
-    others = Lows(options.open(place, room, only_photos=True), options, scale) if place else makes
+    others = (
+        LowPairs(options.open(place, room, only_photos=True), options, scale) if place else makes
+    )
     still = [others(np.random.default_rng((seed, 1, n)), n) for n in range(4 * SHOWN)]
     return Samples(makes, seed, photos), {
         name: torch.stack([one[name] for one in still]) for name in still[0]
     }
 
 
-class Lows:
+class LowPairs:
     """(rng, index) -> one sample: truth uint8 (S, S, 3), low uint8 (S / scale, S / scale, 3)."""
 
     def __init__(self, photos: Photos, options: LowOptions, scale: int):
@@ -319,7 +325,7 @@ class Lows:
         large = round(crop * rng.uniform(1, options.shrink))
         truth = self.photos.picture(large, options.detail, rng)
         truth = cv2.resize(truth, (crop, crop), interpolation=cv2.INTER_AREA)
-        recipe = self.found[draw(options.recipes, rng)]
+        recipe = self.found[draw_weighted(options.recipes, rng)]
         severity = 0.0 if rng.random() < options.clean else rng.uniform(*options.severity)
         seed = int(rng.integers(2**62))
         trace = recipe.at(severity).draw((crop, crop), self.scale, seed, str(index))

@@ -45,7 +45,9 @@ class ScratchStage:
         others = data.open(data.held_out, round(ROOM * data.crop)) if data.held_out else photos
         still = [np.random.default_rng((seed, 2**32, n)) for n in range(SHOWN)]
         shown = [sample(others, data, rng) for rng in still]
-        self.shown = {k: torch.from_numpy(np.stack([one[k] for one in shown])) for k in shown[0]}
+        self.preview_batch = {
+            k: torch.from_numpy(np.stack([one[k] for one in shown])) for k in shown[0]
+        }
 
     def loss(self, batch: dict[str, Tensor], step: int, part: Part = WHOLE) -> dict[str, Tensor]:
         """Cross entropy, and Dice over the batch (Milletari et al. 2016, V-Net)."""
@@ -60,7 +62,7 @@ class ScratchStage:
     @torch.inference_mode()
     def preview(self) -> tuple[list[Tensor], dict[str, float]]:
         """Pictures, what is found in them, what there is; precision and recall of pixels."""
-        rgb, damage, weight = self._moved(self.shown)
+        rgb, damage, weight = self._moved(self.preview_batch)
         found = torch.cat([self.model(part).sigmoid() for part in rgb.split(8)])
         sure, counts = (found > 0.5).float(), weight * damage
         hit = (sure * counts).sum()

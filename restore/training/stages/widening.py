@@ -14,7 +14,7 @@ from restore.diffusion.stack import Stack
 from restore.errors import ModelError
 
 
-def widened(stack: Stack) -> Stack:
+def widen_stack(stack: Stack) -> Stack:
     """The stack with the trust layout; its UNet is changed in place.
 
     A base UNet gets input channels for trust and known whose weights are zero, so it answers as

@@ -152,7 +152,7 @@ class PixelStage:
     def preview(self) -> tuple[list[Tensor], dict[str, float]]:
         """A row of eight samples a digit."""
         o, labels = self.options, np.repeat(np.arange(CLASSES), 8)
-        made = drawn(self.model, self.schedule, labels, o.guidance, o.steps, self.seed)
+        made = sample_digits(self.model, self.schedule, labels, o.guidance, o.steps, self.seed)
         rows = F.interpolate((made + 1) / 2, scale_factor=4).expand(-1, 3, -1, -1)
         return list(rows.split(8)), {"spread": made.std().item()}
 
@@ -162,7 +162,7 @@ class PixelStage:
 
 
 @torch.inference_mode()
-def drawn(
+def sample_digits(
     unet: UNet2DModel,
     schedule: DDPMScheduler,
     labels: Sequence[int],
@@ -200,19 +200,19 @@ def main(
     unet = UNet2DModel.from_pretrained(model / "unet", local_files_only=True)
     schedule = DDPMScheduler.from_pretrained(model / "scheduler", local_files_only=True)
     labels = np.repeat(np.arange(CLASSES), count)
-    made = drawn(unet.eval(), schedule, labels, guidance, steps, seed).numpy()[:, 0]
+    made = sample_digits(unet.eval(), schedule, labels, guidance, steps, seed).numpy()[:, 0]
     out.mkdir(parents=True, exist_ok=True)
     apart = np.pad(made, ((0, 0), (1, 1), (1, 1)), constant_values=-1)
     lines = apart.reshape(CLASSES, count, *apart.shape[1:])[:, :16]
     page = np.concatenate([np.concatenate(list(line), 1) for line in lines], 0)
     grid = Image.fromarray(np.rint((page + 1) * 127.5).astype(np.uint8))
     grid.resize((grid.width * 4, grid.height * 4), Image.Resampling.NEAREST).save(out / "grid.png")
-    scores = judged(made, labels, *pictures(images))
+    scores = score(made, labels, *pictures(images))
     (out / "scores.json").write_text(json.dumps(scores, indent=1) + "\n")
     print(json.dumps(scores))
 
 
-def judged(
+def score(
     made: np.ndarray, labels: np.ndarray, pixels: np.ndarray, digits: np.ndarray
 ) -> dict[str, float]:
     """What a small network, fitted to two thirds of 6,000 real digits, says of the samples.

@@ -27,7 +27,7 @@ from restore.diffusion.stack import Stack
 from restore.options import Sampler
 from restore.training import command
 from restore.training.toys import scenes
-from restore.training.toys.scene_judge import Seen, overlap, seen
+from restore.training.toys.scene_detection import Detection, detect, overlap
 from restore.training.toys.scenes import COLOURS, SHAPES, Scene, Thing
 
 MOST = {"text": 1, "classes": 1, "boxes": 3}  # things in a scene
@@ -35,7 +35,7 @@ NONE = "none"
 
 
 @torch.inference_mode()
-def drawn(
+def sample_scenes(
     stack: Stack,
     prompts: Sequence[str],
     seeds: Sequence[int],
@@ -44,8 +44,8 @@ def drawn(
     sampler: Sampler = "ddim",
 ) -> np.ndarray:
     """uint8 (B, SIZE, SIZE, 3): what text2img makes of each prompt and seed, but all at once."""
-    known = nothing((scenes.SIZE, scenes.SIZE), stack)
-    condition = Condition(known, torch.full_like(known[:, :1], REPAINT))
+    conditioning = nothing((scenes.SIZE, scenes.SIZE), stack)
+    condition = Condition(conditioning, torch.full_like(conditioning[:, :1], REPAINT))
     wanted, unwanted = (
         conditioned(
             stack.unet, stack.layout, condition, torch.cat([*map(stack.reader.embed, said)])
@@ -55,10 +55,10 @@ def drawn(
     predict = as_velocity(guided(wanted, unwanted, guidance), stack.schedule)
     corners = [(0, 0)] * len(prompts)
     scheduler = stack.scheduler(sampler, steps)
-    noise = torch.cat([canvas_noise(known.shape, seed) for seed in seeds]).to(stack.device)
+    noise = torch.cat([canvas_noise(conditioning.shape, seed) for seed in seeds]).to(stack.device)
     rng = generator(stack.device, *seeds)
     x = sample(lambda x, t: predict(x, t, corners), start(scheduler, noise), scheduler, rng=rng)
-    rgb = vae.decode(stack.vae, stack.from_walk(x, known))
+    rgb = vae.decode(stack.vae, stack.from_walk(x, conditioning))
     return (rgb * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
@@ -71,8 +71,8 @@ class Answer:
     """
 
     scene: Scene
-    found: list[Seen]
-    pairs: list[tuple[Thing, Seen | None]]
+    found: list[Detection]
+    pairs: list[tuple[Thing, Detection | None]]
 
     @property
     def labelled(self) -> int:
@@ -96,7 +96,7 @@ class Answer:
 
 def answer(scene: Scene, pixels: np.ndarray) -> Answer:
     """Judge a picture; things are paired with what was found so that most of them agree."""
-    found = seen(pixels)
+    found = detect(pixels)
     cost = np.array(
         [
             [
@@ -171,11 +171,11 @@ def sheet(answers: Sequence[Answer], pictures: np.ndarray, prompts: Sequence[str
         pen.rectangle((x, y, x + cell - 1, y + cell - 1), "green" if one.is_right else "red")
         large = Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST)
         page.paste(large, (x + 4, y + 4))
-        pen.multiline_text((x + 3, y + cell), folded(prompt, 22), "black", spacing=0)
+        pen.multiline_text((x + 3, y + cell), fold(prompt, 22), "black", spacing=0)
     return page
 
 
-def folded(text: str, width: int) -> str:
+def fold(text: str, width: int) -> str:
     lines = [""]
     for word in text.split():
         if lines[-1] and len(lines[-1]) + len(word) >= width:
@@ -202,7 +202,7 @@ def main(
     seeds = [seed_of(seed, n) for n in range(count)]
     pictures = np.concatenate(
         [
-            drawn(stack, prompts[n : n + 25], seeds[n : n + 25], guidance, steps, sampler)
+            sample_scenes(stack, prompts[n : n + 25], seeds[n : n + 25], guidance, steps, sampler)
             for n in range(0, count, 25)
         ]
     )

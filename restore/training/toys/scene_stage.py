@@ -26,7 +26,7 @@ from restore.training.stages.denoising_loss import train_step
 from restore.training.stages.networks import Prediction, build, text
 from restore.training.stages.vocabulary import letters
 from restore.training.toys import scenes
-from restore.training.toys.scene_score import MOST, answer, drawn, scores
+from restore.training.toys.scene_score import MOST, answer, sample_scenes, scores
 
 PLACES = 32  # tokens of the longest caption, its first and last among them
 
@@ -65,7 +65,7 @@ class SceneOptions(StepOptions):
     """Number of scenes in previews."""
 
 
-def fresh_context(options: SceneOptions) -> Context:
+def build_context(options: SceneOptions) -> Context:
     if options.context == "text":
         return text(options, letters(scenes.vocabulary(), PLACES))
     count, width = len(scenes.LABELS), options.text_width
@@ -74,11 +74,11 @@ def fresh_context(options: SceneOptions) -> Context:
     return BoxContext(BoxEncoder(count, width), scenes.LABELS, MOST["boxes"])
 
 
-def fresh(options: SceneOptions, autoencoder: Vae | None = None) -> Stack:
+def build_stack(options: SceneOptions, autoencoder: Vae | None = None) -> Stack:
     """An untrained stack whose one window is a whole scene."""
     side = scenes.SIZE // 4
     windows = Windows(side, side * 3 // 4)
-    return build(options, fresh_context(options), windows, autoencoder)
+    return build(options, build_context(options), windows, autoencoder)
 
 
 class SceneStage:
@@ -86,7 +86,7 @@ class SceneStage:
 
     def __init__(self, options: SceneOptions, seed: int, device: torch.device):
         self.options, self.seed, self.device = options, seed, device
-        self.stack = fresh(options)
+        self.stack = build_stack(options)
         self.context = self.stack.reader
         self.stack.unet.conv_out.reset_parameters()  # no known picture to start from: zero is slow
         if options.start:
@@ -97,7 +97,7 @@ class SceneStage:
         self.model = nn.ModuleDict({"unet": self.stack.unet, "context": self.context.module})
         grey = torch.full((1, 3, scenes.SIZE, scenes.SIZE), GREY, device=device)
         with torch.inference_mode():
-            self.known = vae.encode(self.stack.vae, grey).clone()
+            self.conditioning = vae.encode(self.stack.vae, grey).clone()
         self.samples = Samples(self.example, seed)
 
     def example(self, rng: np.random.Generator, index: int) -> dict[str, Tensor]:
@@ -117,8 +117,11 @@ class SceneStage:
 
     def unknown(self, count: int) -> dict[str, Tensor]:
         """Grey and trust 1, as text to image has them."""
-        known = self.known.expand(count, -1, -1, -1)
-        return {"known": known, "trust": torch.full_like(known[:, :1], REPAINT)}
+        conditioning = self.conditioning.expand(count, -1, -1, -1)
+        return {
+            "conditioning": conditioning,
+            "trust": torch.full_like(conditioning[:, :1], REPAINT),
+        }
 
     def preview(self) -> tuple[list[Tensor], dict[str, float]]:
         """Held-out scenes as drawn from their prompts, over the truth, and the judge's scores."""
@@ -126,7 +129,7 @@ class SceneStage:
         most = MOST[options.context]
         asked = [scenes.scene(self.seed + 1, n, most, held_out=True) for n in range(count)]
         prompts = [scene.prompt(options.context) for scene in asked]
-        made = drawn(self.stack, prompts, range(count), options.guidance)
+        made = sample_scenes(self.stack, prompts, range(count), options.guidance)
         answers = [answer(scene, pixels) for scene, pixels in zip(asked, made, strict=True)]
         truth = np.stack([scene.render() for scene in asked])
         return [to_rgb(torch.from_numpy(rows[:16])) for rows in (made, truth)], scores(answers)

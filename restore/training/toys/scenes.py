@@ -109,12 +109,14 @@ class Scene:
         """uint8 (SIZE, SIZE, 3), edges averaged."""
         rgb = np.full((SIZE, SIZE, 3), self.ground, np.float32)
         for thing in self.things:
-            cover = covered(thing.shape, thing.corners)[..., None]
+            cover = coverage(thing.shape, thing.corners)[..., None]
             rgb += cover * (np.array(COLOURS[thing.colour], np.float32) - rgb)
         return np.rint(rgb).astype(np.uint8)
 
 
-def covered(shape: str, corners: tuple[float, float, float, float], size: int = SIZE) -> np.ndarray:
+def coverage(
+    shape: str, corners: tuple[float, float, float, float], size: int = SIZE
+) -> np.ndarray:
     """How much of each pixel a shape that fills the box covers: float32 (size, size), [0, 1]."""
     x0, y0, x1, y1 = corners
     # fillPoly fills what its outline runs through as well: from the first pixel to the last one
@@ -163,7 +165,7 @@ def draw(rng: np.random.Generator, most: int) -> Scene | None:
     things: list[Thing] = []
     for colour in colours:
         tries = (place(str(colour), rng, ALONE if most == 1 else 1) for _ in range(TRIES))
-        free = (thing for thing in tries if not any(touch(thing, other) for other in things))
+        free = (thing for thing in tries if not any(are_touching(thing, other) for other in things))
         thing = next(free, None)
         if thing is None:
             return None
@@ -183,19 +185,19 @@ def place(colour: str, rng: np.random.Generator, larger: float) -> Thing:
     )
     words = f"a {size} {colour} {shape}" if size and rng.random() < 0.5 else f"a {colour} {shape}"
     if rng.random() < 0.6:
-        words += " " + placed(ROWS[row], COLUMNS[column])
+        words += " " + describe_place(ROWS[row], COLUMNS[column])
     words = words.replace("a orange", "an orange")
     return Thing(colour, shape, (x - half, y - half, x + half, y + half), words)
 
 
-def placed(row: str, column: str) -> str:
+def describe_place(row: str, column: str) -> str:
     """The ninth of the picture in words."""
     if not (row or column):
         return "in the middle"
     return f"at the {row} {column}".strip() if row else f"on the {column}"
 
 
-def touch(one: Thing, other: Thing) -> bool:
+def are_touching(one: Thing, other: Thing) -> bool:
     """Whether two boxes come nearer than GAP px."""
     a, b = one.corners, other.corners
     apart = max(a[0] - b[2], b[0] - a[2], a[1] - b[3], b[1] - a[3])

@@ -89,7 +89,7 @@ def _font(source: Path | None, px: int) -> ImageFont.FreeTypeFont | ImageFont.Im
 
 
 @cache
-def own_faces() -> tuple[Face, ...]:
+def bundled_faces() -> tuple[Face, ...]:
     """OpenCV's faces, Pillow's own, and those that come with matplotlib."""
     import matplotlib
 
@@ -107,7 +107,7 @@ def faces(folder: Path | None = None) -> tuple[Face, ...]:
         ConfigError: If the folder is missing or holds nothing that can be used.
     """
     if folder is None:
-        return own_faces()
+        return bundled_faces()
     if not folder.is_dir():
         raise ConfigError(f"data.fonts: {folder} is no folder; name one with .ttf or .otf files")
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".ttf", ".otf"))
@@ -115,7 +115,7 @@ def faces(folder: Path | None = None) -> tuple[Face, ...]:
     if not theirs:
         told = f"{folder}: none of its {len(files)} .ttf and .otf files can be used"
         raise ConfigError(f"data.fonts: {told}; name another folder, or leave it out")
-    return (*own_faces(), *theirs)
+    return (*bundled_faces(), *theirs)
 
 
 def _usable(file: Path) -> Face | None:

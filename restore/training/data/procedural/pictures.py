@@ -12,7 +12,14 @@ import numpy as np
 from restore.training.data.procedural import lettering
 from restore.training.data.procedural.drawings import line_art
 from restore.training.data.procedural.lettering import Face
-from restore.training.data.procedural.palette import contrast, ground, lit, smaller, soft, tones
+from restore.training.data.procedural.palette import (
+    apply_light,
+    contrast,
+    ground,
+    halve,
+    soft,
+    tones,
+)
 from restore.training.data.procedural.screens import screen
 
 LEAST = 128  # px on a side of what is drawn whole
@@ -47,7 +54,7 @@ def text(rng: np.random.Generator, size: int, faces: tuple[Face, ...]) -> np.nda
     whole = math.cos(turn) + math.sin(turn)  # enlarged so far, its corners stay outside
     moved = cv2.getRotationMatrix2D((size, size), angle, whole)
     moved = cv2.warpAffine(rgb, moved, (2 * size, 2 * size), borderMode=cv2.BORDER_REPLICATE)
-    return smaller(moved)
+    return halve(moved)
 
 
 def leaves(rng: np.random.Generator, size: int, faces: tuple[Face, ...] = ()) -> np.ndarray:
@@ -76,12 +83,12 @@ def leaves(rng: np.random.Generator, size: int, faces: tuple[Face, ...] = ()) ->
             cv2.circle(canvas, (x, y), radius, colour, -1, cv2.LINE_8, 4)
         else:
             cv2.fillPoly(canvas, [corners[number]], colour, cv2.LINE_8, 4)
-    made = smaller(canvas)
+    made = halve(canvas)
     amount = made[..., 3] * np.float32(1 / 128) - 1
     one, other = texture(rng, size), (texture if rng.random() < 0.5 else stripes)(rng, size)
     light = 1 + rng.uniform(0, 0.4) * soft(rng, size, 4)
     light *= 1 + np.maximum(amount, 0) * one - np.minimum(amount, 0) * other
-    return lit(np.ascontiguousarray(made[..., :3]), light)
+    return apply_light(np.ascontiguousarray(made[..., :3]), light)
 
 
 def outlines(rng: np.random.Generator, count: int) -> np.ndarray:

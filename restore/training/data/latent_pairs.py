@@ -58,7 +58,7 @@ class LivePairs(Dataset):
         pair = self.pair(index, apply=not on_device)
         sample: dict[str, Tensor | str] = {
             "truth": torch.from_numpy(pair.truth),
-            "known": torch.from_numpy(pair.known),
+            "conditioning": torch.from_numpy(pair.conditioning),
             "trust": torch.from_numpy(pair.trust[None] / np.float32(255)),
         }
         if self.context:
@@ -67,7 +67,7 @@ class LivePairs(Dataset):
             said = self.said.get(pair.caption)
             sample["tokens"] = self.context.inputs(pair.caption) if said is None else said
         if on_device and pair.trace is None and pair.hole.any():  # nothing else is done to it
-            sample["known"] = torch.from_numpy(mended(pair.known, pair.hole > 0))
+            sample["conditioning"] = torch.from_numpy(mended(pair.conditioning, pair.hole > 0))
             pair.hole.fill(0)
         if on_device:
             sample["trace"] = pair.trace.to_json() if pair.trace else ""
@@ -75,28 +75,28 @@ class LivePairs(Dataset):
         return sample
 
 
-def ready(batch: dict, stack, where: torch.device) -> dict[str, Tensor]:
+def prepare_batch(batch: dict, stack, where: torch.device) -> dict[str, Tensor]:
     """A collated batch on the device, damaged and encoded if it is not yet."""
     traces, holes = batch.pop("trace", None), batch.pop("hole", None)
     moved = {name: tensor.to(where, non_blocking=True) for name, tensor in batch.items()}
     if traces:
-        moved["known"] = damaged(moved, traces, holes)
+        moved["conditioning"] = degrade_pixels(moved, traces, holes)
     if "target" not in moved:
         with torch.no_grad():
-            both = torch.cat([to_rgb(moved["truth"]), to_rgb(moved["known"])])
-            moved["target"], moved["known"] = vae.encode(stack.vae, both).float().chunk(2)
+            both = torch.cat([to_rgb(moved["truth"]), to_rgb(moved["conditioning"])])
+            moved["target"], moved["conditioning"] = vae.encode(stack.vae, both).float().chunk(2)
     return moved
 
 
 @torch.no_grad()
-def damaged(batch: dict[str, Tensor], traces: list[str], holes: Tensor) -> Tensor:
+def degrade_pixels(batch: dict[str, Tensor], traces: list[str], holes: Tensor) -> Tensor:
     """What the pairs show, uint8 (B, H, W, 3): traces and holes applied.
 
     Args:
         holes: uint8 (B, H, W) on the CPU, where they are filled.
     """
-    known = batch["known"].clone()
-    pixels = batch["known"].permute(0, 3, 1, 2)
+    conditioning = batch["conditioning"].clone()
+    pixels = batch["conditioning"].permute(0, 3, 1, 2)
     drawn = {row: Trace.from_json(trace) for row, trace in enumerate(traces) if trace}
     if drawn:
         lows = device.degrade_each([*drawn.values()], pixels[list(drawn)])
@@ -106,17 +106,17 @@ def damaged(batch: dict[str, Tensor], traces: list[str], holes: Tensor) -> Tenso
         for found in of_scale.values():
             rows, low = [row for row, _ in found], torch.stack([low for _, low in found])
             large = F.interpolate(low, pixels.shape[2:], mode="bicubic", antialias=True)
-            known[rows] = (large * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+            conditioning[rows] = (large * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
     rows = holes.flatten(1).any(1).nonzero().flatten()
     if len(rows):
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            shown, cut = known[rows].cpu().numpy(), (holes[rows] > 0).numpy()
+            shown, cut = conditioning[rows].cpu().numpy(), (holes[rows] > 0).numpy()
             filled = np.stack([*pool.map(mended, shown, cut)])
-        known[rows] = torch.from_numpy(filled).to(known.device)
-    return known
+        conditioning[rows] = torch.from_numpy(filled).to(conditioning.device)
+    return conditioning
 
 
-def pairs(
+def open_pairs(
     options: PairOptions, stack, folder: Path, digest: str, seed: int, held_out: bool = False
 ) -> StoredPairs | LivePairs:
     """The stream of samples that the options ask for.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from restore.training.toys.scenes import COLOURS, SHAPES, covered
+from restore.training.toys.scenes import COLOURS, SHAPES, coverage
 
 SMALLEST = 12  # px of a thing's area; the smallest star drawn has 17
 SHARE = 0.15  # of a connected region that another colour needs to be a thing of its own
@@ -13,7 +13,7 @@ PALETTE = cv2.cvtColor(np.array([list(COLOURS.values())], np.float32) / 255, cv2
 
 
 @dataclass(frozen=True)
-class Seen:
+class Detection:
     """A thing found: its nearest colour and shape, its box in px, and how well the shape fits."""
 
     colour: str
@@ -28,7 +28,7 @@ class Seen:
         return f"{self.colour} {self.shape}"
 
 
-def seen(rgb: np.ndarray) -> list[Seen]:
+def detect(rgb: np.ndarray) -> list[Detection]:
     """The things in a uint8 (H, W, 3) picture, the largest first.
 
     Pixels nearer to a colour (in CIE Lab) than to the ground, the median of the border, make
@@ -78,16 +78,16 @@ def largest(mask: np.ndarray) -> np.ndarray:
     return parts == 1 + areas.argmax() if len(areas) else mask
 
 
-def _thing(mask: np.ndarray, colour: str) -> Seen:
+def _thing(mask: np.ndarray, colour: str) -> Detection:
     """The shape that covers the mask best when it fills the mask's box."""
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     corners = tuple(float(n) for n in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
     fits = {}
     for shape in SHAPES:
-        ideal = covered(shape, corners, mask.shape[0]) > 0.5
+        ideal = coverage(shape, corners, mask.shape[0]) > 0.5
         fits[shape] = float((mask & ideal).sum() / (mask | ideal).sum())
     best = max(fits, key=fits.__getitem__)
-    return Seen(colour, best, corners, fits[best])
+    return Detection(colour, best, corners, fits[best])
 
 
 def overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
