@@ -86,13 +86,14 @@ class Imported:
 
 
 def load(path: Path, compat: bool = False) -> Imported:
-    """Read an option file; sections are searched for the keys of the degradation.
+    """Read an option file; the keys of the degradation may stand in any section.
 
     Args:
-        compat: With the faults of the published code, see `recipes.realesrgan_compat`.
+        path: The YAML file.
+        compat: Reproduce the faults of the published code, see `recipes.realesrgan_compat`.
 
     Raises:
-        RecipeError: For a file without any such key, and for values that cannot be.
+        RecipeError: If the file has no key of a degradation, or a value that is not possible.
     """
     options = _Options(path, *_found(path))
     sharpens = [key for key in _USM if key in options.found]

@@ -13,7 +13,7 @@ from degradations.ranges import Choice, LogUniform, Uniform
 
 @dataclass(frozen=True)
 class Entry:
-    """A recipe or a kind of op: its name, one line on it, and its source or its ranges."""
+    """A recipe or a kind of op, for a list."""
 
     name: str
     line: str
@@ -56,7 +56,7 @@ def _options(model: Any) -> str:
 
 
 def spell(value: Any) -> str:
-    """A range or another default, as one would say it."""
+    """A range or another default value, in words."""
     if isinstance(value, Choice):
         return " | ".join(spell(option) for option in value.options)
     if isinstance(value, Uniform):

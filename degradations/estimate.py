@@ -20,7 +20,7 @@ from degradations.pipeline import Recipe
 
 @dataclass(frozen=True)
 class Estimate:
-    """photos in the order given; refused are (path, why); the recipe is fitted to the photos."""
+    """Measured photos and the recipe that was fitted to them."""
 
     photos: list[Measured]
     """The measured photos, in the order given."""
@@ -30,7 +30,7 @@ class Estimate:
     """The recipe that was fitted to the photos."""
 
     def save(self, path: str | Path) -> None:
-        """The recipe as YAML, headed by what it stands on."""
+        """Write the recipe as YAML; comments at its head say what it was measured on."""
         jpegs = sum(photo.quality is not None for photo in self.photos)
         told = {
             "noise": sum(photo.noise is not None for photo in self.photos),
@@ -47,10 +47,16 @@ class Estimate:
 
 
 def estimate(paths: Iterable[str | Path], name: str = "mine", workers: int = 1) -> Estimate:
-    """Measure each photo, then fit. A file that cannot be measured is refused, with why.
+    """Measure each photo, then fit a recipe. Files that cannot be measured are refused with a
+    reason.
+
+    Args:
+        paths: The photos.
+        name: Name of the recipe.
+        workers: Processes that measure; 1 measures in this one.
 
     Raises:
-        RecipeError: Where no photo is left.
+        RecipeError: If no photo could be measured.
     """
     paths = [Path(path) for path in paths]
     if not paths:
@@ -70,11 +76,14 @@ def estimate(paths: Iterable[str | Path], name: str = "mine", workers: int = 1) 
 def write_page(
     found: Estimate, path: str | Path, seed: int = 0, clean: Iterable[str | Path] = ()
 ) -> None:
-    """How well the recipe's pictures, measured again, agree with the photos: one HTML file.
+    """Write an HTML page that compares the photos with pictures that the recipe makes.
 
     Args:
-        clean: Good photos to degrade; without them the measured photos, made much smaller, stand
-            in.
+        found: What `estimate` returns.
+        path: The page.
+        seed: Seed of the simulated pictures.
+        clean: Good photos to degrade; without them the measured photos, made much smaller, are
+            degraded.
     """
     good = [Path(photo) for photo in clean]
     simulated = fit_report.simulate(found.photos, found.recipe, seed, good)

@@ -34,7 +34,7 @@ QUANTITIES: dict[str, tuple[str, Callable[[Measured], float | None]]] = {
 
 @dataclass(frozen=True)
 class Simulated:
-    """What the recipe made of a clean stand-in, and what the same measures say of it."""
+    """A simulated picture: a clean one that the recipe degraded, and its measurements."""
 
     photo: Measured
     """The measurements of the simulated picture."""
@@ -45,11 +45,14 @@ class Simulated:
 def simulate(
     photos: Sequence[Measured], recipe: Recipe, seed: int, clean: Sequence[Path] = ()
 ) -> list[Simulated]:
-    """Degrade clean stand-ins and measure them: as many as there are photos, at most 60.
+    """Degrade clean pictures and measure the results: as many as there are photos, at most 60.
 
     Args:
-        clean: Good photos, each as often as it takes; without them the measured photos stand in,
-            shrunk 2 to 8 times. What is left of their own noise then adds to that of the recipe.
+        photos: The measured photos.
+        recipe: The recipe that was fitted to them.
+        seed: Seed of the draws.
+        clean: Good photos, used again and again. Without them the measured photos are used, shrunk
+            2 to 8 times; what is left of their own noise then adds to that of the recipe.
     """
     sources = _spread([str(path) for path in clean] or [photo.path for photo in photos], _AT_MOST)
     made = []
@@ -64,7 +67,12 @@ def simulate(
 
 
 def compare(photos: Sequence[Measured], simulated: Sequence[Simulated]) -> dict[str, Any]:
-    """For each quantity told in both: the values of both, the KS and the Wasserstein distance."""
+    """Compare photos and simulated pictures by each quantity that was measured in both.
+
+    Returns:
+        By quantity: the values of both ("real", "simulated"), the Kolmogorov-Smirnov distance "ks"
+            and the Wasserstein distance "moved".
+    """
     from scipy.stats import ks_2samp, wasserstein_distance  # slow to import; a worker needs none
 
     told = {}
@@ -84,6 +92,7 @@ def page(
     recipe: Recipe,
     simulated: Sequence[Simulated],
 ) -> Page:
+    """The page with the comparison, the noise curves, some pictures and the recipe."""
     told = compare(photos, simulated)
     made = Page(f"{recipe.name}: {counted(len(photos), 'photo')} and the recipe fitted to them")
     made.table(

@@ -54,7 +54,13 @@ class Draws:
 
 
 def draw(recipe: Recipe, n: int, seed: int = 0) -> Draws:
-    """Draw for n pictures, without any picture."""
+    """Draw a recipe's parameters for n pictures; no picture is needed.
+
+    Args:
+        recipe: The recipe.
+        n: Number of pictures.
+        seed: Seed of the draws.
+    """
     found: dict[tuple[str, int, int], Pass] = {}  # by kind, step of the recipe, and time in it
     orders: Counter[tuple[str, ...]] = Counter()
     for index in range(n):
@@ -104,7 +110,7 @@ def _is_turned(blur: Params) -> bool:
 
 
 def summarise(values: Sequence[Any]) -> str:
-    """Values in a few words: the shares of words, or the 5 %, 50 % and 95 % quantiles."""
+    """Values in a few words: shares of words, or the 5 %, 50 % and 95 % quantiles of numbers."""
     if _are_words(values):
         counts = Counter(values).most_common()
         return ", ".join(f"{_word(value)} {count / len(values):.0%}" for value, count in counts)

@@ -60,7 +60,7 @@ def plain(text: str) -> str:
 
 @dataclass(frozen=True)
 class Cell:
-    """A picture, uint8 (H, W, 3) or (H, W), shown `width` CSS pixels wide, and what is under it."""
+    """A picture of a grid and the text below it."""
 
     pixels: np.ndarray
     """uint8 (H, W, 3) or (H, W)."""
@@ -79,7 +79,7 @@ class Cell:
 
 @dataclass
 class Page:
-    """Parts are added from top to bottom; text is escaped, whoever wrote it."""
+    """A page to which parts are added from top to bottom; all text is escaped."""
 
     title: str
     parts: list[dict[str, Any]] = field(default_factory=list)

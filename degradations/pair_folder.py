@@ -33,7 +33,7 @@ _IDENTITY = TypeAdapter(dict[str, str])
 
 @dataclass(frozen=True)
 class PairSet:
-    """What decides the bytes of the pairs, beside the photos."""
+    """What decides the bytes of the pairs, besides the photos."""
 
     recipe: str
     """A named recipe, or a YAML file."""
@@ -47,14 +47,18 @@ class PairSet:
     """Severity of the recipe, 0 to 1."""
 
     def load(self) -> Recipe:
-        """The recipe at the severity. Raises RecipeError, also where crop and scale do not fit."""
+        """The recipe at the severity.
+
+        Raises:
+            RecipeError: If it cannot be used, or if crop and scale do not fit.
+        """
         if self.crop is not None:
             check_crop(self.crop, self.scale)
         return recipes.find(self.recipe).at(self.severity)
 
 
 def folders_of(recipe: Recipe) -> tuple[str, ...]:
-    """In the order they are written; a trace says that its pair is whole."""
+    """The folders of a pair's files, in the order of writing; a trace marks a complete pair."""
     extra = ("damage",) * draws_damage(recipe) + ("hr_sharp",) * recipe.sharpen
     return ("hr", "lr", *extra, "traces")
 
@@ -75,7 +79,7 @@ def identity_of(recipe: Recipe, pairs: PairSet, photos: dict[str, Path]) -> dict
 
 
 def plugin_sources(recipe: Recipe) -> dict[str, str]:
-    """The source of each module that holds an op which is not ours, by the module's name."""
+    """The source of each module that defines an op which is not ours, by the module's name."""
     names = {type(op).__module__ for op in iterate_ops(recipe.steps) if op.kind not in OPS}
     return {
         name: Path(str(sys.modules[name].__file__)).read_text(encoding="utf-8")
@@ -85,7 +89,17 @@ def plugin_sources(recipe: Recipe) -> dict[str, str]:
 
 @contextmanager
 def hold(out: Path, identity: dict[str, str], folders: tuple[str, ...] = ()) -> Iterator[None]:
-    """Hold the folder for one run, and for one kind of pairs."""
+    """Lock the folder for one run, and for one kind of pairs.
+
+    Args:
+        out: The folder.
+        identity: What `identity_of` returns; it is written to pairs.json, or compared with it.
+        folders: Folders within it that must not be links.
+
+    Raises:
+        RecipeError: If the folder holds other files, or pairs made with other options.
+        BlockingIOError: If another run writes there.
+    """
     told = out / "pairs.json"
     for path in (told, *(out / folder for folder in folders), out / "recipe.yaml"):
         if path.is_symlink():
@@ -132,6 +146,7 @@ def _lock(handle: int, out: Path) -> None:
 
 
 def begin(out: Path, folders: tuple[str, ...], recipe: Recipe, pairs: PairSet) -> None:
+    """Make the folders, remove what a killed run left unfinished, and write recipe.yaml."""
     for folder in folders:
         (out / folder).mkdir(exist_ok=True)
         for left in (out / folder).glob(f".*{_PART}"):  # of a run that was killed
@@ -149,7 +164,7 @@ def begin(out: Path, folders: tuple[str, ...], recipe: Recipe, pairs: PairSet) -
 
 
 def finished(folder: Path) -> set[str]:
-    """Names of files; a machine that went down may leave empty ones, which are made again."""
+    """Names of complete files, without extension; empty ones, left by a crash, are made again."""
     with os.scandir(folder) as entries:
         return {Path(entry.name).stem for entry in entries if entry.stat().st_size}
 

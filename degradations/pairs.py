@@ -51,7 +51,7 @@ _CHUNK = 16  # pairs that share one reading of a photo
 
 @dataclass(frozen=True)
 class Made:
-    """How a run ended."""
+    """The result of a run."""
 
     made: int
     """Pairs made by this run."""
@@ -73,19 +73,22 @@ def make(
     workers: int = 0,
     show: Callable[[int], None] = lambda pairs: None,
 ) -> Made:
-    """Make pairs 0 to count - 1 that are not in `out` yet.
+    """Make the pairs 0 to count - 1 that are not in `out` yet.
 
     Args:
-        photos: By a key that stays the same wherever the folder lies; every photo is used once
-            before any is used twice, and the next one stands in for one that cannot be read.
-        read: A function of a module, so that workers can be told of it.
+        photos: By a key that does not depend on where the folder is. Every photo is used once
+            before any is used twice. The next one is used in place of one that cannot be read.
+        pairs: What decides the pairs.
+        out: The folder.
+        count: Number of pairs.
+        read: Reads a photo as uint8 (H, W, 3); a function of a module, so that it can be pickled.
         workers: Processes; 0 works in this one.
         show: Called with the number of pairs just made.
 
     Raises:
-        RecipeError: For a recipe that cannot be used, and if `out` holds other pairs; OSError if
-            `out` cannot be written or another run is writing there, ChildProcessError if a worker
-            dies.
+        RecipeError: If the recipe cannot be used, or `out` holds other pairs.
+        OSError: If `out` cannot be written, or another run is writing there.
+        ChildProcessError: If a worker dies.
     """
     if not photos:
         raise RecipeError("no photos to cut pairs from")

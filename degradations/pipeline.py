@@ -33,13 +33,7 @@ _ENDING = {"of": "target", "factor": 1, "mode": "bicubic", "antialias": True}
 
 @dataclass(frozen=True)
 class Degraded:
-    """lr: uint8 (h, w, 3) RGB, and how it came about.
-
-    Attributes:
-        damage: uint8 (h, w): 255 where a scratch, fold or the like was drawn, or what blur,
-            resizing and sharpening spread of it; else 0. What a codec spreads within its blocks is
-            not told.
-    """
+    """A degraded picture, and how it was made."""
 
     lr: np.ndarray
     """uint8 (h, w, 3) RGB."""
@@ -65,10 +59,18 @@ class Recipe(Frozen):
 
     @classmethod
     def load(cls, path: str | Path, allow_code: bool = False) -> Self:
-        """From a YAML file; raises RecipeError naming the file, the key and the mend.
+        """Read a recipe from a YAML file.
 
-        An own op (`kind: my_ops.Rust`) comes from my_ops.py beside the file, or from the Python
-        path. Its code runs only if that was allowed, here or before, for the file as it is.
+        An op of your own (`kind: my_ops.Rust`) is loaded from my_ops.py beside the file, or from
+        the Python path. Its code runs only if that was allowed, now or before, for the file as it
+        is.
+
+        Args:
+            path: The YAML file.
+            allow_code: Allow the code that the recipe names, and remember that.
+
+        Raises:
+            RecipeError: Names the file, the key and the mend.
         """
         values = plain_yaml.read(path)
         try:
@@ -83,23 +85,26 @@ class Recipe(Frozen):
         return _unpickle, (type(self), values, plugins.files(values))
 
     def to_yaml(self) -> str:
-        """What `load` gives back equal; what is as by default is left out."""
+        """The recipe as YAML that `load` reads back equal; defaults are left out."""
         how: dict[str, Any] = {"default_flow_style": None, "allow_unicode": True}
         return yaml.safe_dump(_spell(self), sort_keys=False, width=100, **how)
 
     def save(self, path: str | Path, *comments: str) -> None:
-        """As a YAML file, headed by the comments."""
+        """Write the recipe as YAML, with the comments at its head."""
         head = "".join(f"# {line}\n" for line in comments)
         Path(path).write_text(head + self.to_yaml(), encoding="utf-8")
 
     def at(self, severity: float) -> Self:
-        """The recipe at a severity in [0, 1]: 1 is itself, 0 nothing but the resize to the target.
+        """The recipe at another severity.
 
         Every strength moves in proportion towards its neutral value: noise and blur to 0, the sinc
-        cutoff to pi, resize factors to 1, JPEG quality to 100. The probabilities stay, but for
-        steps that cost something even so (codecs, sinc, a sensor's mosaic): below a quarter these
-        come ever less often, so that the limit at 0 is the picture of 0. `sharpen` stays as well,
-        for the training target has it too.
+        cutoff to pi, resize factors to 1, JPEG quality to 100. Probabilities stay, except for steps
+        that change the picture even then (codecs, sinc, a sensor's mosaic): below 0.25 these come
+        less often, so that the limit at 0 is the picture of severity 0. `sharpen` stays as well,
+        because the training target has it too.
+
+        Args:
+            severity: In [0, 1]: 1 is the recipe itself, 0 is only the resize to the target.
         """
         if not 0 <= severity <= 1:
             raise ValueError(f"severity must be from 0 to 1, not {severity}")
@@ -125,22 +130,30 @@ class Recipe(Frozen):
         return copied
 
     def degrade(self, hr: np.ndarray, scale: float, seed: int, key: str) -> Degraded:
-        """One picture; the result is a function of (recipe, hr, scale, seed, key) alone.
+        """Degrade one picture; the result is a function of (recipe, hr, scale, seed, key) alone.
 
         Args:
             hr: uint8 (H, W, 3) RGB.
             scale: 1 or more; lr is (round(H / scale), round(W / scale)), at least one pixel.
-            key: Names the picture, so that each draws for itself.
+            seed: Seed of the draws.
+            key: Names the picture, so that each has draws of its own.
         """
         return rebuild(self.draw(hr.shape[:2], scale, seed, key), hr)
 
     def draw(self, size: Size, scale: float, seed: int, key: str) -> Trace:
-        """What `degrade` would do to a picture of this (height, width), without doing it."""
+        """Draw what `degrade` would do to a picture of this size, without doing it.
+
+        Args:
+            size: (height, width) of the picture.
+            scale: 1 or more.
+            seed: Seed of the draws.
+            key: Names the picture.
+        """
         steps = [params for drawn in self.draw_by_step(seed, key) for params in drawn]
         return self._trace(size, scale, seed, key, steps)
 
     def draw_batch(self, size: Size, scale: float, seed: int, keys: Iterable[str]) -> list[Trace]:
-        """As `draw` for each key, in half the time or less where there are many."""
+        """As `draw` for each key; with many keys it takes half the time or less."""
         keys = list(keys)
         drawn = draw_all(self.steps, seed, keys)
         return [
@@ -176,7 +189,18 @@ def _unpickle(
 
 
 def replay(trace: Trace, hr: np.ndarray) -> np.ndarray:
-    """hr uint8 (H, W, 3) -> lr uint8 (h, w, 3), bit for bit what `degrade` gave."""
+    """Make the degraded picture again, bit for bit.
+
+    Args:
+        trace: The trace of a degraded picture.
+        hr: uint8 (H, W, 3), the picture it was made from.
+
+    Returns:
+        uint8 (h, w, 3).
+
+    Raises:
+        RecipeError: If the picture has another size, or a step cannot be done.
+    """
     return rebuild(trace, hr).lr
 
 
@@ -224,7 +248,7 @@ def _named(number: int, params: Params) -> Iterator[None]:
 
 
 def apply_step(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
-    """One step of a trace: float32 (H, W, 3) -> the same, of another size if the step resizes."""
+    """Apply one step of a trace: float32 (H, W, 3) -> the same, resized if the step resizes."""
     kind, op = params["kind"], _op(params)
     if kind in ops.OPS:
         return op.apply(rgb, params, target)
@@ -245,7 +269,11 @@ def _check(hr: np.ndarray) -> None:
 
 
 def target_size(size: Size, scale: float) -> Size:
-    """(height, width) of a picture made smaller by `scale`, 1 or more."""
+    """The (height, width) of a picture made smaller by `scale`.
+
+    Raises:
+        ValueError: If scale is below 1.
+    """
     if not scale >= 1:
         raise ValueError(f"scale must be 1 or more, not {scale}")
     return max(1, round(size[0] / scale)), max(1, round(size[1] / scale))

@@ -25,7 +25,7 @@ _LETTERS = 35  # that fit below a cell
 
 @dataclass(frozen=True)
 class Row:
-    """A picture, uint8 (H, W, 3), and what the recipe made of it, one for each seed."""
+    """A picture, and what the recipe made of it."""
 
     name: str
     """Name of the picture."""
@@ -38,10 +38,14 @@ class Row:
 def rows(
     pictures: dict[str, np.ndarray], recipe: Recipe, seeds: Sequence[int], scale: float, crop: int
 ) -> list[Row]:
-    """The middle of each picture, uint8 (H, W, 3), degraded once a seed.
+    """Degrade the middle of each picture once a seed.
 
     Args:
-        crop: Pixels a side that are taken; of a picture that is smaller, all of it.
+        pictures: uint8 (H, W, 3) by name.
+        recipe: The recipe.
+        seeds: Seeds of the draws.
+        scale: HR size over LR size.
+        crop: Side of the part that is taken, pixels; of a smaller picture, all of it.
     """
     made = []
     for name, picture in pictures.items():
@@ -100,7 +104,7 @@ def describe(steps: Sequence[Params]) -> list[str]:
 
 
 def kernels(steps: Sequence[Params]) -> Iterator[np.ndarray]:
-    """(25, 25) float32 of each blur among the steps: what becomes of a single bright pixel."""
+    """The kernel of each blur among the steps: (25, 25) float32, its response to one pixel."""
     size = 4 * _FIELD + 1
     middle = slice(size // 2 - _FIELD // 2, size // 2 + _FIELD // 2 + 1)
     for step in steps:

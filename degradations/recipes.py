@@ -176,14 +176,22 @@ NAMED = {make.__name__: make for make in (*_PUBLISHED, *real_world.ALL)}
 
 
 def named(name: str) -> Recipe:
-    """Raises RecipeError for a name that is none of NAMED."""
+    """The recipe of that name.
+
+    Raises:
+        RecipeError: If the name is none of NAMED.
+    """
     if name in NAMED:
         return NAMED[name]()
     raise RecipeError(f"no recipe is called {name!r}; {mend(name, NAMED)}")
 
 
 def find(word: str) -> Recipe:
-    """The recipe of that name, or in that YAML file. Raises RecipeError."""
+    """The recipe of that name, or in that YAML file.
+
+    Raises:
+        RecipeError: If there is none, or the file cannot be used.
+    """
     path = Path(word)
     if word in NAMED or not (path.suffix or path.exists()):
         return named(word)

@@ -42,14 +42,18 @@ Index = int | tuple[int, int]  # which picture; or which, and in which epoch
 
 
 class Epochs(Sampler[tuple[int, int]]):
-    """Every picture once an epoch, in another order each; tells the workers of the epoch.
+    """A sampler that yields (index, epoch): every picture once an epoch, in a new order each time.
 
-    Each pass is the next epoch; `set_epoch` before a pass says which one it is, to go on after a
-    restart. Under accelerate give no ranks, for it shares out the batches itself.
+    Each pass is the next epoch. Call `set_epoch` before a pass to say which one it is, as after a
+    restart. Under accelerate leave out the ranks, because it shares out the batches itself.
 
     Args:
-        rank, ranks: Take every `ranks`-th picture. As many as all ranks can have: up to ranks - 1
-            pictures wait for another epoch.
+        dataset: Anything with a length.
+        shuffle: Use a new order in each epoch.
+        seed: Seed of the orders.
+        rank: Number of this rank: it takes every `ranks`-th picture. All ranks take equally many,
+            so up to ranks - 1 pictures are left out of an epoch.
+        ranks: Number of ranks.
     """
 
     def __init__(
@@ -118,14 +122,17 @@ class _Numbered(Dataset):
 
 
 class Keyed(_Numbered):
-    """Any dataset whose transforms degrade: ours here, or that for albumentations.
+    """A dataset whose transforms degrade: ours of this module, or that for albumentations.
 
-    While it makes picture `index` in `epoch`, their key is "epoch/index". The global generators of
-    random, numpy and torch, from which other transforms draw where to crop, are functions of seed
-    and key meanwhile.
+    While it makes picture `index` of `epoch`, the key of all draws is "epoch/index". Meanwhile the
+    global generators of random, numpy and torch, from which other transforms draw, are functions of
+    the seed and that key.
 
     Args:
-        seeded: What has a generator of its own and set_random_seed, as albumentations' Compose has.
+        dataset: Any dataset with a length.
+        seed: Seed of the global generators.
+        seeded: Objects with a generator of their own and `set_random_seed`, such as albumentations'
+            Compose.
     """
 
     def __init__(self, dataset: Any, seed: int = 0, seeded: Sequence[Any] = ()):
@@ -142,20 +149,28 @@ class Keyed(_Numbered):
 
 
 class PairDataset(_Numbered):
-    """Good pictures and what becomes of them, by number: {"lr", "hr", "trace", "photo"}.
+    """Good pictures and their degraded versions, by number: {"lr", "hr", "trace", "photo"}.
 
-    lr and hr are float (3, h, w) in [0, 1]; `trace` is JSON, and replaying it on hr gives lr;
-    `photo` is a number in `photos`. A recipe that sharpens has "hr_sharp" too, the training target;
-    one that draws damage "damage", (1, h, w). The key of a draw is "epoch/index". A photo that
-    cannot be read, or is smaller than the crop, is left out and logged; the next one stands in.
+    lr and hr are float (3, h, w) in [0, 1]. `trace` is JSON; replaying it on hr gives lr. `photo`
+    is a number in `photos`. A recipe that sharpens adds "hr_sharp", the training target. A recipe
+    that draws damage adds "damage", (1, h, w). The key of a draw is "epoch/index". A photo that
+    cannot be read, or is smaller than the crop, is left out and logged; the next one is used in its
+    place.
 
     Args:
-        photos: A folder, files, or any sequence of arrays (H, W, 3), PIL pictures or tensors; what
-            `read` makes uint8 (H, W, 3) of.
-        crop: Px a side, from anywhere in the photo; None for whole photos.
-        turns: Lay them in one of eight ways.
-        apply: False leaves lr and damage to the device, which makes them from the batch's hr and
-            traces: degradations.device.degrade.
+        photos: A folder, files, or any sequence of arrays (H, W, 3), PIL pictures or tensors:
+            whatever `read` turns into uint8 (H, W, 3).
+        recipe: A recipe's name, a YAML file, or a Recipe.
+        scale: HR size over LR size, 1 or more.
+        seed: Seed of all draws.
+        crop: Side of the crops, pixels; None: whole photos.
+        turns: Turn and mirror at random.
+        read: Turns an item of `photos` into uint8 (H, W, 3).
+        apply: False leaves out lr and damage. The device makes them from the batch's hr and traces:
+            degradations.device.degrade.
+
+    Raises:
+        RecipeError: If there are no photos or no such recipe, or if crop and scale do not fit.
     """
 
     def __init__(
@@ -178,7 +193,11 @@ class PairDataset(_Numbered):
         self.apply = apply
 
     def hr(self, index: int, epoch: int) -> tuple[np.ndarray, int]:
-        """The good picture that a sample is made of, and the number of its photo."""
+        """The good picture of a sample, and the number of its photo.
+
+        Raises:
+            RecipeError: If no photo can be used.
+        """
         why = ""
         for shift in range(self.length):
             number = (index + shift) % self.length
@@ -197,16 +216,23 @@ class PairDataset(_Numbered):
 class PairStream(IterableDataset):
     """As PairDataset, from photos that come one after another: shards, a queue, a hub's stream.
 
-    Each pass of a worker over the photos is the next epoch; `set_epoch` says which comes next. A
-    photo that cannot be used is left out and logged.
+    Each pass of a worker over the photos is the next epoch; `set_epoch` says which one comes next.
+    A photo that cannot be used is left out and logged.
 
     Args:
-        photos: Gives the same ones in the same order each time it is iterated.
-        named: Each is (name, photo): `photos` shares itself out among workers and ranks, as
-            webdataset does, and the key of a draw is "epoch/name". Else each worker takes its share
-            of what comes, none is lost or doubled, and the key is "epoch/number".
-        rank, ranks: For DDP: take every `ranks`-th as well. Under accelerate, which does so itself,
-            leave them.
+        photos: An iterable that yields the same photos in the same order each time.
+        recipe: A recipe's name, a YAML file, or a Recipe.
+        scale: HR size over LR size, 1 or more.
+        seed: Seed of all draws.
+        crop: Side of the crops, pixels; None: whole photos.
+        turns: Turn and mirror at random.
+        read: Turns a photo into uint8 (H, W, 3).
+        apply: False leaves out lr and damage, see PairDataset.
+        named: `photos` yields (name, photo) and splits itself among workers and ranks, as
+            webdataset does; the key of a draw is "epoch/name". If False, each worker takes its
+            share of the photos, none is lost or doubled, and the key is "epoch/number".
+        rank: Number of this rank under DDP. Under accelerate leave it out.
+        ranks: Number of ranks.
     """
 
     def __init__(
@@ -284,16 +310,21 @@ class _Cutter:
 
 
 class Degrade(torch.nn.Module):
-    """A transform: a picture -> {"lr", "hr", "trace"}, of the kind it came in.
+    """A transform: a picture -> {"lr", "hr", "trace"}, in the type that the picture has.
 
-    It stands where a transform of torchvision stands, whether v1 or v2, after those that cut and
-    turn; torchvision itself is not needed. A PIL picture gives PIL pictures, a tensor (3, H, W), an
-    array (H, W, 3) and an Image of tv_tensors their like. What comes beside the picture, such as a
-    label, passes. See PairDataset for what a sample holds.
+    It takes the place of a torchvision transform, v1 or v2, after those that crop and turn;
+    torchvision itself is not needed. PIL pictures, tensors (3, H, W), arrays (H, W, 3) and
+    tv_tensors.Image come back as their own type. Further arguments, such as a label, are passed
+    through. See PairDataset for what a sample holds.
 
-    The draw is that of `key`, if it is given; else of the picture that degradations.torch.Keyed is
-    at, or of the key of degradations.keyed; else of the number of the call. Where workers would
-    draw alike it is refused.
+    The draws are a function of `key`, if it is given. Else they belong to the picture that
+    degradations.torch.Keyed is at, or to the key of degradations.keyed, or to the number of the
+    call. The transform refuses to draw where several workers would draw the same.
+
+    Args:
+        recipe: A recipe's name, a YAML file, or a Recipe.
+        scale: HR size over LR size, 1 or more.
+        seed: Seed of all draws.
     """
 
     def __init__(self, recipe: Recipe | str | Path, scale: float = 4, seed: int = 0):
@@ -312,7 +343,11 @@ class Degrade(torch.nn.Module):
 
 
 def files_in(folder: str | Path) -> list[Path]:
-    """The pictures in a folder and those below, in the order of their names."""
+    """The pictures in a folder and its subfolders, sorted by name.
+
+    Raises:
+        RecipeError: If there are none.
+    """
     found = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES)
     if not found:
         raise RecipeError(f"{os.fspath(folder)}: holds no picture ({', '.join(sorted(SUFFIXES))})")

@@ -40,7 +40,15 @@ class Trace(Frozen):
 
     @classmethod
     def load(cls, path: Path, key: str = "") -> Self:
-        """From a file that holds one trace, or one a line, of which `key` names the one wanted."""
+        """Read a trace from a file that holds one trace, or one a line (.jsonl).
+
+        Args:
+            path: The file.
+            key: Key of the wanted trace; needed if the file holds several.
+
+        Raises:
+            RecipeError: If there is no such trace, or the file cannot be read.
+        """
         try:
             text = plain_yaml.plain_bytes(path, MAX_BYTES).decode()
         except UnicodeDecodeError as error:
@@ -60,7 +68,11 @@ class Trace(Frozen):
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Raises RecipeError where the text is not a trace."""
+        """A trace from its JSON.
+
+        Raises:
+            RecipeError: If the text is no trace, or holds values that no recipe draws.
+        """
         try:
             made = cls.model_validate_json(text)
             _check_trace(made)

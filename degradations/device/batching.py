@@ -37,22 +37,22 @@ _LAST = {"kind": "resize", "of": "target", "factor": 1, "mode": "bicubic", "anti
 
 
 def degrade(traces: Sequence[Trace], hr: Tensor, differentiable: bool = False) -> Tensor:
-    """What `replay` gives for each trace, for a whole batch on the device where it lies.
+    """Degrade a whole batch on its device, as `replay` does for each trace.
 
-    Returns float32 (B, 3, h, w) in steps of 1 / 255. Sizes and order are known from the traces, so
-    nothing waits for the device, but for codecs other than JPEG, compat_* and ops that are not
-    ours, which run on the host.
-
-    noise is a constant.
+    Sizes and the order of steps follow from the traces, so nothing waits for the device, except for
+    ops that run on the host: codecs other than JPEG, compat_*, and ops that are not ours.
 
     Args:
-        traces: Of one hr_size and one scale, from Recipe.draw or draw_batch.
+        traces: One a picture, all of one hr_size and one scale, from Recipe.draw or draw_batch.
         hr: (B, 3, H, W) RGB, uint8, or float in [0, 1].
-        differentiable: Let gradients reach hr: rounding, quantising and clipping pass them as they
-            are,.
+        differentiable: Let gradients reach hr. They pass rounding, quantising and clipping
+            unchanged, and noise is a constant.
+
+    Returns:
+        float32 (B, 3, h, w) in steps of 1 / 255.
 
     Raises:
-        RecipeError: Where traces and hr do not fit each other.
+        RecipeError: If the traces do not fit hr, or each other.
     """
     _check(traces, hr)
     for trace in traces:
@@ -65,9 +65,20 @@ def degrade(traces: Sequence[Trace], hr: Tensor, differentiable: bool = False) -
 
 
 def degrade_each(traces: Sequence[Trace], hr: Tensor, differentiable: bool = False) -> list[Tensor]:
-    """As `degrade`, but each trace may have a scale of its own: float32 (3, h, w), one a trace.
+    """As `degrade`, where each trace may have a scale of its own.
 
-    A batch of three scales costs about what a batch of one does, not three times as much.
+    A batch with three scales costs about as much as a batch with one, not three times as much.
+
+    Args:
+        traces: One a picture, all of one hr_size.
+        hr: (B, 3, H, W) RGB, uint8, or float in [0, 1].
+        differentiable: Let gradients reach hr.
+
+    Returns:
+        One float32 (3, h, w) a trace, in steps of 1 / 255.
+
+    Raises:
+        RecipeError: If the traces do not fit hr.
     """
     _check(traces, hr)
     canvas = _degrade(traces, hr, differentiable)

@@ -15,12 +15,7 @@ _STEP = 16  # pixels: an MCU of JPEG with 4:2:0
 
 @dataclass(frozen=True)
 class Canvas:
-    """Each picture in the upper left corner; what lies outside it is finite and means nothing.
-
-    Attributes:
-        rgb: float32 (n, 3, H, W), nominal range [0, 1].
-        sizes: int64 (n, 2) on the host: the (height, width) of each.
-    """
+    """Pictures of several sizes in one tensor, each in its upper left corner."""
 
     rgb: Tensor
     """float32 (n, 3, H, W), nominal range [0, 1]; values outside a picture are finite but
@@ -54,7 +49,7 @@ class Canvas:
         return Canvas(rgb, sizes)
 
     def put(self, rows: list[int], part: "Canvas") -> "Canvas":
-        """The pictures of `part` in the places of `rows`; this canvas is used up."""
+        """Put the pictures of `part` into the rows; this canvas must not be used afterwards."""
         if len(rows) == len(self.sizes):
             return part
         sizes = self.sizes.copy()
@@ -69,7 +64,14 @@ class Canvas:
         return Canvas(rgb, sizes)
 
     def numbers(self, values: Sequence[Sequence[float]]) -> list[Tensor]:
-        """One row of numbers a picture -> for each column float32 (n, 1, 1, 1)."""
+        """Numbers of each picture, as columns on the device.
+
+        Args:
+            values: One row of numbers a picture.
+
+        Returns:
+            float32 (n, 1, 1, 1) for each column.
+        """
         table = upload(np.array(values, np.float32), self.rgb.device)
         return [column[:, None, None, None] for column in table.unbind(1)]
 
@@ -95,9 +97,11 @@ class Canvas:
         return period, turn
 
     def reflected(self, place: Tensor, axis: int) -> Tensor:
-        """Places (m, h, taps) outside a picture -> within, mirrored about the pixels of its edge.
+        """Mirror positions that lie outside a picture about the pixels of its edge.
 
-        m is the number of pictures, or 1 where they are all of one size.
+        Args:
+            place: (m, h, taps), where m is the number of pictures, or 1 if all are of one size.
+            axis: 0 for rows, 1 for columns.
         """
         period, turn = (bound[axis, : len(place), :, None] for bound in self.mirrors)
         place = place.remainder(period)

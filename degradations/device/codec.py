@@ -42,12 +42,18 @@ _OFFSETS = 0.5, 128 + 32767 * _UNIT, 128 + 32767 * _UNIT
 
 
 def jpeg(rgb: Tensor, quality: int | Sequence[int], chroma: str = "4:2:0") -> Tensor:
-    """Levels 0 to 255 (B, 3, H, W), uint8 or float -> what libjpeg-turbo gives back, as it came.
-
-    A gradient passes as if nothing were quantised.
+    """Code and decode a batch as libjpeg-turbo does. Gradients pass as if nothing were quantised.
 
     Args:
-        quality: 1 to 100, one or one a picture.    chroma  4:4:4, 4:2:2, 4:2:0 or 4:4:0.
+        rgb: (B, 3, H, W) levels 0 to 255, uint8 or float.
+        quality: 1 to 100, one for all or one a picture.
+        chroma: 4:4:4, 4:2:2, 4:2:0 or 4:4:0.
+
+    Returns:
+        Levels of the shape and type of rgb.
+
+    Raises:
+        ValueError: If an argument is out of range.
     """
     if chroma not in FACTORS:
         raise ValueError(f"chroma {chroma!r} is none of {', '.join(FACTORS)}")

@@ -24,9 +24,9 @@ def damage(canvas: Canvas, params: list[Params], targets: list[Size]) -> Canvas:
 
 
 def apply(canvas: Canvas, params: list[Params], targets: list[Size]) -> Canvas:
-    """Any other op, by its own `apply` on the host. This one waits for the device.
+    """Apply any other op on the host, by its own `apply`; this waits for the device.
 
-    The gradient passes as if the op did nothing, but for a change of size.
+    Gradients pass as if the op did nothing but change the size.
     """
     pixels = canvas.rgb.detach().cpu().permute(0, 2, 3, 1).numpy()
     done = [

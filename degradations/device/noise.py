@@ -73,10 +73,20 @@ def words(
     pads: list[int] | None = None,
     reach: int = 0,
 ) -> Tensor:
-    """int32 (n, 3, H + 2 reach, W + 2 reach): the words of rng.words16, each where ops put it.
+    """The words of rng.words16, placed as the ops on the host place them.
 
-    A picture's field is of its own size plus its pad on each side, row by row, channels inmost.
-    With one channel all three are alike. What lies outside a field means nothing.
+    The field of a picture has its size plus its pad on each side, row by row, with the channel as
+    the innermost axis. With one channel all three are alike. Values outside a field are arbitrary.
+
+    Args:
+        canvas: The pictures.
+        params: Parameters of each picture's step, with its seed.
+        channels: 1 or 3 for each picture.
+        pads: Pixels added to each side of a picture's field; None: 0.
+        reach: The largest pad.
+
+    Returns:
+        int32 (n, 3, H + 2 reach, W + 2 reach), values below 2^16.
     """
     own = np.array(pads or [0] * len(params))
     sizes = canvas.sizes + 2 * own[:, None]

@@ -46,13 +46,14 @@ _NOISE_AND_ONE = np.array(
 
 
 def measure(luma: np.ndarray, noise: float = 0.0) -> float | None:
-    """Sigma in pixels of the Gaussian by which the picture is softer than a sharp one.
-
-    None where there are too few edges.
+    """Measure how much softer a picture is than a sharp one.
 
     Args:
         luma: float32 (H, W), levels 0 to 255.
-        noise: Its deviation in levels; edges that do not stand out of it are left out.
+        noise: Standard deviation of its noise, levels; edges that do not exceed it are left out.
+
+    Returns:
+        Sigma of a Gaussian, pixels; None if there are too few edges.
     """
     lost = losses(luma, noise)
     if lost is None:
@@ -70,10 +71,15 @@ def measure(luma: np.ndarray, noise: float = 0.0) -> float | None:
 
 
 def losses(luma: np.ndarray, noise: float) -> np.ndarray | None:
-    """(20,): the logarithm of what edges lose of their gradient from each scale to the next.
+    """The logarithm of what edges lose of their gradient from each scale to the next.
 
-    For each of five steps the median edge's and a steep one's; first of all edges, then of the
-    strongest.
+    Args:
+        luma: float32 (H, W), levels 0 to 255.
+        noise: Standard deviation of its noise, levels.
+
+    Returns:
+        (20,): for each of five pairs of scales the loss of the median and of a steep edge, first
+            among all edges, then among the strongest; None if there are too few edges.
     """
     gradients = [_gradient(luma, scale) for scale in _SCALES]
     x, y = gradients[_AT]

@@ -52,13 +52,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Noise:
-    """variance = read + shot x luma, in levels of 255 squared.
-
-    Attributes:
-        sigma: Levels, of the luma, over this picture.
-        curve: (luma, sigma) for each bin of luma that had flat blocks.
-        colour: Are the channels' noises apart? None where JPEG hides it.
-    """
+    """Noise whose variance is read + shot x luma, in levels of 255 squared."""
 
     sigma: float
     """Standard deviation of the luma over this picture, levels of 255."""
@@ -78,11 +72,16 @@ def measure(
     steps: np.ndarray | None = None,
     corner: tuple[int, int] = (0, 0),
 ) -> Noise | None:
-    """None where no block is flat and unclipped, or the noise is too weak to leave a trace.
+    """Measure the noise of a picture.
 
     Args:
-        rgb: uint8 (H, W, 3); luma is float32 (H, W), levels 0 to 255, as JPEG has it.
-        steps: (8, 8), of the JPEG it is or once was, on the grid that starts at corner.
+        rgb: uint8 (H, W, 3).
+        luma: float32 (H, W), levels 0 to 255, as JPEG defines it.
+        steps: (8, 8) luma steps of the JPEG that the picture is or was; None: it never was one.
+        corner: Corner (top, left) of that JPEG's grid.
+
+    Returns:
+        The noise; None if no block is flat and unclipped, or the noise is too weak to be found.
     """
     corners = [corner]
     if steps is None:  # no grid: take blocks at every half

@@ -21,20 +21,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 @dataclass(frozen=True)
 class Measured:
-    """None wherever it cannot be told. Levels are of 255, pixels those of the file.
-
-    Attributes:
-        quality: Of a JPEG file, on libjpeg's scale; tables: standard, or own and quality is the
-            nearest.
-        earlier_quality: Of the JPEG before: of pixels that came from one, or of a file saved again.
-        noise: Deviation of the luma in levels; its square is read + shot x luma; curve has the
-            bins.
-        colour_noise: Are the noises of red, green and blue apart?.
-        blur: Sigma of a Gaussian.
-        enlarged: Factor by which it was made larger.
-        cast: Gains of red, green and blue, mean 1; black, white: darkest and lightest luma in [0,
-            1].
-    """
+    """What was measured on a photo; None wherever a quantity could not be measured."""
 
     path: str
     width: int
@@ -80,7 +67,11 @@ class Measured:
 
 
 def measure(path: str | Path) -> Measured:
-    """Raises RecipeError where the file is no picture, is broken, or is too small to tell."""
+    """Measure a photo.
+
+    Raises:
+        RecipeError: If the file is no picture, is broken, or is too small to measure.
+    """
     try:
         with Image.open(path, formats=FORMATS) as image:
             found = jpegfile.read(image)
@@ -107,7 +98,12 @@ def measure(path: str | Path) -> Measured:
 
 
 def measure_pixels(rgb: np.ndarray, name: str = "") -> Measured:
-    """As `measure` of a PNG file: uint8 (H, W, 3), at least 64 pixels a side."""
+    """As `measure`, for pixels without a file.
+
+    Args:
+        rgb: uint8 (H, W, 3), at least 64 pixels a side.
+        name: What stands for the path in the result.
+    """
     left, top, right, bottom = _middle(rgb.shape[1::-1])
     middle = rgb[top:bottom, left:right]
     return _assemble((name, rgb.shape[1], rgb.shape[0], ""), None, middle, None)

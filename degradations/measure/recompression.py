@@ -26,7 +26,7 @@ _LOOK = 200  # pixels a side in which the grid is looked for
 
 @dataclass(frozen=True)
 class Lattice:
-    """The grid's corner (top, left), its quality and luma steps (8, 8), and how sure: in nats."""
+    """The JPEG grid that the DCT coefficients of a picture lie on."""
 
     quality: int
     """Quality of the earlier JPEG, on libjpeg's scale."""
@@ -41,12 +41,16 @@ class Lattice:
 
 
 def earlier(luma: np.ndarray, steps: np.ndarray | None = None) -> Lattice | None:
-    """The JPEG before: of pixels, or of a file with quantisation `steps` (8, 8) on the grid (0, 0).
+    """Find the JPEG that a picture was before.
 
-    Only an earlier quality below the present one can be told in a file.
+    In a JPEG file only an earlier quality below the present one can be found.
 
     Args:
-        luma: Float (H, W), levels 0 to 255.
+        luma: float (H, W), levels 0 to 255.
+        steps: (8, 8) luma steps of the file, on the grid (0, 0); None: the picture is no JPEG.
+
+    Returns:
+        The grid of the earlier JPEG; None if there is no clear evidence of one.
     """
     found = _lattice(luma, 0, 0, steps)
     if found.evidence <= _SURE and steps is None:

@@ -132,16 +132,25 @@ class Defocus(Op):
 
 
 def separable(rgb: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Every channel with the outer product of an (n,) kernel and itself, as `correlate`."""
+    """Filter each channel with the outer product of a kernel with itself, mirrored at the edges.
+
+    Args:
+        rgb: float32 (H, W) or (H, W, 3).
+        kernel: (n,), centred.
+    """
     if len(kernel) > _DIRECT_AREA:
         return cv2.sepFilter2D(rgb, -1, kernel, kernel, borderType=cv2.BORDER_REFLECT_101)
     return _filtered(_filtered(rgb, kernel[None, :]), kernel[:, None])  # in two thirds of the time
 
 
 def correlate(rgb: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Every channel with one centred (n, n) kernel, mirrored about the pixels of the edge.
+    """Filter each channel with one kernel, mirrored about the pixels of the edge.
 
-    Large kernels go in strips of rows that OpenCV still filters directly, then add up.
+    Large kernels are cut into strips of rows, which OpenCV still filters directly, and added up.
+
+    Args:
+        rgb: float32 (H, W) or (H, W, 3).
+        kernel: (n, n), centred.
     """
     size = len(kernel)
     if kernel.size <= _DIRECT_AREA:

@@ -91,7 +91,16 @@ def through_pillow(rgb: np.ndarray, form: str, **options: Any) -> np.ndarray:
 
 
 def h264(rgb: np.ndarray, crf: float, preset: str) -> np.ndarray:
-    """uint8 (H, W, 3) -> the second frame of a 4:2:0 stream, same shape."""
+    """The second frame of a 4:2:0 stream of the same picture.
+
+    Args:
+        rgb: uint8 (H, W, 3).
+        crf: x264's constant rate factor.
+        preset: x264's preset.
+
+    Raises:
+        RecipeError: If PyAV is missing.
+    """
     try:
         import av
     except ImportError as error:

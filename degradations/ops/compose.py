@@ -111,7 +111,7 @@ class OneOf(Frozen):
 
 
 def weaken(steps: tuple["Step", ...], severity: float) -> tuple["Step", ...]:
-    """The steps at a severity, each in its place, so that a key draws alike at any severity."""
+    """The steps at a severity; each keeps its place, so a key draws the same at any severity."""
     return tuple(_weaken(step, severity) for step in steps)
 
 
@@ -126,7 +126,7 @@ def _weaken(step: "Step", severity: float) -> "Step":
 
 
 def iterate_ops(steps: Iterable["Step"]) -> Iterator[Op]:
-    """Each op that stands in the steps, however deep, in the order it is written."""
+    """Each op in the steps, however deep, in the order it is written."""
     for step in steps:
         if isinstance(step, Op):
             yield step

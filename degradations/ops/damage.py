@@ -24,7 +24,7 @@ _SHIFT = 4  # cv2 draws in sixteenths of a pixel
 
 
 class Damage(Op):
-    """A layer over the picture. A subclass gives `paint`; all else follows from it."""
+    """Marks over the picture. A subclass implements `paint`; all else follows from it."""
 
     neutral: ClassVar = {"count": 0}
     count: Count = Uniform(1, 5)
@@ -43,7 +43,16 @@ class Damage(Op):
 
     @staticmethod
     def paint(params: Params, size: Size) -> tuple[np.ndarray, np.ndarray]:
-        """Coverage (H, W) in [0, 1] and the colour under it, (H, W, 1 or 3) or a broadcast one."""
+        """Draw the marks.
+
+        Args:
+            params: What `draw` returned.
+            size: (height, width).
+
+        Returns:
+            Coverage (H, W) in [0, 1], and the colour below it: (H, W, 1 or 3), or one that
+                broadcasts.
+        """
         raise NotImplementedError
 
     @classmethod
@@ -58,13 +67,13 @@ class Damage(Op):
 
     @classmethod
     def layer(cls, params: Params, size: Size) -> tuple[np.ndarray, np.ndarray]:
-        """As `paint`, without the faintest coverage."""
+        """As `paint`, in float32 and without coverage too faint to see."""
         cover, colour = cls.paint(params, size)
         return np.where(cover < _FAINT, 0, cover).astype(np.float32), colour.astype(np.float32)
 
 
 def to_mask(share: np.ndarray) -> np.ndarray:
-    """uint8 (H, W): 255 where marks have a share that can be seen, else 0."""
+    """uint8 (H, W): 255 where the share of a mark can be seen, else 0."""
     return np.where(share < _FAINT, np.uint8(0), np.uint8(255))
 
 

@@ -18,7 +18,7 @@ class Frozen(BaseModel):
 
 
 class Op(Frozen):
-    """One degradation. A subclass adds its ranges."""
+    """One degradation. A subclass adds its ranges as fields, `draw`, and a static `apply`."""
 
     kind: Any = ""
     """Name of the op: a literal in our classes; a class without one gets module.Class."""
@@ -41,20 +41,30 @@ class Op(Frozen):
         raise NotImplementedError
 
     apply: ClassVar[Callable[[np.ndarray, Params, Size], np.ndarray]]
-    """(rgb, params, target) -> rgb, on the class; the same params give the same pixels.
+    """The arithmetic, as a static method; the same params give the same pixels.
 
-    rgb     float32 (H, W, 3), nominal range [0, 1]; clipped to it for an op that is not ours. It is
-            never written to, but may be returned.
-    target  the size the whole recipe ends at.
+    Args:
+        rgb: float32 (H, W, 3), nominal range [0, 1]; for an op that is not ours it is clipped to
+            that range. It must not be written to, but may be returned.
+        params: What `draw` returned.
+        target: (height, width) that the whole recipe ends at.
+
+    Returns:
+        float32 (H, W, 3); only a resize may change H and W.
     """
 
     @classmethod
     def spread(cls, share: np.ndarray, params: Params, target: Size) -> np.ndarray:
-        """Where marks on the picture lie after the op: where they were, or as a filter has them.
+        """Where marks on the picture are after the op.
+
+        By default a filter spreads them as it spreads the pixels, and other ops leave them where
+        they are. An op that mixes pixels without being a filter overrides this. What codecs spread
+        within their blocks is left out.
 
         Args:
-            share: float32 (H, W), how much of each pixel is of a mark, [0, 1]. An op that mixes
-                pixels without being a filter overrides this; codecs do not tell of their blocks.
+            share: float32 (H, W), the share of each pixel that belongs to a mark, [0, 1].
+            params: What `draw` returned.
+            target: (height, width) that the whole recipe ends at.
         """
         if not cls.is_filter:
             return share
@@ -67,7 +77,7 @@ class Op(Frozen):
         return np.maximum(share, cv2.dilate(share, np.ones((3, 3), np.uint8)) * np.float32(0.25))
 
     def at(self, severity: float) -> Self | None:
-        """The op with its ranges moved towards neutral; None at 0, where nothing is left of it."""
+        """The op with its ranges moved towards neutral; None at severity 0, by default."""
         if severity == 0:
             return None
         moved = {n: getattr(self, n).towards(value, severity) for n, value in self.neutral.items()}

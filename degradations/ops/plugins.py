@@ -35,7 +35,19 @@ _runs: Counter[str] = Counter()
 
 
 def read(value: Any, kind: str, folder: Path | None) -> Op | None:
-    """A step of a recipe in `folder` -> its op; None where nothing is called `kind`."""
+    """A step of a recipe as an op.
+
+    Args:
+        value: The op itself, or its values.
+        kind: Its kind.
+        folder: Folder of the recipe, where user files are looked for first.
+
+    Returns:
+        The op; None if nothing is called `kind`.
+
+    Raises:
+        RecipeError: If the values do not fit the op, or its code may not run or cannot be imported.
+    """
     if isinstance(value, Op):
         _register(kind, type(value))
         return value
@@ -51,12 +63,14 @@ def read(value: Any, kind: str, folder: Path | None) -> Op | None:
 
 
 def find(kind: str) -> type[Op] | None:
-    """The op of a trace's step: one that is installed, or that a recipe has named before."""
+    """The op class of a step in a trace: an installed one, or one that a recipe named before."""
     return _registered.get(kind) or _installed(kind)
 
 
 def files(values: Any) -> dict[str, tuple[str, str]]:
-    """What the steps of a dumped recipe need in another process: {module: (path, sha256)}."""
+    """The files that the steps of a dumped recipe need in another process: {module: (path,
+    sha256)}.
+    """
     if isinstance(values, list):
         values = dict(enumerate(values))
     if not isinstance(values, dict):
@@ -69,7 +83,11 @@ def files(values: Any) -> dict[str, tuple[str, str]]:
 
 
 def load(module: str, path: str, digest: str) -> None:
-    """Have a module that another process loaded from a file; raises RecipeError without it."""
+    """Load a module from the file that another process loaded it from.
+
+    Raises:
+        RecipeError: If the file is missing or has changed.
+    """
     if not Path(path).is_file():
         raise RecipeError(
             f"there is no {path}, which the recipe's {module} was loaded from; keep it there for "
@@ -82,7 +100,11 @@ def load(module: str, path: str, digest: str) -> None:
 
 
 def draw(step: Op, rng: Rng) -> Params:
-    """What it draws, as JSON will give it back."""
+    """Draw an op's parameters, as JSON will give them back.
+
+    Raises:
+        RecipeError: If the op's own code fails, or returns what JSON cannot hold.
+    """
     try:
         return json.loads(json.dumps(dict(step.draw(rng)), allow_nan=False))
     except Exception as error:  # whatever a user's code may raise
@@ -93,10 +115,19 @@ def draw(step: Op, rng: Rng) -> Params:
 
 
 def apply(kind: str, op: type[Op], rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
-    """op.apply, held to the contract of Op; raises RecipeError with what it broke and the mend.
+    """Apply an op and check that it keeps the contract of Op.
 
-    What steps before it made beyond [0, 1], such as a resize or noise, is clipped first: the op is
-    not to be blamed for it.
+    Values beyond [0, 1] that earlier steps made, such as a resize or noise, are clipped first.
+
+    Args:
+        kind: Its kind, for messages.
+        op: The class.
+        rgb: float32 (H, W, 3).
+        params: What the op drew.
+        target: (height, width) that the whole recipe ends at.
+
+    Raises:
+        RecipeError: If the op breaks the contract; the message says how to mend it.
     """
     _runs[kind] += 1
     rgb = np.clip(rgb, 0, 1)
