@@ -28,7 +28,9 @@ PARTIAL = re.compile(r"\.step_\d{8,}\.partial")
 
 
 def steps(folder: Path) -> list[Path]:
-    """The checkpoints there, whole or damaged, the oldest first; nothing else of such a name."""
+    """The checkpoints of a folder, complete or damaged, oldest first; other files of such names are
+    left out.
+    """
     found = ((STEP.fullmatch(path.name), path) for path in folder.glob("step_*"))
     ours = [(int(named[1]), path) for named, path in found if named and _is_ours(path)]
     return [path for _, path in sorted(ours)]
@@ -48,7 +50,7 @@ def _discard(folder: Path) -> None:
 
 
 def is_valid(folder: Path) -> bool:
-    """Whether the manifest is there, lists all it should, and every file is as it was written."""
+    """Whether the manifest is there, lists all files of a checkpoint, and every file matches it."""
     try:
         manifest.check(folder)
         text = (folder / manifest.NAME).read_text()
@@ -60,7 +62,9 @@ def is_valid(folder: Path) -> bool:
 
 @dataclass(frozen=True)
 class State:
-    """What moves in training. Chance is a function of (seed, step), so the step is all it adds."""
+    """What training changes. All randomness is a function of (seed, step), so there is no generator
+    state.
+    """
 
     model: nn.Module
     """The module that is trained."""
@@ -73,7 +77,7 @@ class State:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training is."""
+    """How far training has come."""
 
     step: int = 0
     """Updates done."""
@@ -86,12 +90,21 @@ class Progress:
 
 
 def save(folder: Path, progress: Progress, state: State, keep: int) -> Path:
-    """Write folder/step_N with a manifest, then prune all but the newest `keep`.
+    """Write folder/step_N with a manifest, then remove all checkpoints but the newest `keep`.
 
-    The old ones go only after the new one stands under its final name.
+    Old checkpoints are removed only when the new one has its final name.
+
+    Args:
+        folder: The run's folder.
+        progress: How far training has come.
+        state: What is saved.
+        keep: Number of checkpoints kept.
+
+    Returns:
+        The folder of the new checkpoint.
 
     Raises:
-        OutputError: If it cannot be written; what was there before stays.
+        OutputError: If it cannot be written; older checkpoints are kept.
     """
     target = folder / f"step_{progress.step:08d}"
     partial = folder / f".{target.name}.partial"
@@ -152,7 +165,7 @@ def _why(error: Exception) -> str:
 def latest(folder: Path) -> Path | None:
     """The newest checkpoint whose manifest holds.
 
-    A broken one is put aside under the name damaged_..., with a warning.
+    A damaged one is renamed to damaged_..., with a warning.
     """
     for path in reversed(steps(folder)):
         if is_valid(path):
@@ -170,7 +183,7 @@ def latest(folder: Path) -> Path | None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a killed run had begun to write."""
+    """Remove what a killed run left unfinished."""
     for partial in folder.glob(".step_*.partial"):
         if PARTIAL.fullmatch(partial.name) and partial.is_dir() and not partial.is_symlink():
             _discard(partial)
@@ -178,9 +191,17 @@ def sweep(folder: Path) -> None:
 
 
 def resume(path: Path, state: State) -> Progress:
-    """Put a checkpoint's tensors into the state.
+    """Load a checkpoint into the state.
 
-    Raises ConfigError, before any of them is touched, if the checkpoint is of another model.
+    Args:
+        path: The folder of the checkpoint.
+        state: What is loaded into, in place.
+
+    Returns:
+        How far training had come.
+
+    Raises:
+        ConfigError: If the checkpoint is of another model; nothing is loaded then.
     """
     _refuse_others(path, state)
     state.model.load_state_dict(load_file(path / "model.safetensors"))

@@ -25,19 +25,23 @@ MEGAPIXEL = 1_000_000
 
 
 def flops(module: nn.Module, *inputs: torch.Tensor) -> int:
-    """Of one call, a multiplication and an addition counting as two; nothing is computed."""
+    """Operations of one call; a multiplication and an addition are two. Nothing is computed."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(*inputs)
     return counter.get_total_flops()
 
 
 def cost(stack: Stack, steps: int) -> dict[str, float]:
-    """Counts for windows and canvases without end, overlap included, on the meta device.
+    """Counts for infinite canvases, the overlap of windows included, on the meta device.
 
-    unet_gflop_window    of one step over one window.
-    unet_tflop_mp        of `steps` over an output megapixel; windows overlap.
-    vae_tflop_mp         of encoding what is known and decoding the answer.
-    tflop_mp             both.
+    Args:
+        stack: The networks; they are moved to the meta device.
+        steps: Steps of sampling.
+
+    Returns:
+        Parameters of each part; "unet_gflop_window", of one step over one window; "unet_tflop_mp",
+        of all steps over an output megapixel; "vae_tflop_mp", of encoding the conditioning and
+        decoding the result; "tflop_mp", the sum of both.
     """
     words = torch.empty_like(stack.reader.embed(""), device="meta")
     parts = {"vae": stack.vae, "unet": stack.unet, "context": stack.reader.module}
@@ -62,10 +66,14 @@ def cost(stack: Stack, steps: int) -> dict[str, float]:
 
 
 def build_stack(first: Path, second: Path) -> Stack:
-    """The networks of two configs, untrained.
+    """The untrained networks of two configs.
+
+    Args:
+        first: A config of an autoencoder.
+        second: A config of a denoiser or of scenes.
 
     Raises:
-        ConfigError: Where they name no shapes.
+        ConfigError: If a config is of another stage.
     """
     one, two = (load_config(TrainOptions, path).stage for path in (first, second))
     if not isinstance(one, autoencoder.AnyOptions):

@@ -15,12 +15,17 @@ from restore.training.stage import PairSamples
 
 
 def keep(folder: Path, batch: object, indices: Sequence[int], samples: Dataset) -> Path:
-    """Write the batch as it was met, and for each sample how it came about, if the data can tell.
+    """Write the batch as it was used and, for each sample, how it was made, if the data can tell.
 
-    batch.safetensors        the tensors
-    samples.json             the numbers of the samples in the stream
-    hr/000012.png            sample 12 before it was damaged
-    traces/000012.json       how it was: `restore degrade replay TRACE HR -o again.png`
+    batch.safetensors holds the tensors, and samples.json the numbers of the samples in the stream.
+    hr/000012.png is sample 12 before it was degraded, and traces/000012.json how it was: `restore
+    degrade replay TRACE HR -o again.png`.
+
+    Args:
+        folder: A new folder.
+        batch: The batch.
+        indices: Numbers of its samples.
+        samples: The stream that they come from.
     """
     folder.mkdir(parents=True, exist_ok=True)
     named = batch if isinstance(batch, dict) else {"batch": batch}

@@ -24,7 +24,7 @@ Scalars = dict[str, float]
 
 
 class Clock:
-    """Images a second, and the share of the time that went by waiting for data."""
+    """Measures images a second, and the share of the time spent waiting for data."""
 
     def __init__(self) -> None:
         self.restart()
@@ -56,8 +56,10 @@ class Record:
     """OUT/log.csv with (step, name, value) lines, OUT/preview_*.png, and both for TensorBoard.
 
     Args:
-        first: The step from which the run goes on; later lines of a run that was killed are
+        folder: The run's folder.
+        first: Step from which the run continues; later lines, of a run that was killed, are
             dropped.
+        tensorboard: Write for TensorBoard too, if it is installed.
     """
 
     def __init__(self, folder: Path, first: int, tensorboard: bool):
@@ -106,13 +108,25 @@ def _board(folder: Path, first: int) -> Any:
 
 
 def image_grid(rows: list[Tensor]) -> Image.Image:
+    """One picture of rows of pictures.
+
+    Args:
+        rows: rgb (B, 3, H, W) each.
+    """
     lines = [torch.cat(list(rgb), -1) for rgb in rows]
     pixels = (torch.cat(lines, 1).clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
     return Image.fromarray(np.ascontiguousarray(pixels.cpu().numpy()))
 
 
 def track(parts: Iterable[Part], total: int, what: str, each: int = 1) -> Iterator[Part]:
-    """The parts, which do `each` of `total`: a bar on a terminal, elsewhere a line now and then."""
+    """Yield the parts and show the progress: a bar on a terminal, elsewhere a line now and then.
+
+    Args:
+        parts: What is iterated over.
+        total: Number of items in all parts.
+        what: What is done, for the display.
+        each: Items in one part.
+    """
     console = Console()
     if console.is_terminal:
         columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -136,7 +150,14 @@ def track(parts: Iterable[Part], total: int, what: str, each: int = 1) -> Iterat
 
 @contextmanager
 def progress_bar(steps: int, first: int, is_shown: bool = True):
-    """A progress bar with the losses, images a second and time left; yields its update."""
+    """A progress bar with losses, images a second and the time left; yields the function that
+    updates it.
+
+    Args:
+        steps: Number of all steps.
+        first: Steps done before.
+        is_shown: Whether this process shows it.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), disable=not is_shown) as progress:
         task = progress.add_task("training", total=steps, completed=first)

@@ -35,12 +35,20 @@ log = logging.getLogger(__name__)
 
 
 def run(config: Path, overrides: list[str]) -> Path:
-    """Train as the config says; returns the folder of the exported EMA weights.
+    """Train as the config says.
+
+    Args:
+        config: The YAML file.
+        overrides: `key=value` pairs, with dots within keys.
+
+    Returns:
+        The folder of the exported EMA weights.
 
     Raises:
-        ConfigError: On an unknown option, options that contradict each other or a recipe that
-            cannot be applied, NonFiniteError if a loss leaves the finite numbers, OutputError if a
-            checkpoint cannot be written.
+        ConfigError: If an option is unknown, options contradict each other, or a recipe cannot be
+            applied.
+        NonFiniteError: If a loss is not finite.
+        OutputError: If a checkpoint cannot be written.
     """
     quiet()
     options = load_config(TrainOptions, config, overrides)
@@ -58,14 +66,14 @@ def run(config: Path, overrides: list[str]) -> Path:
 
 
 def average_losses(found: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Of parts of a batch; a part may lack a loss, where none of its samples has it."""
+    """The mean of each loss over parts of a batch; a part without samples for a loss lacks it."""
     names = {name: None for losses in found for name in losses}
     parts = {name: [losses[name] for losses in found if name in losses] for name in names}
     return {name: torch.stack(some).mean().detach() for name, some in parts.items()}
 
 
 class Losses(nn.Module):
-    """A stage's loss as a module, which is what can be spread over processes."""
+    """A stage's loss as a module, which can be distributed over processes."""
 
     def __init__(self, stage: Stage):
         super().__init__()
@@ -76,7 +84,12 @@ class Losses(nn.Module):
 
 
 class Training:
-    """A run that is set up: stage, optimiser, average, and what an earlier run left of them."""
+    """A run that is set up: stage, optimiser, EMA, and what an earlier run left of them.
+
+    Args:
+        options: The options of the run.
+        accelerator: Device and processes.
+    """
 
     def __init__(self, options: TrainOptions, accelerator: Accelerator):
         self.options, self.accelerator = options, accelerator
@@ -188,9 +201,10 @@ class Training:
         return Record(out, self.first, self.options.tensorboard)
 
     def feed(self, first: int, last: int) -> Iterator[tuple[Part, list[int], Any]]:
-        """What this process takes of the steps from `first` to before `last`, part by part.
+        """The parts that this process takes of the steps from `first` to before `last`.
 
-        Gives which part it is, its sample numbers and its batch.
+        Yields:
+            Which part it is, its sample numbers, and its batch.
         """
         o, ranks = self.options, self.accelerator.num_processes
         position = self.start.position + (first - self.first) * o.batch
@@ -201,10 +215,18 @@ class Training:
         yield from zip(cycle(rows.parts), rows, made, strict=False)
 
     def step(self, step: int, feed: Iterator, clock: Clock) -> dict[str, Tensor]:
-        """One update; returns the losses.
+        """One update.
+
+        Args:
+            step: Number of the update, from 0.
+            feed: What `feed` returns.
+            clock: Counts images and the time of waiting.
+
+        Returns:
+            The losses, averaged over the parts.
 
         Raises:
-            NonFiniteError: Before any weight has moved.
+            NonFiniteError: If a loss or gradient is not finite; no weight has changed then.
         """
         o, found, parts = self.options, [], []
         self.optimizer.zero_grad(set_to_none=True)
@@ -227,7 +249,7 @@ class Training:
         self.scaler.unscale_(self.optimizer)
         norm = torch.stack(
             [
-                torch.nn.utils.clip_grad_norm_(group["params"], o.clip).to(total)
+                torch.nn.utils.clip_grad_norm_(group["params"], o.clip).to(self.accelerator.device)
                 for group in self.optimizer.param_groups
             ]
         ).norm()

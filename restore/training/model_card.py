@@ -41,7 +41,7 @@ class About:
 
 
 def write(folder: Path, about: About) -> None:
-    """README.md, and photos.csv where the sources are known, into an exported folder."""
+    """Write README.md, and photos.csv if the sources are known, into an exported folder."""
     data = about.options["stage"].get("data") or {}
     notes = find_notes(data.get("photos"))
     if notes:
@@ -51,9 +51,9 @@ def write(folder: Path, about: About) -> None:
 
 
 def find_notes(photos: object) -> Path | None:
-    """The CSV that tells where photos come from: in their folder, beside it, or by its name.
+    """The CSV with the sources of the photos: within their folder, beside it, or of its name.
 
-    A table with other columns than ours is somebody's own affair.
+    Tables with other columns than ours are ignored; they are not meant for us.
     """
     if not isinstance(photos, str):
         return None

@@ -22,10 +22,16 @@ Schedule = Literal["cosine", "constant"]
 
 
 def rate_at(step: int, steps: int, warmup: int, schedule: Schedule, passed: float = 0.0) -> float:
-    """The share of the learning rate at a step: linear warm-up; a cosine to zero, or constant.
+    """The factor of the learning rate at a step: linear warm-up, then a cosine to zero, or
+    constant.
 
     Args:
-        passed: Share of the run's time, where that ends it sooner than its steps do.
+        step: Number of the update, from 0.
+        steps: Number of all updates.
+        warmup: Steps of warm-up.
+        schedule: What follows the warm-up.
+        passed: Share of the run's time that has passed, if the time may end it before the last
+            step.
     """
     warm = min(1.0, (step + 1) / max(1, warmup))
     if schedule == "constant":
@@ -35,7 +41,7 @@ def rate_at(step: int, steps: int, warmup: int, schedule: Schedule, passed: floa
 
 @contextmanager
 def average_weights(ema: EMAModel, parameters: list[Tensor]):
-    """The EMA's weights in the model's place."""
+    """The EMA weights in the model's place, within the block."""
     ema.store(parameters)
     ema.copy_to(parameters)
     try:
@@ -75,9 +81,13 @@ def networks(model: nn.Module) -> list[nn.Module]:
 def set_memory_format(
     model: nn.Module, channels_last: bool | Literal["auto"], device: torch.device
 ) -> None:
-    """The order of weights in memory, which is that of activations too.
+    """Set the memory format of the weights, which activations follow.
 
-    auto is channels last but where a CPU meets group normalisation, whose gradient is slow there.
+    Args:
+        model: The stage's model.
+        channels_last: auto means channels last, except on a CPU for networks with group
+            normalisation, whose gradient is slow there.
+        device: Where it trains.
     """
     for network in networks(model):
         is_slow = any(isinstance(part, nn.GroupNorm) for part in network.modules())
@@ -86,10 +96,11 @@ def set_memory_format(
 
 
 def keep_freed_memory() -> None:
-    """Let glibc's malloc keep what is freed instead of giving it back to the system at once.
+    """Let glibc's malloc keep freed memory instead of returning it to the system at once.
 
-    Activations are large and of the same sizes step after step: to fetch each anew from the system
-    costs page faults, a fifth of a step's time on a CPU. Elsewhere this does nothing.
+    Activations are large and have the same sizes in every step. Requesting them anew from the
+    system costs page faults, a fifth of a step's time on a CPU. With other C libraries this does
+    nothing.
     """
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
@@ -98,7 +109,7 @@ def keep_freed_memory() -> None:
 
 
 def enable_checkpointing(model: nn.Module) -> None:
-    """Gradient checkpointing (Chen et al. 2016) in each network that has it.
+    """Enable gradient checkpointing (Chen et al. 2016) in each network that has it.
 
     Raises:
         ConfigError: If none has.

@@ -16,10 +16,14 @@ SCALAR = re.compile(rb"\d+,[^,\n]*,[^,\n]*\r?\n")
 
 
 def refuse_foreign(out: Path, options: Collection[str]) -> None:
-    """Raise ConfigError if a run there would replace what no run of ours wrote.
+    """Refuse a folder where the run would replace files that no run of ours wrote.
 
     Args:
-        options: The names that every record of a run's options holds.
+        out: The run's folder.
+        options: Names that every record of a run's options holds.
+
+    Raises:
+        ConfigError: Names the file.
     """
     kinds: dict[str, Callable[[bytes], bool]] = {
         "options.json": lambda data: _holds(json.loads(data), options),

@@ -16,7 +16,12 @@ PATIENCE = timedelta(hours=12)  # other processes wait while the first encodes p
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Raise as ours, which a command tells in a line, what others raise for the user to mend."""
+    """Turn errors that a user can mend into ours, which commands show in one line.
+
+    Raises:
+        ConfigError: Instead of RecipeError.
+        RestoreError: If a worker process was killed.
+    """
     try:
         yield
     except RecipeError as error:
@@ -31,7 +36,11 @@ def user_errors() -> Iterator[None]:
 
 
 def setup_accelerator(options: TrainOptions) -> Accelerator:
-    """The device, and the processes that `accelerate launch` started. Raises ConfigError."""
+    """The device, and the processes that `accelerate launch` started.
+
+    Raises:
+        ConfigError: If there is no such device, or the options do not fit the processes.
+    """
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"device {options.device}: torch finds no CUDA device; try device=cpu")
     if ":" in options.device:

@@ -23,11 +23,16 @@ FREE = {  # may change on the way without a word
 
 
 def resume_run(options: Any, state: checkpoint.State, is_main: bool) -> checkpoint.Progress:
-    """Put the chosen checkpoint into the state; returns how far it had come.
+    """Load the checkpoint that the options choose into the state; returns how far it had come.
+
+    Args:
+        options: The options of the run.
+        state: What is loaded into.
+        is_main: Whether this process cleans up after a killed run.
 
     Raises:
-        ConfigError: If it is of another model or was made with another seed, batch or stage, and if
-            a run that shall begin afresh would mix with what is there.
+        ConfigError: If the checkpoint is of another model, was made with another seed, batch or
+            stage, or if a new run would mix with the checkpoints of an old one.
     """
     out = options.output
     if is_main:

@@ -13,7 +13,7 @@ Step = dict[str, Any]  # a step of a trace: its kind and what was drawn
 
 
 class Word(NamedTuple):
-    """How an op is told of; ops that share a word share its levels too."""
+    """How captions describe a kind of op; kinds with the same word share its thresholds."""
 
     word: str
     """The word in captions; ops may share one."""
@@ -103,9 +103,11 @@ def level_word(value: float, some: float, strong: float) -> str:
 
 
 def describe_damage(trace: Trace, keep: Sequence[str] = ()) -> dict[str, str]:
-    """By kind what is said of the worst of it: {"noise": "strong noise"}. Own ops go unsaid.
+    """Describe the worst of each kind of damage: {"noise": "strong noise"}; ops of users are left
+    out.
 
     Args:
+        trace: How the picture was degraded.
         keep: Kinds that are wanted as they are, by their short names.
     """
     worst: dict[str, float] = {}
@@ -124,19 +126,30 @@ def describe_damage(trace: Trace, keep: Sequence[str] = ()) -> dict[str, str]:
 
 
 def caption(trace: Trace, keep: Sequence[str] = ()) -> str:
-    """The trace as a short description: "strong noise, jpeg 42, some blur"; "clean" if nothing.
+    """The trace as a short description: "strong noise, jpeg 42, some blur"; "clean" if there is no
+    damage.
 
-    Blur is in pixels of the original. What is kept is no damage: "strong noise, keep grain".
+    Blur is in pixels of the original. What is kept is not called damage: "strong noise, keep
+    grain".
+
+    Args:
+        trace: How the picture was degraded.
+        keep: Kinds that are wanted as they are, by their short names.
     """
     kept = [f"keep {name}" for name in keep]
     return ", ".join([*describe_damage(trace, keep).values(), *kept]) or "clean"
 
 
 def instruction(trace: Trace, rng: np.random.Generator, keep: Sequence[str] = ()) -> str:
-    """The trace as a user's wish: "remove noise, keep grain"; "clean" if there is none.
+    """The trace as an instruction: "remove noise, keep grain"; "clean" if there is no damage.
 
-    All that is kept is said; of the damage some, and no level, for users do not say all that they
-    would be rid of; in any order.
+    It names all that is kept, but only some of the damage and no level, because users do not name
+    all that they want removed. The order is random.
+
+    Args:
+        trace: How the picture was degraded.
+        rng: Draws what is named.
+        keep: Kinds that are wanted as they are, by their short names.
     """
     kinds = sorted({SHORT.get(word, word) for word in describe_damage(trace, keep)})
     named = rng.permutation(kinds)[: int(rng.integers(1, len(kinds) + 1))] if kinds else []

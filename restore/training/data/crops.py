@@ -67,10 +67,12 @@ class PhotoOptions(Options):
         crop: int | None = None,
         only_photos: bool = False,
     ) -> "Photos":
-        """The photos, or those of another place, with room for crops of another size.
+        """Open the photos, or those of another place.
 
         Args:
-            only_photos: Leave out what would be drawn.
+            place: Another place; None: `photos`.
+            crop: Side of the crops that must fit, pixels; None: `crop`.
+            only_photos: Leave out pictures that are drawn.
         """
         where = self.photos if place is None else place
         return Photos(
@@ -81,13 +83,18 @@ class PhotoOptions(Options):
 
 
 class Photos:
-    """The pictures of a place that have room for crops. What cannot be read is left out and listed.
+    """The pictures of a place that are large enough for crops. Those that cannot be read are left
+    out and listed.
 
     Args:
-        smallest: Px that a picture needs on both sides.
-        small: What becomes of smaller ones: left out, or mirrored at their edges up to that size.
-        memory_gb: Changes speed alone.
-        drawn: Share of `picture` that is drawn, in fonts of our own and those of a folder.
+        place: A folder, a shard, a list file or a dataset.
+        smallest: Pixels that a picture needs on both sides.
+        small: Leave smaller pictures out, or continue them by reflection up to that size.
+        memory_gb: Photos stay decoded up to this size; it only changes the speed.
+        turns: Turn and mirror crops at random.
+        geometry: Transforms of albumentations that move pixels.
+        drawn: Share of `picture` that is drawn, not cut from a photo.
+        fonts: A folder of fonts for text in drawn pictures, besides the bundled ones.
 
     Raises:
         ConfigError: If no picture is left.
@@ -156,7 +163,14 @@ class Photos:
         return len(self.numbers)
 
     def read(self, index: int) -> np.ndarray | None:
-        """One of the usable pictures, uint8 (H, W, 3); None, and a row in the list, if it fails."""
+        """Read one of the usable pictures.
+
+        Args:
+            index: Number among the usable pictures.
+
+        Returns:
+            uint8 (H, W, 3); None if it cannot be read, which is listed.
+        """
         number = self.numbers[index]
         try:
             rgb = self.source.read(number)
@@ -169,7 +183,11 @@ class Photos:
         return rgb
 
     def draw(self, rng: np.random.Generator) -> tuple[int, np.ndarray]:
-        """A picture by its odds, and its number; another one where it cannot be read."""
+        """A random picture and its number; larger photos are more likely.
+
+        Raises:
+            ConfigError: If very many pictures in a row cannot be read.
+        """
         for _ in range(PATIENCE):
             index = int(rng.choice(len(self.numbers), p=self.odds))
             picture = self.held[index] if self.held else self.read(index)
@@ -178,16 +196,31 @@ class Photos:
         raise ConfigError(f"{PATIENCE} pictures in a row cannot be read; the list says why")
 
     def picture(self, size: int, detail: int, rng: np.random.Generator) -> np.ndarray:
-        """A crop, or one that is drawn, upright: uint8 (size, size, 3)."""
+        """A crop, or a drawn picture.
+
+        Args:
+            size: Side, pixels.
+            detail: Number of candidates, see `crop`.
+            rng: Draws it.
+
+        Returns:
+            uint8 (size, size, 3).
+        """
         if self.drawn and rng.random() < self.drawn:
             return pictures.draw(rng, size, self.faces)
         return self.crop(size, detail, rng)
 
     def crop(self, size: int, detail: int, rng: np.random.Generator) -> np.ndarray:
-        """One uint8 (size, size, 3) crop, moved, turned and mirrored at random.
+        """A random crop, moved, turned and mirrored at random.
 
-        Of `detail` candidates the one with the strongest gradients wins, since most of any photo
-        is sky and wall.
+        Args:
+            size: Side, pixels.
+            detail: Number of candidates. The one with the strongest gradients is taken, because
+                most of any photo is sky and wall.
+            rng: Draws it.
+
+        Returns:
+            uint8 (size, size, 3).
         """
         best, most = None, -1.0
         for _ in range(detail):
@@ -206,13 +239,13 @@ class Photos:
 
 
 def gradient_strength(crop: np.ndarray) -> float:
-    """How strong the gradients of its green are."""
+    """Mean absolute gradient of the green channel."""
     green = crop[..., 1].astype(np.float32)
     return np.abs(np.diff(green, axis=0)).mean() + np.abs(np.diff(green, axis=1)).mean()
 
 
 def draw_turn(rng: np.random.Generator) -> tuple[int, bool]:
-    """One of the eight ways to lay a square: quarter turns, then whether it is mirrored."""
+    """One of the eight orientations of a square: quarter turns, then whether it is mirrored."""
     return int(rng.integers(4)), bool(rng.random() < 0.5)
 
 
@@ -225,7 +258,9 @@ class Samples(Dataset):
     """The endless stream make(rng of (seed, index), index), addressed by index.
 
     Args:
-        photos: That they are cut from, if any.
+        make: Makes a sample.
+        seed: Seed of all samples.
+        photos: What samples are cut from, if anything.
     """
 
     def __init__(
@@ -246,6 +281,9 @@ class Rows(Sampler[list[int]]):
     Args:
         position: Number of the first sample.
         batch: Samples of a step, over all processes and accumulated parts.
+        steps: Number of steps.
+        rank: Number of this process.
+        ranks: Number of processes.
         accumulate: Parts of a step that one process takes one after another.
     """
 
@@ -267,13 +305,15 @@ class Rows(Sampler[list[int]]):
 
 @dataclass(frozen=True)
 class Refusal:
-    """What a worker sends in a batch's place: torch would wrap the error in its own traceback."""
+    """What a worker returns instead of a batch: torch would wrap an error in a traceback of its
+    own.
+    """
 
     error: Exception
 
 
 class Batches(Dataset):
-    """Samples by the batch, or why there is none, for whoever asked to raise."""
+    """Samples by the batch, or the error that prevented one."""
 
     def __init__(self, samples: Dataset):
         self.samples = samples
@@ -286,7 +326,7 @@ class Batches(Dataset):
 
 
 class Loader:
-    """Iterates over a DataLoader of `Batches`."""
+    """Iterates over a DataLoader of `Batches` and raises their errors."""
 
     def __init__(self, made: DataLoader):
         self.made = made
@@ -304,9 +344,13 @@ class Loader:
 def build_loader(
     samples: Dataset, rows: Iterable[list[int]], workers: int, pinned: bool = False
 ) -> Loader:
-    """The batches that `rows` asks for, made by `workers` processes ahead of time; 0: in this one.
+    """A loader of the batches that `rows` asks for. Errors of workers are raised as if made here.
 
-    An error of theirs is raised here as if it had been made here.
+    Args:
+        samples: Addressed by index.
+        rows: The sample numbers of each batch.
+        workers: Processes that make batches ahead of time; 0: this one makes them.
+        pinned: Put batches into pinned memory, for a GPU.
     """
     if workers:  # a fork takes OpenCV's pool along without its threads, and would wait for them
         cv2.setNumThreads(1)
@@ -328,5 +372,5 @@ def identity(batch: Any) -> Any:
 
 
 def to_rgb(pixels: Tensor) -> Tensor:
-    """uint8 (B, H, W, 3) -> rgb (B, 3, H, W), [0, 1], channels last in memory."""
+    """uint8 (B, H, W, 3) -> rgb (B, 3, H, W) in [0, 1], channels last in memory."""
     return pixels.permute(0, 3, 1, 2).to(torch.float32) / 255

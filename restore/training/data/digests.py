@@ -20,7 +20,11 @@ Known = dict[str, list[object]]
 
 
 def of(paths: Sequence[Path]) -> list[str]:
-    """sha256 of each file, or why it has none."""
+    """The sha256 of each file, or the reason why it has none.
+
+    Digests are cached in the user's cache folder. A file is read again when its status on the disk
+    changed.
+    """
     store = _store()
     known = _read(store)
     now = time.time()

@@ -36,7 +36,11 @@ class Geometry(Options):
 
 
 def build_transform(geometry: Geometry) -> Any:
-    """The transform; edges are mirrored unless its parameters say otherwise."""
+    """The transform; edges are mirrored unless its parameters say otherwise.
+
+    Raises:
+        KeyError: If albumentations has no geometric transform of that name.
+    """
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it asks the network at import
     import albumentations
 
@@ -64,7 +68,17 @@ def move(
     steps: tuple[Geometry, ...],
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """The crop at a corner, cut out of a wider one that went through the transforms.
+    """Cut a crop from a wider one after that went through the transforms.
+
+    Args:
+        picture: uint8 (H, W, 3).
+        corner: (y, x) of the crop.
+        size: Side of the crop, pixels.
+        steps: The transforms.
+        rng: Seeds them.
+
+    Returns:
+        uint8 (size, size, 3).
 
     Raises:
         ValueError: If a transform leaves less than the crop.

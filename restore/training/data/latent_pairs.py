@@ -8,6 +8,7 @@ device.
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch.utils.data import Dataset
 from degradations import Trace, device, recipes
 from restore.diffusion import vae
 from restore.diffusion.contexts import Context
+from restore.diffusion.stack import Stack
 from restore.images.masks import mended
 from restore.training.data.crops import to_rgb
 from restore.training.data.pairs import Pair, PairOptions, draw_pair
@@ -27,11 +29,18 @@ MOST_SAID = 1000  # captions whose tokens are kept
 
 
 class LivePairs(Dataset):
-    """New pairs without end, at the window's size; `ready` encodes them.
+    """New pairs without end, each of the window's size; `prepare_batch` encodes them.
 
-    Gives what StoredPairs gives, but for known, which is uint8 pixels as truth is, and target,
-    which is missing. For the device also trace (JSON, or empty) and hole (H, W); known is then
-    what these act on.
+    Samples are as those of StoredPairs, but `conditioning` is uint8 pixels, as truth is, and there
+    is no target. For mode "device" there are also trace (JSON, or empty) and hole (H, W), and
+    conditioning is what these have yet to be applied to.
+
+    Args:
+        options: How pairs are made.
+        context: Turns captions into tokens; None: samples have none.
+        seed: Seed of all pairs.
+        held_out: Use the photos that training does not see, if there are any.
+        factor: Pixels a latent, on a side.
     """
 
     def __init__(
@@ -49,6 +58,12 @@ class LivePairs(Dataset):
         self.context, self.said = context, {}  # what was said before, mostly nothing, as tokens
 
     def pair(self, index: int, apply: bool = True) -> Pair:
+        """The pair of sample `index`.
+
+        Args:
+            index: Number of the sample.
+            apply: False leaves degradation and filling to the device.
+        """
         rng = np.random.default_rng((self.seed, index))
         more = {"apply": apply, "factor": self.factor}
         return draw_pair(self.photos, self.recipe, self.options, rng, str(index), self.side, **more)
@@ -75,8 +90,18 @@ class LivePairs(Dataset):
         return sample
 
 
-def prepare_batch(batch: dict, stack, where: torch.device) -> dict[str, Tensor]:
-    """A collated batch on the device, damaged and encoded if it is not yet."""
+def prepare_batch(batch: dict[str, Any], stack: Stack, where: torch.device) -> dict[str, Tensor]:
+    """Move a collated batch to the device; degrade and encode it if that is not done yet.
+
+    Args:
+        batch: Samples of StoredPairs or LivePairs; `trace` and `hole` are removed from it.
+        stack: Its autoencoder encodes.
+        where: The device.
+
+    Returns:
+        target and conditioning (B, C, h, w), scaled latents; trust (B, 1, h, w); truth, uint8 (B,
+        H, W, 3); tokens.
+    """
     traces, holes = batch.pop("trace", None), batch.pop("hole", None)
     moved = {name: tensor.to(where, non_blocking=True) for name, tensor in batch.items()}
     if traces:
@@ -90,10 +115,15 @@ def prepare_batch(batch: dict, stack, where: torch.device) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def degrade_pixels(batch: dict[str, Tensor], traces: list[str], holes: Tensor) -> Tensor:
-    """What the pairs show, uint8 (B, H, W, 3): traces and holes applied.
+    """Apply traces and fill holes.
 
     Args:
-        holes: uint8 (B, H, W) on the CPU, where they are filled.
+        batch: conditioning, uint8 (B, H, W, 3), on the device.
+        traces: JSON, or "" for pictures that are not degraded.
+        holes: uint8 (B, H, W), on the CPU, where they are filled.
+
+    Returns:
+        uint8 (B, H, W, 3).
     """
     conditioning = batch["conditioning"].clone()
     pixels = batch["conditioning"].permute(0, 3, 1, 2)
@@ -117,14 +147,17 @@ def degrade_pixels(batch: dict[str, Tensor], traces: list[str], holes: Tensor) -
 
 
 def open_pairs(
-    options: PairOptions, stack, folder: Path, digest: str, seed: int, held_out: bool = False
+    options: PairOptions, stack: Stack, folder: Path, digest: str, seed: int, held_out: bool = False
 ) -> StoredPairs | LivePairs:
     """The stream of samples that the options ask for.
 
     Args:
+        options: How pairs are made, and whether they are stored.
+        stack: Encodes pairs and captions.
         folder: Where encoded pairs are kept.
-        digest: Of the autoencoder that encodes them.
-        held_out: From the photos that training does not see, if there are any.
+        digest: Digest of the autoencoder that encodes them.
+        seed: Seed of all pairs.
+        held_out: Use the photos that training does not see, if there are any.
     """
     if options.mode != "cached":
         return LivePairs(options, stack.context, seed, held_out, stack.factor)

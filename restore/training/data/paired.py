@@ -12,7 +12,7 @@ from restore.training.data.crops import Photos, apply_turn, draw_turn, gradient_
 
 
 class Cut(NamedTuple):
-    """Crops of one place: truth uint8 (size, size, 3), low uint8 (size / scale, ..., 3)."""
+    """Crops of the same place of both pictures of a pair."""
 
     truth: np.ndarray
     """uint8 (size, size, 3)."""
@@ -23,13 +23,17 @@ class Cut(NamedTuple):
 
 
 class PairedPhotos(Photos):
-    """Good pictures, each beside a bad one that is a whole number of times smaller, or as large.
+    """Good pictures with degraded partners, which are as large or a whole number of times smaller.
 
-    Pairs are told by their path within the folder, whatever the extension. What lacks its partner,
-    or does not fit it, is left out and listed.
+    Partners have the same path within their folder, whatever the extension. Pictures without a
+    partner that fits are left out and listed.
 
     Args:
-        named: How the bad one is called where the good one is {}: {}x4.
+        high: Where the good pictures are.
+        low: Where their partners are.
+        smallest: Pixels that a good picture needs on both sides.
+        named: Name of a partner, where {} is the name of the good picture, such as {}x4.
+        **how: Further arguments of Photos.
 
     Raises:
         ConfigError: If no pair is left.
@@ -92,6 +96,9 @@ class PairedPhotos(Photos):
         return f"stage.data.low_name='{seems}'"
 
     def read_low(self, index: int) -> np.ndarray | None:
+        """The partner of a good picture, uint8 (h, w, 3); None if it cannot be read, which is
+        listed.
+        """
         other = self.partner[self._called(self.source.names[self.numbers[index]])]
         try:
             return self.low.read(other)
@@ -100,7 +107,16 @@ class PairedPhotos(Photos):
             return None
 
     def cut(self, size: int, detail: int, rng: np.random.Generator) -> Cut:
-        """Crops of a pair, turned and mirrored together; of `detail` the one with most in it."""
+        """Crops of a random pair, turned and mirrored together.
+
+        Args:
+            size: Side of the good crop, pixels.
+            detail: Number of candidates, of which the most detailed is taken.
+            rng: Draws them.
+
+        Raises:
+            ConfigError: If the size is no multiple of the scale of a pair.
+        """
         best, most = None, -1.0
         for _ in range(detail):
             index, high = self.draw(rng)

@@ -1,7 +1,7 @@
 """Training pairs for the denoiser: what a damaged picture shows, how far to trust it, the truth."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import cv2
 import numpy as np
@@ -24,6 +24,7 @@ GRAIN = Recipe(  # what a photo may have of its own; pixels of the photo, before
     paper="Newson et al. 2017, A Stochastic Film Grain Model, Computer Graphics Forum 36",
     steps=(FilmGrain(sigma_levels=Uniform(4, 20), size=Uniform(0.4, 2.5)),),
 )
+Key = TypeVar("Key")
 Task = Literal["restore", "fill", "both", "nothing"]
 
 
@@ -93,7 +94,13 @@ class PairOptions(PhotoOptions):
         return self
 
     def pictures(self, crop: int, held_out: bool = False) -> Photos:
-        """What crops of this size are cut from."""
+        """The photos that crops of this size are cut from.
+
+        Args:
+            crop: Side of the crops, pixels.
+            held_out: Use the photos that training does not see, if there are any. These are never
+                drawn, so previews stay the same whatever is drawn for training.
+        """
         place = self.held_out if held_out and self.held_out else self.photos
         if self.low is None:  # what is judged stays the same whatever is drawn for training
             return self.open(place, crop, only_photos=held_out)
@@ -103,21 +110,26 @@ class PairOptions(PhotoOptions):
 
 
 def check_captions(stage: Any) -> Any:
-    """A check of a stage's options: words that decide what the truth is are not left out later."""
+    """Refuse options that leave out captions which decide what the truth is."""
     if stage.dropped and stage.data.keeps:
         told = "dropped would leave out words that decide what the truth keeps (data.keeps)"
         raise ValueError(f"{told}; set data.described instead")
     return stage
 
 
-def draw_weighted(weights: dict, rng: np.random.Generator):
-    """One of the keys, by weight."""
+def draw_weighted(weights: dict[Key, float], rng: np.random.Generator) -> Key:
+    """One of the keys, drawn by weight.
+
+    Args:
+        weights: Weight of each key, 0 or more, not all 0.
+        rng: Draws it.
+    """
     odds = np.array(list(weights.values()), np.float64)
     return list(weights)[rng.choice(len(odds), p=odds / odds.sum())]
 
 
 def draw_hole(size: int, rng: np.random.Generator) -> np.ndarray:
-    """A mask of scratches, blobs or both, uint8 (size, size), 255 in the hole."""
+    """A random mask of scratches, blobs or both: uint8 (size, size), 255 in the hole."""
     mask = np.zeros((size, size), np.uint8)
     kind = rng.integers(3)
     if kind != 0:  # blobs
@@ -140,7 +152,7 @@ def draw_hole(size: int, rng: np.random.Generator) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Pair:
-    """One pair before it is encoded."""
+    """One training pair, in pixels."""
 
     truth: np.ndarray
     """uint8 (S, S, 3)."""
@@ -169,11 +181,17 @@ def draw_pair(
     apply: bool = True,
     factor: int = 4,
 ) -> Pair:
-    """Pair number `key`, of `crop` px; a latent that the hole touches at all is repainted.
+    """Draw a pair. A latent that the hole touches at all is repainted.
 
     Args:
-        apply: False leaves the trace, and the filling of the hole, to who has a whole batch;
-            `known` is what they act on.
+        photos: What it is cut from.
+        recipe: How pictures are degraded.
+        options: Shares and weights.
+        rng: Draws all but the parameters of the recipe.
+        key: Key of the pair, for the recipe's draws.
+        crop: Side, pixels.
+        apply: False leaves degradation and filling to a caller that has a whole batch; the
+            conditioning is then what the trace and the hole have yet to be applied to.
         factor: Pixels a latent, on a side.
     """
     low, trace, words = None, None, ""
@@ -207,7 +225,15 @@ def draw_pair(
 
 
 def draw_trace(recipe: Recipe, options: PairOptions, rng, key: str, crop: int) -> Trace:
-    """What happens to one pair."""
+    """Draw the scale, the severity and the parameters of one pair's degradation.
+
+    Args:
+        recipe: The recipe at full severity.
+        options: Weights of scales, range of severity.
+        rng: Draws scale, severity and the seed.
+        key: Key of the pair.
+        crop: Side, pixels.
+    """
     scale = draw_weighted(options.scales, rng)
     # Recipes are written for x4; the same damage on a picture that keeps its size is harsher.
     mildest, worst = options.severity or (0.02, min(1, scale**0.5 / 2))
@@ -219,7 +245,18 @@ def draw_trace(recipe: Recipe, options: PairOptions, rng, key: str, crop: int) -
 def draw_caption(
     photo: np.ndarray, trace: Trace, options: PairOptions, rng: np.random.Generator, key: str
 ) -> tuple[np.ndarray, np.ndarray, Trace, str]:
-    """What the trace replays on, the truth of it, the trace, and what is said."""
+    """Draw the caption of a pair, and film grain where the options ask for it.
+
+    Args:
+        photo: uint8 (S, S, 3).
+        trace: How it will be degraded.
+        options: Shares of captions and of grain.
+        rng: Draws both.
+        key: Key of the pair.
+
+    Returns:
+        What the trace replays on, the truth, the trace, and the caption, or "".
+    """
     is_said = rng.random() < options.described
     if not options.keeps:
         return photo, photo, trace, caption(trace) if is_said else ""
@@ -237,10 +274,19 @@ def draw_caption(
 def add_grain(
     photo: np.ndarray, trace: Trace, rng: np.random.Generator, key: str
 ) -> tuple[np.ndarray, Trace, Trace]:
-    """The photo with grain of its own, the trace without any, and all that was done, to be told.
+    """Give a photo film grain of its own.
 
-    Grain in the truth must be the grain that is seen, so it comes before all else; a recipe's own
-    would be of another size, and laid over what is to go.
+    Grain that stays in the truth must be the grain that is seen. So it is added before all else,
+    and the recipe's own grain, of another size and added later, is taken out of the trace.
+
+    Args:
+        photo: uint8 (S, S, 3).
+        trace: How it will be degraded.
+        rng: Seeds the grain.
+        key: Key of the pair.
+
+    Returns:
+        The photo with grain, the trace without any, and a trace of both, for the caption.
     """
     grain = GRAIN.draw(photo.shape[:2], 1, int(rng.integers(2**62)), key)
     rest = [step for step in trace.steps if step["kind"] != "film_grain"]
@@ -249,12 +295,15 @@ def add_grain(
 
 
 def enlarge(low: np.ndarray, crop: int) -> np.ndarray:
+    """Enlarge uint8 (h, w, 3) to (crop, crop, 3), bicubic."""
     return np.array(Image.fromarray(low).resize((crop, crop), Image.Resampling.BICUBIC))
 
 
 def make_pair(
     photos: Photos, recipe: Recipe, options: PairOptions, rng, key: str, factor: int = 4
 ) -> dict:
-    """What of a pair is kept: uint8 `truth` and `known`, `trust`, and its `caption`."""
+    """The parts of a pair that are stored: uint8 `truth` and `conditioning`, `trust`, and
+    `caption`.
+    """
     pair = draw_pair(photos, recipe, options, rng, key, options.crop, factor=factor)
     return {name: getattr(pair, name) for name in ("truth", "conditioning", "trust", "caption")}

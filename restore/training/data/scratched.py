@@ -81,7 +81,16 @@ class ScratchedOptions(PhotoOptions):
 
 
 def sample(photos: Photos, options: ScratchedOptions, rng: Rng) -> dict[str, np.ndarray]:
-    """One crop: pixels uint8 (S, S, 3); damage and weight, uint8 (S, S), 255 for 1."""
+    """One crop with or without damage.
+
+    Args:
+        photos: What it is cut from.
+        options: Shares of damage and of structures that belong to the scene.
+        rng: Draws it.
+
+    Returns:
+        pixels, uint8 (S, S, 3); damage and weight, uint8 (S, S), 255 for 1.
+    """
     side = options.crop
     share, most = options.enlarged
     zoom = most ** min(1, 1.3 * rng.random()) if rng.random() < share else 1.0
@@ -107,7 +116,7 @@ def sample(photos: Photos, options: ScratchedOptions, rng: Rng) -> dict[str, np.
 
 
 def scene(photos: Photos, side: int, detail: int, rng: Rng) -> np.ndarray:
-    """A crop of a photo, at a size of its own; or a drawn picture."""
+    """A random crop of a photo at a random zoom, or a drawn picture: uint8 (side, side, 3)."""
     if rng.random() < photos.drawn:
         return photos.picture(side, detail, rng)
     room = min(photos.smallest, round(side * 0.7 * (ROOM / 0.7) ** rng.random()))
@@ -124,7 +133,17 @@ def degrade(recipe: Recipe, rgb: np.ndarray, rng: Rng) -> np.ndarray:
 def add_damage(
     rgb: np.ndarray, widths: tuple[float, float], rng: Rng
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The picture with some damage, its coverage and how much each pixel's answer counts."""
+    """Draw damage on a picture.
+
+    Args:
+        rgb: uint8 (S, S, 3).
+        widths: Range of the width of a scratch, pixels.
+        rng: Draws it.
+
+    Returns:
+        The picture, uint8; float32 (S, S) coverage in [0, 1]; float32 (S, S) weight of each pixel
+        in the loss.
+    """
     made, whole = rgb.astype(np.float32) / 255, np.zeros(rgb.shape[:2], np.float32)
     weight = np.ones(rgb.shape[:2], np.float32)
     names = list(KINDS)
@@ -146,7 +165,14 @@ def add_damage(
 
 
 def tint(colour: np.ndarray, size: tuple[int, int], rng: Rng) -> np.ndarray:
-    """float32 (H, W, 3): most scratches are grey, some have the colour of a layer laid bare."""
+    """Colour of damage, float32 (H, W, 3): mostly grey, at times the colour of a layer that is laid
+    bare.
+
+    Args:
+        colour: Grey or colour that broadcasts to (H, W, 3).
+        size: (H, W).
+        rng: Draws the tint.
+    """
     made = np.broadcast_to(colour, (*size, colour.shape[-1] if colour.ndim else 1)).astype(
         np.float32
     )
@@ -160,7 +186,14 @@ def tint(colour: np.ndarray, size: tuple[int, int], rng: Rng) -> np.ndarray:
 
 
 def layer_of(op: Damage, side: int, rng: Rng, beyond: float = 1.6) -> Layer:
-    """A layer of the pipeline's own op, cut from a larger canvas so that lines pass through."""
+    """A layer of an op of the pipeline, cut from a larger canvas, so that lines cross its edges.
+
+    Args:
+        op: The op.
+        side: Side, pixels.
+        rng: Draws its parameters and the place.
+        beyond: Side of the canvas, as a factor of `side`.
+    """
     large = round(side * beyond)
     params = op.draw(OpRng(int(rng.integers(2**62)), ""))
     cover, colour = op.layer(params, (large, large))
@@ -220,7 +253,7 @@ def tear(side: int, widths: tuple[float, float], rng: Rng) -> Layer:
 
 
 def shade_range(rng: Rng) -> Choice:
-    """Mostly white or black, at times any grey."""
+    """The range of a grey: mostly white or black, at times any grey."""
     if rng.random() < 0.25:
         return Choice((Uniform(0, 1),))
     return Choice((Uniform(0.75, 1), Uniform(0, 0.2)), (3, 1))

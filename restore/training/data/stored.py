@@ -40,14 +40,17 @@ SAFE_S = 10  # between two times that what is made is written down
 
 
 class StoredPairs(Dataset):
-    """Encoded pairs on disk. Sample `index` is a window of one.
+    """Encoded pairs on disk. Sample `index` is a window of one of them.
 
-    Gives float tensors: target and known (C, w, w) scaled latents, trust (1, w, w), truth (factor *
-    w, factor * w, 3) uint8 pixels, tokens (length,).
+    Samples hold target and conditioning (C, w, w), scaled float latents; trust (1, w, w); truth,
+    uint8 (factor * w, factor * w, 3); tokens (length,).
 
     Args:
-        again: Makes the pair of a number once more, from its photo.
-        fill: Has the pairs of some numbers made, where they are not there; None: all are.
+        folder: The folder of .npy files.
+        window: Side of a sample, latents.
+        seed: Seed of the windows.
+        again: Makes a pair once more from its photo, by its number.
+        fill: Makes the pairs of these numbers, where they are missing; None: all are there.
     """
 
     def __init__(
@@ -68,7 +71,7 @@ class StoredPairs(Dataset):
         return {path.stem: np.load(path, mmap_mode="r") for path in self.folder.glob("*.npy")}
 
     def prepare(self, first: int, last: int) -> None:
-        """Have the pairs made that samples from `first` to before `last` are windows of."""
+        """Make the pairs that the samples from `first` to before `last` are windows of."""
         if not self.fill or self.parts.get(MADE, np.True_).all():
             return
         seen: set[int] = set()
@@ -79,7 +82,7 @@ class StoredPairs(Dataset):
         self.fill(seen)
 
     def number(self, index: int) -> int:
-        """Of the pair that sample `index` is a window of."""
+        """The number of the pair that sample `index` is a window of."""
         return int(self._rng(index).integers(self.length))
 
     def _rng(self, index: int) -> np.random.Generator:
@@ -112,12 +115,15 @@ class StoredPairs(Dataset):
 
 
 class PairStore:
-    """Where the pairs of these options lie, and what makes them.
+    """The folder of the pairs of these options, and what makes them.
 
     Args:
-        folder: Of all such stores.
-        digest: Of the autoencoder that encodes them.
-        held_out: From the photos that training does not see, if there are any.
+        options: How pairs are made.
+        stack: Encodes pairs and captions.
+        folder: The folder of all such stores.
+        digest: Digest of the autoencoder that encodes them.
+        seed: Seed of all pairs.
+        held_out: Use the photos that training does not see, if there are any.
     """
 
     def __init__(
@@ -133,7 +139,7 @@ class PairStore:
         self.path = folder / name_of(options, digest, seed, held_out)
 
     def samples(self) -> StoredPairs:
-        """The stream of samples, of which no pair need be there yet."""
+        """The stream of samples; the pairs may be made later."""
         if not self.path.is_dir():
             with held(self.path.parent, waits=True):
                 self._begin()
@@ -147,12 +153,15 @@ class PairStore:
 
     @torch.inference_mode()
     def fill(self, numbers: Iterable[int]) -> Path:
-        """Make and encode those of the pairs that are not there; returns the folder of .npy files.
+        """Make and encode those pairs that are missing; returns the folder of .npy files.
 
-        bf16 halves the time; a latent is kept in fp16.
+        Encoding in bf16 halves the time; latents are stored in fp16.
+
+        Args:
+            numbers: Numbers of the pairs.
 
         Raises:
-            DiskFullError: Where they do not fit.
+            DiskFullError: If they do not fit on the disk.
         """
         with held(self.path.parent, waits=True):  # what another run is making is not made twice
             self._begin()
@@ -253,7 +262,14 @@ def _write_down(fresh: list[int], out: dict[str, np.ndarray], made: np.ndarray) 
 
 
 def name_of(options: PairOptions, digest: str, seed: int, held_out: bool) -> str:
-    """The same for the same pairs."""
+    """A name that is the same for the same pairs.
+
+    Args:
+        options: How pairs are made.
+        digest: Digest of the autoencoder.
+        seed: Seed of all pairs.
+        held_out: Whether the photos are those that training does not see.
+    """
     default = PairOptions.model_fields
     unsaid = {name for name in NEWER if getattr(options, name) == default[name].default}
     asked = options.model_dump_json(exclude=RUN_ONLY | unsaid)
@@ -264,7 +280,7 @@ def name_of(options: PairOptions, digest: str, seed: int, held_out: bool) -> str
 
 
 def contents(options: PairOptions) -> str:
-    """Digests of what the options only name: the photos, and a recipe of one's own."""
+    """A digest of what the options only name: the photos, and a recipe that is not ours."""
     recipe, places = recipes.find(options.recipe), (options.photos, options.low)
     parts = (
         []

@@ -13,7 +13,9 @@ MOST = 1e4  # of the adaptive weight
 
 
 class AdversaryOptions(Options):
-    """A PatchGAN beside the autoencoder. Latent diffusion's own begin after 50,000 steps."""
+    """A PatchGAN discriminator (Isola et al. 2017). Latent diffusion starts its own after 50,000
+    steps.
+    """
 
     start: int = Field(ge=0)
     """Step from which the discriminator is trained and used; before it, it costs nothing."""
@@ -34,14 +36,17 @@ class AdversaryOptions(Options):
 
 
 class Patches(nn.Sequential):
-    """(B, inputs, H, W) in [-1, 1] -> logits, above 0 where a patch looks real (Isola et al. 2017).
+    """A discriminator of patches (Isola et al. 2017): (B, inputs, H, W) in [-1, 1] -> logits, above
+    0 where a patch looks real.
 
-    Group instead of batch normalisation: a verdict depends on its own picture alone, whatever
-    shares the batch or the other ranks hold.
+    It uses group instead of batch normalisation, so the logits of a picture do not depend on the
+    other pictures of the batch or on other ranks.
 
     Args:
-        inputs: 3, or 6 where it sees beside a picture what that was made from.
-        spectral: Normalise the weights instead.
+        channels: Channels of the first layer.
+        layers: Layers that halve the picture.
+        inputs: 3, or 6 if it sees the input beside each picture.
+        spectral: Use spectral normalisation of the weights instead.
     """
 
     def __init__(self, channels: int, layers: int, inputs: int = 3, spectral: bool = False):
@@ -71,15 +76,24 @@ def adversarial_losses(
     options: AdversaryOptions,
     given: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Both sides' hinge losses (Lim and Ye 2017); their sum descends each by its own weights only.
+    """The hinge losses of both sides (Lim and Ye 2017); the gradient of their sum trains each side
+    by its own loss only.
 
-    What made the pictures meets a judge that holds still, and the judge meets pictures cut off from
-    what made them, so that one backward pass and one optimiser serve both.
+    The generated pictures are judged with fixed weights of the discriminator, and the discriminator
+    sees pictures that are detached from the generator. So one backward pass and one optimiser serve
+    both.
 
     Args:
-        fidelity: The scalar that the adversary is weighed against.
+        discriminator: The network.
+        made: Generated rgb (B, 3, H, W).
+        truth: Real rgb of the same shape.
+        fidelity: Scalar loss against which the adversarial one is balanced.
         last_layer: The weight that `made` came out of.
-        given: rgb of the same size that both were made from, for a judge that sees it too.
+        options: Weights of the losses.
+        given: rgb of the same size that both were made from, for a discriminator that sees it too.
+
+    Returns:
+        "adversarial", for the generator, and "discriminator".
     """
 
     def shown(rgb: Tensor) -> Tensor:
@@ -96,7 +110,13 @@ def adversarial_losses(
 
 
 def adaptive_weight(fidelity: Tensor, fooled: Tensor, last_layer: Tensor) -> Tensor:
-    """The ratio of both gradients at the last layer (Esser et al. 2021, equation 7), a scalar."""
+    """The ratio of the gradients of both losses at the last layer (Esser et al. 2021, equation 7).
+
+    Args:
+        fidelity: Scalar.
+        fooled: Scalar, the generator's adversarial loss.
+        last_layer: A weight that both depend on.
+    """
     kept, adverse = (
         torch.autograd.grad(loss, last_layer, retain_graph=True)[0].norm()
         for loss in (fidelity, fooled)

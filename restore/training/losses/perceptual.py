@@ -35,9 +35,10 @@ class LpipsOptions(Options):
 
 
 class SqueezeNetOptions(Options):
-    """LPIPS's formula over SqueezeNet 1.1 with equal weights of the channels, as `pd` measures it.
+    """LPIPS's formula over SqueezeNet 1.1 with equal weights of the channels, as the metric `pd`
+    has it.
 
-    What was trained by it, pd flatters.
+    The metric flatters a model that was trained by this loss.
     """
 
     kind: Literal["squeezenet"] = "squeezenet"
@@ -50,7 +51,12 @@ PerceptualOptions = Annotated[LpipsOptions | SqueezeNetOptions, Field(discrimina
 
 @cache
 def distance(options: LpipsOptions | SqueezeNetOptions, device: torch.device) -> Distance:
-    """The distance that the options name, its network frozen on the device. Nothing is fetched.
+    """The distance that the options name, with a frozen network on the device; nothing is
+    downloaded.
+
+    Args:
+        options: Which distance.
+        device: Where its network is.
 
     Raises:
         ConfigError: If a package or its weights are missing.

@@ -30,8 +30,12 @@ def read(path: Path) -> dict[str, Tensor]:
 def load(path: Path, device: torch.device) -> Teacher:
     """An x4 SRVGGNetCompact or RRDBNet (Wang et al. 2021).
 
+    Args:
+        path: A .safetensors file with basicsr's names.
+        device: Where it runs.
+
     Raises:
-        ConfigError: For another.
+        ConfigError: If it is neither.
     """
     weights = {name: tensor.to(device) for name, tensor in read(path).items()}
     how = rrdb if "conv_first.weight" in weights else compact

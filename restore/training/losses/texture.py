@@ -12,10 +12,11 @@ from restore.training.losses.pixel import gradient
 
 
 class TextureOptions(Options):
-    """What decoded pictures of all timesteps but the last are asked for.
+    """Losses of decoded pictures at all timesteps but the last.
 
-    A walk of few steps goes by its own earlier answers, so part of the samples do too: with an
-    adversary, adversarial diffusion distillation (Sauer et al. 2023) without a teacher.
+    Sampling in few steps continues from the model's own predictions, so a share of the samples does
+    so in training too. With an adversary this is adversarial diffusion distillation (Sauer et al.
+    2023) without a teacher.
     """
 
     own: float = Field(0.5, ge=0, le=1)
@@ -36,11 +37,17 @@ def texture_losses(
     last_layer: Tensor,
     discriminator: nn.Module | None,
 ) -> dict[str, Tensor]:
-    """The losses of decoded pictures, rgb as truth.
+    """The losses of decoded pictures at all timesteps but the last.
 
     Args:
-        last_layer: The UNet's last weight, where the adversary is weighed against the rest. Weighed
-            at the picture, whose errors cancel where its wishes add up, it drowned all else.
+        rgb: Decoded pictures (B, 3, H, W).
+        truth: rgb of the same shape.
+        options: Weights of the losses.
+        step: Number of the update, from 0.
+        last_layer: The UNet's last weight, where the adversarial gradient is balanced against the
+            others. Balanced at the picture itself, it outweighed them: there the gradients of
+            errors cancel, those of the adversary add up.
+        discriminator: The discriminator, if the options have an adversary.
     """
     losses = {"walk_pixel": options.pixel_weight * (F.l1_loss(rgb, truth) + gradient(rgb, truth))}
     if options.perceptual:

@@ -98,10 +98,10 @@ KINDS = {
 
 
 def build(options: AnyOptions) -> Vae:
-    """A fresh autoencoder, or the one to go on from.
+    """A new autoencoder, or the one to start from.
 
     Raises:
-        ConfigError: If that one is of another kind than is to be trained.
+        ConfigError: If the one to start from is of another kind.
     """
     if options.start:
         made = components.trained_vae(places.place_of(options.start))
@@ -138,7 +138,18 @@ def build(options: AnyOptions) -> Vae:
 def reconstruct(
     coder: Vae, rgb: Tensor, options: AnyOptions, rng: torch.Generator, part: Part = WHOLE
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """What comes back of rgb (B, 3, H, W), unclamped, and what the regularisation costs."""
+    """Encode and decode, with the noise or the quantisation of training.
+
+    Args:
+        coder: The autoencoder.
+        rgb: (B, 3, H, W).
+        options: Its options.
+        rng: The generator of the noise.
+        part: Which part of the step's samples this is.
+
+    Returns:
+        rgb, not clamped, and the losses of the regularisation by name.
+    """
     signed = rgb * 2 - 1
     if isinstance(options, AutoencoderOptions):
         latent = coder.encoder(signed)
@@ -158,7 +169,7 @@ def reconstruct(
 
 
 def last_layer(coder: Vae) -> Tensor:
-    """The weight that pictures come out of."""
+    """The weight of the layer that outputs pictures."""
     is_tiny = isinstance(coder, AutoencoderTiny)
     last = coder.decoder.layers[-1] if is_tiny else coder.decoder.conv_out
     assert isinstance(last, nn.Conv2d)
@@ -166,7 +177,7 @@ def last_layer(coder: Vae) -> Tensor:
 
 
 class AutoencoderStage:
-    """What the loop needs to know of stage one."""
+    """Trains an autoencoder."""
 
     def __init__(self, options: AnyOptions, seed: int, device: torch.device):
         self.options, self.seed, self.device = options, seed, device
@@ -191,9 +202,9 @@ class AutoencoderStage:
         )
 
     def loss(self, pixels: Tensor, step: int, part: Part = WHOLE) -> dict[str, Tensor]:
-        """Pixels, what is seen of them, the adversary from its first step, the regularisation.
+        """Pixel, perceptual and adversarial losses, and those of the regularisation.
 
-        Esser et al. 2021 (taming transformers), as latent diffusion trains its own.
+        As Esser et al. 2021 (taming transformers), and as latent diffusion trains its autoencoders.
         """
         options, rgb = self.options, to_rgb(pixels.to(self.device))
         rng = generator(self.device, self.seed, step)

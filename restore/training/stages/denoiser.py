@@ -28,11 +28,11 @@ from restore.training.stages.vocabulary import letters
 
 
 class StepOptions(ShapeOptions, DenoisingOptions):
-    """Networks of our own shapes, and how a walk is learnt, whatever the data."""
+    """Networks of our own shapes and how they are trained, whatever the data."""
 
 
 class EveryTaskOptions(DenoisingOptions):
-    """What a denoiser of every task is trained on."""
+    """What a denoiser for every task is trained on."""
 
     data: PairOptions
     """How training pairs are made."""
@@ -46,11 +46,15 @@ class EveryTaskOptions(DenoisingOptions):
 
 
 class EveryTaskStage:
-    """What the loop needs to know of it, but for `export`.
+    """Trains a denoiser for every task; a subclass adds `export`.
 
     Args:
-        model: What of the stack is trained, by name.
-        digest: Of what decides how pairs are stored.
+        options: How it is trained.
+        stack: The networks.
+        model: The networks of the stack that are trained, by name.
+        digest: Digest of what decides how pairs are stored.
+        seed: Seed of all that is random.
+        device: Where it trains.
     """
 
     def __init__(
@@ -83,7 +87,7 @@ class EveryTaskStage:
 
     @torch.inference_mode()
     def preview(self) -> tuple[list[Tensor], dict[str, float]]:
-        """What is known, the answer and the truth, with both scores."""
+        """The conditioning, the result and the truth, and the PSNR of the first two."""
         batch = prepare_batch(dict(self.preview_batch), self.stack, self.device)
         made = sample_latents(
             self.stack, batch, self.options.shown_steps or self.stack.steps, self.seed
@@ -92,7 +96,7 @@ class EveryTaskStage:
 
 
 class DenoiserOptions(StepOptions, EveryTaskOptions):
-    """What networks are trained, and from where."""
+    """Which networks are trained, and what they start from."""
 
     kind: Literal["denoiser"] = "denoiser"
     words: Literal["letters", "captions"] = "letters"
@@ -104,7 +108,7 @@ class DenoiserOptions(StepOptions, EveryTaskOptions):
 
 
 class DenoiserStage(EveryTaskStage):
-    """Stage two, over networks of our own."""
+    """Trains a denoiser with networks of our own."""
 
     options: DenoiserOptions
 
@@ -123,17 +127,29 @@ class DenoiserStage(EveryTaskStage):
 
 
 def build_stack(options: DenoiserOptions, autoencoder: Vae | None = None) -> Stack:
-    """An untrained stack over the autoencoder, or over the one that the options name."""
+    """An untrained stack.
+
+    Args:
+        options: Shapes of the networks.
+        autoencoder: The autoencoder; None: the one that the options name.
+    """
     reader = text(options, letters(extra_tokens(options)))
     return replace(build(options, reader, autoencoder=autoencoder), hears="damage")
 
 
 def load_trained(trained: Stack, stack: Stack) -> None:
-    """Give the stack the trained one's weights; what it asks for may change from v to the sample.
+    """Copy the weights of a trained stack. The prediction may change between v and the sample.
 
-    Where the walk begins at pure noise the one is the other's negative, so what a first step says
-    stays the same. So it does where the stack pools its words and the trained one did not; a
-    vocabulary that it did not have is learnt afresh.
+    At pure noise, where sampling starts, v is the negative of the sample, so with negated output
+    weights the first step stays the same. It also does if the new UNet pools the context and the
+    old one did not. A text encoder with another vocabulary is trained anew.
+
+    Args:
+        trained: The stack whose weights are copied.
+        stack: The stack they are copied into.
+
+    Raises:
+        ConfigError: If the shapes differ, or the prediction changes in another way.
     """
     found = stack.unet.load_state_dict(trained.unet.state_dict(), strict=False)
     fresh = [name for name in found.missing_keys if not name.startswith("add_embedding.")]
@@ -154,12 +170,12 @@ def load_trained(trained: Stack, stack: Stack) -> None:
 
 
 def extra_tokens(options: DenoiserOptions) -> list[str]:
-    """What is one token to a fresh text encoder, besides letters."""
+    """The words that are one token each in a new vocabulary, besides letters."""
     return vocabulary() if options.words == "captions" else []
 
 
 def move_to(stack: Stack, device: torch.device) -> None:
-    """Put the parts where they are trained; the autoencoder stays as it is."""
+    """Move the parts to the device where they are trained; the autoencoder is frozen."""
     stack.vae.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)
     stack.unet.to(device, memory_format=torch.channels_last)
     stack.reader.module.to(device)
@@ -179,7 +195,7 @@ def held_out_batch(
 
 
 def digest_of(stack: Stack) -> str:
-    """Of what decides how pairs are stored: the autoencoder's weights and the vocabulary."""
+    """Digest of what decides how pairs are stored: the autoencoder's weights and the vocabulary."""
     found = hashlib.sha256()
     for name, tensor in stack.vae.state_dict().items():
         found.update(name.encode() + tensor.cpu().numpy().tobytes())

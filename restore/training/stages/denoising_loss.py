@@ -22,7 +22,7 @@ from restore.training.rng import WHOLE, Part
 
 
 class DenoisingOptions(Options):
-    """How a walk is learnt, whatever the networks and the data."""
+    """How a denoiser is trained, whatever the networks and the data."""
 
     last_share: float = Field(0.5, ge=0, le=1)
     """Share of a batch at the last timestep."""
@@ -55,9 +55,13 @@ class DenoisingOptions(Options):
 
 
 def timesteps(count: int, share: float, last: int, rng: torch.Generator, lean: float = 1) -> Tensor:
-    """(count,) timesteps: the first `share` of them the last one, the rest over all of them.
+    """(count,) timesteps: the first `share` of them the last one, the others random.
 
     Args:
+        count: Number of timesteps.
+        share: Share of the last timestep.
+        last: The last timestep.
+        rng: Draws the others; the result is on its device.
         lean: 1 is uniform; above, the density grows as t ** (lean - 1).
     """
     t = torch.randint(0, last + 1, (count,), generator=rng, device=rng.device)
@@ -74,7 +78,15 @@ def alpha_sigma(schedule: SchedulerMixin, t: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def prediction_target(schedule: SchedulerMixin, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-    """What a perfect UNet says of x_t: v, the clean latent or the noise, as the schedule has it."""
+    """What a perfect UNet predicts about x_t: v, the clean latent or the noise, as the schedule
+    says.
+
+    Args:
+        schedule: The noise schedule.
+        clean: (B, C, h, w).
+        noise: (B, C, h, w).
+        t: (B,) timesteps.
+    """
     kind = schedule.config.prediction_type
     if kind == "v_prediction":
         return schedule.get_velocity(clean, noise, t)
@@ -82,7 +94,14 @@ def prediction_target(schedule: SchedulerMixin, clean: Tensor, noise: Tensor, t:
 
 
 def to_clean(schedule: SchedulerMixin, made: Tensor, x: Tensor, t: Tensor) -> Tensor:
-    """The clean latent that an answer `made` about x (B, C, h, w) at t (B,) amounts to."""
+    """The clean latent that a prediction stands for (diffusers' pred_original_sample).
+
+    Args:
+        schedule: The noise schedule.
+        made: The UNet's prediction, (B, C, h, w).
+        x: What it is about, (B, C, h, w).
+        t: (B,) timesteps.
+    """
     (alpha, sigma), kind = alpha_sigma(schedule, t), schedule.config.prediction_type
     if kind == "sample":
         return made
@@ -90,7 +109,7 @@ def to_clean(schedule: SchedulerMixin, made: Tensor, x: Tensor, t: Tensor) -> Te
 
 
 def from_clean(schedule: SchedulerMixin, clean: Tensor, x: Tensor, t: Tensor) -> Tensor:
-    """The answer about x at t that amounts to the clean latent: the inverse of `clean`."""
+    """The prediction about x at t that stands for a clean latent: the inverse of `to_clean`."""
     (alpha, sigma), kind = alpha_sigma(schedule, t), schedule.config.prediction_type
     if kind == "sample":
         return clean
@@ -98,9 +117,18 @@ def from_clean(schedule: SchedulerMixin, clean: Tensor, x: Tensor, t: Tensor) ->
 
 
 def min_snr(schedule: SchedulerMixin, t: Tensor, gamma: float) -> Tensor:
-    """(B,) weights min(SNR, gamma) of the clean latent's error (Hang et al. 2023).
+    """Weights min(SNR, gamma) of the clean latent's error (Hang et al. 2023), for the error of the
+    prediction.
 
-    Turned into those of the error of what the UNet answers with; at SNR 0 v weighs nothing.
+    At SNR 0 an error of v weighs nothing.
+
+    Args:
+        schedule: The noise schedule.
+        t: (B,) timesteps.
+        gamma: Largest weight.
+
+    Returns:
+        (B,).
     """
     alpha, sigma = (x.flatten() for x in alpha_sigma(schedule, t))
     snr, kind = (alpha / sigma) ** 2, schedule.config.prediction_type
@@ -109,7 +137,7 @@ def min_snr(schedule: SchedulerMixin, t: Tensor, gamma: float) -> Tensor:
 
 
 def match_memory_format(x: Tensor, weight: Tensor) -> Tensor:
-    """The input in the order in memory that the weights of its first layer have."""
+    """The input in the memory format of the first layer's weight."""
     is_last = weight.is_contiguous(memory_format=torch.channels_last)
     return x.contiguous(memory_format=torch.channels_last if is_last else torch.contiguous_format)
 
@@ -296,7 +324,7 @@ def predict_first(
 
 
 def faithful_losses(rgb: Tensor, truth: Tensor, options: DenoisingOptions) -> dict[str, Tensor]:
-    """The losses of decoded pictures, rgb as truth."""
+    """The losses of decoded pictures at the last timestep; rgb and truth are (B, 3, H, W)."""
     losses = {"pixel": options.pixel_weight * (F.l1_loss(rgb, truth) + gradient(rgb, truth))}
     if options.perceptual:
         apart = distance(options.perceptual, rgb.device)(rgb.clamp(0, 1), truth)

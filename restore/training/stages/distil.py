@@ -26,7 +26,7 @@ from restore.training.stages.previews import compare, predictor, sample_latents
 
 
 class DistilOptions(Options):
-    """Whose walk is shortened, and to how many steps."""
+    """Which model is distilled, and to how many steps."""
 
     kind: Literal["distil"] = "distil"
     teacher: str
@@ -46,9 +46,10 @@ class DistilOptions(Options):
 
 
 def timestep_grid(schedule: SchedulerMixin, few: int, each: int) -> Tensor:
-    """Timesteps (few, each + 1): of each step of the student, those of the teacher's; -1 is clean.
+    """The timesteps of the teacher within each step of the student, (few, each + 1); -1 is clean.
 
-    Trailing, as samplers space them: the student's walk is every `each`th step of the teacher's.
+    They are "trailing", as samplers space them: the student takes every `each`th step of the
+    teacher.
     """
     plan = DDIMScheduler.from_config(schedule.config, timestep_spacing="trailing")
     plan.set_timesteps(few * each)
@@ -57,19 +58,21 @@ def timestep_grid(schedule: SchedulerMixin, few: int, each: int) -> Tensor:
 
 
 def alpha_sigma_at(schedule: SchedulerMixin, t: Tensor) -> tuple[Tensor, Tensor]:
-    """alpha and sigma, each (B, 1, 1, 1), at timesteps of which -1 is the walk's clean end."""
+    """alpha and sigma, each (B, 1, 1, 1), at timesteps of which -1 is the clean end."""
     kept = schedule.alphas_cumprod.to(t.device)[t.clamp(min=0)]
     kept = torch.where(t < 0, torch.ones_like(kept), kept).view(-1, 1, 1, 1)
     return kept.sqrt(), (1 - kept).sqrt()
 
 
 def leap(predict: Predict, schedule: SchedulerMixin, x: Tensor, times: Tensor) -> Tensor:
-    """The clean latent that takes x, in one step of DDIM, to where several of `predict` end.
+    """The clean latent with which one step of DDIM reaches the point that several steps reach.
 
-    Salimans and Ho 2022 (Progressive Distillation for Fast Sampling, algorithm 2), with any number
-    of steps instead of two.
+    Salimans and Ho 2022 (Progressive Distillation, algorithm 2), with any number of steps instead
+    of two.
 
     Args:
+        predict: Predicts as the schedule says.
+        schedule: The noise schedule.
         x: (B, C, h, w) at times[:, 0].
         times: (B, n + 1), falling.
     """
@@ -94,13 +97,19 @@ def distil_step(
     rng: torch.Generator,
     part: Part = WHOLE,
 ) -> dict[str, Tensor]:
-    """The loss of one batch: the student's answer against the one that leaps as the teacher walks.
+    """The loss of one batch: the student's prediction against the one that leaps as far as the
+    teacher.
 
-    In what the UNet answers with, which for v weighs an error of the clean latent by SNR + 1, one
-    of the weights that Salimans and Ho found to work.
+    The error is that of the prediction. For v this weighs an error of the clean latent by SNR + 1,
+    one of the weights that Salimans and Ho found to work.
 
     Args:
-        batch: As `restore.training.stages.denoising_loss.train_step` has it, without pixels.
+        student: The stack that is trained.
+        teacher: The stack that it learns from.
+        batch: As for `denoising_loss.train_step`, without pixels.
+        options: Numbers of steps, and guidance.
+        rng: The generator of all draws.
+        part: Which part of the step's samples the batch is.
     """
     conditioning, schedule = batch["conditioning"], student.schedule
     residual = student.to_walk(batch["target"], conditioning)
@@ -119,7 +128,7 @@ def distil_step(
 
 
 class DistilStage:
-    """What the loop needs to know of it."""
+    """Trains a student to take few steps instead of its teacher's many."""
 
     def __init__(self, options: DistilOptions, seed: int, device: torch.device):
         self.options, self.seed, self.device = options, seed, device
@@ -150,10 +159,10 @@ class DistilStage:
 
     @torch.inference_mode()
     def preview(self) -> tuple[list[Tensor], dict[str, float]]:
-        """The student's few steps beside the teacher's few and many.
+        """Results of the student's few steps, and of the teacher's few and many.
 
-        off_student, off_teacher: how far few steps end from where the teacher's many do, root mean
-        square, in scaled latents.
+        The scores off_student and off_teacher are the root mean square distance of few steps from
+        the teacher's many, in scaled latents.
         """
         few, many = self.options.few, self.options.few * self.options.each
         batch = prepare_batch(dict(self.preview_batch), self.teacher, self.device)

@@ -20,7 +20,7 @@ from restore.training.stages.widening import widen_stack
 
 
 class FinetuneOptions(EveryTaskOptions):
-    """Which model, and how much of it."""
+    """Which model is tuned, and how much of it."""
 
     kind: Literal["finetune"] = "finetune"
     model: str
@@ -50,7 +50,7 @@ class FinetuneOptions(EveryTaskOptions):
 
 
 class FinetuneStage(EveryTaskStage):
-    """Its options have last_share settled."""
+    """Tunes an existing model in the trust layout."""
 
     options: FinetuneOptions
 
@@ -68,10 +68,11 @@ class FinetuneStage(EveryTaskStage):
         super().__init__(options, stack, model, digest_of(stack), seed, device)
 
     def export(self, folder: Path) -> None:
-        """The tuned stack as `load` reads it; LoRAs in its weights, and by themselves in lora/.
+        """Write the tuned stack as `load` reads it, with LoRAs merged, and the LoRAs alone into
+        lora/.
 
-        Alone they are of use beside the model that they were trained on, so not where that was
-        widened.
+        LoRAs alone are useful with the model they were trained on, so they are left out if that had
+        to be widened.
         """
         card = f"# {folder}\n{self.options.model}, tuned with:\n\n```\n{self.options}\n```\n"
         stack = adapters.fuse(self.stack) if self.options.lora else self.stack
@@ -82,10 +83,14 @@ class FinetuneStage(EveryTaskStage):
 
 
 def adapt_schedule(schedule: SchedulerMixin, options: FinetuneOptions) -> DDIMScheduler:
-    """The checkpoint's noise schedule, with what the options change of it.
+    """The checkpoint's noise schedule, with the changes that the options ask for.
+
+    Args:
+        schedule: The checkpoint's.
+        options: Prediction and terminal SNR.
 
     Raises:
-        ConfigError: If the UNet would be asked for the noise where there is nothing else.
+        ConfigError: If the UNet would have to predict the noise where there is nothing else.
     """
     config = schedule.config
     prediction = options.prediction or config.get("prediction_type", "epsilon")
@@ -106,7 +111,7 @@ def adapt_schedule(schedule: SchedulerMixin, options: FinetuneOptions) -> DDIMSc
 
 
 def select_modules(stack: Stack, options: FinetuneOptions) -> dict[str, nn.Module]:
-    """The modules that are trained, by name; whole, or the LoRAs beside them."""
+    """The trained modules by name: all of their weights, or LoRAs that are added to them."""
     modules: dict[str, nn.Module] = {"unet": stack.unet}
     if options.text:
         modules["text"] = stack.reader.module

@@ -21,7 +21,7 @@ NAME = "default"
 
 
 class LoraOptions(Options):
-    """How many numbers are learnt, and where."""
+    """Size and place of the LoRAs."""
 
     rank: int = Field(16, ge=1)
     """Rank of the added matrices."""
@@ -32,13 +32,15 @@ class LoraOptions(Options):
 
 
 def attach(stack: Stack, options: LoraOptions, prefixes: tuple[str, ...]) -> None:
-    """Freeze the modules and put LoRAs beside their layers; at first they change nothing.
+    """Freeze the modules and add LoRAs to their layers; at first these change nothing.
 
     Args:
+        stack: The networks.
+        options: Size and place of the LoRAs.
         prefixes: Of `unet` and `text_encoder`.
 
     Raises:
-        ConfigError: If peft is missing, or if a module has no such layer.
+        ConfigError: If peft is missing, or a module has no such layer.
     """
     if not find_spec("peft"):
         raise ConfigError("stage.lora needs peft: pip install 'restore-toolkit[train]'")
@@ -56,7 +58,7 @@ def attach(stack: Stack, options: LoraOptions, prefixes: tuple[str, ...]) -> Non
 
 
 def layers_of(module: nn.Module, options: LoraOptions) -> list[str]:
-    """The names of the layers that the options mean."""
+    """The names of the layers that get LoRAs."""
     return [
         name
         for name, layer in module.named_modules()
@@ -67,7 +69,7 @@ def layers_of(module: nn.Module, options: LoraOptions) -> list[str]:
 
 
 def fuse(stack: Stack) -> Stack:
-    """A copy of the stack with its LoRAs in the weights; training can go on with the original."""
+    """A copy of the stack with its LoRAs merged; training can continue with the original."""
     context = replace(stack.reader, module=deepcopy(stack.reader.module))
     copied = replace(stack, unet=deepcopy(stack.unet), context=context)
     lora.fuse(copied)
@@ -75,7 +77,9 @@ def fuse(stack: Stack) -> Stack:
 
 
 def save(stack: Stack, folder: Path) -> None:
-    """The LoRAs alone, as diffusers writes them: restore's --lora and diffusers both read it."""
+    """Write the LoRAs alone, as diffusers does; restore's --lora and diffusers both read the
+    folder.
+    """
     from peft import get_peft_model_state_dict
 
     layers, metadata = {}, {}

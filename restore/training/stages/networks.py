@@ -26,7 +26,7 @@ Prediction = Literal["v_prediction", "sample", "epsilon"]
 
 
 class ShapeOptions(Options):
-    """The shapes of UNet and context, and what the UNet answers with."""
+    """Shapes of the UNet and the context, and what the UNet predicts."""
 
     autoencoder: Path
     """The export of an autoencoder, or a model that ships: `nano`."""
@@ -62,14 +62,16 @@ def build(
     windows: Windows | None = None,
     autoencoder: Vae | None = None,
 ) -> Stack:
-    """A stack with a trained autoencoder and the rest fresh.
+    """A stack with a trained autoencoder and new other networks.
 
     Args:
+        options: Shapes of the networks.
         context: None: text, spelled letter by letter.
+        windows: Windows of the canvas; None: the default ones.
         autoencoder: None: the one that the options name.
 
     Raises:
-        ConfigError: If no answer could be read off the walk's first step.
+        ConfigError: If the UNet would have to predict the noise where there is nothing else.
     """
     if options.prediction == "epsilon" and options.zero_terminal_snr:
         raise ConfigError(
@@ -125,7 +127,7 @@ def schedule(
 
 
 def text(options: ShapeOptions, tokenizer: CLIPTokenizer) -> TextContext:
-    """A fresh text encoder."""
+    """A new text encoder."""
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=options.text_width,

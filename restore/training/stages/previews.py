@@ -14,7 +14,13 @@ from restore.training.rng import WHOLE, Part
 
 
 def predictor(stack: Stack, batch: dict[str, Tensor], guidance: float = 1) -> Predict:
-    """predict(x, t) for a batch of pairs, without windows."""
+    """predict(x, t) for a batch of pairs, without windows.
+
+    Args:
+        stack: The networks.
+        batch: conditioning, trust and tokens, as `prepare_batch` returns them.
+        guidance: Scale of classifier-free guidance; 1 is off.
+    """
     conditioning, trust = batch["conditioning"], batch["trust"]
     silence = stack.reader.inputs("")[None].to(conditioning.device)
 
@@ -34,7 +40,18 @@ def predictor(stack: Stack, batch: dict[str, Tensor], guidance: float = 1) -> Pr
 def sample_latents(
     stack: Stack, batch: dict[str, Tensor], steps: int, seed: int, guidance: float = 1
 ) -> Tensor:
-    """The scaled latents (B, C, h, w) that DDIM ends at."""
+    """Sample a batch with DDIM.
+
+    Args:
+        stack: The networks.
+        batch: conditioning, trust and tokens.
+        steps: Steps of sampling.
+        seed: Seed of the noise.
+        guidance: Scale of classifier-free guidance; 1 is off.
+
+    Returns:
+        Scaled latents (B, C, h, w).
+    """
     conditioning, scheduler = batch["conditioning"], stack.scheduler("ddim", steps)
     rng = generator(conditioning.device, seed)
     noise = torch.randn(conditioning.shape, generator=rng, device=conditioning.device)
@@ -47,7 +64,17 @@ def sample_latents(
 def compare(
     stack: Stack, batch: dict[str, Tensor], made: dict[str, Tensor]
 ) -> tuple[list[Tensor], dict[str, float]]:
-    """Rows of what is known, each of the latents made, and the truth; the PSNR of all, by name."""
+    """Rows of pictures and PSNRs for a preview.
+
+    Args:
+        stack: Decodes the latents.
+        batch: conditioning and truth.
+        made: Latents by the name of their score.
+
+    Returns:
+        Rows of the conditioning, each of the latents, and the truth; the mean PSNR of each but the
+        last.
+    """
     truth, rows, scores = to_rgb(batch["truth"]), [], {}
     for name, latent in {"known_psnr": batch["conditioning"], **made}.items():
         rgb = vae.decode(stack.vae, latent)
@@ -64,7 +91,15 @@ def drop_captions(
     rng: torch.Generator,
     part: Part = WHOLE,
 ) -> dict[str, Tensor]:
-    """The batch with the words of a share of its samples left out, drawn one by one."""
+    """The batch without the captions of a random share of its samples.
+
+    Args:
+        stack: Its context gives the tokens of no caption.
+        batch: tokens (B, length).
+        share: Share of the samples.
+        rng: Draws them.
+        part: Which part of the step's samples the batch is.
+    """
     tokens = batch["tokens"]
     drawn = torch.rand(part.of * len(tokens), 1, generator=rng, device=tokens.device)
     silence = stack.reader.inputs("").to(tokens.device)

@@ -30,7 +30,7 @@ SHOWN = 8
 
 
 class LowOptions(PhotoOptions):
-    """How good pictures become the bad ones that a restorer reads."""
+    """How good pictures are degraded to what a restorer reads."""
 
     crop: int = Field(128, ge=32, multiple_of=4)
     """Side of the good picture, pixels."""
@@ -58,7 +58,7 @@ class LowOptions(PhotoOptions):
 
 
 class TeacherOptions(Options):
-    """A pixel upscaler of x4 whose answer is regressed to, beside the truth."""
+    """An x4 upscaler whose output is a second target, beside the truth."""
 
     path: Path
     """A .safetensors file with basicsr's names."""
@@ -104,7 +104,7 @@ class RestorerOptions(Options):
 
 
 class RestorerStage:
-    """What the loop needs to know of it."""
+    """Trains a restorer of x4."""
 
     def __init__(self, options: RestorerOptions, seed: int, device: torch.device):
         self.options, self.seed, self.device = options, seed, device
@@ -120,7 +120,9 @@ class RestorerStage:
         self.samples, self.preview_batch = open_pairs(options.data, SCALE, seed)
 
     def loss(self, batch: dict[str, Tensor], step: int, part: Part = WHOLE) -> dict[str, Tensor]:
-        """Truth, teacher, what is seen of both, and the judge from its first step."""
+        """Losses against truth and teacher, the perceptual loss, and the adversarial ones from
+        their first step.
+        """
         options = self.options
         low, truth = (to_rgb(batch[name].to(self.device)) for name in ("low", "truth"))
         made = self.network(low.contiguous(memory_format=torch.channels_last)).float()
@@ -140,14 +142,14 @@ class RestorerStage:
 
     @torch.inference_mode()
     def preview(self) -> tuple[list[Tensor], dict[str, float]]:
-        """Rows of what was shown, made and true, and what all that is made scores."""
+        """Rows of inputs, results and truths, and the scores of the results."""
         low, truth = (to_rgb(self.preview_batch[name].to(self.device)) for name in ("low", "truth"))
         made = self.network(low).clamp(0, 1)
         return preview_rows(F.interpolate(low, scale_factor=float(SCALE)), made, truth)
 
     @torch.inference_mode()
     def export(self, folder: Path) -> None:
-        """Save the network as diffusers does, alone or as a part of the model that it is for."""
+        """Write the network as diffusers does, alone or within the model that it belongs to."""
         made = deepcopy(self.network).to("cpu", memory_format=torch.contiguous_format)
         if self.options.blend:
             made = blend(made, self.options.blend)
@@ -166,10 +168,10 @@ class RestorerStage:
 
 
 def build(options: RestorerOptions) -> Restorer:
-    """A fresh restorer, or one that goes on.
+    """A new restorer, or one that starts from trained weights.
 
     Raises:
-        ConfigError: Where those are of other shapes.
+        ConfigError: If those have other shapes.
     """
     made = Restorer(options.channels, options.layers)
     if options.start is None:
@@ -185,7 +187,11 @@ def build(options: RestorerOptions) -> Restorer:
 
 
 def blend(network: Restorer, options: BlendOptions) -> Restorer:
-    """A copy whose weights are averaged with the published ones. KeyError if some are missing."""
+    """A copy whose weights are averaged with published ones.
+
+    Raises:
+        KeyError: If some of these are missing.
+    """
     made, theirs = deepcopy(network).to("cpu"), teachers.read(options.path)
     mixed = {
         name: torch.lerp(weight, theirs[name], options.share)
@@ -196,7 +202,7 @@ def blend(network: Restorer, options: BlendOptions) -> Restorer:
 
 
 def find_weights(place: Path) -> Path:
-    """The file of a restorer: itself, or in an export or a model's folder."""
+    """The weight file of a restorer: the file itself, or the one in an export or a model."""
     if not place.is_dir():
         return place
     folder = place / "restorer" if (place / "restorer").is_dir() else place
@@ -230,7 +236,7 @@ class FusionOptions(Options):
         return self
 
     def rich(self) -> Restorer:
-        """The restorer that holds still.
+        """The restorer that the fusion reads, which is not trained.
 
         Raises:
             ConfigError: If the model has none.
@@ -247,7 +253,7 @@ class FusionOptions(Options):
 
 
 class FusionStage:
-    """What the loop needs to know of it: the restorer holds still."""
+    """Trains a fusion; the restorer is not trained."""
 
     def __init__(self, options: FusionOptions, seed: int, device: torch.device):
         self.options, self.device = options, device
@@ -257,7 +263,7 @@ class FusionStage:
         self.samples, self.preview_batch = open_pairs(options.data, 1, seed)
 
     def answers(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """What was shown, what is made of it, the truth."""
+        """Inputs, results and truths, each rgb (B, 3, H, W)."""
         low, truth = (to_rgb(batch[name].to(self.device)) for name in ("low", "truth"))
         with torch.no_grad():
             half = F.interpolate(low, scale_factor=0.5, mode="bicubic", antialias=True)
@@ -274,13 +280,13 @@ class FusionStage:
 
     @torch.inference_mode()
     def preview(self) -> tuple[list[Tensor], dict[str, float]]:
-        """Rows of what was shown, made and true, and what all that is made scores."""
+        """Rows of inputs, results and truths, and the scores of the results."""
         low, made, truth = self.answers(self.preview_batch)
         return preview_rows(low, made.clamp(0, 1), truth)
 
     @torch.inference_mode()
     def export(self, folder: Path) -> None:
-        """Save the whole model with its new fusion, or the fusion of a restorer that is alone."""
+        """Write the whole model with its new fusion, or the fusion alone."""
         made = deepcopy(self.network).to("cpu", memory_format=torch.contiguous_format)
         if self.options.stack is None:
             return made.save_pretrained(folder / "fusion")
@@ -291,7 +297,13 @@ class FusionStage:
 
 
 def preview_rows(low: Tensor, made: Tensor, truth: Tensor) -> tuple[list[Tensor], dict[str, float]]:
-    """Rows for the sample grid, and what all pictures score, in rgb."""
+    """Rows for the sample grid, and mean scores of all pictures.
+
+    Args:
+        low: Inputs at the size of the result, rgb (B, 3, H, W).
+        made: Results.
+        truth: Truths.
+    """
     error = (made - truth).square().mean((1, 2, 3))
     scores = {"psnr": -10 * error.log10(), "pd": squeezenet(made, truth)}
     rows = [low[:SHOWN], made[:SHOWN], truth[:SHOWN]]
@@ -299,7 +311,13 @@ def preview_rows(low: Tensor, made: Tensor, truth: Tensor) -> tuple[list[Tensor]
 
 
 def open_pairs(options: LowOptions, scale: int, seed: int) -> tuple[Samples, dict[str, Tensor]]:
-    """The endless stream of pairs, and a batch of held-out ones to be shown."""
+    """The endless stream of pairs, and a batch of held-out ones for previews.
+
+    Args:
+        options: How pairs are made.
+        scale: How many times smaller the degraded picture is.
+        seed: Seed of all pairs.
+    """
     room = round(options.crop * options.shrink)
     photos = options.open(crop=room)
     makes = LowPairs(photos, options, scale)
@@ -314,7 +332,7 @@ def open_pairs(options: LowOptions, scale: int, seed: int) -> tuple[Samples, dic
 
 
 class LowPairs:
-    """(rng, index) -> one sample: truth uint8 (S, S, 3), low uint8 (S / scale, S / scale, 3)."""
+    """Makes samples by (rng, index): truth uint8 (S, S, 3), low uint8 (S / scale, ..., 3)."""
 
     def __init__(self, photos: Photos, options: LowOptions, scale: int):
         self.photos, self.options, self.scale = photos, options, scale

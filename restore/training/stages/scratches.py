@@ -19,7 +19,7 @@ SHOWN = 64  # samples of a preview's score, the first 8 of which are drawn
 
 
 class ScratchOptions(Options):
-    """The pictures it learns from, and what counts."""
+    """How the detector of scratches is trained."""
 
     kind: Literal["scratches"] = "scratches"
     data: ScratchedOptions
@@ -31,7 +31,7 @@ class ScratchOptions(Options):
 
 
 class ScratchStage:
-    """What the loop needs to know of it."""
+    """Trains the detector of scratches."""
 
     def __init__(self, options: ScratchOptions, seed: int, device: torch.device):
         self.options, self.seed, self.device = options, seed, device
@@ -61,7 +61,7 @@ class ScratchStage:
 
     @torch.inference_mode()
     def preview(self) -> tuple[list[Tensor], dict[str, float]]:
-        """Pictures, what is found in them, what there is; precision and recall of pixels."""
+        """Pictures, the detected and the true masks; precision and recall of pixels."""
         rgb, damage, weight = self._moved(self.preview_batch)
         found = torch.cat([self.model(part).sigmoid() for part in rgb.split(8)])
         sure, counts = (found > 0.5).float(), weight * damage

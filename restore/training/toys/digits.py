@@ -54,10 +54,16 @@ class PixelOptions(Options):
 
 
 def pictures(images: Path | None) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures (n, H, W) in [-1, 1] and their digits (n,): scikit-learn's 8x8, or an IDX file's.
+    """Digits: scikit-learn's of 8x8 pixels, or those of an IDX file.
+
+    Args:
+        images: The IDX file; None: scikit-learn's.
+
+    Returns:
+        Pictures (n, H, W) in [-1, 1], and their digits (n,).
 
     Raises:
-        ConfigError: If scikit-learn or a file is missing, or is not what it should be.
+        ConfigError: If scikit-learn or a file is missing, or a file is not what it should be.
     """
     if images:
         labels = images.with_name(images.name.replace("images-idx3", "labels-idx1"))
@@ -75,7 +81,15 @@ def pictures(images: Path | None) -> tuple[np.ndarray, np.ndarray]:
 
 
 def idx(path: Path, axes: int) -> np.ndarray:
-    """The uint8 array in an IDX file, gzipped or not, with that many axes."""
+    """The uint8 array of an IDX file, gzipped or not.
+
+    Args:
+        path: The file.
+        axes: Number of axes that it must have.
+
+    Raises:
+        ConfigError: If it cannot be read, or has another shape.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -113,10 +127,14 @@ def train_step(
 ) -> Tensor:
     """The mean squared error of the predicted noise (Ho et al. 2020, equation 14).
 
-    x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise, in one leap to a t drawn uniformly.
+    x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise, at a t drawn uniformly.
 
     Args:
-        batch: Pixels (B, 1, H, W) in [-1, 1] and labels (B,).
+        unet: Predicts the noise.
+        schedule: The noise schedule.
+        batch: pixels (B, 1, H, W) in [-1, 1] and labels (B,).
+        rng: The generator of all draws.
+        part: Which part of the step's samples the batch is.
     """
     clean = batch["pixels"]
     shape = (part.of * len(clean),)
@@ -127,7 +145,7 @@ def train_step(
 
 
 class PixelStage:
-    """What the loop needs to know of it."""
+    """Trains diffusion on the pixels of small digits."""
 
     def __init__(self, options: PixelOptions, seed: int, device: torch.device):
         self.options, self.seed, self.device = options, seed, device
@@ -170,7 +188,19 @@ def sample_digits(
     steps: int,
     seed: int,
 ) -> Tensor:
-    """Samples (B, 1, H, W) in [-1, 1] of the classes asked for, by DDPM's ancestral steps."""
+    """Sample digits with DDPM's ancestral steps.
+
+    Args:
+        unet: The network.
+        schedule: The noise schedule.
+        labels: A digit for each sample.
+        guidance: Scale of classifier-free guidance.
+        steps: Steps of sampling.
+        seed: Seed of all noise.
+
+    Returns:
+        (B, 1, H, W) in [-1, 1].
+    """
     side, count = unet.config.sample_size, len(labels)
     asked = torch.as_tensor(labels, device=unet.device)
     wanted, unwanted = (
@@ -215,12 +245,19 @@ def main(
 def score(
     made: np.ndarray, labels: np.ndarray, pixels: np.ndarray, digits: np.ndarray
 ) -> dict[str, float]:
-    """What a small network, fitted to two thirds of 6,000 real digits, says of the samples.
+    """Score samples with a small classifier, which is trained on two thirds of 6,000 real digits.
 
-    agree   share read as the digit that was asked for.
-    sure    share read with a probability of SURE or more; real_* the same of the other third.
-    spread  how much the pixels of one digit vary, over how much they do in real ones: below 1 the
-            samples are more alike than handwriting is.
+    Args:
+        made: Samples (n, H, W).
+        labels: The digits that were asked for.
+        pixels: Real digits, as `pictures` returns them.
+        digits: Their labels.
+
+    Returns:
+        "agree", share classified as the digit that was asked for; "sure", share classified with a
+            probability of SURE or more; real_*, the same for the other third; "spread", how much
+            the pixels of one digit vary, relative to real digits: below 1 the samples are more
+            alike than handwriting.
     """
     from sklearn.neural_network import MLPClassifier
 
@@ -238,7 +275,7 @@ def score(
 
 
 def within(shown: np.ndarray, labels: np.ndarray) -> float:
-    """The standard deviation of a pixel among pictures of one label."""
+    """Standard deviation of a pixel among pictures of one label."""
     kinds = [shown[labels == label] for label in np.unique(labels)]
     return float(np.sqrt(np.mean([kind.var(0).mean() for kind in kinds])))
 

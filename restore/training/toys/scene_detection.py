@@ -14,7 +14,7 @@ PALETTE = cv2.cvtColor(np.array([list(COLOURS.values())], np.float32) / 255, cv2
 
 @dataclass(frozen=True)
 class Detection:
-    """A thing found: its nearest colour and shape, its box in px, and how well the shape fits."""
+    """A thing that was found: its nearest colour and shape, its box, the fit of the shape."""
 
     colour: str
     shape: str
@@ -29,10 +29,13 @@ class Detection:
 
 
 def detect(rgb: np.ndarray) -> list[Detection]:
-    """The things in a uint8 (H, W, 3) picture, the largest first.
+    """The things in a picture, the largest first.
 
-    Pixels nearer to a colour (in CIE Lab) than to the ground, the median of the border, make
-    connected regions; a region's colours are things if they are large enough.
+    Pixels nearer to a colour (in CIE Lab) than to the background, the median of the border, form
+    connected regions. Colours that cover enough of a region are things.
+
+    Args:
+        rgb: uint8 (H, W, 3).
     """
     lab = cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     away = np.linalg.norm(lab[..., None, :] - PALETTE, axis=-1)

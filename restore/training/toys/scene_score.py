@@ -43,7 +43,19 @@ def sample_scenes(
     steps: int = 20,
     sampler: Sampler = "ddim",
 ) -> np.ndarray:
-    """uint8 (B, SIZE, SIZE, 3): what text2img makes of each prompt and seed, but all at once."""
+    """What text2img makes of each prompt and seed, in one batch.
+
+    Args:
+        stack: The networks.
+        prompts: One a picture.
+        seeds: One a picture.
+        guidance: Scale of classifier-free guidance.
+        steps: Steps of sampling.
+        sampler: The sampler.
+
+    Returns:
+        uint8 (B, SIZE, SIZE, 3).
+    """
     conditioning = nothing((scenes.SIZE, scenes.SIZE), stack)
     condition = Condition(conditioning, torch.full_like(conditioning[:, :1], REPAINT))
     wanted, unwanted = (
@@ -64,10 +76,12 @@ def sample_scenes(
 
 @dataclass(frozen=True)
 class Answer:
-    """A scene that was asked for and what its picture shows.
+    """A scene that was asked for, and what its picture shows.
 
     Attributes:
-        pairs: Each thing of the scene with what was found for it, None if nothing was.
+        scene: The scene.
+        found: All things in the picture.
+        pairs: Each thing of the scene with what was found for it; None if nothing was.
     """
 
     scene: Scene
@@ -95,7 +109,13 @@ class Answer:
 
 
 def answer(scene: Scene, pixels: np.ndarray) -> Answer:
-    """Judge a picture; things are paired with what was found so that most of them agree."""
+    """Detect the things of a picture and pair them with those of the scene, so that most of them
+    agree.
+
+    Args:
+        scene: What was asked for.
+        pixels: uint8 (H, W, 3).
+    """
     found = detect(pixels)
     cost = np.array(
         [
@@ -116,12 +136,13 @@ def answer(scene: Scene, pixels: np.ndarray) -> Answer:
 
 
 def scores(answers: Sequence[Answer]) -> dict[str, float]:
-    """Shares of the scenes, and of their things.
+    """Shares of the scenes and of their things.
 
-    right   scenes whose every thing is there in its colour and shape; right_1, right_2 and
-            right_3 the same by the number of things.
-    exact   right, and nothing else in the picture.
-    things  things in their colour and shape; placed: in their colour, at their box (IoU over 0.5).
+    Returns:
+        "right", scenes in which every thing has its colour and shape; right_1, right_2 and right_3,
+        the same by the number of things; "exact", scenes that are right and show nothing else;
+        "things", things in their colour and shape; "placed", things in their colour at their box
+        (IoU above 0.5).
     """
 
     def share(hits: Sequence[float], whole: float) -> float:
@@ -144,7 +165,12 @@ def scores(answers: Sequence[Answer]) -> dict[str, float]:
 
 
 def confusion(answers: Sequence[Answer], what: str) -> str:
-    """A table of asked (rows) against found (columns); what: colour or shape."""
+    """A table of what was asked for (rows) against what was found (columns).
+
+    Args:
+        answers: The answers.
+        what: "colour" or "shape".
+    """
     names = list(COLOURS) if what == "colour" else list(SHAPES)
     counts = Counter(
         (getattr(thing, what), getattr(got, what) if got else NONE)

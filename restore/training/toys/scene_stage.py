@@ -82,7 +82,7 @@ def build_stack(options: SceneOptions, autoencoder: Vae | None = None) -> Stack:
 
 
 class SceneStage:
-    """What the loop needs to know of it: scenes are drawn and encoded as they are needed."""
+    """Trains the scene model; scenes are drawn and encoded when they are needed."""
 
     def __init__(self, options: SceneOptions, seed: int, device: torch.device):
         self.options, self.seed, self.device = options, seed, device

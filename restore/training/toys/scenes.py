@@ -117,7 +117,7 @@ class Scene:
 def coverage(
     shape: str, corners: tuple[float, float, float, float], size: int = SIZE
 ) -> np.ndarray:
-    """How much of each pixel a shape that fills the box covers: float32 (size, size), [0, 1]."""
+    """How much of each pixel a shape covers that fills the box: float32 (size, size), [0, 1]."""
     x0, y0, x1, y1 = corners
     # fillPoly fills what its outline runs through as well: from the first pixel to the last one
     last = np.array([x1 - x0, y1 - y0]) * FINE - 1
@@ -132,8 +132,10 @@ def scene(seed: int, index: int, most: int = 3, held_out: bool = False) -> Scene
     """Scene `index` of a stream.
 
     Args:
-        most: Things in it at the most.
-        held_out: Take it from the tenth of all captions that training never meets.
+        seed: Seed of the stream.
+        index: Number of the scene.
+        most: Largest number of things.
+        held_out: Take it from the tenth of all captions that are not used in training.
     """
     rng = np.random.default_rng((seed, index))
     while True:
@@ -191,14 +193,14 @@ def place(colour: str, rng: np.random.Generator, larger: float) -> Thing:
 
 
 def describe_place(row: str, column: str) -> str:
-    """The ninth of the picture in words."""
+    """The ninth of the picture, in words."""
     if not (row or column):
         return "in the middle"
     return f"at the {row} {column}".strip() if row else f"on the {column}"
 
 
 def are_touching(one: Thing, other: Thing) -> bool:
-    """Whether two boxes come nearer than GAP px."""
+    """Whether two boxes are nearer than GAP px."""
     a, b = one.corners, other.corners
     apart = max(a[0] - b[2], b[0] - a[2], a[1] - b[3], b[1] - a[3])
     return apart < GAP

@@ -28,9 +28,16 @@ LEAST = 128  # px on a side of what is drawn whole
 def draw(
     rng: np.random.Generator, size: int, faces: tuple[Face, ...], kind: str | None = None
 ) -> np.ndarray:
-    """A picture, uint8 (size, size, 3), of the kind that is named or drawn by SHARES.
+    """Draw a picture; small ones are cut out of larger ones.
 
-    Small ones are cut out of larger ones.
+    Args:
+        rng: Draws it.
+        size: Side, pixels.
+        faces: Fonts for text.
+        kind: One of KINDS; None: drawn by SHARES.
+
+    Returns:
+        uint8 (size, size, 3).
     """
     if kind is None:
         kind = str(rng.choice(list(SHARES), p=list(SHARES.values())))
@@ -58,10 +65,11 @@ def text(rng: np.random.Generator, size: int, faces: tuple[Face, ...]) -> np.nda
 
 
 def leaves(rng: np.random.Generator, size: int, faces: tuple[Face, ...] = ()) -> np.ndarray:
-    """Shapes that hide one another, their radii as r^-3 (Lee, Mumford and Huang 2001).
+    """Dead leaves: shapes that hide one another, with radii distributed as r^-3 (Lee, Mumford and
+    Huang 2001).
 
-    The statistics of such pictures are those of natural ones, whatever the scale. Each leaf has
-    more or less of one of two textures, and soft light lies over all.
+    Their statistics are those of natural pictures, at any scale. Each leaf has more or less of one
+    of two textures, and soft light is put over the whole.
     """
     side, count = 2 * size, int(rng.integers(300, 900))
     largest = side * rng.uniform(0.15, 0.5)
