@@ -107,8 +107,8 @@ def load(path: Path, compat: bool = False) -> Imported:
         options.notes.append(f"{path}: no {' or '.join(_USM[:2])}: assumed false")
     for key in ("blur_kernel_size", "blur_kernel_size2"):
         if options.found.get(key, 21) != 21:
-            told = "left out: the published code draws 7, 9 .. 21 whatever it says"
-            options.notes.append(f"{path}: {key} {options.found[key]} is {told}")
+            message = "left out: the published code draws 7, 9 .. 21 whatever it says"
+            options.notes.append(f"{path}: {key} {options.found[key]} is {message}")
     return Imported(recipe, options.scale, tuple(options.notes))
 
 
@@ -190,11 +190,11 @@ class _Options:
         try:
             return op(**values)
         except ValidationError as error:
-            told = error.errors()[0]["msg"].removeprefix("Value error, ")
-            raise self.wrong(key, self.found.get(key), told) from error
+            message = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise self.wrong(key, self.found.get(key), message) from error
 
-    def wrong(self, key: str, value: Any, told: str) -> RecipeError:
-        return RecipeError(f"{self.path}: {key}: {value} cannot be; {told}")
+    def wrong(self, key: str, value: Any, message: str) -> RecipeError:
+        return RecipeError(f"{self.path}: {key}: {value} cannot be; {message}")
 
 
 def _steps(options: _Options, compat: bool) -> tuple[Step, ...]:

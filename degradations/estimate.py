@@ -32,7 +32,7 @@ class Estimate:
     def save(self, path: str | Path) -> None:
         """Write the recipe as YAML; comments at its head say what it was measured on."""
         jpegs = sum(photo.quality is not None for photo in self.photos)
-        told = {
+        counts = {
             "noise": sum(photo.noise is not None for photo in self.photos),
             "blur": sum(photo.blur is not None for photo in self.photos),
             "an earlier JPEG": sum(photo.earlier_quality is not None for photo in self.photos),
@@ -42,7 +42,7 @@ class Estimate:
             path,
             f"Measured on {counted(len(self.photos), 'photo')}, {jpegs} of them JPEG; "
             f"{counted(len(self.refused), 'file')} could not be used.",
-            "Told in so many of them: " + ", ".join(f"{k} {v}" for k, v in told.items()) + ".",
+            "Told in so many of them: " + ", ".join(f"{k} {v}" for k, v in counts.items()) + ".",
         )
 
 

@@ -75,15 +75,15 @@ def compare(photos: Sequence[Measured], simulated: Sequence[Simulated]) -> dict[
     """
     from scipy.stats import ks_2samp, wasserstein_distance  # slow to import; a worker needs none
 
-    told = {}
+    compared = {}
     for name, (_, of) in QUANTITIES.items():
         real = [float(v) for photo in photos if (v := of(photo)) is not None]
         made = [float(v) for one in simulated if (v := of(one.photo)) is not None]
         if real and made:
             ks = float(ks_2samp(real, made, method="asymp").statistic)  # no p, which may warn
             moved = float(wasserstein_distance(real, made))
-            told[name] = {"real": real, "simulated": made, "ks": ks, "moved": moved}
-    return told
+            compared[name] = {"real": real, "simulated": made, "ks": ks, "moved": moved}
+    return compared
 
 
 def page(
@@ -93,19 +93,19 @@ def page(
     simulated: Sequence[Simulated],
 ) -> Page:
     """The page with the comparison, the noise curves, some pictures and the recipe."""
-    told = compare(photos, simulated)
+    compared = compare(photos, simulated)
     made = Page(f"{recipe.name}: {counted(len(photos), 'photo')} and the recipe fitted to them")
     made.table(
         ("", "unit", *("photos", *_SHARES), *("simulated", *_SHARES), "KS", "Wasserstein"),
-        _rows(told),
+        _rows(compared),
         "What could be told of the photos, and of clean pictures degraded by the recipe and "
         "measured the same way. KS: largest distance of the two distribution functions, 0 to 1; "
         "Wasserstein: mean distance of their quantiles, in the unit.",
     )
     made.table(("of the photos", ""), _counts(photos), "")
-    if told:
+    if compared:
         made.figure(
-            _distributions(told),
+            _distributions(compared),
             "Above: photos (blue) and simulated (orange). Below: quantile against quantile; on the "
             "diagonal both are distributed alike.",
         )
@@ -147,8 +147,8 @@ def _crop(rgb: np.ndarray) -> np.ndarray:
     return rgb[top : top + _CROP, left : left + _CROP].copy()
 
 
-def _rows(told: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
-    for name, values in told.items():
+def _rows(compared: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    for name, values in compared.items():
         cells: list[Any] = [name, QUANTITIES[name][0]]
         for side in ("real", "simulated"):
             low, middle, high = np.quantile(values[side], (0.05, 0.5, 0.95))
@@ -172,12 +172,12 @@ def _is_coloured(photo: Measured) -> bool:
     return bool(photo.colour_noise)
 
 
-def _distributions(told: dict[str, Any]) -> Any:
+def _distributions(compared: dict[str, Any]) -> Any:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(2.6 * len(told), 4.6), layout="constrained")
-    axes = figure.subplots(2, len(told), squeeze=False)
-    for (name, values), above, below in zip(told.items(), *axes, strict=True):
+    figure = Figure(figsize=(2.6 * len(compared), 4.6), layout="constrained")
+    axes = figure.subplots(2, len(compared), squeeze=False)
+    for (name, values), above, below in zip(compared.items(), *axes, strict=True):
         real, made = values["real"], values["simulated"]
         bins = np.histogram_bin_edges(real + made, min(20, max(5, len(real) // 3)))
         for side, colour in ((real, _REAL), (made, _SIMULATED)):
@@ -206,10 +206,10 @@ def _noise_figure(photos: Sequence[Measured]) -> Any:
         if photo.noise_curve:
             luma, sigma = np.array(photo.noise_curve).T
             axis.plot(luma, sigma, "-o", ms=2.5, lw=0.5, alpha=0.3, color=_REAL)
-    told = np.array([(p.noise_read, p.noise_shot) for p in photos if p.noise is not None], float)
-    if len(told):
+    fitted = np.array([(p.noise_read, p.noise_shot) for p in photos if p.noise is not None], float)
+    if len(fitted):
         at = np.linspace(0, 255, 100)
-        fits = np.sqrt(told[:, :1] + told[:, 1:] * at)
+        fits = np.sqrt(fitted[:, :1] + fitted[:, 1:] * at)
         axis.plot(at, np.median(fits, 0), color=_SIMULATED, lw=2, label="median fit")
         low, high = np.quantile(fits, (0.1, 0.9), 0)
         axis.fill_between(at, low, high, color=_SIMULATED, alpha=0.15, lw=0, label="10 to 90 %")

@@ -100,18 +100,18 @@ def hold(out: Path, identity: dict[str, str], folders: tuple[str, ...] = ()) -> 
         RecipeError: If the folder holds other files, or pairs made with other options.
         BlockingIOError: If another run writes there.
     """
-    told = out / "pairs.json"
-    for path in (told, *(out / folder for folder in folders), out / "recipe.yaml"):
+    identity_file = out / "pairs.json"
+    for path in (identity_file, *(out / folder for folder in folders), out / "recipe.yaml"):
         if path.is_symlink():
             raise RecipeError(f"{path}: is a link, through which pairs would be written; remove it")
-    if not told.exists() and out.is_dir() and any(out.iterdir()):
+    if not identity_file.exists() and out.is_dir() and any(out.iterdir()):
         raise RecipeError(f"{out}: holds files but no pairs.json; give a folder of its own")
     out.mkdir(parents=True, exist_ok=True)
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
-    with open(os.open(told, flags, 0o666), "a+", encoding="utf-8") as file:
+    with open(os.open(identity_file, flags, 0o666), "a+", encoding="utf-8") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-            raise RecipeError(f"{told}: is no file of its own; remove it")
+            raise RecipeError(f"{identity_file}: is no file of its own; remove it")
         _lock(file.fileno(), out)
         file.seek(0)
         text = file.read()

@@ -240,11 +240,11 @@ def _named(number: int, params: Params) -> Iterator[None]:
     except RecipeError:
         raise
     except MISTAKES as error:
-        told = (
+        reason = (
             f"lacks {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
         )
-        told = " ".join(told.split())[:300]
-        raise RecipeError(f"steps[{number}] ({params['kind']}) cannot be done: {told}") from error
+        reason = " ".join(reason.split())[:300]
+        raise RecipeError(f"steps[{number}] ({params['kind']}) cannot be done: {reason}") from error
 
 
 def apply_step(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
@@ -298,12 +298,12 @@ def _op(params: Params) -> type[Op]:
     op = ops.OPS.get(kind) or plugins.find(kind)
     if op:
         return op
-    told = f"the trace has a step of unknown kind {kind!r}"
+    message = f"the trace has a step of unknown kind {kind!r}"
     if "." in kind:
         raise RecipeError(
-            f"{told}; a trace imports nothing, so load the recipe that names it first"
+            f"{message}; a trace imports nothing, so load the recipe that names it first"
         )
-    raise RecipeError(f"{told}; known: {', '.join(ops.OPS)}")
+    raise RecipeError(f"{message}; known: {', '.join(ops.OPS)}")
 
 
 def _explain(path: str | Path, model: type[Frozen], error: ValidationError) -> Iterator[str]:

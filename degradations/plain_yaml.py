@@ -60,13 +60,13 @@ def loads(data: bytes | str) -> Any:
         _measure(data)
         return yaml.safe_load(data)
     except yaml.reader.ReaderError as error:
-        told = f"it is neither UTF-8 nor UTF-16 at byte {error.position}; save it as UTF-8"
-        raise ValueError(f"is not YAML: {told}") from error
+        message = f"it is neither UTF-8 nor UTF-16 at byte {error.position}; save it as UTF-8"
+        raise ValueError(f"is not YAML: {message}") from error
     except yaml.YAMLError as error:
         raise ValueError(f"is not YAML: {' '.join(str(error).split())}") from error
     except (ValueError, OverflowError, RecursionError) as error:
-        told = str(error) if isinstance(error, _TooMuchError) else f"is not YAML: {error}"
-        raise ValueError(" ".join(told.split())) from error
+        message = str(error) if isinstance(error, _TooMuchError) else f"is not YAML: {error}"
+        raise ValueError(" ".join(message.split())) from error
 
 
 class _TooMuchError(ValueError):

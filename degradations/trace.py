@@ -62,8 +62,8 @@ class Trace(Frozen):
         if key in traces:
             return traces[key]
         if key or len(traces) != 1:
-            told = f"has no trace of {key!r}" if key else f"holds {len(traces)} traces"
-            raise RecipeError(f"{path}: {told}; give a key: {mend(key, list(traces)[:10])}")
+            message = f"has no trace of {key!r}" if key else f"holds {len(traces)} traces"
+            raise RecipeError(f"{path}: {message}; give a key: {mend(key, list(traces)[:10])}")
         return next(iter(traces.values()))
 
     @classmethod
@@ -80,8 +80,8 @@ class Trace(Frozen):
         except ValueError as error:
             first = error.errors()[0] if isinstance(error, ValidationError) else None
             place = ".".join(map(str, first["loc"])) if first else ""
-            told = f"{place}: {first['msg']}".removeprefix(": ") if first else str(error)
-            raise RecipeError(f"not a trace of a degradation: {told}") from error
+            message = f"{place}: {first['msg']}".removeprefix(": ") if first else str(error)
+            raise RecipeError(f"not a trace of a degradation: {message}") from error
 
 
 def _check_trace(trace: Trace) -> None:

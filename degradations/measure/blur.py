@@ -100,8 +100,8 @@ def losses(luma: np.ndarray, noise: float) -> np.ndarray | None:
     x, y = x[edge] / size, y[edge] / size
     along = [np.maximum(u[edge] * x + v[edge] * y, 0.01 * size) for u, v in gradients]
     loss = np.log(np.array(along[:-1]) / np.array(along[1:]))
-    told = (np.percentile(part, _QUANTILES, axis=1).T for part in (loss, loss[:, strongest]))
-    return np.concatenate([part.ravel() for part in told])
+    parts = (np.percentile(part, _QUANTILES, axis=1).T for part in (loss, loss[:, strongest]))
+    return np.concatenate([part.ravel() for part in parts])
 
 
 def _gradient(luma: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:

@@ -136,8 +136,8 @@ def _curve(
         bands = np.zeros((len(_BANDS), len(_SIGMAS)))
         for pick, use in _halves(steps):
             chosen = _flattest(inside, pick, portion)
-            told = (_likelihood(chosen[:, use & band], steps[use & band]) for band in _BANDS)
-            bands += np.array(list(told))
+            likelihoods = (_likelihood(chosen[:, use & band], steps[use & band]) for band in _BANDS)
+            bands += np.array(list(likelihoods))
         level = float(levels[which == index].mean())
         if not _is_fine(steps):
             sigma, is_bound = _agreed(bands)

@@ -77,8 +77,8 @@ def measure(path: str | Path) -> Measured:
             found = jpegfile.read(image)
             form, size = image.format or "", image.size
             if size[0] * size[1] > MOST:
-                told = f"{size[0]}x{size[1]} px; the limit is {MOST // 10**6} million"
-                raise RecipeError(f"{path}: {told}; make it smaller first")
+                message = f"{size[0]}x{size[1]} px; the limit is {MOST // 10**6} million"
+                raise RecipeError(f"{path}: {message}; make it smaller first")
             if not _is_rgb(image):
                 # JPEG's own luma: through RGB the quantised values are not whole any more
                 image.draft("YCbCr", image.size)

@@ -77,12 +77,12 @@ def _lattice(luma: np.ndarray, top: int, left: int, steps: np.ndarray | None) ->
     evidence = np.zeros(101)
     for mode in _MODES:
         present = 0 if steps is None else int(steps[mode])
-        told = {
+        by_step = {
             step: _evidence(coefficients[:, *mode], step, present)
             for step in np.unique(tables[1:, *mode])
             if step > present
         }
-        evidence += [told.get(step, 0.0) for step in tables[:, *mode]]
+        evidence += [by_step.get(step, 0.0) for step in tables[:, *mode]]
     evidence[0] = -np.inf
     quality = int(evidence.argmax())
     return Lattice(quality, top, left, tables[quality], float(evidence[quality]))

@@ -58,8 +58,8 @@ def read(value: Any, kind: str, folder: Path | None) -> Op | None:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        told = [_explain(kind, model, detail) for detail in error.errors()]
-        raise RecipeError("; ".join(told)) from error
+        messages = [_explain(kind, model, detail) for detail in error.errors()]
+        raise RecipeError("; ".join(messages)) from error
 
 
 def find(kind: str) -> type[Op] | None:
@@ -194,8 +194,8 @@ def _from_module(kind: str, folder: Path | None) -> Any:
     if not parts or not all(part.isidentifier() for part in (*parts, name)):
         return None
     if parts[0] == ALBUMENTATIONS:
-        told = f"{kind}: a transform of albumentations is written with its name apart"
-        raise RecipeError(f"{told}: {{kind: {ALBUMENTATIONS}, transform: {name}}}")
+        message = f"{kind}: a transform of albumentations is written with its name apart"
+        raise RecipeError(f"{message}: {{kind: {ALBUMENTATIONS}, transform: {name}}}")
     module = _module(".".join(parts), folder)
     held = vars(module)  # some modules import more when they are asked for a name
     if name not in held:

@@ -135,10 +135,10 @@ def _write(folder: Path, progress: Progress, state: State) -> None:
     moments = state.optimizer.state_dict()["state"]
     tensors = {f"{i}.{k}": v.contiguous() for i, s in moments.items() for k, v in s.items()}
     save_file(tensors, folder / "optimizer.safetensors")
-    told: dict[str, Any] = {"step": progress.step, "position": progress.position}
-    told |= {"seconds": progress.seconds, "options": progress.options}
-    told |= {"scaler": state.scaler.state_dict() if state.scaler else {}}
-    (folder / "state.json").write_text(json.dumps(told, indent=1))
+    values: dict[str, Any] = {"step": progress.step, "position": progress.position}
+    values |= {"seconds": progress.seconds, "options": progress.options}
+    values |= {"scaler": state.scaler.state_dict() if state.scaler else {}}
+    (folder / "state.json").write_text(json.dumps(values, indent=1))
     manifest.write(folder)
     for path in folder.iterdir():
         with path.open("rb") as file:
@@ -217,11 +217,11 @@ def resume(path: Path, state: State) -> Progress:
         is_alike = tensor.shape == weight.shape
         held[key] = torch.empty_like(weight).copy_(tensor) if is_alike else tensor
     state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": moments})
-    told = json.loads((path / "state.json").read_text())
-    if state.scaler and told.get("scaler"):
-        state.scaler.load_state_dict(told["scaler"])
-    rest = told.get("position", -1), told.get("seconds", 0.0), told.get("options")
-    return Progress(told["step"], *rest)
+    values = json.loads((path / "state.json").read_text())
+    if state.scaler and values.get("scaler"):
+        state.scaler.load_state_dict(values["scaler"])
+    rest = values.get("position", -1), values.get("seconds", 0.0), values.get("options")
+    return Progress(values["step"], *rest)
 
 
 def _refuse_others(path: Path, state: State) -> None:
@@ -233,8 +233,8 @@ def _refuse_others(path: Path, state: State) -> None:
             found = {name: tensors.get_slice(name).get_shape() for name in names}
         for name in sorted(shapes.keys() | found.keys()):
             if shapes.get(name) != found.get(name):
-                told = f"{name} has the shape {found.get(name)}, the configuration asks for"
+                message = f"{name} has the shape {found.get(name)}, the configuration asks for"
                 raise ConfigError(
-                    f"{path}: is of another model: {told} {shapes.get(name)}; give the "
+                    f"{path}: is of another model: {message} {shapes.get(name)}; give the "
                     "configuration it was made with, or another output"
                 )

@@ -47,9 +47,9 @@ class Clock:
 
     def read(self) -> Scalars:
         elapsed = time.perf_counter() - self.began - self.paused
-        told = {"images_per_s": self.images / elapsed, "data_wait": self.waited / elapsed}
+        speed = {"images_per_s": self.images / elapsed, "data_wait": self.waited / elapsed}
         self.restart()
-        return told
+        return speed
 
 
 class Record:
@@ -136,13 +136,13 @@ def track(parts: Iterable[Part], total: int, what: str, each: int = 1) -> Iterat
                 yield part
                 progress.advance(task, each)
         return
-    began = told = time.monotonic()
+    began = shown_at = time.monotonic()
     pause = SOON_S
     for number, part in enumerate(parts, 1):
         yield part
         done, now = min(total, number * each), time.monotonic()
-        if now - told > pause and done < total:
-            told, pause = now, LATER_S
+        if now - shown_at > pause and done < total:
+            shown_at, pause = now, LATER_S
             speed = done / (now - began)
             left = (total - done) / speed
             print(f"{what}: {done:,} of {total:,}, {speed:.1f} a second, {left:.0f} s left")

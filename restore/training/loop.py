@@ -193,8 +193,8 @@ class Training:
     def _begin_record(self) -> Record:
         out = self.options.output
         write_text(out / "options.json", self.options.model_dump_json(indent=1))
-        told = yaml.safe_dump(self.options.model_dump(mode="json"), sort_keys=False)
-        write_text(out / "config.yaml", MADE_BY + told)
+        text = yaml.safe_dump(self.options.model_dump(mode="json"), sort_keys=False)
+        write_text(out / "config.yaml", MADE_BY + text)
         samples = self.stage.samples
         if isinstance(samples, PhotoSamples) and samples.photos is not None:
             samples.photos.refused.keep_in(out / "unreadable.jsonl")
@@ -274,15 +274,15 @@ class Training:
         if is_fine:
             return
         folder = self.options.output / f"failed_{step:08d}"
-        told = []
+        found = []
         for part, total, batch, numbers in parts:
             if not torch.isfinite(total) or torch.isfinite(totals).all():
                 place = folder / f"part_{part.at}" if part.of > 1 else folder
                 failed_batch.keep(place, batch, numbers, self.stage.samples)
-                told.append(
+                found.append(
                     f"{failed_batch.describe_numbers(numbers)}: {total.item()}, see {place}"
                 )
-        what = "; ".join(told) or "in another process"
+        what = "; ".join(found) or "in another process"
         raise NonFiniteError(
             f"step {step}: the loss or its gradient is not finite ({what}). No weight has moved: "
             "look at that batch, lower learning_rate, or set precision to fp32, then run again to "

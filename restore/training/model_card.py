@@ -114,13 +114,13 @@ def _scores(about: About) -> str:
     if not about.scores:
         return "None was measured."
     data = about.options["stage"].get("data") or {}
-    told = "By the averaged weights at the last step."
+    text = "By the averaged weights at the last step."
     if data.get("held_out"):
-        told = f"{told[:-1]}, on pictures that training did not see."
+        text = f"{text[:-1]}, on pictures that training did not see."
     elif data:
-        told = f"{told[:-1]}, on other crops of the training photos, so they flatter."
+        text = f"{text[:-1]}, on other crops of the training photos, so they flatter."
     rows = "\n".join(f"| {name} | {value:.4g} |" for name, value in about.scores.items())
-    return f"{told} `restore evaluate` judges on a set of yours.\n\n{SCORES}\n{rows}"
+    return f"{text} `restore evaluate` judges on a set of yours.\n\n{SCORES}\n{rows}"
 
 
 def _data(data: dict[str, Any], notes: Path | None) -> str:
@@ -148,8 +148,8 @@ def _sources(notes: Path | None) -> str:
     licences = Counter((row.get("licence") or row.get("license") or "unknown") for row in rows)
     sources = len({row.get("source") for row in rows if row.get("source")})
     table = "\n".join(f"| {_cell(name)} | {count} |" for name, count in licences.most_common())
-    told = f"{counted(len(rows), 'photo')} from {counted(sources, 'source')}, listed in photos.csv."
-    return f"{told}\n\n| licence | photos |\n| --- | --- |\n{table}"
+    text = f"{counted(len(rows), 'photo')} from {counted(sources, 'source')}, listed in photos.csv."
+    return f"{text}\n\n| licence | photos |\n| --- | --- |\n{table}"
 
 
 def _cell(value: str) -> str:

@@ -1,4 +1,4 @@
-"""Which files of a run's folder are ours to replace: told by what is in them, not by names."""
+"""Which files of a run's folder are ours to replace: decided by their contents, not by their names."""
 
 import json
 import re
@@ -59,5 +59,5 @@ def _is(path: Path, is_ours: Callable[[bytes], bool]) -> bool:
         return False
 
 
-def _holds(told: object, keys: Collection[str]) -> bool:
-    return isinstance(told, dict) and all(key in told for key in keys)
+def _holds(value: object, keys: Collection[str]) -> bool:
+    return isinstance(value, dict) and all(key in value for key in keys)

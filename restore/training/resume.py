@@ -63,8 +63,8 @@ def _chosen(out: Path, resume: bool | str | Path) -> Path | None:
     if not checkpoint.is_valid(resume):
         raise ConfigError(f"resume: {resume} is no checkpoint, or a damaged one; try resume=latest")
     if newer := [path for path in there if path.name > resume.name]:
-        told = f"{out}: holds {newer[-1].name}, newer than {resume.name}"
-        raise ConfigError(f"{told}; give another output, or resume=latest")
+        message = f"{out}: holds {newer[-1].name}, newer than {resume.name}"
+        raise ConfigError(f"{message}; give another output, or resume=latest")
     return resume
 
 
@@ -74,14 +74,14 @@ def _compare(path: Path, was: Mapping[str, Any], now: Mapping[str, Any], resume:
         for name, old, new in _differing(was, now)
         if name not in FREE
     }
-    other = [told for name, told in changed.items() if name.split(".")[0] in SAME]
+    other = [message for name, message in changed.items() if name.split(".")[0] in SAME]
     if other and not isinstance(resume, Path):
         raise ConfigError(
             f"{path}: is of a run with other options: {'; '.join(other)}. Give another output, or "
             f"resume={path} if that is meant"
         )
-    for told in changed.values():
-        log.warning("going on with another option: %s", told)
+    for message in changed.values():
+        log.warning("going on with another option: %s", message)
 
 
 def _differing(was: Mapping[str, Any], now: Mapping[str, Any], way: str = ""):

@@ -115,14 +115,14 @@ def describe_damage(trace: Trace, keep: Sequence[str] = ()) -> dict[str, str]:
         if said := WORDS.get(step["kind"]):
             worst[said.word] = max(said.strength(step), worst.get(said.word, 0))
     levels = {said.word: said for said in WORDS.values()}
-    told = {}
+    described = {}
     for word, said in levels.items():
         strength = worst.get(word, 0)
         if strength < said.faint or SHORT.get(word, word) in keep:
             continue
         jpeg = f"jpeg {100 - strength}" if word == "jpeg" else None
-        told[word] = jpeg or f"{level_word(strength, said.some, said.strong)} {word}"
-    return told
+        described[word] = jpeg or f"{level_word(strength, said.some, said.strong)} {word}"
+    return described
 
 
 def caption(trace: Trace, keep: Sequence[str] = ()) -> str:

@@ -127,8 +127,8 @@ class Photos:
             area = np.array([height * width for height, width in self.sizes], np.float64)
             self.held: list[np.ndarray | None] | None = None
             if memory_gb and (needed := 3e-9 * area.sum()) > memory_gb:
-                told = f"are read anew for each crop; decoded they take {needed:.1f} GB"
-                log.warning("photos %s: set data.memory_gb to keep them", told)
+                message = f"are read anew for each crop; decoded they take {needed:.1f} GB"
+                log.warning("photos %s: set data.memory_gb to keep them", message)
             elif memory_gb:
                 decoded = pool.map(self.read, range(len(self.numbers)))
                 self.held = list(track(decoded, len(self.numbers), "reading photos"))

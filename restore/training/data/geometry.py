@@ -52,8 +52,8 @@ def build_transform(geometry: Geometry) -> Any:
         and not issubclass(found, albumentations.BaseCompose)
     }
     if geometry.transform not in kinds:
-        told = f"albumentations has no geometric transform {geometry.transform!r}"
-        raise KeyError(told + near(geometry.transform, kinds))
+        message = f"albumentations has no geometric transform {geometry.transform!r}"
+        raise KeyError(message + near(geometry.transform, kinds))
     kind = kinds[geometry.transform]
     params = {"p": 1.0} | geometry.params
     if "border_mode" in inspect.signature(kind.__init__).parameters:

@@ -66,8 +66,8 @@ class PairedPhotos(Photos):
             self.refused.add(self.low.names[other], str(error))
             return None
         if not _scale(size, low):
-            told = f"{size[1]}x{size[0]} px is no whole multiple of its partner's {low[1]}x{low[0]}"
-            self.refused.add(name, f"{told}; cut it to one")
+            why = f"{size[1]}x{size[0]} px is no whole multiple of its partner's {low[1]}x{low[0]}"
+            self.refused.add(name, f"{message}; cut it to one")
             return None
         return size
 
@@ -125,8 +125,8 @@ class PairedPhotos(Photos):
                 continue
             scale = _scale(high.shape, low.shape)
             if size % scale:
-                told = f"a crop of {size} px is no multiple of the scale {scale} of its pairs"
-                raise ConfigError(f"{told}; set data.crop to one")
+                message = f"a crop of {size} px is no multiple of the scale {scale} of its pairs"
+                raise ConfigError(f"{message}; set data.crop to one")
             y, x = (
                 int(rng.integers(side - size // scale + 1)) for side in low.shape[:2]
             )  # in low pixels

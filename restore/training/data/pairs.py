@@ -85,8 +85,8 @@ class PairOptions(PhotoOptions):
         idle = {"recipe", "scales", "clean", "severity", "described", "keeps", "geometry", "drawn"}
         idle &= self.model_fields_set
         if self.low is not None and idle:
-            told = f"low gives the bad pictures, so {', '.join(sorted(idle))} would do nothing"
-            raise ValueError(f"{told}; leave out the one or the other")
+            message = f"low gives the bad pictures, so {', '.join(sorted(idle))} would do nothing"
+            raise ValueError(f"{message}; leave out the one or the other")
         if self.low is None and self.low_name != "{}":
             raise ValueError("low_name says how the pictures of low are named, which is not set")
         if self.low is not None and (self.mode == "device" or self.small == "reflect"):
@@ -112,8 +112,8 @@ class PairOptions(PhotoOptions):
 def check_captions(stage: Any) -> Any:
     """Refuse options that leave out captions which decide what the truth is."""
     if stage.dropped and stage.data.keeps:
-        told = "dropped would leave out words that decide what the truth keeps (data.keeps)"
-        raise ValueError(f"{told}; set data.described instead")
+        message = "dropped would leave out words that decide what the truth keeps (data.keeps)"
+        raise ValueError(f"{message}; set data.described instead")
     return stage
 
 

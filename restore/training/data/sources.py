@@ -122,8 +122,8 @@ class Dataset:
             import datasets
         except ImportError as error:
             raise ConfigError("stage.data.photos.dataset needs: pip install datasets") from error
-        told = {"split": options.split, "revision": options.revision}
-        rows = datasets.load_dataset(options.dataset, **told)
+        arguments = {"split": options.split, "revision": options.revision}
+        rows = datasets.load_dataset(options.dataset, **arguments)
         if options.column not in rows.column_names:
             mend = near(options.column, rows.column_names)
             raise ConfigError(f"{options.dataset}: has no column {options.column!r}{mend}")
@@ -174,8 +174,8 @@ def find(place: Place) -> Source:
     paths = [path for path in visible(place) if path.suffix.lower() in SUFFIXES]
     tars = shards.find(place)
     if tars and paths:
-        told = f"{counted(len(tars), 'shard')} and {counted(len(paths), 'picture')}"
-        raise ConfigError(f"{place}: holds {told}; name a folder with one of them")
+        message = f"{counted(len(tars), 'shard')} and {counted(len(paths), 'picture')}"
+        raise ConfigError(f"{place}: holds {message}; name a folder with one of them")
     return Shards(tars, place) if tars else Files(paths, place)
 
 

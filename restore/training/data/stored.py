@@ -210,8 +210,8 @@ class PairStore:
 
     def _tell(self, missing: list[int], out: dict[str, np.ndarray], there: int) -> None:
         needed = len(missing) * sum(math.prod(a.shape[1:]) * a.itemsize for a in out.values())
-        told = f"{counted(len(missing), 'pair')} to encode, {there:,} there"
-        log.info("%s: %.2f GB in %s, made once", told, needed / 1e9, self.path)
+        message = f"{counted(len(missing), 'pair')} to encode, {there:,} there"
+        log.info("%s: %.2f GB in %s, made once", message, needed / 1e9, self.path)
         free = shutil.disk_usage(self.path).free
         if needed > free:  # a disk that fills up under a mapped file kills the process
             mend = "make room, or set stage.cache=FOLDER or a smaller stage.data.count"

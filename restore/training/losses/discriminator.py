@@ -105,8 +105,8 @@ def adversarial_losses(
     if options.adaptive:
         weight = weight * adaptive_weight(fidelity, fooled, last_layer)
     real, fake = (discriminator(shown(rgb)) for rgb in (truth, made.detach()))
-    told = (F.relu(1 - real).mean() + F.relu(1 + fake).mean()) / 2
-    return {"adversarial": weight * fooled, "discriminator": told}
+    verdict = (F.relu(1 - real).mean() + F.relu(1 + fake).mean()) / 2
+    return {"adversarial": weight * fooled, "discriminator": verdict}
 
 
 def adaptive_weight(fidelity: Tensor, fooled: Tensor, last_layer: Tensor) -> Tensor:

@@ -166,11 +166,11 @@ class DistilStage:
         """
         few, many = self.options.few, self.options.few * self.options.each
         batch = prepare_batch(dict(self.preview_batch), self.teacher, self.device)
-        told = self.seed, self.options.guidance
+        teaching = self.seed, self.options.guidance
         if self.goal is None:
-            self.goal = sample_latents(self.teacher, batch, many, *told)
+            self.goal = sample_latents(self.teacher, batch, many, *teaching)
         made = sample_latents(self.student, batch, few, self.seed)
-        hasty = sample_latents(self.teacher, batch, few, *told)
+        hasty = sample_latents(self.teacher, batch, few, *teaching)
         latents = {"psnr": made, "teacher_few_psnr": hasty, "teacher_many_psnr": self.goal}
         rows, scores = compare(self.student, batch, latents)
         for name, latent in (("off_student", made), ("off_teacher", hasty)):

@@ -24,7 +24,7 @@ def predictor(stack: Stack, batch: dict[str, Tensor], guidance: float = 1) -> Pr
     conditioning, trust = batch["conditioning"], batch["trust"]
     silence = stack.reader.inputs("")[None].to(conditioning.device)
 
-    def told(inputs: Tensor) -> WindowPredict:
+    def predict_with(inputs: Tensor) -> WindowPredict:
         words = stack.reader.tokens(inputs).expand(len(conditioning), -1, -1)
 
         def predict(x: Tensor, t: Tensor, _: list[Corner]) -> Tensor:
@@ -33,7 +33,7 @@ def predictor(stack: Stack, batch: dict[str, Tensor], guidance: float = 1) -> Pr
 
         return predict
 
-    predict = guided(told(batch["tokens"]), told(silence), guidance)
+    predict = guided(predict_with(batch["tokens"]), predict_with(silence), guidance)
     return lambda x, t: predict(x, t, []).float()
 
 

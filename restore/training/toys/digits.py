@@ -204,8 +204,8 @@ def sample_digits(
     side, count = unet.config.sample_size, len(labels)
     asked = torch.as_tensor(labels, device=unet.device)
     wanted, unwanted = (
-        lambda x, t, corners, told=told: unet(x, t, class_labels=told).sample
-        for told in (asked, torch.full_like(asked, NO_CLASS))
+        lambda x, t, corners, labels=labels: unet(x, t, class_labels=labels).sample
+        for labels in (asked, torch.full_like(asked, NO_CLASS))
     )
     predict = guided(wanted, unwanted, guidance)
     plan = DDPMScheduler.from_config(schedule.config)

@@ -126,8 +126,8 @@ def faces(folder: Path | None = None) -> tuple[Face, ...]:
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".ttf", ".otf"))
     theirs = [face for face in map(_usable, files) if face]
     if not theirs:
-        told = f"{folder}: none of its {len(files)} .ttf and .otf files can be used"
-        raise ConfigError(f"data.fonts: {told}; name another folder, or leave it out")
+        message = f"{folder}: none of its {len(files)} .ttf and .otf files can be used"
+        raise ConfigError(f"data.fonts: {message}; name another folder, or leave it out")
     return (*bundled_faces(), *theirs)
 
 
