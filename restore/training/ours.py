@@ -1,4 +1,4 @@
-"""Which files of a run's folder are ours to replace: decided by their contents, not by their names."""
+"""Which files of a run's folder are ours to replace: decided by their contents, not by name."""
 
 import json
 import re

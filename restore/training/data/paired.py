@@ -67,7 +67,7 @@ class PairedPhotos(Photos):
             return None
         if not _scale(size, low):
             why = f"{size[1]}x{size[0]} px is no whole multiple of its partner's {low[1]}x{low[0]}"
-            self.refused.add(name, f"{message}; cut it to one")
+            self.refused.add(name, f"{why}; cut it to one")
             return None
         return size
 
