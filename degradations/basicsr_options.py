@@ -147,7 +147,7 @@ def _sections(values: Any, place: str) -> Iterator[tuple[dict, str]]:
 
 @dataclass
 class _Options:
-    """Values by key, checked; a note is left of each that is assumed."""
+    """Values by key, checked; a note is added for each that is assumed."""
 
     path: Path
     found: dict[str, Any]
@@ -186,7 +186,7 @@ class _Options:
         return (1 if below.low == 1 else below), (1 if above.high == 1 else above)
 
     def make(self, key: str, op: type, **values: Any) -> Any:
-        """An op; what it refuses is told of the option that it comes from."""
+        """An op; its errors name the option that the value comes from."""
         try:
             return op(**values)
         except ValidationError as error:

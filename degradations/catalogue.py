@@ -1,4 +1,4 @@
-"""What there is: the named recipes and all kinds of ops, in words for people."""
+"""Lists of the named recipes and of all kinds of ops, for people."""
 
 import inspect
 from collections.abc import Iterator

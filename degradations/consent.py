@@ -1,4 +1,4 @@
-"""Whose code a recipe may run: a user's consent, kept for a file's path and what is in it."""
+"""Which code a recipe may run: a user's consent, kept by a file's path and content."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Does a recipe make pictures like the photos it was measured on? Figures for one page."""
+"""Compares a fitted recipe's pictures with the measured photos: figures for one page."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Whose draw it is, for code that cannot be told: a transform sees a picture, not its number."""
+"""Keys for transforms, which see a picture but not its number."""
 
 import multiprocessing
 import os

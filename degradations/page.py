@@ -52,7 +52,7 @@ svg { max-width: 100%; height: auto }
 
 
 def plain(text: str) -> str:
-    """A text for a figure: matplotlib takes dollars for mathematics, and knows no broken UTF-8."""
+    """Text for matplotlib, which reads dollars as mathematics and cannot show broken UTF-8."""
     whole = text.encode("utf-8", "backslashreplace").decode()
     kept = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in whole)
     return kept.replace("$", r"\$")

@@ -153,7 +153,7 @@ def begin(out: Path, folders: tuple[str, ...], recipe: Recipe, pairs: PairSet) -
             if _MADE.fullmatch(left.name) and not left.is_symlink():
                 left.unlink(missing_ok=True)
     put(out / "recipe.yaml", recipe.to_yaml().encode())
-    for module in plugin_sources(recipe):  # so that recipe.yaml can be loaded where it lies
+    for module in plugin_sources(recipe):  # so that recipe.yaml can be loaded from this folder
         name = Path(*module.split(".")).with_suffix(".py")
         source = Path(pairs.recipe).parent / name
         if source.is_file():

@@ -7,8 +7,8 @@
     OUT/traces/000000.json   how: replay(trace, hr) is lr; its key names the photo and the crop
     OUT/recipe.yaml          and pairs.json: what all of them were made by
 
-So any number of workers gives the same files, and a run that was killed is gone on with. Each file
-is written beside its place and renamed, the trace last.
+So any number of workers makes the same files, and a run that was killed can be continued. Each file
+is written under another name and renamed, the trace last.
 """
 
 import os
@@ -134,7 +134,7 @@ def _tasks(
 
 @dataclass(frozen=True)
 class _Maker:
-    """Makes the pairs of a task; sent to the workers, hence without the recipe itself."""
+    """Makes the pairs of a task. It is sent to the workers, so it does not hold the recipe."""
 
     pairs: PairSet
     out: Path
@@ -143,7 +143,7 @@ class _Maker:
     folders: tuple[str, ...]
 
     def begin(self) -> Callable[[Task], str]:
-        """Load the recipe; gives the function that does a task and returns why it could not."""
+        """Load the recipe; returns a function that does a task and returns why it could not."""
         recipe = self.pairs.load()
         if recipe.digest() != self.digest:
             raise RecipeError(f"{self.pairs.recipe}: changed while it was used; run again")
@@ -200,7 +200,7 @@ def _begin_worker() -> None:
 
 def _die_with(parent) -> None:
     parent.join()
-    os._exit(1)  # a killed parent leaves nobody to take the results
+    os._exit(1)  # nobody is left to take the results
 
 
 @contextmanager

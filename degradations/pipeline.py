@@ -1,4 +1,4 @@
-"""HR -> LR and a trace of all that was drawn; replay(trace, hr) gives the same bytes again."""
+"""HR -> LR, and a trace of all draws; replay(trace, hr) makes the same bytes again."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -80,7 +80,7 @@ class Recipe(Frozen):
             raise RecipeError("\n".join(_explain(path, cls, error))) from error
 
     def __reduce__(self):
-        """Pickled as values and the files of own ops, which a fresh process has yet to load."""
+        """Pickle the values, and the files of user ops, which a new process has to load first."""
         values = self.model_dump(mode="json")
         return _unpickle, (type(self), values, plugins.files(values))
 
@@ -234,7 +234,7 @@ def rebuild(trace: Trace, hr: np.ndarray) -> Degraded:
 
 @contextmanager
 def _named(number: int, params: Params) -> Iterator[None]:
-    """What an op makes of values that it never draws is told of the step that has them."""
+    """Name the step in errors that an op raises for values which it never draws."""
     try:
         yield
     except RecipeError:
@@ -280,7 +280,7 @@ def target_size(size: Size, scale: float) -> Size:
 
 
 def _spell(model: Frozen) -> dict[str, Any]:
-    """Its values as YAML holds them, without those that are the default; the kind always."""
+    """Its values as YAML holds them, without defaults, but always with the kind."""
     values = model.model_dump(mode="json")
     for name, field in type(model).model_fields.items():
         value = getattr(model, name)
@@ -307,7 +307,7 @@ def _op(params: Params) -> type[Op]:
 
 
 def _explain(path: str | Path, model: type[Frozen], error: ValidationError) -> Iterator[str]:
-    """One line for each thing wrong, with the near word where one is unknown."""
+    """One line a mistake; for an unknown word, with the nearest known one."""
     kinds = ops.OPS | ops.GROUPS
     for detail in error.errors():
         place: list[Any] = [part for part in detail["loc"] if part not in kinds]

@@ -1,4 +1,4 @@
-"""YAML files of strangers: read by its safe loader, once what they would unfold to is known."""
+"""Untrusted YAML: read by the safe loader, after the size that aliases unfold to is checked."""
 
 import os
 import stat

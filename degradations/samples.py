@@ -1,4 +1,4 @@
-"""Training samples out of any picture: what loaders and transforms of other libraries share."""
+"""Training samples from any picture; shared by the loaders and transforms for other libraries."""
 
 from dataclasses import dataclass
 from pathlib import Path

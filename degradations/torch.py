@@ -6,10 +6,10 @@ for epoch in range(2):
     for batch in loader:  # batch["lr"], batch["hr"], batch["trace"]
         ...
 
-So no draw comes twice, and workers, ranks and a restart change none: a loader's workers are copies
-that know neither of each other nor of the epoch, and a generator that they hold would repeat.
-`PairStream` takes its photos one after another, `Degrade` is a transform among others, and `Keyed`
-is for the datasets of others whose transforms it is one of.
+So no draw is repeated, and workers, ranks and restarts do not change any. A loader's workers are
+copies that know neither each other nor the epoch, so a generator in them would repeat its draws.
+`PairStream` reads photos one after another. `Degrade` is a transform; `Keyed` wraps other datasets
+that use it.
 """
 
 import logging
@@ -80,18 +80,18 @@ class Epochs(Sampler[tuple[int, int]]):
 
 
 class _Numbered(Dataset):
-    """A dataset that knows its epoch: by its sampler, or else by `set_epoch`.
+    """A dataset that knows its epoch: from its sampler, or else from `set_epoch`.
 
-    What set_epoch says lies in shared memory, so that workers which live on hear of it.
+    The epoch is in shared memory, so persistent workers see what `set_epoch` sets.
     """
 
     def __init__(self, length: int):
         self.length = length
-        self._epoch = torch.full((1,), -1, dtype=torch.int64).share_memory_()  # -1: nobody told
+        self._epoch = torch.full((1,), -1, dtype=torch.int64).share_memory_()  # -1: not set
         self._met = torch.zeros(length, dtype=torch.bool).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
-        """Which epoch the numbers are of that come without one."""
+        """Set the epoch of indices that come without one."""
         self._epoch[0] = epoch
 
     def __len__(self) -> int:
@@ -255,12 +255,12 @@ class PairStream(IterableDataset):
         self.photos, self.apply, self.named = photos, apply, named
         self.cutter = _Cutter(Maker.of(recipe, scale, seed), crop, turns, read)
         self.rank, self.ranks = rank, ranks
-        # by worker, in shared memory: those that live on hear of set_epoch, those that do not
-        # leave behind how far they came
+        # by worker, in shared memory: persistent workers see what set_epoch sets, and workers that
+        # end leave the number of their next epoch to those that follow
         self._next = torch.zeros(MOST_WORKERS, dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
-        """Which epoch the next pass is."""
+        """Set which epoch the next pass is."""
         self._next.fill_(epoch)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -376,7 +376,7 @@ def _planes(rgb: np.ndarray) -> Tensor:
 
 
 def _like(rgb: np.ndarray, picture: Any) -> Any:
-    """uint8 (H, W[, 3]) as what kind of picture another is."""
+    """uint8 (H, W[, 3]) in the type of another picture."""
     if isinstance(picture, Image.Image):
         return Image.fromarray(rgb)
     if not isinstance(picture, Tensor):

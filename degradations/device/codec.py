@@ -172,7 +172,7 @@ def _doubled(colour: Tensor, halves: Size, ends: Tensor) -> Tensor:
 @lru_cache(64)
 @torch.inference_mode(False)
 def _places(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Of `count` new places the old one each lies in, and on which side of its middle: -1 or 1."""
+    """For `count` new samples: the old sample of each, and the side of its middle, -1 or 1."""
     place = torch.arange(count, device=device)
     return place // 2, place % 2 * 2 - 1
 
@@ -180,7 +180,7 @@ def _places(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
 def _ends(levels: Canvas, halves: Size) -> Tensor:
     """(3, n, 1): the last row and column of the halved planes, and how far samples reach."""
     last = -(-levels.sizes // halves) - 1
-    # libjpeg merely repeats samples that lie one or two in a row
+    # libjpeg only repeats samples where a row has one or two
     reach = (last[:, 1] > 1) | (halves[1] == 1)
     return upload(np.column_stack([last, reach]).T[..., None], levels.rgb.device)
 

@@ -106,7 +106,7 @@ def _taps(
 
 
 def _nearest(old: np.ndarray, new: np.ndarray, count: int, device: torch.device) -> Tensor:
-    """The pixels that OpenCV takes, told by itself: its choice among two as near is no formula."""
+    """The pixels that OpenCV takes, asked of OpenCV: no formula gives its choice between equals."""
     places = np.zeros((len(old), count, 1))
     for row, n, m in zip(places, old, new, strict=True):
         ramp = np.arange(n, dtype=np.float32)[None]

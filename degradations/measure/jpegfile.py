@@ -1,4 +1,4 @@
-"""What a JPEG file says of itself: its quality and chroma subsampling, from its tables."""
+"""The quality and chroma subsampling of a JPEG file, from its tables."""
 
 from dataclasses import dataclass
 from functools import lru_cache

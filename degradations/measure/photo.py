@@ -1,4 +1,4 @@
-"""One photo, measured: what it went through, as far as its file and its pixels can tell."""
+"""Measures what one photo went through, from its file and its pixels."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The JPEG that a picture once was, from the lattice on which its DCT coefficients lie.
+"""The JPEG that a picture once was, from the lattice of its DCT coefficients.
 
 As Fan and de Queiroz 2003 (Identification of bitmap compression history) for pixels that were
 decoded once, and Bianchi and Piva 2012 for those that were quantised again: within each step of a
@@ -15,10 +15,10 @@ from degradations.measure.blocks import blocks, dct
 from degradations.measure.jpegfile import standard_tables
 
 _MODES = tuple((u, s - u) for s in range(1, 8) for u in range(s + 1))  # 35 lowest, without the mean
-_REACH = 300.0  # coefficients beyond are too few to tell
+_REACH = 300.0  # coefficients beyond are too few
 _FINE = 0.25  # width of a bin of coefficients that were not quantised since
 _ROUNDING = 0.3  # deviation of a coefficient through pixels that were rounded
-_STRAY = 0.05  # share of coefficients that lie anywhere, e.g. of blocks with clipped pixels
+_STRAY = 0.05  # share of coefficients off the lattice, e.g. of blocks with clipped pixels
 _SURE = 20.0  # nats per mode set beyond which a lattice is believed
 _MAX_BLOCKS = 8192
 _LOOK = 200  # pixels a side in which the grid is looked for
@@ -59,7 +59,7 @@ def earlier(luma: np.ndarray, steps: np.ndarray | None = None) -> Lattice | None
 
 
 def _corner(luma: np.ndarray) -> tuple[int, int]:
-    """Where most high frequencies are nothing: what JPEG rounds to 0 is 0 on its own grid alone."""
+    """The grid with the most zeros at high frequencies: JPEG's zeros are zeros only on its grid."""
     top, left = (max(0, side - _LOOK) // 16 * 8 for side in luma.shape)
     part = luma[top : top + _LOOK, left : left + _LOOK]
     high = np.add.outer(np.arange(8), np.arange(8)) >= 6
@@ -91,7 +91,7 @@ def _lattice(luma: np.ndarray, top: int, left: int, steps: np.ndarray | None) ->
 def _evidence(coefficients: np.ndarray, step: int, present: int) -> float:
     """Log likelihood ratio, in nats: a lattice of `step` against a smooth decay, cell by cell.
 
-    The cell round 0 says nothing: there both are peaked.
+    The cell round 0 is left out: both models have a peak there.
 
     Args:
         coefficients: (n,) magnitudes; `present` is the step they were quantised with since, or 0.

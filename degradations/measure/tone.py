@@ -1,4 +1,4 @@
-"""Casts and fading, as far as one picture can tell them from its subject."""
+"""Colour casts and fading, as far as one picture shows them apart from its subject."""
 
 from dataclasses import dataclass
 

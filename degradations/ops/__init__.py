@@ -1,4 +1,4 @@
-"""The degradations. `Step` is one of them, told apart by `kind`, or an op that is not ours."""
+"""The degradations. A `Step` is one of them, chosen by `kind`, or an op that is not ours."""
 
 from typing import Annotated, Any
 

@@ -25,8 +25,8 @@ _PIXEL = {
 class Albumentations(Op):
     """One transform of albumentations (Buslaev et al. 2020), by name, on 8 bits, seeded by us.
 
-    Those that move pixels are refused: the picture would no longer lie on its good original.
-    Severity cannot act on its strength; `maybe` round it is how its share is told.
+    Transforms that move pixels are refused: the result would not match its good original.
+    Severity does not change its strength; a `maybe` around it sets how often it is applied.
     """
 
     kind: Literal["albumentations"] = "albumentations"

@@ -21,7 +21,7 @@ SHAPES = (
 )
 SIZES = (7, 9, 11, 13, 15, 17, 19, 21)  # Real-ESRGAN's
 ALL_SIZES = (*SIZES, 23, 25)  # BSRGAN's too
-_ANGLE, _HEADING = Uniform(-math.pi, math.pi), Uniform(0, math.pi)  # made once: that is dear
+_ANGLE, _HEADING = Uniform(-math.pi, math.pi), Uniform(0, math.pi)  # made once, because it is slow
 _DIRECT_AREA = 129  # from 130 taps on OpenCV turns to a Fourier transform, at 3 times the cost
 
 
@@ -61,7 +61,7 @@ class Blur(Op):
         shape, size, angle = params["shape"], params["size"], params["angle"]
         sigma_x, sigma_y = params["sigma"]
         if shape == "isotropic":
-            size = min(size, 2 * math.ceil(4 * sigma_x) + 1)  # 1e-4 of the weight lies beyond
+            size = min(size, 2 * math.ceil(4 * sigma_x) + 1)  # 1e-4 of the weight is outside
             return separable(rgb, kernels.gaussian_1d(size, sigma_x))
         if shape.startswith("plateau"):
             kernel = kernels.plateau(size, sigma_x, sigma_y, angle, params["beta"])

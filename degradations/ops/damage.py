@@ -1,4 +1,4 @@
-"""Damage of old pictures; what it covers is told as a mask, from which filling in is learnt.
+"""Damage of old pictures, with a mask of it, from which models learn to fill it in.
 
 Lengths are in thousandths of the picture's longer side, so that crops of any size look alike.
 """

@@ -1,4 +1,4 @@
-"""What every degradation is: a frozen record; chance in `draw`, arithmetic in `apply`."""
+"""What every degradation is: a frozen record; randomness in `draw`, arithmetic in `apply`."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
@@ -37,7 +37,7 @@ class Op(Frozen):
         return {"kind": f"{cls.__module__}.{cls.__name__}"} | values
 
     def draw(self, rng: Rng) -> Params:
-        """The parameters of one image; the only place of chance."""
+        """Draw the parameters of one image; nothing else is random."""
         raise NotImplementedError
 
     apply: ClassVar[Callable[[np.ndarray, Params, Size], np.ndarray]]
@@ -71,8 +71,8 @@ class Op(Frozen):
         share = cls.apply(np.repeat(share[..., None], 3, 2), params, target)[..., 0]
         if share.min() >= 0:
             return share
-        # Where a kernel's negative lobes cancel the shares, light beside dark need not cancel: some
-        # of the neighbour's share, as found by trial, is told as well.
+        # A kernel's negative lobes may cancel shares where they do not cancel light beside dark. So
+        # some of the neighbours' share is added; how much was found by trial.
         share = np.abs(share)
         return np.maximum(share, cv2.dilate(share, np.ones((3, 3), np.uint8)) * np.float32(0.25))
 

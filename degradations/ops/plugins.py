@@ -1,7 +1,6 @@
 """Ops that are not ours: a class in a user's file, of an installed package, or albumentations.
 
-Nothing is imported before a recipe names it and its user allowed that, and a trace imports nothing
-from files at all.
+Nothing is imported before a recipe names it and the user allows that. A trace never imports files.
 """
 
 import importlib
@@ -242,7 +241,7 @@ def _places(name: str) -> Iterator[Path]:
 
 
 class _Loader(SourceFileLoader):
-    """Runs the very bytes that were allowed, not what may lie compiled beside them."""
+    """Runs exactly the bytes that were allowed, not a compiled file beside them."""
 
     def __init__(self, name: str, path: str, data: bytes):
         super().__init__(name, path)

@@ -1,4 +1,4 @@
-"""Checkpoints: complete under their final name or not there at all."""
+"""Checkpoints: under its final name a checkpoint is complete."""
 
 import errno
 import json
@@ -213,7 +213,7 @@ def resume(path: Path, state: State) -> Progress:
     for name, tensor in load_file(path / "optimizer.safetensors").items():
         index, key = name.split(".", 1)
         weight, held = weights[int(index)], moments.setdefault(int(index), {})
-        # A fused update goes over weights and moments as they lie in memory: in one order.
+        # A fused update needs weights and moments in the same memory format.
         is_alike = tensor.shape == weight.shape
         held[key] = torch.empty_like(weight).copy_(tensor) if is_alike else tensor
     state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": moments})

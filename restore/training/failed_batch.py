@@ -15,7 +15,7 @@ from restore.training.stage import PairSamples
 
 
 def keep(folder: Path, batch: object, indices: Sequence[int], samples: Dataset) -> Path:
-    """Write the batch as it was used and, for each sample, how it was made, if the data can tell.
+    """Write the batch as it was used and, for each sample, how it was made, if that is known.
 
     batch.safetensors holds the tensors, and samples.json the numbers of the samples in the stream.
     hr/000012.png is sample 12 before it was degraded, and traces/000012.json how it was: `restore

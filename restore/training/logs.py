@@ -1,4 +1,4 @@
-"""What a run tells: a progress bar or plain lines, a CSV, TensorBoard, grids of samples."""
+"""Output of a run: a progress bar or plain lines, a CSV, TensorBoard, grids of samples."""
 
 import csv
 import logging

@@ -19,9 +19,9 @@ FOLDERS = (
     *("photos", "low", "held_out", "fonts"),
     *("output", "autoencoder", "start", "cache", "images"),
 )
-MODELS = ("model", "teacher", "student")  # a folder, or a name that all know
+MODELS = ("model", "teacher", "student")  # a folder, or a public name
 NOTES = "photos.csv"  # beside or in a folder of photos
-NEEDED = {"file", "source"}  # its columns; whoever has others keeps them to himself
+NEEDED = {"file", "source"}  # its columns; a table with others is not copied
 COLUMNS = NEEDED | {"licence", "license", "commit", "path", "width", "height"}
 COLUMNS |= {"author", "title", "url"}
 
@@ -174,7 +174,7 @@ def _limits(stage: dict[str, Any]) -> str:
 
 
 def _configuration(options: dict[str, Any]) -> str:
-    """As YAML, folders by their last name: where they lay is nobody's business."""
+    """The options as YAML; of a folder only the last name, since the rest is private."""
 
     def plain(name: str, value: Any) -> Any:
         if isinstance(value, dict):

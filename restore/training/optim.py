@@ -1,4 +1,4 @@
-"""How weights move: the learning rate, the average; what spares memory and time."""
+"""Learning rate, EMA and parameter groups; memory format, checkpointing and compilation."""
 
 import ctypes
 import math
@@ -126,7 +126,7 @@ def enable_checkpointing(model: nn.Module) -> None:
 
 
 def compile_networks(model: nn.Module, backend: str = "inductor") -> None:
-    """torch.compile, in place: the names of the weights stay as they are."""
+    """Compile the networks in place, so that the names of the weights stay the same."""
     from torch._functorch import config  # there is no public name for it
 
     config.donated_buffer = False  # an adaptive adversary goes back through a network twice

@@ -1,4 +1,4 @@
-"""Whether and from where a run goes on: what an earlier one left in the output folder."""
+"""Whether and from where a run continues, given the checkpoints in its folder."""
 
 import logging
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ from restore.errors import ConfigError
 from restore.training import checkpoint
 
 log = logging.getLogger(__name__)
-SAME = ("seed", "batch", "stage")  # or it would be another run
-FREE = {  # may change on the way without a word
+SAME = ("seed", "batch", "stage")  # must not change
+FREE = {  # may change between runs without a warning
     *("output", "resume", "steps", "workers", "device", "accumulate", "checkpointing", "compile"),
     *("channels_last", "log_every", "tensorboard", "show_every", "save_every", "keep"),
     *("seconds", "export_every_s"),
-    # where data lies and how it comes, not what it is
+    # where data is and how it is loaded, not what it is
     *("stage.data.photos", "stage.data.memory_gb", "stage.data.workers"),
     *("stage.data.held_out", "stage.data.fonts", "stage.cache", "stage.autoencoder", "stage.start"),
     *("stage.model", "stage.teacher", "stage.student", "stage.shown_steps"),

@@ -1,4 +1,4 @@
-"""Chance that any number of processes shares: functions of (seed, step), drawn whole, then cut."""
+"""Random numbers shared by any number of processes: functions of (seed, step), drawn then split."""
 
 import random
 from dataclasses import dataclass

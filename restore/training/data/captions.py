@@ -1,4 +1,4 @@
-"""What was done to a picture and what is wanted of it, in the words a user would say it with."""
+"""Captions of how a picture was degraded, and instructions of what to remove, in users' words."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -82,7 +82,7 @@ WORDS = {  # by kind, in the order in which they are said
     "stains": Word("stains", _opacity, 0.05, 0.3, 0.5),
 }
 SILENT = ("resize", "compat_resize")  # the scale says it
-SHORT = {  # what is asked for by fewer words than it is described with
+SHORT = {  # shorter words that instructions use
     "film grain": "grain",
     "sensor noise": "noise",
     "motion blur": "blur",

@@ -1,4 +1,4 @@
-"""Training samples: pure functions of (seed, epoch, index), whatever the workers and ranks."""
+"""Training samples: pure functions of (seed, index), whatever the workers and ranks."""
 
 import logging
 import warnings
@@ -27,7 +27,7 @@ from restore.training.logs import track
 from restore.training.rng import Part
 
 log = logging.getLogger(__name__)
-PATIENCE = 1000  # draws in a row of pictures that cannot be read
+PATIENCE = 1000  # draws in a row that give no readable picture
 
 
 class PhotoOptions(Options):
@@ -132,7 +132,7 @@ class Photos:
             elif memory_gb:
                 decoded = pool.map(self.read, range(len(self.numbers)))
                 self.held = list(track(decoded, len(self.numbers), "reading photos"))
-        # A photo is met as often as it has room for crops, with a square root's restraint.
+        # The more crops a photo has room for, the more often it is drawn: by the square root.
         self.odds = np.sqrt(area) / np.sqrt(area).sum()
 
     def _size(self, number: int) -> tuple[int, int] | None:

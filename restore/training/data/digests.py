@@ -1,6 +1,6 @@
-"""Digests of many files, kept by what the disk says of them: a file is read again if that changed.
+"""Digests of many files, cached with the status of each file: if that changed, it is read again.
 
-They lie in the user's cache, so that a training that goes on need not read all photos first.
+The cache is the user's, so a training run that continues need not read all photos first.
 """
 
 import json

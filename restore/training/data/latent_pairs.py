@@ -1,8 +1,8 @@
-"""Pairs as the denoiser meets them: in latents. Each sample is a function of (seed, index).
+"""Training pairs in latents. Each sample is a function of (seed, index).
 
-They are encoded once and kept on disk (stored.py), each visit cutting another window out of its
-pair; or made as training goes on, the pictures damaged by the workers or, as batches, by the
-device.
+Stored pairs (stored.py) are encoded once and kept on disk; each sample is another window of one of
+them. Live pairs are made during training; the workers degrade them, or the device does it by the
+batch.
 """
 
 import os
@@ -55,7 +55,7 @@ class LivePairs(Dataset):
         self.factor, self.side = factor, factor * options.window
         self.photos = options.pictures(self.side, held_out)
         self.recipe = recipes.find(options.recipe)
-        self.context, self.said = context, {}  # what was said before, mostly nothing, as tokens
+        self.context, self.said = context, {}  # tokens by caption
 
     def pair(self, index: int, apply: bool = True) -> Pair:
         """The pair of sample `index`.
@@ -81,7 +81,9 @@ class LivePairs(Dataset):
                 self.said[pair.caption] = self.context.inputs(pair.caption)
             said = self.said.get(pair.caption)
             sample["tokens"] = self.context.inputs(pair.caption) if said is None else said
-        if on_device and pair.trace is None and pair.hole.any():  # nothing else is done to it
+        if (
+            on_device and pair.trace is None and pair.hole.any()
+        ):  # not degraded, so it can be filled now
             sample["conditioning"] = torch.from_numpy(mended(pair.conditioning, pair.hole > 0))
             pair.hole.fill(0)
         if on_device:

@@ -1,4 +1,4 @@
-"""Training pairs for the denoiser: what a damaged picture shows, how far to trust it, the truth."""
+"""Training pairs for the denoiser: conditioning, trust map and truth, before they are encoded."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeVar
@@ -102,7 +102,7 @@ class PairOptions(PhotoOptions):
                 drawn, so previews stay the same whatever is drawn for training.
         """
         place = self.held_out if held_out and self.held_out else self.photos
-        if self.low is None:  # what is judged stays the same whatever is drawn for training
+        if self.low is None:  # previews have photos only
             return self.open(place, crop, only_photos=held_out)
         return PairedPhotos(
             place, self.low, crop, self.low_name, memory_gb=self.memory_gb, turns=self.turns
@@ -265,7 +265,7 @@ def draw_caption(
         photo, trace, whole = add_grain(photo, trace, rng, key)
         if is_said and rng.random() < 0.5:
             truth, keep = photo, ("grain",)
-    if not is_said:  # nobody asked for the grain
+    if not is_said:  # without a caption the grain is removed
         return photo, truth, trace, ""
     words = instruction(whole, rng, keep) if rng.random() < 0.5 else caption(whole, keep)
     return photo, truth, trace, words

@@ -1,8 +1,8 @@
-"""Photos with drawn damage and the mask of it; and what looks like damage but belongs to the scene.
+"""Photos with drawn damage and its mask, and with structures that only look like damage.
 
-A scratch lies on the photo: it came after the lens, the grain and the fading, so it has neither
-their softness nor their noise. Wires, railings and branches went through all of that. This is what
-there is to learn, so both are drawn, each in its turn.
+A scratch came onto the photo after the lens, the grain and the fading, so it has neither their
+softness nor their noise. Wires, railings and branches have both. A network is to learn this
+difference, so both are drawn, each at its place in the chain.
 """
 
 import math
@@ -35,8 +35,8 @@ from restore.training.data.procedural import structures
 Rng = np.random.Generator
 Layer = tuple[np.ndarray, np.ndarray]  # coverage (H, W) in [0, 1], colour that broadcasts to rgb
 ROOM = 3.0  # a crop shows up to so many times its own side of a photo
-SEEN = 20 / 255  # a smaller change is harder to see, so finding it is asked for with less weight
-UNSEEN = 0.1  # of what cannot be seen at all
+SEEN = 20 / 255  # a smaller change is harder to see, so it has less weight
+UNSEEN = 0.1  # weight of what cannot be seen at all
 
 LENS = Recipe(  # what a photo went through before it was scratched
     name="aged",
@@ -159,7 +159,7 @@ def add_damage(
         whole = np.maximum(whole, share)
         changed = cv2.blur(np.abs(made - before), (3, 3)) @ np.full(3, 1 / 3, np.float32)
         weight = np.where(share >= 0.5, np.clip(changed / SEEN, UNSEEN, 1), weight)
-        if kind == "folds":  # where a crease begins is nobody's to say
+        if kind == "folds":  # the edge of a crease is not well defined
             weight[(share > 0.1) & (share < 0.5)] = 0
     return np.rint(np.clip(made, 0, 1) * 255).astype(np.uint8), whole, weight
 
@@ -179,7 +179,7 @@ def tint(colour: np.ndarray, size: tuple[int, int], rng: Rng) -> np.ndarray:
     made = np.repeat(made, 3, 2) if made.shape[2] == 1 else made.copy()
     if rng.random() < 0.35:
         made *= rng.uniform(0.4, 1, 3).astype(np.float32)
-    if rng.random() < 0.3:  # what lies in it is not even
+    if rng.random() < 0.3:  # its surface is uneven
         rough = cv2.GaussianBlur(rng.normal(size=size).astype(np.float32), (0, 0), 1.5)
         made += (rng.uniform(0, 0.15) * rough / max(float(rough.std()), 1e-6))[..., None]
     return np.clip(made, 0, 1)

@@ -1,7 +1,7 @@
 """WebDataset shards: tar files of pictures, read by position and written by `restore data pack`.
 
-Nothing is unpacked: a member is bytes at an offset. What an archive could do to whoever unpacks it
-(climb out by its names, links, devices, files that are mostly holes) is refused by name.
+Nothing is unpacked: a member is bytes at an offset. Names that lead out of the archive, links,
+devices and sparse files are refused, and the error names the member.
 """
 
 import io

@@ -41,7 +41,7 @@ class Source(Protocol):
 
     names: list[str]
     """One name a picture."""
-    sizes: list[int]  # bytes, where they are cheap to tell
+    sizes: list[int]
     """Bytes of each file; empty where that is not known."""
 
     def read(self, number: int) -> np.ndarray:

@@ -30,13 +30,13 @@ from restore.training.data.pairs import Pair, PairOptions, draw_pair, make_pair
 from restore.training.logs import track
 
 log = logging.getLogger(__name__)
-RUN_ONLY = {"window", "workers", "mode", "held_out", "memory_gb"}  # stored pairs are the same
-# by default unsaid in the names of stored pairs
+RUN_ONLY = {"window", "workers", "mode", "held_out", "memory_gb"}  # do not change stored pairs
+# left out of the names of stored pairs where they have their default
 NEWER = {"low", "small", "turns", "geometry", "severity", "drawn", "fonts", "keeps"} | {"low_name"}
-TOGETHER = 8  # pairs encoded at once, always: kernels may round by the number
+TOGETHER = 8  # pairs encoded at once, always: rounding may depend on the batch size
 KNOWN = "known"  # the file of the conditioning latents, as earlier releases named it
-MADE = "made"  # the array that says which pairs are there; without it all are
-SAFE_S = 10  # between two times that what is made is written down
+MADE = "made"  # the array of which pairs exist; without it all do
+SAFE_S = 10  # between two writes of that array
 
 
 class StoredPairs(Dataset):
@@ -253,7 +253,7 @@ class PairStore:
 
 
 def _write_down(fresh: list[int], out: dict[str, np.ndarray], made: np.ndarray) -> None:
-    """The pairs first, then that they are there: a machine may go down in between."""
+    """Write the pairs first, then the array of which exist: a crash may come in between."""
     for array in out.values():
         array.flush()
     made[fresh] = True

@@ -1,4 +1,4 @@
-"""A discriminator of patches, and how hard an autoencoder leans on it."""
+"""A discriminator of patches, and its losses."""
 
 import torch
 from pydantic import Field
@@ -79,7 +79,7 @@ def adversarial_losses(
     """The hinge losses of both sides (Lim and Ye 2017); the gradient of their sum trains each side
     by its own loss only.
 
-    The generated pictures are judged with fixed weights of the discriminator, and the discriminator
+    The generated pictures are scored with fixed weights of the discriminator, and the discriminator
     sees pictures that are detached from the generator. So one backward pass and one optimiser serve
     both.
 

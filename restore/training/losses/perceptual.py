@@ -1,4 +1,4 @@
-"""How unlike two pictures look to a network that learnt to name things: a loss for training."""
+"""Perceptual losses: the distance of two pictures in the features of a classifier."""
 
 from collections.abc import Callable
 from functools import cache

@@ -1,4 +1,4 @@
-"""What the walk's later steps owe: texture, judged by its looks, where the first only averages."""
+"""Losses for texture at the later steps of sampling; the first step only gives an average."""
 
 import torch
 import torch.nn.functional as F

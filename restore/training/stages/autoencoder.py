@@ -1,4 +1,4 @@
-"""Stage one: an autoencoder, tiny and without norms, or with KL or VQ as in latent diffusion."""
+"""Stage one: an autoencoder, tiny and without normalisation, or as in latent diffusion: KL, VQ."""
 
 from pathlib import Path
 from typing import Literal
@@ -130,7 +130,7 @@ def build(options: AnyOptions) -> Vae:
     if isinstance(options, KlOptions):
         return AutoencoderKL(**shape)
     made = VQModel(num_vq_embeddings=options.codes, **shape)
-    # diffusers weighs the wrong one of both terms, as taming transformers did, unless told
+    # by default diffusers weighs the wrong one of both terms, as taming transformers did
     made.quantize.legacy, made.quantize.beta = False, options.commitment
     return made
 

@@ -1,4 +1,4 @@
-"""Stage two: the denoiser, over pairs whose known and trust are drawn over all tasks."""
+"""Stage two: the denoiser, on pairs whose conditioning and trust are drawn from all tasks."""
 
 import hashlib
 from dataclasses import replace
@@ -157,7 +157,7 @@ def load_trained(trained: Stack, stack: Stack) -> None:
         names = ", ".join([*fresh, *found.unexpected_keys][:3])
         raise ConfigError(f"stage.start: {trained.name} is of another shape, in {names} at least")
     if found.missing_keys:
-        nn.init.zeros_(stack.unet.add_embedding.norm2.weight)  # so that it says nothing at first
+        nn.init.zeros_(stack.unet.add_embedding.norm2.weight)  # so that it adds nothing at first
     if stack.reader.tokenizer.get_vocab() == trained.reader.tokenizer.get_vocab():
         stack.reader.module.load_state_dict(trained.reader.module.state_dict())
     before, now = (one.schedule.config.prediction_type for one in (trained, stack))

@@ -1,4 +1,4 @@
-"""What a denoiser is asked, and what its answer costs: the arithmetic of stage two."""
+"""Training targets and losses of the denoiser: the arithmetic of stage two."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

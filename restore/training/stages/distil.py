@@ -1,4 +1,4 @@
-"""Distillation: one step of the student goes as far as several of its teacher's."""
+"""Distillation: one step of the student replaces several steps of its teacher."""
 
 from copy import deepcopy
 from dataclasses import replace

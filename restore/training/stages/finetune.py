@@ -63,7 +63,7 @@ class FinetuneStage(EveryTaskStage):
             share = 0.5 if stack.schedule.config.rescale_betas_zero_snr else 0.0
             options = options.model_copy(update={"last_share": share})
         model = select_modules(stack, options)
-        if self.is_widened:  # what reads the new channels has all to learn
+        if self.is_widened:  # the new channels are not trained yet
             stack.unet.conv_in.requires_grad_(True)
         super().__init__(options, stack, model, digest_of(stack), seed, device)
 
@@ -103,7 +103,7 @@ def adapt_schedule(schedule: SchedulerMixin, options: FinetuneOptions) -> DDIMSc
             "stage.zero_terminal_snr set stage.prediction=v_prediction or sample"
         )
     changed = {"prediction_type": prediction, "rescale_betas_zero_snr": zero, "clip_sample": False}
-    if zero:  # or the walk would not begin where it ends
+    if zero:  # else sampling would not start at pure noise
         changed["timestep_spacing"] = "trailing"
     made = DDIMScheduler.from_config(config, **changed)
     assert isinstance(made, DDIMScheduler)

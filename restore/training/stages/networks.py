@@ -22,7 +22,7 @@ from restore.errors import ConfigError
 from restore.training.stages.vocabulary import letters
 
 Prediction = Literal["v_prediction", "sample", "epsilon"]
-"""What the UNet answers with: v (Salimans and Ho 2022), what it walks over, or the noise"""
+"""What the UNet predicts: v (Salimans and Ho 2022), the clean sample, or the noise."""
 
 
 class ShapeOptions(Options):
@@ -98,7 +98,7 @@ def build(
         addition_embed_type_num_heads=4,
         resnet_time_scale_shift="scale_shift" if options.scale_shift else "default",
     )
-    nn.init.zeros_(unet.conv_out.weight)  # the first answer is the known picture itself
+    nn.init.zeros_(unet.conv_out.weight)  # its first prediction is the conditioning itself
     nn.init.zeros_(unet.conv_out.bias)
     return Stack(
         vae=autoencoder,

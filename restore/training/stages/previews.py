@@ -1,4 +1,4 @@
-"""Answers to whole batches of pairs, and how near they come."""
+"""Samples for batches of pairs, and their scores."""
 
 import torch
 from torch import Tensor

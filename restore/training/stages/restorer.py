@@ -1,4 +1,4 @@
-"""The first stage's training: a restorer by truth, teacher and judge; then a fusion beside it."""
+"""Training of the first stage: a restorer, by truth, teacher and discriminator; then a fusion."""
 
 from copy import deepcopy
 from pathlib import Path

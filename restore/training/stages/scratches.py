@@ -1,4 +1,4 @@
-"""The network that proposes scratches: what of a picture was drawn on it afterwards?"""
+"""Trains the network that detects scratches."""
 
 from pathlib import Path
 from typing import Literal

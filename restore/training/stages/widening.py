@@ -1,4 +1,4 @@
-"""Networks with more room than they were trained with, that answer as before at first."""
+"""Enlarging trained networks so that their output stays the same at first."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What a picture of a scene shows, by segmentation alone; no network judges another."""
+"""Detects the things in a picture of a scene by segmentation, without a network."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""How well a trained scene model does what it is told: shares, confusion tables, a sheet.
+"""How well a trained scene model follows prompts: shares, confusion tables, a contact sheet.
 
 python -m restore.training.toys.scene_score MODEL -o FOLDER
 """
@@ -220,7 +220,7 @@ def main(
     sampler: Sampler = "ddim",
     seed: int = 1,
 ) -> None:
-    """Draw held-out scenes from their prompts and judge them."""
+    """Draw held-out scenes from their prompts and score them."""
     stack = load(model)
     kind = stack.reader.kind
     asked = [scenes.scene(seed, n, MOST[kind], held_out=True) for n in range(count)]

@@ -1,4 +1,4 @@
-"""A tiny stack that learns to draw scenes from words, classes or boxes: what a prompt is worth."""
+"""A tiny stack that learns to draw scenes from prompts: text, classes or boxes."""
 
 from pathlib import Path
 from typing import Literal
@@ -124,7 +124,7 @@ class SceneStage:
         }
 
     def preview(self) -> tuple[list[Tensor], dict[str, float]]:
-        """Held-out scenes as drawn from their prompts, over the truth, and the judge's scores."""
+        """Held-out scenes sampled from their prompts, the true ones, and scores."""
         options, count = self.options, self.options.shown
         most = MOST[options.context]
         asked = [scenes.scene(self.seed + 1, n, most, held_out=True) for n in range(count)]

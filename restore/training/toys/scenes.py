@@ -60,7 +60,7 @@ LABELS = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
 
 @dataclass(frozen=True)
 class Thing:
-    """One shape: what it is, where its box lies in px (x0, y0, x1, y1), and how it is called."""
+    """One shape of a scene."""
 
     colour: str
     shape: str
@@ -102,7 +102,7 @@ class Scene:
         return self.things[0].label
 
     def prompt(self, context: str) -> str:
-        """What a model with this kind of context is told: text, classes or boxes."""
+        """The prompt for a model with this kind of context: text, classes or boxes."""
         return {"text": self.caption, "classes": self.label, "boxes": self.layout}[context]
 
     def render(self) -> np.ndarray:

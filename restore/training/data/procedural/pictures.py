@@ -48,7 +48,7 @@ def draw(
 
 
 def text(rng: np.random.Generator, size: int, faces: tuple[Face, ...]) -> np.ndarray:
-    """A page or a screen of text; one of five lies askew, as a photographed one does."""
+    """A page or a screen of text; one of five is rotated a little, as in a photo."""
     colour, inks = contrast(rng)
     if rng.random() < 0.8:
         rgb = ground(rng, size, colour)
