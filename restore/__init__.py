@@ -14,11 +14,17 @@ from restore.errors import RestoreError
 
 if TYPE_CHECKING:
     from restore.api import Restorer, load
+    from restore.pipeline import RestorationPipeline
 
-__all__ = ["Cancelled", "RestoreError", "Restorer", "load"]
+__all__ = ["Cancelled", "RestorationPipeline", "RestoreError", "Restorer", "load"]
+LATE = {  # not before they are asked for: torch takes seconds
+    "Restorer": "restore.api",
+    "load": "restore.api",
+    "RestorationPipeline": "restore.pipeline",
+}
 
 
 def __getattr__(name: str) -> object:
-    if name in ("Restorer", "load"):  # not before they are asked for: torch takes seconds
-        return getattr(import_module("restore.api"), name)
+    if name in LATE:
+        return getattr(import_module(LATE[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar, Unpack
 
 import numpy as np
 import torch
@@ -11,23 +12,24 @@ from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor
 
-from restore.checkpoints import devices
+from restore import keywords
+from restore.checkpoints import devices, publish
 from restore.config import Options, explain
 from restore.diffusion import watch
 from restore.errors import CancelledError, ConfigError, UsageError
-from restore.images.arrays import OneImage, back, hole_of, picture_of, spread
+from restore.images.arrays import OneImage, back, hole_of, one_of, picture_of, spread
 from restore.images.picture import Picture
+from restore.keywords import Seeds
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
 from restore.tasks import run
 
-Seeds = int | Sequence[int]
 Callback = Callable[[int, int, Tensor], bool | None]
 """(steps done, steps of the walk, latent) -> False to cancel"""
 Progress = Callable[[int, int, watch.What], bool | None]
 """(done, of, what) -> False to cancel; what is encode, walk, decode, enlarge or colour"""
 
 Kind = Literal["pil", "np", "pt"]
-LIKE: dict[Kind, OneImage] = {  # what text2img gives
+LIKE: dict[Kind, OneImage] = {  # what a result is made like
     "pil": Image.new("RGB", (1, 1)),
     "np": np.zeros((1, 1, 3), np.uint8),
     "pt": torch.zeros(3, 1, 1),
@@ -42,7 +44,7 @@ def load(
     *,
     compiled: bool = False,
     offload: bool = False,
-    **more: Any,
+    **more: Unpack[keywords.Loading],
 ) -> "Restorer":
     """A model, its weights in memory once for every task.
 
@@ -63,8 +65,12 @@ class Restorer:
     """One stack, four tasks; or one pixel upscaler, which enlarges or restores.
 
     Every method takes one picture or a list, and gives one or a list, of the kind that came in.
-    Further options are those of the task's options class in restore.options. A seed gives the same
-    picture alone and anywhere in a list; `seed` may be a list, one for each.
+    Further options are those of the task's options class in restore.options; diffusers' names of
+    some are taken too: generator, num_inference_steps, guidance_scale, negative_prompt and
+    callback_on_step_end. A seed gives the same picture alone and anywhere in a list; `seed` may be
+    a list, one for each.
+
+    output_type  pil, np (uint8) or pt (float in [0, 1]) instead of the kind that came in.
 
     Two functions may look on. Each may return False, or raise, to end the work: restore.Cancelled
     comes out.
@@ -79,6 +85,78 @@ class Restorer:
 
     stack: run.Model
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path = "nano",
+        *,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
+        torch_dtype: str | torch.dtype | None = None,
+        local_files_only: bool = False,
+        compiled: bool = False,
+        offload: bool = False,
+        **more: Unpack[keywords.Loading],
+    ) -> Self:
+        """`restore.load` by diffusers' name, with torch's dtypes too.
+
+        torch_dtype       another name of dtype.
+        local_files_only  another name of offline.
+        """
+        if local_files_only:
+            more["offline"] = True
+        how = devices.named_dtype(dtype if torch_dtype is None else torch_dtype)
+        flags = {"compiled": compiled, "offload": offload}
+        return cls(devices.load(str(model), str(device), how, **flags, **more))
+
+    def save_pretrained(self, folder: str | Path, *, card: str | None = None) -> None:
+        """Write the model as `restore.load` reads it: not a number changes, LoRAs fused in stay.
+
+        card  the text of README.md; else that of the folder it was loaded from, whose licences and
+              list of photos come along.
+        Raises OutputError if the folder holds what we did not write.
+        """
+        publish.save(self.stack, Path(folder), card)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        card: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        commit_message: str = "Upload model",
+    ) -> str:
+        """`save_pretrained` to `org/name` on the hub, which is made if it is not there.
+
+        private  for a new repository; None: as the organisation has it.
+        token    else that of `hf auth login`.
+        Returns the commit's address. Raises OutputError with the hub's words.
+        """
+        how = {"revision": revision, "create_pr": create_pr, "commit_message": commit_message}
+        return publish.push(self.stack, repo_id, card, private=private, token=token, **how)
+
+    def to(
+        self,
+        *where: str | torch.device | torch.dtype,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Self:
+        """Itself, moved as torch's modules are; of a precision the diffusion's UNet alone hears."""
+        for one in where:
+            if isinstance(one, torch.dtype):
+                dtype = one
+            else:
+                device = one
+        devices.move(self.stack, device, dtype)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        return self.stack.device
+
     def text2img(
         self,
         prompt: str | Sequence[str] = "",
@@ -88,27 +166,24 @@ class Restorer:
         callback: Callback | None = None,
         progress: Progress | None = None,
         output_type: Kind = "pil",
-        **options: Any,
+        **options: Unpack[keywords.Text2img],
     ) -> Any:
         """A picture of options `width` x `height` for each prompt.
 
-        n            so many pictures of one prompt, of the seeds seed, seed + 1, ...
-        output_type  pil, np (uint8) or pt (float in [0, 1]).
+        n  so many pictures of one prompt, of the seeds seed, seed + 1, ...
         """
-        if output_type not in LIKE:
-            raise UsageError(f"output_type {output_type!r}: there are {', '.join(LIKE)}")
+        like, asked = kind_of(output_type), keywords.ours(options)
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         if n is not None:
             if n < 1 or len(prompts) != 1 or not isinstance(seed, int):
                 raise UsageError("n is at least 1, for one prompt and one seed")
-            prompts, seed = prompts * n, list(range(seed, seed + n))
-        chosen = [
-            chosen_by(Text2imgOptions, "text2img", options, prompt=words) for words in prompts
-        ]
-        onlookers = Onlookers(callback, progress)
+            prompts = prompts * n
+            seed = list(range(seed, seed + n)) if asked.generators is None else seed
+        chosen = [chosen_by(Text2imgOptions, "text2img", asked, prompt=words) for words in prompts]
+        onlookers = Onlookers(callback, progress, asked.on_step_end, self)
         made = [
-            back(onlookers.restore(None, each, self.stack, own), LIKE[output_type])
-            for each, own in zip(chosen, seeds_for(seed, len(prompts)), strict=True)
+            back(onlookers.restore(None, each, self.stack, own), like)
+            for each, own in zip(chosen, asked.seeds(seed, len(prompts)), strict=True)
         ]
         return made[0] if isinstance(prompt, str) and n is None else made
 
@@ -120,11 +195,14 @@ class Restorer:
         seed: Seeds = 0,
         callback: Callback | None = None,
         progress: Progress | None = None,
-        **options: Any,
+        output_type: Kind | None = None,
+        **options: Unpack[keywords.Img2img],
     ) -> Any:
         """The picture made anew, at its own size; `strength` near 0 keeps it, 1 forgets it."""
-        chosen = chosen_by(Img2imgOptions, "img2img", options, prompt=prompt)
-        return self._each(image, None, chosen, seed, Onlookers(callback, progress))
+        asked = keywords.ours(options)
+        chosen = chosen_by(Img2imgOptions, "img2img", asked, prompt=prompt)
+        onlookers = Onlookers(callback, progress, asked.on_step_end, self)
+        return self._each(image, None, chosen, seed, asked, onlookers, output_type)
 
     def upscale(
         self,
@@ -135,17 +213,19 @@ class Restorer:
         seed: Seeds = 0,
         callback: Callback | None = None,
         progress: Progress | None = None,
-        **options: Any,
+        output_type: Kind | None = None,
+        **options: Unpack[keywords.Upscale],
     ) -> Any:
         """The picture enlarged; at scale 1, restored.
 
         scale   4 if it is not given, or what a pixel upscaler is made for.
         damage  a mask, white on the scratches that are filled in the same pass.
         """
-        if scale is not None:
-            options["scale"] = scale
-        chosen = chosen_by(UpscaleOptions, "upscale", options)
-        return self._each(image, damage, chosen, seed, Onlookers(callback, progress))
+        asked = keywords.ours(options)
+        given = {} if scale is None else {"scale": scale}
+        chosen = chosen_by(UpscaleOptions, "upscale", asked, **given)
+        onlookers = Onlookers(callback, progress, asked.on_step_end, self)
+        return self._each(image, damage, chosen, seed, asked, onlookers, output_type)
 
     def inpaint(
         self,
@@ -156,11 +236,14 @@ class Restorer:
         seed: Seeds = 0,
         callback: Callback | None = None,
         progress: Progress | None = None,
-        **options: Any,
+        output_type: Kind | None = None,
+        **options: Unpack[keywords.Inpaint],
     ) -> Any:
         """The picture with its hole, white in the mask, made anew; outside not a byte moves."""
-        chosen = chosen_by(InpaintOptions, "inpaint", options, prompt=prompt)
-        return self._each(image, mask, chosen, seed, Onlookers(callback, progress))
+        asked = keywords.ours(options)
+        chosen = chosen_by(InpaintOptions, "inpaint", asked, prompt=prompt)
+        onlookers = Onlookers(callback, progress, asked.on_step_end, self)
+        return self._each(image, mask, chosen, seed, asked, onlookers, output_type)
 
     def _each(
         self,
@@ -168,8 +251,11 @@ class Restorer:
         mask: Any,
         options: run.TaskOptions,
         seed: Seeds,
+        asked: keywords.Asked,
         onlookers: "Onlookers",
+        output_type: Kind | None,
     ) -> Any:
+        as_asked = kind_of(output_type) if output_type else None
         images, gather = spread(image)
         masks = [None] * len(images) if mask is None else spread(mask)[0]
         if len(masks) == 1:  # one mask for all
@@ -181,29 +267,27 @@ class Restorer:
         holes = [None if one is None else hole_of(one) for one in masks]
         made = []
         for like, picture, hole, own in zip(
-            images, pictures, holes, seeds_for(seed, len(images)), strict=True
+            images, pictures, holes, asked.seeds(seed, len(images)), strict=True
         ):
             done = onlookers.restore(picture, options, self.stack, own, hole)
-            made.append(back(done, like))
-        return gather(made)
+            made.append(back(done, like if as_asked is None else as_asked))
+        return list(made) if as_asked is not None and gather is not one_of else gather(made)
 
 
-def chosen_by(kind: type[Some], task: str, options: dict[str, Any], **given: object) -> Some:
+def kind_of(output_type: str) -> OneImage:
+    """A picture of the kind. Raises UsageError if there is no such kind."""
+    if output_type not in LIKE:
+        raise UsageError(f"output_type {output_type!r}: there are {', '.join(LIKE)}")
+    return LIKE[output_type]
+
+
+def chosen_by(kind: type[Some], task: str, asked: keywords.Asked, **given: object) -> Some:
     """The options class made of keyword arguments. ConfigError names the near key."""
     try:
-        return kind.model_validate({**options, **given})
+        return kind.model_validate({**asked.options, **given})
     except ValidationError as error:
         lines = explain(error, kind, (), lambda way: task)
         raise ConfigError("\n".join(lines)) from error
-
-
-def seeds_for(seed: Seeds, count: int) -> list[int]:
-    seeds = [seed] * count if isinstance(seed, int) else [int(one) for one in seed]
-    if len(seeds) != count:
-        raise UsageError(f"{len(seeds)} seeds for {count} pictures; give one, or one for each")
-    if any(not 0 <= one < 2**63 for one in seeds):
-        raise UsageError("a seed is 0 to 2^63 - 1")
-    return seeds
 
 
 @dataclass(frozen=True)
@@ -212,6 +296,8 @@ class Onlookers:
 
     callback: Callback | None = None
     progress: Progress | None = None
+    on_step_end: keywords.OnStepEnd | None = None
+    maker: object = None  # whom diffusers' callback is told of
 
     def restore(
         self,
@@ -228,6 +314,15 @@ class Onlookers:
     def step(self, step: int, steps: int, latent: Tensor) -> None:
         if self.callback is not None and self.callback(step, steps, latent) is False:
             raise CancelledError(f"cancelled by the callback after step {step} of {steps}")
+        if self.on_step_end is None:
+            return
+        told = {"latents": latent}
+        answer = self.on_step_end(self.maker, step - 1, watch.timestep(), told)
+        if answer is False:
+            why = f"cancelled by callback_on_step_end after step {step} of {steps}"
+            raise CancelledError(why)
+        if isinstance(answer, dict) and answer.get("latents", latent) is not latent:
+            raise UsageError("callback_on_step_end gave other latents: it may only look and stop")
 
     def part(self, done: int, of: int, what: watch.What) -> None:
         if self.progress is not None and self.progress(done, of, what) is False:

@@ -110,11 +110,40 @@ KINDS = [
         "..my_ops.Own",
     ),
 ]
+STEP = "name: x\nsteps:\n- kind: "
+TEXTS = [
+    *(
+        f"name: x\nsteps: !!python/object/apply:{called} ['touch ran']"
+        for called in ("os.system", "subprocess.Popen", "builtins.exec", "my_ops.Own")
+    ),
+    "name: !!python/name:my_ops.Own x\nsteps: []",
+    "name: x\nsteps: !!python/module:my_ops x",
+    "!!python/object/new:my_ops.Own {}",
+    "!include my_ops.py",
+    "name: x\nimport: my_ops\nplugins: [my_ops]\nsteps: []",
+    "name: x\nbase: ./my_ops.py\nsteps: []",
+    f"{STEP}jpeg\n  quality: !!python/object/apply:os.system ['touch ran']",
+    f"{STEP}jpeg\n  kind: my_ops.Own",
+    f"{STEP}maybe\n  p: 1\n  step: [{{kind: my_ops.Own}}]",
+    f"{STEP}shuffled\n  steps:\n  - kind: my_ops.Own",
+    f"{STEP}one_of\n  steps:\n  - kind: my_ops.Own\n  - kind: jpeg",
+    f"{STEP}albumentations\n  transform: my_ops.Own",
+    f"{STEP}albumentations\n  transform: os.system\n  args: ['touch ran']",
+    f"{STEP}albumentations.Lambda\n  image: my_ops.Own",
+    f"{STEP}'my_ops:Own'",
+    f"{STEP}'file:my_ops.py'",
+    f"{STEP}'http://evil.example/ops.py'",
+    f"{STEP}[my_ops, Own]",
+    f"{STEP}{{my_ops: Own}}",
+]
 AUDIT = """
 import sys
 sys.path[:0] = [sys.argv[2]]
 from degradations import Recipe, RecipeError
 from degradations.errors import RecipeError
+# a library of ours, which a recipe may name
+step = {"kind": "albumentations", "transform": "MedianBlur"}
+Recipe.model_validate({"name": "x", "steps": [step]})
 seen = []
 watched = ("import", "exec", "socket.connect", "subprocess.Popen", "os.system", "os.exec")
 sys.addaudithook(lambda event, args: event in watched and seen.append((event, str(args)[:80])))
@@ -146,6 +175,11 @@ def test_no_recipe_imports_anything_by_itself(tmp_path):
             path = folder / "mine.yaml"
             path.write_text(yaml.safe_dump({"name": "x", "steps": [step]}))
             paths.append(str(path))
+    for number, text in enumerate(TEXTS):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(text)
+        paths.append(str(path))
+    assert len(paths) >= 50
     done = subprocess.run(
         [sys.executable, "-c", AUDIT, json.dumps(paths), str(tmp_path)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},

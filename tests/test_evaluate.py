@@ -283,6 +283,58 @@ def test_a_model_is_measured_on_sets_of_every_layout(tmp_path, capsys, call, pix
     assert code == 0
 
 
+def test_inputs_of_one_name_are_held_against_their_own_originals(tmp_path, call, pixels):
+    """a.png beside a.jpg on both sides: neither is the other's, nor is one dropped."""
+    for number, name in enumerate(("a.png", "a.bmp", "b.png")):
+        hr = Image.fromarray(pixels(48, 64, number))
+        for folder, picture in (("hr", hr), ("lr", hr.reduce(2))):
+            (tmp_path / "bench" / folder).mkdir(parents=True, exist_ok=True)
+            picture.save(tmp_path / "bench" / folder / name)
+    words = ("evaluate", "--model", "tiny", *QUICK, "--set")
+    for number, place in enumerate(("bench", "bench/lr")):  # lr and hr; and inputs beside hr
+        out = tmp_path / f"out{number}"
+        code, _, err = call(*words, tmp_path / place, out=out.name)
+        assert code == 0, err
+        told = json.loads((out / "scores.json").read_text())["sets"]
+        rows = told[0]["folders"][0]["rows"]
+        assert sorted(row["key"] for row in rows) == ["a.bmp", "a.png", "b"]
+        assert min(row["scores"]["psnr"] for row in rows) > 5
+        made = next((out / "restored").iterdir())
+        names = {path.name for path in made.glob("*.png")}
+        assert names == {"a.png", "a.bmp.png", "b.png"}
+    call("upscale", tmp_path / "bench/lr", "-s", 2, "--on-collision", "keep-ext", out="plain")
+    for name in names:
+        assert (made / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+
+
+def test_inputs_of_one_name_without_such_originals_are_refused(tmp_path, call, pixels):
+    hr = Image.fromarray(pixels(48, 64))
+    for name in ("hr/a.png", "lr/a.png", "lr/a.bmp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        hr.save(tmp_path / name)
+    code, _, err = call("evaluate", "--model", "tiny", *QUICK, "--set", tmp_path / "lr")
+    assert code == 2 and "two pictures for a" in err and not (tmp_path / "out/restored").exists()
+
+
+def test_what_an_evaluation_restored_is_no_input_of_the_next(tmp_path, call, pixels):
+    hr = Image.fromarray(pixels(48, 64))
+    for folder in ("hr", "lr"):
+        (tmp_path / folder).mkdir()
+        hr.save(tmp_path / folder / "a.png")
+    for _ in range(2):
+        words = ("--set", tmp_path / "lr", "--reference", tmp_path / "hr")
+        assert call("evaluate", "--model", "tiny", *QUICK, *words, out="lr/out")[0] == 0
+    told = json.loads((tmp_path / "lr/out/scores.json").read_text())["sets"]
+    assert [row["key"] for row in told[0]["folders"][0]["rows"]] == ["a"]
+
+
+def test_a_suffix_makes_no_two_pictures_one(evaluate, folders):
+    Image.open(folders / "good/a.png").save(folders / "good/a_out.png")
+    words = (folders / "good", "--reference", folders / "hr", "--suffix", "_out", *QUICK)
+    code, _, err, _ = evaluate(*words)
+    assert code == 2 and "two pictures for a by --suffix _out" in err
+
+
 def test_no_two_sets_share_a_name(tmp_path, folders):
     for name in ("left", "right"):
         (tmp_path / name / "x").mkdir(parents=True)

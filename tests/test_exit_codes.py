@@ -62,6 +62,7 @@ def test_an_end_has_its_exit_code(tmp_path, how):
 
 @posix
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # twenty processes, on a machine that is busy
 @pytest.mark.parametrize("streams", STREAMS)
 @pytest.mark.parametrize("how", ENDS)
 def test_an_end_has_its_exit_code_twenty_times(tmp_path, how, streams):

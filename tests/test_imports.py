@@ -13,10 +13,12 @@ LAYERS = [  # from left to right; a module imports its own layer or what stands 
     {"tools"},
     {"__main__", "cli"},
     {"web"},
+    {"pipeline"},
     {"batch", "training", "api"},
     {"tasks", "checkpoints"},
     {"diffusion", "metrics", "pixel"},
-    {"images", "options", "file_search"},
+    {"images", "keywords"},
+    {"options", "file_search"},
     {"files", "config"},
     {"errors"},
 ]
@@ -30,6 +32,7 @@ OPTIONAL = {
 # one reader takes all YAML
 DEGRADE = {"training", "cli", "web", "metrics", "config"}
 BESIDE = {"__init__", "__main__", "api", "errors", "config", "options", "files", "file_search"}
+BESIDE |= {"keywords", "pipeline"}
 
 
 def modules(package: str) -> dict[str, ast.Module]:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from restore.batch import outlines
+from restore.batch import outlines, run_lengths
 from restore.errors import RestoreError
 
 SIZE = (40, 48)
@@ -123,7 +123,10 @@ def test_a_bad_shape_is_named_by_its_place(tmp_path, bad):
         ({"annotations": [{"image_id": 9, "bbox": [1, 1, 2, 2]}]}, "image_id, 9, is not among"),
         ({"annotations": [{"image_id": 1, "bbox": [1, 1, -2, 2]}]}, "a box of -2x2"),
         ({"annotations": [{"image_id": 1, "bbox": [1, math.nan, 2, 2]}]}, "a point at"),
-        ({"annotations": [{"image_id": 1, "segmentation": {"counts": []}}]}, "run-length"),
+        (
+            {"annotations": [{"image_id": 1, "segmentation": {"counts": []}}]},
+            "run-length mask of N",
+        ),
         ({"annotations": [{"image_id": 1, "segmentation": [[1, 2, 3]]}]}, r"annotations\[0\]"),
         ({"images": [{"id": 1}]}, "images: lacks 'file_name'"),
         ({"images": [{**COCO["images"][0], "height": -4}]}, "-4 px on a side"),
@@ -133,6 +136,113 @@ def test_a_bad_shape_is_named_by_its_place(tmp_path, bad):
 def test_a_broken_coco_file_is_named_by_its_place(tmp_path, change, told):
     with pytest.raises(RestoreError, match=told):
         coco(tmp_path, **change)
+
+
+# run lengths
+
+
+def with_runs(folder: Path, counts: object, of=SIZE, **change) -> np.ndarray:
+    images = [{**COCO["images"][0], "height": of[0], "width": of[1]}]
+    note = {"image_id": 1, "segmentation": {"size": list(of), "counts": counts, **change}}
+    found = coco(folder, annotations=[note], images=images)
+    return outlines.drawn(found.of("pic.png"), of, folder / "a.json")
+
+
+def test_run_lengths_go_down_the_columns(tmp_path):
+    # 2 x 3: the first column's lower pixel and the second's upper one
+    for counts in ([1, 2, 3], [1, 1, 0, 1, 3], "123", "11003"):
+        mask = with_runs(tmp_path, counts, of=(2, 3))
+        assert mask.tolist() == [[0, 255, 0], [255, 0, 0]], counts
+    assert with_runs(tmp_path, [40 * 48]).sum() == 0
+    assert with_runs(tmp_path, [0, 40 * 48]).min() == 255
+    # written by pycocotools
+    made = with_runs(tmp_path, "312000O0", of=(3, 4))
+    assert (made > 0).astype(int).tolist() == [[0, 1, 1, 1], [0, 0, 0, 0], [0, 0, 0, 1]]
+
+
+def columns_of(mask: np.ndarray) -> list[int]:
+    """The run lengths of a mask, as COCO's documentation defines them."""
+    flat = np.concatenate([[False], mask.ravel(order="F")])
+    changes = np.flatnonzero(np.diff(flat.astype(np.int8)))
+    return np.diff(np.concatenate([[0], changes, [mask.size]])).tolist()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1), (40, 48), (131, 97), (300, 1000)])
+@pytest.mark.parametrize("share", [0, 0.02, 0.5, 0.98, 1])
+def test_run_lengths_are_what_pycocotools_takes_them_for(tmp_path, size, share):
+    masks = pytest.importorskip("pycocotools.mask")
+    rng = np.random.default_rng(size[0])
+    noise = rng.random(size) < share
+    blob = np.zeros(size, bool)
+    blob[size[0] // 4 : size[0] // 2 + 1, size[1] // 3 : size[1] // 2 + 1] = share > 0
+    for mask in (noise, blob):
+        packed = masks.encode(np.asfortranarray(mask.astype(np.uint8)))
+        made = with_runs(tmp_path, packed["counts"].decode(), of=size)
+        assert np.array_equal(made > 0, mask)
+        assert np.array_equal(with_runs(tmp_path, columns_of(mask), of=size), made)
+
+
+def test_run_lengths_of_another_size_are_scaled_if_that_is_asked(tmp_path):
+    want = np.zeros((20, 24), bool)
+    want[5:10, 3:21] = True
+    note = {"image_id": 1, "segmentation": {"size": [20, 24], "counts": columns_of(want)}}
+    images = [{**COCO["images"][0], "height": 20, "width": 24}]
+    shapes = coco(tmp_path, annotations=[note], images=images).of("pic.png")
+    with pytest.raises(RestoreError, match="--fit-mask"):
+        outlines.drawn(shapes, SIZE, tmp_path / "a.json")
+    made = outlines.drawn(shapes, SIZE, tmp_path / "a.json", fit=True)
+    assert np.array_equal(made > 0, want.repeat(2, 0).repeat(2, 1))
+
+
+@pytest.mark.parametrize(
+    ("counts", "change", "told"),
+    [
+        ([1, 2], {}, "of 3 px together, for a picture of 1,920"),
+        ([1920, 2**52], {}, "px together"),
+        ([-1, 1921], {}, "no whole numbers"),
+        ([1920.0], {}, "no whole numbers"),
+        ([True, 1919], {}, "no whole numbers"),
+        ([2**70], {}, "no whole numbers"),
+        ([0] * (10**6 + 1), {}, "1,000,001 run lengths"),
+        ("0" * (10**6 + 1), {}, "1,000,001 run lengths"),
+        ("P", {}, "end within a number"),
+        ("o" * 20 + "0", {}, "beyond any picture"),
+        ("\u00e9", {}, "letters that are none"),
+        ("/", {}, "letters that are none"),
+        ("@", {}, "below 0"),
+        ("", {}, "of 0 px together"),
+        ({}, {}, "are a dict"),
+        (None, {}, "are a NoneType"),
+        ([1920], {"size": [48, 40]}, r"of \[48, 40\], for a picture of \[40, 48\]"),
+        ([1920], {"size": None}, "run-length mask of None"),
+    ],
+)
+def test_wrong_run_lengths_are_named_by_their_place(tmp_path, counts, change, told):
+    with pytest.raises(RestoreError, match=rf"a\.json: annotations\[0\]: .*{told}"):
+        with_runs(tmp_path, counts, **change)
+
+
+def test_huge_run_lengths_take_no_memory(tmp_path):
+    size = (10**6, 10**6)
+    note = {"image_id": 1, "segmentation": {"size": list(size), "counts": [0, 10**12]}}
+    images = [{**COCO["images"][0], "height": size[0], "width": size[1]}]
+    shapes = coco(tmp_path, annotations=[note], images=images).of("pic.png")
+    for picture in (SIZE, (20_000, 20_000)):
+        with pytest.raises(RestoreError, match="more than 100 times"):
+            outlines.drawn(shapes, picture, tmp_path / "a.json", fit=True)
+    tall = outlines.Shape((), (10**6, 300), runs=np.array([0, 3 * 10**8], np.int32))
+    with pytest.raises(RestoreError, match="the limit is 268,435,456 px"):
+        outlines.drawn([tall], (2000, 2000), tmp_path / "a.json", fit=True)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.text(st.characters(min_codepoint=40, max_codepoint=120), max_size=40))
+def test_any_letters_are_run_lengths_or_refused(text):
+    try:
+        runs = run_lengths.read({"size": [4, 5], "counts": text}, (4, 5))
+    except ValueError:
+        return
+    assert runs.sum() == 20 and runs.min() >= 0
 
 
 def test_what_would_take_long_is_refused_at_once(tmp_path):

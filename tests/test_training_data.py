@@ -7,22 +7,26 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from folders import all_pairs
+from folders import all_pairs, posix
+from hostile import identity, segfault
 from PIL import Image
 from pydantic import ValidationError
+from torch.utils.data import Dataset
 
 import degradations
 from degradations import consent
 from restore import cli, file_search
-from restore.errors import ConfigError
-from restore.images import picture
+from restore.errors import ConfigError, ImageError
+from restore.images import picture, sandbox
 from restore.training.data import digests, latent_pairs, shards, sources, stored
 from restore.training.data.crops import PhotoOptions, Photos, Rows, build_loader
 from restore.training.data.paired import PairedPhotos
@@ -323,6 +327,52 @@ def test_given_pairs_that_lack_or_misfit_a_partner_are_listed(given, pixels):
 
 def pair_options(photos, **more):
     return PairOptions.model_validate({"photos": str(photos), "crop": 64, "window": 16, **more})
+
+
+class Decoded(Dataset):
+    """What becomes of a decoder in a loader's worker: its process, or why it has none."""
+
+    def __getitem__(self, index):
+        how = (identity, segfault, identity)[index]
+        try:
+            return {"worker": os.getpid(), "decoder": sandbox._call(30, how), "why": ""}
+        except ImageError as error:
+            return {"worker": os.getpid(), "decoder": 0, "why": error.code}
+
+
+@posix
+def test_a_loaders_worker_decodes_in_a_process_that_may_die():
+    first, second, third = build_loader(Decoded(), [[0], [1], [2]], workers=1)
+    assert first["decoder"] not in (0, first["worker"], os.getpid())
+    assert second["why"] == ["CRASHED"]
+    assert third["worker"] == first["worker"]
+    until = time.monotonic() + 20
+    for batch in (first, third):  # they end with their worker
+        while time.monotonic() < until and is_running(int(batch["decoder"])):
+            time.sleep(0.05)
+        assert not is_running(int(batch["decoder"]))
+
+
+def is_running(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def test_of_two_low_pictures_of_one_name_none_is_taken_by_chance(tmp_path, pixels):
+    for name, seed in (("a.png", 1), ("a.bmp", 2), ("b.png", 3)):
+        for folder in ("hr", "lr"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(pixels(64, 64, seed)).save(tmp_path / folder / name)
+    (tmp_path / "lr/b.png").rename(tmp_path / "lr/b.tif")
+    Image.fromarray(pixels(64, 64, 4)).save(tmp_path / "lr/b.bmp")
+    found = PairedPhotos(tmp_path / "hr", tmp_path / "lr", 64)
+    assert [found.source.names[n] for n in found.numbers] == ["a.bmp", "a.png"]
+    for index in range(2):  # each its own
+        assert np.array_equal(found.read(index), found.read_low(index))
+    assert "b.bmp and b.tif could both be its partner" in found.refused.why["b.png"]
 
 
 def test_given_pairs_are_what_the_denoiser_is_shown(given, stack):

@@ -136,6 +136,40 @@ def memory(
 
 
 @app.command()
+def speed(
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for speed.json, .md and .svg.")],
+    sizes: Annotated[str, typer.Option(help="Megapixels of the results.")] = "0.25,1,4,12,48",
+    names: Annotated[str, typer.Option("--contestants", help="By semicolons; else all.")] = "",
+    threads: Annotated[int, typer.Option(min=1, help="Of torch.")] = 1,
+    limit_s: Annotated[
+        float, typer.Option(min=1, help="Leave out a size that would take longer.")
+    ] = 120,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="Few contestants at 1 MP; names ratios that moved by 20 %."),
+    ] = False,
+) -> None:
+    """CPU seconds and memory by size, beside peers and the limit of this machine."""
+    from benchmarks import speed
+    from benchmarks.speed_contestants import CONTESTANTS, QUICK
+
+    chosen = [name.strip() for name in names.split(";") if name.strip()]
+    chosen = chosen or list(QUICK if quick else CONTESTANTS)
+    if unknown := [name for name in chosen if name not in CONTESTANTS]:
+        told = f"--contestants {', '.join(unknown)}: there are {'; '.join(CONTESTANTS)}"
+        raise typer.BadParameter(told)
+    wanted = [1.0] if quick else [float(size) for size in sizes.split(",")]
+    out.mkdir(parents=True, exist_ok=True)
+    rows = speed.measure(chosen, wanted, out / "models", threads, limit_s)
+    if quick:
+        changes = speed.moved(speed.ratios(rows), speed.published())
+        print("\n".join(changes) or "no ratio moved by more than 20 %")
+        raise typer.Exit(1 if changes else 0)
+    speed.write(rows, out)
+    print(speed.table(rows), end="")
+
+
+@app.command()
 def words(
     photos: Annotated[Path, typer.Argument(help="A folder, as stage.data.photos takes it.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for tables and sheets.")],

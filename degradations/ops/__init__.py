@@ -44,7 +44,7 @@ GROUPS: dict[str, type[Frozen]] = _by_kind(_Group)
 
 def _or_plugin(value: Any, ours: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
     kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
-    if kind in OPS or kind in GROUPS or not isinstance(kind, str):
+    if not isinstance(kind, str) or kind in OPS or kind in GROUPS:
         return ours(value)
     return plugins.read(value, kind, info.context) or ours(value)  # ours refuses it, with the mend
 

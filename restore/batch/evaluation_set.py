@@ -1,6 +1,6 @@
 """Restore a set's inputs with a model, so that they can be scored."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from restore.diffusion.stack import Stack
 from restore.errors import ImageError
 from restore.images import encode
 from restore.images.picture import peek, read
-from restore.metrics.pairing import Paired, PictureSet, pictures
+from restore.metrics.pairing import Paired
 from restore.options import UpscaleOptions
 from restore.tasks.run import restore
 
@@ -23,7 +23,7 @@ Failures = dict[str, tuple[str, str]]
 
 
 def restore_set(
-    one: PictureSet,
+    pairs: Sequence[Paired],
     stack: Callable[[], Stack],
     weights: str,
     options: UpscaleOptions,
@@ -34,19 +34,23 @@ def restore_set(
 ) -> tuple[list[Paired], Failures]:
     """Each input enlarged to its original's size, as PNG in `out`; what an earlier run did, stays.
 
-    A picture has the bytes that `restore upscale` gives it with the same options and seed.
+    A picture has the bytes that `restore upscale` gives it with the same options and seed, and its
+    name; where inputs differ in their extensions alone, all keep those, as by its keep-ext.
 
+    pairs      the inputs, as what is `restored`, and their originals.
     stack      gives the model; called at the first picture to restore.
     weights    the digest of what it is made of.
     options    their scale is set anew for each picture.
     precision  what else decides the pixels, as the report keeps it.
     """
-    inputs, originals = pictures(one.inputs), pictures(one.originals)
-    shared = {key: path for key, path in inputs.items() if key in originals}
-    found = [file_search.Found(path, f"{key}{path.suffix}") for key, path in shared.items()]
+    found = [file_search.Found(pair.restored, pair.file_key) for pair in pairs]
+    is_doubled = any(pair.key == pair.file_key for pair in pairs)  # a.png beside a.jpg
+    planned = plan(
+        found, out, lambda source: ".png", on_collision="keep-ext" if is_doubled else "error"
+    )
     jobs = [
-        Job(job.source, job.key, job.target, others=(originals[key],))
-        for key, job in zip(shared, plan(found, out, lambda source: ".png"), strict=True)
+        Job(job.source, job.key, job.target, others=(pair.original,))
+        for pair, job in zip(pairs, planned, strict=True)
     ]
 
     def work(job: Job, path: Path, *frames: Path) -> Row:
@@ -59,13 +63,13 @@ def restore_set(
 
     journal = Journal(out, options.digest(seed=seed, **precision), weights, task=options.task)
     runner.run_all(jobs, work, journal, progress=watch)
-    rows = {key: journal.row(job) for key, job in zip(shared, jobs, strict=True)}
+    rows = [(pair, journal.row(job)) for pair, job in zip(pairs, jobs, strict=True)]
     failures = {
-        key: (row["code"], row["error"]) for key, row in rows.items() if row["status"] == "failed"
+        pair.key: (row["code"], row["error"]) for pair, row in rows if row["status"] == "failed"
     }
     made = [
-        Paired(key, journal.output(row), originals[key], shared[key])
-        for key, row in rows.items()
+        Paired(pair.key, journal.output(row), pair.original, pair.restored)
+        for pair, row in rows
         if row["status"] == "done"
     ]
     return made, failures

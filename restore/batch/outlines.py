@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from restore.batch import run_lengths
 from restore.errors import ImageError, UsageError, counted, sides
 from restore.files import read_plain
 from restore.images import sandbox
@@ -20,6 +21,7 @@ MAX_BYTES = 2**27  # of a file
 MAX_SHAPES = 20_000  # for one picture
 MAX_POINTS = 1_000_000  # for one picture
 MAX_LAYERS = 100  # times that the shapes may cover the picture
+MAX_MASK = 2**28  # px of one that is larger than the picture
 FARTHEST = 10**6  # px that a point may lie from the corner
 LINE = 300  # a line is as wide as this share of the longer side
 THINNEST = 3  # px
@@ -34,6 +36,7 @@ class Shape:
     size: tuple[int, int] | None = None  # None: the file does not say
     is_line: bool = False  # drawn with a width, not filled
     filled: np.ndarray | None = None  # uint8: what is to be laid at the first point instead
+    runs: np.ndarray | None = None  # or this, by run lengths over the whole size
 
 
 class Outlines:
@@ -81,14 +84,24 @@ def drawn(
             told = f"drawn on {sides(shape.size)} px, but the picture has {sides(size)} px"
             raise ImageError("MASK_SIZE", f"{path}: {told}; --fit-mask scales it")
         ratio = np.divide(size[::-1], (shape.size or size)[::-1])
+        if shape.runs is not None:
+            height = (shape.size or size)[0]
+            within = run_lengths.columns(shape.runs, height)
+            room -= len(within) * height
+            _refuse_layers(room, path)
+            if len(within) * height > max(mask.size, MAX_MASK):
+                told = f"a run-length mask of {sides(shape.size or size)} px"
+                raise ImageError("MASK", f"{path}: {told}; the limit is {MAX_MASK:,} px")
+            if within:
+                filled = run_lengths.drawn(shape.runs, height, within)
+                _lay(mask, Shape(((within.start, 0),), filled=filled), ratio)
+            continue
         if shape.filled is not None:
             _lay(mask, shape, ratio)
             continue
         points = np.rint(np.array(shape.points) * ratio).astype(np.int32)
         room -= _covered(points, size)
-        if room < 0:
-            told = f"its shapes cover the picture more than {MAX_LAYERS} times"
-            raise ImageError("MASK", f"{path}: {told}; join them into fewer")
+        _refuse_layers(room, path)
         if shape.is_line:
             _stroke(mask, points)
         else:
@@ -96,8 +109,14 @@ def drawn(
     return mask
 
 
+def _refuse_layers(room: int, path: Path) -> None:
+    if room < 0:
+        told = f"its shapes cover the picture more than {MAX_LAYERS} times"
+        raise ImageError("MASK", f"{path}: {told}; join them into fewer")
+
+
 def _refuse_many(shapes: tuple[Shape, ...], path: Path) -> None:
-    points = sum(len(shape.points) for shape in shapes)
+    points = sum(len(s.points) if s.runs is None else len(s.runs) for s in shapes)
     for count, most, noun in (
         (len(shapes), MAX_SHAPES, "shape"),
         (points, MAX_POINTS, "point"),
@@ -233,7 +252,7 @@ def coco(path: Path) -> Outlines | None:
                 raise ValueError(f"its image_id, {note['image_id']!r}, is not among the images")
             name, image = about[note["image_id"]]
             size = _side(image["height"]), _side(image["width"])
-            found[name] += [Shape(points, size) for points in _polygons(note)]
+            found[name] += _annotated(note, size)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"{path}: {where}: {_said(error)}") from error
     return Outlines({name: tuple(shapes) for name, shapes in found.items()})
@@ -246,10 +265,14 @@ def _path(name: Any) -> str:
     return PurePosixPath(name.replace("\\", "/")).as_posix()
 
 
-def _polygons(note: Mapping[str, Any]) -> list[tuple[Point, ...]]:
+def _annotated(note: Mapping[str, Any], size: tuple[int, int]) -> list[Shape]:
     outlines = note.get("segmentation")
     if isinstance(outlines, dict):
-        raise ValueError("run-length masks; export polygons")
+        return [Shape((), size, runs=run_lengths.read(outlines, size))]
+    return [Shape(points, size) for points in _polygons(note, outlines)]
+
+
+def _polygons(note: Mapping[str, Any], outlines: Any) -> list[tuple[Point, ...]]:
     if not outlines:
         left, top, width, height = map(float, note["bbox"])
         if not (width >= 0 and height >= 0):

@@ -68,6 +68,43 @@ def find(device: str) -> torch.device:
     return torch.device(name)
 
 
+def named_dtype(dtype: str | torch.dtype) -> str:
+    """The name of a precision: auto, or of DTYPES. Raises ConfigError."""
+    names = {value: name for name, value in loading.DTYPES.items()}
+    name = names.get(dtype, str(dtype)) if isinstance(dtype, torch.dtype) else dtype
+    if name not in ("auto", *loading.DTYPES):
+        raise ConfigError(f"dtype {name}: there are auto, {', '.join(loading.DTYPES)}")
+    return name
+
+
+def move(
+    model: Stack | PixelModel, device: str | torch.device | None, dtype: torch.dtype | None
+) -> None:
+    """Have the model compute elsewhere, or in another precision; None: as it does.
+
+    Raises ModelError if the device is not there, ConfigError if the model cannot be moved.
+    """
+    name = None if dtype is None else named_dtype(dtype)
+    where = model.device if device is None else find(str(device))
+    if isinstance(model, PixelModel):
+        if dtype is not None and dtype not in model.supports:
+            raise ConfigError(f"{model.name} does not compute well in {name}")
+        model.network.to(where, dtype)
+        return
+    if model.place is not None:
+        told = f"{model.name}: its parts take turns on {model.place} (offload)"
+        raise ConfigError(f"{told}; load it without that to move it")
+    loading.place(model, str(where), name or named_dtype(model.unet.dtype))
+
+
+def take_turns(stack: Stack, device: str = "auto") -> None:
+    """Offload a stack that is loaded already. Raises ModelError if the device is not there."""
+    if stack.place is None:
+        place = find(device)
+        loading.place(stack, "cpu", named_dtype(stack.unet.dtype))
+        Turns(stack, place)
+
+
 def compile_unet(stack: Stack) -> None:
     """Compile the UNet in place and have it answer once, so that what fails does so here.
 

@@ -96,15 +96,26 @@ def refuse_pickles(files: list[Path], allow_pickle: bool) -> None:
 
 
 def digest(path: Path) -> str:
-    """The sha256 over the weights and configs of a diffusers folder, or of one file."""
+    """The sha256 over the weights and configs of a diffusers folder, or of one file.
+
+    Raises ModelError if one of them cannot be read: a link that leads nowhere, a pipe, a device.
+    """
     if path.is_file():
-        return sha256(path)
+        return _sum(path)
     used = [path / "model_index.json"]
     for part in PARTS:
         used += sorted((path / part).glob("*.json")) + sorted((path / part).glob("*.txt"))
         used += weight_files(path / part)
-    sums = [f"{file.relative_to(path).as_posix()} {sha256(file)}" for file in used]
+    sums = [f"{file.relative_to(path).as_posix()} {_sum(file)}" for file in used]
     return hashlib.sha256("\n".join(sums).encode()).hexdigest()
+
+
+def _sum(file: Path) -> str:
+    try:
+        return sha256(file)
+    except OSError as error:
+        told = f"{file}: cannot be read: {error.strerror or error}"
+        raise ModelError(f"{told}; copy it again") from error
 
 
 def lora_file(file: str | Path) -> Path:

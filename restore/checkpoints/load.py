@@ -1,6 +1,7 @@
 """Checkpoints <-> stacks: our folders, diffusers' folders, the hub's, single files."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import wraps
@@ -25,11 +26,12 @@ from restore.diffusion.tiling import Windows
 from restore.errors import ModelError, RestoreError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PIPELINES = {  # what reads a saved stack of a layout; all but the last with text
+PIPELINES = {  # what reads a saved stack of a layout; the first three with text
     BASE: "StableDiffusionPipeline",
     INPAINTING: "StableDiffusionInpaintPipeline",
     X4: "StableDiffusionUpscalePipeline",
     LDM_UPSCALE: "LDMSuperResolutionPipeline",
+    TRUST: "RestorationPipeline",  # ours, in restore.pipeline
 }
 IGNORED = {"safety_checker", "feature_extractor", "image_encoder"}  # of a pipeline's components
 SHARD = "14MB"  # files of weights are no larger, so that repositories and mails take them
@@ -99,6 +101,7 @@ def load(
     is_hub = path.parent.name == "snapshots" and not Path(name).exists()
     stack.name = f"{name.partition('@')[0]}@{path.name}" if is_hub else name
     stack.digest = adapted
+    stack.origin = path if path.is_dir() else None
     place(stack, device, dtype)
     for number, (file, scale) in enumerate(loras):
         lora.add(stack, file, scale, name=f"lora{number}")
@@ -219,19 +222,31 @@ def place(stack: Stack, device: str, dtype: str) -> None:
     stack.unet.to(dtype=DTYPES[dtype])
 
 
-def save(stack: Stack, folder: Path, card: str, dtype: torch.dtype = torch.float16) -> None:
+def save(
+    stack: Stack,
+    folder: Path,
+    card: str,
+    dtype: torch.dtype | None = torch.float16,
+    more: Sequence[Path] = (),
+) -> None:
     """Write every part as diffusers and transformers do, stack.json, a card and a manifest.
 
     A stack of Stable Diffusion's layouts, or of latent diffusion's upscaler, gets the
-    model_index.json by which the stock pipeline loads the folder.
+    model_index.json by which the stock pipeline loads the folder; ours one that names our own.
+
+    dtype  of the files; None: fp16 for a part that loses nothing by it, fp32 for the others.
+    more   files that come along, such as licences.
     Raises OutputError if the folder holds what we did not export; it is replaced in one step.
     """
     lora.require_fused(stack)
     with manifest.replacing(folder) as place:
+        place.mkdir(parents=True)
+        for path in more:
+            shutil.copyfile(path, place / path.name)
         _save(stack, place, card, dtype)
 
 
-def _save(stack: Stack, folder: Path, card: str, dtype: torch.dtype) -> None:
+def _save(stack: Stack, folder: Path, card: str, dtype: torch.dtype | None) -> None:
     names = {"unet": stack.unet}
     names["vqvae" if stack.layout == LDM_UPSCALE else "vae"] = stack.vae
     for name, part in names.items():
@@ -251,7 +266,7 @@ def _save(stack: Stack, folder: Path, card: str, dtype: torch.dtype) -> None:
     stack.schedule.save_pretrained(folder / "scheduler")
     if stack.low_schedule:
         stack.low_schedule.save_pretrained(folder / "low_res_scheduler")
-    is_stock = stack.layout == LDM_UPSCALE or isinstance(stack.context, TextContext)
+    is_stock = stack.layout in (LDM_UPSCALE, TRUST) or isinstance(stack.context, TextContext)
     if stack.layout in PIPELINES and is_stock:
         text = json.dumps(index_of(stack, names), indent=2)
         (folder / "model_index.json").write_text(text + "\n")
@@ -262,11 +277,11 @@ def _save(stack: Stack, folder: Path, card: str, dtype: torch.dtype) -> None:
     about["context"] = stack.context.kind if stack.context else None
     about["windows"] = {"size": stack.windows.size, "stride": stack.windows.stride}
     (folder / "stack.json").write_text(json.dumps(about, indent=1) + "\n")
-    (folder / "README.md").write_text(card)
+    (folder / "README.md").write_text(card, encoding="utf-8")
     manifest.write(folder)
 
 
-def save_first_stage(stage: FirstStage, folder: Path, dtype: torch.dtype) -> None:
+def save_first_stage(stage: FirstStage, folder: Path, dtype: torch.dtype | None) -> None:
     """The rich weights, the faithful ones as a variant of them, and the fusion."""
     stored(stage.rich, dtype).save_pretrained(folder / "restorer", max_shard_size=SHARD)
     if stage.faithful is not None:
@@ -282,9 +297,11 @@ def index_of(stack: Stack, names: dict[str, nn.Module]) -> dict[str, Any]:
         held |= {"text_encoder": stack.context.module, "tokenizer": stack.context.tokenizer}
     if stack.low_schedule:
         held["low_res_scheduler"] = stack.low_schedule
+    if stack.restorer:
+        held["restorer"] = stack.restorer.rich
+        held |= {"fusion": stack.restorer.fusion} if stack.restorer.fusion else {}
     index: dict[str, Any] = {
-        name: [type(part).__module__.split(".")[0], type(part).__name__]
-        for name, part in held.items()
+        name: [module_of(type(part)), type(part).__name__] for name, part in held.items()
     }
     if stack.layout in (BASE, INPAINTING):
         index |= {"safety_checker": [None, None], "feature_extractor": [None, None]}
@@ -296,6 +313,12 @@ def index_of(stack: Stack, names: dict[str, nn.Module]) -> dict[str, Any]:
         "_diffusers_version": diffusers.__version__,
     }
     return about | index
+
+
+def module_of(kind: type) -> str:
+    """The library that a class is found in, by its name alone."""
+    library = kind.__module__.partition(".")[0]
+    return kind.__module__ if library == "restore" else library
 
 
 def prefix_clip(path: Path) -> None:
@@ -311,8 +334,12 @@ def prefix_clip(path: Path) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
 
 
-def stored(part: nn.Module, dtype: torch.dtype) -> nn.Module:
+def stored(part: nn.Module, dtype: torch.dtype | None) -> nn.Module:
     """A copy of the part as it is written to disk; what LoRAs were fused into it stays."""
+    if dtype is None:
+        held = (tensor for tensor in part.state_dict().values() if tensor.is_floating_point())
+        is_short = all(torch.equal(tensor.half().float(), tensor.float()) for tensor in held)
+        dtype = torch.float16 if is_short else torch.float32
     # nn.Module's own `to`: diffusers' warns of a list of fp32 layers that is empty here
     part = nn.Module.to(lora.unwrap(deepcopy(part)), dtype=dtype)
     return part.to(memory_format=torch.contiguous_format)

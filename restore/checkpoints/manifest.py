@@ -227,6 +227,6 @@ def marks(*places: Path) -> dict[str, tuple[int, ...]]:
 def with_loras(digest: str, loras: Sequence[tuple[str, float]]) -> str:
     """The digest of weights that LoRAs, (file, scale) each, were fused into."""
     for file, scale in loras:
-        told = f"{digest} {sha256(hub.lora_file(file))} {scale}"
+        told = f"{digest} {hub.digest(hub.lora_file(file))} {scale}"
         digest = hashlib.sha256(told.encode()).hexdigest()
     return digest

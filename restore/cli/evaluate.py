@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +11,7 @@ import typer
 from restore.batch import ours
 from restore.batch.models import open_model
 from restore.cli import shared
+from restore.cli.folder import takes
 from restore.cli.model import Device, Dtype, Offline
 from restore.cli.progress import counting, print_table
 from restore.cli.settings import Seed
@@ -28,31 +29,73 @@ SHOWN = 5  # of a list of files that did not pair
 
 
 @dataclass(frozen=True)
-class Run:
-    """How a model is run over sets."""
+class Scoring:
+    """What is measured and shown; each field is an option."""
 
-    out: Path
-    seed: int
-    device: str
-    dtype: str
-    offline: bool
+    metrics: Annotated[
+        str,
+        typer.Option(
+            help="Of psnr, ssim, psnr_rgb, ssim_rgb, ms_ssim, pd, lpips, niqe, between commas; "
+            "else all that are there."
+        ),
+    ] = ""
+    border: Annotated[
+        int, typer.Option(min=0, max=1024, help="px left out on each side; pd sees all.")
+    ] = 4
+    sort: Annotated[
+        str | None, typer.Option(help="The measure that worst cases are sorted by. [pd]")
+    ] = None
+    worst: Annotated[int, typer.Option(min=0, max=200, help="Cases that the report shows.")] = 8
+
+    def choose(self) -> "Chosen":
+        """Raises UsageError for a measure that is not there, or not asked for."""
+        from restore.metrics import measures
+
+        names = self.metrics.replace(",", " ").split()
+        if self.sort and names and self.sort not in names:
+            raise UsageError(f"--sort {self.sort}: is not among --metrics {self.metrics}")
+        chosen, absent = measures.choose(names)
+        sort = measures.choose([self.sort])[0][0] if self.sort else _usual(chosen)
+        return Chosen(chosen, absent, sort.name, self.border)
 
 
 @dataclass(frozen=True)
-class Measuring:
-    """What is measured."""
+class ModelRun:
+    """How --model is run over the sets; each field is an option."""
+
+    steps: Annotated[int | None, typer.Option(help="Of the model, as in upscale.")] = None
+    seed: Seed = 0
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+    offline: Offline = False
+
+    @property
+    def given(self) -> dict[str, object]:
+        """The options that are not as they are by default."""
+        return {f"--{f.name}": getattr(self, f.name) != f.default for f in fields(self)}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The measures, and how pictures are measured."""
 
     measures: "Sequence[Measure]"
+    absent: Sequence[str]  # why others are not there
+    sort: str
     border: int
 
-    def __call__(self, name: str, pairs: "Sequence[Paired]") -> "Scored":
+    def score(self, name: str, pairs: "Sequence[Paired]") -> "Scored":
         from restore.metrics.score import score
 
         with counting(len(pairs), f"pictures of {name} measured") as count:
             return score(name, pairs, self.measures, self.border, lambda row: count(1))
 
 
+@takes("scoring", Scoring)
+@takes("run", ModelRun)
 def evaluate(
+    scoring: Scoring,
+    run: ModelRun,
     restored: Annotated[
         list[Path] | None,
         typer.Argument(metavar="RESTORED", help="Folders; the later against the first."),
@@ -75,31 +118,12 @@ def evaluate(
         Path | None,
         typer.Option("-o", "--out", help="Folder for scores.json, scores.csv and report.html."),
     ] = None,
-    metrics: Annotated[
-        str,
-        typer.Option(
-            help="Of psnr, ssim, psnr_rgb, ssim_rgb, ms_ssim, pd, lpips, niqe, between commas; "
-            "else all that are there."
-        ),
-    ] = "",
-    border: Annotated[
-        int, typer.Option(min=0, max=1024, help="px left out on each side; pd sees all.")
-    ] = 4,
     suffix: Annotated[
         str, typer.Option(help="What the restored names end with beyond the originals', as _out.")
     ] = "",
     inputs: Annotated[
         Path | None, typer.Option(help="What was restored, to be shown in the report.")
     ] = None,
-    sort: Annotated[
-        str | None, typer.Option(help="The measure that worst cases are sorted by. [pd]")
-    ] = None,
-    worst: Annotated[int, typer.Option(min=0, max=200, help="Cases that the report shows.")] = 8,
-    steps: Annotated[int | None, typer.Option(help="Of the model, as in upscale.")] = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    offline: Offline = False,
 ) -> None:
     """Measure restored pictures against their originals, or a model.
 
@@ -108,37 +132,22 @@ def evaluate(
     """
     if bool(restored) == bool(model):
         raise UsageError("evaluate takes folders with --reference, or --model with --set")
-    _refuse(
-        f"--{'model' if model else 'reference'} has no use for it",
-        {"--suffix": suffix, "--inputs": inputs}
-        if model
-        else {"--set": sets, "--steps": steps, "--seed": seed, "--device": device != "auto"}
-        | {"--dtype": dtype != "auto", "--offline": offline},
-    )
+    idle = {"--suffix": suffix, "--inputs": inputs} if model else {"--set": sets, **run.given}
+    _refuse(f"--{'model' if model else 'reference'} has no use for it", idle)
     if out:
         shared.check_output(out)
         ours.refuse_scores(out)
     else:
-        _refuse("the report needs -o", {"--sort": sort, "--inputs": inputs})
-    asked = metrics.replace(",", " ").split()
-    if sort and asked and sort not in asked:
-        raise UsageError(f"--sort {sort}: is not among --metrics {metrics}")
-    from restore.metrics import measures
-
-    chosen, absent = measures.choose(asked)
-    by = measures.choose([sort])[0][0] if sort else _usual(chosen)
-    how = Measuring(chosen, border)
-    if restored:
-        groups = [_folders(restored, reference, out, suffix, inputs, how)]
+        _refuse("the report needs -o", {"--sort": scoring.sort, "--inputs": inputs})
+    chosen = scoring.choose()
+    if model:
+        groups = _sets(model, sets, reference, out, run, chosen)
     else:
-        assert model
-        if not out:
-            raise UsageError("--model needs -o: the restored pictures are kept there")
-        options = load_options(UpscaleOptions, "upscale", None, [], ("upscale",), steps=steps)
-        groups = _sets(model, options, sets, reference, Run(out, seed, device, dtype, offline), how)
+        groups = [_folders(restored or [], reference, out, suffix, inputs, chosen)]
     from restore.metrics.report import Report
 
-    _finish(Report(tuple(groups), tuple(chosen), border, tuple(absent)), out, by.name, worst)
+    report = Report(tuple(groups), tuple(chosen.measures), chosen.border, tuple(chosen.absent))
+    _finish(report, out, chosen.sort, scoring.worst)
 
 
 def _refuse(why: str, given: dict[str, object]) -> None:
@@ -158,7 +167,7 @@ def _folders(
     out: Path | None,
     suffix: str,
     inputs: Path | None,
-    measure: Measuring,
+    chosen: Chosen,
 ) -> "Group":
     from restore.metrics import pairing
     from restore.metrics.report import Group
@@ -171,7 +180,7 @@ def _folders(
     for name, pairs in zip(named, found, strict=True):
         for what, paths in (("no original", pairs.unpaired), ("not restored", pairs.missing)):
             _complain(f"{name}: {what}", [str(path) for path in paths])
-        one = measure(name, pairs.pairs)
+        one = chosen.score(name, pairs.pairs)
         folders.append(replace(one, unpaired=[*pairs.unpaired], missing=[*pairs.missing]))
     return Group("", tuple(folders))
 
@@ -188,38 +197,41 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 def _sets(
     model: str,
-    options: UpscaleOptions,
     sets: list[Path] | None,
     reference: Path | None,
-    run: Run,
-    measure: Measuring,
+    out: Path | None,
+    run: ModelRun,
+    chosen: Chosen,
 ) -> "list[Group]":
     from restore.batch.evaluation_set import restore_set
     from restore.metrics import pairing
     from restore.metrics.report import Group
     from restore.metrics.score import failed
 
+    if not out:
+        raise UsageError("--model needs -o: the restored pictures are kept there")
+    options = load_options(UpscaleOptions, "upscale", None, [], ("upscale",), steps=run.steps)
     if not sets:
         raise UsageError(f"--model needs --set: {pairing.LAYOUTS}")
     opened = pairing.open_sets(sets, reference)
     loaded = open_model(model, run.device, run.dtype, offline=run.offline)
     groups = []
     for one in opened:
-        there = pairing.pair(one.inputs, one.originals, run.out)
+        there = pairing.pair(one.inputs, one.originals, out)
         _complain(f"{one.name}: no original", [str(path) for path in there.unpaired])
         _complain(f"{one.name}: no input", [str(path) for path in there.missing])
         with counting(len(there.pairs), f"pictures of {one.name} restored") as count:
             made, failures = restore_set(
-                one,
+                there.pairs,
                 loaded.stack,
                 loaded.weights,
                 options,
-                run.out / "restored" / one.name,
+                out / "restored" / one.name,
                 run.seed,
                 lambda row, count=count: count(1),
                 dtype=run.dtype,
             )
-        scored = measure(Path(model).name, made)
+        scored = chosen.score(Path(model).name, made)
         scored.rows += [failed(key, *why) for key, why in failures.items()]
         left = {"unpaired": [*there.unpaired], "missing": [*there.missing]}
         groups.append(Group(one.name, (replace(scored, **left),)))

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import diffusers
@@ -58,6 +59,7 @@ class Stack:
     restore_steps   of the walk that goes on from the first stage's answer; 0: that is the picture.
     hears           what its prompts were about: what pictures show, or what was done to them.
     digest          tells weights apart in reports.
+    origin          the folder that it was read from, if it was one.
     place           where the parts compute, if that is not where they are kept.
     """
 
@@ -77,6 +79,7 @@ class Stack:
     hears: Literal["subjects", "damage"] = "subjects"
     name: str = "this model"
     digest: str = ""
+    origin: Path | None = None
     place: torch.device | None = None
 
     @property

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from torch import nn
 
@@ -21,6 +21,7 @@ What it raises ends the work."""
 OFTEN_S = 0.2  # between two calls that tell the same
 Item = TypeVar("Item")
 _watcher: ContextVar["Watcher | None"] = ContextVar("watcher", default=None)
+_timestep: ContextVar[object] = ContextVar("timestep", default=0)
 
 
 class Watcher:
@@ -93,7 +94,14 @@ def laps(steps: Sequence[Item]) -> Iterator[tuple[int, Item]]:
     for number, step in enumerate(steps):
         if watcher:
             watcher.lap = number, len(steps)
+        _timestep.set(step)
         yield number, step
+    _timestep.set(0)
+
+
+def timestep() -> Any:
+    """Of the lap in hand, as its scheduler has it; 0 outside a walk."""
+    return _timestep.get()
 
 
 def walked(done: int, windows: int) -> None:

@@ -26,7 +26,12 @@ def spread(images: Any) -> tuple[list[Any], Gather]:
         return list(images), torch.stack
     if isinstance(images, np.ndarray) and images.ndim == 4:
         return list(images), np.stack
-    return [images], lambda made: made[0]
+    return [images], one_of
+
+
+def one_of(made: list[Any]) -> Any:
+    """The only one."""
+    return made[0]
 
 
 def picture_of(image: OneImage) -> Picture:

@@ -101,7 +101,7 @@ def encode(
 
 
 def _call(limit_s: float, function: Callable[..., Made], *args: Any) -> Made:
-    if current_process().daemon:  # such as a DataLoader's worker: it may have no children
+    if current_process().daemon:  # such as another's DataLoader's: it may have no children
         return function(*args)
     return shared().call(limit_s, function, *args)
 

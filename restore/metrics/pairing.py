@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from restore import file_search
 from restore.errors import UsageError
@@ -25,6 +25,14 @@ class Paired:
     restored: Path
     original: Path
     source: Path | None = None
+
+    @property
+    def file_key(self) -> str:
+        """The key with the restored picture's suffix, which keys have of themselves where several
+        pictures share one without.
+        """
+        has_it = PurePosixPath(self.key).name == self.restored.name
+        return self.key if has_it else f"{self.key}{self.restored.suffix}"
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ def pair(
     alike = _doubled(restored, out) & _doubled(originals, out)
     made, wanted = pictures(restored, out, alike), pictures(originals, out, alike)
     if suffix:
-        made = {key.removesuffix(suffix): path for key, path in made.items()}
+        made = _without(suffix, made)
     inputs = pictures(sources, out, alike) if sources else {}
     shared = [key for key in wanted if key in made]
     if not shared:
@@ -69,6 +77,18 @@ def pair(
         tuple(path for key, path in made.items() if key not in wanted),
         tuple(path for key, path in wanted.items() if key not in made),
     )
+
+
+def _without(suffix: str, made: dict[str, Path]) -> dict[str, Path]:
+    """The keys without an end that the originals' have not. UsageError if two become one."""
+    found: dict[str, Path] = {}
+    for key, path in made.items():
+        short = key.removesuffix(suffix)
+        if short in found:
+            told = f"{found[short]} and {path}: two pictures for {short}"
+            raise UsageError(f"{told} by --suffix {suffix}; remove one")
+        found[short] = path
+    return found
 
 
 def _doubled(folder: Path, out: Path | None) -> set[str]:
@@ -134,7 +154,7 @@ def _sets(folder: Path, originals: Path | None) -> list[PictureSet]:
     if inner.is_dir() and (folder / INPUTS).is_dir():
         return [PictureSet(name, folder / INPUTS, inner)]
     if inner.is_dir():
-        wanted = pictures(inner).keys()
+        wanted = {key for key, _ in _keyed(inner, None)}
         return [
             PictureSet(below.name, below, inner)
             for below in sorted(folder.iterdir())
@@ -148,6 +168,6 @@ def _sets(folder: Path, originals: Path | None) -> list[PictureSet]:
 def _shares(folder: Path, keys: Set[str]) -> bool:
     """Whether a folder holds pictures that pair; masks, tables and traces do not."""
     try:
-        return bool(pictures(folder).keys() & keys)
+        return any(key in keys for key, _ in _keyed(folder, None))
     except UsageError:
         return False

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import yaml
 
-from restore.checkpoints import manifest
+from restore.checkpoints import card, manifest
 from restore.errors import counted
 
 SCORES = "| score | value |\n| --- | --- |"
@@ -77,7 +77,10 @@ def render(name: str, about: About, notes: Path | None) -> str:
         "## Limits": _limits(about.options["stage"]),
         "## Configuration": f"```yaml\n{_configuration(about.options)}```",
     }
-    return "\n\n".join(f"{head}\n\n{body}" for head, body in parts.items()) + "\n"
+    body = "\n\n".join(f"{head}\n\n{body}" for head, body in parts.items()) + "\n"
+    held_out = (about.options["stage"].get("data") or {}).get("held_out")
+    shown = "held-out pictures" if held_out else "other crops of the training photos"
+    return card.headed(body, name, scores=about.scores, of=shown)
 
 
 def _purpose(stage: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NOTE = "This page is made by `python tools/docs.py reference`; a test holds it to the code.\n"
 BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 PYTHON = {
-    "restore": ("load", "Restorer", "Cancelled", "RestoreError"),
+    "restore": ("load", "Restorer", "RestorationPipeline", "Cancelled", "RestoreError"),
     "degradations": (
         *("Recipe", "Trace", "Degraded", "replay", "rebuild", "degrade_batch", "keyed"),
         *("sharpen", "RecipeError"),

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_all_start_methods
+from multiprocessing import current_process, get_all_start_methods
 from os import cpu_count
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -359,12 +359,22 @@ def build_loader(
         batch_sampler=rows,
         collate_fn=identity,
         num_workers=workers,
+        worker_init_fn=may_have_children,
         # photos that are kept in memory are shared with the workers, not sent to them
         multiprocessing_context="fork" if workers and "fork" in get_all_start_methods() else None,
         pin_memory=pinned,
         prefetch_factor=4 if workers else None,
     )
     return Loader(made)
+
+
+def may_have_children(worker: int) -> None:
+    """Let a loader's worker decode in a process of its own, as all others do.
+
+    torch makes its workers daemons, of which Python says that they start none. Ours ends with the
+    pipe to it, however the worker ends.
+    """
+    current_process().daemon = False
 
 
 def identity(batch: Any) -> Any:

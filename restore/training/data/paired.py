@@ -44,6 +44,7 @@ class PairedPhotos(Photos):
     ):
         self.low, self.named = sources.find(low), named
         self.partner = _stems(self.low.names)
+        self.exactly = {name: number for number, name in enumerate(self.low.names)}
         self.unpaired: list[str] = []
         super().__init__(high, smallest, **{**how, "small": "skip"})
         self.low_held: list[np.ndarray | None] | None = None
@@ -55,11 +56,17 @@ class PairedPhotos(Photos):
         size = super()._size(number)
         if not size:
             return None
-        other = self.partner.get(self._called(name))
-        if other is None:
+        others = self._partners(name)
+        if len(others) > 1:
+            first, second = (self.low.names[n] for n in others[:2])
+            why = f"{first} and {second} could both be its partner"
+            self.refused.add(name, f"{why}; remove one, or give it the good one's extension")
+            return None
+        if not others:
             self.unpaired.append(name)
             self.refused.add(name, f"has no partner {self._called(name)} among the low ones")
             return None
+        other = others[0]
         try:
             low = self.low.size(other)
         except ImageError as error:
@@ -70,6 +77,12 @@ class PairedPhotos(Photos):
             self.refused.add(name, f"{why}; cut it to one")
             return None
         return size
+
+    def _partners(self, name: str) -> list[int]:
+        """Of the low ones those that may belong to a good one; one of its extension goes first."""
+        called = self._called(name)
+        exact = self.exactly.get(called + PurePosixPath(name).suffix)
+        return self.partner.get(called, []) if exact is None else [exact]
 
     def _called(self, name: str) -> str:
         """The partner of a good picture, without its extension."""
@@ -99,7 +112,7 @@ class PairedPhotos(Photos):
         """The partner of a good picture, uint8 (h, w, 3); None if it cannot be read, which is
         listed.
         """
-        other = self.partner[self._called(self.source.names[self.numbers[index]])]
+        other = self._partners(self.source.names[self.numbers[index]])[0]
         try:
             return self.low.read(other)
         except ImageError as error:
@@ -146,8 +159,11 @@ def _stem(name: str) -> str:
     return PurePosixPath(name).with_suffix("").as_posix()
 
 
-def _stems(names: Sequence[str]) -> dict[str, int]:
-    return {_stem(name): number for number, name in enumerate(names)}
+def _stems(names: Sequence[str]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for number, name in enumerate(names):
+        found.setdefault(_stem(name), []).append(number)
+    return found
 
 
 def _scale(high: Sequence[int], low: Sequence[int]) -> int:

@@ -1,0 +1,84 @@
+"""A stack out of memory again: to a folder, or to the hub."""
+
+import re
+import tempfile
+from pathlib import Path
+
+from restore.checkpoints import card as cards
+from restore.checkpoints import hub, load
+from restore.diffusion.stack import Stack
+from restore.errors import OutputError, UsageError
+from restore.files import read_plain
+from restore.pixel.model import PixelModel
+
+MOST = 2**24  # bytes of a card
+COMES_ALONG = re.compile(r"(LICEN[CS]E|NOTICE|COPYING).*|photos\.csv", re.IGNORECASE)
+
+
+def save(model: Stack | PixelModel, folder: Path, card: str | None = None) -> None:
+    """Write a stack to a folder, without a change to its numbers, and what it came with.
+
+    card  README.md; None: that of the folder it came from, or a short one.
+    Raises UsageError for a pixel upscaler, OutputError as load.save does.
+    """
+    if isinstance(model, PixelModel):
+        raise UsageError(f"{model.name}: a pixel upscaler is one file, unchanged; copy that")
+    if model.origin is not None and folder.resolve() == model.origin.resolve():
+        raise UsageError(f"{folder}: is what the model was read from; give another folder")
+    text = _card_of(model) if card is None else card
+    more = [path for path in _beside(model) if COMES_ALONG.fullmatch(path.name)]
+    load.save(model, folder, cards.headed(text, folder.name), dtype=None, more=more)
+
+
+def _beside(stack: Stack) -> list[Path]:
+    """The plain files beside the parts in the folder that a stack came from."""
+    if stack.origin is None:
+        return []
+    return sorted(path for path in stack.origin.iterdir() if path.is_file())
+
+
+def _card_of(stack: Stack) -> str:
+    for path in _beside(stack):
+        if path.name == "README.md":
+            return read_plain(path, MOST).decode("utf-8", "replace")
+    name = Path(stack.name).name
+    return f"# {name}\n\nSaved by restore-toolkit; nothing is known here of how it was trained.\n"
+
+
+def push(
+    model: Stack | PixelModel,
+    repo: str,
+    card: str | None = None,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    **how: object,
+) -> str:
+    """`save` to the hub's `org/name`; other files of that repository than the parts' stay.
+
+    how  of HfApi.upload_folder: revision, create_pr, commit_message.
+    Returns the commit's address. Raises UsageError, OutputError.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError, HTTPError
+
+    named = hub.HUB_ID.fullmatch(repo)
+    if named is None or named["revision"]:
+        raise UsageError(f"{repo}: is no name on the hub; write org/name")
+    with tempfile.TemporaryDirectory(prefix="restore-push-") as lent:
+        folder = Path(lent) / repo.rpartition("/")[2]
+        save(model, folder, card)
+        api = HfApi(token=token)
+        try:
+            made = api.create_repo(repo, private=private, exist_ok=True)
+            told = api.upload_folder(
+                repo_id=made.repo_id,
+                folder_path=folder,
+                delete_patterns=[f"{part}/*" for part in hub.PARTS],
+                **how,
+            )
+        except (HTTPError, HFValidationError, OSError) as error:
+            why = str(error).partition("\n")[0]
+            mend = "log in by `hf auth login` as one who may write there"
+            raise OutputError(f"{repo}: the hub did not take it: {why}; {mend}") from error
+    return str(told.commit_url)
