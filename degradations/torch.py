@@ -13,7 +13,6 @@ that use it.
 """
 
 import logging
-import os
 import random
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,16 +26,14 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
 
+from degradations.cutting import Cutter, files_in, to_planes
 from degradations.errors import RecipeError
 from degradations.keys import keyed, next_key
 from degradations.pipeline import Recipe
 from degradations.rng import Rng
-from degradations.samples import Maker, check_crop, crop_of, pixels, turn
+from degradations.samples import Maker, pixels
 
 log = logging.getLogger(__name__)
-SUFFIXES = frozenset(  # what cv2 or Pillow read
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff"}
-)
 MOST_WORKERS = 1024
 Index = int | tuple[int, int]  # which picture; or which, and in which epoch
 
@@ -189,7 +186,7 @@ class PairDataset(_Numbered):
         super().__init__(len(self.photos))
         if not self.length:
             raise RecipeError("no photos to make pairs of")
-        self.cutter = _Cutter(Maker.of(recipe, scale, seed), crop, turns, read)
+        self.cutter = Cutter(Maker.of(recipe, scale, seed), crop, turns, read)
         self.apply = apply
 
     def hr(self, index: int, epoch: int) -> tuple[np.ndarray, int]:
@@ -253,7 +250,7 @@ class PairStream(IterableDataset):
         if not 0 <= rank < ranks:
             raise ValueError(f"rank {rank} is none of {ranks}; give 0 to {ranks - 1}")
         self.photos, self.apply, self.named = photos, apply, named
-        self.cutter = _Cutter(Maker.of(recipe, scale, seed), crop, turns, read)
+        self.cutter = Cutter(Maker.of(recipe, scale, seed), crop, turns, read)
         self.rank, self.ranks = rank, ranks
         # by worker, in shared memory: persistent workers see what set_epoch sets, and workers that
         # end leave the number of their next epoch to those that follow
@@ -277,36 +274,6 @@ class PairStream(IterableDataset):
             hr = self.cutter.cut({name: picture}, name, f"{epoch}/{name}")
             if isinstance(hr, np.ndarray):
                 yield self.cutter.sample(hr, f"{epoch}/{name}", self.apply)
-
-
-class _Cutter:
-    """A photo -> a sample, by a key."""
-
-    def __init__(self, maker: Maker, crop: int | None, turns: bool, read: Callable):
-        if crop is not None:
-            check_crop(crop, maker.scale)
-        self.maker, self.crop, self.turns, self.read = maker, crop, turns, read
-        self.refused: set[Any] = set()
-
-    def cut(self, photos: Any, name: Any, key: str) -> np.ndarray | str:
-        """The good picture out of photos[name], or why there is none."""
-        rng = Rng(self.maker.seed, f"crop/{key}")
-        try:
-            rgb = self.read(photos[name])
-            if self.crop is not None:
-                return crop_of(rgb, self.crop, rng, self.turns)
-            return np.ascontiguousarray(turn(rgb, rng.at(1))) if self.turns else rgb
-        except MemoryError:
-            raise
-        except Exception as error:  # whatever a reader may raise; a bad photo costs no other
-            if name not in self.refused:
-                log.warning("photo %s is left out: %s", name, error)
-            self.refused.add(name)
-            return str(error)
-
-    def sample(self, hr: np.ndarray, key: str, apply: bool) -> dict[str, Any]:
-        made = self.maker.sample(hr, self.maker.draw(hr, key), apply)
-        return {name: _planes(v) / 255 if name != "trace" else v for name, v in made.items()}
 
 
 class Degrade(torch.nn.Module):
@@ -342,18 +309,6 @@ class Degrade(torch.nn.Module):
         return f"{maker.recipe.name!r}, scale={maker.scale:g}, seed={maker.seed}"
 
 
-def files_in(folder: str | Path) -> list[Path]:
-    """The pictures in a folder and its subfolders, sorted by name.
-
-    Raises:
-        RecipeError: If there are none.
-    """
-    found = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES)
-    if not found:
-        raise RecipeError(f"{os.fspath(folder)}: holds no picture ({', '.join(sorted(SUFFIXES))})")
-    return found
-
-
 @contextmanager
 def _global_generators(seed: int) -> Iterator[None]:
     """Seeded within, and as they were after."""
@@ -369,18 +324,12 @@ def _global_generators(seed: int) -> Iterator[None]:
             np.random.set_state(before[1])
 
 
-def _planes(rgb: np.ndarray) -> Tensor:
-    """uint8 (H, W[, 3]) -> uint8 (3 or 1, H, W)."""
-    planes = rgb[None] if rgb.ndim == 2 else rgb.transpose(2, 0, 1)
-    return torch.from_numpy(np.array(planes, order="C"))
-
-
 def _like(rgb: np.ndarray, picture: Any) -> Any:
     """uint8 (H, W[, 3]) in the type of another picture."""
     if isinstance(picture, Image.Image):
         return Image.fromarray(rgb)
     if not isinstance(picture, Tensor):
         return rgb
-    planes = _planes(rgb) / 255 if picture.is_floating_point() else _planes(rgb)
+    planes = to_planes(rgb) / 255 if picture.is_floating_point() else to_planes(rgb)
     planes = planes.to(picture.device, picture.dtype)
     return planes if type(picture) is Tensor else planes.as_subclass(type(picture))

@@ -18,7 +18,8 @@ from restore.config import load_config
 from restore.errors import ConfigError
 from restore.training import loop, model_card
 from restore.training.data import latent_pairs
-from restore.training.data.crops import PhotoOptions, Photos, Rows, build_loader
+from restore.training.data.crops import PhotoOptions, Photos
+from restore.training.data.loading import Rows, build_loader
 from restore.training.data.pairs import PairOptions
 from restore.training.data.procedural import lettering, pictures
 from restore.training.data.procedural.drawings import FINE, Pen, circle

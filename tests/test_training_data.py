@@ -28,7 +28,8 @@ from restore import cli, file_search
 from restore.errors import ConfigError, ImageError
 from restore.images import picture, sandbox
 from restore.training.data import digests, latent_pairs, shards, sources, stored
-from restore.training.data.crops import PhotoOptions, Photos, Rows, build_loader
+from restore.training.data.crops import PhotoOptions, Photos
+from restore.training.data.loading import Rows, build_loader
 from restore.training.data.paired import PairedPhotos
 from restore.training.data.pairs import PairOptions
 from restore.training.data.stored import contents

@@ -22,7 +22,7 @@ from restore import cli
 from restore.config import load_config
 from restore.errors import ConfigError, NonFiniteError
 from restore.training import logs, loop, model_card, optim
-from restore.training.data.crops import Rows
+from restore.training.data.loading import Rows
 from restore.training.rng import WHOLE
 from restore.training.stages.denoiser import DenoiserStage
 

@@ -21,7 +21,7 @@ from restore.config import load_config
 from restore.errors import NonFiniteError
 from restore.files import held, write_text
 from restore.training import checkpoint, failed_batch, model_card, optim
-from restore.training.data.crops import Rows, build_loader
+from restore.training.data.loading import Rows, build_loader
 from restore.training.logs import Clock, Record, Scalars, progress_bar
 from restore.training.options import TrainOptions
 from restore.training.ours import MADE_BY, refuse_foreign

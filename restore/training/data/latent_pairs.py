@@ -21,7 +21,7 @@ from restore.diffusion import vae
 from restore.diffusion.contexts import Context
 from restore.diffusion.stack import Stack
 from restore.images.masks import mended
-from restore.training.data.crops import to_rgb
+from restore.training.data.loading import to_rgb
 from restore.training.data.pairs import Pair, PairOptions, draw_pair
 from restore.training.data.stored import PairStore, StoredPairs
 

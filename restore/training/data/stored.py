@@ -25,7 +25,7 @@ from restore.diffusion.stack import Stack
 from restore.errors import ConfigError, DiskFullError, counted
 from restore.files import held
 from restore.training.data import sources
-from restore.training.data.crops import Samples, build_loader, to_rgb
+from restore.training.data.loading import Samples, build_loader, to_rgb
 from restore.training.data.pairs import Pair, PairOptions, draw_pair, make_pair
 from restore.training.logs import track
 

@@ -16,7 +16,8 @@ from restore.diffusion import vae
 from restore.diffusion.noise import generator
 from restore.diffusion.vae import Vae
 from restore.errors import ConfigError
-from restore.training.data.crops import PhotoOptions, Samples, to_rgb
+from restore.training.data.crops import PhotoOptions
+from restore.training.data.loading import Samples, to_rgb
 from restore.training.losses.discriminator import AdversaryOptions, Patches, adversarial_losses
 from restore.training.losses.perceptual import PerceptualOptions, distance
 from restore.training.losses.pixel import PIXEL_LOSSES, PixelLoss

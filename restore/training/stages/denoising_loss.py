@@ -14,7 +14,7 @@ from restore.config import Options
 from restore.diffusion import vae
 from restore.diffusion.layouts import REPAINT
 from restore.diffusion.stack import Stack
-from restore.training.data.crops import to_rgb
+from restore.training.data.loading import to_rgb
 from restore.training.losses.perceptual import PerceptualOptions, distance
 from restore.training.losses.pixel import gradient
 from restore.training.losses.texture import TextureOptions, texture_losses

@@ -9,7 +9,7 @@ from restore.diffusion.noise import generator
 from restore.diffusion.sampling import sample, start
 from restore.diffusion.stack import Stack
 from restore.diffusion.tiling import Corner, Predict, WindowPredict
-from restore.training.data.crops import to_rgb
+from restore.training.data.loading import to_rgb
 from restore.training.rng import WHOLE, Part
 
 

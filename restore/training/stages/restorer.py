@@ -17,7 +17,8 @@ from restore.checkpoints.load import load, save
 from restore.config import Options
 from restore.diffusion.restorer import SCALE, FirstStage, Fusion, Restorer
 from restore.errors import ConfigError
-from restore.training.data.crops import PhotoOptions, Photos, Samples, to_rgb
+from restore.training.data.crops import PhotoOptions, Photos
+from restore.training.data.loading import Samples, to_rgb
 from restore.training.data.pairs import draw_weighted
 from restore.training.losses import teachers
 from restore.training.losses.discriminator import AdversaryOptions, Patches, adversarial_losses

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from restore.config import Options
 from restore.images.scratches import Finder
-from restore.training.data.crops import Samples, to_rgb
+from restore.training.data.loading import Samples, to_rgb
 from restore.training.data.scratched import ROOM, ScratchedOptions, sample
 from restore.training.rng import WHOLE, Part
 

@@ -24,7 +24,7 @@ from restore.diffusion.noise import generator
 from restore.diffusion.sampling import sample, start
 from restore.errors import ConfigError
 from restore.training import command
-from restore.training.data.crops import Samples
+from restore.training.data.loading import Samples
 from restore.training.rng import WHOLE, Part
 
 CLASSES = 10

@@ -19,7 +19,7 @@ from restore.diffusion.noise import generator
 from restore.diffusion.stack import Stack
 from restore.diffusion.tiling import Windows
 from restore.diffusion.vae import Vae
-from restore.training.data.crops import Samples, to_rgb
+from restore.training.data.loading import Samples, to_rgb
 from restore.training.rng import WHOLE, Part
 from restore.training.stages.denoiser import StepOptions
 from restore.training.stages.denoising_loss import train_step
