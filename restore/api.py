@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, Unpack
 
@@ -16,6 +16,7 @@ from restore import keywords
 from restore.checkpoints import devices, publish
 from restore.config import Options, explain
 from restore.diffusion import watch
+from restore.diffusion.stack import Stack
 from restore.errors import CancelledError, ConfigError, UsageError
 from restore.images.arrays import OneImage, back, hole_of, one_of, picture_of, spread
 from restore.images.picture import Picture
@@ -244,6 +245,14 @@ class Restorer:
         chosen = chosen_by(InpaintOptions, "inpaint", asked, prompt=prompt)
         onlookers = Onlookers(callback, progress, asked.on_step_end, self)
         return self._each(image, mask, chosen, seed, asked, onlookers, output_type)
+
+    def shown(self, image: OneImage) -> "Restorer":
+        """The same model, whose ControlNet is shown this picture, of whatever size."""
+        control = self.stack.control if isinstance(self.stack, Stack) else None
+        if control is None:
+            raise UsageError("there is no ControlNet to show it to; load(..., controlnet=FOLDER)")
+        control = replace(control, picture=picture_of(image))
+        return replace(self, stack=replace(self.stack, control=control))
 
     def _each(
         self,

@@ -7,9 +7,11 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the network is wrong
 
 import cv2
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
+from hubs import serving
 from PIL import Image
 
 from restore import cli
@@ -133,3 +135,19 @@ def restored(call, tmp_path):
         return code, {row["key"]: row for row in map(json.loads, lines)}, said + errors
 
     return go
+
+
+@pytest.fixture
+def online(tmp_path, monkeypatch):
+    """A hub on loopback: (its folder, bytes given by file)."""
+    top = tmp_path / "served"
+    top.mkdir()
+    with serving(top) as (address, given):
+        constants = huggingface_hub.constants
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        template = address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr(constants, "HF_XET_CACHE", str(tmp_path / "xet"))
+        yield top, given

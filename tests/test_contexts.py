@@ -1,15 +1,18 @@
 """Words, classes and boxes become tokens; what cannot be read is refused by name."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import tiny
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 from torch import nn
 
 from restore.checkpoints import manifest
 from restore.checkpoints.load import load, save
+from restore.diffusion.conditioning import Condition
 from restore.diffusion.contexts.boxes import Box, BoxContext, BoxEncoder, parsed, written
 from restore.diffusion.contexts.classes import ClassContext
 from restore.diffusion.contexts.text import weighed
@@ -88,6 +91,86 @@ def test_a_long_prompt_is_its_chunks_of_75_one_after_another(text):
     # the last letter alone is another token at a word's end
     torch.testing.assert_close(made[:, :75], parts[0][:, :75])
     assert text.embed("a " * 10_000).shape == (1, 134 * 77, 16)
+
+
+# two text encoders
+
+
+@pytest.fixture(scope="module")
+def xl(tmp_path_factory):
+    return tiny.checkpoint(tmp_path_factory.mktemp("xl") / "model", "xl")
+
+
+@pytest.fixture
+def two(xl):
+    return load(str(xl), device="cpu").context
+
+
+@pytest.mark.parametrize("clip_skip", [0, 1])
+@pytest.mark.parametrize("prompt", ["", "a red cat", "x" * 75, "a (cat"])
+def test_two_encoders_read_a_prompt_as_diffusers(two, xl, prompt, clip_skip):
+    pipe = StableDiffusionXLPipeline.from_pretrained(xl)
+    tokens, _, pooled, _ = pipe.encode_prompt(
+        prompt, device="cpu", do_classifier_free_guidance=False, clip_skip=clip_skip
+    )
+    for one, other in zip(two.hear(prompt, clip_skip), (tokens, pooled), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+    assert torch.equal(two.tokens(two.inputs(prompt)[None]), two.embed(prompt))
+
+
+def test_two_encoders_read_long_prompts_and_weights(two):
+    words = [letter * count for letter, count in (("a", 75), ("b", 75), ("c", 10))]
+    made, pooled = two.hear("".join(words))
+    assert made.shape == (1, 3 * 77, 32) and pooled.shape == (1, 16)
+    torch.testing.assert_close(made[:, :75], two.embed(words[0])[:, :75])
+    torch.testing.assert_close(pooled, two.hear(words[0] + "b" * 9)[1])
+    plain, nothing = two.embed("a cat"), two.embed("")
+    for weight in (0.0, 1.5):
+        wanted = torch.lerp(nothing, plain, weight)
+        heavy, same = two.hear(f"(a cat:{weight})")
+        torch.testing.assert_close(heavy[:, 1:5], wanted[:, 1:5])
+        torch.testing.assert_close(same, two.hear("a cat")[1])
+
+
+def test_an_encoder_that_needs_more_chunks_is_followed_by_the_other(two):
+    """Tokenizers that cut words otherwise are not to be mixed up."""
+
+    class Halved:
+        """One token for each letter twice."""
+
+        def __getattr__(self, name):
+            return getattr(two.tokenizers[0], name)
+
+        def __call__(self, text, **more):
+            found = two.tokenizers[0](text, **more)
+            found["input_ids"] = [one for one in found.input_ids for _ in range(2)]
+            return found
+
+    mixed = replace(two, tokenizers=(two.tokenizers[0], Halved()))
+    assert mixed.embed("a" * 60).shape == (1, 2 * 77, 32)
+
+
+def test_no_negative_prompt_is_zeros_where_the_checkpoint_says_so(two):
+    for heard in two.hear("", is_wanted=False):
+        assert not heard.any()
+    for prompt, is_wanted in (("", True), ("blurry", False)):
+        assert all(heard.any() for heard in two.hear(prompt, is_wanted=is_wanted))
+    assert all(h.any() for h in replace(two, zeroes=False).hear("", is_wanted=False))
+
+
+def test_clip_skip_beyond_the_layers_of_the_shorter_encoder_is_refused(two):
+    with pytest.raises(UsageError, match=r"clip_skip 3: .* no more layers to leave out than 2"):
+        two.embed("a", clip_skip=3)
+
+
+def test_a_window_of_sdxl_answers_the_same_wherever_it_lies(xl):
+    stack = load(str(xl), device="cpu")
+    x = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
+    condition = Condition(torch.zeros(1, 0, 40, 64), torch.ones(1, 1, 40, 64))
+    predict = stack.predict(condition, "a cat")
+    answers = [predict(x, torch.tensor(500), [corner]) for corner in ((0, 0), (12, 36))]
+    assert torch.equal(*answers)
+    assert not torch.equal(answers[0], stack.predict(condition, "a dog")(x, 500, [(0, 0)]))
 
 
 @pytest.mark.parametrize(

@@ -47,9 +47,30 @@ CONFIGS = [
 ]
 
 
+XL_CONFIGS = {  # the keys that only SDXL's have, or that are read otherwise
+    "text_encoder_2/config.json": ["projection_dim", "architectures"],
+    "unet/config.json": [
+        *("addition_embed_type", "addition_time_embed_dim", "transformer_layers_per_block"),
+        "projection_class_embeddings_input_dim",
+    ],
+    "model_index.json": ["force_zeros_for_empty_prompt", "text_encoder_2", "tokenizer_2"],
+}
+
+
+@pytest.fixture(scope="module")
+def folders(folder, tmp_path_factory):
+    xl = tiny.checkpoint(tmp_path_factory.mktemp("model") / "xl", "xl")
+    load.load(str(xl), device="cpu")
+    return {"base": folder, "xl": xl}
+
+
 @pytest.mark.filterwarnings("ignore")  # of the libraries, on values that make no sense
-@pytest.mark.parametrize("config", CONFIGS)
-def test_no_key_of_a_config_imports_connects_or_starts_anything(folder, config, monkeypatch):
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [*(("base", config) for config in CONFIGS), *(("xl", config) for config in XL_CONFIGS)],
+)
+def test_no_key_of_a_config_imports_connects_or_starts_anything(folders, kind, config, monkeypatch):
+    folder = folders[kind]
     path = folder / config
     if not path.exists():
         path.write_text("{}")
@@ -58,7 +79,8 @@ def test_no_key_of_a_config_imports_connects_or_starts_anything(folder, config, 
     monkeypatch.setattr(load.components, "fill", lambda module, weights, what: None)
     monkeypatch.setattr(load.components, "read_weights", lambda *_: {})
     try:
-        for number, key in enumerate(dict.fromkeys([*told, *EXTRA])):
+        keys = XL_CONFIGS[config] if kind == "xl" else dict.fromkeys([*told, *EXTRA])
+        for number, key in enumerate(keys):
             values = VALUES if key in EXTRA[:4] else VALUES[number % 3 :: 3]
             for value in values:
                 path.write_text(json.dumps({**told, key: value}))

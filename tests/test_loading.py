@@ -126,7 +126,11 @@ def test_other_ways_to_keep_the_weights_load_as_well(saved, copied, kind):
 
 
 @pytest.mark.parametrize(
-    ("kind", "open_clip"), [("base", False), ("inpainting", False), ("x4", True)]
+    ("kind", "open_clip"),
+    [
+        *(("base", False), ("inpainting", False), ("x4", True)),
+        *(("xl", True), ("xl inpainting", True)),
+    ],
 )
 def test_a_single_file_loads_with_the_configs_of_a_folder(saved, tmp_path, kind, open_clip):
     whole = load(str(saved[kind]), device="cpu")
@@ -372,6 +376,13 @@ def test_a_single_file_says_what_it_needs(saved, tmp_path):
     refused(path, "no vae", config=str(saved["base"]))
     save_file({**held, "conditioner.embedders.0.x": torch.zeros(1)}, path)
     refused(path, "another family", config=str(saved["base"]))
+    save_file({"conditioner.embedders.0.model.ln_final.bias": torch.zeros(1)}, path)
+    refused(path, "SDXL's refiner", "take that one", config=str(saved["base"]))
+    save_file({**held, "v_pred": torch.zeros(1)}, path)
+    refused(path, "predicts v", "--config-from", config=str(saved["base"]))
+    for key in ("double_blocks.0.x", "model.diffusion_model.joint_blocks.0.x"):
+        save_file({key: torch.zeros(1)}, path)
+        refused(path, "another family", "SDXL", config=str(saved["base"]))
     torch.save(held, tmp_path / "model.ckpt")
     refused(tmp_path / "model.ckpt", "pickled", config=str(saved["base"]))
     load(str(tmp_path / "model.ckpt"), "cpu", config=str(saved["base"]), allow_pickle=True)

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from restore.checkpoints import lora
 from restore.checkpoints.load import load, save
+from restore.diffusion.conditioning import Condition
 from restore.errors import ModelError
 
 peft = pytest.importorskip("peft")
@@ -226,6 +227,112 @@ def test_the_format_of_kohya_is_read_with_its_alpha(folder, loras, stack, tmp_pa
     save_file(tensors, tmp_path / "kohya.safetensors")
     lora.add(stack, tmp_path / "kohya.safetensors")
     assert near(ours(stack), theirs(folder, [(loras[0], 1)]))
+
+
+# SDXL: a UNet and two text encoders
+
+
+@pytest.fixture(scope="module")
+def xl_folder(tmp_path_factory):
+    return tiny.checkpoint(tmp_path_factory.mktemp("model"), "xl")
+
+
+@pytest.fixture
+def xl(xl_folder):
+    return load(str(xl_folder), device="cpu")
+
+
+@torch.no_grad()
+def heard(stack) -> torch.Tensor:
+    x = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
+    condition = Condition(torch.zeros(1, 0, 16, 16), torch.ones(1, 1, 16, 16))
+    return stack.predict(condition, "a red bird")(x, torch.tensor(500), [(0, 0)])
+
+
+def layers_of_xl(stack) -> dict[str, torch.nn.Module]:
+    """Those that a trainer would take, by their names in files."""
+    held = {"unet": stack.unet, **dict(stack.context.module.named_children())}
+    return {
+        f"{prefix}.{name if prefix == 'unet' else OLD + name.removeprefix(OLD)}": layer
+        for prefix, module in held.items()
+        for name, layer in module.named_modules()
+        if name.endswith(("to_q", "to_out.0", "ff.net.2", "proj_in", "q_proj", "fc1"))
+    }
+
+
+OLD = "text_model."
+RANK, ALPHA = 2, {"unet": 6.0, "text_encoder": 3.0, "text_encoder_2": 5.0}
+
+
+def by_kohya(name: str) -> str:
+    """A layer's name in kohya's files, whose blocks are called as SDXL's authors did."""
+    prefix, _, rest = name.partition(".")
+    rest = rest.replace("down_blocks.1.attentions.0", "input_blocks.3.1")
+    rest = rest.replace("mid_block.attentions.0", "middle_block.1")
+    for number in range(2):
+        rest = rest.replace(f"up_blocks.0.attentions.{number}", f"output_blocks.{number}.1")
+    short = {"unet": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
+    return f"{short[prefix]}_{rest.replace('.', '_')}"
+
+
+@torch.no_grad()
+def xl_lora(path, stack, naming: str) -> None:
+    """Save a random LoRA by a naming, and put it into the stack's weights by the formula."""
+    rng, tensors, metadata = torch.Generator().manual_seed(3), {}, {}
+    for name, layer in layers_of_xl(stack).items():
+        a = torch.randn(RANK, layer.in_features, generator=rng)
+        b = torch.randn(layer.out_features, RANK, generator=rng) * 0.1
+        alpha = ALPHA[name.partition(".")[0]]
+        layer.weight += alpha / RANK * b @ a
+        if naming == "kohya":
+            own = by_kohya(name)
+            tensors |= {f"{own}.lora_down.weight": a, f"{own}.lora_up.weight": b}
+            tensors[f"{own}.alpha"] = torch.tensor(alpha)
+        else:
+            tensors |= {f"{name}.lora_A.weight": a, f"{name}.lora_B.weight": b}
+    for prefix, alpha in ALPHA.items():
+        metadata |= {f"{prefix}.r": RANK, f"{prefix}.lora_alpha": alpha}
+    about = {"format": "pt", "lora_adapter_metadata": json.dumps(metadata)}
+    save_file(tensors, path, metadata=about if naming == "diffusers" else None)
+
+
+@pytest.mark.parametrize("naming", ["kohya", "diffusers"])
+def test_a_lora_of_sdxl_reaches_the_unet_and_both_text_encoders(xl, xl_folder, tmp_path, naming):
+    path, plain, wanted = tmp_path / "lora.safetensors", heard(xl), load(str(xl_folder), "cpu")
+    xl_lora(path, wanted, naming)
+    lora.add(xl, path)
+    assert (heard(xl) - heard(wanted)).abs().max() < 1e-4
+    for part in lora.targets(xl).values():
+        assert any(True for _ in lora.layers_of(part))
+    lora.fuse(xl)
+    assert (heard(xl) - heard(wanted)).abs().max() < 1e-4
+    save(xl, tmp_path / "saved", "# tiny\n", torch.float32)
+    assert (heard(load(str(tmp_path / "saved"), "cpu")) - heard(wanted)).abs().max() < 1e-4
+    lora.remove(xl)
+    assert (heard(xl) - plain).abs().max() < 1e-4
+
+
+def test_a_lora_of_sdxl_does_not_go_on_stable_diffusion_nor_the_other_way(
+    xl, xl_folder, stack, loras, tmp_path
+):
+    xl_lora(tmp_path / "xl.safetensors", load(str(xl_folder), "cpu"), "diffusers")
+    refused(stack, tmp_path / "xl.safetensors", "text_encoder_2", "same family")
+    with pytest.raises(ModelError, match="another model"):
+        lora.add(xl, loras[0])
+
+
+def test_a_file_of_which_diffusers_would_drop_a_part_is_refused(xl, xl_folder, tmp_path):
+    path = tmp_path / "lora.safetensors"
+    xl_lora(path, load(str(xl_folder), "cpu"), "kohya")
+    held = load_file(path)
+    more = {
+        name.replace("input_blocks_3_1", "down_blocks_1_attentions_0"): tensor.clone()
+        for name, tensor in held.items()
+        if "input_blocks_3_1" in name
+    }
+    save_file({**held, **more}, path)
+    with pytest.raises(ModelError, match="in two ways"):
+        lora.add(xl, path)
 
 
 def refused(stack, path, *words: str) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from tiny import checkpoint
 
 from restore.checkpoints.load import load
+from restore.diffusion.contexts.two_texts import TwoTextContext
 from restore.diffusion.noise import canvas_noise, generator, seed_of
 from restore.diffusion.stack import SCHEDULERS
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
@@ -97,7 +98,7 @@ def walked(options) -> dict:
     """The options of a walk by the stock pipelines' names."""
     return {
         "prompt": options.prompt,
-        "negative_prompt": options.negative,
+        "negative_prompt": options.negative or None,
         "num_inference_steps": options.steps,
         "guidance_scale": options.guidance,
         "eta": options.eta,
@@ -114,6 +115,12 @@ class Case:
         window = stack.windows.size
         self.low, self.side = picture(window, window), window * stack.factor
         self.noise = canvas_noise((1, stack.channels, window, window), SEED)
+
+    def family(self, kind: type) -> type:
+        """The stock pipeline of the same task for SDXL, if that is what this is."""
+        if not isinstance(self.stack.context, TwoTextContext):
+            return kind
+        return getattr(diffusers, kind.__name__.replace("Diffusion", "DiffusionXL"))
 
     def agrees(self, options, image: Image.Image | np.ndarray, theirs, picture=None, hole=None):
         """Latents at every step; the pictures to a rounding of the last of 8 bits."""
@@ -132,7 +139,8 @@ class Case:
         options = Text2imgOptions(
             **{**WORDS, "height": self.side, "width": self.side, "steps": 4, **more}
         )
-        pipe, theirs = stock(diffusers.StableDiffusionPipeline, self.folder, options.sampler)
+        kind = self.family(diffusers.StableDiffusionPipeline)
+        pipe, theirs = stock(kind, self.folder, options.sampler)
         size = {"height": self.side, "width": self.side}
         image = pipe(
             **walked(options), **size, latents=self.noise, guidance_rescale=options.rescale
@@ -142,7 +150,7 @@ class Case:
     def img2img(self, **more) -> None:
         shown = self.picture(self.side, self.side)
         options = Img2imgOptions(**WORDS, steps=4, **more)
-        kind = diffusers.StableDiffusionImg2ImgPipeline
+        kind = self.family(diffusers.StableDiffusionImg2ImgPipeline)
         pipe, theirs = stock(kind, self.folder, options.sampler)
         with drawing(self.monkeypatch, kind, self.noise):
             image = pipe(
@@ -179,7 +187,7 @@ class Case:
         # Of whole latents: of those that a hole cuts, we repaint all, the stock pipeline some.
         hole[self.side // 4 : self.side // 2, self.side // 2 : self.side * 3 // 4] = 255
         options = InpaintOptions(**WORDS, steps=4, feather=0, **more)
-        kind, theirs = diffusers.StableDiffusionInpaintPipeline, []
+        kind, theirs = self.family(diffusers.StableDiffusionInpaintPipeline), []
         pipe, _ = stock(kind, self.folder, options.sampler)
 
         def after(pipe, step, t, held):
@@ -257,6 +265,28 @@ def test_inpainting_equals_the_stock_pipeline(case, kind, sampler, strength, gui
     case(kind).inpaint(sampler=sampler, strength=strength, guidance=guidance)
 
 
+@pytest.mark.parametrize(("sampler", "guidance"), [*product([*FEW, "euler_a"], [5]), ("ddim", 1)])
+def test_sdxls_text_to_image_equals_the_stock_pipeline(case, sampler, guidance):
+    case("xl").text2img(sampler=sampler, guidance=guidance)
+
+
+def test_sdxl_without_a_negative_prompt_is_guided_away_from_zeros_as_the_stock_pipeline(case):
+    case("xl").text2img(negative="")
+
+
+@pytest.mark.parametrize(("sampler", "strength"), [*product(FEW, [0.5]), ("ddim", 1)])
+def test_sdxls_image_to_image_equals_the_stock_pipeline(case, sampler, strength):
+    case("xl").img2img(sampler=sampler, strength=strength, guidance=5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sampler", "strength"),
+    [*product(["xl inpainting", "xl"], ["ddim", "euler"], [0.5, 1])],
+)
+def test_sdxls_inpainting_equals_the_stock_pipeline(case, kind, sampler, strength):
+    case(kind).inpaint(sampler=sampler, strength=strength, guidance=5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "variable"),
@@ -266,6 +296,7 @@ def test_inpainting_equals_the_stock_pipeline(case, kind, sampler, strength, gui
         ("inpaint", "RESTORE_SD_INPAINT_FOLDER"),
         ("x4", "RESTORE_SD_X4_FOLDER"),
         ("ldm", "RESTORE_LDM_SR_FOLDER"),
+        ("text2img", "RESTORE_SDXL_FOLDER"),
     ],
 )
 def test_real_checkpoints_equal_the_stock_pipeline(picture, monkeypatch, task, variable):

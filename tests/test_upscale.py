@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from restore.diffusion import vae
-from restore.diffusion.canvas import canvas_rows, mirrored
+from restore.diffusion.canvas import canvas_rows
+from restore.diffusion.strips import mirrored
 from restore.options import UpscaleOptions
 from restore.tasks.run import restore
 

@@ -5,17 +5,20 @@ from pathlib import Path
 import torch
 from diffusers import (
     AutoencoderKL,
+    ControlNetModel,
     DDIMScheduler,
     DDPMScheduler,
     LDMSuperResolutionPipeline,
     StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
     StableDiffusionUpscalePipeline,
+    StableDiffusionXLInpaintPipeline,
+    StableDiffusionXLPipeline,
     UNet2DConditionModel,
     UNet2DModel,
     VQModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from restore.training.stages.vocabulary import letters
 
@@ -39,28 +42,31 @@ def autoencoder(levels: int = 2, **more) -> AutoencoderKL:
 
 
 def unet(channels: int, **more) -> UNet2DConditionModel:
+    own = {
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "cross_attention_dim": 16,
+    }
     return UNet2DConditionModel(
         sample_size=WINDOW,
         in_channels=channels,
         block_out_channels=(16, 32),
         layers_per_block=1,
         norm_num_groups=4,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=16,
         attention_head_dim=4,
-        **more,
+        **own | more,
     )
 
 
-def text_encoder(tokenizer, layers: int = 2) -> CLIPTextModel:
-    return CLIPTextModel(
+def text_encoder(tokenizer, layers: int = 2, kind=CLIPTextModel) -> CLIPTextModel:
+    return kind(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
             hidden_size=16,
             intermediate_size=32,
             num_hidden_layers=layers,
             num_attention_heads=2,
+            projection_dim=16,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
@@ -97,6 +103,37 @@ def base(channels: int = 4, prediction: str = "epsilon"):
 
 def inpainter():
     return base(9)
+
+
+def xl(channels: int = 4):
+    """SDXL's base, or with 9 channels its inpainter."""
+    one, two = letters(), letters()
+    two.pad_token = "!"  # as OpenCLIP's has it
+    kind = StableDiffusionXLPipeline if channels == 4 else StableDiffusionXLInpaintPipeline
+    return kind(
+        vae=autoencoder(scaling_factor=0.13025),
+        unet=unet(
+            channels,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            cross_attention_dim=32,
+            transformer_layers_per_block=(1, 2),
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=16 + 6 * 8,
+        ),
+        text_encoder=text_encoder(one, 3),
+        text_encoder_2=text_encoder(two, 4, CLIPTextModelWithProjection),
+        tokenizer=one,
+        tokenizer_2=two,
+        scheduler=schedule(),
+        add_watermarker=False,
+    )
+
+
+def xl_inpainter():
+    return xl(9)
 
 
 def x4():
@@ -140,7 +177,21 @@ def ldm():
     )
 
 
-KINDS = {"base": base, "inpainting": inpainter, "x4": x4, "ldm": ldm}
+def controlnet(folder: Path, unet: UNet2DConditionModel) -> Path:
+    """The folder of a ControlNet for a UNet over a VAE of factor 2, whose answers are not zero."""
+    torch.manual_seed(5)
+    net = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 16))
+    for name, weight in net.named_parameters():
+        if name.startswith("controlnet_"):
+            torch.nn.init.normal_(weight, std=0.3)
+    net.save_pretrained(folder)
+    return folder
+
+
+KINDS = {
+    **{"base": base, "inpainting": inpainter, "x4": x4, "ldm": ldm},
+    **{"xl": xl, "xl inpainting": xl_inpainter},
+}
 
 
 def checkpoint(folder: Path, kind: str, **more) -> Path:
@@ -165,6 +216,8 @@ UNET = {
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
     "class_embedding": "label_emb",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
     "mid_block.resnets.0": "middle_block.0",
     "mid_block.attentions.0": "middle_block.1",
     "mid_block.resnets.1": "middle_block.2",
@@ -200,8 +253,12 @@ OPEN_CLIP_TOP = {
 
 def single_file(pipe, open_clip: bool = False) -> dict[str, torch.Tensor]:
     """A pipeline's tensors by the names that Stable Diffusion's authors gave them."""
+    held = unet_tensors(pipe.unet) | vae_tensors(pipe.vae)
+    if isinstance(pipe, StableDiffusionXLPipeline | StableDiffusionXLInpaintPipeline):
+        held |= clip_tensors(pipe.text_encoder, "conditioner.embedders.0.transformer.")
+        return held | open_clip_tensors(pipe.text_encoder_2, "conditioner.embedders.1.model.")
     text = open_clip_tensors if open_clip else clip_tensors
-    return unet_tensors(pipe.unet) | vae_tensors(pipe.vae) | text(pipe.text_encoder)
+    return held | text(pipe.text_encoder)
 
 
 def renamed(name: str, names: dict[str, str]) -> str:
@@ -254,13 +311,20 @@ def vae_tensors(vae: AutoencoderKL) -> dict[str, torch.Tensor]:
     return made
 
 
-def clip_tensors(text: CLIPTextModel) -> dict[str, torch.Tensor]:
-    prefix = "cond_stage_model.transformer.text_model."
+def clip_tensors(
+    text: CLIPTextModel, prefix: str = "cond_stage_model.transformer."
+) -> dict[str, torch.Tensor]:
+    prefix += "text_model."
     return {prefix + name.removeprefix("text_model."): t for name, t in text.state_dict().items()}
 
 
-def open_clip_tensors(text: CLIPTextModel) -> dict[str, torch.Tensor]:
-    """As SD 2.x holds it: query, key and value in one tensor, and a projection nobody reads."""
+def open_clip_tensors(
+    text: CLIPTextModel, prefix: str = "cond_stage_model.model."
+) -> dict[str, torch.Tensor]:
+    """As SD 2.x and SDXL hold it: query, key and value in one tensor, and a projection.
+
+    SD 2.x does not read the projection.
+    """
     made, width = {}, text.config.hidden_size
     state = {name.removeprefix("text_model."): t for name, t in text.state_dict().items()}
     for name, tensor in state.items():
@@ -270,6 +334,7 @@ def open_clip_tensors(text: CLIPTextModel) -> dict[str, torch.Tensor]:
         other = renamed(name, OPEN_CLIP).replace("q_proj.", "in_proj_")
         for old, new in OPEN_CLIP_TOP.items():
             other = other.replace(old, new)
-        made[f"cond_stage_model.model.{other}"] = torch.cat(whole) if ".q_proj." in name else tensor
-    made["cond_stage_model.model.text_projection"] = torch.zeros(width, width)
+        made[f"{prefix}{other}"] = torch.cat(whole) if ".q_proj." in name else tensor
+    projection = made.pop(f"{prefix}text_projection.weight", torch.zeros(width, width))
+    made[f"{prefix}text_projection"] = projection.T.contiguous()
     return made

@@ -34,6 +34,7 @@ from restore.batch.work import (
     kept_beside,
     reading_for,
     shown,
+    steered,
     told,
 )
 from restore.errors import UsageError, counted
@@ -267,7 +268,8 @@ def prepare_words(
                 result = restore(None, options, stack, own)
             encode.encode(result, path, form, about=told(options, own, model.made_by))
             views.keep(place.home, job.key, shown(result))
-            return {"seed": own, "size_out": result.size, "warnings": list(result.warnings)}
+            facts = {"seed": own, "size_out": result.size, **steered(model.made_by)}
+            return {**facts, "warnings": list(result.warnings)}
 
         yield make
 

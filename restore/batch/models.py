@@ -1,12 +1,13 @@
 """The model of a run: found and identified at once, loaded only when the first picture needs it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restore.batch import environment
+from restore.checkpoints import controlnet as controlnets
 from restore.checkpoints import file_kinds, manifest, places
 from restore.errors import ModelError, RestoreError, UsageError
 from restore.options import WalkOptions
@@ -22,9 +23,10 @@ class OpenedModel:
     Attributes:
         name: As the user gave it.
         stack: Loads the model at the first call and returns the same one from then on.
-        weights: A digest of all its weights, LoRAs included.
+        weights: A digest of all its weights, LoRAs and a ControlNet included.
         precision: What else decides the pixels, such as dtype and device.
         is_pixel: Whether it is one network from rgb to rgb.
+        steered: What a ControlNet beside it is, and is told; its digest is in `weights` too.
     """
 
     name: str
@@ -32,11 +34,12 @@ class OpenedModel:
     weights: str
     precision: dict[str, object]
     is_pixel: bool = False
+    steered: dict[str, object] = field(default_factory=dict)
 
     @property
     def made_by(self) -> dict[str, object]:
         """What makes the pictures, as each result keeps it."""
-        return {"model": self.name, "weights": self.weights, **self.precision}
+        return {"model": self.name, "weights": self.weights, **self.precision, **self.steered}
 
 
 def open_model(
@@ -50,6 +53,9 @@ def open_model(
     config_from: str | None = None,
     offline: bool = True,
     allow_pickle: bool = False,
+    controlnet: str | None = None,
+    controlnet_scale: float = 1.0,
+    control_image: str | Path | None = None,
     options: WalkOptions | None = None,
     note: Callable[[str], None] = lambda text: None,
 ) -> OpenedModel:
@@ -65,6 +71,9 @@ def open_model(
         config_from: A diffusers folder with the configs of a single weight file.
         offline: Fetch nothing from the hub.
         allow_pickle: Read the tensors of pickled files too.
+        controlnet: The folder or hub id of a ControlNet that steers the model.
+        controlnet_scale: How much it counts; 1 is usual.
+        control_image: What it is shown; without it, the picture that is worked on.
         options: Refuse the model now if it cannot do the steps and sampler that they ask for.
         note: Is told what the user should know when the model loads.
 
@@ -82,6 +91,11 @@ def open_model(
 
         walks.refuse(place, options)
     digest = manifest.with_loras(weights, loras)
+    more = {"offline": offline, "allow_pickle": allow_pickle}
+    steering = controlnets.find(controlnet, controlnet_scale, control_image, **more)
+    if steering:
+        steering.require(getattr(options, "task", ""))
+        digest = steering.with_digest(digest)
 
     @cache
     def stack() -> "Model":
@@ -99,8 +113,10 @@ def open_model(
                 compiled=compiled,
                 offload=offload,
                 loras=loras,
-                offline=offline,
-                allow_pickle=allow_pickle,
+                controlnet=controlnet,
+                controlnet_scale=controlnet_scale,
+                control_image=control_image,
+                **more,
             )
             if getattr(made, "digest", "") not in ("", digest):
                 raise ModelError(f"{name}: changed since the run began; run it again")
@@ -118,7 +134,8 @@ def open_model(
         precision["device"] = device
     if config_from:
         precision["config_from"] = config_from
-    return OpenedModel(name, stack, digest, precision, not config_from and is_pixel(name))
+    pixel, steered = not config_from and is_pixel(name), steering.told if steering else {}
+    return OpenedModel(name, stack, digest, precision, pixel, steered)
 
 
 def is_pixel(name: str) -> bool:

@@ -136,6 +136,7 @@ class FileWork:
             "size_out": first.size,
             "n_frames": source.count,
             "warnings": list(dict.fromkeys(notes)),
+            **steered(self.settings.made_by),
             **self.keep_views(job, source, first),
         }
 
@@ -328,6 +329,11 @@ def kept_beside(options: FileOptions, holes: Holes, count: int) -> tuple[str, ..
         return f"{jobs.DAMAGE}.png", f"{jobs.OVERLAY}.jpg"
     laps = options.loopback if isinstance(options, Img2imgOptions) else count
     return tuple(f"_{lap:03}" for lap in range(1, laps + 1)) if laps > 1 else ()
+
+
+def steered(made_by: dict[str, object]) -> Row:
+    """What a row tells of the ControlNet by which a picture was made, if one was."""
+    return {name: told for name, told in made_by.items() if name.startswith("control")}
 
 
 def told(options: Any, seed: int, made_by: dict[str, object]) -> str:

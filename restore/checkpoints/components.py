@@ -11,6 +11,7 @@ from accelerate import init_empty_weights
 from diffusers import (
     AutoencoderKL,
     AutoencoderTiny,
+    ControlNetModel,
     SchedulerMixin,
     UNet2DConditionModel,
     UNet2DModel,
@@ -19,9 +20,14 @@ from diffusers import (
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
 
-from restore.checkpoints import configs, hub
+from restore.checkpoints import configs, families, hub
 from restore.diffusion.restorer import FirstStage, Fusion, Restorer
 from restore.diffusion.vae import Vae
 from restore.errors import ModelError
@@ -36,15 +42,10 @@ KINDS: dict[str, tuple[type[nn.Module], ...]] = {
     "vqvae": (VQModel,),
     "unet": (UNet2DConditionModel, UNet2DModel),
     "text_encoder": (CLIPTextModel,),
+    "text_encoder_2": (CLIPTextModelWithProjection,),
     "restorer": (Restorer,),
     "fusion": (Fusion,),
-}
-SCHEDULERS = {  # those that published checkpoints name, and ours
-    *("DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "LMSDiscreteScheduler", "LCMScheduler"),
-    *("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler"),
-    *("KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "DEISMultistepScheduler"),
-    *("DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "UniPCMultistepScheduler"),
-    *("TCDScheduler",),
+    "controlnet": (ControlNetModel,),
 }
 # What a class may raise that is given a config which makes no sense.
 BUILDING = (TypeError, ValueError, KeyError, RuntimeError, NotImplementedError)
@@ -57,9 +58,6 @@ OLD_NAMES = {  # of attention in diffusers below 0.12
     "key": "to_k",
     "value": "to_v",
     "proj_attn": "to_out.0",
-}
-FOREIGN = {  # what makes a UNet ask for more than time, text and one class
-    *("addition_embed_type", "encoder_hid_dim_type", "time_cond_proj_dim", "dual_cross_attention"),
 }
 
 
@@ -116,39 +114,40 @@ def read_file(path: Path) -> Weights:
         raise ModelError(f"{path}: holds more than tensors, which is never loaded") from error
 
 
-def build(folder: Path, part: str, convert: Convert) -> nn.Module:
+def build(folder: Path, part: str, convert: Convert, kind: str = "") -> nn.Module:
     """A part by its config, filled with what `convert` gives, in fp32 on the CPU.
 
+    kind  which part it is, where its folder is called otherwise.
     Raises ModelError that names the part if its class is unknown, if it asks for what no layout
     gives, or if the weights are not exactly those that it needs.
     """
     config = config_of(folder, part)
-    kind = kind_of(folder, part, config)
-    # "text" reads the tokens that every UNet is given
-    given = {"addition_embed_type": ("text",)}
-    foreign = [
-        key
-        for key in sorted(FOREIGN)
-        if part == "unet" and config.get(key) and str(config[key]) not in given.get(key, ())
-    ]
-    if foreign:
+    built = kind_of(folder, kind or part, config)
+    if part == "unet":
+        second = families.read(folder / "text_encoder_2" / "config.json")
+        families.refuse_unet(config, second, str(folder))
+    if part == "vae" and (config.get("latents_mean") or config.get("latents_std")):
         raise ModelError(
-            f"{folder}: its unet asks for {', '.join(foreign)} (SDXL, adapters, distilled "
-            "guidance), which no layout here gives; take one of the SD 1.x or 2.x family"
+            f"{folder}: its vae has a scale for each channel (latents_mean), as Playground v2.5; "
+            "what can be read has one for all"
         )
-    try:
-        is_clip = kind is CLIPTextModel
-        config = configs.clip(config) if is_clip else configs.fields_of(kind, config)
-        with init_empty_weights(include_buffers=False):
-            if is_clip:
-                module = CLIPTextModel(CLIPTextConfig(**config))
-            else:
-                module = kind.from_config(config)
-    except BUILDING as error:
-        message = f"{folder / part}: no {kind.__name__} can be built of its config: {error}"
-        raise ModelError(message) from error
+    module, config = empty(built, config, folder / part)
     fill(module, convert(part, config), f"{folder}: its {part}")
     return module
+
+
+def empty(
+    kind: type[nn.Module], config: dict[str, Any], where: Path
+) -> tuple[nn.Module, dict[str, Any]]:
+    """A module without weights, and what was taken of its config. Raises ModelError."""
+    try:
+        is_clip = issubclass(kind, CLIPTextModel | CLIPTextModelWithProjection)
+        config = configs.clip(config) if is_clip else configs.fields_of(kind, config)
+        with init_empty_weights(include_buffers=False):
+            return kind(CLIPTextConfig(**config)) if is_clip else kind.from_config(config), config
+    except BUILDING as error:
+        message = f"{where}: no {kind.__name__} can be built of its config: {error}"
+        raise ModelError(message) from error
 
 
 def build_restorer(folder: Path) -> FirstStage | None:
@@ -230,7 +229,7 @@ def build_scheduler(folder: Path, part: str = "scheduler") -> SchedulerMixin:
     """One of diffusers' own schedulers. Raises ModelError for any other class."""
     config = config_of(folder, part, "scheduler_config.json")
     name = str(config.get("_class_name"))
-    kind = getattr(diffusers, name, None) if name in SCHEDULERS else None
+    kind = getattr(diffusers, name, None) if name in families.SCHEDULERS else None
     if not (isinstance(kind, type) and issubclass(kind, SchedulerMixin)):
         raise ModelError(
             f"{folder}: its {part} is a {name}, which is not among those that can be read with "
@@ -243,9 +242,9 @@ def build_scheduler(folder: Path, part: str = "scheduler") -> SchedulerMixin:
         raise ModelError(f"{folder / part}: {name} refuses its config: {error}") from error
 
 
-def build_tokenizer(folder: Path, words: int) -> CLIPTokenizer:
+def build_tokenizer(folder: Path, words: int, name: str = "tokenizer") -> CLIPTokenizer:
     """CLIP's tokenizer, over at most as many words as the text encoder has embeddings."""
-    part = folder / "tokenizer"
+    part = folder / name
     # Without its vocabulary the class would build an empty one, and every word would be unknown.
     if not ((part / "tokenizer.json").is_file() or (part / "vocab.json").is_file()):
         raise ModelError(

@@ -40,6 +40,7 @@ def load(
     file = places.place_of(name)
     if more.get("config") is None and file.is_file() and file_kinds.is_pixel(file):
         asked = {"--compile": compiled, "--offload": offload, "--lora": more.get("loras")}
+        asked["--controlnet"] = more.get("controlnet")
         if told := ", ".join(option for option, is_asked in asked.items() if is_asked):
             raise ConfigError(f"{told}: {name} is a pixel upscaler, one network; leave it out")
         path, digest = manifest.find_model(name)
@@ -115,7 +116,13 @@ def compile_unet(stack: Stack) -> None:
     where = {"device": stack.device}
     shape = (1, stack.unet.config.in_channels - stack.channels - len(maps), size, size)
     level = torch.zeros(1, dtype=torch.long, **where) if stack.low_schedule else None
-    condition = Condition(torch.zeros(shape, **where), torch.ones(1, 1, size, size, **where), level)
+    hint = torch.zeros(1, 3, *[size * stack.factor] * 2) if stack.control else None
+    condition = Condition(
+        torch.zeros(shape, **where),
+        torch.ones(1, 1, size, size, **where),
+        level,
+        None if hint is None else lambda rows, columns: hint,
+    )
     x = torch.zeros(1, stack.channels, size, size, **where)
     stack.unet.compile()
     try:
@@ -131,6 +138,8 @@ def compile_unet(stack: Stack) -> None:
 class Turns:
     """One part at a time is on the device: whose turn it is comes, and the one before goes back.
 
+    A UNet and its ControlNet come and go together, for they answer in turn for every window.
+
     accelerate's cpu_offload_with_hook wraps whole models in one fixed order; ours go in the order
     of the task, and of a VAE not itself is called but its children.
     """
@@ -138,22 +147,28 @@ class Turns:
     def __init__(self, stack: Stack, place: torch.device):
         stack.place = place
         self.stack = stack
-        self.here: nn.Module | None = None
-        self.there = place  # where it is
+        self.here: list[nn.Module] = []
+        self.there = place  # where they are
+        control = stack.control
+        walking = [stack.unet, control.net] if control else []
         for part in stack.parts:
+            group = walking if any(part is one for one in walking) else [part]
             called = (part, *part.children()) if part is stack.vae else (part,)
             for module in called:
-                module.register_forward_pre_hook(partial(self.bring, part), with_kwargs=True)
+                module.register_forward_pre_hook(partial(self.bring, group), with_kwargs=True)
 
-    def bring(self, part: nn.Module, module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        """Before a call: the part moves to the device, and with it what it is called with."""
+    def bring(
+        self, group: list[nn.Module], module: nn.Module, args: Any, kwargs: Any
+    ) -> tuple[Any, Any]:
+        """Before a call: the parts move to the device, and with them what one is called with."""
         place = self.stack.place
         assert place is not None
-        if self.here is not part or self.there != place:
-            if self.here is not None:
-                self.here.to("cpu")
-            part.to(place)
-            self.here, self.there = part, place
+        if self.here != group or self.there != place:
+            for part in self.here:
+                part.to("cpu")
+            for part in group:
+                part.to(place)
+            self.here, self.there = group, place
         moved = {name: self.moved(value) for name, value in kwargs.items()}
         return tuple(map(self.moved, args)), moved
 

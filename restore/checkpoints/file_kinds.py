@@ -7,7 +7,9 @@ from restore.errors import ModelError
 
 PICKLED_PIXELS = (".pth", ".pt")
 UNET, VAE, CLIP = "model.diffusion_model.", "first_stage_model.", "cond_stage_model."
-OTHERS = ("conditioner.", "control_model.")  # other families' of latent diffusion
+XL_CLIP, XL_OPEN_CLIP = "conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."
+REFINER = "conditioner.embedders.0.model."  # SDXL's
+OTHERS = ("control_model.", "double_blocks.", "joint_blocks.")  # ControlNet, Flux, SD3
 LICENCE = ("licence", "license", "modelspec.license")  # in a file's metadata
 
 
@@ -21,7 +23,7 @@ def is_pixel(path: Path) -> bool:
     if path.suffix.casefold() != ".safetensors":
         return False
     names, _ = header(path)
-    return not any(name.startswith((UNET, VAE, CLIP, *OTHERS)) for name in names)
+    return not any(name.startswith((UNET, VAE, CLIP, "conditioner.", *OTHERS)) for name in names)
 
 
 def header(path: Path) -> tuple[list[str], Mapping[str, str]]:

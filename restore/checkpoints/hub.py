@@ -5,14 +5,12 @@ import json
 import re
 from pathlib import Path
 
+from restore.checkpoints import families
+from restore.checkpoints.families import PARTS
 from restore.errors import ModelError
 from restore.files import sha256
 
-PARTS = (
-    *("vae", "vqvae", "unet", "text_encoder", "tokenizer", "scheduler", "low_res_scheduler"),
-    *("restorer", "fusion"),
-)
-WEIGHED = ("vae", "vqvae", "unet", "text_encoder")  # the parts that have weights
+WEIGHED = ("vae", "vqvae", "unet", "text_encoder", "text_encoder_2")  # the parts with weights
 STEMS = "diffusion_pytorch_model", "model"  # what diffusers and transformers call them
 LORA_FILES = "pytorch_lora_weights.safetensors", "adapter_model.safetensors"
 PICKLED = (".ckpt", ".bin", ".pt", ".pth")
@@ -48,9 +46,23 @@ def fetch(name: str, revision: str | None, offline: bool, patterns: list[str]) -
 
 
 def fetch_model(name: str, revision: str | None, offline: bool, allow_pickle: bool) -> Path:
-    """`fetch`, of no more than one kind of weights: the safetensors, else their fp16 variant."""
-    rest = [f"{part}/*.{kind}" for part in PARTS for kind in ("json", "txt")]
-    rest += ["model_index.json", "stack.json", "manifest.json"]
+    """`fetch`, of no more than one kind of weights: the safetensors, else their fp16 variant.
+
+    Configs come first: what they tell is refused before anything large is fetched.
+    """
+    tops = ["model_index.json", "stack.json", "manifest.json"]
+    folder = fetch(name, revision, offline, tops)
+    if not any((folder / top).is_file() for top in tops):
+        raise ModelError(
+            f"{name}: is no model: it has neither stack.json, as ours do, nor model_index.json, "
+            "as a diffusers pipeline does"
+        )
+    families.refuse(folder, name)
+    revision = folder.name  # its commit: the next fetches are of the same, whatever is pushed
+    told = [*(f"{part}/config.json" for part in PARTS), "scheduler/scheduler_config.json"]
+    folder = fetch(name, revision, offline, [*tops, *told])
+    families.refuse(folder, name)
+    rest = [*tops, *(f"{part}/*.{kind}" for part in PARTS for kind in ("json", "txt"))]
     kinds = ["{}.safetensors", "{}-*-of-*.safetensors"]
     wanted = [
         [f"{part}/{kind.format(stem)}" for part in WEIGHED for stem in STEMS for kind in kinds]
@@ -59,7 +71,6 @@ def fetch_model(name: str, revision: str | None, offline: bool, allow_pickle: bo
     wanted[1] += [f"{part}/{stem}.fp16-*.safetensors" for part in WEIGHED for stem in STEMS]
     if allow_pickle:
         wanted += [[f"{part}/{stem}.bin" for part in WEIGHED for stem in STEMS]]
-    folder = Path()
     for patterns in wanted:
         folder = fetch(name, revision, offline, rest + patterns)
         if (folder / "manifest.json").is_file():  # ours: it says itself what belongs to it
@@ -67,6 +78,20 @@ def fetch_model(name: str, revision: str | None, offline: bool, allow_pickle: bo
             return fetch(name, revision, offline, ["manifest.json", *listed])
         present = [folder / part for part in WEIGHED if (folder / part).is_dir()]
         if present and all(weight_files(part) for part in present):
+            break
+    return folder
+
+
+def fetch_controlnet(name: str, offline: bool, allow_pickle: bool) -> Path:
+    """`fetch`, of a ControlNet: its config, and if that is of one that is read, its weights."""
+    folder = fetch(name, None, offline, ["config.json"])
+    families.refuse_controlnet(folder, name)
+    stem = STEMS[0]
+    wanted = [[f"{stem}.safetensors", f"{stem}-*-of-*.safetensors"], [f"{stem}.fp16.safetensors"]]
+    wanted += [[f"{stem}.bin"]] if allow_pickle else []
+    for patterns in wanted:
+        folder = fetch(name, folder.name, offline, ["config.json", "*.index.json", *patterns])
+        if weight_files(folder):
             break
     return folder
 

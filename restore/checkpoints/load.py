@@ -15,28 +15,31 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from restore.checkpoints import components, configs, file_kinds, hub, lora, manifest, single_file
+from restore.checkpoints import (
+    components,
+    configs,
+    families,
+    file_kinds,
+    hub,
+    lora,
+    manifest,
+    model_index,
+    single_file,
+)
+from restore.checkpoints import controlnet as controlnets
 from restore.diffusion import contexts, vae
 from restore.diffusion.contexts import Context
 from restore.diffusion.contexts.text import TextContext
-from restore.diffusion.layouts import BASE, INPAINTING, LDM_UPSCALE, TRUST, X4, layout_of
+from restore.diffusion.contexts.two_texts import TwoEncoders, TwoTextContext
+from restore.diffusion.layouts import LDM_UPSCALE, TRUST, X4, layout_of
 from restore.diffusion.restorer import FirstStage
 from restore.diffusion.stack import Stack
 from restore.diffusion.tiling import Windows
 from restore.errors import ModelError, RestoreError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PIPELINES = {  # what reads a saved stack of a layout; the first three with text
-    BASE: "StableDiffusionPipeline",
-    INPAINTING: "StableDiffusionInpaintPipeline",
-    X4: "StableDiffusionUpscalePipeline",
-    LDM_UPSCALE: "LDMSuperResolutionPipeline",
-    TRUST: "RestorationPipeline",  # ours, in restore.pipeline
-}
-IGNORED = {"safety_checker", "feature_extractor", "image_encoder"}  # of a pipeline's components
 SHARD = "14MB"  # files of weights are no larger, so that repositories and mails take them
 SD_SCALE, X4_SCALE = 0.18215, 0.08333  # 1 / std of the latents
-MAX_NOISE_LEVEL = 350  # of SD's x4 upscaler, as published
 Asked = ParamSpec("Asked")
 Made = TypeVar("Made")
 
@@ -64,6 +67,9 @@ def load(
     allow_pickle: bool = False,
     config: str | None = None,
     loras: Sequence[tuple[str, float]] = (),
+    controlnet: str | None = None,
+    controlnet_scale: float = 1.0,
+    control_image: str | Path | None = None,
 ) -> Stack:
     """A stack that ships with the package, by its name, or anybody's checkpoint.
 
@@ -76,31 +82,31 @@ def load(
     allow_pickle  read .ckpt and .bin as well: their tensors, with torch's restricted unpickler.
     config        for a single file: the diffusers folder that gives configs and vocabulary.
     loras         (path, scale) of each to fuse.
+    controlnet    a folder or a hub id: a ControlNet for the checkpoint, which counts by
+                  controlnet_scale and is shown control_image, or the picture that is worked on.
     Raises ModelError if the checkpoint is missing, damaged or of no known layout.
     """
     path, digest = manifest.find_model(name, revision, offline, allow_pickle)
+    more = {"offline": offline, "allow_pickle": allow_pickle}
+    steering = controlnets.find(controlnet, controlnet_scale, control_image, **more)
     files = [
         path,
         *(hub.lora_file(file) for file, _ in loras),
         *([Path(config)] if config and Path(config).is_dir() else []),
+        *(steering.files if steering else []),
     ]
     before = _marks(files)
     adapted = manifest.with_loras(digest, loras)
     quiet()
     if path.is_file():
-        if file_kinds.is_pixel(path) and config is None:
-            raise ModelError(f"{name}: is a pixel upscaler; what is asked for here is diffusion's")
-        hub.refuse_pickles([path], allow_pickle)
-        weights = single_file.read(path)
-        folder = single_file.configs_for(path, weights, config, offline)
-        stack = read(folder, single_file.converter(weights))
+        stack = read_single(path, config, **more)
     else:
         stack = read(path, lambda part, _: components.read_weights(path, part, allow_pickle))
     again = manifest.find_model(str(path), allow_pickle=allow_pickle)[1]
-    # A hub's snapshot is named by its commit, whichever branch was asked for.
-    is_hub = path.parent.name == "snapshots" and not Path(name).exists()
-    stack.name = f"{name.partition('@')[0]}@{path.name}" if is_hub else name
-    stack.digest = adapted
+    stack.name = called(name, path)
+    stack.digest = steering.with_digest(adapted) if steering else adapted
+    if steering:
+        controlnets.steer(stack, steering, allow_pickle)
     stack.origin = path if path.is_dir() else None
     place(stack, device, dtype)
     for number, (file, scale) in enumerate(loras):
@@ -110,6 +116,26 @@ def load(
     # the same bytes before and after, and no file swapped for another and back in between
     if (again, manifest.with_loras(again, loras)) != (digest, adapted) or _marks(files) != before:
         raise ModelError(f"{path}: changed while it was read; try again")
+    return stack
+
+
+def called(name: str, path: Path) -> str:
+    """A model's name; a hub's is by its commit, whichever branch was asked for."""
+    is_hub = path.parent.name == "snapshots" and not Path(name).exists()
+    return f"{name.partition('@')[0]}@{path.name}" if is_hub else name
+
+
+def read_single(path: Path, config: str | None, *, offline: bool, allow_pickle: bool) -> Stack:
+    """The stack of a single file, as `read`."""
+    if file_kinds.is_pixel(path) and config is None:
+        raise ModelError(f"{path}: is a pixel upscaler; what is asked for here is diffusion's")
+    hub.refuse_pickles([path], allow_pickle)
+    weights = single_file.read(path)
+    stack = read(
+        single_file.configs_for(path, weights, config, offline), single_file.converter(weights)
+    )
+    prediction = stack.schedule.config.prediction_type
+    single_file.refuse_other_prediction(path, weights, prediction)
     return stack
 
 
@@ -123,7 +149,7 @@ def _marks(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
 def read(folder: Path, convert: components.Convert) -> Stack:
     """The stack of a folder, in fp32 on the CPU."""
     about = configs.about(folder)
-    refuse_foreign_parts(folder)
+    families.refuse(folder)
     vae_part = "vqvae" if (folder / "vqvae").is_dir() else "vae"
     autoencoder = components.build(folder, vae_part, convert)
     unet = components.build(folder, "unet", convert)
@@ -174,26 +200,15 @@ def read_context(folder: Path, convert: components.Convert, kind: str = "text") 
     if not (folder / "text_encoder").is_dir():
         return None
     text = components.build(folder, "text_encoder", convert)
-    return TextContext(text, components.build_tokenizer(folder, text.config.vocab_size))
-
-
-def refuse_foreign_parts(folder: Path) -> None:
-    """Raises ModelError if a pipeline has components that no layout has, such as SDXL's."""
-    if not (folder / "model_index.json").is_file():
-        return
-    index = components.config_of(folder, ".", "model_index.json")
-    known = {*manifest.hub.PARTS, *IGNORED}
-    extra = [
-        key
-        for key, value in index.items()
-        if isinstance(value, list) and any(value) and key not in known
-    ]
-    if extra:
-        raise ModelError(
-            f"{folder}: a {index.get('_class_name')} with {', '.join(extra)} is of another family; "
-            "what can be read is SD 1.x, 2.x, their inpainters, the x4 upscaler and latent "
-            "diffusion's VQ models"
-        )
+    tokenizer = components.build_tokenizer(folder, text.config.vocab_size)
+    if not (folder / "text_encoder_2").is_dir():
+        return TextContext(text, tokenizer)
+    second = components.build(folder, "text_encoder_2", convert)
+    words = second.config.vocab_size
+    tokenizers = tokenizer, components.build_tokenizer(folder, words, "tokenizer_2")
+    index = families.read(folder / "model_index.json") or {}
+    zeroes = index.get("force_zeros_for_empty_prompt", True) is not False
+    return TwoTextContext(TwoEncoders(text, second), tokenizers, zeroes)
 
 
 def windows_of(unet: Any) -> Windows:
@@ -219,7 +234,8 @@ def place(stack: Stack, device: str, dtype: str) -> None:
             layer.inplace = True  # fresh memory costs page faults, a tenth of a picture's time
     if dtype == "auto":
         dtype = "fp32" if where.type == "cpu" else "bf16"
-    stack.unet.to(dtype=DTYPES[dtype])
+    for part in (stack.unet, *([stack.control.net] if stack.control else [])):
+        part.to(dtype=DTYPES[dtype])
 
 
 def save(
@@ -261,14 +277,15 @@ def _save(stack: Stack, folder: Path, card: str, dtype: torch.dtype | None) -> N
         config = json.loads(path.read_text())
         config.pop("_name_or_path", None)  # a path of the machine it was trained on
         path.write_text(json.dumps(config, indent=2) + "\n")
-    if isinstance(stack.context, TextContext):
+    if isinstance(stack.context, TextContext | TwoTextContext):
         prefix_clip(folder / "text_encoder" / "model.safetensors")
     stack.schedule.save_pretrained(folder / "scheduler")
     if stack.low_schedule:
         stack.low_schedule.save_pretrained(folder / "low_res_scheduler")
-    is_stock = stack.layout in (LDM_UPSCALE, TRUST) or isinstance(stack.context, TextContext)
-    if stack.layout in PIPELINES and is_stock:
-        text = json.dumps(index_of(stack, names), indent=2)
+    has_text = isinstance(stack.context, TextContext | TwoTextContext)
+    is_stock = stack.layout in (LDM_UPSCALE, TRUST) or has_text
+    if stack.layout in model_index.PIPELINES and is_stock:
+        text = json.dumps(model_index.of(stack, names), indent=2)
         (folder / "model_index.json").write_text(text + "\n")
     about: dict[str, Any] = {"trust": stack.layout == TRUST, "residual_scale": stack.residual_scale}
     about |= {"fills": stack.fills, "steps": stack.steps, "hears": stack.hears}
@@ -288,37 +305,6 @@ def save_first_stage(stage: FirstStage, folder: Path, dtype: torch.dtype | None)
         stored(stage.faithful, dtype).save_pretrained(folder / "restorer", variant="faithful")
     if stage.fusion is not None:
         stored(stage.fusion, dtype).save_pretrained(folder / "fusion")
-
-
-def index_of(stack: Stack, names: dict[str, nn.Module]) -> dict[str, Any]:
-    """model_index.json for the stock pipeline of the stack's layout."""
-    held: dict[str, Any] = {**names, "scheduler": stack.schedule}
-    if isinstance(stack.context, TextContext):
-        held |= {"text_encoder": stack.context.module, "tokenizer": stack.context.tokenizer}
-    if stack.low_schedule:
-        held["low_res_scheduler"] = stack.low_schedule
-    if stack.restorer:
-        held["restorer"] = stack.restorer.rich
-        held |= {"fusion": stack.restorer.fusion} if stack.restorer.fusion else {}
-    index: dict[str, Any] = {
-        name: [module_of(type(part)), type(part).__name__] for name, part in held.items()
-    }
-    if stack.layout in (BASE, INPAINTING):
-        index |= {"safety_checker": [None, None], "feature_extractor": [None, None]}
-        index["requires_safety_checker"] = False
-    if stack.layout == X4:
-        index["max_noise_level"] = MAX_NOISE_LEVEL
-    about = {
-        "_class_name": PIPELINES[stack.layout],
-        "_diffusers_version": diffusers.__version__,
-    }
-    return about | index
-
-
-def module_of(kind: type) -> str:
-    """The library that a class is found in, by its name alone."""
-    library = kind.__module__.partition(".")[0]
-    return kind.__module__ if library == "restore" else library
 
 
 def prefix_clip(path: Path) -> None:

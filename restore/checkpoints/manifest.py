@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import RootModel, ValidationError
 
-from restore.checkpoints import file_kinds, hub, places
+from restore.checkpoints import families, file_kinds, hub, places
 from restore.errors import ModelError, OutputError
 from restore.files import is_temporary_name, open_up, read_plain, sha256, temporary_for
 
@@ -68,6 +68,7 @@ def find_model(
                 "org/name@revision; `restore models add` adds others by name"
             )
         path = hub.fetch_model(name, revision, offline, allow_pickle)
+    families.refuse(path, name)
     if (path / "model_index.json").is_file() and not (path / NAME).is_file():
         hub.refuse_pickles(
             [file for part in hub.WEIGHED for file in hub.weight_files(path / part)], allow_pickle

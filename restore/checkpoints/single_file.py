@@ -7,34 +7,60 @@ from typing import Any
 from diffusers.loaders import single_file_utils as theirs
 from transformers import CLIPTextConfig
 
-from restore.checkpoints import file_kinds, hub
+from restore.checkpoints import families, hub
 from restore.checkpoints.components import Convert, Weights, read_file
-from restore.checkpoints.file_kinds import CLIP, UNET, VAE
+from restore.checkpoints.file_kinds import (
+    CLIP,
+    OTHERS,
+    REFINER,
+    UNET,
+    VAE,
+    XL_CLIP,
+    XL_OPEN_CLIP,
+)
 from restore.errors import ModelError
 
-OTHERS = (*file_kinds.OTHERS, "model.diffusion_model.joint_blocks.")
-CONFIGS = [f"{part}/*.{kind}" for part in hub.PARTS for kind in ("json", "txt")]
+CONFIGS = [f"{part}/*.{kind}" for part in families.PARTS for kind in ("json", "txt")]
 
 
 def read(path: Path) -> Weights:
-    """The tensors of a file of SD 1.x or 2.x, its inpainters or its x4 upscaler.
+    """The tensors of a file of SD 1.x, 2.x or SDXL, their inpainters or the x4 upscaler.
 
     Raises ModelError for other families, and for files that hold one part only.
     """
     weights = read_file(path)
-    other = next((name for name in weights if name.startswith(OTHERS)), None)
-    if other:
-        raise ModelError(
-            f"{path}: is of another family ({other}); what can be read is SD 1.x, 2.x, their "
-            "inpainters and the x4 upscaler"
-        )
-    for part, prefix in (("unet", UNET), ("vae", VAE), ("text encoder", CLIP)):
+    refuse_others(path, weights)
+    is_xl = any(name.startswith(XL_CLIP) for name in weights)
+    texts = [("text encoder", XL_CLIP), ("second text encoder", XL_OPEN_CLIP)]
+    texts = texts if is_xl else [("text encoder", CLIP)]
+    for part, prefix in (("unet", UNET), ("vae", VAE), *texts):
         if not any(name.startswith(prefix) for name in weights):
             raise ModelError(
                 f"{path}: holds no {part} ({prefix}...): it is no whole checkpoint of the Stable "
                 "Diffusion family; give a whole one, or a diffusers folder"
             )
     return weights
+
+
+def refuse_others(path: Path, weights: Weights) -> None:
+    """Raise ModelError if tensors are of a family that is not read."""
+    if any(name.startswith(REFINER) for name in weights):
+        raise ModelError(
+            f"{path}: is SDXL's refiner, which goes on with a walk that SDXL's base began; what "
+            "works alone is the base: take that one"
+        )
+    others = (*OTHERS, *(UNET + name for name in OTHERS))
+    other = next(
+        (
+            name
+            for name in weights
+            if name.startswith(others)
+            or (name.startswith("conditioner.") and not name.startswith((XL_CLIP, XL_OPEN_CLIP)))
+        ),
+        None,
+    )
+    if other:
+        raise ModelError(f"{path}: is of another family ({other}); {families.ABLE}")
 
 
 def configs_for(path: Path, weights: Weights, config: str | None, offline: bool) -> Path:
@@ -62,6 +88,15 @@ def configs_for(path: Path, weights: Weights, config: str | None, offline: bool)
     return folder
 
 
+def refuse_other_prediction(path: Path, weights: Weights, prediction: str) -> None:
+    """Raise ModelError if a file says that it predicts v, and its configs do not."""
+    if "v_pred" in weights and prediction != "v_prediction":
+        raise ModelError(
+            f"{path}: predicts v, as its tensor v_pred says, and the configs say {prediction}; "
+            "give --config-from FOLDER whose scheduler config says prediction_type v_prediction"
+        )
+
+
 def converter(weights: Weights) -> Convert:
     """What takes a part out of the weights of a file."""
 
@@ -72,8 +107,10 @@ def converter(weights: Weights) -> Convert:
                 return theirs.convert_ldm_unet_checkpoint(held, config)
             if part == "vae":
                 return theirs.convert_ldm_vae_checkpoint(held, config)
+            like = SimpleNamespace(config=CLIPTextConfig(**config))
+            if part == "text_encoder_2":
+                return theirs.convert_open_clip_checkpoint(like, held, prefix=XL_OPEN_CLIP)
             if theirs.is_open_clip_model(held):
-                like = SimpleNamespace(config=CLIPTextConfig(**config))
                 return theirs.convert_open_clip_checkpoint(like, held)
             return theirs.convert_ldm_clip_checkpoint(held)
         except (KeyError, IndexError, AttributeError) as error:

@@ -50,6 +50,17 @@ class Model:
         str | None,
         typer.Option(help="A diffusers folder with configs for a single .safetensors file."),
     ] = None
+    controlnet: Annotated[
+        str | None,
+        typer.Option(help="FOLDER or hub id: a ControlNet for the model; tile ones enlarge."),
+    ] = None
+    controlnet_scale: Annotated[
+        float, typer.Option(help="How much the ControlNet counts; 1 is usual.")
+    ] = 1.0
+    control_image: Annotated[
+        str | None,
+        typer.Option(help="FILE that the ControlNet is shown, instead of the picture itself."),
+    ] = None
     offline: Offline = False
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="Read the tensors of .ckpt and .bin files too.")
@@ -83,6 +94,9 @@ class Model:
             config_from=self.config_from,
             offline=self.offline,
             allow_pickle=self.allow_pickle,
+            controlnet=self.controlnet,
+            controlnet_scale=self.controlnet_scale,
+            control_image=self.control_image,
             options=options,
             note=lambda text: print(f"restore: {printable(text)}", file=sys.stderr),
         )

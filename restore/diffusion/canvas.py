@@ -1,7 +1,6 @@
 """Pictures <-> canvases: mirrored out to whole windows going in, cut to size coming out."""
 
 from dataclasses import replace
-from types import EllipsisType
 
 import numpy as np
 import torch
@@ -10,11 +9,12 @@ from torch import Tensor
 from restore.diffusion import vae
 from restore.diffusion.layouts import GREY, REPAINT, RESTORE, TRUST
 from restore.diffusion.stack import Stack
+from restore.diffusion.strips import Strip, mirrored
 from restore.errors import NonFiniteError
 from restore.images import memmap
 from restore.images.masks import mended, resized
 from restore.images.picture import Picture, bleed
-from restore.images.resample import Band, resize_alpha
+from restore.images.resample import resize_alpha
 
 BAND = 256  # rows gone over together
 Size = tuple[int, int]  # (height, width)
@@ -115,26 +115,3 @@ def added(picture: Picture, made: Picture, known: Tensor, stack: Stack) -> Pictu
 def canvas_rows(picture: Picture, size: Size, width: int, rows: tuple[int, int]) -> Tensor:
     """rgb (1, 3, rows, width) of the picture resized to `size`, mirrored beyond it."""
     return Strip(picture, size, rows)[..., 0:width]
-
-
-class Strip:
-    """Rows of a picture resized to `size`, mirrored beyond it; columns of them when sliced."""
-
-    def __init__(self, picture: Picture, size: Size, rows: tuple[int, int]):
-        down = mirrored(np.arange(*rows), size[0])
-        first = int(down.min())
-        self._band = Band(picture, size, (first, int(down.max()) + 1))
-        self._down, self._width = down - first, size[1]
-
-    def __getitem__(self, key: tuple[EllipsisType, slice]) -> Tensor:
-        """rgb (1, 3, rows, columns)"""
-        across = mirrored(np.arange(key[1].start, key[1].stop), self._width)
-        first = int(across.min())
-        band = self._band.cut(slice(first, int(across.max()) + 1))
-        return torch.from_numpy(band[self._down][:, across - first]).permute(2, 0, 1)[None]
-
-
-def mirrored(index: np.ndarray, length: int) -> np.ndarray:
-    """Indices of a line continued by its mirror image, again and again."""
-    index = index % (2 * length)
-    return np.where(index < length, index, 2 * length - 1 - index)

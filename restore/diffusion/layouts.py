@@ -80,7 +80,10 @@ def require(layout: Layout, task: Task, name: str = "this model") -> None:
     if task in layout.tasks:
         return
     able = ", ".join(other.name for other in LAYOUTS if task in other.tasks)
+    mend = ""
+    if task == "upscale" and layout in (BASE, INPAINTING):
+        mend = "; or give it a tile ControlNet (--controlnet)"
     raise ModelError(
         f"{name} has the {layout.name} layout: {', '.join(layout.tasks)}, but not {task}; "
-        f"choose a model of one of these layouts: {able}"
+        f"choose a model of one of these layouts: {able}{mend}"
     )

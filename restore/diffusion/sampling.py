@@ -153,10 +153,8 @@ def walk(
     A canvas on disk is gone over by rows, where the scheduler allows it.
     Raises NonFiniteError if the walk leaves the finite numbers.
     """
-    wanted, unwanted = (
-        stack.predict(condition, prompt, options.clip_skip)
-        for prompt in (options.prompt, options.negative)
-    )
+    wanted = stack.predict(condition, options.prompt, options.clip_skip)
+    unwanted = stack.predict(condition, options.negative, options.clip_skip, is_wanted=False)
     same = options.prompt == options.negative
     predict = guided(wanted, unwanted, 1 if same else options.guidance, options.rescale)
     # a walk that is entered late has a step left to take

@@ -17,11 +17,15 @@ from restore.config import near
 from restore.diffusion import rehearsal, vae
 from restore.diffusion.conditioning import Condition, as_velocity, conditioned
 from restore.diffusion.contexts import Context
+from restore.diffusion.contexts.two_texts import TwoTextContext
+from restore.diffusion.control import Control, Hint
 from restore.diffusion.layouts import Layout, Task, require
 from restore.diffusion.restorer import FirstStage
 from restore.diffusion.tiling import WindowPredict, Windows
 from restore.diffusion.vae import Vae
 from restore.errors import ConfigError, ModelError
+from restore.images.masks import Box
+from restore.images.picture import Picture
 from restore.options import Sampler
 
 SCHEDULERS: dict[Sampler, tuple[str, dict[str, Any]]] = {  # diffusers' class, and its options
@@ -58,6 +62,7 @@ class Stack:
     fidelity        of the first stage, where the options name none: 0 rich to 1 faithful.
     restore_steps   of the walk that goes on from the first stage's answer; 0: that is the picture.
     hears           what its prompts were about: what pictures show, or what was done to them.
+    control         a ControlNet that steers the UNet; with it, it can enlarge.
     digest          tells weights apart in reports.
     origin          the folder that it was read from, if it was one.
     place           where the parts compute, if that is not where they are kept.
@@ -77,6 +82,7 @@ class Stack:
     fidelity: float = 0.0
     restore_steps: int = 0
     hears: Literal["subjects", "damage"] = "subjects"
+    control: Control | None = None
     name: str = "this model"
     digest: str = ""
     origin: Path | None = None
@@ -90,7 +96,8 @@ class Stack:
     def parts(self) -> list[nn.Module]:
         """Everything that holds weights."""
         held = [self.vae, self.unet, *([self.context.module] if self.context else [])]
-        return [*held, *([self.restorer] if self.restorer else [])]
+        held += [self.restorer] if self.restorer else []
+        return held + ([self.control.net] if self.control else [])
 
     @property
     def reader(self) -> Context:
@@ -107,11 +114,14 @@ class Stack:
     def in_fp32(self) -> Iterator[None]:
         """The UNet's weights, as they are, in fp32 for a while; back in half they are the same."""
         half = self.unet.dtype
-        nn.Module.to(self.unet, dtype=torch.float32)
+        walking = [self.unet, *([self.control.net] if self.control else [])]
+        for part in walking:
+            nn.Module.to(part, dtype=torch.float32)
         try:
             yield
         finally:
-            nn.Module.to(self.unet, dtype=half)
+            for part in walking:
+                nn.Module.to(part, dtype=half)
 
     @contextmanager
     def on_cpu(self) -> Iterator[None]:
@@ -142,17 +152,32 @@ class Stack:
         return vae.channels(self.vae)
 
     def require(self, task: Task) -> None:
-        """Raises ModelError if the layout cannot do the task."""
-        require(self.layout, task, self.name)
+        """Raises ModelError if the layout cannot do the task, with a ControlNet if there is one."""
+        if not (self.control and task == "upscale"):
+            require(self.layout, task, self.name)
+
+    def hint(
+        self, size: tuple[int, int], shown: Picture | None = None, box: Box | None = None
+    ) -> Hint | None:
+        """As Control.hint; None where there is no ControlNet."""
+        return self.control.hint(size, shown, box) if self.control else None
 
     def canvas(self, size: tuple[int, int]) -> tuple[int, int]:
         """(h, w) in latents of the smallest canvas of whole windows that holds `size` pixels."""
         height, width = (self.windows.canvas(-(-n // self.factor)) for n in size)
         return height, width
 
-    def predict(self, condition: Condition, prompt: str, clip_skip: int = 0) -> WindowPredict:
-        tokens = self.context.embed(prompt, clip_skip) if self.context else None
-        predict = conditioned(self.unet, self.layout, condition, tokens)
+    def predict(
+        self, condition: Condition, prompt: str, clip_skip: int = 0, *, is_wanted: bool = True
+    ) -> WindowPredict:
+        """The UNet's answers under a condition and a prompt, a negative one if not `is_wanted`."""
+        tokens = pooled = None
+        if isinstance(self.context, TwoTextContext):
+            tokens, pooled = self.context.hear(prompt, clip_skip, is_wanted)
+        elif self.context:
+            tokens = self.context.embed(prompt, clip_skip)
+        more = {"pooled": pooled, "control": self.control, "factor": self.factor}
+        predict = conditioned(self.unet, self.layout, condition, tokens, **more)
         return as_velocity(predict, self.schedule)
 
     def scheduler(

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from restore.diffusion import watch
-from restore.diffusion.canvas import Strip
 from restore.diffusion.restorer import SCALE, FirstStage, Fusion, Restorer
 from restore.diffusion.sampling import OnStep, ignore
+from restore.diffusion.strips import Strip
 from restore.diffusion.tiling import Block, blocks
 from restore.errors import NonFiniteError
 from restore.images import memmap

@@ -33,7 +33,8 @@ def img2img(
     """
     stack.require("img2img")
     known = nothing(picture.size, stack)
-    condition = Condition(known, trust_map(None, picture.size, stack, REPAINT))
+    hint = stack.hint(picture.size, picture)
+    condition = Condition(known, trust_map(None, picture.size, stack, REPAINT), hint=hint)
     frame = picture
     for lap in range(options.loopback):
         begin = Start(shown(frame, frame.size, stack), options.strength)

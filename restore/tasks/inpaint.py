@@ -74,9 +74,8 @@ def filled(
     pixels = picture.pixels.copy()
     least = stack.windows.size * stack.factor
     for box in boxes(share > 0, options.context, least, stack.factor):
-        crop = replace(picture, pixels=picture.pixels[box], alpha=None)
-        made = fill(crop, hole[box], options, stack, seed, on_step, origin(box, stack))
-        pixels[box] = pasted(crop.pixels, made.pixels, share[box])
+        made = fill(picture, hole, box, options, stack, seed, on_step)
+        pixels[box] = pasted(picture.pixels[box], made.pixels, share[box])
     return replace(picture, pixels=pixels)
 
 
@@ -98,22 +97,24 @@ def smoothed(picture: Picture, part: np.ndarray, hole: np.ndarray) -> Picture:
 
 
 def fill(
-    crop: Picture,
+    picture: Picture,
     hole: np.ndarray,
+    box: Box,
     options: InpaintOptions,
     stack: Stack,
     seed: int,
     on_step: OnStep,
-    place: tuple[int, int],
 ) -> Picture:
-    """The whole crop as the model sees it once the hole is filled."""
+    """A box of the picture, the whole of it as the model sees it once the hole is filled."""
+    crop, hole = replace(picture, pixels=picture.pixels[box], alpha=None), hole[box]
     known = shown(crop, crop.size, stack, hole)
     trust = trust_map(hole, crop.size, stack, KEEP)
     needs_clean = options.strength < 1 or stack.layout == BASE
     clean = shown(crop, crop.size, stack) if needs_clean else None
     known = known[:, :0] if stack.layout == BASE else known
-    begin = Start(clean, options.strength, options.strength == 1, place)
-    latent = walk(stack, Condition(known, trust), options, seed, on_step, begin)
+    begin = Start(clean, options.strength, options.strength == 1, origin(box, stack))
+    condition = Condition(known, trust, hint=stack.hint(picture.size, None, box))
+    latent = walk(stack, condition, options, seed, on_step, begin)
     made = render(latent, crop.size, crop, stack)
     if stack.layout.hole == "grey":
         return made

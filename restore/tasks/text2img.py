@@ -22,6 +22,8 @@ def text2img(
     """
     stack.require("text2img")
     size = options.height, options.width
-    condition = Condition(nothing(size, stack), trust_map(None, size, stack, REPAINT))
+    condition = Condition(
+        nothing(size, stack), trust_map(None, size, stack, REPAINT), hint=stack.hint(size)
+    )
     latent = walk(stack, condition, options, seed, on_step)
     return render(latent, size, Picture(np.empty((1, 1, 3), np.uint8)), stack)

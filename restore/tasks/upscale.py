@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from restore.diffusion.canvas import added, canvas_rows, render, shown, trust_map
+from restore.diffusion.canvas import added, canvas_rows, nothing, render, shown, trust_map
 from restore.diffusion.conditioning import Condition
-from restore.diffusion.layouts import RESTORE
+from restore.diffusion.layouts import REPAINT, RESTORE
 from restore.diffusion.noise import canvas_noise, seed_of
 from restore.diffusion.sampling import OnStep, Start, ignore, walk
 from restore.diffusion.stack import Stack
@@ -49,6 +49,8 @@ def upscale(
         raise ConfigError(f"fidelity is for models with a first stage; {stack.name} has none")
     if options.steps == 0:
         raise ConfigError(f"0 steps are for models with a first stage; {stack.name} has none")
+    if stack.control is not None:
+        return by_control(low, size, options, stack, seed, on_step, damage)
     if stack.layout.known == "rgb":
         seen = low if damage is None else replace(low, pixels=mended(low.pixels, damage))
         condition = as_pixels(seen, options, stack, seed)
@@ -60,6 +62,30 @@ def upscale(
     made = render(walk(stack, condition, options, seed, on_step, begin), size, low, stack)
     if damage is not None and options.colour != "none":  # its colours are not to come back
         low = replace(low, pixels=mended(low.pixels, damage))
+    return match(made, low, options.colour)
+
+
+def by_control(
+    low: Picture,
+    size: tuple[int, int],
+    options: UpscaleOptions,
+    stack: Stack,
+    seed: int,
+    on_step: OnStep,
+    damage: np.ndarray | None,
+) -> Picture:
+    """A picture made anew at `size`, which a ControlNet holds to what `low` shows.
+
+    Below strength 1 it starts from `low` resized, as diffusers' image to image does.
+    """
+    if damage is not None:
+        low = replace(low, pixels=mended(low.pixels, damage))
+    hint, trust = stack.hint(size, low), trust_map(None, size, stack, REPAINT)
+    condition = Condition(nothing(size, stack), trust, hint=hint)
+    begin = Start()
+    if options.strength < 1:
+        begin = Start(shown(low, size, stack), options.strength)
+    made = render(walk(stack, condition, options, seed, on_step, begin), size, low, stack)
     return match(made, low, options.colour)
 
 

@@ -72,10 +72,14 @@ class TextContext:
 
     def save(self, folder: Path) -> None:
         self.module.save_pretrained(folder / "text_encoder")
-        backend = self.tokenizer.backend_tokenizer  # it remembers how it was last called
-        backend.no_truncation()
-        backend.no_padding()
-        self.tokenizer.save_pretrained(folder / "tokenizer")
+        save_tokenizer(self.tokenizer, folder / "tokenizer")
+
+
+def save_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:
+    backend = tokenizer.backend_tokenizer  # it remembers how it was last called
+    backend.no_truncation()
+    backend.no_padding()
+    tokenizer.save_pretrained(folder)
 
 
 def chunks(tokenizer: CLIPTokenizer, prompt: str) -> tuple[Tensor, Tensor]:

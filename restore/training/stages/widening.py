@@ -30,7 +30,7 @@ def widen_stack(stack: Stack) -> Stack:
     if stack.layout not in (TRUST, BASE, INPAINTING) or not isinstance(stack.context, TextContext):
         raise ModelError(
             f"{stack.name} has the {stack.layout.name} layout; what can be tuned has trust, base "
-            "or inpainting, and reads text: SD 1.x, 2.x, their inpainters, and our own"
+            "or inpainting, and one text encoder: SD 1.x, 2.x, their inpainters, and our own"
         )
     if stack.layout == BASE:
         widen(stack.unet, stack.channels + 1)

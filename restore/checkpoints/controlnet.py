@@ -1,0 +1,157 @@
+"""ControlNets beside a checkpoint: where one is, what it is made of, whether it fits.
+
+Free of torch until it is loaded.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from restore.checkpoints import families, hub
+from restore.errors import ConfigError, ModelError, UsageError
+from restore.files import sha256
+
+if TYPE_CHECKING:
+    from restore.diffusion.stack import Stack
+
+MOST = 10.0  # of the weight: beyond it, not even noise is left of a picture
+SHARED = (  # of a ControlNet's config and the UNet's, whose layers it adds to, one by one
+    *("cross_attention_dim", "block_out_channels", "layers_per_block"),
+    *("addition_embed_type", "projection_class_embeddings_input_dim"),
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A ControlNet's files, and what it is told.
+
+    name   as the user gave it.
+    image  what it is shown; None: the picture that is being worked on.
+    """
+
+    name: str
+    folder: Path
+    scale: float
+    image: Path | None
+
+    @property
+    def files(self) -> list[Path]:
+        """All that it is made of."""
+        used = [self.folder / "config.json", *hub.weight_files(self.folder)]
+        return [*used, *([self.image] if self.image else [])]
+
+    @cached_property
+    def digest(self) -> str:
+        """The sha256 over its config and weights, and the picture that it is shown."""
+        sums = [f"{file.name} {sha256(file)}" for file in self.files]
+        return hashlib.sha256("\n".join(sums).encode()).hexdigest()
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What of it decides the pixels, as a run and its results keep it."""
+        image = {"control_image": str(self.image)} if self.image else {}
+        own = {"controlnet": self.name, "controlnet_sha256": self.digest}
+        return {**own, "controlnet_scale": self.scale, **image}
+
+    def require(self, task: str) -> None:
+        """Raise UsageError if a task has no picture that the ControlNet could be shown."""
+        if self.image is None and task in ("text2img", "inpaint"):
+            raise UsageError(f"{task} with a ControlNet needs its picture: --control-image FILE")
+
+    def with_digest(self, weights: str) -> str:
+        """The digest of a checkpoint's weights that this steers."""
+        return hashlib.sha256(f"{weights} {self.digest} {self.scale}".encode()).hexdigest()
+
+
+def find(
+    name: str | None,
+    scale: float = 1.0,
+    image: str | Path | None = None,
+    *,
+    offline: bool = False,
+    allow_pickle: bool = False,
+) -> Found | None:
+    """Where a ControlNet is; None where none is asked for.
+
+    name  a folder with config.json and weights, as diffusers saves one; or a hub id.
+    Raises ModelError if there is none that is read, before its weights are fetched; UsageError if
+    the picture is not there, or if it or a scale is given without a ControlNet.
+    """
+    if name is None:
+        if image is not None or scale != 1:
+            option = (
+                f"--controlnet-scale {scale:g}" if image is None else f"--control-image {image}"
+            )
+            raise UsageError(f"{option}: is for a ControlNet; give --controlnet")
+        return None
+    if not 0 <= scale <= MOST:
+        raise ConfigError(f"--controlnet-scale {scale:g}: must be 0 to {MOST:g}; 1 is usual")
+    picture = None if image is None else Path(image)
+    if picture is not None and not picture.is_file():
+        raise UsageError(f"--control-image {image}: no such file")
+    folder = Path(name)
+    if not folder.is_dir():
+        if folder.is_file() or not hub.HUB_ID.fullmatch(name):
+            raise ModelError(
+                f"{name}: no such ControlNet; give a folder with its config.json and weights, as "
+                "diffusers saves one, or a hub id such as org/name@revision"
+            )
+        folder = hub.fetch_controlnet(name, offline, allow_pickle)
+    families.refuse_controlnet(folder, name)
+    files = hub.weight_files(folder)
+    if not files:
+        raise ModelError(f"{name}: has no weights (diffusion_pytorch_model.safetensors)")
+    hub.refuse_pickles(files, allow_pickle)
+    return Found(name, folder, scale, picture)
+
+
+def steer(stack: "Stack", found: Found, allow_pickle: bool = False) -> None:
+    """Give the stack its ControlNet, in fp32 on the CPU.
+
+    Raises ModelError if it is for another model, ImageError if its picture cannot be read.
+    """
+    from restore.checkpoints import components
+    from restore.diffusion.control import Control
+    from restore.diffusion.layouts import BASE, INPAINTING
+    from restore.images import sandbox
+    from restore.images.picture import Reading
+
+    if stack.layout not in (BASE, INPAINTING) or stack.context is None:
+        raise ModelError(
+            f"{found.name}: a ControlNet steers Stable Diffusion and SDXL; {stack.name} has the "
+            f"{stack.layout.name} layout"
+        )
+    net = components.build(
+        found.folder.parent,
+        found.folder.name,
+        lambda part, _: components.read_weights(found.folder.parent, part, allow_pickle),
+        kind="controlnet",
+    )
+    refuse_another(stack, dict(net.config), found.name)
+    picture = sandbox.read(found.image, Reading(icc="srgb")) if found.image else None
+    stack.control = Control(net, found.scale, picture)
+
+
+def refuse_another(stack: "Stack", config: dict[str, Any], name: str) -> None:
+    """Raise ModelError if a ControlNet of this config is not for the stack's UNet."""
+    for key in SHARED:
+        ours, own = stack.unet.config.get(key), config.get(key)
+        if _plain(ours) != _plain(own):
+            raise ModelError(
+                f"{name}: is a ControlNet for another family: its {key} is {own}, that of "
+                f"{stack.name} {ours}; SD 1.x, 2.x and SDXL each need their own"
+            )
+    factor = 2 ** (len(config["conditioning_embedding_out_channels"]) - 1)
+    for what, ours, own in (
+        ("latent channels", stack.channels, config["in_channels"]),
+        ("pixels a latent", stack.factor, factor),
+        ("channels of the picture that it is shown", 3, config["conditioning_channels"]),
+    ):
+        if ours != own:
+            raise ModelError(f"{name}: counts {own} {what}, and {stack.name} {ours}")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

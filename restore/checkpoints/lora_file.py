@@ -1,0 +1,250 @@
+"""What a LoRA's file holds, by peft's names, and what of it is told: allow-listed and typed."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from diffusers.loaders import StableDiffusionLoraLoaderMixin, StableDiffusionXLLoraLoaderMixin
+from diffusers.utils import convert_state_dict_to_peft, convert_unet_state_dict_to_peft
+from diffusers.utils.state_dict_utils import StateDictType
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from restore.checkpoints import configs
+from restore.checkpoints.components import CLIP_PREFIX, Weights, first
+from restore.errors import ModelError
+from restore.files import read_plain
+
+OF_PEFT = "base_model.model."  # how the keys of PeftModel.save_pretrained begin
+PREFIXES = "unet", "text_encoder", "text_encoder_2"
+DORA = (
+    "is a DoRA, which would be applied as the plain LoRA that it is not; merge it where it was made"
+)
+Name = Annotated[str, Field(pattern=r"^\^?[\w.]+$", max_length=256)]  # of a layer, not a pattern
+Targets = dict[str, nn.Module]  # the modules that LoRAs are for, by the prefix of their keys
+
+
+def read(path: Path, targets: Targets, model: str) -> tuple[Weights, dict[str, Any]]:
+    """The tensors, named `unet.X.lora_A.weight` or `text_encoder...`, and peft's configs of them.
+
+    model  how the checkpoint is called.
+    Raises ModelError unless every tensor of the file fits a module of the targets.
+    """
+    state, about = named(path, targets, model)
+    for prefix, module in targets.items():
+        check(part(state, prefix), prefix, module, path)
+    return state, config_of(state, about, path)
+
+
+def part(held: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """What is of one target, its prefix taken off."""
+    start = f"{prefix}."
+    return {key.removeprefix(start): held[key] for key in held if key.startswith(start)}
+
+
+def named(path: Path, targets: Targets, model: str) -> tuple[Weights, dict[str, "About"]]:
+    """The tensors by our names, and what is told of them by part."""
+    count = refuse_dora(path)
+    is_xl = "text_encoder_2" in targets
+    mixin = StableDiffusionXLLoraLoaderMixin if is_xl else StableDiffusionLoraLoaderMixin
+    # by it SDXL's blocks are renumbered, which kohya's files name as its authors did
+    how = {"unet_config": targets["unet"].config} if is_xl else {}
+    try:
+        state, alphas, *more = mixin.lora_state_dict(
+            str(path.parent),
+            weight_name=path.name,  # offline, diffusers 0.38 wants it even for a file
+            use_safetensors=True,
+            local_files_only=True,
+            return_lora_metadata=True,
+            **how,
+        )
+    except (OSError, ValueError, KeyError, IndexError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{path}: is no LoRA that diffusers can read: {error}") from error
+    if len(state) != count:  # it reads one way of naming blocks, and drops the other in silence
+        raise ModelError(
+            f"{path}: names its layers in two ways, of which diffusers reads {len(state)} of "
+            f"{count} tensors; save it again"
+        )
+    about = {prefix: told_of(more[0], prefix, path) for prefix in PREFIXES} if more[0] else {}
+    if state and all(key.startswith(OF_PEFT) for key in state):
+        prefix = part_of(state, targets)
+        state = {f"{prefix}.{key.removeprefix(OF_PEFT)}": t for key, t in state.items()}
+        about = {prefix: told_by_peft(path)}
+    foreign = [key for key in state if not key.startswith(tuple(f"{p}." for p in targets))]
+    if foreign or not state:
+        able = " and ".join(targets) or "nothing"
+        raise ModelError(
+            f"{path}: holds {first(foreign) or 'nothing'}, which {model} has not; a LoRA here "
+            f"is for {able} of the same family as the checkpoint"
+        )
+    ours = by_peft(state, targets)
+    # Kohya's alphas are named by the tensor that they go with, or by its layer.
+    told = {
+        name if name.endswith(".weight") else f"{name}.lora.down.weight": alpha
+        for name, alpha in ((key.removesuffix(".alpha"), a) for key, a in (alphas or {}).items())
+    }
+    alphas = by_peft(told, targets)
+    return ours, about or {"": About(alphas=alphas)}
+
+
+def by_peft(state: dict[str, Any], targets: Targets) -> dict[str, Any]:
+    """The same values by peft's names, `X.lora_A.weight`, as our modules are called."""
+    renamed = {}
+    for prefix, module in targets.items():
+        bare = part(state, prefix)
+        if prefix == "unet":
+            # A UNet that pools its text has projections named as in a text encoder.
+            bare = convert_state_dict_to_peft(bare, StateDictType.DIFFUSERS)
+            bare = convert_unet_state_dict_to_peft(bare)
+        else:
+            # This mapping holds for the newer names as well.
+            bare = convert_state_dict_to_peft(bare, StateDictType.DIFFUSERS_OLD)
+            if not hasattr(module, "text_model"):
+                bare = {key.removeprefix(CLIP_PREFIX): value for key, value in bare.items()}
+        renamed |= {f"{prefix}.{key}": value for key, value in bare.items()}
+    return renamed
+
+
+class About(configs.Told):
+    """What may be told of a LoRA beside its tensors; all else in its metadata is left out."""
+
+    r: int | None = Field(None, ge=1, le=65536)
+    lora_alpha: float = Field(8, ge=-(10**6), le=10**6)  # peft's default
+    rank_pattern: dict[Name, int] = {}
+    alpha_pattern: dict[Name, float] = {}
+    use_rslora: bool = False
+    use_dora: bool = False
+    alphas: dict[str, float] | None = None  # by tensor, where that is all that is told
+
+
+def told_of(metadata: Any, prefix: str, path: Path) -> About:
+    """What diffusers' metadata tell of a part. Raises ModelError."""
+    if not isinstance(metadata, dict):
+        raise ModelError(f"{path}: its metadata are no table; save the LoRA again")
+    own = part({str(key): value for key, value in metadata.items()}, prefix)
+    try:
+        about = About.model_validate({k: v for k, v in own.items() if k != "alphas"})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ModelError(
+            f"{path}: its metadata say of {prefix} {place}: {first['msg']}; names are whole ones "
+            "of layers, not patterns"
+        ) from error
+    if about.use_dora:
+        raise ModelError(f"{path}: {DORA}")
+    return about
+
+
+def refuse_dora(path: Path) -> int:
+    """The number of tensors that are no alphas.
+
+    Raises ModelError if they are more than a LoRA, which would be applied as one.
+    """
+    try:
+        with safe_open(path, "pt") as tensors:
+            names = list(tensors.keys())
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: is no LoRA that can be read: {error}") from error
+    if any("dora_scale" in name or "magnitude_vector" in name for name in names):
+        raise ModelError(f"{path}: {DORA}")
+    return sum(not name.endswith(".alpha") for name in names)
+
+
+def config_of(state: Weights, about: dict[str, About], path: Path) -> dict[str, Any]:
+    """peft's config: ranks and layers as the tensors are, alphas as they are told, else the rank.
+
+    Raises ModelError where what is told contradicts the tensors.
+    """
+    config: dict[str, Any] = {}
+    for prefix in PREFIXES:
+        said = about.get(prefix) or about.get("")
+        ranks, scales = {}, {}
+        for key, tensor in state.items():
+            if not (key.startswith(f"{prefix}.") and key.endswith(".lora_A.weight")):
+                continue
+            name = key.removeprefix(f"{prefix}.").removesuffix(".lora_A.weight")
+            ranks[f"^{name}"] = rank = len(tensor)
+            scales[f"^{name}"] = rank
+            if said and said.alphas is not None:
+                scales[f"^{name}"] = said.alphas.get(key, rank)
+            elif said:
+                wanted = of_layer(said.rank_pattern, name, said.r or rank)
+                if wanted != rank:
+                    raise ModelError(
+                        f"{path}: peft refuses it: {name} has rank {rank}, not {wanted}"
+                    )
+                scales[f"^{name}"] = of_layer(said.alpha_pattern, name, said.lora_alpha)
+        if ranks:
+            config[f"{prefix}.target_modules"] = [name.removeprefix("^") for name in ranks]
+            config[f"{prefix}.rank_pattern"] = ranks
+            config[f"{prefix}.alpha_pattern"] = scales
+            config[f"{prefix}.use_rslora"] = bool(said and said.use_rslora)
+    return config
+
+
+def of_layer(told: dict[str, Any], name: str, default: Any) -> Any:
+    """What is told of a layer, by its whole name or the end of it; ^ marks a whole one."""
+    for key, value in told.items():
+        bare = key.removeprefix("^").removeprefix(CLIP_PREFIX)
+        is_end = not key.startswith("^") and f".{name}".endswith(f".{bare}")
+        if is_end or name.removeprefix(CLIP_PREFIX) == bare:
+            return value
+    return default
+
+
+def part_of(state: Weights, targets: Targets) -> str:
+    """The target whose modules PEFT's keys name; they carry no prefix of their own."""
+    name = next(iter(state)).removeprefix(OF_PEFT).split(".lora_")[0]
+    for prefix, module in targets.items():
+        if name in dict(module.named_modules()) or name.startswith(CLIP_PREFIX):
+            return "text_encoder" if name.startswith(CLIP_PREFIX) else prefix
+    return "unet"
+
+
+def told_by_peft(path: Path) -> About:
+    """What PEFT's adapter_config.json says; without it alpha would be taken for the rank."""
+    beside = path.parent / "adapter_config.json"
+    try:
+        held = json.loads(read_plain(beside, configs.MOST))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{beside}: PEFT's weights need their config: {error}") from error
+    held = {f"unet.{key}": value for key, value in held.items()} if isinstance(held, dict) else None
+    return told_of(held, "unet", beside)
+
+
+def check(state: Weights, prefix: str, module: nn.Module, path: Path) -> None:
+    """Raises ModelError unless every tensor has a module that it fits."""
+    modules = dict(module.named_modules())
+    wrong, foreign = [], []
+    for key, tensor in state.items():
+        name, _, rest = key.rpartition(".lora_")
+        held = modules.get(name)
+        base = getattr(held, "base_layer", held)
+        if (
+            base is None
+            or not isinstance(base, nn.Linear | nn.Conv2d)
+            or rest not in ("A.weight", "B.weight")
+        ):
+            foreign.append(f"{prefix}.{key}")
+            continue
+        is_a = rest == "A.weight"
+        other = state.get(f"{name}.lora_{'B' if is_a else 'A'}.weight", tensor[:0])
+        # A reads what the layer reads, B writes what it writes, and between them is the rank.
+        fits = tensor.ndim == other.ndim == base.weight.ndim and (
+            tensor.shape[is_a] == base.weight.shape[is_a]
+            and tensor.shape[not is_a] == other.shape[is_a]
+        )
+        if not fits:
+            wrong.append(f"{prefix}.{key} {tuple(tensor.shape)} on {tuple(base.weight.shape)}")
+    if foreign:
+        raise ModelError(
+            f"{path}: {len(foreign)} of its tensors name no layer of the {prefix}: "
+            f"{first(foreign)}; it is for another model"
+        )
+    if wrong:
+        raise ModelError(
+            f"{path}: {len(wrong)} of its tensors do not fit the {prefix}: {first(wrong)}; it is "
+            "for another model, such as SD 2.x instead of 1.x"
+        )

@@ -1,0 +1,105 @@
+"""Words through two text encoders at once, as Stable Diffusion XL (Podell et al. 2023) has them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from restore.diffusion.contexts.text import chunks, save_tokenizer, tokenize
+from restore.errors import UsageError
+
+
+class TwoEncoders(nn.Module):
+    """CLIP's and OpenCLIP's text encoders side by side; their names are those of their folders."""
+
+    def __init__(self, first: CLIPTextModel, second: CLIPTextModelWithProjection):
+        super().__init__()
+        self.text_encoder, self.text_encoder_2 = first, second
+
+    def forward(self, one: Tensor, two: Tensor, skip: int = 0) -> tuple[Tensor, Tensor]:
+        """long (B, places) of each -> tokens (B, places, both widths), pooled (B, width).
+
+        SDXL reads the last layer but one, without the final norm; `skip` leaves out more.
+        """
+        made = self.text_encoder_2(two, output_hidden_states=True)
+        first = self.text_encoder(one, output_hidden_states=True).hidden_states[-2 - skip]
+        return torch.cat([first, made.hidden_states[-2 - skip]], -1), made.text_embeds
+
+
+@dataclass
+class TwoTextContext:
+    """Both encoders read the same prompt, each by its own tokenizer.
+
+    zeroes  whether no negative prompt is all zeros, as SDXL was trained, and not the words "".
+    """
+
+    kind: ClassVar[Literal["text"]] = "text"
+    module: TwoEncoders
+    tokenizers: tuple[CLIPTokenizer, CLIPTokenizer]
+    zeroes: bool = True
+
+    def inputs(self, prompt: str) -> Tensor:
+        """Token ids (2, places); what is longer is cut."""
+        return torch.stack([tokenize(tokenizer, prompt) for tokenizer in self.tokenizers])
+
+    def tokens(self, inputs: Tensor) -> Tensor:
+        """long (B, 2, places) -> (B, places, width)"""
+        return self.module(inputs[:, 0], inputs[:, 1])[0]
+
+    def embed(self, prompt: str, clip_skip: int = 0) -> Tensor:
+        return self.hear(prompt, clip_skip)[0]
+
+    def hear(
+        self, prompt: str, clip_skip: int = 0, is_wanted: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens (1, places * chunks, width) and what they come to together, (1, pooled width).
+
+        Chunks and weights are as TextContext.embed's. Pooled is the first chunk, as it is written:
+        the UNet was shown no more of a prompt.
+
+        is_wanted  False of a negative prompt.
+        Raises UsageError if the encoders have fewer layers than clip_skip + 1.
+        """
+        both = self.module.text_encoder, self.module.text_encoder_2
+        layers = min(encoder.config.num_hidden_layers for encoder in both) - 1
+        if clip_skip > layers:
+            told = f"the text encoders have no more layers to leave out than {layers}"
+            raise UsageError(f"clip_skip {clip_skip}: {told}")
+        ids, weights = self._chunks(prompt)
+        made, pooled = self._encoded(ids, clip_skip)
+        if self.zeroes and not is_wanted and not prompt:
+            made, pooled = torch.zeros_like(made), torch.zeros_like(pooled)
+        widths = [encoder.config.hidden_size for encoder in both]
+        # each token of each encoder has its own weight: their tokenizers may cut otherwise
+        shares = zip(weights, widths, strict=True)
+        share = torch.cat([one[..., None].expand(-1, -1, width) for one, width in shares], -1)
+        if (share != 1).any():
+            nothing = self._encoded(self._chunks("")[0], clip_skip)[0]
+            made = torch.lerp(nothing, made, share.to(made))
+        return made.flatten(0, 1)[None], pooled[:1]
+
+    def _encoded(self, ids: list[Tensor], clip_skip: int) -> tuple[Tensor, Tensor]:
+        device = next(self.module.parameters()).device
+        return self.module(*(one.to(device) for one in ids), clip_skip)
+
+    def _chunks(self, prompt: str) -> tuple[list[Tensor], list[Tensor]]:
+        """ids and weights by each tokenizer, the shorter followed by chunks that say nothing."""
+        cut = [chunks(tokenizer, prompt) for tokenizer in self.tokenizers]
+        most = max(len(ids) for ids, _ in cut)
+        all_ids, all_weights = [], []
+        for tokenizer, (ids, weights) in zip(self.tokenizers, cut, strict=True):
+            empty_ids, empty_weights = chunks(tokenizer, "")
+            lacking = most - len(ids)
+            all_ids.append(torch.cat([ids, *[empty_ids] * lacking]))
+            all_weights.append(torch.cat([weights, *[empty_weights] * lacking]))
+        return all_ids, all_weights
+
+    def save(self, folder: Path) -> None:
+        names = "text_encoder", "text_encoder_2"
+        for name in names:
+            getattr(self.module, name).save_pretrained(folder / name)
+        for tokenizer, name in zip(self.tokenizers, ("tokenizer", "tokenizer_2"), strict=True):
+            save_tokenizer(tokenizer, folder / name)
