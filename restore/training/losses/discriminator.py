@@ -96,15 +96,15 @@ def adversarial_losses(
         "adversarial", for the generator, and "discriminator".
     """
 
-    def shown(rgb: Tensor) -> Tensor:
+    def inputs_of(rgb: Tensor) -> Tensor:
         return (rgb if given is None else torch.cat([rgb, given], 1)) * 2 - 1
 
     still = {name: weight.detach() for name, weight in discriminator.named_parameters()}
-    fooled = -functional_call(discriminator, still, (shown(made),)).mean()
+    fooled = -functional_call(discriminator, still, (inputs_of(made),)).mean()
     weight = options.weight
     if options.adaptive:
         weight = weight * adaptive_weight(fidelity, fooled, last_layer)
-    real, fake = (discriminator(shown(rgb)) for rgb in (truth, made.detach()))
+    real, fake = (discriminator(inputs_of(rgb)) for rgb in (truth, made.detach()))
     verdict = (F.relu(1 - real).mean() + F.relu(1 + fake).mean()) / 2
     return {"adversarial": weight * fooled, "discriminator": verdict}
 

@@ -149,17 +149,17 @@ def scripts_of(source: Path | None) -> tuple[str, ...]:
     """
     font = _font(source, 16)
 
-    def drawn(text: str) -> bytes:
+    def render(text: str) -> bytes:
         image = Image.new("L", (32, 32))
         ImageDraw.Draw(image).text((4, 24), text, 255, font=font, anchor="ls")
         return image.tobytes()
 
-    drawn(string.printable.strip())
-    missing = {drawn("\U0010fffd"), drawn(" ")}
+    render(string.printable.strip())
+    missing = {render("\U0010fffd"), render(" ")}
     return tuple(
         name
         for name, letters in SCRIPTS.items()
-        if missing.isdisjoint(drawn(letter) for letter in letters + letters.upper())
+        if missing.isdisjoint(render(letter) for letter in letters + letters.upper())
     )
 
 
