@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from restore import keywords
-from restore.checkpoints import devices, publish
+from restore.checkpoints import devices, engines, publish
 from restore.config import Options, explain
 from restore.diffusion import watch
 from restore.diffusion.stack import Stack
@@ -45,6 +45,8 @@ def load(
     *,
     compiled: bool = False,
     offload: bool = False,
+    engine: Literal["torch", "onnx"] = "torch",
+    first_stage: str = "",
     **more: Unpack[keywords.Loading],
 ) -> "Restorer":
     """A model, its weights in memory once for every task.
@@ -55,10 +57,14 @@ def load(
     dtype     fp32, bf16 or fp16; auto is fp32 on the CPU and bf16 elsewhere.
     compiled  compile the UNet: minutes now, quicker steps.
     offload   only the part at work is on the device.
+    engine    onnx: ONNX Runtime on the CPU, for a folder that `restore export` wrote. It starts
+              without torch's libraries where the task needs no walk.
+    first_stage  a pixel upscaler's file, whose answer `upscale` goes on from.
     more      of restore.checkpoints.load.load.
     Raises ModelError.
     """
-    return Restorer(devices.load(model, device, dtype, compiled=compiled, offload=offload, **more))
+    more |= {"compiled": compiled, "offload": offload, "engine": engine, "first_stage": first_stage}
+    return Restorer(engines.load(model, device, dtype, **more))
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ class Restorer:
               Stages come anew for each lap, hole and pass.
     """
 
-    stack: run.Model
+    stack: "run.Model"
 
     @classmethod
     def from_pretrained(
@@ -312,15 +318,17 @@ class Onlookers:
         self,
         picture: Picture | None,
         options: run.TaskOptions,
-        stack: run.Model,
+        stack: "run.Model",
         seed: int,
         hole: np.ndarray | None = None,
     ) -> Picture:
         is_watched = self.progress is not None
+        stack = run.needed(stack, options, hole is not None)
         with watch.watching(self.part, *stack.parts) if is_watched else nullcontext():
             return run.restore(picture, options, stack, seed, self.step, hole)
 
-    def step(self, step: int, steps: int, latent: Tensor) -> None:
+    def step(self, step: int, steps: int, latent: Any) -> None:
+        latent = torch.as_tensor(latent)  # an engine may have made an array
         if self.callback is not None and self.callback(step, steps, latent) is False:
             raise CancelledError(f"cancelled by the callback after step {step} of {steps}")
         if self.on_step_end is None:

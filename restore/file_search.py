@@ -30,6 +30,8 @@ class Found:
     path: Path
     key: str  # path relative to the input folder, with /
     skip: str = ""  # JUNK, NOT_A_PICTURE, NOT_A_FILE, LINK, or empty
+    url: str = ""  # where it lies, if that is no disk
+    size: int = 0  # bytes, of a URL
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def _walk(top: Path, output: Path, links: Links) -> Iterator[Found]:
         folders[:] = entered
         for name in sorted(names):
             path = here / name
-            skip = _unfit(path) or _unlike(name) or _unfollowed(path, top, links)
+            skip = _unfit(path) or unlike(name) or _unfollowed(path, top, links)
             yield Found(path, path.relative_to(top).as_posix(), skip)
     for error in closed:  # it has a row of its own, which fails when it is opened
         path = Path(error.filename)
@@ -140,7 +142,7 @@ def _unfit(path: Path) -> str:
     return "" if stat.S_ISREG(mode) else "NOT_A_FILE"
 
 
-def _unlike(name: str) -> str:
+def unlike(name: str) -> str:
     if name.casefold() in JUNK or name.startswith(("._", TEMPORARY)):
         return "JUNK"
     return "" if Path(name.rstrip(". ")).suffix.casefold() in KNOWN else "NOT_A_PICTURE"

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from restore.batch import runner
+from restore.batch import step
 from restore.batch.jobs import file_seed, plan
 from restore.batch.journal import Journal
 from restore.batch.runner import run_all
@@ -268,14 +268,14 @@ def test_a_source_that_changes_while_it_is_read_fails(photos, tmp_path, monkeypa
 def test_an_unreadable_file_is_a_failed_row(photos, tmp_path, monkeypatch):
     jobs = plan(find([photos], tmp_path / "out"), tmp_path / "out", lambda source: ".png")
     (photos / "a.png").unlink()
-    digest_of = runner.digest_of
+    digest_of = step.digest_of
 
     def closed(path):
         if path.name == "b.jpg":
             raise PermissionError(13, "Permission denied")
         return digest_of(path)
 
-    monkeypatch.setattr(runner, "digest_of", closed)
+    monkeypatch.setattr(step, "digest_of", closed)
     summary = run_all(jobs, Worker(), Journal(tmp_path / "out", "o", "w"))
     report = rows(tmp_path / "out")
     assert [report[key]["code"] for key in ALL[:3]] == ["UNREADABLE", "CORRUPT", "UNREADABLE"]

@@ -7,7 +7,8 @@ from PIL import Image
 from torch import nn
 
 from restore.checkpoints.load import load, save
-from restore.diffusion.restorer import FirstStage, Fusion, Restorer
+from restore.diffusion.compact import FirstStage
+from restore.diffusion.restorer import Fusion, Restorer
 from restore.errors import ConfigError, ModelError, NonFiniteError
 from restore.images.picture import Picture
 from restore.options import UpscaleOptions
@@ -213,3 +214,9 @@ def test_what_a_model_lacks_is_said(tmp_path):
     for options in (UpscaleOptions(fidelity=0.5), UpscaleOptions(steps=0)):
         with pytest.raises(ConfigError, match="first stage"):
             restore(picture(8, 8), options, stack, 0)
+
+
+def test_a_picture_narrower_than_a_block_of_noise_is_restored():
+    narrow = Picture(np.full((70, 5, 3), 90, np.uint8))
+    assert first_stage.noise(narrow, narrow.pixels) == 0
+    assert restored(narrow, (70, 5), stage(), 0).size == (70, 5)

@@ -13,7 +13,7 @@ from audit import watched
 from safetensors.torch import load_file, save_file
 
 from restore import cli
-from restore.checkpoints import components, devices, load, lora, manifest, places
+from restore.checkpoints import engines, load, lora, manifest, places, weights
 from restore.errors import ModelError
 
 
@@ -230,7 +230,7 @@ def test_a_swap_and_a_swap_back_while_it_is_read_are_met(tmp_path, monkeypatch):
     """The digests before and after are the same; what the disk says of the files is not."""
     folder = shutil.copytree(places.place_of("nano"), tmp_path / "nano")
     path = folder / "vae" / "diffusion_pytorch_model.safetensors"
-    read = components.read_file
+    read = weights.read_file
 
     def swapping(file):
         if file != path:
@@ -241,9 +241,26 @@ def test_a_swap_and_a_swap_back_while_it_is_read_are_met(tmp_path, monkeypatch):
         path.write_bytes(good)
         return made
 
-    monkeypatch.setattr(components, "read_file", swapping)
+    monkeypatch.setattr(weights, "read_file", swapping)
     with pytest.raises(ModelError, match="changed while it was read"):
         load.load(str(folder), "cpu")
+
+
+def test_a_first_stage_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
+    folder = shutil.copytree(places.place_of("nano"), tmp_path / "nano")
+    path = folder / "fusion" / "diffusion_pytorch_model.safetensors"
+    read = weights.read_weights
+
+    def swapping(place, part):
+        good = path.read_bytes()
+        path.write_bytes(good[:-4] + bytes(4))
+        made = read(place, part)
+        path.write_bytes(good)
+        return made
+
+    monkeypatch.setattr(weights, "read_weights", swapping)
+    with pytest.raises(ModelError, match="changed while it was read"):
+        engines.load(str(folder), "cpu", lightly=True)
 
 
 def test_a_model_swapped_after_the_run_was_planned_ends_it(tmp_path, photo, capsys, monkeypatch):
@@ -255,6 +272,6 @@ def test_a_model_swapped_after_the_run_was_planned_ends_it(tmp_path, photo, caps
     )
     words = ["upscale", tmp_path / "in", "-o", tmp_path / "out", "--model", folder, "-s", 1]
     made = SimpleNamespace(digest="1" * 64, parts=[])
-    monkeypatch.setattr(devices, "load", lambda *a, **k: made)
+    monkeypatch.setattr(engines, "load", lambda *a, **k: made)
     assert cli.main([str(word) for word in words]) == 3
     assert "changed since the run began" in capsys.readouterr().err

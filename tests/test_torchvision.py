@@ -77,6 +77,9 @@ def test_a_broken_one_costs_no_picture_and_is_told_once(python, tmp_path, pixels
     words = ("-m", "restore", "upscale", "in", "-o", "out", "-s", "1", "--device", "cpu")
     done = python("broken", *words)
     assert done.returncode == 0 and "2 done" in done.stdout, done.stderr
+    assert "torchvision" not in done.stderr  # nothing that it hurts was loaded
+    done = python("broken", *words, "--steps", "1")
+    assert done.returncode == 0 and "2 done" in done.stdout, done.stderr
     assert done.stderr.count("nms does not exist") == 1 and "pip uninstall" in done.stderr
 
 

@@ -7,7 +7,7 @@ import torch
 
 from restore.diffusion import vae
 from restore.diffusion.canvas import canvas_rows
-from restore.diffusion.strips import mirrored
+from restore.images.strips import mirrored
 from restore.options import UpscaleOptions
 from restore.tasks.run import restore
 

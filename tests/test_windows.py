@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from restore.diffusion.tiling import Windows, blocks, windowed
+from restore.diffusion.tiling import Windows, windowed
+from restore.images.strips import blocks
 
 
 @pytest.mark.parametrize("size", [(64, 64), (112, 64), (160, 208)])

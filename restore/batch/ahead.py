@@ -51,6 +51,10 @@ class Ahead(Generic[Made]):
         if following and may(following):
             self._begun[following.key] = self._ask(following)
 
+    def follow(self, job: Job, following: Job | None) -> None:
+        """Tell what comes after a job, where it was not known before."""
+        self._after = {job.key: following} if following else {}
+
     def close(self) -> None:
         """Let the thread end when it has done what it is at; what else was asked is not made."""
         self._is_closed = True

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from restore.batch import rates
+from restore.batch import rates, remote
 from restore.batch.jobs import Job
 from restore.batch.journal import Journal, Row
 from restore.batch.runner import SKIPPED
@@ -84,7 +84,7 @@ def foretell(
             continue
         assert job.source
         try:
-            head = sandbox.look(job.source, how)
+            head = sandbox.look(remote.here(job), how)
         except RestoreError as error:
             say(f"failing  {printable(str(error))}")
             rows.append({**row, "status": "failed", "code": error.code, "error": str(error)})

@@ -21,6 +21,7 @@ ADDS = {
     "train": "training: TensorBoard, WebDataset shards, LoRA, metrics",
     "video": "the degradations of video codecs",
     "pixel": "other people's upscalers, .pth and .safetensors",
+    "onnx": "`restore export` and --engine onnx, which starts in a second",
     "ui": "`restore serve`: the page and the HTTP API",
     "formats": "HEIC, TIFF results, TIFFs above 33 megapixels",
     "basicsr": "NIQE, and the reference that degradations are checked against",

@@ -8,7 +8,7 @@ Whoever calls it, the run is the same: each goes on where another stopped.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,21 +20,24 @@ from restore.batch.holes import Holes
 from restore.batch.jobs import OnCollision, Shard
 from restore.batch.journal import Journal
 from restore.batch.models import OpenedModel
+from restore.batch.orders import Orders
 from restore.batch.place import Place
+from restore.batch.placing import named, placed
 from restore.batch.planning import refuse_transparent, with_frames
 from restore.batch.rates import Rate
 from restore.batch.rows import Row
-from restore.batch.runner import Exists, Limits, Summary, Work, refuse_existing, run_all
+from restore.batch.runner import Limits, Summary, Team, refuse_existing, run_all, run_by
+from restore.batch.step import Exists, Work
+from restore.batch.urls import is_url
 from restore.batch.work import (
     FileOptions,
-    FileWork,
     Progress,
     Settings,
     formats,
     kept_beside,
+    made_with,
     reading_for,
     shown,
-    steered,
     told,
 )
 from restore.errors import UsageError, counted
@@ -43,6 +46,7 @@ from restore.options import Text2imgOptions
 
 if TYPE_CHECKING:
     from restore.batch.mask_files import Masks
+    from restore.batch.rays import Cluster
 
 LARGEST_SEED = 2**63 - 1
 
@@ -69,6 +73,7 @@ class PreparedRun:
     Attributes:
         jobs: One for each input of this shard.
         work: Opens what makes a job's picture, for as long as the run lasts.
+        team: Who does the jobs, where it is not this process; `hands` of them at a time.
     """
 
     jobs: list[jobs.Job]
@@ -77,6 +82,8 @@ class PreparedRun:
     journal: Journal
     exists: Exists
     work: Callable[[Progress], AbstractContextManager[Work]]
+    team: Callable[[Progress], Team] | None = field(default=None, kw_only=True)
+    hands: int = field(default=1, kw_only=True)
 
     def run(
         self,
@@ -96,6 +103,16 @@ class PreparedRun:
             OutputError: The output folder cannot be used.
         """
         publish = report.publisher(self.journal.home, self.journal.ending)
+        limits = Limits(max_failures, stop)
+        if self.team:
+            return run_by(
+                *(self.team(show), self.jobs, self.journal),
+                exists=self.exists,
+                progress=show.row,
+                limits=limits,
+                publish=publish,
+                hands=self.hands,
+            )
         with self.work(show) as work:
             return run_all(
                 self.jobs,
@@ -103,7 +120,7 @@ class PreparedRun:
                 self.journal,
                 self.exists,
                 show.row,
-                Limits(max_failures, stop),
+                limits,
                 publish,
             )
 
@@ -148,6 +165,8 @@ def prepare(
     exists: Exists = "skip",
     share: Shard = ALL,
     on_collision: OnCollision = "error",
+    devices: Sequence[str] = (),
+    cluster: "Cluster | None" = None,
 ) -> PreparedFiles:
     """Settle a run over files: plan it, then open the model and the journal.
 
@@ -163,6 +182,8 @@ def prepare(
         exists: What becomes of results that are there already.
         share: The share of the files that this run does.
         on_collision: What to do where two files want one result.
+        devices: A process on each does the work: 0, 1, ... or cpu. None: this process does.
+        cluster: Ray does the work, there.
 
     Raises:
         UsageError: The options, files and masks do not go together.
@@ -187,11 +208,14 @@ def prepare(
     if pictures.frames == "all":
         planned = with_frames(planned, reading)
     if exists == "error":
-        refuse_existing(planned)
+        store = place.store
+        refuse_existing(planned, lambda path: store.has(store.name(path)))
     if pictures.background is None:
         refuse_transparent(planned, kind, reading)
 
     model = open_model()
+    if devices:
+        model = placed(model, devices)
     if model.is_pixel:
         from restore.tasks.pixel_upscale import settled
 
@@ -203,22 +227,45 @@ def prepare(
         **({"count": count} if count > 1 else {}),
         **holes.told,
     )
-    journal = Journal(
-        place.out, pixels, model.weights, share.ending, options.words, options.task, place.home
-    )
+    told = place.out, pixels, model.weights, share.ending, options.words, options.task
+    place.store.begin(place.home)
+    journal = Journal(*told, place.home, store=place.store)
     settings = Settings(place, seed, exists, reading, pictures.writing, model.made_by)
-
-    @contextmanager
-    def work(show: Progress) -> Iterator[Work]:
-        rate = Rate(options, model.stack, model.made_by, count, show.note)
-        with FileWork(
-            planned, options, settings, holes=holes, masks=masks, kind=kind, rate=rate, show=show
-        ) as made:
-            yield made
-
+    orders = Orders(options, settings, pictures, holes, masks, count, pixels, model.weights)
+    team, hands = gathered(orders, model, devices, cluster)
     return PreparedFiles(
-        planned, options, model, journal, exists, work, settings, masks, unpaired, count
+        *(planned, options, model, journal, exists),
+        lambda show: orders.work(model.stack, show, planned),
+        *(settings, masks, unpaired, count),
+        team=team,
+        hands=hands,
     )
+
+
+def gathered(
+    orders: Orders, model: OpenedModel, devices: Sequence[str], cluster: "Cluster | None"
+) -> tuple[Callable[[Progress], Team] | None, int]:
+    """(who does the work, and how many at a time); nobody where this process does.
+
+    Raises UsageError if they cannot.
+    """
+    if devices and cluster:
+        raise UsageError("--devices is of one machine, and --runner ray places its own workers")
+    if not devices and not cluster:
+        return None, 1
+    loading = model.loading
+    if loading is None:
+        raise UsageError(f"{model.name} was loaded by its caller, and is in this process alone")
+    if cluster:
+        from restore.batch.rays import Rays, require
+
+        require()
+        rays = Rays(orders, loading, cluster)
+        return lambda show: rays, cluster.workers
+    from restore.batch.crew import Crew
+
+    names = named(devices)
+    return lambda show: Crew(orders, loading, names, show), len(names)
 
 
 def prepare_words(
@@ -268,20 +315,22 @@ def prepare_words(
                 result = restore(None, options, stack, own)
             encode.encode(result, path, form, about=told(options, own, model.made_by))
             views.keep(place.home, job.key, shown(result))
-            facts = {"seed": own, "size_out": result.size, **steered(model.made_by)}
+            facts = {"seed": own, "size_out": result.size, **made_with(model.made_by)}
             return {**facts, "warnings": list(result.warnings)}
 
         yield make
 
     pixels = options.digest(**model.precision)  # a picture's seed is in its key
-    journal = Journal(place.out, pixels, model.weights, "", options.words, options.task, place.home)
+    place.store.begin(place.home)
+    said = "", options.words, options.task, place.home
+    journal = Journal(place.out, pixels, model.weights, *said, store=place.store)
     return PreparedRun(planned, options, model, journal, exists, work)
 
 
 def run(
     files: Sequence[Found],
     options: FileOptions,
-    out: Path,
+    out: Path | str,
     model: OpenedModel,
     *,
     pictures: PictureOptions = PICTURES,
@@ -289,6 +338,8 @@ def run(
     seed: int = 0,
     count: int = 1,
     exists: Exists = "skip",
+    devices: Sequence[str] = (),
+    cluster: "Cluster | None" = None,
     show: Progress = QUIET,
     stop: Callable[[], str] = lambda: "",
 ) -> Summary:
@@ -299,13 +350,15 @@ def run(
     prepared = prepare(
         files,
         options,
-        Place(out),
+        Place.of(out) if is_url(out) else Place(Path(out)),
         lambda: model,
         pictures=pictures,
         holes=holes,
         seed=seed,
         count=count,
         exists=exists,
+        devices=devices,
+        cluster=cluster,
     )
     return prepared.run(show, stop)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from restore.batch.urls import shown
 from restore.errors import ImageError, UsageError
 from restore.file_search import KNOWN, Found
 from restore.files import sha256
@@ -30,10 +31,14 @@ class Job:
     # stems' endings of what is kept beside the target: _001, ...; or with a suffix of their own
     beside: tuple[str, ...] = ()
     others: tuple[Path, ...] = ()  # files that the result depends on as well, such as a mask
+    url: str = ""  # where the source lies, if that is no disk; `source` is then how it is told
+    size: int = 0  # bytes, of a URL
 
     @property
     def origin(self) -> str:
         """The source as reports tell it: it is found from any folder."""
+        if self.url:
+            return shown(self.url)
         return os.path.abspath(self.source) if self.source else ""
 
     @property
@@ -121,7 +126,8 @@ def plan(
         folder, name = os.path.split(file.key)
         name = named(name, suffix(file.path), beside, on_collision == "keep-ext")
         target = out / only if only else out / folder / name
-        jobs.append(Job(file.path, file.key, target, file.skip, beside))
+        where = {"url": file.url, "size": file.size}
+        jobs.append(Job(file.path, file.key, target, file.skip, beside, **where))
     refuse_collisions(jobs)
     return jobs
 
@@ -164,3 +170,8 @@ def refuse_collisions(jobs: Iterable[Job]) -> None:
 
 def folded(path: Path) -> str:
     return unicodedata.normalize("NFC", str(path)).casefold()
+
+
+def short_digest(key: str) -> str:
+    """Of a key, for the names of files that belong to it."""
+    return hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()

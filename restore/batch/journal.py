@@ -16,26 +16,22 @@ from typing import BinaryIO
 
 from restore.batch import ours
 from restore.batch.jobs import Job
-from restore.batch.rows import Name, Row, name_of, read_rows, results
+from restore.batch.known import Known
+from restore.batch.rows import Name, Row, name_of, read_rows
+from restore.batch.store import HIDDEN, Folder, Store
 from restore.errors import DiskFullError, OutputError
-from restore.files import sha256, write_text
+from restore.files import write_text
 
-HIDDEN = ".restore"  # the folder, in the output folder, of what is not for its reader
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # EFBIG: `ulimit -f`
 PATIENCE_S = 30  # that a shard waits for another one that tidies up
 
 
-class Journal:
-    """The rows of one run and of those before it.
+class Journal(Known):
+    """The rows of one run and of those before it, on disk.
 
-    A row is believed only as far as hashes bear it out: source, options, weights and output must be
-    what they were. A result is known by what it was made of, never by its path alone.
-
-    options, weights  digests of what decides the pixels.
-    words             of the options, what the pictures are to show, as they are.
-    ending            of a shard's own report, such as ".2-of-3"; it reads those of all others.
-    task              what is done: another task's results are not this one's to replace.
-    home              the reports' folder, where it is not that of the results.
+    ending  of a shard's own report, such as ".2-of-3"; it reads those of all others.
+    home    the reports' folder, where it is not that of the results.
+    store   where the results are; the folder `out` by default.
     """
 
     def __init__(
@@ -47,57 +43,28 @@ class Journal:
         words: Mapping[str, str] = MappingProxyType({}),
         task: str = "",
         home: Path | None = None,
+        *,
+        store: Store | None = None,
     ):
-        self.out, self.options, self.weights, self.ending = out, options, weights, ending
-        self.words, self.task, self.home = dict(words), task, home or out
+        super().__init__(store or Folder(out), options, weights, words, task)
+        self.out, self.ending, self.home = out, ending, home or out
         self.path = self.home / f"report{ending}.jsonl"
         self.copy = self.home / HIDDEN / f"report{ending}.jsonl"
         self.read()
 
     def read(self) -> None:
         """Read what earlier runs wrote. Raises OutputError."""
-        self.rows: dict[Name, Row] = {}  # the last word on each input
-        self.done: dict[str, list[Row]] = {}  # key -> all that may be there of what it was made to
-        self.made: dict[str, dict[str, Row]] = {}  # name of a result -> hash -> how it was made
+        self.forget()
         own = [self.copy, self.path]
         others = [path for folder in (self.home / HIDDEN, self.home) for path in reports(folder)]
         for path in sorted(set(others) - set(own)):
-            self._take_all(read_rows(path))
+            self.take_all(read_rows(path))
+        self.take_all(self.store.notes())
         # what only other shards speak of
         self.foreign = {} if not self.ending else dict(self.rows)
         self._theirs = [row for rows in self.done.values() for row in rows if self.ending]
         for path in own:
-            self._take_all(read_rows(path))
-
-    def _take_all(self, rows: Iterable[Row]) -> None:
-        for row in rows:
-            self._take(row)
-
-    def _take(self, row: Row) -> None:
-        name = name_of(row)
-        if row["status"] == "left" and name in self.rows:
-            return  # says nothing that was not known
-        made = results(row)
-        for result, digest in made.items():
-            for earlier in self.made.setdefault(result, {}).values():
-                other = name_of(earlier)  # whose result this was: its row would speak of this one
-                if other != name and self.rows.get(other, {}).get("output") == result:
-                    del self.rows[other]
-            self.made[result][digest] = row
-        if made:
-            self.done.setdefault(row["key"], []).append(row)
-        self.rows[name] = row
-
-    def settle(self, row: Row) -> None:
-        """Forget what the results of a row that is done have replaced, for they are in place."""
-        made = results(row)
-        for result, digest in made.items():
-            self.made[result] = {digest: row}
-        self.done[row["key"]] = [
-            other
-            for other in self.done[row["key"]]
-            if other is row or not results(other).keys() & made.keys()
-        ]
+            self.take_all(read_rows(path))
 
     @contextmanager
     def open(self, tidy: Callable[[], None] = lambda: None) -> Iterator[None]:
@@ -149,8 +116,18 @@ class Journal:
                 file.flush()
             if is_lasting:
                 os.fsync(self._files[0].fileno())
-        self._take(row)
+        self.take(row)
         return row
+
+    def note(self, row: Row) -> Row:
+        """As `add`, for a result that gets its name next."""
+        self.store.remember(row)
+        return self.add(row)
+
+    def latest(self, row: Row) -> Row:
+        """A row that came back from elsewhere, as it is known here."""
+        known = self.rows.get(name_of(row), row)
+        return known if known == row else row
 
     def output(self, row: Row) -> Path:
         """The file that a row speaks of."""
@@ -159,40 +136,6 @@ class Journal:
     def row(self, job: Job) -> Row:
         """The last word on a job's input. Raises KeyError if there is none."""
         return self.rows[job.key, job.origin]
-
-    def finished(self, job: Job, source: str) -> Row | None:
-        """The row of an earlier run that made this very output from this very source (its sha256).
-
-        It becomes the last word on the job, wherever its source lay then.
-        """
-        wanted = source, self.options, self.weights
-        for row in reversed(self.done.get(job.key, [])):
-            found = tuple(row.get(name) for name in ("source_sha256", "options", "weights"))
-            is_same = found == wanted and row.get("task", self.task) == self.task
-            if is_same and self.is_intact(row):
-                name = job.key, job.origin
-                if self.rows.get(name) is row:
-                    return row
-                moved = {**row, "source": job.origin}
-                self._take(moved)
-                self.settle(moved)
-                return moved
-        return None
-
-    def is_intact(self, row: Row) -> bool:
-        """Whether all that a row says was written is there, unchanged."""
-        made = results(row)
-        try:
-            return bool(made) and all(sha256(self.out / name) == made[name] for name in made)
-        except OSError:
-            return False
-
-    def maker(self, path: Path) -> Row | None:
-        """The row of what lies at `path`, if a run of ours wrote it and it is unchanged."""
-        known = self.made.get(path.relative_to(self.out).as_posix())
-        if not known or path.is_symlink() or not path.is_file():
-            return None
-        return known.get(sha256(path))
 
     def finish(self, jobs: Sequence[Job], summary: Row) -> list[Row]:
         """Rewrite the report: a row for each job of this run, in order, then the others it held.
@@ -204,7 +147,7 @@ class Journal:
         for key, source in names:
             if (key, source) not in self.rows:
                 why = "the run stopped before it; run the same command again"
-                self._take({"key": key, "status": "left", "source": source, "error": why})
+                self.take({"key": key, "status": "left", "source": source, "error": why})
         keys = {key for key, _ in names}
         order = dict.fromkeys([*names, *(self.rows.keys() - self.foreign)])
         gone = [name for name in order.keys() - set(names) if name[0] in keys and self._gone(name)]

@@ -1,16 +1,16 @@
 """The model of a run: found and identified at once, loaded only when the first picture needs it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from restore.batch import environment
+from restore.checkpoints import configs, engines, file_kinds, manifest, places
 from restore.checkpoints import controlnet as controlnets
-from restore.checkpoints import file_kinds, manifest, places
 from restore.errors import ModelError, RestoreError, UsageError
-from restore.options import WalkOptions
+from restore.options import UpscaleOptions, WalkOptions
 
 if TYPE_CHECKING:
     from restore.tasks.run import Model
@@ -23,10 +23,11 @@ class OpenedModel:
     Attributes:
         name: As the user gave it.
         stack: Loads the model at the first call and returns the same one from then on.
-        weights: A digest of all its weights, LoRAs and a ControlNet included.
+        weights: A digest of all its weights, LoRAs, first stage and ControlNet included.
         precision: What else decides the pixels, such as dtype and device.
         is_pixel: Whether it is one network from rgb to rgb.
         steered: What a ControlNet beside it is, and is told; its digest is in `weights` too.
+        loading: How another process opens it.
     """
 
     name: str
@@ -35,6 +36,7 @@ class OpenedModel:
     precision: dict[str, object]
     is_pixel: bool = False
     steered: dict[str, object] = field(default_factory=dict)
+    loading: "Loading | None" = None
 
     @property
     def made_by(self) -> dict[str, object]:
@@ -42,28 +44,13 @@ class OpenedModel:
         return {"model": self.name, "weights": self.weights, **self.precision, **self.steered}
 
 
-def open_model(
-    name: str,
-    device: str = "auto",
-    dtype: str = "auto",
-    *,
-    compiled: bool = False,
-    offload: bool = False,
-    loras: Sequence[tuple[str, float]] = (),
-    config_from: str | None = None,
-    offline: bool = True,
-    allow_pickle: bool = False,
-    controlnet: str | None = None,
-    controlnet_scale: float = 1.0,
-    control_image: str | Path | None = None,
-    options: WalkOptions | None = None,
-    note: Callable[[str], None] = lambda text: None,
-) -> OpenedModel:
-    """Find a model and tell what it is made of; its weights load later.
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which model is wanted, and how it is loaded: values alone, to be sent to other processes.
 
-    Args:
+    Attributes:
         name: A name of `restore models list`, a folder, a weight file or a hub id.
-        device: auto, cpu, cuda or mps.
+        device: auto, cpu, cuda, cuda:1, mps.
         dtype: auto, fp32, fp16 or bf16.
         compiled: Compile the UNet first.
         offload: Keep only the part at work on the accelerator.
@@ -74,73 +61,194 @@ def open_model(
         controlnet: The folder or hub id of a ControlNet that steers the model.
         controlnet_scale: How much it counts; 1 is usual.
         control_image: What it is shown; without it, the picture that is worked on.
-        options: Refuse the model now if it cannot do the steps and sampler that they ask for.
+        engine: torch; or onnx, for a folder that `restore export` wrote.
+        first_stage: A pixel upscaler whose answer the model goes on from, in `upscale`.
+    """
+
+    name: str
+    device: str = "auto"
+    dtype: str = "auto"
+    compiled: bool = False
+    offload: bool = False
+    loras: Sequence[tuple[str, float]] = ()
+    config_from: str | None = None
+    offline: bool = True
+    allow_pickle: bool = False
+    controlnet: str | None = None
+    controlnet_scale: float = 1.0
+    control_image: str | Path | None = None
+    engine: engines.Engine = "torch"
+    first_stage: str = ""
+
+    def open(
+        self,
+        options: WalkOptions | None = None,
+        note: Callable[[str], None] = lambda text: None,
+    ) -> OpenedModel:
+        """As open_model."""
+        environment.require()
+        how = {"offline": self.offline, "allow_pickle": self.allow_pickle}
+        place, weights = manifest.find_model(self.name, **how)
+        self._refuse(place, options)
+        digest = manifest.with_loras(weights, self.loras)
+        steering = controlnets.find(
+            self.controlnet, self.controlnet_scale, self.control_image, **how
+        )
+        if steering:
+            steering.require(getattr(options, "task", ""))
+            digest = steering.with_digest(digest)
+        first_stage = self._first_stage_digest()
+        if first_stage:
+            digest = engines.joined(digest, first_stage)
+
+        @cache
+        def stack() -> "Model":
+            return self._load(digest, options, note)
+
+        return OpenedModel(
+            self.name,
+            stack,
+            digest,
+            self._precision(first_stage),
+            not self.config_from and is_pixel(self.name),
+            steering.told if steering else {},
+            Loading(self, digest),
+        )
+
+    def _refuse(self, place: Path, options: WalkOptions | None) -> None:
+        """Raise what `open` raises, before any weight is read."""
+        if self.config_from and not place.is_file():
+            raise UsageError(f"--config-from: {self.name} is a folder and has configs of its own")
+        if options and place.is_dir() and _asks_for_a_walk(options):
+            from restore.checkpoints import walks  # which loads diffusers
+
+            walks.refuse(place, options)
+        if self.engine == "onnx":
+            engines.refuse(
+                self.name, self.device, self.dtype, **self._more(), first_stage=self.first_stage
+            )
+        elif place.is_dir() and configs.about(place).engine:
+            raise UsageError(f"{self.name}: is an ONNX export; run it by --engine onnx")
+
+    def _first_stage_digest(self) -> str:
+        if not self.first_stage:
+            return ""
+        if not is_pixel(self.first_stage):
+            told = f"--first-stage {self.first_stage}: is no pixel upscaler"
+            raise UsageError(f"{told}, .pth or .safetensors")
+        return manifest.find_model(self.first_stage)[1]
+
+    def _load(
+        self, digest: str, options: WalkOptions | None, note: Callable[[str], None]
+    ) -> "Model":
+        """The model in memory. Raises ModelError, also where its files have changed since."""
+        steering = {
+            "controlnet": self.controlnet,
+            "controlnet_scale": self.controlnet_scale,
+            "control_image": self.control_image,
+        }
+        try:
+            made = engines.load(
+                self.name,
+                self.device,
+                self.dtype,
+                engine=self.engine,
+                first_stage=self.first_stage,
+                lightly=isinstance(options, UpscaleOptions) and not options.steps,
+                note=note,
+                offline=self.offline,
+                allow_pickle=self.allow_pickle,
+                **self._more(),
+                **(steering if self.controlnet else {}),
+            )
+        except (RestoreError, MemoryError):
+            raise
+        except Exception as error:  # else every file would try the same again
+            told = f"{self.name}: cannot be loaded: {type(error).__name__}: {error}"
+            raise ModelError(told) from error
+        if getattr(made, "digest", "") not in ("", digest):
+            raise ModelError(f"{self.name}: changed since the run began; run it again")
+        return made
+
+    def _more(self) -> dict[str, Any]:
+        """What not every engine can do, by the names of engines.load."""
+        more: dict[str, Any] = {"compiled": self.compiled, "offload": self.offload}
+        return {**more, "loras": self.loras, "config": self.config_from}
+
+    def _precision(self, first_stage: str) -> dict[str, object]:
+        told: dict[str, object] = {"dtype": self.dtype}
+        if self.compiled:
+            told["compiled"] = True
+        if self.engine != "torch":
+            told["engine"] = self.engine
+        if first_stage:
+            told["first_stage"] = Path(self.first_stage).name
+            told["first_stage_sha256"] = first_stage
+        if self.device != "auto":  # by which auto settles the precision
+            told["device"] = self.device
+        if self.config_from:
+            told["config_from"] = self.config_from
+        return told
+
+
+@dataclass(frozen=True)
+class Loading:
+    """What a process was asked for and found, so that another one opens the same.
+
+    Attributes:
+        choice: What was asked for.
+        weights: The digest that was found; elsewhere it must be the same.
+    """
+
+    choice: ModelChoice
+    weights: str
+
+    def on(self, device: str) -> "Loading":
+        """The same on another device."""
+        return replace(self, choice=replace(self.choice, device=device))
+
+    def open(self) -> OpenedModel:
+        """Raises ModelError, also where it is another model by now."""
+        model = self.choice.open()
+        if model.weights != self.weights:
+            told = f"{self.choice.name}: is another model here, or changed"
+            raise ModelError(f"{told}; run it again")
+        return model
+
+
+def open_model(
+    name: str,
+    device: str = "auto",
+    dtype: str = "auto",
+    *,
+    options: WalkOptions | None = None,
+    note: Callable[[str], None] = lambda text: None,
+    **more: Any,
+) -> OpenedModel:
+    """Find a model and tell what it is made of; its weights load later.
+
+    Args:
+        name: A name of `restore models list`, a folder, a weight file or a hub id.
+        device: auto, cpu, cuda or mps.
+        dtype: auto, fp32, fp16 or bf16.
+        options: Refuse the model now if it cannot do the steps and sampler that they ask for, and
+            load no more of it than they need.
         note: Is told what the user should know when the model loads.
+        **more: Further fields of ModelChoice.
 
     Raises:
         UsageError: The options contradict one another.
         ConfigError: The model cannot be sampled as `options` ask.
         ModelError: There is no such model, or this machine cannot run any.
     """
-    environment.require()
-    place, weights = manifest.find_model(name, offline=offline, allow_pickle=allow_pickle)
-    if config_from and not place.is_file():
-        raise UsageError(f"--config-from: {name} is a folder and has configs of its own")
-    if options and place.is_dir() and _asks_for_a_walk(options):
-        from restore.checkpoints import walks  # which loads diffusers
-
-        walks.refuse(place, options)
-    digest = manifest.with_loras(weights, loras)
-    more = {"offline": offline, "allow_pickle": allow_pickle}
-    steering = controlnets.find(controlnet, controlnet_scale, control_image, **more)
-    if steering:
-        steering.require(getattr(options, "task", ""))
-        digest = steering.with_digest(digest)
-
-    @cache
-    def stack() -> "Model":
-        from restore.checkpoints.devices import load
-        from restore.diffusion import torchvision
-
-        if complaint := torchvision.complaint():
-            note(complaint)
-        try:
-            made = load(
-                name,
-                device,
-                dtype,
-                config=config_from,
-                compiled=compiled,
-                offload=offload,
-                loras=loras,
-                controlnet=controlnet,
-                controlnet_scale=controlnet_scale,
-                control_image=control_image,
-                **more,
-            )
-            if getattr(made, "digest", "") not in ("", digest):
-                raise ModelError(f"{name}: changed since the run began; run it again")
-            return made
-        except (RestoreError, MemoryError):
-            raise
-        except Exception as error:  # else every file would try the same again
-            told = f"{name}: cannot be loaded: {type(error).__name__}: {error}"
-            raise ModelError(told) from error
-
-    precision: dict[str, object] = {"dtype": dtype}
-    if compiled:
-        precision["compiled"] = True
-    if device != "auto":  # by which auto settles the precision
-        precision["device"] = device
-    if config_from:
-        precision["config_from"] = config_from
-    pixel, steered = not config_from and is_pixel(name), steering.told if steering else {}
-    return OpenedModel(name, stack, digest, precision, pixel, steered)
+    return ModelChoice(name, device, dtype, **more).open(options, note)
 
 
 def is_pixel(name: str) -> bool:
-    """Whether the name leads to a file of one network from rgb to rgb. Raises ModelError."""
+    """Whether the name leads to one network from rgb to rgb. Raises ModelError."""
     file: Path = places.place_of(name)
+    if file.is_dir():
+        return configs.about(file).pixels is not None
     return file.is_file() and file_kinds.is_pixel(file)
 
 

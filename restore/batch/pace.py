@@ -20,7 +20,8 @@ class Pace:
     A kind that was not met yet is told by the others, each byte for the pixels that it usually is.
     """
 
-    def __init__(self, jobs: Sequence[Job]):
+    def __init__(self, jobs: Sequence[Job], hands: int = 1):
+        self.hands = hands  # jobs done at a time
         self.began = time.monotonic()
         self.total = len(jobs)
         self.expected: float | None = None  # seconds for the whole run, once told by the first
@@ -39,7 +40,7 @@ class Pace:
         if not seconds:
             return
         self._worked += 1
-        if self._worked == 2:  # the first one also waited for the model: it is no measure any more
+        if self._worked == self.hands + 1:  # the first ones also waited for the model: no measure
             self._done.clear()
             self._taken.clear()
         self._done[suffix] += size
@@ -60,7 +61,7 @@ class Pace:
             done = self._done[suffix]
             return self._taken[suffix] / done if done else overall / _density(suffix)
 
-        return sum(size * rate(suffix) for suffix, size in self._ahead.items())
+        return sum(size * rate(suffix) for suffix, size in self._ahead.items()) / self.hands
 
 
 def _density(suffix: str) -> float:
@@ -73,7 +74,7 @@ def _weight(job: Job) -> tuple[str, int]:
     if job.source is None:
         return "", 1
     try:
-        size = 0 if job.skip else job.source.stat().st_size
+        size = 0 if job.skip else job.size if job.url else job.source.stat().st_size
     except OSError:  # its row will say so
         size = 0
     return job.source.suffix.casefold(), size

@@ -1,9 +1,12 @@
 """Where a run's results go: a folder, or one file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from restore.batch.journal import HIDDEN
+from restore.batch import remote
+from restore.batch.store import HIDDEN, Folder, Store
+from restore.batch.urls import is_url, shown
 from restore.errors import UsageError
 from restore.file_search import KNOWN
 
@@ -13,22 +16,34 @@ class Place:
     """The folder of the results, and their name where there is one result.
 
     file  empty: results keep the names of their sources.
+    url   of an object store, for which `out` stands on this machine.
     """
 
     out: Path
     file: str = ""
+    url: str = field(default="", repr=False)  # it may hold a password
 
     @classmethod
-    def of(cls, given: Path) -> "Place":
+    def of(cls, given: Path | str) -> "Place":
         """As `-o` says it: a picture's name is a file, unless a folder is called so.
 
         Raises UsageError for another file.
         """
+        if is_url(given):
+            if not urlsplit(str(given)).path.rpartition("/")[2].count("."):
+                return cls(remote.mirror(str(given)), "", str(given))
+            told = "is a file by its name; -o takes a folder of an object store, without a dot"
+            raise UsageError(f"{shown(str(given))}: {told}")
+        given = Path(given)
         if given.suffix.casefold() in KNOWN and not given.is_dir():
             return cls(given.parent, given.name)
         if given.exists() and not given.is_dir():
             raise UsageError(f"{given}: is a file; -o takes a folder, or a picture's name")
         return cls(given)
+
+    @property
+    def store(self) -> Store:
+        return remote.Bucket(self.out, self.url) if self.url else Folder(self.out)
 
     @property
     def home(self) -> Path:

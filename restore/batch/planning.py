@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from restore.batch import remote
 from restore.batch.jobs import Job, refuse_collisions
 from restore.errors import ImageError, UsageError
 
@@ -30,7 +31,7 @@ def with_frames(planned: Sequence[Job], reading: "Reading") -> list[Job]:
         count = 1
         if job.source and not job.skip:
             with suppress(ImageError):  # its row will say so
-                count = sandbox.look(job.source, reading).frames
+                count = sandbox.look(remote.here(job), reading).frames
         beside = tuple(f"_{frame:03}" for frame in range(2, count + 1))
         knowing.append(replace(job, beside=beside))
     refuse_collisions(knowing)
@@ -50,7 +51,7 @@ def refuse_transparent(
         if job.source.suffix.casefold() in encode.OPAQUE:
             continue  # the rare one that bears a wrong name is refused in its turn
         with suppress(ImageError):  # its row will say so
-            if sandbox.look(job.source, reading).has_alpha:
+            if sandbox.look(remote.here(job), reading).has_alpha:
                 seen.append(str(job.source))
     if seen:
         more = f" and {len(seen) - SHOWN} more" if len(seen) > SHOWN else ""

@@ -95,13 +95,12 @@ def probed(options: "FileOptions", model: "Model") -> float:
 
     A window counts for what it adds to a large picture, where windows overlap.
     """
-    from restore.diffusion.stack import Stack
-
-    if not isinstance(model, Stack):
+    span = getattr(model, "span", None)
+    if span is None:  # a pixel upscaler
         side = 128
         return _seconds(options, model, side) / (side * model.scale) ** 2 * MEGAPIXEL
     scale = options.scale if isinstance(options, UpscaleOptions) else 1
-    side = max(1, int(model.windows.size * model.factor / scale))
+    side = max(1, int(span[0] / scale))
     steps = model.steps if options.steps is None else options.steps
     if steps <= MORE:
         taken = _seconds(options, model, side)
@@ -111,7 +110,7 @@ def probed(options: "FileOptions", model: "Model") -> float:
             for count in (FEW, MORE)
         )
         taken = few + max(0, more - few) / (MORE - FEW) * (steps - FEW)
-    return taken / (model.windows.stride * model.factor) ** 2 * MEGAPIXEL
+    return taken / span[1] ** 2 * MEGAPIXEL
 
 
 def _seconds(options: "FileOptions", model: "Model", side: int) -> float:

@@ -3,44 +3,30 @@
 Knows no tensors: `work(job, path)` makes the picture at `path` and returns the facts for its row.
 """
 
-import errno
-import hashlib
 import os
 import time
-import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Literal
 
-from restore.batch.jobs import Job, digest_of
-from restore.batch.journal import HIDDEN, Journal, full, is_full
+from restore.batch.jobs import Job
+from restore.batch.journal import Journal
 from restore.batch.pace import Pace
 from restore.batch.rows import Row
-from restore.errors import (
-    CancelledError,
-    ConfigError,
-    DiskFullError,
-    ImageError,
-    ModelError,
-    OutputError,
-    RestoreError,
-    UsageError,
-)
-from restore.files import TEMPORARY, is_temporary, replacing, sha256
+from restore.batch.step import Exists, Work, attempt, head
+from restore.batch.store import HIDDEN
+from restore.errors import CancelledError, DiskFullError, OutputError, UsageError
+from restore.files import TEMPORARY, is_temporary
 
-Exists = Literal["skip", "overwrite", "rename", "error"]
 SKIPPED = {
     "JUNK": "of the system or hidden, no picture",
     "NOT_A_PICTURE": "its name is not a picture's; name the file itself to have it tried",
     "NOT_A_FILE": "no file: a pipe, a socket, a device, or a folder in a list",
     "LINK": "a link that is broken, or not followed; see --links, or name its target itself",
 }
-Work = Callable[..., Row]
-"""(job, path, *paths of its frames) -> facts for the report's row"""
 
 
 @dataclass(frozen=True)
@@ -94,6 +80,25 @@ class Tally:
         )
 
 
+class Offered(Iterator[Job]):
+    """The jobs that are to be done, one by one, until the run is to end."""
+
+    def __init__(self, jobs: Iterator[Job], is_over: Callable[[], bool]):
+        self._jobs = jobs
+        self.is_over = is_over  # what was taken and not begun is then left
+
+    def __next__(self) -> Job:
+        return next(self._jobs)
+
+
+Team = Callable[[Offered, Journal], Iterator[tuple[Job, Row]]]
+"""Does jobs, in any order.
+
+A row of a new result is in the journal before its result has its name, or lost by no kill
+otherwise; one of a failed file is not.
+"""
+
+
 def run_all(
     jobs: Sequence[Job],
     work: Work,
@@ -103,8 +108,35 @@ def run_all(
     limits: Limits = Limits(),
     publish: Callable[[Sequence[Row], Row], None] = lambda rows, summary: None,
 ) -> Summary:
+    """As `run_by`, by this process, one job after the other."""
+
+    def alone(offered: Offered, journal: Journal) -> Iterator[tuple[Job, Row]]:
+        for job in offered:
+            yield job, attempt(job, work, journal, exists, journal.note)
+
+    return run_by(
+        *(alone, jobs, journal),
+        exists=exists,
+        progress=progress,
+        limits=limits,
+        publish=publish,
+    )
+
+
+def run_by(
+    team: Team,
+    jobs: Sequence[Job],
+    journal: Journal,
+    *,
+    exists: Exists = "skip",
+    progress: Callable[[Row], None] = lambda row: None,
+    limits: Limits = Limits(),
+    publish: Callable[[Sequence[Row], Row], None] = lambda rows, summary: None,
+    hands: int = 1,
+) -> Summary:
     """Do what is not finished, and write the report: one row an input, whatever happens to it.
 
+    team      who does the jobs, `hands` at a time.
     exists    what becomes of an output that is there already. skip: a finished one is left, one of
               ours that other options or weights made is replaced, and its row says so; a foreign
               one, or one of another picture or other words, never. overwrite: all is done again.
@@ -116,220 +148,107 @@ def run_all(
     for exists="error". The report is written even then, as far as the disk lets it.
     """
     if exists == "error":
-        refuse_existing(jobs)
-    tally = Tally(jobs, Pace(jobs))
+        refuse_existing(jobs, lambda path: journal.store.has(journal.store.name(path)))
+    tally = Tally(jobs, Pace(jobs, hands))
+    publish = _also(publish, journal)
     with journal.open(lambda: _sweep(jobs, journal.out)):
         try:
-            stopped = _loop(tally, work, journal, exists, progress, limits)
+            stopped = _loop(tally, team, journal, progress, limits)
         except BaseException as error:
             why = limits.stop() or getattr(error, "code", type(error).__name__)
             told = _told(tally.summary(why), journal)
             with suppress(OutputError):
                 publish(journal.finish(jobs, told), told)
             raise
+        if hands > 1 and not journal.ending:  # what a dead worker left; no shard is at work here
+            _sweep(jobs, journal.out)
         summary = tally.summary(stopped)
         told = _told(summary, journal)
         publish(journal.finish(jobs, told), told)
     return summary
 
 
+def _also(
+    publish: Callable[[Sequence[Row], Row], None], journal: Journal
+) -> Callable[[Sequence[Row], Row], None]:
+    def published(rows: Sequence[Row], summary: Row) -> None:
+        publish(rows, summary)
+        journal.store.end(journal.home)
+        journal.store.drop_notes(row["key"] for row in rows)  # the report has them, there too
+
+    return published
+
+
 def _loop(
     tally: Tally,
-    work: Work,
+    team: Team,
     journal: Journal,
-    exists: Exists,
     progress: Callable[[Row], None],
     limits: Limits,
 ) -> str:
     """Why it ended early, or nothing."""
-    for job in tally.jobs:
-        stopped = limits.reached(tally.counts["failed"])
-        if stopped:
-            return stopped
-        journal.check_place()
-        started = time.monotonic()
-        try:
-            row = _one(job, work, journal, exists)
-        except (ConfigError, ModelError, OutputError):  # of the run, not of this file
-            raise
-        except CancelledError as error:  # nor is this the file's fault: it is left for the next run
-            return limits.stop() or error.code
-        except Exception as error:  # the one broad one: a bad file costs no other
-            taken = time.monotonic() - started
-            if is_full(error):
-                error = DiskFullError(full(journal.out))
-            row = journal.add(_failed(job, error, journal, taken))
-            if isinstance(error, DiskFullError):  # so will be every other file's place
-                tally.counts["failed"] += 1
-                raise error from None
+
+    def put_down(job: Job, row: Row) -> None:
         status = "finished" if "finished" in row else row["status"]
         tally.counts[status] += 1
-        taken = row["seconds"] - row.get("load_s", 0) if status == "done" else 0
-        tally.pace.add(job, taken)
+        tally.pace.add(job, row["seconds"] - row.get("load_s", 0) if status == "done" else 0)
         progress({**row, "left_s": tally.pace.left})
-    return ""
+
+    def stopped() -> str:
+        return limits.reached(tally.counts["failed"])
+
+    def wanted() -> Iterator[Job]:
+        for job in tally.jobs:
+            if stopped():
+                return
+            journal.check_place()
+            if job.skip:
+                put_down(job, _skipped(job, journal))
+            else:
+                yield job
+
+    try:
+        for job, row in team(Offered(wanted(), lambda: bool(stopped())), journal):
+            kept = _kept(row, journal)
+            if kept.get("code") == DiskFullError.code:  # so will be every other file's place
+                tally.counts["failed"] += 1
+                raise DiskFullError(kept["error"])
+            put_down(job, kept)
+    except CancelledError as error:
+        return limits.stop() or error.code
+    return stopped() if tally.counts.total() < len(tally.jobs) else ""
+
+
+def _skipped(job: Job, journal: Journal) -> Row:
+    row = {**head(job, "skipped"), "code": job.skip, "error": SKIPPED[job.skip]}
+    is_known = journal.rows.get((job.key, job.origin)) == row
+    return row if is_known else journal.add(row, is_lasting=False)
+
+
+def _kept(row: Row, journal: Journal) -> Row:
+    """The row, which the journal knows now."""
+    if row.get("finished"):
+        journal.keep({name: value for name, value in row.items() if name != "finished"})
+    elif row["status"] == "done":
+        journal.settle(row)
+    else:
+        journal.add(row)
+    return row
 
 
 def _told(summary: Summary, journal: Journal) -> Row:
     return {**vars(summary), "options": journal.options, "weights": journal.weights}
 
 
-def refuse_existing(jobs: Iterable[Job]) -> None:
+def refuse_existing(
+    jobs: Iterable[Job], is_there: Callable[[Path], bool] = os.path.lexists
+) -> None:
     """Raise UsageError if any output is there already."""
     paths = (path for job in jobs if not job.skip for path in (job.target, *job.frames))
-    there = [str(path) for path in paths if os.path.lexists(path)]
+    there = [str(path) for path in paths if is_there(path)]
     if there:
         more = f" and {len(there) - 5} more" if len(there) > 5 else ""
         raise UsageError(f"{', '.join(there[:5])}{more}: there already, and --exists is error")
-
-
-def _one(job: Job, work: Work, journal: Journal, exists: Exists) -> Row:
-    if job.skip:
-        row = {**_head(job, "skipped"), "code": job.skip, "error": SKIPPED[job.skip]}
-        is_known = journal.rows.get((job.key, job.origin)) == row
-        return row if is_known else journal.add(row, is_lasting=False)
-    source = _source(job)
-    if exists != "overwrite" and (finished := journal.finished(job, source.whole)):
-        return {**finished, "finished": True}
-    started = time.monotonic()
-    job = _placed(job, journal, exists, source.own)
-    outdated = _outdated(job, journal) if exists == "skip" else []
-    with ExitStack() as making:
-        targets = (job.target, *job.frames)
-        path, *frames = (making.enter_context(replacing(target)) for target in targets)
-        facts = work(job, path, *frames)
-        if _source(job) != source:
-            raise ImageError("CHANGED", "the file changed while it was read; run again")
-        # The row comes before the name: killed in between, the next run finds no such output and
-        # does it again; the other way round it would find a file that it does not know.
-        row = {
-            **_head(job, "done"),
-            "output": job.target.relative_to(journal.out).as_posix(),
-            "seconds": round(time.monotonic() - started, 3),
-            **facts,
-            "warnings": [*facts.get("warnings", []), *outdated],
-            "task": journal.task,
-            "source_sha256": source.whole,
-            "picture_sha256": source.own,
-            "options": journal.options,
-            "weights": journal.weights,
-            "words": journal.words,
-            "output_sha256": sha256(path),
-        }
-        if frames:
-            names = (frame.relative_to(journal.out).as_posix() for frame in job.frames)
-            row["frames"] = dict(zip(names, map(sha256, frames), strict=True))
-        journal.add(row)
-    journal.settle(row)
-    return row
-
-
-@dataclass(frozen=True)
-class Source:
-    """What a picture is made of, by its bytes."""
-
-    own: str  # sha256 of the file; empty where there is none
-    whole: str  # of that and of the others', such as a mask
-
-
-def _head(job: Job, status: str) -> Row:
-    return {"key": job.key, "status": status, "source": job.origin}
-
-
-def _source(job: Job) -> Source:
-    try:
-        own = digest_of(job.source) if job.source else ""
-        if not job.others:
-            return Source(own, own)
-        whole = hashlib.sha256(" ".join([own, *map(digest_of, job.others)]).encode()).hexdigest()
-        return Source(own, whole)
-    except OSError as error:
-        mend = "check the file and its permissions"
-        raise ImageError("UNREADABLE", f"{error.strerror or error}; {mend}") from error
-
-
-def _placed(job: Job, journal: Journal, exists: Exists, source: str) -> Job:
-    """The job with a target that may be written, its folder made.
-
-    source  sha256 of its picture.
-    """
-
-    def taken(job: Job) -> list[Path]:
-        return [path for path in (job.target, *job.frames) if os.path.lexists(path)]
-
-    folder = job.target.parent
-    if not folder.resolve().is_relative_to(journal.out.resolve()):
-        raise ImageError("LINK", f"{folder} is a link that leads out of {journal.out}; remove it")
-    folder.mkdir(parents=True, exist_ok=True)
-    if exists == "rename" and taken(job):
-        stem = job.target.stem
-        names = (job.target.with_stem(f"{stem}_{count}") for count in range(1, 10_000))
-        free = next((name for name in names if not taken(replace(job, target=name))), None)
-        if free:
-            return replace(job, target=free)
-    for path in taken(job):
-        if path.is_symlink():
-            raise ImageError("LINK", f"{path} is a link, and no result of ours; remove it")
-        if exists != "overwrite" and (why := _foreign(job, journal, path, source)):
-            mend = "--exists overwrite replaces it, --exists rename keeps both"
-            raise ImageError("EXISTS", f"{path} {why}; {mend}")
-    return job
-
-
-def _foreign(job: Job, journal: Journal, path: Path, source: str) -> str:
-    """Why what lies at a job's target may not be replaced; nothing if it may.
-
-    It may if a run of ours made it of the same picture, by the same task.
-    """
-    row = journal.maker(path)
-    if row is None:
-        return "was there before, or changed since"
-    if row.get("task", "") != journal.task:
-        return f"was made by {row.get('task') or 'an earlier version'}, not by {journal.task}"
-    if row.get("picture_sha256", row.get("source_sha256")) != source:
-        return f"was made of {row.get('source') or 'words'}, another picture of that name"
-    if job.source is None:  # its key is a seed, whatever the words
-        is_same = (row.get("options"), row.get("weights")) == (journal.options, journal.weights)
-        return "" if is_same else "was made of other words or options"
-    return _other_words(row, journal)
-
-
-def _other_words(row: Row, journal: Journal) -> str:
-    """How the words differ of which a result of ours was made; nothing if they do not."""
-    words = row.get("words")
-    if words == journal.words or row.get("options") == journal.options:
-        return ""
-    if words is None:  # by a release that did not note them
-        return "was made of other options, perhaps of other words"
-    said = " and ".join(f"{name} {what!r}" for name, what in words.items())
-    return f"was made of other words: {said}" if said else "was made without words"
-
-
-def _outdated(job: Job, journal: Journal) -> list[str]:
-    """What there is to say where a result of ours gives way to another one."""
-    row = journal.maker(job.target)
-    if row is None:
-        return []
-    ways = {
-        "other options": ("options", journal.options),
-        "another model": ("weights", journal.weights),
-    }
-    changed = [what for what, (name, now) in ways.items() if row.get(name) != now]
-    return [f"it replaces a result of {' and of '.join(changed)}"] if changed else []
-
-
-def _failed(job: Job, error: Exception, journal: Journal, seconds: float) -> Row:
-    code, text = "INTERNAL", f"{type(error).__name__}: {error}"
-    if isinstance(error, RestoreError):
-        code, text = error.code, str(error).removeprefix(f"{job.source}: ")
-    elif isinstance(error, MemoryError):
-        code, text = "OOM", "not enough memory; use fewer windows at a time or a smaller scale"
-    elif isinstance(error, OSError) and error.errno:
-        code = errno.errorcode.get(error.errno, "OS")
-    row = {**_head(job, "failed"), "code": code, "error": text, "seconds": round(seconds, 3)}
-    if code == "INTERNAL":  # a mistake of ours: who reports it needs the lines
-        row["trace"] = "".join(traceback.format_exception(error))
-    return row
 
 
 def _sweep(jobs: Iterable[Job], out: Path) -> None:

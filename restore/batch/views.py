@@ -1,10 +1,10 @@
 """What the page shows of a picture: all of it small, and the place that changed most at 100 %."""
 
-import hashlib
 import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from restore.batch.jobs import short_digest
 from restore.batch.journal import HIDDEN
 from restore.errors import OutputError
 from restore.files import replacing
@@ -45,7 +45,7 @@ def keep(out: Path, key: str, *shown: "Shown", is_aligned: bool = False) -> Box 
 
 
 def path_of(out: Path, key: str, what: str = "thumbs") -> Path:
-    name = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
+    name = short_digest(key)
     return out / HIDDEN / what / name[:2] / f"{name}.jpg"
 
 

@@ -1,7 +1,6 @@
 """What is done with one picture of a run over files: it is read, made anew and written."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -9,14 +8,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from restore.batch import jobs, rates, views
+from restore.batch import jobs, rates, remote, views
 from restore.batch.ahead import LAST_S, Ahead
 from restore.batch.holes import Holes, opaque, overlaid
 from restore.batch.jobs import Job
 from restore.batch.journal import Row
 from restore.batch.place import Place
 from restore.batch.rates import Rate
-from restore.batch.runner import Exists
+from restore.batch.step import Exists
 from restore.errors import CancelledError, ImageError, UsageError
 from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions
 
@@ -136,9 +135,14 @@ class FileWork:
             "size_out": first.size,
             "n_frames": source.count,
             "warnings": list(dict.fromkeys(notes)),
-            **steered(self.settings.made_by),
+            **made_with(self.settings.made_by),
             **self.keep_views(job, source, first),
         }
+
+    def follow(self, job: jobs.Job, following: jobs.Job | None) -> None:
+        """Tell which job comes after this one, where nobody knew when the run began."""
+        for ahead in (self.making, self.reading):
+            ahead.follow(job, following)
 
     def keep_views(self, job: jobs.Job, source: Source, made: "Picture") -> Row:
         """Keep what the page shows; returns what the row tells of it."""
@@ -155,15 +159,15 @@ class FileWork:
 
     def is_new(self, job: jobs.Job) -> bool:
         """Whether it is sure to be made: nothing is there that may be its finished result."""
-        return self.settings.exists == "overwrite" or not os.path.lexists(job.target)
+        store = self.settings.place.store
+        return self.settings.exists == "overwrite" or not store.has(store.name(job.target))
 
     def read(self, job: jobs.Job) -> Source:
         from restore.images import encode, memmap, sandbox
 
-        assert job.source
         digests = self.digests(job)
         with memmap.into(self.settings.place.out):
-            pictures, count = sandbox.read_by_rows(job.source, self.settings.reading)
+            pictures, count = sandbox.read_by_rows(remote.here(job), self.settings.reading)
         for picture in pictures:
             size = self.options.output_size(picture.size)
             encode.refuse(picture, self.kind_of(job), size, self.settings.writing.background)
@@ -190,9 +194,10 @@ class FileWork:
         began = time.monotonic()
         from restore.diffusion import watch
         from restore.images import memmap
-        from restore.tasks.run import restore
+        from restore.tasks.run import needed, restore
 
-        hole, stack = None if self.holes.find == "propose" else source.mask, self.stack()
+        hole = None if self.holes.find == "propose" else source.mask
+        stack = needed(self.stack(), self.options, hole is not None)
         if not self.rate.pixels:  # the first one of the run
             self.load_s, began = time.monotonic() - began, time.monotonic()
         with memmap.into(self.settings.place.out), watch.watching(self.part, *stack.parts):
@@ -280,9 +285,8 @@ class FileWork:
         return jobs.file_seed(self.settings.seed + nth, job.key)
 
     def digests(self, job: jobs.Job) -> tuple[str, ...]:
-        assert job.source
         try:
-            return tuple(map(jobs.digest_of, (job.source, *job.others)))
+            return tuple(map(jobs.digest_of, remote.files_of(job)))
         except OSError as error:
             mend = "check the file and its permissions"
             raise ImageError("UNREADABLE", f"{error.strerror or error}; {mend}") from error
@@ -331,9 +335,10 @@ def kept_beside(options: FileOptions, holes: Holes, count: int) -> tuple[str, ..
     return tuple(f"_{lap:03}" for lap in range(1, laps + 1)) if laps > 1 else ()
 
 
-def steered(made_by: dict[str, object]) -> Row:
-    """What a row tells of the ControlNet by which a picture was made, if one was."""
-    return {name: told for name, told in made_by.items() if name.startswith("control")}
+def made_with(made_by: dict[str, object]) -> Row:
+    """What a row says of the engine, first stage and ControlNet that a picture was made with."""
+    beside = {n: value for n, value in made_by.items() if n.startswith(("control", "first_stage"))}
+    return {"engine": made_by.get("engine", "torch"), **beside}
 
 
 def told(options: Any, seed: int, made_by: dict[str, object]) -> str:

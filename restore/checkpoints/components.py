@@ -1,12 +1,10 @@
 """A part of a checkpoint: its class from an allow-list, its weights checked key by key."""
 
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import diffusers
-import torch
 from accelerate import init_empty_weights
 from diffusers import (
     AutoencoderKL,
@@ -17,9 +15,7 @@ from diffusers import (
     UNet2DModel,
     VQModel,
 )
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -27,13 +23,19 @@ from transformers import (
     CLIPTokenizer,
 )
 
-from restore.checkpoints import configs, families, hub
-from restore.diffusion.restorer import FirstStage, Fusion, Restorer
+from restore.checkpoints import configs, families
+from restore.checkpoints.weights import (
+    FAITHFUL,
+    Weights,
+    fill,
+    read_file,
+    read_weights,
+)
+from restore.diffusion.compact import FirstStage
+from restore.diffusion.restorer import Fusion, Restorer
 from restore.diffusion.vae import Vae
 from restore.errors import ModelError
-from restore.files import read_plain
 
-Weights = dict[str, Tensor]
 Convert = Callable[[str, dict[str, Any]], Weights]
 """(name of a part, its config) -> its weights, by diffusers' names"""
 
@@ -50,27 +52,6 @@ KINDS: dict[str, tuple[type[nn.Module], ...]] = {
 # What a class may raise that is given a config which makes no sense.
 BUILDING = (TypeError, ValueError, KeyError, RuntimeError, NotImplementedError)
 BUILDING += (AttributeError, IndexError, ArithmeticError, AssertionError)
-CLIP_PREFIX = "text_model."  # of CLIPTextModel's keys, until transformers 5.6 and in most files
-FAITHFUL = "diffusion_pytorch_model.faithful.safetensors"  # a variant, as diffusers names them
-UNUSED = ("position_ids", "text_projection", "text_projection.weight", "logit_scale")
-OLD_NAMES = {  # of attention in diffusers below 0.12
-    "query": "to_q",
-    "key": "to_k",
-    "value": "to_v",
-    "proj_attn": "to_out.0",
-}
-
-
-def config_of(folder: Path, part: str, file: str = "config.json") -> dict[str, Any]:
-    """The config of a part of the folder. Raises ModelError if it cannot be read."""
-    path = folder / part / file
-    try:
-        config = json.loads(read_plain(path, configs.MOST))
-        if not isinstance(config, dict):
-            raise ValueError("it holds no object")
-        return config
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: the {part} has no readable config: {error}") from error
 
 
 def kind_of(folder: Path, part: str, config: dict[str, Any]) -> type[nn.Module]:
@@ -86,42 +67,25 @@ def kind_of(folder: Path, part: str, config: dict[str, Any]) -> type[nn.Module]:
     raise ModelError(f"{folder}: its {part} is a {named}; what can be read here is {able}")
 
 
-def read_weights(folder: Path, part: str, allow_pickle: bool = False) -> Weights:
-    """All tensors of a part. Raises ModelError if they are missing, damaged or pickled."""
-    files = hub.weight_files(folder / part)
-    if not files:
-        raise ModelError(
-            f"{folder / part}: has no weights (diffusion_pytorch_model or model, .safetensors); "
-            "copy or download the part again"
-        )
-    hub.refuse_pickles(files, allow_pickle)
-    return {name: tensor for path in files for name, tensor in read_file(path).items()}
-
-
-def read_file(path: Path) -> Weights:
-    """The tensors of one file. Raises ModelError if it is damaged."""
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        held = torch.load(path, map_location="cpu", weights_only=True)
-        held = held.get("state_dict", held)
-        return {name: value for name, value in held.items() if isinstance(value, Tensor)}
-    except (SafetensorError, RuntimeError, OSError, ValueError, EOFError) as error:
-        raise ModelError(f"{path}: cannot be read, copy it again: {error}") from error
-    except Exception as error:
-        if type(error).__name__ != "UnpicklingError":
-            raise
-        raise ModelError(f"{path}: holds more than tensors, which is never loaded") from error
-
-
 def build(folder: Path, part: str, convert: Convert, kind: str = "") -> nn.Module:
     """A part by its config, filled with what `convert` gives, in fp32 on the CPU.
 
     kind  which part it is, where its folder is called otherwise.
-    Raises ModelError that names the part if its class is unknown, if it asks for what no layout
-    gives, or if the weights are not exactly those that it needs.
+    Raises ModelError as `empty`, and if the weights are not exactly those that it needs.
     """
-    config = config_of(folder, part)
+    module, config = empty(folder, part, kind)
+    fill(module, convert(part, config), f"{folder}: its {part}")
+    return module
+
+
+def empty(folder: Path, part: str, kind: str = "") -> tuple[nn.Module, dict[str, Any]]:
+    """A part by its config, without weights; and what of the config counts.
+
+    kind  which part it is, where its folder is called otherwise.
+    Raises ModelError that names the part if its class is unknown, or if it asks for what no layout
+    gives.
+    """
+    config = configs.of(folder, part)
     built = kind_of(folder, kind or part, config)
     if part == "unet":
         second = families.read(folder / "text_encoder_2" / "config.json")
@@ -131,12 +95,10 @@ def build(folder: Path, part: str, convert: Convert, kind: str = "") -> nn.Modul
             f"{folder}: its vae has a scale for each channel (latents_mean), as Playground v2.5; "
             "what can be read has one for all"
         )
-    module, config = empty(built, config, folder / part)
-    fill(module, convert(part, config), f"{folder}: its {part}")
-    return module
+    return bare(built, config, folder / part)
 
 
-def empty(
+def bare(
     kind: type[nn.Module], config: dict[str, Any], where: Path
 ) -> tuple[nn.Module, dict[str, Any]]:
     """A module without weights, and what was taken of its config. Raises ModelError."""
@@ -176,58 +138,9 @@ def trained_vae(folder: Path) -> Vae:
     return made
 
 
-def fill(module: nn.Module, weights: Weights, what: str) -> None:
-    """Put copies of the weights into a module, all of them or ModelError, `what` being its name."""
-    wanted = module.state_dict()
-    weights = {renamed(name, wanted): tensor for name, tensor in weights.items()}
-    unused = {name for name in weights.keys() - wanted.keys() if name.endswith(UNUSED)}
-    for said, names in (
-        ("lacks", wanted.keys() - weights.keys()),
-        ("has unknown", weights.keys() - wanted.keys() - unused),
-    ):
-        if names:
-            raise ModelError(f"{what} {said} {len(names)} tensors: {first(names)}; {MEND}")
-    wrong = [name for name in wanted if wanted[name].shape != weights[name].shape]
-    if wrong:
-        shown = [f"{n} {tuple(weights[n].shape)}, not {tuple(wanted[n].shape)}" for n in wrong]
-        raise ModelError(f"{what} has {len(wrong)} tensors of other shapes: {first(shown)}; {MEND}")
-    # Copies: what is mapped from a file changes with it, and starts at addresses of any alignment.
-    copies = {
-        name: weights[name].to(
-            torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True
-        )
-        for name, tensor in wanted.items()
-    }
-    module.load_state_dict(copies, assign=True)
-
-
-MEND = "config and weights are not of the same model, or the file is cut; copy it again"
-
-
-def first(names: Iterable[str], count: int = 3) -> str:
-    """The first of the names, in their order, and how many are left out."""
-    names = sorted(names)
-    more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + more
-
-
-def renamed(name: str, wanted: Weights) -> str:
-    """A key as today's class has it: CLIP's prefix came and went, attention was named otherwise."""
-    if name in wanted:
-        return name
-    for other in (name.removeprefix(CLIP_PREFIX), CLIP_PREFIX + name):
-        if other in wanted:
-            return other
-    for old, new in OLD_NAMES.items():
-        other = name.replace(f".{old}.", f".{new}.")
-        if other in wanted:
-            return other
-    return name
-
-
 def build_scheduler(folder: Path, part: str = "scheduler") -> SchedulerMixin:
     """One of diffusers' own schedulers. Raises ModelError for any other class."""
-    config = config_of(folder, part, "scheduler_config.json")
+    config = configs.of(folder, part, "scheduler_config.json")
     name = str(config.get("_class_name"))
     kind = getattr(diffusers, name, None) if name in families.SCHEDULERS else None
     if not (isinstance(kind, type) and issubclass(kind, SchedulerMixin)):

@@ -66,6 +66,20 @@ class Grid(Told):
         return self
 
 
+class Pixels(Told):
+    """Of a pixel upscaler's ONNX export; see PixelModel and PixelWindows."""
+
+    scale: Annotated[int, Field(ge=1, le=64)]
+    inner: Annotated[int, Field(ge=1, le=65536)]
+    margin: Annotated[int, Field(ge=0, le=4096)]
+    ramp: Annotated[int, Field(ge=0, le=4096)]
+    bytes_a_pixel: Annotated[int, Field(ge=1)]
+    multiple: Annotated[int, Field(ge=1, le=4096)] = 1
+    least: Annotated[int, Field(ge=0, le=4096)] = 0
+    wants_whole: bool = False
+    about: dict[str, str] = {}
+
+
 class About(Told):
     """Of stack.json; see Stack for what each means."""
 
@@ -78,6 +92,8 @@ class About(Told):
     restore_steps: Annotated[int, Field(ge=0, le=1000)] = 0
     context: Annotated[str, Field(max_length=64)] | None = None
     windows: Grid | None = None
+    engine: Literal["", "onnx"] = ""  # what its networks are for; torch's name none
+    pixels: Pixels | None = None  # of one network from rgb to rgb
 
 
 def about(folder: Path) -> About:
@@ -89,6 +105,34 @@ def about(folder: Path) -> About:
         return About()
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: cannot be used: {error}; copy it again") from error
+
+
+class FirstStage(Told):
+    """A network of a first stage; see restore.diffusion.restorer."""
+
+    channels: Annotated[int, Field(ge=1, le=4096)]
+    layers: Annotated[int, Field(ge=0, le=REPEATS)]
+
+
+def first_stage(folder: Path, part: str) -> FirstStage:
+    """What the config of a first stage's network says. Raises ModelError."""
+    try:
+        return _checked(FirstStage, of(folder, part))
+    except ValueError as error:
+        message = f"{folder / part}: no network can be built of its config: {error}"
+        raise ModelError(message) from error
+
+
+def of(folder: Path, part: str, file: str = "config.json") -> dict[str, Any]:
+    """The config of a part of the folder. Raises ModelError if it cannot be read."""
+    path = folder / part / file
+    try:
+        config = json.loads(read_plain(path, MOST))
+        if not isinstance(config, dict):
+            raise ValueError("it holds no object")
+        return config
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: the {part} has no readable config: {error}") from error
 
 
 class Special(Told):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 import restore.diffusion.torchvision
 from restore.checkpoints import file_kinds, manifest, pixel, places
 from restore.checkpoints import load as loading
+from restore.checkpoints.accelerators import find
 from restore.diffusion.conditioning import Condition
 from restore.diffusion.stack import Stack
 from restore.errors import ConfigError, ModelError
@@ -53,20 +54,6 @@ def load(
     if compiled:
         compile_unet(stack)
     return stack
-
-
-def find(device: str) -> torch.device:
-    """The device of that name, or the best there is for `auto`. Raises ModelError."""
-    there = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    name = loading.pick_device() if device == "auto" else device
-    if not there.get(name.split(":")[0], False):
-        found = ", ".join(name for name, is_there in there.items() if is_there)
-        raise ModelError(f"{device}: no such device for this torch; there are {found}")
-    return torch.device(name)
 
 
 def named_dtype(dtype: str | torch.dtype) -> str:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from restore.checkpoints import (
+    accelerators,
     components,
     configs,
     families,
@@ -27,12 +28,13 @@ from restore.checkpoints import (
     single_file,
 )
 from restore.checkpoints import controlnet as controlnets
+from restore.checkpoints.weights import CLIP_PREFIX
 from restore.diffusion import contexts, vae
+from restore.diffusion.compact import FirstStage
 from restore.diffusion.contexts import Context
 from restore.diffusion.contexts.text import TextContext
 from restore.diffusion.contexts.two_texts import TwoEncoders, TwoTextContext
 from restore.diffusion.layouts import LDM_UPSCALE, TRUST, X4, layout_of
-from restore.diffusion.restorer import FirstStage
 from restore.diffusion.stack import Stack
 from restore.diffusion.tiling import Windows
 from restore.errors import ModelError, RestoreError
@@ -40,17 +42,18 @@ from restore.errors import ModelError, RestoreError
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SHARD = "14MB"  # files of weights are no larger, so that repositories and mails take them
 SD_SCALE, X4_SCALE = 0.18215, 0.08333  # 1 / std of the latents
+Build = Callable[[Path, str, components.Convert], nn.Module]
 Asked = ParamSpec("Asked")
 Made = TypeVar("Made")
+_LOCK = RLock()
 
 
 def one_at_a_time(function: Callable[Asked, Made]) -> Callable[Asked, Made]:
     """Let one thread in: a module built without weights changes torch for all of them meanwhile."""
-    lock = RLock()
 
     @wraps(function)
     def alone(*args: Asked.args, **named: Asked.kwargs) -> Made:
-        with lock:
+        with _LOCK:
             return function(*args, **named)
 
     return alone
@@ -146,14 +149,24 @@ def _marks(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
         raise ModelError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
 
-def read(folder: Path, convert: components.Convert) -> Stack:
-    """The stack of a folder, in fp32 on the CPU."""
-    about = configs.about(folder)
+def read(
+    folder: Path,
+    convert: components.Convert,
+    build: Build = components.build,
+    first_stage: Callable[[Path], FirstStage | None] = components.build_restorer,
+) -> Stack:
+    """The stack of a folder, in fp32 on the CPU.
+
+    build, first_stage  make its VAE and UNet, and its first stage.
+    """
+    told = configs.about(folder)
+    if told.engine == "onnx" and build is components.build:
+        raise ModelError(f"{folder}: is an ONNX export; run it by engine onnx")
     families.refuse(folder)
     vae_part = "vqvae" if (folder / "vqvae").is_dir() else "vae"
-    autoencoder = components.build(folder, vae_part, convert)
-    unet = components.build(folder, "unet", convert)
-    layout = layout_of(unet.config, vae.channels(autoencoder), about.trust)
+    autoencoder: Any = build(folder, vae_part, convert)
+    unet: Any = build(folder, "unet", convert)
+    layout = layout_of(unet.config, vae.channels(autoencoder), told.trust)
     if layout == X4 and vae.scale(autoencoder) == SD_SCALE:
         # Its first config had left out its own scale; the stock pipeline mends it the same way.
         autoencoder.register_to_config(scaling_factor=X4_SCALE)
@@ -164,7 +177,7 @@ def read(folder: Path, convert: components.Convert) -> Stack:
         raise ModelError(
             f"{folder}: an x4 upscaler has a low_res_scheduler; copy that folder as well"
         )
-    context = read_context(folder, convert, about.context or "text")
+    context = read_context(folder, convert, told.context or "text")
     width = unet.config.get("cross_attention_dim") and isinstance(
         unet, diffusers.UNet2DConditionModel
     )
@@ -176,15 +189,15 @@ def read(folder: Path, convert: components.Convert) -> Stack:
         context=context if width else None,
         schedule=components.build_scheduler(folder),
         layout=layout,
-        windows=Windows(**dict(about.windows)) if about.windows else windows_of(unet.config),
-        residual_scale=about.residual_scale,
+        windows=Windows(**dict(told.windows)) if told.windows else windows_of(unet.config),
+        residual_scale=told.residual_scale,
         low_schedule=low,
-        fills=not about.trust if about.fills is None else about.fills,
-        steps=about.steps,
-        hears=about.hears,
-        restorer=components.build_restorer(folder),
-        fidelity=about.fidelity,
-        restore_steps=about.restore_steps,
+        fills=not told.trust if told.fills is None else told.fills,
+        steps=told.steps,
+        hears=told.hears,
+        restorer=first_stage(folder),
+        fidelity=told.fidelity,
+        restore_steps=told.restore_steps,
     )
 
 
@@ -224,7 +237,7 @@ def windows_of(unet: Any) -> Windows:
 
 def place(stack: Stack, device: str, dtype: str) -> None:
     """Put the parts where they run and freeze them."""
-    where = torch.device(pick_device() if device == "auto" else device)
+    where = torch.device(accelerators.pick() if device == "auto" else device)
     for part in stack.parts:
         part.requires_grad_(False).eval().to(where)
     for part in (stack.vae, stack.unet, *([stack.restorer] if stack.restorer else [])):
@@ -287,15 +300,20 @@ def _save(stack: Stack, folder: Path, card: str, dtype: torch.dtype | None) -> N
     if stack.layout in model_index.PIPELINES and is_stock:
         text = json.dumps(model_index.of(stack, names), indent=2)
         (folder / "model_index.json").write_text(text + "\n")
-    about: dict[str, Any] = {"trust": stack.layout == TRUST, "residual_scale": stack.residual_scale}
-    about |= {"fills": stack.fills, "steps": stack.steps, "hears": stack.hears}
-    if stack.restorer:
-        about |= {"fidelity": stack.fidelity, "restore_steps": stack.restore_steps}
-    about["context"] = stack.context.kind if stack.context else None
-    about["windows"] = {"size": stack.windows.size, "stride": stack.windows.stride}
-    (folder / "stack.json").write_text(json.dumps(about, indent=1) + "\n")
+    (folder / "stack.json").write_text(json.dumps(about(stack), indent=1) + "\n")
     (folder / "README.md").write_text(card, encoding="utf-8")
     manifest.write(folder)
+
+
+def about(stack: Stack) -> dict[str, Any]:
+    """What stack.json says."""
+    told: dict[str, Any] = {"trust": stack.layout == TRUST, "residual_scale": stack.residual_scale}
+    told |= {"fills": stack.fills, "steps": stack.steps, "hears": stack.hears}
+    if stack.restorer:
+        told |= {"fidelity": stack.fidelity, "restore_steps": stack.restore_steps}
+    told["context"] = stack.context.kind if stack.context else None
+    told["windows"] = {"size": stack.windows.size, "stride": stack.windows.stride}
+    return told
 
 
 def save_first_stage(stage: FirstStage, folder: Path, dtype: torch.dtype | None) -> None:
@@ -314,7 +332,7 @@ def prefix_clip(path: Path) -> None:
     read it as well.
     """
     tensors = {
-        components.CLIP_PREFIX + name.removeprefix(components.CLIP_PREFIX): tensor
+        CLIP_PREFIX + name.removeprefix(CLIP_PREFIX): tensor
         for name, tensor in load_file(path).items()
     }
     save_file(tensors, path, metadata={"format": "pt"})
@@ -336,9 +354,3 @@ def quiet() -> None:
     diffusers.utils.logging.set_verbosity_error()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-
-
-def pick_device() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -11,7 +11,7 @@ from diffusers.utils import delete_adapter_layers, recurse_remove_peft_layers
 from torch import nn
 
 from restore.checkpoints import hub, lora_file
-from restore.checkpoints.components import Weights
+from restore.checkpoints.weights import Weights
 from restore.diffusion.contexts.text import TextContext
 from restore.diffusion.contexts.two_texts import TwoTextContext
 from restore.diffusion.stack import Stack

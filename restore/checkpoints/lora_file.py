@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from restore.checkpoints import configs
-from restore.checkpoints.components import CLIP_PREFIX, Weights, first
+from restore.checkpoints.weights import CLIP_PREFIX, Weights, first
 from restore.errors import ModelError
 from restore.files import read_plain
 

@@ -22,7 +22,7 @@ BEFORE = re.compile(
     r"|README\.md|photos\.csv"
 )
 CARD = "Made by `restore train`"
-LOADED = re.compile(r".*\.(safetensors|bin|pt|pth|ckpt|json|txt|model)")  # in a part's folder
+LOADED = re.compile(r".*\.(safetensors|onnx|bin|pt|pth|ckpt|json|txt|model)")  # in a part's folder
 ABOUT = {"stack.json", "model_index.json"}
 
 
@@ -223,6 +223,19 @@ def marks(*places: Path) -> dict[str, tuple[int, ...]]:
                 told = (status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns)
                 found[str(path)] = told
     return found
+
+
+@contextmanager
+def unchanged(path: Path, digest: str) -> Iterator[None]:
+    """Raises ModelError if a model is not of that digest after the block, or was not meanwhile."""
+    try:
+        before = marks(path)
+        yield
+        is_same = (find_model(str(path))[1], marks(path)) == (digest, before)
+    except OSError as error:
+        raise ModelError(f"{error.filename}: cannot be read: {error.strerror}") from error
+    if not is_same:
+        raise ModelError(f"{path}: changed while it was read; try again")
 
 
 def with_loras(digest: str, loras: Sequence[tuple[str, float]]) -> str:

@@ -8,7 +8,7 @@ from diffusers.loaders import single_file_utils as theirs
 from transformers import CLIPTextConfig
 
 from restore.checkpoints import families, hub
-from restore.checkpoints.components import Convert, Weights, read_file
+from restore.checkpoints.components import Convert
 from restore.checkpoints.file_kinds import (
     CLIP,
     OTHERS,
@@ -18,6 +18,7 @@ from restore.checkpoints.file_kinds import (
     XL_CLIP,
     XL_OPEN_CLIP,
 )
+from restore.checkpoints.weights import Weights, read_file
 from restore.errors import ModelError
 
 CONFIGS = [f"{part}/*.{kind}" for part in families.PARTS for kind in ("json", "txt")]

@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Literal
@@ -17,6 +18,7 @@ from restore.cli import (
     degrade,
     doctor,
     evaluate,
+    export,
     models,
     report,
     serve,
@@ -25,7 +27,7 @@ from restore.cli import (
 )
 from restore.cli.folder import Folder, takes
 from restore.cli.habits import plain
-from restore.cli.model import Model
+from restore.cli.model import Enlarger, Model
 from restore.cli.panels import Panels
 from restore.cli.pictures import Pictures
 from restore.cli.said import Said
@@ -33,6 +35,7 @@ from restore.cli.settings import Settings
 from restore.cli.shared import Run, run_files, run_prompt, stop
 from restore.cli.signals import leave_with
 from restore.cli.streams import plain_handler, steady
+from restore.cli.team import Team
 from restore.config import shipped
 from restore.errors import ModelError, RestoreError, UsageError
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
@@ -127,15 +130,17 @@ def _commands(
     epilog="Example: restore upscale scans -o out -s 2",
 )
 @takes("folder", Folder)
+@takes("team", Team)
 @takes("pictures", Pictures)
-@takes("model", Model)
+@takes("model", Enlarger)
 @takes("settings", Settings)
 @takes("said", Said)
 def upscale(
     out: shared.Out,
     folder: Folder,
+    team: Team,
     pictures: Pictures,
-    model: Model,
+    model: Enlarger,
     settings: Settings,
     said: Said,
     scale: Annotated[
@@ -195,7 +200,7 @@ def upscale(
         prompt=prompt,
         colour=colour,
     )
-    where = Run(out, settings.seed, settings.exists, model, said, pictures)
+    where = Run(out, settings.seed, settings.exists, model, said, pictures, team)
     run_files(folder, options, where, dry_run, Holes(damage or "", fit_mask, find_scratches or ""))
 
 
@@ -204,6 +209,7 @@ def upscale(
     epilog="Example: restore inpaint photo.jpg --mask mask.png -o out",
 )
 @takes("folder", Folder)
+@takes("team", Team)
 @takes("pictures", Pictures)
 @takes("model", Model)
 @takes("settings", Settings)
@@ -211,6 +217,7 @@ def upscale(
 def inpaint(
     out: shared.Out,
     folder: Folder,
+    team: Team,
     pictures: Pictures,
     model: Model,
     settings: Settings,
@@ -256,12 +263,17 @@ def inpaint(
     sampler: shared.Sampler = None,
     guidance: shared.Guidance = None,
     engine: Annotated[
-        str | None, typer.Option(help=f"model, telea or navier_stokes. [{INPAINT.engine}]")
+        str | None,
+        typer.Option(
+            help=f"model; onnx: the model by ONNX Runtime; telea, navier_stokes. [{INPAINT.engine}]"
+        ),
     ] = None,
     fit_mask: shared.FitMask = False,
     dry_run: shared.DryRun = False,
 ) -> None:
     """Fill holes, or paint beyond the edges; nothing else changes."""
+    if engine in ("torch", "onnx"):  # of the model, which other commands are told alike
+        model, engine = replace(model, engine=engine), None
     options = settings.options(
         InpaintOptions,
         prompt=prompt,
@@ -279,7 +291,7 @@ def inpaint(
     )
     if not mask and not (options.aspect or any(options.extend)):
         raise UsageError("inpaint needs --mask; or --extend or --aspect, to paint on")
-    where = Run(out, settings.seed, settings.exists, model, said, pictures)
+    where = Run(out, settings.seed, settings.exists, model, said, pictures, team)
     run_files(folder, options, where, dry_run, Holes(mask or "", fit_mask), count)
 
 
@@ -296,6 +308,7 @@ def _numbers(sides: str) -> tuple[int, int, int, int]:
     cls=Panels, epilog="Example: restore img2img photo.jpg -o out --strength 0.4 --model FOLDER"
 )
 @takes("folder", Folder)
+@takes("team", Team)
 @takes("pictures", Pictures)
 @takes("model", Model)
 @takes("settings", Settings)
@@ -303,6 +316,7 @@ def _numbers(sides: str) -> tuple[int, int, int, int]:
 def img2img(
     out: shared.Out,
     folder: Folder,
+    team: Team,
     pictures: Pictures,
     model: Model,
     settings: Settings,
@@ -340,7 +354,7 @@ def img2img(
         negative=negative,
         colour=colour,
     )
-    where = Run(out, settings.seed, settings.exists, model, said, pictures)
+    where = Run(out, settings.seed, settings.exists, model, said, pictures, team)
     run_files(folder, options, where, dry_run)
 
 
@@ -427,6 +441,7 @@ def train(
 
 
 app.command(cls=Panels)(evaluate.evaluate)
+app.command(epilog="Example: restore export nano -o nano_onnx")(export.export)
 app.command()(doctor.doctor)
 app.command()(verify.verify)
 app.command(epilog="Example: restore serve --root PHOTOS")(serve.serve)

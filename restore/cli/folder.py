@@ -11,7 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from restore import file_search
+from restore.batch.inputs import find
 from restore.batch.jobs import OnCollision, Shard
+from restore.batch.place import Place
 from restore.errors import UsageError
 
 STDIN = Path("-")
@@ -22,8 +24,8 @@ class Folder:
     """What every command over files is told about them; each field is an option."""
 
     inputs: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="IN", help="Pictures or folders; - reads a list from stdin."),
+        list[str] | None,
+        typer.Argument(metavar="IN", help="Pictures, folders or URLs; - reads a list from stdin."),
     ] = None
     listed: Annotated[
         Path | None,
@@ -65,19 +67,19 @@ class Folder:
     def share(self) -> Shard:
         return Shard.parse(self.shard)
 
-    def find(self, out: Path) -> list[file_search.Found]:
-        """The files of this run's shard. Raises UsageError."""
+    def find(self, place: Place) -> list[file_search.Found]:
+        """The files of this run. Raises UsageError."""
         inputs = list(self.inputs or [])
-        listed = [STDIN] if STDIN in inputs else []
+        listed = [STDIN] if str(STDIN) in inputs else []
         listed += [self.listed] if self.listed else []
-        inputs = [given for given in inputs if given != STDIN]
+        inputs = [given for given in inputs if given != str(STDIN)]
         if not inputs and not listed:
             raise UsageError("nothing to work on: name pictures or folders, or give a --list")
         choice = file_search.Choice(
             tuple(self.include or ()), tuple(self.exclude or ()), self.links
         )
         named = [path for given in listed for path in file_search.read_list(_bytes(given))]
-        return file_search.find(inputs, out, choice, named)
+        return find(inputs, place, choice, named)
 
 
 def _bytes(path: Path) -> bytes:
@@ -89,10 +91,12 @@ def _bytes(path: Path) -> bytes:
 
 def takes(name: str, kind: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A command with a parameter `name` of a dataclass becomes one with its fields for options."""
-    fields = inspect.signature(kind).parameters
+    fields = dict(inspect.signature(kind).parameters)
 
     def changed(command: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(command)
+        for field in own.parameters.keys() - {name}:  # the command's own option goes before
+            fields.pop(field, None)
 
         @wraps(command)
         def called(**given: Any) -> None:

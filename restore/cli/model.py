@@ -43,6 +43,10 @@ class Model:
         bool,
         typer.Option("--offload", help="Only the part at work is on the accelerator: slower."),
     ] = False
+    engine: Annotated[
+        Literal["torch", "onnx"],
+        typer.Option(help="What computes the networks; onnx takes a folder of `restore export`."),
+    ] = "torch"
     lora: Annotated[
         list[str] | None, typer.Option("--lora", help="FILE or FILE=SCALE, as often as you like.")
     ] = None
@@ -65,6 +69,11 @@ class Model:
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="Read the tensors of .ckpt and .bin files too.")
     ] = False
+
+    @property
+    def first(self) -> str:
+        """The file of a pixel upscaler that goes before; none but where Enlarger is told."""
+        return ""
 
     @property
     def loras(self) -> list[tuple[str, float]]:
@@ -97,6 +106,25 @@ class Model:
             controlnet=self.controlnet,
             controlnet_scale=self.controlnet_scale,
             control_image=self.control_image,
+            engine=self.engine,
+            first_stage=self.first,
             options=options,
             note=lambda text: print(f"restore: {printable(text)}", file=sys.stderr),
         )
+
+
+@dataclass(frozen=True)
+class Enlarger(Model):
+    """What `upscale` is told of it beside."""
+
+    first_stage: Annotated[
+        str | None,
+        typer.Option(
+            help="An upscaler's .pth or .safetensors: the model goes on from its answer. Words and "
+            "--steps then mend it; nano adds nothing without."
+        ),
+    ] = None
+
+    @property
+    def first(self) -> str:
+        return self.first_stage or ""

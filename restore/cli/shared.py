@@ -24,6 +24,7 @@ from restore.cli.pictures import SHORT, Pictures
 from restore.cli.progress import progress
 from restore.cli.said import Said
 from restore.cli.signals import Stop
+from restore.cli.team import Team
 from restore.errors import OutputError, UsageError, printable
 from restore.options import Text2imgOptions
 
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 
 GO_ON = "what is finished is kept; run the same command again to go on"
 Out = Annotated[
-    Path,
-    typer.Option("-o", "--out", help="A folder, or for one input a file such as big.jpg."),
+    str,
+    typer.Option("-o", "--out", help="A folder or a URL, or for one input a file as big.jpg."),
 ]
 WRITTEN = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff")  # as -o may end
 Prompt = Annotated[str | None, typer.Option(help="What the pictures show.")]
@@ -48,18 +49,19 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done.
 class Run:
     """What a command is told beside its task's options."""
 
-    out: Path
+    out: str
     seed: int
     exists: Exists
     model: Model
     said: Said
     pictures: Pictures = Pictures()
+    team: Team = Team()
 
     @cached_property
     def place(self) -> Place:
         """Where the results go. Raises UsageError or OutputError."""
         place = Place.of(self.out)
-        if place.file and self.out.suffix.casefold() not in WRITTEN:
+        if place.file and place.path.suffix.casefold() not in WRITTEN:
             told = f"{self.out}: is not a format that is written; use {', '.join(WRITTEN)}"
             raise UsageError(f"{told}, or name a folder")
         _check_writable(place.out)
@@ -71,7 +73,7 @@ class Run:
         asked = self.pictures.format
         if not self.place.file:
             return asked
-        suffix = self.out.suffix.casefold().removeprefix(".")
+        suffix = self.place.path.suffix.casefold().removeprefix(".")
         named = SHORT.get(suffix, suffix)
         if asked not in ("auto", named):
             raise UsageError(f"{self.out}: is a {named} by its name, and --format says {asked}")
@@ -118,7 +120,7 @@ def run_files(
     run.said.begin()
     place = run.place
     prepared = prepare(
-        folder.find(place.home),
+        folder.find(place),
         options,
         place,
         lambda: run.open(options),
@@ -129,6 +131,8 @@ def run_files(
         exists=run.exists,
         share=folder.share,
         on_collision=folder.on_collision,
+        devices=run.team.named,
+        cluster=run.team.cluster,
     )
     if dry_run:
         for row in prepared.foretell(run.said.line, run.said.note):

@@ -9,12 +9,13 @@ from torch import Tensor
 from restore.diffusion import vae
 from restore.diffusion.layouts import GREY, REPAINT, RESTORE, TRUST
 from restore.diffusion.stack import Stack
-from restore.diffusion.strips import Strip, mirrored
+from restore.diffusion.strips import Strip
 from restore.errors import NonFiniteError
 from restore.images import memmap
 from restore.images.masks import mended, resized
 from restore.images.picture import Picture, bleed
 from restore.images.resample import resize_alpha
+from restore.images.strips import mirrored
 
 BAND = 256  # rows gone over together
 Size = tuple[int, int]  # (height, width)

@@ -7,11 +7,12 @@ import numpy as np
 from diffusers import ControlNetModel
 from torch import Tensor
 
-from restore.diffusion.strips import Size, Strip
+from restore.diffusion.strips import Strip
 from restore.errors import UsageError
 from restore.images.masks import Box
 from restore.images.picture import Picture, bleed
 from restore.images.resample import resize_band
+from restore.images.strips import Size
 
 Hint = Callable[[slice, slice], Tensor]
 """(rows, columns) of a canvas in pixels -> the rgb (1, 3, h, w) that the ControlNet sees there"""

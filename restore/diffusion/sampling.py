@@ -16,18 +16,12 @@ from restore.diffusion.layouts import KEEP
 from restore.diffusion.noise import canvas_noise, generator
 from restore.diffusion.stack import Stack
 from restore.diffusion.tiling import Predict, PredictRows, by_rows, windowed
+from restore.diffusion.watch import OnStep, ignore
 from restore.errors import ConfigError, NonFiniteError
 from restore.images import memmap
 from restore.options import WalkOptions
 
-OnStep = Callable[[int, int, Tensor], None]
-"""(steps done, steps of this walk, latent); what it raises ends the walk"""
-
 Keep = Callable[[int, Tensor], Tensor]
-
-
-def ignore(step: int, steps: int, x: Tensor) -> None:
-    """Watch nothing."""
 
 
 def as_it_is(step: int, x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import diffusers
 import torch
@@ -20,13 +20,16 @@ from restore.diffusion.contexts import Context
 from restore.diffusion.contexts.two_texts import TwoTextContext
 from restore.diffusion.control import Control, Hint
 from restore.diffusion.layouts import Layout, Task, require
-from restore.diffusion.restorer import FirstStage
+from restore.diffusion.light import Stage
 from restore.diffusion.tiling import WindowPredict, Windows
 from restore.diffusion.vae import Vae
 from restore.errors import ConfigError, ModelError
 from restore.images.masks import Box
 from restore.images.picture import Picture
 from restore.options import Sampler
+
+if TYPE_CHECKING:
+    from restore.pixel.model import PixelModel
 
 SCHEDULERS: dict[Sampler, tuple[str, dict[str, Any]]] = {  # diffusers' class, and its options
     "ddim": ("DDIMScheduler", {}),
@@ -61,6 +64,7 @@ class Stack:
     restorer        the first stage: what `known` shows is its answer to the picture.
     fidelity        of the first stage, where the options name none: 0 rich to 1 faithful.
     restore_steps   of the walk that goes on from the first stage's answer; 0: that is the picture.
+    enlarger        a pixel upscaler whose answer takes the place of the first stage's.
     hears           what its prompts were about: what pictures show, or what was done to them.
     control         a ControlNet that steers the UNet; with it, it can enlarge.
     digest          tells weights apart in reports.
@@ -78,9 +82,10 @@ class Stack:
     low_schedule: SchedulerMixin | None = None
     fills: bool = True
     steps: int = 20
-    restorer: FirstStage | None = None
+    restorer: Stage | None = None
     fidelity: float = 0.0
     restore_steps: int = 0
+    enlarger: "PixelModel | None" = None
     hears: Literal["subjects", "damage"] = "subjects"
     control: Control | None = None
     name: str = "this model"
@@ -96,7 +101,9 @@ class Stack:
     def parts(self) -> list[nn.Module]:
         """Everything that holds weights."""
         held = [self.vae, self.unet, *([self.context.module] if self.context else [])]
-        held += [self.restorer] if self.restorer else []
+        # a first stage of another engine holds none that torch knows
+        held += [self.restorer] if isinstance(self.restorer, nn.Module) else []
+        held += self.enlarger.parts if self.enlarger else []
         return held + ([self.control.net] if self.control else [])
 
     @property
@@ -145,6 +152,11 @@ class Stack:
     def factor(self) -> int:
         """Pixels a latent, on a side."""
         return vae.factor(self.vae)
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Pixels that a window of the UNet measures, and from one to the next."""
+        return self.windows.size * self.factor, self.windows.stride * self.factor
 
     @property
     def channels(self) -> int:

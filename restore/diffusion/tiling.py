@@ -130,35 +130,3 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     told = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
     return isinstance(error, RuntimeError) and any(words in str(error) for words in told)
-
-
-@dataclass(frozen=True)
-class Block:
-    """A rectangle of a canvas and the margin round it that a convolution has to see.
-
-    inner   rows and columns that this block answers for, as slices of the canvas.
-    outer   the same with the halo, cut at the canvas's borders.
-    """
-
-    inner: tuple[slice, slice]
-    outer: tuple[slice, slice]
-
-    def trim(self, made: Tensor, scale: float = 1) -> Tensor:
-        """Cut what was made from `outer` (at `scale` times its size) down to `inner`."""
-        for axis, inner, outer in zip((-2, -1), self.inner, self.outer, strict=True):
-            start = round((inner.start - outer.start) * scale)
-            made = made.narrow(axis, start, round((inner.stop - inner.start) * scale))
-        return made
-
-
-def blocks(
-    needed: tuple[int, int], canvas: tuple[int, int], size: int, halo: int
-) -> Iterator[Block]:
-    """Cut the first `needed` rows and columns of a canvas into blocks of `size` with a halo."""
-
-    def spans(length: int, limit: int) -> list[tuple[slice, slice]]:
-        cuts = [(start, min(start + size, length)) for start in range(0, length, size)]
-        return [(slice(a, b), slice(max(0, a - halo), min(limit, b + halo))) for a, b in cuts]
-
-    for rows, columns in product(*(spans(n, c) for n, c in zip(needed, canvas, strict=True))):
-        yield Block((rows[0], columns[0]), (rows[1], columns[1]))

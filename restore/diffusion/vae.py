@@ -8,8 +8,9 @@ from diffusers import AutoencoderKL, AutoencoderTiny, VQModel
 from torch import Tensor, nn
 
 from restore.diffusion import watch
-from restore.diffusion.tiling import Windows, blocks, raised_cosine
+from restore.diffusion.tiling import Windows, raised_cosine
 from restore.images import memmap
+from restore.images.strips import blocks
 
 BLOCK = 256  # latents encoded or decoded at a time, on a side
 WINDOWS = Windows(64, 48)  # latents, for a VAE that sees the whole picture

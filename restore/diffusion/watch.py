@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from torch import nn
+if TYPE_CHECKING:  # pictures may be made without torch
+    from torch import nn
 
 What = Literal["encode", "walk", "decode", "enlarge", "colour"]
-LAYERS = nn.Conv2d, nn.Linear  # what takes time
+OnStep = Callable[[int, int, Any], None]
+"""(steps done, steps of this walk, latent); what it raises ends the walk"""
 OnPart = Callable[[int, int, What], None]
 """(done, of, what): so many of the windows, blocks or bands of this part of the work are done.
 
@@ -20,6 +22,7 @@ What it raises ends the work."""
 
 OFTEN_S = 0.2  # between two calls that tell the same
 Item = TypeVar("Item")
+LAYERS = "Conv2d", "Linear"  # what takes time
 _watcher: ContextVar["Watcher | None"] = ContextVar("watcher", default=None)
 _timestep: ContextVar[object] = ContextVar("timestep", default=0)
 
@@ -42,14 +45,19 @@ class Watcher:
 
 
 @contextmanager
-def watching(on_part: OnPart, *networks: nn.Module) -> Iterator[None]:
+def watching(on_part: OnPart, *networks: "nn.Module") -> Iterator[None]:
     """Have what this thread makes in the block told to `on_part`.
 
     networks  between whose layers it is told again. Compiled ones are left alone.
     """
     token = _watcher.set(Watcher(on_part))
+    kinds = ()
+    if networks:
+        from torch import nn
+
+        kinds = tuple(getattr(nn, name) for name in LAYERS)
     eager = [one for one in networks if getattr(one, "_compiled_call_impl", None) is None]
-    layers = (layer for one in eager for layer in one.modules() if isinstance(layer, LAYERS))
+    layers = (layer for one in eager for layer in one.modules() if isinstance(layer, kinds))
     hooks = [layer.register_forward_pre_hook(lambda *_: breathe()) for layer in layers]
     try:
         yield
@@ -57,6 +65,15 @@ def watching(on_part: OnPart, *networks: nn.Module) -> Iterator[None]:
         for hook in hooks:
             hook.remove()
         _watcher.reset(token)
+
+
+def ignore(step: int, steps: int, x: Any) -> None:
+    """Watch nothing."""
+
+
+def is_watched() -> bool:
+    """Whether somebody is told."""
+    return _watcher.get() is not None
 
 
 def breathe() -> None:

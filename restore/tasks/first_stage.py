@@ -1,23 +1,27 @@
-"""The first stage's answer to a picture of any size: by blocks, and what it would give whole."""
+"""The first stage's answer to a picture of any size: by blocks, and what it would give whole.
+
+Free of torch: a network takes arrays and gives arrays, whatever computes it.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from restore.diffusion import watch
-from restore.diffusion.restorer import SCALE, FirstStage, Fusion, Restorer
-from restore.diffusion.sampling import OnStep, ignore
-from restore.diffusion.strips import Strip
-from restore.diffusion.tiling import Block, blocks
-from restore.errors import NonFiniteError
+from restore.diffusion.light import SCALE, Answers, Light, Stage
+from restore.diffusion.watch import OnStep, ignore
+from restore.errors import ConfigError, NonFiniteError
 from restore.images import memmap
 from restore.images.picture import Picture, bleed
 from restore.images.resample import resize_alpha, resize_band
-from restore.tasks.colour import unfaded
+from restore.images.strips import Block, Strip, blocks
+from restore.options import UpscaleOptions
+from restore.tasks.colour import match, unfaded
+
+if TYPE_CHECKING:
+    from restore.diffusion.stack import Stack
 
 BLOCK = 512  # pixels of the input, on a side; a halo round them is computed twice
 BAND = 256  # rows resized at a time
@@ -26,10 +30,40 @@ REACH = 2  # below this scale the input is made smaller first
 Size = tuple[int, int]  # (height, width)
 
 
+def alone(low: Picture, options: UpscaleOptions, model: Light, on_step: OnStep = ignore) -> Picture:
+    """The picture enlarged, or restored, where no walk goes on from the first stage's answer.
+
+    Raises NonFiniteError if a network leaves the finite numbers.
+    """
+    refuse_own_colours(options)
+    return match(answered(low, options, model, on_step), low, options.colour)
+
+
+def refuse_own_colours(options: UpscaleOptions) -> None:
+    """Raises ConfigError if the result could be nothing but the input."""
+    if options.scale == 1 and options.colour == "lowpass":
+        raise ConfigError("at scale 1 lowpass gives back the input itself: choose wavelet or adain")
+
+
+def answered(
+    low: Picture, options: UpscaleOptions, model: "Stack | Light", on_step: OnStep = ignore
+) -> Picture:
+    """The first stage's answer, by the options and what the model is made for."""
+    assert model.restorer is not None
+    fidelity = model.fidelity if options.fidelity is None else options.fidelity
+    steps = model.restore_steps if options.steps is None else options.steps
+    told, size = ignore if steps else on_step, options.output_size(low.size)
+    made = restored(low, size, model.restorer, fidelity, told, options.unfade)
+    if not options.prompt or steps:
+        return made
+    note = "the prompt is heard by the walk alone, which this model leaves out; add --steps 1"
+    return replace(made, warnings=(*made.warnings, note))
+
+
 def restored(
     low: Picture,
     size: Size,
-    stage: FirstStage,
+    stage: Stage,
     fidelity: float,
     on_step: OnStep = ignore,
     unfade: float = 0.0,
@@ -61,34 +95,31 @@ def restored(
     return unfaded(made, noisy * unfade)
 
 
-def enlarged(low: Picture, network: Restorer, on_step: OnStep = ignore) -> np.ndarray:
+def enlarged(low: Picture, network: Answers, on_step: OnStep = ignore) -> np.ndarray:
     """The pixels (4 H, 4 W, 3) in the picture's depth."""
-    device = next(network.parameters()).device
 
-    def make(block: Block) -> Tensor:
+    def make(block: Block) -> np.ndarray:
         rows, columns = block.outer
-        rgb = Strip(low, low.size, (rows.start, rows.stop))[..., columns].to(device)
-        return network(rgb.contiguous(memory_format=torch.channels_last))
+        return network.answer(Strip(low, low.size, (rows.start, rows.stop)).cut(columns))
 
     return by_blocks(low, SCALE, network.halo, make, on_step)
 
 
-def fused(low: Picture, pixels: np.ndarray, network: Fusion, share: float = 1.0) -> np.ndarray:
+def fused(low: Picture, pixels: np.ndarray, network: Answers, share: float = 1.0) -> np.ndarray:
     """Restored pixels (H, W, 3) with what the input, resized to them, adds.
 
     An odd last row or column is mirrored: the network works on squares of two.
     share  of it: strong noise comes back with the detail.
     """
-    device = next(network.parameters()).device
     size = pixels.shape[:2]
     made = replace(low, pixels=pixels, alpha=None)
 
-    def make(block: Block) -> Tensor:
+    def make(block: Block) -> np.ndarray:
         rows, columns = (slice(s.start, s.stop + (s.stop - s.start) % 2) for s in block.outer)
-        both = [Strip(one, size, (rows.start, rows.stop))[..., columns] for one in (low, made)]
-        both = [rgb.to(device).contiguous(memory_format=torch.channels_last) for rgb in both]
+        both = [Strip(one, size, (rows.start, rows.stop)).cut(columns) for one in (low, made)]
         tall, wide = (s.stop - s.start for s in block.outer)
-        return torch.lerp(both[1], network(*both), share)[..., :tall, :wide]
+        mended = both[1] + np.float32(share) * (network.answer(*both) - both[1])
+        return mended[..., :tall, :wide]
 
     return by_blocks(made, 1, network.halo, make)
 
@@ -101,12 +132,14 @@ def noise(low: Picture, pixels: np.ndarray) -> float:
     """
     made, size, found = replace(low, pixels=pixels, alpha=None), pixels.shape[:2], []
     across = slice(0, size[1] // 8 * 8)
-    for first in range(0, size[0] - 7, BAND):
+    for first in range(0, size[0] - 7 if across.stop else 0, BAND):
         rows = first, first + min(BAND, (size[0] - first) // 8 * 8)
-        one, other = (Strip(which, size, rows)[..., across] for which in (low, made))
-        gap = (one - other).mean(1, keepdim=True) * 255
-        found.append(F.pixel_unshuffle(gap, 8).std(1).flatten())
-    deviations = torch.cat(found).numpy() if found and across.stop else np.zeros(1)
+        one, other = (Strip(which, size, rows).cut(across) for which in (low, made))
+        gap = (one - other).mean(1)[0] * 255
+        tall, wide = gap.shape[0] // 8, gap.shape[1] // 8
+        squares = gap.reshape(tall, 8, wide, 8).transpose(0, 2, 1, 3).reshape(tall * wide, 64)
+        found.append(squares.std(1, ddof=1))
+    deviations = np.concatenate(found) if found else np.zeros(1)
     return float(np.quantile(deviations, 0.05))
 
 
@@ -114,7 +147,7 @@ def by_blocks(
     like: Picture,
     scale: int,
     halo: int,
-    make: Callable[[Block], Tensor],
+    make: Callable[[Block], np.ndarray],
     on_step: OnStep = ignore,
 ) -> np.ndarray:
     """What `make` gives of every block, as pixels (scale * H, scale * W, 3) in the same depth."""
@@ -122,12 +155,12 @@ def by_blocks(
     pixels = memmap.empty((scale * like.size[0], scale * like.size[1], 3), like.pixels.dtype)
     cuts = [*blocks(like.size, like.size, BLOCK, halo)]
     for done, block in enumerate(watch.over(cuts, "enlarge"), 1):
-        made = block.trim(make(block).float(), scale)
-        if not torch.isfinite(made).all():  # cast to integers it would be black
+        made = block.trim(make(block), scale)
+        if not np.isfinite(made).all():  # cast to integers it would be black
             raise NonFiniteError("the first stage left the finite numbers")
         if like.grey:
-            made = made.mean(1, keepdim=True).expand_as(made)
-        levels = (made[0].permute(1, 2, 0).clamp(0, 1) * top).round().cpu().numpy()
+            made = np.broadcast_to(made.mean(1, keepdims=True), made.shape)
+        levels = np.rint(made[0].transpose(1, 2, 0).clip(0, 1) * np.float32(top))
         rows, columns = (slice(s.start * scale, s.stop * scale) for s in block.inner)
         pixels[rows, columns] = levels
         memmap.let_go()

@@ -8,8 +8,9 @@ from restore.diffusion.canvas import nothing, render, shown, trust_map
 from restore.diffusion.conditioning import Condition
 from restore.diffusion.layouts import REPAINT
 from restore.diffusion.noise import seed_of
-from restore.diffusion.sampling import OnStep, Start, ignore, walk
+from restore.diffusion.sampling import Start, walk
 from restore.diffusion.stack import Stack
+from restore.diffusion.watch import OnStep, ignore
 from restore.images.picture import Picture
 from restore.options import Img2imgOptions
 from restore.tasks.colour import match

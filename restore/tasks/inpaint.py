@@ -9,8 +9,9 @@ import torch
 from restore.diffusion.canvas import added, render, shown, trust_map
 from restore.diffusion.conditioning import Condition
 from restore.diffusion.layouts import BASE, KEEP
-from restore.diffusion.sampling import OnStep, Start, ignore, walk
+from restore.diffusion.sampling import Start, walk
 from restore.diffusion.stack import Stack
+from restore.diffusion.watch import OnStep, ignore
 from restore.images.masks import Box, boxes, extended, feathered, grown, labelled, mended
 from restore.images.picture import Picture
 from restore.options import InpaintOptions

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from restore.config import Options
-from restore.diffusion.sampling import OnStep, ignore
+from restore.diffusion.watch import OnStep, ignore
 from restore.errors import ConfigError, ModelError
 from restore.images import memmap
 from restore.images.masks import mended
@@ -18,6 +18,7 @@ from restore.options import UpscaleOptions
 from restore.pixel.model import PixelModel
 from restore.pixel.windows import enlarge
 from restore.tasks.colour import bands, match
+from restore.tasks.first_stage import refuse_own_colours
 
 HEARD = {"task", "scale", "colour"}  # the options that mean something without a walk
 BAND = 256  # rows resized together; no result depends on it
@@ -38,8 +39,7 @@ def pixel_upscale(
     damage  bool (H, W) of the picture: scratches, continued smoothly from their rims beforehand.
     Raises NonFiniteError if the network leaves the finite numbers.
     """
-    if options.scale == 1 and options.colour == "lowpass":
-        raise ConfigError("at scale 1 lowpass gives back the input itself: choose wavelet or adain")
+    refuse_own_colours(options)
     if damage is not None:
         low = replace(low, pixels=mended(low.pixels, damage))
     size = options.output_size(low.size)

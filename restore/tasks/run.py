@@ -2,36 +2,37 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from restore.diffusion.sampling import OnStep, ignore
-from restore.diffusion.stack import Stack
-from restore.diffusion.tiling import is_out_of_memory
+from restore.diffusion.light import Light
+from restore.diffusion.watch import OnStep, ignore
 from restore.errors import NonFiniteError, OutOfMemoryError, UsageError
 from restore.images import memmap
 from restore.images.picture import Picture, bleed
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
-from restore.pixel.model import PixelModel
-from restore.tasks.img2img import OnFrame, img2img
-from restore.tasks.inpaint import inpaint
-from restore.tasks.pixel_upscale import pixel_upscale, settled
-from restore.tasks.text2img import text2img
-from restore.tasks.upscale import upscale
+from restore.tasks import first_stage
+
+if TYPE_CHECKING:  # torch loads where it is needed
+    from restore.diffusion.stack import Stack
+    from restore.pixel.model import PixelModel
+    from restore.tasks.img2img import OnFrame
+
+    Model = Stack | PixelModel | Light
 
 BAND = 256  # rows looked at together
-Model = Stack | PixelModel
 TaskOptions = UpscaleOptions | Img2imgOptions | InpaintOptions | Text2imgOptions
 
 
 def restore(
     picture: Picture | None,
     options: TaskOptions,
-    stack: Model,
+    stack: "Model",
     seed: int,
     on_step: OnStep = ignore,
     mask: np.ndarray | None = None,
-    on_frame: OnFrame = lambda lap, frame: None,
+    on_frame: "OnFrame" = lambda lap, frame: None,
 ) -> Picture:
     """The picture as its task makes it; the command, the page and every worker call this.
 
@@ -44,6 +45,7 @@ def restore(
     Raises UsageError if something is missing, ModelError if the layout cannot do the task,
     NonFiniteError if fp32 did not help either, OutOfMemoryError if the CPU did not.
     """
+    stack = needed(stack, options, mask is not None)
     notes = beyond(options, picture, stack)
 
     def attempt() -> Picture:
@@ -63,9 +65,16 @@ def restore(
     return replace(made, warnings=(*made.warnings, note))
 
 
-def beyond(options: TaskOptions, picture: Picture | None, stack: Model) -> tuple[str, ...]:
+def needed(stack: "Model", options: TaskOptions, has_hole: bool) -> "Model":
+    """The stack as the task needs it: of one that is loaded in part, the whole if it must be."""
+    if not isinstance(stack, Light) or stack.suffices(options, has_hole):
+        return stack
+    return stack.load()
+
+
+def beyond(options: TaskOptions, picture: Picture | None, stack: "Model") -> tuple[str, ...]:
     """What is asked of a model that knows damage, but not what pictures show."""
-    if not isinstance(stack, Stack) or stack.hears != "damage":
+    if getattr(stack, "hears", "") != "damage":
         return ()
     notes = []
     if not isinstance(options, UpscaleOptions) and options.prompt:
@@ -79,11 +88,13 @@ def beyond(options: TaskOptions, picture: Picture | None, stack: Model) -> tuple
     return tuple(f"{stack.name} {note}" for note in notes)
 
 
-def on_some_device(attempt: Callable[[], Picture], stack: Model) -> Picture:
+def on_some_device(attempt: Callable[[], Picture], stack: "Model") -> Picture:
     """The attempt's picture; on the CPU where its device runs out of memory."""
     try:
         return attempt()
     except (RuntimeError, MemoryError) as error:
+        from restore.diffusion.tiling import is_out_of_memory
+
         if not is_out_of_memory(error):
             raise
     # Out here the error is gone, and with it what it held.
@@ -102,12 +113,22 @@ def on_some_device(attempt: Callable[[], Picture], stack: Model) -> Picture:
 def dispatch(
     picture: Picture | None,
     options: TaskOptions,
-    stack: Model,
+    stack: "Model",
     seed: int,
     on_step: OnStep,
     mask: np.ndarray | None,
-    on_frame: OnFrame,
+    on_frame: "OnFrame",
 ) -> Picture:
+    if isinstance(stack, Light):
+        assert picture is not None and isinstance(options, UpscaleOptions)
+        return first_stage.alone(picture, options, stack, on_step)
+    from restore.pixel.model import PixelModel
+    from restore.tasks.img2img import img2img
+    from restore.tasks.inpaint import inpaint
+    from restore.tasks.pixel_upscale import pixel_upscale, settled
+    from restore.tasks.text2img import text2img
+    from restore.tasks.upscale import upscale
+
     if isinstance(stack, PixelModel):
         settings = settled(options, stack)
         if picture is None:

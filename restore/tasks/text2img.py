@@ -6,8 +6,9 @@ import torch
 from restore.diffusion.canvas import nothing, render, trust_map
 from restore.diffusion.conditioning import Condition
 from restore.diffusion.layouts import REPAINT
-from restore.diffusion.sampling import OnStep, ignore, walk
+from restore.diffusion.sampling import walk
 from restore.diffusion.stack import Stack
+from restore.diffusion.watch import OnStep, ignore
 from restore.images.picture import Picture
 from restore.options import Text2imgOptions
 

@@ -10,15 +10,18 @@ from restore.diffusion.canvas import added, canvas_rows, nothing, render, shown,
 from restore.diffusion.conditioning import Condition
 from restore.diffusion.layouts import REPAINT, RESTORE
 from restore.diffusion.noise import canvas_noise, seed_of
-from restore.diffusion.sampling import OnStep, Start, ignore, walk
+from restore.diffusion.sampling import Start, walk
 from restore.diffusion.stack import Stack
+from restore.diffusion.watch import OnStep, ignore
 from restore.errors import ConfigError
 from restore.images.masks import mended, resized
 from restore.images.picture import Picture, bleed
-from restore.options import InpaintOptions, UpscaleOptions, WalkOptions
+from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions, WalkOptions
 from restore.tasks.colour import match
-from restore.tasks.first_stage import restored
+from restore.tasks.first_stage import answered, refuse_own_colours
+from restore.tasks.img2img import img2img
 from restore.tasks.inpaint import filled
+from restore.tasks.pixel_upscale import pixel_upscale
 
 
 @torch.inference_mode()
@@ -39,9 +42,10 @@ def upscale(
     Raises ModelError if the layout cannot upscale, NonFiniteError if the walk leaves the finite
     numbers.
     """
+    if stack.enlarger is not None:
+        return over_a_pixel_model(low, options, stack, seed, on_step, damage)
     stack.require("upscale")
-    if options.scale == 1 and options.colour == "lowpass":
-        raise ConfigError("at scale 1 lowpass gives back the input itself: choose wavelet or adain")
+    refuse_own_colours(options)
     size = options.output_size(low.size)
     if stack.restorer is not None:
         return in_two_stages(low, size, options, stack, seed, on_step, damage)
@@ -102,16 +106,14 @@ def in_two_stages(
 
     What the walk changes is added in pixels, so that nothing shows of what the autoencoder loses.
     """
-    assert stack.restorer is not None
     if damage is not None:
         low = replace(low, pixels=mended(low.pixels, damage))
-    fidelity = stack.fidelity if options.fidelity is None else options.fidelity
     steps = stack.restore_steps if options.steps is None else options.steps
-    told = ignore if steps else on_step
-    made = restored(low, size, stack.restorer, fidelity, told, options.unfade)
-    if options.prompt and not steps:
-        note = "the prompt is heard by the walk alone, which this model leaves out; add --steps 1"
-        made = replace(made, warnings=(*made.warnings, note))
+    if stack.enlarger is None:
+        made = answered(low, options, stack, on_step)
+    else:
+        made = of_pixel_model(low, options, stack, ignore if steps else on_step)
+        steps = stack.steps if stack.restorer is None and options.steps is None else steps
     if steps:
         known = shown(made, size, stack)
         condition = Condition(known, trust_map(None, size, stack, RESTORE))
@@ -125,6 +127,51 @@ def in_two_stages(
         told = InpaintOptions(**{name: getattr(options, name) for name in fields})
         made = filled(made, hole, told, stack, seed, on_step)
     return match(made, low, options.colour)
+
+
+def over_a_pixel_model(
+    low: Picture,
+    options: UpscaleOptions,
+    stack: Stack,
+    seed: int,
+    on_step: OnStep,
+    damage: np.ndarray | None,
+) -> Picture:
+    """As upscale, where a pixel model's answer is what the stack goes on from.
+
+    A stack that knows no picture but the one that it starts from, such as Stable Diffusion's, goes
+    from the answer, noised to `strength` (Wang et al. 2023, StableSR, without its adapter).
+    Raises ConfigError for options that have no meaning then.
+    """
+    refuse_own_colours(options)
+    if options.fidelity is not None:
+        raise ConfigError("fidelity is of a model's own first stage; with another one leave it out")
+    if "upscale" in stack.layout.tasks and stack.layout.known == "latent":
+        return in_two_stages(
+            low, options.output_size(low.size), options, stack, seed, on_step, damage
+        )
+    if "img2img" not in stack.layout.tasks:
+        raise ConfigError(
+            f"{stack.name} enlarges a picture by itself; a first stage is for models that do not"
+        )
+    if options.strength == 1:
+        raise ConfigError(
+            f"{stack.name} forgets the first stage at strength 1; --set upscale.strength=0.3 keeps "
+            "most of it"
+        )
+    if damage is not None:
+        low = replace(low, pixels=mended(low.pixels, damage))
+    made = of_pixel_model(low, options, stack, ignore)
+    told = {name: getattr(options, name) for name in WalkOptions.model_fields}
+    told["steps"] = told["steps"] or None
+    walked = Img2imgOptions(**told, strength=options.strength)
+    return match(img2img(made, walked, stack, seed, on_step), low, options.colour)
+
+
+def of_pixel_model(low: Picture, options: UpscaleOptions, stack: Stack, on_step: OnStep) -> Picture:
+    """The answer of the stack's pixel model, at the scale of the options."""
+    assert stack.enlarger is not None
+    return pixel_upscale(low, UpscaleOptions(scale=options.scale), stack.enlarger, on_step)
 
 
 def as_pixels(low: Picture, options: UpscaleOptions, stack: Stack, seed: int) -> Condition:

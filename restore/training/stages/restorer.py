@@ -15,7 +15,9 @@ from degradations import recipes, replay
 from restore.checkpoints import places
 from restore.checkpoints.load import load, save
 from restore.config import Options
-from restore.diffusion.restorer import SCALE, FirstStage, Fusion, Restorer
+from restore.diffusion.compact import FirstStage
+from restore.diffusion.light import SCALE
+from restore.diffusion.restorer import Fusion, Restorer
 from restore.errors import ConfigError
 from restore.training.data.crops import PhotoOptions, Photos
 from restore.training.data.loading import Samples, to_rgb

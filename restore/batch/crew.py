@@ -1,0 +1,241 @@
+"""Several processes of this machine do a run's jobs, each with a model on a device of its own.
+
+This process alone writes the journal: a worker asks before a result gets its name. One that dies is
+replaced, and its file is done again; one that outlives this process finds nobody to ask.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing import connection, get_context
+from multiprocessing.connection import Connection
+from typing import Any
+
+from restore.batch.ahead import AHEAD
+from restore.batch.jobs import Job
+from restore.batch.journal import Journal
+from restore.batch.models import Loading
+from restore.batch.orders import Orders, Worker
+from restore.batch.rows import Row
+from restore.batch.runner import Offered
+from restore.batch.step import failed
+from restore.batch.work import Progress
+from restore.errors import CancelledError, ImageError, ModelError
+
+SPAWN = get_context("spawn")  # a fork would share what torch and CUDA hold
+LISTEN_S = 0.2
+LAST_S = 5  # that a worker has to put things away
+TRIES = 3  # of one file, before it is the file that ends workers
+STILLBORN = 3  # workers in a row that end before they made anything
+
+
+@dataclass
+class Hand:
+    """A worker, as this process sees it."""
+
+    device: str
+    process: Any
+    pipe: Connection
+    job: Job | None = None
+    following: Job | None = None  # its own, unless another one is idle first
+
+    def tell(self, thing: object) -> None:
+        with suppress(OSError):  # it died; the pipe's end will say so
+            self.pipe.send(thing)
+
+    def stop(self) -> None:
+        """Let it end by itself, or drop what it does."""
+        if self.job:
+            self.process.terminate()
+        else:
+            self.tell(None)
+
+    def end(self) -> None:
+        """Wait until it has put things away, not for long."""
+        self.process.join(LAST_S)
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+@dataclass
+class Crew:
+    """Does jobs as they come.
+
+    devices  of the workers, one each.
+    show     is told how far the first of them is.
+    """
+
+    orders: Orders
+    loading: Loading
+    devices: Sequence[str]
+    show: Progress
+    _hands: list[Hand] = field(default_factory=list)
+    _again: deque[Job] = field(default_factory=deque)
+    _tries: dict[str, int] = field(default_factory=dict)
+    _stillborn: int = 0
+
+    def __call__(self, offered: Offered, journal: Journal) -> Iterator[tuple[Job, Row]]:
+        self._hands = [self._start(device) for device in self.devices]
+        try:
+            while True:
+                for hand in self._hands:
+                    self._give(hand, offered, journal)
+                busy = [hand for hand in self._hands if hand.job]
+                if not busy:
+                    return
+                ready = connection.wait([hand.pipe for hand in busy], LISTEN_S)
+                for hand in [hand for hand in busy if hand.pipe in ready]:
+                    yield from self._hear(hand, journal)
+        finally:
+            for hand in self._hands:
+                hand.stop()
+            for hand in self._hands:
+                hand.end()
+
+    def _start(self, device: str) -> Hand:
+        mine, theirs = SPAWN.Pipe()
+        told = theirs, self.orders, self.loading.on(device), len(self.devices)
+        # no daemon: its decoders are processes of its own
+        process = SPAWN.Process(target=_serve, args=told, name=f"restore worker {device}")
+        process.start()
+        theirs.close()
+        return Hand(device, process, mine)
+
+    def _give(self, hand: Hand, offered: Offered, journal: Journal) -> None:
+        """Something to do, if it has nothing; and what comes after it, so that it reads ahead."""
+        if hand.job:
+            return
+        hand.job = self._next(hand, offered)
+        if hand.job is None:
+            return
+        hand.following = None if self._again else next(offered, None)
+        hand.tell((hand.job, journal.about(hand.job), hand.following))
+
+    def _next(self, hand: Hand, offered: Offered) -> Job | None:
+        kept, hand.following = hand.following, None
+        if offered.is_over():
+            return None
+        if kept:
+            return kept
+        if self._again:
+            return self._again.popleft()
+        if job := next(offered, None):
+            return job
+        for other in self._hands:  # the last ones: who is idle takes what another keeps
+            if other.following:
+                job, other.following = other.following, None
+                return job
+        return None
+
+    def _hear(self, hand: Hand, journal: Journal) -> Iterator[tuple[Job, Row]]:
+        try:
+            what, thing = hand.pipe.recv()
+        except (EOFError, OSError):
+            yield from self._replace(hand)
+            return
+        if what == "note":
+            journal.note(thing)
+            hand.tell("noted")
+        elif what == "row":
+            assert hand.job
+            job, hand.job, self._stillborn = hand.job, None, 0
+            yield job, journal.latest(thing)
+        elif what == "error":
+            raise thing
+        elif what == "say":
+            self.show.note(thing)
+        elif what == "part" and hand is self._hands[0]:
+            self.show.part(*thing)
+
+    def _replace(self, hand: Hand) -> Iterator[tuple[Job, Row]]:
+        """Another worker for one that died; its file is tried once more."""
+        hand.end()
+        self._stillborn += 1
+        how = hand.process.exitcode or 0
+        ended = signal.Signals(-how).name if how < 0 else f"exit code {how}"
+        if self._stillborn == STILLBORN:
+            raise ModelError(f"workers on {hand.device} end at once ({ended}); try one, --device")
+        assert hand.job
+        job, tries = hand.job, self._tries.get(hand.job.key, 0) + 1
+        self._tries[job.key] = tries
+        if hand.following:
+            self._again.append(hand.following)
+        fresh = self._start(hand.device)
+        self._hands[self._hands.index(hand)] = fresh
+        if tries < TRIES:
+            self._again.appendleft(job)
+            return
+        mend = "leave it out, or do it alone"
+        yield (
+            job,
+            failed(
+                job, ImageError("CRASHED", f"its worker died {TRIES} times ({ended}); {mend}"), 0
+            ),
+        )
+
+
+class _Told:
+    """What a worker shows goes to whoever started it."""
+
+    def __init__(self, pipe: Connection):
+        self.pipe, self.lock, self.last = pipe, threading.Lock(), 0.0
+
+    def send(self, what: str, thing: object) -> None:
+        with self.lock:  # models work in a thread of their own
+            self.pipe.send((what, thing))
+
+    def row(self, row: Row) -> None: ...
+
+    def note(self, text: str) -> None:
+        self.send("say", text)
+
+    def part(self, done: int, of: int, what: str) -> None:
+        if time.monotonic() - self.last < LISTEN_S:
+            return
+        self.last = time.monotonic()
+        try:
+            self.send("part", (done, of, what))
+        except OSError as error:
+            raise CancelledError("nobody waits for this any more") from error
+
+
+def _serve(pipe: Connection, orders: Orders, loading: Loading, workers: int) -> None:
+    """Do jobs until the other end says so, or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # sent to the whole group, meant for the caller
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    told = _Told(pipe)
+
+    def note(row: Row) -> None:
+        told.send("note", row)
+        pipe.recv()  # it is in the journal
+
+    # EOFError, OSError: the caller is gone
+    with suppress(EOFError, OSError, KeyboardInterrupt, CancelledError):
+        if loading.device == "cpu":
+            _share_cores(workers)
+        worker = Worker(orders, loading, told)
+        with worker.work:
+            while asked := pipe.recv():
+                try:
+                    row = worker(*asked, note)
+                except (EOFError, OSError, CancelledError):
+                    raise
+                except Exception as error:
+                    told.send("error", error)
+                    return
+                told.send("row", row)
+    if any(thread.name == AHEAD and thread.is_alive() for thread in threading.enumerate()):
+        os._exit(0)  # one that is inside torch when the interpreter goes aborts the process
+
+
+def _share_cores(workers: int) -> None:
+    """Several models on one processor: each has its part of the cores."""
+    import torch
+
+    torch.set_num_threads(max(1, torch.get_num_threads() // workers))

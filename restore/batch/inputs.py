@@ -1,0 +1,34 @@
+"""The files of a run, on disks and in object stores."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from restore import file_search
+from restore.batch import remote
+from restore.batch.place import Place
+from restore.batch.urls import is_url, shown
+from restore.errors import UsageError
+from restore.file_search import Choice, Found
+
+ALL = Choice()
+
+
+def find(
+    inputs: Sequence[str | Path],
+    place: Place,
+    choice: Choice = ALL,
+    listed: Sequence[Path] = (),
+) -> list[Found]:
+    """As file_search.find, where an input may be a URL too.
+
+    Raises UsageError also if a URL cannot be listed.
+    """
+    urls = [str(given) for given in inputs if is_url(given)]
+    paths = [Path(given) for given in inputs if not is_url(given)]
+    met = [file for url in urls for file in remote.found(url, choice, place.url)]
+    found = list({file.url: file for file in met}.values())
+    if paths or listed or not urls:
+        found += file_search.find(paths, place.home, choice, listed)
+    elif all(file.skip for file in found):
+        raise UsageError(f"{', '.join(map(shown, urls))}: no picture here")
+    return sorted(found, key=lambda file: file.key)

@@ -1,0 +1,88 @@
+"""What a worker is told once, before its first job: options, and where the model is; no weights."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+from restore.batch.choices import PictureOptions
+from restore.batch.holes import Holes
+from restore.batch.jobs import Job
+from restore.batch.known import Known
+from restore.batch.models import Loading
+from restore.batch.rates import Rate
+from restore.batch.rows import Row
+from restore.batch.step import attempt
+from restore.batch.work import FileOptions, FileWork, Progress, Settings, formats
+
+if TYPE_CHECKING:
+    from restore.batch.mask_files import Masks
+    from restore.tasks.run import Model
+
+
+@dataclass(frozen=True)
+class Orders:
+    """A run over files, whoever does it. All of it can be pickled.
+
+    digest  of all that decides the pixels, beside the weights.
+    count   candidates of each picture.
+    """
+
+    options: FileOptions
+    settings: Settings
+    pictures: PictureOptions
+    holes: Holes
+    masks: "Masks | None"
+    count: int
+    digest: str
+    weights: str
+
+    def known(self) -> Known:
+        """Nothing yet, of earlier results."""
+        said = self.options.words, self.options.task
+        return Known(self.settings.place.store, self.digest, self.weights, *said)
+
+    def work(
+        self, stack: "Callable[[], Model]", show: Progress, planned: Sequence[Job] = ()
+    ) -> FileWork:
+        """What does the jobs.
+
+        planned  they are known, in their order; else `follow` tells it.
+        """
+        made_by = self.settings.made_by
+        return FileWork(
+            *(planned, self.options, self.settings),
+            holes=self.holes,
+            masks=self.masks,
+            kind=formats(self.options, self.pictures.format, self.pictures.lossless, self.count),
+            rate=Rate(self.options, stack, made_by, self.count, show.note),
+            show=show,
+        )
+
+
+class Worker:
+    """Does the jobs of a run in a process that has no journal."""
+
+    def __init__(self, orders: Orders, loading: Loading, show: Progress):
+        self.orders, self.known = orders, orders.known()
+        orders.settings.place.out.mkdir(parents=True, exist_ok=True)  # of this machine, for a URL
+        self.work = orders.work(cache(lambda: loading.open().stack()), show)
+
+    def __call__(
+        self,
+        job: Job,
+        rows: Sequence[Row],
+        following: Job | None,
+        note: Callable[[Row], object],
+    ) -> Row:
+        """The job's row, as `attempt`.
+
+        rows  of earlier runs, that speak of its source or of its results.
+        """
+        self.known.forget()
+        self.known.take_all(rows)
+        self.work.follow(job, following)
+        return attempt(
+            *(job, self.work, self.known, self.orders.settings.exists),
+            note,
+        )

@@ -1,0 +1,301 @@
+"""Object stores and web servers by fsspec: s3, gs, az, http and whatever else it knows.
+
+What a URL holds beside its place, such as a password or a signature, is used and never told.
+"""
+
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+from restore.batch.jobs import Job, short_digest
+from restore.batch.rows import Row, parsed
+from restore.batch.store import HIDDEN, NOTES, REPORTS, note_name
+from restore.batch.urls import is_url, shown, told
+from restore.errors import ImageError, OutputError, RestoreError, UsageError
+from restore.file_search import Choice, Found, unlike
+from restore.files import cache as cache_folder
+from restore.files import replacing, sha256
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+WEB = ("http", "https")
+TRIES = 4
+WAIT_S = 0.5  # before the second try, and twice as long before each one after
+DIGEST = "sha256"  # of an object's metadata
+Made = TypeVar("Made")
+
+
+@cache
+def opened(url: str) -> "tuple[AbstractFileSystem, str]":
+    """(the file system, the path in it) of a URL. Raises UsageError if nothing here speaks it."""
+    if find_spec("fsspec") is None:
+        mend = "pip install 'restore-toolkit[remote]'"
+        raise UsageError(f"{shown(url)}: fsspec is missing, by which URLs are read; {mend}")
+    from fsspec.core import url_to_fs
+
+    try:
+        files, path = url_to_fs(url, use_listings_cache=False)
+    except (ImportError, ValueError) as error:
+        mend = "pip install 'restore-toolkit[remote]' for s3, gcsfs for gs, adlfs for az"
+        raise UsageError(f"{shown(url)}: {told(error)}; {mend}") from None
+    return files, path
+
+
+def trying(what: Callable[[], Made]) -> Made:
+    """What it gives, tried again where the network or the server is at fault.
+
+    Raises FileNotFoundError, FileExistsError and PermissionError at once, else an OSError that
+    tells no secret.
+    """
+    for number in range(TRIES):
+        try:
+            return what()
+        except (FileNotFoundError, FileExistsError, PermissionError, RestoreError):
+            raise
+        except Exception as error:  # each library has its own
+            if number == TRIES - 1:
+                raise OSError(told(error)) from None
+            time.sleep(WAIT_S * 2**number)
+    raise AssertionError
+
+
+def found(url: str, choice: Choice, out: str = "") -> Iterator[Found]:
+    """The files below a URL, folder by folder, or the one that it is.
+
+    out  another one inside it is left out.
+    Raises UsageError if there is nothing, or if it cannot be asked.
+    """
+    files, top = opened(url)
+    try:
+        if urlsplit(url).scheme in WEB or trying(lambda: files.isfile(top)):
+            yield _found(url, top, top.split("?")[0].rpartition("/")[2], 0)
+            return
+        if not trying(lambda: files.isdir(top)):
+            raise UsageError(f"{shown(url)}: nothing there")
+        yield from _walked(url, out, choice)
+    except OSError as error:
+        raise UsageError(f"{shown(url)}: cannot be listed: {told(error)}") from None
+
+
+def _walked(url: str, out: str, choice: Choice) -> Iterator[Found]:
+    files, top = opened(url)
+    closed = opened(out)[1].rstrip("/") if out else ""
+    for folder, folders, named in files.walk(top, detail=True, on_error="raise"):
+        inside = folder[len(top.rstrip("/")) :].strip("/")
+        for name in sorted(folders):
+            if f"{folder.rstrip('/')}/{name}" == closed or name.startswith("."):
+                del folders[name]
+        for name, about in sorted(named.items()):
+            key = f"{inside}/{name}" if inside else name
+            if name and choice.takes(key):
+                skip = unlike(name)
+                yield _found(url, f"{folder.rstrip('/')}/{name}", key, about["size"] or 0, skip)
+
+
+def _found(url: str, path: str, key: str, size: int, skip: str = "") -> Found:
+    whole = path if is_url(path) else f"{urlsplit(url).scheme}://{path.lstrip('/')}"
+    return Found(Path(shown(whole)), key, skip, whole, size)
+
+
+def here(job: Job) -> Path:
+    """The source of a job as a file of this machine, fetched if it is none or has changed."""
+    if not job.url:
+        assert job.source
+        return job.source
+    files, path = opened(job.url)
+    place = place_of(job)
+    try:
+        mark = trying(lambda: _mark(files, path))
+        if _marks().get(job.url) != mark or not place.exists():
+            with replacing(place, is_lasting=False) as temporary:
+                trying(lambda: files.get_file(path, str(temporary)))
+            _marks()[job.url] = mark
+    except OSError as error:
+        mend = "check the URL and who may read it"
+        raise ImageError("UNREADABLE", f"{shown(job.url)}: {told(error)}; {mend}") from None
+    return place
+
+
+def files_of(job: Job) -> list[Path]:
+    """As files of this machine: a job's source, and the others that its result depends on."""
+    source = here(job)
+    return [source, *(source if other == job.source else other for other in job.others)]
+
+
+def place_of(job: Job) -> Path:
+    """Where the source of a job is kept that was fetched."""
+    return Path(_folder().name) / f"{short_digest(job.url)}{Path(job.key).suffix}"
+
+
+def let_go(job: Job) -> None:
+    """Remove what was fetched of a job."""
+    if job.url and _marks().pop(job.url, None):
+        place_of(job).unlink(missing_ok=True)
+
+
+def _mark(files: "AbstractFileSystem", path: str) -> tuple[Any, ...]:
+    """What changes when a file does."""
+    about = files.info(path)
+    names = ("size", "ETag", "etag", "LastModified", "mtime", "last_modified")
+    return tuple(str(about.get(name)) for name in names)
+
+
+@cache
+def _marks() -> dict[str, tuple[Any, ...]]:
+    return {}
+
+
+@cache
+def _folder() -> "tempfile.TemporaryDirectory[str]":
+    return tempfile.TemporaryDirectory(prefix="restore-", ignore_cleanup_errors=True)
+
+
+def mirror(url: str) -> Path:
+    """The folder of this machine that stands for a URL: its journal is there."""
+    return cache_folder() / "remote" / short_digest(shown(url).rstrip("/"))
+
+
+class Bucket:
+    """A place in an object store: one PUT a result, and nothing is ever renamed.
+
+    A result is done when its row lies there, and itself with the digest that the row tells.
+    """
+
+    def __init__(self, out: Path, url: str):
+        self.out, self.url = out, url.rstrip("/")
+
+    def _path(self, name: str) -> str:
+        return f"{opened(self.url)[1].rstrip('/')}/{name}"
+
+    @property
+    def _files(self) -> "AbstractFileSystem":
+        return opened(self.url)[0]
+
+    def where(self, name: str) -> str:
+        return f"{shown(self.url)}/{name}"
+
+    def name(self, path: Path) -> str:
+        return path.relative_to(self.out).as_posix()
+
+    def has(self, name: str) -> bool:
+        try:
+            self._ask(lambda: self._files.info(self._path(name)))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def digest(self, name: str) -> str | None:
+        path = self._path(name)
+        try:
+            if self._keeps_digests:
+                known = self._ask(lambda: self._files.metadata(path)).get(DIGEST)
+                if known:
+                    return known
+            return self._ask(lambda: _hashed(self._files, path))
+        except FileNotFoundError:
+            return None
+
+    @property
+    def _keeps_digests(self) -> bool:
+        return "s3" in self._files.protocol
+
+    def make_way(self, name: str) -> None: ...
+
+    def refuse_link(self, name: str) -> None: ...
+
+    @contextmanager
+    def making(self, name: str) -> Iterator[Path]:
+        is_new = not self.has(name)
+        place = self.out / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=place.parent, prefix=".restore-") as folder:
+            path = Path(folder) / place.name
+            path.touch()
+            yield path
+            self._put(name, path, is_new)
+
+    def _put(self, name: str, path: Path, is_new: bool) -> None:
+        data, digest = path.read_bytes(), sha256(path)
+        more: dict[str, Any] = {"Metadata": {DIGEST: digest}} if self._keeps_digests else {}
+        mode = "create" if is_new else "overwrite"
+        try:
+            self._ask(lambda: self._files.pipe_file(self._path(name), data, mode=mode, **more))
+        except FileExistsError:
+            if self.digest(name) != digest:  # else it is ours: the answer to a try was lost
+                mend = "another run writes there; run again, or give another -o"
+                raise ImageError("EXISTS", f"{self.where(name)} came meanwhile; {mend}") from None
+
+    def remember(self, row: Row) -> None:
+        self.note(row)
+
+    def note(self, row: Row) -> None:
+        path, data = self._path(f"{HIDDEN}/{note_name(row['key'])}"), json.dumps(row).encode()
+        self._ask(lambda: self._files.pipe_file(path, data))
+
+    def noted(self, key: str) -> list[Row]:
+        return self._row(self._path(f"{HIDDEN}/{note_name(key)}"))
+
+    def notes(self) -> Iterator[Row]:
+        for path in self._notes():
+            yield from self._row(path)
+
+    def drop_notes(self, keys: Any) -> None:
+        kept = self._notes()
+        digests = set(map(short_digest, keys)) if kept else set()
+        done = [path for path in kept if path.rpartition("/")[2].removesuffix(".json") in digests]
+        if done:
+            self._ask(lambda: self._files.rm(done))
+
+    def _notes(self) -> list[str]:
+        try:
+            return self._ask(lambda: self._files.find(self._path(f"{HIDDEN}/{NOTES}")))
+        except FileNotFoundError:
+            return []
+
+    def _row(self, path: str) -> list[Row]:
+        try:
+            row = parsed(self._ask(lambda: self._files.cat_file(path)))
+        except FileNotFoundError:
+            return []
+        return [row] if row else []
+
+    def begin(self, home: Path) -> None:
+        """Have the reports of earlier runs here, if another machine made them."""
+        kept = home / HIDDEN
+        kept.mkdir(parents=True, exist_ok=True)
+        if any(kept.glob(REPORTS)):
+            return
+        with suppress(FileNotFoundError):
+            for path in self._ask(lambda: self._files.glob(self._path(f"{HIDDEN}/{REPORTS}"))):
+                data = self._ask(lambda path=path: self._files.cat_file(path))
+                (kept / path.rpartition("/")[2]).write_bytes(data)
+
+    def end(self, home: Path) -> None:
+        """Put the reports beside the results."""
+        for path in [*home.glob("report*"), *home.glob("summary*"), *(home / HIDDEN).glob(REPORTS)]:
+            name = path.relative_to(home).as_posix()
+            self._ask(lambda n=name, p=path: self._files.pipe_file(self._path(n), p.read_bytes()))
+
+    def _ask(self, what: Callable[[], Made]) -> Made:
+        """As trying; what stands in the way of all files is an OutputError."""
+        try:
+            return trying(what)
+        except (FileNotFoundError, FileExistsError):
+            raise
+        except OSError as error:
+            mend = "check the URL and who may write there"
+            raise OutputError(f"{shown(self.url)}: {told(error)}; {mend}") from None
+
+
+def _hashed(files: "AbstractFileSystem", path: str) -> str:
+    with files.open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

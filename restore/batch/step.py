@@ -1,0 +1,206 @@
+"""One input, done: read, made anew, written down and put in its place; wherever the work is done.
+
+The rows of earlier runs come from whoever asks, and so does what keeps the new one.
+"""
+
+import errno
+import hashlib
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from restore.batch import remote
+from restore.batch.jobs import Job, digest_of
+from restore.batch.journal import full, is_full
+from restore.batch.known import Known
+from restore.batch.rows import Row
+from restore.errors import (
+    CancelledError,
+    ConfigError,
+    DiskFullError,
+    ImageError,
+    ModelError,
+    OutputError,
+    RestoreError,
+)
+from restore.files import sha256
+
+Exists = Literal["skip", "overwrite", "rename", "error"]
+Work = Callable[..., Row]
+"""(job, path, *paths of its frames) -> facts for the report's row"""
+
+
+def attempt(
+    job: Job, work: Work, known: Known, exists: Exists, note: Callable[[Row], object]
+) -> Row:
+    """As `done`; what is this one file's fault becomes a row that says so, and is not noted.
+
+    Raises ConfigError, ModelError and OutputError, which are the run's, and CancelledError.
+    """
+    started = time.monotonic()
+    try:
+        return done(job, work, known, exists, note)
+    except (ConfigError, ModelError, OutputError):  # of the run, not of this file
+        raise
+    except CancelledError:  # nor is this the file's fault: it is left for the next run
+        raise
+    except Exception as error:  # the one broad one: a bad file costs no other
+        if is_full(error):
+            error = DiskFullError(full(known.store.out))
+        return failed(job, error, time.monotonic() - started)
+    finally:
+        remote.let_go(job)
+
+
+def done(job: Job, work: Work, known: Known, exists: Exists, note: Callable[[Row], object]) -> Row:
+    """Do what is to be done with one file; returns its row.
+
+    note  keeps the row of a new result, before the result gets its name.
+    A result that is there already has the row that it had, with "finished": true.
+    """
+    source, store = _source(job), known.store
+    if exists != "overwrite" and (finished := known.finished(job, source.whole)):
+        return {**finished, "finished": True}
+    started = time.monotonic()
+    job = _placed(job, known, exists, source.own)
+    outdated = _outdated(job, known) if exists == "skip" else []
+    names = [store.name(target) for target in (job.target, *job.frames)]
+    with ExitStack() as making:
+        path, *frames = (making.enter_context(store.making(name)) for name in names)
+        facts = work(job, path, *frames)
+        if _source(job) != source:
+            raise ImageError("CHANGED", "the file changed while it was read; run again")
+        # The row comes before the name: killed in between, the next run finds no such output and
+        # does it again; the other way round it would find a file that it does not know.
+        row = {
+            **head(job, "done"),
+            "output": names[0],
+            "seconds": round(time.monotonic() - started, 3),
+            **facts,
+            "warnings": [*facts.get("warnings", []), *outdated],
+            "task": known.task,
+            "source_sha256": source.whole,
+            "picture_sha256": source.own,
+            "options": known.options,
+            "weights": known.weights,
+            "words": known.words,
+            "output_sha256": sha256(path),
+        }
+        if frames:
+            row["frames"] = dict(zip(names[1:], map(sha256, frames), strict=True))
+        note(row)
+    return row
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a picture is made of, by its bytes."""
+
+    own: str  # sha256 of the file; empty where there is none
+    whole: str  # of that and of the others', such as a mask
+
+
+def head(job: Job, status: str) -> Row:
+    return {"key": job.key, "status": status, "source": job.origin}
+
+
+def _source(job: Job) -> Source:
+    try:
+        if not job.source:
+            return Source("", "")
+        own, *others = map(digest_of, remote.files_of(job))
+        if not others:
+            return Source(own, own)
+        whole = hashlib.sha256(" ".join([own, *others]).encode()).hexdigest()
+        return Source(own, whole)
+    except OSError as error:
+        mend = "check the file and its permissions"
+        raise ImageError("UNREADABLE", f"{error.strerror or error}; {mend}") from error
+
+
+def _placed(job: Job, known: Known, exists: Exists, source: str) -> Job:
+    """The job with a target that may be written, its folder made.
+
+    source  sha256 of its picture.
+    """
+
+    store = known.store
+
+    def taken(job: Job) -> list[Path]:
+        return [path for path in (job.target, *job.frames) if store.has(store.name(path))]
+
+    store.make_way(store.name(job.target))
+    if exists == "rename" and taken(job):
+        stem = job.target.stem
+        names = (job.target.with_stem(f"{stem}_{count}") for count in range(1, 10_000))
+        free = next((name for name in names if not taken(replace(job, target=name))), None)
+        if free:
+            return replace(job, target=free)
+    for path in taken(job):
+        store.refuse_link(store.name(path))
+        if exists != "overwrite" and (why := _foreign(job, known, path, source)):
+            mend = "--exists overwrite replaces it, --exists rename keeps both"
+            raise ImageError("EXISTS", f"{store.where(store.name(path))} {why}; {mend}")
+    return job
+
+
+def _foreign(job: Job, known: Known, path: Path, source: str) -> str:
+    """Why what lies at a job's target may not be replaced; nothing if it may.
+
+    It may if a run of ours made it of the same picture, by the same task.
+    """
+    row = known.maker(known.store.name(path))
+    if row is None:
+        return "was there before, or changed since"
+    if row.get("task", "") != known.task:
+        return f"was made by {row.get('task') or 'an earlier version'}, not by {known.task}"
+    if row.get("picture_sha256", row.get("source_sha256")) != source:
+        return f"was made of {row.get('source') or 'words'}, another picture of that name"
+    if job.source is None:  # its key is a seed, whatever the words
+        is_same = (row.get("options"), row.get("weights")) == (known.options, known.weights)
+        return "" if is_same else "was made of other words or options"
+    return _other_words(row, known)
+
+
+def _other_words(row: Row, known: Known) -> str:
+    """How the words differ of which a result of ours was made; nothing if they do not."""
+    words = row.get("words")
+    if words == known.words or row.get("options") == known.options:
+        return ""
+    if words is None:  # by a release that did not note them
+        return "was made of other options, perhaps of other words"
+    said = " and ".join(f"{name} {what!r}" for name, what in words.items())
+    return f"was made of other words: {said}" if said else "was made without words"
+
+
+def _outdated(job: Job, known: Known) -> list[str]:
+    """What there is to say where a result of ours gives way to another one."""
+    row = known.maker(known.store.name(job.target))
+    if row is None:
+        return []
+    ways = {
+        "other options": ("options", known.options),
+        "another model": ("weights", known.weights),
+    }
+    changed = [what for what, (name, now) in ways.items() if row.get(name) != now]
+    return [f"it replaces a result of {' and of '.join(changed)}"] if changed else []
+
+
+def failed(job: Job, error: Exception, seconds: float) -> Row:
+    code, text = "INTERNAL", f"{type(error).__name__}: {error}"
+    if isinstance(error, RestoreError):
+        code, text = error.code, str(error).removeprefix(f"{job.source}: ")
+        if job.url:
+            text = text.removeprefix(f"{remote.place_of(job)}: ")
+    elif isinstance(error, MemoryError):
+        code, text = "OOM", "not enough memory; use fewer windows at a time or a smaller scale"
+    elif isinstance(error, OSError) and error.errno:
+        code = errno.errorcode.get(error.errno, "OS")
+    row = {**head(job, "failed"), "code": code, "error": text, "seconds": round(seconds, 3)}
+    if code == "INTERNAL":  # a mistake of ours: who reports it needs the lines
+        row["trace"] = "".join(traceback.format_exception(error))
+    return row

@@ -1,0 +1,158 @@
+"""Where results are kept: a folder of this machine, or one that an object store serves."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from typing import Protocol
+
+from restore.batch.jobs import short_digest
+from restore.batch.rows import Row, read_rows
+from restore.errors import ImageError
+from restore.files import replacing, sha256, write_text
+
+HIDDEN = ".restore"  # the folder, in the output folder, of what is not for its reader
+REPORTS = "report*.jsonl"
+NOTES = "rows"  # in it: the rows of workers, each on its own until the report has them all
+
+
+class Store(Protocol):
+    """What a run asks of the place of its results. Names are told from it, with /.
+
+    out  the folder of this machine that stands for it: targets are paths below.
+    """
+
+    out: Path
+
+    def name(self, path: Path) -> str:
+        """Of a target."""
+        ...
+
+    def where(self, name: str) -> str:
+        """A result's place, as it is told."""
+        ...
+
+    def has(self, name: str) -> bool:
+        """Whether there is anything of that name."""
+        ...
+
+    def digest(self, name: str) -> str | None:
+        """sha256 of a result as it lies there; None if there is none."""
+        ...
+
+    def make_way(self, name: str) -> None:
+        """Make the folder of a result. Raises ImageError if that leads elsewhere."""
+        ...
+
+    def refuse_link(self, name: str) -> None:
+        """Raise ImageError if what is there of that name is only a pointer to something else."""
+        ...
+
+    def making(self, name: str) -> AbstractContextManager[Path]:
+        """Lend a file to write to; on a clean exit it takes the name, whole, in one step."""
+        ...
+
+    def remember(self, row: Row) -> None:
+        """Keep a row that is in a journal of this machine, where that is too little."""
+        ...
+
+    def note(self, row: Row) -> None:
+        """Keep a row before its result gets its name."""
+        ...
+
+    def noted(self, key: str) -> list[Row]:
+        """What was kept of a key by a worker whose row may have reached nobody."""
+        ...
+
+    def notes(self) -> Iterator[Row]:
+        """All rows that were kept so."""
+        ...
+
+    def drop_notes(self, keys: Iterable[str]) -> None:
+        """Forget those of these keys: a report has them."""
+        ...
+
+    def begin(self, home: Path) -> None:
+        """Before a run whose reports are in `home`."""
+        ...
+
+    def end(self, home: Path) -> None:
+        """After it."""
+        ...
+
+
+class Folder:
+    """A folder on a disk, which several machines may share."""
+
+    def __init__(self, out: Path):
+        self.out = out
+
+    def where(self, name: str) -> str:
+        return str(self.out / name)
+
+    def remember(self, row: Row) -> None: ...
+
+    def begin(self, home: Path) -> None: ...
+
+    def end(self, home: Path) -> None: ...
+
+    def name(self, path: Path) -> str:
+        return path.relative_to(self.out).as_posix()
+
+    def has(self, name: str) -> bool:
+        return os.path.lexists(self.out / name)
+
+    def digest(self, name: str) -> str | None:
+        try:
+            return sha256(self.out / name)
+        except OSError:
+            return None
+
+    def make_way(self, name: str) -> None:
+        folder = (self.out / name).parent
+        if not folder.resolve().is_relative_to(self.out.resolve()):
+            told = f"{folder} is a link that leads out of {self.out}; remove it"
+            raise ImageError("LINK", told)
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def refuse_link(self, name: str) -> None:
+        path = self.out / name
+        if path.is_symlink():
+            raise ImageError("LINK", f"{path} is a link, and no result of ours; remove it")
+
+    def making(self, name: str) -> AbstractContextManager[Path]:
+        return replacing(self.out / name)
+
+    def note(self, row: Row) -> None:
+        path = self._note(row["key"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(row) + "\n")
+
+    def noted(self, key: str) -> list[Row]:
+        return list(read_rows(self._note(key)))
+
+    def notes(self) -> Iterator[Row]:
+        for path in self._notes():
+            yield from read_rows(path)
+
+    def drop_notes(self, keys: Iterable[str]) -> None:
+        kept = self._notes()
+        told = set(map(short_digest, keys)) if kept else set()
+        for path in kept:
+            if path.stem in told:
+                path.unlink(missing_ok=True)
+                with suppress(OSError):  # others are in there
+                    path.parent.rmdir()
+
+    def _notes(self) -> list[Path]:
+        return sorted((self.out / HIDDEN / NOTES).glob("*/*.json"))
+
+    def _note(self, key: str) -> Path:
+        return self.out / HIDDEN / note_name(key)
+
+
+def note_name(key: str) -> str:
+    """Of a key's row, told from the hidden folder."""
+    digest = short_digest(key)
+    return f"{NOTES}/{digest[:2]}/{digest}.json"

@@ -1,0 +1,23 @@
+"""URLs as they may be told: what one holds beside its place is used and never shown."""
+
+import re
+from urllib.parse import urlsplit, urlunsplit
+
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # of two letters at least: C: is a disk
+SECRETS = re.compile(r"(?<=://)[^/\s@]*@|(?<=[^\s?'\"])\?[^\s'\"]*")  # in what an error says
+
+
+def is_url(given: object) -> bool:
+    return URL.match(str(given)) is not None
+
+
+def shown(url: str) -> str:
+    """A URL without user, password and query."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def told(error: Exception) -> str:
+    """The first line of what an error says, without the secrets of URLs in it."""
+    lines = str(error).splitlines()
+    return SECRETS.sub("", lines[0] if lines else type(error).__name__)

@@ -1,0 +1,100 @@
+"""Which engine computes a model's networks, and how much of a model is loaded; free of torch."""
+
+import hashlib
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from restore.checkpoints import configs, manifest, places
+from restore.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from restore.tasks.run import Model
+
+Engine = Literal["torch", "onnx"]
+
+
+def load(
+    name: str,
+    device: str = "auto",
+    dtype: str = "auto",
+    *,
+    engine: Engine = "torch",
+    lightly: bool = False,
+    first_stage: str = "",
+    note: Callable[[str], None] = lambda text: None,
+    **more: Any,
+) -> "Model":
+    """As devices.load, by an engine.
+
+    engine   torch; or onnx: ONNX Runtime on the CPU, for a folder that `restore export` wrote.
+    lightly  of a model that answers without a walk, load no more than that; what else a task
+             needs is loaded when it asks.
+    first_stage  a pixel upscaler whose answer the model goes on from, in `upscale`.
+    note     is told where diffusers was loaded beside a torchvision that does not work.
+    Raises ModelError, and ConfigError for what an engine cannot do.
+    """
+    if engine == "onnx":
+        from restore.checkpoints import onnx_folder
+
+        refuse(name, device, dtype, **more, first_stage=first_stage)
+        return onnx_folder.load(name)
+    whole = partial(_torch, name, device, dtype, more, note)
+    if first_stage:
+        return with_first_stage(whole(), first_stage, device)
+    plain = not any(more.get(key) for key in ("compiled", "offload", "loras", "config"))
+    if lightly and plain and places.place_of(name).is_dir():
+        from restore.checkpoints import light
+
+        path, digest = manifest.find_model(name, allow_pickle=more.get("allow_pickle", False))
+        if light.has_first_stage(path) and not configs.about(path).engine:
+            return light.load(path, name, digest, device, whole)
+    return whole()
+
+
+def with_first_stage(stack: Any, file: str, device: str) -> Any:
+    """A stack that goes on from a pixel upscaler's answer. Raises ConfigError if it is none."""
+    from restore.checkpoints import devices
+    from restore.diffusion.stack import Stack
+    from restore.pixel.model import PixelModel
+
+    if not isinstance(stack, Stack):
+        raise ConfigError(f"{stack.name}: is a pixel upscaler, and takes no first stage")
+    enlarger = devices.load(file, device)
+    if not isinstance(enlarger, PixelModel):
+        raise ConfigError(f"--first-stage {file}: is no pixel upscaler")
+    stack.enlarger = enlarger
+    stack.digest = joined(stack.digest, enlarger.digest)
+    return stack
+
+
+def joined(digest: str, first_stage: str) -> str:
+    """The digest of a model's weights and of its first stage's."""
+    return hashlib.sha256(f"{digest} first stage {first_stage}".encode()).hexdigest()
+
+
+def _torch(
+    name: str, device: str, dtype: str, more: dict[str, Any], note: Callable[[str], None]
+) -> Any:
+    from restore.checkpoints import devices
+    from restore.diffusion import torchvision
+
+    if told := torchvision.complaint():
+        note(told)
+    return devices.load(name, device, dtype, **more)
+
+
+def refuse(name: str, device: str, dtype: str, **more: Any) -> None:
+    """Raise ConfigError or ModelError if ONNX Runtime is asked for what it does not do."""
+    asked = {"--device": device not in ("auto", "cpu"), "--dtype": dtype not in ("auto", "fp32")}
+    asked |= {"--compile": more.get("compiled"), "--offload": more.get("offload")}
+    asked |= {"--first-stage": more.get("first_stage")}
+    asked |= {"--lora": more.get("loras"), "--config-from": more.get("config")}
+    if told := ", ".join(option for option, is_asked in asked.items() if is_asked):
+        raise ConfigError(f"{told}: engine onnx computes on the CPU in fp32; leave it out")
+    place = places.place_of(name)
+    if not place.is_dir() or configs.about(place).engine != "onnx":
+        raise ModelError(
+            f"{name}: is no ONNX export; `restore export {name} -o FOLDER` makes one, for --model "
+            "FOLDER --engine onnx"
+        )

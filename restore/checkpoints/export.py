@@ -1,0 +1,212 @@
+"""A model written as ONNX files, with all that a run by them needs."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from restore.checkpoints import devices, manifest
+from restore.checkpoints import load as loading
+from restore.diffusion.compact import FirstStage
+from restore.diffusion.contexts.text import TextContext
+from restore.diffusion.layouts import LDM_UPSCALE
+from restore.diffusion.stack import Stack
+from restore.errors import ModelError
+from restore.onnx import session, traced
+from restore.onnx.stage import ENDS
+from restore.pixel.model import PixelModel
+
+LICENCES = "LICENSE*", "LICENCE*", "COPYING*", "NOTICE*"
+SIDES = (24, 40), (58, 34)  # of the examples of networks that take any size, even
+ODD = (24, 40), (57, 35)
+
+
+def export(name: str, folder: Path, **more: Any) -> Path:
+    """Write a model's networks as ONNX files into a folder that engine onnx runs.
+
+    more  of restore.checkpoints.load.load.
+    Raises ModelError if there is no such model, or a network of it cannot be exported; OutputError
+    if the folder holds what we did not export.
+    """
+    session.library()
+    source, digest = manifest.find_model(
+        name,
+        offline=more.get("offline", False),
+        allow_pickle=more.get("allow_pickle", False),
+    )
+    model = devices.load(name, "cpu", "fp32", **more)
+    with manifest.replacing(folder) as place:
+        place.mkdir(exist_ok=True)
+        told = write_stack(model, place) if isinstance(model, Stack) else write_pixels(model, place)
+        told |= {"engine": "onnx", "source": Path(name).name, "source_digest": digest}
+        (place / "stack.json").write_text(json.dumps(told, indent=1) + "\n")
+        licences = carry(source, place)
+        (place / "README.md").write_text(card(Path(name).name, digest, licences, model))
+        manifest.write(place)
+    return folder
+
+
+def write_stack(stack: Stack, folder: Path) -> dict[str, Any]:
+    """The parts of a stack; returns what stack.json is to say."""
+    size, name = stack.windows.size, stack.name
+    write_unet(stack, folder / "unet", size)
+    part = "vqvae" if stack.layout == LDM_UPSCALE else "vae"
+    config(stack.vae, folder / part)
+    free = [{0: "batch", 2: "height", 3: "width"}]
+    step = stack.factor
+
+    def picture(nth: int) -> tuple[Tensor, ...]:
+        return (torch.rand(1 + nth, 3, *(step * side for side in SIDES[nth])) * 2 - 1,)
+
+    def latent(nth: int) -> tuple[Tensor, ...]:
+        return (torch.randn(1 + nth, stack.channels, *SIDES[nth]),)
+
+    coder = traced.Encoder(stack.vae), traced.Decoder(stack.vae)
+    traced.write(coder[0], folder / part / "encoder.onnx", free, picture, f"{name}: its encoder")
+    traced.write(coder[1], folder / part / "decoder.onnx", free, latent, f"{name}: its decoder")
+    if stack.context:
+        stack.context.save(folder)
+    if isinstance(stack.context, TextContext):
+        loading.prefix_clip(folder / "text_encoder" / "model.safetensors")
+    stack.schedule.save_pretrained(folder / "scheduler")
+    if stack.low_schedule:
+        stack.low_schedule.save_pretrained(folder / "low_res_scheduler")
+    if isinstance(stack.restorer, FirstStage):
+        write_first_stage(stack.restorer, folder, name)
+    return loading.about(stack)
+
+
+def write_unet(stack: Stack, folder: Path, size: int) -> None:
+    """The UNet for windows of `size` latents, as many at once and as long a prompt as one likes."""
+    config(stack.unet, folder)
+    tokens = stack.context.embed("") if stack.context else None
+    has_labels = bool(stack.unet.config.get("num_class_embeds"))
+    axes: list[traced.Axes] = [{0: "windows"}, {0: "windows"}]
+    axes += [{0: "windows", 1: "tokens"}] if tokens is not None else []
+    axes += [{0: "windows"}] if has_labels else []
+
+    def example(nth: int) -> tuple[Tensor, ...]:
+        count = 1 + nth
+        given = [torch.randn(count, stack.unet.config["in_channels"], size, size)]
+        given.append(torch.full((count,), 500.0))
+        if tokens is not None:
+            given.append(tokens.expand(count, -1, -1).repeat(1, count, 1))
+        if has_labels:
+            given.append(torch.full((count,), 1 + nth, dtype=torch.long))
+        return tuple(given)
+
+    network = traced.Unet(stack.unet)
+    traced.write(network, folder / "model.onnx", axes, example, f"{stack.name}: its unet")
+
+
+def write_first_stage(stage: FirstStage, folder: Path, name: str) -> None:
+    """The rich restorer as a network, both ends as weights of it, and the fusion."""
+    free = {2: "height", 3: "width"}
+
+    def example(count: int) -> Callable[[int], tuple[Tensor, ...]]:
+        return lambda nth: tuple(torch.rand(1, 3, *SIDES[nth]) for _ in range(count))
+
+    config(stage.rich, folder / "restorer")
+    place = folder / "restorer" / "model.onnx"
+    traced.write(stage.rich, place, [free], example(1), f"{name}: its first stage")
+    if stage.faithful is not None:
+        both = {"rich": stage.rich, "faithful": stage.faithful}
+        tensors = {
+            f"{end}.{key}": small(tensor)
+            for end, network in both.items()
+            for key, tensor in network.state_dict().items()
+        }
+        save_file(tensors, folder / "restorer" / ENDS)
+    if stage.fusion is not None:
+        config(stage.fusion, folder / "fusion")
+        place = folder / "fusion" / "model.onnx"
+        traced.write(stage.fusion, place, [free, free], example(2), f"{name}: its fusion")
+
+
+def small(tensor: Tensor) -> Tensor:
+    """In half precision, where that holds the very same numbers."""
+    half = tensor.contiguous().half()
+    return half if torch.equal(half.float(), tensor) else tensor.contiguous()
+
+
+def write_pixels(model: PixelModel, folder: Path) -> dict[str, Any]:
+    """A pixel upscaler; returns what stack.json is to say."""
+
+    multiple, least = sizes(model)
+
+    def example(nth: int) -> tuple[Tensor, ...]:
+        """Of sizes that it takes as they are: padding is not traced well."""
+        sides = ODD if multiple == 1 else SIDES
+        return (torch.rand(1, 3, *(-(-max(n, least) // multiple) * multiple for n in sides[nth])),)
+
+    place, free = folder / "network" / "model.onnx", [{2: "height", 3: "width"}]
+    network = model.network.to(memory_format=torch.contiguous_format)
+    kind = model.about.get("architecture", "its network")
+    traced.write(network, place, free, example, f"{model.name}: {kind}")
+    windows = model.windows
+    return {
+        "pixels": {
+            "scale": model.scale,
+            **vars(windows),
+            **{"multiple": multiple, "least": least},
+            "bytes_a_pixel": model.bytes_a_pixel,
+            "wants_whole": model.wants_whole,
+            "about": model.about,
+        }
+    }
+
+
+def sizes(model: PixelModel) -> tuple[int, int]:
+    """What a network's sides are multiples of, and at least. Raises ModelError."""
+    asked = getattr(getattr(model.network, "_call", None), "size_requirements", None)
+    if asked is None:
+        return 1, 0
+    if asked.square:
+        kind = model.about.get("architecture", "it")
+        raise ModelError(f"{model.name}: cannot be exported: {kind} takes squares alone")
+    return asked.multiple_of, asked.minimum
+
+
+def config(module: nn.Module, folder: Path) -> None:
+    """What diffusers keeps of a module beside its weights, without paths of this machine."""
+    if not hasattr(module, "save_config"):
+        raise ModelError(f"{folder.name}: {type(module).__name__} cannot be exported")
+    module.save_config(folder)  # type: ignore[operator]
+    path = folder / "config.json"
+    told = json.loads(path.read_text())
+    told.pop("_name_or_path", None)
+    path.write_text(json.dumps(told, indent=2) + "\n")
+
+
+def carry(source: Path, folder: Path) -> list[str]:
+    """Copy the licences and the card of a model; returns the names of the licences."""
+    if not source.is_dir():
+        return []
+    found = sorted({path for pattern in LICENCES for path in source.glob(pattern)})
+    found = [path for path in found if path.is_file()]
+    for path in found:
+        shutil.copyfile(path, folder / path.name)
+    if (source / "README.md").is_file():
+        shutil.copyfile(source / "README.md", folder / "SOURCE.md")
+        text = (source / "README.md").read_text(encoding="utf-8", errors="replace")
+        if text.startswith("---\n"):  # what the hub reads of it
+            return [path.name for path in found] or ["see SOURCE.md"]
+    return [path.name for path in found]
+
+
+def card(name: str, digest: str, licences: list[str], model: Stack | PixelModel) -> str:
+    """The README of an export."""
+    own = "" if isinstance(model, Stack) else model.about.get("licence", "")
+    licence = ", ".join(licences) or own or "not said; ask who made the model"
+    return (
+        f"# {name}, for ONNX Runtime\n\n"
+        f"Made by `restore export {name}` of weights {digest[:12]}. It is run by\n"
+        "`restore upscale IN -o OUT --model FOLDER --engine onnx`, or `restore.load(FOLDER, "
+        'engine="onnx")`.\n\n'
+        f"Licence of the weights: {licence}.\n"
+    )

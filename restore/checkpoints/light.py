@@ -1,0 +1,104 @@
+"""A model folder's first stage alone, for runs that take no walk: without diffusers."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from restore.checkpoints import configs, manifest
+from restore.diffusion.light import Light
+from restore.errors import ModelError
+
+if TYPE_CHECKING:
+    from restore.checkpoints.weights import Weights
+    from restore.diffusion.compact import Enlarging, FirstStage, Fusing
+    from restore.diffusion.stack import Stack
+
+
+def load(path: Path, name: str, digest: str, device: str, rest: Callable[[], "Stack"]) -> Light:
+    """The first stage of a folder that has one, see `has_first_stage`, in fp32.
+
+    rest  loads the whole stack; ModelError comes of it if that is of other weights by then.
+    Raises ModelError as components.build does.
+    """
+    from restore.checkpoints import accelerators
+
+    where = accelerators.find(device)
+    with manifest.unchanged(path, digest):
+        stage = read(path)
+    stage.requires_grad_(False).eval().to(where)
+    made = about(path, stage, name, digest, rest)
+    made.device, made.parts = where, [stage]
+    return made
+
+
+def has_first_stage(path: Path) -> bool:
+    """Whether a model is a folder of ours that answers without a walk. Raises ModelError."""
+    if not (path / "restorer").is_dir():
+        return False
+    told = configs.about(path)
+    return told.trust and told.windows is not None
+
+
+def about(path: Path, stage: object, name: str, digest: str, rest: Callable[[], "Stack"]) -> Light:
+    """What a folder says of itself, round its first stage."""
+    told = configs.about(path)
+    assert told.windows is not None
+    step = factor(path)
+
+    @cache
+    def whole() -> "Stack":
+        made = rest()
+        if made.digest != digest:
+            raise ModelError(f"{name}: changed since the run began; run it again")
+        return made
+
+    return Light(
+        restorer=stage,  # type: ignore[arg-type]
+        fidelity=told.fidelity,
+        restore_steps=told.restore_steps,
+        span=(told.windows.size * step, told.windows.stride * step),
+        load=whole,
+        steps=told.steps,
+        hears=told.hears,
+        name=name,
+        digest=digest,
+    )
+
+
+def factor(path: Path) -> int:
+    """Pixels a latent, on a side, by the config of a folder's VAE. Raises ModelError."""
+    config = configs.of(path, "vae")
+    widths = config.get("encoder_block_out_channels", config.get("block_out_channels"))
+    if not isinstance(widths, list) or not 1 <= len(widths) <= 16:
+        raise ModelError(f"{path / 'vae'}: its config names no widths of blocks; copy it again")
+    return 2 ** (len(widths) - 1)
+
+
+def read(folder: Path) -> "FirstStage":
+    """The first stage in fp32 on the CPU. Raises ModelError."""
+    from restore.checkpoints import weights
+    from restore.diffusion.compact import Enlarging, FirstStage, Fusing
+
+    rich = network(folder, "restorer", Enlarging(), weights.read_weights(folder, "restorer"))
+    path, faithful, fusion = folder / "restorer" / weights.FAITHFUL, None, None
+    if path.is_file():
+        faithful = network(folder, "restorer", Enlarging(), weights.read_file(path))
+    if (folder / "fusion").is_dir():
+        fusion = network(folder, "fusion", Fusing(), weights.read_weights(folder, "fusion"))
+    return FirstStage(rich, faithful, fusion)
+
+
+def network(
+    folder: Path, part: str, made: "Enlarging | Fusing", tensors: "Weights"
+) -> "Enlarging | Fusing":
+    """One of its networks, filled."""
+    import torch
+
+    from restore.checkpoints import weights
+
+    told = configs.first_stage(folder, part)
+    with torch.device("meta"):
+        made.fill(told.channels, told.layers)
+    weights.fill(made, tensors, f"{folder}: its {part}")
+    return made.to(memory_format=torch.channels_last)

@@ -1,0 +1,95 @@
+"""The folders that `restore export` writes, loaded for ONNX Runtime; torch only where it must."""
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from restore.checkpoints import configs, light, manifest
+from restore.onnx import session
+from restore.onnx.stage import OnnxNetwork, OnnxStage
+
+if TYPE_CHECKING:
+    from restore.diffusion.stack import Stack
+    from restore.pixel.model import PixelModel
+    from restore.tasks.run import Model
+
+
+def load(name: str) -> "Model":
+    """The model of an exported folder; of one with a first stage, that alone as long as it will do.
+
+    Raises ModelError if onnxruntime is missing, or the folder is damaged.
+    """
+    session.library()
+    path, digest = manifest.find_model(name)
+    if configs.about(path).pixels:
+        return pixels(path, name, digest)
+    if not light.has_first_stage(path):
+        return stack(path, name, digest)
+    with manifest.unchanged(path, digest):
+        first = first_stage(path)
+    made = light.about(path, first, name, digest, partial(stack, path, name, digest))
+    made.engine = "onnx"
+    return made
+
+
+def first_stage(folder: Path) -> OnnxStage | None:
+    """The first stage of a folder, if it has one. Raises ModelError."""
+    if not (folder / "restorer").is_dir():
+        return None
+    fusion = None
+    if (folder / "fusion").is_dir():
+        path = folder / "fusion" / "model.onnx"
+        halo = 2 * (configs.first_stage(folder, "fusion").layers + 2)
+        fusion = OnnxNetwork(path, session.read(path), halo)
+    halo = configs.first_stage(folder, "restorer").layers + 2
+    return OnnxStage(folder / "restorer", halo, fusion)
+
+
+def stack(path: Path, name: str, digest: str) -> "Stack":
+    """The whole: its UNet and VAE by ONNX Runtime, what reads prompts by torch."""
+    from restore.checkpoints import load as loading
+    from restore.checkpoints import weights
+
+    @loading.one_at_a_time
+    def read() -> "Stack":
+        loading.quiet()
+        convert = lambda part, _: weights.read_weights(path, part)  # noqa: E731
+        return loading.read(path, convert, build, first_stage)
+
+    with manifest.unchanged(path, digest):
+        made = read()
+    made.name, made.digest = name, digest
+    for part in made.parts:
+        part.requires_grad_(False).eval()
+    return made
+
+
+def build(folder: Path, part: str, convert: object) -> Any:
+    """A UNet or VAE with its config, without weights, that answers by the folder's files."""
+    from restore.checkpoints import components
+    from restore.onnx import parts
+
+    module = parts.hollow(components.empty(folder, part)[0])
+    if part == "unet":
+        parts.unet(module, folder / part / "model.onnx")
+    else:
+        parts.vae(module, folder / part)  # type: ignore[arg-type]
+    return module
+
+
+def pixels(path: Path, name: str, digest: str) -> "PixelModel":
+    """A pixel upscaler with the windows that it had when it was exported."""
+    from restore.onnx.parts import OnnxPixels
+    from restore.pixel.model import PixelModel
+    from restore.pixel.windows import PixelWindows
+
+    told = configs.about(path).pixels
+    assert told is not None
+    place = path / "network" / "model.onnx"
+    with manifest.unchanged(path, digest):
+        network = OnnxPixels(place, told.scale, told.multiple, told.least)
+    made = PixelModel(network, told.scale, name=name, digest=digest, about=told.about)
+    made.wants_whole = told.wants_whole
+    made.bytes_a_pixel = told.bytes_a_pixel
+    made.windows = PixelWindows(told.inner, told.margin, told.ramp)
+    return made

@@ -1,0 +1,1 @@
+"""Networks computed by ONNX Runtime, in the places where torch's stand."""

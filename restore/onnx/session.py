@@ -1,0 +1,128 @@
+"""One network of an ONNX file; free of torch."""
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait as waited
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from restore.diffusion import watch
+from restore.errors import ModelError
+from restore.files import read_plain
+
+MOST = 2 * 10**9  # bytes that an ONNX file holds
+MEND = "pip install 'restore-toolkit[onnx]'"
+
+
+def library() -> ModuleType:
+    """onnxruntime. Raises ModelError with the mend if it is not installed."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ModelError(f"engine onnx computes by onnxruntime: {MEND} ({error})") from error
+    return onnxruntime
+
+
+def opened(path: Path) -> "Session":
+    """The network of a file. Raises ModelError."""
+    return Session(path, read(path))
+
+
+def with_weights(path: Path, data: bytes, weights: Mapping[str, np.ndarray]) -> bytes:
+    """An ONNX file's bytes with other numbers in its weights, by their names.
+
+    ONNX Runtime has a call for this, whose weights come after its optimiser has used the file's.
+
+    Raises ModelError if the file has no such weights.
+    """
+    made = bytearray(data)
+    for name, array in weights.items():
+        # a TensorProto's fields 8 and 9, as protobuf writes them: name, raw_data
+        word, numbers = name.encode(), np.ascontiguousarray(array, "<f4").tobytes()
+        head = b"\x42" + _varint(len(word)) + word + b"\x4a" + _varint(len(numbers))
+        first = data.find(head) + len(head)
+        if first < len(head) or data.find(head, first) >= 0 or first + len(numbers) > len(data):
+            raise ModelError(f"{path}: holds no weights {name} of that size; export it again")
+        made[first : first + len(numbers)] = numbers
+    return bytes(made)
+
+
+def _varint(number: int) -> bytes:
+    parts = []
+    while number > 127:
+        parts.append(number % 128 + 128)
+        number //= 128
+    return bytes([*parts, number])
+
+
+def read(path: Path) -> bytes:
+    """Raises ModelError if it cannot be read."""
+    try:
+        return read_plain(path, MOST)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+class Session:
+    """Arrays in, the first output out.
+
+    path  of the file, as errors name it.
+    data  its bytes: so it cannot name other files as the places of its weights.
+    """
+
+    def __init__(self, path: Path, data: bytes):
+        runtime = library()
+        options = runtime.SessionOptions()
+        options.log_severity_level = 4  # its errors are raised as well
+        options.intra_op_num_threads = threads()
+        # threads that wait in a loop take the CPU from the codecs of the next file
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = runtime.InferenceSession(
+                data, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # its classes have no common one but this
+            told = str(error).splitlines()[0]
+            raise ModelError(f"{path}: cannot be read, export it again: {told}") from error
+        self._path, self._runtime = path, runtime
+        self._names = [one.name for one in self._session.get_inputs()]
+
+    def __call__(self, *given: np.ndarray) -> np.ndarray:
+        """Inputs in the file's order -> its output.
+
+        Raises MemoryError where there is too little, ModelError for what the network refuses.
+        """
+        feed = dict(zip(self._names, given, strict=True))
+        options = self._runtime.RunOptions()
+        if not watch.is_watched():
+            return self._run(feed, options)
+        with ThreadPoolExecutor(1) as threads:
+            made = threads.submit(self._run, feed, options)
+            try:
+                while not waited([made], watch.OFTEN_S).done:
+                    watch.breathe()
+            except BaseException:  # such as Ctrl-C
+                options.terminate = True
+                raise
+            return made.result()
+
+    def _run(self, feed: dict[str, np.ndarray], options: object) -> np.ndarray:
+        try:
+            return self._session.run(None, feed, options)[0]
+        except Exception as error:
+            told = str(error).splitlines()[0]
+            if "bad_alloc" in told or "Failed to allocate memory" in told:
+                raise MemoryError(told) from error
+            raise ModelError(f"{self._path}: ONNX Runtime could not compute it: {told}") from error
+
+
+def threads() -> int:
+    """As many as torch would take."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdecimal() and int(asked):
+        return int(asked)
+    held = getattr(os, "sched_getaffinity", None)  # not on macOS or Windows
+    return len(held(0)) if held else os.cpu_count() or 1

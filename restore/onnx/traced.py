@@ -1,0 +1,122 @@
+"""Networks written to ONNX files, and tried there."""
+
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderTiny, UNet2DConditionModel, VQModel
+from torch import Tensor, nn
+
+from restore.diffusion.vae import Vae
+from restore.errors import ModelError
+from restore.onnx.session import MEND, MOST, opened
+
+OPSET = 17  # what ONNX Runtime has read since 2022
+CLOSE = 1e-3  # of the answer's spread, by which ONNX Runtime may differ in the trial
+Axes = dict[int, str]
+
+
+class Unet(nn.Module):
+    """x (B, C, h, w), moments (B,), then the context (B, n, width) and labels (B,) where it has
+    them."""
+
+    def __init__(self, unet: Any):
+        super().__init__()
+        self.unet, self.reads_text = unet, isinstance(unet, UNet2DConditionModel)
+
+    def forward(self, x: Tensor, t: Tensor, *more: Tensor) -> Tensor:
+        text, labels = more[:1] if self.reads_text else (), more[1:] if self.reads_text else more
+        return self.unet(x, t, *text, class_labels=labels[0] if labels else None).sample
+
+
+class Encoder(nn.Module):
+    """rgb in [-1, 1] -> latent, not scaled"""
+
+    def __init__(self, vae: Vae):
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, signed: Tensor) -> Tensor:
+        if isinstance(self.vae, AutoencoderTiny):
+            return self.vae.encoder(signed)
+        made: Any = self.vae.encode(signed)
+        return made.latents if isinstance(self.vae, VQModel) else made.latent_dist.mode()
+
+
+class Decoder(nn.Module):
+    """latent, not scaled -> rgb in [-1, 1]"""
+
+    def __init__(self, vae: Vae):
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, latent: Tensor) -> Tensor:
+        if isinstance(self.vae, AutoencoderTiny):
+            return self.vae.decoder(latent)
+        return self.vae.decode(latent).sample
+
+
+def write(
+    network: nn.Module,
+    path: Path,
+    axes: Sequence[Axes],
+    example: Callable[[int], tuple[Tensor, ...]],
+    name: str,
+) -> None:
+    """Write a network to a file and hold what ONNX Runtime answers to what torch does.
+
+    axes     of each input: those of any length, by name.
+    example  inputs, of other sizes for another number (0, 1, ...), where sizes are free.
+    name     what it is called in errors.
+    Raises ModelError if it cannot be exported, or computes something else there.
+    """
+    size = sum(part.numel() * part.element_size() for part in network.state_dict().values())
+    if size > MOST:
+        raise ModelError(
+            f"{name}: cannot be exported: has {size / 1e9:.1f} GB of weights, an ONNX file holds 2"
+        )
+    given = example(0)
+    inputs = [f"input{nth}" for nth in range(len(given))]
+    try:
+        import onnx  # noqa: F401  # by which torch writes
+    except ImportError as error:
+        raise ModelError(f"exporting needs the package onnx: {MEND} ({error})") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # on what is traced, which the trial looks at
+            logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+            # The exporter by torch.export wants onnxscript, and names weights otherwise.
+            torch.onnx.export(
+                network,
+                given,
+                str(path),
+                input_names=inputs,
+                output_names=["made"],
+                dynamic_axes=dict(zip(inputs, axes, strict=True)),
+                opset_version=OPSET,
+                do_constant_folding=False,  # the weights keep their names
+                dynamo=False,
+            )
+    except Exception as error:  # of the exporter or of a network: any
+        told = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ModelError(f"{name}: cannot be exported: {told}") from error
+    session = opened(path)
+    for nth in (0, 1):
+        given = example(nth)
+        with torch.inference_mode():
+            wanted = network(*given).numpy()
+        try:
+            made = session(*(one.numpy() for one in given))
+        except ModelError as error:
+            told = f"its ONNX file does not compute {[tuple(one.shape) for one in given]}"
+            raise ModelError(f"{name}: cannot be exported: {told}") from error
+        apart = np.abs(made - wanted).max() if made.shape == wanted.shape else np.inf
+        if not apart <= CLOSE * max(1.0, float(np.abs(wanted).max())):
+            raise ModelError(
+                f"{name}: cannot be exported: ONNX Runtime's answer to another size is not torch's"
+            )

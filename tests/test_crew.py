@@ -1,0 +1,122 @@
+"""A process on each device: what one run makes, whatever becomes of the processes."""
+
+import os
+import signal
+import subprocess
+import sys
+from multiprocessing import active_children
+from pathlib import Path
+
+import psutil
+import pytest
+from folders import TEMPORARY, posix, rows
+from teams import Deadly, Watch, check_equal, model, photos, run
+
+from restore.batch import folder, placing
+from restore.errors import UsageError
+
+fixtures = model, photos
+TWO = ["cpu", "cpu"]
+DRIVER = """
+import sys
+from pathlib import Path
+from teams import Watch, run
+if __name__ == "__main__":
+    inputs, out, model = map(Path, sys.argv[1:4])
+    show = Watch(lambda row: print(row["key"], flush=True))
+    run(inputs, out, model, devices=["cpu", "cpu"], show=show)
+"""
+
+
+def begun(place: Path, *words: Path) -> subprocess.Popen:
+    """A run by two workers in a process of its own, that has done two files."""
+    script = place / "driver.py"
+    script.write_text(DRIVER)
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path}
+    command = [sys.executable, str(script), *map(str, words)]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
+    assert process.stdout
+    for _ in range(2):
+        assert process.stdout.readline()
+    return process
+
+
+def test_two_workers_make_what_one_process_makes(tmp_path, photos, model):
+    inputs = photos(12)
+    alone = run(inputs, tmp_path / "alone", model)
+    watch = Watch()
+    both = run(inputs, tmp_path / "both", model, devices=TWO, show=watch)
+    check_equal(tmp_path / "alone", tmp_path / "both")
+    assert (both.done, both.failed, both.left) == (alone.done, alone.failed, alone.left)
+    assert (both.done, both.failed) == (11, 1)
+    assert sorted(watch.keys) == sorted(rows(tmp_path / "both"))
+    again = run(inputs, tmp_path / "both", model, devices=TWO)
+    assert (again.finished, again.done, again.failed) == (11, 0, 1)
+    other = run(inputs, tmp_path / "both", model)  # one process goes on where two stopped
+    assert (other.finished, other.done) == (11, 0)
+
+
+@posix
+def test_a_worker_that_dies_is_replaced_and_its_file_is_done_again(tmp_path, photos, model):
+    inputs = photos(12)
+    run(inputs, tmp_path / "alone", model)
+    killed = []
+
+    def kill(row):
+        others = [one for one in active_children() if one.name.startswith("restore worker")]
+        fresh = [one for one in others if one.pid not in killed]
+        if len(killed) < 2 and fresh and int(row["key"][2:-4]) in (1, 9):
+            killed.append(fresh[0].pid)
+            fresh[0].kill()
+
+    made = run(inputs, tmp_path / "out", model, devices=TWO, show=Watch(kill))
+    assert len(killed) == 2 and made.done == 11
+    check_equal(tmp_path / "alone", tmp_path / "out")
+
+
+@posix
+@pytest.mark.slow
+def test_a_file_that_ends_its_workers_costs_no_other(tmp_path, photos, model, monkeypatch):
+    monkeypatch.setattr(folder, "Orders", Deadly)
+    made = run(photos(8), tmp_path / "out", model, devices=TWO)
+    report = rows(tmp_path / "out")
+    assert report["4/0004.png"]["code"] == "CRASHED" and "SIGKILL" in report["4/0004.png"]["error"]
+    assert (made.done, made.failed) == (6, 2)
+
+
+@posix
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_run_that_is_killed_goes_on(tmp_path, photos, model, number):
+    inputs = photos(24)
+    process = begun(tmp_path, inputs, tmp_path / "out", model)
+    family = psutil.Process(process.pid).children(recursive=True)
+    with process:
+        process.send_signal(number)
+        process.wait(30)
+    gone, left = psutil.wait_procs(family, timeout=30)
+    assert gone and not left
+    if number == signal.SIGINT:
+        assert not list((tmp_path / "out").rglob(f"{TEMPORARY}*.png"))
+    made = run(inputs, tmp_path / "out", model, devices=TWO)
+    assert made.finished >= 2 and made.done and made.left == 0
+    run(inputs, tmp_path / "alone", model)
+    check_equal(tmp_path / "alone", tmp_path / "out")
+    assert not list((tmp_path / "out").rglob(f"{TEMPORARY}*"))
+
+
+@pytest.mark.slow
+def test_who_looks_on_may_end_it_and_the_rest_is_left(tmp_path, photos, model):
+    stopped = []
+    told = {"devices": TWO, "show": Watch(stopped.append), "stop": lambda: "ASKED" * bool(stopped)}
+    made = run(photos(24), tmp_path / "out", model, **told)
+    assert made.stopped == "ASKED" and made.left >= 24 - 4
+    assert made.left + made.done + made.failed == 24 == len(rows(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("given", [["cpu", "0"], [], [""]])
+def test_devices_are_of_one_kind(given):
+    with pytest.raises(UsageError, match="--devices"):
+        placing.named(given)
+    assert placing.named(["0", "cuda:1"]) == ["cuda:0", "cuda:1"]

@@ -1,0 +1,192 @@
+"""Pictures in an object store: what a folder's run makes, whatever the network does."""
+
+import json
+import logging
+from importlib.util import find_spec
+
+import pytest
+import stores
+from folders import tree
+from teams import Watch, model, photos, report
+
+from restore import batch, cli
+from restore.batch import inputs, rays, remote, urls
+from restore.batch.place import Place
+from restore.errors import OutputError, UsageError
+from restore.options import UpscaleOptions
+
+fixtures = model, photos
+MISSING = [name for name in ("s3fs", "moto", "flask") if find_spec(name) is None]
+pytestmark = [
+    pytest.mark.store,
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
+    pytest.mark.filterwarnings("ignore"),  # theirs
+]
+
+
+@pytest.fixture
+def shop(monkeypatch):
+    """(address, faults) of a server whose bucket is called shop."""
+    remote.opened.cache_clear()
+    monkeypatch.setattr(remote, "WAIT_S", 0.01)
+    with stores.served(monkeypatch) as store:
+        yield store
+    remote.opened.cache_clear()
+
+
+@pytest.fixture
+def stocked(shop, photos):
+    """The server, with seven pictures of which one is broken, and their folder."""
+    import s3fs
+
+    folder = photos(7)
+    s3fs.S3FileSystem().put(f"{folder}/", "shop/in/", recursive=True)
+    return (*shop, folder)
+
+
+def run(given, out, model, **more):
+    """As the command line, in this process or by others."""
+    place = Place.of(out)
+    files = inputs.find([given], place)
+    opened = batch.open_model(str(model), "cpu")
+    return batch.run(files, UpscaleOptions(scale=1, steps=1), out, opened, **more)
+
+
+def stored(prefix: str) -> dict[str, bytes]:
+    """The pictures under a prefix."""
+    import s3fs
+
+    files = s3fs.S3FileSystem(use_listings_cache=False)
+    names = [name for name in files.find(prefix) if name.endswith(".png")]
+    return {name.removeprefix(f"{prefix}/"): files.cat_file(name) for name in names}
+
+
+def told(prefix: str) -> list[dict]:
+    """The report there, without what differs."""
+    import s3fs
+
+    lines = s3fs.S3FileSystem(use_listings_cache=False).cat_file(f"{prefix}/report.jsonl")
+    rows = [json.loads(line) for line in lines.splitlines()]
+    return [{k: row[k] for k in row if k not in ("seconds", "load_s", "source")} for row in rows]
+
+
+def check_as(out, prefix: str) -> None:
+    assert stored(prefix) == tree(out)
+    mine = [{k: row[k] for k in row if k != "source"} for row in report(out)]
+    assert told(prefix) == mine
+
+
+def test_a_bucket_is_worked_on_as_a_folder_is(stocked, tmp_path, model, monkeypatch):
+    _, faults, folder = stocked
+    run(folder, tmp_path / "out", model)
+    made = run("s3://shop/in", "s3://shop/out", model)
+    assert (made.done, made.failed) == (6, 1)
+    check_as(tmp_path / "out", "shop/out")
+    puts = [path for method, path in faults.seen if method == "PUT" and path.endswith(".png")]
+    results = [path for path in puts if path.startswith("/shop/out/")]
+    assert len(results) == len(set(results)) == 6  # one each, and no copy
+    again = run("s3://shop/in", "s3://shop/out", model)
+    assert (again.finished, again.done) == (6, 0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another-machine"))
+    elsewhere = run("s3://shop/in", "s3://shop/out", model)
+    assert (elsewhere.finished, elsewhere.done) == (6, 0)
+    here = run("s3://shop/in", tmp_path / "here", model)  # and in a mixture
+    assert here.done == 6 and tree(tmp_path / "here") == tree(tmp_path / "out")
+
+
+def test_a_server_that_fails_now_and_then_loses_nothing(stocked, tmp_path, model):
+    _, faults, folder = stocked
+    run(folder, tmp_path / "out", model)
+    faulty = []
+
+    def fault(number, method, path):
+        what = ("", "", "503", "", "", "lost")[number % 6]
+        if what:
+            faulty.append(what)
+        return what
+
+    faults.fault = fault
+    made = run("s3://shop/in", "s3://shop/out", model)
+    faults.fault = lambda *_: ""
+    assert (made.done, made.failed, made.left) == (6, 1, 0)
+    assert {"503", "lost"} <= set(faulty)
+    check_as(tmp_path / "out", "shop/out")
+
+
+def test_a_machine_that_is_lost_loses_no_result(stocked, tmp_path, model, monkeypatch):
+    _, _, folder = stocked
+    run(folder, tmp_path / "out", model)
+
+    def lost(store, home):
+        raise OutputError("it had no time for it")
+
+    def end(row):
+        if len(watch.keys) == 3:
+            raise KeyboardInterrupt
+
+    watch, end_of = Watch(end), remote.Bucket.end
+    monkeypatch.setattr(remote.Bucket, "end", lost)
+    with pytest.raises(KeyboardInterrupt):
+        run("s3://shop/in", "s3://shop/out", model, show=watch)
+    monkeypatch.setattr(remote.Bucket, "end", end_of)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another-machine"))
+    made = run("s3://shop/in", "s3://shop/out", model)
+    assert made.finished >= 2 and made.left == 0
+    check_as(tmp_path / "out", "shop/out")
+
+
+def test_what_another_made_is_not_replaced(stocked, tmp_path, model):
+    import s3fs
+
+    s3fs.S3FileSystem().pipe_file("shop/out/0/0000.png", b"not ours")
+    made = run("s3://shop/in", "s3://shop/out", model)
+    assert (made.done, made.failed) == (5, 2)
+    assert s3fs.S3FileSystem().cat_file("shop/out/0/0000.png") == b"not ours"
+    [row] = [row for row in told("shop/out") if row["key"] == "0/0000.png"]
+    assert row["code"] == "EXISTS" and "s3://shop/out/0/0000.png" in row["error"]
+
+
+def test_secrets_of_a_url_are_told_nowhere(stocked, tmp_path, model, capsys, caplog):
+    address, _, _ = stocked
+    caplog.set_level(logging.DEBUG, "restore")
+    host = address.removeprefix("http://")
+    good = f"http://me:PASSWORD@{host}/shop/in/0/0000.png?X-Amz-Signature=SIGNED"
+    bad = f"http://me:PASSWORD@{host}/shop/in/none.png?X-Amz-Signature=SIGNED"
+    words = ["upscale", good, bad, "-s", 1, "--steps", 1, "--model", model, "--device", "cpu"]
+    assert cli.main(list(map(str, [*words, "-o", tmp_path / "out", "--verbose"]))) == 1
+    written = "".join(p.read_text("latin-1") for p in (tmp_path / "out").rglob("*") if p.is_file())
+    said = capsys.readouterr()
+    mine = [one for one in caplog.records if one.name.startswith("restore")]
+    logged = "".join(one.getMessage() for one in mine)
+    for secret in ("PASSWORD", "SIGNED", "KEYSECRET"):
+        assert secret not in written and secret not in said.out + said.err + logged
+    rows = {row["key"]: row for row in report(tmp_path / "out")}
+    assert rows["0000.png"]["source"] == f"http://{host}/shop/in/0/0000.png"
+    assert rows["none.png"]["code"] == "UNREADABLE"
+
+
+def test_a_url_that_leads_nowhere_is_refused(shop, tmp_path):
+    with pytest.raises(UsageError, match="s3://shop/nothing"):
+        inputs.find(["s3://shop/nothing"], Place(tmp_path))
+    with pytest.raises(UsageError, match="what://x"):
+        inputs.find(["what://x/y"], Place(tmp_path))
+    assert (
+        urls.told(OSError("GET https://a:b@c.d/e.png?sig=1 failed"))
+        == "GET https://c.d/e.png failed"
+    )
+
+
+def test_workers_share_a_bucket(stocked, tmp_path, model):
+    _, _, folder = stocked
+    run(folder, tmp_path / "out", model)
+    run("s3://shop/in", "s3://shop/out", model, devices=["cpu", "cpu"])
+    check_as(tmp_path / "out", "shop/out")
+
+
+@pytest.mark.ray
+@pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed: the extra ray")
+def test_ray_works_on_a_bucket(stocked, tmp_path, model):
+    _, _, folder = stocked
+    run(folder, tmp_path / "out", model)
+    run("s3://shop/in", "s3://shop/out", model, cluster=rays.Cluster(2))
+    check_as(tmp_path / "out", "shop/out")
