@@ -18,19 +18,24 @@ from degradations.samples import Maker
 
 
 class Degrade(BasicTransform):
-    """`image` becomes what the recipe makes of it, and `hr` the good picture that it was.
+    """A transform that degrades `image`, and adds the good picture as `hr`.
 
-    The last of the transforms, after those that cut and turn. The result has `trace` too, as JSON:
-    degradations.replay gives `image` from `hr`. A recipe that sharpens adds `hr_sharp`, the
-    training target, one that draws damage `damage`. Masks, boxes and the like stay as they are:
-    they lie on `hr`. It always acts (p is 1), so that samples are alike; a `maybe` in the recipe is
-    how a share is told.
+    It comes last, after the transforms that crop and turn. The result also has `trace`, as JSON:
+    degradations.replay makes `image` from `hr`. A recipe that sharpens adds `hr_sharp`, the
+    training target. A recipe that draws damage adds `damage`, its mask. Other targets such as masks
+    and boxes stay as they are, because they belong to `hr`. The transform always acts (p is 1), so
+    that all samples have the same items; write a `maybe` into the recipe to degrade only a share.
 
-    The draw is that of the key that comes beside the image, as in transform(image=rgb, key="0/17"),
-    or of the picture that degradations.torch.Keyed is at; else of the number of the call. Where
-    workers would draw alike it is refused.
+    The draws are a function of the key that is passed with the image, as in transform(image=rgb,
+    key="0/17"). Without a key they belong to the picture that degradations.torch.Keyed is at, or
+    else to the number of the call. The transform refuses to draw where several workers would draw
+    the same.
 
-    recipe  a name, a YAML file, a Recipe or its values.
+    Args:
+        recipe: A recipe's name, a YAML file, a Recipe, or the values of one.
+        scale: HR size over LR size, 1 or more.
+        seed: Seed of all draws.
+        p: 1; any other value is refused.
     """
 
     def __init__(
@@ -44,7 +49,7 @@ class Degrade(BasicTransform):
 
     @property
     def targets(self) -> dict[str, Any]:
-        return {"image": _as_it_is, "key": _as_it_is}
+        return {"image": _identity, "key": _identity}
 
     def get_params_dependent_on_data(
         self, params: dict[str, Any], data: dict[str, Any]
@@ -62,5 +67,5 @@ class Degrade(BasicTransform):
         return {"recipe": values, "scale": self.maker.scale, "seed": self.maker.seed}
 
 
-def _as_it_is(value: Any, **params: Any) -> Any:
+def _identity(value: Any, **params: Any) -> Any:
     return value

@@ -38,7 +38,14 @@ OF_THE_LOADER = {
 
 
 class RecipePairs(Dataset):
-    """PairDataset by the options of an option file. What it does not know it refuses."""
+    """PairDataset with the options of a BasicSR option file; unknown options are refused.
+
+    Args:
+        opt: The dataset's section of the option file.
+
+    Raises:
+        RecipeError: If an option is unknown, or one that is needed is missing.
+    """
 
     def __init__(self, opt: dict[str, Any]):
         for name in opt.keys() - OURS - OF_THE_LOADER:
@@ -74,11 +81,12 @@ class RecipePairs(Dataset):
 
 
 def register() -> None:
-    """Make RecipePairs known to BasicSR, and have its sampler tell the epoch.
+    """Register RecipePairs with BasicSR, and let its sampler pass on the epoch.
 
-    BasicSR's EnlargedSampler shuffles by epoch but says only the index, so that a dataset draws the
-    same in every epoch. For RecipePairs, and for it alone, it now says both; visits to a picture
-    within one epoch, which dataset_enlarge_ratio asks for, count as epochs too.
+    BasicSR's EnlargedSampler shuffles by epoch but passes on only the index, so a dataset would
+    draw the same in every epoch. For RecipePairs, and only for it, the sampler now yields (index,
+    epoch). Repeated visits to a picture within an epoch, which dataset_enlarge_ratio asks for,
+    count as epochs too.
     """
     from basicsr.data.data_sampler import EnlargedSampler
     from basicsr.utils.registry import DATASET_REGISTRY
@@ -91,12 +99,12 @@ def register() -> None:
     def telling(self: Any) -> Iterator[Any]:
         if not isinstance(self.dataset, RecipePairs):
             return plain(self)
-        return _told(self)
+        return _iterate_visits(self)
 
     EnlargedSampler.__iter__ = telling
 
 
-def _told(sampler: Any) -> Iterator[tuple[int, int]]:
+def _iterate_visits(sampler: Any) -> Iterator[tuple[int, int]]:
     """The pictures that EnlargedSampler gives, in its order, each visit with a number."""
     import torch
 

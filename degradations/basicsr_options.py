@@ -80,14 +80,20 @@ class Imported:
 
     recipe: Recipe
     scale: float | None
+    """The scale that the file trains for, if it says so."""
     notes: tuple[str, ...]
+    """What was assumed or left out, one line each."""
 
 
 def load(path: Path, compat: bool = False) -> Imported:
-    """Read an option file; sections are searched for the keys of the degradation.
+    """Read an option file; the keys of the degradation may stand in any section.
 
-    compat  with the faults of the published code, see `recipes.realesrgan_compat`.
-    Raises RecipeError for a file without any such key, and for values that cannot be.
+    Args:
+        path: The YAML file.
+        compat: Reproduce the faults of the published code, see `recipes.realesrgan_compat`.
+
+    Raises:
+        RecipeError: If the file has no key of a degradation, or a value that is not possible.
     """
     options = _Options(path, *_found(path))
     sharpens = [key for key in _USM if key in options.found]
@@ -101,8 +107,8 @@ def load(path: Path, compat: bool = False) -> Imported:
         options.notes.append(f"{path}: no {' or '.join(_USM[:2])}: assumed false")
     for key in ("blur_kernel_size", "blur_kernel_size2"):
         if options.found.get(key, 21) != 21:
-            told = "left out: the published code draws 7, 9 .. 21 whatever it says"
-            options.notes.append(f"{path}: {key} {options.found[key]} is {told}")
+            message = "left out: the published code draws 7, 9 .. 21 whatever it says"
+            options.notes.append(f"{path}: {key} {options.found[key]} is {message}")
     return Imported(recipe, options.scale, tuple(options.notes))
 
 
@@ -141,7 +147,7 @@ def _sections(values: Any, place: str) -> Iterator[tuple[dict, str]]:
 
 @dataclass
 class _Options:
-    """Values by key, checked; a note is left of each that is assumed."""
+    """Values by key, checked; a note is added for each that is assumed."""
 
     path: Path
     found: dict[str, Any]
@@ -180,15 +186,15 @@ class _Options:
         return (1 if below.low == 1 else below), (1 if above.high == 1 else above)
 
     def make(self, key: str, op: type, **values: Any) -> Any:
-        """An op; what it refuses is told of the option that it comes from."""
+        """An op; its errors name the option that the value comes from."""
         try:
             return op(**values)
         except ValidationError as error:
-            told = error.errors()[0]["msg"].removeprefix("Value error, ")
-            raise self.wrong(key, self.found.get(key), told) from error
+            message = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise self.wrong(key, self.found.get(key), message) from error
 
-    def wrong(self, key: str, value: Any, told: str) -> RecipeError:
-        return RecipeError(f"{self.path}: {key}: {value} cannot be; {told}")
+    def wrong(self, key: str, value: Any, message: str) -> RecipeError:
+        return RecipeError(f"{self.path}: {key}: {value} cannot be; {message}")
 
 
 def _steps(options: _Options, compat: bool) -> tuple[Step, ...]:

@@ -17,12 +17,18 @@ def degrade_batch(
     *,
     threads: int = 1,
 ) -> list[Degraded]:
-    """Each picture as `recipe.degrade` gives it, in the order given.
+    """Degrade each picture as `recipe.degrade` does; the results are in the same order.
 
-    pictures  uint8 (H, W, 3) RGB, each of its own size.
-    keys      one for each picture; equal keys draw the same parameters.
-    threads   pictures at a time: filters and codecs let go of Python's lock.
-    Raises ValueError where keys do not match the pictures or threads is not above 0.
+    Args:
+        recipe: The recipe.
+        pictures: uint8 (H, W, 3) RGB, each of its own size.
+        scale: HR size over LR size, 1 or more.
+        seed: Seed of all draws.
+        keys: One a picture; equal keys draw the same parameters.
+        threads: Pictures that are processed at once: filters and codecs release Python's lock.
+
+    Raises:
+        ValueError: If there are not as many keys as pictures, or threads is below 1.
     """
     if len(pictures) != len(keys):
         raise ValueError(f"{len(pictures)} pictures and {len(keys)} keys; give each its own key")

@@ -1,4 +1,4 @@
-"""What there is: the named recipes and all kinds of ops, in words for people."""
+"""Lists of the named recipes and of all kinds of ops, for people."""
 
 import inspect
 from collections.abc import Iterator
@@ -13,11 +13,13 @@ from degradations.ranges import Choice, LogUniform, Uniform
 
 @dataclass(frozen=True)
 class Entry:
-    """A recipe or a kind of op: its name, one line on it, and its source or its ranges."""
+    """A recipe or a kind of op, for a list."""
 
     name: str
     line: str
+    """One line that says what it is."""
     more: str
+    """The paper of a recipe, or the options of an op, one a line."""
 
 
 def named_recipes() -> list[Entry]:
@@ -48,15 +50,15 @@ def _line(made: Any) -> str:
 def _options(model: Any) -> str:
     fields = {name: field for name, field in model.model_fields.items() if name != "kind"}
     return "\n".join(
-        f"{name}: {'needed' if field.is_required() else spelt(field.default)}"
+        f"{name}: {'needed' if field.is_required() else spell(field.default)}"
         for name, field in fields.items()
     )
 
 
-def spelt(value: Any) -> str:
-    """A range or another default, as one would say it."""
+def spell(value: Any) -> str:
+    """A range or another default value, in words."""
     if isinstance(value, Choice):
-        return " | ".join(spelt(option) for option in value.options)
+        return " | ".join(spell(option) for option in value.options)
     if isinstance(value, Uniform):
         if value.low == value.high:
             return f"{value.low:.4g}"

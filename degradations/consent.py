@@ -1,4 +1,4 @@
-"""Whose code a recipe may run: a user's consent, kept for a file's path and what is in it."""
+"""Which code a recipe may run: a user's consent, kept by a file's path and content."""
 
 import json
 import os
@@ -21,7 +21,11 @@ _KEPT = TypeAdapter(dict[str, str])  # path -> sha256
 
 @contextmanager
 def given(is_given: bool = True) -> Iterator[None]:
-    """Allow all code that recipes name while the block runs, and keep that for the files met."""
+    """Allow all code that recipes name while the block runs, and remember that for these files.
+
+    Args:
+        is_given: False changes nothing, which saves callers an `if`.
+    """
     before = _given.set(is_given or _given.get())
     try:
         yield
@@ -31,7 +35,7 @@ def given(is_given: bool = True) -> Iterator[None]:
 
 @contextmanager
 def by_sender() -> Iterator[None]:
-    """Allow what comes from a process of ours, which had it; nothing of it is kept."""
+    """Allow code that came from another process, which had consent; nothing is remembered."""
     before = _sent.set(True)
     try:
         yield
@@ -40,7 +44,17 @@ def by_sender() -> Iterator[None]:
 
 
 def require(path: Path, data: bytes) -> None:
-    """Raise RecipeError unless this file, as it is, may run. It is kept if consent is given now."""
+    """Refuse a file's code unless the user allowed it as it is.
+
+    If consent is given at the moment, it is remembered for the file.
+
+    Args:
+        path: The Python file.
+        data: What is in it.
+
+    Raises:
+        RecipeError: If this file was not allowed, or has changed since.
+    """
     if _sent.get():
         return
     name, digest = str(path.resolve()), sha256(data).hexdigest()
@@ -54,7 +68,7 @@ def require(path: Path, data: bytes) -> None:
 
 
 def place() -> Path:
-    """The file that keeps it."""
+    """The file in which consent is remembered."""
     home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     return Path(home) / "restore-toolkit" / "allowed_code.json"
 

@@ -1,4 +1,4 @@
-"""What a recipe's steps draw: the only walk through steps within steps, for one picture or many."""
+"""Draws the parameters of nested steps, for one picture or for many."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,7 +12,7 @@ _Waiting = tuple[ops.Step, bytes, list]
 
 
 def draw(step: ops.Step, rng: Rng) -> Iterator[Params]:
-    """One step's, for one picture."""
+    """Draw the parameters of one step for one picture; a group of steps yields several."""
     if isinstance(step, Op):
         yield _params(step, rng)
     else:
@@ -21,9 +21,17 @@ def draw(step: ops.Step, rng: Rng) -> Iterator[Params]:
 
 
 def draw_all(steps: Sequence[ops.Step], seed: int, keys: Sequence[str]) -> list[list[Params]]:
-    """All steps', for each key: what `draw` gives, the same draws made many at a time.
+    """Draw the parameters of all steps for each key: as `draw`, but many at a time.
 
-    Goes by levels of steps within steps, for those of all pictures are known at once.
+    It goes through nested steps level by level, because each level is known for all pictures.
+
+    Args:
+        steps: The steps of a recipe.
+        seed: Seed of the draws.
+        keys: One a picture.
+
+    Returns:
+        For each key the parameters in order.
     """
     drawn: list[list] = [[] for _ in keys]  # of parameters, and of lists like this one
     level: list[_Waiting] = []

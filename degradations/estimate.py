@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from degradations import fit, goodness
+from degradations import fit, fit_report
 from degradations.errors import RecipeError, counted
 from degradations.measure import Measured, measure
 from degradations.pipeline import Recipe
@@ -20,16 +20,19 @@ from degradations.pipeline import Recipe
 
 @dataclass(frozen=True)
 class Estimate:
-    """photos in the order given; refused are (path, why); the recipe is fitted to the photos."""
+    """Measured photos and the recipe that was fitted to them."""
 
     photos: list[Measured]
+    """The measured photos, in the order given."""
     refused: list[tuple[str, str]]
+    """(path, reason) of each file that could not be measured."""
     recipe: Recipe
+    """The recipe that was fitted to the photos."""
 
     def save(self, path: str | Path) -> None:
-        """The recipe as YAML, headed by what it stands on."""
+        """Write the recipe as YAML; comments at its head say what it was measured on."""
         jpegs = sum(photo.quality is not None for photo in self.photos)
-        told = {
+        counts = {
             "noise": sum(photo.noise is not None for photo in self.photos),
             "blur": sum(photo.blur is not None for photo in self.photos),
             "an earlier JPEG": sum(photo.earlier_quality is not None for photo in self.photos),
@@ -39,14 +42,21 @@ class Estimate:
             path,
             f"Measured on {counted(len(self.photos), 'photo')}, {jpegs} of them JPEG; "
             f"{counted(len(self.refused), 'file')} could not be used.",
-            "Told in so many of them: " + ", ".join(f"{k} {v}" for k, v in told.items()) + ".",
+            "Told in so many of them: " + ", ".join(f"{k} {v}" for k, v in counts.items()) + ".",
         )
 
 
 def estimate(paths: Iterable[str | Path], name: str = "mine", workers: int = 1) -> Estimate:
-    """Measure each photo, then fit. A file that cannot be measured is refused, with why.
+    """Measure each photo, then fit a recipe. Files that cannot be measured are refused with a
+    reason.
 
-    Raises RecipeError where no photo is left.
+    Args:
+        paths: The photos.
+        name: Name of the recipe.
+        workers: Processes that measure; 1 measures in this one.
+
+    Raises:
+        RecipeError: If no photo could be measured.
     """
     paths = [Path(path) for path in paths]
     if not paths:
@@ -66,13 +76,18 @@ def estimate(paths: Iterable[str | Path], name: str = "mine", workers: int = 1) 
 def write_page(
     found: Estimate, path: str | Path, seed: int = 0, clean: Iterable[str | Path] = ()
 ) -> None:
-    """How well the recipe's pictures, measured again, agree with the photos: one HTML file.
+    """Write an HTML page that compares the photos with pictures that the recipe makes.
 
-    clean  good photos to degrade; without them the measured photos, made much smaller, stand in.
+    Args:
+        found: What `estimate` returns.
+        path: The page.
+        seed: Seed of the simulated pictures.
+        clean: Good photos to degrade; without them the measured photos, made much smaller, are
+            degraded.
     """
     good = [Path(photo) for photo in clean]
-    simulated = goodness.simulate(found.photos, found.recipe, seed, good)
-    goodness.page(found.photos, found.refused, found.recipe, simulated).write(Path(path))
+    simulated = fit_report.simulate(found.photos, found.recipe, seed, good)
+    fit_report.page(found.photos, found.refused, found.recipe, simulated).write(Path(path))
 
 
 def _all(paths: Sequence[Path], workers: int) -> list[Measured | str]:

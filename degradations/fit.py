@@ -34,9 +34,14 @@ _USUAL = 0.94  # contrast of a photo that is not faded, luma of 99 % of its pixe
 
 
 def fit(values: Iterable[float], digits: int = 3) -> Uniform | Choice:
-    """A range with the quantiles of the values: equally likely pieces, each uniform.
+    """A range that has the quantiles of the values: equally likely pieces, each uniform.
 
-    Few values give one piece, many up to six; the outer fiftieths count as outliers from 25 on.
+    Few values give one piece, many up to six. From 25 values on, the outer 2 % at each end are left
+    out as outliers.
+
+    Args:
+        values: Measured values.
+        digits: Decimal places of the range's ends.
     """
     found = np.sort([float(value) for value in values])
     pieces = int(np.clip(len(found) // 6, 1, 6))
@@ -48,7 +53,7 @@ def fit(values: Iterable[float], digits: int = 3) -> Uniform | Choice:
 
 
 def fit_whole(values: Iterable[int]) -> Uniform | Choice:
-    """As `fit`, of whole numbers; a few distinct ones become a choice by their counts."""
+    """As `fit` for whole numbers; up to five distinct ones become a choice by their counts."""
     counts = Counter(values)
     if len(counts) == 1:
         return Uniform(*[next(iter(counts))] * 2)
@@ -59,7 +64,9 @@ def fit_whole(values: Iterable[int]) -> Uniform | Choice:
 
 
 def recipe_of(photos: Sequence[Measured], name: str) -> Recipe:
-    """Blur or enlargement, tone, noise, the earlier JPEG and the last one, at the target size."""
+    """A recipe for photos like these: blur or enlargement, tone, noise, the earlier and the last
+    JPEG.
+    """
     makers: tuple[Callable[[Sequence[Measured]], Step | None], ...]
     makers = _softness, _fading, _cast, _noise, _earlier_jpeg, _last_jpeg
     steps: list[Step] = [Resize(of="target", mode=Choice(("area",)))]

@@ -26,10 +26,15 @@ class Pass:
     """One op at one place of the recipe: the second blur, say."""
 
     kind: str
-    number: int = 0  # 1, 2 .. where the kind has several places, else 0
-    count: int = 0  # pictures that it came in
+    """The kind of op."""
+    number: int = 0
+    """1, 2 and so on where the kind stands in several places, else 0."""
+    count: int = 0
+    """Pictures in which it came."""
     positions: Counter[int] = field(default_factory=Counter)
+    """How often it came at each position of the chain, from 0."""
     values: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
+    """The drawn values of each parameter."""
 
     @property
     def label(self) -> str:
@@ -41,12 +46,21 @@ class Draws:
     """What `n` pictures drew: the passes in the order they come, and the orders of ops."""
 
     n: int
+    """Number of pictures."""
     passes: list[Pass]
+    """The passes in the order in which they come on average."""
     orders: Counter[tuple[str, ...]]
+    """How often each order of ops came."""
 
 
 def draw(recipe: Recipe, n: int, seed: int = 0) -> Draws:
-    """Draw for n pictures, without any picture."""
+    """Draw a recipe's parameters for n pictures; no picture is needed.
+
+    Args:
+        recipe: The recipe.
+        n: Number of pictures.
+        seed: Seed of the draws.
+    """
     found: dict[tuple[str, int, int], Pass] = {}  # by kind, step of the recipe, and time in it
     orders: Counter[tuple[str, ...]] = Counter()
     for index in range(n):
@@ -59,7 +73,7 @@ def draw(recipe: Recipe, n: int, seed: int = 0) -> Draws:
                 times[kind] += 1
                 one.count += 1
                 one.positions[len(order)] += 1
-                _add(one.values, params)
+                _add_values(one.values, params)
                 order.append(kind)
         orders[tuple(order)] += 1
     by_kind: dict[str, list[Pass]] = defaultdict(list)
@@ -72,7 +86,7 @@ def draw(recipe: Recipe, n: int, seed: int = 0) -> Draws:
     return Draws(n, passes, orders)
 
 
-def _add(values: dict[str, list[Any]], params: Params) -> None:
+def _add_values(values: dict[str, list[Any]], params: Params) -> None:
     for name, value in params.items():
         if name in ("kind", "seed") or isinstance(value, dict):
             continue
@@ -95,8 +109,8 @@ def _is_turned(blur: Params) -> bool:
     return blur["shape"].endswith("anisotropic")
 
 
-def told(values: Sequence[Any]) -> str:
-    """Values in a few words: the shares of words, or the 5 %, 50 % and 95 % quantiles."""
+def summarise(values: Sequence[Any]) -> str:
+    """Values in a few words: shares of words, or the 5 %, 50 % and 95 % quantiles of numbers."""
     if _are_words(values):
         counts = Counter(values).most_common()
         return ", ".join(f"{_word(value)} {count / len(values):.0%}" for value, count in counts)
@@ -113,7 +127,7 @@ def table(draws: Draws) -> Iterator[tuple[str, str, str, str]]:
             yield one.label, share, "", ""
         for name in names:
             first = name == names[0]
-            yield one.label * first, share * first, name, told(one.values[name])
+            yield one.label * first, share * first, name, summarise(one.values[name])
 
 
 def write_page(draws: Draws, recipe: Recipe, path: Path) -> None:

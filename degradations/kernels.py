@@ -37,20 +37,41 @@ def gaussian_1d(size: int, sigma: float) -> np.ndarray:
 def generalised_gaussian(
     size: int, sigma_x: float, sigma_y: float, angle: float, beta: float = 1.0
 ) -> np.ndarray:
-    """exp(-q^beta / 2): Gaussian at beta 1, peaked below, flat-topped above (Liu et al. 2020)."""
+    """The kernel exp(-q^beta / 2): Gaussian at beta 1, peaked below, flat above (Liu et al. 2020).
+
+    Args:
+        size: Side, odd.
+        sigma_x: Standard deviation along the turned x axis, pixels.
+        sigma_y: Standard deviation along the turned y axis, pixels.
+        angle: Angle of the axes, radians.
+        beta: Exponent.
+    """
     return _normal(np.exp(-0.5 * _squares(size, sigma_x, sigma_y, angle) ** beta))
 
 
 def plateau(size: int, sigma_x: float, sigma_y: float, angle: float, beta: float) -> np.ndarray:
-    """1 / (1 + q^beta): a plateau with heavy tails; a disc of radius sigma as beta grows."""
+    """The kernel 1 / (1 + q^beta): a plateau with heavy tails; a disc of radius sigma as beta
+    grows.
+
+    Args:
+        size: Side, odd.
+        sigma_x: Radius along the turned x axis, pixels.
+        sigma_y: Radius along the turned y axis, pixels.
+        angle: Angle of the axes, radians.
+        beta: Exponent.
+    """
     return _normal(1 / (1 + _squares(size, sigma_x, sigma_y, angle) ** beta))
 
 
 def sinc(size: int, cutoff: float) -> np.ndarray:
     """The ideal circular low pass w J1(w r) / (2 pi r), under a Kaiser window.
 
-    cutoff in radians a pixel, (0, pi]. Cut off without a window, as published, the small kernels
-    have a passband gain of up to 1.7; under the window it is 1.1, and edges still ring.
+    Without a window, as published, small kernels have a passband gain of up to 1.7. With it the
+    gain is at most 1.1, and edges still ring.
+
+    Args:
+        size: Side, odd.
+        cutoff: Cutoff w, radians a pixel, in (0, pi].
     """
     axis = np.arange(size) - size // 2
     r = np.hypot(axis[None, :], axis[:, None])
@@ -63,9 +84,12 @@ def sinc(size: int, cutoff: float) -> np.ndarray:
 
 
 def motion(length: float, angle: float, bend: float) -> np.ndarray:
-    """An arc of `length` pixels that sets out at `angle` and turns by `bend`, both in radians.
+    """An arc; it is sampled 16 times a pixel, each sample shared among its four pixels.
 
-    It is sampled 16 times a pixel, each sample shared among its four pixels.
+    Args:
+        length: Length of the arc, pixels.
+        angle: Direction at its start, radians.
+        bend: Angle by which it turns, radians.
     """
     count = max(2, math.ceil(16 * length))
     heading = angle + bend * (np.arange(count - 1) + 0.5) / (count - 1)
@@ -90,10 +114,14 @@ def disc(radius: float) -> np.ndarray:
     return _normal(np.clip(radius + 0.5 - distance, 0, 1))
 
 
-def trimmed(kernel: np.ndarray, tail: float = TAIL) -> np.ndarray:
-    """Without the faintest taps, which hold less than `tail` of the absolute sum; sum 1 again.
+def trim(kernel: np.ndarray, tail: float = TAIL) -> np.ndarray:
+    """The kernel without its faintest taps; its sum is 1 again.
 
-    They turn 0, which costs a direct filter nothing, and rings of nothing but 0 are cut off.
+    These taps become 0, which costs a direct filter nothing, and outer rings of zeros are cut off.
+
+    Args:
+        kernel: (size, size), size odd.
+        tail: Share of the absolute sum that the taps left out hold at most.
     """
     weight = np.abs(kernel)
     ordered = np.sort(weight, axis=None)

@@ -1,4 +1,4 @@
-"""Whose draw it is, for code that cannot be told: a transform sees a picture, not its number."""
+"""Keys for transforms, which see a picture but not its number."""
 
 import multiprocessing
 import os
@@ -15,9 +15,12 @@ _calls = (f"call/{n}" for n in count())
 
 @contextmanager
 def keyed(key: str) -> Iterator[None]:
-    """Within, the transforms of this thread draw for `key`: the same key, the same draws.
+    """Within the block, the transforms of this thread draw for `key`: the same key, the same draws.
 
-    Where several are called, or one several times, each call has a key of its own.
+    The first call has this key; further calls have "key/1", "key/2" and so on.
+
+    Args:
+        key: Names the picture, such as "EPOCH/INDEX".
     """
     token = _names.set(key if n == 0 else f"{key}/{n}" for n in count())
     try:
@@ -27,9 +30,11 @@ def keyed(key: str) -> Iterator[None]:
 
 
 def next_key() -> str:
-    """The key of the next draw. Without `keyed` it is the number of the call in this process.
+    """The key of the next draw; without `keyed` it is the number of the call in this process.
 
-    Raises RecipeError in a worker or one of several ranks, where others have the same numbers.
+    Raises:
+        RecipeError: Without `keyed` in a worker or a rank, where other processes count the same
+            numbers.
     """
     names = _names.get()
     if names is not None:

@@ -52,7 +52,7 @@ svg { max-width: 100%; height: auto }
 
 
 def plain(text: str) -> str:
-    """A text for a figure: matplotlib takes dollars for mathematics, and knows no broken UTF-8."""
+    """Text for matplotlib, which reads dollars as mathematics and cannot show broken UTF-8."""
     whole = text.encode("utf-8", "backslashreplace").decode()
     kept = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in whole)
     return kept.replace("$", r"\$")
@@ -60,13 +60,16 @@ def plain(text: str) -> str:
 
 @dataclass(frozen=True)
 class Cell:
-    """A picture, uint8 (H, W, 3) or (H, W), shown `width` CSS pixels wide, and what is under it."""
+    """A picture of a grid and the text below it."""
 
     pixels: np.ndarray
-    caption: str = ""  # its lines stay lines
-    width: int = 0  # 0: as wide as the picture
+    """uint8 (H, W, 3) or (H, W)."""
+    caption: str = ""
+    """Text below the picture; line breaks are kept."""
+    width: int = 0
+    """Width on the page, CSS pixels; 0: as wide as the picture."""
 
-    def shown(self) -> dict[str, Any]:
+    def render(self) -> dict[str, Any]:
         file = io.BytesIO()
         Image.fromarray(self.pixels).save(file, "PNG")
         source = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
@@ -76,7 +79,7 @@ class Cell:
 
 @dataclass
 class Page:
-    """Parts are added from top to bottom; text is escaped, whoever wrote it."""
+    """A page to which parts are added from top to bottom; all text is escaped."""
 
     title: str
     parts: list[dict[str, Any]] = field(default_factory=list)
@@ -103,8 +106,10 @@ class Page:
 
     def grid(self, cells: Iterable[Cell], columns: int, caption: str) -> None:
         """Pictures in rows of `columns`."""
-        shown = [cell.shown() for cell in cells]
-        self.parts.append({"kind": "grid", "cells": shown, "columns": columns, "caption": caption})
+        rendered = [cell.render() for cell in cells]
+        self.parts.append(
+            {"kind": "grid", "cells": rendered, "columns": columns, "caption": caption}
+        )
 
     def write(self, path: Path) -> None:
         from jinja2 import Environment  # only pages need it

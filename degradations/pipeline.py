@@ -1,4 +1,4 @@
-"""HR -> LR and a trace of all that was drawn; replay(trace, hr) gives the same bytes again."""
+"""HR -> LR, and a trace of all draws; replay(trace, hr) makes the same bytes again."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,8 +17,8 @@ from degradations import consent, ops, plain_yaml
 from degradations.draws import draw, draw_all
 from degradations.errors import RecipeError, mend
 from degradations.ops import plugins
-from degradations.ops.compose import milder
-from degradations.ops.damage import Damage, covered
+from degradations.ops.compose import weaken
+from degradations.ops.damage import Damage, to_mask
 from degradations.ops.jpeg import to_uint8
 from degradations.ops.op import Frozen, Op, Params, Size
 from degradations.ops.sharpen import sharpen
@@ -33,31 +33,44 @@ _ENDING = {"of": "target", "factor": 1, "mode": "bicubic", "antialias": True}
 
 @dataclass(frozen=True)
 class Degraded:
-    """lr: uint8 (h, w, 3) RGB, and how it came about.
-
-    damage  uint8 (h, w): 255 where a scratch, fold or the like was drawn, or what blur, resizing
-            and sharpening spread of it; else 0. What a codec spreads within its blocks is not told.
-    """
+    """A degraded picture, and how it was made."""
 
     lr: np.ndarray
+    """uint8 (h, w, 3) RGB."""
     trace: Trace
+    """How lr was made."""
     damage: np.ndarray
+    """uint8 (h, w): 255 where a scratch, fold or the like was drawn, or where blur, resizing or
+    sharpening spread it; else 0. What a codec spreads within its blocks is not included.
+    """
 
 
 class Recipe(Frozen):
     """Steps from a good picture to a bad one. The target size is always met exactly."""
 
     name: str
-    paper: str = ""  # or another source of the numbers
-    sharpen: bool = False  # unsharp masking of the input; sharpen the training target as well
+    """Name of the recipe."""
+    paper: str = ""
+    """The paper, or another source of the numbers."""
+    sharpen: bool = False
+    """Apply unsharp masking to the input; the training target is to be sharpened as well."""
     steps: tuple[ops.Step, ...] = ()
+    """The steps, in order."""
 
     @classmethod
     def load(cls, path: str | Path, allow_code: bool = False) -> Self:
-        """From a YAML file; raises RecipeError naming the file, the key and the mend.
+        """Read a recipe from a YAML file.
 
-        An own op (`kind: my_ops.Rust`) comes from my_ops.py beside the file, or from the Python
-        path. Its code runs only if that was allowed, here or before, for the file as it is.
+        An op of your own (`kind: my_ops.Rust`) is loaded from my_ops.py beside the file, or from
+        the Python path. Its code runs only if that was allowed, now or before, for the file as it
+        is.
+
+        Args:
+            path: The YAML file.
+            allow_code: Allow the code that the recipe names, and remember that.
+
+        Raises:
+            RecipeError: Names the file, the key and the mend.
         """
         values = plain_yaml.read(path)
         try:
@@ -67,28 +80,31 @@ class Recipe(Frozen):
             raise RecipeError("\n".join(_explain(path, cls, error))) from error
 
     def __reduce__(self):
-        """Pickled as values and the files of own ops, which a fresh process has yet to load."""
+        """Pickle the values, and the files of user ops, which a new process has to load first."""
         values = self.model_dump(mode="json")
-        return _unpickled, (type(self), values, plugins.files(values))
+        return _unpickle, (type(self), values, plugins.files(values))
 
     def to_yaml(self) -> str:
-        """What `load` gives back equal; what is as by default is left out."""
+        """The recipe as YAML that `load` reads back equal; defaults are left out."""
         how: dict[str, Any] = {"default_flow_style": None, "allow_unicode": True}
-        return yaml.safe_dump(_spelt(self), sort_keys=False, width=100, **how)
+        return yaml.safe_dump(_spell(self), sort_keys=False, width=100, **how)
 
     def save(self, path: str | Path, *comments: str) -> None:
-        """As a YAML file, headed by the comments."""
+        """Write the recipe as YAML, with the comments at its head."""
         head = "".join(f"# {line}\n" for line in comments)
         Path(path).write_text(head + self.to_yaml(), encoding="utf-8")
 
     def at(self, severity: float) -> Self:
-        """The recipe at a severity in [0, 1]: 1 is itself, 0 nothing but the resize to the target.
+        """The recipe at another severity.
 
         Every strength moves in proportion towards its neutral value: noise and blur to 0, the sinc
-        cutoff to pi, resize factors to 1, JPEG quality to 100. The probabilities stay, but for
-        steps that cost something even so (codecs, sinc, a sensor's mosaic): below a quarter these
-        come ever less often, so that the limit at 0 is the picture of 0. `sharpen` stays as well,
-        for the training target has it too.
+        cutoff to pi, resize factors to 1, JPEG quality to 100. Probabilities stay, except for steps
+        that change the picture even then (codecs, sinc, a sensor's mosaic): below 0.25 these come
+        less often, so that the limit at 0 is the picture of severity 0. `sharpen` stays as well,
+        because the training target has it too.
+
+        Args:
+            severity: In [0, 1]: 1 is the recipe itself, 0 is only the resize to the target.
         """
         if not 0 <= severity <= 1:
             raise ValueError(f"severity must be from 0 to 1, not {severity}")
@@ -98,7 +114,7 @@ class Recipe(Frozen):
             name=f"{self.name}@{severity:.4g}",
             paper=self.paper,
             sharpen=self.sharpen,
-            steps=milder(self.steps, severity),
+            steps=weaken(self.steps, severity),
         )
 
     def digest(self) -> str:
@@ -114,21 +130,30 @@ class Recipe(Frozen):
         return copied
 
     def degrade(self, hr: np.ndarray, scale: float, seed: int, key: str) -> Degraded:
-        """One picture; the result is a function of (recipe, hr, scale, seed, key) alone.
+        """Degrade one picture; the result is a function of (recipe, hr, scale, seed, key) alone.
 
-        hr     uint8 (H, W, 3) RGB.
-        scale  1 or more; lr is (round(H / scale), round(W / scale)), at least one pixel.
-        key    names the picture, so that each draws for itself.
+        Args:
+            hr: uint8 (H, W, 3) RGB.
+            scale: 1 or more; lr is (round(H / scale), round(W / scale)), at least one pixel.
+            seed: Seed of the draws.
+            key: Names the picture, so that each has draws of its own.
         """
         return rebuild(self.draw(hr.shape[:2], scale, seed, key), hr)
 
     def draw(self, size: Size, scale: float, seed: int, key: str) -> Trace:
-        """What `degrade` would do to a picture of this (height, width), without doing it."""
+        """Draw what `degrade` would do to a picture of this size, without doing it.
+
+        Args:
+            size: (height, width) of the picture.
+            scale: 1 or more.
+            seed: Seed of the draws.
+            key: Names the picture.
+        """
         steps = [params for drawn in self.draw_by_step(seed, key) for params in drawn]
         return self._trace(size, scale, seed, key, steps)
 
     def draw_batch(self, size: Size, scale: float, seed: int, keys: Iterable[str]) -> list[Trace]:
-        """As `draw` for each key, in half the time or less where there are many."""
+        """As `draw` for each key; with many keys it takes half the time or less."""
         keys = list(keys)
         drawn = draw_all(self.steps, seed, keys)
         return [
@@ -154,7 +179,7 @@ class Recipe(Frozen):
         return [list(draw(step, rng.at(slot))) for slot, step in enumerate(self.steps)]
 
 
-def _unpickled(
+def _unpickle(
     model: type[Recipe], values: dict[str, Any], files: dict[str, tuple[str, str]]
 ) -> Recipe:
     with consent.by_sender():
@@ -164,7 +189,18 @@ def _unpickled(
 
 
 def replay(trace: Trace, hr: np.ndarray) -> np.ndarray:
-    """hr uint8 (H, W, 3) -> lr uint8 (h, w, 3), bit for bit what `degrade` gave."""
+    """Make the degraded picture again, bit for bit.
+
+    Args:
+        trace: The trace of a degraded picture.
+        hr: uint8 (H, W, 3), the picture it was made from.
+
+    Returns:
+        uint8 (h, w, 3).
+
+    Raises:
+        RecipeError: If the picture has another size, or a step cannot be done.
+    """
     return rebuild(trace, hr).lr
 
 
@@ -184,7 +220,7 @@ def rebuild(trace: Trace, hr: np.ndarray) -> Degraded:
     for number, params in enumerate(trace.steps):
         op, size = _op(params), rgb.shape[:2]
         with _named(number, params):
-            rgb = applied(rgb, params, target)
+            rgb = apply_step(rgb, params, target)
             if marks is not None:
                 marks = op.spread(marks, params, target)
             if issubclass(op, Damage):
@@ -193,26 +229,26 @@ def rebuild(trace: Trace, hr: np.ndarray) -> Degraded:
     rgb = ops.Resize.apply(rgb, _ENDING, target)
     if marks is None:
         return Degraded(to_uint8(rgb), trace, np.zeros(target, np.uint8))
-    return Degraded(to_uint8(rgb), trace, covered(ops.Resize.spread(marks, _ENDING, target)))
+    return Degraded(to_uint8(rgb), trace, to_mask(ops.Resize.spread(marks, _ENDING, target)))
 
 
 @contextmanager
 def _named(number: int, params: Params) -> Iterator[None]:
-    """What an op makes of values that it never draws is told of the step that has them."""
+    """Name the step in errors that an op raises for values which it never draws."""
     try:
         yield
     except RecipeError:
         raise
     except MISTAKES as error:
-        told = (
+        reason = (
             f"lacks {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
         )
-        told = " ".join(told.split())[:300]
-        raise RecipeError(f"steps[{number}] ({params['kind']}) cannot be done: {told}") from error
+        reason = " ".join(reason.split())[:300]
+        raise RecipeError(f"steps[{number}] ({params['kind']}) cannot be done: {reason}") from error
 
 
-def applied(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
-    """One step of a trace: float32 (H, W, 3) -> the same, of another size if the step resizes."""
+def apply_step(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
+    """Apply one step of a trace: float32 (H, W, 3) -> the same, resized if the step resizes."""
     kind, op = params["kind"], _op(params)
     if kind in ops.OPS:
         return op.apply(rgb, params, target)
@@ -233,41 +269,45 @@ def _check(hr: np.ndarray) -> None:
 
 
 def target_size(size: Size, scale: float) -> Size:
-    """(height, width) of a picture made smaller by `scale`, 1 or more."""
+    """The (height, width) of a picture made smaller by `scale`.
+
+    Raises:
+        ValueError: If scale is below 1.
+    """
     if not scale >= 1:
         raise ValueError(f"scale must be 1 or more, not {scale}")
     return max(1, round(size[0] / scale)), max(1, round(size[1] / scale))
 
 
-def _spelt(model: Frozen) -> dict[str, Any]:
-    """Its values as YAML holds them, without those that are the default; the kind always."""
+def _spell(model: Frozen) -> dict[str, Any]:
+    """Its values as YAML holds them, without defaults, but always with the kind."""
     values = model.model_dump(mode="json")
     for name, field in type(model).model_fields.items():
         value = getattr(model, name)
         if name != "kind" and repr(value) == repr(field.default):  # 1.0 is not 1 to a digest
             del values[name]
         elif isinstance(value, Frozen):
-            values[name] = _spelt(value)
+            values[name] = _spell(value)
         elif name == "steps":
-            values[name] = [_spelt(step) for step in value]
+            values[name] = [_spell(step) for step in value]
     return values
 
 
 def _op(params: Params) -> type[Op]:
     kind = params["kind"]
-    op = ops.OPS.get(kind) or plugins.named(kind)
+    op = ops.OPS.get(kind) or plugins.find(kind)
     if op:
         return op
-    told = f"the trace has a step of unknown kind {kind!r}"
+    message = f"the trace has a step of unknown kind {kind!r}"
     if "." in kind:
         raise RecipeError(
-            f"{told}; a trace imports nothing, so load the recipe that names it first"
+            f"{message}; a trace imports nothing, so load the recipe that names it first"
         )
-    raise RecipeError(f"{told}; known: {', '.join(ops.OPS)}")
+    raise RecipeError(f"{message}; known: {', '.join(ops.OPS)}")
 
 
 def _explain(path: str | Path, model: type[Frozen], error: ValidationError) -> Iterator[str]:
-    """One line for each thing wrong, with the near word where one is unknown."""
+    """One line a mistake; for an unknown word, with the nearest known one."""
     kinds = ops.OPS | ops.GROUPS
     for detail in error.errors():
         place: list[Any] = [part for part in detail["loc"] if part not in kinds]

@@ -1,4 +1,4 @@
-"""YAML files of strangers: read by its safe loader, once what they would unfold to is known."""
+"""Untrusted YAML: read by the safe loader, after the size that aliases unfold to is checked."""
 
 import os
 import stat
@@ -16,7 +16,11 @@ MAX_DEPTH = 40
 
 
 def read(path: str | Path) -> Any:
-    """What a YAML file holds. Raises RecipeError, one line."""
+    """The value in a YAML file.
+
+    Raises:
+        RecipeError: If it cannot be read or would unfold to too much; one line.
+    """
     data = plain_bytes(path, MAX_BYTES)
     try:
         return loads(data)
@@ -25,7 +29,15 @@ def read(path: str | Path) -> Any:
 
 
 def plain_bytes(path: str | Path, most: int) -> bytes:
-    """What a file holds, never waiting for a pipe or a device. Raises RecipeError."""
+    """The content of a file; never waits for a pipe or a device.
+
+    Args:
+        path: The file.
+        most: Bytes above which it is refused.
+
+    Raises:
+        RecipeError: If it is no plain file, cannot be read, or is too large.
+    """
     try:
         with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -39,18 +51,22 @@ def plain_bytes(path: str | Path, most: int) -> bytes:
 
 
 def loads(data: bytes | str) -> Any:
-    """The value in some YAML. Raises ValueError, one line with the place."""
+    """The value in some YAML.
+
+    Raises:
+        ValueError: If it is not YAML or would unfold to too much; one line with the place.
+    """
     try:
         _measure(data)
         return yaml.safe_load(data)
     except yaml.reader.ReaderError as error:
-        told = f"it is neither UTF-8 nor UTF-16 at byte {error.position}; save it as UTF-8"
-        raise ValueError(f"is not YAML: {told}") from error
+        message = f"it is neither UTF-8 nor UTF-16 at byte {error.position}; save it as UTF-8"
+        raise ValueError(f"is not YAML: {message}") from error
     except yaml.YAMLError as error:
         raise ValueError(f"is not YAML: {' '.join(str(error).split())}") from error
     except (ValueError, OverflowError, RecursionError) as error:
-        told = str(error) if isinstance(error, _TooMuchError) else f"is not YAML: {error}"
-        raise ValueError(" ".join(told.split())) from error
+        message = str(error) if isinstance(error, _TooMuchError) else f"is not YAML: {error}"
+        raise ValueError(" ".join(message.split())) from error
 
 
 class _TooMuchError(ValueError):

@@ -25,19 +25,27 @@ _LETTERS = 35  # that fit below a cell
 
 @dataclass(frozen=True)
 class Row:
-    """A picture, uint8 (H, W, 3), and what the recipe made of it, one for each seed."""
+    """A picture, and what the recipe made of it."""
 
     name: str
+    """Name of the picture."""
     hr: np.ndarray
+    """uint8 (H, W, 3): the good picture."""
     degraded: tuple[Degraded, ...]
+    """What the recipe made of it, one for each seed."""
 
 
 def rows(
     pictures: dict[str, np.ndarray], recipe: Recipe, seeds: Sequence[int], scale: float, crop: int
 ) -> list[Row]:
-    """The middle of each picture, uint8 (H, W, 3), degraded once a seed.
+    """Degrade the middle of each picture once a seed.
 
-    crop  pixels a side that are taken; of a picture that is smaller, all of it.
+    Args:
+        pictures: uint8 (H, W, 3) by name.
+        recipe: The recipe.
+        seeds: Seeds of the draws.
+        scale: HR size over LR size.
+        crop: Side of the part that is taken, pixels; of a smaller picture, all of it.
     """
     made = []
     for name, picture in pictures.items():
@@ -90,13 +98,13 @@ def write_png(rows: Sequence[Row], recipe: Recipe, path: Path, dpi: int = 200) -
     figure.savefig(path, dpi=dpi)
 
 
-def told(steps: Sequence[Params]) -> list[str]:
+def describe(steps: Sequence[Params]) -> list[str]:
     """Each step in a few words: blur aniso 1.3 x 0.6, noise 12, jpeg 43."""
-    return [_TOLD.get(step["kind"], _anything)(step) for step in steps]
+    return [_DESCRIBE.get(step["kind"], _describe_any)(step) for step in steps]
 
 
 def kernels(steps: Sequence[Params]) -> Iterator[np.ndarray]:
-    """(25, 25) float32 of each blur among the steps: what becomes of a single bright pixel."""
+    """The kernel of each blur among the steps: (25, 25) float32, its response to one pixel."""
     size = 4 * _FIELD + 1
     middle = slice(size // 2 - _FIELD // 2, size // 2 + _FIELD // 2 + 1)
     for step in steps:
@@ -133,7 +141,9 @@ def _columns(row: Row) -> list[tuple[np.ndarray, str]]:
         lr, steps = degraded.lr, degraded.trace.steps
         large = cv2.resize(lr, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
         size = f"seed {degraded.trace.seed}, {lr.shape[1]} x {lr.shape[0]}"
-        cells.append((_over(large, list(kernels(steps)), bands), "\n".join([size, *told(steps)])))
+        cells.append(
+            (_over(large, list(kernels(steps)), bands), "\n".join([size, *describe(steps)]))
+        )
     return cells
 
 
@@ -193,7 +203,7 @@ def _coded(step: Params) -> str:
     return f"{step['kind']} {_number(step['quality'])}" + (f" {chroma}" * (chroma != "4:2:0"))
 
 
-def _anything(step: Params) -> str:
+def _describe_any(step: Params) -> str:
     """A step of any kind: its first number alone, the others with their names."""
     words = [step["kind"].replace("_", " ")]
     for name, value in step.items():
@@ -214,7 +224,7 @@ def _damage(step: Params) -> str:
     return f"{step['count']} {step['kind']}, {step['opacity']:.0%}"
 
 
-_TOLD = {
+_DESCRIBE = {
     "blur": _blur,
     "sinc": lambda step: f"sinc {step['cutoff'] / math.pi:.2f}π on {step['size']}",
     "compat_sinc": lambda step: f"sinc {step['cutoff'] / math.pi:.2f}π on {step['size']}",

@@ -129,7 +129,11 @@ _SPELLINGS = "0.4, [0.2, 3], {log: [0.01, 1]} or {choice: [1, 2], weights: [1, 3
 
 
 def parse(value: Any) -> Uniform | Choice:
-    """What YAML spells -> a range; see the head of this file."""
+    """A range from what YAML holds; the head of this file lists the spellings.
+
+    Raises:
+        ValueError: If it is no range.
+    """
     if isinstance(value, Uniform | Choice):
         return value
     if _is_number(value):
@@ -152,7 +156,7 @@ def parse(value: Any) -> Uniform | Choice:
 
 
 def spell(value: Any) -> Any:
-    """A range -> what YAML spells; parse(spell(x)) == x."""
+    """What YAML holds for a range; parse(spell(x)) == x."""
     if isinstance(value, Choice):
         spelt: dict[str, Any] = {"choice": [spell(option) for option in value.options]}
         return spelt if value.weights is None else spelt | {"weights": list(value.weights)}
@@ -168,7 +172,7 @@ Words = Annotated[Choice, PlainValidator(parse), PlainSerializer(spell)]
 
 
 def within(low: float, high: float = math.inf) -> AfterValidator:
-    """All that a range can yield is a number in [low, high]."""
+    """A validator: a range yields only numbers in [low, high]."""
 
     def check(value: Uniform | Choice) -> Uniform | Choice:
         for end in value.values():
@@ -180,7 +184,7 @@ def within(low: float, high: float = math.inf) -> AfterValidator:
 
 
 def among(allowed: tuple) -> AfterValidator:
-    """All that a choice can yield is one of `allowed`."""
+    """A validator: a choice yields only what is in `allowed`."""
 
     def check(value: Uniform | Choice) -> Uniform | Choice:
         for option in value.values():

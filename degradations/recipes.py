@@ -1,4 +1,4 @@
-"""Named recipes: the published ones, each with its paper, and those of `everyday`.
+"""Named recipes: the published ones, each with its paper, and those of `real_world`.
 
 configs/degradations/ holds the same as YAML.
 """
@@ -6,7 +6,7 @@ configs/degradations/ holds the same as YAML.
 from math import pi
 from pathlib import Path
 
-from degradations import everyday
+from degradations import real_world
 from degradations.errors import RecipeError, mend
 from degradations.ops import (
     Blur,
@@ -172,18 +172,26 @@ def clean_bicubic() -> Recipe:
 
 
 _PUBLISHED = (realesrgan, realesrgan_compat, bsrgan, stablesr_light, clean_bicubic)
-NAMED = {make.__name__: make for make in (*_PUBLISHED, *everyday.ALL)}
+NAMED = {make.__name__: make for make in (*_PUBLISHED, *real_world.ALL)}
 
 
 def named(name: str) -> Recipe:
-    """Raises RecipeError for a name that is none of NAMED."""
+    """The recipe of that name.
+
+    Raises:
+        RecipeError: If the name is none of NAMED.
+    """
     if name in NAMED:
         return NAMED[name]()
     raise RecipeError(f"no recipe is called {name!r}; {mend(name, NAMED)}")
 
 
 def find(word: str) -> Recipe:
-    """The recipe of that name, or in that YAML file. Raises RecipeError."""
+    """The recipe of that name, or in that YAML file.
+
+    Raises:
+        RecipeError: If there is none, or the file cannot be used.
+    """
     path = Path(word)
     if word in NAMED or not (path.suffix or path.exists()):
         return named(word)

@@ -23,7 +23,12 @@ def _mix(x: int) -> int:
 
 
 class Rng:
-    """The draws of one slot of one image: the n-th draw is a hash of the slot's digest and n."""
+    """The draws of one slot of one image: draw n is a hash of the slot's digest and n.
+
+    Args:
+        seed: Seed of the recipe.
+        key: Names the image.
+    """
 
     __slots__ = ("_count", "_digest", "_state")
 
@@ -58,21 +63,21 @@ class Rng:
 class _Ahead(Rng):
     """An Rng whose first draws are known."""
 
-    __slots__ = ("_known",)
+    __slots__ = ("_first",)
 
-    def __init__(self, digest: bytes, state: int, known: list[int]):
-        self._digest, self._state, self._count, self._known = digest, state, 0, known
+    def __init__(self, digest: bytes, state: int, first: list[int]):
+        self._digest, self._state, self._count, self._first = digest, state, 0, first
 
     def bits(self) -> int:
         if self._count < _MANY:
             self._count += 1
-            return self._known[self._count - 1]
+            return self._first[self._count - 1]
         return super().bits()
 
     def uniform(self) -> float:
         if self._count < _MANY:
             self._count += 1
-            return self._known[self._count - 1] * 2.0**-53
+            return self._first[self._count - 1] * 2.0**-53
         return super().bits() * 2.0**-53
 
 
@@ -84,7 +89,11 @@ def root(seed: int, key: str) -> bytes:
 
 
 def ahead(places: Sequence[bytes]) -> list[Rng]:
-    """The Rng of each place, all their first draws made in one go."""
+    """The Rng of each place, with all their first draws made in one go.
+
+    Args:
+        places: What `root` and `Rng.place` return.
+    """
     digests = [blake2b(place, digest_size=16).digest() for place in places]
     states = np.frombuffer(b"".join(digests), "<u8")[::2]
     x = states[:, None] + np.arange(1, _MANY + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
@@ -98,10 +107,10 @@ def ahead(places: Sequence[bytes]) -> list[Rng]:
 
 
 def words16(seed: int, count: int) -> np.ndarray:
-    """`count` uniform uint16: words 2n and 2n + 1 are the halves of a 32-bit hash of n.
+    """`count` uniform uint16 numbers: words 2n and 2n + 1 are the halves of a 32-bit hash of n.
 
-    The hash is the finaliser `lowbias32` of Wellons (2018) with a key before and a key within. It
-    needs 32-bit integers alone, so that a device draws the same field without a generator's state.
+    The hash is the finaliser `lowbias32` (Wellons 2018), with one key before it and one within. It
+    needs only 32-bit integers, so a device draws the same field without the state of a generator.
     """
     before, within = field_keys(seed)
     x = np.arange(-(-count // 2), dtype=np.uint32)
@@ -117,6 +126,6 @@ def words16(seed: int, count: int) -> np.ndarray:
 
 
 def field_keys(seed: int) -> tuple[int, int]:
-    """Two 32-bit keys of a field; every bit of the seed has a part in both."""
+    """The two 32-bit keys of a field; every bit of the seed affects both."""
     mixed = _mix((seed * _GOLDEN) & _MASK)
     return mixed & 0xFFFFFFFF, mixed >> 32

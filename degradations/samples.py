@@ -1,4 +1,4 @@
-"""Training samples out of any picture: what loaders and transforms of other libraries share."""
+"""Training samples from any picture; shared by the loaders and transforms for other libraries."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from PIL import Image
 
 from degradations import recipes
 from degradations.errors import RecipeError
-from degradations.ops.compose import every
+from degradations.ops.compose import iterate_ops
 from degradations.ops.damage import Damage
 from degradations.ops.op import Size
 from degradations.ops.sharpen import sharpen
@@ -20,14 +20,26 @@ from degradations.rng import Rng
 
 @dataclass(frozen=True)
 class Maker:
-    """Makes samples by a recipe: a name, a YAML file, or a Recipe."""
+    """Makes samples with a recipe."""
 
     recipe: Recipe
     scale: float
+    """1 or more."""
     seed: int
 
     @classmethod
     def of(cls, recipe: Recipe | str | Path, scale: float, seed: int) -> "Maker":
+        """A maker for a recipe that may be given by name or file.
+
+        Args:
+            recipe: A recipe's name, a YAML file, or a Recipe.
+            scale: HR size over LR size, 1 or more.
+            seed: Seed of all draws.
+
+        Raises:
+            RecipeError: If there is no such recipe.
+            ValueError: If scale is below 1.
+        """
         target_size((1, 1), scale)  # refuses what is no scale
         return cls(recipe if isinstance(recipe, Recipe) else recipes.find(str(recipe)), scale, seed)
 
@@ -37,13 +49,16 @@ class Maker:
     def sample(self, hr: np.ndarray, trace: Trace, apply: bool = True) -> dict[str, Any]:
         """What a trainer needs of a picture.
 
-        hr        uint8 (H, W, 3): the good picture, which the trace replays on
-        lr        uint8 (h, w, 3): the bad one
-        hr_sharp  the training target, if the recipe sharpens it
-        damage    uint8 (h, w): 255 where there is damage, if the recipe draws any
-        trace     JSON: replay(Trace.from_json(trace), hr) is lr
+        Args:
+            hr: uint8 (H, W, 3): the good picture.
+            trace: What `draw` returned for it.
+            apply: False leaves out lr and damage, for callers whose device makes whole batches of
+                them.
 
-        apply  False leaves lr and damage out, for who has a device that makes whole batches.
+        Returns:
+            "hr"; "trace" as JSON, where replay(Trace.from_json(trace), hr) is lr; "lr", uint8 (h,
+            w, 3); "hr_sharp", the training target, if the recipe sharpens; "damage", uint8 (h, w),
+            255 on damage, if the recipe draws any.
         """
         made: dict[str, Any] = {"hr": hr, "trace": trace.to_json()}
         if trace.sharpen:
@@ -57,11 +72,15 @@ class Maker:
 
 
 def draws_damage(recipe: Recipe) -> bool:
-    return any(isinstance(op, Damage) for op in every(recipe.steps))
+    return any(isinstance(op, Damage) for op in iterate_ops(recipe.steps))
 
 
 def check_crop(crop: int, scale: float) -> None:
-    """Raises RecipeError where the low picture of a crop would not be a whole number of pixels."""
+    """Refuse a crop whose degraded picture would not be a whole number of pixels.
+
+    Raises:
+        RecipeError: Names a crop that fits.
+    """
     if not _fits(crop, scale):
         near = (n for n in range(crop, 2 * crop + 100) if _fits(n, scale))
         mend = next((f"give one that is, such as {n}" for n in near), "give a rounder scale")
@@ -73,9 +92,14 @@ def _fits(crop: int, scale: float) -> bool:
 
 
 def whole_size(size: Size, scale: float) -> Size:
-    """The largest (height, width) within `size` whose low picture is a whole number of pixels.
+    """The largest size whose degraded picture is a whole number of pixels.
 
-    0 where there is none.
+    Args:
+        size: (height, width) that it must fit into.
+        scale: HR size over LR size.
+
+    Returns:
+        (height, width); 0 where there is none.
     """
     height, width = (
         next((n for n in range(side, max(0, side - 100), -1) if _fits(n, scale)), 0)
@@ -85,28 +109,37 @@ def whole_size(size: Size, scale: float) -> Size:
 
 
 def crop_of(photo: np.ndarray, size: int, rng: Rng, turns: bool = False) -> np.ndarray:
-    """uint8 (size, size, 3) from anywhere in the photo; with `turns` laid in one of eight ways.
+    """A random crop of a photo.
 
-    Raises RecipeError where the photo is too small.
+    Args:
+        photo: uint8 (H, W, 3).
+        size: Side of the crop, pixels.
+        rng: Draws the place and the turn.
+        turns: Turn and mirror it at random.
+
+    Raises:
+        RecipeError: If the photo is smaller than the crop.
     """
     (height, width), place = photo.shape[:2], rng.at(0)
     if min(height, width) < size:
         raise RecipeError(f"{width}x{height} px is smaller than the crop of {size} px")
     y, x = (int(place.uniform() * (side - size + 1)) for side in (height, width))
     made = photo[y : y + size, x : x + size]
-    return np.ascontiguousarray(turned(made, rng.at(1)) if turns else made)
+    return np.ascontiguousarray(turn(made, rng.at(1)) if turns else made)
 
 
-def turned(hr: np.ndarray, rng: Rng) -> np.ndarray:
-    """A picture laid in one of eight ways: quarter turns, then a mirror."""
+def turn(hr: np.ndarray, rng: Rng) -> np.ndarray:
+    """A picture in one of its eight orientations: quarter turns, then a mirror."""
     hr = np.rot90(hr, int(rng.uniform() * 4))
     return hr[:, ::-1] if rng.uniform() < 0.5 else hr
 
 
 def pixels(photo: Any) -> np.ndarray:
-    """uint8 (H, W, 3) of a file (upright, alpha left out), an array, a PIL picture or a tensor.
+    """A photo of any kind as uint8 (H, W, 3).
 
-    Of a tuple, as datasets give, it is the first part. A tensor is (3, H, W), uint8 or in [0, 1].
+    Args:
+        photo: A file (it is set upright, alpha is left out), an array, a PIL picture, or a tensor
+            (3, H, W), uint8 or in [0, 1]; of a tuple, as datasets return, the first item.
     """
     if isinstance(photo, str | Path):
         return read(Path(photo))
@@ -123,7 +156,11 @@ def pixels(photo: Any) -> np.ndarray:
 
 
 def read(path: Path) -> np.ndarray:
-    """A photo as uint8 (H, W, 3), upright, of 8 bits, without alpha. Raises RecipeError."""
+    """A photo as uint8 (H, W, 3), upright, without alpha.
+
+    Raises:
+        RecipeError: If OpenCV cannot read it.
+    """
     try:
         data = np.frombuffer(path.read_bytes(), np.uint8)
         rgb = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None

@@ -6,14 +6,13 @@ for epoch in range(2):
     for batch in loader:  # batch["lr"], batch["hr"], batch["trace"]
         ...
 
-So no draw comes twice, and workers, ranks and a restart change none: a loader's workers are copies
-that know neither of each other nor of the epoch, and a generator that they hold would repeat.
-`PairStream` takes its photos one after another, `Degrade` is a transform among others, and `Keyed`
-is for the datasets of others whose transforms it is one of.
+So no draw is repeated, and workers, ranks and restarts do not change any. A loader's workers are
+copies that know neither each other nor the epoch, so a generator in them would repeat its draws.
+`PairStream` reads photos one after another. `Degrade` is a transform; `Keyed` wraps other datasets
+that use it.
 """
 
 import logging
-import os
 import random
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,28 +26,31 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
 
+from degradations.cutting import Cutter, files_in, to_planes
 from degradations.errors import RecipeError
 from degradations.keys import keyed, next_key
 from degradations.pipeline import Recipe
 from degradations.rng import Rng
-from degradations.samples import Maker, check_crop, crop_of, pixels, turned
+from degradations.samples import Maker, pixels
 
 log = logging.getLogger(__name__)
-SUFFIXES = frozenset(  # what cv2 or Pillow read
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff"}
-)
 MOST_WORKERS = 1024
 Index = int | tuple[int, int]  # which picture; or which, and in which epoch
 
 
 class Epochs(Sampler[tuple[int, int]]):
-    """Every picture once an epoch, in another order each; tells the workers of the epoch.
+    """A sampler that yields (index, epoch): every picture once an epoch, in a new order each time.
 
-    Each pass is the next epoch; `set_epoch` before a pass says which one it is, to go on after a
-    restart. Under accelerate give no ranks, for it shares out the batches itself.
+    Each pass is the next epoch. Call `set_epoch` before a pass to say which one it is, as after a
+    restart. Under accelerate leave out the ranks, because it shares out the batches itself.
 
-    rank, ranks  take every `ranks`-th picture. As many as all ranks can have: up to ranks - 1
-                 pictures wait for another epoch.
+    Args:
+        dataset: Anything with a length.
+        shuffle: Use a new order in each epoch.
+        seed: Seed of the orders.
+        rank: Number of this rank: it takes every `ranks`-th picture. All ranks take equally many,
+            so up to ranks - 1 pictures are left out of an epoch.
+        ranks: Number of ranks.
     """
 
     def __init__(
@@ -75,18 +77,18 @@ class Epochs(Sampler[tuple[int, int]]):
 
 
 class _Numbered(Dataset):
-    """A dataset that knows its epoch: by its sampler, or else by `set_epoch`.
+    """A dataset that knows its epoch: from its sampler, or else from `set_epoch`.
 
-    What set_epoch says lies in shared memory, so that workers which live on hear of it.
+    The epoch is in shared memory, so persistent workers see what `set_epoch` sets.
     """
 
     def __init__(self, length: int):
         self.length = length
-        self._epoch = torch.full((1,), -1, dtype=torch.int64).share_memory_()  # -1: nobody told
+        self._epoch = torch.full((1,), -1, dtype=torch.int64).share_memory_()  # -1: not set
         self._met = torch.zeros(length, dtype=torch.bool).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
-        """Which epoch the numbers are of that come without one."""
+        """Set the epoch of indices that come without one."""
         self._epoch[0] = epoch
 
     def __len__(self) -> int:
@@ -98,9 +100,9 @@ class _Numbered(Dataset):
         if not -self.length <= index < self.length:
             raise IndexError(f"{index} is none of {self.length} pictures")
         index = int(index) % self.length
-        return index, self._told(index) if epoch is None else int(epoch)
+        return index, self._current_epoch(index) if epoch is None else int(epoch)
 
-    def _told(self, index: int) -> int:
+    def _current_epoch(self, index: int) -> int:
         epoch = int(self._epoch[0])
         if epoch >= 0:
             return epoch
@@ -117,13 +119,17 @@ class _Numbered(Dataset):
 
 
 class Keyed(_Numbered):
-    """Any dataset whose transforms degrade: ours here, or that for albumentations.
+    """A dataset whose transforms degrade: ours of this module, or that for albumentations.
 
-    While it makes picture `index` in `epoch`, their key is "epoch/index". The global generators of
-    random, numpy and torch, from which other transforms draw where to crop, are functions of seed
-    and key meanwhile.
+    While it makes picture `index` of `epoch`, the key of all draws is "epoch/index". Meanwhile the
+    global generators of random, numpy and torch, from which other transforms draw, are functions of
+    the seed and that key.
 
-    seeded  what has a generator of its own and set_random_seed, as albumentations' Compose has.
+    Args:
+        dataset: Any dataset with a length.
+        seed: Seed of the global generators.
+        seeded: Objects with a generator of their own and `set_random_seed`, such as albumentations'
+            Compose.
     """
 
     def __init__(self, dataset: Any, seed: int = 0, seeded: Sequence[Any] = ()):
@@ -140,19 +146,28 @@ class Keyed(_Numbered):
 
 
 class PairDataset(_Numbered):
-    """Good pictures and what becomes of them, by number: {"lr", "hr", "trace", "photo"}.
+    """Good pictures and their degraded versions, by number: {"lr", "hr", "trace", "photo"}.
 
-    lr and hr are float (3, h, w) in [0, 1]; `trace` is JSON, and replaying it on hr gives lr;
-    `photo` is a number in `photos`. A recipe that sharpens has "hr_sharp" too, the training target;
-    one that draws damage "damage", (1, h, w). The key of a draw is "epoch/index". A photo that
-    cannot be read, or is smaller than the crop, is left out and logged; the next one stands in.
+    lr and hr are float (3, h, w) in [0, 1]. `trace` is JSON; replaying it on hr gives lr. `photo`
+    is a number in `photos`. A recipe that sharpens adds "hr_sharp", the training target. A recipe
+    that draws damage adds "damage", (1, h, w). The key of a draw is "epoch/index". A photo that
+    cannot be read, or is smaller than the crop, is left out and logged; the next one is used in its
+    place.
 
-    photos  a folder, files, or any sequence of arrays (H, W, 3), PIL pictures or tensors; what
-            `read` makes uint8 (H, W, 3) of.
-    crop    px a side, from anywhere in the photo; None for whole photos.
-    turns   lay them in one of eight ways.
-    apply   False leaves lr and damage to the device, which makes them from the batch's hr and
-            traces: degradations.device.degrade.
+    Args:
+        photos: A folder, files, or any sequence of arrays (H, W, 3), PIL pictures or tensors:
+            whatever `read` turns into uint8 (H, W, 3).
+        recipe: A recipe's name, a YAML file, or a Recipe.
+        scale: HR size over LR size, 1 or more.
+        seed: Seed of all draws.
+        crop: Side of the crops, pixels; None: whole photos.
+        turns: Turn and mirror at random.
+        read: Turns an item of `photos` into uint8 (H, W, 3).
+        apply: False leaves out lr and damage. The device makes them from the batch's hr and traces:
+            degradations.device.degrade.
+
+    Raises:
+        RecipeError: If there are no photos or no such recipe, or if crop and scale do not fit.
     """
 
     def __init__(
@@ -171,11 +186,15 @@ class PairDataset(_Numbered):
         super().__init__(len(self.photos))
         if not self.length:
             raise RecipeError("no photos to make pairs of")
-        self.cutter = _Cutter(Maker.of(recipe, scale, seed), crop, turns, read)
+        self.cutter = Cutter(Maker.of(recipe, scale, seed), crop, turns, read)
         self.apply = apply
 
     def hr(self, index: int, epoch: int) -> tuple[np.ndarray, int]:
-        """The good picture that a sample is made of, and the number of its photo."""
+        """The good picture of a sample, and the number of its photo.
+
+        Raises:
+            RecipeError: If no photo can be used.
+        """
         why = ""
         for shift in range(self.length):
             number = (index + shift) % self.length
@@ -194,15 +213,23 @@ class PairDataset(_Numbered):
 class PairStream(IterableDataset):
     """As PairDataset, from photos that come one after another: shards, a queue, a hub's stream.
 
-    Each pass of a worker over the photos is the next epoch; `set_epoch` says which comes next. A
-    photo that cannot be used is left out and logged.
+    Each pass of a worker over the photos is the next epoch; `set_epoch` says which one comes next.
+    A photo that cannot be used is left out and logged.
 
-    photos  gives the same ones in the same order each time it is iterated.
-    named   each is (name, photo): `photos` shares itself out among workers and ranks, as webdataset
-            does, and the key of a draw is "epoch/name". Else each worker takes its share of what
-            comes, none is lost or doubled, and the key is "epoch/number".
-    rank, ranks  for DDP: take every `ranks`-th as well. Under accelerate, which does so itself,
-                 leave them.
+    Args:
+        photos: An iterable that yields the same photos in the same order each time.
+        recipe: A recipe's name, a YAML file, or a Recipe.
+        scale: HR size over LR size, 1 or more.
+        seed: Seed of all draws.
+        crop: Side of the crops, pixels; None: whole photos.
+        turns: Turn and mirror at random.
+        read: Turns a photo into uint8 (H, W, 3).
+        apply: False leaves out lr and damage, see PairDataset.
+        named: `photos` yields (name, photo) and splits itself among workers and ranks, as
+            webdataset does; the key of a draw is "epoch/name". If False, each worker takes its
+            share of the photos, none is lost or doubled, and the key is "epoch/number".
+        rank: Number of this rank under DDP. Under accelerate leave it out.
+        ranks: Number of ranks.
     """
 
     def __init__(
@@ -223,14 +250,14 @@ class PairStream(IterableDataset):
         if not 0 <= rank < ranks:
             raise ValueError(f"rank {rank} is none of {ranks}; give 0 to {ranks - 1}")
         self.photos, self.apply, self.named = photos, apply, named
-        self.cutter = _Cutter(Maker.of(recipe, scale, seed), crop, turns, read)
+        self.cutter = Cutter(Maker.of(recipe, scale, seed), crop, turns, read)
         self.rank, self.ranks = rank, ranks
-        # by worker, in shared memory: those that live on hear of set_epoch, those that do not
-        # leave behind how far they came
+        # by worker, in shared memory: persistent workers see what set_epoch sets, and workers that
+        # end leave the number of their next epoch to those that follow
         self._next = torch.zeros(MOST_WORKERS, dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
-        """Which epoch the next pass is."""
+        """Set which epoch the next pass is."""
         self._next.fill_(epoch)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -249,47 +276,22 @@ class PairStream(IterableDataset):
                 yield self.cutter.sample(hr, f"{epoch}/{name}", self.apply)
 
 
-class _Cutter:
-    """A photo -> a sample, by a key."""
-
-    def __init__(self, maker: Maker, crop: int | None, turns: bool, read: Callable):
-        if crop is not None:
-            check_crop(crop, maker.scale)
-        self.maker, self.crop, self.turns, self.read = maker, crop, turns, read
-        self.refused: set[Any] = set()
-
-    def cut(self, photos: Any, name: Any, key: str) -> np.ndarray | str:
-        """The good picture out of photos[name], or why there is none."""
-        rng = Rng(self.maker.seed, f"crop/{key}")
-        try:
-            rgb = self.read(photos[name])
-            if self.crop is not None:
-                return crop_of(rgb, self.crop, rng, self.turns)
-            return np.ascontiguousarray(turned(rgb, rng.at(1))) if self.turns else rgb
-        except MemoryError:
-            raise
-        except Exception as error:  # whatever a reader may raise; a bad photo costs no other
-            if name not in self.refused:
-                log.warning("photo %s is left out: %s", name, error)
-            self.refused.add(name)
-            return str(error)
-
-    def sample(self, hr: np.ndarray, key: str, apply: bool) -> dict[str, Any]:
-        made = self.maker.sample(hr, self.maker.draw(hr, key), apply)
-        return {name: _planes(v) / 255 if name != "trace" else v for name, v in made.items()}
-
-
 class Degrade(torch.nn.Module):
-    """A transform: a picture -> {"lr", "hr", "trace"}, of the kind it came in.
+    """A transform: a picture -> {"lr", "hr", "trace"}, in the type that the picture has.
 
-    It stands where a transform of torchvision stands, whether v1 or v2, after those that cut and
-    turn; torchvision itself is not needed. A PIL picture gives PIL pictures, a tensor (3, H, W), an
-    array (H, W, 3) and an Image of tv_tensors their like. What comes beside the picture, such as a
-    label, passes. See PairDataset for what a sample holds.
+    It takes the place of a torchvision transform, v1 or v2, after those that crop and turn;
+    torchvision itself is not needed. PIL pictures, tensors (3, H, W), arrays (H, W, 3) and
+    tv_tensors.Image come back as their own type. Further arguments, such as a label, are passed
+    through. See PairDataset for what a sample holds.
 
-    The draw is that of `key`, if it is given; else of the picture that degradations.torch.Keyed is
-    at, or of the key of degradations.keyed; else of the number of the call. Where workers would
-    draw alike it is refused.
+    The draws are a function of `key`, if it is given. Else they belong to the picture that
+    degradations.torch.Keyed is at, or to the key of degradations.keyed, or to the number of the
+    call. The transform refuses to draw where several workers would draw the same.
+
+    Args:
+        recipe: A recipe's name, a YAML file, or a Recipe.
+        scale: HR size over LR size, 1 or more.
+        seed: Seed of all draws.
     """
 
     def __init__(self, recipe: Recipe | str | Path, scale: float = 4, seed: int = 0):
@@ -307,14 +309,6 @@ class Degrade(torch.nn.Module):
         return f"{maker.recipe.name!r}, scale={maker.scale:g}, seed={maker.seed}"
 
 
-def files_in(folder: str | Path) -> list[Path]:
-    """The pictures in a folder and those below, in the order of their names."""
-    found = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES)
-    if not found:
-        raise RecipeError(f"{os.fspath(folder)}: holds no picture ({', '.join(sorted(SUFFIXES))})")
-    return found
-
-
 @contextmanager
 def _global_generators(seed: int) -> Iterator[None]:
     """Seeded within, and as they were after."""
@@ -330,18 +324,12 @@ def _global_generators(seed: int) -> Iterator[None]:
             np.random.set_state(before[1])
 
 
-def _planes(rgb: np.ndarray) -> Tensor:
-    """uint8 (H, W[, 3]) -> uint8 (3 or 1, H, W)."""
-    planes = rgb[None] if rgb.ndim == 2 else rgb.transpose(2, 0, 1)
-    return torch.from_numpy(np.array(planes, order="C"))
-
-
 def _like(rgb: np.ndarray, picture: Any) -> Any:
-    """uint8 (H, W[, 3]) as what kind of picture another is."""
+    """uint8 (H, W[, 3]) in the type of another picture."""
     if isinstance(picture, Image.Image):
         return Image.fromarray(rgb)
     if not isinstance(picture, Tensor):
         return rgb
-    planes = _planes(rgb) / 255 if picture.is_floating_point() else _planes(rgb)
+    planes = to_planes(rgb) / 255 if picture.is_floating_point() else to_planes(rgb)
     planes = planes.to(picture.device, picture.dtype)
     return planes if type(picture) is Tensor else planes.as_subclass(type(picture))

@@ -18,21 +18,37 @@ MAX_STEPS, MAX_DEPTH, MAX_LENGTH, LARGEST = 1000, 4, 10_000, 100_000  # and of w
 class Trace(Frozen):
     """What was done to one picture: enough to do it again, without the recipe."""
 
-    recipe: str  # its name
-    digest: str  # of all that stands in the recipe
+    recipe: str
+    """Name of the recipe."""
+    digest: str
+    """Digest of all of the recipe's values."""
     seed: int
+    """Seed of the draws."""
     key: str
+    """Key of the picture."""
     scale: float
+    """HR size over LR size."""
     hr_size: Size
+    """(height, width) of the good picture."""
     sharpen: bool
-    steps: list[Params]  # in order, each with its kind and everything drawn
+    """Whether the input is sharpened first."""
+    steps: list[Params]
+    """The steps that were drawn, in order, each with its kind and parameters."""
 
     def to_json(self) -> str:
         return json.dumps(self.model_dump())
 
     @classmethod
     def load(cls, path: Path, key: str = "") -> Self:
-        """From a file that holds one trace, or one a line, of which `key` names the one wanted."""
+        """Read a trace from a file that holds one trace, or one a line (.jsonl).
+
+        Args:
+            path: The file.
+            key: Key of the wanted trace; needed if the file holds several.
+
+        Raises:
+            RecipeError: If there is no such trace, or the file cannot be read.
+        """
         try:
             text = plain_yaml.plain_bytes(path, MAX_BYTES).decode()
         except UnicodeDecodeError as error:
@@ -46,13 +62,17 @@ class Trace(Frozen):
         if key in traces:
             return traces[key]
         if key or len(traces) != 1:
-            told = f"has no trace of {key!r}" if key else f"holds {len(traces)} traces"
-            raise RecipeError(f"{path}: {told}; give a key: {mend(key, list(traces)[:10])}")
+            message = f"has no trace of {key!r}" if key else f"holds {len(traces)} traces"
+            raise RecipeError(f"{path}: {message}; give a key: {mend(key, list(traces)[:10])}")
         return next(iter(traces.values()))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Raises RecipeError where the text is not a trace."""
+        """A trace from its JSON.
+
+        Raises:
+            RecipeError: If the text is no trace, or holds values that no recipe draws.
+        """
         try:
             made = cls.model_validate_json(text)
             _check_trace(made)
@@ -60,8 +80,8 @@ class Trace(Frozen):
         except ValueError as error:
             first = error.errors()[0] if isinstance(error, ValidationError) else None
             place = ".".join(map(str, first["loc"])) if first else ""
-            told = f"{place}: {first['msg']}".removeprefix(": ") if first else str(error)
-            raise RecipeError(f"not a trace of a degradation: {told}") from error
+            message = f"{place}: {first['msg']}".removeprefix(": ") if first else str(error)
+            raise RecipeError(f"not a trace of a degradation: {message}") from error
 
 
 def _check_trace(trace: Trace) -> None:

@@ -18,9 +18,23 @@ from restore.errors import ConfigError
 class Options(BaseModel):
     """Frozen, strict about names, finite. `run_only` names the fields that change no pixel."""
 
-    # defer_build: most of a start would be checks that are not used
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        defer_build=True,  # else half of the time of a start is spent on checks that are not used
+        use_attribute_docstrings=True,  # JSON schemas, `help()` and the reference show them
+    )
     run_only: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """A field with another default keeps the description that it has in the base class."""
+        super().__pydantic_init_subclass__(**kwargs)
+        for base in cls.__mro__[1:]:
+            for name, field in getattr(base, "model_fields", {}).items():
+                if cls.model_fields[name].description is None:
+                    cls.model_fields[name].description = field.description
 
     def digest(self, **more: object) -> str:
         """A sha256 of what decides the pixels; `more` adds what stands elsewhere (seed, format)."""

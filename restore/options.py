@@ -28,16 +28,26 @@ class WalkOptions(Options):
 
     run_only: ClassVar[frozenset[str]] = frozenset({"windows"})
 
-    steps: int | None = Field(default=None, ge=1, le=1000)  # None: as many as the model asks for
+    steps: int | None = Field(default=None, ge=1, le=1000)
+    """Steps of sampling; None: as many as the model asks for."""
     sampler: Sampler = "ddim"
-    sampler_options: dict[str, Any] = {}  # of diffusers' scheduler, by its names
-    eta: float = Field(default=0, ge=0, le=1)  # ddim: the share of fresh noise a step
-    guidance: float = Field(default=1, ge=0, le=30)  # 1 is off
-    rescale: float = Field(default=0, ge=0, le=1)  # of guidance; 0 is off
+    """The scheduler of diffusers that samples."""
+    sampler_options: dict[str, Any] = {}
+    """More arguments of diffusers' scheduler, by its own names."""
+    eta: float = Field(default=0, ge=0, le=1)
+    """Share of fresh noise in each step of ddim."""
+    guidance: float = Field(default=1, ge=0, le=30)
+    """Scale of classifier-free guidance; 1 is off."""
+    rescale: float = Field(default=0, ge=0, le=1)
+    """Share by which guidance is rescaled (Lin et al. 2024); 0 is off."""
     prompt: str = ""
+    """What the picture is to show."""
     negative: str = ""
-    clip_skip: int = Field(default=0, ge=0, le=48)  # last layers of the text encoder left out
-    windows: int = Field(default=4, ge=1, le=256)  # run at once: memory against speed
+    """What the picture is not to show."""
+    clip_skip: int = Field(default=0, ge=0, le=48)
+    """Number of last layers of the text encoder that are left out."""
+    windows: int = Field(default=4, ge=1, le=256)
+    """Windows that run at once: more are faster and take more memory."""
 
     @property
     def words(self) -> dict[str, str]:
@@ -55,16 +65,24 @@ class UpscaleOptions(WalkOptions):
 
     task: Literal["upscale"] = "upscale"
     scale: float = Field(default=4, ge=1, le=16)
-    # of a walk after the model's first stage, 0 for none; None: as many as the model asks for
+    """How many times larger the result is on each side; 1 restores at the same size."""
     steps: int | None = Field(default=None, ge=0, le=1000)
-    # of a model with a first stage: 0 rich, 1 faithful; None: what the model is made for
+    """Steps of sampling after the model's first stage, 0 for none; None: as many as the model asks
+    for.
+    """
     fidelity: float | None = Field(default=None, ge=0, le=1)
-    # share of the fading that is undone where a picture below twice its size is noisy, as old
-    # prints are; 0: its blacks stay as they are
+    """For a model with a first stage: 0 is rich, 1 is faithful; None: what the model is made for.
+    """
     unfade: float = Field(default=0.5, ge=0, le=1)
-    strength: float = Field(default=1, gt=0, le=1)  # 1 starts from pure noise
-    noise_level: int = Field(default=20, ge=0, le=350)  # SD's x4 upscaler: noise on what it reads
-    colour: Colour = "none"  # how the input's colours are given back
+    """Share of the fading that is undone where a result below twice the input's size comes from a
+    noisy picture, as old prints are; 0 leaves its blacks as they are.
+    """
+    strength: float = Field(default=1, gt=0, le=1)
+    """Share of the noise that sampling starts from; 1 is pure noise."""
+    noise_level: int = Field(default=20, ge=0, le=350)
+    """For SD's x4 upscaler: level of the noise that is added to its input."""
+    colour: Colour = "none"
+    """How the colours of the input are given back."""
 
     def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of the result of a picture of `size`, never below one pixel."""
@@ -76,7 +94,9 @@ class Text2imgOptions(WalkOptions):
 
     task: Literal["text2img"] = "text2img"
     height: int = Field(default=512, ge=1, le=32768)
+    """Pixels."""
     width: int = Field(default=512, ge=1, le=32768)
+    """Pixels."""
     guidance: float = Field(default=5, ge=0, le=30)
 
 
@@ -84,16 +104,25 @@ class InpaintOptions(WalkOptions):
     """How holes are filled; the defaults serve scratches and small objects."""
 
     task: Literal["inpaint"] = "inpaint"
-    strength: float = Field(default=1, gt=0, le=1)  # below 1 what is in the hole counts
+    strength: float = Field(default=1, gt=0, le=1)
+    """Share of the noise that sampling starts from; below 1 the old content of the hole counts."""
     guidance: float = Field(default=5, ge=0, le=30)
-    threshold: int = Field(default=128, ge=1, le=255)  # of the mask; what reaches it is repainted
-    invert: bool = False  # what does not reach it is
-    extend: tuple[Side, Side, Side, Side] = (0, 0, 0, 0)  # px at left, top, right, bottom
-    aspect: str = Field(default="", pattern=r"^(\d+(\.\d+)?:\d+(\.\d+)?)?$")  # or so far: 16:9
-    grow: int = Field(default=0, ge=0, le=1024)  # px that the hole is widened by
-    feather: int = Field(default=4, ge=0, le=1024)  # px round the hole where old and new blend
-    context: float = Field(default=0.5, ge=0, le=8)  # seen on each side, a share of the hole's size
+    threshold: int = Field(default=128, ge=1, le=255)
+    """Value of the mask from which on a pixel is repainted."""
+    invert: bool = False
+    """Repaint the pixels below the threshold instead."""
+    extend: tuple[Side, Side, Side, Side] = (0, 0, 0, 0)
+    """Pixels added at the left, top, right and bottom."""
+    aspect: str = Field(default="", pattern=r"^(\d+(\.\d+)?:\d+(\.\d+)?)?$")
+    """Aspect that the picture is extended to, such as 16:9; instead of `extend`."""
+    grow: int = Field(default=0, ge=0, le=1024)
+    """Pixels by which the hole is widened."""
+    feather: int = Field(default=4, ge=0, le=1024)
+    """Pixels round the hole over which old and new are blended."""
+    context: float = Field(default=0.5, ge=0, le=8)
+    """What the model sees on each side of the hole, as a share of the hole's size."""
     engine: Literal["model", "telea", "navier_stokes"] = "model"
+    """What fills the hole: the model, or an algorithm of OpenCV."""
 
     def sides(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
         """Pixels added at the left, top, right and bottom of a picture of `size`."""
@@ -122,7 +151,10 @@ class Img2imgOptions(WalkOptions):
     """How a picture is made from another one and words."""
 
     task: Literal["img2img"] = "img2img"
-    strength: float = Field(default=0.6, gt=0, le=1)  # 1 leaves nothing of the input
+    strength: float = Field(default=0.6, gt=0, le=1)
+    """Share of the noise that sampling starts from; 1 leaves nothing of the input."""
     guidance: float = Field(default=5, ge=0, le=30)
-    loopback: int = Field(default=1, ge=1, le=1000)  # times the result is fed back
-    colour: Literal["none", "wavelet", "adain"] = "none"  # of the first input, in every frame
+    loopback: int = Field(default=1, ge=1, le=1000)
+    """How many times the result is fed back as the next input."""
+    colour: Literal["none", "wavelet", "adain"] = "none"
+    """How each frame takes over the colours of the first input."""

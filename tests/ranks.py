@@ -10,7 +10,7 @@ from pathlib import Path
 
 from restore.config import load_config
 from restore.training import loop
-from restore.training.data.crops import Rows
+from restore.training.data.loading import Rows
 
 met: list[list[int]] = []
 rows = Rows.__iter__

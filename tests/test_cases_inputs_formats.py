@@ -316,7 +316,7 @@ def test_case_39_40_41_eight_orientations_in_three_formats_come_back_upright(com
 def test_case_41_a_deep_tiff_comes_back_upright_too(tmp_path, tag):
     for name, array in [("deep.tif", DEEP), ("float.tif", (DEEP / 65535).astype(np.float32))]:
         inverse = {6: 8, 8: 6}.get(tag, tag)
-        stored = images.upright(array, inverse)
+        stored = images.apply_orientation(array, inverse)
         extra = [(274, "H", 1, tag, True)]
         tifffile.imwrite(tmp_path / name, stored, photometric="rgb", extratags=extra)
         picture = images.read(tmp_path / name)

@@ -22,7 +22,7 @@ def home(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
     def forget():
-        for kept in (plugins._known, plugins._files, plugins._runs, consent._here):
+        for kept in (plugins._registered, plugins._files, plugins._runs, consent._here):
             kept.clear()
         for name in set(sys.modules) - modules:
             del sys.modules[name]
@@ -90,7 +90,7 @@ def test_a_spoilt_record_of_consent_allows_nothing(recipe, kept, home):
 def test_a_home_that_cannot_be_written_keeps_it_for_the_process(recipe, tmp_path, home):
     (tmp_path / "config").write_text("a file")
     Recipe.load(recipe, allow_code=True)
-    plugins._known.clear()
+    plugins._registered.clear()
     del sys.modules["my_ops"]
     Recipe.load(recipe)
 

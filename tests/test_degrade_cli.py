@@ -17,7 +17,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from degradations import Recipe, RecipeError, Trace, consent, pairs, recipes, sharpen
+from degradations import Recipe, RecipeError, Trace, consent, pair_folder, pairs, recipes, sharpen
 from degradations.ops import plugins
 from restore import cli
 from restore.cli.degrade import read_rgb
@@ -47,7 +47,7 @@ def forget(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
     yield
     consent._here.clear()
-    plugins._known.clear()
+    plugins._registered.clear()
     plugins._runs.clear()
     sys.modules.pop("my_ops", None)
 
@@ -205,13 +205,13 @@ def test_an_own_op_reaches_the_workers_and_the_record(make, tmp_path):
     assert made["my_ops.py"].decode() == RUST
     assert json.loads(made["traces/000000.json"])["steps"][0]["kind"] == "my_ops.Rust"
     sys.modules.pop("my_ops")
-    plugins._known.clear()
+    plugins._registered.clear()
     assert (
         Recipe.load(tmp_path / "two" / "recipe.yaml", allow_code=True).steps[0].kind
         == "my_ops.Rust"
     )
     sys.modules.pop("my_ops")
-    plugins._known.clear()
+    plugins._registered.clear()
     (tmp_path / "mine" / "my_ops.py").write_text(RUST + "\n# other pixels\n", encoding="utf-8")
     assert "--allow-code" in make("two", recipe=recipe)[2]
     code, _, err = make("two", "--allow-code", recipe=recipe)
@@ -302,7 +302,7 @@ def test_other_photos_foreign_files_and_a_second_run_are_refused(make, tmp_path)
     code, _, err = make("foreign")
     assert code == 2 and "holds files but no pairs.json; give a folder of its own" in err
     text = json.loads((tmp_path / "out" / "pairs.json").read_text())
-    with pairs._held(tmp_path / "out", text):
+    with pair_folder.hold(tmp_path / "out", text):
         code, _, err = make("out")
     assert code == 3 and "another run writes here" in err
 

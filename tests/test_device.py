@@ -200,11 +200,11 @@ def test_a_resize_is_the_same_alone_and_in_a_batch():
         modes = rng.choice(["area", "bilinear", "bicubic", "lanczos"], 7)
         params = [{"mode": mode, "antialias": True} for mode in modes]
         canvas = torch.from_numpy(rng.integers(0, 256, (7, 3, 64, 64))) / 255
-        together = resize.resized(Canvas(canvas, sizes), new, params).rgb
+        together = resize.resize_canvas(Canvas(canvas, sizes), new, params).rgb
         for k, (height, width) in enumerate(new):
             few = slice(k, k + 1)
             small = Canvas(canvas, sizes).of([k])
-            alone = resize.resized(small, new[few], params[few]).rgb[0]
+            alone = resize.resize_canvas(small, new[few], params[few]).rgb[0]
             assert torch.equal(alone[:, :height, :width], together[k, :, :height, :width])
 
 
@@ -215,7 +215,7 @@ def test_a_device_draws_the_same_field(grey):
     canvas = Canvas(torch.zeros(4, 3, 48, 48), sizes)
     channels = 1 if grey else 3
     index = noise.words(canvas, [{"seed": seed} for seed in seeds], [channels] * 4)
-    fields = noise.looked_up(noise._tables(torch.device("cpu")), index)
+    fields = noise.look_up(noise._tables(torch.device("cpu")), index)
     for field, seed, (height, width) in zip(fields, seeds, sizes.tolist(), strict=True):
         wanted = standard_normal(seed, (height, width, channels)) * np.ones(3, np.float32)
         assert (field[:, :height, :width].permute(1, 2, 0).numpy() == wanted).all()

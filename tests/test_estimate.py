@@ -11,7 +11,7 @@ from test_measure import SAMPLES, blurred, noisy, scene
 from degradations import Recipe, RecipeError, recipes
 from degradations.estimate import estimate, write_page
 from degradations.fit import fit, fit_whole, recipe_of
-from degradations.goodness import Simulated, compare, simulate
+from degradations.fit_report import Simulated, compare, simulate
 from degradations.measure import Measured
 from degradations.ops import OPS
 from degradations.ranges import Choice, Uniform

@@ -23,7 +23,7 @@ def forget(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
     yield
     consent._here.clear()
-    for kept in (plugins._known, plugins._files, plugins._runs):
+    for kept in (plugins._registered, plugins._files, plugins._runs):
         kept.clear()
     sys.modules.pop("tape", None)
 

@@ -50,7 +50,7 @@ def forget(monkeypatch, tmp_path_factory):
     with consent.given():
         yield
     consent._here.clear()
-    plugins._known.clear()
+    plugins._registered.clear()
     plugins._files.clear()
     plugins._runs.clear()
     for name in set(sys.modules) - modules:
@@ -111,7 +111,7 @@ def test_an_op_of_an_installed_package_is_found_by_its_entry_point(tmp_path, mon
     monkeypatch.setattr(plugins, "entry_points", points)
     loaded = Recipe.load(recipe(tmp_path, {"kind": "rust"}, module=None))
     degraded = loaded.degrade(HR, scale=2, seed=0, key="a")
-    plugins._known.clear()  # a fresh process may replay it, for it is installed
+    plugins._registered.clear()  # a fresh process may replay it, for it is installed
     assert (replay(degraded.trace, HR) == degraded.lr).all()
 
 
@@ -188,7 +188,7 @@ def test_a_trace_imports_nothing(tmp_path):
     degraded = Recipe.load(recipe(tmp_path, {"kind": "my_ops.Rust"})).degrade(
         HR, scale=2, seed=0, key="a"
     )
-    plugins._known.clear()
+    plugins._registered.clear()
     with pytest.raises(RecipeError, match="load the recipe that names it first"):
         replay(degraded.trace, HR)
     wicked = degraded.trace.model_copy(update={"steps": [{"kind": "antigravity.Rust"}]})
@@ -213,7 +213,7 @@ def test_a_pickled_recipe_is_the_same_and_names_a_file_that_is_gone(tmp_path):
     data = pickle.dumps(loaded)
     assert pickle.loads(data) == loaded
     assert all(pickle.loads(pickle.dumps(r)) == r for r in map(recipes.named, recipes.NAMED))
-    plugins._known.clear()
+    plugins._registered.clear()
     del sys.modules["my_ops"]
     (tmp_path / "my_ops.py").unlink()
     with pytest.raises(RecipeError, match=r"there is no .*my_ops\.py, which the recipe's my_ops"):
@@ -316,7 +316,7 @@ def test_an_albumentations_transform_is_seeded_by_us(tmp_path):
     thread.join()
     assert (results[0] == first.lr).all()
     assert (loaded.degrade(HR, scale=2, seed=0, key="b").lr != first.lr).any()
-    plugins._known.clear()
+    plugins._registered.clear()
     assert (replay(Trace.from_json(first.trace.to_json()), HR) == first.lr).all()
     assert json.loads(first.trace.to_json())["steps"][0]["transform"] == "RandomRain"
 

@@ -126,9 +126,9 @@ def test_a_table_that_is_no_list_of_sources_is_not_copied(tmp_path):
     photos.mkdir()
     for name in ("train.csv", "sources.csv", "photos/train.csv", "photos.csv"):
         save(tmp_path / name, "file,source,licence,customer\na.png,x,CC0,Ann\n")
-    assert model_card.notes_of(str(photos)) is None
+    assert model_card.find_notes(str(photos)) is None
     save(photos / "photos.csv", "file,source,licence\na.png,x,CC0\n")
-    assert model_card.notes_of(str(photos)) == photos / "photos.csv"
+    assert model_card.find_notes(str(photos)) == photos / "photos.csv"
 
 
 # pairs

@@ -66,7 +66,7 @@ def test_sampling_with_the_exact_noise_ends_at_the_data():
             noise = (x - share.sqrt() * clean) / (1 - share).sqrt()
             return type("Made", (), {"sample": noise})
 
-    made = digits_stage.drawn(Exact(), SCHEDULE, [0] * 64, guidance=1, steps=50, seed=0)
+    made = digits_stage.sample_digits(Exact(), SCHEDULE, [0] * 64, guidance=1, steps=50, seed=0)
     assert ((made.abs() - 0.7).abs() < 0.02).all()
     assert 10 < (made[:, 0, 0, 0] > 0).sum() < 54
 
@@ -119,10 +119,10 @@ def test_three_steps_train_and_export_what_diffusers_loads(mnist, tmp_path):
     folder = loop.run(path, [])
     unet = UNet2DModel.from_pretrained(folder / "unet")
     schedule = DDPMScheduler.from_pretrained(folder / "scheduler")
-    made = digits_stage.drawn(unet, schedule, [3, 3], guidance=2, steps=3, seed=0)
+    made = digits_stage.sample_digits(unet, schedule, [3, 3], guidance=2, steps=3, seed=0)
     assert made.shape == (2, 1, 8, 8)
     assert torch.equal(
-        made, digits_stage.drawn(unet, schedule, [3, 3], guidance=2, steps=3, seed=0)
+        made, digits_stage.sample_digits(unet, schedule, [3, 3], guidance=2, steps=3, seed=0)
     )
     assert (tmp_path / "run" / "preview_00000003.png").is_file()
 
@@ -131,9 +131,9 @@ def test_the_judge_knows_real_digits_from_noise():
     pytest.importorskip("sklearn")
     images, digits = digits_stage.pictures(None)
     noise = np.random.default_rng(0).uniform(-1, 1, (50, 8, 8))
-    scores = digits_stage.judged(noise, np.zeros(50, int), images, digits)
+    scores = digits_stage.score(noise, np.zeros(50, int), images, digits)
     assert scores["real_agree"] > 0.97
     assert scores["real_sure"] > 0.9
     assert scores["agree"] < 0.5
     assert scores["sure"] < 0.5
-    assert digits_stage.judged(images, digits, images, digits)["spread"] == 1
+    assert digits_stage.score(images, digits, images, digits)["spread"] == 1

@@ -29,7 +29,7 @@ def test_every_step_is_told_in_a_few_words(name):
     recipe = recipes.named(name)
     for key in map(str, range(40)):
         steps = recipe.draw((64, 64), 4, 0, key).steps
-        lines = preview.told(steps)
+        lines = preview.describe(steps)
         assert len(lines) == len(steps)
         assert all(len(line) < 60 and "_" not in line and "seed" not in line for line in lines)
 
@@ -46,7 +46,7 @@ def test_the_words_are_those_of_the_parameters():
         {"kind": "sinc", "size": 7, "cutoff": math.pi / 2},
         {"kind": "my_ops.Rust", "amount": 0.25, "wet": True, "how": "slowly", "by": [1, 20.2]},
     ]
-    assert preview.told(steps) == [
+    assert preview.describe(steps) == [
         "blur aniso 1.3 x 0.61",
         "blur gen iso 1.3 β 0.7",
         "resize x0.43 area",
@@ -143,7 +143,7 @@ def test_a_repeated_op_has_a_pass_for_each_time():
     ],
 )
 def test_values_are_told_in_a_few_words(values, words):
-    assert histogram.told(values) == words
+    assert histogram.summarise(values) == words
 
 
 @pytest.mark.parametrize("name", ["phone", "bsrgan", "clean_bicubic"])

@@ -17,13 +17,14 @@ from pydantic import ValidationError
 from restore.config import load_config
 from restore.errors import ConfigError
 from restore.training import loop, model_card
-from restore.training.data import encoded
-from restore.training.data.crops import PhotoOptions, Photos, Rows, loader
+from restore.training.data import latent_pairs
+from restore.training.data.crops import PhotoOptions, Photos
+from restore.training.data.loading import Rows, build_loader
 from restore.training.data.pairs import PairOptions
 from restore.training.data.procedural import lettering, pictures
 from restore.training.data.procedural.drawings import FINE, Pen, circle
 from restore.training.data.procedural.lettering import Face
-from restore.training.data.procedural.palette import contrast, plain, smaller
+from restore.training.data.procedural.palette import contrast, halve, plain
 from restore.training.data.procedural.screens import Screen
 
 FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
@@ -131,7 +132,7 @@ def test_the_edges_of_line_art_are_averages_over_areas():
     pen.rgb[:] = 0
     pen.flats = np.full((1, 3), 255)
     pen.fill(0.5 + 0.31 * circle(np.linspace(0, 2 * np.pi, 400)), rng(0))
-    small = smaller(smaller(pen.rgb))
+    small = halve(halve(pen.rgb))
     assert FINE == 4 and small.shape == (128, 128, 3)
     assert small.mean() / 255 == pytest.approx(math.pi * 0.31**2, rel=0.02)
     assert len(np.unique(small)) > 10
@@ -140,7 +141,7 @@ def test_the_edges_of_line_art_are_averages_over_areas():
 def test_boxes_on_a_screen_end_at_whole_pixels():
     made = Screen(rng(0), 64, FACES)
     made.box((3, 5, 21, 10), 255 - np.round(made.ground))
-    rgb = smaller(made.rgb)
+    rgb = halve(made.rgb)
     inside = np.zeros((64, 64), bool)
     inside[5:15, 3:24] = True
     assert (rgb[inside] == rgb[5, 3]).all() and (rgb[~inside] == rgb[0, 0]).all()
@@ -253,20 +254,22 @@ def test_drawn_pairs_are_the_same_stored_live_and_for_the_device(photos, stack, 
     stored = all_pairs(tmp_path, pair_options(photos, **given), stack)
     truth = np.load(stored / "truth.npy")
     for mode in ("live", "device"):
-        pairs = encoded.LivePairs(pair_options(photos, mode=mode, **given), stack.context, 5)
+        pairs = latent_pairs.LivePairs(pair_options(photos, mode=mode, **given), stack.context, 5)
         for number in range(4):
             assert np.array_equal(truth[number], pairs[number]["truth"].numpy())
     assert all(map(is_drawn, truth))
     batch = torch.utils.data.default_collate([pairs[number] for number in range(4)])
-    assert torch.isfinite(encoded.ready(batch, stack, torch.device("cpu"))["known"]).all()
+    assert torch.isfinite(
+        latent_pairs.prepare_batch(batch, stack, torch.device("cpu"))["conditioning"]
+    ).all()
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 2")
 def test_workers_change_no_drawn_sample(photos, stack):
     options = pair_options(photos, drawn=0.5, mode="live", recipe="clean_bicubic")
-    pairs = encoded.LivePairs(options, stack.context, 0)
+    pairs = latent_pairs.LivePairs(options, stack.context, 0)
     alone, shared = (
-        torch.cat([batch["truth"] for batch in loader(pairs, Rows(0, 4, 3), workers)])
+        torch.cat([batch["truth"] for batch in build_loader(pairs, Rows(0, 4, 3), workers)])
         for workers in (0, 2)
     )
     assert torch.equal(alone, shared)
@@ -275,7 +278,7 @@ def test_workers_change_no_drawn_sample(photos, stack):
 
 def test_what_is_judged_is_no_drawn_picture(photos, stack):
     options = pair_options(photos, drawn=1, mode="live")
-    shown = encoded.LivePairs(options, stack.context, 0, held_out=True)
+    shown = latent_pairs.LivePairs(options, stack.context, 0, held_out=True)
     assert not any(is_drawn(shown.pair(number).original) for number in range(4))
 
 

@@ -21,8 +21,8 @@ from restore.options import Text2imgOptions
 from restore.tasks.run import restore
 from restore.training import loop
 from restore.training.toys import scenes
-from restore.training.toys.scene_judge import overlap, seen
-from restore.training.toys.scene_score import answer, confusion, drawn, main, scores, sheet
+from restore.training.toys.scene_detection import detect, overlap
+from restore.training.toys.scene_score import answer, confusion, main, sample_scenes, scores, sheet
 from restore.training.toys.scenes import LABELS, SIZE, Scene, Thing
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "train"
@@ -74,10 +74,10 @@ def test_words_class_and_boxes_say_what_is_there(many):
 
 def test_a_shape_fills_exactly_its_box():
     for shape in scenes.SHAPES:
-        cover = scenes.covered(shape, (8, 12, 40, 32), 64)
+        cover = scenes.coverage(shape, (8, 12, 40, 32), 64)
         rows, columns = (np.flatnonzero(cover.max(axis) > 0.01) for axis in (1, 0))
         assert (rows[0], rows[-1], columns[0], columns[-1]) == (12, 31, 8, 39)
-    square = scenes.covered("square", (8.5, 12, 40, 32), 64)
+    square = scenes.coverage("square", (8.5, 12, 40, 32), 64)
     assert square.sum() == pytest.approx(31.5 * 20, rel=0.01)
 
 
@@ -92,7 +92,7 @@ def test_the_judge_reads_what_was_drawn(many):
 
 def test_the_judge_is_not_fooled():
     picture = Scene(230, (RED, BLUE)).render()
-    assert seen(np.full_like(picture, 128)) == []
+    assert detect(np.full_like(picture, 128)) == []
     noise = np.random.default_rng(0).integers(0, 256, picture.shape, np.uint8)
     assert not answer(Scene(230, (RED, BLUE)), noise).is_right
     green = Thing("green", "circle", RED.corners, "a green circle")
@@ -112,7 +112,7 @@ def test_the_judge_is_not_fooled():
 def test_two_shapes_that_touch_are_told_apart():
     left = Thing("yellow", "square", (5, 10, 15, 20), "a yellow square")
     right = Thing("purple", "circle", (15, 10, 25, 20), "a purple circle")
-    found = seen(Scene(20, (left, right)).render())
+    found = detect(Scene(20, (left, right)).render())
     assert {thing.label for thing in found} == {"yellow square", "purple circle"}
 
 
@@ -140,7 +140,7 @@ def test_three_steps_train_what_text2img_draws(kind, tmp_path, capsys):
     prompt = scenes.scene(0, 0).prompt(kind)
     quick = {"height": SIZE, "width": SIZE, "steps": 3, "guidance": 2}
     one = restore(None, Text2imgOptions(prompt=prompt, **quick), stack, seed=4)
-    batch = drawn(stack, ["", prompt], [9, 4], guidance=2, steps=3)
+    batch = sample_scenes(stack, ["", prompt], [9, 4], guidance=2, steps=3)
     assert abs(batch[1].astype(int) - one.pixels).max() <= 1
     assert not np.array_equal(batch[0], batch[1])
     main(str(folder), tmp_path / "score", count=2, steps=1)

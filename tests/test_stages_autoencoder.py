@@ -19,7 +19,7 @@ from restore.metrics.perceptual import pd
 from restore.training import loop
 from restore.training.losses import discriminator, perceptual
 from restore.training.registry import StageOptions
-from restore.training.stages.autoencoder import AutoencoderStage, build, last_layer, reconstructed
+from restore.training.stages.autoencoder import AutoencoderStage, build, last_layer, reconstruct
 
 TINY = {"kind": "autoencoder", "channels": 8, "encoder_blocks": [0, 1], "decoder_blocks": [1, 1]}
 STOCK = {"widths": [8, 16], "layers": 1, "groups": 4}
@@ -89,7 +89,7 @@ def test_the_vq_one_quantises_in_decode(photos):
     codes = coder.quantize.embedding.weight
     read = []
     coder.post_quant_conv.register_forward_pre_hook(lambda _, given: read.append(given[0]))
-    made, losses = reconstructed(coder, (rgb() + 1) / 2, options(photos, VQ), torch.Generator())
+    made, losses = reconstruct(coder, (rgb() + 1) / 2, options(photos, VQ), torch.Generator())
     vectors = read[0].permute(0, 2, 3, 1).reshape(-1, codes.shape[1])
     nearest = codes[torch.cdist(latent.permute(0, 2, 3, 1).flatten(0, 2), codes).argmin(1)]
     torch.testing.assert_close(vectors, nearest)
@@ -115,7 +115,7 @@ def test_the_commitment_weighs_the_term_that_moves_the_latents(photos):
 def test_the_kl_term_is_the_divergence_from_a_standard_normal(photos):
     given = options(photos, KL, kl_weight=1.0)
     coder = build(given)
-    _, losses = reconstructed(coder, rgb(), given, torch.Generator().manual_seed(0))
+    _, losses = reconstruct(coder, rgb(), given, torch.Generator().manual_seed(0))
     latents = coder.encode(rgb() * 2 - 1).latent_dist
     normal = torch.distributions.Normal(latents.mean, latents.std)
     wanted = torch.distributions.kl_divergence(normal, torch.distributions.Normal(0, 1)).sum()
@@ -132,7 +132,7 @@ def test_the_adversary_begins_at_its_step_and_not_before(photos, shape):
     assert 0.5 < losses["discriminator"] < 1.5  # it cannot tell yet: both margins are missed
     before = made.loss(pixels, 1)
     sum(before.values()).backward()
-    assert all(p.grad is None for p in made.judge.parameters())
+    assert all(p.grad is None for p in made.discriminator.parameters())
 
 
 def test_each_side_descends_its_own_loss_alone(photos):
@@ -171,7 +171,7 @@ def test_the_judge_learns_to_tell(photos):
     optimizer = torch.optim.AdamW(judge.parameters(), 1e-3)
     for _ in range(20):
         optimizer.zero_grad()
-        told = discriminator.adversarial(judge, made, real, made.mean(), made, given)
+        told = discriminator.adversarial_losses(judge, made, real, made.mean(), made, given)
         told["discriminator"].backward()
         optimizer.step()
     assert told["discriminator"] < 0.3

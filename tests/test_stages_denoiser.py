@@ -17,16 +17,16 @@ from restore.training import loop
 from restore.training.data.captions import WORDS, vocabulary
 from restore.training.stages.autoencoder import KlOptions, VqOptions
 from restore.training.stages.autoencoder import build as build_autoencoder
-from restore.training.stages.denoiser import go_on_from
+from restore.training.stages.denoiser import load_trained
 from restore.training.stages.denoising_loss import (
     DenoisingOptions,
-    answer,
-    clean,
     min_snr,
+    prediction_target,
+    to_clean,
     train_step,
 )
 from restore.training.stages.networks import ShapeOptions, build, schedule
-from restore.training.stages.previews import without_words
+from restore.training.stages.previews import drop_captions
 from restore.training.stages.vocabulary import letters
 
 SHAPE = {"channels": [8, 16], "layers": 1, "groups": 4, "text_width": 16, "text_layers": 1}
@@ -71,7 +71,7 @@ def test_a_perfect_answer_gives_the_clean_latent_back(kind, zero):
     plan, t = schedule(kind, zero), torch.tensor([0, 300, 999])
     latent, noise = torch.randn(2, 3, 4, 8, 8).unbind()
     x = plan.add_noise(latent, noise, t)
-    made = clean(plan, answer(plan, latent, noise, t), x, t)
+    made = to_clean(plan, prediction_target(plan, latent, noise, t), x, t)
     torch.testing.assert_close(made, latent, rtol=1e-3, atol=1e-3)
 
 
@@ -86,8 +86,8 @@ def test_min_snr_weighs_the_error_of_the_clean_latent_alike(kind):
     plan, t = schedule(kind, False), torch.tensor([10, 300, 600, 990])
     latent, noise, error = torch.randn(3, 4, 4, 8, 8).unbind()
     x = plan.add_noise(latent, noise, t)
-    wanted = answer(plan, latent, noise, t)
-    lost = (clean(plan, wanted + error, x, t) - latent).square().sum((1, 2, 3))
+    wanted = prediction_target(plan, latent, noise, t)
+    lost = (to_clean(plan, wanted + error, x, t) - latent).square().sum((1, 2, 3))
     snr = plan.alphas_cumprod[t] / (1 - plan.alphas_cumprod[t])
     weighed = min_snr(plan, t, 5.0) * error.square().sum((1, 2, 3))
     torch.testing.assert_close(weighed, snr.clamp(max=5) * lost, rtol=0.02, atol=1e-3)
@@ -98,7 +98,7 @@ def batch(stack, size=4):
     known, target = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)).unbind()
     tokens = torch.stack([stack.context.inputs("noise")] * size)
     trust = torch.full((size, 1, 8, 8), 0.5)
-    return {"known": known, "target": target, "trust": trust, "tokens": tokens}
+    return {"conditioning": known, "target": target, "trust": trust, "tokens": tokens}
 
 
 def loss(stack, **more):
@@ -129,7 +129,7 @@ def test_offset_noise_moves_whole_channels(stack, monkeypatch):
 def test_words_are_left_out_by_share(stack):
     given = batch(stack, 1000)
     rng = torch.Generator().manual_seed(0)
-    made = without_words(stack, given, 0.3, rng)["tokens"]
+    made = drop_captions(stack, given, 0.3, rng)["tokens"]
     is_silent = (made == stack.context.inputs("")).all(1)
     assert 0.25 < is_silent.float().mean() < 0.35
     assert torch.equal(made[~is_silent], given["tokens"][~is_silent])
@@ -212,7 +212,7 @@ def test_from_v_to_the_sample_the_first_step_says_the_same(stack):
     """The walk begins at pure noise, where v is the clean latent's negative."""
     stack = replace(stack, unet=deepcopy(stack.unet), context=deepcopy(stack.context))
     other = replace(stack, unet=deepcopy(stack.unet), schedule=schedule("sample"))
-    go_on_from(stack, other)
+    load_trained(stack, other)
     inputs = torch.randn(1, stack.unet.config.in_channels, 16, 16), torch.tensor(999)
     words = stack.context.embed("")
     with torch.inference_mode():
@@ -224,7 +224,7 @@ def test_with_pooled_words_the_model_says_at_first_what_it_said(stack):
     told = dict(stack.unet.config) | {"addition_embed_type": "text"}
     told |= {"addition_embed_type_num_heads": 4}
     pooled = replace(stack, unet=UNet2DConditionModel.from_config(told))
-    go_on_from(stack, pooled)
+    load_trained(stack, pooled)
     inputs = torch.randn(1, stack.unet.config.in_channels, 16, 16), torch.tensor(999)
     for words in ("", "strong noise"):
         heard = stack.context.embed(words)
@@ -240,9 +240,9 @@ def test_a_model_of_another_shape_is_not_gone_on_from(stack):
     told |= {"addition_embed_type_num_heads": 4}
     pooled = replace(stack, unet=UNet2DConditionModel.from_config(told))
     with pytest.raises(ConfigError, match="of another shape, in add_embedding"):
-        go_on_from(pooled, stack)
+        load_trained(pooled, stack)
 
 
 def test_from_v_to_noise_nothing_is_gone_on(stack):
     with pytest.raises(ConfigError, match="was taught v_prediction"):
-        go_on_from(stack, replace(stack, schedule=schedule("epsilon", False)))
+        load_trained(stack, replace(stack, schedule=schedule("epsilon", False)))

@@ -16,10 +16,16 @@ from restore.errors import ConfigError
 from restore.options import UpscaleOptions
 from restore.tasks.run import restore
 from restore.training import loop
-from restore.training.stages.denoising_loss import answer_for, clean, levels
-from restore.training.stages.distil import DistilOptions, DistilStage, distil_step, grid, leap
+from restore.training.stages.denoising_loss import alpha_sigma, from_clean, to_clean
+from restore.training.stages.distil import (
+    DistilOptions,
+    DistilStage,
+    distil_step,
+    leap,
+    timestep_grid,
+)
 from restore.training.stages.networks import schedule
-from restore.training.stages.previews import drawn
+from restore.training.stages.previews import sample_latents
 
 MEAN, SPREAD = 0.3, 0.5  # of the Gaussian that is walked to
 KINDS = ["v_prediction", "sample"]
@@ -29,9 +35,9 @@ def exact(plan):
     """predict(x, t) of a perfect teacher: the mean of the clean latent, given x."""
 
     def predict(x, t):
-        alpha, sigma = levels(plan, t.expand(len(x)))
+        alpha, sigma = alpha_sigma(plan, t.expand(len(x)))
         gain = alpha * SPREAD**2 / (alpha**2 * SPREAD**2 + sigma**2)
-        return answer_for(plan, MEAN + gain * (x - alpha * MEAN), x, t.expand(len(x)))
+        return from_clean(plan, MEAN + gain * (x - alpha * MEAN), x, t.expand(len(x)))
 
     return predict
 
@@ -74,7 +80,7 @@ def batch(stack, size=8, seed=0):
     known, trust = torch.zeros(shape), torch.full((size, 1, 4, 4), 0.5)
     drawn = MEAN + SPREAD * torch.randn(shape, generator=rng)
     target = stack.from_walk(drawn, known)
-    return {"known": known, "target": target, "trust": trust, "tokens": tokens}
+    return {"conditioning": known, "target": target, "trust": trust, "tokens": tokens}
 
 
 def options(**more):
@@ -84,7 +90,7 @@ def options(**more):
 @pytest.mark.parametrize(("few", "each"), [(4, 8), (1, 30), (3, 7)])
 def test_the_students_steps_are_every_nth_of_the_teachers(few, each):
     plan = schedule()
-    rows = grid(plan, few, each)
+    rows = timestep_grid(plan, few, each)
     for steps, times in ((few, rows[:, 0]), (few * each, rows[:, :-1].flatten())):
         plan.set_timesteps(steps)
         assert torch.equal(times, plan.timesteps)
@@ -97,7 +103,7 @@ def test_a_leap_ends_where_the_teachers_steps_do(kind):
     """One step of diffusers' DDIM to the clean latent of the leap, against five of its own."""
     plan = schedule(kind)
     x = torch.randn(3, 4, 8, 8)
-    for row in grid(plan, 4, 5):
+    for row in timestep_grid(plan, 4, 5):
         times = row.expand(3, -1)
         end = leap(exact(plan), plan, x, times)
         plan.set_timesteps(20)
@@ -105,7 +111,7 @@ def test_a_leap_ends_where_the_teachers_steps_do(kind):
         for t in row[:-1]:
             walked = plan.step(exact(plan)(walked, t), t, walked).prev_sample
         plan.set_timesteps(4)
-        leapt = plan.step(answer_for(plan, end, x, times[:, 0]), row[0], x).prev_sample
+        leapt = plan.step(from_clean(plan, end, x, times[:, 0]), row[0], x).prev_sample
         torch.testing.assert_close(leapt, walked, rtol=1e-3, atol=1e-3)
         x = walked
 
@@ -113,9 +119,9 @@ def test_a_leap_ends_where_the_teachers_steps_do(kind):
 def test_many_steps_carry_noise_to_the_gaussian():
     """The walk's ordinary differential equation maps noise n to MEAN + SPREAD * n."""
     plan, noise = schedule(), torch.randn(2, 4, 8, 8)
-    end = leap(exact(plan), plan, noise, grid(plan, 1, 250).expand(2, -1))
+    end = leap(exact(plan), plan, noise, timestep_grid(plan, 1, 250).expand(2, -1))
     torch.testing.assert_close(end, MEAN + SPREAD * noise, rtol=0, atol=0.02)
-    one = clean(plan, exact(plan)(noise, torch.tensor(999)), noise, torch.tensor([999, 999]))
+    one = to_clean(plan, exact(plan)(noise, torch.tensor(999)), noise, torch.tensor([999, 999]))
     torch.testing.assert_close(one, torch.full_like(one, MEAN))  # one step is the average
 
 
@@ -132,8 +138,8 @@ def test_a_distilled_walk_agrees_with_many_steps(stack, kind, few, each):
         distil_step(student, teacher, batch(stack, seed=step), given, rng)["leap"].backward()
         optimizer.step()
     with torch.no_grad():
-        goal = drawn(teacher, batch(stack), few * each, seed=1)
-        ours, hasty = (drawn(s, batch(stack), few, seed=1) for s in (student, teacher))
+        goal = sample_latents(teacher, batch(stack), few * each, seed=1)
+        ours, hasty = (sample_latents(s, batch(stack), few, seed=1) for s in (student, teacher))
     off_ours, off_hasty = ((made - goal).square().mean().sqrt() for made in (ours, hasty))
     assert off_ours < 0.05 * SPREAD
     assert off_ours < 0.2 * off_hasty

@@ -20,9 +20,9 @@ from restore.options import UpscaleOptions
 from restore.tasks.run import restore
 from restore.training import loop
 from restore.training.stages import lora as adapters
-from restore.training.stages.finetune import FinetuneOptions, FinetuneStage, reworked
-from restore.training.stages.lora import LoraOptions, attach, fused
-from restore.training.stages.widening import widened
+from restore.training.stages.finetune import FinetuneOptions, FinetuneStage, adapt_schedule
+from restore.training.stages.lora import LoraOptions, attach, fuse
+from restore.training.stages.widening import widen_stack
 
 peft = pytest.importorskip("peft")
 CPU = torch.device("cpu")
@@ -83,7 +83,7 @@ def test_a_widened_unet_answers_as_before(folders, kind, layout):
     x, known, trust = inputs([KEEP, REPAINT] if kind == "inpainting" else [KEEP, RESTORE, REPAINT])
     t, tokens = torch.tensor([7, 700]), stack.context.embed("a").expand(2, -1, -1)
     before = stack.unet(stack.layout.unet_input(x, known, trust), t, tokens).sample
-    wide = widened(stack)
+    wide = widen_stack(stack)
     after = wide.unet(wide.layout.unet_input(x, known, trust), t, tokens).sample
     assert (wide.layout, wide.unet.config.in_channels) == (TRUST, 9)
     torch.testing.assert_close(after, before, rtol=0, atol=1e-5)
@@ -158,7 +158,7 @@ def test_a_lora_begins_as_nothing_and_ends_in_the_weights(folders, layers):
                     torch.nn.init.normal_(p, std=0.1)
         moved = answers(stack)
         assert (moved - answers(plain)).abs().max() > 1e-3
-        torch.testing.assert_close(answers(fused(stack)), moved, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(answers(fuse(stack)), moved, rtol=1e-4, atol=1e-4)
         assert torch.equal(answers(stack), moved)  # the original goes on
 
 
@@ -271,17 +271,17 @@ def test_what_cannot_be_widened_is_refused(tmp_path):
     for kind in ("x4", "ldm"):
         stack = load(str(tiny.checkpoint(tmp_path / kind, kind)), "cpu", "fp32")
         with pytest.raises(ModelError, match="base or inpainting"):
-            widened(stack)
+            widen_stack(stack)
 
 
 def test_a_schedule_is_the_checkpoints_own_unless_told():
     options = FinetuneOptions.model_validate({"model": "m", "data": {"photos": "p"}})
     old = tiny.schedule("epsilon")
-    kept = reworked(old, options)
+    kept = adapt_schedule(old, options)
     assert torch.equal(kept.alphas_cumprod, old.alphas_cumprod)
     assert kept.config.prediction_type == "epsilon"
     zero = options.model_copy(update={"zero_terminal_snr": True})
     with pytest.raises(ConfigError, match="v_prediction"):
-        reworked(old, zero)
-    made = reworked(old, zero.model_copy(update={"prediction": "v_prediction"}))
+        adapt_schedule(old, zero)
+    made = adapt_schedule(old, zero.model_copy(update={"prediction": "v_prediction"}))
     assert (made.alphas_cumprod[-1], made.config.timestep_spacing) == (0, "trailing")

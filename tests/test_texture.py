@@ -12,10 +12,10 @@ from torch import nn
 
 from restore.diffusion import vae
 from restore.training import loop
-from restore.training.losses.discriminator import AdversaryOptions, Patches, adversarial
+from restore.training.losses.discriminator import AdversaryOptions, Patches, adversarial_losses
 from restore.training.optim import compile_networks
 from restore.training.rng import WHOLE, Part
-from restore.training.stages.denoising_loss import DenoisingOptions, spaced, train_step
+from restore.training.stages.denoising_loss import DenoisingOptions, spaced_indices, train_step
 
 SIZE = 8  # samples of a batch, half of them on the walk
 GAN = {"start": 1, "channels": 16, "layers": 1}
@@ -34,7 +34,7 @@ def batch(stack, target=None):
     known, other = torch.randn(2, *shape, generator=rng).unbind()
     side = 16 * stack.factor
     return {
-        "known": known,
+        "conditioning": known,
         "target": other if target is None else target,
         "trust": torch.full((SIZE, 1, 16, 16), 0.5),
         "tokens": torch.stack([stack.context.inputs("noise")] * SIZE),
@@ -78,8 +78,8 @@ def test_samples_of_its_own_owe_the_latent_nothing(learner):
 
 
 def test_the_share_that_is_decoded_is_spread_over_the_batch():
-    assert spaced(24, 4).tolist() == [0, 8, 15, 23]
-    assert spaced(3, 8).tolist() == [0, 1, 2]
+    assert spaced_indices(24, 4).tolist() == [0, 8, 15, 23]
+    assert spaced_indices(3, 8).tolist() == [0, 1, 2]
 
 
 def test_no_texture_no_other_losses(learner):
@@ -134,6 +134,6 @@ def test_an_adversary_is_weighed_through_a_compiled_network():
     made = network(truth)
     fidelity = (made - truth).abs().mean()
     options = AdversaryOptions(start=0)
-    told = adversarial(judge, made, truth, fidelity, network[-1].weight, options)
+    told = adversarial_losses(judge, made, truth, fidelity, network[-1].weight, options)
     (fidelity + sum(told.values())).backward()
     assert network[0].weight.grad.any()

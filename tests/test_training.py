@@ -20,7 +20,7 @@ from restore.tasks.run import restore
 from restore.training import loop, optim
 from restore.training.data.captions import caption
 from restore.training.data.crops import Photos
-from restore.training.data.pairs import PairOptions, hole, make_pair
+from restore.training.data.pairs import PairOptions, draw_hole, make_pair
 from restore.training.data.stored import StoredPairs
 from restore.training.stages.denoising_loss import timesteps
 from restore.training.stages.vocabulary import letters
@@ -138,20 +138,20 @@ def pair(photos, index=0, **more):
 def test_each_task_has_its_known_and_its_trust(photos):
     restored = pair(photos, tasks={"restore": 1})
     assert (restored["trust"] == 128).all()
-    assert not np.array_equal(restored["known"], restored["truth"])
+    assert not np.array_equal(restored["conditioning"], restored["truth"])
     filled = pair(photos, tasks={"fill": 1})
     assert set(np.unique(filled["trust"])) == {0, 255}
     kept = np.kron(filled["trust"], np.ones((4, 4))) == 0
-    assert np.array_equal(filled["known"][kept], filled["truth"][kept])
+    assert np.array_equal(filled["conditioning"][kept], filled["truth"][kept])
     both = pair(photos, tasks={"both": 1})
     assert set(np.unique(both["trust"])) == {128, 255}
     nothing = pair(photos, tasks={"nothing": 1})
     assert (nothing["trust"] == 255).all()
-    assert (nothing["known"] == 128).all()
+    assert (nothing["conditioning"] == 128).all()
 
 
 def test_a_pair_is_a_function_of_its_index(photos):
-    one, again, other = (pair(photos, index)["known"] for index in (1, 1, 2))
+    one, again, other = (pair(photos, index)["conditioning"] for index in (1, 1, 2))
     assert np.array_equal(one, again)
     assert not np.array_equal(one, other)
 
@@ -179,7 +179,7 @@ def test_a_sample_shows_matching_windows_of_latents_and_pixels(denoiser, tmp_pat
 
 
 def test_a_hole_is_neither_empty_nor_everything():
-    shares = [(hole(128, np.random.default_rng(seed)) > 0).mean() for seed in range(20)]
+    shares = [(draw_hole(128, np.random.default_rng(seed)) > 0).mean() for seed in range(20)]
     assert min(shares) > 0
     assert max(shares) < 0.9
 

@@ -27,8 +27,9 @@ from degradations import consent
 from restore import cli, file_search
 from restore.errors import ConfigError, ImageError
 from restore.images import picture, sandbox
-from restore.training.data import digests, encoded, shards, sources, stored
-from restore.training.data.crops import PhotoOptions, Photos, Rows, loader
+from restore.training.data import digests, latent_pairs, shards, sources, stored
+from restore.training.data.crops import PhotoOptions, Photos
+from restore.training.data.loading import Rows, build_loader
 from restore.training.data.paired import PairedPhotos
 from restore.training.data.pairs import PairOptions
 from restore.training.data.stored import contents
@@ -342,7 +343,7 @@ class Decoded(Dataset):
 
 @posix
 def test_a_loaders_worker_decodes_in_a_process_that_may_die():
-    first, second, third = loader(Decoded(), [[0], [1], [2]], workers=1)
+    first, second, third = build_loader(Decoded(), [[0], [1], [2]], workers=1)
     assert first["decoder"] not in (0, first["worker"], os.getpid())
     assert second["why"] == ["CRASHED"]
     assert third["worker"] == first["worker"]
@@ -377,10 +378,10 @@ def test_of_two_low_pictures_of_one_name_none_is_taken_by_chance(tmp_path, pixel
 
 def test_given_pairs_are_what_the_denoiser_is_shown(given, stack):
     options = pair_options(given / "hr", low=str(given / "lr"), tasks={"restore": 1}, mode="live")
-    live = encoded.LivePairs(options, stack.context, 0)
+    live = latent_pairs.LivePairs(options, stack.context, 0)
     pair = live.pair(3)
     assert pair.trace is None and (pair.trust == 128).all()
-    assert 0 < np.abs(pair.known.astype(int) - pair.truth).mean() < 20
+    assert 0 < np.abs(pair.conditioning.astype(int) - pair.truth).mean() < 20
 
 
 @pytest.mark.parametrize(
@@ -413,7 +414,7 @@ def test_a_recipe_acts_at_the_severity_that_is_asked_for(photos, stack):
 
 def live(photos, stack, **more):
     more = {"mode": "live", "count": 8, **more}
-    return encoded.LivePairs(pair_options(photos, **more), stack.context, 5)
+    return latent_pairs.LivePairs(pair_options(photos, **more), stack.context, 5)
 
 
 def test_live_pairs_are_those_that_would_have_been_stored(photos, stack, tmp_path):
@@ -433,13 +434,13 @@ def test_pairs_damaged_by_the_device_equal_those_of_the_workers(photos, stack):
     numbers = range(16)
     batch = torch.utils.data.default_collate([theirs[n] for n in numbers])
     assert len({trace for trace in batch["trace"] if trace}) > 8
-    known = encoded.damaged(batch, batch["trace"], batch["hole"]).numpy().astype(int)
-    wanted = np.stack([ours[n]["known"].numpy() for n in numbers]).astype(int)
+    known = latent_pairs.degrade_pixels(batch, batch["trace"], batch["hole"]).numpy().astype(int)
+    wanted = np.stack([ours[n]["conditioning"].numpy() for n in numbers]).astype(int)
     error = np.abs(known - wanted)
     assert error.mean() < 0.5  # resizes round apart, and a JPEG after them may tip over
     assert (error <= 2).mean() > 0.97
-    latents = encoded.ready(dict(batch), stack, torch.device("cpu"))
-    assert latents["known"].shape == latents["target"].shape == (16, 8, 16, 16)
+    latents = latent_pairs.prepare_batch(dict(batch), stack, torch.device("cpu"))
+    assert latents["conditioning"].shape == latents["target"].shape == (16, 8, 16, 16)
     assert torch.equal(latents["truth"], torch.stack([ours[n]["truth"] for n in numbers]))
 
 
@@ -451,8 +452,8 @@ def test_a_recipe_that_sharpens_sharpens_the_target(photos, stack, tmp_path):
     assert np.array_equal(pair.truth, degradations.sharpen(pair.original))
     on_device = live(photos, stack, mode="device", **how)
     batch = torch.utils.data.default_collate([on_device[0]])
-    known = encoded.damaged(batch, batch["trace"], batch["hole"])[0].numpy().astype(int)
-    assert np.abs(known - pair.known).max() <= 2
+    known = latent_pairs.degrade_pixels(batch, batch["trace"], batch["hole"])[0].numpy().astype(int)
+    assert np.abs(known - pair.conditioning).max() <= 2
 
 
 def test_pairs_are_made_anew_where_the_recipe_or_the_photos_are_others(photos, stack, tmp_path):
@@ -496,7 +497,9 @@ def test_f12_no_draw_comes_twice_and_workers_and_ranks_change_no_sample(photos, 
                     for epoch in range(1 if persistent else 3):
                         each = steps if persistent else steps // 3
                         rows = Rows(epoch * each * batch, batch, each, rank, ranks)
-                        for numbers, made in zip(rows, loader(pairs, rows, workers), strict=True):
+                        for numbers, made in zip(
+                            rows, build_loader(pairs, rows, workers), strict=True
+                        ):
                             assert not met.keys() & set(numbers)
                             met |= zip(numbers, made["trace"], strict=True)
                 assert [met[index] for index in sorted(met)] == alone
@@ -545,8 +548,8 @@ def test_a_broken_op_of_ones_own_is_named_from_a_worker_as_from_here(
             if mode == "cached":
                 all_pairs(tmp_path, given, stack)
             else:
-                pairs = encoded.LivePairs(given, stack.context, 5)
-                next(iter(loader(pairs, Rows(0, 8, 1), workers)))
+                pairs = latent_pairs.LivePairs(given, stack.context, 5)
+                next(iter(build_loader(pairs, Rows(0, 8, 1), workers)))
         assert str(caught.value).startswith(f"my_broken_{mode}.Worse: apply gives NaN or infinity")
         assert len(str(caught.value).splitlines()) == 1
 

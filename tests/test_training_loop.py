@@ -22,7 +22,7 @@ from restore import cli
 from restore.config import load_config
 from restore.errors import ConfigError, NonFiniteError
 from restore.training import logs, loop, model_card, optim
-from restore.training.data.crops import Rows
+from restore.training.data.loading import Rows
 from restore.training.rng import WHOLE
 from restore.training.stages.denoiser import DenoiserStage
 
@@ -112,7 +112,7 @@ def test_a_part_may_lack_a_loss(toys, tmp_path, monkeypatch):
 
 def test_what_saves_memory_is_turned_on_in_each_network(stack):
     unet = type(stack.unet).from_config(stack.unet.config)
-    optim.save_memory(torch.nn.ModuleDict({"unet": unet, "other": torch.nn.Linear(2, 2)}))
+    optim.enable_checkpointing(torch.nn.ModuleDict({"unet": unet, "other": torch.nn.Linear(2, 2)}))
     assert unet.is_gradient_checkpointing
 
 
@@ -161,7 +161,7 @@ def test_the_layout_in_memory_suits_the_device_and_the_network():
         (plain, "cpu", False, False),
         (normed, "cpu", True, True),
     ):
-        optim.lay_out(network, choice, torch.device(device))
+        optim.set_memory_format(network, choice, torch.device(device))
         assert network[0].weight.is_contiguous(memory_format=torch.channels_last) == is_last
 
 
@@ -252,7 +252,7 @@ def test_a_failed_batch_of_pairs_can_be_replayed(denoiser, tmp_path, monkeypatch
     with pytest.raises(NonFiniteError, match=r"step 1: .*samples 4 to 7: nan, see .*failed_0000"):
         run_of(denoiser, tmp_path / "run")
     failed = tmp_path / "run" / "failed_00000001"
-    known = toy.load_file(failed / "batch.safetensors")["known"]
+    known = toy.load_file(failed / "batch.safetensors")["conditioning"]
     assert known.dtype == torch.uint8 and known.shape == (4, 64, 64, 3)
     traces = sorted((failed / "traces").iterdir())
     assert traces
@@ -281,7 +281,7 @@ def test_the_export_carries_a_card_with_data_recipe_scores_and_limits(trained, p
 
 
 def test_a_card_without_known_sources_says_so(tmp_path):
-    assert model_card.notes_of(str(tmp_path / "photos")) is None
+    assert model_card.find_notes(str(tmp_path / "photos")) is None
     about = {"photos": str(tmp_path / "photos"), "tasks": {"restore": 1}, "scales": {"4": 1}}
     assert "not known here" in model_card._data(about, None)
     assert "shown no holes" in model_card._limits({"data": about})
@@ -299,7 +299,7 @@ def test_photos_of_the_folder_where_one_stands_are_noted(tmp_path, monkeypatch):
         "file,source,licence\n0.png,caf\xe9,CC0\n".encode("cp1252")
     )
     monkeypatch.chdir(tmp_path)
-    notes = model_card.notes_of(".")
+    notes = model_card.find_notes(".")
     assert notes == tmp_path / "photos.csv"
     assert "| CC0 | 1 |" in model_card._sources(notes)
 

@@ -18,9 +18,9 @@ import degradations
 from degradations import recipes
 from restore.checkpoints import devices
 from restore.errors import ConfigError
-from restore.training.data import encoded, stored
+from restore.training.data import latent_pairs, stored
 from restore.training.data.captions import vocabulary
-from restore.training.data.pairs import GRAIN, PairOptions, draw_pair, enlarged
+from restore.training.data.pairs import GRAIN, PairOptions, draw_pair, enlarge
 from restore.training.stages.denoiser import DenoiserOptions
 from restore.training.stages.finetune import FinetuneOptions
 from restore.training.stages.vocabulary import letters
@@ -55,7 +55,7 @@ def test_words_decide_whether_the_grain_that_is_seen_is_in_the_truth(photos):
     assert 4 < sum(kept) < 20
     for photo, pair, is_kept in zip(plain, grainy, kept, strict=True):
         assert np.array_equal(
-            pair.known, enlarged(degradations.replay(pair.trace, pair.original), 64)
+            pair.conditioning, enlarge(degradations.replay(pair.trace, pair.original), 64)
         )
         assert np.array_equal(pair.truth, pair.original if is_kept else photo.truth)
         deviation = (pair.original - photo.truth.astype(float)).std()
@@ -109,13 +109,13 @@ def test_pairs_with_grain_are_the_same_from_workers_and_device(photos, stack, tm
     recipe.write_text(f"name: r\nsharpen: {str(sharpened).lower()}\nsteps: [{{kind: blur}}]\n")
     told = {"recipe": str(recipe), "keeps": 1, "described": 1}
     ours, theirs = (
-        encoded.LivePairs(options(photos, mode=mode, **told), stack.context, 5)
+        latent_pairs.LivePairs(options(photos, mode=mode, **told), stack.context, 5)
         for mode in ("live", "device")
     )
     batch = torch.utils.data.default_collate([theirs[n] for n in range(6)])
-    known = encoded.damaged(batch, batch["trace"], batch["hole"]).numpy().astype(int)
+    known = latent_pairs.degrade_pixels(batch, batch["trace"], batch["hole"]).numpy().astype(int)
     for number in range(6):
-        assert np.abs(known[number] - ours[number]["known"].numpy()).max() <= 2
+        assert np.abs(known[number] - ours[number]["conditioning"].numpy()).max() <= 2
         assert torch.equal(batch["truth"][number], ours[number]["truth"])
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from restore.diffusion.noise import generator
 from restore.training import loop
-from restore.training.data.crops import Samples
+from restore.training.data.loading import Samples
 from restore.training.rng import WHOLE
 
 WIDTH = 8

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from degradations.device import blur, codec, host_ops, noise, photo, resize, screen
-from degradations.device.canvas import Canvas, exact_float32, quantised
+from degradations.device.canvas import Canvas, exact_float32, quantise
 from degradations.errors import RecipeError
 from degradations.ops.op import Params, Size
 from degradations.pipeline import Trace, target_size
@@ -37,17 +37,22 @@ _LAST = {"kind": "resize", "of": "target", "factor": 1, "mode": "bicubic", "anti
 
 
 def degrade(traces: Sequence[Trace], hr: Tensor, differentiable: bool = False) -> Tensor:
-    """What `replay` gives for each trace, for a whole batch on the device where it lies.
+    """Degrade a whole batch on its device, as `replay` does for each trace.
 
-    traces  of one hr_size and one scale, from Recipe.draw or draw_batch.
-    hr      (B, 3, H, W) RGB, uint8, or float in [0, 1].
-    Returns float32 (B, 3, h, w) in steps of 1 / 255. Sizes and order are known from the traces, so
-    nothing waits for the device, but for codecs other than JPEG, compat_* and ops that are not
-    ours, which run on the host.
+    Sizes and the order of steps follow from the traces, so nothing waits for the device, except for
+    ops that run on the host: codecs other than JPEG, compat_*, and ops that are not ours.
 
-    differentiable  let gradients reach hr: rounding, quantising and clipping pass them as they are,
-    noise is a constant.
-    Raises RecipeError where traces and hr do not fit each other.
+    Args:
+        traces: One a picture, all of one hr_size and one scale, from Recipe.draw or draw_batch.
+        hr: (B, 3, H, W) RGB, uint8, or float in [0, 1].
+        differentiable: Let gradients reach hr. They pass rounding, quantising and clipping
+            unchanged, and noise is a constant.
+
+    Returns:
+        float32 (B, 3, h, w) in steps of 1 / 255.
+
+    Raises:
+        RecipeError: If the traces do not fit hr, or each other.
     """
     _check(traces, hr)
     for trace in traces:
@@ -56,21 +61,32 @@ def degrade(traces: Sequence[Trace], hr: Tensor, differentiable: bool = False) -
                 f"the trace of {trace.key!r} is for scale {trace.scale:g}, the first one's for "
                 f"{traces[0].scale:g}; make batches of one scale, or call degrade_each"
             )
-    return _degraded(traces, hr, differentiable).rgb
+    return _degrade(traces, hr, differentiable).rgb
 
 
 def degrade_each(traces: Sequence[Trace], hr: Tensor, differentiable: bool = False) -> list[Tensor]:
-    """As `degrade`, but each trace may have a scale of its own: float32 (3, h, w), one a trace.
+    """As `degrade`, where each trace may have a scale of its own.
 
-    A batch of three scales costs about what a batch of one does, not three times as much.
+    A batch with three scales costs about as much as a batch with one, not three times as much.
+
+    Args:
+        traces: One a picture, all of one hr_size.
+        hr: (B, 3, H, W) RGB, uint8, or float in [0, 1].
+        differentiable: Let gradients reach hr.
+
+    Returns:
+        One float32 (3, h, w) a trace, in steps of 1 / 255.
+
+    Raises:
+        RecipeError: If the traces do not fit hr.
     """
     _check(traces, hr)
-    canvas = _degraded(traces, hr, differentiable)
+    canvas = _degrade(traces, hr, differentiable)
     rows = zip(canvas.rgb.unbind(0), canvas.sizes.tolist(), strict=True)
     return [rgb[:, :height, :width] for rgb, (height, width) in rows]
 
 
-def _degraded(traces: Sequence[Trace], hr: Tensor, differentiable: bool) -> Canvas:
+def _degrade(traces: Sequence[Trace], hr: Tensor, differentiable: bool) -> Canvas:
     targets = [target_size(trace.hr_size, trace.scale) for trace in traces]
     worth = _WORTH_A_PART.get(hr.device.type, _WORTH_A_PART["cuda"])
     with exact_float32(), torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
@@ -88,7 +104,7 @@ def _degraded(traces: Sequence[Trace], hr: Tensor, differentiable: bool) -> Canv
                 wanted = [targets[row] for row in rows]
                 canvas = canvas.put(rows, work(canvas.of(rows), params, wanted))
         height, width = canvas.sizes.max(0)
-        return canvas.with_rgb(quantised(canvas.rgb[..., :height, :width]) / 255)
+        return canvas.with_rgb(quantise(canvas.rgb[..., :height, :width]) / 255)
 
 
 def _waiting(

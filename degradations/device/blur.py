@@ -13,13 +13,13 @@ from torch.nn import functional as F
 from degradations import kernels
 from degradations.device.canvas import (
     Canvas,
-    clipped,
+    cached_arange,
+    clip,
     constant,
-    counting,
     exact_float32,
-    products,
-    quantised,
-    through,
+    multiply,
+    quantise,
+    straight_through,
     type_of_sums,
     upload,
 )
@@ -39,7 +39,7 @@ def apply(canvas: Canvas, params: list[Params], targets: list[Size]) -> Canvas:
 def sharpen(canvas: Canvas, params: list[Params], targets: list[Size]) -> Canvas:
     soft = _softened(canvas, [(2 * math.ceil(3 * p["radius"]) + 1, p["radius"]) for p in params])
     (amount,) = canvas.numbers([[p["amount"]] for p in params])
-    return canvas.with_rgb(clipped(canvas.rgb + amount * (canvas.rgb - soft)))
+    return canvas.with_rgb(clip(canvas.rgb + amount * (canvas.rgb - soft)))
 
 
 def sharpen_target(rgb: Tensor) -> Tensor:
@@ -55,8 +55,8 @@ def _sharpened(rgb: Tensor) -> Tensor:
     residual = levels - _softened(Canvas(levels, sizes), taps)
     mask = _softened(Canvas((residual.detach().abs() > 10).float(), sizes), taps)
     sharp = levels + 0.5 * residual
-    sharp = through(sharp.detach().clamp(0, 255), sharp)
-    return quantised((levels + mask * (sharp - levels)) / 255) / 255
+    sharp = straight_through(sharp.detach().clamp(0, 255), sharp)
+    return quantise((levels + mask * (sharp - levels)) / 255) / 255
 
 
 def _kernels(params: list[Params], device: torch.device) -> Tensor:
@@ -97,13 +97,20 @@ class _Grid(NamedTuple):
     xx: Tensor
     xy: Tensor
     yy: Tensor
-    r: Tensor  # the distance from the middle, where the formulas are at their limits already
-    r_before: Tensor  # less a half
-    squares: Tensor  # 4 r^2
-    ring: Tensor  # square rings, from 0 in the middle
-    ring_before: Tensor  # less one
-    within: Tensor  # (size^2, rings - 1): 1 within that ring
-    most: Tensor  # KAISER_BETA^2
+    r: Tensor
+    """The distance from the middle, where the formulas are at their limits already."""
+    r_before: Tensor
+    """Less a half."""
+    squares: Tensor
+    """4 r^2."""
+    ring: Tensor
+    """Square rings, from 0 in the middle."""
+    ring_before: Tensor
+    """Less one."""
+    within: Tensor
+    """(size^2, rings - 1): 1 within that ring."""
+    most: Tensor
+    """KAISER_BETA^2."""
 
 
 @lru_cache(64)
@@ -112,7 +119,7 @@ def _grid(size: int, device: torch.device) -> _Grid:
     axis = torch.arange(size, device=device, dtype=torch.float64) - size // 2
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     r, ring = torch.hypot(x, y), torch.maximum(x.abs(), y.abs())
-    rings = counting(size // 2, device, first=1)
+    rings = cached_arange(size // 2, device, first=1)
     within = (ring.reshape(-1, 1) <= rings).double()
     most = constant((KAISER_BETA**2,), device, torch.float64)
     squares = 4 * (x * x + y * y)
@@ -155,7 +162,7 @@ def _sinc(grid: _Grid, half: Tensor, cutoff: Tensor, slope: Tensor) -> Tensor:
 
 
 def _more_rings(kernel: Tensor, within: Tensor, kept: Tensor) -> Tensor:
-    """(n, 1, 1): how many rings but the middle and the one round it kernels.trimmed leaves."""
+    """(n, 1, 1): how many rings but the middle and the one round it kernels.trim leaves."""
     sums = kernel.abs().flatten(1) @ within
     return (sums < kept[:, 0] * sums[:, -1:]).sum(1)[:, None, None]
 
@@ -187,7 +194,7 @@ def _softened(canvas: Canvas, taps: list[tuple[int, float]]) -> Tensor:
     table = upload(np.array(taps, np.float64).T[..., None], canvas.rgb.device)
     radius, sigma = table[0] // 2, table[1].clamp(min=MIN_SIGMA)
     reach = max(size for size, _ in taps) // 2
-    offset = counting(2 * reach + 1, canvas.rgb.device) - reach
+    offset = cached_arange(2 * reach + 1, canvas.rgb.device) - reach
     weight = torch.exp(-0.5 * (offset / sigma) ** 2) * (offset.abs() <= radius)
     weight = (weight / weight.sum(1, keepdim=True))[:, None].to(type_of_sums(offset.device))
     matrices = []
@@ -196,4 +203,4 @@ def _softened(canvas: Canvas, taps: list[tuple[int, float]]) -> Tensor:
         place = canvas.reflected(middle + offset, axis)
         matrix = weight.new_zeros(len(taps), count, count)
         matrices.append(matrix.scatter_add_(2, place.long(), weight.expand(place.shape)))
-    return products(canvas.rgb, *matrices)
+    return multiply(canvas.rgb, *matrices)

@@ -15,14 +15,14 @@ _STEP = 16  # pixels: an MCU of JPEG with 4:2:0
 
 @dataclass(frozen=True)
 class Canvas:
-    """Each picture in the upper left corner; what lies outside it is finite and means nothing.
-
-    rgb    float32 (n, 3, H, W), nominal range [0, 1]
-    sizes  int64 (n, 2) on the host: the (height, width) of each
-    """
+    """Pictures of several sizes in one tensor, each in its upper left corner."""
 
     rgb: Tensor
+    """float32 (n, 3, H, W), nominal range [0, 1]; values outside a picture are finite but
+    arbitrary.
+    """
     sizes: np.ndarray
+    """int64 (n, 2) on the host: the (height, width) of each picture."""
 
     @cached_property
     def extent(self) -> tuple[Tensor, Tensor]:
@@ -40,14 +40,16 @@ class Canvas:
     def of(self, rows: list[int]) -> "Canvas":
         """Some of the pictures, on a canvas as small as they allow."""
         sizes = self.sizes[rows]
-        height, width = (min(a, b) for a, b in zip(fitting(sizes), self.rgb.shape[2:], strict=True))
+        height, width = (
+            min(a, b) for a, b in zip(canvas_size(sizes), self.rgb.shape[2:], strict=True)
+        )
         rgb = self.rgb[..., :height, :width]
         if rows != list(range(len(self.sizes))):
             rgb = rgb.index_select(0, upload(np.array(rows), rgb.device))
         return Canvas(rgb, sizes)
 
     def put(self, rows: list[int], part: "Canvas") -> "Canvas":
-        """The pictures of `part` in the places of `rows`; this canvas is used up."""
+        """Put the pictures of `part` into the rows; this canvas must not be used afterwards."""
         if len(rows) == len(self.sizes):
             return part
         sizes = self.sizes.copy()
@@ -62,22 +64,29 @@ class Canvas:
         return Canvas(rgb, sizes)
 
     def numbers(self, values: Sequence[Sequence[float]]) -> list[Tensor]:
-        """One row of numbers a picture -> for each column float32 (n, 1, 1, 1)."""
+        """Numbers of each picture, as columns on the device.
+
+        Args:
+            values: One row of numbers a picture.
+
+        Returns:
+            float32 (n, 1, 1, 1) for each column.
+        """
         table = upload(np.array(values, np.float32), self.rgb.device)
         return [column[:, None, None, None] for column in table.unbind(1)]
 
     def replicated(self) -> Tensor:
         """The pictures with their edges repeated to the right and down, by multiples of 16."""
-        height, width = fitting(self.sizes)
+        height, width = canvas_size(self.sizes)
         if self.is_full() and self.rgb.shape[2:] == (height, width):
             return self.rgb
         last = upload(self.sizes.T[..., None] - 1, self.rgb.device)
-        rows, columns = torch.minimum(counting(max(height, width), self.rgb.device), last)
-        return take(self.rgb, rows[:, :height], columns[:, :width])
+        rows, columns = torch.minimum(cached_arange(max(height, width), self.rgb.device), last)
+        return gather(self.rgb, rows[:, :height], columns[:, :width])
 
     def clamped(self, count: int, axis: int) -> Tensor:
         """int64 (n, count): 0 1 .. up to the last row (axis 0) or column, which repeats."""
-        return torch.minimum(counting(count, self.rgb.device), self.extent[axis] - 1)
+        return torch.minimum(cached_arange(count, self.rgb.device), self.extent[axis] - 1)
 
     @cached_property
     def mirrors(self) -> tuple[Tensor, Tensor]:
@@ -88,9 +97,11 @@ class Canvas:
         return period, turn
 
     def reflected(self, place: Tensor, axis: int) -> Tensor:
-        """Places (m, h, taps) outside a picture -> within, mirrored about the pixels of its edge.
+        """Mirror positions that lie outside a picture about the pixels of its edge.
 
-        m is the number of pictures, or 1 where they are all of one size.
+        Args:
+            place: (m, h, taps), where m is the number of pictures, or 1 if all are of one size.
+            axis: 0 for rows, 1 for columns.
         """
         period, turn = (bound[axis, : len(place), :, None] for bound in self.mirrors)
         place = place.remainder(period)
@@ -100,26 +111,26 @@ class Canvas:
         """(n, 3, H + 2 radius, W + 2 radius), each mirrored about the pixels of its own edge."""
         height, width = (side + 2 * radius for side in self.rgb.shape[2:])
         period, turn = self.mirrors
-        place = counting(max(height, width), self.rgb.device, first=-radius).remainder(period)
+        place = cached_arange(max(height, width), self.rgb.device, first=-radius).remainder(period)
         rows, columns = torch.minimum(place, turn - place)
-        return take(self.rgb, rows[:, :height], columns[:, :width])
+        return gather(self.rgb, rows[:, :height], columns[:, :width])
 
 
-def fitting(sizes: np.ndarray) -> tuple[int, int]:
+def canvas_size(sizes: np.ndarray) -> tuple[int, int]:
     """The canvas (height, width) that holds all of these sizes."""
     height, width = -(-sizes.max(0) // _STEP) * _STEP
     return int(height), int(width)
 
 
-def take(planes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+def gather(planes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """(n, c, H, W) at (n, h) rows and (n, w) columns -> (n, c, h, w)."""
     count, channels = planes.shape[:2]
-    picture = counting(count, planes.device)[:, None, None, None]
-    channel = counting(channels, planes.device)[:, None, None]
+    picture = cached_arange(count, planes.device)[:, None, None, None]
+    channel = cached_arange(channels, planes.device)[:, None, None]
     return planes[picture, channel, rows[:, None, :, None], columns[:, None, None, :]]
 
 
-def products(rgb: Tensor, down: Tensor, across: Tensor) -> Tensor:
+def multiply(rgb: Tensor, down: Tensor, across: Tensor) -> Tensor:
     """(n, 3, H, W) by (n, h, H) and (n, w, W) -> (n, 3, h, w), in the cheaper order."""
     sums, down, across = rgb.to(down.dtype), down[:, None], across.mT
     (height, old_height), (old_width, width) = down.shape[2:], across.shape[1:]
@@ -157,7 +168,7 @@ def type_of_sums(device: torch.device) -> torch.dtype:
 
 @lru_cache(512)
 @torch.inference_mode(False)  # kept for batches that have gradients as well
-def counting(
+def cached_arange(
     count: int, device: torch.device, dtype: torch.dtype = torch.int64, first: int = 0
 ) -> Tensor:
     """`count` numbers: first, first + 1 ..; not to be written to."""
@@ -189,7 +200,7 @@ class _Through(torch.autograd.Function):
         return None, gradient
 
 
-def through(exact: Tensor, smooth: Tensor) -> Tensor:
+def straight_through(exact: Tensor, smooth: Tensor) -> Tensor:
     """The values of `exact` with the gradient of `smooth`: the straight-through estimator.
 
     Bengio et al. 2013, arXiv:1308.3432.
@@ -197,13 +208,13 @@ def through(exact: Tensor, smooth: Tensor) -> Tensor:
     return _Through.apply(exact.detach(), smooth) if smooth.requires_grad else exact
 
 
-def clipped(rgb: Tensor) -> Tensor:
-    return through(rgb.detach().clamp(0, 1), rgb)
+def clip(rgb: Tensor) -> Tensor:
+    return straight_through(rgb.detach().clamp(0, 1), rgb)
 
 
-def quantised(rgb: Tensor) -> Tensor:
+def quantise(rgb: Tensor) -> Tensor:
     """[0, 1] -> float32 levels 0 to 255, clipped and rounded."""
-    return through((rgb.detach() * 255).round_().clamp_(0, 255), rgb * 255)
+    return straight_through((rgb.detach() * 255).round_().clamp_(0, 255), rgb * 255)
 
 
 @contextmanager

@@ -14,13 +14,13 @@ from torch.nn import functional as F
 
 from degradations.device.canvas import (
     Canvas,
+    cached_arange,
+    canvas_size,
     constant,
-    counting,
     exact_float32,
-    fitting,
-    quantised,
-    take,
-    through,
+    gather,
+    quantise,
+    straight_through,
     upload,
 )
 from degradations.ops.jpeg import CHROMA_TABLE, LUMA_TABLE
@@ -42,10 +42,18 @@ _OFFSETS = 0.5, 128 + 32767 * _UNIT, 128 + 32767 * _UNIT
 
 
 def jpeg(rgb: Tensor, quality: int | Sequence[int], chroma: str = "4:2:0") -> Tensor:
-    """Levels 0 to 255 (B, 3, H, W), uint8 or float -> what libjpeg-turbo gives back, as it came.
+    """Code and decode a batch as libjpeg-turbo does. Gradients pass as if nothing were quantised.
 
-    quality  1 to 100, one or one a picture.    chroma  4:4:4, 4:2:2, 4:2:0 or 4:4:0.
-    A gradient passes as if nothing were quantised.
+    Args:
+        rgb: (B, 3, H, W) levels 0 to 255, uint8 or float.
+        quality: 1 to 100, one for all or one a picture.
+        chroma: 4:4:4, 4:2:2, 4:2:0 or 4:4:0.
+
+    Returns:
+        Levels of the shape and type of rgb.
+
+    Raises:
+        ValueError: If an argument is out of range.
     """
     if chroma not in FACTORS:
         raise ValueError(f"chroma {chroma!r} is none of {', '.join(FACTORS)}")
@@ -56,7 +64,7 @@ def jpeg(rgb: Tensor, quality: int | Sequence[int], chroma: str = "4:2:0") -> Te
         raise ValueError(f"quality goes from 1 to 100, not {quality}")
     height, width = rgb.shape[2:]
     sizes = np.full((len(rgb), 2), (height, width))
-    bottom, right = fitting(sizes)
+    bottom, right = canvas_size(sizes)
     padding = (0, right - width, 0, bottom - height)
     levels = F.pad(rgb.float(), padding, mode="replicate")
     with exact_float32():
@@ -67,7 +75,7 @@ def jpeg(rgb: Tensor, quality: int | Sequence[int], chroma: str = "4:2:0") -> Te
 def apply(canvas: Canvas, params: list[Params], targets: list[Size]) -> Canvas:
     """One chroma format for all of them."""
     qualities = np.array([p["quality"] for p in params])
-    levels = canvas.with_rgb(quantised(canvas.replicated()))
+    levels = canvas.with_rgb(quantise(canvas.replicated()))
     return canvas.with_rgb(_coded(levels, qualities, params[0]["chroma"]) / 255)
 
 
@@ -90,7 +98,7 @@ def _coded(levels: Canvas, quality: np.ndarray, chroma: str) -> Tensor:
         colour = torch.add(down, colour, alpha=share).floor_()
         if halves[0] == 2 and not levels.is_full():  # libjpeg repeats the last row of the halved
             rows = torch.minimum(_counting(colour, 2), ends[0])
-            colour = take(colour, rows, _counting(colour, 3))
+            colour = gather(colour, rows, _counting(colour, 3))
     tables = quantisation(quality)
     tables = upload(np.stack([tables, tables * 4, tables * 8]), luma.device)
     luma, colour = _through_dct(luma, colour, tables)
@@ -101,7 +109,7 @@ def _coded(levels: Canvas, quality: np.ndarray, chroma: str) -> Tensor:
         up = up if halves[1] == 2 else up[:, None]
         colour = torch.add(up, colour, alpha=share**2).floor_()
     rgb = _rgb(luma, colour)
-    return through(rgb, _linear(levels, halves)) if levels.rgb.requires_grad else rgb
+    return straight_through(rgb, _linear(levels, halves)) if levels.rgb.requires_grad else rgb
 
 
 def _linear(levels: Canvas, halves: Size) -> Tensor:
@@ -156,7 +164,7 @@ def _doubled(colour: Tensor, halves: Size, ends: Tensor) -> Tensor:
             continue
         count, other = 2 * colour.shape[2 + axis], _counting(colour, 3 - axis)
         both = nearest[axis, :, :count], beyond[axis, :, :count]
-        near, far = (take(colour, *((at, other), (other, at))[axis]) for at in both)
+        near, far = (gather(colour, *((at, other), (other, at))[axis]) for at in both)
         colour = torch.add(far, near, alpha=3)
     return colour
 
@@ -164,7 +172,7 @@ def _doubled(colour: Tensor, halves: Size, ends: Tensor) -> Tensor:
 @lru_cache(64)
 @torch.inference_mode(False)
 def _places(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Of `count` new places the old one each lies in, and on which side of its middle: -1 or 1."""
+    """For `count` new samples: the old sample of each, and the side of its middle, -1 or 1."""
     place = torch.arange(count, device=device)
     return place // 2, place % 2 * 2 - 1
 
@@ -172,13 +180,13 @@ def _places(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
 def _ends(levels: Canvas, halves: Size) -> Tensor:
     """(3, n, 1): the last row and column of the halved planes, and how far samples reach."""
     last = -(-levels.sizes // halves) - 1
-    # libjpeg merely repeats samples that lie one or two in a row
+    # libjpeg only repeats samples where a row has one or two
     reach = (last[:, 1] > 1) | (halves[1] == 1)
     return upload(np.column_stack([last, reach]).T[..., None], levels.rgb.device)
 
 
 def _counting(planes: Tensor, axis: int) -> Tensor:
-    return counting(planes.shape[axis], planes.device)[None]
+    return cached_arange(planes.shape[axis], planes.device)[None]
 
 
 @lru_cache(256)

@@ -3,11 +3,11 @@
 import numpy as np
 
 from degradations import ops
-from degradations.device.canvas import Canvas, fitting, through, upload
-from degradations.device.resize import resized
+from degradations.device.canvas import Canvas, canvas_size, straight_through, upload
+from degradations.device.resize import resize_canvas
 from degradations.ops.damage import Damage
 from degradations.ops.op import Params, Size
-from degradations.pipeline import applied
+from degradations.pipeline import apply_step
 
 
 def damage(canvas: Canvas, params: list[Params], targets: list[Size]) -> Canvas:
@@ -24,13 +24,13 @@ def damage(canvas: Canvas, params: list[Params], targets: list[Size]) -> Canvas:
 
 
 def apply(canvas: Canvas, params: list[Params], targets: list[Size]) -> Canvas:
-    """Any other op, by its own `apply` on the host. This one waits for the device.
+    """Apply any other op on the host, by its own `apply`; this waits for the device.
 
-    The gradient passes as if the op did nothing, but for a change of size.
+    Gradients pass as if the op did nothing but change the size.
     """
     pixels = canvas.rgb.detach().cpu().permute(0, 2, 3, 1).numpy()
     done = [
-        applied(np.ascontiguousarray(rgb[:height, :width]), p, target)
+        apply_step(np.ascontiguousarray(rgb[:height, :width]), p, target)
         for rgb, p, (height, width), target in zip(
             pixels, params, canvas.sizes.tolist(), targets, strict=True
         )
@@ -39,7 +39,7 @@ def apply(canvas: Canvas, params: list[Params], targets: list[Size]) -> Canvas:
     if (sizes == canvas.sizes).all():
         frame, smooth = canvas.rgb.shape[2:], canvas
     else:
-        frame, smooth = fitting(sizes), None
+        frame, smooth = canvas_size(sizes), None
     planes = np.zeros((len(done), 3, *frame), np.float32)
     for plane, rgb, (height, width) in zip(planes, done, sizes.tolist(), strict=True):
         plane[:, :height, :width] = rgb.transpose(2, 0, 1)
@@ -47,5 +47,5 @@ def apply(canvas: Canvas, params: list[Params], targets: list[Size]) -> Canvas:
     if not canvas.rgb.requires_grad:
         return Canvas(exact, sizes)
     plain = {"mode": "bilinear", "antialias": False}
-    smooth = smooth or resized(canvas, sizes, [plain] * len(params))
-    return Canvas(through(exact, smooth.rgb), sizes)
+    smooth = smooth or resize_canvas(canvas, sizes, [plain] * len(params))
+    return Canvas(straight_through(exact, smooth.rgb), sizes)

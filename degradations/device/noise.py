@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from degradations.device.blur import correlate
-from degradations.device.canvas import Canvas, clipped, constant, counting, upload
+from degradations.device.canvas import Canvas, cached_arange, clip, constant, upload
 from degradations.kernels import gaussian_1d
 from degradations.ops.noise import (
     BT601,
@@ -36,11 +36,11 @@ def apply(canvas: Canvas, params: list[Params], targets: list[Size]) -> Canvas:
         level = (base.clamp(0, 1) * 255).round_().int()
         residue = _NORMAL + ((level << STRATA_BITS) | (index >> (16 - STRATA_BITS)))
         index = torch.where(is_poisson > 0, residue, index)
-    noise = looked_up(_tables(rgb.device), index)
+    noise = look_up(_tables(rgb.device), index)
     share = constant_share
     if any(p["kind"] == "speckle" for p in params):
         share = torch.addcmul(constant_share, relative_share, canvas.rgb)
-    return canvas.with_rgb(clipped(canvas.rgb + noise * share))
+    return canvas.with_rgb(clip(canvas.rgb + noise * share))
 
 
 def film_grain(canvas: Canvas, params: list[Params], targets: list[Size]) -> Canvas:
@@ -50,20 +50,20 @@ def film_grain(canvas: Canvas, params: list[Params], targets: list[Size]) -> Can
     channels = [1 if p["grey"] else 3 for p in params]
     index = words(canvas, params, channels, radii, reach)
     padded = [np.pad(k, reach - radius) for k, radius in zip(stack, radii, strict=True)]
-    white = looked_up(_tables(canvas.rgb.device), index)
+    white = look_up(_tables(canvas.rgb.device), index)
     grain = correlate(white, upload(np.stack(padded), white.device))
     is_grey, deviation = canvas.numbers([[p["grey"], p["sigma_levels"] / 255 * 2] for p in params])
     rgb = canvas.rgb.detach()
     value = torch.where(is_grey > 0, luma(rgb, BT601), rgb).clamp(0, 1)
     grain *= (value * (1 - value)).sqrt_() * deviation
-    return canvas.with_rgb(clipped(canvas.rgb + grain))
+    return canvas.with_rgb(clip(canvas.rgb + grain))
 
 
 def normal(canvas: Canvas, params: list[Params], pad: int) -> Tensor:
     """One field (n, 1, H + 2 pad, W + 2 pad) of normal deviates a picture, of that size."""
     count = len(params)
     index = words(canvas, params, [1] * count, [pad] * count, pad)
-    return looked_up(_tables(canvas.rgb.device), index[:, :1])
+    return look_up(_tables(canvas.rgb.device), index[:, :1])
 
 
 def words(
@@ -73,25 +73,35 @@ def words(
     pads: list[int] | None = None,
     reach: int = 0,
 ) -> Tensor:
-    """int32 (n, 3, H + 2 reach, W + 2 reach): the words of rng.words16, each where ops put it.
+    """The words of rng.words16, placed as the ops on the host place them.
 
-    A picture's field is of its own size plus its pad on each side, row by row, channels inmost.
-    With one channel all three are alike. What lies outside a field means nothing.
+    The field of a picture has its size plus its pad on each side, row by row, with the channel as
+    the innermost axis. With one channel all three are alike. Values outside a field are arbitrary.
+
+    Args:
+        canvas: The pictures.
+        params: Parameters of each picture's step, with its seed.
+        channels: 1 or 3 for each picture.
+        pads: Pixels added to each side of a picture's field; None: 0.
+        reach: The largest pad.
+
+    Returns:
+        int32 (n, 3, H + 2 reach, W + 2 reach), values below 2^16.
     """
     own = np.array(pads or [0] * len(params))
     sizes = canvas.sizes + 2 * own[:, None]
     count = int((sizes.prod(1) * channels).max())
-    flat = _hashed([field_keys(p["seed"]) for p in params], count, canvas.rgb.device)
+    flat = _hash_words([field_keys(p["seed"]) for p in params], count, canvas.rgb.device)
     steps, shift = sizes[:, 1] * channels, reach - own
     first = np.arange(len(params)) * flat.shape[1] - shift * (steps + channels)
     # (n, 3) in 32 bits where they suffice: channel, row and column each add their part
     each = first[:, None] + np.minimum(np.arange(3), np.array(channels)[:, None] - 1)
     kind = torch.int32 if flat.numel() < 1 << 30 else torch.int64
     table = upload(np.column_stack([each, steps, channels]), flat.device).to(kind)
-    y, x = (counting(n + 2 * reach, flat.device, kind) for n in canvas.rgb.shape[2:])
+    y, x = (cached_arange(n + 2 * reach, flat.device, kind) for n in canvas.rgb.shape[2:])
     corner = table[:, :3, None, None] + x * table[:, 4, None, None, None]
     place = corner + (y * table[:, 3, None])[:, None, :, None]
-    return looked_up(flat.view(-1), place.clamp_(0, flat.numel() - 1))
+    return look_up(flat.view(-1), place.clamp_(0, flat.numel() - 1))
 
 
 def luma(rgb: Tensor, weights: np.ndarray) -> Tensor:
@@ -100,7 +110,7 @@ def luma(rgb: Tensor, weights: np.ndarray) -> Tensor:
     return (rgb * shares).sum(1, keepdim=True)
 
 
-def looked_up(table: Tensor, index: Tensor) -> Tensor:
+def look_up(table: Tensor, index: Tensor) -> Tensor:
     return table.index_select(0, index.reshape(-1)).view(index.shape)
 
 
@@ -114,14 +124,14 @@ def _numbers(params: Params) -> list[float]:
     return [params["sigma_levels"] / 255, 0, grey, 0]
 
 
-def _hashed(keys: list[tuple[int, int]], count: int, device: torch.device) -> Tensor:
+def _hash_words(keys: list[tuple[int, int]], count: int, device: torch.device) -> Tensor:
     """As rng.words16 for each pair of keys: int32 (n, count or one more)."""
     signed = np.array(keys, np.uint32).view(np.int32).T[..., None]
     before, within = upload(signed, device).unbind(0)
     first, second = (m - (1 << 32) if m >= 1 << 31 else m for m in MULTIPLIERS)
     pairs = -(-count // 2)
     # each batch has another size: few are kept, and cut
-    x = counting(1 << (pairs - 1).bit_length(), device, torch.int32)[:pairs] + before
+    x = cached_arange(1 << (pairs - 1).bit_length(), device, torch.int32)[:pairs] + before
     x ^= _shifted(x, 16)
     x *= first
     x ^= within

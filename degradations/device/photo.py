@@ -5,10 +5,10 @@ from torch import Tensor
 
 from degradations.device.canvas import (
     Canvas,
-    clipped,
-    counting,
-    take,
-    through,
+    cached_arange,
+    clip,
+    gather,
+    straight_through,
 )
 from degradations.device.noise import luma, normal
 from degradations.ops.noise import BT601
@@ -27,7 +27,7 @@ def fade(canvas: Canvas, params: list[Params], targets: list[Size]) -> Canvas:
 
 def cast(canvas: Canvas, params: list[Params], targets: list[Size]) -> Canvas:
     gains = torch.cat(canvas.numbers([p["gains"] for p in params]), 1)
-    return canvas.with_rgb(clipped(canvas.rgb * gains))
+    return canvas.with_rgb(clip(canvas.rgb * gains))
 
 
 def chroma_shift(canvas: Canvas, params: list[Params], targets: list[Size]) -> Canvas:
@@ -35,15 +35,15 @@ def chroma_shift(canvas: Canvas, params: list[Params], targets: list[Size]) -> C
     colour = canvas.rgb - grey
     for axis, shift in enumerate(canvas.numbers([[p["y"], p["x"]] for p in params])):
         count = colour.shape[2 + axis]
-        place = (counting(count, colour.device) - shift[:, 0, 0]).clamp_(min=0)
+        place = (cached_arange(count, colour.device) - shift[:, 0, 0]).clamp_(min=0)
         place = place.minimum(canvas.extent[axis] - 1)
         low = place.floor()
         share = (place - low)[:, None].unsqueeze(3 - axis)
-        other = counting(colour.shape[3 - axis], colour.device)[None]
+        other = cached_arange(colour.shape[3 - axis], colour.device)[None]
         before, after = low.int(), (low.int() + 1).minimum(canvas.extent[axis] - 1)
-        near, far = (take(colour, *((at, other), (other, at))[axis]) for at in (before, after))
+        near, far = (gather(colour, *((at, other), (other, at))[axis]) for at in (before, after))
         colour = near * (1 - share) + far * share
-    return canvas.with_rgb(clipped(grey + colour))
+    return canvas.with_rgb(clip(grey + colour))
 
 
 def sensor_noise(canvas: Canvas, params: list[Params], targets: list[Size]) -> Canvas:
@@ -57,7 +57,7 @@ def sensor_noise(canvas: Canvas, params: list[Params], targets: list[Size]) -> C
     linear = _demosaiced(code) * ((1 + BLACK) / _TOP) - BLACK
     height, width = canvas.rgb.shape[2:]
     linear = linear[..., PAD : PAD + height, PAD : PAD + width]
-    return canvas.with_rgb(through(from_linear((linear * gains).clamp_(0, 1)), canvas.rgb))
+    return canvas.with_rgb(straight_through(from_linear((linear * gains).clamp_(0, 1)), canvas.rgb))
 
 
 def to_linear(rgb: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ def from_linear(rgb: Tensor) -> Tensor:
 
 def _sites(planes: Tensor) -> tuple[Tensor, Tensor]:
     """Boolean (H, 1) even rows and (W,) even columns of an RGGB mosaic: red where both are."""
-    rows, columns = (counting(n, planes.device) % 2 == 0 for n in planes.shape[2:])
+    rows, columns = (cached_arange(n, planes.device) % 2 == 0 for n in planes.shape[2:])
     return rows[:, None], columns
 
 

@@ -11,7 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from degradations.device.canvas import Canvas, counting, fitting, products, type_of_sums, upload
+from degradations.device.canvas import (
+    Canvas,
+    cached_arange,
+    canvas_size,
+    multiply,
+    type_of_sums,
+    upload,
+)
 from degradations.ops.op import Params, Size
 from degradations.ops.resize import new_size
 
@@ -35,21 +42,21 @@ _FORMULAS = "box", "linear", "cubic", "lanczos", "nearest"
 def apply(canvas: Canvas, params: list[Params], targets: list[Size]) -> Canvas:
     rows = zip(canvas.sizes.tolist(), params, targets, strict=True)
     new = np.array([new_size(tuple(size), p, target) for size, p, target in rows])
-    return resized(canvas, new, params)
+    return resize_canvas(canvas, new, params)
 
 
-def resized(canvas: Canvas, new: np.ndarray, params: list[Params]) -> Canvas:
+def resize_canvas(canvas: Canvas, new: np.ndarray, params: list[Params]) -> Canvas:
     """To the sizes `new` (n, 2), by the mode of each and whether it antialiases."""
     filters = [_filters(*row) for row in zip(canvas.sizes, new, params, strict=True)]
     both = [pair[axis] for axis in (0, 1) for pair in filters]
-    bottom, right = fitting(new)
+    bottom, right = canvas_size(new)
     place, weight = _taps(
         canvas.sizes.T.ravel(), new.T.ravel(), both, max(bottom, right), canvas.rgb.device
     )
     height, width = canvas.rgb.shape[2:]
     matrices = weight.new_zeros(*weight.shape[:2], max(height, width))
     down, across = matrices.scatter_add_(2, place, weight).chunk(2)
-    return Canvas(products(canvas.rgb, down[:, :bottom, :height], across[:, :right, :width]), new)
+    return Canvas(multiply(canvas.rgb, down[:, :bottom, :height], across[:, :right, :width]), new)
 
 
 def _filters(old: np.ndarray, new: np.ndarray, params: Params) -> list[_Filter]:
@@ -76,10 +83,10 @@ def _taps(
     numbers = [scale, scale / 2, 1 / wide, reach, *bounds, parameter, old - 1, new - 1, kind]
     table = upload(np.stack(numbers)[..., None, None], device)
     scale, half, closer, far, edge, most, parameter, last, last_new, kind = table.unbind(0)
-    new_place = counting(count, device, torch.float64)[:, None].minimum(last_new)
+    new_place = cached_arange(count, device, torch.float64)[:, None].minimum(last_new)
     centre = torch.addcmul(half, new_place, scale)
     taps = math.ceil(2 * reach.max()) + 2
-    place = torch.floor(centre - far) + counting(taps, device, torch.float64)
+    place = torch.floor(centre - far) + cached_arange(taps, device, torch.float64)
     away = (place - (centre - 0.5)).abs_()
     formulas: dict[str, Callable[[], Tensor]] = {
         "box": lambda: (edge - away).clamp_(min=0).minimum(most),
@@ -99,7 +106,7 @@ def _taps(
 
 
 def _nearest(old: np.ndarray, new: np.ndarray, count: int, device: torch.device) -> Tensor:
-    """The pixels that OpenCV takes, told by itself: its choice among two as near is no formula."""
+    """The pixels that OpenCV takes, asked of OpenCV: no formula gives its choice between equals."""
     places = np.zeros((len(old), count, 1))
     for row, n, m in zip(places, old, new, strict=True):
         ramp = np.arange(n, dtype=np.float32)[None]

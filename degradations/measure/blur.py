@@ -1,4 +1,4 @@
-"""Blur from the edges: how much of their slope does each further blur take?
+"""Blur from the edges: how much of their slope each further blur takes.
 
 At a step that a Gaussian of sigma w has softened, gradients at the scales a < b are in the ratio
 sqrt((w^2 + b^2) / (w^2 + a^2)) (Zhuo and Sim 2011, Defocus map estimation from a single image).
@@ -17,7 +17,7 @@ _LEAST = 1.0  # level a pixel
 _NOISE = 0.2856  # five deviations of what noise of one level leaves of the gradient at that scale
 _MARGIN = 10  # pixels
 _FEWEST = 20  # of the strongest edges
-_LARGE = 3.3  # pixels, at which the scales above tell little more
+_LARGE = 3.3  # pixels; the scales above measure larger blurs badly
 _KNOTS = 0.5, 1.5, 3.5  # sigma in pixels
 # Least absolute deviations of sigma over 83 photos, 6 dead leaves and 7 drawings, each blurred 18
 # times, and 129 smaller photos, 8 times, by up to 4.2 px, most with noise of up to 8 levels, a JPEG
@@ -46,21 +46,24 @@ _NOISE_AND_ONE = np.array(
 
 
 def measure(luma: np.ndarray, noise: float = 0.0) -> float | None:
-    """Sigma in pixels of the Gaussian by which the picture is softer than a sharp one.
+    """Measure how much softer a picture is than a sharp one.
 
-    luma   float32 (H, W), levels 0 to 255.
-    noise  its deviation in levels; edges that do not stand out of it are left out.
-    None where there are too few edges.
+    Args:
+        luma: float32 (H, W), levels 0 to 255.
+        noise: Standard deviation of its noise, levels; edges that do not exceed it are left out.
+
+    Returns:
+        Sigma of a Gaussian, pixels; None if there are too few edges.
     """
     lost = losses(luma, noise)
     if lost is None:
         return None
     weights = np.hstack([_EDGES, _STRONGEST, _NOISE_AND_ONE])
-    near = weights @ [*lost, np.log1p(noise), 1]  # sigma as each knot's weights tell it
+    near = weights @ [*lost, np.log1p(noise), 1]  # sigma by the weights of each knot
     sigma = _KNOTS[1]
     for _ in range(4):
         sigma = float(np.interp(sigma, _KNOTS, near))
-    if sigma > _LARGE:  # at half the size the blur is half, where these scales tell it better
+    if sigma > _LARGE:  # at half the size the blur is half, which these scales measure better
         half = cv2.resize(luma, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
         found = measure(half, noise / 2)
         return sigma if found is None else 2 * found
@@ -68,10 +71,15 @@ def measure(luma: np.ndarray, noise: float = 0.0) -> float | None:
 
 
 def losses(luma: np.ndarray, noise: float) -> np.ndarray | None:
-    """(20,): the logarithm of what edges lose of their gradient from each scale to the next.
+    """The logarithm of what edges lose of their gradient from each scale to the next.
 
-    For each of five steps the median edge's and a steep one's; first of all edges, then of the
-    strongest.
+    Args:
+        luma: float32 (H, W), levels 0 to 255.
+        noise: Standard deviation of its noise, levels.
+
+    Returns:
+        (20,): for each of five pairs of scales the loss of the median and of a steep edge, first
+            among all edges, then among the strongest; None if there are too few edges.
     """
     gradients = [_gradient(luma, scale) for scale in _SCALES]
     x, y = gradients[_AT]
@@ -92,8 +100,8 @@ def losses(luma: np.ndarray, noise: float) -> np.ndarray | None:
     x, y = x[edge] / size, y[edge] / size
     along = [np.maximum(u[edge] * x + v[edge] * y, 0.01 * size) for u, v in gradients]
     loss = np.log(np.array(along[:-1]) / np.array(along[1:]))
-    told = (np.percentile(part, _QUANTILES, axis=1).T for part in (loss, loss[:, strongest]))
-    return np.concatenate([part.ravel() for part in told])
+    parts = (np.percentile(part, _QUANTILES, axis=1).T for part in (loss, loss[:, strongest]))
+    return np.concatenate([part.ravel() for part in parts])
 
 
 def _gradient(luma: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What a JPEG file says of itself: its quality and chroma subsampling, from its tables."""
+"""The quality and chroma subsampling of a JPEG file, from its tables."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,17 +25,16 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class JpegFile:
-    """quality  1 to 100 on libjpeg's scale; the nearest one where the tables are not its own.
-
-    tables   standard: libjpeg's at this quality, entry for entry; own: an encoder's own
-    chroma   4:4:4, 4:2:2, 4:2:0, 4:4:0, 4:1:1, grey, or the sampling factors
-    luma     (8, 8) steps, rows are vertical frequencies
-    """
+    """What the quantisation tables of a JPEG file say."""
 
     quality: int
+    """1 to 100 on libjpeg's scale; the nearest one where the tables are not libjpeg's."""
     tables: str
+    """"standard" where they are libjpeg's at this quality, entry for entry; else "own"."""
     chroma: str
+    """4:4:4, 4:2:2, 4:2:0, 4:4:0, 4:1:1, grey, or the sampling factors."""
     luma: np.ndarray
+    """(8, 8) quantisation steps; rows are vertical frequencies."""
 
 
 @lru_cache(1)
@@ -60,9 +59,16 @@ def read(image: Image.Image) -> JpegFile | None:
 
 
 def nearest_quality(found: np.ndarray) -> tuple[int, bool]:
-    """(1 or 2, 8, 8), luma and chroma -> the quality of the nearest tables; are they the same?
+    """The quality whose standard tables are nearest to the ones found.
 
-    Near is by the logarithm of the steps, the lower frequencies first: they carry the picture.
+    Distances are between logarithms of the steps; low frequencies weigh more, because they carry
+    the picture.
+
+    Args:
+        found: (1 or 2, 8, 8) steps of luma and chroma.
+
+    Returns:
+        The quality, and whether its tables are the same.
     """
     known = standard_tables()[1:, : len(found)]
     equal = (known == found).all((1, 2, 3))

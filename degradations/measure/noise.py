@@ -41,25 +41,29 @@ class Bin:
     """What the flattest blocks of about one luma say: the deviation, or what it is not above."""
 
     level: float
+    """Mean luma of the bin, levels of 255."""
     sigma: float
-    count: int  # blocks it was chosen from
+    """Standard deviation of the noise, levels."""
+    count: int
+    """Blocks from which the flattest were chosen."""
     is_bound: bool = False
+    """Whether sigma is only an upper bound."""
 
 
 @dataclass(frozen=True)
 class Noise:
-    """variance = read + shot x luma, in levels of 255 squared.
-
-    sigma  levels, of the luma, over this picture
-    curve  (luma, sigma) for each bin of luma that had flat blocks
-    colour  are the channels' noises apart? None where JPEG hides it
-    """
+    """Noise whose variance is read + shot x luma, in levels of 255 squared."""
 
     sigma: float
+    """Standard deviation of the luma over this picture, levels of 255."""
     read: float
+    """The constant part of the variance, levels squared."""
     shot: float
+    """The part of the variance that grows with the luma: variance = read + shot x luma."""
     curve: tuple[tuple[float, float], ...]
+    """(luma, sigma) of each bin of luma that had flat blocks."""
     colour: bool | None
+    """Whether the noises of the channels differ; None where JPEG hides it."""
 
 
 def measure(
@@ -68,10 +72,16 @@ def measure(
     steps: np.ndarray | None = None,
     corner: tuple[int, int] = (0, 0),
 ) -> Noise | None:
-    """None where no block is flat and unclipped, or the noise is too weak to leave a trace.
+    """Measure the noise of a picture.
 
-    rgb    uint8 (H, W, 3); luma is float32 (H, W), levels 0 to 255, as JPEG has it.
-    steps  (8, 8), of the JPEG it is or once was, on the grid that starts at corner.
+    Args:
+        rgb: uint8 (H, W, 3).
+        luma: float32 (H, W), levels 0 to 255, as JPEG defines it.
+        steps: (8, 8) luma steps of the JPEG that the picture is or was; None: it never was one.
+        corner: Corner (top, left) of that JPEG's grid.
+
+    Returns:
+        The noise; None if no block is flat and unclipped, or the noise is too weak to be found.
     """
     corners = [corner]
     if steps is None:  # no grid: take blocks at every half
@@ -126,8 +136,8 @@ def _curve(
         bands = np.zeros((len(_BANDS), len(_SIGMAS)))
         for pick, use in _halves(steps):
             chosen = _flattest(inside, pick, portion)
-            told = (_likelihood(chosen[:, use & band], steps[use & band]) for band in _BANDS)
-            bands += np.array(list(told))
+            likelihoods = (_likelihood(chosen[:, use & band], steps[use & band]) for band in _BANDS)
+            bands += np.array(list(likelihoods))
         level = float(levels[which == index].mean())
         if not _is_fine(steps):
             sigma, is_bound = _agreed(bands)

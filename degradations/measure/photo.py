@@ -1,4 +1,4 @@
-"""One photo, measured: what it went through, as far as its file and its pixels can tell."""
+"""Measures what one photo went through, from its file and its pixels."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,35 +21,40 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 @dataclass(frozen=True)
 class Measured:
-    """None wherever it cannot be told. Levels are of 255, pixels those of the file.
-
-    quality  of a JPEG file, on libjpeg's scale; tables: standard, or own and quality is the nearest
-    earlier_quality  of the JPEG before: of pixels that came from one, or of a file saved again
-    noise  deviation of the luma in levels; its square is read + shot x luma; curve has the bins
-    colour_noise  are the noises of red, green and blue apart?
-    blur  sigma of a Gaussian
-    enlarged  factor by which it was made larger
-    cast  gains of red, green and blue, mean 1; black, white: darkest and lightest luma in [0, 1]
-    """
+    """What was measured on a photo; None wherever a quantity could not be measured."""
 
     path: str
     width: int
     height: int
     format: str
     quality: int | None
+    """Quality of a JPEG file, on libjpeg's scale."""
     tables: str | None
+    """"standard" for libjpeg's tables; "own" for others, where quality is the nearest one."""
     chroma: str | None
+    """Chroma subsampling of a JPEG file."""
     earlier_quality: int | None
+    """Quality of an earlier JPEG: of pixels that came from one, or of a file saved again."""
     noise: float | None
+    """Standard deviation of the noise in the luma, levels of 255."""
     noise_read: float | None
+    """The constant part of the noise's variance."""
     noise_shot: float | None
+    """The part of it that grows with the luma: variance = read + shot x luma."""
     noise_curve: tuple[tuple[float, float], ...]
+    """(luma, sigma) of each bin of luma."""
     colour_noise: bool | None
+    """Whether the noises of red, green and blue differ."""
     blur: float | None
+    """Sigma of a Gaussian, pixels."""
     enlarged: float | None
+    """Factor by which the picture was enlarged."""
     cast: tuple[float, float, float] | None
+    """Gains of red, green and blue, with the mean 1."""
     black: float
+    """The darkest luma, [0, 1]."""
     white: float
+    """The lightest luma, [0, 1]."""
 
     def to_dict(self) -> dict[str, Any]:
         """What JSON holds."""
@@ -62,14 +67,18 @@ class Measured:
 
 
 def measure(path: str | Path) -> Measured:
-    """Raises RecipeError where the file is no picture, is broken, or is too small to tell."""
+    """Measure a photo.
+
+    Raises:
+        RecipeError: If the file is no picture, is broken, or is too small to measure.
+    """
     try:
         with Image.open(path, formats=FORMATS) as image:
             found = jpegfile.read(image)
             form, size = image.format or "", image.size
             if size[0] * size[1] > MOST:
-                told = f"{size[0]}x{size[1]} px; the limit is {MOST // 10**6} million"
-                raise RecipeError(f"{path}: {told}; make it smaller first")
+                message = f"{size[0]}x{size[1]} px; the limit is {MOST // 10**6} million"
+                raise RecipeError(f"{path}: {message}; make it smaller first")
             if not _is_rgb(image):
                 # JPEG's own luma: through RGB the quantised values are not whole any more
                 image.draft("YCbCr", image.size)
@@ -85,14 +94,19 @@ def measure(path: str | Path) -> Measured:
             f"{path}: {size[0]}x{size[1]} px is too small to tell anything from; give photos of "
             f"at least {_SMALLEST} px a side, better 512"
         )
-    return _told((str(path), *size, form), found, rgb, luma)
+    return _assemble((str(path), *size, form), found, rgb, luma)
 
 
 def measure_pixels(rgb: np.ndarray, name: str = "") -> Measured:
-    """As `measure` of a PNG file: uint8 (H, W, 3), at least 64 pixels a side."""
+    """As `measure`, for pixels without a file.
+
+    Args:
+        rgb: uint8 (H, W, 3), at least 64 pixels a side.
+        name: What stands for the path in the result.
+    """
     left, top, right, bottom = _middle(rgb.shape[1::-1])
     middle = rgb[top:bottom, left:right]
-    return _told((name, rgb.shape[1], rgb.shape[0], ""), None, middle, None)
+    return _assemble((name, rgb.shape[1], rgb.shape[0], ""), None, middle, None)
 
 
 def pixels(image: Image.Image) -> np.ndarray:
@@ -116,7 +130,7 @@ def _is_rgb(image: Image.Image) -> bool:
     return image.info.get("adobe_transform") == 0 or names == [*b"RGB"]
 
 
-def _told(
+def _assemble(
     name: tuple[str, int, int, str],
     file: jpegfile.JpegFile | None,
     rgb: np.ndarray,

@@ -1,4 +1,4 @@
-"""The JPEG that a picture once was, from the lattice on which its DCT coefficients lie.
+"""The JPEG that a picture once was, from the lattice of its DCT coefficients.
 
 As Fan and de Queiroz 2003 (Identification of bitmap compression history) for pixels that were
 decoded once, and Bianchi and Piva 2012 for those that were quantised again: within each step of a
@@ -15,10 +15,10 @@ from degradations.measure.blocks import blocks, dct
 from degradations.measure.jpegfile import standard_tables
 
 _MODES = tuple((u, s - u) for s in range(1, 8) for u in range(s + 1))  # 35 lowest, without the mean
-_REACH = 300.0  # coefficients beyond are too few to tell
+_REACH = 300.0  # coefficients beyond are too few
 _FINE = 0.25  # width of a bin of coefficients that were not quantised since
 _ROUNDING = 0.3  # deviation of a coefficient through pixels that were rounded
-_STRAY = 0.05  # share of coefficients that lie anywhere, e.g. of blocks with clipped pixels
+_STRAY = 0.05  # share of coefficients off the lattice, e.g. of blocks with clipped pixels
 _SURE = 20.0  # nats per mode set beyond which a lattice is believed
 _MAX_BLOCKS = 8192
 _LOOK = 200  # pixels a side in which the grid is looked for
@@ -26,20 +26,31 @@ _LOOK = 200  # pixels a side in which the grid is looked for
 
 @dataclass(frozen=True)
 class Lattice:
-    """The grid's corner (top, left), its quality and luma steps (8, 8), and how sure: in nats."""
+    """The JPEG grid that the DCT coefficients of a picture lie on."""
 
     quality: int
+    """Quality of the earlier JPEG, on libjpeg's scale."""
     top: int
+    """Row of the grid's corner."""
     left: int
+    """Column of the grid's corner."""
     luma: np.ndarray
+    """(8, 8) quantisation steps of the luma."""
     evidence: float
+    """Log likelihood ratio, nats."""
 
 
 def earlier(luma: np.ndarray, steps: np.ndarray | None = None) -> Lattice | None:
-    """The JPEG before: of pixels, or of a file with quantisation `steps` (8, 8) on the grid (0, 0).
+    """Find the JPEG that a picture was before.
 
-    luma   float (H, W), levels 0 to 255.
-    Only an earlier quality below the present one can be told in a file.
+    In a JPEG file only an earlier quality below the present one can be found.
+
+    Args:
+        luma: float (H, W), levels 0 to 255.
+        steps: (8, 8) luma steps of the file, on the grid (0, 0); None: the picture is no JPEG.
+
+    Returns:
+        The grid of the earlier JPEG; None if there is no clear evidence of one.
     """
     found = _lattice(luma, 0, 0, steps)
     if found.evidence <= _SURE and steps is None:
@@ -48,7 +59,7 @@ def earlier(luma: np.ndarray, steps: np.ndarray | None = None) -> Lattice | None
 
 
 def _corner(luma: np.ndarray) -> tuple[int, int]:
-    """Where most high frequencies are nothing: what JPEG rounds to 0 is 0 on its own grid alone."""
+    """The grid with the most zeros at high frequencies: JPEG's zeros are zeros only on its grid."""
     top, left = (max(0, side - _LOOK) // 16 * 8 for side in luma.shape)
     part = luma[top : top + _LOOK, left : left + _LOOK]
     high = np.add.outer(np.arange(8), np.arange(8)) >= 6
@@ -66,12 +77,12 @@ def _lattice(luma: np.ndarray, top: int, left: int, steps: np.ndarray | None) ->
     evidence = np.zeros(101)
     for mode in _MODES:
         present = 0 if steps is None else int(steps[mode])
-        told = {
+        by_step = {
             step: _evidence(coefficients[:, *mode], step, present)
             for step in np.unique(tables[1:, *mode])
             if step > present
         }
-        evidence += [told.get(step, 0.0) for step in tables[:, *mode]]
+        evidence += [by_step.get(step, 0.0) for step in tables[:, *mode]]
     evidence[0] = -np.inf
     quality = int(evidence.argmax())
     return Lattice(quality, top, left, tables[quality], float(evidence[quality]))
@@ -80,8 +91,10 @@ def _lattice(luma: np.ndarray, top: int, left: int, steps: np.ndarray | None) ->
 def _evidence(coefficients: np.ndarray, step: int, present: int) -> float:
     """Log likelihood ratio, in nats: a lattice of `step` against a smooth decay, cell by cell.
 
-    coefficients  (n,) magnitudes; `present` is the step they were quantised with since, or 0.
-    The cell round 0 says nothing: there both are peaked.
+    The cell round 0 is left out: both models have a peak there.
+
+    Args:
+        coefficients: (n,) magnitudes; `present` is the step they were quantised with since, or 0.
     """
     width = float(present or _FINE)
     cells, far, on = _comb(step, width)

@@ -13,13 +13,18 @@ _SOFT = 0.27  # pixels of blur for each time of enlargement; half of what most p
 
 
 def enlargement(luma: np.ndarray, blur: float | None = None) -> float | None:
-    """The factor by which both sides were enlarged, 1 to 8; None where no period is clear.
+    """Find the factor by which both sides were enlarged.
 
-    luma  float32 (H, W).
-    blur  its measured sigma in pixels: one period stands for a factor below 2 and one above, and
-          the larger leaves a softer picture.
-    A factor of 2, 4 or 8 goes unseen: each pixel's distance to its neighbours' middle is then the
-    same, or the period is that of JPEG's blocks. So does enlargement under noise.
+    Factors of 2, 4 and 8 cannot be found: each pixel's distance to the middle of its neighbours is
+    then the same, or the period is that of JPEG's blocks. Nor can enlargement under noise.
+
+    Args:
+        luma: float32 (H, W).
+        blur: Measured sigma, pixels. One period stands for a factor below 2 and one above; the
+            larger one leaves a softer picture.
+
+    Returns:
+        The factor, 1 to 8; None if no period is clear.
     """
     peaks = [_peak(luma), _peak(luma.T)]
     if peaks[0] is None or peaks[1] is None or abs(peaks[0] - peaks[1]) > 0.01:

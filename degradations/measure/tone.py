@@ -1,4 +1,4 @@
-"""Casts and fading, as far as one picture can tell them from its subject."""
+"""Colour casts and fading, as far as one picture shows them apart from its subject."""
 
 from dataclasses import dataclass
 
@@ -8,19 +8,22 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Tone:
-    """cast  gains of red, green and blue, their mean 1; None in a grey picture
-
-    black, white  the darkest and lightest luma but for 0.5 %, in [0, 1]
-    """
+    """Colour cast, darkest and lightest luma of a picture."""
 
     cast: tuple[float, float, float] | None
+    """Gains of red, green and blue with the mean 1; None in a grey picture."""
     black: float
+    """The darkest luma but for 0.5 %, [0, 1]."""
     white: float
+    """The lightest luma but for 0.5 %, [0, 1]."""
 
 
 def measure(rgb: np.ndarray) -> Tone:
-    """uint8 (H, W, 3). The cast is the geometric mean of grey world (Buchsbaum 1980) and of the
-    brightest twentieth, which is mostly neutral (white patch, Land 1977)."""
+    """Measure the tone of uint8 (H, W, 3).
+
+    The cast is the geometric mean of two: grey world (Buchsbaum 1980), and the brightest twentieth
+    of the pixels, which is mostly neutral (white patch, Land 1977).
+    """
     small = cv2.resize(rgb, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
     small = small.reshape(-1, 3).astype(np.float32)
     luma = small @ np.array([0.299, 0.587, 0.114], np.float32)

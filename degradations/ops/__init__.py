@@ -1,4 +1,4 @@
-"""The degradations. `Step` is one of them, told apart by `kind`, or an op that is not ours."""
+"""The degradations. A `Step` is one of them, chosen by `kind`, or an op that is not ours."""
 
 from typing import Annotated, Any
 
@@ -42,7 +42,7 @@ OPS: dict[str, type[Op]] = _by_kind(_Ours)
 GROUPS: dict[str, type[Frozen]] = _by_kind(_Group)
 
 
-def _or_own(value: Any, ours: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+def _or_plugin(value: Any, ours: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
     kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
     if not isinstance(kind, str) or kind in OPS or kind in GROUPS:
         return ours(value)
@@ -50,7 +50,7 @@ def _or_own(value: Any, ours: ValidatorFunctionWrapHandler, info: ValidationInfo
 
 
 Step = Annotated[
-    _Ours | _Group, Field(discriminator="kind"), WrapValidator(_or_own), SerializeAsAny()
+    _Ours | _Group, Field(discriminator="kind"), WrapValidator(_or_plugin), SerializeAsAny()
 ]
 for _group in GROUPS.values():
     _group.model_rebuild(_types_namespace={"Step": Step})

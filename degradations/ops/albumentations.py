@@ -25,14 +25,16 @@ _PIXEL = {
 class Albumentations(Op):
     """One transform of albumentations (Buslaev et al. 2020), by name, on 8 bits, seeded by us.
 
-    Those that move pixels are refused: the picture would no longer lie on its good original.
-    Severity cannot act on its strength; `maybe` round it is how its share is told.
+    Transforms that move pixels are refused: the result would not match its good original.
+    Severity does not change its strength; a `maybe` around it sets how often it is applied.
     """
 
     kind: Literal["albumentations"] = "albumentations"
     fades: ClassVar = False
-    transform: str  # e.g. RandomRain
-    params: dict[str, Any] = {}  # its arguments
+    transform: str
+    """Name of the transform, such as RandomRain."""
+    params: dict[str, Any] = {}
+    """Arguments of the transform."""
 
     @model_validator(mode="after")
     def _can_be_made(self) -> Self:

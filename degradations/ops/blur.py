@@ -21,7 +21,7 @@ SHAPES = (
 )
 SIZES = (7, 9, 11, 13, 15, 17, 19, 21)  # Real-ESRGAN's
 ALL_SIZES = (*SIZES, 23, 25)  # BSRGAN's too
-_ANGLE, _HEADING = Uniform(-math.pi, math.pi), Uniform(0, math.pi)  # made once: that is dear
+_ANGLE, _HEADING = Uniform(-math.pi, math.pi), Uniform(0, math.pi)  # made once, because it is slow
 _DIRECT_AREA = 129  # from 130 taps on OpenCV turns to a Fourier transform, at 3 times the cost
 
 
@@ -32,10 +32,15 @@ class Blur(Op):
     is_filter: ClassVar = True
     neutral: ClassVar = {"sigma": 0}
     shape: Annotated[Words, among(SHAPES)] = Choice(SHAPES, (0.45, 0.25, 0.12, 0.03, 0.12, 0.03))
-    size: Annotated[Words, among(ALL_SIZES)] = Choice(SIZES)  # pixels
-    sigma: Annotated[Range, within(0)] = Uniform(0.2, 3)  # pixels, along each axis
+    """Members of the Gaussian family to draw from."""
+    size: Annotated[Words, among(ALL_SIZES)] = Choice(SIZES)
+    """Sides of the kernel, pixels."""
+    sigma: Annotated[Range, within(0)] = Uniform(0.2, 3)
+    """Standard deviation along each axis, pixels."""
     beta_generalised: Annotated[Range, within(0.1, 10)] = Choice((Uniform(0.5, 1), Uniform(1, 4)))
+    """Exponent of the generalised shapes: peaked below 1, flat above."""
     beta_plateau: Annotated[Range, within(0.1, 10)] = Choice((1, Uniform(1, 2)))
+    """Exponent of the plateau shapes."""
 
     def draw(self, rng: Rng) -> Params:
         shape, size = self.shape.draw(rng), self.size.draw(rng)
@@ -56,14 +61,14 @@ class Blur(Op):
         shape, size, angle = params["shape"], params["size"], params["angle"]
         sigma_x, sigma_y = params["sigma"]
         if shape == "isotropic":
-            size = min(size, 2 * math.ceil(4 * sigma_x) + 1)  # 1e-4 of the weight lies beyond
+            size = min(size, 2 * math.ceil(4 * sigma_x) + 1)  # 1e-4 of the weight is outside
             return separable(rgb, kernels.gaussian_1d(size, sigma_x))
         if shape.startswith("plateau"):
             kernel = kernels.plateau(size, sigma_x, sigma_y, angle, params["beta"])
         else:
             beta = params.get("beta", 1.0)
             kernel = kernels.generalised_gaussian(size, sigma_x, sigma_y, angle, beta)
-        return correlate(rgb, kernels.trimmed(kernel))
+        return correlate(rgb, kernels.trim(kernel))
 
 
 class Sinc(Op):
@@ -72,9 +77,11 @@ class Sinc(Op):
     kind: Literal["sinc"] = "sinc"
     is_filter: ClassVar = True
     neutral: ClassVar = {"cutoff": math.pi}
-    fades: ClassVar = False  # even so it takes the corners of the spectrum
-    size: Annotated[Words, among(SIZES)] = Choice(SIZES)  # pixels
-    cutoff: Annotated[Range, within(0.1, math.pi)] = Uniform(math.pi / 3, math.pi)  # rad / pixel
+    fades: ClassVar = False  # at pi it still removes the corners of the spectrum
+    size: Annotated[Words, among(SIZES)] = Choice(SIZES)
+    """Sides of the kernel, pixels."""
+    cutoff: Annotated[Range, within(0.1, math.pi)] = Uniform(math.pi / 3, math.pi)
+    """Cutoff, radians a pixel."""
 
     def draw(self, rng: Rng) -> Params:
         return {"size": self.size.draw(rng), "cutoff": self.cutoff.draw(rng)}
@@ -93,8 +100,10 @@ class MotionBlur(Op):
     kind: Literal["motion_blur"] = "motion_blur"
     is_filter: ClassVar = True
     neutral: ClassVar = {"length": 0}
-    length: Annotated[Range, within(0, 100)] = Uniform(2, 15)  # pixels along the path
-    bend: Annotated[Range, within(-math.pi, math.pi)] = Uniform(-1, 1)  # radians it turns by
+    length: Annotated[Range, within(0, 100)] = Uniform(2, 15)
+    """Length of the path, pixels."""
+    bend: Annotated[Range, within(-math.pi, math.pi)] = Uniform(-1, 1)
+    """Angle by which the path turns, radians."""
 
     def draw(self, rng: Rng) -> Params:
         angle = _HEADING.draw(rng)
@@ -111,7 +120,8 @@ class Defocus(Op):
     kind: Literal["defocus"] = "defocus"
     is_filter: ClassVar = True
     neutral: ClassVar = {"radius": 0}
-    radius: Annotated[Range, within(0, 50)] = Uniform(0.5, 4)  # pixels
+    radius: Annotated[Range, within(0, 50)] = Uniform(0.5, 4)
+    """Radius of the disc, pixels."""
 
     def draw(self, rng: Rng) -> Params:
         return {"radius": self.radius.draw(rng)}
@@ -122,16 +132,25 @@ class Defocus(Op):
 
 
 def separable(rgb: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Every channel with the outer product of an (n,) kernel and itself, as `correlate`."""
+    """Filter each channel with the outer product of a kernel with itself, mirrored at the edges.
+
+    Args:
+        rgb: float32 (H, W) or (H, W, 3).
+        kernel: (n,), centred.
+    """
     if len(kernel) > _DIRECT_AREA:
         return cv2.sepFilter2D(rgb, -1, kernel, kernel, borderType=cv2.BORDER_REFLECT_101)
     return _filtered(_filtered(rgb, kernel[None, :]), kernel[:, None])  # in two thirds of the time
 
 
 def correlate(rgb: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Every channel with one centred (n, n) kernel, mirrored about the pixels of the edge.
+    """Filter each channel with one kernel, mirrored about the pixels of the edge.
 
-    Large kernels go in strips of rows that OpenCV still filters directly, then add up.
+    Large kernels are cut into strips of rows, which OpenCV still filters directly, and added up.
+
+    Args:
+        rgb: float32 (H, W) or (H, W, 3).
+        kernel: (n, n), centred.
     """
     size = len(kernel)
     if kernel.size <= _DIRECT_AREA:

@@ -24,7 +24,8 @@ class WebP(Op):
     kind: Literal["webp"] = "webp"
     neutral: ClassVar = {"quality": 100}
     fades: ClassVar = False
-    quality: Annotated[Range, within(1, 100)] = Uniform(30, 95)  # libwebp's scale, rounded
+    quality: Annotated[Range, within(1, 100)] = Uniform(30, 95)
+    """Quality on libwebp's scale, rounded."""
 
     def draw(self, rng: Rng) -> Params:
         return {"quality": round(self.quality.draw(rng))}
@@ -45,8 +46,10 @@ class Avif(Op):
     kind: Literal["avif"] = "avif"
     neutral: ClassVar = {"quality": 100}
     fades: ClassVar = False
-    quality: Annotated[Range, within(1, 100)] = Uniform(25, 90)  # Pillow's scale, rounded
+    quality: Annotated[Range, within(1, 100)] = Uniform(25, 90)
+    """Quality on Pillow's scale, rounded."""
     chroma: Annotated[Words, among(("4:4:4", "4:2:2", "4:2:0"))] = Choice(("4:2:0",))
+    """Chroma subsampling."""
 
     def draw(self, rng: Rng) -> Params:
         return {"quality": round(self.quality.draw(rng)), "chroma": self.chroma.draw(rng)}
@@ -65,8 +68,10 @@ class H264(Op):
     kind: Literal["h264"] = "h264"
     neutral: ClassVar = {"crf": 0}  # lossless, but for the chroma
     fades: ClassVar = False
-    crf: Annotated[Range, within(0, 51)] = Uniform(20, 38)  # x264's constant rate factor
+    crf: Annotated[Range, within(0, 51)] = Uniform(20, 38)
+    """x264's constant rate factor."""
     preset: Annotated[Words, among(PRESETS)] = Choice(("veryfast", "medium"))
+    """x264's preset."""
 
     def draw(self, rng: Rng) -> Params:
         return {"crf": self.crf.draw(rng), "preset": self.preset.draw(rng)}
@@ -86,7 +91,16 @@ def through_pillow(rgb: np.ndarray, form: str, **options: Any) -> np.ndarray:
 
 
 def h264(rgb: np.ndarray, crf: float, preset: str) -> np.ndarray:
-    """uint8 (H, W, 3) -> the second frame of a 4:2:0 stream, same shape."""
+    """The second frame of a 4:2:0 stream of the same picture.
+
+    Args:
+        rgb: uint8 (H, W, 3).
+        crf: x264's constant rate factor.
+        preset: x264's preset.
+
+    Raises:
+        RecipeError: If PyAV is missing.
+    """
     try:
         import av
     except ImportError as error:

@@ -78,7 +78,8 @@ class CompatJpeg(Op):
     kind: Literal["compat_jpeg"] = "compat_jpeg"
     neutral: ClassVar = {"quality": 100}
     fades: ClassVar = False
-    quality: Annotated[Range, within(1, 99.9)] = Uniform(30, 95)  # not rounded
+    quality: Annotated[Range, within(1, 99.9)] = Uniform(30, 95)
+    """Quality on libjpeg's scale, not rounded."""
 
     def draw(self, rng: Rng) -> Params:
         return {"quality": self.quality.draw(rng)}

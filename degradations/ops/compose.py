@@ -20,9 +20,10 @@ class Steps(Frozen):
 
     kind: Any
     steps: tuple["Step", ...]
+    """The steps."""
 
     def at(self, severity: float) -> Self:
-        return self.model_copy(update={"steps": milder(self.steps, severity)})
+        return self.model_copy(update={"steps": weaken(self.steps, severity)})
 
 
 class Sequence(Steps):
@@ -38,7 +39,8 @@ class Shuffle(Steps):
     """All of them, in a random order (BSRGAN, Zhang et al. 2021)."""
 
     kind: Literal["shuffle"] = "shuffle"
-    keep: tuple[int, ...] = ()  # steps, by number from 0, whose order among themselves stays
+    keep: tuple[int, ...] = ()
+    """Numbers of steps, from 0, whose order among themselves stays."""
 
     @model_validator(mode="after")
     def _numbers_exist(self) -> Self:
@@ -58,13 +60,15 @@ class Repeat(Steps):
     """All of them in this order, n times over; each pass is milder by `scale` than the last."""
 
     kind: Literal["repeat"] = "repeat"
-    n: Annotated[Range, within(1, 100)] = Uniform(2, 2)  # rounded
-    scale: Annotated[float, Field(gt=0, le=1)] = 1.0  # pass i (from 0) is at severity scale^i
+    n: Annotated[Range, within(1, 100)] = Uniform(2, 2)
+    """Number of passes, rounded."""
+    scale: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Pass i, from 0, is at severity scale^i."""
 
     def choose(self, rng: Rng) -> tuple["Step", ...]:
         steps = self.steps
         for i in range(1, round(self.n.draw(rng))):
-            again = self.steps if self.scale == 1 else milder(self.steps, self.scale**i)
+            again = self.steps if self.scale == 1 else weaken(self.steps, self.scale**i)
             steps = (*steps, *again)
         return steps
 
@@ -74,13 +78,15 @@ class Maybe(Frozen):
 
     kind: Literal["maybe"] = "maybe"
     p: Annotated[float, Field(ge=0, le=1)]
+    """Probability of the step."""
     step: "Step"
+    """The step."""
 
     def choose(self, rng: Rng) -> tuple["Step", ...]:
         return (self.step,) if rng.uniform() < self.p else ()
 
     def at(self, severity: float) -> Self:
-        return self.model_copy(update={"step": _milder(self.step, severity)})
+        return self.model_copy(update={"step": _weaken(self.step, severity)})
 
 
 class OneOf(Frozen):
@@ -88,7 +94,9 @@ class OneOf(Frozen):
 
     kind: Literal["one_of"] = "one_of"
     steps: tuple["Step", ...]
+    """The steps to choose from."""
     weights: tuple[float, ...] | None = None
+    """One weight a step; None: all are equally likely."""
 
     @model_validator(mode="after")
     def _weights_fit(self) -> Self:
@@ -99,15 +107,15 @@ class OneOf(Frozen):
         return (self.steps[pick(len(self.steps), self.weights, rng)],)
 
     def at(self, severity: float) -> Self:
-        return self.model_copy(update={"steps": milder(self.steps, severity)})
+        return self.model_copy(update={"steps": weaken(self.steps, severity)})
 
 
-def milder(steps: tuple["Step", ...], severity: float) -> tuple["Step", ...]:
-    """The steps at a severity, each in its place, so that a key draws alike at any severity."""
-    return tuple(_milder(step, severity) for step in steps)
+def weaken(steps: tuple["Step", ...], severity: float) -> tuple["Step", ...]:
+    """The steps at a severity; each keeps its place, so a key draws the same at any severity."""
+    return tuple(_weaken(step, severity) for step in steps)
 
 
-def _milder(step: "Step", severity: float) -> "Step":
+def _weaken(step: "Step", severity: float) -> "Step":
     moved = step.at(severity)
     if moved is None:
         return Sequence(steps=())
@@ -117,10 +125,10 @@ def _milder(step: "Step", severity: float) -> "Step":
     return moved
 
 
-def every(steps: Iterable["Step"]) -> Iterator[Op]:
-    """Each op that stands in the steps, however deep, in the order it is written."""
+def iterate_ops(steps: Iterable["Step"]) -> Iterator[Op]:
+    """Each op in the steps, however deep, in the order it is written."""
     for step in steps:
         if isinstance(step, Op):
             yield step
         else:
-            yield from every((step.step,) if isinstance(step, Maybe) else step.steps)
+            yield from iterate_ops((step.step,) if isinstance(step, Maybe) else step.steps)

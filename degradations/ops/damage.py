@@ -1,4 +1,4 @@
-"""Damage of old pictures; what it covers is told as a mask, from which filling in is learnt.
+"""Damage of old pictures, with a mask of it, from which models learn to fill it in.
 
 Lengths are in thousandths of the picture's longer side, so that crops of any size look alike.
 """
@@ -24,11 +24,13 @@ _SHIFT = 4  # cv2 draws in sixteenths of a pixel
 
 
 class Damage(Op):
-    """A layer over the picture. A subclass gives `paint`; all else follows from it."""
+    """Marks over the picture. A subclass implements `paint`; all else follows from it."""
 
     neutral: ClassVar = {"count": 0}
     count: Count = Uniform(1, 5)
+    """Number of marks, rounded."""
     opacity: Opacity = Uniform(0.5, 1)
+    """Opacity of the marks."""
 
     def draw(self, rng: Rng) -> Params:
         ranges = {
@@ -41,7 +43,16 @@ class Damage(Op):
 
     @staticmethod
     def paint(params: Params, size: Size) -> tuple[np.ndarray, np.ndarray]:
-        """Coverage (H, W) in [0, 1] and the colour under it, (H, W, 1 or 3) or a broadcast one."""
+        """Draw the marks.
+
+        Args:
+            params: What `draw` returned.
+            size: (height, width).
+
+        Returns:
+            Coverage (H, W) in [0, 1], and the colour below it: (H, W, 1 or 3), or one that
+                broadcasts.
+        """
         raise NotImplementedError
 
     @classmethod
@@ -52,17 +63,17 @@ class Damage(Op):
     @classmethod
     def mask(cls, params: Params, size: Size) -> np.ndarray:
         """uint8 (H, W): 255 where `apply` draws, else 0."""
-        return covered(cls.layer(params, size)[0])
+        return to_mask(cls.layer(params, size)[0])
 
     @classmethod
     def layer(cls, params: Params, size: Size) -> tuple[np.ndarray, np.ndarray]:
-        """As `paint`, without the faintest coverage."""
+        """As `paint`, in float32 and without coverage too faint to see."""
         cover, colour = cls.paint(params, size)
         return np.where(cover < _FAINT, 0, cover).astype(np.float32), colour.astype(np.float32)
 
 
-def covered(share: np.ndarray) -> np.ndarray:
-    """uint8 (H, W): 255 where marks have a share that can be seen, else 0."""
+def to_mask(share: np.ndarray) -> np.ndarray:
+    """uint8 (H, W): 255 where the share of a mark can be seen, else 0."""
     return np.where(share < _FAINT, np.uint8(0), np.uint8(255))
 
 
@@ -71,7 +82,9 @@ class Scratches(Damage):
 
     kind: Literal["scratches"] = "scratches"
     width: Length = Uniform(0.5, 4)
-    shade: Opacity = _LIGHT_OR_DARK  # their grey
+    """Width, thousandths of the picture's longer side."""
+    shade: Opacity = _LIGHT_OR_DARK
+    """Grey of the marks."""
 
     @staticmethod
     def paint(params: Params, size: Size) -> tuple[np.ndarray, np.ndarray]:
@@ -93,8 +106,11 @@ class Dust(Damage):
 
     kind: Literal["dust"] = "dust"
     count: Count = Uniform(5, 60)
+    """Number of specks and hairs, rounded."""
     width: Length = Uniform(1, 5)
-    shade: Opacity = _LIGHT_OR_DARK  # their grey
+    """Width, thousandths of the picture's longer side."""
+    shade: Opacity = _LIGHT_OR_DARK
+    """Grey of the marks."""
 
     @staticmethod
     def paint(params: Params, size: Size) -> tuple[np.ndarray, np.ndarray]:
@@ -118,7 +134,9 @@ class Folds(Damage):
 
     kind: Literal["folds"] = "folds"
     count: Count = Uniform(1, 3)
+    """Number of creases, rounded."""
     width: Length = Uniform(1, 4)
+    """Width, thousandths of the picture's longer side."""
 
     @staticmethod
     def paint(params: Params, size: Size) -> tuple[np.ndarray, np.ndarray]:
@@ -140,8 +158,11 @@ class Stains(Damage):
 
     kind: Literal["stains"] = "stains"
     count: Count = Uniform(1, 4)
+    """Number of blots, rounded."""
     opacity: Opacity = Uniform(0.2, 0.7)
+    """Opacity of the blots."""
     radius: Length = Uniform(30, 180)
+    """Radius, thousandths of the picture's longer side."""
 
     @staticmethod
     def paint(params: Params, size: Size) -> tuple[np.ndarray, np.ndarray]:

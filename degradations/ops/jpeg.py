@@ -38,8 +38,10 @@ class Jpeg(Op):
     kind: Literal["jpeg"] = "jpeg"
     neutral: ClassVar = {"quality": 100}
     fades: ClassVar = False  # the chroma is still subsampled
-    quality: Annotated[Range, within(1, 100)] = Uniform(30, 95)  # libjpeg's scale, rounded
+    quality: Annotated[Range, within(1, 100)] = Uniform(30, 95)
+    """Quality on libjpeg's scale, rounded."""
     chroma: Annotated[Words, among(tuple(_SAMPLING))] = Choice(("4:2:0",))
+    """Chroma subsampling."""
 
     def draw(self, rng: Rng) -> Params:
         return {"quality": round(self.quality.draw(rng)), "chroma": self.chroma.draw(rng)}

@@ -27,8 +27,10 @@ class GaussianNoise(Op):
 
     kind: Literal["gaussian_noise"] = "gaussian_noise"
     neutral: ClassVar = {"sigma_levels": 0}
-    sigma_levels: Annotated[Range, within(0, 255)] = Uniform(1, 30)  # of 255
-    grey: Share = 0.4  # the share of images whose three channels get one field
+    sigma_levels: Annotated[Range, within(0, 255)] = Uniform(1, 30)
+    """Standard deviation, levels of 255."""
+    grey: Share = 0.4
+    """Share of the images whose three channels get the same noise."""
 
     def draw(self, rng: Rng) -> Params:
         sigma, grey = self.sigma_levels.draw(rng), rng.uniform() < self.grey
@@ -49,7 +51,9 @@ class PoissonNoise(Op):
     kind: Literal["poisson_noise"] = "poisson_noise"
     neutral: ClassVar = {"scale": 0}
     scale: Annotated[Range, within(0, 100)] = Uniform(0.05, 3)
-    grey: Share = 0.4  # the share of images whose three channels get the noise of their luma
+    """Factor of the shot noise."""
+    grey: Share = 0.4
+    """Share of the images whose three channels get the noise of their luma."""
 
     def draw(self, rng: Rng) -> Params:
         scale, grey = self.scale.draw(rng), rng.uniform() < self.grey
@@ -68,8 +72,10 @@ class Speckle(Op):
 
     kind: Literal["speckle"] = "speckle"
     neutral: ClassVar = {"sigma": 0}
-    sigma: Annotated[Range, within(0, 1)] = Uniform(0.02, 0.15)  # share of the pixel's value
-    grey: Share = 0.4  # the share of images whose three channels get one field
+    sigma: Annotated[Range, within(0, 1)] = Uniform(0.02, 0.15)
+    """Standard deviation, as a share of the pixel's value."""
+    grey: Share = 0.4
+    """Share of the images whose three channels get the same noise."""
 
     def draw(self, rng: Rng) -> Params:
         sigma, grey = self.sigma.draw(rng), rng.uniform() < self.grey
@@ -91,9 +97,12 @@ class FilmGrain(Op):
 
     kind: Literal["film_grain"] = "film_grain"
     neutral: ClassVar = {"sigma_levels": 0}
-    sigma_levels: Annotated[Range, within(0, 255)] = Uniform(3, 20)  # of 255, in the middle tone
-    size: Annotated[Range, within(0, 5)] = Uniform(0.4, 1.5)  # pixels, sigma of the correlation
-    grey: Share = 0.6  # the share of images whose grain is that of black and white film
+    sigma_levels: Annotated[Range, within(0, 255)] = Uniform(3, 20)
+    """Standard deviation in the middle tone, levels of 255."""
+    size: Annotated[Range, within(0, 5)] = Uniform(0.4, 1.5)
+    """Sigma of the spatial correlation, pixels."""
+    grey: Share = 0.6
+    """Share of the images whose grain is that of black and white film."""
 
     def draw(self, rng: Rng) -> Params:
         params = {"sigma_levels": self.sigma_levels.draw(rng), "size": self.size.draw(rng)}

@@ -1,4 +1,4 @@
-"""What every degradation is: a frozen record; chance in `draw`, arithmetic in `apply`."""
+"""What every degradation is: a frozen record; randomness in `draw`, arithmetic in `apply`."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
@@ -18,12 +18,16 @@ class Frozen(BaseModel):
 
 
 class Op(Frozen):
-    """One degradation. A subclass adds its ranges."""
+    """One degradation. A subclass adds its ranges as fields, `draw`, and a static `apply`."""
 
-    kind: Any = ""  # a word, a Literal in ours; module.Class where a class has none of its own
-    neutral: ClassVar[dict[str, float]] = {}  # its ranges at their mildest
-    is_filter: ClassVar[bool] = False  # linear: what a pixel gives to others is always the same
-    fades: ClassVar[bool] = True  # there it does nothing; else low severities have it less often
+    kind: Any = ""
+    """Name of the op: a literal in our classes; a class without one gets module.Class."""
+    neutral: ClassVar[dict[str, float]] = {}
+    """Values of its ranges at which it is mildest."""
+    is_filter: ClassVar[bool] = False
+    """Whether it is linear and shift-invariant."""
+    fades: ClassVar[bool] = True
+    """Whether it does nothing at the neutral values. If not, low severities apply it less often."""
 
     @model_validator(mode="before")
     @classmethod
@@ -33,36 +37,47 @@ class Op(Frozen):
         return {"kind": f"{cls.__module__}.{cls.__name__}"} | values
 
     def draw(self, rng: Rng) -> Params:
-        """The parameters of one image; the only place of chance."""
+        """Draw the parameters of one image; nothing else is random."""
         raise NotImplementedError
 
     apply: ClassVar[Callable[[np.ndarray, Params, Size], np.ndarray]]
-    """(rgb, params, target) -> rgb, on the class; the same params give the same pixels.
+    """The arithmetic, as a static method; the same params give the same pixels.
 
-    rgb     float32 (H, W, 3), nominal range [0, 1]; clipped to it for an op that is not ours. It is
-            never written to, but may be returned.
-    target  the size the whole recipe ends at.
+    Args:
+        rgb: float32 (H, W, 3), nominal range [0, 1]; for an op that is not ours it is clipped to
+            that range. It must not be written to, but may be returned.
+        params: What `draw` returned.
+        target: (height, width) that the whole recipe ends at.
+
+    Returns:
+        float32 (H, W, 3); only a resize may change H and W.
     """
 
     @classmethod
     def spread(cls, share: np.ndarray, params: Params, target: Size) -> np.ndarray:
-        """Where marks on the picture lie after the op: where they were, or as a filter has them.
+        """Where marks on the picture are after the op.
 
-        share  float32 (H, W), how much of each pixel is of a mark, [0, 1]. An op that mixes
-               pixels without being a filter overrides this; codecs do not tell of their blocks.
+        By default a filter spreads them as it spreads the pixels, and other ops leave them where
+        they are. An op that mixes pixels without being a filter overrides this. What codecs spread
+        within their blocks is left out.
+
+        Args:
+            share: float32 (H, W), the share of each pixel that belongs to a mark, [0, 1].
+            params: What `draw` returned.
+            target: (height, width) that the whole recipe ends at.
         """
         if not cls.is_filter:
             return share
         share = cls.apply(np.repeat(share[..., None], 3, 2), params, target)[..., 0]
         if share.min() >= 0:
             return share
-        # Where a kernel's negative lobes cancel the shares, light beside dark need not cancel: some
-        # of the neighbour's share, as found by trial, is told as well.
+        # A kernel's negative lobes may cancel shares where they do not cancel light beside dark. So
+        # some of the neighbours' share is added; how much was found by trial.
         share = np.abs(share)
         return np.maximum(share, cv2.dilate(share, np.ones((3, 3), np.uint8)) * np.float32(0.25))
 
     def at(self, severity: float) -> Self | None:
-        """The op with its ranges moved towards neutral; None at 0, where nothing is left of it."""
+        """The op with its ranges moved towards neutral; None at severity 0, by default."""
         if severity == 0:
             return None
         moved = {n: getattr(self, n).towards(value, severity) for n, value in self.neutral.items()}

@@ -20,9 +20,12 @@ class Fade(Op):
 
     kind: Literal["fade"] = "fade"
     neutral: ClassVar = {"amount": 0, "desaturation": 0}
-    amount: Annotated[Range, within(0, 1)] = Uniform(0.1, 0.6)  # share of the contrast lost
-    level: Annotated[Range, within(0, 1)] = Uniform(0.4, 0.8)  # the grey that all sinks towards
-    desaturation: Annotated[Range, within(0, 1)] = Uniform(0, 0.7)  # share of the colour lost
+    amount: Annotated[Range, within(0, 1)] = Uniform(0.1, 0.6)
+    """Share of the contrast that is lost."""
+    level: Annotated[Range, within(0, 1)] = Uniform(0.4, 0.8)
+    """Grey level towards which the contrast sinks, [0, 1]."""
+    desaturation: Annotated[Range, within(0, 1)] = Uniform(0, 0.7)
+    """Share of the colour that is lost."""
 
     def draw(self, rng: Rng) -> Params:
         names = ("amount", "level", "desaturation")
@@ -41,8 +44,11 @@ class Cast(Op):
     kind: Literal["cast"] = "cast"
     neutral: ClassVar = {"red": 1, "green": 1, "blue": 1}
     red: Annotated[Range, within(0, 4)] = Uniform(0.8, 1.25)
+    """Gain of the red channel."""
     green: Annotated[Range, within(0, 4)] = Uniform(0.9, 1.1)
+    """Gain of the green channel."""
     blue: Annotated[Range, within(0, 4)] = Uniform(0.6, 1.2)
+    """Gain of the blue channel."""
 
     def draw(self, rng: Rng) -> Params:
         return {"gains": [self.red.draw(rng), self.green.draw(rng), self.blue.draw(rng)]}
@@ -57,8 +63,10 @@ class ChromaShift(Op):
 
     kind: Literal["chroma_shift"] = "chroma_shift"
     neutral: ClassVar = {"x": 0, "y": 0}
-    x: Annotated[Range, within(-100, 100)] = Uniform(-3, 3)  # pixels to the right
-    y: Annotated[Range, within(-100, 100)] = Uniform(-1, 1)  # pixels down
+    x: Annotated[Range, within(-100, 100)] = Uniform(-3, 3)
+    """Pixels to the right."""
+    y: Annotated[Range, within(-100, 100)] = Uniform(-1, 1)
+    """Pixels down."""
 
     def draw(self, rng: Rng) -> Params:
         return {"x": self.x.draw(rng), "y": self.y.draw(rng)}
@@ -83,11 +91,15 @@ class SensorNoise(Op):
 
     kind: Literal["sensor_noise"] = "sensor_noise"
     neutral: ClassVar = {"shot": 0, "read": 0}
-    fades: ClassVar = False  # a silent sensor is still demosaiced
-    shot: Annotated[Range, within(0, 1)] = LogUniform(1e-4, 0.012)  # variance at white
-    read: Annotated[Range, within(0, 100)] = LogUniform(0.6, 1.7)  # times the line's variance
-    red: Annotated[Range, within(1, 8)] = Uniform(1.9, 2.4)  # gains of the white balance
+    fades: ClassVar = False  # a sensor without noise is still demosaiced
+    shot: Annotated[Range, within(0, 1)] = LogUniform(1e-4, 0.012)
+    """Variance of the shot noise at white."""
+    read: Annotated[Range, within(0, 100)] = LogUniform(0.6, 1.7)
+    """Variance of the read noise, as a factor of the one on the paper's line."""
+    red: Annotated[Range, within(1, 8)] = Uniform(1.9, 2.4)
+    """Gain of red in the white balance."""
     blue: Annotated[Range, within(1, 8)] = Uniform(1.5, 1.9)
+    """Gain of blue in the white balance."""
 
     def draw(self, rng: Rng) -> Params:
         shot, factor = self.shot.draw(rng), self.read.draw(rng)

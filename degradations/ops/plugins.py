@@ -1,7 +1,6 @@
 """Ops that are not ours: a class in a user's file, of an installed package, or albumentations.
 
-Nothing is imported before a recipe names it and its user allowed that, and a trace imports nothing
-from files at all.
+Nothing is imported before a recipe names it and the user allows that. A trace never imports files.
 """
 
 import importlib
@@ -30,12 +29,24 @@ ALBUMENTATIONS = "albumentations"  # the kind of its transforms, which `transfor
 _TWICE = 16  # pictures on which an op has to give the same result twice
 _ROUNDING = 1e-3  # a quarter of a level: a blur of white may end a little above white
 _files: dict[str, tuple[str, str]] = {}  # by module: where it was loaded from, and the sha256
-_known: dict[str, type[Op]] = {}  # by kind: what recipes have named in this process
+_registered: dict[str, type[Op]] = {}  # by kind: what recipes have named in this process
 _runs: Counter[str] = Counter()
 
 
 def read(value: Any, kind: str, folder: Path | None) -> Op | None:
-    """A step of a recipe in `folder` -> its op; None where nothing is called `kind`."""
+    """A step of a recipe as an op.
+
+    Args:
+        value: The op itself, or its values.
+        kind: Its kind.
+        folder: Folder of the recipe, where user files are looked for first.
+
+    Returns:
+        The op; None if nothing is called `kind`.
+
+    Raises:
+        RecipeError: If the values do not fit the op, or its code may not run or cannot be imported.
+    """
     if isinstance(value, Op):
         _register(kind, type(value))
         return value
@@ -46,17 +57,19 @@ def read(value: Any, kind: str, folder: Path | None) -> Op | None:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        told = [_told(kind, model, detail) for detail in error.errors()]
-        raise RecipeError("; ".join(told)) from error
+        messages = [_explain(kind, model, detail) for detail in error.errors()]
+        raise RecipeError("; ".join(messages)) from error
 
 
-def named(kind: str) -> type[Op] | None:
-    """The op of a trace's step: one that is installed, or that a recipe has named before."""
-    return _known.get(kind) or _installed(kind)
+def find(kind: str) -> type[Op] | None:
+    """The op class of a step in a trace: an installed one, or one that a recipe named before."""
+    return _registered.get(kind) or _installed(kind)
 
 
 def files(values: Any) -> dict[str, tuple[str, str]]:
-    """What the steps of a dumped recipe need in another process: {module: (path, sha256)}."""
+    """The files that the steps of a dumped recipe need in another process: {module: (path,
+    sha256)}.
+    """
     if isinstance(values, list):
         values = dict(enumerate(values))
     if not isinstance(values, dict):
@@ -69,7 +82,11 @@ def files(values: Any) -> dict[str, tuple[str, str]]:
 
 
 def load(module: str, path: str, digest: str) -> None:
-    """Have a module that another process loaded from a file; raises RecipeError without it."""
+    """Load a module from the file that another process loaded it from.
+
+    Raises:
+        RecipeError: If the file is missing or has changed.
+    """
     if not Path(path).is_file():
         raise RecipeError(
             f"there is no {path}, which the recipe's {module} was loaded from; keep it there for "
@@ -82,7 +99,11 @@ def load(module: str, path: str, digest: str) -> None:
 
 
 def draw(step: Op, rng: Rng) -> Params:
-    """What it draws, as JSON will give it back."""
+    """Draw an op's parameters, as JSON will give them back.
+
+    Raises:
+        RecipeError: If the op's own code fails, or returns what JSON cannot hold.
+    """
     try:
         return json.loads(json.dumps(dict(step.draw(rng)), allow_nan=False))
     except Exception as error:  # whatever a user's code may raise
@@ -93,25 +114,34 @@ def draw(step: Op, rng: Rng) -> Params:
 
 
 def apply(kind: str, op: type[Op], rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
-    """op.apply, held to the contract of Op; raises RecipeError with what it broke and the mend.
+    """Apply an op and check that it keeps the contract of Op.
 
-    What steps before it made beyond [0, 1], such as a resize or noise, is clipped first: the op is
-    not to be blamed for it.
+    Values beyond [0, 1] that earlier steps made, such as a resize or noise, are clipped first.
+
+    Args:
+        kind: Its kind, for messages.
+        op: The class.
+        rgb: float32 (H, W, 3).
+        params: What the op drew.
+        target: (height, width) that the whole recipe ends at.
+
+    Raises:
+        RecipeError: If the op breaks the contract; the message says how to mend it.
     """
     _runs[kind] += 1
     rgb = np.clip(rgb, 0, 1)
-    out = _applied(kind, op, rgb, params, target)
-    wrong = _breach(out, rgb.shape)
+    out = _apply(kind, op, rgb, params, target)
+    wrong = _find_breach(out, rgb.shape)
     if not wrong and _runs[kind] <= _TWICE:
-        again = _applied(kind, op, rgb, params, target)
-        if _breach(again, rgb.shape) or again.tobytes() != out.tobytes():
+        again = _apply(kind, op, rgb, params, target)
+        if _find_breach(again, rgb.shape) or again.tobytes() != out.tobytes():
             wrong = "gives another result for the same params; draw all that is random in draw()"
     if wrong:
         raise RecipeError(f"{kind}: apply {wrong}")
     return out
 
 
-def _applied(kind: str, op: type[Op], rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
+def _apply(kind: str, op: type[Op], rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
     lent = rgb.view()
     lent.flags.writeable = False
     try:
@@ -122,7 +152,7 @@ def _applied(kind: str, op: type[Op], rgb: np.ndarray, params: Params, target: S
         raise RecipeError(f"{kind}: apply failed: {error!r} with params {params}") from error
 
 
-def _breach(out: Any, shape: tuple[int, ...]) -> str:
+def _find_breach(out: Any, shape: tuple[int, ...]) -> str:
     if not isinstance(out, np.ndarray) or out.dtype != np.float32:
         what = out.dtype if isinstance(out, np.ndarray) else type(out).__name__
         return f"gives {what}; return a float32 array: out.astype(np.float32)"
@@ -135,7 +165,7 @@ def _breach(out: Any, shape: tuple[int, ...]) -> str:
     return ""
 
 
-def _told(kind: str, model: type[Op], detail: Any) -> str:
+def _explain(kind: str, model: type[Op], detail: Any) -> str:
     place = ".".join(map(str, detail["loc"]))
     if detail["type"] == "extra_forbidden":
         return f"{place} is not an option of {kind}; {mend(place, model.model_fields)}"
@@ -145,7 +175,7 @@ def _told(kind: str, model: type[Op], detail: Any) -> str:
 def _register(kind: str, model: Any) -> None:
     if not (isinstance(model, type) and issubclass(model, Op)):
         raise RecipeError(f"{kind} is no op; make it a class derived from degradations.ops.Op")
-    if _known.setdefault(kind, model) is not model:
+    if _registered.setdefault(kind, model) is not model:
         raise RecipeError(
             f"{kind} is another class than the {kind} of an earlier recipe; rename one of them"
         )
@@ -163,8 +193,8 @@ def _from_module(kind: str, folder: Path | None) -> Any:
     if not parts or not all(part.isidentifier() for part in (*parts, name)):
         return None
     if parts[0] == ALBUMENTATIONS:
-        told = f"{kind}: a transform of albumentations is written with its name apart"
-        raise RecipeError(f"{told}: {{kind: {ALBUMENTATIONS}, transform: {name}}}")
+        message = f"{kind}: a transform of albumentations is written with its name apart"
+        raise RecipeError(f"{message}: {{kind: {ALBUMENTATIONS}, transform: {name}}}")
     module = _module(".".join(parts), folder)
     held = vars(module)  # some modules import more when they are asked for a name
     if name not in held:
@@ -211,7 +241,7 @@ def _places(name: str) -> Iterator[Path]:
 
 
 class _Loader(SourceFileLoader):
-    """Runs the very bytes that were allowed, not what may lie compiled beside them."""
+    """Runs exactly the bytes that were allowed, not a compiled file beside them."""
 
     def __init__(self, name: str, path: str, data: bytes):
         super().__init__(name, path)

@@ -29,9 +29,13 @@ class Resize(Op):
     is_filter: ClassVar = True
     neutral: ClassVar = {"factor": 1}
     of: Literal["current", "target"] = "current"
+    """Whether `factor` is of the current size or of the recipe's target size."""
     factor: Annotated[Range, within(0.01, 8)] = Uniform(1, 1)
+    """Factor of that size, on both sides."""
     mode: Annotated[Words, among(MODES)] = Choice(PUBLISHED)
-    antialias: bool = True  # when shrinking; False as published: bilinear at x0.2 keeps white noise
+    """Interpolation."""
+    antialias: bool = True
+    """Filter before shrinking. False as published, where bilinear at x0.2 keeps white noise."""
 
     def draw(self, rng: Rng) -> Params:
         factor, mode = self.factor.draw(rng), self.mode.draw(rng)
@@ -49,7 +53,16 @@ class Resize(Op):
 
 
 def new_size(size: Size, params: Params, target: Size) -> Size:
-    """What a resize makes of a (height, width)."""
+    """The (height, width) that a resize gives.
+
+    Args:
+        size: (height, width) of the picture.
+        params: What `Resize.draw` returned.
+        target: (height, width) that the whole recipe ends at.
+
+    Raises:
+        RecipeError: If the result would be too large.
+    """
     height, width = target if params["of"] == "target" else size
     made = max(1, round(height * params["factor"])), max(1, round(width * params["factor"]))
     if made[0] * made[1] > MAX_PIXELS:
@@ -58,7 +71,14 @@ def new_size(size: Size, params: Params, target: Size) -> Size:
 
 
 def resize(rgb: np.ndarray, size: Size, mode: str, antialias: bool = True) -> np.ndarray:
-    """float32 (H, W[, 3]) -> (*size[, 3]); pixel (0, 0) covers the corner before and after."""
+    """Resize a picture; pixel (0, 0) covers the same corner before and after.
+
+    Args:
+        rgb: float32 (H, W) or (H, W, 3).
+        size: The new (height, width).
+        mode: One of MODES.
+        antialias: Filter before shrinking.
+    """
     (height, width), channels = rgb.shape[:2], rgb.shape[2:]
     if size == (height, width):
         return rgb
@@ -78,11 +98,20 @@ def resize(rgb: np.ndarray, size: Size, mode: str, antialias: bool = True) -> np
 
 @lru_cache(2048)  # some 20 MB: crops of one size meet the same sizes again
 def weights(before: int, after: int, mode: str, antialias: bool) -> csr_array:
-    """float32 (after, before): what each pixel of a line takes from the line before; rows sum to 1.
+    """The weights by which each new pixel of a line sums the old ones; rows sum to 1.
 
-    Pillow's arithmetic: the filter is centred on the pixel's middle, widened as the line shrinks
-    where it antialiases, and what falls outside the line is left out. Area weighs each pixel by the
-    length of it that is covered, whether the line shrinks or grows.
+    This is Pillow's arithmetic: the filter is centred on the middle of the pixel, it is widened
+    when the line shrinks with antialiasing, and taps outside the line are left out. "area" weighs
+    each old pixel by the length of it that is covered, whether the line shrinks or grows.
+
+    Args:
+        before: Pixels of the old line.
+        after: Pixels of the new line.
+        mode: One of MODES but "nearest".
+        antialias: Filter before shrinking.
+
+    Returns:
+        float32 (after, before), sparse.
     """
     scale = before / after
     widened = max(scale, 1) if antialias else 1

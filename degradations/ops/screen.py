@@ -19,7 +19,8 @@ class Banding(Op):
 
     kind: Literal["banding"] = "banding"
     neutral: ClassVar = {"bits": 8}
-    bits: Annotated[Range, within(1, 8)] = Uniform(3, 6)  # a channel; 2^bits levels, rounded
+    bits: Annotated[Range, within(1, 8)] = Uniform(3, 6)
+    """Bits a channel; 2^bits levels, rounded."""
 
     def draw(self, rng: Rng) -> Params:
         return {"levels": round(2 ** self.bits.draw(rng))}
@@ -38,8 +39,10 @@ class Halftone(Op):
 
     kind: Literal["halftone"] = "halftone"
     neutral: ClassVar = {"strength": 0}
-    strength: Annotated[Range, within(0, 1)] = Uniform(0.4, 1)  # 1: ink or paper, nothing between
-    period: Annotated[Range, within(2, 50)] = Uniform(2.5, 8)  # pixels from dot to dot
+    strength: Annotated[Range, within(0, 1)] = Uniform(0.4, 1)
+    """Strength of the dots; at 1 there is only ink and paper."""
+    period: Annotated[Range, within(2, 50)] = Uniform(2.5, 8)
+    """Distance from dot to dot, pixels."""
 
     def draw(self, rng: Rng) -> Params:
         angle = _SHEET.draw(rng)
@@ -74,8 +77,10 @@ class ScanLines(Op):
 
     kind: Literal["scan_lines"] = "scan_lines"
     neutral: ClassVar = {"strength": 0}
-    strength: Annotated[Range, within(0, 1)] = Uniform(0.1, 0.6)  # share lost in a gap
-    period: Annotated[Range, within(2, 50)] = Uniform(2, 6)  # pixels from line to line
+    strength: Annotated[Range, within(0, 1)] = Uniform(0.1, 0.6)
+    """Share of the light that is lost in a gap."""
+    period: Annotated[Range, within(2, 50)] = Uniform(2, 6)
+    """Distance from line to line, pixels."""
 
     def draw(self, rng: Rng) -> Params:
         params = {"strength": self.strength.draw(rng), "period": self.period.draw(rng)}

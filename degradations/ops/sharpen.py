@@ -22,7 +22,9 @@ class Sharpen(Op):
     kind: Literal["sharpen"] = "sharpen"
     neutral: ClassVar = {"amount": 0}
     amount: Annotated[Range, within(0, 10)] = Uniform(0.3, 2)
-    radius: Annotated[Range, within(0, 50)] = Uniform(0.5, 3)  # pixels, sigma of the Gaussian
+    """Factor of the residual that is added."""
+    radius: Annotated[Range, within(0, 50)] = Uniform(0.5, 3)
+    """Sigma of the Gaussian, pixels."""
 
     def draw(self, rng: Rng) -> Params:
         return {"amount": self.amount.draw(rng), "radius": self.radius.draw(rng)}
@@ -42,10 +44,10 @@ def _residual(image: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def sharpen(rgb: np.ndarray) -> np.ndarray:
-    """Unsharp masking as Real-ESRGAN does to its ground truth: uint8 (H, W, 3) -> the same.
+    """Unsharp masking as Real-ESRGAN does it to its ground truth: uint8 (H, W, 3) -> the same.
 
-    51 taps of sigma 8; half the residual is added where it exceeds 10 of 255, by a soft mask.
-    Training targets of a recipe with `sharpen: true` are sharpened by this function.
+    The Gaussian has 51 taps and sigma 8. Half of the residual is added where it exceeds 10 of 255,
+    by a soft mask. Use it for the training targets of recipes with `sharpen: true`.
     """
     kernel = kernels.gaussian_1d(51, 8.0)
     image = rgb.astype(np.float32, order="C")

@@ -17,16 +17,26 @@ FormatName = Literal["auto", "png", "jpeg", "webp", "avif", "tiff"]
 class PictureOptions(Options):
     """How pictures are read and written; as the options of the same names of every command."""
 
-    format: FormatName = "auto"  # JPEG, WebP and AVIF as they are, others PNG
-    quality: int = Field(default=95, ge=1, le=100)  # of JPEG, WebP and AVIF
+    format: FormatName = "auto"
+    """Format of the results; auto keeps JPEG, WebP and AVIF and makes PNG of others."""
+    quality: int = Field(default=95, ge=1, le=100)
+    """Quality of JPEG, WebP and AVIF."""
     subsampling: Literal["auto", "4:4:4", "4:2:2", "4:2:0"] = "auto"
-    lossless: bool = False  # of WebP; auto makes PNG of JPEG and AVIF
-    background: str | None = None  # a colour laid under transparency, for JPEG
+    """Chroma subsampling of JPEG, WebP and AVIF."""
+    lossless: bool = False
+    """Write lossless files: WebP stays WebP, auto makes PNG of JPEG and AVIF."""
+    background: str | None = None
+    """Colour that is put under transparency where the result is a JPEG."""
     icc: Literal["keep", "srgb"] = "keep"
+    """Keep the colour profile, or convert to sRGB."""
     strip: Literal["nothing", "gps", "all"] = "nothing"
+    """Metadata that is left out."""
     frames: Literal["first", "all", "refuse"] = "first"
-    megapixels: int = Field(default=134, ge=134, le=100_000)  # the largest picture that is read
+    """What is done with a file of several frames."""
+    megapixels: int = Field(default=134, ge=134, le=100_000)
+    """Size of the largest picture that is read."""
     allow_truncated: bool = False
+    """Read what there is of a file that is cut off."""
 
     @property
     def reading(self) -> "Reading":

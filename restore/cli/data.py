@@ -61,7 +61,7 @@ def pack(
             continue
         pictures.append((file.key, file.path))
     made = shards.pack(pictures, out, size * 1_000_000)
-    if notes := model_card.notes_of(str(folder)):
+    if notes := model_card.find_notes(str(folder)):
         shutil.copyfile(notes, out / "photos.csv")
     told = f"{counted(made.pictures, 'picture')} in {counted(len(made.shards), 'shard')}"
     typer.echo(f"{told}, {broken} left out; in {printable(str(out))}")

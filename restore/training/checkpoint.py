@@ -1,4 +1,4 @@
-"""Checkpoints: complete under their final name or not there at all."""
+"""Checkpoints: under its final name a checkpoint is complete."""
 
 import errno
 import json
@@ -28,7 +28,9 @@ PARTIAL = re.compile(r"\.step_\d{8,}\.partial")
 
 
 def steps(folder: Path) -> list[Path]:
-    """The checkpoints there, whole or damaged, the oldest first; nothing else of such a name."""
+    """The checkpoints of a folder, complete or damaged, oldest first; other files of such names are
+    left out.
+    """
     found = ((STEP.fullmatch(path.name), path) for path in folder.glob("step_*"))
     ours = [(int(named[1]), path) for named, path in found if named and _is_ours(path)]
     return [path for _, path in sorted(ours)]
@@ -48,7 +50,7 @@ def _discard(folder: Path) -> None:
 
 
 def is_valid(folder: Path) -> bool:
-    """Whether the manifest is there, lists all it should, and every file is as it was written."""
+    """Whether the manifest is there, lists all files of a checkpoint, and every file matches it."""
     try:
         manifest.check(folder)
         text = (folder / manifest.NAME).read_text()
@@ -60,29 +62,49 @@ def is_valid(folder: Path) -> bool:
 
 @dataclass(frozen=True)
 class State:
-    """What moves in training. Chance is a function of (seed, step), so the step is all it adds."""
+    """What training changes. All randomness is a function of (seed, step), so there is no generator
+    state.
+    """
 
     model: nn.Module
+    """The module that is trained."""
     ema: list[Tensor]
+    """The averaged weights, in the order of the trained parameters."""
     optimizer: Optimizer
-    scaler: torch.amp.GradScaler | None = None  # of fp16
+    scaler: torch.amp.GradScaler | None = None
+    """The gradient scaler of fp16."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training is."""
+    """How far training has come."""
 
-    step: int = 0  # updates done
-    position: int = 0  # samples of the stream that were used; -1 if that was not kept
-    seconds: float = 0  # spent
-    options: Mapping[str, Any] | None = None  # that got it here
+    step: int = 0
+    """Updates done."""
+    position: int = 0
+    """Samples of the stream that were used; -1 if that was not recorded."""
+    seconds: float = 0
+    """Seconds that training took so far."""
+    options: Mapping[str, Any] | None = None
+    """The options of the run so far, as JSON holds them."""
 
 
 def save(folder: Path, progress: Progress, state: State, keep: int) -> Path:
-    """Write folder/step_N with a manifest, then prune all but the newest `keep`.
+    """Write folder/step_N with a manifest, then remove all checkpoints but the newest `keep`.
 
-    The old ones go only after the new one stands under its final name. Raises OutputError if it
-    cannot be written; what was there before stays.
+    Old checkpoints are removed only when the new one has its final name.
+
+    Args:
+        folder: The run's folder.
+        progress: How far training has come.
+        state: What is saved.
+        keep: Number of checkpoints kept.
+
+    Returns:
+        The folder of the new checkpoint.
+
+    Raises:
+        OutputError: If it cannot be written; older checkpoints are kept.
     """
     target = folder / f"step_{progress.step:08d}"
     partial = folder / f".{target.name}.partial"
@@ -113,10 +135,10 @@ def _write(folder: Path, progress: Progress, state: State) -> None:
     moments = state.optimizer.state_dict()["state"]
     tensors = {f"{i}.{k}": v.contiguous() for i, s in moments.items() for k, v in s.items()}
     save_file(tensors, folder / "optimizer.safetensors")
-    told: dict[str, Any] = {"step": progress.step, "position": progress.position}
-    told |= {"seconds": progress.seconds, "options": progress.options}
-    told |= {"scaler": state.scaler.state_dict() if state.scaler else {}}
-    (folder / "state.json").write_text(json.dumps(told, indent=1))
+    values: dict[str, Any] = {"step": progress.step, "position": progress.position}
+    values |= {"seconds": progress.seconds, "options": progress.options}
+    values |= {"scaler": state.scaler.state_dict() if state.scaler else {}}
+    (folder / "state.json").write_text(json.dumps(values, indent=1))
     manifest.write(folder)
     for path in folder.iterdir():
         with path.open("rb") as file:
@@ -143,7 +165,7 @@ def _why(error: Exception) -> str:
 def latest(folder: Path) -> Path | None:
     """The newest checkpoint whose manifest holds.
 
-    A broken one is put aside under the name damaged_..., with a warning.
+    A damaged one is renamed to damaged_..., with a warning.
     """
     for path in reversed(steps(folder)):
         if is_valid(path):
@@ -161,7 +183,7 @@ def latest(folder: Path) -> Path | None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a killed run had begun to write."""
+    """Remove what a killed run left unfinished."""
     for partial in folder.glob(".step_*.partial"):
         if PARTIAL.fullmatch(partial.name) and partial.is_dir() and not partial.is_symlink():
             _discard(partial)
@@ -169,9 +191,17 @@ def sweep(folder: Path) -> None:
 
 
 def resume(path: Path, state: State) -> Progress:
-    """Put a checkpoint's tensors into the state.
+    """Load a checkpoint into the state.
 
-    Raises ConfigError, before any of them is touched, if the checkpoint is of another model.
+    Args:
+        path: The folder of the checkpoint.
+        state: What is loaded into, in place.
+
+    Returns:
+        How far training had come.
+
+    Raises:
+        ConfigError: If the checkpoint is of another model; nothing is loaded then.
     """
     _refuse_others(path, state)
     state.model.load_state_dict(load_file(path / "model.safetensors"))
@@ -183,15 +213,15 @@ def resume(path: Path, state: State) -> Progress:
     for name, tensor in load_file(path / "optimizer.safetensors").items():
         index, key = name.split(".", 1)
         weight, held = weights[int(index)], moments.setdefault(int(index), {})
-        # A fused update goes over weights and moments as they lie in memory: in one order.
+        # A fused update needs weights and moments in the same memory format.
         is_alike = tensor.shape == weight.shape
         held[key] = torch.empty_like(weight).copy_(tensor) if is_alike else tensor
     state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": moments})
-    told = json.loads((path / "state.json").read_text())
-    if state.scaler and told.get("scaler"):
-        state.scaler.load_state_dict(told["scaler"])
-    rest = told.get("position", -1), told.get("seconds", 0.0), told.get("options")
-    return Progress(told["step"], *rest)
+    values = json.loads((path / "state.json").read_text())
+    if state.scaler and values.get("scaler"):
+        state.scaler.load_state_dict(values["scaler"])
+    rest = values.get("position", -1), values.get("seconds", 0.0), values.get("options")
+    return Progress(values["step"], *rest)
 
 
 def _refuse_others(path: Path, state: State) -> None:
@@ -203,8 +233,8 @@ def _refuse_others(path: Path, state: State) -> None:
             found = {name: tensors.get_slice(name).get_shape() for name in names}
         for name in sorted(shapes.keys() | found.keys()):
             if shapes.get(name) != found.get(name):
-                told = f"{name} has the shape {found.get(name)}, the configuration asks for"
+                message = f"{name} has the shape {found.get(name)}, the configuration asks for"
                 raise ConfigError(
-                    f"{path}: is of another model: {told} {shapes.get(name)}; give the "
+                    f"{path}: is of another model: {message} {shapes.get(name)}; give the "
                     "configuration it was made with, or another output"
                 )

@@ -1,4 +1,4 @@
-"""Commands that `python -m` starts: what is refused is told in a line, as `restore` does."""
+"""Commands that `python -m` starts; they print errors in one line, as `restore` does."""
 
 import sys
 from collections.abc import Callable

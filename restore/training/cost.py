@@ -16,7 +16,7 @@ from restore.diffusion.stack import Stack
 from restore.diffusion.vae import Vae
 from restore.errors import ConfigError
 from restore.training import command
-from restore.training.loop import TrainOptions
+from restore.training.options import TrainOptions
 from restore.training.registry import StageOptions
 from restore.training.stages import autoencoder, denoiser
 from restore.training.toys import scene_stage
@@ -25,19 +25,23 @@ MEGAPIXEL = 1_000_000
 
 
 def flops(module: nn.Module, *inputs: torch.Tensor) -> int:
-    """Of one call, a multiplication and an addition counting as two; nothing is computed."""
+    """Operations of one call; a multiplication and an addition are two. Nothing is computed."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(*inputs)
     return counter.get_total_flops()
 
 
 def cost(stack: Stack, steps: int) -> dict[str, float]:
-    """Counts for windows and canvases without end, overlap included, on the meta device.
+    """Counts for infinite canvases, the overlap of windows included, on the meta device.
 
-    unet_gflop_window    of one step over one window.
-    unet_tflop_mp        of `steps` over an output megapixel; windows overlap.
-    vae_tflop_mp         of encoding what is known and decoding the answer.
-    tflop_mp             both.
+    Args:
+        stack: The networks; they are moved to the meta device.
+        steps: Steps of sampling.
+
+    Returns:
+        Parameters of each part; "unet_gflop_window", of one step over one window; "unet_tflop_mp",
+        of all steps over an output megapixel; "vae_tflop_mp", of encoding the conditioning and
+        decoding the result; "tflop_mp", the sum of both.
     """
     words = torch.empty_like(stack.reader.embed(""), device="meta")
     parts = {"vae": stack.vae, "unet": stack.unet, "context": stack.reader.module}
@@ -61,16 +65,24 @@ def cost(stack: Stack, steps: int) -> dict[str, float]:
     }
 
 
-def stack_of(first: Path, second: Path) -> Stack:
-    """The networks of two configs, untrained. Raises ConfigError where they name no shapes."""
+def build_stack(first: Path, second: Path) -> Stack:
+    """The untrained networks of two configs.
+
+    Args:
+        first: A config of an autoencoder.
+        second: A config of a denoiser or of scenes.
+
+    Raises:
+        ConfigError: If a config is of another stage.
+    """
     one, two = (load_config(TrainOptions, path).stage for path in (first, second))
     if not isinstance(one, autoencoder.AnyOptions):
         raise ConfigError(refusal(first, one, "an autoencoder: autoencoder, autoencoder_kl or _vq"))
     coder: Vae = autoencoder.build(one)
     if isinstance(two, denoiser.DenoiserOptions):
-        return denoiser.fresh(two, coder)
+        return denoiser.build_stack(two, coder)
     if isinstance(two, scene_stage.SceneOptions):
-        return scene_stage.fresh(two, coder)
+        return scene_stage.build_stack(two, coder)
     raise ConfigError(refusal(second, two, "fresh networks over it: denoiser or scenes"))
 
 
@@ -84,7 +96,7 @@ def main(
     steps: Annotated[int, typer.Option(min=1, help="Of the walk.")] = 1,
 ) -> None:
     """Count what the networks of two configs cost, before either is trained."""
-    for name, count in cost(stack_of(first, second), steps).items():
+    for name, count in cost(build_stack(first, second), steps).items():
         print(f"{name:20}{count:12,.0f}" if count > 1e4 else f"{name:20}{count:12.3f}")
 
 

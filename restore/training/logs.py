@@ -1,4 +1,4 @@
-"""What a run tells: a progress bar or plain lines, a CSV, TensorBoard, grids of samples."""
+"""Output of a run: a progress bar or plain lines, a CSV, TensorBoard, grids of samples."""
 
 import csv
 import logging
@@ -24,7 +24,7 @@ Scalars = dict[str, float]
 
 
 class Clock:
-    """Images a second, and the share of the time that went by waiting for data."""
+    """Measures images a second, and the share of the time spent waiting for data."""
 
     def __init__(self) -> None:
         self.restart()
@@ -47,15 +47,19 @@ class Clock:
 
     def read(self) -> Scalars:
         elapsed = time.perf_counter() - self.began - self.paused
-        told = {"images_per_s": self.images / elapsed, "data_wait": self.waited / elapsed}
+        speed = {"images_per_s": self.images / elapsed, "data_wait": self.waited / elapsed}
         self.restart()
-        return told
+        return speed
 
 
 class Record:
     """OUT/log.csv with (step, name, value) lines, OUT/preview_*.png, and both for TensorBoard.
 
-    first  the step from which the run goes on; later lines of a run that was killed are dropped.
+    Args:
+        folder: The run's folder.
+        first: Step from which the run continues; later lines, of a run that was killed, are
+            dropped.
+        tensorboard: Write for TensorBoard too, if it is installed.
     """
 
     def __init__(self, folder: Path, first: int, tensorboard: bool):
@@ -73,7 +77,7 @@ class Record:
 
     def pictures(self, step: int, rows: list[Tensor]) -> None:
         """rgb batches, one under another, as one picture."""
-        made = grid(rows)
+        made = image_grid(rows)
         with replacing(self.folder / f"preview_{step:08d}.png") as path:
             made.save(path)
         if self.board:
@@ -103,14 +107,26 @@ def _board(folder: Path, first: int) -> Any:
     return SummaryWriter(folder / "tensorboard", purge_step=first + 1)
 
 
-def grid(rows: list[Tensor]) -> Image.Image:
+def image_grid(rows: list[Tensor]) -> Image.Image:
+    """One picture of rows of pictures.
+
+    Args:
+        rows: rgb (B, 3, H, W) each.
+    """
     lines = [torch.cat(list(rgb), -1) for rgb in rows]
     pixels = (torch.cat(lines, 1).clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
     return Image.fromarray(np.ascontiguousarray(pixels.cpu().numpy()))
 
 
-def tracked(parts: Iterable[Part], total: int, what: str, each: int = 1) -> Iterator[Part]:
-    """The parts, which do `each` of `total`: a bar on a terminal, elsewhere a line now and then."""
+def track(parts: Iterable[Part], total: int, what: str, each: int = 1) -> Iterator[Part]:
+    """Yield the parts and show the progress: a bar on a terminal, elsewhere a line now and then.
+
+    Args:
+        parts: What is iterated over.
+        total: Number of items in all parts.
+        what: What is done, for the display.
+        each: Items in one part.
+    """
     console = Console()
     if console.is_terminal:
         columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -120,21 +136,28 @@ def tracked(parts: Iterable[Part], total: int, what: str, each: int = 1) -> Iter
                 yield part
                 progress.advance(task, each)
         return
-    began = told = time.monotonic()
+    began = shown_at = time.monotonic()
     pause = SOON_S
     for number, part in enumerate(parts, 1):
         yield part
         done, now = min(total, number * each), time.monotonic()
-        if now - told > pause and done < total:
-            told, pause = now, LATER_S
+        if now - shown_at > pause and done < total:
+            shown_at, pause = now, LATER_S
             speed = done / (now - began)
             left = (total - done) / speed
             print(f"{what}: {done:,} of {total:,}, {speed:.1f} a second, {left:.0f} s left")
 
 
 @contextmanager
-def bar(steps: int, first: int, is_shown: bool = True):
-    """A progress bar with the losses, images a second and time left; yields its update."""
+def progress_bar(steps: int, first: int, is_shown: bool = True):
+    """A progress bar with losses, images a second and the time left; yields the function that
+    updates it.
+
+    Args:
+        steps: Number of all steps.
+        first: Steps done before.
+        is_shown: Whether this process shows it.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), disable=not is_shown) as progress:
         task = progress.add_task("training", total=steps, completed=first)

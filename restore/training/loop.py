@@ -3,95 +3,61 @@
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from datetime import timedelta
+from contextlib import nullcontext
 from itertools import cycle
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
 import torch
 import yaml
-from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from diffusers.training_utils import EMAModel
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from degradations.errors import RecipeError
 from restore.checkpoints import manifest
 from restore.checkpoints.load import quiet
-from restore.config import Options, load_config
-from restore.errors import ConfigError, NonFiniteError, RestoreError
+from restore.config import load_config
+from restore.errors import NonFiniteError
 from restore.files import held, write_text
 from restore.training import checkpoint, failed_batch, model_card, optim
-from restore.training.data.crops import Rows, loader
-from restore.training.logs import Clock, Record, Scalars, bar
+from restore.training.data.loading import Rows, build_loader
+from restore.training.logs import Clock, Record, Scalars, progress_bar
+from restore.training.options import TrainOptions
 from restore.training.ours import MADE_BY, refuse_foreign
-from restore.training.registry import STAGES, StageOptions
-from restore.training.resume import go_on
+from restore.training.processes import setup_accelerator, user_errors
+from restore.training.registry import STAGES
+from restore.training.resume import resume_run
 from restore.training.rng import Part, reseed
+from restore.training.stage import PhotoSamples, PreparedSamples, Stage
 
 log = logging.getLogger(__name__)
-PATIENCE = timedelta(hours=12)  # other processes wait while the first encodes pairs
-
-
-class TrainOptions(Options):
-    """One training run: a stage and the loop's own settings."""
-
-    output: Path
-    stage: StageOptions
-    seed: int = Field(0, ge=0)
-    steps: int = Field(10_000, ge=1)
-    # of training, after which a run ends before its steps do; the schedule then goes by time, so
-    # that no two such runs are equal
-    seconds: float | None = Field(None, gt=0)
-    batch: int = Field(16, ge=1)  # samples of a step, over all processes
-    accumulate: int = Field(1, ge=1)  # parts of it that a process takes one after another
-    learning_rate: float = Field(5e-4, gt=0)
-    warmup: int = Field(200, ge=0)  # steps of linear warm-up
-    schedule: optim.Schedule = "cosine"  # what follows: down to zero at the last step, or level
-    weight_decay: float = Field(0.0, ge=0)
-    clip: float = Field(1.0, gt=0)  # norm at which gradients are clipped
-    ema: float = Field(0.999, ge=0, lt=1)
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # fp16 needs a CUDA device
-    checkpointing: bool = False  # compute activations twice, keep fewer
-    compile: bool = False
-    channels_last: bool | Literal["auto"] = "auto"
-    workers: int = Field(0, ge=0)  # of each process, that make samples ahead of time
-    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
-    log_every: int = Field(50, ge=1)
-    tensorboard: bool = True  # where it is installed
-    show_every: int = Field(1000, ge=1)
-    save_every: int = Field(1000, ge=1)
-    keep: int = Field(2, ge=1)  # checkpoints kept
-    export_every_s: float | None = Field(None, gt=0)  # seconds between exports on the way
-    # latest: the newest valid checkpoint of `output`, if there is one; or a checkpoint's folder
-    resume: bool | Literal["latest"] | Path = "latest"
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        if self.batch % self.accumulate:
-            raise ValueError(f"batch {self.batch} cannot be cut into {self.accumulate} equal parts")
-        if self.precision == "fp16" and self.device in ("cpu", "mps"):
-            raise ValueError("precision fp16 needs a CUDA device; bf16 serves a CPU")
-        return self
 
 
 def run(config: Path, overrides: list[str]) -> Path:
-    """Train as the config says; returns the folder of the exported EMA weights.
+    """Train as the config says.
 
-    Raises ConfigError on an unknown option, options that contradict each other or a recipe that
-    cannot be applied, NonFiniteError if a loss leaves the finite numbers, OutputError if a
-    checkpoint cannot be written.
+    Args:
+        config: The YAML file.
+        overrides: `key=value` pairs, with dots within keys.
+
+    Returns:
+        The folder of the exported EMA weights.
+
+    Raises:
+        ConfigError: If an option is unknown, options contradict each other, or a recipe cannot be
+            applied.
+        NonFiniteError: If a loss is not finite.
+        OutputError: If a checkpoint cannot be written.
     """
     quiet()
     options = load_config(TrainOptions, config, overrides)
-    accelerator = machine(options)
+    accelerator = setup_accelerator(options)
     if accelerator.device.type == "cpu":
         optim.keep_freed_memory()
     alone = held(options.output) if accelerator.is_main_process else nullcontext()
     try:
-        with alone, plainly():
+        with alone, user_errors():
             refuse_foreign(options.output, TrainOptions.model_fields)
             Training(options, accelerator).run()
     finally:
@@ -99,68 +65,17 @@ def run(config: Path, overrides: list[str]) -> Path:
     return options.output / "export"
 
 
-@contextmanager
-def plainly() -> Iterator[None]:
-    """Raise as ours, which a command tells in a line, what others raise for the user to mend."""
-    try:
-        yield
-    except RecipeError as error:
-        raise ConfigError(str(error)) from error
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker (pid"):
-            raise
-        raise RestoreError(
-            "a process that makes samples was ended from outside, perhaps for want of memory; set "
-            "workers lower, or 0, and run again to go on from the last checkpoint"
-        ) from error
-
-
-def machine(options: TrainOptions) -> Accelerator:
-    """The device, and the processes that `accelerate launch` started. Raises ConfigError."""
-    if options.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"device {options.device}: torch finds no CUDA device; try device=cpu")
-    if ":" in options.device:
-        torch.cuda.set_device(options.device)
-    is_cpu = options.device == "auto" and not torch.accelerator.is_available()
-    accelerator = Accelerator(
-        cpu=is_cpu or options.device == "cpu",
-        mixed_precision="no",  # autocast and the scaler of fp16 are the loop's
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(find_unused_parameters=True),
-            InitProcessGroupKwargs(timeout=PATIENCE),
-        ],
-    )
-    if options.precision == "fp16" and accelerator.device.type != "cuda":
-        raise ConfigError("precision fp16 needs a CUDA device; bf16 serves a CPU")
-    if accelerator.device.type == "cuda":  # a step's shapes are those of the step before
-        torch.backends.cudnn.benchmark = True
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    parts = accelerator.num_processes * options.accumulate
-    if options.batch % parts:
-        raise ConfigError(
-            f"batch {options.batch} cannot be shared by {accelerator.num_processes} processes in "
-            f"{options.accumulate} parts each; make it a multiple of {parts}"
-        )
-    return accelerator
-
-
-def means(found: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Of parts of a batch; a part may lack a loss, where none of its samples has it."""
+def average_losses(found: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of each loss over parts of a batch; a part without samples for a loss lacks it."""
     names = {name: None for losses in found for name in losses}
     parts = {name: [losses[name] for losses in found if name in losses] for name in names}
     return {name: torch.stack(some).mean().detach() for name, some in parts.items()}
 
 
-def spoken(numbers: list[int]) -> str:
-    """The sample numbers of a part, which are evenly apart."""
-    step = numbers[1] - numbers[0] if len(numbers) > 1 else 1
-    return f"samples {numbers[0]} to {numbers[-1]}" + (f" in steps of {step}" if step > 1 else "")
-
-
 class Losses(nn.Module):
-    """A stage's loss as a module, which is what can be spread over processes."""
+    """A stage's loss as a module, which can be distributed over processes."""
 
-    def __init__(self, stage: Any):
+    def __init__(self, stage: Stage):
         super().__init__()
         self.model, self.loss = stage.model, stage.loss
 
@@ -169,20 +84,25 @@ class Losses(nn.Module):
 
 
 class Training:
-    """A run that is set up: stage, optimiser, average, and what an earlier run left of them."""
+    """A run that is set up: stage, optimiser, EMA, and what an earlier run left of them.
+
+    Args:
+        options: The options of the run.
+        accelerator: Device and processes.
+    """
 
     def __init__(self, options: TrainOptions, accelerator: Accelerator):
         self.options, self.accelerator = options, accelerator
         self.is_main = accelerator.is_main_process
         with accelerator.main_process_first():
             torch.manual_seed(options.seed)  # the initial weights
-            kind = STAGES[options.stage.kind]
-            self.stage = kind(options.stage, options.seed, accelerator.device)
+            build = STAGES[options.stage.kind]
+            self.stage: Stage = build(options.stage, options.seed, accelerator.device)
         model = self.stage.model
-        optim.lay_out(model, options.channels_last, accelerator.device)
+        optim.set_memory_format(model, options.channels_last, accelerator.device)
         if options.checkpointing:
-            optim.save_memory(model)
-        groups = optim.groups(self.stage, options.learning_rate)
+            optim.enable_checkpointing(model)
+        groups = optim.parameter_groups(self.stage, options.learning_rate)
         self.parameters = [p for group in groups for p in group["params"]]
         self.optimizer = torch.optim.AdamW(
             groups,
@@ -197,7 +117,7 @@ class Training:
         self.scaler = torch.amp.GradScaler("cuda", enabled=options.precision == "fp16")
         self.state = checkpoint.State(model, self.ema.shadow_params, self.optimizer, self.scaler)
         with accelerator.main_process_first():  # it puts damaged ones aside
-            self.start = go_on(options, self.state, self.is_main)
+            self.start = resume_run(options, self.state, self.is_main)
         self.first = self.ema.optimization_step = self.start.step
         with accelerator.main_process_first():  # what it encodes, the others find
             self._prepare()
@@ -209,9 +129,11 @@ class Training:
 
     def _prepare(self) -> None:
         """Have the samples made that this run will ask for, where they are made ahead."""
-        if prepare := getattr(self.stage.samples, "prepare", None):
+        if isinstance(self.stage.samples, PreparedSamples):
             steps = max(0, self.options.steps - self.first)
-            prepare(self.start.position, self.start.position + steps * self.options.batch)
+            self.stage.samples.prepare(
+                self.start.position, self.start.position + steps * self.options.batch
+            )
 
     def run(self) -> None:
         o = self.options
@@ -219,7 +141,7 @@ class Training:
         scores: Scalars = {}
         clock, feed = Clock(), self.feed(self.first, o.steps)
         exported = self.began
-        with bar(o.steps, self.first, self.is_main) as advance:
+        with progress_bar(o.steps, self.first, self.is_main) as advance:
             for step in range(self.first, o.steps):
                 losses = self.step(step, feed, clock)
                 done = step + 1
@@ -264,34 +186,48 @@ class Training:
             o.model_dump(mode="json"), scores, self._seconds(), self.accelerator
         )
         with manifest.replacing(o.output / "export") as folder:
-            with optim.averaged(self.ema, self.parameters):
+            with optim.average_weights(self.ema, self.parameters):
                 self.stage.export(folder)
             model_card.write(folder, about)
 
     def _begin_record(self) -> Record:
         out = self.options.output
         write_text(out / "options.json", self.options.model_dump_json(indent=1))
-        told = yaml.safe_dump(self.options.model_dump(mode="json"), sort_keys=False)
-        write_text(out / "config.yaml", MADE_BY + told)
-        if photos := getattr(self.stage.samples, "photos", None):
-            photos.refused.keep_in(out / "unreadable.jsonl")
+        text = yaml.safe_dump(self.options.model_dump(mode="json"), sort_keys=False)
+        write_text(out / "config.yaml", MADE_BY + text)
+        samples = self.stage.samples
+        if isinstance(samples, PhotoSamples) and samples.photos is not None:
+            samples.photos.refused.keep_in(out / "unreadable.jsonl")
         return Record(out, self.first, self.options.tensorboard)
 
     def feed(self, first: int, last: int) -> Iterator[tuple[Part, list[int], Any]]:
-        """What this process takes of the steps from `first` to before `last`, part by part.
+        """The parts that this process takes of the steps from `first` to before `last`.
 
-        Gives which part it is, its sample numbers and its batch.
+        Yields:
+            Which part it is, its sample numbers, and its batch.
         """
         o, ranks = self.options, self.accelerator.num_processes
         position = self.start.position + (first - self.first) * o.batch
         rank = self.accelerator.process_index
         rows = Rows(position, o.batch, last - first, rank, ranks, o.accumulate)
         pinned = self.accelerator.device.type == "cuda"
-        made = loader(self.stage.samples, rows, o.workers, pinned)
+        made = build_loader(self.stage.samples, rows, o.workers, pinned)
         yield from zip(cycle(rows.parts), rows, made, strict=False)
 
     def step(self, step: int, feed: Iterator, clock: Clock) -> dict[str, Tensor]:
-        """One update; returns the losses. Raises NonFiniteError before any weight has moved."""
+        """One update.
+
+        Args:
+            step: Number of the update, from 0.
+            feed: What `feed` returns.
+            clock: Counts images and the time of waiting.
+
+        Returns:
+            The losses, averaged over the parts.
+
+        Raises:
+            NonFiniteError: If a loss or gradient is not finite; no weight has changed then.
+        """
         o, found, parts = self.options, [], []
         self.optimizer.zero_grad(set_to_none=True)
         rate = optim.rate_at(step, o.steps, o.warmup, o.schedule, self.passed)
@@ -313,7 +249,7 @@ class Training:
         self.scaler.unscale_(self.optimizer)
         norm = torch.stack(
             [
-                torch.nn.utils.clip_grad_norm_(group["params"], o.clip).to(total)
+                torch.nn.utils.clip_grad_norm_(group["params"], o.clip).to(self.accelerator.device)
                 for group in self.optimizer.param_groups
             ]
         ).norm()
@@ -322,7 +258,7 @@ class Training:
         self.scaler.update()
         self.ema.step(self.parameters)
         clock.images += o.batch
-        return means(found)
+        return average_losses(found)
 
     def _autocast(self) -> torch.autocast:
         dtype = torch.float16 if self.options.precision == "fp16" else torch.bfloat16
@@ -338,13 +274,15 @@ class Training:
         if is_fine:
             return
         folder = self.options.output / f"failed_{step:08d}"
-        told = []
+        found = []
         for part, total, batch, numbers in parts:
             if not torch.isfinite(total) or torch.isfinite(totals).all():
                 place = folder / f"part_{part.at}" if part.of > 1 else folder
                 failed_batch.keep(place, batch, numbers, self.stage.samples)
-                told.append(f"{spoken(numbers)}: {total.item()}, see {place}")
-        what = "; ".join(told) or "in another process"
+                found.append(
+                    f"{failed_batch.describe_numbers(numbers)}: {total.item()}, see {place}"
+                )
+        what = "; ".join(found) or "in another process"
         raise NonFiniteError(
             f"step {step}: the loss or its gradient is not finite ({what}). No weight has moved: "
             "look at that batch, lower learning_rate, or set precision to fp32, then run again to "
@@ -354,11 +292,11 @@ class Training:
     def _values(self, losses: dict[str, Tensor]) -> Scalars:
         """The losses as all processes have them, each over those where there was one."""
         found = {name: loss.cpu() for name, loss in losses.items()}
-        return {name: loss.item() for name, loss in means(gather_object([found])).items()}
+        return {name: loss.item() for name, loss in average_losses(gather_object([found])).items()}
 
     def _show(self, record: Record, done: int) -> Scalars:
         """A grid of samples and their scores, by the averaged weights."""
-        with optim.averaged(self.ema, self.parameters):
+        with optim.average_weights(self.ema, self.parameters):
             rows, scores = self.stage.preview()
         record.scalars(done, scores)
         record.pictures(done, rows)

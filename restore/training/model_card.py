@@ -19,9 +19,9 @@ FOLDERS = (
     *("photos", "low", "held_out", "fonts"),
     *("output", "autoencoder", "start", "cache", "images"),
 )
-MODELS = ("model", "teacher", "student")  # a folder, or a name that all know
+MODELS = ("model", "teacher", "student")  # a folder, or a public name
 NOTES = "photos.csv"  # beside or in a folder of photos
-NEEDED = {"file", "source"}  # its columns; whoever has others keeps them to himself
+NEEDED = {"file", "source"}  # its columns; a table with others is not copied
 COLUMNS = NEEDED | {"licence", "license", "commit", "path", "width", "height"}
 COLUMNS |= {"author", "title", "url"}
 
@@ -30,26 +30,30 @@ COLUMNS |= {"author", "title", "url"}
 class About:
     """What a card is written from."""
 
-    options: dict[str, Any]  # of the run, as JSON holds them
-    scores: dict[str, float]  # of the last preview
+    options: dict[str, Any]
+    """Options of the run, as JSON holds them."""
+    scores: dict[str, float]
+    """Scores of the last preview."""
     seconds: float
-    machine: Any  # an Accelerator, or whatever has num_processes and device
+    """Seconds that training took."""
+    machine: Any
+    """An Accelerator, or anything with num_processes and device."""
 
 
 def write(folder: Path, about: About) -> None:
-    """README.md, and photos.csv where the sources are known, into an exported folder."""
+    """Write README.md, and photos.csv if the sources are known, into an exported folder."""
     data = about.options["stage"].get("data") or {}
-    notes = notes_of(data.get("photos"))
+    notes = find_notes(data.get("photos"))
     if notes:
         shutil.copyfile(notes, folder / "photos.csv")
-    (folder / "README.md").write_text(text(folder.parent.name, about, notes), encoding="utf-8")
+    (folder / "README.md").write_text(render(folder.parent.name, about, notes), encoding="utf-8")
     manifest.write(folder)
 
 
-def notes_of(photos: object) -> Path | None:
-    """The CSV that tells where photos come from: in their folder, beside it, or by its name.
+def find_notes(photos: object) -> Path | None:
+    """The CSV with the sources of the photos: within their folder, beside it, or of its name.
 
-    A table with other columns than ours is somebody's own affair.
+    Tables with other columns than ours are ignored; they are not meant for us.
     """
     if not isinstance(photos, str):
         return None
@@ -64,7 +68,7 @@ def _tells_sources(path: Path) -> bool:
     return head >= NEEDED and bool(head & {"licence", "license"}) and head <= COLUMNS
 
 
-def text(name: str, about: About, notes: Path | None) -> str:
+def render(name: str, about: About, notes: Path | None) -> str:
     parts = {
         f"# {name}": _purpose(about.options["stage"]),
         "## Training": _training(about),
@@ -113,13 +117,13 @@ def _scores(about: About) -> str:
     if not about.scores:
         return "None was measured."
     data = about.options["stage"].get("data") or {}
-    told = "By the averaged weights at the last step."
+    text = "By the averaged weights at the last step."
     if data.get("held_out"):
-        told = f"{told[:-1]}, on pictures that training did not see."
+        text = f"{text[:-1]}, on pictures that training did not see."
     elif data:
-        told = f"{told[:-1]}, on other crops of the training photos, so they flatter."
+        text = f"{text[:-1]}, on other crops of the training photos, so they flatter."
     rows = "\n".join(f"| {name} | {value:.4g} |" for name, value in about.scores.items())
-    return f"{told} `restore evaluate` judges on a set of yours.\n\n{SCORES}\n{rows}"
+    return f"{text} `restore evaluate` judges on a set of yours.\n\n{SCORES}\n{rows}"
 
 
 def _data(data: dict[str, Any], notes: Path | None) -> str:
@@ -147,8 +151,8 @@ def _sources(notes: Path | None) -> str:
     licences = Counter((row.get("licence") or row.get("license") or "unknown") for row in rows)
     sources = len({row.get("source") for row in rows if row.get("source")})
     table = "\n".join(f"| {_cell(name)} | {count} |" for name, count in licences.most_common())
-    told = f"{counted(len(rows), 'photo')} from {counted(sources, 'source')}, listed in photos.csv."
-    return f"{told}\n\n| licence | photos |\n| --- | --- |\n{table}"
+    text = f"{counted(len(rows), 'photo')} from {counted(sources, 'source')}, listed in photos.csv."
+    return f"{text}\n\n| licence | photos |\n| --- | --- |\n{table}"
 
 
 def _cell(value: str) -> str:
@@ -173,7 +177,7 @@ def _limits(stage: dict[str, Any]) -> str:
 
 
 def _configuration(options: dict[str, Any]) -> str:
-    """As YAML, folders by their last name: where they lay is nobody's business."""
+    """The options as YAML; of a folder only the last name, since the rest is private."""
 
     def plain(name: str, value: Any) -> Any:
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""How weights move: the learning rate, the average; what spares memory and time."""
+"""Learning rate, EMA and parameter groups; memory format, checkpointing and compilation."""
 
 import ctypes
 import math
@@ -10,6 +10,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from restore.errors import ConfigError
+from restore.training.stage import AdversarialStage, Stage
 
 CHECKPOINTING = (  # as diffusers calls it; transformers, newer and older
     "enable_gradient_checkpointing",
@@ -21,9 +22,16 @@ Schedule = Literal["cosine", "constant"]
 
 
 def rate_at(step: int, steps: int, warmup: int, schedule: Schedule, passed: float = 0.0) -> float:
-    """The share of the learning rate at a step: linear warm-up; a cosine to zero, or constant.
+    """The factor of the learning rate at a step: linear warm-up, then a cosine to zero, or
+    constant.
 
-    passed  share of the run's time, where that ends it sooner than its steps do.
+    Args:
+        step: Number of the update, from 0.
+        steps: Number of all updates.
+        warmup: Steps of warm-up.
+        schedule: What follows the warm-up.
+        passed: Share of the run's time that has passed, if the time may end it before the last
+            step.
     """
     warm = min(1.0, (step + 1) / max(1, warmup))
     if schedule == "constant":
@@ -32,8 +40,8 @@ def rate_at(step: int, steps: int, warmup: int, schedule: Schedule, passed: floa
 
 
 @contextmanager
-def averaged(ema: EMAModel, parameters: list[Tensor]):
-    """The EMA's weights in the model's place."""
+def average_weights(ema: EMAModel, parameters: list[Tensor]):
+    """The EMA weights in the model's place, within the block."""
     ema.store(parameters)
     ema.copy_to(parameters)
     try:
@@ -42,19 +50,26 @@ def averaged(ema: EMAModel, parameters: list[Tensor]):
         ema.restore(parameters)
 
 
-def groups(stage: Any, learning_rate: float) -> list[dict[str, Any]]:
-    """The optimiser's groups: what is made, then the judge of it, each with its learning rate.
+def parameter_groups(stage: Stage, learning_rate: float) -> list[dict[str, Any]]:
+    """The optimiser's groups: the trained weights, then those of a discriminator.
 
-    They are clipped apart, or a loud judge would quieten what it judges.
+    Gradients are clipped by group; else large gradients of the discriminator would scale down
+    those of what it is trained against.
+
+    Args:
+        stage: Its model, and its discriminator if it has one.
+        learning_rate: Peak learning rate, also of a discriminator whose options name none.
+
+    Returns:
+        Groups with `params` and the peak learning rate as `peak`.
     """
-    judge = getattr(stage, "judge", None)
-    judging = set(judge.parameters()) if judge else set()
-    made = [p for p in stage.model.parameters() if p.requires_grad and p not in judging]
-    found = [{"params": made, "peak": learning_rate}]
-    if judge:
-        adversary = getattr(stage.options, "adversary", None) or stage.options.texture.adversary
-        own = adversary.learning_rate or learning_rate
-        found.append({"params": list(judge.parameters()), "peak": own})
+    discriminator = stage.discriminator if isinstance(stage, AdversarialStage) else None
+    apart = set(discriminator.parameters()) if discriminator else set()
+    trained = [p for p in stage.model.parameters() if p.requires_grad and p not in apart]
+    found = [{"params": trained, "peak": learning_rate}]
+    if isinstance(stage, AdversarialStage) and discriminator and stage.adversary:
+        peak = stage.adversary.learning_rate or learning_rate
+        found.append({"params": list(discriminator.parameters()), "peak": peak})
     return found
 
 
@@ -63,10 +78,16 @@ def networks(model: nn.Module) -> list[nn.Module]:
     return list(model.values()) if isinstance(model, nn.ModuleDict) else [model]
 
 
-def lay_out(model: nn.Module, channels_last: bool | Literal["auto"], device: torch.device) -> None:
-    """The order of weights in memory, which is that of activations too.
+def set_memory_format(
+    model: nn.Module, channels_last: bool | Literal["auto"], device: torch.device
+) -> None:
+    """Set the memory format of the weights, which activations follow.
 
-    auto is channels last but where a CPU meets group normalisation, whose gradient is slow there.
+    Args:
+        model: The stage's model.
+        channels_last: auto means channels last, except on a CPU for networks with group
+            normalisation, whose gradient is slow there.
+        device: Where it trains.
     """
     for network in networks(model):
         is_slow = any(isinstance(part, nn.GroupNorm) for part in network.modules())
@@ -75,10 +96,11 @@ def lay_out(model: nn.Module, channels_last: bool | Literal["auto"], device: tor
 
 
 def keep_freed_memory() -> None:
-    """Let glibc's malloc keep what is freed instead of giving it back to the system at once.
+    """Let glibc's malloc keep freed memory instead of returning it to the system at once.
 
-    Activations are large and of the same sizes step after step: to fetch each anew from the system
-    costs page faults, a fifth of a step's time on a CPU. Elsewhere this does nothing.
+    Activations are large and have the same sizes in every step. Requesting them anew from the
+    system costs page faults, a fifth of a step's time on a CPU. With other C libraries this does
+    nothing.
     """
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
@@ -86,10 +108,11 @@ def keep_freed_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def save_memory(model: nn.Module) -> None:
-    """Gradient checkpointing (Chen et al. 2016) in each network that has it.
+def enable_checkpointing(model: nn.Module) -> None:
+    """Enable gradient checkpointing (Chen et al. 2016) in each network that has it.
 
-    Raises ConfigError if none has.
+    Raises:
+        ConfigError: If none has.
     """
     found = 0
     for network in networks(model):
@@ -103,7 +126,7 @@ def save_memory(model: nn.Module) -> None:
 
 
 def compile_networks(model: nn.Module, backend: str = "inductor") -> None:
-    """torch.compile, in place: the names of the weights stay as they are."""
+    """Compile the networks in place, so that the names of the weights stay the same."""
     from torch._functorch import config  # there is no public name for it
 
     config.donated_buffer = False  # an adaptive adversary goes back through a network twice

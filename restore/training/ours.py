@@ -1,4 +1,4 @@
-"""Which files of a run's folder are ours to replace: told by what is in them, not by names."""
+"""Which files of a run's folder are ours to replace: decided by their contents, not by name."""
 
 import json
 import re
@@ -16,9 +16,14 @@ SCALAR = re.compile(rb"\d+,[^,\n]*,[^,\n]*\r?\n")
 
 
 def refuse_foreign(out: Path, options: Collection[str]) -> None:
-    """Raise ConfigError if a run there would replace what no run of ours wrote.
+    """Refuse a folder where the run would replace files that no run of ours wrote.
 
-    options  the names that every record of a run's options holds.
+    Args:
+        out: The run's folder.
+        options: Names that every record of a run's options holds.
+
+    Raises:
+        ConfigError: Names the file.
     """
     kinds: dict[str, Callable[[bytes], bool]] = {
         "options.json": lambda data: _holds(json.loads(data), options),
@@ -54,5 +59,5 @@ def _is(path: Path, is_ours: Callable[[bytes], bool]) -> bool:
         return False
 
 
-def _holds(told: object, keys: Collection[str]) -> bool:
-    return isinstance(told, dict) and all(key in told for key in keys)
+def _holds(value: object, keys: Collection[str]) -> bool:
+    return isinstance(value, dict) and all(key in value for key in keys)

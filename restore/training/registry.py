@@ -1,15 +1,12 @@
-"""What can be trained: a config's `stage.kind` picks its options, and those their stage.
+"""What can be trained: a config's `stage.kind` picks its options, and those their stage."""
 
-A stage has `model`, the module that is trained; `samples`, addressed by index; `loss(batch, step)`,
-named scalars whose sum is descended; `preview()`, rows of pictures and their scores; and
-`export(folder)`. An adversary is part of `model` too, under the name `judge`, its loss one more of
-the scalars; the optimiser holds it as a group of its own, with its own learning rate and clip.
-"""
+from collections.abc import Callable
+from typing import Annotated, Any
 
-from typing import Annotated
-
+import torch
 from pydantic import Field
 
+from restore.training.stage import Stage
 from restore.training.stages.autoencoder import (
     AutoencoderOptions,
     AutoencoderStage,
@@ -43,7 +40,7 @@ StageOptions = Annotated[
     | FusionOptions,
     Field(discriminator="kind"),
 ]
-STAGES = {
+STAGES: dict[str, Callable[[Any, int, torch.device], Stage]] = {
     "autoencoder": AutoencoderStage,
     "autoencoder_kl": AutoencoderStage,
     "autoencoder_vq": AutoencoderStage,

@@ -1,4 +1,4 @@
-"""Whether and from where a run goes on: what an earlier one left in the output folder."""
+"""Whether and from where a run continues, given the checkpoints in its folder."""
 
 import logging
 from collections.abc import Mapping
@@ -10,23 +10,29 @@ from restore.errors import ConfigError
 from restore.training import checkpoint
 
 log = logging.getLogger(__name__)
-SAME = ("seed", "batch", "stage")  # or it would be another run
-FREE = {  # may change on the way without a word
+SAME = ("seed", "batch", "stage")  # must not change
+FREE = {  # may change between runs without a warning
     *("output", "resume", "steps", "workers", "device", "accumulate", "checkpointing", "compile"),
     *("channels_last", "log_every", "tensorboard", "show_every", "save_every", "keep"),
     *("seconds", "export_every_s"),
-    # where data lies and how it comes, not what it is
+    # where data is and how it is loaded, not what it is
     *("stage.data.photos", "stage.data.memory_gb", "stage.data.workers"),
     *("stage.data.held_out", "stage.data.fonts", "stage.cache", "stage.autoencoder", "stage.start"),
     *("stage.model", "stage.teacher", "stage.student", "stage.shown_steps"),
 }
 
 
-def go_on(options: Any, state: checkpoint.State, is_main: bool) -> checkpoint.Progress:
-    """Put the chosen checkpoint into the state; returns how far it had come.
+def resume_run(options: Any, state: checkpoint.State, is_main: bool) -> checkpoint.Progress:
+    """Load the checkpoint that the options choose into the state; returns how far it had come.
 
-    Raises ConfigError if it is of another model or was made with another seed, batch or stage, and
-    if a run that shall begin afresh would mix with what is there.
+    Args:
+        options: The options of the run.
+        state: What is loaded into.
+        is_main: Whether this process cleans up after a killed run.
+
+    Raises:
+        ConfigError: If the checkpoint is of another model, was made with another seed, batch or
+            stage, or if a new run would mix with the checkpoints of an old one.
     """
     out = options.output
     if is_main:
@@ -57,8 +63,8 @@ def _chosen(out: Path, resume: bool | str | Path) -> Path | None:
     if not checkpoint.is_valid(resume):
         raise ConfigError(f"resume: {resume} is no checkpoint, or a damaged one; try resume=latest")
     if newer := [path for path in there if path.name > resume.name]:
-        told = f"{out}: holds {newer[-1].name}, newer than {resume.name}"
-        raise ConfigError(f"{told}; give another output, or resume=latest")
+        message = f"{out}: holds {newer[-1].name}, newer than {resume.name}"
+        raise ConfigError(f"{message}; give another output, or resume=latest")
     return resume
 
 
@@ -68,14 +74,14 @@ def _compare(path: Path, was: Mapping[str, Any], now: Mapping[str, Any], resume:
         for name, old, new in _differing(was, now)
         if name not in FREE
     }
-    other = [told for name, told in changed.items() if name.split(".")[0] in SAME]
+    other = [message for name, message in changed.items() if name.split(".")[0] in SAME]
     if other and not isinstance(resume, Path):
         raise ConfigError(
             f"{path}: is of a run with other options: {'; '.join(other)}. Give another output, or "
             f"resume={path} if that is meant"
         )
-    for told in changed.values():
-        log.warning("going on with another option: %s", told)
+    for message in changed.values():
+        log.warning("going on with another option: %s", message)
 
 
 def _differing(was: Mapping[str, Any], now: Mapping[str, Any], way: str = ""):

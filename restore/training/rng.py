@@ -1,4 +1,4 @@
-"""Chance that any number of processes shares: functions of (seed, step), drawn whole, then cut."""
+"""Random numbers shared by any number of processes: functions of (seed, step), drawn then split."""
 
 import random
 from dataclasses import dataclass
@@ -12,18 +12,25 @@ from restore.diffusion.noise import seed_of
 
 @dataclass(frozen=True)
 class Part:
-    """Which of a step's samples are in hand: every `of`-th, from number `at` on.
+    """Which of a step's samples a batch holds: every `of`-th, from number `at` on.
 
-    A step's batch is split over processes and over gradient accumulation; noise and timesteps are
-    drawn for all of it and cut, so that the split changes nothing that is learnt. The first rows of
-    a batch sit at the last timestep, so parts are interleaved: each has its share of them.
+    A step's batch is split over processes and over gradient accumulation. Noise and timesteps are
+    drawn for the whole batch and then split, so the split does not change what is learnt. The first
+    rows of a batch are at the last timestep; the parts are interleaved, so that each has its share
+    of them.
     """
 
     at: int = 0
+    """Number of this part, from 0."""
     of: int = 1
+    """Number of parts."""
 
     def cut(self, drawn: Tensor) -> Tensor:
-        """The rows of this part."""
+        """The rows of this part.
+
+        Args:
+            drawn: What was drawn for the whole batch.
+        """
         return drawn[self.at :: self.of]
 
     def rows(self, count: int) -> range:
@@ -40,9 +47,9 @@ WHOLE = Part()
 
 
 def reseed(seed: int, step: int, part: Part) -> None:
-    """Set every global generator (dropout draws from them) to a function of where training is.
+    """Set every global generator, such as dropout draws from, to a function of seed, step and part.
 
-    So there are no generator states to save, and none to forget.
+    So checkpoints need no generator states.
     """
     mixed = seed_of(seed, "global", step, part.at, part.of)
     random.seed(mixed)

@@ -33,7 +33,7 @@ from benchmarks.timing import Contestant
 from degradations import Recipe, recipes
 from restore.checkpoints import places
 from restore.config import load_config
-from restore.training import loop, optim
+from restore.training import loop, optim, processes
 from restore.training.logs import Clock
 from restore.training.stages.denoiser import DenoiserOptions
 from restore.training.stages.networks import build
@@ -135,7 +135,7 @@ def our_loop(config: Path) -> Turn:
     options = load_config(loop.TrainOptions, config)
     options.output.mkdir()
     optim.keep_freed_memory()  # as it does
-    training = loop.Training(options, loop.machine(options))
+    training = loop.Training(options, processes.setup_accelerator(options))
     done = 0
 
     def turn(steps: int) -> dict[str, float]:

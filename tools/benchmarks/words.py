@@ -21,9 +21,9 @@ from restore.metrics.measures import MEASURES, Pair
 from restore.metrics.score import Row, ScoredFolder
 from restore.options import UpscaleOptions
 from restore.tasks.run import restore
-from restore.training.data.captions import LEVELS, WORDS, caption, level
+from restore.training.data.captions import LEVELS, WORDS, caption, level_word
 from restore.training.data.crops import Photos
-from restore.training.data.pairs import PairOptions, drawn, grained
+from restore.training.data.pairs import PairOptions, add_grain, draw_trace
 
 TABLE = [MEASURES[name] for name in ("psnr", "ssim", "pd")]
 NONE, RIGHT, WRONG, INPUT = "none", "right", "wrong", "input, bicubic"
@@ -154,7 +154,7 @@ def make_grainy(settings: Settings, photos: Sequence[np.ndarray], scale: float) 
     """Add grain that the original has too: the right caption keeps it, the wrong one removes it."""
     cases = []
     for key, photo, trace, rng in draw_traces(settings, photos, scale):
-        truth, rest, whole = grained(photo, trace, rng, key)
+        truth, rest, whole = add_grain(photo, trace, rng, key)
         captions = caption(whole, ("grain",)), caption(whole)
         cases.append(Case(key, truth, replay(rest, truth), *captions))
     return cases
@@ -170,7 +170,7 @@ def draw_traces(
     for number, photo in enumerate(photos):
         rng = np.random.default_rng((settings.seed, number, 1))
         key = f"{number:03d}"
-        yield key, photo, drawn(recipe, options, rng, key, settings.crop), rng
+        yield key, photo, draw_trace(recipe, options, rng, key, settings.crop), rng
 
 
 def parse_caption(said: str) -> dict[str, int]:
@@ -180,7 +180,7 @@ def parse_caption(said: str) -> dict[str, int]:
         first, _, rest = part.partition(" ")
         if first == "jpeg":
             coarse = WORDS["jpeg"]
-            first, rest = level(100 - int(rest), coarse.some, coarse.strong), "jpeg"
+            first, rest = level_word(100 - int(rest), coarse.some, coarse.strong), "jpeg"
         if first in LEVELS:
             found[rest] = 1 + LEVELS.index(first)
     return found

@@ -1,13 +1,10 @@
 """Reference pages, generated from the commands, the options' models and the docstrings."""
 
-import ast
 import importlib
 import inspect
 import re
-import tokenize
 import types
 from collections.abc import Iterator
-from io import StringIO
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
@@ -103,7 +100,7 @@ def _choices(annotation: Any) -> list[str]:
 def describe_options() -> str:
     """Describe every key of the YAML files, in a table per class of options."""
     from restore import options as tasks
-    from restore.training.loop import TrainOptions
+    from restore.training.options import TrainOptions
 
     parts = [
         "# All options\n",
@@ -146,7 +143,6 @@ def is_ours(one: Any) -> bool:
 
 
 def _keys(kind: type[BaseModel]) -> str:
-    texts = read_meanings(kind)
     rows = []
     for name, field in kind.model_fields.items():
         bounds = [
@@ -160,44 +156,10 @@ def _keys(kind: type[BaseModel]) -> str:
             if field.is_required()
             else f"`{_short(field.get_default(call_default_factory=True))}`"
         )
-        means = "; ".join(filter(None, (texts.get(name, ""), ", ".join(bounds))))
+        limits = f"{', '.join(bounds)}.".capitalize() if bounds else ""
+        means = " ".join([*(field.description or "").split(), limits]).strip()
         rows.append((f"`{name}`", f"`{_typed(field.annotation)}`", default, means))
     return _table(("key", "type", "default", "meaning"), rows)
-
-
-def read_meanings(kind: type[BaseModel]) -> dict[str, str]:
-    """Read the comment above or beside each field, or the docstring below it, from the source."""
-    texts: dict[str, str] = {}
-    for base in reversed(kind.__mro__):
-        if is_ours(base):
-            texts |= _read_comments(inspect.getsource(base))
-    return texts
-
-
-def _read_comments(source: str) -> dict[str, str]:
-    lines = source.splitlines()
-    comments = {
-        token.start[0]: token.string.lstrip("# ").strip()
-        for token in tokenize.generate_tokens(StringIO(source).readline)
-        if token.type == tokenize.COMMENT
-    }
-    texts = {}
-    (node,) = ast.parse(source).body
-    assert isinstance(node, ast.ClassDef)
-    for field, after in zip(node.body, [*node.body[1:], None], strict=True):
-        if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
-            continue
-        above = field.lineno - 1
-        while above in comments and lines[above - 1].lstrip().startswith("#"):
-            above -= 1
-        words = [comments[line] for line in range(above + 1, field.lineno)]
-        words += [
-            comments[n] for n in range(field.lineno, (field.end_lineno or 0) + 1) if n in comments
-        ]
-        if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-            words.append(" ".join(str(after.value.value).split()))
-        texts[field.target.id] = " ".join(words)
-    return texts
 
 
 def _typed(annotation: Any) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, create_model
 
-from documents.reference import ROOT, find_options, read_meanings
+from documents.reference import ROOT
 
 SCHEMAS = ("train", "tasks", "recipe")  # files of configs/schemas
 OWN = {  # a step that is a class of the user's: FILE.CLASS
@@ -29,7 +29,7 @@ def make_schema(name: str) -> dict[str, Any]:
     """Make the schema of one of SCHEMAS."""
     from degradations import Recipe
     from restore import options
-    from restore.training.loop import TrainOptions
+    from restore.training.options import TrainOptions
 
     tasks = (
         options.UpscaleOptions,
@@ -44,13 +44,6 @@ def make_schema(name: str) -> dict[str, Any]:
     kind: type[BaseModel] = {"train": TrainOptions, "tasks": several, "recipe": Recipe}[name]
     made = kind.model_json_schema()
     made["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    roots = tasks if name == "tasks" else (kind,)
-    models = [found for root in roots for found in find_options(root)]
-    for model in models:
-        definition = made if model is kind else made["$defs"].get(model.__name__, {})
-        for field, words in read_meanings(model).items():
-            if words and field in definition.get("properties", {}):
-                definition["properties"][field]["description"] = words
     return _open(made) if name == "recipe" else made
 
 

@@ -1,4 +1,4 @@
-"""What was done to a picture and what is wanted of it, in the words a user would say it with."""
+"""Captions of how a picture was degraded, and instructions of what to remove, in users' words."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,13 +13,18 @@ Step = dict[str, Any]  # a step of a trace: its kind and what was drawn
 
 
 class Word(NamedTuple):
-    """How an op is told of; ops that share a word share its levels too."""
+    """How captions describe a kind of op; kinds with the same word share its thresholds."""
 
     word: str
+    """The word in captions; ops may share one."""
     strength: Callable[[Step], float]
-    faint: float  # strength below which nothing is said
+    """The strength of a step of a trace, in units of the op's own."""
+    faint: float
+    """Strength below which the caption leaves the damage out."""
     some: float
+    """Strength from which on the damage is called "some"."""
     strong: float
+    """Strength from which on the damage is called "strong"."""
 
 
 def _at(name: str, times: float = 1) -> Callable[[Step], float]:
@@ -77,7 +82,7 @@ WORDS = {  # by kind, in the order in which they are said
     "stains": Word("stains", _opacity, 0.05, 0.3, 0.5),
 }
 SILENT = ("resize", "compat_resize")  # the scale says it
-SHORT = {  # what is asked for by fewer words than it is described with
+SHORT = {  # shorter words that instructions use
     "film grain": "grain",
     "sensor noise": "noise",
     "motion blur": "blur",
@@ -93,46 +98,60 @@ def vocabulary() -> list[str]:
     return sorted({word for words in said for word in words.split()})
 
 
-def level(value: float, some: float, strong: float) -> str:
+def level_word(value: float, some: float, strong: float) -> str:
     return LEVELS[(value >= some) + (value >= strong)]
 
 
-def damage(trace: Trace, keep: Sequence[str] = ()) -> dict[str, str]:
-    """By kind what is said of the worst of it: {"noise": "strong noise"}. Own ops go unsaid.
+def describe_damage(trace: Trace, keep: Sequence[str] = ()) -> dict[str, str]:
+    """Describe the worst of each kind of damage: {"noise": "strong noise"}; ops of users are left
+    out.
 
-    keep  kinds that are wanted as they are, by their short names.
+    Args:
+        trace: How the picture was degraded.
+        keep: Kinds that are wanted as they are, by their short names.
     """
     worst: dict[str, float] = {}
     for step in trace.steps:
         if said := WORDS.get(step["kind"]):
             worst[said.word] = max(said.strength(step), worst.get(said.word, 0))
     levels = {said.word: said for said in WORDS.values()}
-    told = {}
+    described = {}
     for word, said in levels.items():
         strength = worst.get(word, 0)
         if strength < said.faint or SHORT.get(word, word) in keep:
             continue
         jpeg = f"jpeg {100 - strength}" if word == "jpeg" else None
-        told[word] = jpeg or f"{level(strength, said.some, said.strong)} {word}"
-    return told
+        described[word] = jpeg or f"{level_word(strength, said.some, said.strong)} {word}"
+    return described
 
 
 def caption(trace: Trace, keep: Sequence[str] = ()) -> str:
-    """The trace as a short description: "strong noise, jpeg 42, some blur"; "clean" if nothing.
+    """The trace as a short description: "strong noise, jpeg 42, some blur"; "clean" if there is no
+    damage.
 
-    Blur is in pixels of the original. What is kept is no damage: "strong noise, keep grain".
+    Blur is in pixels of the original. What is kept is not called damage: "strong noise, keep
+    grain".
+
+    Args:
+        trace: How the picture was degraded.
+        keep: Kinds that are wanted as they are, by their short names.
     """
     kept = [f"keep {name}" for name in keep]
-    return ", ".join([*damage(trace, keep).values(), *kept]) or "clean"
+    return ", ".join([*describe_damage(trace, keep).values(), *kept]) or "clean"
 
 
-def wish(trace: Trace, rng: np.random.Generator, keep: Sequence[str] = ()) -> str:
-    """The trace as a user's wish: "remove noise, keep grain"; "clean" if there is none.
+def instruction(trace: Trace, rng: np.random.Generator, keep: Sequence[str] = ()) -> str:
+    """The trace as an instruction: "remove noise, keep grain"; "clean" if there is no damage.
 
-    All that is kept is said; of the damage some, and no level, for users do not say all that they
-    would be rid of; in any order.
+    It names all that is kept, but only some of the damage and no level, because users do not name
+    all that they want removed. The order is random.
+
+    Args:
+        trace: How the picture was degraded.
+        rng: Draws what is named.
+        keep: Kinds that are wanted as they are, by their short names.
     """
-    kinds = sorted({SHORT.get(word, word) for word in damage(trace, keep)})
+    kinds = sorted({SHORT.get(word, word) for word in describe_damage(trace, keep)})
     named = rng.permutation(kinds)[: int(rng.integers(1, len(kinds) + 1))] if kinds else []
     said = [*(f"remove {kind}" for kind in named), *(f"keep {name}" for name in keep)]
     return ", ".join(rng.permutation(said)) if said else "clean"

@@ -1,50 +1,50 @@
-"""Training samples: pure functions of (seed, epoch, index), whatever the workers and ranks."""
+"""Photos for training, and crops of them."""
 
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from multiprocessing import current_process, get_all_start_methods
 from os import cpu_count
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-import cv2
 import numpy as np
-import torch
 from pydantic import Field, model_validator
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from degradations.errors import RecipeError
 from restore.config import Options
-from restore.errors import ConfigError, ImageError, RestoreError
+from restore.errors import ConfigError, ImageError
 from restore.training.data import sources
-from restore.training.data.geometry import Geometry, moved
+from restore.training.data.geometry import Geometry, move
 from restore.training.data.procedural import lettering, pictures
-from restore.training.logs import tracked
-from restore.training.rng import Part
+from restore.training.logs import track
 
 log = logging.getLogger(__name__)
-PATIENCE = 1000  # draws in a row of pictures that cannot be read
+PATIENCE = 1000  # draws in a row that give no readable picture
 
 
 class PhotoOptions(Options):
     """Where training photos come from and how crops are cut from them."""
 
-    # a folder of pictures or of WebDataset shards, a .tar, a list file, or a dataset's name
     photos: sources.Place
-    held_out: sources.Place | None = None  # judged in previews; else other crops of `photos`
-    crop: int = Field(64, ge=16, multiple_of=4)  # px
-    detail: int = Field(2, ge=1, le=16)  # of so many candidate crops the most detailed is taken
-    small: Literal["skip", "reflect"] = "skip"  # pictures below the crop: left out, or continued
-    turns: bool = True  # quarter turns and mirror images
-    geometry: tuple[Geometry, ...] = ()  # transforms of albumentations that move pixels
-    memory_gb: float = Field(4, ge=0)  # photos stay decoded up to this; beyond, each is read anew
-    # share of the pictures that is drawn, not cut from photos: text, line art, screens, shapes
+    """A folder of pictures or of WebDataset shards, a .tar, a list file, or a dataset's name."""
+    held_out: sources.Place | None = None
+    """Pictures for previews, of the same kinds of places; None: other crops of `photos`."""
+    crop: int = Field(64, ge=16, multiple_of=4)
+    """Side of a crop, pixels."""
+    detail: int = Field(2, ge=1, le=16)
+    """Number of candidates for each crop, of which the most detailed is taken."""
+    small: Literal["skip", "reflect"] = "skip"
+    """Pictures smaller than the crop are left out ("skip") or continued by reflection ("reflect").
+    """
+    turns: bool = True
+    """Rotate by quarter turns and mirror at random."""
+    geometry: tuple[Geometry, ...] = ()
+    """Transforms of albumentations that move pixels."""
+    memory_gb: float = Field(4, ge=0)
+    """Photos stay decoded in memory up to this size; beyond it, each is read anew."""
     drawn: float = Field(0, ge=0, le=1)
-    fonts: Path | None = None  # a folder of .ttf and .otf that drawn text is set in as well
+    """Share of the pictures that is drawn, not cut from photos: text, line art, screens, shapes."""
+    fonts: Path | None = None
+    """A folder of .ttf and .otf files in which text is drawn as well."""
 
     @model_validator(mode="after")
     def _has_use_for_fonts(self) -> Self:
@@ -58,9 +58,12 @@ class PhotoOptions(Options):
         crop: int | None = None,
         only_photos: bool = False,
     ) -> "Photos":
-        """The photos, or those of another place, with room for crops of another size.
+        """Open the photos, or those of another place.
 
-        only_photos  leave out what would be drawn.
+        Args:
+            place: Another place; None: `photos`.
+            crop: Side of the crops that must fit, pixels; None: `crop`.
+            only_photos: Leave out pictures that are drawn.
         """
         where = self.photos if place is None else place
         return Photos(
@@ -71,13 +74,21 @@ class PhotoOptions(Options):
 
 
 class Photos:
-    """The pictures of a place that have room for crops. What cannot be read is left out and listed.
+    """The pictures of a place that are large enough for crops. Those that cannot be read are left
+    out and listed.
 
-    smallest   px that a picture needs on both sides.
-    small      what becomes of smaller ones: left out, or mirrored at their edges up to that size.
-    memory_gb  changes speed alone.
-    drawn      share of `picture` that is drawn, in fonts of our own and those of a folder.
-    Raises ConfigError if no picture is left.
+    Args:
+        place: A folder, a shard, a list file or a dataset.
+        smallest: Pixels that a picture needs on both sides.
+        small: Leave smaller pictures out, or continue them by reflection up to that size.
+        memory_gb: Photos stay decoded up to this size; it only changes the speed.
+        turns: Turn and mirror crops at random.
+        geometry: Transforms of albumentations that move pixels.
+        drawn: Share of `picture` that is drawn, not cut from a photo.
+        fonts: A folder of fonts for text in drawn pictures, besides the bundled ones.
+
+    Raises:
+        ConfigError: If no picture is left.
     """
 
     def __init__(
@@ -107,12 +118,12 @@ class Photos:
             area = np.array([height * width for height, width in self.sizes], np.float64)
             self.held: list[np.ndarray | None] | None = None
             if memory_gb and (needed := 3e-9 * area.sum()) > memory_gb:
-                told = f"are read anew for each crop; decoded they take {needed:.1f} GB"
-                log.warning("photos %s: set data.memory_gb to keep them", told)
+                message = f"are read anew for each crop; decoded they take {needed:.1f} GB"
+                log.warning("photos %s: set data.memory_gb to keep them", message)
             elif memory_gb:
                 decoded = pool.map(self.read, range(len(self.numbers)))
-                self.held = list(tracked(decoded, len(self.numbers), "reading photos"))
-        # A photo is met as often as it has room for crops, with a square root's restraint.
+                self.held = list(track(decoded, len(self.numbers), "reading photos"))
+        # The more crops a photo has room for, the more often it is drawn: by the square root.
         self.odds = np.sqrt(area) / np.sqrt(area).sum()
 
     def _size(self, number: int) -> tuple[int, int] | None:
@@ -143,7 +154,14 @@ class Photos:
         return len(self.numbers)
 
     def read(self, index: int) -> np.ndarray | None:
-        """One of the usable pictures, uint8 (H, W, 3); None, and a row in the list, if it fails."""
+        """Read one of the usable pictures.
+
+        Args:
+            index: Number among the usable pictures.
+
+        Returns:
+            uint8 (H, W, 3); None if it cannot be read, which is listed.
+        """
         number = self.numbers[index]
         try:
             rgb = self.source.read(number)
@@ -156,7 +174,11 @@ class Photos:
         return rgb
 
     def draw(self, rng: np.random.Generator) -> tuple[int, np.ndarray]:
-        """A picture by its odds, and its number; another one where it cannot be read."""
+        """A random picture and its number; larger photos are more likely.
+
+        Raises:
+            ConfigError: If very many pictures in a row cannot be read.
+        """
         for _ in range(PATIENCE):
             index = int(rng.choice(len(self.numbers), p=self.odds))
             picture = self.held[index] if self.held else self.read(index)
@@ -165,16 +187,31 @@ class Photos:
         raise ConfigError(f"{PATIENCE} pictures in a row cannot be read; the list says why")
 
     def picture(self, size: int, detail: int, rng: np.random.Generator) -> np.ndarray:
-        """A crop, or one that is drawn, upright: uint8 (size, size, 3)."""
+        """A crop, or a drawn picture.
+
+        Args:
+            size: Side, pixels.
+            detail: Number of candidates, see `crop`.
+            rng: Draws it.
+
+        Returns:
+            uint8 (size, size, 3).
+        """
         if self.drawn and rng.random() < self.drawn:
             return pictures.draw(rng, size, self.faces)
         return self.crop(size, detail, rng)
 
     def crop(self, size: int, detail: int, rng: np.random.Generator) -> np.ndarray:
-        """One uint8 (size, size, 3) crop, moved, turned and mirrored at random.
+        """A random crop, moved, turned and mirrored at random.
 
-        Of `detail` candidates the one with the strongest gradients wins, since most of any photo
-        is sky and wall.
+        Args:
+            size: Side, pixels.
+            detail: Number of candidates. The one with the strongest gradients is taken, because
+                most of any photo is sky and wall.
+            rng: Draws it.
+
+        Returns:
+            uint8 (size, size, 3).
         """
         best, most = None, -1.0
         for _ in range(detail):
@@ -182,146 +219,27 @@ class Photos:
             y = rng.integers(picture.shape[0] - size + 1)
             x = rng.integers(picture.shape[1] - size + 1)
             crop = picture[y : y + size, x : x + size]
-            if (strength := strength_of(crop)) > most:
+            if (strength := gradient_strength(crop)) > most:
                 best, most = (picture, int(y), int(x)), strength
         assert best
         picture, y, x = best
         made = picture[y : y + size, x : x + size]
         if self.geometry:
-            made = moved(picture, (y, x), size, self.geometry, rng)
-        return turned(made, *turn(rng)) if self.turns else made.copy()
+            made = move(picture, (y, x), size, self.geometry, rng)
+        return apply_turn(made, *draw_turn(rng)) if self.turns else made.copy()
 
 
-def strength_of(crop: np.ndarray) -> float:
-    """How strong the gradients of its green are."""
+def gradient_strength(crop: np.ndarray) -> float:
+    """Mean absolute gradient of the green channel."""
     green = crop[..., 1].astype(np.float32)
     return np.abs(np.diff(green, axis=0)).mean() + np.abs(np.diff(green, axis=1)).mean()
 
 
-def turn(rng: np.random.Generator) -> tuple[int, bool]:
-    """One of the eight ways to lay a square: quarter turns, then whether it is mirrored."""
+def draw_turn(rng: np.random.Generator) -> tuple[int, bool]:
+    """One of the eight orientations of a square: quarter turns, then whether it is mirrored."""
     return int(rng.integers(4)), bool(rng.random() < 0.5)
 
 
-def turned(rgb: np.ndarray, quarters: int, mirrored: bool) -> np.ndarray:
+def apply_turn(rgb: np.ndarray, quarters: int, mirrored: bool) -> np.ndarray:
     rgb = np.rot90(rgb, quarters)
     return (rgb[:, ::-1] if mirrored else rgb).copy()
-
-
-class Samples(Dataset):
-    """The endless stream make(rng of (seed, index), index), addressed by index.
-
-    photos  that they are cut from, if any.
-    """
-
-    def __init__(
-        self,
-        make: Callable[[np.random.Generator, int], object],
-        seed: int,
-        photos: Photos | None = None,
-    ):
-        self.make, self.seed, self.photos = make, seed, photos
-
-    def __getitem__(self, index: int) -> object:
-        return self.make(np.random.default_rng((self.seed, index)), index)
-
-
-class Rows(Sampler[list[int]]):
-    """The sample numbers of one process's parts, in the order in which it needs them.
-
-    position    number of the first sample.
-    batch       samples of a step, over all processes and accumulated parts.
-    accumulate  parts of a step that one process takes one after another.
-    """
-
-    def __init__(
-        self, position: int, batch: int, steps: int, rank: int = 0, ranks: int = 1, accumulate=1
-    ):
-        self.position, self.batch, self.steps = position, batch, steps
-        self.parts = [Part(n * ranks + rank, ranks * accumulate) for n in range(accumulate)]
-
-    def __len__(self) -> int:
-        return self.steps * len(self.parts)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for step in range(self.steps):
-            first = self.position + step * self.batch
-            for part in self.parts:
-                yield [first + row for row in part.rows(self.batch)]
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """What a worker sends in a batch's place: torch would wrap the error in its own traceback."""
-
-    error: Exception
-
-
-class Batches(Dataset):
-    """Samples by the batch, or why there is none, for whoever asked to raise."""
-
-    def __init__(self, samples: Dataset):
-        self.samples = samples
-
-    def __getitems__(self, numbers: list[int]) -> Any:
-        try:
-            return default_collate([self.samples[number] for number in numbers])
-        except (RestoreError, RecipeError, OSError) as error:
-            return Refusal(error)
-
-
-class Loader:
-    """Iterates over a DataLoader of `Batches`."""
-
-    def __init__(self, made: DataLoader):
-        self.made = made
-
-    def __len__(self) -> int:
-        return len(self.made)
-
-    def __iter__(self) -> Iterator[Any]:
-        for batch in self.made:
-            if isinstance(batch, Refusal):
-                raise batch.error
-            yield batch
-
-
-def loader(
-    samples: Dataset, rows: Iterable[list[int]], workers: int, pinned: bool = False
-) -> Loader:
-    """The batches that `rows` asks for, made by `workers` processes ahead of time; 0: in this one.
-
-    An error of theirs is raised here as if it had been made here.
-    """
-    if workers:  # a fork takes OpenCV's pool along without its threads, and would wait for them
-        cv2.setNumThreads(1)
-    made = DataLoader(
-        Batches(samples),
-        batch_sampler=rows,
-        collate_fn=as_it_is,
-        num_workers=workers,
-        worker_init_fn=may_have_children,
-        # photos that are kept in memory are shared with the workers, not sent to them
-        multiprocessing_context="fork" if workers and "fork" in get_all_start_methods() else None,
-        pin_memory=pinned,
-        prefetch_factor=4 if workers else None,
-    )
-    return Loader(made)
-
-
-def may_have_children(worker: int) -> None:
-    """Let a loader's worker decode in a process of its own, as all others do.
-
-    torch makes its workers daemons, of which Python says that they start none. Ours ends with the
-    pipe to it, however the worker ends.
-    """
-    current_process().daemon = False
-
-
-def as_it_is(batch: Any) -> Any:
-    return batch
-
-
-def to_rgb(pixels: Tensor) -> Tensor:
-    """uint8 (B, H, W, 3) -> rgb (B, 3, H, W), [0, 1], channels last in memory."""
-    return pixels.permute(0, 3, 1, 2).to(torch.float32) / 255

@@ -1,6 +1,6 @@
-"""Digests of many files, kept by what the disk says of them: a file is read again if that changed.
+"""Digests of many files, cached with the status of each file: if that changed, it is read again.
 
-They lie in the user's cache, so that a training that goes on need not read all photos first.
+The cache is the user's, so a training run that continues need not read all photos first.
 """
 
 import json
@@ -20,7 +20,11 @@ Known = dict[str, list[object]]
 
 
 def of(paths: Sequence[Path]) -> list[str]:
-    """sha256 of each file, or why it has none."""
+    """The sha256 of each file, or the reason why it has none.
+
+    Digests are cached in the user's cache folder. A file is read again when its status on the disk
+    changed.
+    """
     store = _store()
     known = _read(store)
     now = time.time()
@@ -28,11 +32,11 @@ def of(paths: Sequence[Path]) -> list[str]:
     def one(path: Path) -> tuple[str, list[object] | None]:
         try:
             status = path.stat()
-            told: list[object] = [
+            status_key: list[object] = [
                 *(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
             ]
             kept = known.get(os.path.abspath(path))
-            if kept and kept[:-1] == told and isinstance(kept[-1], str):
+            if kept and kept[:-1] == status_key and isinstance(kept[-1], str):
                 return kept[-1], kept
             if status.st_size > LARGEST and path.suffix.casefold() != ".tar":
                 return f"of {status.st_size} bytes", None  # no picture that is read
@@ -40,7 +44,7 @@ def of(paths: Sequence[Path]) -> list[str]:
         except OSError as error:
             return f"unreadable {error.errno}", None
         is_young = now - status.st_mtime_ns / 1e9 < YOUNG_S
-        return digest, None if is_young else [*told, digest]
+        return digest, None if is_young else [*status_key, digest]
 
     with ThreadPoolExecutor() as pool:
         found = list(pool.map(one, paths))

@@ -18,14 +18,16 @@ class Geometry(Options):
     """One transform by its name (Buslaev et al. 2020), such as Affine with rotate: [-10, 10]."""
 
     transform: str
+    """Name of the transform's class, such as Affine."""
     params: dict[str, Any] = {}
+    """Arguments of the transform."""
 
     @model_validator(mode="after")
     def _can_be_made(self) -> Self:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # it only warns of an unknown argument
-                made(self)
+                build_transform(self)
         except KeyError as error:
             raise ValueError(str(error.args[0])) from error
         except Exception as error:  # whatever the transform may raise
@@ -33,8 +35,12 @@ class Geometry(Options):
         return self
 
 
-def made(geometry: Geometry) -> Any:
-    """The transform; edges are mirrored unless its parameters say otherwise."""
+def build_transform(geometry: Geometry) -> Any:
+    """The transform; edges are mirrored unless its parameters say otherwise.
+
+    Raises:
+        KeyError: If albumentations has no geometric transform of that name.
+    """
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it asks the network at import
     import albumentations
 
@@ -46,8 +52,8 @@ def made(geometry: Geometry) -> Any:
         and not issubclass(found, albumentations.BaseCompose)
     }
     if geometry.transform not in kinds:
-        told = f"albumentations has no geometric transform {geometry.transform!r}"
-        raise KeyError(told + near(geometry.transform, kinds))
+        message = f"albumentations has no geometric transform {geometry.transform!r}"
+        raise KeyError(message + near(geometry.transform, kinds))
     kind = kinds[geometry.transform]
     params = {"p": 1.0} | geometry.params
     if "border_mode" in inspect.signature(kind.__init__).parameters:
@@ -55,16 +61,27 @@ def made(geometry: Geometry) -> Any:
     return kind(**params)
 
 
-def moved(
+def move(
     picture: np.ndarray,
     corner: tuple[int, int],
     size: int,
     steps: tuple[Geometry, ...],
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """The crop at a corner, cut out of a wider one that went through the transforms.
+    """Cut a crop from a wider one after that went through the transforms.
 
-    Raises ValueError if a transform leaves less than the crop.
+    Args:
+        picture: uint8 (H, W, 3).
+        corner: (y, x) of the crop.
+        size: Side of the crop, pixels.
+        steps: The transforms.
+        rng: Seeds them.
+
+    Returns:
+        uint8 (size, size, 3).
+
+    Raises:
+        ValueError: If a transform leaves less than the crop.
     """
     places = []
     for start, side in zip(corner, picture.shape, strict=False):
@@ -73,7 +90,7 @@ def moved(
         places.append(slice(first, first + wide))
     wider = np.ascontiguousarray(picture[tuple(places)])
     for step in steps:
-        transform = made(step)
+        transform = build_transform(step)
         transform.set_random_seed(int(rng.integers(2**32)))
         wider = transform(image=wider)["image"]
     top, left = ((side - size) // 2 for side in wider.shape[:2])

@@ -8,24 +8,35 @@ import numpy as np
 
 from restore.errors import ConfigError, ImageError, counted
 from restore.training.data import sources
-from restore.training.data.crops import Photos, strength_of, turn, turned
+from restore.training.data.crops import Photos, apply_turn, draw_turn, gradient_strength
 
 
 class Cut(NamedTuple):
-    """Crops of one place: truth uint8 (size, size, 3), low uint8 (size / scale, ..., 3)."""
+    """Crops of the same place of both pictures of a pair."""
 
     truth: np.ndarray
+    """uint8 (size, size, 3)."""
     low: np.ndarray
+    """uint8 (size / scale, size / scale, 3)."""
     scale: int
+    """How many times larger truth is than low, on each side."""
 
 
 class PairedPhotos(Photos):
-    """Good pictures, each beside a bad one that is a whole number of times smaller, or as large.
+    """Good pictures with degraded partners, which are as large or a whole number of times smaller.
 
-    Pairs are told by their path within the folder, whatever the extension. What lacks its partner,
-    or does not fit it, is left out and listed. Raises ConfigError if no pair is left.
+    Partners have the same path within their folder, whatever the extension. Pictures without a
+    partner that fits are left out and listed.
 
-    named  how the bad one is called where the good one is {}: {}x4.
+    Args:
+        high: Where the good pictures are.
+        low: Where their partners are.
+        smallest: Pixels that a good picture needs on both sides.
+        named: Name of a partner, where {} is the name of the good picture, such as {}x4.
+        **how: Further arguments of Photos.
+
+    Raises:
+        ConfigError: If no pair is left.
     """
 
     def __init__(
@@ -48,8 +59,8 @@ class PairedPhotos(Photos):
         others = self._partners(name)
         if len(others) > 1:
             first, second = (self.low.names[n] for n in others[:2])
-            told = f"{first} and {second} could both be its partner"
-            self.refused.add(name, f"{told}; remove one, or give it the good one's extension")
+            why = f"{first} and {second} could both be its partner"
+            self.refused.add(name, f"{why}; remove one, or give it the good one's extension")
             return None
         if not others:
             self.unpaired.append(name)
@@ -62,8 +73,8 @@ class PairedPhotos(Photos):
             self.refused.add(self.low.names[other], str(error))
             return None
         if not _scale(size, low):
-            told = f"{size[1]}x{size[0]} px is no whole multiple of its partner's {low[1]}x{low[0]}"
-            self.refused.add(name, f"{told}; cut it to one")
+            why = f"{size[1]}x{size[0]} px is no whole multiple of its partner's {low[1]}x{low[0]}"
+            self.refused.add(name, f"{why}; cut it to one")
             return None
         return size
 
@@ -98,6 +109,9 @@ class PairedPhotos(Photos):
         return f"stage.data.low_name='{seems}'"
 
     def read_low(self, index: int) -> np.ndarray | None:
+        """The partner of a good picture, uint8 (h, w, 3); None if it cannot be read, which is
+        listed.
+        """
         other = self._partners(self.source.names[self.numbers[index]])[0]
         try:
             return self.low.read(other)
@@ -106,7 +120,16 @@ class PairedPhotos(Photos):
             return None
 
     def cut(self, size: int, detail: int, rng: np.random.Generator) -> Cut:
-        """Crops of a pair, turned and mirrored together; of `detail` the one with most in it."""
+        """Crops of a random pair, turned and mirrored together.
+
+        Args:
+            size: Side of the good crop, pixels.
+            detail: Number of candidates, of which the most detailed is taken.
+            rng: Draws them.
+
+        Raises:
+            ConfigError: If the size is no multiple of the scale of a pair.
+        """
         best, most = None, -1.0
         for _ in range(detail):
             index, high = self.draw(rng)
@@ -115,21 +138,21 @@ class PairedPhotos(Photos):
                 continue
             scale = _scale(high.shape, low.shape)
             if size % scale:
-                told = f"a crop of {size} px is no multiple of the scale {scale} of its pairs"
-                raise ConfigError(f"{told}; set data.crop to one")
+                message = f"a crop of {size} px is no multiple of the scale {scale} of its pairs"
+                raise ConfigError(f"{message}; set data.crop to one")
             y, x = (
                 int(rng.integers(side - size // scale + 1)) for side in low.shape[:2]
             )  # in low pixels
             truth = high[y * scale : y * scale + size, x * scale : x * scale + size]
-            if (strength := strength_of(truth)) > most:
+            if (strength := gradient_strength(truth)) > most:
                 small = low[y : y + size // scale, x : x + size // scale]
                 best, most = Cut(truth, small, scale), strength
         if best is None:
             return self.cut(size, detail, rng)
         if not self.turns:
             return best
-        way = turn(rng)
-        return Cut(turned(best.truth, *way), turned(best.low, *way), best.scale)
+        way = draw_turn(rng)
+        return Cut(apply_turn(best.truth, *way), apply_turn(best.low, *way), best.scale)
 
 
 def _stem(name: str) -> str:

@@ -1,7 +1,7 @@
-"""Training pairs for the denoiser: what a damaged picture shows, how far to trust it, the truth."""
+"""Training pairs for the denoiser: conditioning, trust map and truth, before they are encoded."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import cv2
 import numpy as np
@@ -14,7 +14,7 @@ from degradations.ranges import Uniform
 from restore.diffusion.layouts import KEEP, REPAINT, RESTORE
 from restore.images.masks import fill_smoothly
 from restore.training.data import sources
-from restore.training.data.captions import caption, wish
+from restore.training.data.captions import caption, instruction
 from restore.training.data.crops import PhotoOptions, Photos
 from restore.training.data.paired import PairedPhotos
 
@@ -24,30 +24,49 @@ GRAIN = Recipe(  # what a photo may have of its own; pixels of the photo, before
     paper="Newson et al. 2017, A Stochastic Film Grain Model, Computer Graphics Forum 36",
     steps=(FilmGrain(sigma_levels=Uniform(4, 20), size=Uniform(0.4, 2.5)),),
 )
+Key = TypeVar("Key")
 Task = Literal["restore", "fill", "both", "nothing"]
 
 
 class PairOptions(PhotoOptions):
     """How pairs are made from photos, and how many are kept."""
 
-    crop: int = Field(256, ge=32, multiple_of=4)  # px
-    low: sources.Place | None = None  # bad pictures that are given, by name; then no recipe acts
-    low_name: str = Field("{}", pattern=r"^[^{}/]*\{\}[^{}/]*$")  # where the good one is {}: {}x4
-    recipe: str = "realesrgan"  # a named recipe of `degradations`, or a YAML file
-    scales: dict[float, float] = {4: 0.6, 2: 0.2, 1: 0.2}  # scale: weight
+    crop: int = Field(256, ge=32, multiple_of=4)
+    """Side of a stored pair, pixels."""
+    low: sources.Place | None = None
+    """A place with the degraded partners of `photos`, of the same names; then no recipe is applied.
+    """
+    low_name: str = Field("{}", pattern=r"^[^{}/]*\{\}[^{}/]*$")
+    """Name of a degraded partner, where {} is the name of the good picture, such as {}x4."""
+    recipe: str = "realesrgan"
+    """A named recipe of `degradations`, or a YAML file."""
+    scales: dict[float, float] = {4: 0.6, 2: 0.2, 1: 0.2}
+    """Weight of each scale."""
     tasks: dict[Task, float] = {"restore": 0.7, "fill": 0.15, "both": 0.1, "nothing": 0.05}
-    clean: float = Field(0.15, ge=0, le=1)  # share that is only made smaller, not damaged
-    # of the recipe, evenly drawn; None: from next to none up to 1, or less at scales below 4
+    """Weight of each task: restore, fill holes, both, or paint from nothing."""
+    clean: float = Field(0.15, ge=0, le=1)
+    """Share of the pairs that is only made smaller, not degraded."""
     severity: tuple[float, float] | None = None
-    described: float = Field(0.5, ge=0, le=1)  # share whose caption is not dropped
-    # Share whose photo has film grain of its own, which stays in the truth where the words say
-    # "keep grain" and only there. Above 0, half of all captions are wishes: "remove noise".
+    """Range of the recipe's severity, drawn uniformly; None: from nearly 0 to 1, or to less at
+    scales below 4.
+    """
+    described: float = Field(0.5, ge=0, le=1)
+    """Share of the pairs that keeps its caption."""
     keeps: float = Field(0.0, ge=0, le=1)
-    # encoded once and kept on disk; or new ones all the time, damaged by the workers or the device
+    """Share of the pairs whose photo gets film grain of its own. The truth keeps that grain only
+    where the caption says "keep grain". Above 0, half of all captions are instructions: "remove
+    noise".
+    """
     mode: Literal["cached", "live", "device"] = "cached"
-    count: int = Field(12_000, ge=1)  # pairs kept on disk
-    workers: int = Field(2, ge=0)  # that make the pairs to be kept
-    window: int = Field(32, ge=8)  # latents a side that a training sample shows
+    """cached: pairs are encoded once and kept on disk; live and device: new pairs all the time,
+    degraded by the workers or by the device.
+    """
+    count: int = Field(12_000, ge=1)
+    """Number of pairs kept on disk."""
+    workers: int = Field(2, ge=0)
+    """Processes that make the pairs for the disk."""
+    window: int = Field(32, ge=8)
+    """Side of a training sample, latents."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -66,8 +85,8 @@ class PairOptions(PhotoOptions):
         idle = {"recipe", "scales", "clean", "severity", "described", "keeps", "geometry", "drawn"}
         idle &= self.model_fields_set
         if self.low is not None and idle:
-            told = f"low gives the bad pictures, so {', '.join(sorted(idle))} would do nothing"
-            raise ValueError(f"{told}; leave out the one or the other")
+            message = f"low gives the bad pictures, so {', '.join(sorted(idle))} would do nothing"
+            raise ValueError(f"{message}; leave out the one or the other")
         if self.low is None and self.low_name != "{}":
             raise ValueError("low_name says how the pictures of low are named, which is not set")
         if self.low is not None and (self.mode == "device" or self.small == "reflect"):
@@ -75,31 +94,42 @@ class PairOptions(PhotoOptions):
         return self
 
     def pictures(self, crop: int, held_out: bool = False) -> Photos:
-        """What crops of this size are cut from."""
+        """The photos that crops of this size are cut from.
+
+        Args:
+            crop: Side of the crops, pixels.
+            held_out: Use the photos that training does not see, if there are any. These are never
+                drawn, so previews stay the same whatever is drawn for training.
+        """
         place = self.held_out if held_out and self.held_out else self.photos
-        if self.low is None:  # what is judged stays the same whatever is drawn for training
+        if self.low is None:  # previews have photos only
             return self.open(place, crop, only_photos=held_out)
         return PairedPhotos(
             place, self.low, crop, self.low_name, memory_gb=self.memory_gb, turns=self.turns
         )
 
 
-def words_stay(stage: Any) -> Any:
-    """A check of a stage's options: words that decide what the truth is are not left out later."""
+def check_captions(stage: Any) -> Any:
+    """Refuse options that leave out captions which decide what the truth is."""
     if stage.dropped and stage.data.keeps:
-        told = "dropped would leave out words that decide what the truth keeps (data.keeps)"
-        raise ValueError(f"{told}; set data.described instead")
+        message = "dropped would leave out words that decide what the truth keeps (data.keeps)"
+        raise ValueError(f"{message}; set data.described instead")
     return stage
 
 
-def draw(weights: dict, rng: np.random.Generator):
-    """One of the keys, by weight."""
+def draw_weighted(weights: dict[Key, float], rng: np.random.Generator) -> Key:
+    """One of the keys, drawn by weight.
+
+    Args:
+        weights: Weight of each key, 0 or more, not all 0.
+        rng: Draws it.
+    """
     odds = np.array(list(weights.values()), np.float64)
     return list(weights)[rng.choice(len(odds), p=odds / odds.sum())]
 
 
-def hole(size: int, rng: np.random.Generator) -> np.ndarray:
-    """A mask of scratches, blobs or both, uint8 (size, size), 255 in the hole."""
+def draw_hole(size: int, rng: np.random.Generator) -> np.ndarray:
+    """A random mask of scratches, blobs or both: uint8 (size, size), 255 in the hole."""
     mask = np.zeros((size, size), np.uint8)
     kind = rng.integers(3)
     if kind != 0:  # blobs
@@ -122,15 +152,22 @@ def hole(size: int, rng: np.random.Generator) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Pair:
-    """One pair before it is encoded."""
+    """One training pair, in pixels."""
 
-    truth: np.ndarray  # uint8 (S, S, 3)
-    known: np.ndarray  # uint8 (S, S, 3)
-    trust: np.ndarray  # uint8 (S, S) / factor: 0, 128, 255 for keep, restore, repaint
+    truth: np.ndarray
+    """uint8 (S, S, 3)."""
+    conditioning: np.ndarray
+    """uint8 (S, S, 3): what the picture shows, the hole filled in."""
+    trust: np.ndarray
+    """uint8 (S / factor, S / factor): 0 keep, 128 restore, 255 repaint."""
     caption: str
-    trace: Trace | None  # how truth became bad
-    hole: np.ndarray  # uint8 (S, S), 255 where `known` was filled in
-    original: np.ndarray  # uint8 (S, S, 3): what the trace replays on, unsharpened, all grain there
+    """The words that belong to the pair, or ""."""
+    trace: Trace | None
+    """How the picture was degraded, if it was by a recipe."""
+    hole: np.ndarray
+    """uint8 (S, S): 255 where the picture was filled in."""
+    original: np.ndarray
+    """uint8 (S, S, 3): what the trace replays on; not sharpened, with all of its grain."""
 
 
 def draw_pair(
@@ -144,42 +181,60 @@ def draw_pair(
     apply: bool = True,
     factor: int = 4,
 ) -> Pair:
-    """Pair number `key`, of `crop` px; a latent that the hole touches at all is repainted.
+    """Draw a pair. A latent that the hole touches at all is repainted.
 
-    apply   False leaves the trace, and the filling of the hole, to who has a whole batch; `known`
-            is what they act on.
-    factor  pixels a latent, on a side.
+    Args:
+        photos: What it is cut from.
+        recipe: How pictures are degraded.
+        options: Shares and weights.
+        rng: Draws all but the parameters of the recipe.
+        key: Key of the pair, for the recipe's draws.
+        crop: Side, pixels.
+        apply: False leaves degradation and filling to a caller that has a whole batch; the
+            conditioning is then what the trace and the hole have yet to be applied to.
+        factor: Pixels a latent, on a side.
     """
     low, trace, words = None, None, ""
     if isinstance(photos, PairedPhotos):
         original, low, _ = photos.cut(crop, options.detail, rng)
     else:
         original = photos.picture(crop, options.detail, rng)
-    task = draw(options.tasks, rng)
-    known, truth = original, original
+    task = draw_weighted(options.tasks, rng)
+    conditioning, truth = original, original
     trust = np.full(truth.shape[:2], round(KEEP * 255), np.uint8)
     if task in ("restore", "both"):
         if low is None:
-            trace = drawn(recipe, options, rng, key, crop)
-            original, truth, trace, words = worded(original, trace, options, rng, key)
+            trace = draw_trace(recipe, options, rng, key, crop)
+            original, truth, trace, words = draw_caption(original, trace, options, rng, key)
             truth = sharpen(truth) if trace.sharpen else truth
             low = replay(trace, original) if apply else None
-        known = original if low is None else enlarged(low, crop)
+        conditioning = original if low is None else enlarge(low, crop)
         trust = np.full_like(trust, round(RESTORE * 255))
     mask = np.zeros_like(trust)
     if task in ("fill", "both"):
-        mask = hole(crop, rng)  # at full size: its rim is sharp in use too
-        known = fill_smoothly(known, mask > 0) if apply else known
+        mask = draw_hole(crop, rng)  # at full size: its rim is sharp in use too
+        conditioning = fill_smoothly(conditioning, mask > 0) if apply else conditioning
         trust = np.where(mask > 0, np.uint8(REPAINT * 255), trust)
     if task == "nothing":
-        known, trust = np.full_like(known, GREY), np.full_like(trust, round(REPAINT * 255))
+        conditioning, trust = (
+            np.full_like(conditioning, GREY),
+            np.full_like(trust, round(REPAINT * 255)),
+        )
     blocks = trust.reshape(crop // factor, factor, crop // factor, factor)
-    return Pair(truth, known, blocks.max((1, 3)), words, trace, mask, original)
+    return Pair(truth, conditioning, blocks.max((1, 3)), words, trace, mask, original)
 
 
-def drawn(recipe: Recipe, options: PairOptions, rng, key: str, crop: int) -> Trace:
-    """What happens to one pair."""
-    scale = draw(options.scales, rng)
+def draw_trace(recipe: Recipe, options: PairOptions, rng, key: str, crop: int) -> Trace:
+    """Draw the scale, the severity and the parameters of one pair's degradation.
+
+    Args:
+        recipe: The recipe at full severity.
+        options: Weights of scales, range of severity.
+        rng: Draws scale, severity and the seed.
+        key: Key of the pair.
+        crop: Side, pixels.
+    """
+    scale = draw_weighted(options.scales, rng)
     # Recipes are written for x4; the same damage on a picture that keeps its size is harsher.
     mildest, worst = options.severity or (0.02, min(1, scale**0.5 / 2))
     severity = 0.0 if rng.random() < options.clean else rng.uniform(mildest, worst)
@@ -187,31 +242,51 @@ def drawn(recipe: Recipe, options: PairOptions, rng, key: str, crop: int) -> Tra
     return recipe.at(severity).draw((crop, crop), scale, seed, key)
 
 
-def worded(
+def draw_caption(
     photo: np.ndarray, trace: Trace, options: PairOptions, rng: np.random.Generator, key: str
 ) -> tuple[np.ndarray, np.ndarray, Trace, str]:
-    """What the trace replays on, the truth of it, the trace, and what is said."""
+    """Draw the caption of a pair, and film grain where the options ask for it.
+
+    Args:
+        photo: uint8 (S, S, 3).
+        trace: How it will be degraded.
+        options: Shares of captions and of grain.
+        rng: Draws both.
+        key: Key of the pair.
+
+    Returns:
+        What the trace replays on, the truth, the trace, and the caption, or "".
+    """
     is_said = rng.random() < options.described
     if not options.keeps:
         return photo, photo, trace, caption(trace) if is_said else ""
     truth, whole, keep = photo, trace, ()
     if rng.random() < options.keeps:
-        photo, trace, whole = grained(photo, trace, rng, key)
+        photo, trace, whole = add_grain(photo, trace, rng, key)
         if is_said and rng.random() < 0.5:
             truth, keep = photo, ("grain",)
-    if not is_said:  # nobody asked for the grain
+    if not is_said:  # without a caption the grain is removed
         return photo, truth, trace, ""
-    words = wish(whole, rng, keep) if rng.random() < 0.5 else caption(whole, keep)
+    words = instruction(whole, rng, keep) if rng.random() < 0.5 else caption(whole, keep)
     return photo, truth, trace, words
 
 
-def grained(
+def add_grain(
     photo: np.ndarray, trace: Trace, rng: np.random.Generator, key: str
 ) -> tuple[np.ndarray, Trace, Trace]:
-    """The photo with grain of its own, the trace without any, and all that was done, to be told.
+    """Give a photo film grain of its own.
 
-    Grain in the truth must be the grain that is seen, so it comes before all else; a recipe's own
-    would be of another size, and laid over what is to go.
+    Grain that stays in the truth must be the grain that is seen. So it is added before all else,
+    and the recipe's own grain, of another size and added later, is taken out of the trace.
+
+    Args:
+        photo: uint8 (S, S, 3).
+        trace: How it will be degraded.
+        rng: Seeds the grain.
+        key: Key of the pair.
+
+    Returns:
+        The photo with grain, the trace without any, and a trace of both, for the caption.
     """
     grain = GRAIN.draw(photo.shape[:2], 1, int(rng.integers(2**62)), key)
     rest = [step for step in trace.steps if step["kind"] != "film_grain"]
@@ -219,13 +294,16 @@ def grained(
     return replay(grain, photo), trace, trace.model_copy(update={"steps": [*grain.steps, *rest]})
 
 
-def enlarged(low: np.ndarray, crop: int) -> np.ndarray:
+def enlarge(low: np.ndarray, crop: int) -> np.ndarray:
+    """Enlarge uint8 (h, w, 3) to (crop, crop, 3), bicubic."""
     return np.array(Image.fromarray(low).resize((crop, crop), Image.Resampling.BICUBIC))
 
 
 def make_pair(
     photos: Photos, recipe: Recipe, options: PairOptions, rng, key: str, factor: int = 4
 ) -> dict:
-    """What of a pair is kept: uint8 `truth` and `known`, `trust`, and its `caption`."""
+    """The parts of a pair that are stored: uint8 `truth` and `conditioning`, `trust`, and
+    `caption`.
+    """
     pair = draw_pair(photos, recipe, options, rng, key, options.crop, factor=factor)
-    return {name: getattr(pair, name) for name in ("truth", "known", "trust", "caption")}
+    return {name: getattr(pair, name) for name in ("truth", "conditioning", "trust", "caption")}

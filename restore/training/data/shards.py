@@ -1,7 +1,7 @@
 """WebDataset shards: tar files of pictures, read by position and written by `restore data pack`.
 
-Nothing is unpacked: a member is bytes at an offset. What an archive could do to whoever unpacks it
-(climb out by its names, links, devices, files that are mostly holes) is refused by name.
+Nothing is unpacked: a member is bytes at an offset. Names that lead out of the archive, links,
+devices and sparse files are refused, and the error names the member.
 """
 
 import io
@@ -37,9 +37,10 @@ class Member:
 
 
 def members(shard: Path, suffixes: frozenset[str]) -> Iterator[Member]:
-    """What a shard holds under the given suffixes; other files are left unread.
+    """The files of a shard that have one of the suffixes; others are not read.
 
-    Raises ConfigError if it is no plain tar, or holds what no shard of pictures has any use for.
+    Raises:
+        ConfigError: If it is no plain tar, or holds what no shard of pictures needs, such as links.
     """
     seen: set[str] = set()
     try:
@@ -76,25 +77,28 @@ def _unsafe(info: tarfile.TarInfo, length: int) -> str:
 
 
 def find(place: Path) -> list[Path]:
-    """The shards that a path names: itself, or all within a folder."""
+    """The shards that a path names: the file itself, or all within a folder."""
     return [place] if place.is_file() else [p for p in visible(place) if p.suffix == ".tar"]
 
 
 @dataclass(frozen=True)
 class Packed:
-    """How packing ended."""
+    """The result of packing."""
 
     shards: list[Path]
     pictures: int
 
 
 def pack(pictures: Sequence[tuple[str, Path]], out: Path, largest: int) -> Packed:
-    """Write pictures (key, file) into OUT/shard-000000.tar and so on, as they are.
+    """Write pictures into OUT/shard-000000.tar and so on, unchanged.
 
-    Number n becomes 000000n.jpg beside 000000n.json, which keeps its key: what the webdataset
-    package reads as one sample. The same pictures give the same bytes.
+    Number n becomes 000000n.jpg beside 000000n.json, which holds its key: the webdataset package
+    reads both as one sample. The same pictures give the same bytes.
 
-    largest  bytes from which the next shard begins.
+    Args:
+        pictures: (key, file) of each.
+        out: The folder.
+        largest: Size from which the next shard is begun, bytes.
     """
     out.mkdir(parents=True, exist_ok=True)
     made: list[Path] = []

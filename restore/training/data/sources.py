@@ -23,10 +23,14 @@ SUFFIXES = PICTURES
 class DatasetOptions(Options):
     """A dataset that the `datasets` package can load; no code of its own runs."""
 
-    dataset: str  # a hub id, or a folder
+    dataset: str
+    """A hub id, or a folder."""
     split: str = "train"
-    column: str = Field("image", min_length=1)  # that holds the pictures
+    """The split of the dataset."""
+    column: str = Field("image", min_length=1)
+    """The column that holds the pictures."""
     revision: str | None = None
+    """A revision of the dataset on the hub; None: the newest."""
 
 
 Place = Path | DatasetOptions
@@ -36,23 +40,33 @@ class Source(Protocol):
     """Pictures by number."""
 
     names: list[str]
-    sizes: list[int]  # bytes, where they are cheap to tell
+    """One name a picture."""
+    sizes: list[int]
+    """Bytes of each file; empty where that is not known."""
 
     def read(self, number: int) -> np.ndarray:
-        """uint8 (H, W, 3), upright. Raises ImageError."""
+        """Read a picture: uint8 (H, W, 3), upright.
+
+        Raises:
+            ImageError: If it cannot be read.
+        """
         ...
 
     def size(self, number: int) -> tuple[int, int]:
-        """(height, width) by the header alone. Raises ImageError."""
+        """(height, width), from the header alone.
+
+        Raises:
+            ImageError: If it cannot be read.
+        """
         ...
 
     def identity(self) -> list[str]:
-        """What tells its pictures from all others: names, and digests of what is in them."""
+        """What distinguishes these pictures from all others: names, and digests of the contents."""
         ...
 
 
 class Files:
-    """Pictures that lie in files of their own."""
+    """Pictures in files of their own."""
 
     def __init__(self, paths: list[Path], top: Path):
         self.paths = paths
@@ -108,8 +122,8 @@ class Dataset:
             import datasets
         except ImportError as error:
             raise ConfigError("stage.data.photos.dataset needs: pip install datasets") from error
-        told = {"split": options.split, "revision": options.revision}
-        rows = datasets.load_dataset(options.dataset, **told)
+        arguments = {"split": options.split, "revision": options.revision}
+        rows = datasets.load_dataset(options.dataset, **arguments)
         if options.column not in rows.column_names:
             mend = near(options.column, rows.column_names)
             raise ConfigError(f"{options.dataset}: has no column {options.column!r}{mend}")
@@ -136,8 +150,14 @@ class Dataset:
 
 
 def find(place: Place) -> Source:
-    """What lies at a place: a dataset; a .tar; a list file, one picture a line, by its own folder;
-    a folder of tars, or of pictures. Raises ConfigError.
+    """The pictures at a place.
+
+    Args:
+        place: A dataset; a .tar; a list file with one path a line, relative to its folder; or a
+            folder of either tars or pictures.
+
+    Raises:
+        ConfigError: If there is no such place, or it cannot be read.
     """
     if isinstance(place, DatasetOptions):
         return Dataset(place)
@@ -154,13 +174,17 @@ def find(place: Place) -> Source:
     paths = [path for path in visible(place) if path.suffix.lower() in SUFFIXES]
     tars = shards.find(place)
     if tars and paths:
-        told = f"{counted(len(tars), 'shard')} and {counted(len(paths), 'picture')}"
-        raise ConfigError(f"{place}: holds {told}; name a folder with one of them")
+        message = f"{counted(len(tars), 'shard')} and {counted(len(paths), 'picture')}"
+        raise ConfigError(f"{place}: holds {message}; name a folder with one of them")
     return Shards(tars, place) if tars else Files(paths, place)
 
 
 def listed(file: Path) -> list[Path]:
-    """The pictures that a list file names; empty lines and those that begin with # say nothing."""
+    """The pictures that a list file names; empty lines and lines that begin with # are skipped.
+
+    Raises:
+        ConfigError: If it is not UTF-8 text.
+    """
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -171,7 +195,7 @@ def listed(file: Path) -> list[Path]:
 
 
 class Refused:
-    """Pictures that could not be used, and why; kept in a file that every worker adds to."""
+    """Pictures that could not be used, with reasons, in a file that every worker appends to."""
 
     def __init__(self) -> None:
         self.why: dict[str, str] = {}
@@ -186,7 +210,7 @@ class Refused:
             self._write(name, reason)
 
     def keep_in(self, file: Path) -> None:
-        """Write down those met so far, and from now on each as it is met."""
+        """Write the pictures refused so far into a file, and later ones as they are refused."""
         file.unlink(missing_ok=True)
         self.file = file
         for name, reason in self.why.items():

@@ -19,33 +19,38 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from degradations import recipes
-from degradations.pairs import own_code
+from degradations.pair_folder import plugin_sources
 from restore.diffusion import vae
 from restore.diffusion.stack import Stack
 from restore.errors import ConfigError, DiskFullError, counted
 from restore.files import held
 from restore.training.data import sources
-from restore.training.data.crops import Samples, loader, to_rgb
+from restore.training.data.loading import Samples, build_loader, to_rgb
 from restore.training.data.pairs import Pair, PairOptions, draw_pair, make_pair
-from restore.training.logs import tracked
+from restore.training.logs import track
 
 log = logging.getLogger(__name__)
-RUN_ONLY = {"window", "workers", "mode", "held_out", "memory_gb"}  # stored pairs are the same
-# by default unsaid in the names of stored pairs
+RUN_ONLY = {"window", "workers", "mode", "held_out", "memory_gb"}  # do not change stored pairs
+# left out of the names of stored pairs where they have their default
 NEWER = {"low", "small", "turns", "geometry", "severity", "drawn", "fonts", "keeps"} | {"low_name"}
-TOGETHER = 8  # pairs encoded at once, always: kernels may round by the number
-MADE = "made"  # the array that says which pairs are there; without it all are
-SAFE_S = 10  # between two times that what is made is written down
+TOGETHER = 8  # pairs encoded at once, always: rounding may depend on the batch size
+KNOWN = "known"  # the file of the conditioning latents, as earlier releases named it
+MADE = "made"  # the array of which pairs exist; without it all do
+SAFE_S = 10  # between two writes of that array
 
 
 class StoredPairs(Dataset):
-    """Encoded pairs on disk. Sample `index` is a window of one.
+    """Encoded pairs on disk. Sample `index` is a window of one of them.
 
-    Gives float tensors: target and known (C, w, w) scaled latents, trust (1, w, w), truth
-    (factor * w, factor * w, 3) uint8 pixels, tokens (length,).
+    Samples hold target and conditioning (C, w, w), scaled float latents; trust (1, w, w); truth,
+    uint8 (factor * w, factor * w, 3); tokens (length,).
 
-    again  makes the pair of a number once more, from its photo.
-    fill   has the pairs of some numbers made, where they are not there; None: all are.
+    Args:
+        folder: The folder of .npy files.
+        window: Side of a sample, latents.
+        seed: Seed of the windows.
+        again: Makes a pair once more from its photo, by its number.
+        fill: Makes the pairs of these numbers, where they are missing; None: all are there.
     """
 
     def __init__(
@@ -66,7 +71,7 @@ class StoredPairs(Dataset):
         return {path.stem: np.load(path, mmap_mode="r") for path in self.folder.glob("*.npy")}
 
     def prepare(self, first: int, last: int) -> None:
-        """Have the pairs made that samples from `first` to before `last` are windows of."""
+        """Make the pairs that the samples from `first` to before `last` are windows of."""
         if not self.fill or self.parts.get(MADE, np.True_).all():
             return
         seen: set[int] = set()
@@ -77,7 +82,7 @@ class StoredPairs(Dataset):
         self.fill(seen)
 
     def number(self, index: int) -> int:
-        """Of the pair that sample `index` is a window of."""
+        """The number of the pair that sample `index` is a window of."""
         return int(self._rng(index).integers(self.length))
 
     def _rng(self, index: int) -> np.random.Generator:
@@ -92,9 +97,10 @@ class StoredPairs(Dataset):
         y, x = rng.integers(self.parts["trust"].shape[-1] - self.window + 1, size=2)
         rows, columns = slice(y, y + self.window), slice(x, x + self.window)
         wide = tuple(slice(self.factor * n, self.factor * (n + self.window)) for n in (y, x))
-        latent = {k: self.parts[k][pair][:, rows, columns] for k in ("target", "known")}
+        arrays = {"target": self.parts["target"], "conditioning": self.parts[KNOWN]}
+        latent = {name: array[pair][:, rows, columns] for name, array in arrays.items()}
         return {
-            **{k: torch.from_numpy(v.astype(np.float32)) for k, v in latent.items()},
+            **{name: torch.from_numpy(x.astype(np.float32)) for name, x in latent.items()},
             "trust": torch.from_numpy(
                 self.parts["trust"][pair][None, rows, columns] / np.float32(255)
             ),
@@ -109,11 +115,15 @@ class StoredPairs(Dataset):
 
 
 class PairStore:
-    """Where the pairs of these options lie, and what makes them.
+    """The folder of the pairs of these options, and what makes them.
 
-    folder    of all such stores.
-    digest    of the autoencoder that encodes them.
-    held_out  from the photos that training does not see, if there are any.
+    Args:
+        options: How pairs are made.
+        stack: Encodes pairs and captions.
+        folder: The folder of all such stores.
+        digest: Digest of the autoencoder that encodes them.
+        seed: Seed of all pairs.
+        held_out: Use the photos that training does not see, if there are any.
     """
 
     def __init__(
@@ -129,7 +139,7 @@ class PairStore:
         self.path = folder / name_of(options, digest, seed, held_out)
 
     def samples(self) -> StoredPairs:
-        """The stream of samples, of which no pair need be there yet."""
+        """The stream of samples; the pairs may be made later."""
         if not self.path.is_dir():
             with held(self.path.parent, waits=True):
                 self._begin()
@@ -143,10 +153,15 @@ class PairStore:
 
     @torch.inference_mode()
     def fill(self, numbers: Iterable[int]) -> Path:
-        """Make and encode those of the pairs that are not there; returns the folder of .npy files.
+        """Make and encode those pairs that are missing; returns the folder of .npy files.
 
-        bf16 halves the time; a latent is kept in fp16.
-        Raises DiskFullError where they do not fit.
+        Encoding in bf16 halves the time; latents are stored in fp16.
+
+        Args:
+            numbers: Numbers of the pairs.
+
+        Raises:
+            DiskFullError: If they do not fit on the disk.
         """
         with held(self.path.parent, waits=True):  # what another run is making is not made twice
             self._begin()
@@ -186,7 +201,7 @@ class PairStore:
         is_short = len(tokenizer) <= np.iinfo(np.int16).max
         return {
             "target": ((self.stack.channels, latents, latents), np.float16),
-            "known": ((self.stack.channels, latents, latents), np.float16),
+            KNOWN: ((self.stack.channels, latents, latents), np.float16),
             "trust": ((latents, latents), np.uint8),
             "truth": ((side, side, 3), np.uint8),
             "tokens": ((tokenizer.model_max_length,), np.int16 if is_short else np.int32),
@@ -195,8 +210,8 @@ class PairStore:
 
     def _tell(self, missing: list[int], out: dict[str, np.ndarray], there: int) -> None:
         needed = len(missing) * sum(math.prod(a.shape[1:]) * a.itemsize for a in out.values())
-        told = f"{counted(len(missing), 'pair')} to encode, {there:,} there"
-        log.info("%s: %.2f GB in %s, made once", told, needed / 1e9, self.path)
+        message = f"{counted(len(missing), 'pair')} to encode, {there:,} there"
+        log.info("%s: %.2f GB in %s, made once", message, needed / 1e9, self.path)
         free = shutil.disk_usage(self.path).free
         if needed > free:  # a disk that fills up under a mapped file kills the process
             mend = "make room, or set stage.cache=FOLDER or a smaller stage.data.count"
@@ -212,11 +227,11 @@ class PairStore:
         )
         chunks = [missing[n : n + TOGETHER] for n in range(0, len(missing), TOGETHER)]
         full = [chunk + chunk[-1:] * (TOGETHER - len(chunk)) for chunk in chunks]
-        feed = zip(chunks, loader(samples, full, options.workers), strict=True)
+        feed = zip(chunks, build_loader(samples, full, options.workers), strict=True)
         fresh: list[int] = []
         last = time.monotonic()
         try:
-            for chunk, batch in tracked(feed, len(missing), "encoding pairs", TOGETHER):
+            for chunk, batch in track(feed, len(missing), "encoding pairs", TOGETHER):
                 for key, rows in self._encoded(batch).items():
                     out[key][chunk] = rows[: len(chunk)]
                 fresh += chunk
@@ -230,7 +245,7 @@ class PairStore:
         stack = self.stack
         kept = {name: batch[name].numpy() for name in ("truth", "trust")}
         with torch.autocast(stack.device.type, torch.bfloat16):
-            for key, source in (("target", "truth"), ("known", "known")):
+            for key, source in (("target", "truth"), (KNOWN, "conditioning")):
                 latent = vae.encode(stack.vae, to_rgb(batch[source].to(stack.device)))
                 kept[key] = latent.half().cpu().numpy()
         kept["tokens"] = torch.stack([stack.reader.inputs(it) for it in batch["caption"]]).numpy()
@@ -238,7 +253,7 @@ class PairStore:
 
 
 def _write_down(fresh: list[int], out: dict[str, np.ndarray], made: np.ndarray) -> None:
-    """The pairs first, then that they are there: a machine may go down in between."""
+    """Write the pairs first, then the array of which exist: a crash may come in between."""
     for array in out.values():
         array.flush()
     made[fresh] = True
@@ -247,7 +262,14 @@ def _write_down(fresh: list[int], out: dict[str, np.ndarray], made: np.ndarray) 
 
 
 def name_of(options: PairOptions, digest: str, seed: int, held_out: bool) -> str:
-    """The same for the same pairs."""
+    """A name that is the same for the same pairs.
+
+    Args:
+        options: How pairs are made.
+        digest: Digest of the autoencoder.
+        seed: Seed of all pairs.
+        held_out: Whether the photos are those that training does not see.
+    """
     default = PairOptions.model_fields
     unsaid = {name for name in NEWER if getattr(options, name) == default[name].default}
     asked = options.model_dump_json(exclude=RUN_ONLY | unsaid)
@@ -258,9 +280,13 @@ def name_of(options: PairOptions, digest: str, seed: int, held_out: bool) -> str
 
 
 def contents(options: PairOptions) -> str:
-    """Digests of what the options only name: the photos, and a recipe of one's own."""
+    """A digest of what the options only name: the photos, and a recipe that is not ours."""
     recipe, places = recipes.find(options.recipe), (options.photos, options.low)
-    parts = [] if options.recipe in recipes.NAMED else [recipe.digest(), *own_code(recipe).values()]
+    parts = (
+        []
+        if options.recipe in recipes.NAMED
+        else [recipe.digest(), *plugin_sources(recipe).values()]
+    )
     for found in [sources.find(place) for place in places if place is not None]:
         parts += found.identity()
     return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,1 +1,1 @@
-"""What a stage is corrected by."""
+"""Losses of the stages."""

@@ -1,4 +1,4 @@
-"""A discriminator of patches, and how hard an autoencoder leans on it."""
+"""A discriminator of patches, and its losses."""
 
 import torch
 from pydantic import Field
@@ -13,26 +13,40 @@ MOST = 1e4  # of the adaptive weight
 
 
 class AdversaryOptions(Options):
-    """A PatchGAN beside the autoencoder. Latent diffusion's own begin after 50,000 steps."""
+    """A PatchGAN discriminator (Isola et al. 2017). Latent diffusion starts its own after 50,000
+    steps.
+    """
 
-    start: int = Field(ge=0)  # the step from which there is one; before, it costs nothing
+    start: int = Field(ge=0)
+    """Step from which the discriminator is trained and used; before it, it costs nothing."""
     weight: float = Field(0.5, gt=0)
-    adaptive: bool = True  # its gradient is brought to the reconstruction's size first
-    channels: int = Field(64, ge=16, multiple_of=16)  # of the first layer
-    layers: int = Field(3, ge=1)  # that halve the picture; 3 judge patches of 70 px
-    learning_rate: float | None = Field(None, gt=0)  # of the judge; None: as the rest has
-    # spectral instead of group normalisation (Miyato et al. 2018): the judge stays smooth
+    """Weight of the adversarial loss."""
+    adaptive: bool = True
+    """Scale the adversarial gradient to the size of the reconstruction's first."""
+    channels: int = Field(64, ge=16, multiple_of=16)
+    """Channels of the first layer."""
+    layers: int = Field(3, ge=1)
+    """Layers that halve the picture; with 3 the discriminator sees patches of 70 px."""
+    learning_rate: float | None = Field(None, gt=0)
+    """Learning rate of the discriminator; None: that of the run."""
     spectral: bool = False
+    """Use spectral instead of group normalisation (Miyato et al. 2018), which keeps the
+    discriminator smooth.
+    """
 
 
 class Patches(nn.Sequential):
-    """(B, inputs, H, W) in [-1, 1] -> logits, above 0 where a patch looks real (Isola et al. 2017).
+    """A discriminator of patches (Isola et al. 2017): (B, inputs, H, W) in [-1, 1] -> logits, above
+    0 where a patch looks real.
 
-    Group instead of batch normalisation: a verdict depends on its own picture alone, whatever
-    shares the batch or the other ranks hold.
+    It uses group instead of batch normalisation, so the logits of a picture do not depend on the
+    other pictures of the batch or on other ranks.
 
-    inputs    3, or 6 where it sees beside a picture what that was made from.
-    spectral  normalise the weights instead.
+    Args:
+        channels: Channels of the first layer.
+        layers: Layers that halve the picture.
+        inputs: 3, or 6 if it sees the input beside each picture.
+        spectral: Use spectral normalisation of the weights instead.
     """
 
     def __init__(self, channels: int, layers: int, inputs: int = 3, spectral: bool = False):
@@ -53,8 +67,8 @@ class Patches(nn.Sequential):
                     nn.init.normal_(module.weight, 0, 0.02)
 
 
-def adversarial(
-    judge: nn.Module,
+def adversarial_losses(
+    discriminator: nn.Module,
     made: Tensor,
     truth: Tensor,
     fidelity: Tensor,
@@ -62,31 +76,47 @@ def adversarial(
     options: AdversaryOptions,
     given: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Both sides' hinge losses (Lim and Ye 2017); their sum descends each by its own weights only.
+    """The hinge losses of both sides (Lim and Ye 2017); the gradient of their sum trains each side
+    by its own loss only.
 
-    What made the pictures meets a judge that holds still, and the judge meets pictures cut off
-    from what made them, so that one backward pass and one optimiser serve both.
+    The generated pictures are scored with fixed weights of the discriminator, and the discriminator
+    sees pictures that are detached from the generator. So one backward pass and one optimiser serve
+    both.
 
-    fidelity    the scalar that the adversary is weighed against.
-    last_layer  the weight that `made` came out of.
-    given       rgb of the same size that both were made from, for a judge that sees it too.
+    Args:
+        discriminator: The network.
+        made: Generated rgb (B, 3, H, W).
+        truth: Real rgb of the same shape.
+        fidelity: Scalar loss against which the adversarial one is balanced.
+        last_layer: The weight that `made` came out of.
+        options: Weights of the losses.
+        given: rgb of the same size that both were made from, for a discriminator that sees it too.
+
+    Returns:
+        "adversarial", for the generator, and "discriminator".
     """
 
-    def shown(rgb: Tensor) -> Tensor:
+    def inputs_of(rgb: Tensor) -> Tensor:
         return (rgb if given is None else torch.cat([rgb, given], 1)) * 2 - 1
 
-    still = {name: weight.detach() for name, weight in judge.named_parameters()}
-    fooled = -functional_call(judge, still, (shown(made),)).mean()
+    still = {name: weight.detach() for name, weight in discriminator.named_parameters()}
+    fooled = -functional_call(discriminator, still, (inputs_of(made),)).mean()
     weight = options.weight
     if options.adaptive:
-        weight = weight * balance(fidelity, fooled, last_layer)
-    real, fake = (judge(shown(rgb)) for rgb in (truth, made.detach()))
-    told = (F.relu(1 - real).mean() + F.relu(1 + fake).mean()) / 2
-    return {"adversarial": weight * fooled, "discriminator": told}
+        weight = weight * adaptive_weight(fidelity, fooled, last_layer)
+    real, fake = (discriminator(inputs_of(rgb)) for rgb in (truth, made.detach()))
+    verdict = (F.relu(1 - real).mean() + F.relu(1 + fake).mean()) / 2
+    return {"adversarial": weight * fooled, "discriminator": verdict}
 
 
-def balance(fidelity: Tensor, fooled: Tensor, last_layer: Tensor) -> Tensor:
-    """The ratio of both gradients at the last layer (Esser et al. 2021, equation 7), a scalar."""
+def adaptive_weight(fidelity: Tensor, fooled: Tensor, last_layer: Tensor) -> Tensor:
+    """The ratio of the gradients of both losses at the last layer (Esser et al. 2021, equation 7).
+
+    Args:
+        fidelity: Scalar.
+        fooled: Scalar, the generator's adversarial loss.
+        last_layer: A weight that both depend on.
+    """
     kept, adverse = (
         torch.autograd.grad(loss, last_layer, retain_graph=True)[0].norm()
         for loss in (fidelity, fooled)

@@ -1,4 +1,4 @@
-"""How unlike two pictures look to a network that learnt to name things: a loss for training."""
+"""Perceptual losses: the distance of two pictures in the features of a classifier."""
 
 from collections.abc import Callable
 from functools import cache
@@ -29,17 +29,21 @@ class LpipsOptions(Options):
 
     kind: Literal["lpips"] = "lpips"
     net: Literal["vgg", "alex", "squeeze"] = "vgg"
+    """Backbone of LPIPS."""
     weight: float = Field(1.0, gt=0)
+    """Weight of the loss."""
 
 
 class SqueezeNetOptions(Options):
-    """LPIPS's formula over SqueezeNet 1.1 with equal weights of the channels, as `pd` measures it.
+    """LPIPS's formula over SqueezeNet 1.1 with equal weights of the channels, as the metric `pd`
+    has it.
 
-    What was trained by it, pd flatters.
+    The metric flatters a model that was trained by this loss.
     """
 
     kind: Literal["squeezenet"] = "squeezenet"
     weight: float = Field(0.02, gt=0)
+    """Weight of the loss."""
 
 
 PerceptualOptions = Annotated[LpipsOptions | SqueezeNetOptions, Field(discriminator="kind")]
@@ -47,9 +51,15 @@ PerceptualOptions = Annotated[LpipsOptions | SqueezeNetOptions, Field(discrimina
 
 @cache
 def distance(options: LpipsOptions | SqueezeNetOptions, device: torch.device) -> Distance:
-    """The distance that the options name, its network frozen on the device. Nothing is fetched.
+    """The distance that the options name, with a frozen network on the device; nothing is
+    downloaded.
 
-    Raises ConfigError if a package or its weights are missing.
+    Args:
+        options: Which distance.
+        device: Where its network is.
+
+    Raises:
+        ConfigError: If a package or its weights are missing.
     """
     return lpips(options.net, device) if isinstance(options, LpipsOptions) else squeezenet
 
@@ -78,5 +88,5 @@ def lpips(net: str, device: torch.device) -> Distance:
     if not path.is_file():
         url = f"https://download.pytorch.org/models/{path.name}"
         raise ConfigError(f"LPIPS needs torchvision's weights and fetches nothing: {url} at {path}")
-    judge = package.LPIPS(net=net, verbose=False).requires_grad_(False).eval().to(device)
-    return lambda made, truth: judge(made * 2 - 1, truth * 2 - 1).mean()
+    network = package.LPIPS(net=net, verbose=False).requires_grad_(False).eval().to(device)
+    return lambda made, truth: network(made * 2 - 1, truth * 2 - 1).mean()

@@ -16,7 +16,11 @@ Teacher = Callable[[Tensor], Tensor]
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a teacher's file, in fp32. Raises ConfigError if it cannot be read."""
+    """The tensors of a teacher's file, in fp32.
+
+    Raises:
+        ConfigError: If it cannot be read.
+    """
     try:
         return {name: tensor.float() for name, tensor in load_file(path).items()}
     except (OSError, SafetensorError) as error:
@@ -24,7 +28,15 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def load(path: Path, device: torch.device) -> Teacher:
-    """An x4 SRVGGNetCompact or RRDBNet (Wang et al. 2021). Raises ConfigError for another."""
+    """An x4 SRVGGNetCompact or RRDBNet (Wang et al. 2021).
+
+    Args:
+        path: A .safetensors file with basicsr's names.
+        device: Where it runs.
+
+    Raises:
+        ConfigError: If it is neither.
+    """
     weights = {name: tensor.to(device) for name, tensor in read(path).items()}
     how = rrdb if "conv_first.weight" in weights else compact
     if how is compact and "body.0.weight" not in weights:

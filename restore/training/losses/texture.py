@@ -1,4 +1,4 @@
-"""What the walk's later steps owe: texture, judged by its looks, where the first only averages."""
+"""Losses for texture at the later steps of sampling; the first step only gives an average."""
 
 import torch
 import torch.nn.functional as F
@@ -6,42 +6,56 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from restore.config import Options
-from restore.training.losses.discriminator import AdversaryOptions, adversarial
+from restore.training.losses.discriminator import AdversaryOptions, adversarial_losses
 from restore.training.losses.perceptual import PerceptualOptions, distance
 from restore.training.losses.pixel import gradient
 
 
 class TextureOptions(Options):
-    """What decoded pictures of all timesteps but the last are asked for.
+    """Losses of decoded pictures at all timesteps but the last.
 
-    A walk of few steps goes by its own earlier answers, so part of the samples do too: with an
-    adversary, adversarial diffusion distillation (Sauer et al. 2023) without a teacher.
+    Sampling in few steps continues from the model's own predictions, so a share of the samples does
+    so in training too. With an adversary this is adversarial diffusion distillation (Sauer et al.
+    2023) without a teacher.
     """
 
-    own: float = Field(0.5, ge=0, le=1)  # share that walks on from the model's own first answer
+    own: float = Field(0.5, ge=0, le=1)
+    """Share of the decoded samples that continues from the model's own first prediction."""
     pixel_weight: float = Field(0.2, ge=0)
+    """Weight of the L1 and gradient losses."""
     perceptual: PerceptualOptions | None = None
+    """The perceptual loss, if any."""
     adversary: AdversaryOptions | None = None
+    """The discriminator, if any."""
 
 
-def texture(
+def texture_losses(
     rgb: Tensor,
     truth: Tensor,
     options: TextureOptions,
     step: int,
     last_layer: Tensor,
-    judge: nn.Module | None,
+    discriminator: nn.Module | None,
 ) -> dict[str, Tensor]:
-    """The losses of decoded pictures, rgb as truth.
+    """The losses of decoded pictures at all timesteps but the last.
 
-    last_layer  the UNet's last weight, where the adversary is weighed against the rest. Weighed at
-                the picture, whose errors cancel where its wishes add up, it drowned all else.
+    Args:
+        rgb: Decoded pictures (B, 3, H, W).
+        truth: rgb of the same shape.
+        options: Weights of the losses.
+        step: Number of the update, from 0.
+        last_layer: The UNet's last weight, where the adversarial gradient is balanced against the
+            others. Balanced at the picture itself, it outweighed them: there the gradients of
+            errors cancel, those of the adversary add up.
+        discriminator: The discriminator, if the options have an adversary.
     """
     losses = {"walk_pixel": options.pixel_weight * (F.l1_loss(rgb, truth) + gradient(rgb, truth))}
     if options.perceptual:
         apart = distance(options.perceptual, rgb.device)(rgb.clamp(0, 1), truth)
         losses["walk_perceptual"] = options.perceptual.weight * apart
-    if judge and options.adversary and step >= options.adversary.start:
+    if discriminator and options.adversary and step >= options.adversary.start:
         fidelity = torch.stack([*losses.values()]).sum()
-        losses |= adversarial(judge, rgb, truth, fidelity, last_layer, options.adversary)
+        losses |= adversarial_losses(
+            discriminator, rgb, truth, fidelity, last_layer, options.adversary
+        )
     return losses

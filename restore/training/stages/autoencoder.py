@@ -1,4 +1,4 @@
-"""Stage one: an autoencoder, tiny and without norms, or with KL or VQ as in latent diffusion."""
+"""Stage one: an autoencoder, tiny and without normalisation, or as in latent diffusion: KL, VQ."""
 
 from pathlib import Path
 from typing import Literal
@@ -16,8 +16,9 @@ from restore.diffusion import vae
 from restore.diffusion.noise import generator
 from restore.diffusion.vae import Vae
 from restore.errors import ConfigError
-from restore.training.data.crops import PhotoOptions, Samples, to_rgb
-from restore.training.losses.discriminator import AdversaryOptions, Patches, adversarial
+from restore.training.data.crops import PhotoOptions
+from restore.training.data.loading import Samples, to_rgb
+from restore.training.losses.discriminator import AdversaryOptions, Patches, adversarial_losses
 from restore.training.losses.perceptual import PerceptualOptions, distance
 from restore.training.losses.pixel import PIXEL_LOSSES, PixelLoss
 from restore.training.rng import WHOLE, Part
@@ -27,10 +28,15 @@ class PictureOptions(Options):
     """What any autoencoder is trained on, and what its pictures are measured by."""
 
     data: PhotoOptions
-    start: str | None = None  # what ships, or an export, to go on from; its shape is taken as well
-    pixel_loss: PixelLoss = "edges"  # L1, gradients and half an MSE
+    """Where the training pictures come from."""
+    start: str | None = None
+    """A model that ships, or an export, to start from; its shape is taken as well."""
+    pixel_loss: PixelLoss = "edges"
+    """Pixel loss; edges is L1, gradients and half an MSE."""
     perceptual: PerceptualOptions | None = None
+    """The perceptual loss, if any."""
     adversary: AdversaryOptions | None = None
+    """The discriminator, if any."""
 
 
 class AutoencoderOptions(PictureOptions):
@@ -38,18 +44,28 @@ class AutoencoderOptions(PictureOptions):
 
     kind: Literal["autoencoder"] = "autoencoder"
     channels: int = Field(32, ge=8)
-    encoder_blocks: tuple[int, ...] = (0, 2, 3)  # from full resolution down
-    decoder_blocks: tuple[int, ...] = (4, 2, 1)  # from the latent up
+    """Channels of every layer."""
+    encoder_blocks: tuple[int, ...] = (0, 2, 3)
+    """Blocks at each resolution, from full resolution down."""
+    decoder_blocks: tuple[int, ...] = (4, 2, 1)
+    """Blocks at each resolution, from the latent up."""
     latent_channels: int = Field(8, ge=1)
-    latent_noise: float = Field(0.06, ge=0)  # largest sigma put on a latent: smooths what is learnt
+    """Channels of the latent."""
+    latent_noise: float = Field(0.06, ge=0)
+    """Largest sigma of the noise that is added to a latent, so that the decoder learns to be
+    smooth.
+    """
 
 
 class StockOptions(PictureOptions):
     """The shape of the autoencoders of latent diffusion (Rombach et al. 2022)."""
 
-    widths: tuple[int, ...] = (64, 128, 256)  # from full resolution down, halved between
-    layers: int = Field(2, ge=1)  # ResNet blocks a level
+    widths: tuple[int, ...] = (64, 128, 256)
+    """Channels at each resolution, from full resolution down; each halves the one before."""
+    layers: int = Field(2, ge=1)
+    """ResNet blocks at each resolution."""
     groups: int = Field(32, ge=1)
+    """Groups of group normalisation."""
 
 
 class KlOptions(StockOptions):
@@ -57,7 +73,9 @@ class KlOptions(StockOptions):
 
     kind: Literal["autoencoder_kl"] = "autoencoder_kl"
     latent_channels: int = Field(4, ge=1)
-    kl_weight: float = Field(1e-6, ge=0)  # of the sum over a latent against the sum over pixels
+    """Channels of the latent."""
+    kl_weight: float = Field(1e-6, ge=0)
+    """Weight of the KL divergence, summed over a latent, against the loss summed over pixels."""
 
 
 class VqOptions(StockOptions):
@@ -65,8 +83,11 @@ class VqOptions(StockOptions):
 
     kind: Literal["autoencoder_vq"] = "autoencoder_vq"
     latent_channels: int = Field(3, ge=1)
+    """Channels of the latent."""
     codes: int = Field(8192, ge=2)
-    commitment: float = Field(0.25, ge=0)  # how much latents follow the codes, codes follow at 1
+    """Number of vectors in the codebook."""
+    commitment: float = Field(0.25, ge=0)
+    """Weight by which latents follow the codes; the codes follow the latents at 1."""
 
 
 AnyOptions = AutoencoderOptions | KlOptions | VqOptions
@@ -78,9 +99,10 @@ KINDS = {
 
 
 def build(options: AnyOptions) -> Vae:
-    """A fresh autoencoder, or the one to go on from.
+    """A new autoencoder, or the one to start from.
 
-    Raises ConfigError if that one is of another kind than is to be trained.
+    Raises:
+        ConfigError: If the one to start from is of another kind.
     """
     if options.start:
         made = components.trained_vae(places.place_of(options.start))
@@ -109,15 +131,26 @@ def build(options: AnyOptions) -> Vae:
     if isinstance(options, KlOptions):
         return AutoencoderKL(**shape)
     made = VQModel(num_vq_embeddings=options.codes, **shape)
-    # diffusers weighs the wrong one of both terms, as taming transformers did, unless told
+    # by default diffusers weighs the wrong one of both terms, as taming transformers did
     made.quantize.legacy, made.quantize.beta = False, options.commitment
     return made
 
 
-def reconstructed(
+def reconstruct(
     coder: Vae, rgb: Tensor, options: AnyOptions, rng: torch.Generator, part: Part = WHOLE
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """What comes back of rgb (B, 3, H, W), unclamped, and what the regularisation costs."""
+    """Encode and decode, with the noise or the quantisation of training.
+
+    Args:
+        coder: The autoencoder.
+        rgb: (B, 3, H, W).
+        options: Its options.
+        rng: The generator of the noise.
+        part: Which part of the step's samples this is.
+
+    Returns:
+        rgb, not clamped, and the losses of the regularisation by name.
+    """
     signed = rgb * 2 - 1
     if isinstance(options, AutoencoderOptions):
         latent = coder.encoder(signed)
@@ -137,7 +170,7 @@ def reconstructed(
 
 
 def last_layer(coder: Vae) -> Tensor:
-    """The weight that pictures come out of."""
+    """The weight of the layer that outputs pictures."""
     is_tiny = isinstance(coder, AutoencoderTiny)
     last = coder.decoder.layers[-1] if is_tiny else coder.decoder.conv_out
     assert isinstance(last, nn.Conv2d)
@@ -145,16 +178,16 @@ def last_layer(coder: Vae) -> Tensor:
 
 
 class AutoencoderStage:
-    """What the loop needs to know of stage one."""
+    """Trains an autoencoder."""
 
     def __init__(self, options: AnyOptions, seed: int, device: torch.device):
         self.options, self.seed, self.device = options, seed, device
         self.vae = build(options).to(device, memory_format=torch.channels_last)
         self.model: nn.Module = self.vae
-        self.judge = None
-        if options.adversary:
-            self.judge = Patches(options.adversary.channels, options.adversary.layers).to(device)
-            self.model = nn.ModuleDict({"vae": self.vae, "judge": self.judge})
+        self.adversary, self.discriminator = options.adversary, None
+        if self.adversary:
+            self.discriminator = Patches(self.adversary.channels, self.adversary.layers).to(device)
+            self.model = nn.ModuleDict({"vae": self.vae, "judge": self.discriminator})
         self.distance = distance(options.perceptual, device) if options.perceptual else None
         crop = options.data.crop
         photos = options.data.open()
@@ -165,30 +198,34 @@ class AutoencoderStage:
         shown = options.data.open(place, only_photos=True) if place else photos
         side = min(128, *map(min, shown.sizes)) // vae.factor(self.vae) * vae.factor(self.vae)
         still = np.random.default_rng(seed)
-        self.shown = torch.from_numpy(np.stack([shown.crop(side, 4, still) for _ in range(8)]))
+        self.preview_batch = torch.from_numpy(
+            np.stack([shown.crop(side, 4, still) for _ in range(8)])
+        )
 
     def loss(self, pixels: Tensor, step: int, part: Part = WHOLE) -> dict[str, Tensor]:
-        """Pixels, what is seen of them, the adversary from its first step, the regularisation.
+        """Pixel, perceptual and adversarial losses, and those of the regularisation.
 
-        Esser et al. 2021 (taming transformers), as latent diffusion trains its own.
+        As Esser et al. 2021 (taming transformers), and as latent diffusion trains its autoencoders.
         """
         options, rgb = self.options, to_rgb(pixels.to(self.device))
         rng = generator(self.device, self.seed, step)
-        made, losses = reconstructed(self.vae, rgb, options, rng, part)
-        made = made.float() if self.distance or self.judge else made
+        made, losses = reconstruct(self.vae, rgb, options, rng, part)
+        made = made.float() if self.distance or self.discriminator else made
         seen = {"reconstruction": PIXEL_LOSSES[options.pixel_loss](made, rgb)}
         if self.distance and options.perceptual:
             seen["perceptual"] = options.perceptual.weight * self.distance(made, rgb)
         losses = seen | losses
-        if self.judge and options.adversary and step >= options.adversary.start:
+        if self.discriminator and options.adversary and step >= options.adversary.start:
             fidelity, layer = torch.stack([*seen.values()]).sum(), last_layer(self.vae)
-            losses |= adversarial(self.judge, made, rgb, fidelity, layer, options.adversary)
+            losses |= adversarial_losses(
+                self.discriminator, made, rgb, fidelity, layer, options.adversary
+            )
         return losses
 
     @torch.inference_mode()
     def preview(self) -> tuple[list[Tensor], dict[str, float]]:
         """Rows of pictures (each rgb) for the sample grid, and their score."""
-        rgb = to_rgb(self.shown.to(self.device))
+        rgb = to_rgb(self.preview_batch.to(self.device))
         latent = vae.encode(self.vae, rgb)
         made = vae.decode(self.vae, latent)
         scores = {"psnr": -10 * (made - rgb).square().mean().log10().item()}

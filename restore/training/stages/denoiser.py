@@ -1,4 +1,4 @@
-"""Stage two: the denoiser, over pairs whose known and trust are drawn over all tasks."""
+"""Stage two: the denoiser, on pairs whose conditioning and trust are drawn from all tasks."""
 
 import hashlib
 from dataclasses import replace
@@ -16,36 +16,45 @@ from restore.diffusion.stack import Stack
 from restore.diffusion.vae import Vae
 from restore.errors import ConfigError
 from restore.training.data.captions import vocabulary
-from restore.training.data.encoded import pairs, ready
-from restore.training.data.pairs import PairOptions, words_stay
+from restore.training.data.latent_pairs import open_pairs, prepare_batch
+from restore.training.data.pairs import PairOptions, check_captions
 from restore.training.data.stored import StoredPairs
 from restore.training.losses.discriminator import Patches
 from restore.training.rng import WHOLE, Part
 from restore.training.stages.denoising_loss import DenoisingOptions, train_step
 from restore.training.stages.networks import ShapeOptions, build, text
-from restore.training.stages.previews import compared, drawn, without_words
+from restore.training.stages.previews import compare, drop_captions, sample_latents
 from restore.training.stages.vocabulary import letters
 
 
 class StepOptions(ShapeOptions, DenoisingOptions):
-    """Networks of our own shapes, and how a walk is learnt, whatever the data."""
+    """Networks of our own shapes and how they are trained, whatever the data."""
 
 
 class EveryTaskOptions(DenoisingOptions):
-    """What a denoiser of every task is trained on."""
+    """What a denoiser for every task is trained on."""
 
     data: PairOptions
-    cache: Path = Path("runs/pairs")  # where encoded pairs are kept
-    dropped: float = Field(0.0, ge=0, le=1)  # share of samples whose caption is left out this time
-    shown_steps: int | None = Field(None, ge=1)  # of the preview; None: the model's own
-    _words_stay = model_validator(mode="after")(words_stay)
+    """How training pairs are made."""
+    cache: Path = Path("runs/pairs")
+    """Folder in which encoded pairs are kept."""
+    dropped: float = Field(0.0, ge=0, le=1)
+    """Share of the samples whose caption is left out, drawn anew each time."""
+    shown_steps: int | None = Field(None, ge=1)
+    """Steps of sampling in previews; None: the model's own number."""
+    _words_stay = model_validator(mode="after")(check_captions)
 
 
 class EveryTaskStage:
-    """What the loop needs to know of it, but for `export`.
+    """Trains a denoiser for every task; a subclass adds `export`.
 
-    model   what of the stack is trained, by name.
-    digest  of what decides how pairs are stored.
+    Args:
+        options: How it is trained.
+        stack: The networks.
+        model: The networks of the stack that are trained, by name.
+        digest: Digest of what decides how pairs are stored.
+        seed: Seed of all that is random.
+        device: Where it trains.
     """
 
     def __init__(
@@ -58,49 +67,55 @@ class EveryTaskStage:
         device: torch.device,
     ):
         self.options, self.stack, self.seed, self.device = options, stack, seed, device
-        place(stack, device)
+        move_to(stack, device)
         self.model = nn.ModuleDict(model)
-        self.judge = None
-        if options.texture and (judge := options.texture.adversary):
-            self.judge = Patches(judge.channels, judge.layers).to(device)
-            self.model["judge"] = self.judge
-        self.samples = pairs(options.data, stack, options.cache, digest, seed)
-        self.shown = held_out(stack, options.data, options.cache, digest, seed)
+        self.adversary = options.texture.adversary if options.texture else None
+        self.discriminator = None
+        if self.adversary:
+            self.discriminator = Patches(self.adversary.channels, self.adversary.layers).to(device)
+            self.model["judge"] = self.discriminator
+        self.samples = open_pairs(options.data, stack, options.cache, digest, seed)
+        self.preview_batch = held_out_batch(stack, options.data, options.cache, digest, seed)
 
     def loss(self, batch: dict, step: int, part: Part = WHOLE) -> dict[str, Tensor]:
-        batch = ready(batch, self.stack, self.device)
+        batch = prepare_batch(batch, self.stack, self.device)
         rng = generator(self.device, self.seed, step)
         if self.options.dropped:
             draw = generator(self.device, self.seed, step, "dropped")
-            batch = without_words(self.stack, batch, self.options.dropped, draw, part)
-        return train_step(self.stack, batch, self.options, step, rng, part, self.judge)
+            batch = drop_captions(self.stack, batch, self.options.dropped, draw, part)
+        return train_step(self.stack, batch, self.options, step, rng, part, self.discriminator)
 
     @torch.inference_mode()
     def preview(self) -> tuple[list[Tensor], dict[str, float]]:
-        """What is known, the answer and the truth, with both scores."""
-        batch = ready(dict(self.shown), self.stack, self.device)
-        made = drawn(self.stack, batch, self.options.shown_steps or self.stack.steps, self.seed)
-        return compared(self.stack, batch, {"psnr": made})
+        """The conditioning, the result and the truth, and the PSNR of the first two."""
+        batch = prepare_batch(dict(self.preview_batch), self.stack, self.device)
+        made = sample_latents(
+            self.stack, batch, self.options.shown_steps or self.stack.steps, self.seed
+        )
+        return compare(self.stack, batch, {"psnr": made})
 
 
 class DenoiserOptions(StepOptions, EveryTaskOptions):
-    """What networks are trained, and from where."""
+    """Which networks are trained, and what they start from."""
 
     kind: Literal["denoiser"] = "denoiser"
-    words: Literal["letters", "captions"] = "letters"  # what is one token: captions' words as well
-    start: Path | None = None  # a model of these shapes to go on from: a folder, or `nano`
-    shown_steps: int = Field(1, ge=1)  # of the preview
+    words: Literal["letters", "captions"] = "letters"
+    """What is one token: each letter, or the words of captions as well."""
+    start: Path | None = None
+    """A model of these shapes to start from: a folder, or `nano`."""
+    shown_steps: int = Field(1, ge=1)
+    """Steps of sampling in previews."""
 
 
 class DenoiserStage(EveryTaskStage):
-    """Stage two, over networks of our own."""
+    """Trains a denoiser with networks of our own."""
 
     options: DenoiserOptions
 
     def __init__(self, options: DenoiserOptions, seed: int, device: torch.device):
-        words, stack = words_of(options), fresh(options)
+        words, stack = extra_tokens(options), build_stack(options)
         if options.start:
-            go_on_from(load(str(options.start), "cpu", "fp32"), stack)
+            load_trained(load(str(options.start), "cpu", "fp32"), stack)
         model = {"unet": stack.unet, "text": stack.reader.module}
         weights = place_of(str(options.autoencoder)) / "vae" / "diffusion_pytorch_model.safetensors"
         digest = weights.read_bytes().hex() + " ".join(words)
@@ -111,18 +126,30 @@ class DenoiserStage(EveryTaskStage):
         save(self.stack, folder, card=f"# {folder}\nTrained with:\n\n```\n{self.options}\n```\n")
 
 
-def fresh(options: DenoiserOptions, autoencoder: Vae | None = None) -> Stack:
-    """An untrained stack over the autoencoder, or over the one that the options name."""
-    reader = text(options, letters(words_of(options)))
+def build_stack(options: DenoiserOptions, autoencoder: Vae | None = None) -> Stack:
+    """An untrained stack.
+
+    Args:
+        options: Shapes of the networks.
+        autoencoder: The autoencoder; None: the one that the options name.
+    """
+    reader = text(options, letters(extra_tokens(options)))
     return replace(build(options, reader, autoencoder=autoencoder), hears="damage")
 
 
-def go_on_from(trained: Stack, stack: Stack) -> None:
-    """Give the stack the trained one's weights; what it asks for may change from v to the sample.
+def load_trained(trained: Stack, stack: Stack) -> None:
+    """Copy the weights of a trained stack. The prediction may change between v and the sample.
 
-    Where the walk begins at pure noise the one is the other's negative, so what a first step says
-    stays the same. So it does where the stack pools its words and the trained one did not; a
-    vocabulary that it did not have is learnt afresh.
+    At pure noise, where sampling starts, v is the negative of the sample, so with negated output
+    weights the first step stays the same. It also does if the new UNet pools the context and the
+    old one did not. A text encoder with another vocabulary is trained anew.
+
+    Args:
+        trained: The stack whose weights are copied.
+        stack: The stack they are copied into.
+
+    Raises:
+        ConfigError: If the shapes differ, or the prediction changes in another way.
     """
     found = stack.unet.load_state_dict(trained.unet.state_dict(), strict=False)
     fresh = [name for name in found.missing_keys if not name.startswith("add_embedding.")]
@@ -130,7 +157,7 @@ def go_on_from(trained: Stack, stack: Stack) -> None:
         names = ", ".join([*fresh, *found.unexpected_keys][:3])
         raise ConfigError(f"stage.start: {trained.name} is of another shape, in {names} at least")
     if found.missing_keys:
-        nn.init.zeros_(stack.unet.add_embedding.norm2.weight)  # so that it says nothing at first
+        nn.init.zeros_(stack.unet.add_embedding.norm2.weight)  # so that it adds nothing at first
     if stack.reader.tokenizer.get_vocab() == trained.reader.tokenizer.get_vocab():
         stack.reader.module.load_state_dict(trained.reader.module.state_dict())
     before, now = (one.schedule.config.prediction_type for one in (trained, stack))
@@ -142,33 +169,33 @@ def go_on_from(trained: Stack, stack: Stack) -> None:
         raise ConfigError(f"stage.prediction is {now}, but {trained.name} was taught {before}")
 
 
-def words_of(options: DenoiserOptions) -> list[str]:
-    """What is one token to a fresh text encoder, besides letters."""
+def extra_tokens(options: DenoiserOptions) -> list[str]:
+    """The words that are one token each in a new vocabulary, besides letters."""
     return vocabulary() if options.words == "captions" else []
 
 
-def place(stack: Stack, device: torch.device) -> None:
-    """Put the parts where they are trained; the autoencoder stays as it is."""
+def move_to(stack: Stack, device: torch.device) -> None:
+    """Move the parts to the device where they are trained; the autoencoder is frozen."""
     stack.vae.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)
     stack.unet.to(device, memory_format=torch.channels_last)
     stack.reader.module.to(device)
 
 
-def held_out(
+def held_out_batch(
     stack: Stack, data: PairOptions, cache: Path, digest: str, seed: int
 ) -> dict[str, Tensor]:
     """A batch of 32 whole pairs that no training sample is cut from."""
     # for so few, photos need not stay decoded a second time
     few = {"count": 64, "memory_gb": 0, "window": data.crop // stack.factor}
     whole = data.model_copy(update=few)
-    found = pairs(whole, stack, cache, digest, seed + 1, held_out=True)
+    found = open_pairs(whole, stack, cache, digest, seed + 1, held_out=True)
     if isinstance(found, StoredPairs):
         found.prepare(0, 32)
     return torch.utils.data.default_collate([found[i] for i in range(32)])
 
 
 def digest_of(stack: Stack) -> str:
-    """Of what decides how pairs are stored: the autoencoder's weights and the vocabulary."""
+    """Digest of what decides how pairs are stored: the autoencoder's weights and the vocabulary."""
     found = hashlib.sha256()
     for name, tensor in stack.vae.state_dict().items():
         found.update(name.encode() + tensor.cpu().numpy().tobytes())

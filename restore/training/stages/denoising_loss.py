@@ -1,5 +1,7 @@
-"""What a denoiser is asked, and what its answer costs: the arithmetic of stage two."""
+"""Training targets and losses of the denoiser: the arithmetic of stage two."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -12,27 +14,38 @@ from restore.config import Options
 from restore.diffusion import vae
 from restore.diffusion.layouts import REPAINT
 from restore.diffusion.stack import Stack
-from restore.training.data.crops import to_rgb
+from restore.training.data.loading import to_rgb
 from restore.training.losses.perceptual import PerceptualOptions, distance
 from restore.training.losses.pixel import gradient
-from restore.training.losses.texture import TextureOptions, texture
+from restore.training.losses.texture import TextureOptions, texture_losses
 from restore.training.rng import WHOLE, Part
 
 
 class DenoisingOptions(Options):
-    """How a walk is learnt, whatever the networks and the data."""
+    """How a denoiser is trained, whatever the networks and the data."""
 
-    last_share: float = Field(0.5, ge=0, le=1)  # of a batch that sits at the last timestep
-    lean: float = Field(1.0, ge=1)  # of the other timesteps towards noise; 1 is uniform
-    walk_weight: float = Field(1.0, ge=0)  # of the loss at all other timesteps
-    min_snr: float | None = Field(None, gt=0)  # the gamma by which those are weighed; 5 is usual
-    offset_noise: float = Field(0.0, ge=0)  # sigma of noise that is one value a channel
-    repaint_weight: float = Field(1.0, ge=0)  # of the loss where the trust map says repaint
-    pixel_start: int = Field(0, ge=0)  # step from which decoded pictures are compared as well
+    last_share: float = Field(0.5, ge=0, le=1)
+    """Share of a batch at the last timestep."""
+    lean: float = Field(1.0, ge=1)
+    """How far the other timesteps lean towards noise; 1 is uniform."""
+    walk_weight: float = Field(1.0, ge=0)
+    """Weight of the loss at all timesteps but the last."""
+    min_snr: float | None = Field(None, gt=0)
+    """Gamma of the min-SNR weights of those timesteps (Hang et al. 2023); 5 is usual."""
+    offset_noise: float = Field(0.0, ge=0)
+    """Sigma of added noise that is one value a channel."""
+    repaint_weight: float = Field(1.0, ge=0)
+    """Weight of the loss where the trust map says repaint."""
+    pixel_start: int = Field(0, ge=0)
+    """Step from which decoded pictures are compared as well."""
     pixel_weight: float = Field(0.0, ge=0)
-    pixel_samples: int = Field(8, ge=1)  # so many of a batch are decoded
-    perceptual: PerceptualOptions | None = None  # of the decoded pictures
-    texture: TextureOptions | None = None  # what those of the other timesteps are asked for instead
+    """Weight of the L1 and gradient losses of decoded pictures."""
+    pixel_samples: int = Field(8, ge=1)
+    """Number of samples of a batch that are decoded."""
+    perceptual: PerceptualOptions | None = None
+    """The perceptual loss of decoded pictures, if any."""
+    texture: TextureOptions | None = None
+    """Losses of decoded pictures at all timesteps but the last; None: the same as at the last."""
 
     @model_validator(mode="after")
     def _is_heard(self) -> Self:
@@ -42,9 +55,14 @@ class DenoisingOptions(Options):
 
 
 def timesteps(count: int, share: float, last: int, rng: torch.Generator, lean: float = 1) -> Tensor:
-    """(count,) timesteps: the first `share` of them the last one, the rest over all of them.
+    """(count,) timesteps: the first `share` of them the last one, the others random.
 
-    lean  1 is uniform; above, the density grows as t ** (lean - 1).
+    Args:
+        count: Number of timesteps.
+        share: Share of the last timestep.
+        last: The last timestep.
+        rng: Draws the others; the result is on its device.
+        lean: 1 is uniform; above, the density grows as t ** (lean - 1).
     """
     t = torch.randint(0, last + 1, (count,), generator=rng, device=rng.device)
     if lean != 1:
@@ -53,51 +71,93 @@ def timesteps(count: int, share: float, last: int, rng: torch.Generator, lean: f
     return t
 
 
-def levels(schedule: SchedulerMixin, t: Tensor) -> tuple[Tensor, Tensor]:
+def alpha_sigma(schedule: SchedulerMixin, t: Tensor) -> tuple[Tensor, Tensor]:
     """alpha and sigma, each (B, 1, 1, 1), of x_t = alpha * clean + sigma * noise."""
     kept = schedule.alphas_cumprod.to(t.device)[t].view(-1, 1, 1, 1)
     return kept.sqrt(), (1 - kept).sqrt()
 
 
-def answer(schedule: SchedulerMixin, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-    """What a perfect UNet says of x_t: v, the clean latent or the noise, as the schedule has it."""
+def prediction_target(schedule: SchedulerMixin, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """What a perfect UNet predicts about x_t: v, the clean latent or the noise, as the schedule
+    says.
+
+    Args:
+        schedule: The noise schedule.
+        clean: (B, C, h, w).
+        noise: (B, C, h, w).
+        t: (B,) timesteps.
+    """
     kind = schedule.config.prediction_type
     if kind == "v_prediction":
         return schedule.get_velocity(clean, noise, t)
     return clean if kind == "sample" else noise
 
 
-def clean(schedule: SchedulerMixin, made: Tensor, x: Tensor, t: Tensor) -> Tensor:
-    """The clean latent that an answer `made` about x (B, C, h, w) at t (B,) amounts to."""
-    (alpha, sigma), kind = levels(schedule, t), schedule.config.prediction_type
+def to_clean(schedule: SchedulerMixin, made: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    """The clean latent that a prediction stands for (diffusers' pred_original_sample).
+
+    Args:
+        schedule: The noise schedule.
+        made: The UNet's prediction, (B, C, h, w).
+        x: What it is about, (B, C, h, w).
+        t: (B,) timesteps.
+    """
+    (alpha, sigma), kind = alpha_sigma(schedule, t), schedule.config.prediction_type
     if kind == "sample":
         return made
     return alpha * x - sigma * made if kind == "v_prediction" else (x - sigma * made) / alpha
 
 
-def answer_for(schedule: SchedulerMixin, clean: Tensor, x: Tensor, t: Tensor) -> Tensor:
-    """The answer about x at t that amounts to the clean latent: the inverse of `clean`."""
-    (alpha, sigma), kind = levels(schedule, t), schedule.config.prediction_type
+def from_clean(schedule: SchedulerMixin, clean: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    """The prediction about x at t that stands for a clean latent: the inverse of `to_clean`."""
+    (alpha, sigma), kind = alpha_sigma(schedule, t), schedule.config.prediction_type
     if kind == "sample":
         return clean
     return (alpha * x - clean) / sigma if kind == "v_prediction" else (x - alpha * clean) / sigma
 
 
 def min_snr(schedule: SchedulerMixin, t: Tensor, gamma: float) -> Tensor:
-    """(B,) weights min(SNR, gamma) of the clean latent's error (Hang et al. 2023).
+    """Weights min(SNR, gamma) of the clean latent's error (Hang et al. 2023), for the error of the
+    prediction.
 
-    Turned into those of the error of what the UNet answers with; at SNR 0 v weighs nothing.
+    At SNR 0 an error of v weighs nothing.
+
+    Args:
+        schedule: The noise schedule.
+        t: (B,) timesteps.
+        gamma: Largest weight.
+
+    Returns:
+        (B,).
     """
-    alpha, sigma = (x.flatten() for x in levels(schedule, t))
+    alpha, sigma = (x.flatten() for x in alpha_sigma(schedule, t))
     snr, kind = (alpha / sigma) ** 2, schedule.config.prediction_type
     weight = snr.clamp(max=gamma)
     return weight / {"v_prediction": snr + 1, "epsilon": snr}.get(kind, torch.ones_like(snr))
 
 
-def as_weights(x: Tensor, weight: Tensor) -> Tensor:
-    """The input in the order in memory that the weights of its first layer have."""
+def match_memory_format(x: Tensor, weight: Tensor) -> Tensor:
+    """The input in the memory format of the first layer's weight."""
     is_last = weight.is_contiguous(memory_format=torch.channels_last)
     return x.contiguous(memory_format=torch.channels_last if is_last else torch.contiguous_format)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What is drawn at random for one batch."""
+
+    t: Tensor
+    """(B,) timesteps."""
+    noise: Tensor
+    """(B, C, h, w)."""
+    decoded: Tensor
+    """Rows of the batch whose predictions are decoded to pixels."""
+    continued: Tensor
+    """Those of `decoded` that start from the model's own first prediction, not from the target."""
+
+
+Ask = Callable[[Tensor, Tensor, Tensor | slice], Tensor]
+"""(x, t, rows of the batch) -> the UNet's prediction for these rows."""
 
 
 def train_step(
@@ -107,81 +167,164 @@ def train_step(
     step: int,
     rng: torch.Generator,
     part: Part = WHOLE,
-    judge: nn.Module | None = None,
+    discriminator: nn.Module | None = None,
 ) -> dict[str, Tensor]:
     """The losses of one batch.
 
-    v, the noise or the residual itself is asked for, over the residual
-    r = (target - known) / residual_scale at zero terminal SNR (Lin et al. 2024). At the last
-    timestep nothing of r is left in x_t, so that part of the batch is a plain regression: one step
-    of sampling is the faithful average.
+    What is diffused is the residual r = (target - conditioning) / residual_scale, at zero terminal
+    SNR (Lin et al. 2024). At the last timestep x_t holds nothing of r, so that share of the batch
+    is a plain regression: one step of sampling gives the faithful average.
 
-    batch  target and known (B, C, h, w), trust (B, 1, h, w), tokens as the context's `inputs`
-           gives them, and truth, uint8 (B, H, W, 3), where pixels count: as `ready` gives it.
-    judge  the adversary's network, if options.texture has one.
+    Args:
+        stack: The networks and the noise schedule.
+        batch: What `prepare_batch` returns: target and conditioning (B, C, h, w), trust
+            (B, 1, h, w), tokens as the context's `inputs` returns them and, where pixels count,
+            truth uint8 (B, H, W, 3).
+        options: Weights and shares of the losses.
+        step: Number of the update, from 0.
+        rng: The generator of all draws, on the device of the batch.
+        part: Which part of the step's samples the batch is.
+        discriminator: The discriminator, if options.texture has an adversary.
+
+    Returns:
+        Scalar losses by name, already weighted: their sum is minimised.
     """
-    known, trust, schedule = batch["known"], batch["trust"], stack.schedule
-    residual = stack.to_walk(batch["target"], known)
-    last = schedule.config.num_train_timesteps - 1
-    count = part.of * len(known)
-    t = part.cut(timesteps(count, options.last_share, last, rng, options.lean))
-    noise = part.normal(known, rng)
-    if options.offset_noise:  # so that the mean of a picture is learnt too (Guttenberg 2023)
-        noise = noise + options.offset_noise * part.normal(known[..., :1, :1], rng)
-    said, which = batch["tokens"].unique(dim=0, return_inverse=True)  # most often nothing is
-    tokens = stack.reader.tokens(said)[which]
-
-    def ask(x: Tensor, t: Tensor, rows: Tensor | slice) -> Tensor:
-        shown = stack.layout.unet_input(x, known[rows], trust[rows])
-        return stack.unet(as_weights(shown, stack.unet.conv_in.weight), t, tokens[rows]).sample
-
-    begun, is_decoded = residual, options.pixel_weight and step >= options.pixel_start
-    here = max(1, options.pixel_samples // part.of)
-    decoded = spaced(len(t), here).to(t.device) if is_decoded else t[:0]
-    own = decoded[:0]
+    schedule = stack.schedule
+    residual = stack.to_walk(batch["target"], batch["conditioning"])
+    drawn = draw(residual, schedule, options, step, rng, part)
+    ask = _asking(stack, batch)
+    start = residual
     if options.texture and options.texture.own:
-        drawn = part.cut(torch.rand(count, generator=rng, device=t.device))[decoded]
-        own = decoded[(drawn < options.texture.own) & (t[decoded] < last)]
-        begun = residual.index_copy(0, own, first_answer(ask, schedule, residual, noise, own))
-    x = schedule.add_noise(begun, noise, t)
-    made = ask(x, t, slice(None)).float()
-    # Fresh noise and what a hole hid are large and mostly unknowable: at full weight they drown the
-    # small errors that restoring is about.
-    walk = options.walk_weight
-    if options.min_snr:
-        walk = walk * min_snr(schedule, t, options.min_snr)
-    weight = torch.where(t == last, 1.0, walk).index_fill(0, own, 0).view(-1, 1, 1, 1)
-    weight = weight * torch.where(trust == REPAINT, options.repaint_weight, 1.0)
-    wanted = answer(schedule, residual, noise, t)
-    losses = {"latent": (weight * (made - wanted).square()).mean()}
-    if len(decoded):
-        end = clean(schedule, made[decoded], x[decoded], t[decoded])
-        rgb = vae.decode_freely(stack.vae, stack.from_walk(end, known[decoded])).float()
-        truth = to_rgb(batch["truth"][decoded])
-        on_walk = (t[decoded] < last) if options.texture else torch.zeros_like(decoded).bool()
-        if not on_walk.all():
-            losses |= faithful(rgb[~on_walk], truth[~on_walk], options)
-        if options.texture and on_walk.any():
-            layer = stack.unet.conv_out.weight
-            losses |= texture(rgb[on_walk], truth[on_walk], options.texture, step, layer, judge)
+        first = predict_first(ask, schedule, residual, drawn.noise, drawn.continued)
+        start = residual.index_copy(0, drawn.continued, first)
+    x = schedule.add_noise(start, drawn.noise, drawn.t)
+    made = ask(x, drawn.t, slice(None)).float()
+    losses = {"latent": latent_loss(made, residual, drawn, batch["trust"], schedule, options)}
+    if len(drawn.decoded):
+        losses |= pixel_losses(
+            stack, batch, made, x, drawn, options, step=step, discriminator=discriminator
+        )
     return losses
 
 
-def spaced(count: int, some: int) -> Tensor:
+def draw(
+    like: Tensor,
+    schedule: SchedulerMixin,
+    options: DenoisingOptions,
+    step: int,
+    rng: torch.Generator,
+    part: Part,
+) -> Draw:
+    """Timesteps, noise and the rows that are decoded, for a batch like (B, C, h, w)."""
+    last = schedule.config.num_train_timesteps - 1
+    count = part.of * len(like)
+    t = part.cut(timesteps(count, options.last_share, last, rng, options.lean))
+    noise = part.normal(like, rng)
+    if options.offset_noise:  # so that the mean of a picture is learnt too (Guttenberg 2023)
+        noise = noise + options.offset_noise * part.normal(like[..., :1, :1], rng)
+    is_decoded = options.pixel_weight and step >= options.pixel_start
+    here = max(1, options.pixel_samples // part.of)
+    decoded = spaced_indices(len(t), here).to(t.device) if is_decoded else t[:0]
+    continued = decoded[:0]
+    if options.texture and options.texture.own:
+        chance = part.cut(torch.rand(count, generator=rng, device=t.device))[decoded]
+        continued = decoded[(chance < options.texture.own) & (t[decoded] < last)]
+    return Draw(t, noise, decoded, continued)
+
+
+def _asking(stack: Stack, batch: dict[str, Tensor]) -> Ask:
+    """The UNet with the batch's conditioning, trust and words."""
+    said, which = batch["tokens"].unique(dim=0, return_inverse=True)  # most captions are empty
+    tokens = stack.reader.tokens(said)[which]
+
+    def ask(x: Tensor, t: Tensor, rows: Tensor | slice) -> Tensor:
+        inputs = stack.layout.unet_input(x, batch["conditioning"][rows], batch["trust"][rows])
+        inputs = match_memory_format(inputs, stack.unet.conv_in.weight)
+        return stack.unet(inputs, t, tokens[rows]).sample
+
+    return ask
+
+
+def latent_loss(
+    made: Tensor,
+    residual: Tensor,
+    drawn: Draw,
+    trust: Tensor,
+    schedule: SchedulerMixin,
+    options: DenoisingOptions,
+) -> Tensor:
+    """The weighted mean squared error of the predictions `made` (B, C, h, w), a scalar.
+
+    Fresh noise and the content of holes are large and mostly cannot be predicted. At full weight
+    they would drown the small errors that restoring is about.
+    """
+    last = schedule.config.num_train_timesteps - 1
+    weight = options.walk_weight
+    if options.min_snr:
+        weight = weight * min_snr(schedule, drawn.t, options.min_snr)
+    weight = torch.where(drawn.t == last, 1.0, weight).index_fill(0, drawn.continued, 0)
+    weight = weight.view(-1, 1, 1, 1) * torch.where(trust == REPAINT, options.repaint_weight, 1.0)
+    wanted = prediction_target(schedule, residual, drawn.noise, drawn.t)
+    return (weight * (made - wanted).square()).mean()
+
+
+def pixel_losses(
+    stack: Stack,
+    batch: dict[str, Tensor],
+    made: Tensor,
+    x: Tensor,
+    drawn: Draw,
+    options: DenoisingOptions,
+    *,
+    step: int,
+    discriminator: nn.Module | None,
+) -> dict[str, Tensor]:
+    """The losses of the decoded rows: at the last timestep faithful, at all others textured.
+
+    Args:
+        stack: The networks and the noise schedule.
+        batch: As in `train_step`.
+        made: The UNet's predictions (B, C, h, w) about x.
+        x: The noisy residuals (B, C, h, w).
+        drawn: Timesteps, and which rows are decoded.
+        options: Weights of the losses.
+        step: Number of the update, from 0.
+        discriminator: As in `train_step`.
+    """
+    rows, last = drawn.decoded, stack.schedule.config.num_train_timesteps - 1
+    t = drawn.t[rows]
+    end = to_clean(stack.schedule, made[rows], x[rows], t)
+    latents = stack.from_walk(end, batch["conditioning"][rows])
+    rgb = vae.decode_freely(stack.vae, latents).float()
+    truth = to_rgb(batch["truth"][rows])
+    losses: dict[str, Tensor] = {}
+    is_textured = (t < last) if options.texture else torch.zeros_like(rows).bool()
+    if not is_textured.all():
+        losses |= faithful_losses(rgb[~is_textured], truth[~is_textured], options)
+    if options.texture and is_textured.any():
+        pair = rgb[is_textured], truth[is_textured]
+        layer = stack.unet.conv_out.weight
+        losses |= texture_losses(*pair, options.texture, step, layer, discriminator)
+    return losses
+
+
+def spaced_indices(count: int, some: int) -> Tensor:
     """`some` of the numbers below count, or all, evenly spaced."""
     return torch.linspace(0, count - 1, min(some, count)).round().long()
 
 
 @torch.no_grad()
-def first_answer(ask, schedule, residual: Tensor, noise: Tensor, rows: Tensor) -> Tensor:
-    """What the walk's first step says of these rows: where its second one begins."""
+def predict_first(
+    ask: Ask, schedule: SchedulerMixin, residual: Tensor, noise: Tensor, rows: Tensor
+) -> Tensor:
+    """What the first step of sampling predicts for these rows, where the second step starts."""
     last = torch.full_like(rows, schedule.config.num_train_timesteps - 1)
     x = schedule.add_noise(residual[rows], noise[rows], last)
-    return clean(schedule, ask(x, last, rows).float(), x, last) if len(rows) else residual[rows]
+    return to_clean(schedule, ask(x, last, rows).float(), x, last) if len(rows) else residual[rows]
 
 
-def faithful(rgb: Tensor, truth: Tensor, options: DenoisingOptions) -> dict[str, Tensor]:
-    """The losses of decoded pictures, rgb as truth."""
+def faithful_losses(rgb: Tensor, truth: Tensor, options: DenoisingOptions) -> dict[str, Tensor]:
+    """The losses of decoded pictures at the last timestep; rgb and truth are (B, 3, H, W)."""
     losses = {"pixel": options.pixel_weight * (F.l1_loss(rgb, truth) + gradient(rgb, truth))}
     if options.perceptual:
         apart = distance(options.perceptual, rgb.device)(rgb.clamp(0, 1), truth)

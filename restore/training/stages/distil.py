@@ -1,4 +1,4 @@
-"""Distillation: one step of the student goes as far as several of its teacher's."""
+"""Distillation: one step of the student replaces several steps of its teacher."""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -17,31 +17,39 @@ from restore.diffusion.noise import generator
 from restore.diffusion.stack import Stack
 from restore.diffusion.tiling import Predict
 from restore.errors import ConfigError
-from restore.training.data.encoded import pairs, ready
+from restore.training.data.latent_pairs import open_pairs, prepare_batch
 from restore.training.data.pairs import PairOptions
 from restore.training.rng import WHOLE, Part
-from restore.training.stages.denoiser import digest_of, held_out, place
-from restore.training.stages.denoising_loss import answer_for, clean
-from restore.training.stages.previews import compared, drawn, predictor
+from restore.training.stages.denoiser import digest_of, held_out_batch, move_to
+from restore.training.stages.denoising_loss import from_clean, to_clean
+from restore.training.stages.previews import compare, predictor, sample_latents
 
 
 class DistilOptions(Options):
-    """Whose walk is shortened, and to how many steps."""
+    """Which model is distilled, and to how many steps."""
 
     kind: Literal["distil"] = "distil"
-    teacher: str  # a model folder in the trust layout
-    student: str | None = None  # a folder of the same shapes to begin from; None: the teacher
-    few: int = Field(4, ge=1, le=16)  # steps of the student's walk
-    each: int = Field(10, ge=2)  # of the teacher's that one of them replaces
-    guidance: float = Field(1.0, ge=1)  # of the teacher; the student has learnt it and needs none
+    teacher: str
+    """A model folder in the trust layout."""
+    student: str | None = None
+    """A model folder of the same shapes to start from; None: the teacher."""
+    few: int = Field(4, ge=1, le=16)
+    """Steps of the student."""
+    each: int = Field(10, ge=2)
+    """Steps of the teacher that one step of the student replaces."""
+    guidance: float = Field(1.0, ge=1)
+    """Guidance of the teacher; the student learns its result and needs none."""
     data: PairOptions
+    """How training pairs are made."""
     cache: Path = Path("runs/pairs")
+    """Folder in which encoded pairs are kept."""
 
 
-def grid(schedule: SchedulerMixin, few: int, each: int) -> Tensor:
-    """Timesteps (few, each + 1): of each step of the student, those of the teacher's; -1 is clean.
+def timestep_grid(schedule: SchedulerMixin, few: int, each: int) -> Tensor:
+    """The timesteps of the teacher within each step of the student, (few, each + 1); -1 is clean.
 
-    Trailing, as samplers space them: the student's walk is every `each`th step of the teacher's.
+    They are "trailing", as samplers space them: the student takes every `each`th step of the
+    teacher.
     """
     plan = DDIMScheduler.from_config(schedule.config, timestep_spacing="trailing")
     plan.set_timesteps(few * each)
@@ -49,28 +57,34 @@ def grid(schedule: SchedulerMixin, few: int, each: int) -> Tensor:
     return torch.stack([fine[n * each : (n + 1) * each + 1] for n in range(few)])
 
 
-def spread(schedule: SchedulerMixin, t: Tensor) -> tuple[Tensor, Tensor]:
-    """alpha and sigma, each (B, 1, 1, 1), at timesteps of which -1 is the walk's clean end."""
+def alpha_sigma_at(schedule: SchedulerMixin, t: Tensor) -> tuple[Tensor, Tensor]:
+    """alpha and sigma, each (B, 1, 1, 1), at timesteps of which -1 is the clean end."""
     kept = schedule.alphas_cumprod.to(t.device)[t.clamp(min=0)]
     kept = torch.where(t < 0, torch.ones_like(kept), kept).view(-1, 1, 1, 1)
     return kept.sqrt(), (1 - kept).sqrt()
 
 
 def leap(predict: Predict, schedule: SchedulerMixin, x: Tensor, times: Tensor) -> Tensor:
-    """The clean latent that takes x, in one step of DDIM, to where several of `predict` end.
+    """The clean latent with which one step of DDIM reaches the point that several steps reach.
 
-    Salimans and Ho 2022 (Progressive Distillation for Fast Sampling, algorithm 2), with any number
-    of steps instead of two.
+    Salimans and Ho 2022 (Progressive Distillation, algorithm 2), with any number of steps instead
+    of two.
 
-    x      (B, C, h, w) at times[:, 0].
-    times  (B, n + 1), falling.
+    Args:
+        predict: Predicts as the schedule says.
+        schedule: The noise schedule.
+        x: (B, C, h, w) at times[:, 0].
+        times: (B, n + 1), falling.
     """
     first = x
     for t, later in zip(times.T[:-1], times.T[1:], strict=True):
-        found = clean(schedule, predict(x, t), x, t)
-        (alpha, sigma), (after, less) = spread(schedule, t), spread(schedule, later)
+        found = to_clean(schedule, predict(x, t), x, t)
+        (alpha, sigma), (after, less) = alpha_sigma_at(schedule, t), alpha_sigma_at(schedule, later)
         x = after * found + less * (x - alpha * found) / sigma
-    (alpha, sigma), (after, less) = spread(schedule, times[:, 0]), spread(schedule, times[:, -1])
+    (alpha, sigma), (after, less) = (
+        alpha_sigma_at(schedule, times[:, 0]),
+        alpha_sigma_at(schedule, times[:, -1]),
+    )
     ratio = less / sigma
     return (x - ratio * first) / (after - ratio * alpha)
 
@@ -83,29 +97,38 @@ def distil_step(
     rng: torch.Generator,
     part: Part = WHOLE,
 ) -> dict[str, Tensor]:
-    """The loss of one batch: the student's answer against the one that leaps as the teacher walks.
+    """The loss of one batch: the student's prediction against the one that leaps as far as the
+    teacher.
 
-    In what the UNet answers with, which for v weighs an error of the clean latent by SNR + 1, one
-    of the weights that Salimans and Ho found to work.
+    The error is that of the prediction. For v this weighs an error of the clean latent by SNR + 1,
+    one of the weights that Salimans and Ho found to work.
 
-    batch  as `restore.training.stages.denoising_loss.train_step` has it, without pixels.
+    Args:
+        student: The stack that is trained.
+        teacher: The stack that it learns from.
+        batch: As for `denoising_loss.train_step`, without pixels.
+        options: Numbers of steps, and guidance.
+        rng: The generator of all draws.
+        part: Which part of the step's samples the batch is.
     """
-    known, schedule = batch["known"], student.schedule
-    residual = student.to_walk(batch["target"], known)
-    times = grid(schedule, options.few, options.each).to(known.device)
-    count = (part.of * len(known),)
-    times = times[part.cut(torch.randint(options.few, count, generator=rng, device=known.device))]
-    noise = part.normal(known, rng)
+    conditioning, schedule = batch["conditioning"], student.schedule
+    residual = student.to_walk(batch["target"], conditioning)
+    times = timestep_grid(schedule, options.few, options.each).to(conditioning.device)
+    count = (part.of * len(conditioning),)
+    times = times[
+        part.cut(torch.randint(options.few, count, generator=rng, device=conditioning.device))
+    ]
+    noise = part.normal(conditioning, rng)
     x = schedule.add_noise(residual, noise, times[:, 0])
     with torch.no_grad():
         end = leap(predictor(teacher, batch, options.guidance), schedule, x, times)
-    wanted = answer_for(schedule, end, x, times[:, 0])
+    wanted = from_clean(schedule, end, x, times[:, 0])
     made = predictor(student, batch)(x, times[:, 0])
     return {"leap": (made - wanted).square().mean()}
 
 
 class DistilStage:
-    """What the loop needs to know of it."""
+    """Trains a student to take few steps instead of its teacher's many."""
 
     def __init__(self, options: DistilOptions, seed: int, device: torch.device):
         self.options, self.seed, self.device = options, seed, device
@@ -122,34 +145,34 @@ class DistilStage:
             self.teacher, unet=unet.requires_grad_(True).train(), steps=options.few
         )
         for stack in (self.teacher, self.student):
-            place(stack, device)
+            move_to(stack, device)
         self.model = nn.ModuleDict({"unet": unet})
         digest = digest_of(self.teacher)
-        self.samples = pairs(options.data, self.teacher, options.cache, digest, seed)
-        self.shown = held_out(self.teacher, options.data, options.cache, digest, seed)
+        self.samples = open_pairs(options.data, self.teacher, options.cache, digest, seed)
+        self.preview_batch = held_out_batch(self.teacher, options.data, options.cache, digest, seed)
         self.goal: Tensor | None = None
 
     def loss(self, batch: dict, step: int, part: Part = WHOLE) -> dict[str, Tensor]:
-        batch = ready(batch, self.teacher, self.device)
+        batch = prepare_batch(batch, self.teacher, self.device)
         rng = generator(self.device, self.seed, step)
         return distil_step(self.student, self.teacher, batch, self.options, rng, part)
 
     @torch.inference_mode()
     def preview(self) -> tuple[list[Tensor], dict[str, float]]:
-        """The student's few steps beside the teacher's few and many.
+        """Results of the student's few steps, and of the teacher's few and many.
 
-        off_student, off_teacher: how far few steps end from where the teacher's many do, root mean
-        square, in scaled latents.
+        The scores off_student and off_teacher are the root mean square distance of few steps from
+        the teacher's many, in scaled latents.
         """
         few, many = self.options.few, self.options.few * self.options.each
-        batch = ready(dict(self.shown), self.teacher, self.device)
-        told = self.seed, self.options.guidance
+        batch = prepare_batch(dict(self.preview_batch), self.teacher, self.device)
+        teaching = self.seed, self.options.guidance
         if self.goal is None:
-            self.goal = drawn(self.teacher, batch, many, *told)
-        made = drawn(self.student, batch, few, self.seed)
-        hasty = drawn(self.teacher, batch, few, *told)
+            self.goal = sample_latents(self.teacher, batch, many, *teaching)
+        made = sample_latents(self.student, batch, few, self.seed)
+        hasty = sample_latents(self.teacher, batch, few, *teaching)
         latents = {"psnr": made, "teacher_few_psnr": hasty, "teacher_many_psnr": self.goal}
-        rows, scores = compared(self.student, batch, latents)
+        rows, scores = compare(self.student, batch, latents)
         for name, latent in (("off_student", made), ("off_teacher", hasty)):
             scores[name] = (latent - self.goal).square().mean().sqrt().item()
         return rows, scores

@@ -16,25 +16,32 @@ from restore.training.stages import lora as adapters
 from restore.training.stages.denoiser import EveryTaskOptions, EveryTaskStage, digest_of
 from restore.training.stages.lora import LoraOptions
 from restore.training.stages.networks import Prediction
-from restore.training.stages.widening import widened
+from restore.training.stages.widening import widen_stack
 
 
 class FinetuneOptions(EveryTaskOptions):
-    """Which model, and how much of it."""
+    """Which model is tuned, and how much of it."""
 
     kind: Literal["finetune"] = "finetune"
-    model: str  # that ships, a folder, a .safetensors file or a hub id
-    lora: LoraOptions | None = None  # else all weights are tuned
-    text: bool = False  # the text encoder is tuned as well
-    # None: half where the walk begins at pure noise, so that one step stays sound, and elsewhere 0
+    model: str
+    """A model that ships, a folder, a .safetensors file or a hub id."""
+    lora: LoraOptions | None = None
+    """Train LoRAs of this kind; None: all weights are trained."""
+    text: bool = False
+    """Train the text encoder as well."""
     last_share: float | None = Field(None, ge=0, le=1)
-    prediction: Prediction | None = None  # None: the checkpoint's own; another is learnt anew
-    zero_terminal_snr: bool | None = None  # None: as the checkpoint has it
+    """Share of a batch at the last timestep; None: 0.5 where sampling starts at pure noise, so that
+    one step stays good, else 0.
+    """
+    prediction: Prediction | None = None
+    """What the UNet predicts; None: as the checkpoint does; another prediction is learnt anew."""
+    zero_terminal_snr: bool | None = None
+    """Start sampling at pure noise (Lin et al. 2024); None: as the checkpoint does."""
 
     @model_validator(mode="after")
     def _can_be_weighed(self) -> Self:
-        judge = self.texture and self.texture.adversary
-        if self.lora and judge and judge.adaptive:
+        discriminator = self.texture and self.texture.adversary
+        if self.lora and discriminator and discriminator.adaptive:
             raise ValueError(
                 "an adaptive adversary is weighed at the UNet's last layer, which a LoRA holds "
                 "still; set texture.adversary.adaptive=false"
@@ -43,41 +50,47 @@ class FinetuneOptions(EveryTaskOptions):
 
 
 class FinetuneStage(EveryTaskStage):
-    """Its options have last_share settled."""
+    """Tunes an existing model in the trust layout."""
 
     options: FinetuneOptions
 
     def __init__(self, options: FinetuneOptions, seed: int, device: torch.device):
         found = load(options.model, "cpu", "fp32")
         self.is_widened = found.unet.config.in_channels == found.channels
-        stack = widened(found)
-        stack.schedule = reworked(found.schedule, options)
+        stack = widen_stack(found)
+        stack.schedule = adapt_schedule(found.schedule, options)
         if options.last_share is None:
             share = 0.5 if stack.schedule.config.rescale_betas_zero_snr else 0.0
             options = options.model_copy(update={"last_share": share})
-        model = opened(stack, options)
-        if self.is_widened:  # what reads the new channels has all to learn
+        model = select_modules(stack, options)
+        if self.is_widened:  # the new channels are not trained yet
             stack.unet.conv_in.requires_grad_(True)
         super().__init__(options, stack, model, digest_of(stack), seed, device)
 
     def export(self, folder: Path) -> None:
-        """The tuned stack as `load` reads it; LoRAs in its weights, and by themselves in lora/.
+        """Write the tuned stack as `load` reads it, with LoRAs merged, and the LoRAs alone into
+        lora/.
 
-        Alone they are of use beside the model that they were trained on, so not where that was
-        widened.
+        LoRAs alone are useful with the model they were trained on, so they are left out if that had
+        to be widened.
         """
         card = f"# {folder}\n{self.options.model}, tuned with:\n\n```\n{self.options}\n```\n"
-        stack = adapters.fused(self.stack) if self.options.lora else self.stack
+        stack = adapters.fuse(self.stack) if self.options.lora else self.stack
         save(stack, folder, card)
         if self.options.lora and not self.is_widened:
             adapters.save(self.stack, folder / "lora")
             manifest.write(folder)
 
 
-def reworked(schedule: SchedulerMixin, options: FinetuneOptions) -> DDIMScheduler:
-    """The checkpoint's noise schedule, with what the options change of it.
+def adapt_schedule(schedule: SchedulerMixin, options: FinetuneOptions) -> DDIMScheduler:
+    """The checkpoint's noise schedule, with the changes that the options ask for.
 
-    Raises ConfigError if the UNet would be asked for the noise where there is nothing else.
+    Args:
+        schedule: The checkpoint's.
+        options: Prediction and terminal SNR.
+
+    Raises:
+        ConfigError: If the UNet would have to predict the noise where there is nothing else.
     """
     config = schedule.config
     prediction = options.prediction or config.get("prediction_type", "epsilon")
@@ -90,15 +103,15 @@ def reworked(schedule: SchedulerMixin, options: FinetuneOptions) -> DDIMSchedule
             "stage.zero_terminal_snr set stage.prediction=v_prediction or sample"
         )
     changed = {"prediction_type": prediction, "rescale_betas_zero_snr": zero, "clip_sample": False}
-    if zero:  # or the walk would not begin where it ends
+    if zero:  # else sampling would not start at pure noise
         changed["timestep_spacing"] = "trailing"
     made = DDIMScheduler.from_config(config, **changed)
     assert isinstance(made, DDIMScheduler)
     return made
 
 
-def opened(stack: Stack, options: FinetuneOptions) -> dict[str, nn.Module]:
-    """The modules that are trained, by name; whole, or the LoRAs beside them."""
+def select_modules(stack: Stack, options: FinetuneOptions) -> dict[str, nn.Module]:
+    """The trained modules by name: all of their weights, or LoRAs that are added to them."""
     modules: dict[str, nn.Module] = {"unet": stack.unet}
     if options.text:
         modules["text"] = stack.reader.module

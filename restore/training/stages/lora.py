@@ -21,18 +21,26 @@ NAME = "default"
 
 
 class LoraOptions(Options):
-    """How many numbers are learnt, and where."""
+    """Size and place of the LoRAs."""
 
     rank: int = Field(16, ge=1)
-    alpha: float = Field(16, gt=0)  # over the rank, what the matrices' product is multiplied by
-    layers: Literal["attention", "all"] = "attention"  # all: every linear layer and convolution
+    """Rank of the added matrices."""
+    alpha: float = Field(16, gt=0)
+    """The product of the matrices is scaled by alpha / rank."""
+    layers: Literal["attention", "all"] = "attention"
+    """attention: the projections of attention; all: every linear layer and convolution."""
 
 
 def attach(stack: Stack, options: LoraOptions, prefixes: tuple[str, ...]) -> None:
-    """Freeze the modules and put LoRAs beside their layers; at first they change nothing.
+    """Freeze the modules and add LoRAs to their layers; at first these change nothing.
 
-    prefixes  of `unet` and `text_encoder`.
-    Raises ConfigError if peft is missing, or if a module has no such layer.
+    Args:
+        stack: The networks.
+        options: Size and place of the LoRAs.
+        prefixes: Of `unet` and `text_encoder`.
+
+    Raises:
+        ConfigError: If peft is missing, or a module has no such layer.
     """
     if not find_spec("peft"):
         raise ConfigError("stage.lora needs peft: pip install 'restore-toolkit[train]'")
@@ -50,7 +58,7 @@ def attach(stack: Stack, options: LoraOptions, prefixes: tuple[str, ...]) -> Non
 
 
 def layers_of(module: nn.Module, options: LoraOptions) -> list[str]:
-    """The names of the layers that the options mean."""
+    """The names of the layers that get LoRAs."""
     return [
         name
         for name, layer in module.named_modules()
@@ -60,8 +68,8 @@ def layers_of(module: nn.Module, options: LoraOptions) -> list[str]:
     ]
 
 
-def fused(stack: Stack) -> Stack:
-    """A copy of the stack with its LoRAs in the weights; training can go on with the original."""
+def fuse(stack: Stack) -> Stack:
+    """A copy of the stack with its LoRAs merged; training can continue with the original."""
     context = replace(stack.reader, module=deepcopy(stack.reader.module))
     copied = replace(stack, unet=deepcopy(stack.unet), context=context)
     lora.fuse(copied)
@@ -69,7 +77,9 @@ def fused(stack: Stack) -> Stack:
 
 
 def save(stack: Stack, folder: Path) -> None:
-    """The LoRAs alone, as diffusers writes them: restore's --lora and diffusers both read it."""
+    """Write the LoRAs alone, as diffusers does; restore's --lora and diffusers both read the
+    folder.
+    """
     from peft import get_peft_model_state_dict
 
     layers, metadata = {}, {}

@@ -22,25 +22,38 @@ from restore.errors import ConfigError
 from restore.training.stages.vocabulary import letters
 
 Prediction = Literal["v_prediction", "sample", "epsilon"]
-"""What the UNet answers with: v (Salimans and Ho 2022), what it walks over, or the noise"""
+"""What the UNet predicts: v (Salimans and Ho 2022), the clean sample, or the noise."""
 
 
 class ShapeOptions(Options):
-    """The shapes of UNet and context, and what the UNet answers with."""
+    """Shapes of the UNet and the context, and what the UNet predicts."""
 
-    autoencoder: Path  # the export of stage one, or a model that ships: `nano`
-    channels: tuple[int, ...] = (32, 64, 96, 128)  # of the UNet, from full latent resolution down
-    reading: int = Field(0, ge=0)  # so many of its levels, from the coarsest, read the context
-    pooled: bool = False  # the context also moves every block, as the timestep does
-    scale_shift: bool = False  # what moves a block scales it as well (adaptive group norm)
-    layers: int = Field(2, ge=1)  # ResNet blocks a level
+    autoencoder: Path
+    """The export of an autoencoder, or a model that ships: `nano`."""
+    channels: tuple[int, ...] = (32, 64, 96, 128)
+    """Channels of the UNet, from full latent resolution down."""
+    reading: int = Field(0, ge=0)
+    """Number of the UNet's coarsest levels that read the context by cross-attention."""
+    pooled: bool = False
+    """Add the pooled context to the timestep embedding, so that it reaches every block."""
+    scale_shift: bool = False
+    """Scale each block by the timestep embedding as well (adaptive group normalisation)."""
+    layers: int = Field(2, ge=1)
+    """ResNet blocks a level."""
     groups: int = Field(8, ge=1)
+    """Groups of group normalisation."""
     text_width: int = Field(64, ge=8)
+    """Width of the context."""
     text_layers: int = Field(2, ge=1)
+    """Layers of the text encoder."""
     residual_scale: float = Field(0.7, gt=0)
-    walk_steps: int = Field(1, ge=1, le=1000)  # that the model takes where it is told of none
+    """Divisor of the residual that is diffused."""
+    walk_steps: int = Field(1, ge=1, le=1000)
+    """Steps of sampling where the user asks for no number."""
     prediction: Prediction = "v_prediction"
-    zero_terminal_snr: bool = True  # the walk begins at pure noise (Lin et al. 2024)
+    """What the UNet predicts."""
+    zero_terminal_snr: bool = True
+    """Start sampling at pure noise (Lin et al. 2024)."""
 
 
 def build(
@@ -49,11 +62,16 @@ def build(
     windows: Windows | None = None,
     autoencoder: Vae | None = None,
 ) -> Stack:
-    """A stack with a trained autoencoder and the rest fresh.
+    """A stack with a trained autoencoder and new other networks.
 
-    context      None: text, spelled letter by letter.
-    autoencoder  None: the one that the options name.
-    Raises ConfigError if no answer could be read off the walk's first step.
+    Args:
+        options: Shapes of the networks.
+        context: None: text, spelled letter by letter.
+        windows: Windows of the canvas; None: the default ones.
+        autoencoder: None: the one that the options name.
+
+    Raises:
+        ConfigError: If the UNet would have to predict the noise where there is nothing else.
     """
     if options.prediction == "epsilon" and options.zero_terminal_snr:
         raise ConfigError(
@@ -80,7 +98,7 @@ def build(
         addition_embed_type_num_heads=4,
         resnet_time_scale_shift="scale_shift" if options.scale_shift else "default",
     )
-    nn.init.zeros_(unet.conv_out.weight)  # the first answer is the known picture itself
+    nn.init.zeros_(unet.conv_out.weight)  # its first prediction is the conditioning itself
     nn.init.zeros_(unet.conv_out.bias)
     return Stack(
         vae=autoencoder,
@@ -109,7 +127,7 @@ def schedule(
 
 
 def text(options: ShapeOptions, tokenizer: CLIPTokenizer) -> TextContext:
-    """A fresh text encoder."""
+    """A new text encoder."""
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=options.text_width,

@@ -1,4 +1,4 @@
-"""Answers to whole batches of pairs, and how near they come."""
+"""Samples for batches of pairs, and their scores."""
 
 import torch
 from torch import Tensor
@@ -9,47 +9,74 @@ from restore.diffusion.noise import generator
 from restore.diffusion.sampling import sample, start
 from restore.diffusion.stack import Stack
 from restore.diffusion.tiling import Corner, Predict, WindowPredict
-from restore.training.data.crops import to_rgb
+from restore.training.data.loading import to_rgb
 from restore.training.rng import WHOLE, Part
 
 
 def predictor(stack: Stack, batch: dict[str, Tensor], guidance: float = 1) -> Predict:
-    """predict(x, t) for a batch of pairs, without windows."""
-    known, trust = batch["known"], batch["trust"]
-    silence = stack.reader.inputs("")[None].to(known.device)
+    """predict(x, t) for a batch of pairs, without windows.
 
-    def told(inputs: Tensor) -> WindowPredict:
-        words = stack.reader.tokens(inputs).expand(len(known), -1, -1)
+    Args:
+        stack: The networks.
+        batch: conditioning, trust and tokens, as `prepare_batch` returns them.
+        guidance: Scale of classifier-free guidance; 1 is off.
+    """
+    conditioning, trust = batch["conditioning"], batch["trust"]
+    silence = stack.reader.inputs("")[None].to(conditioning.device)
+
+    def predict_with(inputs: Tensor) -> WindowPredict:
+        words = stack.reader.tokens(inputs).expand(len(conditioning), -1, -1)
 
         def predict(x: Tensor, t: Tensor, _: list[Corner]) -> Tensor:
-            shown = stack.layout.unet_input(x, known, trust)
+            shown = stack.layout.unet_input(x, conditioning, trust)
             return stack.unet(shown.to(memory_format=torch.channels_last), t, words).sample
 
         return predict
 
-    predict = guided(told(batch["tokens"]), told(silence), guidance)
+    predict = guided(predict_with(batch["tokens"]), predict_with(silence), guidance)
     return lambda x, t: predict(x, t, []).float()
 
 
-def drawn(
+def sample_latents(
     stack: Stack, batch: dict[str, Tensor], steps: int, seed: int, guidance: float = 1
 ) -> Tensor:
-    """The scaled latents (B, C, h, w) that DDIM ends at."""
-    known, scheduler = batch["known"], stack.scheduler("ddim", steps)
-    rng = generator(known.device, seed)
-    noise = torch.randn(known.shape, generator=rng, device=known.device)
+    """Sample a batch with DDIM.
+
+    Args:
+        stack: The networks.
+        batch: conditioning, trust and tokens.
+        steps: Steps of sampling.
+        seed: Seed of the noise.
+        guidance: Scale of classifier-free guidance; 1 is off.
+
+    Returns:
+        Scaled latents (B, C, h, w).
+    """
+    conditioning, scheduler = batch["conditioning"], stack.scheduler("ddim", steps)
+    rng = generator(conditioning.device, seed)
+    noise = torch.randn(conditioning.shape, generator=rng, device=conditioning.device)
     asked = predictor(stack, batch, guidance)
     predict = as_velocity(lambda x, t, _: asked(x, t), stack.schedule)
     x = sample(lambda x, t: predict(x, t, []), start(scheduler, noise), scheduler)
-    return stack.from_walk(x, known)
+    return stack.from_walk(x, conditioning)
 
 
-def compared(
+def compare(
     stack: Stack, batch: dict[str, Tensor], made: dict[str, Tensor]
 ) -> tuple[list[Tensor], dict[str, float]]:
-    """Rows of what is known, each of the latents made, and the truth; the PSNR of all, by name."""
+    """Rows of pictures and PSNRs for a preview.
+
+    Args:
+        stack: Decodes the latents.
+        batch: conditioning and truth.
+        made: Latents by the name of their score.
+
+    Returns:
+        Rows of the conditioning, each of the latents, and the truth; the mean PSNR of each but the
+        last.
+    """
     truth, rows, scores = to_rgb(batch["truth"]), [], {}
-    for name, latent in {"known_psnr": batch["known"], **made}.items():
+    for name, latent in {"known_psnr": batch["conditioning"], **made}.items():
         rgb = vae.decode(stack.vae, latent)
         error = (rgb - truth).square().mean((1, 2, 3))
         scores[name] = (-10 * error.log10()).mean().item()
@@ -57,14 +84,22 @@ def compared(
     return [*rows, truth[:8]], scores
 
 
-def without_words(
+def drop_captions(
     stack: Stack,
     batch: dict[str, Tensor],
     share: float,
     rng: torch.Generator,
     part: Part = WHOLE,
 ) -> dict[str, Tensor]:
-    """The batch with the words of a share of its samples left out, drawn one by one."""
+    """The batch without the captions of a random share of its samples.
+
+    Args:
+        stack: Its context gives the tokens of no caption.
+        batch: tokens (B, length).
+        share: Share of the samples.
+        rng: Draws them.
+        part: Which part of the step's samples the batch is.
+    """
     tokens = batch["tokens"]
     drawn = torch.rand(part.of * len(tokens), 1, generator=rng, device=tokens.device)
     silence = stack.reader.inputs("").to(tokens.device)

@@ -1,4 +1,4 @@
-"""The first stage's training: a restorer by truth, teacher and judge; then a fusion beside it."""
+"""Training of the first stage: a restorer, by truth, teacher and discriminator; then a fusion."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -19,10 +19,11 @@ from restore.diffusion.compact import FirstStage
 from restore.diffusion.light import SCALE
 from restore.diffusion.restorer import Fusion, Restorer
 from restore.errors import ConfigError
-from restore.training.data.crops import PhotoOptions, Photos, Samples, to_rgb
-from restore.training.data.pairs import draw
+from restore.training.data.crops import PhotoOptions, Photos
+from restore.training.data.loading import Samples, to_rgb
+from restore.training.data.pairs import draw_weighted
 from restore.training.losses import teachers
-from restore.training.losses.discriminator import AdversaryOptions, Patches, adversarial
+from restore.training.losses.discriminator import AdversaryOptions, Patches, adversarial_losses
 from restore.training.losses.perceptual import PerceptualOptions, distance, squeezenet
 from restore.training.losses.pixel import gradient
 from restore.training.rng import WHOLE, Part
@@ -32,14 +33,20 @@ SHOWN = 8
 
 
 class LowOptions(PhotoOptions):
-    """How good pictures become the bad ones that a restorer reads."""
+    """How good pictures are degraded to what a restorer reads."""
 
-    crop: int = Field(128, ge=32, multiple_of=4)  # px of the result
-    recipes: dict[str, float] = {"realesrgan": 1.0}  # a named recipe or a YAML file: weight
-    # crops are cut up to so many times larger, then shrunk: photos are sharper at a smaller size
+    crop: int = Field(128, ge=32, multiple_of=4)
+    """Side of the good picture, pixels."""
+    recipes: dict[str, float] = {"realesrgan": 1.0}
+    """Weight of each recipe: a named recipe, or a YAML file."""
     shrink: float = Field(1.0, ge=1, le=8)
-    clean: float = Field(0.15, ge=0, le=1)  # share that is only made smaller, not damaged
-    severity: tuple[float, float] = (0.02, 1.0)  # of the recipe, evenly drawn
+    """Largest factor by which crops are cut larger and then shrunk: photos are sharper at a smaller
+    size.
+    """
+    clean: float = Field(0.15, ge=0, le=1)
+    """Share of the pairs that is only made smaller, not degraded."""
+    severity: tuple[float, float] = (0.02, 1.0)
+    """Range of the recipe's severity, drawn uniformly."""
 
     @model_validator(mode="after")
     def _can_be_made(self) -> Self:
@@ -54,17 +61,21 @@ class LowOptions(PhotoOptions):
 
 
 class TeacherOptions(Options):
-    """A pixel upscaler of x4 whose answer is regressed to, beside the truth."""
+    """An x4 upscaler whose output is a second target, beside the truth."""
 
-    path: Path  # .safetensors by basicsr's names
+    path: Path
+    """A .safetensors file with basicsr's names."""
     weight: float = Field(0.5, gt=0)
+    """Weight of the L1 distance to the teacher's output."""
 
 
 class BlendOptions(Options):
     """Published weights of x4 that an export is averaged with (Wortsman et al. 2022, WiSE-FT)."""
 
-    path: Path  # .safetensors by basicsr's names
-    share: float = Field(0.5, ge=0, le=1)  # of theirs
+    path: Path
+    """A .safetensors file with basicsr's names."""
+    share: float = Field(0.5, ge=0, le=1)
+    """Share of the published weights in the average."""
 
 
 class RestorerOptions(Options):
@@ -72,38 +83,49 @@ class RestorerOptions(Options):
 
     kind: Literal["restorer"] = "restorer"
     data: LowOptions
-    # published weights of x4, or an export of this stage; narrower or shallower ones are grown
+    """How pairs are made."""
     start: Path | None = None
-    blend: BlendOptions | None = None  # what is exported is averaged with other weights
-    # a model whose first stage this becomes, as one of its ends: then the export is the whole model
+    """Published weights of x4, or an export of this stage; narrower or shallower ones are grown."""
+    blend: BlendOptions | None = None
+    """Average the exported weights with others."""
     stack: str | None = None
+    """A model whose first stage this becomes; then the export is the whole model."""
     end: Literal["rich", "faithful"] = "rich"
+    """Which of the two restorers of that first stage this is."""
     channels: int = Field(64, ge=8)
+    """Channels of every layer."""
     layers: int = Field(32, ge=1)
-    edges: float = Field(0.5, ge=0)  # weight of differences of neighbours, beside L1
+    """Number of hidden layers."""
+    edges: float = Field(0.5, ge=0)
+    """Weight of the gradient loss beside L1."""
     perceptual: PerceptualOptions | None = None
+    """The perceptual loss, if any."""
     teacher: TeacherOptions | None = None
-    adversary: AdversaryOptions | None = None  # its judge sees beside a picture what it came from
+    """The teacher, if any."""
+    adversary: AdversaryOptions | None = None
+    """The discriminator, if any; it sees the input beside each picture."""
 
 
 class RestorerStage:
-    """What the loop needs to know of it."""
+    """Trains a restorer of x4."""
 
     def __init__(self, options: RestorerOptions, seed: int, device: torch.device):
         self.options, self.seed, self.device = options, seed, device
-        self.network = built(options).to(device)
+        self.network = build(options).to(device)
         self.model: nn.Module = self.network
-        self.judge = None
+        self.adversary, self.discriminator = options.adversary, None
         if options.adversary:
             a = options.adversary
-            self.judge = Patches(a.channels, a.layers, 6, a.spectral).to(device)
-            self.model = nn.ModuleDict({"restorer": self.network, "judge": self.judge})
+            self.discriminator = Patches(a.channels, a.layers, 6, a.spectral).to(device)
+            self.model = nn.ModuleDict({"restorer": self.network, "judge": self.discriminator})
         self.distance = distance(options.perceptual, device) if options.perceptual else None
         self.teach = teachers.load(options.teacher.path, device) if options.teacher else None
-        self.samples, self.shown = pairs(options.data, SCALE, seed)
+        self.samples, self.preview_batch = open_pairs(options.data, SCALE, seed)
 
     def loss(self, batch: dict[str, Tensor], step: int, part: Part = WHOLE) -> dict[str, Tensor]:
-        """Truth, teacher, what is seen of both, and the judge from its first step."""
+        """Losses against truth and teacher, the perceptual loss, and the adversarial ones from
+        their first step.
+        """
         options = self.options
         low, truth = (to_rgb(batch[name].to(self.device)) for name in ("low", "truth"))
         made = self.network(low.contiguous(memory_format=torch.channels_last)).float()
@@ -113,25 +135,27 @@ class RestorerStage:
         fidelity = torch.stack([*losses.values()]).sum()
         if self.teach and options.teacher:
             losses["teacher"] = options.teacher.weight * F.l1_loss(made, self.teach(low))
-        if self.judge and options.adversary and step >= options.adversary.start:
+        if self.discriminator and options.adversary and step >= options.adversary.start:
             layer = self.network.body[-1].weight
             seen = F.interpolate(low, scale_factor=float(SCALE))
-            losses |= adversarial(self.judge, made, truth, fidelity, layer, options.adversary, seen)
+            losses |= adversarial_losses(
+                self.discriminator, made, truth, fidelity, layer, options.adversary, seen
+            )
         return losses
 
     @torch.inference_mode()
     def preview(self) -> tuple[list[Tensor], dict[str, float]]:
-        """Rows of what was shown, made and true, and what all that is made scores."""
-        low, truth = (to_rgb(self.shown[name].to(self.device)) for name in ("low", "truth"))
+        """Rows of inputs, results and truths, and the scores of the results."""
+        low, truth = (to_rgb(self.preview_batch[name].to(self.device)) for name in ("low", "truth"))
         made = self.network(low).clamp(0, 1)
-        return shown(F.interpolate(low, scale_factor=float(SCALE)), made, truth)
+        return preview_rows(F.interpolate(low, scale_factor=float(SCALE)), made, truth)
 
     @torch.inference_mode()
     def export(self, folder: Path) -> None:
-        """Save the network as diffusers does, alone or as a part of the model that it is for."""
+        """Write the network as diffusers does, alone or within the model that it belongs to."""
         made = deepcopy(self.network).to("cpu", memory_format=torch.contiguous_format)
         if self.options.blend:
-            made = blended(made, self.options.blend)
+            made = blend(made, self.options.blend)
         if self.options.stack is None:
             return made.save_pretrained(folder / "restorer")
         stack = load(self.options.stack, "cpu")
@@ -146,23 +170,31 @@ class RestorerStage:
         save(stack, folder, card="")  # the loop writes it
 
 
-def built(options: RestorerOptions) -> Restorer:
-    """A fresh restorer, or one that goes on. Raises ConfigError where those are of other shapes."""
+def build(options: RestorerOptions) -> Restorer:
+    """A new restorer, or one that starts from trained weights.
+
+    Raises:
+        ConfigError: If those have other shapes.
+    """
     made = Restorer(options.channels, options.layers)
     if options.start is None:
         return made
     place = places.place_of(str(options.start))
     try:
-        widening.grow(teachers.read(weights_of(place)), made)
+        widening.grow(teachers.read(find_weights(place)), made)
         if options.blend:  # refused before anything is trained
-            blended(made, options.blend)
+            blend(made, options.blend)
     except (KeyError, RuntimeError) as error:
         raise ConfigError(f"stage.start: {place} is of another shape: {error}") from error
     return made
 
 
-def blended(network: Restorer, options: BlendOptions) -> Restorer:
-    """A copy whose weights are averaged with the published ones. KeyError if some are missing."""
+def blend(network: Restorer, options: BlendOptions) -> Restorer:
+    """A copy whose weights are averaged with published ones.
+
+    Raises:
+        KeyError: If some of these are missing.
+    """
     made, theirs = deepcopy(network).to("cpu"), teachers.read(options.path)
     mixed = {
         name: torch.lerp(weight, theirs[name], options.share)
@@ -172,8 +204,8 @@ def blended(network: Restorer, options: BlendOptions) -> Restorer:
     return made.to(memory_format=torch.contiguous_format)
 
 
-def weights_of(place: Path) -> Path:
-    """The file of a restorer: itself, or in an export or a model's folder."""
+def find_weights(place: Path) -> Path:
+    """The weight file of a restorer: the file itself, or the one in an export or a model."""
     if not place.is_dir():
         return place
     folder = place / "restorer" if (place / "restorer").is_dir() else place
@@ -185,14 +217,20 @@ class FusionOptions(Options):
 
     kind: Literal["fusion"] = "fusion"
     data: LowOptions
-    stack: str | None = None  # the model whose first stage it belongs to, and which is exported
-    restorer: Path | None = (
-        None  # or a restorer alone, an export of its stage; then it is alone too
-    )
+    """How pairs are made."""
+    stack: str | None = None
+    """The model whose first stage is extended; the export is the whole model."""
+    restorer: Path | None = None
+    """A restorer alone, an export of its stage, instead of `stack`; the export is the fusion alone.
+    """
     channels: int = Field(48, ge=8)
+    """Channels of every layer."""
     layers: int = Field(4, ge=1)
-    edges: float = Field(0.5, ge=0)  # weight of differences of neighbours, beside L1
+    """Number of hidden layers."""
+    edges: float = Field(0.5, ge=0)
+    """Weight of the gradient loss beside L1."""
     perceptual: PerceptualOptions | None = None
+    """The perceptual loss, if any."""
 
     @model_validator(mode="after")
     def _has_one_restorer(self) -> Self:
@@ -201,9 +239,15 @@ class FusionOptions(Options):
         return self
 
     def rich(self) -> Restorer:
-        """The restorer that holds still. Raises ConfigError if the model has none."""
+        """The restorer that the fusion reads, which is not trained.
+
+        Raises:
+            ConfigError: If the model has none.
+        """
         if self.restorer is not None:
-            return Restorer.from_pretrained(weights_of(places.place_of(str(self.restorer))).parent)
+            return Restorer.from_pretrained(
+                find_weights(places.place_of(str(self.restorer))).parent
+            )
         assert self.stack is not None
         first = load(self.stack, "cpu").restorer
         if first is None:
@@ -212,17 +256,17 @@ class FusionOptions(Options):
 
 
 class FusionStage:
-    """What the loop needs to know of it: the restorer holds still."""
+    """Trains a fusion; the restorer is not trained."""
 
     def __init__(self, options: FusionOptions, seed: int, device: torch.device):
         self.options, self.device = options, device
         self.restorer = options.rich().requires_grad_(False).to(device)
         self.network = self.model = Fusion(options.channels, options.layers).to(device)
         self.distance = distance(options.perceptual, device) if options.perceptual else None
-        self.samples, self.shown = pairs(options.data, 1, seed)
+        self.samples, self.preview_batch = open_pairs(options.data, 1, seed)
 
     def answers(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """What was shown, what is made of it, the truth."""
+        """Inputs, results and truths, each rgb (B, 3, H, W)."""
         low, truth = (to_rgb(batch[name].to(self.device)) for name in ("low", "truth"))
         with torch.no_grad():
             half = F.interpolate(low, scale_factor=0.5, mode="bicubic", antialias=True)
@@ -239,13 +283,13 @@ class FusionStage:
 
     @torch.inference_mode()
     def preview(self) -> tuple[list[Tensor], dict[str, float]]:
-        """Rows of what was shown, made and true, and what all that is made scores."""
-        low, made, truth = self.answers(self.shown)
-        return shown(low, made.clamp(0, 1), truth)
+        """Rows of inputs, results and truths, and the scores of the results."""
+        low, made, truth = self.answers(self.preview_batch)
+        return preview_rows(low, made.clamp(0, 1), truth)
 
     @torch.inference_mode()
     def export(self, folder: Path) -> None:
-        """Save the whole model with its new fusion, or the fusion of a restorer that is alone."""
+        """Write the whole model with its new fusion, or the fusion alone."""
         made = deepcopy(self.network).to("cpu", memory_format=torch.contiguous_format)
         if self.options.stack is None:
             return made.save_pretrained(folder / "fusion")
@@ -255,29 +299,43 @@ class FusionStage:
         save(stack, folder, card="")  # the loop writes it
 
 
-def shown(low: Tensor, made: Tensor, truth: Tensor) -> tuple[list[Tensor], dict[str, float]]:
-    """Rows for the sample grid, and what all pictures score, in rgb."""
+def preview_rows(low: Tensor, made: Tensor, truth: Tensor) -> tuple[list[Tensor], dict[str, float]]:
+    """Rows for the sample grid, and mean scores of all pictures.
+
+    Args:
+        low: Inputs at the size of the result, rgb (B, 3, H, W).
+        made: Results.
+        truth: Truths.
+    """
     error = (made - truth).square().mean((1, 2, 3))
     scores = {"psnr": -10 * error.log10(), "pd": squeezenet(made, truth)}
     rows = [low[:SHOWN], made[:SHOWN], truth[:SHOWN]]
     return rows, {name: value.mean().item() for name, value in scores.items()}
 
 
-def pairs(options: LowOptions, scale: int, seed: int) -> tuple[Samples, dict[str, Tensor]]:
-    """The endless stream of pairs, and a batch of held-out ones to be shown."""
+def open_pairs(options: LowOptions, scale: int, seed: int) -> tuple[Samples, dict[str, Tensor]]:
+    """The endless stream of pairs, and a batch of held-out ones for previews.
+
+    Args:
+        options: How pairs are made.
+        scale: How many times smaller the degraded picture is.
+        seed: Seed of all pairs.
+    """
     room = round(options.crop * options.shrink)
     photos = options.open(crop=room)
-    makes = Lows(photos, options, scale)
+    makes = LowPairs(photos, options, scale)
     place = options.held_out
-    others = Lows(options.open(place, room, only_photos=True), options, scale) if place else makes
+    others = (
+        LowPairs(options.open(place, room, only_photos=True), options, scale) if place else makes
+    )
     still = [others(np.random.default_rng((seed, 1, n)), n) for n in range(4 * SHOWN)]
     return Samples(makes, seed, photos), {
         name: torch.stack([one[name] for one in still]) for name in still[0]
     }
 
 
-class Lows:
-    """(rng, index) -> one sample: truth uint8 (S, S, 3), low uint8 (S / scale, S / scale, 3)."""
+class LowPairs:
+    """Makes samples by (rng, index): truth uint8 (S, S, 3), low uint8 (S / scale, ..., 3)."""
 
     def __init__(self, photos: Photos, options: LowOptions, scale: int):
         self.photos, self.options, self.scale = photos, options, scale
@@ -288,7 +346,7 @@ class Lows:
         large = round(crop * rng.uniform(1, options.shrink))
         truth = self.photos.picture(large, options.detail, rng)
         truth = cv2.resize(truth, (crop, crop), interpolation=cv2.INTER_AREA)
-        recipe = self.found[draw(options.recipes, rng)]
+        recipe = self.found[draw_weighted(options.recipes, rng)]
         severity = 0.0 if rng.random() < options.clean else rng.uniform(*options.severity)
         seed = int(rng.integers(2**62))
         trace = recipe.at(severity).draw((crop, crop), self.scale, seed, str(index))

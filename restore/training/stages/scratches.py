@@ -1,4 +1,4 @@
-"""The network that proposes scratches: what of a picture was drawn on it afterwards?"""
+"""Trains the network that detects scratches."""
 
 from pathlib import Path
 from typing import Literal
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from restore.config import Options
 from restore.images.scratches import ScratchNet
-from restore.training.data.crops import Samples, to_rgb
+from restore.training.data.loading import Samples, to_rgb
 from restore.training.data.scratched import ROOM, ScratchedOptions, sample
 from restore.training.rng import WHOLE, Part
 
@@ -19,16 +19,19 @@ SHOWN = 64  # samples of a preview's score, the first 8 of which are drawn
 
 
 class ScratchOptions(Options):
-    """The pictures it learns from, and what counts."""
+    """How the detector of scratches is trained."""
 
     kind: Literal["scratches"] = "scratches"
     data: ScratchedOptions
-    start: Path | None = None  # a scratches.safetensors to go on from
-    overlap: float = 0.5  # weight of the Dice loss, to which a thin mask is as dear as a wide one
+    """How damaged pictures are made."""
+    start: Path | None = None
+    """A scratches.safetensors to start from."""
+    overlap: float = 0.5
+    """Weight of the Dice loss, which counts a thin mask as much as a wide one."""
 
 
 class ScratchStage:
-    """What the loop needs to know of it."""
+    """Trains the detector of scratches."""
 
     def __init__(self, options: ScratchOptions, seed: int, device: torch.device):
         self.options, self.seed, self.device = options, seed, device
@@ -42,7 +45,9 @@ class ScratchStage:
         others = data.open(data.held_out, round(ROOM * data.crop)) if data.held_out else photos
         still = [np.random.default_rng((seed, 2**32, n)) for n in range(SHOWN)]
         shown = [sample(others, data, rng) for rng in still]
-        self.shown = {k: torch.from_numpy(np.stack([one[k] for one in shown])) for k in shown[0]}
+        self.preview_batch = {
+            k: torch.from_numpy(np.stack([one[k] for one in shown])) for k in shown[0]
+        }
 
     def loss(self, batch: dict[str, Tensor], step: int, part: Part = WHOLE) -> dict[str, Tensor]:
         """Cross entropy, and Dice over the batch (Milletari et al. 2016, V-Net)."""
@@ -56,8 +61,8 @@ class ScratchStage:
 
     @torch.inference_mode()
     def preview(self) -> tuple[list[Tensor], dict[str, float]]:
-        """Pictures, what is found in them, what there is; precision and recall of pixels."""
-        rgb, damage, weight = self._moved(self.shown)
+        """Pictures, the detected and the true masks; precision and recall of pixels."""
+        rgb, damage, weight = self._moved(self.preview_batch)
         found = torch.cat([self.model(part).sigmoid() for part in rgb.split(8)])
         sure, counts = (found > 0.5).float(), weight * damage
         hit = (sure * counts).sum()

@@ -10,8 +10,9 @@ from transformers import CLIPTokenizer
 def letters(words: Iterable[str] = (), length: int = 77) -> CLIPTokenizer:
     """CLIP's tokenizer where every letter is a token, so no word is unknown.
 
-    words   these become one token each.
-    length  of a chunk, its first and last token among it.
+    Args:
+        words: Words that become one token each.
+        length: Tokens of a chunk, its first and last among them.
     """
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1)]
     printable += range(ord("®"), ord("ÿ") + 1)

@@ -1,4 +1,4 @@
-"""Networks with more room than they were trained with, that answer as before at first."""
+"""Enlarging trained networks so that their output stays the same at first."""
 
 from dataclasses import replace
 
@@ -14,14 +14,18 @@ from restore.diffusion.stack import Stack
 from restore.errors import ModelError
 
 
-def widened(stack: Stack) -> Stack:
-    """The stack with the trust layout; its UNet is changed in place.
+def widen_stack(stack: Stack) -> Stack:
+    """The stack in the trust layout; its UNet is changed in place.
 
-    A base UNet gets input channels for trust and known whose weights are zero, so it answers as
-    before whatever they hold. An inpainter has the channels already, and its mask is trust at the
-    values that it knew, 0 and 1.
+    A base UNet gets input channels for trust and conditioning with zero weights, so its predictions
+    stay the same at first. An inpainting UNet has these channels already; its mask is trust with
+    the values 0 and 1.
 
-    Raises ModelError if the layout is neither, or if the stack reads no text.
+    Args:
+        stack: A stack of Stable Diffusion or of ours.
+
+    Raises:
+        ModelError: If it has another layout, or no text context.
     """
     if stack.layout not in (TRUST, BASE, INPAINTING) or not isinstance(stack.context, TextContext):
         raise ModelError(
@@ -35,7 +39,7 @@ def widened(stack: Stack) -> Stack:
 
 @torch.no_grad()
 def widen(unet: UNet2DConditionModel | UNet2DModel, more: int) -> None:
-    """Let the first convolution read so many more channels, after its own; they weigh nothing."""
+    """Add input channels to the first convolution, after its own, with zero weights."""
     old = unet.conv_in
     new = nn.Conv2d(
         old.in_channels + more, old.out_channels, old.kernel_size, old.stride, old.padding
@@ -48,13 +52,18 @@ def widen(unet: UNet2DConditionModel | UNet2DModel, more: int) -> None:
 
 @torch.no_grad()
 def grow(small: dict[str, Tensor], network: Restorer) -> None:
-    """Give a restorer the answers of a narrower or shallower one (Chen et al. 2016, Net2Net).
+    """Copy the weights of a narrower or shallower restorer, which keeps its outputs (Chen et al.
+    2016, Net2Net).
 
-    What is new is read by nothing old at first, but learns from the first step on: new channels are
-    drawn at random, new layers pass on what they get.
+    No old channel reads a new one at first, but new ones learn from the first step on: new channels
+    keep their random weights, new layers pass their input on.
 
-    small  its weights, by basicsr's names. Raises KeyError if they are no such network's, or of a
-           larger one.
+    Args:
+        small: Weights of the smaller one, by basicsr's names.
+        network: What they are copied into.
+
+    Raises:
+        KeyError: If they are of another network, or of a larger one.
     """
     numbers = sorted({int(name.split(".")[1]) for name in small})
     old, new = numbers[-1] // 2, len(network.body) // 2  # convolutions before the last
@@ -63,6 +72,8 @@ def grow(small: dict[str, Tensor], network: Restorer) -> None:
         raise KeyError(f"{width} channels and {old - 1} layers do not fit into it")
     for at in range(new):
         conv, slope = network.body[2 * at], network.body[2 * at + 1]
+        assert isinstance(conv, nn.Conv2d) and isinstance(slope, nn.PReLU)
+        assert conv.bias is not None
         if at < old:
             kernel = small[f"body.{2 * at}.weight"]
             conv.weight[:width, : kernel.shape[1]] = kernel
@@ -73,7 +84,8 @@ def grow(small: dict[str, Tensor], network: Restorer) -> None:
             nn.init.dirac_(conv.weight)
             conv.bias.zero_()
             slope.weight.fill_(1)
-    last = small[f"body.{2 * old}.weight"]
-    network.body[-1].weight[:, :width] = last
-    network.body[-1].weight[:, width:] = 0
-    network.body[-1].bias.copy_(small[f"body.{2 * old}.bias"])
+    last = network.body[-1]
+    assert isinstance(last, nn.Conv2d) and last.bias is not None
+    last.weight[:, :width] = small[f"body.{2 * old}.weight"]
+    last.weight[:, width:] = 0
+    last.bias.copy_(small[f"body.{2 * old}.bias"])

@@ -24,7 +24,7 @@ from restore.diffusion.noise import generator
 from restore.diffusion.sampling import sample, start
 from restore.errors import ConfigError
 from restore.training import command
-from restore.training.data.crops import Samples
+from restore.training.data.loading import Samples
 from restore.training.rng import WHOLE, Part
 
 CLASSES = 10
@@ -37,19 +37,33 @@ class PixelOptions(Options):
     """The pictures and the shape of the UNet."""
 
     kind: Literal["pixels"] = "pixels"
-    images: Path | None = None  # an IDX file such as MNIST's train-images-idx3-ubyte[.gz]
+    images: Path | None = None
+    """An IDX file such as MNIST's train-images-idx3-ubyte[.gz]; None: scikit-learn's digits."""
     channels: tuple[int, ...] = (32, 64)
+    """Channels of the UNet, from full resolution down."""
     layers: int = Field(2, ge=1)
+    """ResNet blocks a level."""
     timesteps: int = Field(1000, ge=1)
-    dropped: float = Field(0.1, ge=0, le=1)  # share of the samples whose label is left out
-    guidance: float = Field(2, ge=1, le=30)  # of the preview
-    steps: int = Field(50, ge=1)  # of the preview
+    """Timesteps of the noise schedule."""
+    dropped: float = Field(0.1, ge=0, le=1)
+    """Share of the samples whose label is left out."""
+    guidance: float = Field(2, ge=1, le=30)
+    """Guidance in previews."""
+    steps: int = Field(50, ge=1)
+    """Steps of sampling in previews."""
 
 
 def pictures(images: Path | None) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures (n, H, W) in [-1, 1] and their digits (n,): scikit-learn's 8x8, or an IDX file's.
+    """Digits: scikit-learn's of 8x8 pixels, or those of an IDX file.
 
-    Raises ConfigError if scikit-learn or a file is missing, or is not what it should be.
+    Args:
+        images: The IDX file; None: scikit-learn's.
+
+    Returns:
+        Pictures (n, H, W) in [-1, 1], and their digits (n,).
+
+    Raises:
+        ConfigError: If scikit-learn or a file is missing, or a file is not what it should be.
     """
     if images:
         labels = images.with_name(images.name.replace("images-idx3", "labels-idx1"))
@@ -67,7 +81,15 @@ def pictures(images: Path | None) -> tuple[np.ndarray, np.ndarray]:
 
 
 def idx(path: Path, axes: int) -> np.ndarray:
-    """The uint8 array in an IDX file, gzipped or not, with that many axes."""
+    """The uint8 array of an IDX file, gzipped or not.
+
+    Args:
+        path: The file.
+        axes: Number of axes that it must have.
+
+    Raises:
+        ConfigError: If it cannot be read, or has another shape.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -105,9 +127,14 @@ def train_step(
 ) -> Tensor:
     """The mean squared error of the predicted noise (Ho et al. 2020, equation 14).
 
-    x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise, in one leap to a t drawn uniformly.
+    x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise, at a t drawn uniformly.
 
-    batch  pixels (B, 1, H, W) in [-1, 1] and labels (B,).
+    Args:
+        unet: Predicts the noise.
+        schedule: The noise schedule.
+        batch: pixels (B, 1, H, W) in [-1, 1] and labels (B,).
+        rng: The generator of all draws.
+        part: Which part of the step's samples the batch is.
     """
     clean = batch["pixels"]
     shape = (part.of * len(clean),)
@@ -118,7 +145,7 @@ def train_step(
 
 
 class PixelStage:
-    """What the loop needs to know of it."""
+    """Trains diffusion on the pixels of small digits."""
 
     def __init__(self, options: PixelOptions, seed: int, device: torch.device):
         self.options, self.seed, self.device = options, seed, device
@@ -143,7 +170,7 @@ class PixelStage:
     def preview(self) -> tuple[list[Tensor], dict[str, float]]:
         """A row of eight samples a digit."""
         o, labels = self.options, np.repeat(np.arange(CLASSES), 8)
-        made = drawn(self.model, self.schedule, labels, o.guidance, o.steps, self.seed)
+        made = sample_digits(self.model, self.schedule, labels, o.guidance, o.steps, self.seed)
         rows = F.interpolate((made + 1) / 2, scale_factor=4).expand(-1, 3, -1, -1)
         return list(rows.split(8)), {"spread": made.std().item()}
 
@@ -153,7 +180,7 @@ class PixelStage:
 
 
 @torch.inference_mode()
-def drawn(
+def sample_digits(
     unet: UNet2DModel,
     schedule: DDPMScheduler,
     labels: Sequence[int],
@@ -161,12 +188,24 @@ def drawn(
     steps: int,
     seed: int,
 ) -> Tensor:
-    """Samples (B, 1, H, W) in [-1, 1] of the classes asked for, by DDPM's ancestral steps."""
+    """Sample digits with DDPM's ancestral steps.
+
+    Args:
+        unet: The network.
+        schedule: The noise schedule.
+        labels: A digit for each sample.
+        guidance: Scale of classifier-free guidance.
+        steps: Steps of sampling.
+        seed: Seed of all noise.
+
+    Returns:
+        (B, 1, H, W) in [-1, 1].
+    """
     side, count = unet.config.sample_size, len(labels)
     asked = torch.as_tensor(labels, device=unet.device)
     wanted, unwanted = (
-        lambda x, t, corners, told=told: unet(x, t, class_labels=told).sample
-        for told in (asked, torch.full_like(asked, NO_CLASS))
+        lambda x, t, corners, labels=labels: unet(x, t, class_labels=labels).sample
+        for labels in (asked, torch.full_like(asked, NO_CLASS))
     )
     predict = guided(wanted, unwanted, guidance)
     plan = DDPMScheduler.from_config(schedule.config)
@@ -191,27 +230,34 @@ def main(
     unet = UNet2DModel.from_pretrained(model / "unet", local_files_only=True)
     schedule = DDPMScheduler.from_pretrained(model / "scheduler", local_files_only=True)
     labels = np.repeat(np.arange(CLASSES), count)
-    made = drawn(unet.eval(), schedule, labels, guidance, steps, seed).numpy()[:, 0]
+    made = sample_digits(unet.eval(), schedule, labels, guidance, steps, seed).numpy()[:, 0]
     out.mkdir(parents=True, exist_ok=True)
     apart = np.pad(made, ((0, 0), (1, 1), (1, 1)), constant_values=-1)
     lines = apart.reshape(CLASSES, count, *apart.shape[1:])[:, :16]
     page = np.concatenate([np.concatenate(list(line), 1) for line in lines], 0)
     grid = Image.fromarray(np.rint((page + 1) * 127.5).astype(np.uint8))
     grid.resize((grid.width * 4, grid.height * 4), Image.Resampling.NEAREST).save(out / "grid.png")
-    scores = judged(made, labels, *pictures(images))
+    scores = score(made, labels, *pictures(images))
     (out / "scores.json").write_text(json.dumps(scores, indent=1) + "\n")
     print(json.dumps(scores))
 
 
-def judged(
+def score(
     made: np.ndarray, labels: np.ndarray, pixels: np.ndarray, digits: np.ndarray
 ) -> dict[str, float]:
-    """What a small network, fitted to two thirds of 6,000 real digits, says of the samples.
+    """Score samples with a small classifier, which is trained on two thirds of 6,000 real digits.
 
-    agree   share read as the digit that was asked for.
-    sure    share read with a probability of SURE or more; real_* the same of the other third.
-    spread  how much the pixels of one digit vary, over how much they do in real ones: below 1 the
-            samples are more alike than handwriting is.
+    Args:
+        made: Samples (n, H, W).
+        labels: The digits that were asked for.
+        pixels: Real digits, as `pictures` returns them.
+        digits: Their labels.
+
+    Returns:
+        "agree", share classified as the digit that was asked for; "sure", share classified with a
+            probability of SURE or more; real_*, the same for the other third; "spread", how much
+            the pixels of one digit vary, relative to real digits: below 1 the samples are more
+            alike than handwriting.
     """
     from sklearn.neural_network import MLPClassifier
 
@@ -229,7 +275,7 @@ def judged(
 
 
 def within(shown: np.ndarray, labels: np.ndarray) -> float:
-    """The standard deviation of a pixel among pictures of one label."""
+    """Standard deviation of a pixel among pictures of one label."""
     kinds = [shown[labels == label] for label in np.unique(labels)]
     return float(np.sqrt(np.mean([kind.var(0).mean() for kind in kinds])))
 

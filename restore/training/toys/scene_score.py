@@ -1,4 +1,4 @@
-"""How well a trained scene model does what it is told: shares, confusion tables, a sheet.
+"""How well a trained scene model follows prompts: shares, confusion tables, a contact sheet.
 
 python -m restore.training.toys.scene_score MODEL -o FOLDER
 """
@@ -27,7 +27,7 @@ from restore.diffusion.stack import Stack
 from restore.options import Sampler
 from restore.training import command
 from restore.training.toys import scenes
-from restore.training.toys.scene_judge import Seen, overlap, seen
+from restore.training.toys.scene_detection import Detection, detect, overlap
 from restore.training.toys.scenes import COLOURS, SHAPES, Scene, Thing
 
 MOST = {"text": 1, "classes": 1, "boxes": 3}  # things in a scene
@@ -35,7 +35,7 @@ NONE = "none"
 
 
 @torch.inference_mode()
-def drawn(
+def sample_scenes(
     stack: Stack,
     prompts: Sequence[str],
     seeds: Sequence[int],
@@ -43,9 +43,21 @@ def drawn(
     steps: int = 20,
     sampler: Sampler = "ddim",
 ) -> np.ndarray:
-    """uint8 (B, SIZE, SIZE, 3): what text2img makes of each prompt and seed, but all at once."""
-    known = nothing((scenes.SIZE, scenes.SIZE), stack)
-    condition = Condition(known, torch.full_like(known[:, :1], REPAINT))
+    """What text2img makes of each prompt and seed, in one batch.
+
+    Args:
+        stack: The networks.
+        prompts: One a picture.
+        seeds: One a picture.
+        guidance: Scale of classifier-free guidance.
+        steps: Steps of sampling.
+        sampler: The sampler.
+
+    Returns:
+        uint8 (B, SIZE, SIZE, 3).
+    """
+    conditioning = nothing((scenes.SIZE, scenes.SIZE), stack)
+    condition = Condition(conditioning, torch.full_like(conditioning[:, :1], REPAINT))
     wanted, unwanted = (
         conditioned(
             stack.unet, stack.layout, condition, torch.cat([*map(stack.reader.embed, said)])
@@ -55,23 +67,26 @@ def drawn(
     predict = as_velocity(guided(wanted, unwanted, guidance), stack.schedule)
     corners = [(0, 0)] * len(prompts)
     scheduler = stack.scheduler(sampler, steps)
-    noise = torch.cat([canvas_noise(known.shape, seed) for seed in seeds]).to(stack.device)
+    noise = torch.cat([canvas_noise(conditioning.shape, seed) for seed in seeds]).to(stack.device)
     rng = generator(stack.device, *seeds)
     x = sample(lambda x, t: predict(x, t, corners), start(scheduler, noise), scheduler, rng=rng)
-    rgb = vae.decode(stack.vae, stack.from_walk(x, known))
+    rgb = vae.decode(stack.vae, stack.from_walk(x, conditioning))
     return (rgb * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A scene that was asked for and what its picture shows.
+    """A scene that was asked for, and what its picture shows.
 
-    pairs  each thing of the scene with what was found for it, None if nothing was.
+    Attributes:
+        scene: The scene.
+        found: All things in the picture.
+        pairs: Each thing of the scene with what was found for it; None if nothing was.
     """
 
     scene: Scene
-    found: list[Seen]
-    pairs: list[tuple[Thing, Seen | None]]
+    found: list[Detection]
+    pairs: list[tuple[Thing, Detection | None]]
 
     @property
     def labelled(self) -> int:
@@ -94,8 +109,14 @@ class Answer:
 
 
 def answer(scene: Scene, pixels: np.ndarray) -> Answer:
-    """Judge a picture; things are paired with what was found so that most of them agree."""
-    found = seen(pixels)
+    """Detect the things of a picture and pair them with those of the scene, so that most of them
+    agree.
+
+    Args:
+        scene: What was asked for.
+        pixels: uint8 (H, W, 3).
+    """
+    found = detect(pixels)
     cost = np.array(
         [
             [
@@ -115,12 +136,13 @@ def answer(scene: Scene, pixels: np.ndarray) -> Answer:
 
 
 def scores(answers: Sequence[Answer]) -> dict[str, float]:
-    """Shares of the scenes, and of their things.
+    """Shares of the scenes and of their things.
 
-    right   scenes whose every thing is there in its colour and shape; right_1, right_2 and
-            right_3 the same by the number of things.
-    exact   right, and nothing else in the picture.
-    things  things in their colour and shape; placed: in their colour, at their box (IoU over 0.5).
+    Returns:
+        "right", scenes in which every thing has its colour and shape; right_1, right_2 and right_3,
+        the same by the number of things; "exact", scenes that are right and show nothing else;
+        "things", things in their colour and shape; "placed", things in their colour at their box
+        (IoU above 0.5).
     """
 
     def share(hits: Sequence[float], whole: float) -> float:
@@ -143,7 +165,12 @@ def scores(answers: Sequence[Answer]) -> dict[str, float]:
 
 
 def confusion(answers: Sequence[Answer], what: str) -> str:
-    """A table of asked (rows) against found (columns); what: colour or shape."""
+    """A table of what was asked for (rows) against what was found (columns).
+
+    Args:
+        answers: The answers.
+        what: "colour" or "shape".
+    """
     names = list(COLOURS) if what == "colour" else list(SHAPES)
     counts = Counter(
         (getattr(thing, what), getattr(got, what) if got else NONE)
@@ -170,11 +197,11 @@ def sheet(answers: Sequence[Answer], pictures: np.ndarray, prompts: Sequence[str
         pen.rectangle((x, y, x + cell - 1, y + cell - 1), "green" if one.is_right else "red")
         large = Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST)
         page.paste(large, (x + 4, y + 4))
-        pen.multiline_text((x + 3, y + cell), folded(prompt, 22), "black", spacing=0)
+        pen.multiline_text((x + 3, y + cell), fold(prompt, 22), "black", spacing=0)
     return page
 
 
-def folded(text: str, width: int) -> str:
+def fold(text: str, width: int) -> str:
     lines = [""]
     for word in text.split():
         if lines[-1] and len(lines[-1]) + len(word) >= width:
@@ -193,7 +220,7 @@ def main(
     sampler: Sampler = "ddim",
     seed: int = 1,
 ) -> None:
-    """Draw held-out scenes from their prompts and judge them."""
+    """Draw held-out scenes from their prompts and score them."""
     stack = load(model)
     kind = stack.reader.kind
     asked = [scenes.scene(seed, n, MOST[kind], held_out=True) for n in range(count)]
@@ -201,7 +228,7 @@ def main(
     seeds = [seed_of(seed, n) for n in range(count)]
     pictures = np.concatenate(
         [
-            drawn(stack, prompts[n : n + 25], seeds[n : n + 25], guidance, steps, sampler)
+            sample_scenes(stack, prompts[n : n + 25], seeds[n : n + 25], guidance, steps, sampler)
             for n in range(0, count, 25)
         ]
     )

@@ -1,4 +1,4 @@
-"""A tiny stack that learns to draw scenes from words, classes or boxes: what a prompt is worth."""
+"""A tiny stack that learns to draw scenes from prompts: text, classes or boxes."""
 
 from pathlib import Path
 from typing import Literal
@@ -19,14 +19,14 @@ from restore.diffusion.noise import generator
 from restore.diffusion.stack import Stack
 from restore.diffusion.tiling import Windows
 from restore.diffusion.vae import Vae
-from restore.training.data.crops import Samples, to_rgb
+from restore.training.data.loading import Samples, to_rgb
 from restore.training.rng import WHOLE, Part
 from restore.training.stages.denoiser import StepOptions
 from restore.training.stages.denoising_loss import train_step
 from restore.training.stages.networks import Prediction, build, text
 from restore.training.stages.vocabulary import letters
 from restore.training.toys import scenes
-from restore.training.toys.scene_score import MOST, answer, drawn, scores
+from restore.training.toys.scene_score import MOST, answer, sample_scenes, scores
 
 PLACES = 32  # tokens of the longest caption, its first and last among them
 
@@ -35,31 +35,37 @@ class SceneOptions(StepOptions):
     """How the scene model is shaped and trained."""
 
     kind: Literal["scenes"] = "scenes"
-    autoencoder: Path = places.SHIPPED / "nano"  # stays as it is
+    autoencoder: Path = places.SHIPPED / "nano"
+    """The autoencoder, which is not trained."""
     context: Kind = "text"
-    start: Path | None = None  # a trained model folder whose UNet is gone on from
+    """What prompts are made of."""
+    start: Path | None = None
+    """A trained model folder whose UNet training starts from."""
     channels: tuple[int, ...] = (64, 96)
     reading: int = Field(2, ge=0)
     walk_steps: int = Field(20, ge=1, le=1000)
     layers: int = Field(1, ge=1)
     text_width: int = Field(128, ge=8)
-    # An answer in v holds the noise, which a UNet as narrow as this is slow to copy (Li and He
-    # 2025, Back to Basics): after 1,920 scenes the mean squared error of the clean latent at
-    # t = 500 is 0.15 by "sample" and 0.30 by "v_prediction".
+    # v contains the noise, which a UNet as narrow as this is slow to copy (Li and He 2025, Back to
+    # Basics): after 1,920 scenes the mean squared error of the clean latent at t = 500 is 0.15 by
+    # "sample" and 0.30 by "v_prediction".
     prediction: Prediction = "sample"
     pooled: bool = True
     scale_shift: bool = True
-    # What is where is decided early in the walk, and what it looks like is unknowable before: a
-    # mean squared error of all alike learns blurred things.
+    # The first steps decide where things are. Before that is decided their looks cannot be known,
+    # so equal weights for all timesteps would teach blurred things.
     last_share: float = Field(0.02, ge=0, le=1)
     lean: float = Field(2, ge=1)
     min_snr: float | None = Field(5, gt=0)
-    dropped: float = Field(0.1, ge=0, le=1)  # share of the samples whose prompt is left out
-    guidance: float = Field(4, ge=1, le=30)  # of the preview
-    shown: int = Field(32, ge=1)  # scenes in the preview
+    dropped: float = Field(0.1, ge=0, le=1)
+    """Share of the samples whose prompt is left out."""
+    guidance: float = Field(4, ge=1, le=30)
+    """Guidance in previews."""
+    shown: int = Field(32, ge=1)
+    """Number of scenes in previews."""
 
 
-def fresh_context(options: SceneOptions) -> Context:
+def build_context(options: SceneOptions) -> Context:
     if options.context == "text":
         return text(options, letters(scenes.vocabulary(), PLACES))
     count, width = len(scenes.LABELS), options.text_width
@@ -68,19 +74,19 @@ def fresh_context(options: SceneOptions) -> Context:
     return BoxContext(BoxEncoder(count, width), scenes.LABELS, MOST["boxes"])
 
 
-def fresh(options: SceneOptions, autoencoder: Vae | None = None) -> Stack:
+def build_stack(options: SceneOptions, autoencoder: Vae | None = None) -> Stack:
     """An untrained stack whose one window is a whole scene."""
     side = scenes.SIZE // 4
     windows = Windows(side, side * 3 // 4)
-    return build(options, fresh_context(options), windows, autoencoder)
+    return build(options, build_context(options), windows, autoencoder)
 
 
 class SceneStage:
-    """What the loop needs to know of it: scenes are drawn and encoded as they are needed."""
+    """Trains the scene model; scenes are drawn and encoded when they are needed."""
 
     def __init__(self, options: SceneOptions, seed: int, device: torch.device):
         self.options, self.seed, self.device = options, seed, device
-        self.stack = fresh(options)
+        self.stack = build_stack(options)
         self.context = self.stack.reader
         self.stack.unet.conv_out.reset_parameters()  # no known picture to start from: zero is slow
         if options.start:
@@ -91,7 +97,7 @@ class SceneStage:
         self.model = nn.ModuleDict({"unet": self.stack.unet, "context": self.context.module})
         grey = torch.full((1, 3, scenes.SIZE, scenes.SIZE), GREY, device=device)
         with torch.inference_mode():
-            self.known = vae.encode(self.stack.vae, grey).clone()
+            self.conditioning = vae.encode(self.stack.vae, grey).clone()
         self.samples = Samples(self.example, seed)
 
     def example(self, rng: np.random.Generator, index: int) -> dict[str, Tensor]:
@@ -111,16 +117,19 @@ class SceneStage:
 
     def unknown(self, count: int) -> dict[str, Tensor]:
         """Grey and trust 1, as text to image has them."""
-        known = self.known.expand(count, -1, -1, -1)
-        return {"known": known, "trust": torch.full_like(known[:, :1], REPAINT)}
+        conditioning = self.conditioning.expand(count, -1, -1, -1)
+        return {
+            "conditioning": conditioning,
+            "trust": torch.full_like(conditioning[:, :1], REPAINT),
+        }
 
     def preview(self) -> tuple[list[Tensor], dict[str, float]]:
-        """Held-out scenes as drawn from their prompts, over the truth, and the judge's scores."""
+        """Held-out scenes sampled from their prompts, the true ones, and scores."""
         options, count = self.options, self.options.shown
         most = MOST[options.context]
         asked = [scenes.scene(self.seed + 1, n, most, held_out=True) for n in range(count)]
         prompts = [scene.prompt(options.context) for scene in asked]
-        made = drawn(self.stack, prompts, range(count), options.guidance)
+        made = sample_scenes(self.stack, prompts, range(count), options.guidance)
         answers = [answer(scene, pixels) for scene, pixels in zip(asked, made, strict=True)]
         truth = np.stack([scene.render() for scene in asked])
         return [to_rgb(torch.from_numpy(rows[:16])) for rows in (made, truth)], scores(answers)

@@ -60,12 +60,14 @@ LABELS = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
 
 @dataclass(frozen=True)
 class Thing:
-    """One shape: what it is, where its box lies in px (x0, y0, x1, y1), and how it is called."""
+    """One shape of a scene."""
 
     colour: str
     shape: str
     corners: tuple[float, float, float, float]
+    """Box (x0, y0, x1, y1), pixels."""
     words: str
+    """How the caption calls it."""
 
     @property
     def label(self) -> str:
@@ -77,7 +79,9 @@ class Scene:
     """One to three things of different colours that do not touch, on a grey of that level."""
 
     ground: int
+    """Grey level of the background, 0 to 255."""
     things: tuple[Thing, ...]
+    """One to three things of different colours that do not touch."""
 
     @property
     def caption(self) -> str:
@@ -98,20 +102,22 @@ class Scene:
         return self.things[0].label
 
     def prompt(self, context: str) -> str:
-        """What a model with this kind of context is told: text, classes or boxes."""
+        """The prompt for a model with this kind of context: text, classes or boxes."""
         return {"text": self.caption, "classes": self.label, "boxes": self.layout}[context]
 
     def render(self) -> np.ndarray:
         """uint8 (SIZE, SIZE, 3), edges averaged."""
         rgb = np.full((SIZE, SIZE, 3), self.ground, np.float32)
         for thing in self.things:
-            cover = covered(thing.shape, thing.corners)[..., None]
+            cover = coverage(thing.shape, thing.corners)[..., None]
             rgb += cover * (np.array(COLOURS[thing.colour], np.float32) - rgb)
         return np.rint(rgb).astype(np.uint8)
 
 
-def covered(shape: str, corners: tuple[float, float, float, float], size: int = SIZE) -> np.ndarray:
-    """How much of each pixel a shape that fills the box covers: float32 (size, size), [0, 1]."""
+def coverage(
+    shape: str, corners: tuple[float, float, float, float], size: int = SIZE
+) -> np.ndarray:
+    """How much of each pixel a shape covers that fills the box: float32 (size, size), [0, 1]."""
     x0, y0, x1, y1 = corners
     # fillPoly fills what its outline runs through as well: from the first pixel to the last one
     last = np.array([x1 - x0, y1 - y0]) * FINE - 1
@@ -125,8 +131,11 @@ def covered(shape: str, corners: tuple[float, float, float, float], size: int = 
 def scene(seed: int, index: int, most: int = 3, held_out: bool = False) -> Scene:
     """Scene `index` of a stream.
 
-    most      things in it at the most.
-    held_out  take it from the tenth of all captions that training never meets.
+    Args:
+        seed: Seed of the stream.
+        index: Number of the scene.
+        most: Largest number of things.
+        held_out: Take it from the tenth of all captions that are not used in training.
     """
     rng = np.random.default_rng((seed, index))
     while True:
@@ -158,7 +167,7 @@ def draw(rng: np.random.Generator, most: int) -> Scene | None:
     things: list[Thing] = []
     for colour in colours:
         tries = (place(str(colour), rng, ALONE if most == 1 else 1) for _ in range(TRIES))
-        free = (thing for thing in tries if not any(touch(thing, other) for other in things))
+        free = (thing for thing in tries if not any(are_touching(thing, other) for other in things))
         thing = next(free, None)
         if thing is None:
             return None
@@ -178,20 +187,20 @@ def place(colour: str, rng: np.random.Generator, larger: float) -> Thing:
     )
     words = f"a {size} {colour} {shape}" if size and rng.random() < 0.5 else f"a {colour} {shape}"
     if rng.random() < 0.6:
-        words += " " + placed(ROWS[row], COLUMNS[column])
+        words += " " + describe_place(ROWS[row], COLUMNS[column])
     words = words.replace("a orange", "an orange")
     return Thing(colour, shape, (x - half, y - half, x + half, y + half), words)
 
 
-def placed(row: str, column: str) -> str:
-    """The ninth of the picture in words."""
+def describe_place(row: str, column: str) -> str:
+    """The ninth of the picture, in words."""
     if not (row or column):
         return "in the middle"
     return f"at the {row} {column}".strip() if row else f"on the {column}"
 
 
-def touch(one: Thing, other: Thing) -> bool:
-    """Whether two boxes come nearer than GAP px."""
+def are_touching(one: Thing, other: Thing) -> bool:
+    """Whether two boxes are nearer than GAP px."""
     a, b = one.corners, other.corners
     apart = max(a[0] - b[2], b[0] - a[2], a[1] - b[3], b[1] - a[3])
     return apart < GAP

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from restore.training.data.procedural.lettering import Face, words, write
-from restore.training.data.procedural.palette import contrast, plain, smaller, tones
+from restore.training.data.procedural.palette import contrast, halve, plain, tones
 
 Rng = np.random.Generator
 FINE = 4  # line art is drawn so many times larger, then averaged
@@ -132,7 +132,7 @@ def line_art(rng: Rng, size: int, faces: tuple[Face, ...]) -> np.ndarray:
         pen.lines(np.concatenate([ends, ends[..., ::-1]]), pen.flats[0], 0.3)
     for _ in range(rng.integers(4, 20)):
         ITEMS[chosen[rng.integers(len(chosen))]](pen, rng)
-    rgb = smaller(smaller(pen.rgb))
+    rgb = halve(halve(pen.rgb))
     if rng.random() < 0.5:
         face, px = faces[rng.integers(len(faces))], rng.uniform(8, 24)
         for word in words(rng, int(rng.integers(1, 9)), face.scripts[0]):

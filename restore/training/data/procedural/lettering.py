@@ -48,10 +48,12 @@ OPENCV = (  # strokes up to OpenCV 4, outlines of several weights from 5 on
 
 @dataclass(frozen=True)
 class Face:
-    """A font: a file, one of OpenCV's by its number, or None for Pillow's own."""
+    """A font."""
 
     source: Path | int | None
-    scripts: tuple[str, ...] = ("latin",)  # those of SCRIPTS that it has whole
+    """A file, the number of an OpenCV face, or None for Pillow's default."""
+    scripts: tuple[str, ...] = ("latin",)
+    """The names in SCRIPTS whose letters the face has, all of them."""
 
     def width(self, text: str, px: float) -> float:
         """px that a line takes; the argument px is the height of an em."""
@@ -62,7 +64,17 @@ class Face:
     def cover(
         self, text: str, at: tuple[float, float], px: float, size: tuple[int, int]
     ) -> np.ndarray:
-        """How much ink lies on each pixel, uint8 (size), for a baseline that begins at (x, y)."""
+        """How much ink each pixel gets.
+
+        Args:
+            text: One line.
+            at: (x, y) of the beginning of its baseline, pixels.
+            px: Height of an em, pixels.
+            size: (height, width) of the result.
+
+        Returns:
+            uint8 (height, width).
+        """
         if isinstance(self.source, int):
             made, (scale, weight) = np.zeros(size, np.uint8), _opencv(px)
             at = (round(at[0]), round(at[1]))
@@ -87,7 +99,7 @@ def _font(source: Path | None, px: int) -> ImageFont.FreeTypeFont | ImageFont.Im
 
 
 @cache
-def own_faces() -> tuple[Face, ...]:
+def bundled_faces() -> tuple[Face, ...]:
     """OpenCV's faces, Pillow's own, and those that come with matplotlib."""
     import matplotlib
 
@@ -97,21 +109,26 @@ def own_faces() -> tuple[Face, ...]:
 
 
 def faces(folder: Path | None = None) -> tuple[Face, ...]:
-    """Our own, and the .ttf and .otf of a folder.
+    """The bundled fonts, and the .ttf and .otf files of a folder.
 
-    What of the folder is no font, or has no script of SCRIPTS whole, is left out and told.
-    Raises ConfigError if the folder is missing or holds nothing that can be used.
+    Files that are no fonts, or do not have all letters of a script, are left out with a warning.
+
+    Args:
+        folder: The folder; None: only the bundled fonts.
+
+    Raises:
+        ConfigError: If the folder is missing or holds no usable font.
     """
     if folder is None:
-        return own_faces()
+        return bundled_faces()
     if not folder.is_dir():
         raise ConfigError(f"data.fonts: {folder} is no folder; name one with .ttf or .otf files")
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".ttf", ".otf"))
     theirs = [face for face in map(_usable, files) if face]
     if not theirs:
-        told = f"{folder}: none of its {len(files)} .ttf and .otf files can be used"
-        raise ConfigError(f"data.fonts: {told}; name another folder, or leave it out")
-    return (*own_faces(), *theirs)
+        message = f"{folder}: none of its {len(files)} .ttf and .otf files can be used"
+        raise ConfigError(f"data.fonts: {message}; name another folder, or leave it out")
+    return (*bundled_faces(), *theirs)
 
 
 def _usable(file: Path) -> Face | None:
@@ -125,23 +142,24 @@ def _usable(file: Path) -> Face | None:
 
 
 def scripts_of(source: Path | None) -> tuple[str, ...]:
-    """The scripts whose letters a font has: it draws them otherwise than what no font has.
+    """The scripts whose letters a font has: it draws them unlike a letter that no font has.
 
-    Raises OSError if it is no font, or cannot draw what is written with it.
+    Raises:
+        OSError: If it is no font, or cannot draw.
     """
     font = _font(source, 16)
 
-    def drawn(text: str) -> bytes:
+    def render(text: str) -> bytes:
         image = Image.new("L", (32, 32))
         ImageDraw.Draw(image).text((4, 24), text, 255, font=font, anchor="ls")
         return image.tobytes()
 
-    drawn(string.printable.strip())
-    missing = {drawn("\U0010fffd"), drawn(" ")}
+    render(string.printable.strip())
+    missing = {render("\U0010fffd"), render(" ")}
     return tuple(
         name
         for name, letters in SCRIPTS.items()
-        if missing.isdisjoint(drawn(letter) for letter in letters + letters.upper())
+        if missing.isdisjoint(render(letter) for letter in letters + letters.upper())
     )
 
 
@@ -154,11 +172,16 @@ def write(
     ink: np.ndarray,
     fine: int = 1,
 ) -> None:
-    """Write a line into uint8 (H, W, 3), in place; what reaches over an edge is cut off.
+    """Write a line into a picture, in place; what exceeds the picture is cut off.
 
-    at    (x, y) of where its baseline begins, in pixels.
-    px    height of an em.
-    fine  letters are drawn so many times larger, then averaged; 1 as a screen draws them.
+    Args:
+        rgb: uint8 (H, W, 3).
+        text: One line.
+        at: (x, y) of the beginning of its baseline, pixels.
+        px: Height of an em, pixels.
+        face: The font.
+        ink: (3,) colour in [0, 255].
+        fine: Letters are drawn this many times larger, then averaged; 1 as on a screen.
     """
     (x, y), (height, width) = at, rgb.shape[:2]
     top, bottom = max(0, math.floor(y - 1.1 * px)), min(height, math.ceil(y + 0.4 * px))
@@ -174,7 +197,7 @@ def write(
 
 
 def words(rng: np.random.Generator, count: int, script: str = "latin") -> list[str]:
-    """English words, words of random letters of a script, numbers; some with capitals."""
+    """Random words: English ones, random letters of a script, numbers; some with capitals."""
     letters, said = SCRIPTS[script], []
     spelled = rng.integers(len(letters), size=9 * count).tolist()
     kinds, picks = rng.random((count, 2)).tolist(), rng.integers(1 << 30, size=count).tolist()
@@ -193,7 +216,15 @@ def words(rng: np.random.Generator, count: int, script: str = "latin") -> list[s
 
 
 def lines(rng: np.random.Generator, count: int, length: int, script: str, style: str) -> list[str]:
-    """Lines of about so many letters, as "prose", "code" or a "table" has them."""
+    """Random lines.
+
+    Args:
+        rng: Draws them.
+        count: Number of lines.
+        length: Rough number of letters a line.
+        script: One of SCRIPTS.
+        style: "prose", "code" or "table".
+    """
     said = iter(words(rng, count * (3 + length // 4), script) * 2)
     made, depth = [], 0
     for _ in range(count):
@@ -217,10 +248,14 @@ def page(
     inks: np.ndarray,
     zoom: float = 1,
 ) -> None:
-    """Fill a ground, uint8 (H, W, 3), with headings and paragraphs, in place.
+    """Fill a picture with headings and paragraphs, in place.
 
-    inks  (n, 3); the first is that of most lines.
-    zoom  of all sizes.
+    Args:
+        rng: Draws them.
+        rgb: uint8 (H, W, 3).
+        faces: The fonts.
+        inks: (n, 3) colours; most lines have the first.
+        zoom: Factor of all sizes.
     """
     height, width = rgb.shape[:2]
     main, other = (faces[i] for i in rng.integers(len(faces), size=2))

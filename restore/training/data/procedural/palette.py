@@ -52,7 +52,7 @@ def soft(rng: np.random.Generator, size: int, cells: int = 3) -> np.ndarray:
     return cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
 
 
-def lit(rgb: np.ndarray, light: np.ndarray) -> np.ndarray:
+def apply_light(rgb: np.ndarray, light: np.ndarray) -> np.ndarray:
     """uint8 (H, W, 3), each pixel as many times as bright as float32 `light` (H, W) says."""
     # by planes: numpy is slow where its innermost axis is one of three
     planes = [np.rint(np.clip(plane * light, 0, 255)) for plane in cv2.split(rgb)]
@@ -62,10 +62,14 @@ def lit(rgb: np.ndarray, light: np.ndarray) -> np.ndarray:
 def ground(rng: np.random.Generator, size: int, colour: np.ndarray) -> np.ndarray:
     """uint8 (size, size, 3) of one colour, plain or unevenly lit."""
     rgb = plain(size, size, colour)
-    return rgb if rng.random() < 0.5 else lit(rgb, 1 + rng.uniform(0.02, 0.15) * soft(rng, size))
+    return (
+        rgb
+        if rng.random() < 0.5
+        else apply_light(rgb, 1 + rng.uniform(0.02, 0.15) * soft(rng, size))
+    )
 
 
-def smaller(fine: np.ndarray) -> np.ndarray:
+def halve(fine: np.ndarray) -> np.ndarray:
     """Half the size, areas averaged: what softens the edges of what was drawn larger."""
     height, width = fine.shape[:2]
     return cv2.resize(fine, (width // 2, height // 2), interpolation=cv2.INTER_AREA)

@@ -12,7 +12,14 @@ import numpy as np
 from restore.training.data.procedural import lettering
 from restore.training.data.procedural.drawings import line_art
 from restore.training.data.procedural.lettering import Face
-from restore.training.data.procedural.palette import contrast, ground, lit, smaller, soft, tones
+from restore.training.data.procedural.palette import (
+    apply_light,
+    contrast,
+    ground,
+    halve,
+    soft,
+    tones,
+)
 from restore.training.data.procedural.screens import screen
 
 LEAST = 128  # px on a side of what is drawn whole
@@ -21,9 +28,16 @@ LEAST = 128  # px on a side of what is drawn whole
 def draw(
     rng: np.random.Generator, size: int, faces: tuple[Face, ...], kind: str | None = None
 ) -> np.ndarray:
-    """A picture, uint8 (size, size, 3), of the kind that is named or drawn by SHARES.
+    """Draw a picture; small ones are cut out of larger ones.
 
-    Small ones are cut out of larger ones.
+    Args:
+        rng: Draws it.
+        size: Side, pixels.
+        faces: Fonts for text.
+        kind: One of KINDS; None: drawn by SHARES.
+
+    Returns:
+        uint8 (size, size, 3).
     """
     if kind is None:
         kind = str(rng.choice(list(SHARES), p=list(SHARES.values())))
@@ -34,7 +48,7 @@ def draw(
 
 
 def text(rng: np.random.Generator, size: int, faces: tuple[Face, ...]) -> np.ndarray:
-    """A page or a screen of text; one of five lies askew, as a photographed one does."""
+    """A page or a screen of text; one of five is rotated a little, as in a photo."""
     colour, inks = contrast(rng)
     if rng.random() < 0.8:
         rgb = ground(rng, size, colour)
@@ -47,14 +61,15 @@ def text(rng: np.random.Generator, size: int, faces: tuple[Face, ...]) -> np.nda
     whole = math.cos(turn) + math.sin(turn)  # enlarged so far, its corners stay outside
     moved = cv2.getRotationMatrix2D((size, size), angle, whole)
     moved = cv2.warpAffine(rgb, moved, (2 * size, 2 * size), borderMode=cv2.BORDER_REPLICATE)
-    return smaller(moved)
+    return halve(moved)
 
 
 def leaves(rng: np.random.Generator, size: int, faces: tuple[Face, ...] = ()) -> np.ndarray:
-    """Shapes that hide one another, their radii as r^-3 (Lee, Mumford and Huang 2001).
+    """Dead leaves: shapes that hide one another, with radii distributed as r^-3 (Lee, Mumford and
+    Huang 2001).
 
-    The statistics of such pictures are those of natural ones, whatever the scale. Each leaf has
-    more or less of one of two textures, and soft light lies over all.
+    Their statistics are those of natural pictures, at any scale. Each leaf has more or less of one
+    of two textures, and soft light is put over the whole.
     """
     side, count = 2 * size, int(rng.integers(300, 900))
     largest = side * rng.uniform(0.15, 0.5)
@@ -76,12 +91,12 @@ def leaves(rng: np.random.Generator, size: int, faces: tuple[Face, ...] = ()) ->
             cv2.circle(canvas, (x, y), radius, colour, -1, cv2.LINE_8, 4)
         else:
             cv2.fillPoly(canvas, [corners[number]], colour, cv2.LINE_8, 4)
-    made = smaller(canvas)
+    made = halve(canvas)
     amount = made[..., 3] * np.float32(1 / 128) - 1
     one, other = texture(rng, size), (texture if rng.random() < 0.5 else stripes)(rng, size)
     light = 1 + rng.uniform(0, 0.4) * soft(rng, size, 4)
     light *= 1 + np.maximum(amount, 0) * one - np.minimum(amount, 0) * other
-    return lit(np.ascontiguousarray(made[..., :3]), light)
+    return apply_light(np.ascontiguousarray(made[..., :3]), light)
 
 
 def outlines(rng: np.random.Generator, count: int) -> np.ndarray:

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from restore.training.data.procedural.lettering import Face, words, write
-from restore.training.data.procedural.palette import contrast, plain, smaller, tones
+from restore.training.data.procedural.palette import contrast, halve, plain, tones
 
 Rng = np.random.Generator
 Area = tuple[int, int, int, int]  # x, y, width, height in pixels
@@ -233,7 +233,7 @@ def screen(rng: Rng, size: int, faces: tuple[Face, ...]) -> np.ndarray:
         inside = (x + 5, y + top + 5, width - 10, height - top - 10)
         if min(inside[2:]) > 4:
             WIDGETS[rng.integers(len(WIDGETS))](made, inside)
-    rgb = smaller(made.rgb)
+    rgb = halve(made.rgb)
     for text, at, px, face, ink in made.labels:
         write(rgb, text, at, px, face, ink)
     return rgb

@@ -1,4 +1,4 @@
-"""Recipes for what pictures go through: a phone, the web, a shoe box, a scanner, a video."""
+"""Recipes for real sources: a phone, social networks, old prints, scans, video."""
 
 from degradations.ops import (
     H264,

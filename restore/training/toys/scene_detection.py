@@ -1,11 +1,11 @@
-"""What a picture of a scene shows, by segmentation alone; no network judges another."""
+"""Detects the things in a picture of a scene by segmentation, without a network."""
 
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from restore.training.toys.scenes import COLOURS, SHAPES, covered
+from restore.training.toys.scenes import COLOURS, SHAPES, coverage
 
 SMALLEST = 12  # px of a thing's area; the smallest star drawn has 17
 SHARE = 0.15  # of a connected region that another colour needs to be a thing of its own
@@ -13,24 +13,29 @@ PALETTE = cv2.cvtColor(np.array([list(COLOURS.values())], np.float32) / 255, cv2
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A thing found: its nearest colour and shape, its box in px, and how well the shape fits."""
+class Detection:
+    """A thing that was found: its nearest colour and shape, its box, the fit of the shape."""
 
     colour: str
     shape: str
     corners: tuple[float, float, float, float]
-    fit: float  # intersection over union with the ideal shape in the same box
+    """Box (x0, y0, x1, y1), pixels."""
+    fit: float
+    """Intersection over union with the ideal shape in the same box."""
 
     @property
     def label(self) -> str:
         return f"{self.colour} {self.shape}"
 
 
-def seen(rgb: np.ndarray) -> list[Seen]:
-    """The things in a uint8 (H, W, 3) picture, the largest first.
+def detect(rgb: np.ndarray) -> list[Detection]:
+    """The things in a picture, the largest first.
 
-    Pixels nearer to a colour (in CIE Lab) than to the ground, the median of the border, make
-    connected regions; a region's colours are things if they are large enough.
+    Pixels nearer to a colour (in CIE Lab) than to the background, the median of the border, form
+    connected regions. Colours that cover enough of a region are things.
+
+    Args:
+        rgb: uint8 (H, W, 3).
     """
     lab = cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     away = np.linalg.norm(lab[..., None, :] - PALETTE, axis=-1)
@@ -57,8 +62,10 @@ def _border(pixels: np.ndarray) -> np.ndarray:
 def _covered_by(rgb: np.ndarray, inside: np.ndarray, own: np.ndarray, colour) -> np.ndarray:
     """Pixels in or beside `inside` that the colour covers by half or more: their largest part.
 
-    own  which pixels of the region count as this colour's.
     A pixel of an edge mixes colour and ground in proportion, so the share is a projection.
+
+    Args:
+        own: Which pixels of the region count as this colour's.
     """
     ground = np.median(_border(rgb), 0)
     towards = np.array(colour, np.float64) - ground
@@ -74,16 +81,16 @@ def largest(mask: np.ndarray) -> np.ndarray:
     return parts == 1 + areas.argmax() if len(areas) else mask
 
 
-def _thing(mask: np.ndarray, colour: str) -> Seen:
+def _thing(mask: np.ndarray, colour: str) -> Detection:
     """The shape that covers the mask best when it fills the mask's box."""
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     corners = tuple(float(n) for n in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
     fits = {}
     for shape in SHAPES:
-        ideal = covered(shape, corners, mask.shape[0]) > 0.5
+        ideal = coverage(shape, corners, mask.shape[0]) > 0.5
         fits[shape] = float((mask & ideal).sum() / (mask | ideal).sum())
     best = max(fits, key=fits.__getitem__)
-    return Seen(colour, best, corners, fits[best])
+    return Detection(colour, best, corners, fits[best])
 
 
 def overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:

@@ -1,4 +1,4 @@
-"""Does a recipe make pictures like the photos it was measured on? Figures for one page."""
+"""Compares a fitted recipe's pictures with the measured photos: figures for one page."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -34,19 +34,25 @@ QUANTITIES: dict[str, tuple[str, Callable[[Measured], float | None]]] = {
 
 @dataclass(frozen=True)
 class Simulated:
-    """What the recipe made of a clean stand-in, and what the same measures say of it."""
+    """A simulated picture: a clean one that the recipe degraded, and its measurements."""
 
     photo: Measured
-    crop: np.ndarray  # uint8 (h, w, 3)
+    """The measurements of the simulated picture."""
+    crop: np.ndarray
+    """uint8 (h, w, 3): the middle of it."""
 
 
 def simulate(
     photos: Sequence[Measured], recipe: Recipe, seed: int, clean: Sequence[Path] = ()
 ) -> list[Simulated]:
-    """Degrade clean stand-ins and measure them: as many as there are photos, at most 60.
+    """Degrade clean pictures and measure the results: as many as there are photos, at most 60.
 
-    clean  good photos, each as often as it takes; without them the measured photos stand in, shrunk
-           2 to 8 times. What is left of their own noise then adds to that of the recipe.
+    Args:
+        photos: The measured photos.
+        recipe: The recipe that was fitted to them.
+        seed: Seed of the draws.
+        clean: Good photos, used again and again. Without them the measured photos are used, shrunk
+            2 to 8 times; what is left of their own noise then adds to that of the recipe.
     """
     sources = _spread([str(path) for path in clean] or [photo.path for photo in photos], _AT_MOST)
     made = []
@@ -61,18 +67,23 @@ def simulate(
 
 
 def compare(photos: Sequence[Measured], simulated: Sequence[Simulated]) -> dict[str, Any]:
-    """For each quantity told in both: the values of both, the KS and the Wasserstein distance."""
+    """Compare photos and simulated pictures by each quantity that was measured in both.
+
+    Returns:
+        By quantity: the values of both ("real", "simulated"), the Kolmogorov-Smirnov distance "ks"
+            and the Wasserstein distance "moved".
+    """
     from scipy.stats import ks_2samp, wasserstein_distance  # slow to import; a worker needs none
 
-    told = {}
+    compared = {}
     for name, (_, of) in QUANTITIES.items():
         real = [float(v) for photo in photos if (v := of(photo)) is not None]
         made = [float(v) for one in simulated if (v := of(one.photo)) is not None]
         if real and made:
             ks = float(ks_2samp(real, made, method="asymp").statistic)  # no p, which may warn
             moved = float(wasserstein_distance(real, made))
-            told[name] = {"real": real, "simulated": made, "ks": ks, "moved": moved}
-    return told
+            compared[name] = {"real": real, "simulated": made, "ks": ks, "moved": moved}
+    return compared
 
 
 def page(
@@ -81,19 +92,20 @@ def page(
     recipe: Recipe,
     simulated: Sequence[Simulated],
 ) -> Page:
-    told = compare(photos, simulated)
+    """The page with the comparison, the noise curves, some pictures and the recipe."""
+    compared = compare(photos, simulated)
     made = Page(f"{recipe.name}: {counted(len(photos), 'photo')} and the recipe fitted to them")
     made.table(
         ("", "unit", *("photos", *_SHARES), *("simulated", *_SHARES), "KS", "Wasserstein"),
-        _rows(told),
+        _rows(compared),
         "What could be told of the photos, and of clean pictures degraded by the recipe and "
         "measured the same way. KS: largest distance of the two distribution functions, 0 to 1; "
         "Wasserstein: mean distance of their quantiles, in the unit.",
     )
     made.table(("of the photos", ""), _counts(photos), "")
-    if told:
+    if compared:
         made.figure(
-            _distributions(told),
+            _distributions(compared),
             "Above: photos (blue) and simulated (orange). Below: quantile against quantile; on the "
             "diagonal both are distributed alike.",
         )
@@ -135,8 +147,8 @@ def _crop(rgb: np.ndarray) -> np.ndarray:
     return rgb[top : top + _CROP, left : left + _CROP].copy()
 
 
-def _rows(told: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
-    for name, values in told.items():
+def _rows(compared: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    for name, values in compared.items():
         cells: list[Any] = [name, QUANTITIES[name][0]]
         for side in ("real", "simulated"):
             low, middle, high = np.quantile(values[side], (0.05, 0.5, 0.95))
@@ -160,12 +172,12 @@ def _is_coloured(photo: Measured) -> bool:
     return bool(photo.colour_noise)
 
 
-def _distributions(told: dict[str, Any]) -> Any:
+def _distributions(compared: dict[str, Any]) -> Any:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(2.6 * len(told), 4.6), layout="constrained")
-    axes = figure.subplots(2, len(told), squeeze=False)
-    for (name, values), above, below in zip(told.items(), *axes, strict=True):
+    figure = Figure(figsize=(2.6 * len(compared), 4.6), layout="constrained")
+    axes = figure.subplots(2, len(compared), squeeze=False)
+    for (name, values), above, below in zip(compared.items(), *axes, strict=True):
         real, made = values["real"], values["simulated"]
         bins = np.histogram_bin_edges(real + made, min(20, max(5, len(real) // 3)))
         for side, colour in ((real, _REAL), (made, _SIMULATED)):
@@ -194,10 +206,10 @@ def _noise_figure(photos: Sequence[Measured]) -> Any:
         if photo.noise_curve:
             luma, sigma = np.array(photo.noise_curve).T
             axis.plot(luma, sigma, "-o", ms=2.5, lw=0.5, alpha=0.3, color=_REAL)
-    told = np.array([(p.noise_read, p.noise_shot) for p in photos if p.noise is not None], float)
-    if len(told):
+    fitted = np.array([(p.noise_read, p.noise_shot) for p in photos if p.noise is not None], float)
+    if len(fitted):
         at = np.linspace(0, 255, 100)
-        fits = np.sqrt(told[:, :1] + told[:, 1:] * at)
+        fits = np.sqrt(fitted[:, :1] + fitted[:, 1:] * at)
         axis.plot(at, np.median(fits, 0), color=_SIMULATED, lw=2, label="median fit")
         low, high = np.quantile(fits, (0.1, 0.9), 0)
         axis.fill_between(at, low, high, color=_SIMULATED, alpha=0.15, lw=0, label="10 to 90 %")

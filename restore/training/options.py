@@ -1,0 +1,79 @@
+"""The options of a training run."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from restore.config import Options
+from restore.training.optim import Schedule
+from restore.training.registry import StageOptions
+
+
+class TrainOptions(Options):
+    """One training run: a stage and the loop's own settings."""
+
+    output: Path
+    """Folder of the run: log, previews, checkpoints, export."""
+    stage: StageOptions
+    """What is trained, and on what."""
+    seed: int = Field(0, ge=0)
+    """Seed of all that is random."""
+    steps: int = Field(10_000, ge=1)
+    """Number of updates."""
+    seconds: float | None = Field(None, gt=0)
+    """Seconds of training after which the run ends before `steps`. The schedule then follows the
+    clock, so no two such runs are equal.
+    """
+    batch: int = Field(16, ge=1)
+    """Samples of a step, over all processes."""
+    accumulate: int = Field(1, ge=1)
+    """Parts of a step's samples that a process takes one after another."""
+    learning_rate: float = Field(5e-4, gt=0)
+    """Peak learning rate of AdamW."""
+    warmup: int = Field(200, ge=0)
+    """Steps of linear warm-up."""
+    schedule: Schedule = "cosine"
+    """Learning rate after the warm-up: a cosine down to zero at the last step, or constant."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Weight decay of AdamW."""
+    clip: float = Field(1.0, gt=0)
+    """Norm at which gradients are clipped."""
+    ema: float = Field(0.999, ge=0, lt=1)
+    """Decay of the averaged weights, which are what is exported."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Precision of the arithmetic; fp16 needs a CUDA device."""
+    checkpointing: bool = False
+    """Compute activations twice to keep fewer of them in memory."""
+    compile: bool = False
+    """Compile the networks with torch.compile."""
+    channels_last: bool | Literal["auto"] = "auto"
+    """Memory format of the weights; auto: channels last where that is faster."""
+    workers: int = Field(0, ge=0)
+    """Processes, for each training process, that make samples ahead of time."""
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    """auto, cpu, mps, cuda or cuda:N."""
+    log_every: int = Field(50, ge=1)
+    """Steps between two entries of the log."""
+    tensorboard: bool = True
+    """Write a TensorBoard log, where TensorBoard is installed."""
+    show_every: int = Field(1000, ge=1)
+    """Steps between two previews."""
+    save_every: int = Field(1000, ge=1)
+    """Steps between two checkpoints."""
+    keep: int = Field(2, ge=1)
+    """Number of checkpoints kept."""
+    export_every_s: float | None = Field(None, gt=0)
+    """Seconds between exports while training goes on; None: one export at the end."""
+    resume: bool | Literal["latest"] | Path = "latest"
+    """latest: go on from the newest valid checkpoint of `output`, if there is one; or the folder of
+    a checkpoint; false: refuse a folder that holds checkpoints.
+    """
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.batch % self.accumulate:
+            raise ValueError(f"batch {self.batch} cannot be cut into {self.accumulate} equal parts")
+        if self.precision == "fp16" and self.device in ("cpu", "mps"):
+            raise ValueError("precision fp16 needs a CUDA device; bf16 serves a CPU")
+        return self
