@@ -5,6 +5,7 @@ The options themselves are restore.options; a test holds these to them.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 import torch
@@ -32,6 +33,9 @@ class Loading(TypedDict, total=False):
     allow_pickle: bool
     config: str | None
     loras: Sequence[tuple[str, float]]
+    controlnet: str | None
+    controlnet_scale: float
+    control_image: str | Path | None
 
 
 class Diffusers(TypedDict, total=False):

@@ -139,7 +139,7 @@ module = ModuleType("restore.tasks.run")
 def restore(picture, *_, **__):
     time.sleep(0.1)
     return replace(picture, pixels=picture.pixels.repeat(4, 0).repeat(4, 1))
-module.restore = restore
+module.restore, module.needed = restore, lambda stack, *_: stack
 sys.modules["restore.tasks.run"] = module
 module = ModuleType("restore.checkpoints.devices")
 module.load = lambda *_, **__: SimpleNamespace(parts=[], scale=4)

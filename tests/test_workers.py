@@ -89,10 +89,11 @@ def test_no_more_than_so_many_work_at_once_and_one_is_enough_for_calls_in_turn()
 def test_a_worker_starts_without_torch_and_ends_with_its_caller():
     code = (
         "import pathlib; from restore.images import sandbox\n"
-        "from restore.images.worker_pool import shared\n"
+        "from restore.images.worker_pool import shared_workers\n"
         "sandbox.probe(pathlib.Path('tests/samples/portrait.jpg'))\n"
-        "import hostile; print(shared().call(30, hostile.identity))\n"
-        "print(shared().call(30, eval, \"'torch' in __import__('sys').modules\"), flush=True)\n"
+        "import hostile; print(shared_workers().call(30, hostile.identity))\n"
+        "has_torch = \"'torch' in __import__('sys').modules\"\n"
+        "print(shared_workers().call(30, eval, has_torch), flush=True)\n"
         "import os; os.kill(os.getpid(), 9)"
     )
     done = subprocess.run(

@@ -217,7 +217,7 @@ def _serve(pipe: Connection, orders: Orders, loading: Loading, workers: int) -> 
 
     # EOFError, OSError: the caller is gone
     with suppress(EOFError, OSError, KeyboardInterrupt, CancelledError):
-        if loading.device == "cpu":
+        if loading.choice.device == "cpu":
             _share_cores(workers)
         worker = Worker(orders, loading, told)
         with worker.work:

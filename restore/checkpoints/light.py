@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restore.checkpoints import configs, manifest
+from restore.checkpoints.locks import one_at_a_time
 from restore.diffusion.light import Light
 from restore.errors import ModelError
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from restore.diffusion.stack import Stack
 
 
+@one_at_a_time
 def load(path: Path, name: str, digest: str, device: str, rest: Callable[[], "Stack"]) -> Light:
     """The first stage of a folder that has one, see `has_first_stage`, in fp32.
 

@@ -4,10 +4,8 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from functools import wraps
 from pathlib import Path
-from threading import RLock
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import diffusers
 import torch
@@ -28,6 +26,7 @@ from restore.checkpoints import (
     single_file,
 )
 from restore.checkpoints import controlnet as controlnets
+from restore.checkpoints.locks import one_at_a_time
 from restore.checkpoints.weights import CLIP_PREFIX
 from restore.diffusion import contexts, vae
 from restore.diffusion.compact import FirstStage
@@ -43,20 +42,6 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SHARD = "14MB"  # files of weights are no larger, so that repositories and mails take them
 SD_SCALE, X4_SCALE = 0.18215, 0.08333  # 1 / std of the latents
 Build = Callable[[Path, str, components.Convert], nn.Module]
-Asked = ParamSpec("Asked")
-Made = TypeVar("Made")
-_LOCK = RLock()
-
-
-def one_at_a_time(function: Callable[Asked, Made]) -> Callable[Asked, Made]:
-    """Let one thread in: a module built without weights changes torch for all of them meanwhile."""
-
-    @wraps(function)
-    def alone(*args: Asked.args, **named: Asked.kwargs) -> Made:
-        with _LOCK:
-            return function(*args, **named)
-
-    return alone
 
 
 @one_at_a_time

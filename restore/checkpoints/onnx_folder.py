@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restore.checkpoints import configs, light, manifest
+from restore.checkpoints.locks import one_at_a_time
 from restore.onnx import session
 from restore.onnx.stage import OnnxNetwork, OnnxStage
 
@@ -50,7 +51,7 @@ def stack(path: Path, name: str, digest: str) -> "Stack":
     from restore.checkpoints import load as loading
     from restore.checkpoints import weights
 
-    @loading.one_at_a_time
+    @one_at_a_time
     def read() -> "Stack":
         loading.quiet()
         convert = lambda part, _: weights.read_weights(path, part)  # noqa: E731

@@ -110,6 +110,15 @@ def _commands(
     pass
 
 
+_task = partial(app.command, cls=Panels)
+_task(epilog="Example: restore upscale scans -o out -s 2")(tasks.upscale)
+_task(epilog="Example: restore inpaint photo.jpg --mask mask.png -o out")(tasks.inpaint)
+_task(epilog="Example: restore img2img photo.jpg -o out --strength 0.4 --model FOLDER")(
+    tasks.img2img
+)
+_task(epilog="Example: restore text2img -o out -n 4 --size 512x384 --model FOLDER")(tasks.text2img)
+
+
 @app.command(
     epilog="Example: restore train configs/train/nano_autoencoder.yaml stage.data.photos=PHOTOS"
 )
@@ -136,13 +145,6 @@ def train(
         run(config, overrides or [])
 
 
-_task = partial(app.command, cls=Panels)
-_task(epilog="Example: restore upscale scans -o out -s 2")(tasks.upscale)
-_task(epilog="Example: restore inpaint photo.jpg --mask mask.png -o out")(tasks.inpaint)
-_task(epilog="Example: restore img2img photo.jpg -o out --strength 0.4 --model FOLDER")(
-    tasks.img2img
-)
-_task(epilog="Example: restore text2img -o out -n 4 --size 512x384 --model FOLDER")(tasks.text2img)
 _task()(evaluate.evaluate)
 app.command(epilog="Example: restore export nano -o nano_onnx")(export.export)
 app.command()(doctor.doctor)
