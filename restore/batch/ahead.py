@@ -22,7 +22,7 @@ class Ahead(Generic[Made]):
 
     Args:
         jobs: In the order in which they are taken.
-        make: Is called in the thread. `take` raises what it raises.
+        make: Called in the thread. `take` raises what it raises.
     """
 
     def __init__(self, jobs: Iterable[Job], make: Callable[[Job], Made]):

@@ -40,6 +40,7 @@ class PictureOptions(Options):
 
     @property
     def reading(self) -> "Reading":
+        """How pictures are read."""
         from restore.images.decode import MAX_PIXELS
         from restore.images.picture import Reading
 

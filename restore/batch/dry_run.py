@@ -46,10 +46,12 @@ class Planned:
 
     @property
     def before(self) -> int:
+        """Pixels of the picture."""
         return self.head.size[0] * self.head.size[1]
 
     @property
     def after(self) -> int:
+        """Pixels of the result."""
         return self.size[0] * self.size[1]
 
 

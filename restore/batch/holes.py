@@ -60,6 +60,7 @@ class Holes:
 
 
 def opaque(picture: "Picture") -> "Picture":
+    """The picture with its alpha channel, if it has one, fully opaque."""
     if picture.alpha is None:
         return picture
     import numpy as np

@@ -89,7 +89,7 @@ class Shard:
 def digest_of(path: Path) -> str:
     """sha256 of a file that a job depends on.
 
-    The size is checked first: a sparse file can have any size, and hashing takes as long as it is.
+    The size is checked first: a sparse file can have any size, and would take as long to hash.
 
     Raises:
         OSError: The file cannot be read.

@@ -38,9 +38,10 @@ class Known:
             self.take(row)
 
     def take(self, row: Row) -> None:
+        """Add a row; it becomes the latest one of its input, unless it says nothing new."""
         name = name_of(row)
         if row["status"] == "left" and name in self.rows:
-            return  # it says nothing new
+            return
         made = results(row)
         for result, digest in made.items():
             for earlier in self.made.setdefault(result, {}).values():

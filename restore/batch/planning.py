@@ -1,4 +1,4 @@
-"""Which files become which results, settled before any picture is read."""
+"""Checks of a plan that need the headers of files, before any picture is decoded."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress

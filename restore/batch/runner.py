@@ -67,6 +67,7 @@ class Limits:
     stop: Callable[[], str] = lambda: ""
 
     def reached(self, failed: int) -> str:
+        """Why the run must end after so many failed files; an empty string if it need not."""
         if self.max_failures and failed >= self.max_failures:
             return "MAX_FAILURES"
         return self.stop()

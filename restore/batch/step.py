@@ -189,7 +189,7 @@ def _other_words(row: Row, known: Known) -> str:
     words = row.get("words")
     if words == known.words or row.get("options") == known.options:
         return ""
-    if words is None:  # by a release that did not note them
+    if words is None:  # by an old release, which did not record them
         return "was made of other options, perhaps of other words"
     said = " and ".join(f"{name} {what!r}" for name, what in words.items())
     return f"was made of other words: {said}" if said else "was made without words"
@@ -209,6 +209,7 @@ def _outdated(job: Job, known: Known) -> list[str]:
 
 
 def failed(job: Job, error: Exception, seconds: float) -> Row:
+    """The row of a job that failed with this error after so many seconds."""
     code, text = "INTERNAL", f"{type(error).__name__}: {error}"
     if isinstance(error, RestoreError):
         code, text = error.code, str(error).removeprefix(f"{job.source}: ")

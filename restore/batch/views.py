@@ -51,6 +51,7 @@ def keep(out: Path, key: str, *shown: "Shown", is_aligned: bool = False) -> Box 
 
 
 def path_of(out: Path, key: str, what: str = "thumbs") -> Path:
+    """The file of a picture's small JPEG; `what` is thumbs or crops."""
     name = short_digest(key)
     return out / HIDDEN / what / name[:2] / f"{name}.jpg"
 

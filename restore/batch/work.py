@@ -96,7 +96,7 @@ class FileWork:
         self.count, self.kind, self.stack, self.rate = rate.count, kind, rate.stack, rate
         self.show = show
         self.is_over = self.is_warned = False
-        self.load_s = 0.0  # that the current picture waited for torch and the model
+        self.load_s = 0.0  # seconds that the current picture waited for torch and the model
         todo = [job for job in planned if not job.skip]
         self.reading, self.making = Ahead(todo, self.read), Ahead(todo, self.make_next)
 

@@ -12,8 +12,8 @@ from types import FrameType
 from restore.batch.ahead import AHEAD
 
 GRACE_S = 5  # for the current file
-LAST_S = 2  # for a thread that works ahead, when the process ends
-_codes: list[int] = []  # of this process, the last one counts
+LAST_S = 2  # that a thread of `ahead` gets to end, when the process ends
+_codes: list[int] = []  # exit codes of this process; the last one counts
 
 
 def leave_with(code: int) -> None:

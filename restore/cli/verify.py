@@ -16,7 +16,7 @@ from restore.errors import counted, printable
 if TYPE_CHECKING:
     import numpy as np
 
-SHOWN = 1000  # of what is not whole
+SHOWN = 1000  # findings that are not whole
 
 
 def verify(
