@@ -38,7 +38,7 @@ class Known:
             self.take(row)
 
     def take(self, row: Row) -> None:
-        """Add a row; it becomes the latest one of its input, unless it says nothing new."""
+        """Add a row as the latest one of its input; a `left` row replaces no other row."""
         name = name_of(row)
         if row["status"] == "left" and name in self.rows:
             return
