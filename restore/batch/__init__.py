@@ -1,6 +1,6 @@
-"""Many files: planned, made one by one, and written down in a journal.
+"""Work on many files: plan the jobs, do them one by one, record each in a journal.
 
-`restore.batch.run` is a whole run as one call, `restore.batch.open_model` gives it its model.
+`restore.batch.run` does a whole run in one call. `restore.batch.open_model` opens its model.
 """
 
 from importlib import import_module
@@ -14,7 +14,7 @@ __all__ = ["open_model", "prepare", "run", "run_words"]
 
 
 def __getattr__(name: str) -> object:
-    """What is public, loaded when it is asked for: a module of this package needs none of it."""
+    """Load a public name at its first use, so that importing one module here stays cheap."""
     if name in __all__:
         module = "models" if name == "open_model" else "folder"
         return getattr(import_module(f"restore.batch.{module}"), name)

@@ -1,4 +1,4 @@
-"""A thread that makes what a run will need next, while the run is at something else."""
+"""A thread that prepares the next job of a run while the run works on the current one."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -11,17 +11,18 @@ from restore.batch.jobs import Job
 from restore.errors import CancelledError
 
 LISTEN_S = 0.2
-LAST_S = 2  # that a thread has to hear of the end
-AHEAD = "restore ahead"  # the name of such a thread
+LAST_S = 2  # that a thread gets to end
+AHEAD = "restore ahead"  # the name of these threads
 
 Made = TypeVar("Made")
 
 
 class Ahead(Generic[Made]):
-    """A thread of its own makes one thing a job, in the order asked.
+    """Makes one thing for each job in a thread of its own, in the order of the requests.
 
-    jobs  in the order in which they are taken.
-    make  is called in the thread. What it raises, `take` raises.
+    Args:
+        jobs: In the order in which they are taken.
+        make: Called in the thread. `take` raises what it raises.
     """
 
     def __init__(self, jobs: Iterable[Job], make: Callable[[Job], Made]):
@@ -30,33 +31,37 @@ class Ahead(Generic[Made]):
         self._begun: dict[str, Future[Made]] = {}
         self._asked: SimpleQueue[tuple[Job, Future[Made]] | None] = SimpleQueue()
         self._is_closed = False
-        # Ctrl-C does not wait for what nobody will take
+        # a daemon, so that Ctrl-C does not wait for results that nobody will take
         self.thread = threading.Thread(target=self._work, name=AHEAD, daemon=True)
         self.thread.start()
 
     def take(self, job: Job) -> Made:
-        """What is made of this job; waits for it."""
+        """Wait for what `make` returns for this job, and return it.
+
+        Raises:
+            CancelledError: `close` was called before it was made.
+        """
         future = self._begun.pop(job.key, None)
-        self._begun.clear()  # what was begun and is passed over: its file needs no work
+        self._begun.clear()  # begun but not taken: its file needs no work
         future = future or self._ask(job)
-        while not future.done():  # waiting without an end would not hear of Ctrl-C everywhere
+        while not future.done():  # on some systems Ctrl-C does not end a wait without a timeout
             wait([future], LISTEN_S)
             if self._is_closed and not future.done():
                 raise CancelledError("the run is over")
         return future.result()
 
     def begin_after(self, job: Job, may: Callable[[Job], bool]) -> None:
-        """Begin the job that follows, if it may be."""
+        """Begin the job that follows `job`, if `may` allows it."""
         following = self._after.get(job.key)
         if following and may(following):
             self._begun[following.key] = self._ask(following)
 
     def follow(self, job: Job, following: Job | None) -> None:
-        """Tell what comes after a job, where it was not known before."""
+        """Set the job that comes after this one, where the order was not known at the start."""
         self._after = {job.key: following} if following else {}
 
     def close(self) -> None:
-        """Let the thread end when it has done what it is at; what else was asked is not made."""
+        """Let the thread finish its current job and end; other requests are cancelled."""
         self._is_closed = True
         self._asked.put(None)
 
@@ -72,6 +77,6 @@ class Ahead(Generic[Made]):
                 if self._is_closed:
                     raise CancelledError("the run is over")
                 future.set_result(self._make(job))
-            except BaseException as error:  # of whoever takes it
+            except BaseException as error:  # `take` raises it
                 future.set_exception(error)
-            del asked, job, future  # what was made belongs to whoever takes it
+            del asked, job, future  # hold no result that its taker has dropped

@@ -1,4 +1,4 @@
-"""What a run over files is told about pictures, whoever asks for it."""
+"""How a run over files reads and writes pictures: the same options for every caller."""
 
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -7,7 +7,7 @@ from pydantic import Field
 from restore.config import Options
 from restore.errors import UsageError
 
-if TYPE_CHECKING:  # cv2 loads after all that can be refused was
+if TYPE_CHECKING:  # cv2 is slow to load: the cheap checks come first
     from restore.images.encode import Writing
     from restore.images.picture import Reading
 
@@ -15,7 +15,7 @@ FormatName = Literal["auto", "png", "jpeg", "webp", "avif", "tiff"]
 
 
 class PictureOptions(Options):
-    """How pictures are read and written; as the options of the same names of every command."""
+    """How pictures are read and written. Every command has options of the same names."""
 
     format: FormatName = "auto"
     """Format of the results; auto keeps JPEG, WebP and AVIF and makes PNG of others."""
@@ -40,6 +40,7 @@ class PictureOptions(Options):
 
     @property
     def reading(self) -> "Reading":
+        """How pictures are read."""
         from restore.images.decode import MAX_PIXELS
         from restore.images.picture import Reading
 
@@ -48,16 +49,24 @@ class PictureOptions(Options):
 
     @property
     def writing(self) -> "Writing":
-        """Raises UsageError if the background is no colour."""
+        """How results are written.
+
+        Raises:
+            UsageError: The background is not a colour.
+        """
         from restore.images.encode import Writing
 
         return Writing(self.quality, _colour(self.background), self.subsampling, self.lossless)
 
     @property
     def told(self) -> dict[str, Any]:
-        """What of this decides the results; options that came later, where they are not default."""
+        """The options that decide the results, as they enter the digest of a run.
+
+        Newer options enter only if they differ from their defaults, so that older digests stay
+        valid.
+        """
         told = self.model_dump(exclude={"allow_truncated", "megapixels"})
-        if self.frames == "refuse":  # those with one frame are the same
+        if self.frames == "refuse":  # a file with one frame gives the same result
             told["frames"] = "first"
         for name in ("subsampling", "lossless", "icc", "strip", "frames"):
             if told[name] == PictureOptions.model_fields[name].default:

@@ -1,7 +1,7 @@
-"""Several processes of this machine do a run's jobs, each with a model on a device of its own.
+"""Several processes on this machine do a run's jobs, each with its own model and device.
 
-This process alone writes the journal: a worker asks before a result gets its name. One that dies is
-replaced, and its file is done again; one that outlives this process finds nobody to ask.
+Only this process writes the journal: a worker waits for it before a result gets its name. A worker
+that dies is replaced, and its file is tried again. A worker whose parent dies ends too.
 """
 
 import os
@@ -29,9 +29,9 @@ from restore.errors import CancelledError, ImageError, ModelError
 
 SPAWN = get_context("spawn")  # a fork would share what torch and CUDA hold
 LISTEN_S = 0.2
-LAST_S = 5  # that a worker has to put things away
-TRIES = 3  # of one file, before it is the file that ends workers
-STILLBORN = 3  # workers in a row that end before they made anything
+LAST_S = 5  # that a worker gets to clean up
+TRIES = 3  # of one file, before the file itself fails
+STILLBORN = 3  # workers in a row that die without a result: then the run stops
 
 
 @dataclass
@@ -42,21 +42,21 @@ class Hand:
     process: Any
     pipe: Connection
     job: Job | None = None
-    following: Job | None = None  # its own, unless another one is idle first
+    following: Job | None = None  # reserved for it, but an idle worker may take it
 
     def tell(self, thing: object) -> None:
-        with suppress(OSError):  # it died; the pipe's end will say so
+        with suppress(OSError):  # it died; `_hear` finds the pipe closed
             self.pipe.send(thing)
 
     def stop(self) -> None:
-        """Let it end by itself, or drop what it does."""
+        """Ask an idle worker to end; terminate a busy one."""
         if self.job:
             self.process.terminate()
         else:
             self.tell(None)
 
     def end(self) -> None:
-        """Wait until it has put things away, not for long."""
+        """Give it LAST_S seconds to clean up, then kill it."""
         self.process.join(LAST_S)
         self.process.kill()
         self.process.join()
@@ -65,10 +65,13 @@ class Hand:
 
 @dataclass
 class Crew:
-    """Does jobs as they come.
+    """A team of worker processes: a call does the jobs and yields each with its row.
 
-    devices  of the workers, one each.
-    show     is told how far the first of them is.
+    Attributes:
+        orders: What the run does.
+        loading: How a worker opens the model.
+        devices: One for each worker.
+        show: Receives the notes of all workers, and the progress of the first.
     """
 
     orders: Orders
@@ -101,14 +104,14 @@ class Crew:
     def _start(self, device: str) -> Hand:
         mine, theirs = SPAWN.Pipe()
         told = theirs, self.orders, self.loading.on(device), len(self.devices)
-        # no daemon: its decoders are processes of its own
+        # not a daemon: it starts processes of its own, which decode
         process = SPAWN.Process(target=_serve, args=told, name=f"restore worker {device}")
         process.start()
         theirs.close()
         return Hand(device, process, mine)
 
     def _give(self, hand: Hand, offered: Offered, journal: Journal) -> None:
-        """Something to do, if it has nothing; and what comes after it, so that it reads ahead."""
+        """Give an idle worker a job, and the job after it, so that it reads ahead."""
         if hand.job:
             return
         hand.job = self._next(hand, offered)
@@ -127,7 +130,7 @@ class Crew:
             return self._again.popleft()
         if job := next(offered, None):
             return job
-        for other in self._hands:  # the last ones: who is idle takes what another keeps
+        for other in self._hands:  # at the end, take a job reserved for another worker
             if other.following:
                 job, other.following = other.following, None
                 return job
@@ -154,7 +157,7 @@ class Crew:
             self.show.part(*thing)
 
     def _replace(self, hand: Hand) -> Iterator[tuple[Job, Row]]:
-        """Another worker for one that died; its file is tried once more."""
+        """Replace a worker that died; its file is tried again, up to TRIES times."""
         hand.end()
         self._stillborn += 1
         how = hand.process.exitcode or 0
@@ -181,13 +184,13 @@ class Crew:
 
 
 class _Told:
-    """What a worker shows goes to whoever started it."""
+    """Sends the progress of a worker to the process that started it."""
 
     def __init__(self, pipe: Connection):
         self.pipe, self.lock, self.last = pipe, threading.Lock(), 0.0
 
     def send(self, what: str, thing: object) -> None:
-        with self.lock:  # models work in a thread of their own
+        with self.lock:  # the model runs in another thread, which sends progress
             self.pipe.send((what, thing))
 
     def row(self, row: Row) -> None: ...
@@ -206,16 +209,16 @@ class _Told:
 
 
 def _serve(pipe: Connection, orders: Orders, loading: Loading, workers: int) -> None:
-    """Do jobs until the other end says so, or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # sent to the whole group, meant for the caller
+    """Do jobs until the parent process sends None or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent decides
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     told = _Told(pipe)
 
     def note(row: Row) -> None:
         told.send("note", row)
-        pipe.recv()  # it is in the journal
+        pipe.recv()  # the answer: it is in the journal
 
-    # EOFError, OSError: the caller is gone
+    # EOFError, OSError: the parent is gone
     with suppress(EOFError, OSError, KeyboardInterrupt, CancelledError):
         if loading.choice.device == "cpu":
             _share_cores(workers)
@@ -231,11 +234,11 @@ def _serve(pipe: Connection, orders: Orders, loading: Loading, workers: int) -> 
                     return
                 told.send("row", row)
     if any(thread.name == AHEAD and thread.is_alive() for thread in threading.enumerate()):
-        os._exit(0)  # one that is inside torch when the interpreter goes aborts the process
+        os._exit(0)  # a thread inside torch at interpreter exit would abort the process
 
 
 def _share_cores(workers: int) -> None:
-    """Several models on one processor: each has its part of the cores."""
+    """Give each of the models on one CPU an equal part of the cores."""
     import torch
 
     torch.set_num_threads(max(1, torch.get_num_threads() // workers))

@@ -1,4 +1,4 @@
-"""What a run will do, take and need, told before it begins."""
+"""Say what a run will do, and how much disk, memory and time it needs, before it begins."""
 
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -20,34 +20,38 @@ if TYPE_CHECKING:
 
     TaskOptions = UpscaleOptions | Img2imgOptions | InpaintOptions
 
-# A pixel of photos, 8 bits, quality 95:
+# Bytes for each pixel of a photo, at 8 bits and quality 95.
 BYTES = {"png": 1.9, "jpeg": 0.7, "webp": 0.5, "avif": 0.4, "tiff": 2.2}
-# Bytes, with nano on a CPU, as measured (1.33 GB at 6 megapixels): the program, and its blocks.
+# Bytes of memory for the program and its blocks, measured with nano on a CPU (1.33 GB at 6
+# megapixels).
 PROGRAM, BLOCKS = 0.7e9, 0.7e9
-# What is not on disk. For each pixel of the result: canvases, where the sampler wants them whole,
-# and the picture in a codec that does. For each pixel of the input: the picture, where it is not
-# read by rows, and lowpass's error. For each column of the result: bands of rows.
+# Bytes of memory for what is not on disk. For each pixel of the result: CANVASES, if the sampler
+# needs whole canvases, and CODEC, if the codec needs the whole picture. For each pixel of the
+# input: INPUT, if it cannot be read by rows, and LOWPASS, for the error of that colour match. For
+# each column of the result: COLUMN, for bands of rows.
 CANVASES, CODEC, INPUT, LOWPASS, COLUMN = 30, 9, 6, 40, 11e3
 ANSWER = 6  # bytes of a pixel upscaler's answer, 16 bits
-REST = 0.6e9  # of a pixel upscaler's window, in integers and floats, and of kernels
-LAYERS = 1.3  # of a pixel upscaler's largest layer, as measured: what else is alive beside it
+REST = 0.6e9  # bytes of a pixel upscaler's window, as integers and as floats, and of its kernels
+LAYERS = 1.3  # times a pixel upscaler's largest layer, measured: other tensors live beside it
 RGB = 3
-SPILLED = 8  # bytes on disk for each pixel, as long as the picture is worked on
+SPILLED = 8  # bytes on disk for each pixel while a picture is processed
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A picture as it is and as it will be."""
+    """A picture and the size of its result."""
 
     head: "Header"
     size: tuple[int, int]  # (height, width) of the result
 
     @property
     def before(self) -> int:
+        """Pixels of the picture."""
         return self.head.size[0] * self.head.size[1]
 
     @property
     def after(self) -> int:
+        """Pixels of the result."""
         return self.size[0] * self.size[1]
 
 
@@ -63,11 +67,16 @@ def foretell(
     model: "PixelModel | None" = None,
     say: Callable[[str], None] = print,
 ) -> list[Row]:
-    """Say a line for each file, and what all of them take; returns a row for each file.
+    """Say one line for each file, then the totals.
 
-    unpaired  masks that no picture of any shard takes.
-    rate      what the results take where no earlier run into this folder tells.
-    model     a pixel upscaler, whose windows take what they take; None is as nano.
+    Args:
+        unpaired: Masks that belong to no picture of any shard.
+        rate: Seconds for a megapixel, used if no earlier run into this folder measured them.
+        model: A pixel upscaler, for the memory of its windows; None counts the memory of nano.
+        say: Called with each line.
+
+    Returns:
+        A row for each file.
     """
     from restore.images import sandbox
 
@@ -112,7 +121,7 @@ def totals(
     rate: rates.Rate,
     model: "PixelModel | None" = None,
 ) -> Iterable[str]:
-    """What the files take together: pixels, disk, memory, time."""
+    """Lines on what the files need together: pixels, disk, memory, time."""
     if not planned:
         return
     before = sum(one.before for one in planned.values())
@@ -148,18 +157,18 @@ def totals(
 
 
 def spilled(one: Planned, model: "PixelModel | None") -> float:
-    """Bytes on disk for as long as a picture is worked on."""
+    """Bytes of temporary files while a picture is processed."""
     itself = RGB * one.before if one.head.is_spooled else 0
     if model is None:
         return SPILLED * one.after + itself
-    native = one.before * model.scale**2  # and beside it what it is resized to
+    native = one.before * model.scale**2  # px of its answer, which may then be resized
     return ANSWER * native + (0 if native == one.after else ANSWER * one.after) + itself
 
 
 def peak(
     one: Planned, target: Path, options: "TaskOptions", model: "PixelModel | None" = None
 ) -> float:
-    """Bytes of memory that a picture takes at the most, with nano or a pixel upscaler on a CPU."""
+    """Peak memory for a picture in bytes, with nano or a pixel upscaler on a CPU."""
     is_whole = options.sampler != "ddim" or options.eta > 0 or options.task == "inpaint"
     is_whole = is_whole and model is None
     blocks = BLOCKS if model is None else REST + LAYERS * model.window_bytes(one.head.size)
@@ -171,7 +180,7 @@ def peak(
 
 
 def seconds_a_megapixel(rows: Iterable[Row]) -> float | None:
-    """Of results, as earlier runs measured it; None if there were none."""
+    """Seconds for a megapixel of results in these rows; None if none of them has a result."""
     done = [row for row in rows if row["status"] == "done" and "size_out" in row]
     pixels = sum(row["size_out"][0] * row["size_out"][1] for row in done)
     return sum(row["seconds"] for row in done) / pixels * 1e6 if pixels else None

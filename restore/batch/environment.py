@@ -1,4 +1,4 @@
-"""What this machine has and lacks: looked at before any file is touched, and told in words."""
+"""Check what this machine has and lacks, before a run touches any file."""
 
 import shutil
 import sys
@@ -14,7 +14,7 @@ from typing import Literal
 from restore.errors import ModelError
 
 OURS = "restore-toolkit"
-SAME = {"opencv-python-headless": ("opencv-python", "opencv-contrib-python")}  # hold cv2 as well
+SAME = {"opencv-python-headless": ("opencv-python", "opencv-contrib-python")}  # have cv2 too
 PYTHON = (3, 11), (3, 14)
 LITTLE_DISK, LITTLE_MEMORY = 1e9, 2e9
 ADDS = {
@@ -30,10 +30,12 @@ ADDS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
-    state  ok; note: something would be gained; broken: something does not work.
-    mend   what to do about it.
+    Attributes:
+        state: ok; note: it could be better; broken: something does not work.
+        told: What was found.
+        mend: What to do about it; empty if there is nothing to do.
     """
 
     state: Literal["ok", "note", "broken"]
@@ -42,9 +44,10 @@ class Finding:
 
 
 def require() -> None:
-    """Raises ModelError if this Python or a package that is needed is missing or out of range.
+    """Check Python and the required packages without importing any of them.
 
-    Asks what is installed, and loads none of it.
+    Raises:
+        ModelError: Python is out of range, or a package is missing or out of range.
     """
     broken = [one for one in needs() if one.state == "broken"]
     if broken:
@@ -54,7 +57,7 @@ def require() -> None:
 
 @cache
 def needs() -> tuple[Finding, ...]:
-    """Python and the packages that are needed."""
+    """Check the versions of Python and of the required packages."""
     found = []
     version = ".".join(map(str, sys.version_info[:3]))
     if not PYTHON[0] <= sys.version_info[:2] < PYTHON[1]:
@@ -70,9 +73,10 @@ def needs() -> tuple[Finding, ...]:
 
 
 def examine(out: Path) -> Iterator[Finding]:
-    """Everything, one after the other.
+    """Run all checks, one after the other.
 
-    out  the folder, there or not, whose disk is looked at.
+    Args:
+        out: The folder whose disk is checked; it need not exist.
     """
     yield from needs()
     yield torch()
@@ -104,7 +108,7 @@ def torch() -> Finding:
 
 
 def torchvision() -> Finding:
-    """Whether it works. It is not needed; a broken one hurts others."""
+    """Whether torchvision works. It is not required, but a broken one breaks other packages."""
     from restore.diffusion import torchvision as looked_at
 
     state, why = looked_at.tried()
@@ -117,7 +121,7 @@ def torchvision() -> Finding:
 
 
 def codecs() -> Iterator[Finding]:
-    """Each format of results, written and read once."""
+    """Write and read each result format once."""
     import numpy as np
 
     from restore.images import encode
@@ -127,12 +131,12 @@ def codecs() -> Iterator[Finding]:
     with tempfile.TemporaryDirectory() as folder:
         for name, form in encode.FORMATS.items():
             if name == "tiff" and find_spec("tifffile") is None:
-                continue  # told with its extra
+                continue  # `extras` reports it
             path = Path(folder) / f"picture{form.suffix}"
             try:
                 encode.encode(Picture(pixels), path, name)
                 assert abs(int(read(path).pixels[8, 8, 0]) - 128) < 8
-            except Exception as error:  # of a library that somebody built otherwise
+            except Exception as error:  # builds of these libraries differ
                 mend = "pip install --force-reinstall pillow tifffile"
                 yield Finding("broken", f"{name}: {_short(error)}", mend)
             else:
@@ -141,7 +145,7 @@ def codecs() -> Iterator[Finding]:
 
 
 def models() -> Iterator[Finding]:
-    """The models that ship, whole; and the user's own, readable."""
+    """Whether the shipped models are intact, and the user's own can be read."""
     from restore.checkpoints import library, manifest, places
 
     for name in places.shipped():
@@ -158,7 +162,7 @@ def models() -> Iterator[Finding]:
 
 
 def fonts() -> Finding:
-    """What training draws letters with, and reports their figures."""
+    """The fonts that training draws letters with and figures in reports use."""
     import matplotlib
 
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
@@ -171,7 +175,7 @@ def fonts() -> Finding:
 
 
 def room(out: Path) -> Iterator[Finding]:
-    """Free disk where results go, and free memory."""
+    """Free disk space where results go, and free memory."""
     import psutil
 
     there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
@@ -184,7 +188,7 @@ def room(out: Path) -> Iterator[Finding]:
 
 
 def extras() -> Iterator[Finding]:
-    """What further packages would add."""
+    """What each optional extra adds, and which of its packages are missing."""
     for extra, adds in ADDS.items():
         wrong = [one for one in map(_unmet, _requirements(extra)) if one]
         if not any(one.state == "broken" for one in wrong):
@@ -197,7 +201,7 @@ def extras() -> Iterator[Finding]:
 
 @cache
 def _requirements(extra: str = "") -> tuple[str, ...]:
-    """Our own, as the installed package or, run from its folder, pyproject.toml says them."""
+    """Our requirements: from pyproject.toml beside the code, else from the installed package."""
     from importlib import metadata
 
     from packaging.requirements import Requirement
@@ -219,7 +223,7 @@ def _requirements(extra: str = "") -> tuple[str, ...]:
 
 
 def _unmet(wanted: str) -> Finding | None:
-    """What is wrong with a requirement; None if it is met. What is newer may work all the same."""
+    """What is wrong with a requirement; None if it is met. A newer version is only a note."""
     from packaging.requirements import Requirement
     from packaging.specifiers import SpecifierSet
 

@@ -32,16 +32,21 @@ def restore_set(
     watch: Callable[[Row], None] = lambda row: None,
     **precision: object,
 ) -> tuple[list[PicturePair], Failures]:
-    """Each input enlarged to its original's size, as PNG in `out`; what an earlier run did, stays.
+    """Enlarge each input to the size of its original, as PNG in `out`; keep finished results.
 
-    A picture has the bytes that `restore upscale` gives it with the same options and seed, and its
-    name; where inputs differ in their extensions alone, all keep those, as by its keep-ext.
+    A result has the name and the bytes that `restore upscale` gives it with the same options and
+    seed. If two inputs differ only in their extensions, all results keep theirs, as with keep-ext.
 
-    pairs      the inputs, as what is `restored`, and their originals.
-    stack      gives the model; called at the first picture to restore.
-    weights    the digest of what it is made of.
-    options    their scale is set anew for each picture.
-    precision  what else decides the pixels, as the report keeps it.
+    Args:
+        pairs: The inputs, as `restored`, and their originals.
+        stack: Returns the model; called at the first picture to restore.
+        weights: The digest of the model's weights.
+        options: The scale in them is replaced for each picture.
+        watch: Called with the row of each picture.
+        **precision: What else decides the pixels, as the report records it.
+
+    Returns:
+        The restored pictures with their originals, and the failures.
     """
     found = [file_search.Found(pair.restored, pair.file_key) for pair in pairs]
     is_doubled = any(pair.key == pair.file_key for pair in pairs)  # a.png beside a.jpg
@@ -78,9 +83,10 @@ def restore_set(
 def scaled(
     options: UpscaleOptions, size: tuple[int, int], wanted: tuple[int, int]
 ) -> UpscaleOptions:
-    """The options with the scale that takes (height, width) to `wanted`.
+    """The options with the scale that enlarges `size` to `wanted`, both (height, width) in px.
 
-    Raises ImageError if none does.
+    Raises:
+        ImageError: No scale does.
     """
     values: dict[str, Any] = options.model_dump() | {"scale": wanted[0] / size[0]}
     try:

@@ -1,9 +1,9 @@
-"""A run over files or prompts as one call: what the command line, the page and programs stand on.
+"""A run over files or prompts in one call, for the command line, the page and programs.
 
 files = file_search.find([Path("scans")], Path("out"))
 summary = batch.run(files, UpscaleOptions(scale=2), Path("out"), batch.open_model("nano"))
 
-Whoever calls it, the run is the same: each goes on where another stopped.
+The run is the same for every caller: each continues where another stopped.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -52,7 +52,7 @@ LARGEST_SEED = 2**63 - 1
 
 
 class Quiet:
-    """Looks on and says nothing."""
+    """A `Progress` that shows nothing."""
 
     def row(self, row: Row) -> None: ...
 
@@ -68,12 +68,12 @@ ALL = Shard()
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A run of which all is settled and nothing is begun.
+    """A run that is planned and checked, but not begun.
 
     Attributes:
         jobs: One for each input of this shard.
-        work: Opens what makes a job's picture, for as long as the run lasts.
-        team: Who does the jobs, where it is not this process; `hands` of them at a time.
+        work: Opens the function that makes a job's picture; open as long as the run lasts.
+        team: Does the jobs, `hands` of them at a time; None: this process does them.
     """
 
     jobs: list[jobs.Job]
@@ -94,10 +94,10 @@ class PreparedRun:
         """Do every job and write the report.
 
         Args:
-            show: Is told of every row, and of parts of the picture in hand. A CancelledError from
-                its `part` ends the run; the picture is left for the next one.
-            stop: Says why the run is to end before the next file, once it is.
-            max_failures: So many failed files end the run; 0 is no limit.
+            show: Receives every row, and the progress of the current picture. A CancelledError
+                from its `part` ends the run; the picture is left for the next one.
+            stop: Called between files; returns why the run must end, or an empty string.
+            max_failures: This many failed files end the run; 0 is no limit.
 
         Raises:
             OutputError: The output folder cannot be used.
@@ -127,7 +127,7 @@ class PreparedRun:
 
 @dataclass(frozen=True)
 class PreparedFiles(PreparedRun):
-    """A prepared run over files, which can be foretold."""
+    """A prepared run over files; `foretell` is its dry run."""
 
     settings: Settings
     masks: "Masks | None"
@@ -137,7 +137,7 @@ class PreparedFiles(PreparedRun):
     def foretell(
         self, say: Callable[[str], None] = print, note: Callable[[str], None] = QUIET.note
     ) -> list[Row]:
-        """Say what the run would do, take and need; returns a row for each file."""
+        """Say what the run would do and need; return a row for each file."""
         assert not isinstance(self.options, Text2imgOptions)
         return foretell(
             self.jobs,
@@ -168,26 +168,26 @@ def prepare(
     devices: Sequence[str] = (),
     cluster: "Cluster | None" = None,
 ) -> PreparedFiles:
-    """Settle a run over files: plan it, then open the model and the journal.
+    """Prepare a run over files: plan it, then open the model and the journal.
 
     Args:
         files: What `file_search.find` found.
         options: The task and its options.
         place: Where the results go.
-        open_model: Gives the model; called once the plan stands, since it may fetch.
+        open_model: Returns the model; called after the files are checked, since it may download.
         pictures: How pictures are read and written.
         holes: Where the pictures have holes.
-        seed: Of the run; each file draws from it and its own key.
-        count: Candidates of each picture, kept beside a sheet of them all.
-        exists: What becomes of results that are there already.
+        seed: Of the run, from 0; each file's own seed comes from it and the file's key.
+        count: Candidates for each picture, saved beside a contact sheet of them.
+        exists: What to do with results that are there already; `runner.run_by` explains it.
         share: The share of the files that this run does.
         on_collision: What to do where two files want one result.
-        devices: A process on each does the work: 0, 1, ... or cpu. None: this process does.
-        cluster: Ray does the work, there.
+        devices: One process on each does the work: 0, 1, ... or cpu. Empty: this process does it.
+        cluster: Where Ray does the work; None: Ray is not used.
 
     Raises:
-        UsageError: The options, files and masks do not go together.
-        ConfigError, ModelError: The model is not there, or cannot do what is asked.
+        UsageError: The options, files and masks do not fit together.
+        ConfigError, ModelError: The model is missing, or cannot do what the options ask.
         OutputError: The output folder cannot be used.
     """
     from restore.images import encode
@@ -245,9 +245,9 @@ def prepare(
 def gathered(
     orders: Orders, model: OpenedModel, devices: Sequence[str], cluster: "Cluster | None"
 ) -> tuple[Callable[[Progress], Team] | None, int]:
-    """(who does the work, and how many at a time); nobody where this process does.
+    """The team that does the work, and its number of workers; None if this process does it.
 
-    Raises UsageError if they cannot.
+    Raises UsageError if both are given, or if only this process has the model.
     """
     if devices and cluster:
         raise UsageError("--devices is of one machine, and --runner ray places its own workers")
@@ -278,12 +278,12 @@ def prepare_words(
     count: int = 1,
     exists: Exists = "skip",
 ) -> PreparedRun:
-    """Settle a run that makes `count` pictures from words, of the seeds from `seed` on.
+    """Prepare a run that makes `count` pictures from a prompt, with the seeds from `seed` on.
 
     Args:
         form: The format of the results.
 
-    As `prepare` else.
+    The other arguments are those of `prepare`.
     """
     if seed + count - 1 > LARGEST_SEED:
         raise UsageError(
@@ -343,9 +343,9 @@ def run(
     show: Progress = QUIET,
     stop: Callable[[], str] = lambda: "",
 ) -> Summary:
-    """Do the options' task with every file, and write the results and their report into `out`.
+    """Do the task of the options with every file; write the results and their report into `out`.
 
-    `prepare` and `PreparedRun.run` in one call: see there.
+    The arguments and errors are those of `prepare` and `PreparedRun.run`.
     """
     prepared = prepare(
         files,
@@ -374,7 +374,7 @@ def run_words(
     show: Progress = QUIET,
     stop: Callable[[], str] = lambda: "",
 ) -> Summary:
-    """Make `count` pictures from words, of the seeds from `seed` on; as `run` else."""
+    """Make `count` pictures from a prompt, with the seeds from `seed` on; else as in `run`."""
     place = Place(out)
     prepared = prepare_words(options, place, lambda: model, seed=seed, count=count, exists=exists)
     return prepared.run(show, stop)

@@ -1,4 +1,4 @@
-"""Where pictures have holes, as a command names them, and how they are shown."""
+"""Where pictures have holes: the masks that a command names, and pictures that show them."""
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -16,20 +16,27 @@ Find = Literal["", "propose", "apply"]
 
 @dataclass(frozen=True)
 class Holes:
-    """Where the pictures have holes: the mask of inpaint, the damage of upscale."""
+    """Where the pictures have holes: the mask of inpaint, the damage of upscale.
 
-    given: str = ""  # a file, a folder, or alpha
-    fit: bool = False  # resize a mask of another size
-    find: Find = ""  # look where an old photo is scratched, and keep that beside; fill it or not
+    Attributes:
+        given: A mask, a folder of masks, or alpha; empty: none.
+        fit: Resize a mask of another size.
+        find: Find the scratches of old photos and save a mask of them beside the result.
+            propose: only that; apply: also fill them; empty: do not look.
+    """
+
+    given: str = ""
+    fit: bool = False
+    find: Find = ""
 
     @property
     def told(self) -> dict[str, object]:
-        """What of this decides the pixels, beside the masks themselves."""
+        """The options that decide the pixels; each mask's digest is in its job's row."""
         told = {"hole_given": bool(self.given), "hole_fit": self.fit, "hole_find": self.find}
         return {name: value for name, value in told.items() if value}
 
     def open(self, given: list[jobs.Job]) -> tuple["Masks | None", list[jobs.Job]]:
-        """The masks, and the jobs that know theirs."""
+        """Open the masks; return them, and the jobs with their masks among `others`."""
         if not self.given:
             return None, given
         from restore.batch.mask_files import open_masks
@@ -40,7 +47,7 @@ class Holes:
         return masks, knowing
 
     def read(self, masks: "Masks | None", job: jobs.Job, picture: "Picture") -> "np.ndarray | None":
-        """uint8 (H, W) of the picture's size, or None where there is no talk of holes."""
+        """The job's mask, uint8 (H, W) of the picture's size; None if no holes are asked for."""
         if self.find:
             from restore.images import scratches
 
@@ -53,6 +60,7 @@ class Holes:
 
 
 def opaque(picture: "Picture") -> "Picture":
+    """The picture with its alpha channel, if it has one, fully opaque."""
     if picture.alpha is None:
         return picture
     import numpy as np

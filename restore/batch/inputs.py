@@ -19,9 +19,16 @@ def find(
     choice: Choice = ALL,
     listed: Sequence[Path] = (),
 ) -> list[Found]:
-    """As file_search.find, where an input may be a URL too.
+    """Find the files of a run, as `file_search.find` does; an input may also be a URL.
 
-    Raises UsageError also if a URL cannot be listed.
+    Args:
+        inputs: Files, folders or URLs.
+        place: Where the results go; an output folder inside an input is left out.
+        choice: Which of the files are taken.
+        listed: Files named one by one.
+
+    Raises:
+        UsageError: An input is missing, a URL cannot be listed, or there is no picture at all.
     """
     urls = [str(given) for given in inputs if is_url(given)]
     paths = [Path(given) for given in inputs if not is_url(given)]

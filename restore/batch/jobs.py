@@ -1,4 +1,4 @@
-"""Jobs: which file becomes which, planned before any work, and which shard does it."""
+"""Jobs: which file becomes which result, planned before any work, and which shard does it."""
 
 import hashlib
 import os
@@ -16,34 +16,45 @@ from restore.files import sha256
 OnCollision = Literal["error", "keep-ext"]
 DAMAGE = "_damage"  # ends the names of masks that are kept beside results
 OVERLAY = "_overlay"  # and of the pictures that show them
-LARGEST = 2**30  # bytes of a file that is read whole
-LONGEST = 255  # bytes of a file's name, on any disk in use
+LARGEST = 2**30  # bytes of the largest file that is read whole
+LONGEST = 255  # bytes of the longest file name that common disks take
 
 
 @dataclass(frozen=True)
 class Job:
-    """One file to work on."""
+    """One file to work on.
 
-    source: Path | None  # None: a picture made from words, its seed in the key
-    key: str  # path relative to the input folder, with /
+    Attributes:
+        source: The file; None: a picture made from words.
+        key: Its path relative to the input folder, with /. A picture made from words is named by
+            its seed.
+        target: The file of the result.
+        skip: Why the file is left alone, a key of `runner.SKIPPED`; empty: it is not.
+        beside: Name endings of what is saved beside the target: _001, ..., or with a suffix.
+        others: More files that the result depends on, such as a mask.
+        url: Where the source is, if it is remote; `source` then has the URL without secrets.
+        size: Bytes, of a URL.
+    """
+
+    source: Path | None
+    key: str
     target: Path
-    skip: str = ""  # why it is left alone: a key of batch.SKIPPED
-    # stems' endings of what is kept beside the target: _001, ...; or with a suffix of their own
+    skip: str = ""
     beside: tuple[str, ...] = ()
-    others: tuple[Path, ...] = ()  # files that the result depends on as well, such as a mask
-    url: str = ""  # where the source lies, if that is no disk; `source` is then how it is told
-    size: int = 0  # bytes, of a URL
+    others: tuple[Path, ...] = ()
+    url: str = ""
+    size: int = 0
 
     @property
     def origin(self) -> str:
-        """The source as reports tell it: it is found from any folder."""
+        """The source as reports name it: an absolute path, or a URL without secrets."""
         if self.url:
             return shown(self.url)
         return os.path.abspath(self.source) if self.source else ""
 
     @property
     def frames(self) -> list[Path]:
-        """NAME_001.png and so on, in order."""
+        """The files beside the target, in order: NAME_001.png and so on."""
         names = [self.target.stem + ending for ending in self.beside]
         own = [Path(ending).suffix or self.target.suffix for ending in self.beside]
         pairs = zip(names, own, strict=True)
@@ -52,14 +63,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Shard:
-    """One of `count` equal shares of any set of files, told by their keys alone."""
+    """One of `count` equal shares of any set of files; only a file's key decides its share."""
 
     nth: int = 1  # from 1
     count: int = 1
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
-        """`2/3` is the second of three. Raises UsageError."""
+        """Read a share, such as `2/3`, the second of three. Raises UsageError."""
         nth, _, count = text.partition("/")
         if nth.isdecimal() and count.isdecimal() and 1 <= int(nth) <= int(count) <= 10**6:
             return cls(int(nth), int(count))
@@ -67,18 +78,22 @@ class Shard:
 
     @property
     def ending(self) -> str:
-        """Of the names of its own reports: nothing where there is one shard."""
+        """The ending of its reports' names, such as .2-of-3; empty for a single shard."""
         return f".{self.nth}-of-{self.count}" if self.count > 1 else ""
 
     def holds(self, key: str) -> bool:
-        """Whether the file is this shard's: whatever files there are beside it."""
+        """Whether the file belongs to this shard. Other files make no difference."""
         return file_seed(0, key) % self.count == self.nth - 1
 
 
 def digest_of(path: Path) -> str:
-    """sha256 of a file that a job depends on. Raises OSError; ImageError if it cannot be taken.
+    """sha256 of a file that a job depends on.
 
-    Its size is asked first: a file of holes can be of any size, and hashing it takes as long.
+    The size is checked first: a sparse file can have any size, and would take as long to hash.
+
+    Raises:
+        OSError: The file cannot be read.
+        ImageError: The file is too large.
     """
     size = path.stat().st_size
     if size > LARGEST and not _is_tiff(path):
@@ -87,7 +102,7 @@ def digest_of(path: Path) -> str:
 
 
 def _is_tiff(path: Path) -> bool:
-    """Whether it may be read by rows, however large it is."""
+    """Whether a file is a TIFF, which may be read by rows, whatever its size."""
     if path.suffix.casefold() not in (".tif", ".tiff"):
         return False
     with path.open("rb") as file:
@@ -95,7 +110,7 @@ def _is_tiff(path: Path) -> bool:
 
 
 def file_seed(seed: int, key: str) -> int:
-    """A file's own seed, 0 to 2^63 - 1: a function of its key, not of its place in the queue."""
+    """A file's own seed, 0 to 2^63 - 1: from the run's seed and its key, not its place in line."""
     text = f"{seed}/{key}".encode("utf-8", "surrogateescape")
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
 
@@ -108,15 +123,20 @@ def plan(
     on_collision: OnCollision = "error",
     only: str = "",
 ) -> list[Job]:
-    """A job for each file, the tree of the inputs mirrored in `out`.
+    """Make a job for each file; `out` gets the same tree of folders as the inputs.
 
-    suffix        the target's suffix for a source, such as ".png".
-    beside        what each job keeps beside its target.
-    on_collision  keep-ext: a file whose suffix changes keeps the old one too, scan.jpg.png, whether
-                  or not another one is called so; a result's name is thus its own affair.
-    only          the name of the one result, where there is to be one.
-    Raises UsageError if two files want one target (on any disk: case and Unicode form aside), or if
-    a target is an input.
+    Args:
+        found: The files.
+        out: The output folder.
+        suffix: Returns the suffix of a source's target, such as ".png".
+        beside: Name endings of what each job saves beside its target.
+        on_collision: keep-ext: a file whose suffix changes keeps the old one too, as in
+            scan.jpg.png, even if no other file has that name. So its name depends on no other file.
+        only: The name of the result, if there is only one file.
+
+    Raises:
+        UsageError: Two files want one target (case and Unicode form ignored, since some disks
+            ignore them), or a target is an input.
     """
     if only and len(found) != 1:
         told = f"is one file, and there are {len(found)} inputs; give -o a folder"
@@ -133,13 +153,13 @@ def plan(
 
 
 def named(name: str, suffix: str, beside: tuple[str, ...] = (), keep_ext: bool = False) -> str:
-    """The name of the result of a file of that name, short enough for a disk."""
+    """The name of a file's result, short enough for common disks."""
     stem = name.rstrip(". ") or name  # which Windows would drop
     own = Path(stem).suffix
     if own.casefold() in KNOWN and not (keep_ext and own.casefold() != suffix):
         stem = stem[: -len(own)]  # but not the .2 of scan.2
     room = LONGEST - len(os.fsencode(suffix)) - max(map(len, beside), default=0)
-    if len(os.fsencode(stem)) > room:  # two long ones must not become one
+    if len(os.fsencode(stem)) > room:  # two long names must not become the same
         digest = hashlib.blake2b(os.fsencode(name), digest_size=4).hexdigest()
         short = os.fsencode(stem)[: room - 9]
         stem = short.decode("utf-8", "ignore") + "~" + digest
@@ -173,5 +193,5 @@ def folded(path: Path) -> str:
 
 
 def short_digest(key: str) -> str:
-    """Of a key, for the names of files that belong to it."""
+    """A short digest of a key, for the names of files that belong to it."""
     return hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()

@@ -1,7 +1,7 @@
-"""The journal: what was done with each file, kept so that no crash and no lost report forgets it.
+"""The journal: what was done with each file, safe from crashes and lost reports.
 
-report.jsonl in the output folder is appended to while running and has one row an input at the end.
-A copy of its lines in `.restore/` rebuilds it, hash by hash, if it is lost.
+A run appends rows to report.jsonl in the output folder; at the end it has one row for each input.
+If it is lost, the copy of its lines in `.restore/` rebuilds it: hashes prove each result.
 """
 
 import errno
@@ -23,15 +23,21 @@ from restore.errors import DiskFullError, OutputError
 from restore.files import write_text
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # EFBIG: `ulimit -f`
-PATIENCE_S = 30  # that a shard waits for another one that tidies up
+PATIENCE_S = 30  # that a shard waits for another one's cleanup
 
 
 class Journal(Known):
     """The rows of one run and of those before it, on disk.
 
-    ending  of a shard's own report, such as ".2-of-3"; it reads those of all others.
-    home    the reports' folder, where it is not that of the results.
-    store   where the results are; the folder `out` by default.
+    Args:
+        out: The output folder.
+        options: Digest of the options that decide the pixels.
+        weights: Digest of the model's weights.
+        ending: Of the name of a shard's report, such as ".2-of-3"; all other reports are read too.
+        words: As in `Known`.
+        task: As in `Known`.
+        home: The folder of the reports; by default `out`.
+        store: Where the results are; by default the folder `out`.
     """
 
     def __init__(
@@ -60,7 +66,7 @@ class Journal(Known):
         for path in sorted(set(others) - set(own)):
             self.take_all(read_rows(path))
         self.take_all(self.store.notes())
-        # what only other shards speak of
+        # rows that only other shards have
         self.foreign = {} if not self.ending else dict(self.rows)
         self._theirs = [row for rows in self.done.values() for row in rows if self.ending]
         for path in own:
@@ -70,9 +76,12 @@ class Journal(Known):
     def open(self, tidy: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Hold the output folder for one run.
 
-        tidy  called when nobody else writes there.
-        Raises OutputError if the folder is read-only, or held by another run; UsageError if a
-        report there is none of ours.
+        Args:
+            tidy: Called if no other run writes there.
+
+        Raises:
+            OutputError: The folder is read-only, or another run holds it.
+            UsageError: A report there is not one of ours.
         """
         for ending in {"", self.ending}:
             ours.refuse_reports(self.home, ending)
@@ -88,7 +97,7 @@ class Journal(Known):
                 paths = (self.path, self.copy)
                 self._files = [held.enter_context(appending(path)) for path in paths]
                 self._place = self._identity()
-            self.read()  # now that nobody adds to it
+            self.read()  # again, now that no other run adds to it
             yield
 
     def _identity(self) -> tuple[int, int]:
@@ -98,7 +107,7 @@ class Journal(Known):
     def check_place(self) -> None:
         """Raise OutputError if the output folder is no longer the one that was opened.
 
-        A disk that was unplugged must not be continued in the empty folder that it leaves.
+        A run must not go on in the empty folder that an unplugged disk leaves.
         """
         with as_output_error(self.out):
             if self._identity() != self._place:
@@ -107,7 +116,9 @@ class Journal(Known):
     def add(self, row: Row, is_lasting: bool = True) -> Row:
         """Append a row; it survives a crash of the process.
 
-        is_lasting  and of the machine: the next run would not find the same by itself.
+        Args:
+            is_lasting: The row also survives a crash of the machine; False for a row that the next
+                run would make again anyway.
         """
         data = json.dumps(row).encode() + b"\n"  # ASCII: any file name survives
         with as_output_error(self.path):
@@ -120,28 +131,34 @@ class Journal(Known):
         return row
 
     def note(self, row: Row) -> Row:
-        """As `add`, for a result that gets its name next."""
+        """Add the row of a result before the result gets its name."""
         self.store.remember(row)
         return self.add(row)
 
     def latest(self, row: Row) -> Row:
-        """A row that came back from elsewhere, as it is known here."""
+        """The journal's own copy of a row that a worker sent back."""
         known = self.rows.get(name_of(row), row)
         return known if known == row else row
 
     def output(self, row: Row) -> Path:
-        """The file that a row speaks of."""
+        """The path of a row's result."""
         return self.out / row["output"]
 
     def row(self, job: Job) -> Row:
-        """The last word on a job's input. Raises KeyError if there is none."""
+        """The latest row of a job's input. Raises KeyError if there is none."""
         return self.rows[job.key, job.origin]
 
     def finish(self, jobs: Sequence[Job], summary: Row) -> list[Row]:
-        """Rewrite the report: a row for each job of this run, in order, then the others it held.
+        """Rewrite the report: a row for each job of this run, in order, then the other rows it had.
 
-        A job that the run did not come to gets a row that says so. Its copy also keeps how results
-        were made that are still there, of which the report says something newer. Returns the rows.
+        A job that the run did not reach gets a row that says so. The copy of the report also keeps
+        the rows of earlier results that are still there, though their inputs have newer rows.
+
+        Args:
+            summary: The content of summary.json.
+
+        Returns:
+            The rows of the report.
         """
         names = [(job.key, job.origin) for job in jobs]
         for key, source in names:
@@ -151,7 +168,7 @@ class Journal(Known):
         keys = {key for key, _ in names}
         order = dict.fromkeys([*names, *(self.rows.keys() - self.foreign)])
         gone = [name for name in order.keys() - set(names) if name[0] in keys and self._gone(name)]
-        for name in gone:  # its folder was moved: what became of it is told under its new place
+        for name in gone:  # its folder was moved: the row of its new place says what happened
             del order[name], self.rows[name]
         rows = [self.rows[name] for name in order]
         said = {*map(id, rows), *map(id, self._theirs)}
@@ -179,7 +196,7 @@ def _lines(rows: Iterable[Row]) -> str:
 
 @contextmanager
 def as_output_error(path: Path) -> Iterator[None]:
-    """Turn what the system refuses into an OutputError; a full disk into its own."""
+    """Turn an OSError into an OutputError, or a DiskFullError if the disk is full."""
     try:
         yield
     except OSError as error:
@@ -203,7 +220,7 @@ def is_full(error: BaseException | None) -> bool:
 
 @contextmanager
 def appending(path: Path) -> Iterator[BinaryIO]:
-    """A file of lines to append to, never through a link, a torn last line ended."""
+    """Open a file of lines for appending, never through a link; end a torn last line."""
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
     with open(os.open(path, flags, 0o666), "ab+") as file:
         if os.fstat(file.fileno()).st_nlink > 1:
@@ -218,12 +235,18 @@ def appending(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def holding(out: Path, own: Path, whole: Path, tidy: Callable[[], None]) -> Iterator[None]:
-    """Hold a folder: alone, or as one of several shards or files, each of which runs once.
-
-    own, whole  the locks of this run and of the folder; one and the same where it runs alone.
+    """Lock a folder for one run: alone, or beside other shards or single files.
 
     The system drops these locks with the process, however it dies, so none is ever stale.
-    Raises OutputError if another run is in the way.
+
+    Args:
+        out: The folder, for the error message.
+        own: The lock file of this run; no second run may have it.
+        whole: The lock file of the folder; the same as `own` if the run needs it alone.
+        tidy: Called if no other run is in the folder.
+
+    Raises:
+        OutputError: Another run is in the way.
     """
     try:
         import fcntl  # not on Windows, where two runs on one folder go unnoticed

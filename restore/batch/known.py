@@ -1,4 +1,4 @@
-"""What is known of earlier results: what each was made of, and whether it is still there."""
+"""The record of earlier results: what each was made of, and whether it is still there."""
 
 from collections.abc import Iterable, Mapping
 
@@ -8,15 +8,17 @@ from restore.batch.store import Store
 
 
 class Known:
-    """The rows of earlier runs, believed only as far as hashes bear them out.
+    """The rows of earlier runs, trusted only if hashes confirm them.
 
-    Source, options, weights and output must be what they were. A result is known by what it was
-    made of, never by its path alone.
+    Source, options, weights and output must be unchanged. What a result was made of identifies it,
+    never its path alone.
 
-    store             where the results are.
-    options, weights  digests of what decides the pixels.
-    words             of the options, what the pictures are to show, as they are.
-    task              what is done: another task's results are not this one's to replace.
+    Args:
+        store: Where the results are.
+        options: Digest of the options that decide the pixels.
+        weights: Digest of the model's weights.
+        words: The options that say what the pictures show, such as the prompt, in full.
+        task: What the run does; it may not replace the results of another task.
     """
 
     def __init__(
@@ -27,22 +29,23 @@ class Known:
         self.forget()
 
     def forget(self) -> None:
-        self.rows: dict[Name, Row] = {}  # the last word on each input
-        self.done: dict[str, list[Row]] = {}  # key -> all that may be there of what it was made to
-        self.made: dict[str, dict[str, Row]] = {}  # name of a result -> hash -> how it was made
+        self.rows: dict[Name, Row] = {}  # the latest row of each input
+        self.done: dict[str, list[Row]] = {}  # key -> rows whose results may still be there
+        self.made: dict[str, dict[str, Row]] = {}  # name of a result -> sha256 -> its row
 
     def take_all(self, rows: Iterable[Row]) -> None:
         for row in rows:
             self.take(row)
 
     def take(self, row: Row) -> None:
+        """Add a row as the latest one of its input; a `left` row replaces no other row."""
         name = name_of(row)
         if row["status"] == "left" and name in self.rows:
-            return  # says nothing that was not known
+            return
         made = results(row)
         for result, digest in made.items():
             for earlier in self.made.setdefault(result, {}).values():
-                other = name_of(earlier)  # whose result this was: its row would speak of this one
+                other = name_of(earlier)  # this was its result: its row is out of date
                 if other != name and self.rows.get(other, {}).get("output") == result:
                     del self.rows[other]
             self.made[result][digest] = row
@@ -51,7 +54,7 @@ class Known:
         self.rows[name] = row
 
     def settle(self, row: Row) -> None:
-        """Forget what the results of a row that is done have replaced, for they are in place."""
+        """Forget the earlier results that a row's results replaced, now that they are in place."""
         made = results(row)
         for result, digest in made.items():
             self.made[result] = {digest: row}
@@ -62,16 +65,22 @@ class Known:
         ]
 
     def about(self, job: Job) -> list[Row]:
-        """All that matters to one job, for a worker that knows nothing else."""
+        """All rows that matter to one job, for a worker without a journal."""
         names = [self.store.name(path) for path in (job.target, *job.frames)]
         rows = [*self.done.get(job.key, [])]
         rows += [row for name in names for row in self.made.get(name, {}).values()]
         return list({id(row): row for row in rows}.values())
 
     def finished(self, job: Job, source: str) -> Row | None:
-        """The row of an earlier run that made this very output from this very source (its sha256).
+        """Find an earlier run's row with the same source, options, weights and an intact result.
 
-        It becomes the last word on the job, wherever its source lay then.
+        The row becomes the latest one of the job, wherever its source was then.
+
+        Args:
+            source: sha256 of the source, and of the other files that the job depends on.
+
+        Returns:
+            The row, or None if there is none.
         """
         wanted = source, self.options, self.weights
         for row in reversed(self.done.get(job.key, [])):
@@ -82,7 +91,7 @@ class Known:
         return None
 
     def keep(self, row: Row) -> Row:
-        """Make the row of a finished result the last word on its input."""
+        """Make the row of a finished result the latest one of its input; return it."""
         if self.rows.get(name_of(row)) == row:
             return self.rows[name_of(row)]
         self.take(row)
@@ -90,11 +99,11 @@ class Known:
         return row
 
     def is_intact(self, row: Row) -> bool:
-        """Whether all that a row says was written is there, unchanged."""
+        """Whether all files that a row lists are there, unchanged."""
         made = results(row)
         return bool(made) and all(self.store.digest(name) == made[name] for name in made)
 
     def maker(self, name: str) -> Row | None:
-        """The row of what lies at `name`, if a run of ours wrote it and it is unchanged."""
+        """The row of the file at `name`, if one of our runs wrote it and it is unchanged."""
         known = self.made.get(name)
         return known.get(self.store.digest(name) or "") if known else None

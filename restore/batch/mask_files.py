@@ -22,9 +22,11 @@ ALPHA = "alpha"  # instead of a path: what is transparent is the hole
 class Masks:
     """Masks by the pictures they belong to.
 
-    files   stem or relative path without suffix -> a picture, or a LabelMe JSON.
-    shapes  from a COCO JSON: file name -> outlines.
-    single  one mask for every picture.
+    Attributes:
+        files: A picture's relative path without suffix -> a mask picture, or a LabelMe JSON.
+        shapes: The outlines of a COCO JSON.
+        single: One file for every picture.
+        is_alpha: The transparency of each picture is its mask.
     """
 
     files: dict[str, Path]
@@ -33,7 +35,7 @@ class Masks:
     is_alpha: bool = False
 
     def of(self, job: Job) -> Path | None:
-        """The file that holds the job's mask; its own picture for alpha. None: unpaired."""
+        """The file that holds the job's mask: for alpha its own picture; None if there is none."""
         if self.is_alpha:
             return job.source
         name = Path(job.key)
@@ -48,7 +50,14 @@ class Masks:
 
 
 def open_masks(given: str) -> Masks:
-    """The masks that `--mask` names. Raises UsageError if there are none, or two for a picture."""
+    """Find the masks that `--mask` names.
+
+    Args:
+        given: A picture, a folder of them, a JSON, or alpha.
+
+    Raises:
+        UsageError: There are none, or two for one picture.
+    """
     if given == ALPHA:
         return Masks({}, is_alpha=True)
     path = Path(given)
@@ -62,7 +71,7 @@ def open_masks(given: str) -> Masks:
 
 def _folder(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    # the masks of --find-scratches lie among its results
+    # the folder may be an output of --find-scratches, which holds summaries too
     told = {*folder.glob("summary*.json")} if (folder / HIDDEN).is_dir() else set()
     for path in visible(folder):
         if path in told or path.suffix.casefold() not in KNOWN | {".json"} or not path.is_file():
@@ -81,8 +90,11 @@ def _folder(folder: Path) -> dict[str, Path]:
 def read(masks: Masks, job: Job, picture: Picture, fit: bool = False) -> np.ndarray:
     """The job's mask, uint8 (H, W) of the picture's size; 255 is repainted.
 
-    fit  resize a mask of another size by the nearest pixel, instead of refusing it.
-    Raises ImageError if it is missing, cannot be read or has another size.
+    Args:
+        fit: Resize a mask of another size by the nearest pixel, instead of refusing it.
+
+    Raises:
+        ImageError: The mask is missing, cannot be read or has another size.
     """
     path = masks.of(job)
     if path is None:

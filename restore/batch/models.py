@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OpenedModel:
-    """A model that is known but need not be in memory yet.
+    """A model that was found and identified, but need not be in memory yet.
 
     Attributes:
         name: As the user gave it.
@@ -26,8 +26,8 @@ class OpenedModel:
         weights: A digest of all its weights, LoRAs, first stage and ControlNet included.
         precision: What else decides the pixels, such as dtype and device.
         is_pixel: Whether it is one network from rgb to rgb.
-        steered: What a ControlNet beside it is, and is told; its digest is in `weights` too.
-        loading: How another process opens it.
+        steered: The ControlNet and its settings, as results record them; `weights` includes it.
+        loading: How another process opens the same model; None if none can.
     """
 
     name: str
@@ -40,7 +40,7 @@ class OpenedModel:
 
     @property
     def made_by(self) -> dict[str, object]:
-        """What makes the pictures, as each result keeps it."""
+        """What makes the pictures, as each result records it."""
         return {"model": self.name, "weights": self.weights, **self.precision, **self.steered}
 
 
@@ -53,16 +53,16 @@ class ModelChoice:
         device: auto, cpu, cuda, cuda:1, mps.
         dtype: auto, fp32, fp16 or bf16.
         compiled: Compile the UNet first.
-        offload: Keep only the part at work on the accelerator.
+        offload: Keep only the part that is running on the accelerator.
         loras: (file, scale) of each LoRA.
         config_from: A diffusers folder with the configs of a single weight file.
         offline: Fetch nothing from the hub.
         allow_pickle: Read the tensors of pickled files too.
         controlnet: The folder or hub id of a ControlNet that steers the model.
-        controlnet_scale: How much it counts; 1 is usual.
-        control_image: What it is shown; without it, the picture that is worked on.
+        controlnet_scale: The strength of the ControlNet; 1 is usual.
+        control_image: The picture that the ControlNet gets; None: the picture that is restored.
         engine: torch; or onnx, for a folder that `restore export` wrote.
-        first_stage: A pixel upscaler whose answer the model goes on from, in `upscale`.
+        first_stage: A pixel upscaler that runs first, in `upscale`; the model refines its result.
     """
 
     name: str
@@ -85,7 +85,7 @@ class ModelChoice:
         options: WalkOptions | None = None,
         note: Callable[[str], None] = lambda text: None,
     ) -> OpenedModel:
-        """As open_model."""
+        """Find the model and identify its weights, as `open_model` does."""
         environment.require()
         how = {"offline": self.offline, "allow_pickle": self.allow_pickle}
         place, weights = manifest.find_model(self.name, **how)
@@ -141,7 +141,7 @@ class ModelChoice:
     def _load(
         self, digest: str, options: WalkOptions | None, note: Callable[[str], None]
     ) -> "Model":
-        """The model in memory. Raises ModelError, also where its files have changed since."""
+        """Load the model. Raises ModelError if it cannot, or if its files have changed since."""
         steering = {
             "controlnet": self.controlnet,
             "controlnet_scale": self.controlnet_scale,
@@ -163,7 +163,7 @@ class ModelChoice:
             )
         except (RestoreError, MemoryError):
             raise
-        except Exception as error:  # else every file would try the same again
+        except Exception as error:  # any other error would be repeated for every file
             told = f"{self.name}: cannot be loaded: {type(error).__name__}: {error}"
             raise ModelError(told) from error
         if getattr(made, "digest", "") not in ("", digest):
@@ -171,7 +171,7 @@ class ModelChoice:
         return made
 
     def _more(self) -> dict[str, Any]:
-        """What not every engine can do, by the names of engines.load."""
+        """The options that not every engine supports, by the names in `engines.load`."""
         more: dict[str, Any] = {"compiled": self.compiled, "offload": self.offload}
         return {**more, "loras": self.loras, "config": self.config_from}
 
@@ -184,7 +184,7 @@ class ModelChoice:
         if first_stage:
             told["first_stage"] = Path(self.first_stage).name
             told["first_stage_sha256"] = first_stage
-        if self.device != "auto":  # by which auto settles the precision
+        if self.device != "auto":  # with dtype auto it decides the precision
             told["device"] = self.device
         if self.config_from:
             told["config_from"] = self.config_from
@@ -193,11 +193,11 @@ class ModelChoice:
 
 @dataclass(frozen=True)
 class Loading:
-    """What a process was asked for and found, so that another one opens the same.
+    """What another process needs to open the same model.
 
     Attributes:
-        choice: What was asked for.
-        weights: The digest that was found; elsewhere it must be the same.
+        choice: The model that was asked for.
+        weights: The digest of its weights; the other process must find the same.
     """
 
     choice: ModelChoice
@@ -208,7 +208,7 @@ class Loading:
         return replace(self, choice=replace(self.choice, device=device))
 
     def open(self) -> OpenedModel:
-        """Raises ModelError, also where it is another model by now."""
+        """Open the model. Raises ModelError if it is missing, or its weights are not the same."""
         model = self.choice.open()
         if model.weights != self.weights:
             told = f"{self.choice.name}: is another model here, or changed"
@@ -225,27 +225,27 @@ def open_model(
     note: Callable[[str], None] = lambda text: None,
     **more: Any,
 ) -> OpenedModel:
-    """Find a model and tell what it is made of; its weights load later.
+    """Find a model and identify its weights, which load later.
 
     Args:
         name: A name of `restore models list`, a folder, a weight file or a hub id.
         device: auto, cpu, cuda or mps.
         dtype: auto, fp32, fp16 or bf16.
-        options: Refuse the model now if it cannot do the steps and sampler that they ask for, and
-            load no more of it than they need.
-        note: Is told what the user should know when the model loads.
+        options: If given, a model that cannot do their steps and sampler is refused now, and only
+            the parts that they need are loaded.
+        note: Called with messages for the user when the model loads.
         **more: Further fields of ModelChoice.
 
     Raises:
         UsageError: The options contradict one another.
-        ConfigError: The model cannot be sampled as `options` ask.
+        ConfigError: The model cannot do what `options` ask.
         ModelError: There is no such model, or this machine cannot run any.
     """
     return ModelChoice(name, device, dtype, **more).open(options, note)
 
 
 def is_pixel(name: str) -> bool:
-    """Whether the name leads to one network from rgb to rgb. Raises ModelError."""
+    """Whether the name is a pixel upscaler: one network from rgb to rgb. Raises ModelError."""
     file: Path = places.place_of(name)
     if file.is_dir():
         return configs.about(file).pixels is not None

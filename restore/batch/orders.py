@@ -1,4 +1,4 @@
-"""What a worker is told once, before its first job: options, and where the model is; no weights."""
+"""What a worker gets before its first job: the options, and where the model is; no weights."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Orders:
-    """A run over files, whoever does it. All of it can be pickled.
+    """A run over files, for whichever process does it. All of it can be pickled.
 
-    digest  of all that decides the pixels, beside the weights.
-    count   candidates of each picture.
+    Attributes:
+        count: Candidates for each picture.
+        digest: Of all that decides the pixels, except the weights.
+        weights: Digest of the weights.
     """
 
     options: FileOptions
@@ -38,16 +40,19 @@ class Orders:
     weights: str
 
     def known(self) -> Known:
-        """Nothing yet, of earlier results."""
+        """A record of earlier results without any rows yet."""
         said = self.options.words, self.options.task
         return Known(self.settings.place.store, self.digest, self.weights, *said)
 
     def work(
         self, stack: "Callable[[], Model]", show: Progress, planned: Sequence[Job] = ()
     ) -> FileWork:
-        """What does the jobs.
+        """The function that does the jobs.
 
-        planned  they are known, in their order; else `follow` tells it.
+        Args:
+            stack: Returns the model.
+            show: Receives the progress.
+            planned: The jobs in their order; if it is empty, `FileWork.follow` sets the order.
         """
         made_by = self.settings.made_by
         return FileWork(
@@ -65,7 +70,7 @@ class Worker:
 
     def __init__(self, orders: Orders, loading: Loading, show: Progress):
         self.orders, self.known = orders, orders.known()
-        orders.settings.place.out.mkdir(parents=True, exist_ok=True)  # of this machine, for a URL
+        orders.settings.place.out.mkdir(parents=True, exist_ok=True)  # local, also for a URL
         self.work = orders.work(cache(lambda: loading.open().stack()), show)
 
     def __call__(
@@ -75,9 +80,12 @@ class Worker:
         following: Job | None,
         note: Callable[[Row], object],
     ) -> Row:
-        """The job's row, as `attempt`.
+        """Do a job, as `step.attempt` does; return its row.
 
-        rows  of earlier runs, that speak of its source or of its results.
+        Args:
+            rows: The earlier rows of its source and of its results.
+            following: The job that comes next, which may be read ahead.
+            note: Records the row of a new result, before the result gets its name.
         """
         self.known.forget()
         self.known.take_all(rows)

@@ -1,4 +1,4 @@
-"""Which files of an output folder are ours to replace: told by what is in them, not by names."""
+"""Which files of an output folder are ours, so that we may replace them: content decides."""
 
 import json
 import re
@@ -14,15 +14,16 @@ PAGE = re.compile(
     rb'<meta name="generator" content="restore-toolkit">'
     rb"|:root \{ color-scheme: light; --ink: #1a1a1a; --dim: #666; --line: #d8d8d8; \}"  # before
 )
-HEAD = 4096  # bytes in which a page tells its maker
+HEAD = 4096  # bytes at the start of a page, which name its maker
 SUMMARY = {"done", "failed", "skipped", "seconds"}
 SCORES = {"measures", "border", "sets"}
 
 
 def refuse_reports(out: Path, ending: str = "") -> None:
-    """Raise UsageError if a run's report would replace what is none.
+    """Raise UsageError if a run's report would replace a file that is not a report of ours.
 
-    ending  of a shard's.
+    Args:
+        ending: Of the names of a shard's reports, such as ".2-of-3".
     """
     _refuse(path for path in reports_in(out, ending) if not _is_report(path))
     if not _is_json(out / f"summary{ending}.json", SUMMARY):
@@ -35,7 +36,7 @@ def reports_in(out: Path, ending: str) -> list[Path]:
 
 
 def refuse_scores(out: Path) -> None:
-    """Raise UsageError if the scores of an evaluation would replace what are none."""
+    """Raise UsageError if the scores of an evaluation would replace files that are not ours."""
     if not _is_json(out / "scores.json", SCORES):
         _refuse([out / "scores.json"])
     table = out / "scores.csv"
@@ -45,7 +46,7 @@ def refuse_scores(out: Path) -> None:
 
 
 def refuse_page(path: Path) -> None:
-    """Raise UsageError if something is there that is no page of ours."""
+    """Raise UsageError if a file is there that is not a page of ours."""
     if not _holds(path, lambda data: PAGE.search(data[:HEAD]) is not None):
         _refuse([path])
 
@@ -80,7 +81,7 @@ def _is_json(path: Path, keys: set[str]) -> bool:
 
 
 def _holds(path: Path, is_ours: Callable[[bytes], bool]) -> bool:
-    """Whether nothing is there, or what is ours. Links, pipes and folders are not."""
+    """Whether there is no file, or one of ours. Links, pipes and folders are never ours."""
     if path.is_symlink():
         return False
     try:

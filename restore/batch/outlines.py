@@ -22,26 +22,34 @@ MAX_BYTES = 2**27  # of a file
 MAX_SHAPES = 20_000  # for one picture
 MAX_POINTS = 1_000_000  # for one picture
 MAX_LAYERS = 100  # times that the shapes may cover the picture
-MAX_MASK = 2**28  # px of one that is larger than the picture
+MAX_MASK = 2**28  # px of a run-length mask that is larger than the picture
 FARTHEST = 10**6  # px that a point may lie from the corner
-LINE = 300  # a line is as wide as this share of the longer side
+LINE = 300  # the longer side divided by this is the width of a line
 THINNEST = 3  # px
 Point = tuple[float, float]  # (x, y), px
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Points in pixels of a picture that measures `size` (height, width)."""
+    """An outline; or a mask, as pixels or as run lengths.
+
+    Attributes:
+        points: (x, y) in px of a picture of that size.
+        size: (height, width) in px; None: the file does not say.
+        is_line: The outline is drawn with a width, not filled.
+        filled: A mask, uint8 (h, w), 255 inside; its top left corner is at the first point.
+        runs: The run lengths of a mask of the whole size, see `run_lengths.read`.
+    """
 
     points: tuple[Point, ...]
-    size: tuple[int, int] | None = None  # None: the file does not say
-    is_line: bool = False  # drawn with a width, not filled
-    filled: np.ndarray | None = None  # uint8: what is to be laid at the first point instead
-    runs: np.ndarray | None = None  # or this, by run lengths over the whole size
+    size: tuple[int, int] | None = None
+    is_line: bool = False
+    filled: np.ndarray | None = None
+    runs: np.ndarray | None = None
 
 
 class Outlines:
-    """Shapes by the file names of a COCO file, with /."""
+    """The shapes of a COCO file by its file names, with /."""
 
     def __init__(self, shapes: Mapping[str, tuple[Shape, ...]]):
         self.shapes = shapes
@@ -50,14 +58,14 @@ class Outlines:
             self._alike.setdefault(PurePosixPath(name).name, []).append(name)
 
     def names(self, key: str) -> list[str]:
-        """The file names that a picture's key may mean: its own, those that end alike, or any."""
+        """The file names that match a key: the same path, else a common end, else the same name."""
         if key in self.shapes:
             return [key]
         alike = self._alike.get(PurePosixPath(key).name, [])
         return [name for name in alike if _ends(name, key) or _ends(key, name)] or alike
 
     def of(self, key: str) -> tuple[Shape, ...]:
-        """Raises ImageError if there is none, or two could be meant."""
+        """The shapes of a picture. Raises ImageError if no file name matches, or two do."""
         names = self.names(key)
         if len(names) == 1:
             return self.shapes[names[0]]
@@ -72,9 +80,16 @@ def _ends(whole: str, part: str) -> bool:
 def drawn(
     shapes: Iterable[Shape], size: tuple[int, int], path: Path, fit: bool = False
 ) -> np.ndarray:
-    """Shapes -> uint8 (*size), 255 where they are. Raises ImageError.
+    """Draw shapes as a mask, uint8 (*size), 255 inside.
 
-    fit  scale those that were drawn on a picture of another size, instead of refusing them.
+    Args:
+        shapes: The shapes of one picture.
+        size: (height, width) of the picture in px.
+        path: Their file, for error messages.
+        fit: Scale shapes that were drawn on a picture of another size, instead of refusing them.
+
+    Raises:
+        ImageError: The shapes are of another size, or too many or too large.
     """
     shapes = tuple(shapes)
     _refuse_many(shapes, path)
@@ -158,7 +173,11 @@ def _lay(mask: np.ndarray, shape: Shape, ratio: np.ndarray) -> None:
 
 
 def labelme(path: Path) -> tuple[Shape, ...]:
-    """The shapes of a LabelMe file; lines and points are scratches, which have a width."""
+    """Read the shapes of a LabelMe file; lines and points are scratches, which have a width.
+
+    Raises:
+        ImageError: The file cannot be read, or a shape in it is not valid.
+    """
     tree = _json(path)
     if not isinstance(tree, dict) or not isinstance(tree.get("shapes"), list):
         raise ImageError("MASK", f"{path}: neither LabelMe nor COCO: it has no list of shapes")
@@ -207,7 +226,7 @@ def _ring(centre: Point, rim: Point) -> tuple[Point, ...]:
 
 
 def _inked(text: str) -> np.ndarray:
-    """A mask that stands in a LabelMe file as a PNG, in base 64."""
+    """Decode a mask in a LabelMe file: a PNG in base 64."""
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, TypeError) as error:
@@ -239,7 +258,12 @@ def _said(error: Exception) -> str:
 
 
 def coco(path: Path) -> Outlines | None:
-    """A COCO file's shapes by file name; None if it is no COCO file. Raises UsageError."""
+    """Read a COCO file's shapes by file name; None if it is not a COCO file.
+
+    Raises:
+        ImageError: The file cannot be read as JSON.
+        UsageError: An image or annotation in it is not valid.
+    """
     tree = _json(path)
     if not isinstance(tree, dict) or "annotations" not in tree:
         return None
@@ -260,7 +284,7 @@ def coco(path: Path) -> Outlines | None:
 
 
 def _path(name: Any) -> str:
-    """A file name as COCO files hold it, by / whoever wrote it."""
+    """A file name of a COCO file, with / also if Windows wrote it."""
     if not isinstance(name, str):
         raise ValueError(f"a file_name of {name!r}")
     return PurePosixPath(name.replace("\\", "/")).as_posix()

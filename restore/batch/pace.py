@@ -1,4 +1,4 @@
-"""How long a run over files takes: told without opening any."""
+"""Estimate how long a run over files takes, without opening any of them."""
 
 import time
 from collections import Counter
@@ -11,22 +11,23 @@ DENSITY = {
     **{".png": 1.9, ".webp": 0.25, ".avif": 0.15, ".heic": 0.15, ".gif": 0.6},
     **dict.fromkeys((".tif", ".tiff", ".bmp", ".dib", ".ppm", ".pnm", ".tga"), 3.0),
 }
-ENOUGH = 3  # files before a figure is worth telling, or a hundredth of them all
+ENOUGH = 3  # files to do before the first estimate; of many files, a hundredth
 
 
 class Pace:
-    """Seconds for each byte of what was done so far, by kind of file: told without opening any.
+    """Estimates the time left from the seconds for each byte so far, by kind of file.
 
-    A kind that was not met yet is told by the others, each byte for the pixels that it usually is.
+    The estimate for a kind that was not done yet comes from the others, by their usual number of
+    bytes for each pixel.
     """
 
     def __init__(self, jobs: Sequence[Job], hands: int = 1):
         self.hands = hands  # jobs done at a time
         self.began = time.monotonic()
         self.total = len(jobs)
-        self.expected: float | None = None  # seconds for the whole run, once told by the first
+        self.expected: float | None = None  # seconds for the whole run, after the first files
         self._weight = {job.key: _weight(job) for job in jobs}
-        self._ahead: Counter[str] = Counter()  # suffix -> bytes not come to yet
+        self._ahead: Counter[str] = Counter()  # suffix -> bytes that are left
         self._done: Counter[str] = Counter()
         self._taken: Counter[str] = Counter()  # suffix -> seconds
         self._worked = 0
@@ -34,13 +35,13 @@ class Pace:
             self._ahead[suffix] += size
 
     def add(self, job: Job, seconds: float) -> None:
-        """A file is behind us; 0 seconds where nothing was made of it: that tells no pace."""
+        """Count a file as done; 0 seconds: nothing was made of it, so it measures nothing."""
         suffix, size = self._weight[job.key]
         self._ahead[suffix] -= size
         if not seconds:
             return
         self._worked += 1
-        if self._worked == self.hands + 1:  # the first ones also waited for the model: no measure
+        if self._worked == self.hands + 1:  # drop the first ones: they also waited for the model
             self._done.clear()
             self._taken.clear()
         self._done[suffix] += size
@@ -51,7 +52,7 @@ class Pace:
 
     @property
     def left(self) -> float | None:
-        """Seconds; None as long as nothing was done."""
+        """Seconds left; None until a file was done."""
         if not self._worked:
             return None
         pixels = sum(size / _density(suffix) for suffix, size in self._done.items())
@@ -65,12 +66,12 @@ class Pace:
 
 
 def _density(suffix: str) -> float:
-    """Bytes of a pixel in a usual file of that kind."""
+    """Bytes for each pixel in a usual file of that kind."""
     return DENSITY.get(suffix, DENSITY[".png"])
 
 
 def _weight(job: Job) -> tuple[str, int]:
-    """(suffix, bytes); what is skipped weighs nothing."""
+    """(suffix, bytes) of a job; 0 bytes if it is skipped."""
     if job.source is None:
         return "", 1
     try:

@@ -13,10 +13,12 @@ from restore.file_search import KNOWN
 
 @dataclass(frozen=True)
 class Place:
-    """The folder of the results, and their name where there is one result.
+    """The folder of the results, and the name if there is only one result.
 
-    file  empty: results keep the names of their sources.
-    url   of an object store, for which `out` stands on this machine.
+    Attributes:
+        out: The folder; for an object store, the folder on this machine that stands for it.
+        file: The name of the one result; empty: results keep the names of their sources.
+        url: Of the object store; empty: results go to `out`.
     """
 
     out: Path
@@ -25,9 +27,10 @@ class Place:
 
     @classmethod
     def of(cls, given: Path | str) -> "Place":
-        """As `-o` says it: a picture's name is a file, unless a folder is called so.
+        """The place that `-o` names: a picture's name is a file, unless a folder has this name.
 
-        Raises UsageError for another file.
+        Raises:
+            UsageError: It is any other file.
         """
         if is_url(given):
             if not urlsplit(str(given)).path.rpartition("/")[2].count("."):
@@ -47,9 +50,9 @@ class Place:
 
     @property
     def home(self) -> Path:
-        """Where reports are: of one file in a hidden folder beside it, as its folder is not ours.
+        """The folder of the reports. A single result has them in a hidden folder beside it.
 
-        Two files in one folder thus never share a report.
+        So two results in one folder never share a report.
         """
         return self.out / HIDDEN / self.file if self.file else self.out
 

@@ -1,4 +1,4 @@
-"""Which devices do a run's work, and what its model is then."""
+"""Which devices do a run's work, and the model as opened for them."""
 
 from collections.abc import Sequence
 
@@ -9,8 +9,9 @@ from restore.errors import UsageError
 def named(devices: Sequence[str]) -> list[str]:
     """Devices as torch calls them: 0 is cuda:0.
 
-    Raises UsageError if there is none, or if they are of several kinds: what a file becomes would
-    depend on who took it.
+    Raises:
+        UsageError: There is none, or they are of several kinds, so that a result would depend on
+            the device that made it.
     """
     found = [f"cuda:{name}" if name.isdecimal() else name for name in map(str.strip, devices)]
     if not found or not all(found):
@@ -22,9 +23,10 @@ def named(devices: Sequence[str]) -> list[str]:
 
 
 def placed(model: OpenedModel, devices: Sequence[str]) -> OpenedModel:
-    """The model as one run on one of these devices has it, so that results are the same.
+    """The model as a run on one of these devices opens it, so that its results are the same.
 
-    Raises UsageError if it was asked to be elsewhere, or cannot be opened by others.
+    Raises:
+        UsageError: `--device` names another kind, or only this process has the model.
     """
     from restore.checkpoints import accelerators
 

@@ -1,4 +1,4 @@
-"""Which files become which results, settled before any picture is read."""
+"""Checks of a plan that need the headers of files, before any picture is decoded."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -17,10 +17,10 @@ SHOWN = 5  # names in an error
 
 
 def with_frames(planned: Sequence[Job], reading: "Reading") -> list[Job]:
-    """The jobs, those of files with several frames keeping the second and later ones beside.
+    """The jobs; a file with several frames has the second and later ones beside its target.
 
     Raises:
-        UsageError: A job keeps something else beside already, or two want one name.
+        UsageError: A job has something else beside its target already, or two want one name.
     """
     from restore.images import sandbox
 
@@ -41,7 +41,7 @@ def with_frames(planned: Sequence[Job], reading: "Reading") -> list[Job]:
 def refuse_transparent(
     planned: Sequence[Job], kind: Callable[[Path], str], reading: "Reading"
 ) -> None:
-    """Raise UsageError if a picture is transparent and its result's format cannot be."""
+    """Raise UsageError if a picture is transparent but the format of its result cannot be."""
     from restore.images import encode, sandbox
 
     seen = []
@@ -49,7 +49,7 @@ def refuse_transparent(
         if job.skip or not job.source or encode.FORMATS[kind(job.source)].alpha:
             continue
         if job.source.suffix.casefold() in encode.OPAQUE:
-            continue  # the rare one that bears a wrong name is refused in its turn
+            continue  # the rare one with a wrong suffix is refused when it is read
         with suppress(ImageError):  # its row will say so
             if sandbox.probe(remote.here(job), reading).has_alpha:
                 seen.append(str(job.source))

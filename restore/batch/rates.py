@@ -1,4 +1,4 @@
-"""How long a megapixel takes on this machine: measured once, kept, and made better by every run."""
+"""How long a megapixel takes on this machine: measured once, saved, and updated by every run."""
 
 import hashlib
 import json
@@ -20,21 +20,23 @@ if TYPE_CHECKING:
     FileOptions = UpscaleOptions | Img2imgOptions | InpaintOptions
 
 MEGAPIXEL = 1_000_000
-LARGE = 50 * MEGAPIXEL  # results above take long enough to be spoken of
-ENOUGH = MEGAPIXEL // 4  # pixels of results that a rate is worth keeping of
-MOST = 200  # rates that are kept
-FEW, MORE = 2, 4  # steps of walks that a longer one is foretold by
-SLOW_S = 2  # a probe that took so long is not made a second time, with all warmed up
-UNTIMED = {"scale", "prompt", "negative", "windows"}  # options that a megapixel takes no longer for
+LARGE = 50 * MEGAPIXEL  # larger results take so long that they get a warning
+ENOUGH = MEGAPIXEL // 4  # pixels of results before a rate is saved
+MOST = 200  # rates that are saved
+FEW, MORE = 2, 4  # steps of two short runs, which give the time of a longer one
+SLOW_S = 2  # a probe that took longer is not repeated to leave out its warm-up
+UNTIMED = {"scale", "prompt", "negative", "windows"}  # options without effect on the rate
 
 
 class Rate:
-    """Seconds a megapixel of results by one task, model and machine.
+    """Seconds for a megapixel of results, by one task, model and machine.
 
-    stack    loads the model.
-    made_by  what else decides the pixels, and so the time.
-    count    results of each picture.
-    note     is told what the user should know.
+    Args:
+        options: The task and its options.
+        stack: Returns the model.
+        made_by: What else decides the pixels, and so the time.
+        count: Results of each picture.
+        note: Called with messages for the user.
     """
 
     def __init__(
@@ -52,14 +54,15 @@ class Rate:
         self.seconds = self.pixels = 0.0  # of this run
 
     def add(self, seconds: float, pixels: int) -> None:
-        """A result of so many pixels took so long."""
+        """Add the time that a result of this many pixels took."""
         self.seconds += seconds
         self.pixels += pixels
 
     def get(self) -> float | None:
-        """As this run, an earlier one or a probe measured it.
+        """Seconds for a megapixel, measured by this run, an earlier one or a probe.
 
-        None for holes, whose number and size decide. Raises what the task may raise.
+        None for inpaint, where the number and size of the holes decide. A probe may raise the
+        errors of the task.
         """
         if isinstance(self.options, InpaintOptions):
             return None
@@ -73,7 +76,7 @@ class Rate:
         return rate
 
     def keep(self) -> None:
-        """What this run measured is what the next one is told."""
+        """Save the rate of this run for the next one."""
         if self.pixels >= ENOUGH and not isinstance(self.options, InpaintOptions):
             self._keep(self._measured())
 
@@ -85,15 +88,15 @@ class Rate:
         rates.pop(self.key, None)
         rates[self.key] = rate  # the newest is the last
         place = _file()
-        with suppress(OSError):  # a home that cannot be written measures anew each time
+        with suppress(OSError):  # without a cache every run measures again
             place.parent.mkdir(parents=True, exist_ok=True)
             write_text(place, json.dumps(dict([*rates.items()][-MOST:]), indent=1) + "\n")
 
 
 def probed(options: "FileOptions", model: "Model") -> float:
-    """Seconds a megapixel, by pictures of one window.
+    """Measure the seconds for a megapixel with pictures of one window.
 
-    A window counts for what it adds to a large picture, where windows overlap.
+    Windows overlap: one counts only for the area that it adds to a large picture.
     """
     span = getattr(model, "span", None)
     if span is None:  # a pixel upscaler
@@ -114,7 +117,7 @@ def probed(options: "FileOptions", model: "Model") -> float:
 
 
 def _seconds(options: "FileOptions", model: "Model", side: int) -> float:
-    """That a square picture takes."""
+    """Seconds that a square picture takes."""
     import numpy as np
 
     from restore.images.picture import Picture
@@ -123,7 +126,7 @@ def _seconds(options: "FileOptions", model: "Model", side: int) -> float:
     ramp = np.linspace(0, 255, side, dtype=np.uint8)
     low: Picture = Picture(np.broadcast_to(ramp[:, None], (side, side, 3)).copy())
     taken = SLOW_S + 1.0
-    for _ in range(2):  # the first call sets up what later ones have
+    for _ in range(2):  # the first call includes the warm-up
         began = time.monotonic()
         restore(low, options, model, seed=0)
         taken = time.monotonic() - began
@@ -135,9 +138,13 @@ def _seconds(options: "FileOptions", model: "Model", side: int) -> float:
 def warning(
     name: str, size: tuple[int, int], options: "FileOptions", rate: float | None, more: int = 0
 ) -> str:
-    """What a picture of (height, width) takes whose result is large, and what takes less.
+    """A warning that a result is large, with its time, and smaller scales with theirs.
 
-    more  pictures are as large.
+    Args:
+        name: Of the picture.
+        size: Its (height, width) in px.
+        rate: Seconds for a megapixel; None: not known.
+        more: The number of other pictures with large results.
     """
     height, width = options.output_size(size)
 
@@ -152,7 +159,7 @@ def warning(
 
 
 def is_large(size: tuple[int, int]) -> bool:
-    """Whether a result of (height, width) is spoken of."""
+    """Whether a result of (height, width) is so large that it gets a warning."""
     return size[0] * size[1] > LARGE
 
 

@@ -1,12 +1,12 @@
-"""Ray Data does a run's jobs: actors load the model once, and put their results in place alone.
+"""Ray Data does a run's jobs: each actor loads the model once, and writes its results itself.
 
-Each returns the rows of what it did. What dies is Ray's to start again; what an actor had done by
-then is known by the note that it left, so that nothing is done or told twice.
+An actor returns the rows of its jobs. Ray replaces an actor that dies. The actor has left a note of
+each result, so that no job is done or reported twice.
 """
 
 import logging
 import os
-import pickle  # what goes to our own workers and comes back: tables would make all rows alike
+import pickle  # between our own processes only; a table would give all rows one schema
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,9 +23,9 @@ from restore.batch.runner import Offered
 from restore.batch.table import Table
 from restore.errors import ModelError, RestoreError, UsageError
 
-FEW = 8  # files that an actor is told of at a time, and that are tried anew where it dies
-MANY = 50_000  # files that Ray is told of at a time, so that a list of any length has its place
-DEATHS = 3  # of actors in a row before they have a model: then it is not chance
+FEW = 8  # files in a batch for an actor; if it dies, the batch is tried again
+MANY = 50_000  # files that Ray gets at a time, so that a list of any length fits in memory
+DEATHS = 3  # of actors in a row before they have a model: then the run stops
 MISSING = "--runner ray: ray is missing; pip install 'restore-toolkit[ray]'"
 
 
@@ -33,10 +33,11 @@ MISSING = "--runner ray: ray is missing; pip install 'restore-toolkit[ray]'"
 class Cluster:
     """Where Ray does the work.
 
-    workers  each with a model.
-    address  of a cluster that is there; empty: one of this machine alone, for this run.
-    cpus     cores that each worker is counted for.
-    gpus     of each worker.
+    Attributes:
+        workers: Their number; each loads a model.
+        address: Of a running cluster; empty: Ray starts on this machine, for this run only.
+        cpus: Cores that Ray reserves for each worker.
+        gpus: GPUs that Ray reserves for each worker; 0.5: two workers share one.
     """
 
     workers: int = 1
@@ -46,7 +47,7 @@ class Cluster:
 
 
 class Silent:
-    """Looks on from a machine where nobody does."""
+    """A `Progress` that shows nothing, on a machine where nobody watches."""
 
     def row(self, row: Row) -> None: ...
 
@@ -56,7 +57,7 @@ class Silent:
 
 
 class Actor:
-    """A worker as Ray calls it: with a batch of jobs, for a batch of rows."""
+    """A worker with the interface that Ray calls: a batch of jobs in, a batch of rows out."""
 
     def __init__(self, orders: Orders, loading: Loading):
         self.worker = Worker(orders, loading, Silent())
@@ -67,17 +68,17 @@ class Actor:
         answers = []
         for nth, (job, known) in enumerate(asked):
             following = asked[nth + 1][0] if nth + 1 < len(asked) else None
-            noted = self.store.noted(job.key)  # by an actor that died since
+            noted = self.store.noted(job.key)  # by an actor that died
             try:
                 answers.append(self.worker(job, [*known, *noted], following, self.store.note))
-            except RestoreError as error:  # the run's: it must not be tried again and again
+            except RestoreError as error:  # it ends the run: Ray must not try again
                 answers.append(error)
         return {"nth": list(batch["nth"]), "answer": [pickle.dumps(one) for one in answers]}
 
 
 @dataclass(frozen=True)
 class Rays:
-    """Does jobs with Ray Data. Retries, dead workers and stragglers are Ray's to see to."""
+    """Does jobs with Ray Data. Ray handles retries, dead workers and stragglers."""
 
     orders: Orders
     loading: Loading
@@ -126,15 +127,16 @@ def require() -> None:
 
 @contextmanager
 def connected(cluster: Cluster) -> Iterator[None]:
-    """Ray, started here on the loopback alone, or the cluster at an address.
+    """Connect to the cluster at its address, or start Ray here on the loopback interface.
 
-    Raises ModelError if the cluster is not there.
+    Raises:
+        ModelError: There is no such cluster, or Ray does not start.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told of this run
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # send nobody usage data
     import ray
     from ray.data import DataContext
 
-    if ray.is_initialized():  # by whoever called us: it is theirs to end
+    if ray.is_initialized():  # by our caller, who ends it too
         yield
         return
     told: dict[str, Any] = (
@@ -149,12 +151,12 @@ def connected(cluster: Cluster) -> Iterator[None]:
     )
     try:
         ray.init(**told, log_to_driver=False, logging_level="error")
-    except Exception as error:  # it raises some of no class of their own
+    except Exception as error:  # it has no common class for its errors
         why = f"no cluster there: {error}" if cluster.address else str(error)
         raise ModelError(f"--runner ray {cluster.address}: {why}") from error
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it has a file of its own for them
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # Ray logs warnings to its own file
     context = DataContext.get_current()
-    context.enable_progress_bars = False  # the run has its own
+    context.enable_progress_bars = False  # the run shows its own
     context.max_consecutive_actor_init_deaths = DEATHS
     try:
         yield

@@ -1,6 +1,6 @@
-"""Object stores and web servers by fsspec: s3, gs, az, http and whatever else it knows.
+"""Object stores and web servers through fsspec: s3, gs, az, http and whatever else it supports.
 
-What a URL holds beside its place, such as a password or a signature, is used and never told.
+Secrets in a URL, such as a password or a signature, are used but never shown.
 """
 
 import hashlib
@@ -29,14 +29,21 @@ if TYPE_CHECKING:
 
 WEB = ("http", "https")
 TRIES = 4
-WAIT_S = 0.5  # before the second try, and twice as long before each one after
-DIGEST = "sha256"  # of an object's metadata
+WAIT_S = 0.5  # before the second try; twice as long before each later one
+DIGEST = "sha256"  # its name in an object's metadata
 Made = TypeVar("Made")
 
 
 @cache
 def opened(url: str) -> "tuple[AbstractFileSystem, str]":
-    """(the file system, the path in it) of a URL. Raises UsageError if nothing here speaks it."""
+    """Open a URL.
+
+    Returns:
+        (the file system, the path in it)
+
+    Raises:
+        UsageError: No installed package supports the URL.
+    """
     if find_spec("fsspec") is None:
         mend = "pip install 'restore-toolkit[remote]'"
         raise UsageError(f"{shown(url)}: fsspec is missing, by which URLs are read; {mend}")
@@ -51,10 +58,11 @@ def opened(url: str) -> "tuple[AbstractFileSystem, str]":
 
 
 def trying(what: Callable[[], Made]) -> Made:
-    """What it gives, tried again where the network or the server is at fault.
+    """Call `what` and return its result; try again after a fault of the network or the server.
 
-    Raises FileNotFoundError, FileExistsError and PermissionError at once, else an OSError that
-    tells no secret.
+    Raises:
+        FileNotFoundError, FileExistsError, PermissionError, RestoreError: At once.
+        OSError: All tries failed; its message holds no secret.
     """
     for number in range(TRIES):
         try:
@@ -69,10 +77,15 @@ def trying(what: Callable[[], Made]) -> Made:
 
 
 def found(url: str, choice: Choice, out: str = "") -> Iterator[Found]:
-    """The files below a URL, folder by folder, or the one that it is.
+    """Find the files below a URL, folder by folder, or the one file that it names.
 
-    out  another one inside it is left out.
-    Raises UsageError if there is nothing, or if it cannot be asked.
+    Args:
+        url: Of a folder or a file.
+        choice: Which of the files are taken.
+        out: URL of the output folder, which is left out if it is inside.
+
+    Raises:
+        UsageError: There is nothing, or it cannot be listed.
     """
     files, top = opened(url)
     try:
@@ -107,7 +120,11 @@ def _found(url: str, path: str, key: str, size: int, skip: str = "") -> Found:
 
 
 def here(job: Job) -> Path:
-    """The source of a job as a file of this machine, fetched if it is none or has changed."""
+    """The local file of a job's source; a remote one is downloaded if it is new or has changed.
+
+    Raises:
+        ImageError: It cannot be downloaded.
+    """
     if not job.url:
         assert job.source
         return job.source
@@ -126,24 +143,24 @@ def here(job: Job) -> Path:
 
 
 def files_of(job: Job) -> list[Path]:
-    """As files of this machine: a job's source, and the others that its result depends on."""
+    """The local files of a job: its source, and the others that its result depends on."""
     source = here(job)
     return [source, *(source if other == job.source else other for other in job.others)]
 
 
 def place_of(job: Job) -> Path:
-    """Where the source of a job is kept that was fetched."""
+    """The path of a job's downloaded source."""
     return Path(_folder().name) / f"{short_digest(job.url)}{Path(job.key).suffix}"
 
 
 def let_go(job: Job) -> None:
-    """Remove what was fetched of a job."""
+    """Remove a job's downloaded source."""
     if job.url and _marks().pop(job.url, None):
         place_of(job).unlink(missing_ok=True)
 
 
 def _mark(files: "AbstractFileSystem", path: str) -> tuple[Any, ...]:
-    """What changes when a file does."""
+    """Facts on a file that change if the file changes."""
     about = files.info(path)
     names = ("size", "ETag", "etag", "LastModified", "mtime", "last_modified")
     return tuple(str(about.get(name)) for name in names)
@@ -160,14 +177,14 @@ def _folder() -> "tempfile.TemporaryDirectory[str]":
 
 
 def mirror(url: str) -> Path:
-    """The folder of this machine that stands for a URL: its journal is there."""
+    """The folder on this machine that stands for a URL; it holds the journal."""
     return cache_folder() / "remote" / short_digest(shown(url).rstrip("/"))
 
 
 class Bucket:
-    """A place in an object store: one PUT a result, and nothing is ever renamed.
+    """A place in an object store: each result is one PUT, and nothing is ever renamed.
 
-    A result is done when its row lies there, and itself with the digest that the row tells.
+    A result is done if its row is there, and the object has the digest that the row names.
     """
 
     def __init__(self, out: Path, url: str):
@@ -230,7 +247,7 @@ class Bucket:
         try:
             self._ask(lambda: self._files.pipe_file(self._path(name), data, mode=mode, **more))
         except FileExistsError:
-            if self.digest(name) != digest:  # else it is ours: the answer to a try was lost
+            if self.digest(name) != digest:  # else it is ours: an earlier try lost its answer
                 mend = "another run writes there; run again, or give another -o"
                 raise ImageError("EXISTS", f"{self.where(name)} came meanwhile; {mend}") from None
 
@@ -269,7 +286,7 @@ class Bucket:
         return [row] if row else []
 
     def begin(self, home: Path) -> None:
-        """Have the reports of earlier runs here, if another machine made them."""
+        """Download the reports of earlier runs, if this machine has none."""
         kept = home / HIDDEN
         kept.mkdir(parents=True, exist_ok=True)
         if any(kept.glob(REPORTS)):
@@ -280,13 +297,13 @@ class Bucket:
                 (kept / path.rpartition("/")[2]).write_bytes(data)
 
     def end(self, home: Path) -> None:
-        """Put the reports beside the results."""
+        """Upload the reports beside the results."""
         for path in [*home.glob("report*"), *home.glob("summary*"), *(home / HIDDEN).glob(REPORTS)]:
             name = path.relative_to(home).as_posix()
             self._ask(lambda n=name, p=path: self._files.pipe_file(self._path(n), p.read_bytes()))
 
     def _ask(self, what: Callable[[], Made]) -> Made:
-        """As trying; what stands in the way of all files is an OutputError."""
+        """Call `what` as `trying` does; turn an error that concerns all files into OutputError."""
         try:
             return trying(what)
         except (FileNotFoundError, FileExistsError):

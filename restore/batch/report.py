@@ -1,7 +1,7 @@
-"""The report as a page: what failed first, then each picture before and after.
+"""The report as a page: failed files first, then each picture before and after.
 
-Text in it is escaped, whoever wrote it. It stays small whatever the run: pictures of the first few
-hundred, a line for each of some thousands; report.jsonl has all.
+All text in it is escaped. The page stays small for any run: it has pictures of the first few
+hundred files and a line for each of the first thousands; report.jsonl has all rows.
 """
 
 import base64
@@ -20,11 +20,11 @@ from restore.files import write_text
 BYTES = 8_000_000  # of pictures in a page
 LINES = 5000
 ORDER = ("failed", "left", "done", "skipped")  # of the page
-GOOD = ("left", "skipped", "failed", "done")  # of two rows on one file the better one counts
+GOOD = ("left", "skipped", "failed", "done")  # worst first: the better of two rows on a file counts
 
 
 def publisher(out: Path, ending: str = "") -> Callable[[Sequence[Row], Row], None]:
-    """Writes the page of a run into its folder."""
+    """Return a function that writes the page of a run into its folder."""
 
     def publish(rows: Sequence[Row], summary: Row) -> None:
         write_page(out / f"report{ending}.html", rows, summary, [out])
@@ -35,7 +35,11 @@ def publisher(out: Path, ending: str = "") -> Callable[[Sequence[Row], Row], Non
 def write_page(path: Path, rows: Sequence[Row], summary: Row, homes: Sequence[Path]) -> None:
     """Write the page of these rows in one step.
 
-    homes  folders of reports, where what is shown of the pictures may be.
+    Args:
+        path: Of the page.
+        rows: Of the report.
+        summary: The counts and the time of the run.
+        homes: Folders of reports, which may hold the small pictures that the page shows.
     """
     from jinja2 import Environment  # only pages need it
     from markupsafe import Markup
@@ -67,7 +71,7 @@ def write_page(path: Path, rows: Sequence[Row], summary: Row, homes: Sequence[Pa
             more=len(rows) - len(shown),
             has_pairs=any("crops" in line for line in shown),
             policy=template.POLICY,
-            script=Markup(template.SCRIPT),  # ours, and nothing in it is a row's
+            script=Markup(template.SCRIPT),  # ours; it contains no text of a row
         )
     )
     with as_output_error(path):
@@ -80,7 +84,7 @@ def _counts(summary: Row) -> dict[str, int]:
 
 
 def _shown(row: Row) -> dict[str, object]:
-    """Of a row, what is told in words."""
+    """The text that the page shows for a row."""
     sizes = [f"{row[size][1]}x{row[size][0]}" for size in ("size_in", "size_out") if size in row]
     facts = [row["code"]] if row.get("code") else []
     if row["status"] == "done":
@@ -98,7 +102,7 @@ def _shown(row: Row) -> dict[str, object]:
 
 
 def _pictures(row: Row, homes: Sequence[Path]) -> dict[str, object]:
-    """What is shown of a row's picture, as far as it is there."""
+    """The small pictures that the page shows for a row, if they exist."""
     found: dict[str, object] = {}
     thumb = _data(row["key"], homes, "thumbs")
     if not thumb:
@@ -122,10 +126,14 @@ def _data(key: str, homes: Sequence[Path], what: str) -> str:
 
 
 def merge(given: Sequence[Path], out: Path) -> Row:
-    """One report of several, such as those of shards; returns its summary.
+    """Merge several reports, such as those of shards, into one in `out`; return its summary.
 
-    given  reports, or folders that hold some. The paths of outputs are told from `out`.
-    Raises UsageError if there is no report, or if `out` holds one that is not given.
+    Args:
+        given: Reports, or folders that hold some.
+        out: A folder; the merged report names outputs relative to it.
+
+    Raises:
+        UsageError: There is no report, or `out` holds one that is not among `given`.
     """
     found = [path for one in given for path in (sorted(reports(one)) if one.is_dir() else [one])]
     missing = [str(path) for path in given if not path.exists()]
@@ -159,7 +167,7 @@ def _rank(row: Row) -> int:
 
 
 def _moved(rows: Iterable[Row], old: Path, new: Path) -> Iterable[Row]:
-    """The rows with the paths of their outputs told from another folder."""
+    """The rows, with the paths of their outputs relative to `new` instead of `old`."""
 
     def path(name: str) -> str:
         return Path(os.path.relpath(old / name, new)).as_posix()

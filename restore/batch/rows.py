@@ -1,4 +1,4 @@
-"""Rows of a report as they are read back: held to a schema, whoever wrote them."""
+"""Read the rows of a report back, and check each against a schema."""
 
 import json
 import logging
@@ -13,12 +13,12 @@ from restore.files import read_plain
 
 log = logging.getLogger(__name__)
 Row = dict[str, Any]
-Name = tuple[str, str]  # of an input: its key and where it lay
+Name = tuple[str, str]  # of an input: its key and its source
 Sides = Annotated[list[int], Field(min_length=2, max_length=2)]
 
 
 class _Row(BaseModel):
-    """What the rest of the program relies on; a row may say more."""
+    """The fields that the program relies on; a row may have more."""
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False, defer_build=True)
 
@@ -45,7 +45,7 @@ class _Row(BaseModel):
     load_s: float = Field(0, ge=0)
 
 
-NEEDED = {  # beside key and status, by status
+NEEDED = {  # status -> the fields that a row must have, beside key and status
     "done": ("output", "output_sha256", "seconds", "warnings"),
     "failed": ("code", "error"),
     "skipped": ("code", "error"),
@@ -58,9 +58,9 @@ def name_of(row: Row) -> Name:
 
 
 def results(row: Row) -> dict[str, str]:
-    """Of a row that is done: the names of what was written, told from the report, and hashes.
+    """The files of a row that is done: name relative to the report -> sha256.
 
-    Nothing where one of them lies outside the report's folder, as in a merged report.
+    Empty for any other row, and if a file is outside the report's folder, as in a merged report.
     """
     if row["status"] != "done":
         return {}
@@ -69,13 +69,13 @@ def results(row: Row) -> dict[str, str]:
 
 
 def is_inside(name: str) -> bool:
-    """Whether a relative path, with /, leads nowhere but down."""
+    """Whether a path, with /, is relative and never leads up."""
     path = PurePosixPath(name)
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
 
 def parsed(line: bytes) -> Row | None:
-    """The row of a line, or None if it is none of ours: torn, of another program, or nonsense."""
+    """The row of a line; None if the line is torn or is no row of ours."""
     try:
         row = json.loads(line)
         _Row.model_validate(row)
@@ -85,7 +85,11 @@ def parsed(line: bytes) -> Row | None:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a report; other lines are left out, with a note. Raises OutputError."""
+    """Read the rows of a report; other lines are left out, with a warning in the log.
+
+    Raises:
+        OutputError: The file exists but cannot be read.
+    """
     try:
         lines = read_plain(path).splitlines()
     except (FileNotFoundError, NotADirectoryError):

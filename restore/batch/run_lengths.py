@@ -1,17 +1,25 @@
-"""Masks as run lengths, COCO's RLE: so many pixels are out, in, out, ... down the columns."""
+"""Masks as run lengths, COCO's RLE: numbers of pixels out, in, out, ... down the columns."""
 
 from typing import Any
 
 import numpy as np
 
-MOST = 1_000_000  # runs of one mask, and characters that tell them
-DIGITS = 9  # of five bits; more than any picture has pixels
+MOST = 1_000_000  # runs of one mask, or characters that encode them
+DIGITS = 9  # of five bits, in one number: enough for the pixels of any picture
 
 
 def read(segmentation: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
-    """The runs of a mask of a picture of (height, width), from a list or from COCO's own letters.
+    """Read the run lengths of a mask, from a list or from COCO's compressed text.
 
-    Raises ValueError for what is none, or does not fill the picture.
+    Args:
+        segmentation: COCO's object, with `size` and `counts`.
+        size: (height, width) of the picture in px.
+
+    Returns:
+        Numbers of pixels out, in, out, ...; they sum to the picture's area.
+
+    Raises:
+        ValueError: The object is not valid, or its runs do not fill the picture.
     """
     given = segmentation.get("size")
     if given != list(size):
@@ -36,9 +44,9 @@ def read(segmentation: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
 
 
 def _spelled(text: str) -> np.ndarray:
-    """COCO's compressed runs: digits of five bits, lowest first, as the letters from 0 to o.
+    """Decode COCO's compressed runs: digits of five bits, lowest first, as characters 0 to o.
 
-    From the fourth on a run is told by how much it is longer than the one two before it.
+    From the fourth on, a number is the difference from the run two before it.
     """
     digits = np.frombuffer(text.encode("utf-32-le"), np.uint32).astype(np.int64) - ord("0")
     if not len(digits):
@@ -61,7 +69,7 @@ def _spelled(text: str) -> np.ndarray:
 
 
 def columns(runs: np.ndarray, height: int) -> range:
-    """The columns that the mask is in."""
+    """The columns that the mask covers, from the first to the last."""
     ends = np.cumsum(runs, dtype=np.int64)
     inner = np.flatnonzero(runs[1::2]) * 2 + 1
     if not len(inner):
@@ -71,7 +79,16 @@ def columns(runs: np.ndarray, height: int) -> range:
 
 
 def drawn(runs: np.ndarray, height: int, within: range) -> np.ndarray:
-    """uint8 (height, columns), 255 in the mask, of the columns that it is in."""
+    """Draw the columns that the mask covers.
+
+    Args:
+        runs: As `read` returns them.
+        height: Of the picture in px.
+        within: The columns, as `columns` returns them; not empty.
+
+    Returns:
+        uint8 (height, len(within)), 255 inside the mask.
+    """
     inner = np.flatnonzero(runs[1::2]) * 2 + 1
     first, last = int(inner[0]), int(inner[-1])
     lead = int(runs[:first].sum(dtype=np.int64)) - within.start * height

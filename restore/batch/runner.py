@@ -1,6 +1,6 @@
-"""Many files: one broken photo stays one broken photo, and what is finished is not done again.
+"""Run many files: a broken file costs no other one, and a finished file is not done again.
 
-Knows no tensors: `work(job, path)` makes the picture at `path` and returns the facts for its row.
+No tensors here: `work(job, path)` makes the picture at `path` and returns the facts for its row.
 """
 
 import os
@@ -31,30 +31,43 @@ SKIPPED = {
 
 @dataclass(frozen=True)
 class Summary:
-    """How a run ended: each input is in one of the five counts."""
+    """How a run ended: each input is in one of the five counts.
+
+    Attributes:
+        done: Made by this run.
+        finished: Made by an earlier run.
+        failed: Could not be made.
+        skipped: Not pictures, or links that are not followed.
+        left: Not reached.
+        seconds: The time of the run.
+        expected_seconds: The estimate after the first files; None: there was none.
+        stopped: Why it ended early: SIGINT, SIGTERM, MAX_FAILURES, or an error's code; else empty.
+    """
 
     done: int
-    finished: int  # by an earlier run
+    finished: int
     failed: int
     skipped: int
-    left: int  # not come to
+    left: int
     seconds: float
-    expected_seconds: float | None  # as told by the first files
-    stopped: str = ""  # why it ended early: SIGINT, SIGTERM, MAX_FAILURES, or an error's code
+    expected_seconds: float | None
+    stopped: str = ""
 
 
 @dataclass(frozen=True)
 class Limits:
     """What ends a run early, between two files.
 
-    max_failures  so many failed files are enough; 0 is no limit.
-    stop          says why, once somebody asked for it.
+    Attributes:
+        max_failures: This many failed files end it; 0 is no limit.
+        stop: Returns why the run must end, or an empty string.
     """
 
     max_failures: int = 0
     stop: Callable[[], str] = lambda: ""
 
     def reached(self, failed: int) -> str:
+        """Why the run must end after so many failed files; an empty string if it need not."""
         if self.max_failures and failed >= self.max_failures:
             return "MAX_FAILURES"
         return self.stop()
@@ -62,7 +75,7 @@ class Limits:
 
 @dataclass
 class Tally:
-    """A run in numbers, while it goes on."""
+    """The counts and the pace of a run in progress."""
 
     jobs: Sequence[Job]
     pace: Pace
@@ -81,21 +94,21 @@ class Tally:
 
 
 class Offered(Iterator[Job]):
-    """The jobs that are to be done, one by one, until the run is to end."""
+    """The jobs to do, one by one, until the run must end."""
 
     def __init__(self, jobs: Iterator[Job], is_over: Callable[[], bool]):
         self._jobs = jobs
-        self.is_over = is_over  # what was taken and not begun is then left
+        self.is_over = is_over  # then jobs that were taken but not begun are left
 
     def __next__(self) -> Job:
         return next(self._jobs)
 
 
 Team = Callable[[Offered, Journal], Iterator[tuple[Job, Row]]]
-"""Does jobs, in any order.
+"""Does jobs, in any order, and yields each with its row.
 
-A row of a new result is in the journal before its result has its name, or lost by no kill
-otherwise; one of a failed file is not.
+The row of a new result must be in the journal, or safe from a kill in another way, before the
+result gets its name. The row of a failed file must not be in the journal yet.
 """
 
 
@@ -108,7 +121,7 @@ def run_all(
     limits: Limits = Limits(),
     publish: Callable[[Sequence[Row], Row], None] = lambda rows, summary: None,
 ) -> Summary:
-    """As `run_by`, by this process, one job after the other."""
+    """The same as `run_by`, with this process as the team: it does one job after the other."""
 
     def alone(offered: Offered, journal: Journal) -> Iterator[tuple[Job, Row]]:
         for job in offered:
@@ -134,18 +147,26 @@ def run_by(
     publish: Callable[[Sequence[Row], Row], None] = lambda rows, summary: None,
     hands: int = 1,
 ) -> Summary:
-    """Do what is not finished, and write the report: one row an input, whatever happens to it.
+    """Do what is not finished, and write the report, with one row for each input.
 
-    team      who does the jobs, `hands` at a time.
-    exists    what becomes of an output that is there already. skip: a finished one is left, one of
-              ours that other options or weights made is replaced, and its row says so; a foreign
-              one, or one of another picture or other words, never. overwrite: all is done again.
-              rename: what is there stays, the new one gets a free name. error: nothing is begun.
-    progress  called with each row; a finished one carries "finished": true, and each the seconds
-              left, "left_s", as far as known: neither is stored.
-    publish   called at the end with the rows of the report and the summary.
-    Raises OutputError if the output folder cannot be used, DiskFullError if it is full, UsageError
-    for exists="error". The report is written even then, as far as the disk lets it.
+    The report is written even if the run raises, as far as the disk allows.
+
+    Args:
+        team: Does the jobs, `hands` at a time.
+        exists: What to do with an output that is there already. skip: a finished one stays; one
+            that we made with other options or weights is replaced, and its row says so; any other
+            file, and one of another picture or other words, is never replaced. overwrite: all
+            files are done again. rename: the old file stays, and the new one gets a free name.
+            error: nothing is begun.
+        progress: Called with each row. The row of a finished result also has "finished": true, and
+            each row "left_s", the seconds left if known; neither is stored.
+        limits: What ends the run early.
+        publish: Called at the end with the rows of the report and the summary.
+
+    Raises:
+        OutputError: The output folder cannot be used.
+        DiskFullError: The disk of the output folder is full.
+        UsageError: `exists` is error, and an output is there.
     """
     if exists == "error":
         refuse_existing(jobs, lambda path: journal.store.has(journal.store.name(path)))
@@ -160,7 +181,7 @@ def run_by(
             with suppress(OutputError):
                 publish(journal.finish(jobs, told), told)
             raise
-        if hands > 1 and not journal.ending:  # what a dead worker left; no shard is at work here
+        if hands > 1 and not journal.ending:  # what dead workers left; no other shard works here
             _sweep(jobs, journal.out)
         summary = tally.summary(stopped)
         told = _told(summary, journal)
@@ -174,7 +195,7 @@ def _also(
     def published(rows: Sequence[Row], summary: Row) -> None:
         publish(rows, summary)
         journal.store.end(journal.home)
-        journal.store.drop_notes(row["key"] for row in rows)  # the report has them, there too
+        journal.store.drop_notes(row["key"] for row in rows)  # the report there has them
 
     return published
 
@@ -186,7 +207,7 @@ def _loop(
     progress: Callable[[Row], None],
     limits: Limits,
 ) -> str:
-    """Why it ended early, or nothing."""
+    """Do the jobs; return why the run ended early, or an empty string."""
 
     def put_down(job: Job, row: Row) -> None:
         status = "finished" if "finished" in row else row["status"]
@@ -210,7 +231,7 @@ def _loop(
     try:
         for job, row in team(Offered(wanted(), lambda: bool(stopped())), journal):
             kept = _kept(row, journal)
-            if kept.get("code") == DiskFullError.code:  # so will be every other file's place
+            if kept.get("code") == DiskFullError.code:  # no other file would fit either
                 tally.counts["failed"] += 1
                 raise DiskFullError(kept["error"])
             put_down(job, kept)
@@ -226,7 +247,7 @@ def _skipped(job: Job, journal: Journal) -> Row:
 
 
 def _kept(row: Row, journal: Journal) -> Row:
-    """The row, which the journal knows now."""
+    """Put a row into the journal; return it."""
     if row.get("finished"):
         journal.keep({name: value for name, value in row.items() if name != "finished"})
     elif row["status"] == "done":
@@ -252,7 +273,7 @@ def refuse_existing(
 
 
 def _sweep(jobs: Iterable[Job], out: Path) -> None:
-    """Remove what a killed run left in the making; by the lock, nobody is writing here now."""
+    """Remove temporary files of a killed run; the lock proves that nobody writes here now."""
     found = (f.glob(f"{TEMPORARY}*") for f in {out, *(job.target.parent for job in jobs)})
     for left in chain(*found, (out / HIDDEN).rglob(f"{TEMPORARY}*")):
         if is_temporary(left):

@@ -1,6 +1,6 @@
-"""One input, done: read, made anew, written down and put in its place; wherever the work is done.
+"""Do one input, in any process: read it, make the result, record it and put it in its place.
 
-The rows of earlier runs come from whoever asks, and so does what keeps the new one.
+The caller gives the rows of earlier runs, and the function that records the new one.
 """
 
 import errno
@@ -37,9 +37,11 @@ Work = Callable[..., Row]
 def attempt(
     job: Job, work: Work, known: Known, exists: Exists, note: Callable[[Row], object]
 ) -> Row:
-    """As `done`; what is this one file's fault becomes a row that says so, and is not noted.
+    """Do a job as `done` does; an error of this one file becomes a row, which `note` does not get.
 
-    Raises ConfigError, ModelError and OutputError, which are the run's, and CancelledError.
+    Raises:
+        ConfigError, ModelError, OutputError: No other file of the run would do better.
+        CancelledError: The run is over; the file is left for the next one.
     """
     started = time.monotonic()
     try:
@@ -48,7 +50,7 @@ def attempt(
         raise
     except CancelledError:  # nor is this the file's fault: it is left for the next run
         raise
-    except Exception as error:  # the one broad one: a bad file costs no other
+    except Exception as error:  # the one broad except: a bad file must not cost the others
         if is_full(error):
             error = DiskFullError(full(known.store.out))
         return failed(job, error, time.monotonic() - started)
@@ -57,10 +59,16 @@ def attempt(
 
 
 def done(job: Job, work: Work, known: Known, exists: Exists, note: Callable[[Row], object]) -> Row:
-    """Do what is to be done with one file; returns its row.
+    """Do a job, unless an earlier run finished it.
 
-    note  keeps the row of a new result, before the result gets its name.
-    A result that is there already has the row that it had, with "finished": true.
+    Args:
+        work: Makes the pictures at the paths that it gets; returns facts for the row.
+        known: The rows of earlier runs.
+        exists: What to do with an output that is there already; `runner.run_by` explains it.
+        note: Records the row of a new result, before the result gets its name.
+
+    Returns:
+        The new row; or the one of the finished result, with "finished": true.
     """
     source, store = _source(job), known.store
     if exists != "overwrite" and (finished := known.finished(job, source.whole)):
@@ -74,8 +82,9 @@ def done(job: Job, work: Work, known: Known, exists: Exists, note: Callable[[Row
         facts = work(job, path, *frames)
         if _source(job) != source:
             raise ImageError("CHANGED", "the file changed while it was read; run again")
-        # The row comes before the name: killed in between, the next run finds no such output and
-        # does it again; the other way round it would find a file that it does not know.
+        # The row is recorded before the result gets its name. If we are killed in between, the next
+        # run finds no result and makes it again. In the other order it would find a file without a
+        # row.
         row = {
             **head(job, "done"),
             "output": names[0],
@@ -98,10 +107,15 @@ def done(job: Job, work: Work, known: Known, exists: Exists, note: Callable[[Row
 
 @dataclass(frozen=True)
 class Source:
-    """What a picture is made of, by its bytes."""
+    """Digests of what a picture is made of.
 
-    own: str  # sha256 of the file; empty where there is none
-    whole: str  # of that and of the others', such as a mask
+    Attributes:
+        own: sha256 of the source; empty if there is none.
+        whole: sha256 of that and of the other files, such as a mask.
+    """
+
+    own: str
+    whole: str
 
 
 def head(job: Job, status: str) -> Row:
@@ -123,9 +137,13 @@ def _source(job: Job) -> Source:
 
 
 def _placed(job: Job, known: Known, exists: Exists, source: str) -> Job:
-    """The job with a target that may be written, its folder made.
+    """The job with a target that may be written, in a folder that exists.
 
-    source  sha256 of its picture.
+    Args:
+        source: sha256 of the job's picture.
+
+    Raises:
+        ImageError: A file is there that may not be replaced.
     """
 
     store = known.store
@@ -149,9 +167,9 @@ def _placed(job: Job, known: Known, exists: Exists, source: str) -> Job:
 
 
 def _foreign(job: Job, known: Known, path: Path, source: str) -> str:
-    """Why what lies at a job's target may not be replaced; nothing if it may.
+    """Why the file at a job's target may not be replaced; empty if it may.
 
-    It may if a run of ours made it of the same picture, by the same task.
+    It may if a run of ours made it from the same picture, by the same task.
     """
     row = known.maker(known.store.name(path))
     if row is None:
@@ -160,25 +178,25 @@ def _foreign(job: Job, known: Known, path: Path, source: str) -> str:
         return f"was made by {row.get('task') or 'an earlier version'}, not by {known.task}"
     if row.get("picture_sha256", row.get("source_sha256")) != source:
         return f"was made of {row.get('source') or 'words'}, another picture of that name"
-    if job.source is None:  # its key is a seed, whatever the words
+    if job.source is None:  # its key is a seed, which says nothing of the words
         is_same = (row.get("options"), row.get("weights")) == (known.options, known.weights)
         return "" if is_same else "was made of other words or options"
     return _other_words(row, known)
 
 
 def _other_words(row: Row, known: Known) -> str:
-    """How the words differ of which a result of ours was made; nothing if they do not."""
+    """How the words of a result of ours differ from this run's; empty if they do not."""
     words = row.get("words")
     if words == known.words or row.get("options") == known.options:
         return ""
-    if words is None:  # by a release that did not note them
+    if words is None:  # by an old release, which did not record them
         return "was made of other options, perhaps of other words"
     said = " and ".join(f"{name} {what!r}" for name, what in words.items())
     return f"was made of other words: {said}" if said else "was made without words"
 
 
 def _outdated(job: Job, known: Known) -> list[str]:
-    """What there is to say where a result of ours gives way to another one."""
+    """The warnings for a result of ours that is about to be replaced."""
     row = known.maker(known.store.name(job.target))
     if row is None:
         return []
@@ -191,6 +209,7 @@ def _outdated(job: Job, known: Known) -> list[str]:
 
 
 def failed(job: Job, error: Exception, seconds: float) -> Row:
+    """The row of a job that failed with this error after so many seconds."""
     code, text = "INTERNAL", f"{type(error).__name__}: {error}"
     if isinstance(error, RestoreError):
         code, text = error.code, str(error).removeprefix(f"{job.source}: ")
@@ -201,6 +220,6 @@ def failed(job: Job, error: Exception, seconds: float) -> Row:
     elif isinstance(error, OSError) and error.errno:
         code = errno.errorcode.get(error.errno, "OS")
     row = {**head(job, "failed"), "code": code, "error": text, "seconds": round(seconds, 3)}
-    if code == "INTERNAL":  # a mistake of ours: who reports it needs the lines
+    if code == "INTERNAL":  # a bug of ours: a bug report needs the traceback
         row["trace"] = "".join(traceback.format_exception(error))
     return row

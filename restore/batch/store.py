@@ -12,25 +12,26 @@ from restore.batch.rows import Row, read_rows
 from restore.errors import ImageError
 from restore.files import replacing, sha256, write_text
 
-HIDDEN = ".restore"  # the folder, in the output folder, of what is not for its reader
+HIDDEN = ".restore"  # the folder in the output folder for what its user need not see
 REPORTS = "report*.jsonl"
-NOTES = "rows"  # in it: the rows of workers, each on its own until the report has them all
+NOTES = "rows"  # the folder in it for rows of workers, one file each, until the report has them
 
 
 class Store(Protocol):
-    """What a run asks of the place of its results. Names are told from it, with /.
+    """The place of a run's results. A name is the path of a file relative to it, with /.
 
-    out  the folder of this machine that stands for it: targets are paths below.
+    Attributes:
+        out: The folder on this machine that stands for it: the targets of jobs are below.
     """
 
     out: Path
 
     def name(self, path: Path) -> str:
-        """Of a target."""
+        """The name of a target."""
         ...
 
     def where(self, name: str) -> str:
-        """A result's place, as it is told."""
+        """The place of a result, for messages."""
         ...
 
     def has(self, name: str) -> bool:
@@ -42,19 +43,19 @@ class Store(Protocol):
         ...
 
     def make_way(self, name: str) -> None:
-        """Make the folder of a result. Raises ImageError if that leads elsewhere."""
+        """Make the folder of a result. Raises ImageError if a link leads out of the place."""
         ...
 
     def refuse_link(self, name: str) -> None:
-        """Raise ImageError if what is there of that name is only a pointer to something else."""
+        """Raise ImageError if the file of that name is only a link to another one."""
         ...
 
     def making(self, name: str) -> AbstractContextManager[Path]:
-        """Lend a file to write to; on a clean exit it takes the name, whole, in one step."""
+        """Lend a file to write to; without an error it then gets the name, in one step."""
         ...
 
     def remember(self, row: Row) -> None:
-        """Keep a row that is in a journal of this machine, where that is too little."""
+        """Keep a row that is in a journal on this machine, if other machines need it too."""
         ...
 
     def note(self, row: Row) -> None:
@@ -62,23 +63,23 @@ class Store(Protocol):
         ...
 
     def noted(self, key: str) -> list[Row]:
-        """What was kept of a key by a worker whose row may have reached nobody."""
+        """The rows of a key that `note` kept; their worker may have died before it sent them."""
         ...
 
     def notes(self) -> Iterator[Row]:
-        """All rows that were kept so."""
+        """All rows that `note` kept."""
         ...
 
     def drop_notes(self, keys: Iterable[str]) -> None:
-        """Forget those of these keys: a report has them."""
+        """Forget the rows of these keys, since a report has them."""
         ...
 
     def begin(self, home: Path) -> None:
-        """Before a run whose reports are in `home`."""
+        """Called before a run; `home` is the folder of its reports."""
         ...
 
     def end(self, home: Path) -> None:
-        """After it."""
+        """Called after the run."""
         ...
 
 
@@ -142,7 +143,7 @@ class Folder:
         for path in kept:
             if path.stem in told:
                 path.unlink(missing_ok=True)
-                with suppress(OSError):  # others are in there
+                with suppress(OSError):  # it holds other rows
                     path.parent.rmdir()
 
     def _notes(self) -> list[Path]:
@@ -153,6 +154,6 @@ class Folder:
 
 
 def note_name(key: str) -> str:
-    """Of a key's row, told from the hidden folder."""
+    """The path of a key's row, relative to the hidden folder."""
     digest = short_digest(key)
     return f"{NOTES}/{digest[:2]}/{digest}.json"

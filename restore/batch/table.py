@@ -1,4 +1,4 @@
-"""The rows of a run as a table in Parquet, for whoever asks questions of a million of them."""
+"""The rows of a run as a Parquet table, for queries over millions of them."""
 
 import json
 from typing import Any
@@ -14,10 +14,10 @@ SUMS = ("source_sha256", "output_sha256")
 
 
 class Table:
-    """Rows as they come, in the order in which they were done; whole once the run has ended.
+    """Rows in the order in which they were done; the file is complete once the run has ended.
 
-    What has no column of its own is in `row`, as JSON. An input that several runs of one folder
-    did is in each one's table; report.jsonl has the last word.
+    Fields without a column are in `row`, as JSON. An input that several runs did is in the table of
+    each of them; report.jsonl has its latest row.
     """
 
     def __init__(self, journal: Journal):
@@ -65,5 +65,5 @@ def _line(row: Row) -> dict[str, Any]:
 
 
 def _spelt(text: str) -> str:
-    """Names that are no UTF-8 stand there escaped: a lone surrogate is no Arrow string."""
+    """Escape names that are not UTF-8: an Arrow string cannot hold a lone surrogate."""
     return text.encode("utf-8", "backslashreplace").decode()

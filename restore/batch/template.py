@@ -1,4 +1,4 @@
-"""The report's page. It needs no network, and no script but the one here: its policy says so."""
+"""The report's page. Its policy allows no network, and no script but the one here."""
 
 import base64
 import hashlib

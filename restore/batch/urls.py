@@ -1,10 +1,10 @@
-"""URLs as they may be told: what one holds beside its place is used and never shown."""
+"""URLs without their secrets, for messages and reports."""
 
 import re
 from urllib.parse import urlsplit, urlunsplit
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # of two letters at least: C: is a disk
-SECRETS = re.compile(r"(?<=://)[^/\s@]*@|(?<=[^\s?'\"])\?[^\s'\"]*")  # in what an error says
+SECRETS = re.compile(r"(?<=://)[^/\s@]*@|(?<=[^\s?'\"])\?[^\s'\"]*")  # in the message of an error
 
 
 def is_url(given: object) -> bool:
@@ -18,6 +18,6 @@ def shown(url: str) -> str:
 
 
 def told(error: Exception) -> str:
-    """The first line of what an error says, without the secrets of URLs in it."""
+    """The first line of an error's message, without the secrets of URLs in it."""
     lines = str(error).splitlines()
     return SECRETS.sub("", lines[0] if lines else type(error).__name__)

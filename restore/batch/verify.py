@@ -1,7 +1,6 @@
-"""What a folder of results, pairs, checkpoints or a model holds, against what it says of it.
+"""Check a folder of results, pairs, checkpoints or a model against its own records.
 
-Nothing is changed. Each check yields `Finding`s, as `git fsck` does: what is whole is counted,
-what is not is named.
+Nothing is changed. Each check yields a `Finding` for each thing, whole or not.
 """
 
 import json
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 PAIRS = "pairs.json"
 STEPS = "step_*"
 WHOLE, CHANGED, MISSING, MOVED, LEFT = "whole", "changed", "missing", "moved", "left over"
-BAD = (CHANGED, MISSING)  # MOVED and LEFT are told, and cost nothing
+BAD = (CHANGED, MISSING)  # MOVED and LEFT are reported, but are no failure
 
 
 Replay = Callable[[Path, "np.ndarray"], "np.ndarray"]
@@ -31,16 +30,30 @@ Replay = Callable[[Path, "np.ndarray"], "np.ndarray"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of one thing that is spoken of."""
+    """The state of one thing that a record names.
 
-    what: str  # result, source, pair, file
+    Attributes:
+        what: result, source, pair, file or model.
+        path: Where it is.
+        state: whole, changed, missing, moved or left over.
+        why: The reason, if there is more to say.
+    """
+
+    what: str
     path: str
     state: str
     why: str = ""
 
 
 def verify(place: Path, replayed: Replay) -> Iterator[Finding]:
-    """Check a folder of results, of pairs or of a training. Raises UsageError for any other."""
+    """Check a folder of results, pairs or checkpoints, or a model's folder.
+
+    Args:
+        replayed: Makes a pair's bad picture again from its trace.
+
+    Raises:
+        UsageError: It is none of these.
+    """
     if not place.is_dir():
         raise UsageError(f"{place}: no such folder; name an output folder or a model")
     if reports(place) or reports(place / HIDDEN):
@@ -75,7 +88,7 @@ def _results(out: Path) -> Iterator[Finding]:
 
 
 def _source(row: Row) -> Iterator[Finding]:
-    """What a result was made of; another place or none is no fault of the result."""
+    """Check the source of a result; if it was moved or deleted, the result is still whole."""
     digest = row.get("picture_sha256") or row.get("source_sha256")
     if not row.get("source") or not digest:
         return
@@ -98,7 +111,7 @@ def _held(what: str, path: Path, digest: str) -> Finding:
 
 
 def _pairs(out: Path, replayed: Replay) -> Iterator[Finding]:
-    """Pairs of `restore degrade apply`: each is made again from its trace."""
+    """Check pairs of `restore degrade apply`: each is made again from its trace."""
     try:
         told = json.loads(read_plain(out / PAIRS, 2**20))
         if not isinstance(told, dict):
@@ -134,7 +147,7 @@ def _pair(out: Path, name: str, replayed: Replay) -> Finding:
 
 
 def listed(folder: Path) -> Iterator[Finding]:
-    """Every file that a manifest lists, and those that it does not."""
+    """Check every file that a manifest lists, and find those that it does not."""
     path = folder / manifest.NAME
     try:
         names = manifest.read(read_plain(path, 2**24))

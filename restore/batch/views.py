@@ -1,4 +1,4 @@
-"""What the page shows of a picture: all of it small, and the place that changed most at 100 %."""
+"""What the page shows of a picture: a thumbnail, and the place that changed most at 100 %."""
 
 import io
 from pathlib import Path
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SIDE = 160  # px, of a thumbnail
 CROP = (240, 320)  # px, (height, width) of what is shown at 100 %
-SAMPLES = 4 * SIDE  # to a side at the most, of which thumbnails are made and places found
+SAMPLES = 4 * SIDE  # a side at most, to make thumbnails and to find the place that changed most
 MARGIN = 4  # px of the input beyond a crop, for its enlargement
 BAND = 256  # rows of a large picture that are in memory at a time
 Box = tuple[int, int, int, int]
@@ -25,10 +25,16 @@ Box = tuple[int, int, int, int]
 
 
 def keep(out: Path, key: str, *shown: "Shown", is_aligned: bool = False) -> Box | None:
-    """Keep small JPEGs for the page; returns the place that is shown at 100 %.
+    """Save small JPEGs for the page.
 
-    shown       the first is the input, the last is the result.
-    is_aligned  the result shows what the input shows, and no more: they are compared.
+    Args:
+        out: The folder of the report.
+        key: Of the picture.
+        *shown: The pictures to show; the first is the input, the last is the result.
+        is_aligned: Input and result have the same content, so that they can be compared.
+
+    Returns:
+        The place that is shown at 100 %; None if they are not compared.
     """
     few = [tuple(None if layer is None else _sampled(layer) for layer in one) for one in shown]
     panels = [_panel(*one, of[0].shape) for one, of in zip(few, shown, strict=True)]
@@ -45,14 +51,20 @@ def keep(out: Path, key: str, *shown: "Shown", is_aligned: bool = False) -> Box 
 
 
 def path_of(out: Path, key: str, what: str = "thumbs") -> Path:
+    """The file of a picture's small JPEG; `what` is thumbs or crops."""
     name = short_digest(key)
     return out / HIDDEN / what / name[:2] / f"{name}.jpg"
 
 
 def most_changed(before: "np.ndarray", after: "np.ndarray") -> Box:
-    """Where a result differs most from its input, enlarged: as large as CROP, or all of it.
+    """The place where a result differs most from its enlarged input.
 
-    before  the input, or an even sample of it.
+    Args:
+        before: The input, uint8 (h, w, 3), or an even sample of it.
+        after: The result, (H, W, 3).
+
+    Returns:
+        A box as large as CROP, or all of a smaller result.
     """
     import cv2
     import numpy as np
@@ -64,7 +76,7 @@ def most_changed(before: "np.ndarray", after: "np.ndarray") -> Box:
     changed = np.abs(samples - before).mean(2)
     tall = max(1, round(height * rows / size[0]))
     wide = max(1, round(width * columns / size[1]))
-    # of each window of that size the mean, by its first sample
+    # the mean of each window of that size, at its first sample
     means = cv2.boxFilter(changed, -1, (wide, tall), anchor=(0, 0), borderType=cv2.BORDER_CONSTANT)
     means = means[: rows - tall + 1, : columns - wide + 1]
     row, column = np.unravel_index(int(means.argmax()), means.shape)
@@ -76,9 +88,9 @@ def most_changed(before: "np.ndarray", after: "np.ndarray") -> Box:
 
 
 def _sampled(layer: "np.ndarray", rows: int = SAMPLES, columns: int = SAMPLES) -> "np.ndarray":
-    """8 bits, no more samples to a side, in even steps.
+    """An even sample of a layer, 8 bits, at most rows x columns.
 
-    By bands of rows: one on disk is not to come into memory for it.
+    It reads band by band, so that a layer on disk is never in memory as a whole.
     """
     import numpy as np
 
@@ -99,7 +111,7 @@ def _sampled(layer: "np.ndarray", rows: int = SAMPLES, columns: int = SAMPLES) -
 
 
 def _part(layer: "np.ndarray | None", box: Box, size: tuple[int, ...]) -> "np.ndarray | None":
-    """A part of a layer as it is where the layer is enlarged to `size` by bicubic interpolation."""
+    """The part `box` of a layer that is enlarged to `size` by bicubic interpolation."""
     import cv2
     import numpy as np
 
@@ -121,7 +133,8 @@ def _part(layer: "np.ndarray | None", box: Box, size: tuple[int, ...]) -> "np.nd
 def _panel(pixels: "np.ndarray", alpha: "np.ndarray | None", of: tuple[int, ...]) -> "Image.Image":
     """One picture, at most SIDE on a side, on white where it is transparent.
 
-    of  the shape of the picture that `pixels` are a sample of.
+    Args:
+        of: The shape of the picture that `pixels` are a sample of.
     """
     from PIL import Image
 
@@ -148,7 +161,7 @@ def _eight(layer: "np.ndarray") -> "np.ndarray":
 
 
 def _mark(panel: "Image.Image", box: Box, size: tuple[int, ...]) -> None:
-    """Draw the place into a thumbnail, unless it is all of the picture."""
+    """Draw the box into a thumbnail, unless it is the whole picture."""
     from PIL import ImageDraw
 
     top, left, height, width = box

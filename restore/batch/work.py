@@ -1,4 +1,4 @@
-"""What is done with one picture of a run over files: it is read, made anew and written."""
+"""The work on one picture of a run over files: read it, make its result, write it."""
 
 import json
 import time
@@ -31,24 +31,24 @@ LOSSY = "lossy: {} cannot keep what lies outside the mask byte for byte; --forma
 
 
 class Progress(Protocol):
-    """What a run tells whoever watches it."""
+    """Receives the progress of a run."""
 
     def row(self, row: Row) -> None:
         """A picture is done."""
 
     def note(self, text: str) -> None:
-        """What is worth a line of its own."""
+        """There is a message for the user."""
 
     def part(self, done: int, of: int, what: str) -> None:
-        """So many windows, blocks or bands of a stage of the picture in hand are done."""
+        """Of a stage of the current picture, `done` windows, blocks or bands are done."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run over files is told beside its task's options.
+    """The settings of a run over files, beside its task's options.
 
-    made_by  what made the pictures, as a result keeps it: the model, its weights' digest, and what
-             else decides the pixels.
+    Attributes:
+        made_by: As results record it: the model, its digest, and what else decides the pixels.
     """
 
     place: Place
@@ -66,18 +66,18 @@ class Source:
     pictures: "list[Picture]"  # the frames asked for
     count: int  # of all its frames
     mask: "np.ndarray | None"
-    digests: tuple[str, ...]  # of the file and of its mask's, before they were read
+    digests: tuple[str, ...]  # of the file and of its mask, taken before the reading
 
 
 class FileWork:
-    """The next picture is made while the last one is written, and the one after that is read.
+    """Makes the next picture while the last one is written and the one after it is read.
 
-    Thus disks and codecs take their time while the model works. Files that keep others beside them
-    are made in their turn.
+    So the model need not wait for disks and codecs. Files with several results are not made ahead.
 
-    kind  the format of a source's result.
-    rate  of these results; it knows the model and how many there are of a picture.
-    show  is told of what goes on.
+    Args:
+        kind: Returns the format of a source's result.
+        rate: Of these results; it has the model, and the number of results of a picture.
+        show: Receives the progress.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class FileWork:
         self.count, self.kind, self.stack, self.rate = rate.count, kind, rate.stack, rate
         self.show = show
         self.is_over = self.is_warned = False
-        self.load_s = 0.0  # that the picture in hand waited for torch and the model
+        self.load_s = 0.0  # seconds that the current picture waited for torch and the model
         todo = [job for job in planned if not job.skip]
         self.reading, self.making = Ahead(todo, self.read), Ahead(todo, self.make_next)
 
@@ -140,12 +140,12 @@ class FileWork:
         }
 
     def follow(self, job: jobs.Job, following: jobs.Job | None) -> None:
-        """Tell which job comes after this one, where nobody knew when the run began."""
+        """Set the job that comes after this one, where the order was not known at the start."""
         for ahead in (self.making, self.reading):
             ahead.follow(job, following)
 
     def keep_views(self, job: jobs.Job, source: Source, made: "Picture") -> Row:
-        """Keep what the page shows; returns what the row tells of it."""
+        """Save what the page shows; return the facts on it for the row."""
         picture, facts = source.pictures[0], {}
         panels = [picture, made]
         if self.holes.find and source.mask is not None:
@@ -158,7 +158,7 @@ class FileWork:
         return facts
 
     def is_new(self, job: jobs.Job) -> bool:
-        """Whether it is sure to be made: nothing is there that may be its finished result."""
+        """Whether the job must be done: no file is there that could be its finished result."""
         store = self.settings.place.store
         return self.settings.exists == "overwrite" or not store.has(store.name(job.target))
 
@@ -172,12 +172,12 @@ class FileWork:
             size = self.options.output_size(picture.size)
             encode.check_fits(picture, self.kind_of(job), size, self.settings.writing.background)
         mask = self.holes.read(self.masks, job, pictures[0])
-        if self.masks and self.masks.is_alpha:  # what is filled is there to be seen
+        if self.masks and self.masks.is_alpha:  # the filled hole is opaque
             pictures[0] = opaque(pictures[0])
         return Source(pictures, count, mask, digests)
 
     def make_next(self, job: jobs.Job) -> "tuple[Source, Picture]":
-        """The source read and its first frame made anew."""
+        """Read a job's source, and make the result of its first frame."""
         source = self.reading.take(job)
         if is_small(source.pictures[0]):
             self.reading.begin_after(job, self.is_new)
@@ -198,7 +198,7 @@ class FileWork:
 
         hole = None if self.holes.find == "propose" else source.mask
         stack = needed(self.stack(), self.options, hole is not None)
-        if not self.rate.pixels:  # the first one of the run
+        if not self.rate.pixels:  # the first picture of the run
             self.load_s, began = time.monotonic() - began, time.monotonic()
         with memmap.use_folder(self.settings.place.out), watch.watching(self.part, *stack.parts):
             made = restore(picture, self.options, stack, seed, mask=hole, on_frame=keep)
@@ -206,7 +206,7 @@ class FileWork:
         return made
 
     def warn(self, job: jobs.Job, picture: "Picture") -> None:
-        """Say once what a large result takes, before it is begun."""
+        """Warn once of the time for a large result, before it is begun."""
         if self.is_warned or not rates.is_large(self.options.output_size(picture.size)):
             return
         self.is_warned = True
@@ -216,7 +216,7 @@ class FileWork:
     def make_several(
         self, job: jobs.Job, source: Source, path: Path, frames: Sequence[Path]
     ) -> "tuple[Picture, list[str]]":
-        """(the first result, notes on all): the file's frames, candidates, laps, or the damage."""
+        """Make frames, candidates, laps or damage; return the first result, and notes on all."""
         from restore.images.contact_sheet import write_sheet
 
         seed, picture = self.seed(job), source.pictures[0]
@@ -242,7 +242,7 @@ class FileWork:
         for picture, place, own in todo:
             result = self.make(picture, source, own, keep)
             notes += [*result.warnings, *self.put(result, place, job, own)]
-            made = made or [result]  # one is enough: others may be many
+            made = made or [result]  # only the first: there may be many
         if self.count > 1:
             write_sheet(frames, path)
         return made[0], notes
@@ -250,7 +250,7 @@ class FileWork:
     def keep_damage(
         self, picture: "Picture", mask: "np.ndarray", job: Job, frames: Sequence[Path]
     ) -> list[str]:
-        """Write the mask and a picture that shows it; returns what is to be said of them."""
+        """Write the mask and a picture that shows it; return notes on them."""
         from restore.images import sandbox
         from restore.images.decode import grey_to_rgb
         from restore.images.picture import Picture
@@ -266,7 +266,7 @@ class FileWork:
         return [f"{told}; nothing was filled: correct {names[0]} and give it by --damage"]
 
     def put(self, picture: "Picture", path: Path, job: jobs.Job, seed: int) -> list[str]:
-        """Write a result; returns what its format could not hold."""
+        """Write a result; return notes on what its format could not hold."""
         from restore.images import sandbox
 
         is_plain = isinstance(self.options, UpscaleOptions)
@@ -294,21 +294,22 @@ class FileWork:
 
 
 def is_small(picture: "Picture") -> bool:
-    """Whether there is memory for another one beside it."""
+    """Whether memory is enough for another picture beside it."""
     from restore.images.sandbox import LARGE
 
     return picture.pixels.size <= 3 * LARGE
 
 
 def shown(picture: "Picture") -> "tuple[np.ndarray, np.ndarray | None]":
-    """Of a picture, what a thumbnail is made of."""
+    """The pixels and alpha of a picture, for its thumbnail."""
     return picture.pixels, picture.alpha
 
 
 def formats(options: FileOptions, form: str, lossless: bool, count: int) -> Callable[[Path], str]:
-    """What tells the format of a source's result. Raises UsageError if it cannot be.
+    """A function: source -> format of its result. Raises UsageError if that cannot be written.
 
-    form  auto, or the one that is asked for.
+    Args:
+        form: auto, or the name of a format.
     """
     from restore.images import encode
 
@@ -323,13 +324,13 @@ def formats(options: FileOptions, form: str, lossless: bool, count: int) -> Call
 
 
 def reading_for(options: FileOptions, holes: Holes, reading: "Reading") -> "Reading":
-    """How files are read: whole, where there may be holes in them."""
+    """How files are read: as a whole if there may be holes in them."""
     whole = holes.given or holes.find or isinstance(options, InpaintOptions)
     return replace(reading, max_pixels=0) if whole else reading
 
 
 def kept_beside(options: FileOptions, holes: Holes, count: int) -> tuple[str, ...]:
-    """What is kept beside a result, as endings of its name."""
+    """The name endings of what is saved beside a result."""
     if holes.find:
         return f"{jobs.DAMAGE}.png", f"{jobs.OVERLAY}.jpg"
     laps = options.loopback if isinstance(options, Img2imgOptions) else count
@@ -337,12 +338,12 @@ def kept_beside(options: FileOptions, holes: Holes, count: int) -> tuple[str, ..
 
 
 def made_with(made_by: dict[str, object]) -> Row:
-    """What a row says of the engine, first stage and ControlNet that a picture was made with."""
+    """What a row records of the engine, first stage and ControlNet that made a picture."""
     beside = {n: value for n, value in made_by.items() if n.startswith(("control", "first_stage"))}
     return {"engine": made_by.get("engine", "torch"), **beside}
 
 
 def told(options: Any, seed: int, made_by: dict[str, object]) -> str:
-    """How a picture is made again, as JSON: `--set` takes each line of the task's section."""
+    """What is needed to make a picture again, as JSON: `--set` takes each option in it."""
     values = options.model_dump(mode="json", exclude={"task", *options.run_only})
     return json.dumps({options.task: values, "seed": seed, **made_by})

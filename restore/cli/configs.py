@@ -41,7 +41,7 @@ def copy(
 
 
 def at_home(path: Path) -> str:
-    """A configuration whose first line names its schema from any folder, for editors."""
+    """The text of a configuration, with an absolute path to its schema, which editors read."""
     text = path.read_text(encoding="utf-8")
     before, named, schema = text.partition("\n")[0].partition("$schema=")
     if not named:

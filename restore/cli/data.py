@@ -69,6 +69,6 @@ def pack(
 
 
 def vacant(folder: Path) -> None:
-    """Raises UsageError if anything is there already."""
+    """Raise UsageError if anything is there already."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder}: is not an empty folder; give a new one")

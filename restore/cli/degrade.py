@@ -1,4 +1,4 @@
-"""The commands of `restore degrade`: parsing and telling; the work is done in `degradations`."""
+"""The commands of `restore degrade`: parsing and printing; `degradations` does the work."""
 
 import math
 import os
@@ -17,7 +17,7 @@ from restore.cli.progress import counting, print_table
 from restore.cli.settings import Seed
 from restore.errors import ImageError, UsageError, counted, printable
 
-if TYPE_CHECKING:  # cv2 and the rest load after all that can be refused was
+if TYPE_CHECKING:  # cv2 and the rest are slow to load: the cheap checks come first
     import numpy as np
 
     from degradations import Recipe
@@ -88,10 +88,10 @@ def apply(
 ) -> None:
     """Make training pairs of good photos.
 
-    OUT/hr holds crops of them, or the whole ones; OUT/lr what became of these, OUT/traces all that
-    was drawn. OUT/damage holds masks where the recipe draws damage, OUT/hr_sharp the training
-    target where it sharpens. Pair k depends on the seed, k and the photos alone. Run the same
-    command again to go on where it stopped; a larger --pairs adds to what is there.
+    OUT/hr holds crops of them, or the whole ones; OUT/lr the degraded ones; OUT/traces all values
+    that were drawn. OUT/damage holds masks if the recipe draws damage, OUT/hr_sharp the training
+    target if it sharpens. Pair k depends on the seed, k and the photos alone. Run the same command
+    again to go on where it stopped; a larger --pairs adds to what is there.
     """
     photos = {file.key: file.path for file in file_search.find([folder], out) if not file.skip}
     if out.exists() and not out.is_dir():
@@ -310,7 +310,7 @@ def list_(
 
 
 def read_rgb(path: Path) -> "np.ndarray":
-    """uint8 (H, W, 3), upright; 16 bits are rounded, transparency lies on white."""
+    """Read a picture: uint8 (H, W, 3), upright; 16 bits are rounded, transparency lies on white."""
     from restore.images import picture, sandbox
 
     return picture.to_rgb8(sandbox.read(path))
@@ -325,7 +325,7 @@ def _recipe(word: str, severity: float, allow_code: bool) -> "Recipe":
 
 @contextmanager
 def refusals(allow_code: bool = False) -> Iterator[None]:
-    """What is wrong with a recipe or a trace is wrong with the command."""
+    """Turn the errors of recipes and traces into UsageErrors."""
     from degradations import RecipeError, consent
 
     try:

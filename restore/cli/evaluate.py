@@ -1,4 +1,4 @@
-"""`restore evaluate`: parsing and telling; the measuring is done in restore.metrics."""
+"""`restore evaluate`: parsing and printing; restore.metrics does the measuring."""
 
 import sys
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from restore.config import load_options
 from restore.errors import UsageError, printable
 from restore.options import UpscaleOptions
 
-if TYPE_CHECKING:  # torch and cv2 load after all that can be refused was
+if TYPE_CHECKING:  # torch and cv2 are slow to load: the cheap checks come first
     from restore.metrics.measures import Measure
     from restore.metrics.pairing import PicturePair
     from restore.metrics.report import Group, Report
@@ -48,7 +48,11 @@ class Scoring:
     worst: Annotated[int, typer.Option(min=0, max=200, help="Cases that the report shows.")] = 8
 
     def choose(self) -> "Chosen":
-        """Raises UsageError for a measure that is not there, or not asked for."""
+        """Choose the measures.
+
+        Raises:
+            UsageError: A measure is not available, or --sort is not among --metrics.
+        """
         from restore.metrics import measures
 
         names = self.metrics.replace(",", " ").split()
@@ -71,16 +75,23 @@ class ModelRun:
 
     @property
     def given(self) -> dict[str, object]:
-        """The options that are not as they are by default."""
+        """Each option, and whether it differs from its default."""
         return {f"--{f.name}": getattr(self, f.name) != f.default for f in fields(self)}
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The measures, and how pictures are measured."""
+    """The measures, and how pictures are measured.
+
+    Attributes:
+        measures: In the order of the report.
+        absent: Why other measures are not available.
+        sort: The measure that worst cases are sorted by.
+        border: px left out on each side.
+    """
 
     measures: "Sequence[Measure]"
-    absent: Sequence[str]  # why others are not there
+    absent: Sequence[str]
     sort: str
     border: int
 
@@ -239,7 +250,7 @@ def _sets(
 
 
 def _finish(report: "Report", out: Path | None, sort: str, worst: int) -> None:
-    """Print the tables, write what was asked for, and exit: 1 where a picture failed."""
+    """Print the tables, write the report if -o is given, and exit: with 1 if a picture failed."""
     from restore.metrics import report as tables
 
     print_table(*tables.mean_table(report, list(report.titled())))

@@ -1,4 +1,4 @@
-"""The options of a run over a folder: which files, in what shares, and what ends it early."""
+"""The options of a run over files: which files, in what shares, and what ends it early."""
 
 import inspect
 import sys
@@ -21,7 +21,7 @@ STDIN = Path("-")
 
 @dataclass(frozen=True)
 class Folder:
-    """What every command over files is told about them; each field is an option."""
+    """The options of every command over files that choose the files; each field is an option."""
 
     inputs: Annotated[
         list[str] | None,
@@ -90,12 +90,17 @@ def _bytes(path: Path) -> bytes:
 
 
 def takes(name: str, kind: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A command with a parameter `name` of a dataclass becomes one with its fields for options."""
+    """Give a command the fields of a dataclass as options.
+
+    Args:
+        name: The parameter of the command that gets the dataclass.
+        kind: The dataclass. The command's own options win over fields of the same name.
+    """
     fields = dict(inspect.signature(kind).parameters)
 
     def changed(command: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(command)
-        for field in own.parameters.keys() - {name}:  # the command's own option goes before
+        for field in own.parameters.keys() - {name}:  # the command's own option wins
             fields.pop(field, None)
 
         @wraps(command)

@@ -1,4 +1,4 @@
-"""What people type by habit of other tools: taken as ours, or answered with what to use."""
+"""Options that people know from other tools: they become ours, or an error says what to use."""
 
 from collections.abc import Sequence
 
@@ -23,9 +23,10 @@ ANSWERS = {
 
 
 def plain(argv: Sequence[str]) -> list[str]:
-    """The words of a command line as our options spell them.
+    """The words of a command line, with the options of other tools replaced by ours.
 
-    Raises UsageError, with what to use, for an option that we have no need of.
+    Raises:
+        UsageError: We do not need such an option; the message says what to use.
     """
     command = argv[0] if argv else ""
     if command not in MAKERS:
@@ -42,9 +43,9 @@ def plain(argv: Sequence[str]) -> list[str]:
         if name in ALONE and not equals:
             made += ALONE[name]
         elif name in INPUT and command in OVER_FILES:
-            made += [value] if equals else []  # the next word is the input, as it stands
+            made += [value] if equals else []  # the next word is the input
         elif name == "-n" and command in ("upscale", "img2img"):
-            made.append("--model" + equals + value)  # where it counts nothing, it names a model
+            made.append("--model" + equals + value)  # it has no count here, so it names a model
         else:
             made.append(SAME.get(name, name) + equals + value)
     return made

@@ -1,4 +1,4 @@
-"""What the first run of a user ends with: three lines, once."""
+"""Three lines of advice after a user's first run, printed only once."""
 
 import sys
 from pathlib import Path
@@ -15,14 +15,14 @@ LINES = (
 
 
 def first_use(page: Path, said: Said) -> None:
-    """Tell it on a terminal, if it was not told before; nobody is told twice."""
+    """Print the advice on a terminal, unless it was printed before."""
     if said.quiet or said.rows or not sys.stderr.isatty():
         return
     told = cache() / "first_use"
     try:
         told.parent.mkdir(parents=True, exist_ok=True)
         told.touch(exist_ok=False)
-    except OSError:  # told before, or it cannot be remembered that it was
+    except OSError:  # printed before, or we could not record it
         return
     for line in LINES:
         said.note(line.format(page=printable(str(page))))

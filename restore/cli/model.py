@@ -1,4 +1,4 @@
-"""The options of commands that a model works for: which one, where, and in which precision."""
+"""The options of commands that use a model: which one, on which device, in which precision."""
 
 import sys
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ Offline = Annotated[
 
 @dataclass(frozen=True)
 class Model:
-    """What every command is told about the model that does its work; each field is an option."""
+    """The options of every command that uses a model; each field is an option."""
 
     model: Annotated[
         str,
@@ -72,7 +72,7 @@ class Model:
 
     @property
     def first(self) -> str:
-        """The file of a pixel upscaler that goes before; none but where Enlarger is told."""
+        """The file of a pixel upscaler that runs first; only `Enlarger` has one."""
         return ""
 
     @property
@@ -91,7 +91,9 @@ class Model:
     def open(self, options: WalkOptions) -> OpenedModel:
         """Find the model; it loads when the first picture needs it, since torch takes seconds.
 
-        Raises ConfigError if the options ask for a walk that it cannot take.
+        Raises:
+            ConfigError: The model cannot do the steps or the sampler that the options ask for.
+            ModelError: There is no such model.
         """
         return open_model(
             self.model,
@@ -115,7 +117,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Enlarger(Model):
-    """What `upscale` is told of it beside."""
+    """The options of `upscale` on its model: those of `Model`, and a first stage."""
 
     first_stage: Annotated[
         str | None,

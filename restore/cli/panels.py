@@ -27,13 +27,13 @@ EVERYDAY = {
         "help",
     ),
 }
-ALL = "restore.help_all"  # in a context's meta
+ALL = "restore.help_all"  # its key in a context's meta
 
 
 class Panels(TyperCommand):
     """A command that shows its everyday options by default.
 
-    Errors stay plain lines, for they end up in logs; only the help is drawn.
+    Errors stay plain lines, since they end up in logs; only the help has panels.
     """
 
     def __init__(self, *args: Any, **named: Any):
@@ -55,7 +55,7 @@ class Panels(TyperCommand):
 
 
 def _row(param: Any, ctx: Any, is_whole: bool) -> tuple[str, str]:
-    """How an option is written, and what it does: in one sentence, or with choices and default."""
+    """An option's names and its help: one sentence; if `is_whole`, also choices and default."""
     names, text = param.get_help_record(ctx) or (param.name, param.help)
     if is_whole:
         return names, text
@@ -88,7 +88,7 @@ def _show_all(ctx: Any, param: Any, value: bool) -> None:
 
 
 def _help_all() -> Any:
-    """The option, as typer makes it of a function's parameter."""
+    """The option --help-all, which typer makes from a function's parameter."""
     option = typer.Option(
         "--help-all",
         is_eager=True,

@@ -13,7 +13,7 @@ SHORT = {"jpg": "jpeg", "tif": "tiff"}
 
 @dataclass(frozen=True)
 class Pictures:
-    """What every command over files is told about pictures; each field is an option."""
+    """The options of every command over files on its pictures; each field is an option."""
 
     format: Annotated[
         FormatName,
@@ -63,5 +63,5 @@ class Pictures:
 
     @property
     def chosen(self) -> PictureOptions:
-        """As the runner takes them."""
+        """The same options, as `restore.batch` takes them."""
         return PictureOptions(**vars(self))

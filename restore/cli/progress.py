@@ -11,12 +11,12 @@ from restore.batch.work import Progress
 from restore.cli.said import Said
 from restore.errors import printable, sides
 
-PATIENCE_S = 5  # between lines on the progress where there is no terminal
-LONG_S = 30  # a picture takes long that tells nothing for so long
+PATIENCE_S = 5  # between progress lines, without a terminal
+LONG_S = 30  # without a line: then the current picture gets one
 
 
 class Lines:
-    """A line a picture, for logs; and one now and then on a picture that takes long."""
+    """A line for each picture, for logs; and one now and then on a slow picture."""
 
     def __init__(self, total: int):
         self.total, self.count, self.told = total, 0, time.monotonic()
@@ -38,7 +38,7 @@ class Lines:
 
 
 class Bars:
-    """A bar of the pictures with the time left, and below it one of the picture in hand."""
+    """A bar for all pictures with the time left, and below it one for the current picture."""
 
     def __init__(self, bar: Any, total: int):
         self.bar = bar
@@ -60,7 +60,7 @@ class Bars:
 
 
 class Failures(Lines):
-    """Failed files alone."""
+    """A line for each failed file, and no other lines."""
 
     def row(self, row: Row) -> None:
         self.count += 1
@@ -75,7 +75,7 @@ class Failures(Lines):
 
 
 class Aloud:
-    """Passes on what is told, rows for programs too, and where an error came from if asked."""
+    """Passes progress on; also prints rows for programs, and tracebacks with --verbose."""
 
     def __init__(self, show: Progress, said: Said):
         self._show, self._said = show, said
@@ -91,7 +91,7 @@ class Aloud:
 
 @contextmanager
 def progress(total: int, said: Said) -> Iterator[Progress]:
-    """Lend what shows a run: bars on a terminal, elsewhere plain lines; rows where asked."""
+    """Lend a `Progress`: bars on a terminal, else plain lines; rows for programs if asked."""
     with _shown(total, said.quiet) as show:
         yield Aloud(show, said)
 
@@ -115,7 +115,7 @@ def _shown(total: int, is_quiet: bool) -> Iterator[Progress]:
 
 
 def left(row: Row) -> str:
-    """The time left, as the files so far tell it."""
+    """The time left in words, from the files so far; empty if it is not known."""
     seconds = row.get("left_s")
     if seconds is None:
         return ""
@@ -123,7 +123,7 @@ def left(row: Row) -> str:
 
 
 def describe(row: dict[str, Any], left: str = "") -> str:
-    """A report row as one line, with the time left where it tells the time taken."""
+    """A report row as one line; `left`, the time left in words, follows the time taken."""
     key = printable(row["key"])
     if row["status"] in ("failed", "skipped"):
         return f"{row['status']:8} {key}: {row['code']}: {printable(row['error'])}"
@@ -136,7 +136,12 @@ def describe(row: dict[str, Any], left: str = "") -> str:
 
 @contextmanager
 def counting(total: int, what: str) -> Iterator[Callable[[int], None]]:
-    """Lend a function that is told how many more are done: a bar, or a line now and then."""
+    """Show a bar, or a line now and then; lend a function to call with how many more are done.
+
+    Args:
+        total: The number of all.
+        what: What is counted, for the lines.
+    """
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
@@ -160,7 +165,7 @@ def counting(total: int, what: str) -> Iterator[Callable[[int], None]]:
 
 
 def print_table(head: Iterable[str], rows: Iterable[tuple[str, ...]]) -> None:
-    """Print rows under their heads, each as wide as it must be."""
+    """Print a table, with columns as wide as their content."""
     from rich import box
     from rich.console import Console
     from rich.table import Table

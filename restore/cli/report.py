@@ -1,4 +1,4 @@
-"""`restore report`: what runs left behind, put together."""
+"""`restore report`: merge the reports of several runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +11,7 @@ app = typer.Typer(no_args_is_help=True, help="Put reports together.")
 
 
 @app.callback()
-def _commands() -> None:  # with it typer keeps `merge` as a word of its own
+def _commands() -> None:  # with it typer keeps `merge` a subcommand, though there is only one
     pass
 
 

@@ -10,12 +10,12 @@ import typer
 
 from restore.errors import UsageError, printable
 
-UNTOLD = {"left_s"}  # of a row as it passes: of this moment, not of the picture
+UNTOLD = {"left_s"}  # not printed: it belongs to the moment, not to the picture
 
 
 @dataclass(frozen=True)
 class Said:
-    """What every command that makes pictures is told about its words; each field is an option."""
+    """The options of every command that makes pictures on its output; each field is an option."""
 
     quiet: Annotated[
         bool, typer.Option("-q", "--quiet", help="Say nothing but errors and failed files.")
@@ -34,7 +34,7 @@ class Said:
     ] = False
 
     def begin(self) -> None:
-        """Raises UsageError for what cannot be."""
+        """Set up the logs. Raises UsageError if -q and -v are both given."""
         if self.quiet and self.verbose:
             raise UsageError("-q says less and -v says more; give one of them")
         if self.verbose:
@@ -43,7 +43,7 @@ class Said:
             logging.basicConfig(format="restore: %(message)s", stream=sys.stderr)
 
     def line(self, text: str) -> None:
-        """What a run comes to: on stdout, unless rows stand there."""
+        """Print the outcome of a run: on stdout, or on stderr if rows go to stdout."""
         if not self.quiet:
             print(text, file=sys.stderr if self.rows else sys.stdout)
 
@@ -56,7 +56,7 @@ class Said:
             print(f"restore: {printable(text)}", file=sys.stderr)
 
     def row(self, row: dict[str, Any]) -> None:
-        """A row as the report has it; one that was finished before says "finished": true."""
+        """Print a row as the report has it; one of an earlier run also has "finished": true."""
         if self.rows:
             told = {name: value for name, value in row.items() if name not in UNTOLD}
             print(json.dumps(told), flush=True)

@@ -45,7 +45,8 @@ def serve(
 ) -> None:
     """Serve a page to look at before and after, and an HTTP API, on this machine.
 
-    The token, where one is needed, is that of RESTORE_TOKEN in the environment, else a new one.
+    If a token is needed, it is read from the environment's RESTORE_TOKEN; without it a new one is
+    made.
     """
     missing = [name for name in EXTRA if find_spec(name) is None]
     if missing:

@@ -15,7 +15,7 @@ Chosen = TypeVar("Chosen", bound=WalkOptions)
 
 
 def fits(seed: int) -> int:
-    """The seed. In a callback, for a `max` would stand in the help with all its digits."""
+    """Check that a seed fits. A callback does it, since `max` would put all digits in the help."""
     if seed > LARGEST_SEED:
         raise typer.BadParameter(f"{seed} does not fit 63 bits")
     return seed
@@ -28,7 +28,7 @@ Seed = Annotated[
 
 @dataclass(frozen=True)
 class Settings:
-    """What every command is told, whatever its task; each field is an option."""
+    """The options of every command that makes pictures, for any task; each field is an option."""
 
     seed: Seed = 0
     config: Annotated[
@@ -47,9 +47,10 @@ class Settings:
     ] = "skip"
 
     def options(self, kind: type[Chosen], **given: object) -> Chosen:
-        """The task's options: the YAML's, then --set's, then those given by name.
+        """The task's options: the YAML's, then --set's, then those given by name; the last wins.
 
-        Raises ConfigError, a line a mistake.
+        Raises:
+            ConfigError: There are mistakes; it has a line for each.
         """
         task = kind.model_fields["task"].default
         told = {**given, "windows": self.windows}

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the file in hand is finished if that is quick, else dropped, cleanly."""
+"""Ctrl-C and SIGTERM: the current file is finished if that is quick, else dropped cleanly."""
 
 import _thread
 import atexit
@@ -11,15 +11,15 @@ from types import FrameType
 
 from restore.batch.ahead import AHEAD
 
-GRACE_S = 5  # for the file in hand
-LAST_S = 2  # for a thread that works ahead, when the process ends
-_codes: list[int] = []  # of this process, the last one counts
+GRACE_S = 5  # for the current file
+LAST_S = 2  # that a thread of `ahead` gets to end, when the process ends
+_codes: list[int] = []  # exit codes of this process; the last one counts
 
 
 def leave_with(code: int) -> None:
-    """Tell the exit code, lest a thread that is still at work spoils it.
+    """Set the exit code, so that a thread that is still at work cannot change it.
 
-    A thread that is inside torch when the interpreter goes aborts the process.
+    A thread that is inside torch when the interpreter exits would abort the process.
     """
     if not _codes:
         atexit.register(_leave)
@@ -38,8 +38,10 @@ def _leave() -> None:
 
 
 class Stop:
-    """While it is entered, the first signal asks the run to end, and a second one, or the end of
-    the grace, raises KeyboardInterrupt in whatever is being done.
+    """Handles the signals while it is entered.
+
+    The first one asks the run to end. A second one, or the end of GRACE_S, raises
+    KeyboardInterrupt in the main thread.
     """
 
     def __init__(self) -> None:
@@ -71,18 +73,18 @@ class Stop:
 
     @property
     def asked(self) -> str:
-        """The signal's name, or nothing."""
+        """The signal's name; empty if none came."""
         return signal.Signals(self.number).name if self.number else ""
 
     @property
     def exit_code(self) -> int:
-        """As a shell tells it: 130 for SIGINT, 143 for SIGTERM."""
+        """The exit code, as in a shell: 130 for SIGINT, 143 for SIGTERM."""
         return 128 + (self.number or signal.SIGINT)
 
 
 def _interrupt(number: int) -> None:
-    """As if the signal came again, also to a main thread that waits for another one."""
+    """Send the signal again; it also reaches a main thread that waits for another thread."""
     if hasattr(signal, "pthread_kill"):
         signal.pthread_kill(threading.main_thread().ident or 0, number)
-    else:  # on Windows, where a waiting thread comes to it later
+    else:  # on Windows, where a waiting thread gets it later
         _thread.interrupt_main(number)

@@ -1,4 +1,4 @@
-"""Standard streams that may be lost, full or closed: that decides no work and no exit code."""
+"""Standard streams may be lost, full or closed: that changes no work and no exit code."""
 
 import logging
 import os
@@ -11,13 +11,13 @@ from restore.errors import printable
 
 
 class Patient:
-    """A text stream whose reader may be gone: what cannot be written any more is dropped."""
+    """A text stream that drops what it cannot write, since its reader may be gone."""
 
     def __init__(self, stream: Any):
         self._stream = stream
 
     def write(self, text: str) -> int:
-        # RuntimeError: a signal's handler speaks in the middle of another word
+        # RuntimeError: a signal handler prints in the middle of another print
         with suppress(RuntimeError):
             try:
                 self._stream.write(text)
@@ -36,7 +36,7 @@ class Patient:
         return getattr(self._stream, name)
 
     def _give_up(self) -> None:
-        """Let the system swallow what follows, and what still waits to be written."""
+        """Send what follows, and what is still in the buffer, to the null device."""
         with suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
@@ -45,7 +45,7 @@ class Patient:
 
 @contextmanager
 def steady() -> Iterator[None]:
-    """Have streams that take all that is written while the block runs."""
+    """Make stdout and stderr drop what they cannot write, while the block runs."""
     _fill_gaps()
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = map(Patient, before)
@@ -58,7 +58,7 @@ def steady() -> Iterator[None]:
 
 
 def _fill_gaps() -> None:
-    """Open what was closed, or the next file would get its number, and what is told there."""
+    """Open closed standard streams; else the next file would get their numbers and their text."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -75,7 +75,7 @@ class _Plain(logging.Formatter):
 
 
 def plain_handler() -> logging.Handler:
-    """What logs say goes to stderr, and no file's name moves the cursor there."""
+    """A handler that logs to stderr, with the control characters in file names escaped."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Plain("%(message)s"))
     return handler

@@ -23,16 +23,16 @@ from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, Ups
 UPSCALE, TEXT2IMG, IMG2IMG, INPAINT = (
     SimpleNamespace(**{name: field.default for name, field in kind.model_fields.items()})
     for kind in (UpscaleOptions, Text2imgOptions, Img2imgOptions, InpaintOptions)
-)  # the defaults that the help tells: to make options would take a tenth of a second
+)  # the defaults that the help shows; making real options would take a tenth of a second
 Command = Callable[..., None]
 
 
 def over_files(own: type, model: type[Model] = Model) -> Callable[[Command], Command]:
-    """A command over files becomes one whose options are fields of records.
+    """Give a command over files the fields of records as its options.
 
     Args:
-        own: The record of the command's own options, which it takes as `own`.
-        model: The record of what it is told about the model.
+        own: The record of the command's own options, which the command gets as `own`.
+        model: The record of its options on the model.
     """
 
     def changed(command: Command) -> Command:
@@ -47,7 +47,7 @@ def over_files(own: type, model: type[Model] = Model) -> Callable[[Command], Com
 
 @dataclass(frozen=True)
 class Upscale:
-    """What `upscale` alone is told; each field is an option."""
+    """The options of `upscale` alone; each field is an option."""
 
     scale: Annotated[
         float | None,
@@ -95,7 +95,7 @@ class Upscale:
     dry_run: shared.DryRun = False
 
     def options(self, settings: Settings) -> UpscaleOptions:
-        """Raises UsageError or ConfigError."""
+        """The task's options. Raises UsageError or ConfigError."""
         if self.damage and self.find_scratches:
             raise UsageError("--damage gives the scratches, --find-scratches looks for them")
         return settings.options(
@@ -129,7 +129,7 @@ def upscale(
 
 @dataclass(frozen=True)
 class Inpaint:
-    """What `inpaint` alone is told; each field is an option."""
+    """The options of `inpaint` alone; each field is an option."""
 
     mask: Annotated[
         str | None,
@@ -181,7 +181,7 @@ class Inpaint:
     dry_run: shared.DryRun = False
 
     def options(self, settings: Settings) -> InpaintOptions:
-        """Raises UsageError or ConfigError."""
+        """The task's options. Raises UsageError or ConfigError."""
         options = settings.options(
             InpaintOptions,
             prompt=self.prompt,
@@ -203,7 +203,7 @@ class Inpaint:
 
     @property
     def is_model_engine(self) -> bool:
-        """Whether --engine says what computes the model's networks, as other commands take it."""
+        """Whether --engine names what computes the model's networks, as in other commands."""
         return self.engine in ("torch", "onnx")
 
 
@@ -238,7 +238,7 @@ def _numbers(sides: str) -> tuple[int, int, int, int]:
 
 @dataclass(frozen=True)
 class Img2img:
-    """What `img2img` alone is told; each field is an option."""
+    """The options of `img2img` alone; each field is an option."""
 
     prompt: shared.Prompt = None
     strength: Annotated[
@@ -263,7 +263,7 @@ class Img2img:
     dry_run: shared.DryRun = False
 
     def options(self, settings: Settings) -> Img2imgOptions:
-        """Raises ConfigError."""
+        """The task's options. Raises ConfigError."""
         given = {name: value for name, value in vars(self).items() if name != "dry_run"}
         return settings.options(Img2imgOptions, **given)
 

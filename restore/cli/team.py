@@ -1,4 +1,4 @@
-"""The options for who does a run's work: this process, one on each device, or Ray."""
+"""The options for what does a run's work: this process, one process on each device, or Ray."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Team:
-    """What commands over files are told of who does the work; each field is an option."""
+    """The options of commands over files for what does the work; each field is an option."""
 
     devices: Annotated[
         str | None,
@@ -36,12 +36,16 @@ class Team:
 
     @property
     def named(self) -> list[str]:
-        """The devices."""
+        """The devices that --devices names."""
         return self.devices.split(",") if self.devices is not None else []
 
     @property
     def cluster(self) -> "Cluster | None":
-        """Where Ray does the work, if it does. Raises UsageError for options that are its alone."""
+        """Where Ray does the work; None: Ray is not used.
+
+        Raises:
+            UsageError: Options of Ray are given without --runner ray.
+        """
         if self.runner == "ray":
             from restore.batch.rays import Cluster
 

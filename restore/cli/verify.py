@@ -16,7 +16,7 @@ from restore.errors import counted, printable
 if TYPE_CHECKING:
     import numpy as np
 
-SHOWN = 1000  # of what is not whole
+SHOWN = 1000  # findings that are not whole
 
 
 def verify(
@@ -29,9 +29,9 @@ def verify(
 ) -> None:
     """Check results, pairs, checkpoints and models against what was noted when they were made.
 
-    Of results the journal's hashes, of their sources too where they still lie in their place; of
-    pairs, what their traces make; of models and checkpoints, each file of the manifest. Nothing is
-    changed. Exit code 1 if something is missing or changed.
+    Results, and sources that are still in their place, are checked against the journal's hashes;
+    pairs against what their traces make; models and checkpoints against each file of the manifest.
+    Nothing is changed. Exit code 1 if something is missing or changed.
     """
     is_whole = True
     for name in given:
@@ -63,7 +63,7 @@ def _findings(name: str) -> list[Finding]:
 
 
 def _replayed(trace: Path, hr: "np.ndarray") -> "np.ndarray":
-    """What a pair's trace makes of its good picture. Raises UsageError."""
+    """The picture that a pair's trace makes from its good one. Raises UsageError."""
     import degradations
 
     with refusals():
@@ -71,7 +71,7 @@ def _replayed(trace: Path, hr: "np.ndarray") -> "np.ndarray":
 
 
 def _loads(name: str) -> list[Finding]:
-    """A model that its files make, whole: every tensor is there, and is a number."""
+    """Load a model, and check that each tensor is there, without a NaN or an infinity."""
     import torch
 
     from restore.checkpoints import devices
