@@ -1,4 +1,4 @@
-"""YAML, `--set` and command-line values become frozen options; what is wrong is refused by name."""
+"""Make frozen options from YAML, `--set` and the command line; refuse what is wrong by name."""
 
 import difflib
 import hashlib
@@ -16,7 +16,11 @@ from restore.errors import ConfigError
 
 
 class Options(BaseModel):
-    """Frozen, strict about names, finite. `run_only` names the fields that change no pixel."""
+    """Base class of options: frozen, without unknown names, NaN or infinity.
+
+    Attributes:
+        run_only: Names of the fields that do not change pixels.
+    """
 
     model_config = ConfigDict(
         frozen=True,
@@ -29,7 +33,7 @@ class Options(BaseModel):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        """A field with another default keeps the description that it has in the base class."""
+        """Copy the description of a field from the base class if only its default is new."""
         super().__pydantic_init_subclass__(**kwargs)
         for base in cls.__mro__[1:]:
             for name, field in getattr(base, "model_fields", {}).items():
@@ -37,7 +41,11 @@ class Options(BaseModel):
                     cls.model_fields[name].description = field.description
 
     def digest(self, **more: object) -> str:
-        """A sha256 of what decides the pixels; `more` adds what stands elsewhere (seed, format)."""
+        """Return the SHA-256 of all values that decide the pixels.
+
+        Args:
+            more: Further values that decide them, such as the seed and the format.
+        """
         values = {**self.model_dump(mode="json", exclude=set(self.run_only)), **more}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
@@ -54,11 +62,20 @@ def load_options(
     sections: Collection[str] = (),
     **given: object,
 ) -> Model:
-    """Options from defaults, a YAML file's section, `section.key=value` pairs and given values.
+    """Make options from defaults, a YAML file, `section.key=value` pairs and given values.
 
-    sections  the names a file may hold besides `section`; any other is a mistake.
-    given     values of the command line; None means not given.
-    Raises ConfigError with a line for each mistake.
+    Later sources override earlier ones.
+
+    Args:
+        model_class: The class of the options.
+        section: The section of the file that holds them.
+        config: The YAML file.
+        sets: `section.key=value` pairs.
+        sections: Other sections that the file may have; any further name is an error.
+        given: Values of the command line; None means not given.
+
+    Raises:
+        ConfigError: With a line for each mistake.
     """
     tree = read_yaml(config) if config else {}
     known = {section, *sections}
@@ -84,7 +101,16 @@ def load_options(
 
 
 def load_config(model_class: type[Model], path: Path, overrides: Sequence[str] = ()) -> Model:
-    """A whole-file configuration with `a.b=c` overrides. Raises ConfigError, a line a mistake."""
+    """Make options from a whole YAML file, with `a.b=c` overrides.
+
+    Args:
+        model_class: The class of the options.
+        path: The YAML file.
+        overrides: `a.b=c` pairs.
+
+    Raises:
+        ConfigError: With a line for each mistake.
+    """
     values = read_yaml(path)
     origins: dict[Way, str] = {(): str(path)}
     for pair in overrides:
@@ -95,7 +121,7 @@ def load_config(model_class: type[Model], path: Path, overrides: Sequence[str] =
 
 
 def shipped() -> dict[str, Path]:
-    """The YAML files that come with the package, by name such as train/nano_denoiser."""
+    """Return the YAML files of the package by name, such as train/nano_denoiser."""
     here = Path(__file__).resolve().parent
     folder = here / "configs"  # of a wheel
     if not folder.is_dir():
@@ -105,7 +131,11 @@ def shipped() -> dict[str, Path]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; {} for an empty one. Raises ConfigError."""
+    """Read the mapping in a YAML file; {} if the file is empty.
+
+    Raises:
+        ConfigError: If the file cannot be read or holds no mapping.
+    """
     from degradations import RecipeError, plain_yaml  # loads cv2: only where a file is given
 
     try:
@@ -160,7 +190,14 @@ def explain(
     base: Way,
     origin: Callable[[Way], str],
 ) -> list[str]:
-    """pydantic's errors as lines: where it was said, which key, what is wrong, and the near key."""
+    """Format pydantic's errors as lines: the source, the key, the mistake and the nearest key.
+
+    Args:
+        error: The error of pydantic.
+        model_class: The class of the options.
+        base: The way to the options in the file.
+        origin: Returns the source of the value at a way, such as a file or `--steps`.
+    """
     lines = []
     for found in error.errors(include_url=False):
         spelled, owner = _spelled(model_class, found["loc"])
@@ -185,7 +222,7 @@ def explain(
 
 
 def near(name: object, known: Collection[str]) -> str:
-    """The end of a refusal: the known name that was meant, else all of them."""
+    """Return the end of an error message: the nearest known name, or else all of them."""
     return _meant(name, known) or f"; there are {', '.join(sorted(known))}"
 
 
@@ -202,9 +239,9 @@ def _short(value: object) -> str:
 def _spelled(
     model_class: type[BaseModel], loc: tuple[int | str, ...]
 ) -> tuple[Way, type[BaseModel]]:
-    """A pydantic location as a file spells it, without the tags of unions; whose field it ends at.
+    """Return a pydantic location as a file spells it, and the class of the field where it ends.
 
-    It leads through lists, options and tagged unions.
+    It follows lists, options and tagged unions, and leaves the tags of unions out.
     """
     here: list[Any] = [model_class]
     way, owner = [], model_class
