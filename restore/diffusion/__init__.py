@@ -1,4 +1,4 @@
-"""From a condition to a clean latent: networks, tiles, noise and the sampling loop."""
+"""From a condition to a clean latent: networks, tiling, noise and the sampling loop."""
 
 from restore.diffusion import torchvision
 
