@@ -93,7 +93,7 @@ class TwoTextContext:
         if self.zeroes and not is_wanted and not prompt:
             made, pooled = torch.zeros_like(made), torch.zeros_like(pooled)
         widths = [encoder.config.hidden_size for encoder in both]
-        # each encoder's tokens have their own weights: the tokenizers may split a prompt differently
+        # each encoder's tokens have their own weights: tokenizers may split a prompt differently
         shares = zip(weights, widths, strict=True)
         share = torch.cat([one[..., None].expand(-1, -1, width) for one, width in shares], -1)
         if (share != 1).any():
