@@ -25,12 +25,12 @@ from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, Ups
 from restore.tasks import run
 
 Callback = Callable[[int, int, Tensor], bool | None]
-"""(steps done, steps of the walk, latent) -> False to cancel"""
+"""(steps done, all steps, latent) -> False to cancel"""
 Progress = Callable[[int, int, watch.What], bool | None]
-"""(done, of, what) -> False to cancel; what is encode, walk, decode, enlarge or colour"""
+"""(done, of, what) -> False to cancel; `what` is encode, walk, decode, enlarge or colour"""
 
 Kind = Literal["pil", "np", "pt"]
-LIKE: dict[Kind, OneImage] = {  # what a result is made like
+LIKE: dict[Kind, OneImage] = {  # an example of each kind
     "pil": Image.new("RGB", (1, 1)),
     "np": np.zeros((1, 1, 3), np.uint8),
     "pt": torch.zeros(3, 1, 1),
@@ -279,7 +279,7 @@ class Restorer:
             masks = masks * len(images)
         if len(masks) != len(images):
             raise UsageError(f"{len(masks)} masks for {len(images)} pictures")
-        # all are looked at before any is worked on
+        # all are checked before work begins
         pictures = [to_picture(one) for one in images]
         holes = [None if one is None else to_mask(one) for one in masks]
         made = []
@@ -330,7 +330,7 @@ class Onlookers:
             return run.restore(picture, options, stack, seed, self.step, hole)
 
     def step(self, step: int, steps: int, latent: Any) -> None:
-        latent = torch.as_tensor(latent)  # an engine may have made an array
+        latent = torch.as_tensor(latent)  # an engine may give an array
         if self.callback is not None and self.callback(step, steps, latent) is False:
             raise CancelledError(f"cancelled by the callback after step {step} of {steps}")
         if self.on_step_end is None:

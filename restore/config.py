@@ -26,7 +26,7 @@ class Options(BaseModel):
         frozen=True,
         extra="forbid",
         allow_inf_nan=False,
-        defer_build=True,  # else half of the time of a start is spent on checks that are not used
+        defer_build=True,  # otherwise building unused validators takes half of the start
         use_attribute_docstrings=True,  # JSON schemas, `help()` and the reference show them
     )
     run_only: ClassVar[frozenset[str]] = frozenset()
@@ -51,7 +51,7 @@ class Options(BaseModel):
 
 
 Model = TypeVar("Model", bound=BaseModel)
-Way = tuple[str, ...]  # the way to a value: ("upscale", "steps")
+Way = tuple[str, ...]  # keys that lead to a value: ("upscale", "steps")
 
 
 def load_options(
@@ -155,7 +155,7 @@ def _pair(text: str) -> tuple[Way, Any]:
     if not equals or not all(way):
         raise ConfigError(f"{text}: write KEY=VALUE, such as upscale.steps=2")
     try:
-        return way, yaml.safe_load(value)  # the same words mean the same as in a file
+        return way, yaml.safe_load(value)  # a value means the same as in a file
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{_short(text)}: {_short(value)} is not a YAML value") from error
 
@@ -174,7 +174,7 @@ def _put(values: dict[str, Any], way: Way, value: object) -> None:
 def _validated(
     model_class: type[Model], values: dict[str, Any], base: Way, origins: dict[Way, str]
 ) -> Model:
-    def origin(way: Way) -> str:  # the latest word on a value is the one to mend
+    def origin(way: Way) -> str:  # the most specific source of a value
         cuts = (way[:length] for length in range(len(way), -1, -1))
         return next((origins[cut] for cut in cuts if cut in origins), "")
 
@@ -208,7 +208,7 @@ def explain(
             says = f"{name} is not an option of {owner.__name__}{near(way[-1], fields)}"
         elif found["type"] == "missing":
             says = f"{name} is missing"
-        elif found["type"] == "value_error":  # a check of ours, in whole words
+        elif found["type"] == "value_error":  # from our own validators, a whole sentence
             says = f"{name}: {found['msg'].removeprefix('Value error, ')}"
         else:
             must = found["msg"].replace("Input should be", "must be")
@@ -248,7 +248,9 @@ def _spelled(
     for part in loc:
         models = [kind for kind in here if isinstance(kind, type) and issubclass(kind, BaseModel)]
         tagged = [kind for kind in models if part in _tags(kind)]
-        if len(models) > 1 and tagged:  # the tag of a union, though a member has such a field
+        if (
+            len(models) > 1 and tagged
+        ):  # the tag of a union, even if a member has a field of that name
             here = tagged
             continue
         way.append(str(part))

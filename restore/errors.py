@@ -81,7 +81,7 @@ class ImageError(RestoreError):
         super().__init__(message)
         self.code = code
 
-    def __reduce__(self):  # the default forgets `code`, and errors cross process borders
+    def __reduce__(self):  # the default loses `code` when an error is pickled for another process
         return type(self), (self.code, str(self))
 
 

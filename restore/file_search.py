@@ -14,11 +14,11 @@ from restore.files import TEMPORARY
 
 JUNK = {"thumbs.db", ".ds_store", "desktop.ini", "ehthumbs.db"}
 JUNK_FOLDERS = {"__macosx", "$recycle.bin", "@eadir"}
-READ = {  # by name only: what the bytes are is found out when they are read
+READ = {  # by name only; the content is checked when a file is read
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif", ".gif", ".bmp", ".dib"),
     *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
 }
-PICTURES = frozenset(READ | {".heic", ".heif"})  # what every command takes for a picture
+PICTURES = frozenset(READ | {".heic", ".heif"})  # what every command accepts
 KNOWN = READ | {".heic", ".heif", ".jxl", ".jp2", ".psd", ".svg", ".eps", ".pdf"}  # refused by name
 Links = Literal["inside", "skip", "follow"]
 
@@ -126,7 +126,7 @@ def _listed_key(path: Path) -> str:
 
 def _walk(top: Path, output: Path, links: Links) -> Iterator[Found]:
     closed: list[OSError] = []
-    above = {str(top): {os.path.realpath(top)}}  # folder -> where it and those above it really are
+    above = {str(top): {os.path.realpath(top)}}  # folder -> real paths of it and its parents
     walk = os.walk(top, onerror=closed.append, followlinks=links == "follow")
     for folder, folders, names in walk:
         here = Path(folder)
@@ -146,7 +146,7 @@ def _walk(top: Path, output: Path, links: Links) -> Iterator[Found]:
             path = here / name
             skip = _unfit(path) or unlike(name) or _unfollowed(path, top, links)
             yield Found(path, path.relative_to(top).as_posix(), skip)
-    for error in closed:  # it has a row of its own, which fails when it is opened
+    for error in closed:  # it gets a row in the report, which fails when it is opened
         path = Path(error.filename)
         yield Found(path, path.relative_to(top).as_posix())
 

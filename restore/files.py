@@ -13,9 +13,9 @@ from pathlib import Path
 
 from restore.errors import OutputError
 
-UMASK = os.umask(0o077)  # read by setting it: there is no other way
+UMASK = os.umask(0o077)  # the umask can only be read by setting it
 os.umask(UMASK)
-TEMPORARY = ".restore-"  # how the names of files in the making begin
+TEMPORARY = ".restore-"  # prefix of temporary files
 _OURS = re.compile(re.escape(TEMPORARY) + r"([0-9a-f]{8})([0-9a-f]{8})(\..*)?", re.DOTALL)
 
 
@@ -92,7 +92,7 @@ def replacing(path: Path, is_lasting: bool = True) -> Iterator[Path]:
     """
     temporary = temporary_for(path)
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
-    os.close(os.open(temporary, flags, 0o600))  # nobody's business until it is whole
+    os.close(os.open(temporary, flags, 0o600))  # private until it is complete
     try:
         yield temporary
         if is_lasting:

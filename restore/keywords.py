@@ -15,7 +15,7 @@ from restore.options import Colour, Sampler
 Seeds = int | Sequence[int]
 Generators = torch.Generator | Sequence[torch.Generator]
 OnStepEnd = Callable[[Any, int, Any, dict[str, Any]], Any]
-"""(who makes the picture, number of the step from 0, timestep, {"latents": ...}), as diffusers'"""
+"""As diffusers': (pipeline, number of the step from 0, timestep, {"latents": ...})"""
 
 SAME = {  # diffusers' name -> ours
     "num_inference_steps": "steps",
@@ -156,9 +156,9 @@ def ours(given: Any) -> Asked:
         if name in options:
             raise UsageError(f"{name} and {theirs} are one thing; give one of them")
         value = options.pop(theirs)
-        if value is None:  # theirs for what was not said
+        if value is None:  # diffusers' value for an argument that is not given
             continue
-        # there every scale up to 1 is off, and some pass 0; here 0 would leave the prompt out
+        # in diffusers any scale up to 1 means off, and some pass 0; here 0 would drop the prompt
         off = name == "guidance" and isinstance(value, int | float) and value < 1
         options[name] = 1 if off else value
     return Asked(options, generators, on_step_end)

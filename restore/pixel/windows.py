@@ -32,7 +32,7 @@ class Cut:
     after: int
 
     def weight(self, scale: int) -> Tensor:
-        """Return the weights (scale * length of answers,) of the output: neighbours add up to one."""
+        """Return the output's weights (scale * length of answers,); neighbours add up to one."""
         weight = torch.ones((self.answers.stop - self.answers.start) * scale)
         first, last = self.before * scale, self.after * scale
         weight[:first] = raised_cosine(first)
