@@ -81,9 +81,9 @@ class Restorer:
         seed: One, or a list with one for each picture. A picture is the same alone and in a list.
         output_type: pil, np (uint8) or pt (float in [0, 1]) instead of the kind that was given.
         callback: (step, steps, latent) after each sampling step.
-        progress: (done, of, what) after each window, block or band, and again during a long one: so
-            much of the stage encode, walk (sampling), decode, enlarge or colour is done. Stages
-            start again for each lap, hole and pass.
+        progress: (done, of, what) after each window, block or band, and again during a long one:
+            `done` of `of` parts of stage `what` are finished. Stages are encode, walk (sampling),
+            decode, enlarge and colour; they start again for each lap, hole and pass.
     """
 
     stack: "run.Model"
@@ -101,10 +101,7 @@ class Restorer:
         offload: bool = False,
         **more: Unpack[keywords.Loading],
     ) -> Self:
-        """Load a model as `restore.load` does, with diffusers' names and torch's dtypes.
-
-        `torch_dtype` is another name of `dtype`, `local_files_only` of `offline`.
-        """
+        """`restore.load` with diffusers' names: `torch_dtype`, and `local_files_only` (offline)."""
         if local_files_only:
             more["offline"] = True
         how = devices.named_dtype(dtype if torch_dtype is None else torch_dtype)
@@ -133,14 +130,17 @@ class Restorer:
         create_pr: bool = False,
         commit_message: str = "Upload model",
     ) -> str:
-        """Upload what `save_pretrained` writes to `org/name` on the hub; make it if it is new.
+        """Upload what `save_pretrained` writes to `org/name` on the hub, created if necessary.
 
         Args:
             private: Whether a new repository is private; None is the organisation's default.
             token: By default that of `hf auth login`.
 
         Returns:
-            The URL of the commit. OutputError says why the hub refused.
+            The URL of the commit.
+
+        Raises:
+            OutputError: If the hub refuses it; with the hub's message.
         """
         how = {"revision": revision, "create_pr": create_pr, "commit_message": commit_message}
         return publish.push(self.stack, repo_id, card, private=private, token=token, **how)
@@ -314,7 +314,7 @@ class Onlookers:
     callback: Callback | None = None
     progress: Progress | None = None
     on_step_end: keywords.OnStepEnd | None = None
-    maker: object = None  # whom diffusers' callback is told of
+    maker: object = None  # the first argument of diffusers' callback
 
     def restore(
         self,

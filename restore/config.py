@@ -123,9 +123,9 @@ def load_config(model_class: type[Model], path: Path, overrides: Sequence[str] =
 def shipped() -> dict[str, Path]:
     """Return the YAML files of the package by name, such as train/nano_denoiser."""
     here = Path(__file__).resolve().parent
-    folder = here / "configs"  # of a wheel
+    folder = here / "configs"  # in a wheel
     if not folder.is_dir():
-        folder = here.parent / "configs"  # of a clone
+        folder = here.parent / "configs"  # in a clone
     files = sorted(folder.rglob("*.yaml"))
     return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
 

@@ -13,7 +13,7 @@ class RestoreError(Exception):
     """
 
     exit_code = 1
-    code = "FAILED"  # for machines: the `code` of a report row
+    code = "FAILED"
 
 
 class UsageError(RestoreError):

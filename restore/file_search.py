@@ -19,7 +19,16 @@ READ = {  # by name only; the content is checked when a file is read
     *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
 }
 PICTURES = frozenset(READ | {".heic", ".heif"})  # what every command accepts
-KNOWN = READ | {".heic", ".heif", ".jxl", ".jp2", ".psd", ".svg", ".eps", ".pdf"}  # refused by name
+KNOWN = READ | {
+    ".heic",
+    ".heif",
+    ".jxl",
+    ".jp2",
+    ".psd",
+    ".svg",
+    ".eps",
+    ".pdf",
+}  # the others are refused by name
 Links = Literal["inside", "skip", "follow"]
 
 
@@ -36,10 +45,10 @@ class Found:
     """
 
     path: Path
-    key: str  # path relative to the input folder, with /
-    skip: str = ""  # JUNK, NOT_A_PICTURE, NOT_A_FILE, LINK, or empty
-    url: str = ""  # where it lies, if that is no disk
-    size: int = 0  # bytes, of a URL
+    key: str
+    skip: str = ""
+    url: str = ""
+    size: int = 0
 
 
 @dataclass(frozen=True)
@@ -51,7 +60,7 @@ class Choice:
             with the name. * also matches /.
         exclude: Globs of the same kind.
         links: inside follows links to files in the same input folder and skips other links. skip
-            skips all links. follow also follows links to folders, but no folder into itself.
+            skips all links. follow also follows links to folders, except those that form a circle.
     """
 
     include: tuple[str, ...] = ()

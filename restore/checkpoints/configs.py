@@ -16,11 +16,11 @@ from restore.errors import ModelError
 from restore.files import read_plain
 
 MOST = 2**26  # bytes of a config or a vocabulary
-LARGEST, LONGEST, DEEPEST = 10**6, 10**4, 3  # of numbers, lists and nesting
+LARGEST, LONGEST, DEEPEST = 10**6, 10**4, 3  # largest number, longest list, deepest nesting
 REPEATED = re.compile(r"layers|blocks|repeat")  # fields that count layers or blocks
 REPEATS = 128
 WORD = re.compile(r"[\w.+:-]{0,64}")
-KEPT = {"_class_name", "_diffusers_version", "_use_default_values"}  # of diffusers' own
+KEPT = {"_class_name", "_diffusers_version", "_use_default_values"}  # diffusers' own fields
 FILES = ("tokenizer.json", "vocab.json", "merges.txt")
 Count = Annotated[int, Field(ge=1, le=65536)]
 Share = Annotated[float, Field(ge=0, le=1000)]

@@ -132,7 +132,7 @@ def compile_unet(stack: Stack) -> None:
     try:
         with torch.inference_mode():
             stack.predict(condition, "")(x, torch.tensor(0), [(0, 0)])
-    except RuntimeError as error:  # every error of dynamo's and inductor's is one
+    except RuntimeError as error:  # dynamo and inductor raise subclasses of it
         told = str(error).splitlines()[0]
         raise ModelError(
             f"the UNet cannot be compiled here: {told}; leave --compile out"
@@ -156,7 +156,7 @@ class Turns:
         stack.place = place
         self.stack = stack
         self.here: list[nn.Module] = []
-        self.there = place  # where they are
+        self.there = place  # the device that they are on
         control = stack.control
         walking = [stack.unet, control.net] if control else []
         for part in stack.parts:

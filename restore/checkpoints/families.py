@@ -20,8 +20,12 @@ PARTS = (
     *("vae", "vqvae", "unet", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"),
     *("scheduler", "low_res_scheduler", "restorer", "fusion"),
 )
-IGNORED = {"safety_checker", "feature_extractor", "image_encoder"}  # of a pipeline's components
-CLASSES = {  # of diffusers and transformers, by the part that they are read as
+IGNORED = {
+    "safety_checker",
+    "feature_extractor",
+    "image_encoder",
+}  # components of pipelines that are not used
+CLASSES = {  # the classes of diffusers and transformers that a component may have
     "vae": ("AutoencoderKL", "AutoencoderTiny", "VQModel"),
     "vqvae": ("VQModel",),
     "unet": ("UNet2DConditionModel", "UNet2DModel"),
@@ -30,7 +34,7 @@ CLASSES = {  # of diffusers and transformers, by the part that they are read as
     "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
     "tokenizer_2": ("CLIPTokenizer", "CLIPTokenizerFast"),
 }
-SCHEDULERS = {  # those that published checkpoints name, and ours
+SCHEDULERS = {  # those of published checkpoints, and ours
     *("DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "LMSDiscreteScheduler", "LCMScheduler"),
     *("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler"),
     *("KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "DEISMultistepScheduler"),

@@ -177,7 +177,7 @@ def read(
     unet: Any = build(folder, "unet", convert)
     layout = layout_of(unet.config, vae.channels(autoencoder), told.trust)
     if layout == X4 and vae.scale(autoencoder) == SD_SCALE:
-        # Its first published config lacked its scale; diffusers' pipeline corrects it in the same way.
+        # Its first published config lacked the scale; diffusers' pipeline corrects it too.
         autoencoder.register_to_config(scaling_factor=X4_SCALE)
     low = None
     if (folder / "low_res_scheduler").is_dir():
@@ -358,7 +358,7 @@ def stored(part: nn.Module, dtype: torch.dtype | None) -> nn.Module:
         held = (tensor for tensor in part.state_dict().values() if tensor.is_floating_point())
         is_short = all(torch.equal(tensor.half().float(), tensor.float()) for tensor in held)
         dtype = torch.float16 if is_short else torch.float32
-    # nn.Module's own `to`: diffusers' warns of a list of fp32 layers that is empty here
+    # nn.Module.to, because diffusers' own warns about fp32 layers, and there are none here
     part = nn.Module.to(lora.unwrap(deepcopy(part)), dtype=dtype)
     return part.to(memory_format=torch.contiguous_format)
 

@@ -16,12 +16,14 @@ from restore.checkpoints.weights import CLIP_PREFIX, Weights, first
 from restore.errors import ModelError
 from restore.files import read_plain
 
-OF_PEFT = "base_model.model."  # how the keys of PeftModel.save_pretrained begin
+OF_PEFT = "base_model.model."  # prefix of the keys that PeftModel.save_pretrained writes
 PREFIXES = "unet", "text_encoder", "text_encoder_2"
 DORA = (
     "is a DoRA, which would be applied as the plain LoRA that it is not; merge it where it was made"
 )
-Name = Annotated[str, Field(pattern=r"^\^?[\w.]+$", max_length=256)]  # of a layer, not a pattern
+Name = Annotated[
+    str, Field(pattern=r"^\^?[\w.]+$", max_length=256)
+]  # name of a layer, not a pattern
 Targets = dict[str, nn.Module]  # the modules that LoRAs are for, by the prefix of their keys
 
 

@@ -22,7 +22,9 @@ BEFORE = re.compile(
     r"|README\.md|photos\.csv"
 )
 CARD = "Made by `restore train`"
-LOADED = re.compile(r".*\.(safetensors|onnx|bin|pt|pth|ckpt|json|txt|model)")  # in a part's folder
+LOADED = re.compile(
+    r".*\.(safetensors|onnx|bin|pt|pth|ckpt|json|txt|model)"
+)  # in a component's folder
 ABOUT = {"stack.json", "model_index.json"}
 
 
@@ -215,7 +217,7 @@ def _refuse_foreign(folder: Path) -> None:
 def sweep(folder: Path) -> None:
     """Remove unfinished exports that a killed run left beside folder/export."""
     if not (folder / "export").exists():
-        return  # it may have been killed between two names: then this is all there is
+        return  # if the run was killed between two renames, the only copy is temporary
     for left in folder.glob(".restore-*"):
         if is_temporary_name(left.name) and left.is_dir() and not left.is_symlink():
             shutil.rmtree(left)

@@ -2,4 +2,4 @@
 
 from restore.diffusion import torchvision
 
-torchvision.try_before()  # diffusers and transformers ask whether it is there
+torchvision.try_before()  # before diffusers and transformers are imported

@@ -24,7 +24,7 @@ class Network(nn.Module):
     """
 
     body: nn.Sequential
-    ends: tuple[int, int]  # channels that its body takes and gives
+    ends: tuple[int, int]
 
     def fill(self, channels: int, layers: int) -> None:
         """Make a body with random weights; see `chain`."""
@@ -124,6 +124,8 @@ class FirstStage(nn.Module):
             weights = {name: torch.lerp(ends[0][name], ends[1][name], fidelity) for name in ends[0]}
             made = deepcopy(self.rich)
             made.load_state_dict(weights)
-            object.__setattr__(self, "_made", (fidelity, device, made))  # no part of the weights
+            object.__setattr__(
+                self, "_made", (fidelity, device, made)
+            )  # not registered as a submodule, so it is not saved
         assert self._made is not None
         return self._made[2]

@@ -54,7 +54,7 @@ class Light:
     fidelity: float
     restore_steps: int
     span: tuple[int, int]
-    load: Callable[[], Any]  # of Stack, which imports this
+    load: Callable[[], Any]  # returns a Stack, whose module imports this one
     steps: int = 20
     hears: Literal["subjects", "damage"] = "subjects"
     name: str = "this model"
@@ -62,7 +62,7 @@ class Light:
     engine: str = "torch"
     device: Any = "cpu"
     is_half: bool = False
-    parts: list[Any] = field(default_factory=list)  # torch's modules that hold weights
+    parts: list[Any] = field(default_factory=list)
 
     def suffices(self, options: WalkOptions, has_hole: bool) -> bool:
         """Whether the first stage alone can do the task."""

@@ -39,7 +39,7 @@ def _draws(kind: type) -> bool:
 
 
 def most(make: Callable[[int], SchedulerMixin], asked: int) -> int:
-    """Return the most steps up to `asked` that work; 0 if none do.
+    """Return the most steps below `asked` that work; 0 if none do.
 
     Args:
         make: Makes a scheduler with that many timesteps; it may raise.

@@ -13,7 +13,7 @@ from restore.images import memmap
 from restore.images.strips import blocks
 
 BLOCK = 256  # latents encoded or decoded at a time, on a side
-WINDOWS = Windows(64, 48)  # latents, for a VAE that sees the whole picture
+WINDOWS = Windows(64, 48)  # latents, for a VAE that is not local
 MARGIN = 4  # latents at a window's cut sides with weight 0: zero padding has changed them
 Vae = AutoencoderTiny | AutoencoderKL | VQModel
 Rows = Callable[[int, int], Any]

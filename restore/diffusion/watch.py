@@ -23,7 +23,7 @@ An exception from it ends the work."""
 
 OFTEN_S = 0.2  # at least, between two reports of the same values
 Item = TypeVar("Item")
-LAYERS = "Conv2d", "Linear"  # what takes time
+LAYERS = "Conv2d", "Linear"  # layers that take time
 _watcher: ContextVar["Watcher | None"] = ContextVar("watcher", default=None)
 _timestep: ContextVar[object] = ContextVar("timestep", default=0)
 

@@ -13,7 +13,7 @@ from restore.diffusion import watch
 from restore.errors import ModelError
 from restore.files import read_plain
 
-MOST = 2 * 10**9  # bytes that an ONNX file holds
+MOST = 2 * 10**9  # bytes: the largest ONNX file
 MEND = "pip install 'restore-toolkit[onnx]'"
 
 

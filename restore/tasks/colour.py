@@ -17,9 +17,9 @@ Band = Callable[[int, int], np.ndarray]
 """(first, last) row -> float32 (last - first, W, 3) in [0, 1]"""
 
 BAND = 256  # rows; no result depends on it
-LEVELS = 5  # of the wavelet, as StableSR has them
+LEVELS = 5  # levels of the wavelet, as in StableSR
 REACH = 2**LEVELS - 1  # rows that its blurs see to each side
-ROUNDS = 12  # of lowpass at the most
+ROUNDS = 12  # most rounds of lowpass
 END = 0.005  # the share of the pixels that count as black, and as white
 GREY_BLACK = 8.0, 16.0  # levels: the darkest is black up to the first, faded from the second
 GREY_WHITE = 246.0, 252.0  # levels: the brightest is faded up to the first, white from the second

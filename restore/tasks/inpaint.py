@@ -26,7 +26,7 @@ from restore.options import InpaintOptions
 
 FALLBACK = "filled by blending latents: this model was not trained to fill"
 NO_HOLE = "nothing to fill: the mask is black throughout"
-THIN = 4.0  # px from the rim to the middle of what counts as a scratch
+THIN = 4.0  # px: scratches are at most this deep, from rim to middle
 NEAR = 3  # radius in px of OpenCV's inpainting: the best of 1, 3 and 5 on scratches
 CLASSICAL = {"telea": cv2.INPAINT_TELEA, "navier_stokes": cv2.INPAINT_NS}
 

@@ -24,8 +24,8 @@ class Context(Protocol):
         module: The nn.Module that is trained, moved and saved.
     """
 
-    kind: ClassVar[Any]  # of Kind: stack.json's "context"
-    module: Any  # an nn.Module: what is trained, moved and saved
+    kind: ClassVar[Any]  # a Kind
+    module: Any
 
     def inputs(self, prompt: str) -> Tensor:
         """Prepare the module's input, of one shape for all prompts; no gradient, on the CPU."""

@@ -108,7 +108,7 @@ class BoxContext:
     kind: ClassVar[Literal["boxes"]] = "boxes"
     module: BoxEncoder
     labels: tuple[str, ...]
-    most: int  # boxes
+    most: int
 
     def inputs(self, prompt: str) -> Tensor:
         """Return (most, 5): label number and corners of each box; len(labels) for no box."""

@@ -20,7 +20,7 @@ class ClassContext:
     """
 
     kind: ClassVar[Literal["classes"]] = "classes"
-    module: nn.Embedding  # (len(labels) + 1, width)
+    module: nn.Embedding
     labels: tuple[str, ...]
 
     def inputs(self, prompt: str) -> Tensor:

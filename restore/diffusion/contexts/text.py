@@ -80,7 +80,7 @@ class TextContext:
 
 
 def save_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:
-    backend = tokenizer.backend_tokenizer  # it remembers how it was last called
+    backend = tokenizer.backend_tokenizer  # it saves the settings of its last call
     backend.no_truncation()
     backend.no_padding()
     tokenizer.save_pretrained(folder)
