@@ -51,9 +51,14 @@ def nano(folder: Path) -> "tuple[Run, nn.Module | None]":
 
 
 def nano_onnx(folder: Path) -> "tuple[Run, nn.Module | None]":
+    """The same by ONNX Runtime."""
     import restore
+    from restore.checkpoints.export import export
 
-    model = restore.load("nano", engine="onnx")
+    place = folder / "nano_onnx"
+    if not place.exists():
+        export("nano", place)
+    model = restore.load(str(place), engine="onnx")
     return lambda rgb: model.upscale(rgb, scale=SCALE), None
 
 
@@ -62,6 +67,7 @@ def ours(kind: str) -> Callable[[Path], "tuple[Run, nn.Module | None]"]:
 
     def build(folder: Path) -> "tuple[Run, nn.Module | None]":
         import restore
+        from benchmarks.speed_models import pixel_file
 
         model = restore.load(str(pixel_file(folder, kind)))
         return lambda rgb: model.upscale(rgb, scale=SCALE), None
@@ -74,6 +80,8 @@ def plain(kind: str, tile: int = 0) -> Callable[[Path], "tuple[Run, nn.Module | 
 
     def build(folder: Path) -> "tuple[Run, nn.Module | None]":
         import torch
+
+        from benchmarks.speed_models import pixel_network
 
         network = pixel_network(kind).eval().to(memory_format=torch.channels_last)
 
@@ -107,101 +115,6 @@ def by_tiles(network, low, tile: int):
     return made
 
 
-def pixel_network(kind: str) -> "nn.Module":
-    """An untrained network of the published shape."""
-    import torch
-
-    from restore.checkpoints import pixel
-
-    pixel.library()
-    from spandrel.architectures import ESRGAN, Compact
-
-    torch.manual_seed(0)
-    if kind == "x4plus":
-        return ESRGAN.ESRGAN(num_filters=64, num_blocks=23, scale=4)
-    return Compact.Compact(num_feat=64, num_conv=32, upscale=4)
-
-
-def pixel_file(folder: Path, kind: str) -> Path:
-    """Its weights in a file."""
-    from safetensors.torch import save_file
-
-    path = folder / f"{kind}.safetensors"
-    if not path.exists():
-        weights = pixel_network(kind).state_dict()
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
-    return path
-
-
-def diffusion_folder(folder: Path, task: str) -> Path:
-    """A pipeline of diffusers with random weights: Stable Diffusion's shape, a quarter as wide."""
-    import diffusers
-    import torch
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    from restore.training.stages.vocabulary import letters
-
-    place = folder / f"sd_{task}"
-    if place.exists():
-        return place
-    torch.manual_seed(0)
-    levels = 4 if task == "inpaint" else 3
-    words = letters()
-    vae = diffusers.AutoencoderKL(
-        block_out_channels=(32, 64, 128, 128)[:levels],
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
-        layers_per_block=2,
-    )
-    more = {} if task == "inpaint" else {"num_class_embeds": 1000}
-    unet = diffusers.UNet2DConditionModel(
-        sample_size=64 if task == "inpaint" else 128,
-        in_channels=9 if task == "inpaint" else 7,
-        block_out_channels=(96, 160, 320, 320),
-        attention_head_dim=8,
-        cross_attention_dim=128,
-        **more,
-    )
-    encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(words),
-            hidden_size=128,
-            intermediate_size=256,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            bos_token_id=words.bos_token_id,
-            eos_token_id=words.eos_token_id,
-            pad_token_id=words.pad_token_id,
-        )
-    )
-    scheduler = diffusers.DDIMScheduler(
-        beta_schedule="scaled_linear",
-        beta_start=0.00085,
-        beta_end=0.012,
-        steps_offset=1,
-        set_alpha_to_one=False,
-        clip_sample=False,
-        prediction_type="epsilon" if task == "inpaint" else "v_prediction",
-    )
-    parts = {"vae": vae, "unet": unet, "text_encoder": encoder, "tokenizer": words}
-    if task == "inpaint":
-        made = diffusers.StableDiffusionInpaintPipeline(
-            **parts,
-            scheduler=scheduler,
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
-    else:
-        made = diffusers.StableDiffusionUpscalePipeline(
-            **parts,
-            scheduler=scheduler,
-            low_res_scheduler=diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
-        )
-    made.save_pretrained(place)
-    return place
-
-
 def hole_in(rgb: np.ndarray) -> np.ndarray:
     """uint8 (h, w): a hole of a third of each side in the middle."""
     height, width = rgb.shape[:2]
@@ -213,6 +126,7 @@ def hole_in(rgb: np.ndarray) -> np.ndarray:
 def diffusion_ours(task: str) -> Callable[[Path], "tuple[Run, nn.Module | None]"]:
     def build(folder: Path) -> "tuple[Run, nn.Module | None]":
         import restore
+        from benchmarks.speed_models import diffusion_folder
 
         model = restore.load(str(diffusion_folder(folder, task)))
         if task == "inpaint":
@@ -226,6 +140,8 @@ def diffusion_theirs(task: str) -> Callable[[Path], "tuple[Run, nn.Module | None
     def build(folder: Path) -> "tuple[Run, nn.Module | None]":
         import diffusers
         from PIL import Image
+
+        from benchmarks.speed_models import diffusion_folder
 
         diffusers.utils.logging.disable_progress_bar()
         pipeline = diffusers.DiffusionPipeline.from_pretrained(diffusion_folder(folder, task))
