@@ -248,9 +248,7 @@ def _spelled(
     for part in loc:
         models = [kind for kind in here if isinstance(kind, type) and issubclass(kind, BaseModel)]
         tagged = [kind for kind in models if part in _tags(kind)]
-        if (
-            len(models) > 1 and tagged
-        ):  # the tag of a union, even if a member has a field of that name
+        if len(models) > 1 and tagged:  # a union's tag, even if a member has such a field
             here = tagged
             continue
         way.append(str(part))

@@ -19,16 +19,7 @@ READ = {  # by name only; the content is checked when a file is read
     *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
 }
 PICTURES = frozenset(READ | {".heic", ".heif"})  # what every command accepts
-KNOWN = READ | {
-    ".heic",
-    ".heif",
-    ".jxl",
-    ".jp2",
-    ".psd",
-    ".svg",
-    ".eps",
-    ".pdf",
-}  # the others are refused by name
+KNOWN = READ | {".heic", ".heif", ".jxl", ".jp2", ".psd", ".svg", ".eps", ".pdf"}  # refused by name
 Links = Literal["inside", "skip", "follow"]
 
 

@@ -20,11 +20,7 @@ PARTS = (
     *("vae", "vqvae", "unet", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"),
     *("scheduler", "low_res_scheduler", "restorer", "fusion"),
 )
-IGNORED = {
-    "safety_checker",
-    "feature_extractor",
-    "image_encoder",
-}  # components of pipelines that are not used
+IGNORED = {"safety_checker", "feature_extractor", "image_encoder"}  # components without use
 CLASSES = {  # the classes of diffusers and transformers that a component may have
     "vae": ("AutoencoderKL", "AutoencoderTiny", "VQModel"),
     "vqvae": ("VQModel",),
@@ -95,9 +91,7 @@ def refuse(folder: Path, name: str = "") -> None:
         )
     channels = unet.get("in_channels"), (vae or {}).get("latent_channels")
     if all(isinstance(count, int) for count in channels):
-        from restore.diffusion.layouts import (
-            layout_of,
-        )  # imports torch, which is needed anyway from here on
+        from restore.diffusion.layouts import layout_of  # imports torch, needed from here on
 
         layout_of(unet, channels[1])
 

@@ -60,9 +60,7 @@ def attach(state: Weights, module: nn.Module, name: str, config: dict[str, Any])
     from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "Already found a `peft_config`"
-        )  # several LoRAs are intended
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # intended
         inject_adapter_in_model(LoraConfig(**config), module, name, state_dict=state)
         set_peft_model_state_dict(module, state, name)
 

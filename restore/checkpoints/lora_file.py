@@ -21,9 +21,7 @@ PREFIXES = "unet", "text_encoder", "text_encoder_2"
 DORA = (
     "is a DoRA, which would be applied as the plain LoRA that it is not; merge it where it was made"
 )
-Name = Annotated[
-    str, Field(pattern=r"^\^?[\w.]+$", max_length=256)
-]  # name of a layer, not a pattern
+Name = Annotated[str, Field(pattern=r"^\^?[\w.]+$", max_length=256)]  # a layer, no pattern
 Targets = dict[str, nn.Module]  # the modules that LoRAs are for, by the prefix of their keys
 
 

@@ -22,9 +22,7 @@ BEFORE = re.compile(
     r"|README\.md|photos\.csv"
 )
 CARD = "Made by `restore train`"
-LOADED = re.compile(
-    r".*\.(safetensors|onnx|bin|pt|pth|ckpt|json|txt|model)"
-)  # in a component's folder
+LOADED = re.compile(r".*\.(safetensors|onnx|bin|pt|pth|ckpt|json|txt|model)")  # of components
 ABOUT = {"stack.json", "model_index.json"}
 
 

@@ -124,8 +124,6 @@ class FirstStage(nn.Module):
             weights = {name: torch.lerp(ends[0][name], ends[1][name], fidelity) for name in ends[0]}
             made = deepcopy(self.rich)
             made.load_state_dict(weights)
-            object.__setattr__(
-                self, "_made", (fidelity, device, made)
-            )  # not registered as a submodule, so it is not saved
+            object.__setattr__(self, "_made", (fidelity, device, made))  # not as a submodule
         assert self._made is not None
         return self._made[2]

@@ -108,9 +108,7 @@ def filled(
 def thin(hole: np.ndarray) -> np.ndarray:
     """Return the connected parts of a hole, bool (H, W), that are thin everywhere."""
     marks = label_parts(hole)
-    depth = cv2.distanceTransform(
-        hole.astype(np.uint8), cv2.DIST_L2, 5
-    )  # from the nearest pixel outside
+    depth = cv2.distanceTransform(hole.astype(np.uint8), cv2.DIST_L2, 5)  # from the rim
     thick = np.unique(marks[depth > THIN])
     return hole & ~np.isin(marks, thick)
 
