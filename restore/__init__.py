@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from restore.pipeline import RestorationPipeline
 
 __all__ = ["Cancelled", "RestorationPipeline", "RestoreError", "Restorer", "load"]
-LATE = {  # not before they are asked for: torch takes seconds
+LATE = {  # imported at first use, because torch takes seconds
     "Restorer": "restore.api",
     "load": "restore.api",
     "RestorationPipeline": "restore.pipeline",

@@ -1,4 +1,4 @@
-"""The Python face: `restore.load("nano")`, then pictures in and pictures of the same kind out."""
+"""The Python interface: `restore.load("nano")`, then pictures in, the same kind of pictures out."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -25,12 +25,12 @@ from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, Ups
 from restore.tasks import run
 
 Callback = Callable[[int, int, Tensor], bool | None]
-"""(steps done, steps of the walk, latent) -> False to cancel"""
+"""(steps done, all steps, latent) -> False to cancel"""
 Progress = Callable[[int, int, watch.What], bool | None]
-"""(done, of, what) -> False to cancel; what is encode, walk, decode, enlarge or colour"""
+"""(done, of, what) -> False to cancel; `what` is encode, walk, decode, enlarge or colour"""
 
 Kind = Literal["pil", "np", "pt"]
-LIKE: dict[Kind, OneImage] = {  # what a result is made like
+LIKE: dict[Kind, OneImage] = {  # an example of each kind
     "pil": Image.new("RGB", (1, 1)),
     "np": np.zeros((1, 1, 3), np.uint8),
     "pt": torch.zeros(3, 1, 1),
@@ -49,19 +49,21 @@ def load(
     first_stage: str = "",
     **more: Unpack[keywords.Loading],
 ) -> "Restorer":
-    """A model, its weights in memory once for every task.
+    """Load a model. Its weights are in memory once and serve every task.
 
-    model     the name of one that ships or of the user's own, a folder, a .safetensors file, an
-              upscaler's .pth, or a hub id.
-    device    auto, cpu, cuda or mps.
-    dtype     fp32, bf16 or fp16; auto is fp32 on the CPU and bf16 elsewhere.
-    compiled  compile the UNet: minutes now, quicker steps.
-    offload   only the part at work is on the device.
-    engine    onnx: ONNX Runtime on the CPU, for a folder that `restore export` wrote. It starts
-              without torch's libraries where the task needs no walk.
-    first_stage  a pixel upscaler's file, whose answer `upscale` goes on from.
-    more      of restore.checkpoints.load.load.
-    Raises ModelError.
+    Args:
+        model: The name of a model that ships or of one of the user's own, a folder, a .safetensors
+            file, an upscaler's .pth, or a hub id.
+        device: auto, cpu, cuda or mps.
+        dtype: fp32, bf16 or fp16. auto is fp32 on the CPU and bf16 elsewhere.
+        compiled: Compile the UNet. This takes minutes once and makes the steps faster.
+        offload: Keep on the device only the part that is computing.
+        engine: torch; or onnx, ONNX Runtime on the CPU, for a folder that `restore export` wrote.
+        first_stage: The file of a pixel upscaler. `upscale` starts from its result.
+        more: Further arguments of restore.checkpoints.load.load.
+
+    Raises:
+        ModelError: If there is no such model, or it cannot be loaded.
     """
     more |= {"compiled": compiled, "offload": offload, "engine": engine, "first_stage": first_stage}
     return Restorer(engines.load(model, device, dtype, **more))
@@ -69,25 +71,19 @@ def load(
 
 @dataclass(frozen=True)
 class Restorer:
-    """One stack, four tasks; or one pixel upscaler, which enlarges or restores.
+    """One stack with four tasks, or one pixel upscaler, which enlarges or restores.
 
-    Every method takes one picture or a list, and gives one or a list, of the kind that came in.
-    Further options are those of the task's options class in restore.options; diffusers' names of
-    some are taken too: generator, num_inference_steps, guidance_scale, negative_prompt and
-    callback_on_step_end. A seed gives the same picture alone and anywhere in a list; `seed` may be
-    a list, one for each.
+    Every method takes one picture or a list, and returns the same. `options` are fields of the
+    task's class in restore.options, or diffusers' generator, num_inference_steps, guidance_scale,
+    negative_prompt and callback_on_step_end. False from a callback raises restore.Cancelled.
 
-    output_type  pil, np (uint8) or pt (float in [0, 1]) instead of the kind that came in.
-
-    Two functions may look on. Each may return False, or raise, to end the work: restore.Cancelled
-    comes out.
-
-    callback  (step, steps, latent) after each step of the walk.
-    progress  (done, of, what) between the windows, blocks and bands that a picture is made by:
-              `done` of `of` parts of the stage `what`: encode, walk, decode, then colour; enlarge
-              instead of the first three where a pixel upscaler does it.
-              One that takes long tells the same again meanwhile, so that the work ends soon.
-              Stages come anew for each lap, hole and pass.
+    Args of all methods:
+        seed: One, or a list with one for each picture. A picture is the same alone and in a list.
+        output_type: pil, np (uint8) or pt (float in [0, 1]) instead of the kind that was given.
+        callback: (step, steps, latent) after each sampling step.
+        progress: (done, of, what) after each window, block or band, and again during a long one:
+            `done` of `of` parts of stage `what` are finished. Stages are encode, walk (sampling),
+            decode, enlarge and colour; they start again for each lap, hole and pass.
     """
 
     stack: "run.Model"
@@ -105,11 +101,7 @@ class Restorer:
         offload: bool = False,
         **more: Unpack[keywords.Loading],
     ) -> Self:
-        """`restore.load` by diffusers' name, with torch's dtypes too.
-
-        torch_dtype       another name of dtype.
-        local_files_only  another name of offline.
-        """
+        """`restore.load` with diffusers' names: `torch_dtype`, and `local_files_only` (offline)."""
         if local_files_only:
             more["offline"] = True
         how = devices.named_dtype(dtype if torch_dtype is None else torch_dtype)
@@ -117,11 +109,13 @@ class Restorer:
         return cls(devices.load(str(model), str(device), how, **flags, **more))
 
     def save_pretrained(self, folder: str | Path, *, card: str | None = None) -> None:
-        """Write the model as `restore.load` reads it: not a number changes, LoRAs fused in stay.
+        """Write the model without loss, as `restore.load` reads it. Fused LoRAs stay fused.
 
-        card  the text of README.md; else that of the folder it was loaded from, whose licences and
-              list of photos come along.
-        Raises OutputError if the folder holds what we did not write.
+        Args:
+            card: README.md. By default it is copied, as licences and the list of photos are.
+
+        Raises:
+            OutputError: If the folder holds files that we did not write.
         """
         publish.save(self.stack, Path(folder), card)
 
@@ -136,11 +130,17 @@ class Restorer:
         create_pr: bool = False,
         commit_message: str = "Upload model",
     ) -> str:
-        """`save_pretrained` to `org/name` on the hub, which is made if it is not there.
+        """Upload what `save_pretrained` writes to `org/name` on the hub, created if necessary.
 
-        private  for a new repository; None: as the organisation has it.
-        token    else that of `hf auth login`.
-        Returns the commit's address. Raises OutputError with the hub's words.
+        Args:
+            private: Whether a new repository is private; None is the organisation's default.
+            token: By default that of `hf auth login`.
+
+        Returns:
+            The URL of the commit.
+
+        Raises:
+            OutputError: If the hub refuses it; with the hub's message.
         """
         how = {"revision": revision, "create_pr": create_pr, "commit_message": commit_message}
         return publish.push(self.stack, repo_id, card, private=private, token=token, **how)
@@ -151,7 +151,7 @@ class Restorer:
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> Self:
-        """Itself, moved as torch's modules are; of a precision the diffusion's UNet alone hears."""
+        """Move the model in place, as torch's modules do. A dtype changes a stack's UNet only."""
         for one in where:
             if isinstance(one, torch.dtype):
                 dtype = one
@@ -175,9 +175,10 @@ class Restorer:
         output_type: Kind = "pil",
         **options: Unpack[keywords.Text2img],
     ) -> Any:
-        """A picture of options `width` x `height` for each prompt.
+        """Make a picture of `width` x `height` (options) from each prompt.
 
-        n  so many pictures of one prompt, of the seeds seed, seed + 1, ...
+        Args:
+            n: How many pictures to make of one prompt, with the seeds seed, seed + 1, ...
         """
         like, asked = kind_of(output_type), keywords.ours(options)
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
@@ -205,7 +206,7 @@ class Restorer:
         output_type: Kind | None = None,
         **options: Unpack[keywords.Img2img],
     ) -> Any:
-        """The picture made anew, at its own size; `strength` near 0 keeps it, 1 forgets it."""
+        """Make the picture again at its own size; `strength` near 0 keeps it, 1 ignores it."""
         asked = keywords.ours(options)
         chosen = chosen_by(Img2imgOptions, "img2img", asked, prompt=prompt)
         onlookers = Onlookers(callback, progress, asked.on_step_end, self)
@@ -223,10 +224,11 @@ class Restorer:
         output_type: Kind | None = None,
         **options: Unpack[keywords.Upscale],
     ) -> Any:
-        """The picture enlarged; at scale 1, restored.
+        """Enlarge the picture; at scale 1, restore it.
 
-        scale   4 if it is not given, or what a pixel upscaler is made for.
-        damage  a mask, white on the scratches that are filled in the same pass.
+        Args:
+            scale: By default 4, or the scale that a pixel upscaler is made for.
+            damage: A mask, white on scratches. They are filled in the same pass.
         """
         asked = keywords.ours(options)
         given = {} if scale is None else {"scale": scale}
@@ -246,14 +248,14 @@ class Restorer:
         output_type: Kind | None = None,
         **options: Unpack[keywords.Inpaint],
     ) -> Any:
-        """The picture with its hole, white in the mask, made anew; outside not a byte moves."""
+        """Fill the hole, which is white in the mask. Outside it no byte changes."""
         asked = keywords.ours(options)
         chosen = chosen_by(InpaintOptions, "inpaint", asked, prompt=prompt)
         onlookers = Onlookers(callback, progress, asked.on_step_end, self)
         return self._each(image, mask, chosen, seed, asked, onlookers, output_type)
 
     def shown(self, image: OneImage) -> "Restorer":
-        """The same model, whose ControlNet is shown this picture, of whatever size."""
+        """Return the same model with this picture, of any size, as its ControlNet's input."""
         control = self.stack.control if isinstance(self.stack, Stack) else None
         if control is None:
             raise UsageError("there is no ControlNet to show it to; load(..., controlnet=FOLDER)")
@@ -277,7 +279,7 @@ class Restorer:
             masks = masks * len(images)
         if len(masks) != len(images):
             raise UsageError(f"{len(masks)} masks for {len(images)} pictures")
-        # all are looked at before any is worked on
+        # all are checked before work begins
         pictures = [to_picture(one) for one in images]
         holes = [None if one is None else to_mask(one) for one in masks]
         made = []
@@ -290,14 +292,14 @@ class Restorer:
 
 
 def kind_of(output_type: str) -> OneImage:
-    """A picture of the kind. Raises UsageError if there is no such kind."""
+    """Return an example picture of an output type. Raises UsageError if there is no such type."""
     if output_type not in LIKE:
         raise UsageError(f"output_type {output_type!r}: there are {', '.join(LIKE)}")
     return LIKE[output_type]
 
 
 def chosen_by(kind: type[Some], task: str, asked: keywords.Asked, **given: object) -> Some:
-    """The options class made of keyword arguments. ConfigError names the near key."""
+    """Make a task's options from keyword arguments. ConfigError suggests the nearest name."""
     try:
         return kind.model_validate({**asked.options, **given})
     except ValidationError as error:
@@ -307,12 +309,12 @@ def chosen_by(kind: type[Some], task: str, asked: keywords.Asked, **given: objec
 
 @dataclass(frozen=True)
 class Onlookers:
-    """Who is told while a picture is made: False from either becomes CancelledError."""
+    """The callbacks of one call. If one returns False, CancelledError is raised."""
 
     callback: Callback | None = None
     progress: Progress | None = None
     on_step_end: keywords.OnStepEnd | None = None
-    maker: object = None  # whom diffusers' callback is told of
+    maker: object = None  # the first argument of diffusers' callback
 
     def restore(
         self,
@@ -328,7 +330,7 @@ class Onlookers:
             return run.restore(picture, options, stack, seed, self.step, hole)
 
     def step(self, step: int, steps: int, latent: Any) -> None:
-        latent = torch.as_tensor(latent)  # an engine may have made an array
+        latent = torch.as_tensor(latent)  # an engine may give an array
         if self.callback is not None and self.callback(step, steps, latent) is False:
             raise CancelledError(f"cancelled by the callback after step {step} of {steps}")
         if self.on_step_end is None:

@@ -1,4 +1,4 @@
-"""YAML, `--set` and command-line values become frozen options; what is wrong is refused by name."""
+"""Make frozen options from YAML, `--set` and the command line; refuse what is wrong by name."""
 
 import difflib
 import hashlib
@@ -16,20 +16,24 @@ from restore.errors import ConfigError
 
 
 class Options(BaseModel):
-    """Frozen, strict about names, finite. `run_only` names the fields that change no pixel."""
+    """Base class of options: frozen, without unknown names, NaN or infinity.
+
+    Attributes:
+        run_only: Names of the fields that do not change pixels.
+    """
 
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
         allow_inf_nan=False,
-        defer_build=True,  # else half of the time of a start is spent on checks that are not used
+        defer_build=True,  # otherwise building unused validators takes half of the start
         use_attribute_docstrings=True,  # JSON schemas, `help()` and the reference show them
     )
     run_only: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        """A field with another default keeps the description that it has in the base class."""
+        """Copy the description of a field from the base class if only its default is new."""
         super().__pydantic_init_subclass__(**kwargs)
         for base in cls.__mro__[1:]:
             for name, field in getattr(base, "model_fields", {}).items():
@@ -37,13 +41,17 @@ class Options(BaseModel):
                     cls.model_fields[name].description = field.description
 
     def digest(self, **more: object) -> str:
-        """A sha256 of what decides the pixels; `more` adds what stands elsewhere (seed, format)."""
+        """Return the SHA-256 of all values that decide the pixels.
+
+        Args:
+            more: Further values that decide them, such as the seed and the format.
+        """
         values = {**self.model_dump(mode="json", exclude=set(self.run_only)), **more}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 Model = TypeVar("Model", bound=BaseModel)
-Way = tuple[str, ...]  # the way to a value: ("upscale", "steps")
+Way = tuple[str, ...]  # keys that lead to a value: ("upscale", "steps")
 
 
 def load_options(
@@ -54,11 +62,20 @@ def load_options(
     sections: Collection[str] = (),
     **given: object,
 ) -> Model:
-    """Options from defaults, a YAML file's section, `section.key=value` pairs and given values.
+    """Make options from defaults, a YAML file, `section.key=value` pairs and given values.
 
-    sections  the names a file may hold besides `section`; any other is a mistake.
-    given     values of the command line; None means not given.
-    Raises ConfigError with a line for each mistake.
+    Later sources override earlier ones.
+
+    Args:
+        model_class: The class of the options.
+        section: The section of the file that holds them.
+        config: The YAML file.
+        sets: `section.key=value` pairs.
+        sections: Other sections that the file may have; any further name is an error.
+        given: Values of the command line; None means not given.
+
+    Raises:
+        ConfigError: With a line for each mistake.
     """
     tree = read_yaml(config) if config else {}
     known = {section, *sections}
@@ -84,7 +101,16 @@ def load_options(
 
 
 def load_config(model_class: type[Model], path: Path, overrides: Sequence[str] = ()) -> Model:
-    """A whole-file configuration with `a.b=c` overrides. Raises ConfigError, a line a mistake."""
+    """Make options from a whole YAML file, with `a.b=c` overrides.
+
+    Args:
+        model_class: The class of the options.
+        path: The YAML file.
+        overrides: `a.b=c` pairs.
+
+    Raises:
+        ConfigError: With a line for each mistake.
+    """
     values = read_yaml(path)
     origins: dict[Way, str] = {(): str(path)}
     for pair in overrides:
@@ -95,17 +121,21 @@ def load_config(model_class: type[Model], path: Path, overrides: Sequence[str] =
 
 
 def shipped() -> dict[str, Path]:
-    """The YAML files that come with the package, by name such as train/nano_denoiser."""
+    """Return the YAML files of the package by name, such as train/nano_denoiser."""
     here = Path(__file__).resolve().parent
-    folder = here / "configs"  # of a wheel
+    folder = here / "configs"  # in a wheel
     if not folder.is_dir():
-        folder = here.parent / "configs"  # of a clone
+        folder = here.parent / "configs"  # in a clone
     files = sorted(folder.rglob("*.yaml"))
     return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; {} for an empty one. Raises ConfigError."""
+    """Read the mapping in a YAML file; {} if the file is empty.
+
+    Raises:
+        ConfigError: If the file cannot be read or holds no mapping.
+    """
     from degradations import RecipeError, plain_yaml  # loads cv2: only where a file is given
 
     try:
@@ -125,7 +155,7 @@ def _pair(text: str) -> tuple[Way, Any]:
     if not equals or not all(way):
         raise ConfigError(f"{text}: write KEY=VALUE, such as upscale.steps=2")
     try:
-        return way, yaml.safe_load(value)  # the same words mean the same as in a file
+        return way, yaml.safe_load(value)  # a value means the same as in a file
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{_short(text)}: {_short(value)} is not a YAML value") from error
 
@@ -144,7 +174,7 @@ def _put(values: dict[str, Any], way: Way, value: object) -> None:
 def _validated(
     model_class: type[Model], values: dict[str, Any], base: Way, origins: dict[Way, str]
 ) -> Model:
-    def origin(way: Way) -> str:  # the latest word on a value is the one to mend
+    def origin(way: Way) -> str:  # the most specific source of a value
         cuts = (way[:length] for length in range(len(way), -1, -1))
         return next((origins[cut] for cut in cuts if cut in origins), "")
 
@@ -160,7 +190,14 @@ def explain(
     base: Way,
     origin: Callable[[Way], str],
 ) -> list[str]:
-    """pydantic's errors as lines: where it was said, which key, what is wrong, and the near key."""
+    """Format pydantic's errors as lines: the source, the key, the mistake and the nearest key.
+
+    Args:
+        error: The error of pydantic.
+        model_class: The class of the options.
+        base: The way to the options in the file.
+        origin: Returns the source of the value at a way, such as a file or `--steps`.
+    """
     lines = []
     for found in error.errors(include_url=False):
         spelled, owner = _spelled(model_class, found["loc"])
@@ -171,7 +208,7 @@ def explain(
             says = f"{name} is not an option of {owner.__name__}{near(way[-1], fields)}"
         elif found["type"] == "missing":
             says = f"{name} is missing"
-        elif found["type"] == "value_error":  # a check of ours, in whole words
+        elif found["type"] == "value_error":  # from our own validators, a whole sentence
             says = f"{name}: {found['msg'].removeprefix('Value error, ')}"
         else:
             must = found["msg"].replace("Input should be", "must be")
@@ -185,7 +222,7 @@ def explain(
 
 
 def near(name: object, known: Collection[str]) -> str:
-    """The end of a refusal: the known name that was meant, else all of them."""
+    """Return the end of an error message: the nearest known name, or else all of them."""
     return _meant(name, known) or f"; there are {', '.join(sorted(known))}"
 
 
@@ -202,16 +239,16 @@ def _short(value: object) -> str:
 def _spelled(
     model_class: type[BaseModel], loc: tuple[int | str, ...]
 ) -> tuple[Way, type[BaseModel]]:
-    """A pydantic location as a file spells it, without the tags of unions; whose field it ends at.
+    """Return a pydantic location as a file spells it, and the class of the field where it ends.
 
-    It leads through lists, options and tagged unions.
+    It follows lists, options and tagged unions, and leaves the tags of unions out.
     """
     here: list[Any] = [model_class]
     way, owner = [], model_class
     for part in loc:
         models = [kind for kind in here if isinstance(kind, type) and issubclass(kind, BaseModel)]
         tagged = [kind for kind in models if part in _tags(kind)]
-        if len(models) > 1 and tagged:  # the tag of a union, though a member has such a field
+        if len(models) > 1 and tagged:  # a union's tag, even if a member has such a field
             here = tagged
             continue
         way.append(str(part))

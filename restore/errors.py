@@ -1,22 +1,30 @@
-"""What a user may meet. A message says what, where and the mend; a command returns `exit_code`."""
+"""Errors that a user may see. A message says what, where and how to mend it.
+
+A command returns the error's `exit_code`.
+"""
 
 
 class RestoreError(Exception):
-    """Anything this package refuses or fails at on purpose."""
+    """Base class of all errors that this package raises on purpose.
+
+    Attributes:
+        exit_code: What a command returns.
+        code: For programs: the `code` of a row in the report.
+    """
 
     exit_code = 1
-    code = "FAILED"  # for machines: the `code` of a report row
+    code = "FAILED"
 
 
 class UsageError(RestoreError):
-    """The command asks for something that cannot be; raised before any work."""
+    """The command or call asks for something impossible. It is raised before any work."""
 
     exit_code = 2
     code = "USAGE"
 
 
 class ConfigError(UsageError):
-    """A configuration file or an option is wrong; one line for each mistake."""
+    """A configuration file or an option is wrong. The message has one line for each mistake."""
 
     code = "CONFIG"
 
@@ -48,7 +56,7 @@ class NonFiniteError(RestoreError):
 
 
 class OutOfMemoryError(RestoreError):
-    """Not enough memory, even with one window at a time and on the CPU."""
+    """Not enough memory, even with one window at a time on the CPU."""
 
     code = "OOM"
 
@@ -60,31 +68,33 @@ class CancelledError(RestoreError):
 
 
 class ImageError(RestoreError):
-    """One picture cannot be read or written; the others can go on.
+    """One picture cannot be read or written. A run goes on with the others.
 
-    `code` is one of NOT_IMAGE, TRUNCATED, CORRUPT, UNREADABLE, TOO_LARGE, METADATA, UNSUPPORTED,
-    FRAMES, CHANGED, EXISTS, LINK, NO_MASK, MASK_SIZE and MASK; CRASHED, TIMEOUT and OOM if the
-    process that read or wrote it died, took too long or too much memory.
+    Args:
+        code: NOT_IMAGE, TRUNCATED, CORRUPT, UNREADABLE, TOO_LARGE, METADATA, UNSUPPORTED, FRAMES,
+            CHANGED, EXISTS, LINK, NO_MASK, MASK_SIZE or MASK. CRASHED, TIMEOUT or OOM if the
+            process that read or wrote it crashed, took too long or used too much memory.
+        message: What happened, with the file's name, and how to mend it.
     """
 
     def __init__(self, code: str, message: str):
         super().__init__(message)
         self.code = code
 
-    def __reduce__(self):  # the default forgets `code`, and errors cross process borders
+    def __reduce__(self):  # the default loses `code` when an error is pickled for another process
         return type(self), (self.code, str(self))
 
 
 def counted(number: int, noun: str) -> str:
-    """1 picture, 2 pictures"""
+    """Return a number with its noun: 1 picture, 2 pictures."""
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def printable(text: str) -> str:
-    """A file name or message that cannot move the cursor, colour the terminal or fake a line."""
+    """Escape a file name or message so that it cannot control the terminal or fake a line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def sides(size: tuple[int, int]) -> str:
-    """(height, width) as people write it."""
+    """Format (height, width) as WIDTHxHEIGHT."""
     return f"{size[1]}x{size[0]}"

@@ -1,4 +1,4 @@
-"""Which files a run works on: those that its inputs name, folders walked to their ends."""
+"""Find the files that a run works on: its inputs, with all folders below them."""
 
 import os
 import stat
@@ -14,34 +14,44 @@ from restore.files import TEMPORARY
 
 JUNK = {"thumbs.db", ".ds_store", "desktop.ini", "ehthumbs.db"}
 JUNK_FOLDERS = {"__macosx", "$recycle.bin", "@eadir"}
-READ = {  # by name only: what the bytes are is found out when they are read
+READ = {  # by name only; the content is checked when a file is read
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif", ".gif", ".bmp", ".dib"),
     *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
 }
-PICTURES = frozenset(READ | {".heic", ".heif"})  # what every command takes for a picture
+PICTURES = frozenset(READ | {".heic", ".heif"})  # what every command accepts
 KNOWN = READ | {".heic", ".heif", ".jxl", ".jp2", ".psd", ".svg", ".eps", ".pdf"}  # refused by name
 Links = Literal["inside", "skip", "follow"]
 
 
 @dataclass(frozen=True)
 class Found:
-    """A file to work on, or one that was met and is left alone (`skip` says why)."""
+    """A file to work on, or one that is skipped.
+
+    Attributes:
+        path: Where it is.
+        key: The path relative to the input folder, with /.
+        skip: Why it is skipped: JUNK, NOT_A_PICTURE, NOT_A_FILE or LINK. Empty if it is not.
+        url: Its URL, if it is not on a disk.
+        size: Bytes, for a URL.
+    """
 
     path: Path
-    key: str  # path relative to the input folder, with /
-    skip: str = ""  # JUNK, NOT_A_PICTURE, NOT_A_FILE, LINK, or empty
-    url: str = ""  # where it lies, if that is no disk
-    size: int = 0  # bytes, of a URL
+    key: str
+    skip: str = ""
+    url: str = ""
+    size: int = 0
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which of the files that are met are inputs.
+    """Which of the files that are found are inputs.
 
-    include, exclude  globs; one with a / is held against the whole key, others against the name.
-                      * crosses folders. Without `include` all are.
-    links             inside: links to files in the same input folder are files, others are left
-                      alone; skip: all are; follow: folders too, each way round but once.
+    Attributes:
+        include: Globs; empty includes all. A glob with a / is compared with the whole key, others
+            with the name. * also matches /.
+        exclude: Globs of the same kind.
+        links: inside follows links to files in the same input folder and skips other links. skip
+            skips all links. follow also follows links to folders, except those that form a circle.
     """
 
     include: tuple[str, ...] = ()
@@ -49,6 +59,8 @@ class Choice:
     links: Links = "inside"
 
     def takes(self, key: str) -> bool:
+        """Whether a file of this key is an input."""
+
         def fits(glob: str) -> bool:
             return fnmatchcase(key if "/" in glob else key.rpartition("/")[2], glob)
 
@@ -63,12 +75,20 @@ def find(
     choice: Choice = Choice(),
     listed: Sequence[Path] = (),
 ) -> list[Found]:
-    """The files that the inputs name, folders walked to their ends, in the order of their keys.
+    """Find the files of the inputs, with all folders below them, sorted by their keys.
 
-    An output folder inside an input is left out. Of a list, a relative path is its own key, an
-    absolute one without its root; what is missing there is a row that fails.
-    Raises UsageError if an input is missing, is the output folder, or if there is no picture at
-    all.
+    An output folder inside an input is left out.
+
+    Args:
+        inputs: Files and folders.
+        output: The output folder.
+        choice: Which of the files are inputs.
+        listed: Paths from a list. The key of a relative path is the path itself, that of an
+            absolute path is the path without its root. A missing file is returned too, so that the
+            report has a row for it.
+
+    Raises:
+        UsageError: If an input is missing or is the output folder, or if there is no picture.
     """
     found: dict[str, Found] = {}  # by absolute path: the same file named twice is one input
     for given in inputs:
@@ -92,7 +112,7 @@ def find(
 
 
 def read_list(data: bytes) -> list[Path]:
-    """The paths of a list, one a line, or ended by NUL bytes as by `find -print0`."""
+    """Read a list of paths: one a line, or separated by NUL bytes as `find -print0` writes them."""
     names = data.split(b"\0") if b"\0" in data else data.splitlines()
     return [Path(os.fsdecode(name)) for name in names if name]
 
@@ -106,7 +126,7 @@ def _listed_key(path: Path) -> str:
 
 def _walk(top: Path, output: Path, links: Links) -> Iterator[Found]:
     closed: list[OSError] = []
-    above = {str(top): {os.path.realpath(top)}}  # folder -> where it and those above it really are
+    above = {str(top): {os.path.realpath(top)}}  # folder -> real paths of it and its parents
     walk = os.walk(top, onerror=closed.append, followlinks=links == "follow")
     for folder, folders, names in walk:
         here = Path(folder)
@@ -126,13 +146,13 @@ def _walk(top: Path, output: Path, links: Links) -> Iterator[Found]:
             path = here / name
             skip = _unfit(path) or unlike(name) or _unfollowed(path, top, links)
             yield Found(path, path.relative_to(top).as_posix(), skip)
-    for error in closed:  # it has a row of its own, which fails when it is opened
+    for error in closed:  # it gets a row in the report, which fails when it is opened
         path = Path(error.filename)
         yield Found(path, path.relative_to(top).as_posix())
 
 
 def _unfit(path: Path) -> str:
-    """A pipe or a socket would block whoever opens it; a broken link has nothing to open."""
+    """Return why a path cannot be read: a pipe or socket would block, a broken link has no file."""
     try:
         mode = path.stat().st_mode
     except PermissionError:
@@ -143,6 +163,7 @@ def _unfit(path: Path) -> str:
 
 
 def unlike(name: str) -> str:
+    """Return why a file of this name is skipped; empty if it may be a picture."""
     if name.casefold() in JUNK or name.startswith(("._", TEMPORARY)):
         return "JUNK"
     return "" if Path(name.rstrip(". ")).suffix.casefold() in KNOWN else "NOT_A_PICTURE"
@@ -156,7 +177,7 @@ def _unfollowed(path: Path, top: Path, links: Links) -> str:
 
 
 def visible(folder: Path) -> list[Path]:
-    """All below a folder but what is hidden or the system's: thumbnails of results among it."""
+    """List everything below a folder except hidden and system entries, such as thumbnails."""
 
     def is_shown(name: str) -> bool:
         return not name.startswith(".") and name.casefold() not in JUNK_FOLDERS

@@ -1,4 +1,4 @@
-"""Files: found, hashed, and put under their final name only when whole."""
+"""Reading, hashing, locking and replacing files."""
 
 import errno
 import hashlib
@@ -13,14 +13,14 @@ from pathlib import Path
 
 from restore.errors import OutputError
 
-UMASK = os.umask(0o077)  # read by setting it: there is no other way
+UMASK = os.umask(0o077)  # the umask can only be read by setting it
 os.umask(UMASK)
-TEMPORARY = ".restore-"  # how the names of files in the making begin
+TEMPORARY = ".restore-"  # prefix of temporary files
 _OURS = re.compile(re.escape(TEMPORARY) + r"([0-9a-f]{8})([0-9a-f]{8})(\..*)?", re.DOTALL)
 
 
 def cache() -> Path:
-    """The folder of the user's that may be deleted at any time."""
+    """Return the user's cache folder for this package. It may be deleted at any time."""
     home = Path.home()
     if sys.platform == "win32":
         place = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
@@ -30,13 +30,13 @@ def cache() -> Path:
 
 
 def temporary_for(path: Path) -> Path:
-    """A new name beside `path` for what shall take its place."""
+    """Return a new name beside `path` for a file that will replace it."""
     nonce = secrets.token_hex(4)
     return path.parent / f"{TEMPORARY}{nonce}{_sign(nonce)}{path.suffix}"
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether a file is one that `replacing` left behind: its name proves it, not how it begins."""
+    """Whether `replacing` left this file behind. The name holds a checksum that proves it."""
     return is_temporary_name(path.name) and path.is_file() and not path.is_symlink()
 
 
@@ -50,9 +50,14 @@ def _sign(nonce: str) -> str:
 
 
 def read_plain(path: Path, most: int = 2**31) -> bytes:
-    """The bytes of a file of ours. Raises OSError for pipes and devices, which might never end.
+    """Read the bytes of a regular file.
 
-    most  more bytes than that are refused.
+    Args:
+        path: The file.
+        most: The largest size accepted, in bytes.
+
+    Raises:
+        OSError: If the file is larger, or is a pipe or a device, which might never end.
     """
     with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
         status = os.fstat(file.fileno())
@@ -64,7 +69,11 @@ def read_plain(path: Path, most: int = 2**31) -> bytes:
 
 
 def sha256(path: Path) -> str:
-    """The digest of a file's bytes, read in pieces. Raises OSError, for pipes and devices too."""
+    """Return the SHA-256 of a file, read in pieces.
+
+    Raises:
+        OSError: If it cannot be read, or is a pipe or a device.
+    """
     with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "it is no plain file")
@@ -73,15 +82,17 @@ def sha256(path: Path) -> str:
 
 @contextmanager
 def replacing(path: Path, is_lasting: bool = True) -> Iterator[Path]:
-    """Lend a temporary file beside `path`; on a clean exit it takes the name, in one step.
+    """Yield a temporary file beside `path`, and rename it to `path` on a clean exit.
 
-    On any error, and if the process is killed, what was under `path` before is still there, whole.
+    The rename is atomic. After an error, or if the process is killed, the old file is unchanged.
 
-    is_lasting  wait until the disk has it, so that it survives a crash of the machine too.
+    Args:
+        path: The file to write.
+        is_lasting: Wait until the data is on the disk, so that it survives a crash of the machine.
     """
     temporary = temporary_for(path)
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
-    os.close(os.open(temporary, flags, 0o600))  # nobody's business until it is whole
+    os.close(os.open(temporary, flags, 0o600))  # private until it is complete
     try:
         yield temporary
         if is_lasting:
@@ -101,7 +112,7 @@ def replacing(path: Path, is_lasting: bool = True) -> Iterator[Path]:
 
 
 def open_up(folder: Path) -> None:
-    """Give the files of a folder the mode that the umask leaves: safetensors makes its own 0600."""
+    """Give the files of a folder the mode of the umask; safetensors writes them with mode 0600."""
     for path in folder.rglob("*"):
         if path.is_file() and not path.is_symlink():
             path.chmod(0o666 & ~UMASK)
@@ -109,10 +120,16 @@ def open_up(folder: Path) -> None:
 
 @contextmanager
 def held(folder: Path, waits: bool = False) -> Iterator[None]:
-    """Make the folder and hold it for one process, until the block or the process ends.
+    """Make the folder and lock it for this process until the block or the process ends.
 
-    waits  until another one has done with it; else OutputError is raised.
-    On Windows nobody is kept out.
+    On Windows there is no lock.
+
+    Args:
+        folder: The folder to lock.
+        waits: Whether to wait for another process that holds it.
+
+    Raises:
+        OutputError: If another process holds it and `waits` is False.
     """
     folder.mkdir(parents=True, exist_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
@@ -136,6 +153,6 @@ def held(folder: Path, waits: bool = False) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a small text file in one step. File names that are no UTF-8 stand there escaped."""
+    """Replace a small text file in one step. File names that are not UTF-8 are escaped."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")

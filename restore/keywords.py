@@ -1,6 +1,6 @@
-"""What the Python face takes by name, typed so that editors complete it; diffusers' names as well.
+"""Keyword arguments of the Python interface, typed for editors; diffusers' names are included.
 
-The options themselves are restore.options; a test holds these to them.
+The options themselves are in restore.options. A test compares the two.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from restore.options import Colour, Sampler
 Seeds = int | Sequence[int]
 Generators = torch.Generator | Sequence[torch.Generator]
 OnStepEnd = Callable[[Any, int, Any, dict[str, Any]], Any]
-"""(who makes the picture, number of the step from 0, timestep, {"latents": ...}), as diffusers'"""
+"""As diffusers': (pipeline, number of the step from 0, timestep, {"latents": ...})"""
 
 SAME = {  # diffusers' name -> ours
     "num_inference_steps": "steps",
@@ -26,7 +26,7 @@ SAME = {  # diffusers' name -> ours
 
 
 class Loading(TypedDict, total=False):
-    """Of restore.checkpoints.load.load."""
+    """Arguments of restore.checkpoints.load.load."""
 
     revision: str | None
     offline: bool
@@ -39,11 +39,15 @@ class Loading(TypedDict, total=False):
 
 
 class Diffusers(TypedDict, total=False):
-    """diffusers' names for what has another name here.
+    """diffusers' names for arguments that have another name here.
 
-    generator             gives each picture its seed, and moves on, so the next call differs.
-    guidance_scale        1 and below is off, as there.
-    callback_on_step_end  may look on, and end the work by returning False; not change the latents.
+    Attributes:
+        generator: Gives each picture its seed. It advances, so the next call differs.
+        num_inference_steps: Our `steps`.
+        guidance_scale: Our `guidance`. As in diffusers, 1 and below turn guidance off.
+        negative_prompt: Our `negative`.
+        callback_on_step_end: Called after each step. It may return False to end the work, but it
+            must not change the latents.
     """
 
     generator: Generators | None
@@ -54,7 +58,7 @@ class Diffusers(TypedDict, total=False):
 
 
 class Walk(Diffusers, total=False):
-    """Of every task; restore.options.WalkOptions says what each means."""
+    """Options of every task; restore.options.WalkOptions describes them."""
 
     steps: int | None
     sampler: Sampler
@@ -68,7 +72,7 @@ class Walk(Diffusers, total=False):
 
 
 class Upscale(Walk, total=False):
-    """Of UpscaleOptions."""
+    """Options of UpscaleOptions."""
 
     prompt: str
     fidelity: float | None
@@ -79,14 +83,14 @@ class Upscale(Walk, total=False):
 
 
 class Text2img(Walk, total=False):
-    """Of Text2imgOptions."""
+    """Options of Text2imgOptions."""
 
     height: int
     width: int
 
 
 class Img2img(Walk, total=False):
-    """Of Img2imgOptions."""
+    """Options of Img2imgOptions."""
 
     strength: float
     loopback: int
@@ -94,7 +98,7 @@ class Img2img(Walk, total=False):
 
 
 class Inpaint(Walk, total=False):
-    """Of InpaintOptions."""
+    """Options of InpaintOptions."""
 
     strength: float
     threshold: int
@@ -109,14 +113,24 @@ class Inpaint(Walk, total=False):
 
 @dataclass(frozen=True)
 class Asked:
-    """Keyword arguments by our names, and what of diffusers' has no option here."""
+    """Keyword arguments of a call, sorted.
+
+    Attributes:
+        options: Options of the task, by our names.
+        generators: diffusers' `generator`.
+        on_step_end: diffusers' `callback_on_step_end`.
+    """
 
     options: dict[str, Any]
     generators: Generators | None = None
     on_step_end: OnStepEnd | None = None
 
     def seeds(self, seed: Seeds, count: int) -> list[int]:
-        """A seed for each picture: those given, or the next number of its generator."""
+        """Return a seed for each of `count` pictures: the given ones, or one from each generator.
+
+        Raises:
+            UsageError: If the counts differ, or both a seed and a generator are given.
+        """
         if self.generators is None:
             return seeds_for(seed, count)
         if seed != 0:
@@ -129,7 +143,14 @@ class Asked:
 
 
 def ours(given: Any) -> Asked:
-    """What was given by either name. Raises UsageError if one thing was given by both."""
+    """Translate diffusers' names to ours.
+
+    Args:
+        given: The keyword arguments of a call, by either name.
+
+    Raises:
+        UsageError: If one option is given by both names.
+    """
     options = dict(given)
     generators = options.pop("generator", None)
     on_step_end = options.pop("callback_on_step_end", None)
@@ -139,16 +160,20 @@ def ours(given: Any) -> Asked:
         if name in options:
             raise UsageError(f"{name} and {theirs} are one thing; give one of them")
         value = options.pop(theirs)
-        if value is None:  # theirs for what was not said
+        if value is None:  # diffusers' value for an argument that is not given
             continue
-        # there every scale up to 1 is off, and some pass 0; here 0 would leave the prompt out
+        # in diffusers any scale up to 1 means off, and some pass 0; here 0 would drop the prompt
         off = name == "guidance" and isinstance(value, int | float) and value < 1
         options[name] = 1 if off else value
     return Asked(options, generators, on_step_end)
 
 
 def seeds_for(seed: Seeds, count: int) -> list[int]:
-    """A seed for each of so many pictures. Raises UsageError."""
+    """Return a seed for each of `count` pictures.
+
+    Raises:
+        UsageError: If the counts differ, or a seed is not 0 to 2^63 - 1.
+    """
     seeds = [seed] * count if isinstance(seed, int) else [int(one) for one in seed]
     if len(seeds) != count:
         raise UsageError(f"{len(seeds)} seeds for {count} pictures; give one, or one for each")

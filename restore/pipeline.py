@@ -1,4 +1,4 @@
-"""A model in the form of diffusers' pipelines, for programs that are written for those.
+"""A model as a diffusers pipeline, for programs that expect one.
 
 pipe = restore.RestorationPipeline.from_pretrained("nano")
 large = pipe(image=photo, scale=4).images[0]
@@ -25,14 +25,20 @@ Task = Literal["upscale", "inpaint", "img2img", "text2img"]
 
 
 class RestorationPipeline(DiffusionPipeline):
-    """One stack, four tasks, called as diffusers' pipelines are.
+    """One stack with four tasks, called like diffusers' pipelines.
 
-    Its parts (unet, vae, text_encoder, tokenizer, scheduler, restorer) are those of the folder, of
-    diffusers' and transformers' classes where there are such. Another scheduler may be put in its
-    place; what is called is a `Restorer`, which is at hand as `.tasks`.
+    Its components (unet, vae, text_encoder, tokenizer, scheduler, restorer) are those of the model
+    folder, objects of diffusers' and transformers' classes where these exist. The scheduler may be
+    replaced. `.tasks` is the `Restorer` that does the work.
 
-    diffusers looks classes up in its own package, so that this one has to be named:
-    `DiffusionPipeline.from_pretrained` does not find it.
+    Load it by this class: `DiffusionPipeline.from_pretrained` looks for classes in diffusers only
+    and does not find it.
+
+    Args:
+        face: The loaded model. It must hold a diffusion stack.
+
+    Raises:
+        ModelError: If the model is a pixel upscaler.
     """
 
     config_name = "model_index.json"
@@ -59,9 +65,14 @@ class RestorationPipeline(DiffusionPipeline):
     def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
         cls, pretrained_model_name_or_path: Any = "nano", **how: Any
     ) -> Self:
-        """A model by all the names that `restore.load` knows: it is read, and checked, by that.
+        """Load and check a model by any name that `restore.load` accepts.
 
-        how  of Restorer.from_pretrained. Raises ModelError.
+        Args:
+            pretrained_model_name_or_path: As `model` in `restore.load`.
+            how: Further arguments of Restorer.from_pretrained.
+
+        Raises:
+            ModelError: If there is no such model, or it cannot be loaded.
         """
         return cls(Restorer.from_pretrained(pretrained_model_name_or_path, **how))
 
@@ -77,12 +88,12 @@ class RestorationPipeline(DiffusionPipeline):
 
     @property
     def components(self) -> dict[str, Any]:
-        """Its parts, by name."""
+        """The components by name."""
         return {name: getattr(self, name) for name in self._parts}
 
     @property
     def tasks(self) -> Restorer:
-        """The same model with one method a task."""
+        """The same model as a Restorer, with one method for each task."""
         return self._face
 
     @property
@@ -104,7 +115,7 @@ class RestorationPipeline(DiffusionPipeline):
         return self
 
     def enable_model_cpu_offload(self, *args: Any, **kwargs: Any) -> None:
-        """Have the parts take turns on the device, as `offload` at loading does."""
+        """Keep on the device only the part that is computing, as `offload` does at loading."""
         devices.take_turns(self._stack)
 
     def enable_sequential_cpu_offload(self, *args: Any, **kwargs: Any) -> NoReturn:
@@ -122,15 +133,22 @@ class RestorationPipeline(DiffusionPipeline):
         return_dict: bool = True,
         **options: Any,
     ) -> ImagePipelineOutput | tuple[Any]:
-        """Pictures, by the task that what is given asks for.
+        """Run a task and return its pictures.
 
-        Without an image it is text2img, with a mask_image inpaint, else upscale; img2img is named.
+        Args:
+            prompt: What the result should show. For text2img it may be a list.
+            image: One picture or a list.
+            mask_image: White where the picture is filled; for upscale, white on scratches.
+            task: By default text2img without an image, inpaint with a mask_image, else upscale.
+                img2img has to be named.
+            num_images_per_prompt: For text2img.
+            output_type: pil, np (N, H, W, 3) or pt (N, 3, H, W), both float in [0, 1]. It is a list
+                if the pictures differ in size.
+            return_dict: Whether to return ImagePipelineOutput or a tuple.
+            options: Fields of the task's class in restore.options, or diffusers' names.
 
-        num_images_per_prompt  of text2img.
-        output_type            pil, np (N, H, W, 3) or pt (N, 3, H, W), both float in [0, 1]; a list
-                               where pictures differ in size.
-        options                of the task's class in restore.options, or diffusers' names.
-        Raises RestoreError.
+        Raises:
+            RestoreError: If the task fails; the class says why.
         """
         self._refuse_swapped()
         if task is None:
@@ -155,7 +173,7 @@ class RestorationPipeline(DiffusionPipeline):
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
     def _watched(self, callback: OnStepEnd) -> OnStepEnd:
-        """The callback, told of this pipeline, by which it may stop the work as in diffusers."""
+        """Wrap the callback so that it gets this pipeline and can interrupt it, as in diffusers."""
         self._interrupt = False
 
         def told(_: Any, step: int, timestep: Any, held: dict[str, Any]) -> Any:
@@ -165,14 +183,14 @@ class RestorationPipeline(DiffusionPipeline):
         return told
 
     def _refuse_swapped(self) -> None:
-        """Raises ConfigError if a part was exchanged that more than its own weights depend on."""
+        """Raise ConfigError if a component other than the scheduler was replaced."""
         for name, part in self._parts.items():
             if name != "scheduler" and getattr(self, name) is not part:
                 told = f"{name} was exchanged, which changes what fits it"
                 raise ConfigError(f"{told}; save the parts as a folder and load that")
 
     def _sampler(self) -> dict[str, Any]:
-        """The sampler and its options that are the scheduler somebody has put in its place."""
+        """Return the sampler and sampler_options that match a replaced scheduler."""
         scheduler, base = self.scheduler, self._stack.schedule
         if scheduler is base:
             return {}
@@ -192,7 +210,7 @@ class RestorationPipeline(DiffusionPipeline):
 
 
 def together(made: list[Any], output_type: str) -> Any:
-    """Pictures as diffusers gives them: arrays and tensors in one, of floats in [0, 1]."""
+    """Return pictures as diffusers does: arrays or tensors stacked, float in [0, 1]."""
     if output_type == "np":
         made = [image.astype(np.float32) / 255 for image in made]
     if output_type == "pil" or len({image.shape for image in made}) > 1:

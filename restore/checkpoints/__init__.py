@@ -1,5 +1,5 @@
-"""Models: found, read, and put on a device."""
+"""Find and load models, and put them on a device."""
 
 from restore.diffusion import torchvision
 
-torchvision.try_before()  # the parts' classes are diffusers' and transformers'
+torchvision.try_before()  # before diffusers and transformers are imported

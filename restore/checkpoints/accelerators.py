@@ -1,4 +1,4 @@
-"""Which devices this torch computes on."""
+"""Devices that this torch can use."""
 
 import torch
 
@@ -6,14 +6,14 @@ from restore.errors import ModelError
 
 
 def pick() -> str:
-    """The best there is."""
+    """Return the best device: cuda, mps or cpu."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def find(device: str) -> torch.device:
-    """The device of that name, or the best there is for `auto`. Raises ModelError."""
+    """Return a device by name, or the best one for `auto`. Raises ModelError if it is missing."""
     there = {
         "cpu": True,
         "cuda": torch.cuda.is_available(),

@@ -1,9 +1,9 @@
-"""Model cards: Markdown behind a head of YAML, as the hub reads it."""
+"""Model cards: Markdown after a YAML head, as the hub reads them."""
 
 from collections.abc import Mapping, Sequence
 
 TAGS = ("image-restoration", "super-resolution", "inpainting", "diffusion")
-UNKNOWN = "unknown"  # as a licence: what the hub shows where nobody has chosen one yet
+UNKNOWN = "unknown"  # the hub's name for a licence that is not known
 
 
 def headed(
@@ -14,10 +14,15 @@ def headed(
     tags: Sequence[str] = TAGS,
     of: str = "held-out photos",
 ) -> str:
-    """The text behind a head; one that has a head already is left as it is.
+    """Add a head to a card; a card that has one is returned unchanged.
 
-    licence  of the weights, by the hub's names, such as apache-2.0.
-    scores   by measure, of the pictures that `of` tells.
+    Args:
+        text: The card.
+        name: Of the model.
+        licence: Of the weights, by the hub's names, such as apache-2.0.
+        scores: By measure.
+        tags: Of the model.
+        of: The pictures that the scores were measured on.
     """
     from huggingface_hub import EvalResult, ModelCardData
 

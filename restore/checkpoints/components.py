@@ -1,4 +1,4 @@
-"""A part of a checkpoint: its class from an allow-list, its weights checked key by key."""
+"""Build a component of a checkpoint: class from an allow-list, weights checked key by key."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +37,7 @@ from restore.diffusion.vae import Vae
 from restore.errors import ModelError
 
 Convert = Callable[[str, dict[str, Any]], Weights]
-"""(name of a part, its config) -> its weights, by diffusers' names"""
+"""(name of a part, its config) -> its weights, with diffusers' tensor names"""
 
 KINDS: dict[str, tuple[type[nn.Module], ...]] = {
     "vae": (AutoencoderKL, AutoencoderTiny, VQModel),
@@ -49,13 +49,17 @@ KINDS: dict[str, tuple[type[nn.Module], ...]] = {
     "fusion": (Fusion,),
     "controlnet": (ControlNetModel,),
 }
-# What a class may raise that is given a config which makes no sense.
+# What a class may raise for a config that makes no sense.
 BUILDING = (TypeError, ValueError, KeyError, RuntimeError, NotImplementedError)
 BUILDING += (AttributeError, IndexError, ArithmeticError, AssertionError)
 
 
 def kind_of(folder: Path, part: str, config: dict[str, Any]) -> type[nn.Module]:
-    """The class that the part's config names. Raises ModelError if it is not on the allow-list."""
+    """Return the class that a component's config names.
+
+    Raises:
+        ModelError: If it is not on the allow-list.
+    """
     listed = config.get("architectures")
     named = config.get("_class_name") or (
         listed[0] if isinstance(listed, list) and listed else None
@@ -68,10 +72,16 @@ def kind_of(folder: Path, part: str, config: dict[str, Any]) -> type[nn.Module]:
 
 
 def build(folder: Path, part: str, convert: Convert, kind: str = "") -> nn.Module:
-    """A part by its config, filled with what `convert` gives, in fp32 on the CPU.
+    """Build a component from its config and weights, in fp32 on the CPU.
 
-    kind  which part it is, where its folder is called otherwise.
-    Raises ModelError as `empty`, and if the weights are not exactly those that it needs.
+    Args:
+        folder: The model folder.
+        part: The component's folder in it.
+        convert: Gives the weights.
+        kind: Which component it is, if its folder has another name.
+
+    Raises:
+        ModelError: As `empty`, and if the weights are not exactly those that it needs.
     """
     module, config = empty(folder, part, kind)
     fill(module, convert(part, config), f"{folder}: its {part}")
@@ -79,11 +89,18 @@ def build(folder: Path, part: str, convert: Convert, kind: str = "") -> nn.Modul
 
 
 def empty(folder: Path, part: str, kind: str = "") -> tuple[nn.Module, dict[str, Any]]:
-    """A part by its config, without weights; and what of the config counts.
+    """Build a component from its config, without weights.
 
-    kind  which part it is, where its folder is called otherwise.
-    Raises ModelError that names the part if its class is unknown, or if it asks for what no layout
-    gives.
+    Args:
+        folder: The model folder.
+        part: The component's folder in it.
+        kind: Which component it is, if its folder has another name.
+
+    Returns:
+        The component and the fields of its config that were used.
+
+    Raises:
+        ModelError: If its class is unknown, or it needs inputs that no layout has.
     """
     config = configs.of(folder, part)
     built = kind_of(folder, kind or part, config)
@@ -101,7 +118,19 @@ def empty(folder: Path, part: str, kind: str = "") -> tuple[nn.Module, dict[str,
 def bare(
     kind: type[nn.Module], config: dict[str, Any], where: Path
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """A module without weights, and what was taken of its config. Raises ModelError."""
+    """Build a module without weights.
+
+    Args:
+        kind: Its class.
+        config: Its config.
+        where: Its folder, for messages.
+
+    Returns:
+        The module and the fields of its config that were used.
+
+    Raises:
+        ModelError: If the class refuses the config.
+    """
     try:
         is_clip = issubclass(kind, CLIPTextModel | CLIPTextModelWithProjection)
         config = configs.clip(config) if is_clip else configs.fields_of(kind, config)
@@ -113,9 +142,10 @@ def bare(
 
 
 def build_restorer(folder: Path) -> FirstStage | None:
-    """The first stage of a model folder, if it has one, in fp32 on the CPU.
+    """Build the first stage of a model folder, in fp32 on the CPU; None if it has none.
 
-    Raises ModelError as `build` does.
+    Raises:
+        ModelError: As `build`.
     """
     if not (folder / "restorer").is_dir():
         return None
@@ -129,7 +159,7 @@ def build_restorer(folder: Path) -> FirstStage | None:
 
 
 def trained_vae(folder: Path) -> Vae:
-    """The autoencoder of a model folder, in fp32 on the CPU. Raises ModelError as `build` does."""
+    """Build the autoencoder of a model folder, in fp32 on the CPU. Raises ModelError."""
     if not folder.exists():
         mend = "train its autoencoder first, whose run ends with that folder, or name another"
         raise ModelError(f"{folder}: there is no such model; {mend}")
@@ -139,7 +169,7 @@ def trained_vae(folder: Path) -> Vae:
 
 
 def build_scheduler(folder: Path, part: str = "scheduler") -> SchedulerMixin:
-    """One of diffusers' own schedulers. Raises ModelError for any other class."""
+    """Build a diffusers scheduler. Raises ModelError if its class is not on the allow-list."""
     config = configs.of(folder, part, "scheduler_config.json")
     name = str(config.get("_class_name"))
     kind = getattr(diffusers, name, None) if name in families.SCHEDULERS else None
@@ -156,9 +186,18 @@ def build_scheduler(folder: Path, part: str = "scheduler") -> SchedulerMixin:
 
 
 def build_tokenizer(folder: Path, words: int, name: str = "tokenizer") -> CLIPTokenizer:
-    """CLIP's tokenizer, over at most as many words as the text encoder has embeddings."""
+    """Build CLIP's tokenizer.
+
+    Args:
+        folder: The model folder.
+        words: The number of the text encoder's embeddings, the most tokens it may have.
+        name: The tokenizer's folder in it.
+
+    Raises:
+        ModelError: If files are missing or damaged, or it has more tokens.
+    """
     part = folder / name
-    # Without its vocabulary the class would build an empty one, and every word would be unknown.
+    # Without these files the class would make an empty vocabulary, and every word would be unknown.
     if not ((part / "tokenizer.json").is_file() or (part / "vocab.json").is_file()):
         raise ModelError(
             f"{part}: has neither tokenizer.json nor vocab.json and merges.txt, CLIP's vocabulary; "
@@ -170,7 +209,7 @@ def build_tokenizer(folder: Path, words: int, name: str = "tokenizer") -> CLIPTo
             tokenizer.name_or_path = str(part)
     except ModelError:
         raise
-    except Exception as error:  # the library in Rust raises this very class
+    except Exception as error:  # the Rust library raises plain Exception
         raise ModelError(f"{part}: the tokenizer cannot be read: {error}") from error
     if len(tokenizer) > words:
         raise ModelError(

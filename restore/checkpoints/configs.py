@@ -1,4 +1,4 @@
-"""Configs of strangers: only the fields that a class is known to take, only plain values."""
+"""Read configs of unknown origin: only fields that a class accepts, only plain values."""
 
 import inspect
 import json
@@ -16,11 +16,11 @@ from restore.errors import ModelError
 from restore.files import read_plain
 
 MOST = 2**26  # bytes of a config or a vocabulary
-LARGEST, LONGEST, DEEPEST = 10**6, 10**4, 3  # of numbers, lists and nesting
-REPEATED = re.compile(r"layers|blocks|repeat")  # fields that say how often something is built
+LARGEST, LONGEST, DEEPEST = 10**6, 10**4, 3  # largest number, longest list, deepest nesting
+REPEATED = re.compile(r"layers|blocks|repeat")  # fields that count layers or blocks
 REPEATS = 128
 WORD = re.compile(r"[\w.+:-]{0,64}")
-KEPT = {"_class_name", "_diffusers_version", "_use_default_values"}  # of diffusers' own
+KEPT = {"_class_name", "_diffusers_version", "_use_default_values"}  # diffusers' own fields
 FILES = ("tokenizer.json", "vocab.json", "merges.txt")
 Count = Annotated[int, Field(ge=1, le=65536)]
 Share = Annotated[float, Field(ge=0, le=1000)]
@@ -28,13 +28,13 @@ Token = Annotated[int, Field(ge=-1, le=LARGEST)]
 
 
 class Told(BaseModel):
-    """What is read of a stranger's config; the rest is left out."""
+    """Base class of configs that are read here; other fields are ignored."""
 
     model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
 
 
 class Clip(Told):
-    """Of CLIP's text encoder."""
+    """Config of CLIP's text encoder."""
 
     vocab_size: Annotated[int, Field(ge=1, le=LARGEST)] = 49408
     hidden_size: Count = 512
@@ -54,7 +54,7 @@ class Clip(Told):
 
 
 class Grid(Told):
-    """The windows of a UNet, in latents."""
+    """The grid of a UNet's windows, in latents."""
 
     size: Annotated[int, Field(ge=1, le=4096)]
     stride: Annotated[int, Field(ge=1, le=4096)]
@@ -67,7 +67,7 @@ class Grid(Told):
 
 
 class Pixels(Told):
-    """Of a pixel upscaler's ONNX export; see PixelModel and PixelWindows."""
+    """ "pixels" in stack.json, of an exported pixel upscaler; see PixelModel and PixelWindows."""
 
     scale: Annotated[int, Field(ge=1, le=64)]
     inner: Annotated[int, Field(ge=1, le=65536)]
@@ -81,7 +81,7 @@ class Pixels(Told):
 
 
 class About(Told):
-    """Of stack.json; see Stack for what each means."""
+    """stack.json; see Stack for the fields."""
 
     trust: bool = False
     residual_scale: Annotated[float, Field(gt=0, le=1000)] | None = None
@@ -92,12 +92,12 @@ class About(Told):
     restore_steps: Annotated[int, Field(ge=0, le=1000)] = 0
     context: Annotated[str, Field(max_length=64)] | None = None
     windows: Grid | None = None
-    engine: Literal["", "onnx"] = ""  # what its networks are for; torch's name none
-    pixels: Pixels | None = None  # of one network from rgb to rgb
+    engine: Literal["", "onnx"] = ""  # what computes its networks; empty for torch
+    pixels: Pixels | None = None  # if it is an exported pixel upscaler
 
 
 def about(folder: Path) -> About:
-    """What stack.json says; the defaults where there is none. Raises ModelError."""
+    """Read stack.json; the defaults if there is none. Raises ModelError."""
     path = folder / "stack.json"
     try:
         return _checked(About, json.loads(read_plain(path, MOST)))
@@ -108,14 +108,14 @@ def about(folder: Path) -> About:
 
 
 class FirstStage(Told):
-    """A network of a first stage; see restore.diffusion.restorer."""
+    """Config of a first stage's network; see restore.diffusion.restorer."""
 
     channels: Annotated[int, Field(ge=1, le=4096)]
     layers: Annotated[int, Field(ge=0, le=REPEATS)]
 
 
 def first_stage(folder: Path, part: str) -> FirstStage:
-    """What the config of a first stage's network says. Raises ModelError."""
+    """Read the config of a first stage's network. Raises ModelError."""
     try:
         return _checked(FirstStage, of(folder, part))
     except ValueError as error:
@@ -124,7 +124,7 @@ def first_stage(folder: Path, part: str) -> FirstStage:
 
 
 def of(folder: Path, part: str, file: str = "config.json") -> dict[str, Any]:
-    """The config of a part of the folder. Raises ModelError if it cannot be read."""
+    """Read the config of a component. Raises ModelError if it cannot be read."""
     path = folder / part / file
     try:
         config = json.loads(read_plain(path, MOST))
@@ -136,7 +136,7 @@ def of(folder: Path, part: str, file: str = "config.json") -> dict[str, Any]:
 
 
 class Special(Told):
-    """A token of a tokenizer that is more than its letters."""
+    """A special token of a tokenizer."""
 
     content: str = Field(max_length=256)
     lstrip: bool = False
@@ -147,7 +147,7 @@ class Special(Told):
 
 
 class Tokenizer(Told):
-    """Of tokenizer_config.json and special_tokens_map.json."""
+    """tokenizer_config.json and special_tokens_map.json."""
 
     bos_token: str | Special | None = None
     eos_token: str | Special | None = None
@@ -158,12 +158,12 @@ class Tokenizer(Told):
 
 
 def clip(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of CLIP's text encoder. Raises ValueError that names a wrong one."""
+    """Check the config of CLIP's text encoder. Raises ValueError that names a wrong field."""
     return _checked(Clip, config).model_dump(exclude_unset=True)
 
 
 def fields_of(kind: type, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that a class of diffusers takes, each a plain value. Raises ValueError."""
+    """Return the fields that a diffusers class accepts. Raises ValueError for an odd value."""
     known = {*inspect.signature(kind).parameters, *KEPT} - {"kwargs", "args"}
     chosen = {name: value for name, value in config.items() if name in known}
     for name, value in chosen.items():
@@ -197,9 +197,11 @@ def _checked(model: type[Told], config: object) -> Any:
 
 @contextmanager
 def tokenizer(part: Path) -> Iterator[Path]:
-    """Lend a folder with a tokenizer's vocabulary and what may be said of it, and nothing else.
+    """Yield a temporary folder with a tokenizer's vocabulary and checked configs, nothing else.
 
-    Raises ModelError, OSError.
+    Raises:
+        ModelError: If a config is wrong.
+        OSError: If a file cannot be read.
     """
     with tempfile.TemporaryDirectory(prefix="restore-tokenizer-") as lent:
         for name in FILES:

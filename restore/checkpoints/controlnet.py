@@ -1,6 +1,6 @@
-"""ControlNets beside a checkpoint: where one is, what it is made of, whether it fits.
+"""ControlNets for a checkpoint: find one, check that it fits, load it.
 
-Free of torch until it is loaded.
+This module imports torch only for loading.
 """
 
 import hashlib
@@ -16,8 +16,8 @@ from restore.files import sha256
 if TYPE_CHECKING:
     from restore.diffusion.stack import Stack
 
-MOST = 10.0  # of the weight: beyond it, not even noise is left of a picture
-SHARED = (  # of a ControlNet's config and the UNet's, whose layers it adds to, one by one
+MOST = 10.0  # largest scale; above it the result is not even noise
+SHARED = (  # fields that must be equal in the configs of a ControlNet and its UNet
     *("cross_attention_dim", "block_out_channels", "layers_per_block"),
     *("addition_embed_type", "projection_class_embeddings_input_dim"),
 )
@@ -25,10 +25,13 @@ SHARED = (  # of a ControlNet's config and the UNet's, whose layers it adds to, 
 
 @dataclass(frozen=True)
 class Found:
-    """A ControlNet's files, and what it is told.
+    """A ControlNet's files and settings.
 
-    name   as the user gave it.
-    image  what it is shown; None: the picture that is being worked on.
+    Attributes:
+        name: As the user gave it.
+        folder: Where its files are.
+        scale: The conditioning scale: 0 is off, 1 is as trained.
+        image: Its input picture. None: the picture that is processed.
     """
 
     name: str
@@ -38,30 +41,30 @@ class Found:
 
     @property
     def files(self) -> list[Path]:
-        """All that it is made of."""
+        """All files that it uses."""
         used = [self.folder / "config.json", *hub.weight_files(self.folder)]
         return [*used, *([self.image] if self.image else [])]
 
     @cached_property
     def digest(self) -> str:
-        """The sha256 over its config and weights, and the picture that it is shown."""
+        """The SHA-256 of its config, weights and input picture."""
         sums = [f"{file.name} {sha256(file)}" for file in self.files]
         return hashlib.sha256("\n".join(sums).encode()).hexdigest()
 
     @property
     def told(self) -> dict[str, Any]:
-        """What of it decides the pixels, as a run and its results keep it."""
+        """What decides the pixels, for the records of a run."""
         image = {"control_image": str(self.image)} if self.image else {}
         own = {"controlnet": self.name, "controlnet_sha256": self.digest}
         return {**own, "controlnet_scale": self.scale, **image}
 
     def require(self, task: str) -> None:
-        """Raise UsageError if a task has no picture that the ControlNet could be shown."""
+        """Raise UsageError if a task has no picture for the ControlNet."""
         if self.image is None and task in ("text2img", "inpaint"):
             raise UsageError(f"{task} with a ControlNet needs its picture: --control-image FILE")
 
     def with_digest(self, weights: str) -> str:
-        """The digest of a checkpoint's weights that this steers."""
+        """Combine the digest of a checkpoint's weights with that of this ControlNet."""
         return hashlib.sha256(f"{weights} {self.digest} {self.scale}".encode()).hexdigest()
 
 
@@ -73,11 +76,19 @@ def find(
     offline: bool = False,
     allow_pickle: bool = False,
 ) -> Found | None:
-    """Where a ControlNet is; None where none is asked for.
+    """Find a ControlNet; None if none is asked for.
 
-    name  a folder with config.json and weights, as diffusers saves one; or a hub id.
-    Raises ModelError if there is none that is read, before its weights are fetched; UsageError if
-    the picture is not there, or if it or a scale is given without a ControlNet.
+    Args:
+        name: A folder with config.json and weights, as diffusers saves one; or a hub id.
+        scale: The conditioning scale, 0 to 10.
+        image: Its input picture.
+        offline: Do not use the network.
+        allow_pickle: Accept .bin weights.
+
+    Raises:
+        ModelError: If there is none that can be read; known before its weights are downloaded.
+        UsageError: If the picture is missing, or a picture or scale is given without a ControlNet.
+        ConfigError: If the scale is out of range.
     """
     if name is None:
         if image is not None or scale != 1:
@@ -108,9 +119,11 @@ def find(
 
 
 def steer(stack: "Stack", found: Found, allow_pickle: bool = False) -> None:
-    """Give the stack its ControlNet, in fp32 on the CPU.
+    """Load a ControlNet and attach it to the stack, in fp32 on the CPU.
 
-    Raises ModelError if it is for another model, ImageError if its picture cannot be read.
+    Raises:
+        ModelError: If it is for another model.
+        ImageError: If its picture cannot be read.
     """
     from restore.checkpoints import components
     from restore.diffusion.control import Control
@@ -135,7 +148,7 @@ def steer(stack: "Stack", found: Found, allow_pickle: bool = False) -> None:
 
 
 def refuse_another(stack: "Stack", config: dict[str, Any], name: str) -> None:
-    """Raise ModelError if a ControlNet of this config is not for the stack's UNet."""
+    """Raise ModelError if a ControlNet with this config is not for the stack's UNet."""
     for key in SHARED:
         ours, own = stack.unet.config.get(key), config.get(key)
         if _plain(ours) != _plain(own):

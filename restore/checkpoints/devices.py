@@ -1,4 +1,4 @@
-"""Where a stack computes: which device, in which precision, compiled, or one part at a time."""
+"""Where a stack computes: device, precision, compiled, or with its parts offloaded."""
 
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from restore.diffusion.stack import Stack
 from restore.errors import ConfigError, ModelError
 from restore.pixel.model import PixelModel
 
-restore.diffusion.torchvision.tried()  # at its import already, before diffusers was imported
+restore.diffusion.torchvision.tried()  # cached: it ran before diffusers was imported
 
 
 def load(
@@ -27,13 +27,22 @@ def load(
     offload: bool = False,
     **more: Any,
 ) -> Stack | PixelModel:
-    """loading.load() on a device that is there, with what saves time or memory on it.
+    """Load a model onto a device, as load.load does, with options that save time or memory.
 
-    A file of one network from rgb to rgb is a PixelModel, which has one part and no LoRA.
+    A file of one network from rgb to rgb becomes a PixelModel, which takes no LoRA and no
+    offloading.
 
-    compiled  compile the UNet, here and now; its answers then differ in their last bits.
-    offload   keep the parts in main memory and on the device only the one at work.
-    Raises ModelError if the device is not there, or cannot do it.
+    Args:
+        name: As in restore.checkpoints.load.load.
+        device: auto, cpu, cuda or mps.
+        dtype: auto, fp32, bf16 or fp16.
+        compiled: Compile the UNet now. Its results then differ in their last bits.
+        offload: Keep the parts in main memory, and on the device only the one that is computing.
+        more: Further arguments of load.load.
+
+    Raises:
+        ModelError: If the device is missing, or the model cannot be loaded or compiled.
+        ConfigError: If the options exclude each other.
     """
     if compiled and offload:
         raise ConfigError("a compiled UNet stays on its device: --compile or --offload, not both")
@@ -57,7 +66,7 @@ def load(
 
 
 def named_dtype(dtype: str | torch.dtype) -> str:
-    """The name of a precision: auto, or of DTYPES. Raises ConfigError."""
+    """Return the name of a precision: auto, or one of DTYPES. Raises ConfigError."""
     names = {value: name for name, value in loading.DTYPES.items()}
     name = names.get(dtype, str(dtype)) if isinstance(dtype, torch.dtype) else dtype
     if name not in ("auto", *loading.DTYPES):
@@ -68,9 +77,16 @@ def named_dtype(dtype: str | torch.dtype) -> str:
 def move(
     model: Stack | PixelModel, device: str | torch.device | None, dtype: torch.dtype | None
 ) -> None:
-    """Have the model compute elsewhere, or in another precision; None: as it does.
+    """Move a model in place.
 
-    Raises ModelError if the device is not there, ConfigError if the model cannot be moved.
+    Args:
+        model: The model.
+        device: None keeps it.
+        dtype: None keeps it.
+
+    Raises:
+        ModelError: If the device is missing.
+        ConfigError: If the model cannot be moved.
     """
     name = None if dtype is None else named_dtype(dtype)
     where = model.device if device is None else find(str(device))
@@ -86,7 +102,7 @@ def move(
 
 
 def take_turns(stack: Stack, device: str = "auto") -> None:
-    """Offload a stack that is loaded already. Raises ModelError if the device is not there."""
+    """Offload a loaded stack. Raises ModelError if the device is missing."""
     if stack.place is None:
         place = find(device)
         loading.place(stack, "cpu", named_dtype(stack.unet.dtype))
@@ -94,9 +110,10 @@ def take_turns(stack: Stack, device: str = "auto") -> None:
 
 
 def compile_unet(stack: Stack) -> None:
-    """Compile the UNet in place and have it answer once, so that what fails does so here.
+    """Compile the UNet in place and run it once, so that an error is raised here.
 
-    Raises ModelError with the compiler's words.
+    Raises:
+        ModelError: With the compiler's message.
     """
     size, layout = stack.windows.size, stack.layout
     maps = {"trust", "mask", "signed_mask"} & set(layout.parts)
@@ -115,7 +132,7 @@ def compile_unet(stack: Stack) -> None:
     try:
         with torch.inference_mode():
             stack.predict(condition, "")(x, torch.tensor(0), [(0, 0)])
-    except RuntimeError as error:  # every error of dynamo's and inductor's is one
+    except RuntimeError as error:  # dynamo and inductor raise subclasses of it
         told = str(error).splitlines()[0]
         raise ModelError(
             f"the UNet cannot be compiled here: {told}; leave --compile out"
@@ -123,19 +140,23 @@ def compile_unet(stack: Stack) -> None:
 
 
 class Turns:
-    """One part at a time is on the device: whose turn it is comes, and the one before goes back.
+    """Offloading: each part is moved to the device when it is called, and the one before back.
 
-    A UNet and its ControlNet come and go together, for they answer in turn for every window.
+    A UNet and its ControlNet move together, because both are called for every window.
 
-    accelerate's cpu_offload_with_hook wraps whole models in one fixed order; ours go in the order
-    of the task, and of a VAE not itself is called but its children.
+    accelerate's cpu_offload_with_hook is not used: it needs whole models in one fixed order. Here
+    the task decides the order, and of a VAE only the children are called.
+
+    Args:
+        stack: Its parts are on the CPU.
+        place: The device that they are moved to.
     """
 
     def __init__(self, stack: Stack, place: torch.device):
         stack.place = place
         self.stack = stack
         self.here: list[nn.Module] = []
-        self.there = place  # where they are
+        self.there = place  # the device that they are on
         control = stack.control
         walking = [stack.unet, control.net] if control else []
         for part in stack.parts:
@@ -147,7 +168,7 @@ class Turns:
     def bring(
         self, group: list[nn.Module], module: nn.Module, args: Any, kwargs: Any
     ) -> tuple[Any, Any]:
-        """Before a call: the parts move to the device, and with them what one is called with."""
+        """Before a call, move the parts and the arguments of the call to the device."""
         place = self.stack.place
         assert place is not None
         if self.here != group or self.there != place:

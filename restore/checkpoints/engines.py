@@ -1,4 +1,4 @@
-"""Which engine computes a model's networks, and how much of a model is loaded; free of torch."""
+"""Choose the engine of a model, and how much of the model is loaded; without torch."""
 
 import hashlib
 from collections.abc import Callable
@@ -25,14 +25,22 @@ def load(
     note: Callable[[str], None] = lambda text: None,
     **more: Any,
 ) -> "Model":
-    """As devices.load, by an engine.
+    """Load a model for an engine, as devices.load.
 
-    engine   torch; or onnx: ONNX Runtime on the CPU, for a folder that `restore export` wrote.
-    lightly  of a model that answers without a walk, load no more than that; what else a task
-             needs is loaded when it asks.
-    first_stage  a pixel upscaler whose answer the model goes on from, in `upscale`.
-    note     is told where diffusers was loaded beside a torchvision that does not work.
-    Raises ModelError, and ConfigError for what an engine cannot do.
+    Args:
+        name: As in load.load.
+        device: auto, cpu, cuda or mps.
+        dtype: auto, fp32, bf16 or fp16.
+        engine: torch; or onnx: ONNX Runtime on the CPU, for a folder that `restore export` wrote.
+        lightly: If the model can work without sampling, load only its first stage; the rest is
+            loaded when a task needs it.
+        first_stage: A pixel upscaler. `upscale` starts from its result.
+        note: Called with a warning if torchvision is broken.
+        more: Further arguments of devices.load.
+
+    Raises:
+        ModelError: If there is no such model, or it cannot be loaded.
+        ConfigError: If the engine does not support an option.
     """
     if engine == "onnx":
         from restore.checkpoints import onnx_folder
@@ -53,7 +61,7 @@ def load(
 
 
 def with_first_stage(stack: Any, file: str, device: str) -> Any:
-    """A stack that goes on from a pixel upscaler's answer. Raises ConfigError if it is none."""
+    """Give a stack a pixel upscaler as its first stage. Raises ConfigError if it is none."""
     from restore.checkpoints import devices
     from restore.diffusion.stack import Stack
     from restore.pixel.model import PixelModel
@@ -69,7 +77,7 @@ def with_first_stage(stack: Any, file: str, device: str) -> Any:
 
 
 def joined(digest: str, first_stage: str) -> str:
-    """The digest of a model's weights and of its first stage's."""
+    """Combine the digests of a model and its first stage."""
     return hashlib.sha256(f"{digest} first stage {first_stage}".encode()).hexdigest()
 
 
@@ -85,7 +93,7 @@ def _torch(
 
 
 def refuse(name: str, device: str, dtype: str, **more: Any) -> None:
-    """Raise ConfigError or ModelError if ONNX Runtime is asked for what it does not do."""
+    """Raise ConfigError or ModelError if ONNX Runtime does not support the options or model."""
     asked = {"--device": device not in ("auto", "cpu"), "--dtype": dtype not in ("auto", "fp32")}
     asked |= {"--compile": more.get("compiled"), "--offload": more.get("offload")}
     asked |= {"--first-stage": more.get("first_stage")}

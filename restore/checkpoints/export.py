@@ -1,4 +1,4 @@
-"""A model written as ONNX files, with all that a run by them needs."""
+"""Export a model as ONNX files, with everything that ONNX Runtime needs to run it."""
 
 import json
 import shutil
@@ -22,16 +22,24 @@ from restore.onnx.stage import ENDS
 from restore.pixel.model import PixelModel
 
 LICENCES = "LICENSE*", "LICENCE*", "COPYING*", "NOTICE*"
-SIDES = (24, 40), (58, 34)  # of the examples of networks that take any size, even
-ODD = (24, 40), (57, 35)
+SIDES = (24, 40), (58, 34)  # even sides of the trial inputs
+ODD = (24, 40), (57, 35)  # for networks that take any size
 
 
 def export(name: str, folder: Path, **more: Any) -> Path:
-    """Write a model's networks as ONNX files into a folder that engine onnx runs.
+    """Write a model's networks as ONNX files to a folder for engine onnx.
 
-    more  of restore.checkpoints.load.load.
-    Raises ModelError if there is no such model, or a network of it cannot be exported; OutputError
-    if the folder holds what we did not export.
+    Args:
+        name: As in load.load.
+        folder: Where to write. A folder that we exported is replaced.
+        more: Further arguments of load.load.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ModelError: If there is no such model, or a network cannot be exported.
+        OutputError: If the folder holds files that we did not export.
     """
     session.library()
     source, digest = manifest.find_model(
@@ -52,7 +60,7 @@ def export(name: str, folder: Path, **more: Any) -> Path:
 
 
 def write_stack(stack: Stack, folder: Path) -> dict[str, Any]:
-    """The parts of a stack; returns what stack.json is to say."""
+    """Write the parts of a stack; returns the content of stack.json."""
     size, name = stack.windows.size, stack.name
     write_unet(stack, folder / "unet", size)
     part = "vqvae" if stack.layout == LDM_UPSCALE else "vae"
@@ -82,7 +90,7 @@ def write_stack(stack: Stack, folder: Path) -> dict[str, Any]:
 
 
 def write_unet(stack: Stack, folder: Path, size: int) -> None:
-    """The UNet for windows of `size` latents, as many at once and as long a prompt as one likes."""
+    """Write the UNet for windows of `size` latents, with free batch size and prompt length."""
     config(stack.unet, folder)
     tokens = stack.context.embed("") if stack.context else None
     has_labels = bool(stack.unet.config.get("num_class_embeds"))
@@ -105,7 +113,7 @@ def write_unet(stack: Stack, folder: Path, size: int) -> None:
 
 
 def write_first_stage(stage: FirstStage, folder: Path, name: str) -> None:
-    """The rich restorer as a network, both ends as weights of it, and the fusion."""
+    """Write the rich restorer as a network, the weights of both trainings, and the fusion."""
     free = {2: "height", 3: "width"}
 
     def example(count: int) -> Callable[[int], tuple[Tensor, ...]]:
@@ -129,18 +137,18 @@ def write_first_stage(stage: FirstStage, folder: Path, name: str) -> None:
 
 
 def small(tensor: Tensor) -> Tensor:
-    """In half precision, where that holds the very same numbers."""
+    """Convert to half precision if that loses nothing."""
     half = tensor.contiguous().half()
     return half if torch.equal(half.float(), tensor) else tensor.contiguous()
 
 
 def write_pixels(model: PixelModel, folder: Path) -> dict[str, Any]:
-    """A pixel upscaler; returns what stack.json is to say."""
+    """Write a pixel upscaler; returns the content of stack.json."""
 
     multiple, least = sizes(model)
 
     def example(nth: int) -> tuple[Tensor, ...]:
-        """Of sizes that it takes as they are: padding is not traced well."""
+        """Return an input of accepted size, because tracing the padding does not work well."""
         sides = ODD if multiple == 1 else SIDES
         return (torch.rand(1, 3, *(-(-max(n, least) // multiple) * multiple for n in sides[nth])),)
 
@@ -162,7 +170,11 @@ def write_pixels(model: PixelModel, folder: Path) -> dict[str, Any]:
 
 
 def sizes(model: PixelModel) -> tuple[int, int]:
-    """What a network's sides are multiples of, and at least. Raises ModelError."""
+    """Return the number that a network's sides are multiples of, and their minimum.
+
+    Raises:
+        ModelError: If it accepts squares only.
+    """
     asked = getattr(getattr(model.network, "_call", None), "size_requirements", None)
     if asked is None:
         return 1, 0
@@ -173,7 +185,7 @@ def sizes(model: PixelModel) -> tuple[int, int]:
 
 
 def config(module: nn.Module, folder: Path) -> None:
-    """What diffusers keeps of a module beside its weights, without paths of this machine."""
+    """Write a module's config as diffusers does, without paths of this machine."""
     if not hasattr(module, "save_config"):
         raise ModelError(f"{folder.name}: {type(module).__name__} cannot be exported")
     module.save_config(folder)  # type: ignore[operator]
@@ -194,13 +206,13 @@ def carry(source: Path, folder: Path) -> list[str]:
     if (source / "README.md").is_file():
         shutil.copyfile(source / "README.md", folder / "SOURCE.md")
         text = (source / "README.md").read_text(encoding="utf-8", errors="replace")
-        if text.startswith("---\n"):  # what the hub reads of it
+        if text.startswith("---\n"):  # the hub reads the licence from this head
             return [path.name for path in found] or ["see SOURCE.md"]
     return [path.name for path in found]
 
 
 def card(name: str, digest: str, licences: list[str], model: Stack | PixelModel) -> str:
-    """The README of an export."""
+    """Return the README of an export."""
     own = "" if isinstance(model, Stack) else model.about.get("licence", "")
     licence = ", ".join(licences) or own or "not said; ask who made the model"
     return (

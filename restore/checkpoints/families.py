@@ -1,6 +1,6 @@
-"""Which family a pipeline is of, told from its configs alone: before weights are fetched or read.
+"""Find the family of a pipeline from its configs, before weights are downloaded or read.
 
-Free of torch and diffusers.
+This module does not import torch or diffusers.
 """
 
 import json
@@ -20,8 +20,8 @@ PARTS = (
     *("vae", "vqvae", "unet", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"),
     *("scheduler", "low_res_scheduler", "restorer", "fusion"),
 )
-IGNORED = {"safety_checker", "feature_extractor", "image_encoder"}  # of a pipeline's components
-CLASSES = {  # of diffusers and transformers, by the part that they are read as
+IGNORED = {"safety_checker", "feature_extractor", "image_encoder"}  # components without use
+CLASSES = {  # the classes of diffusers and transformers that a component may have
     "vae": ("AutoencoderKL", "AutoencoderTiny", "VQModel"),
     "vqvae": ("VQModel",),
     "unet": ("UNet2DConditionModel", "UNet2DModel"),
@@ -30,7 +30,7 @@ CLASSES = {  # of diffusers and transformers, by the part that they are read as
     "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
     "tokenizer_2": ("CLIPTokenizer", "CLIPTokenizerFast"),
 }
-SCHEDULERS = {  # those that published checkpoints name, and ours
+SCHEDULERS = {  # those of published checkpoints, and ours
     *("DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "LMSDiscreteScheduler", "LCMScheduler"),
     *("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler"),
     *("KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "DEISMultistepScheduler"),
@@ -38,7 +38,7 @@ SCHEDULERS = {  # those that published checkpoints name, and ours
     *("TCDScheduler",),
 }
 CONTROLNET = "ControlNetModel"
-NAMES = {  # how people call the families of pipelines, by how their classes' names begin
+NAMES = {  # common names of families, by the beginning of their pipelines' class names
     "Flux": "Flux",
     "StableDiffusion3": "Stable Diffusion 3",
     "StableCascade": "Stable Cascade",
@@ -49,22 +49,24 @@ NAMES = {  # how people call the families of pipelines, by how their classes' na
     "QwenImage": "Qwen-Image",
     "IF": "DeepFloyd IF",
 }
-ASKS = {  # what a UNet's config may ask for beyond time, text and one class; and which are given
+ASKS = {  # further inputs that a UNet's config may name, and the values that are supported
     "addition_embed_type": ("text", "text_time"),
     "encoder_hid_dim_type": (),
     "time_cond_proj_dim": (),
     "dual_cross_attention": (),
 }
-XL = "text_time"  # how SDXL's UNet is told the prompt as a whole, and sizes
-SIZES = 6  # numbers that SDXL's base reads: two of three sizes; its refiner reads five
+XL = "text_time"  # SDXL's UNet reads a pooled prompt and sizes
+SIZES = 6  # numbers that SDXL's base reads: three sizes of two; its refiner reads five
 
 
 def refuse(folder: Path, name: str = "") -> None:
-    """Raise ModelError, in one line, if what lies in the folder tells that it cannot be read.
+    """Raise ModelError if the configs in a folder show that the model cannot be read.
 
-    Files that are not there (yet) tell nothing.
+    Missing files are ignored; they may not be downloaded yet.
 
-    name  of the model in the message, where that is not the folder.
+    Args:
+        folder: The model folder.
+        name: The model's name in the message, if it is not the folder.
     """
     index = read(folder / "model_index.json")
     if index is not None:
@@ -80,7 +82,7 @@ def refuse(folder: Path, name: str = "") -> None:
     if unet is None:
         return
     refuse_unet(unet, read(folder / "text_encoder_2" / "config.json"), name or str(folder))
-    if index is None or (folder / "stack.json").is_file():  # ours says itself what it is
+    if index is None or (folder / "stack.json").is_file():  # our stack.json names the layout
         return
     if index.get("text_encoder_2") and unet.get("addition_embed_type") != XL:
         raise ModelError(
@@ -89,13 +91,13 @@ def refuse(folder: Path, name: str = "") -> None:
         )
     channels = unet.get("in_channels"), (vae or {}).get("latent_channels")
     if all(isinstance(count, int) for count in channels):
-        from restore.diffusion.layouts import layout_of  # torch, for those who need it anyway
+        from restore.diffusion.layouts import layout_of  # imports torch, needed from here on
 
         layout_of(unet, channels[1])
 
 
 def refuse_index(index: Mapping[str, Any], name: str) -> None:
-    """Raise ModelError if the parts of a pipeline, its model_index.json, are none that are read."""
+    """Raise ModelError if the components in a model_index.json are of an unsupported family."""
     kind = str(index.get("_class_name"))[:64]
     parts = {key: value for key, value in index.items() if isinstance(value, list) and any(value)}
     known = {*PARTS, *IGNORED}
@@ -119,9 +121,12 @@ def refuse_index(index: Mapping[str, Any], name: str) -> None:
 
 
 def refuse_unet(unet: Mapping[str, Any], second: Mapping[str, Any] | None, name: str) -> None:
-    """Raise ModelError if a UNet asks for more than it can be given.
+    """Raise ModelError if a UNet needs inputs that are not supported.
 
-    second  the config of the second text encoder; None if there is none.
+    Args:
+        unet: Its config.
+        second: The config of the second text encoder, if there is one.
+        name: The model's name in the message.
     """
     foreign = [key for key, able in ASKS.items() if unet.get(key) and str(unet[key]) not in able]
     if unet.get("addition_embed_type") == XL and second is None:
@@ -145,7 +150,7 @@ def refuse_unet(unet: Mapping[str, Any], second: Mapping[str, Any] | None, name:
 
 
 def refuse_controlnet(folder: Path, name: str) -> None:
-    """Raise ModelError if the config of a ControlNet's folder is of none that is read."""
+    """Raise ModelError if a folder's config is not of a supported ControlNet."""
     config = read(folder / "config.json")
     if config is None:
         raise ModelError(f"{name}: is no ControlNet: it has no config.json")
@@ -160,7 +165,7 @@ def refuse_controlnet(folder: Path, name: str) -> None:
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """A config; None where there is none. Raises ModelError."""
+    """Read a config; None if there is none. Raises ModelError."""
     try:
         held = json.loads(read_plain(path, configs.MOST))
         if not isinstance(held, dict):

@@ -1,4 +1,4 @@
-"""What a file of weights holds, told from its name and header alone: no torch is loaded for it."""
+"""Find what a file of weights holds from its name and header, without torch."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,9 +14,10 @@ LICENCE = ("licence", "license", "modelspec.license")  # in a file's metadata
 
 
 def is_pixel(path: Path) -> bool:
-    """Whether a file of weights is taken for a pixel upscaler: one network from rgb to rgb.
+    """Whether a file of weights is a pixel upscaler, one network from rgb to rgb.
 
-    Raises ModelError if its header cannot be read.
+    Raises:
+        ModelError: If its header cannot be read.
     """
     if path.suffix.casefold() in PICKLED_PIXELS:
         return True
@@ -27,7 +28,7 @@ def is_pixel(path: Path) -> bool:
 
 
 def header(path: Path) -> tuple[list[str], Mapping[str, str]]:
-    """The names of a .safetensors file's tensors, and its metadata. Raises ModelError."""
+    """Return the tensor names and the metadata of a .safetensors file. Raises ModelError."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -38,5 +39,5 @@ def header(path: Path) -> tuple[list[str], Mapping[str, str]]:
 
 
 def licence(metadata: Mapping[str, str]) -> str:
-    """As the file says it; nothing where it does not."""
+    """Return the licence in a file's metadata; empty if there is none."""
     return next((metadata[name] for name in LICENCE if metadata.get(name)), "")

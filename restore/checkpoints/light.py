@@ -1,4 +1,4 @@
-"""A model folder's first stage alone, for runs that take no walk: without diffusers."""
+"""Load only the first stage of a model folder, for runs without sampling; without diffusers."""
 
 from collections.abc import Callable
 from functools import cache
@@ -18,10 +18,17 @@ if TYPE_CHECKING:
 
 @one_at_a_time
 def load(path: Path, name: str, digest: str, device: str, rest: Callable[[], "Stack"]) -> Light:
-    """The first stage of a folder that has one, see `has_first_stage`, in fp32.
+    """Load the first stage of a folder that has one (`has_first_stage`), in fp32.
 
-    rest  loads the whole stack; ModelError comes of it if that is of other weights by then.
-    Raises ModelError as components.build does.
+    Args:
+        path: The model folder.
+        name: The model's name in messages.
+        digest: Of the folder.
+        device: auto, cpu, cuda or mps.
+        rest: Loads the whole stack. Light.load raises ModelError if its weights have changed.
+
+    Raises:
+        ModelError: As components.build.
     """
     from restore.checkpoints import accelerators
 
@@ -35,7 +42,7 @@ def load(path: Path, name: str, digest: str, device: str, rest: Callable[[], "St
 
 
 def has_first_stage(path: Path) -> bool:
-    """Whether a model is a folder of ours that answers without a walk. Raises ModelError."""
+    """Whether a model is one of our folders that works without sampling. Raises ModelError."""
     if not (path / "restorer").is_dir():
         return False
     told = configs.about(path)
@@ -43,7 +50,7 @@ def has_first_stage(path: Path) -> bool:
 
 
 def about(path: Path, stage: object, name: str, digest: str, rest: Callable[[], "Stack"]) -> Light:
-    """What a folder says of itself, round its first stage."""
+    """Make a Light from a first stage and the folder's stack.json."""
     told = configs.about(path)
     assert told.windows is not None
     step = factor(path)
@@ -69,7 +76,7 @@ def about(path: Path, stage: object, name: str, digest: str, rest: Callable[[], 
 
 
 def factor(path: Path) -> int:
-    """Pixels a latent, on a side, by the config of a folder's VAE. Raises ModelError."""
+    """Return the pixels per latent on a side, from the VAE's config. Raises ModelError."""
     config = configs.of(path, "vae")
     widths = config.get("encoder_block_out_channels", config.get("block_out_channels"))
     if not isinstance(widths, list) or not 1 <= len(widths) <= 16:
@@ -78,7 +85,7 @@ def factor(path: Path) -> int:
 
 
 def read(folder: Path) -> "FirstStage":
-    """The first stage in fp32 on the CPU. Raises ModelError."""
+    """Load the first stage in fp32 on the CPU. Raises ModelError."""
     from restore.checkpoints import weights
     from restore.diffusion.compact import Enlarging, FirstStage, Fusing
 
@@ -94,7 +101,7 @@ def read(folder: Path) -> "FirstStage":
 def network(
     folder: Path, part: str, made: "Enlarging | Fusing", tensors: "Weights"
 ) -> "Enlarging | Fusing":
-    """One of its networks, filled."""
+    """Load the weights of one network of the first stage."""
     import torch
 
     from restore.checkpoints import weights

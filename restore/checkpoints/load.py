@@ -1,4 +1,4 @@
-"""Checkpoints <-> stacks: our folders, diffusers' folders, the hub's, single files."""
+"""Load and save stacks: our folders, diffusers' folders, the hub's, single files."""
 
 import json
 import shutil
@@ -39,7 +39,7 @@ from restore.diffusion.tiling import Windows
 from restore.errors import ModelError, RestoreError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-SHARD = "14MB"  # files of weights are no larger, so that repositories and mails take them
+SHARD = "14MB"  # largest file of weights, so that repositories and e-mail accept them
 SD_SCALE, X4_SCALE = 0.18215, 0.08333  # 1 / std of the latents
 Build = Callable[[Path, str, components.Convert], nn.Module]
 
@@ -59,20 +59,25 @@ def load(
     controlnet_scale: float = 1.0,
     control_image: str | Path | None = None,
 ) -> Stack:
-    """A stack that ships with the package, by its name, or anybody's checkpoint.
+    """Load a model that ships with the package, by its name, or any checkpoint.
 
-    name          of a model that ships; the path of a folder (ours, or a diffusers pipeline's) or
-                  of a .safetensors file of the SD family; or a hub id, `org/name@revision`.
-    device        auto, cpu, cuda, mps: auto takes the accelerator if there is one.
-    dtype         fp32, bf16 or fp16: what the UNet computes in; the VAE stays in fp32. auto is fp32
-                  on the CPU, where it is exact whatever the batch, and bf16 elsewhere.
-    offline       use no network; HF_HUB_OFFLINE=1 says the same. Only a hub id ever needs one.
-    allow_pickle  read .ckpt and .bin as well: their tensors, with torch's restricted unpickler.
-    config        for a single file: the diffusers folder that gives configs and vocabulary.
-    loras         (path, scale) of each to fuse.
-    controlnet    a folder or a hub id: a ControlNet for the checkpoint, which counts by
-                  controlnet_scale and is shown control_image, or the picture that is worked on.
-    Raises ModelError if the checkpoint is missing, damaged or of no known layout.
+    Args:
+        name: The name of a model that ships; the path of a folder (ours, or a diffusers pipeline's)
+            or of a .safetensors file of the SD family; or a hub id, `org/name@revision`.
+        device: auto, cpu, cuda, mps. auto takes the accelerator if there is one.
+        dtype: fp32, bf16 or fp16: what the UNet computes in; the VAE stays in fp32. auto is fp32 on
+            the CPU, where it is exact for any batch, and bf16 elsewhere.
+        revision: Of a hub id.
+        offline: Do not use the network, as HF_HUB_OFFLINE=1. Only a hub id ever needs it.
+        allow_pickle: Also read tensors of .ckpt and .bin, by torch's restricted unpickler.
+        config: For a single file: the diffusers folder with configs and vocabulary.
+        loras: (path, scale) of each to fuse.
+        controlnet: A folder or a hub id.
+        controlnet_scale: Its conditioning scale.
+        control_image: Its input; None: the picture that is processed.
+
+    Raises:
+        ModelError: If the checkpoint is missing, damaged or of no known layout.
     """
     path, digest = manifest.find_model(name, revision, offline, allow_pickle)
     more = {"offline": offline, "allow_pickle": allow_pickle}
@@ -101,20 +106,20 @@ def load(
         lora.add(stack, file, scale, name=f"lora{number}")
     if loras:
         lora.fuse(stack)
-    # the same bytes before and after, and no file swapped for another and back in between
+    # the bytes are the same as before, and no file was replaced and put back in between
     if (again, manifest.with_loras(again, loras)) != (digest, adapted) or _marks(files) != before:
         raise ModelError(f"{path}: changed while it was read; try again")
     return stack
 
 
 def called(name: str, path: Path) -> str:
-    """A model's name; a hub's is by its commit, whichever branch was asked for."""
+    """Return a model's name; for the hub with its commit instead of a branch."""
     is_hub = path.parent.name == "snapshots" and not Path(name).exists()
     return f"{name.partition('@')[0]}@{path.name}" if is_hub else name
 
 
 def read_single(path: Path, config: str | None, *, offline: bool, allow_pickle: bool) -> Stack:
-    """The stack of a single file, as `read`."""
+    """Load the stack of a single file, as `read`."""
     if file_kinds.is_pixel(path) and config is None:
         raise ModelError(f"{path}: is a pixel upscaler; what is asked for here is diffusion's")
     hub.refuse_pickles([path], allow_pickle)
@@ -140,9 +145,13 @@ def read(
     build: Build = components.build,
     first_stage: Callable[[Path], FirstStage | None] = components.build_restorer,
 ) -> Stack:
-    """The stack of a folder, in fp32 on the CPU.
+    """Load the stack of a folder, in fp32 on the CPU.
 
-    build, first_stage  make its VAE and UNet, and its first stage.
+    Args:
+        folder: The model folder.
+        convert: Gives the weights of its parts.
+        build: Builds its VAE and UNet.
+        first_stage: Builds its first stage.
     """
     told = configs.about(folder)
     if told.engine == "onnx" and build is components.build:
@@ -153,7 +162,7 @@ def read(
     unet: Any = build(folder, "unet", convert)
     layout = layout_of(unet.config, vae.channels(autoencoder), told.trust)
     if layout == X4 and vae.scale(autoencoder) == SD_SCALE:
-        # Its first config had left out its own scale; the stock pipeline mends it the same way.
+        # Its first published config lacked the scale; diffusers' pipeline corrects it too.
         autoencoder.register_to_config(scaling_factor=X4_SCALE)
     low = None
     if (folder / "low_res_scheduler").is_dir():
@@ -187,13 +196,13 @@ def read(
 
 
 def read_context(folder: Path, convert: components.Convert, kind: str = "text") -> Context | None:
-    """What reads the prompt, if the folder has it."""
+    """Load the context encoder, if the folder has one."""
     if kind != "text":
         try:
             return contexts.load(folder, kind)
         except RestoreError:
             raise
-        except Exception as error:  # of its config, which a class of ours or of torch refuses
+        except Exception as error:  # a wrong config may raise anything in our classes or torch's
             raise ModelError(f"{folder}: its context cannot be read: {error!r}") from error
     if not (folder / "text_encoder").is_dir():
         return None
@@ -210,18 +219,18 @@ def read_context(folder: Path, convert: components.Convert, kind: str = "text") 
 
 
 def windows_of(unet: Any) -> Windows:
-    """The grid for another's UNet: the size it was trained at, neighbours a quarter over."""
+    """Return windows of a foreign UNet's training size, which overlap by a quarter."""
     sizes = unet["sample_size"] or 64
     least = min(sizes) if isinstance(sizes, list | tuple) else sizes
     if not isinstance(least, int):
         raise ModelError(f"its unet's sample_size is {least!r}, not a number of latents")
-    step = 2 ** (len(unet["block_out_channels"]) - 1)  # what it downsamples by
+    step = 2 ** (len(unet["block_out_channels"]) - 1)  # its downsampling factor
     size = max(step, least // step * step)
     return Windows(size, max(step, size * 3 // 4 // step * step))
 
 
 def place(stack: Stack, device: str, dtype: str) -> None:
-    """Put the parts where they run and freeze them."""
+    """Move the parts to a device and freeze them."""
     where = torch.device(accelerators.pick() if device == "auto" else device)
     for part in stack.parts:
         part.requires_grad_(False).eval().to(where)
@@ -229,7 +238,7 @@ def place(stack: Stack, device: str, dtype: str) -> None:
         part.to(memory_format=torch.channels_last)
     for layer in stack.vae.modules():
         if isinstance(layer, nn.ReLU):
-            layer.inplace = True  # fresh memory costs page faults, a tenth of a picture's time
+            layer.inplace = True  # new memory costs page faults, a tenth of the time
     if dtype == "auto":
         dtype = "fp32" if where.type == "cpu" else "bf16"
     for part in (stack.unet, *([stack.control.net] if stack.control else [])):
@@ -245,12 +254,18 @@ def save(
 ) -> None:
     """Write every part as diffusers and transformers do, stack.json, a card and a manifest.
 
-    A stack of Stable Diffusion's layouts, or of latent diffusion's upscaler, gets the
-    model_index.json by which the stock pipeline loads the folder; ours one that names our own.
+    With a layout of Stable Diffusion's or of latent diffusion's upscaler, model_index.json names
+    diffusers' pipeline; with ours, our own.
 
-    dtype  of the files; None: fp16 for a part that loses nothing by it, fp32 for the others.
-    more   files that come along, such as licences.
-    Raises OutputError if the folder holds what we did not export; it is replaced in one step.
+    Args:
+        stack: The model.
+        folder: Where to write. A folder that we exported is replaced in one step.
+        card: The text of README.md.
+        dtype: Of the files. None: fp16 for a part that loses nothing by it, fp32 for others.
+        more: Files to copy too, such as licences.
+
+    Raises:
+        OutputError: If the folder holds files that we did not export.
     """
     lora.require_fused(stack)
     with manifest.replacing(folder) as place:
@@ -291,7 +306,7 @@ def _save(stack: Stack, folder: Path, card: str, dtype: torch.dtype | None) -> N
 
 
 def about(stack: Stack) -> dict[str, Any]:
-    """What stack.json says."""
+    """Return the content of stack.json."""
     told: dict[str, Any] = {"trust": stack.layout == TRUST, "residual_scale": stack.residual_scale}
     told |= {"fills": stack.fills, "steps": stack.steps, "hears": stack.hears}
     if stack.restorer:
@@ -302,7 +317,7 @@ def about(stack: Stack) -> dict[str, Any]:
 
 
 def save_first_stage(stage: FirstStage, folder: Path, dtype: torch.dtype | None) -> None:
-    """The rich weights, the faithful ones as a variant of them, and the fusion."""
+    """Write the rich weights, the faithful ones as their variant, and the fusion."""
     stored(stage.rich, dtype).save_pretrained(folder / "restorer", max_shard_size=SHARD)
     if stage.faithful is not None:
         stored(stage.faithful, dtype).save_pretrained(folder / "restorer", variant="faithful")
@@ -313,8 +328,7 @@ def save_first_stage(stage: FirstStage, folder: Path, dtype: torch.dtype | None)
 def prefix_clip(path: Path) -> None:
     """Name a text encoder's tensors as published files do.
 
-    transformers 5.0 to 5.5 start afresh, without a word, where the prefix is missing; newer ones
-    read it as well.
+    transformers 5.0 to 5.5 silently ignore tensors without the prefix; newer ones accept it.
     """
     tensors = {
         CLIP_PREFIX + name.removeprefix(CLIP_PREFIX): tensor
@@ -324,18 +338,18 @@ def prefix_clip(path: Path) -> None:
 
 
 def stored(part: nn.Module, dtype: torch.dtype | None) -> nn.Module:
-    """A copy of the part as it is written to disk; what LoRAs were fused into it stays."""
+    """Return a copy of the part as it is written to disk; fused LoRAs stay fused."""
     if dtype is None:
         held = (tensor for tensor in part.state_dict().values() if tensor.is_floating_point())
         is_short = all(torch.equal(tensor.half().float(), tensor.float()) for tensor in held)
         dtype = torch.float16 if is_short else torch.float32
-    # nn.Module's own `to`: diffusers' warns of a list of fp32 layers that is empty here
+    # nn.Module.to, because diffusers' own warns about fp32 layers, and there are none here
     part = nn.Module.to(lora.unwrap(deepcopy(part)), dtype=dtype)
     return part.to(memory_format=torch.contiguous_format)
 
 
 def quiet() -> None:
-    """Keep the libraries' notes on configs and their loading bars out of a user's terminal."""
+    """Turn off the libraries' messages about configs and their progress bars."""
     diffusers.utils.logging.set_verbosity_error()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

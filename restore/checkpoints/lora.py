@@ -1,4 +1,4 @@
-"""LoRA (Hu et al. 2021) on UNet and text encoders: put on, scaled, fused, taken off, by peft."""
+"""LoRA (Hu et al. 2021) on UNet and text encoders, by peft: add, scale, fuse, remove."""
 
 import warnings
 from collections.abc import Iterator
@@ -19,11 +19,17 @@ from restore.errors import ModelError
 
 
 def add(stack: Stack, file: str | Path, scale: float = 1, name: str = "default") -> None:
-    """Attach a LoRA; it changes the answers at once, by `scale`, beside those attached before.
+    """Attach a LoRA beside those attached before. It is active at once.
 
-    file  .safetensors, or a folder that holds one under diffusers' or PEFT's own name.
-    Raises ModelError if peft is missing, or if the file is damaged, of another model, or of
-    another shape; the stack is then as it was.
+    Args:
+        stack: The model.
+        file: A .safetensors file, or a folder with one named as diffusers or PEFT does.
+        scale: Of its effect.
+        name: A name for `rescale` and `detach`, not yet used.
+
+    Raises:
+        ModelError: If peft is missing, or if the file is damaged or for another model. The stack is
+            then unchanged.
     """
     if not find_spec("peft"):
         raise ModelError("LoRA needs peft: pip install 'restore-toolkit[train]'")
@@ -48,19 +54,19 @@ def add(stack: Stack, file: str | Path, scale: float = 1, name: str = "default")
 def attach(state: Weights, module: nn.Module, name: str, config: dict[str, Any]) -> None:
     """Wrap the layers that the tensors name.
 
-    As diffusers' UNet does it; for text encoders it asks transformers, which refuses a peft that is
-    a release older than it would like.
+    It works as diffusers does for UNets. For text encoders diffusers calls transformers, which
+    refuses an older release of peft.
     """
     from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several are meant
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # intended
         inject_adapter_in_model(LoraConfig(**config), module, name, state_dict=state)
         set_peft_model_state_dict(module, state, name)
 
 
 def detach(stack: Stack, name: str) -> None:
-    """Take off one LoRA that is not fused."""
+    """Remove one LoRA that is not fused."""
     for module in targets(stack).values():
         delete_adapter_layers(module, name)
         configs = getattr(module, "peft_config", {})
@@ -70,48 +76,48 @@ def detach(stack: Stack, name: str) -> None:
 
 
 def rescale(stack: Stack, name: str, scale: float) -> None:
-    """Give an attached LoRA another scale, fused or not."""
+    """Change the scale of an attached LoRA, fused or not."""
     for layer in layers(stack):
         if name not in layer.scaling:
             continue
         is_fused = layer.merged
         if is_fused:
-            layer.unmerge()  # at the scale that it was fused with
+            layer.unmerge()  # with the scale it was fused at
         layer.set_scale(name, scale)
         if is_fused:
             layer.merge()
 
 
 def fuse(stack: Stack) -> None:
-    """Add all attached LoRAs to the weights, so that they cost nothing more."""
+    """Add all attached LoRAs to the weights, so that they cost no time."""
     for layer in layers(stack):
         if not layer.merged:
             layer.merge()
 
 
 def unfuse(stack: Stack) -> None:
-    """Take what was fused out of the weights again, up to rounding; it stays attached."""
+    """Subtract fused LoRAs from the weights, exact up to rounding. They stay attached."""
     for layer in layers(stack):
         if layer.merged:
             layer.unmerge()
 
 
 def remove(stack: Stack) -> None:
-    """Take all LoRAs off, so that the modules and the names of their tensors are as before."""
+    """Remove all LoRAs, so that modules and tensor names are as before."""
     unfuse(stack)
     for module in targets(stack).values():
         unwrap(module)
 
 
 def require_fused(stack: Stack) -> None:
-    """Raises ModelError if a LoRA is attached without being fused: saving would lose it."""
+    """Raise ModelError if a LoRA is attached but not fused, because saving would lose it."""
     if any(not layer.merged for layer in layers(stack)):
         raise ModelError("a LoRA is attached but not fused: fuse or remove it before saving")
 
 
 def unwrap(module: nn.Module) -> nn.Module:
-    """Put the plain layers back, in place; what was fused into them stays."""
-    for part in (module, *module.children()):  # two text encoders are one module
+    """Restore the plain layers in place. Fused LoRAs stay in their weights."""
+    for part in (module, *module.children()):  # SDXL's two text encoders share one module
         if hasattr(part, "peft_config"):
             recurse_remove_peft_layers(part)
             del part.peft_config
@@ -119,7 +125,7 @@ def unwrap(module: nn.Module) -> nn.Module:
 
 
 def targets(stack: Stack) -> dict[str, nn.Module]:
-    """The modules that LoRAs are for, by the prefix of their keys."""
+    """Return the modules that LoRAs may change, by the prefix of their keys."""
     found: dict[str, nn.Module] = {}
     if isinstance(stack.unet, UNet2DConditionModel):
         found["unet"] = stack.unet
@@ -131,7 +137,7 @@ def targets(stack: Stack) -> dict[str, nn.Module]:
 
 
 def layers(stack: Stack) -> Iterator[Any]:
-    """The peft layers of all targets."""
+    """Yield the peft layers of all targets."""
     for module in targets(stack).values():
         yield from layers_of(module)
 

@@ -1,4 +1,4 @@
-"""What a LoRA's file holds, by peft's names, and what of it is told: allow-listed and typed."""
+"""Read a LoRA's file: tensors by peft's names, and only allowed and typed metadata."""
 
 import json
 from pathlib import Path
@@ -16,20 +16,28 @@ from restore.checkpoints.weights import CLIP_PREFIX, Weights, first
 from restore.errors import ModelError
 from restore.files import read_plain
 
-OF_PEFT = "base_model.model."  # how the keys of PeftModel.save_pretrained begin
+OF_PEFT = "base_model.model."  # prefix of the keys that PeftModel.save_pretrained writes
 PREFIXES = "unet", "text_encoder", "text_encoder_2"
 DORA = (
     "is a DoRA, which would be applied as the plain LoRA that it is not; merge it where it was made"
 )
-Name = Annotated[str, Field(pattern=r"^\^?[\w.]+$", max_length=256)]  # of a layer, not a pattern
+Name = Annotated[str, Field(pattern=r"^\^?[\w.]+$", max_length=256)]  # a layer, no pattern
 Targets = dict[str, nn.Module]  # the modules that LoRAs are for, by the prefix of their keys
 
 
 def read(path: Path, targets: Targets, model: str) -> tuple[Weights, dict[str, Any]]:
-    """The tensors, named `unet.X.lora_A.weight` or `text_encoder...`, and peft's configs of them.
+    """Read a LoRA.
 
-    model  how the checkpoint is called.
-    Raises ModelError unless every tensor of the file fits a module of the targets.
+    Args:
+        path: The file.
+        targets: The modules that it may change, by the prefix of their keys.
+        model: The checkpoint's name in messages.
+
+    Returns:
+        The tensors, named `unet.X.lora_A.weight` or `text_encoder...`, and peft's configs for them.
+
+    Raises:
+        ModelError: If a tensor of the file does not fit a module of the targets.
     """
     state, about = named(path, targets, model)
     for prefix, module in targets.items():
@@ -38,22 +46,22 @@ def read(path: Path, targets: Targets, model: str) -> tuple[Weights, dict[str, A
 
 
 def part(held: dict[str, Any], prefix: str) -> dict[str, Any]:
-    """What is of one target, its prefix taken off."""
+    """Return the items of one target, without its prefix."""
     start = f"{prefix}."
     return {key.removeprefix(start): held[key] for key in held if key.startswith(start)}
 
 
 def named(path: Path, targets: Targets, model: str) -> tuple[Weights, dict[str, "About"]]:
-    """The tensors by our names, and what is told of them by part."""
+    """Return the tensors by our names, and their metadata by part."""
     count = refuse_dora(path)
     is_xl = "text_encoder_2" in targets
     mixin = StableDiffusionXLLoraLoaderMixin if is_xl else StableDiffusionLoraLoaderMixin
-    # by it SDXL's blocks are renumbered, which kohya's files name as its authors did
+    # needed to renumber SDXL's blocks: kohya's files use the names of SDXL's authors
     how = {"unet_config": targets["unet"].config} if is_xl else {}
     try:
         state, alphas, *more = mixin.lora_state_dict(
             str(path.parent),
-            weight_name=path.name,  # offline, diffusers 0.38 wants it even for a file
+            weight_name=path.name,  # diffusers 0.38 needs it offline, even for a file
             use_safetensors=True,
             local_files_only=True,
             return_lora_metadata=True,
@@ -61,7 +69,7 @@ def named(path: Path, targets: Targets, model: str) -> tuple[Weights, dict[str, 
         )
     except (OSError, ValueError, KeyError, IndexError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{path}: is no LoRA that diffusers can read: {error}") from error
-    if len(state) != count:  # it reads one way of naming blocks, and drops the other in silence
+    if len(state) != count:  # it reads one naming of blocks, and drops others without a message
         raise ModelError(
             f"{path}: names its layers in two ways, of which diffusers reads {len(state)} of "
             f"{count} tensors; save it again"
@@ -79,7 +87,7 @@ def named(path: Path, targets: Targets, model: str) -> tuple[Weights, dict[str, 
             f"is for {able} of the same family as the checkpoint"
         )
     ours = by_peft(state, targets)
-    # Kohya's alphas are named by the tensor that they go with, or by its layer.
+    # Kohya's alphas are named after their tensor or its layer.
     told = {
         name if name.endswith(".weight") else f"{name}.lora.down.weight": alpha
         for name, alpha in ((key.removesuffix(".alpha"), a) for key, a in (alphas or {}).items())
@@ -89,7 +97,7 @@ def named(path: Path, targets: Targets, model: str) -> tuple[Weights, dict[str, 
 
 
 def by_peft(state: dict[str, Any], targets: Targets) -> dict[str, Any]:
-    """The same values by peft's names, `X.lora_A.weight`, as our modules are called."""
+    """Rename keys to peft's names, `X.lora_A.weight`, for our modules."""
     renamed = {}
     for prefix, module in targets.items():
         bare = part(state, prefix)
@@ -98,7 +106,7 @@ def by_peft(state: dict[str, Any], targets: Targets) -> dict[str, Any]:
             bare = convert_state_dict_to_peft(bare, StateDictType.DIFFUSERS)
             bare = convert_unet_state_dict_to_peft(bare)
         else:
-            # This mapping holds for the newer names as well.
+            # This mapping also covers the newer names.
             bare = convert_state_dict_to_peft(bare, StateDictType.DIFFUSERS_OLD)
             if not hasattr(module, "text_model"):
                 bare = {key.removeprefix(CLIP_PREFIX): value for key, value in bare.items()}
@@ -107,7 +115,7 @@ def by_peft(state: dict[str, Any], targets: Targets) -> dict[str, Any]:
 
 
 class About(configs.Told):
-    """What may be told of a LoRA beside its tensors; all else in its metadata is left out."""
+    """Metadata of a LoRA that are read; all other fields are ignored."""
 
     r: int | None = Field(None, ge=1, le=65536)
     lora_alpha: float = Field(8, ge=-(10**6), le=10**6)  # peft's default
@@ -115,11 +123,11 @@ class About(configs.Told):
     alpha_pattern: dict[Name, float] = {}
     use_rslora: bool = False
     use_dora: bool = False
-    alphas: dict[str, float] | None = None  # by tensor, where that is all that is told
+    alphas: dict[str, float] | None = None  # by tensor, if the file has only alphas
 
 
 def told_of(metadata: Any, prefix: str, path: Path) -> About:
-    """What diffusers' metadata tell of a part. Raises ModelError."""
+    """Read the metadata of a part from diffusers' metadata. Raises ModelError."""
     if not isinstance(metadata, dict):
         raise ModelError(f"{path}: its metadata are no table; save the LoRA again")
     own = part({str(key): value for key, value in metadata.items()}, prefix)
@@ -138,9 +146,10 @@ def told_of(metadata: Any, prefix: str, path: Path) -> About:
 
 
 def refuse_dora(path: Path) -> int:
-    """The number of tensors that are no alphas.
+    """Count the tensors that are no alphas.
 
-    Raises ModelError if they are more than a LoRA, which would be applied as one.
+    Raises:
+        ModelError: If the file is a DoRA, which would be applied as a plain LoRA.
     """
     try:
         with safe_open(path, "pt") as tensors:
@@ -153,9 +162,10 @@ def refuse_dora(path: Path) -> int:
 
 
 def config_of(state: Weights, about: dict[str, About], path: Path) -> dict[str, Any]:
-    """peft's config: ranks and layers as the tensors are, alphas as they are told, else the rank.
+    """Make peft's config: ranks and layers from the tensors, alphas from metadata, else the rank.
 
-    Raises ModelError where what is told contradicts the tensors.
+    Raises:
+        ModelError: If metadata and tensors contradict each other.
     """
     config: dict[str, Any] = {}
     for prefix in PREFIXES:
@@ -185,7 +195,7 @@ def config_of(state: Weights, about: dict[str, About], path: Path) -> dict[str, 
 
 
 def of_layer(told: dict[str, Any], name: str, default: Any) -> Any:
-    """What is told of a layer, by its whole name or the end of it; ^ marks a whole one."""
+    """Return the value for a layer; keys are its whole name, the end of it, or ^ and the whole."""
     for key, value in told.items():
         bare = key.removeprefix("^").removeprefix(CLIP_PREFIX)
         is_end = not key.startswith("^") and f".{name}".endswith(f".{bare}")
@@ -195,7 +205,7 @@ def of_layer(told: dict[str, Any], name: str, default: Any) -> Any:
 
 
 def part_of(state: Weights, targets: Targets) -> str:
-    """The target whose modules PEFT's keys name; they carry no prefix of their own."""
+    """Return the target whose modules PEFT's keys name; they have no prefix."""
     name = next(iter(state)).removeprefix(OF_PEFT).split(".lora_")[0]
     for prefix, module in targets.items():
         if name in dict(module.named_modules()) or name.startswith(CLIP_PREFIX):
@@ -204,7 +214,7 @@ def part_of(state: Weights, targets: Targets) -> str:
 
 
 def told_by_peft(path: Path) -> About:
-    """What PEFT's adapter_config.json says; without it alpha would be taken for the rank."""
+    """Read PEFT's adapter_config.json; without it alpha would be taken for the rank."""
     beside = path.parent / "adapter_config.json"
     try:
         held = json.loads(read_plain(beside, configs.MOST))
@@ -215,7 +225,7 @@ def told_by_peft(path: Path) -> About:
 
 
 def check(state: Weights, prefix: str, module: nn.Module, path: Path) -> None:
-    """Raises ModelError unless every tensor has a module that it fits."""
+    """Raise ModelError if a tensor does not fit a module."""
     modules = dict(module.named_modules())
     wrong, foreign = [], []
     for key, tensor in state.items():
@@ -231,7 +241,7 @@ def check(state: Weights, prefix: str, module: nn.Module, path: Path) -> None:
             continue
         is_a = rest == "A.weight"
         other = state.get(f"{name}.lora_{'B' if is_a else 'A'}.weight", tensor[:0])
-        # A reads what the layer reads, B writes what it writes, and between them is the rank.
+        # A has the layer's inputs, B its outputs, and both have the rank.
         fits = tensor.ndim == other.ndim == base.weight.ndim and (
             tensor.shape[is_a] == base.weight.shape[is_a]
             and tensor.shape[not is_a] == other.shape[is_a]

@@ -1,4 +1,4 @@
-"""Folders with a manifest: the sha256 of every file, so that a flipped bit is met before use."""
+"""Model folders with a manifest: the SHA-256 of every file, to find damage before use."""
 
 import hashlib
 import json
@@ -16,21 +16,21 @@ from restore.errors import ModelError, OutputError
 from restore.files import is_temporary_name, open_up, read_plain, sha256, temporary_for
 
 NAME = "manifest.json"
-# What stages export that have no manifest, until 2026.
+# What training exported before 2026, when some exports had no manifest.
 BEFORE = re.compile(
     r"(vae|unet|scheduler)/[\w.-]+\.(json|safetensors)|scratches\.safetensors"
     r"|README\.md|photos\.csv"
 )
 CARD = "Made by `restore train`"
-LOADED = re.compile(r".*\.(safetensors|onnx|bin|pt|pth|ckpt|json|txt|model)")  # in a part's folder
+LOADED = re.compile(r".*\.(safetensors|onnx|bin|pt|pth|ckpt|json|txt|model)")  # of components
 ABOUT = {"stack.json", "model_index.json"}
 
 
 class Listed(RootModel[dict[str, str]]):
-    """Of manifest.json: names of files, with /, and their sha256."""
+    """manifest.json: names of files, with /, and their SHA-256."""
 
     def checked(self) -> dict[str, str]:
-        """Raises ValueError if a name leads out of the folder, or a digest is none."""
+        """Return the list. Raises ValueError if a name leaves the folder or a digest is none."""
         for name, digest in self.root.items():
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name:
@@ -43,14 +43,23 @@ class Listed(RootModel[dict[str, str]]):
 def find_model(
     name: str, revision: str | None = None, offline: bool = False, allow_pickle: bool = False
 ) -> tuple[Path, str]:
-    """Where a model is, and the digest of what it is made of.
+    """Find a model, and compute the digest of its files.
 
-    name  of a model that ships or of one of the user's own; the path of a folder, ours or a
-          diffusers pipeline's, or of one file of weights; or a hub id, `org/name` or
-          `org/name@revision`.
-    Raises ModelError if there is none, if a file that its manifest lists is missing or changed, or
-    if its weights are pickled and that is not allowed. A pixel upscaler's .pth always is: tensors
-    are all that is read of it.
+    Args:
+        name: The name of a model that ships or of one of the user's own; the path of a folder, ours
+            or a diffusers pipeline's, or of one file of weights; or a hub id, `org/name` or
+            `org/name@revision`.
+        revision: Of a hub id.
+        offline: Do not use the network.
+        allow_pickle: Accept pickled weights. A pixel upscaler's .pth is always accepted: only
+            tensors are read of it.
+
+    Returns:
+        Its path and digest.
+
+    Raises:
+        ModelError: If there is none, if a file of its manifest is missing or changed, or if its
+            weights are pickled and that is not allowed.
     """
     path = places.place_of(name)
     if path.is_file():
@@ -93,9 +102,9 @@ def find_model(
 
 
 def write(folder: Path) -> str:
-    """List every file of the folder in its manifest; returns the sha256 of the list.
+    """List every file of the folder in its manifest; returns the SHA-256 of the list.
 
-    Who may read the folder's files is then up to the umask.
+    The files get the mode of the umask.
     """
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != NAME)
     sums = {path.relative_to(folder).as_posix(): sha256(path) for path in files}
@@ -106,7 +115,7 @@ def write(folder: Path) -> str:
 
 
 def read(text: bytes) -> dict[str, str]:
-    """The names and digests of a manifest. Raises ValueError if it is none."""
+    """Return the names and digests of a manifest. Raises ValueError if it is none."""
     try:
         return Listed.model_validate_json(text).checked()
     except ValidationError as error:
@@ -114,10 +123,10 @@ def read(text: bytes) -> dict[str, str]:
 
 
 def check(folder: Path) -> str:
-    """The sha256 of the folder's manifest, every file that it lists having been found unchanged.
+    """Check every file in the folder's manifest; returns the SHA-256 of the manifest.
 
-    Raises ValueError that names the first file, the manifest among them, which is missing or
-    differs.
+    Raises:
+        ValueError: If a file or the manifest is missing or changed; it names the first.
     """
     path = folder / NAME
     try:
@@ -132,20 +141,20 @@ def check(folder: Path) -> str:
 
 
 def unlisted(folder: Path) -> list[Path]:
-    """Files of the folder that its manifest does not list, in order. Raises ValueError, OSError."""
+    """Return the files that the folder's manifest does not list. Raises ValueError, OSError."""
     listed = {NAME, *read(read_plain(folder / NAME, most=2**24))}
     found = sorted(path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
     return [path for path in found if path.relative_to(folder).as_posix() not in listed]
 
 
 def is_loaded(folder: Path, path: Path) -> bool:
-    """Whether a loader would take such a file of a model's folder."""
+    """Whether a loader would read such a file of a model folder."""
     first, *rest = path.relative_to(folder).parts
     return bool(LOADED.fullmatch(path.name)) if rest else first in ABOUT
 
 
 def foreign(folder: Path) -> Path | None:
-    """The first file that shows that a folder is not, as it is, one that we exported."""
+    """Return the first file that we did not export, or that changed since; None without one."""
     if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
         return None
     if folder.is_symlink() or not folder.is_dir():
@@ -160,7 +169,7 @@ def foreign(folder: Path) -> Path | None:
 
 
 def _foreign_before(folder: Path) -> Path | None:
-    """As `foreign`, of a folder from when not every export had a manifest."""
+    """As `foreign`, for folders from before every export had a manifest."""
     card = folder / "README.md"
     if not card.is_file() or CARD not in card.read_text(encoding="utf-8", errors="replace"):
         return folder
@@ -171,10 +180,12 @@ def _foreign_before(folder: Path) -> Path | None:
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """Lend a place beside `folder` to export to; on a clean exit it takes the folder's name.
+    """Yield a folder to export to; on a clean exit it replaces `folder`.
 
-    On any error, what was there before is still there, whole. Raises OutputError if that is
-    nothing that we exported.
+    After an error the old folder is unchanged.
+
+    Raises:
+        OutputError: If the old folder holds files that we did not export.
     """
     _refuse_foreign(folder)
     made = temporary_for(folder.parent / "folder")
@@ -202,18 +213,18 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a killed run had begun to export to folder/export."""
+    """Remove unfinished exports that a killed run left beside folder/export."""
     if not (folder / "export").exists():
-        return  # it may have been killed between two names: then this is all there is
+        return  # if the run was killed between two renames, the only copy is temporary
     for left in folder.glob(".restore-*"):
         if is_temporary_name(left.name) and left.is_dir() and not left.is_symlink():
             shutil.rmtree(left)
 
 
 def marks(*places: Path) -> dict[str, tuple[int, ...]]:
-    """What the disk says of each file below some places: it tells a swap, and a swap back, too.
+    """Return device, inode, size and change time of each file, to detect replaced files.
 
-    The time of the last change of an inode cannot be set, as that of the file's contents can.
+    The change time of an inode cannot be set, unlike the modification time of a file.
     """
     found: dict[str, tuple[int, ...]] = {}
     for place in places:
@@ -227,7 +238,7 @@ def marks(*places: Path) -> dict[str, tuple[int, ...]]:
 
 @contextmanager
 def unchanged(path: Path, digest: str) -> Iterator[None]:
-    """Raises ModelError if a model is not of that digest after the block, or was not meanwhile."""
+    """Raise ModelError if a model changes during the block or has another digest."""
     try:
         before = marks(path)
         yield
@@ -239,7 +250,7 @@ def unchanged(path: Path, digest: str) -> Iterator[None]:
 
 
 def with_loras(digest: str, loras: Sequence[tuple[str, float]]) -> str:
-    """The digest of weights that LoRAs, (file, scale) each, were fused into."""
+    """Combine the digest of weights with fused LoRAs, (file, scale) each."""
     for file, scale in loras:
         told = f"{digest} {hub.digest(hub.lora_file(file))} {scale}"
         digest = hashlib.sha256(told.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""model_index.json, by which a stock pipeline of diffusers loads a folder that we save."""
+"""model_index.json, by which diffusers' pipelines load a folder that we save."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from restore.diffusion.contexts.two_texts import TwoTextContext
 from restore.diffusion.layouts import BASE, INPAINTING, LDM_UPSCALE, TRUST, X4
 from restore.diffusion.stack import Stack
 
-PIPELINES = {  # what reads a saved stack of a layout; the first three with text
+PIPELINES = {  # the pipeline class for each layout; the first three need text encoders
     BASE: "StableDiffusionPipeline",
     INPAINTING: "StableDiffusionInpaintPipeline",
     X4: "StableDiffusionUpscalePipeline",
@@ -22,7 +22,12 @@ MAX_NOISE_LEVEL = 350  # of SD's x4 upscaler, as published
 
 
 def of(stack: Stack, names: dict[str, nn.Module]) -> dict[str, Any]:
-    """What it says for the stock pipeline of the stack's layout."""
+    """Return the content of model_index.json for a stack.
+
+    Args:
+        stack: The model.
+        names: Its UNet and VAE by the names of their folders.
+    """
     held: dict[str, Any] = {**names, "scheduler": stack.schedule}
     if isinstance(stack.context, TextContext):
         held |= {"text_encoder": stack.context.module, "tokenizer": stack.context.tokenizer}
@@ -54,6 +59,6 @@ def of(stack: Stack, names: dict[str, nn.Module]) -> dict[str, Any]:
 
 
 def module_of(kind: type) -> str:
-    """The library that a class is found in, by its name alone."""
+    """Return the library where the name of a class is found."""
     library = kind.__module__.partition(".")[0]
     return kind.__module__ if library == "restore" else library

@@ -1,6 +1,6 @@
-"""ncnn's files of Real-ESRGAN's two networks -> tensors by the names that basicsr gives them.
+"""Convert ncnn's files of Real-ESRGAN's two networks to tensors with basicsr's names.
 
-A network is two files: NAME.param lists its layers, a line each, NAME.bin holds their weights in
+A network has two files. NAME.param lists its layers, a line each. NAME.bin holds their weights in
 that order (https://github.com/Tencent/ncnn/wiki/param-and-model-file-structure).
 """
 
@@ -15,8 +15,8 @@ from torch import Tensor
 from restore.errors import ModelError
 
 MAGIC = "7767517"  # the first line of every .param
-HALF = 0x01306B47  # weights of this tag are fp16; of none, fp32
-SILENT = {"Input", "Split", "Concat", "BinaryOp", "Eltwise"}  # layers without weights or numbers
+HALF = 0x01306B47  # tag of fp16 weights; fp32 weights have tag 0
+SILENT = {"Input", "Split", "Concat", "BinaryOp", "Eltwise"}  # layers without weights
 READ = (*sorted(SILENT), "Convolution", "PReLU", "PixelShuffle", "Interp")
 DENSE = [f"rdb{block}.conv{nth}" for block in (1, 2, 3) for nth in range(1, 6)]
 TAIL = ["conv_body", "conv_up1", "conv_up2", "conv_hr", "conv_last"]
@@ -24,7 +24,12 @@ TAIL = ["conv_body", "conv_up1", "conv_up2", "conv_hr", "conv_last"]
 
 @dataclass(frozen=True)
 class Layer:
-    """A line of a .param file: the layer's kind, and its numbers by their keys."""
+    """A line of a .param file.
+
+    Attributes:
+        kind: The layer's type.
+        numbers: Its parameters by their keys.
+    """
 
     kind: str
     numbers: dict[str, str]
@@ -34,9 +39,10 @@ class Layer:
 
 
 def convert(param: Path) -> dict[str, Tensor]:
-    """The weights of a .param file and the .bin beside it, as spandrel and basicsr name them.
+    """Convert a .param file and the .bin beside it to weights with spandrel's and basicsr's names.
 
-    Raises ModelError if a file is missing or cut, or if it is another network.
+    Raises:
+        ModelError: If a file is missing or cut, or if it is another network.
     """
     layers = read_layers(param)
     for layer in layers:
@@ -52,7 +58,7 @@ def convert(param: Path) -> dict[str, Tensor]:
 
 
 def read_layers(param: Path) -> list[Layer]:
-    """The layers of a .param file, in order. Raises ModelError."""
+    """Return the layers of a .param file, in order. Raises ModelError."""
     try:
         lines = param.read_text(encoding="ascii").splitlines()
     except (OSError, ValueError) as error:
@@ -74,9 +80,10 @@ def read_layers(param: Path) -> list[Layer]:
 
 
 def read_weights(path: Path, layers: list[Layer]) -> Iterator[tuple[np.ndarray, ...]]:
-    """(weight, bias) of each convolution, (slope,) of each PReLU, in order, as they are stored.
+    """Yield (weight, bias) of each convolution and (slope,) of each PReLU, in order.
 
-    Raises ModelError if the file is missing, or shorter or longer than the layers say.
+    Raises:
+        ModelError: If the file is missing, or shorter or longer than the layers require.
     """
     try:
         raw = path.read_bytes()
@@ -115,7 +122,7 @@ def is_compact(layers: list[Layer]) -> bool:
 
 
 def compact(layers: list[Layer], weights: list[tuple[np.ndarray, ...]]) -> dict[str, np.ndarray]:
-    """SRVGGNetCompact: convolutions and slopes in turn, shuffled, on the enlarged input."""
+    """Name the weights of SRVGGNetCompact: convolutions and PReLUs in turn."""
     if layers[-1].kind == "Interp":
         raise ValueError(
             "its answer is resized afterwards; take the x4 file of it, for every scale is reached "
@@ -132,7 +139,7 @@ def compact(layers: list[Layer], weights: list[tuple[np.ndarray, ...]]) -> dict[
 
 
 def rrdb(layers: list[Layer], weights: list[tuple[np.ndarray, ...]]) -> dict[str, np.ndarray]:
-    """RRDBNet: one convolution, blocks of three times five, and five more for x4."""
+    """Name the weights of RRDBNet: a convolution, blocks of three times five, five more for x4."""
     if [layer.kind for layer in layers].count("Interp") != 2 or layers[-1].kind != "Convolution":
         raise ValueError("it does not double its input twice")
     count, rest = divmod(len(weights) - 1 - len(TAIL), len(DENSE))

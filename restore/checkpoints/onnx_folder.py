@@ -1,4 +1,4 @@
-"""The folders that `restore export` writes, loaded for ONNX Runtime; torch only where it must."""
+"""Load the folders that `restore export` writes for ONNX Runtime; torch only if necessary."""
 
 from functools import partial
 from pathlib import Path
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 
 def load(name: str) -> "Model":
-    """The model of an exported folder; of one with a first stage, that alone as long as it will do.
+    """Load an exported folder. If it has a first stage, the rest is loaded when a task needs it.
 
-    Raises ModelError if onnxruntime is missing, or the folder is damaged.
+    Raises:
+        ModelError: If onnxruntime is missing, or the folder is damaged.
     """
     session.library()
     path, digest = manifest.find_model(name)
@@ -34,7 +35,7 @@ def load(name: str) -> "Model":
 
 
 def first_stage(folder: Path) -> OnnxStage | None:
-    """The first stage of a folder, if it has one. Raises ModelError."""
+    """Load the first stage of a folder; None if it has none. Raises ModelError."""
     if not (folder / "restorer").is_dir():
         return None
     fusion = None
@@ -47,7 +48,7 @@ def first_stage(folder: Path) -> OnnxStage | None:
 
 
 def stack(path: Path, name: str, digest: str) -> "Stack":
-    """The whole: its UNet and VAE by ONNX Runtime, what reads prompts by torch."""
+    """Load the whole stack: UNet and VAE for ONNX Runtime, text encoders for torch."""
     from restore.checkpoints import load as loading
     from restore.checkpoints import weights
 
@@ -66,7 +67,7 @@ def stack(path: Path, name: str, digest: str) -> "Stack":
 
 
 def build(folder: Path, part: str, convert: object) -> Any:
-    """A UNet or VAE with its config, without weights, that answers by the folder's files."""
+    """Build a UNet or VAE with its config, without weights, that runs the folder's ONNX files."""
     from restore.checkpoints import components
     from restore.onnx import parts
 
@@ -79,7 +80,7 @@ def build(folder: Path, part: str, convert: object) -> Any:
 
 
 def pixels(path: Path, name: str, digest: str) -> "PixelModel":
-    """A pixel upscaler with the windows that it had when it was exported."""
+    """Load a pixel upscaler with the windows that it had at its export."""
     from restore.onnx.parts import OnnxPixels
     from restore.pixel.model import PixelModel
     from restore.pixel.windows import PixelWindows

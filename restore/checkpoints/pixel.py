@@ -1,4 +1,4 @@
-"""Anybody's pixel upscaler, .pth or .safetensors: spandrel tells its architecture by its keys."""
+"""Load any pixel upscaler, .pth or .safetensors; spandrel finds its architecture by its keys."""
 
 import mmap
 import warnings
@@ -15,18 +15,26 @@ from restore.errors import ModelError
 from restore.pixel.model import PixelModel
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-HEADS = b"PK\x03\x04", b"\x80"  # of what torch.save writes: a zip, formerly a bare pickle
+HEADS = b"PK\x03\x04", b"\x80"  # first bytes of torch.save's files: zip, or an older pickle
 MEND = "pip install 'restore-toolkit[pixel]'"
 FACES = "restores a single cut-out face of 512 px, no whole pictures; take an upscaler"
-TRIED = 32  # px of the picture that a network has to answer before it is believed
+TRIED = 32  # side in px of the picture that each network is tried with
 
 
 def load(path: Path, name: str, digest: str, device: torch.device, dtype: str) -> PixelModel:
-    """The network of a file, where it computes.
+    """Load the network of a file onto a device.
 
-    dtype  fp32, bf16 or fp16; auto is fp32 on the CPU, and elsewhere fp16 where it serves.
-    Raises ModelError if the file is damaged, holds more than tensors, or no architecture that
-    spandrel knows; or if it does not compute in that precision.
+    Args:
+        path: The file.
+        name: The model's name in messages.
+        digest: Of the file.
+        device: Where it computes.
+        dtype: fp32, bf16 or fp16; auto is fp32 on the CPU, and elsewhere fp16 if the network
+            supports it.
+
+    Raises:
+        ModelError: If the file is damaged, holds more than tensors or an architecture unknown to
+            spandrel, or if the network does not support the precision.
     """
     model = read(path, name)
     model.digest = digest
@@ -43,11 +51,11 @@ def load(path: Path, name: str, digest: str, device: torch.device, dtype: str) -
 
 
 def read(path: Path, name: str) -> PixelModel:
-    """The network of a file in fp32 on the CPU; it has answered once."""
+    """Load the network of a file in fp32 on the CPU, and try it once."""
     spandrel = library()
     state = read_state(path)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # theirs, on how they are built
+        warnings.simplefilter("ignore")  # about how the networks are built
         found = build(spandrel, state, path)
         network = Network(found)
         model = PixelModel(network, found.scale, name=name, about=about(path, found))
@@ -55,14 +63,14 @@ def read(path: Path, name: str) -> PixelModel:
         model.supports = (torch.float32, *(kind for kind, fits in supports.items() if fits))
         model.wants_whole = found.tiling != spandrel.ModelTiling.SUPPORTED
         network.requires_grad_(False).eval()
-        if model.is_convolutional:  # a quarter quicker on a CPU
+        if model.is_convolutional:  # a quarter faster on a CPU
             network.to(memory_format=torch.channels_last)
         try_out(model, path)
     return model
 
 
 def library() -> ModuleType:
-    """spandrel. Raises ModelError with the mend if it is not installed."""
+    """Import spandrel. Raises ModelError that says how to install it."""
     with torchvision.standing_in():
         try:
             import spandrel
@@ -72,12 +80,12 @@ def library() -> ModuleType:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """The tensors of a file, by name, by spandrel's restricted unpickler. Raises ModelError."""
+    """Read the tensors of a file by spandrel's restricted unpickler. Raises ModelError."""
     spandrel = library()
     refuse_code(path)
     try:
         return spandrel.ModelLoader().load_state_dict_from_file(path)
-    except Exception as error:  # a damaged or hostile pickle may end in any
+    except Exception as error:  # a damaged or hostile pickle may raise anything
         if "is forbidden" in str(error):
             what = str(error).partition("Global ")[2].removesuffix(" is forbidden")
             raise ModelError(
@@ -89,7 +97,7 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def refuse_code(path: Path) -> None:
-    """Raises ModelError for what would not be unpickled but run, and for what is neither."""
+    """Raise ModelError for TorchScript, which would run, and for files that are no checkpoint."""
     if path.suffix.casefold() not in file_kinds.PICKLED_PIXELS:
         return
     try:
@@ -97,7 +105,7 @@ def refuse_code(path: Path) -> None:
             if not file.read(4).startswith(HEADS):
                 raise ModelError(f"{path}: is no checkpoint that torch.save wrote; copy it again")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as held:
-                is_script = held.find(b"constants.pkl") >= 0  # by which torch.load tells it
+                is_script = held.find(b"constants.pkl") >= 0  # torch.load detects TorchScript by it
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
     if is_script:
@@ -110,7 +118,7 @@ def refuse_code(path: Path) -> None:
 
 
 def build(spandrel: ModuleType, state: dict[str, Any], path: Path) -> Any:
-    """spandrel's descriptor of a network from rgb to rgb, weights loaded. Raises ModelError."""
+    """Build spandrel's descriptor of a network from rgb to rgb, with weights. Raises ModelError."""
     try:
         found = spandrel.ModelLoader().load_from_state_dict(state)
     except spandrel.UnsupportedModelError as error:
@@ -119,7 +127,7 @@ def build(spandrel: ModuleType, state: dict[str, Any], path: Path) -> Any:
             f"upscaler that spandrel {spandrel.__version__} knows, nor a whole checkpoint of the "
             "Stable Diffusion family"
         ) from error
-    except Exception as error:  # architectures guess their sizes from shapes, in their own ways
+    except Exception as error:  # architectures guess sizes from shapes, and may raise anything
         told = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ModelError(
             f"{path}: its weights do not make up a network, copy it again: {told}"
@@ -136,7 +144,7 @@ def build(spandrel: ModuleType, state: dict[str, Any], path: Path) -> Any:
 
 
 def about(path: Path, found: Any) -> dict[str, str]:
-    """What is told of a model."""
+    """Describe a model for `restore models info`."""
     held = file_kinds.header(path)[1] if path.suffix.casefold() == ".safetensors" else {}
     count = sum(part.numel() for part in found.model.parameters())
     return {
@@ -151,12 +159,12 @@ def about(path: Path, found: Any) -> dict[str, str]:
 
 
 def try_out(model: PixelModel, path: Path) -> None:
-    """Raises ModelError if the network does not answer a small picture with a larger one."""
+    """Raise ModelError if the network fails on a small picture."""
     wanted = (1, 3, TRIED * model.scale, TRIED * model.scale)
     try:
         with torch.inference_mode():
             made = model.network(torch.full((1, 3, TRIED, TRIED), 0.5))
-    except Exception as error:  # whatever hides in a network that was put together from shapes
+    except Exception as error:  # a network with guessed sizes may raise anything
         told = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ModelError(f"{path}: its network does not compute: {told}") from error
     if made.shape != wanted:
@@ -164,23 +172,27 @@ def try_out(model: PixelModel, path: Path) -> None:
 
 
 class Network(nn.Module):
-    """A network of spandrel's as ours are: rgb in, rgb out, of any size."""
+    """A spandrel network with our interface: rgb in, rgb out, of any size.
+
+    Args:
+        found: spandrel's descriptor.
+    """
 
     def __init__(self, found: Any):
         super().__init__()
         self.model = found.model
-        self._call = found  # pads to the sizes that it takes, and passes what else it asks for
+        self._call = found  # pads to the sizes it accepts, and gives it its further inputs
         self._reads, self._answers = found.input_channels, found.output_channels
-        # The descriptor clamps, after which an infinity looks like white
+        # The descriptor clamps its output, so infinity would become white
         self.model.register_forward_hook(self._watch)
         self._is_finite = True
 
     def forward(self, rgb: Tensor) -> Tensor:
-        """rgb (1, 3, h, w) -> rgb (1, 3, scale h, scale w)"""
+        """rgb (1, 3, h, w) -> rgb (1, 3, scale h, scale w)."""
         if self._reads == 1:  # each channel is a grey picture
             planes = [self._one(plane) for plane in rgb.split(1, 1)]
             return torch.cat([plane.mean(1, keepdim=True) for plane in planes], 1)
-        if self._reads == 4:  # alpha is enlarged apart
+        if self._reads == 4:  # alpha is enlarged elsewhere
             rgb = torch.cat([rgb, torch.ones_like(rgb[:, :1])], 1)
         made = self._one(rgb)
         return made.expand(-1, 3, -1, -1) if self._answers == 1 else made[:, :3]

@@ -1,4 +1,4 @@
-"""Where models are by their names: those that ship, and the user's own."""
+"""Find models by name: those that ship, and the user's own."""
 
 import os
 import re
@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 SHIPPED = Path(__file__).parents[1] / "weights"
-PLACE = "RESTORE_MODELS"  # in the environment: another folder of the user's own
+PLACE = "RESTORE_MODELS"  # environment variable: another folder for the user's models
 NAME = re.compile(r"[a-zA-Z0-9][\w.+-]*", re.ASCII)
 
 
 def own() -> Path:
-    """The folder of the user's own models, which need not be there yet."""
+    """Return the folder of the user's models, which may not exist yet."""
     if given := os.environ.get(PLACE):
         return Path(given)
     home = Path.home()
@@ -23,7 +23,7 @@ def own() -> Path:
 
 
 def own_file(name: str) -> Path:
-    """Where the user's model of that name is, or would be."""
+    """Return the file of the user's model of that name, whether it exists or not."""
     return own() / f"{name}.safetensors"
 
 
@@ -36,14 +36,14 @@ def shipped() -> list[str]:
 
 
 def names() -> list[str]:
-    """Of all models that need no path."""
+    """Return the names of all models that need no path."""
     return [*shipped(), *sorted(path.stem for path in own().glob("*.safetensors"))]
 
 
 def place_of(name: str) -> Path:
-    """The folder of a model that ships, the file of one of the user's, else the name as a path.
+    """Return the folder of a model that ships, the file of the user's, or else the name as a path.
 
-    A path of that name goes before the user's model.
+    An existing path has precedence over a user's model.
     """
     if (SHIPPED / name).is_dir():
         return SHIPPED / name

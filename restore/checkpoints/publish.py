@@ -1,4 +1,4 @@
-"""A stack out of memory again: to a folder, or to the hub."""
+"""Save a stack to a folder, or upload it to the hub."""
 
 import re
 import tempfile
@@ -16,10 +16,16 @@ COMES_ALONG = re.compile(r"(LICEN[CS]E|NOTICE|COPYING).*|photos\.csv", re.IGNORE
 
 
 def save(model: Stack | PixelModel, folder: Path, card: str | None = None) -> None:
-    """Write a stack to a folder, without a change to its numbers, and what it came with.
+    """Write a stack to a folder without loss, with its licences and list of photos.
 
-    card  README.md; None: that of the folder it came from, or a short one.
-    Raises UsageError for a pixel upscaler, OutputError as load.save does.
+    Args:
+        model: The model.
+        folder: Where to write.
+        card: README.md. None: that of the folder it was loaded from, or a short one.
+
+    Raises:
+        UsageError: If it is a pixel upscaler, or the folder is the one it was loaded from.
+        OutputError: As load.save.
     """
     if isinstance(model, PixelModel):
         raise UsageError(f"{model.name}: a pixel upscaler is one file, unchanged; copy that")
@@ -31,7 +37,7 @@ def save(model: Stack | PixelModel, folder: Path, card: str | None = None) -> No
 
 
 def _beside(stack: Stack) -> list[Path]:
-    """The plain files beside the parts in the folder that a stack came from."""
+    """Return the files beside the parts in the folder that a stack was loaded from."""
     if stack.origin is None:
         return []
     return sorted(path for path in stack.origin.iterdir() if path.is_file())
@@ -54,10 +60,22 @@ def push(
     token: str | None = None,
     **how: object,
 ) -> str:
-    """`save` to the hub's `org/name`; other files of that repository than the parts' stay.
+    """Upload what `save` writes to `org/name` on the hub. Other files there are kept.
 
-    how  of HfApi.upload_folder: revision, create_pr, commit_message.
-    Returns the commit's address. Raises UsageError, OutputError.
+    Args:
+        model: The model.
+        repo: `org/name`.
+        card: As in `save`.
+        private: Whether a new repository is private.
+        token: Of the hub.
+        how: Arguments of HfApi.upload_folder: revision, create_pr, commit_message.
+
+    Returns:
+        The URL of the commit.
+
+    Raises:
+        UsageError: If the name is not `org/name`, or as `save`.
+        OutputError: If the hub refuses it.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError, HTTPError

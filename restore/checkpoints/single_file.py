@@ -1,4 +1,4 @@
-"""One .safetensors file of the Stable Diffusion family, as its authors and trainers publish it."""
+"""Load one .safetensors file of the Stable Diffusion family, in the original layout."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,9 +25,10 @@ CONFIGS = [f"{part}/*.{kind}" for part in families.PARTS for kind in ("json", "t
 
 
 def read(path: Path) -> Weights:
-    """The tensors of a file of SD 1.x, 2.x or SDXL, their inpainters or the x4 upscaler.
+    """Read the tensors of a file of SD 1.x, 2.x or SDXL, their inpainters or the x4 upscaler.
 
-    Raises ModelError for other families, and for files that hold one part only.
+    Raises:
+        ModelError: If it is of another family, or holds one part only.
     """
     weights = read_file(path)
     refuse_others(path, weights)
@@ -44,7 +45,7 @@ def read(path: Path) -> Weights:
 
 
 def refuse_others(path: Path, weights: Weights) -> None:
-    """Raise ModelError if tensors are of a family that is not read."""
+    """Raise ModelError if the tensors are of an unsupported family."""
     if any(name.startswith(REFINER) for name in weights):
         raise ModelError(
             f"{path}: is SDXL's refiner, which goes on with a walk that SDXL's base began; what "
@@ -65,11 +66,18 @@ def refuse_others(path: Path, weights: Weights) -> None:
 
 
 def configs_for(path: Path, weights: Weights, config: str | None, offline: bool) -> Path:
-    """The folder of configs, tokenizer and schedulers, which such a file does not hold.
+    """Find the folder of configs, tokenizer and schedulers, which a single file does not hold.
 
-    config  a diffusers folder of the same family, or a hub id; None is the one that diffusers
-            names for it. A 2.x file does not say whether it predicts noise or v: the folder does.
-    Raises ModelError that says what is needed.
+    Args:
+        path: The file, for messages.
+        weights: Its tensors.
+        config: A diffusers folder of the same family, or a hub id. None: the one that diffusers
+            names for it. A file of SD 2.x does not say whether it predicts noise or v; the folder
+            does.
+        offline: Do not use the network.
+
+    Raises:
+        ModelError: If there is none; it says what is needed.
     """
     name = config or theirs.fetch_diffusers_config(weights)["pretrained_model_name_or_path"]
     folder = Path(name)
@@ -90,7 +98,7 @@ def configs_for(path: Path, weights: Weights, config: str | None, offline: bool)
 
 
 def refuse_other_prediction(path: Path, weights: Weights, prediction: str) -> None:
-    """Raise ModelError if a file says that it predicts v, and its configs do not."""
+    """Raise ModelError if the file says that it predicts v, but the configs do not."""
     if "v_pred" in weights and prediction != "v_prediction":
         raise ModelError(
             f"{path}: predicts v, as its tensor v_pred says, and the configs say {prediction}; "
@@ -99,10 +107,10 @@ def refuse_other_prediction(path: Path, weights: Weights, prediction: str) -> No
 
 
 def converter(weights: Weights) -> Convert:
-    """What takes a part out of the weights of a file."""
+    """Return a function that converts the weights of one part to diffusers' names."""
 
     def convert(part: str, config: dict[str, Any]) -> Weights:
-        held = dict(weights)  # theirs take out what they have used
+        held = dict(weights)  # diffusers' functions remove the tensors they use
         try:
             if part == "unet":
                 return theirs.convert_ldm_unet_checkpoint(held, config)

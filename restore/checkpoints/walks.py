@@ -1,4 +1,4 @@
-"""Walks that cannot be taken, told before any weight is read."""
+"""Refuse sampling options that cannot work, before any weights are read."""
 
 from pathlib import Path
 
@@ -6,11 +6,11 @@ from restore.checkpoints import components, configs
 from restore.diffusion.stack import scheduler_of
 from restore.options import WalkOptions
 
-SURE = 50  # steps that the default sampler takes over any schedule
+SURE = 50  # steps that the default sampler can take with any schedule
 
 
 def refuse(folder: Path, options: WalkOptions) -> None:
-    """Raise ConfigError or ModelError if a model folder's schedule allows no such walk."""
+    """Raise ConfigError or ModelError if a model's schedule does not allow the sampling options."""
     usual = options.sampler == "ddim" and not options.sampler_options
     if not (folder / "scheduler").is_dir() or (usual and (options.steps or 0) <= SURE):
         return

@@ -1,4 +1,4 @@
-"""The weights of a part, read from its files and checked key by key; free of diffusers."""
+"""Read the weights of a component and check them key by key; without diffusers."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,10 +12,10 @@ from restore.checkpoints import hub
 from restore.errors import ModelError
 
 Weights = dict[str, Tensor]
-CLIP_PREFIX = "text_model."  # of CLIPTextModel's keys, until transformers 5.6 and in most files
+CLIP_PREFIX = "text_model."  # of CLIPTextModel's keys before transformers 5.6, and in most files
 FAITHFUL = "diffusion_pytorch_model.faithful.safetensors"  # a variant, as diffusers names them
 UNUSED = ("position_ids", "text_projection", "text_projection.weight", "logit_scale")
-OLD_NAMES = {  # of attention in diffusers below 0.12
+OLD_NAMES = {  # of attention layers before diffusers 0.12
     "query": "to_q",
     "key": "to_k",
     "value": "to_v",
@@ -24,7 +24,7 @@ OLD_NAMES = {  # of attention in diffusers below 0.12
 
 
 def read_weights(folder: Path, part: str, allow_pickle: bool = False) -> Weights:
-    """All tensors of a part. Raises ModelError if they are missing, damaged or pickled."""
+    """Read all tensors of a component. Raises ModelError if they cannot be read."""
     files = hub.weight_files(folder / part)
     if not files:
         raise ModelError(
@@ -36,7 +36,7 @@ def read_weights(folder: Path, part: str, allow_pickle: bool = False) -> Weights
 
 
 def read_file(path: Path) -> Weights:
-    """The tensors of one file. Raises ModelError if it is damaged."""
+    """Read the tensors of one file. Raises ModelError if it is damaged."""
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -52,7 +52,16 @@ def read_file(path: Path) -> Weights:
 
 
 def fill(module: nn.Module, weights: Weights, what: str) -> None:
-    """Put copies of the weights into a module, all of them or ModelError, `what` being its name."""
+    """Copy weights into a module.
+
+    Args:
+        module: The module.
+        weights: Exactly the tensors that it needs, by today's or older names.
+        what: Its name in messages.
+
+    Raises:
+        ModelError: If tensors are missing, unknown or of other shapes.
+    """
     wanted = module.state_dict()
     weights = {renamed(name, wanted): tensor for name, tensor in weights.items()}
     unused = {name for name in weights.keys() - wanted.keys() if name.endswith(UNUSED)}
@@ -66,7 +75,7 @@ def fill(module: nn.Module, weights: Weights, what: str) -> None:
     if wrong:
         shown = [f"{n} {tuple(weights[n].shape)}, not {tuple(wanted[n].shape)}" for n in wrong]
         raise ModelError(f"{what} has {len(wrong)} tensors of other shapes: {first(shown)}; {MEND}")
-    # Copies: what is mapped from a file changes with it, and starts at addresses of any alignment.
+    # Copies, because memory-mapped tensors change with the file and may not be aligned.
     copies = {
         name: weights[name].to(
             torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True
@@ -80,14 +89,14 @@ MEND = "config and weights are not of the same model, or the file is cut; copy i
 
 
 def first(names: Iterable[str], count: int = 3) -> str:
-    """The first of the names, in their order, and how many are left out."""
+    """Format the first names, sorted, and how many are left out."""
     names = sorted(names)
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return ", ".join(names[:count]) + more
 
 
 def renamed(name: str, wanted: Weights) -> str:
-    """A key as today's class has it: CLIP's prefix came and went, attention was named otherwise."""
+    """Return today's name of a tensor, if it has an older one."""
     if name in wanted:
         return name
     for other in (name.removeprefix(CLIP_PREFIX), CLIP_PREFIX + name):

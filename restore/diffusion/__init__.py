@@ -1,5 +1,5 @@
-"""From a condition to a clean latent: networks, tiles, noise and the sampling loop."""
+"""From a condition to a clean latent: networks, tiling, noise and the sampling loop."""
 
 from restore.diffusion import torchvision
 
-torchvision.try_before()  # diffusers and transformers ask whether it is there
+torchvision.try_before()  # before diffusers and transformers are imported

@@ -1,4 +1,4 @@
-"""Pictures <-> canvases: mirrored out to whole windows going in, cut to size coming out."""
+"""Pictures <-> canvases: padded to whole windows by mirroring before, cut to size after."""
 
 from dataclasses import replace
 
@@ -17,17 +17,25 @@ from restore.images.picture import Picture, bleed
 from restore.images.resample import resize_alpha
 from restore.images.strips import mirrored
 
-BAND = 256  # rows gone over together
+BAND = 256  # rows processed together
 Size = tuple[int, int]  # (height, width)
 
 
 def shown(picture: Picture, size: Size, stack: Stack, hole: np.ndarray | None = None) -> Tensor:
-    """The scaled latent (1, C, h, w) of the picture at `size`, on its canvas.
+    """Encode a picture at `size`, on its canvas.
 
-    hole  bool (H, W) of the picture: what is in it is not shown.
+    Args:
+        picture: The picture, of any size.
+        size: (height, width) in pixels that it is resized to.
+        stack: Gives the VAE and the size of the canvas.
+        hole: bool (H, W) of the picture. Its content is replaced before encoding: by mid grey or by
+            a smooth continuation, as the layout says.
+
+    Returns:
+        The scaled latent (1, C, h, w).
     """
     picture, canvas = bleed(picture), stack.canvas(size)
-    if hole is not None:  # before it is resized, or the hole would bleed into what is round it
+    if hole is not None:  # before resizing, which would mix the hole into its surroundings
         picture = replace(picture, pixels=fill_smoothly(picture.pixels, hole))
     height, width = (n * stack.factor for n in canvas)
     grey = stack.layout.hole == "grey" and hole is not None
@@ -44,15 +52,23 @@ def shown(picture: Picture, size: Size, stack: Stack, hole: np.ndarray | None = 
 
 
 def trust_map(hole: np.ndarray | None, size: Size, stack: Stack, outside: float) -> Tensor:
-    """(1, 1, h, w) of a canvas: a latent that the hole touches at all is repainted.
+    """Make the trust map of a canvas.
 
-    A model of ours that was not taught to fill restores the smooth continuation instead.
+    Each latent that touches the hole is repainted. Our models that were not trained to fill restore
+    the smooth continuation of the hole instead.
 
-    hole  bool (*size); None: there is none.
+    Args:
+        hole: bool (*size), or None.
+        size: (height, width) in pixels.
+        stack: Gives the layout and the size of the canvas.
+        outside: The trust outside the hole: 0 keep, 0.5 restore, 1 repaint.
+
+    Returns:
+        The trust (1, 1, h, w).
     """
     height, width = stack.canvas(size)
     trust = torch.full((1, 1, 1, 1), outside, device=stack.device).expand(-1, -1, height, width)
-    if hole is None:  # one number, wherever it is asked for
+    if hole is None:  # one number everywhere
         return trust
     step = stack.factor
     across = hole[:, mirrored(np.arange(width * step), size[1])].reshape(len(hole), width, step)
@@ -63,7 +79,7 @@ def trust_map(hole: np.ndarray | None, size: Size, stack: Stack, outside: float)
 
 
 def nothing(size: Size, stack: Stack) -> Tensor:
-    """Grey, as `shown` would give it; no channels at all where the layout reads none."""
+    """Encode a grey canvas, as `shown` would; without channels if the layout has no picture."""
     height, width = stack.canvas(size)
     if stack.layout.known == "nothing":
         return torch.zeros(1, 0, height, width, device=stack.device)
@@ -76,15 +92,22 @@ def nothing(size: Size, stack: Stack) -> Tensor:
 
 
 def render(latent: Tensor, size: Size, like: Picture, stack: Stack) -> Picture:
-    """The picture of a latent, cut to `size`, with the depth, alpha, profile and EXIF of `like`.
+    """Decode a latent to a picture.
 
-    Raises NonFiniteError if decoding leaves the finite numbers.
+    Args:
+        latent: Scaled (1, C, h, w).
+        size: (height, width) in pixels that the canvas is cut to.
+        like: The result gets its depth, alpha, profile and EXIF.
+        stack: Gives the VAE.
+
+    Raises:
+        NonFiniteError: If decoding produces NaN or infinity.
     """
     top = np.iinfo(like.pixels.dtype).max
     pixels = memmap.empty((*size, 3), like.pixels.dtype)
 
     def write(rows: slice, columns: slice, rgb: Tensor) -> None:
-        if not torch.isfinite(rgb).all():  # cast to integers it would be black
+        if not torch.isfinite(rgb).all():  # casting to integers would make it black
             raise NonFiniteError("decoding the latent left the finite numbers")
         if like.grey:
             rgb = rgb.mean(1, keepdim=True).expand_as(rgb)
@@ -96,12 +119,15 @@ def render(latent: Tensor, size: Size, like: Picture, stack: Stack) -> Picture:
 
 
 def added(picture: Picture, made: Picture, known: Tensor, stack: Stack) -> Picture:
-    """The picture with what a walk changed added to its pixels.
+    """Add to a picture's pixels what sampling changed.
 
-    So nothing shows of what the autoencoder loses, where the walk has nothing to add.
+    So the losses of the autoencoder do not show where sampling changes nothing.
 
-    made   what the walk's latent decodes to.
-    known  the latent (1, C, h, w) of the picture, where the walk began.
+    Args:
+        picture: The picture.
+        made: The decoded result of sampling.
+        known: The latent (1, C, h, w) of the picture, where sampling started.
+        stack: Gives the VAE.
     """
     before = render(known, picture.size, picture, stack).pixels
     pixels = memmap.empty(before.shape, before.dtype)
@@ -114,5 +140,5 @@ def added(picture: Picture, made: Picture, known: Tensor, stack: Stack) -> Pictu
 
 
 def canvas_rows(picture: Picture, size: Size, width: int, rows: tuple[int, int]) -> Tensor:
-    """rgb (1, 3, rows, width) of the picture resized to `size`, mirrored beyond it."""
+    """Resize a picture to `size` and pad it by mirroring; rgb (1, 3, rows, width) of some rows."""
     return Strip(picture, size, rows)[..., 0:width]

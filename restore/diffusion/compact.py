@@ -1,6 +1,7 @@
-"""The networks of a first stage in plain torch, and their weights between two trainings.
+"""The networks of a first stage in plain torch, and interpolation between two trainings.
 
-diffusers' base classes, which load and save them, take seconds to import: see restorer.py.
+restorer.py has the same networks with diffusers' base classes, which load and save them but take
+seconds to import.
 """
 
 from copy import deepcopy
@@ -15,22 +16,27 @@ from restore.diffusion.light import SCALE
 
 
 class Network(nn.Module):
-    """A body of convolutions, and what is done with its answer."""
+    """A convolutional network: a body, and a `forward` that uses its output.
+
+    Attributes:
+        body: The convolutions.
+        ends: Channels of the body's input and output.
+    """
 
     body: nn.Sequential
-    ends: tuple[int, int]  # channels that its body takes and gives
+    ends: tuple[int, int]
 
     def fill(self, channels: int, layers: int) -> None:
-        """Give it a body of random weights; see `chain`."""
+        """Make a body with random weights; see `chain`."""
         self.body = chain(self.ends[0], channels, layers, self.ends[1])
 
     @property
     def halo(self) -> int:
-        """How many pixels of the input a pixel sees to each side."""
+        """How many input pixels to each side an output pixel depends on."""
         raise NotImplementedError
 
     def answer(self, *rgb: np.ndarray) -> np.ndarray:
-        """As forward, arrays for tensors, wherever the weights are."""
+        """As forward, but with arrays, on whatever device the weights are."""
         weight = self.body[0].weight
         given = [torch.from_numpy(one).to(weight.device) for one in rgb]
         given = [one.contiguous(memory_format=torch.channels_last) for one in given]
@@ -39,7 +45,7 @@ class Network(nn.Module):
 
 
 class Enlarging(Network):
-    """What SRVGGNetCompact of x4 does (Wang et al. 2021, Real-ESRGAN)."""
+    """SRVGGNetCompact for x4 (Wang et al. 2021, Real-ESRGAN)."""
 
     ends = 3, 3 * SCALE**2
 
@@ -54,13 +60,13 @@ class Enlarging(Network):
 
 
 class Fusing(Network):
-    """Sees a picture and its restoration at half the size, and mends the latter."""
+    """Corrects a restored picture by the picture it was restored from at half the size."""
 
     ends = 2 * 3 * 4, 3 * 4
 
     @property
     def halo(self) -> int:
-        """How many pixels a pixel sees to each side, even."""
+        """How many pixels to each side an output pixel depends on; even."""
         return 2 * (_layers(self.body) + 2)
 
     def forward(self, rgb: Tensor, restored: Tensor) -> Tensor:
@@ -70,7 +76,14 @@ class Fusing(Network):
 
 
 def chain(first: int, channels: int, layers: int, last: int) -> nn.Sequential:
-    """Convolutions with a PReLU after each but the last; `layers` between the first and that."""
+    """Stack 3x3 convolutions, with a PReLU after each but the last.
+
+    Args:
+        first: Channels of the input.
+        channels: Channels of all layers but the last.
+        layers: How many convolutions there are between the first and the last.
+        last: Channels of the output.
+    """
     body: list[nn.Module] = [nn.Conv2d(first, channels, 3, padding=1), nn.PReLU(channels)]
     for _ in range(layers):
         body += [nn.Conv2d(channels, channels, 3, padding=1), nn.PReLU(channels)]
@@ -83,14 +96,15 @@ def _layers(body: nn.Sequential) -> int:
 
 
 class FirstStage(nn.Module):
-    """A restorer in two trainings, and every point between them at no cost; a fusion beside them.
+    """A restorer in two trainings, with every mixture of them, and a fusion network.
 
-    The weights are interpolated (Wang et al. 2018, ESRGAN): the faithful one was tuned from the
-    rich one, so that what lies between them restores too.
+    The weights are interpolated (Wang et al. 2018, ESRGAN). The faithful training started from the
+    rich one, so the mixtures restore too.
 
-    rich      sharp, with the texture that looks right.
-    faithful  close to the truth on average; None: there is the rich one alone.
-    fusion    for results below twice the input's size; None: they go without.
+    Args:
+        rich: Sharp, with plausible texture.
+        faithful: Close to the original on average. None: there is only the rich one.
+        fusion: For results below twice the input's size. None: they are not fused.
     """
 
     def __init__(self, rich: Any, faithful: Any = None, fusion: Any = None):
@@ -99,7 +113,7 @@ class FirstStage(nn.Module):
         self._made: tuple[float, torch.device, Any] | None = None
 
     def at(self, fidelity: float) -> Any:
-        """The restorer at a fidelity from 0, the rich one, to 1, the faithful one."""
+        """Return the restorer for a fidelity from 0, the rich one, to 1, the faithful one."""
         if self.faithful is None or fidelity == 0:
             return self.rich
         if fidelity == 1:
@@ -110,6 +124,6 @@ class FirstStage(nn.Module):
             weights = {name: torch.lerp(ends[0][name], ends[1][name], fidelity) for name in ends[0]}
             made = deepcopy(self.rich)
             made.load_state_dict(weights)
-            object.__setattr__(self, "_made", (fidelity, device, made))  # no part of the weights
+            object.__setattr__(self, "_made", (fidelity, device, made))  # not as a submodule
         assert self._made is not None
         return self._made[2]

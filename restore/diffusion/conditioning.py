@@ -1,4 +1,4 @@
-"""From a UNet to predict(x, t): the condition, then guidance; windows and loop go round them."""
+"""From a UNet to predict(x, t): condition and guidance. Tiling and the sampling loop come after."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,13 +14,15 @@ from restore.diffusion.tiling import Corner, WindowPredict
 
 @dataclass(frozen=True)
 class Condition:
-    """What the UNet is told about the picture.
+    """What the UNet gets besides the noisy latent.
 
-    known   (1, K, h, w): the scaled latent of what the picture shows, mid grey where it shows
-            nothing; or the picture itself, where the layout reads that.
-    trust   (1, 1, h, w): 0 keep, 0.5 restore, 1 repaint.
-    labels  (1,) long, what class embedding a UNet asks for: SD's x4 upscaler, the noise level.
-    hint    what a ControlNet is shown, by pixels of the canvas.
+    Attributes:
+        known: (1, K, h, w): the scaled latent of the picture, encoded from mid grey where nothing
+            is known. For layouts that read pixels, the picture itself in [-1, 1].
+        trust: (1, 1, h, w): 0 keep, 0.5 restore, 1 repaint.
+        labels: (1,) long: the class label, if the UNet has a class embedding. For SD's x4 upscaler
+            it is the noise level.
+        hint: Gives the ControlNet's input for a part of the canvas, in pixels.
     """
 
     known: Tensor
@@ -39,12 +41,17 @@ def conditioned(
     control: Control | None = None,
     factor: int = 8,
 ) -> WindowPredict:
-    """The UNet's answer for windows of the canvas that `condition` describes.
+    """Make a predict function for windows of the canvas that `condition` describes.
 
-    context  (1, tokens, width) for cross-attention, the same for every window; None without it.
-    pooled   (1, width), what SDXL reads of the prompt as a whole, beside sizes.
-    control  a ControlNet that steers the UNet by condition.hint.
-    factor   pixels a latent, on a side.
+    Args:
+        unet: The network.
+        layout: What its input channels mean.
+        condition: For the whole canvas.
+        context: (1, tokens, width) for cross-attention, the same for every window. None for a UNet
+            without it.
+        pooled: (1, width): SDXL's pooled prompt embedding.
+        control: A ControlNet; it gets condition.hint.
+        factor: Pixels per latent on a side.
     """
 
     def predict(x: Tensor, t: Tensor, corners: list[Corner]) -> Tensor:
@@ -79,14 +86,22 @@ def conditioned(
 
 
 def with_sizes(pooled: Tensor, size: tuple[int, int], x: Tensor) -> dict[str, Tensor]:
-    """What SDXL reads beside tokens: the pooled prompt, and three sizes in pixels.
+    """Return SDXL's added conditions: the pooled prompt, and three sizes in pixels.
 
-    They are the original size, the corner where it was cropped, and the target's size. Each window
-    is told that it is a whole picture of its own size, cropped nowhere. The literal truth, such as
-    a corner at (3072, 5120) of a picture of 8192, is far beyond the sizes of training, and told of
-    other corners than (0, 0), SDXL cuts its subjects off (Podell et al. 2023, section 2.2). So an
-    answer also depends neither on where its window lies nor on how large the picture is. Where one
-    window is the picture, this is what diffusers tells by default.
+    The sizes are the original size, the top left corner of the crop, and the target size (Podell et
+    al. 2023, section 2.2). Here each window is described as a whole picture of its own size,
+    without a crop. The true numbers, such as a corner at (3072, 5120) of a picture of 8192, are far
+    beyond those of the training. Also, corners other than (0, 0) make SDXL cut its subjects off. So
+    the prediction depends neither on the place of the window nor on the size of the picture. If one
+    window is the whole picture, these are diffusers' default values.
+
+    Args:
+        pooled: (1, width): the pooled prompt embedding.
+        size: (height, width) of a window in pixels.
+        x: (n, C, h, w): the windows; gives batch size, device and dtype.
+
+    Returns:
+        added_cond_kwargs of the UNet.
     """
     told = torch.tensor([[*size, 0, 0, *size]], device=x.device, dtype=torch.float32)
     text = pooled.to(x.device, x.dtype)
@@ -94,14 +109,19 @@ def with_sizes(pooled: Tensor, size: tuple[int, int], x: Tensor) -> dict[str, Te
 
 
 def pixels(first: int, count: int, factor: int) -> slice:
-    """A span of latents in pixels."""
+    """Convert a span of latents to a span of pixels."""
     return slice(first * factor, (first + count) * factor)
 
 
 def as_velocity(predict: WindowPredict, schedule: SchedulerMixin) -> WindowPredict:
-    """Answers in v (Salimans and Ho 2022) of a UNet that names the clean latent itself.
+    """Convert predictions of the clean latent to v (Salimans and Ho 2022).
 
-    Every scheduler walks by v, but Euler's and Heun's kind not by the latter.
+    All schedulers accept v_prediction, but some, such as Euler and Heun, do not accept sample.
+    Other prediction types are returned unchanged.
+
+    Args:
+        predict: Predictions of the type that the schedule's config names.
+        schedule: The checkpoint's scheduler.
     """
     if schedule.config.prediction_type != "sample":
         return predict
@@ -117,10 +137,15 @@ def as_velocity(predict: WindowPredict, schedule: SchedulerMixin) -> WindowPredi
 def guided(
     wanted: WindowPredict, unwanted: WindowPredict, guidance: float, rescale: float = 0
 ) -> WindowPredict:
-    """Classifier-free guidance (Ho and Salimans 2022); at 1 `unwanted` is not even asked.
+    """Apply classifier-free guidance (Ho and Salimans 2022).
 
-    rescale  share of the answer whose spread is brought back to the unguided one's (Lin et al.
-             2024, Common Diffusion Noise Schedules and Sample Steps are Flawed); 0 is off.
+    Args:
+        wanted: Predictions for the prompt.
+        unwanted: Predictions for the negative prompt. They are not computed at guidance 1.
+        guidance: The guidance scale; 1 is off.
+        rescale: The share of the prediction that is scaled back to the standard deviation of
+            `wanted` (Lin et al. 2024, Common Diffusion Noise Schedules and Sample Steps are
+            Flawed); 0 is off.
     """
     if guidance == 1:
         return wanted

@@ -1,4 +1,4 @@
-"""ControlNet (Zhang et al. 2023): a second network that is shown a picture and steers the UNet."""
+"""ControlNet (Zhang et al. 2023): a second network that reads a picture and steers the UNet."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,15 +15,17 @@ from restore.images.resample import resize_band
 from restore.images.strips import Size
 
 Hint = Callable[[slice, slice], Tensor]
-"""(rows, columns) of a canvas in pixels -> the rgb (1, 3, h, w) that the ControlNet sees there"""
+"""(rows, columns) of a canvas in pixels -> the ControlNet's input there, rgb (1, 3, h, w)"""
 
 
 @dataclass
 class Control:
-    """A ControlNet, and what it is shown.
+    """A ControlNet and its input.
 
-    scale    how much it counts: 0 is off, 1 as it was trained.
-    picture  of whatever size; None: the picture that is being worked on, as a tile net wants it.
+    Attributes:
+        net: The network.
+        scale: The conditioning scale: 0 is off, 1 is as trained.
+        picture: Of any size. None: the picture that is processed, as tile ControlNets expect.
     """
 
     net: ControlNetModel
@@ -31,11 +33,15 @@ class Control:
     picture: Picture | None = None
 
     def hint(self, size: Size, shown: Picture | None = None, box: Box | None = None) -> Hint:
-        """What the net sees over a canvas of `size` pixels, made as windows ask for it.
+        """Return a function that gives the network's input for parts of a canvas.
 
-        shown  the picture that is being worked on, where there is one.
-        box    the part of a picture of `size` that the canvas is of.
-        Raises UsageError if there is nothing to show.
+        Args:
+            size: (height, width) of the picture in pixels.
+            shown: The picture that is processed, if there is one.
+            box: The part of the picture that the canvas covers. None: all of it.
+
+        Raises:
+            UsageError: If there is no picture.
         """
         picture = self.picture or shown
         if picture is None:
@@ -46,13 +52,13 @@ class Control:
 
 
 def hint_of(picture: Picture, size: Size) -> Hint:
-    """The picture resized to `size` and mirrored beyond it; memory holds one band of rows."""
+    """Resize a picture to `size` and pad it by mirroring, one band of rows at a time."""
     band: tuple[tuple[int, int], Strip] | None = None
 
     def cut(rows: slice, columns: slice) -> Tensor:
         nonlocal band
         key = rows.start, rows.stop
-        if band is None or band[0] != key:  # windows beside one another share it
+        if band is None or band[0] != key:  # windows side by side share it
             band = key, Strip(picture, size, key)
         return band[1][..., columns]
 
@@ -60,7 +66,7 @@ def hint_of(picture: Picture, size: Size) -> Hint:
 
 
 def part_of(picture: Picture, size: Size, box: Box) -> Picture:
-    """The box of a picture that was resized to `size`, in 8 bits."""
+    """Cut a box from a picture resized to `size`; in 8 bits."""
     rows, columns = box
     made = resize_band(picture, size, (rows.start, rows.stop))[:, columns]
     return replace(picture, pixels=np.rint(made * 255).astype(np.uint8), alpha=None)

@@ -1,4 +1,4 @@
-"""What a UNet's input channels mean, told from the configs of UNet and VAE alone."""
+"""What the input channels of a UNet mean, according to the configs of UNet and VAE."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from torch import Tensor
 from restore.errors import ModelError
 
 KEEP, RESTORE, REPAINT = 0.0, 0.5, 1.0
-"""Values of the trust map: what the picture shows is kept, restored, or made anew."""
+"""Values of the trust map: the picture is kept, restored, or repainted."""
 
-GREY = 0.5  # what is unknown looks like this before it is encoded
+GREY = 0.5  # what is encoded where nothing is known
 
 Task = Literal["text2img", "img2img", "upscale", "inpaint"]
 Part = Literal["x", "known", "trust", "mask", "signed_mask"]
@@ -20,13 +20,15 @@ Part = Literal["x", "known", "trust", "mask", "signed_mask"]
 
 @dataclass(frozen=True)
 class Layout:
-    """How a UNet is told about the picture.
+    """What is concatenated to a UNet's input, and which tasks it was trained for.
 
-    parts    what is concatenated, in this order; x is the walk's latent.
-    tasks    what the layout does natively.
-    known    whether `known` is a latent, or the picture itself at the latent's size in [-1, 1].
-    hole     what a hole shows before it is encoded: mid grey, or a smooth continuation of what is
-             round it, which is a better place to start from.
+    Attributes:
+        name: Its name in messages.
+        parts: What is concatenated, in this order; x is the noisy latent.
+        tasks: The tasks that a UNet of this layout does.
+        known: What `known` is: nothing, a latent, or rgb in [-1, 1] at the latent's size.
+        hole: What is encoded in place of a hole: mid grey, or a smooth continuation of its
+            surroundings, which is a better start.
     """
 
     name: str
@@ -36,7 +38,16 @@ class Layout:
     hole: Literal["grey", "smooth"] = "grey"
 
     def unet_input(self, x: Tensor, known: Tensor, trust: Tensor) -> Tensor:
-        """x (B, C, h, w), known (B, K, h, w) and trust (B, 1, h, w) -> (B, channels, h, w)"""
+        """Concatenate the parts of the UNet's input.
+
+        Args:
+            x: (B, C, h, w): the noisy latent.
+            known: (B, K, h, w); see Condition.
+            trust: (B, 1, h, w); see Condition.
+
+        Returns:
+            (B, in_channels, h, w).
+        """
         mask = (trust == REPAINT).to(x)
         parts = {"x": x, "known": known, "trust": trust, "mask": mask, "signed_mask": 2 * mask - 1}
         return torch.cat([parts[name].to(x) for name in self.parts], 1)
@@ -53,11 +64,16 @@ LAYOUTS = (TRUST, BASE, INPAINTING, X4, LDM_UPSCALE, LDM_INPAINT)
 
 
 def layout_of(unet: Mapping[str, Any], latent_channels: int, trust: bool = False) -> Layout:
-    """The layout of a UNet with this config.
+    """Return the layout of a UNet.
 
-    trust  whether the folder's stack.json claims the trust layout; the same channel count without
-           the claim is Stable Diffusion's inpainting UNet, whose mask is 0 or 1 only.
-    Raises ModelError if it is none that is known.
+    Args:
+        unet: Its config.
+        latent_channels: Channels of the VAE's latent.
+        trust: Whether stack.json says that it is the trust layout. Stable Diffusion's inpainting
+            UNet has the same number of channels, but its mask is 0 or 1 only.
+
+    Raises:
+        ModelError: If no layout has this number of channels.
     """
     channels, latents = unet["in_channels"], latent_channels
     has_text = unet.get("cross_attention_dim") is not None
@@ -76,7 +92,11 @@ def layout_of(unet: Mapping[str, Any], latent_channels: int, trust: bool = False
 
 
 def require(layout: Layout, task: Task, name: str = "this model") -> None:
-    """Raises ModelError, with the layouts that can, if the layout cannot do the task."""
+    """Check that a layout can do a task.
+
+    Raises:
+        ModelError: If it cannot; the message lists the layouts that can.
+    """
     if task in layout.tasks:
         return
     able = ", ".join(other.name for other in LAYOUTS if task in other.tasks)

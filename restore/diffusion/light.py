@@ -1,7 +1,7 @@
-"""A model whose first stage is at hand, the rest of which is loaded when a task asks for it.
+"""A model with only its first stage loaded; the rest is loaded when a task needs it.
 
-Free of torch: enlarging takes no walk by default, and a start without torch and diffusers takes a
-quarter of the time.
+This module does not import torch. Upscaling takes no sampling steps by default, and a start without
+torch and diffusers takes a quarter of the time.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ import numpy as np
 
 from restore.options import UpscaleOptions, WalkOptions
 
-SCALE = 4  # of a first stage's network
+SCALE = 4  # a first stage's network enlarges by this
 
 
 class Answers(Protocol):
@@ -21,38 +21,40 @@ class Answers(Protocol):
 
     @property
     def halo(self) -> int:
-        """How many pixels of the input a pixel sees to each side."""
+        """How many input pixels to each side an output pixel depends on."""
         ...
 
     def answer(self, *rgb: np.ndarray) -> np.ndarray:
-        """rgb float32 (1, 3, H, W) in [0, 1], one or two -> rgb, not clamped"""
+        """One or two rgb float32 (1, 3, H, W) in [0, 1] -> rgb, not clamped."""
         ...
 
 
 class Stage(Protocol):
-    """A first stage, whatever computes it: see restore.diffusion.compact.FirstStage."""
+    """A first stage of any engine; see restore.diffusion.compact.FirstStage."""
 
     fusion: Any
 
     def at(self, fidelity: float) -> Any:
-        """The network at a fidelity, 0 rich to 1 faithful: Answers."""
+        """Return the network (Answers) for a fidelity from 0, rich, to 1, faithful."""
         ...
 
 
 @dataclass
 class Light:
-    """What a run without a walk needs of a stack; the fields are those of Stack.
+    """The part of a stack that a run without sampling needs. Other fields are those of Stack.
 
-    span      pixels that a window of the UNet measures, and from one to the next.
-    load      the whole stack, of the same weights.
-    engine    what computes it.
+    Attributes:
+        span: Size and stride of the UNet's windows in pixels.
+        load: Loads the whole stack, of the same weights.
+        engine: What computes the networks: torch or onnx.
+        parts: torch modules that hold weights.
     """
 
     restorer: Stage
     fidelity: float
     restore_steps: int
     span: tuple[int, int]
-    load: Callable[[], Any]  # of Stack, which imports this
+    load: Callable[[], Any]  # returns a Stack, whose module imports this one
     steps: int = 20
     hears: Literal["subjects", "damage"] = "subjects"
     name: str = "this model"
@@ -60,17 +62,17 @@ class Light:
     engine: str = "torch"
     device: Any = "cpu"
     is_half: bool = False
-    parts: list[Any] = field(default_factory=list)  # torch's modules that hold weights
+    parts: list[Any] = field(default_factory=list)
 
     def suffices(self, options: WalkOptions, has_hole: bool) -> bool:
-        """Whether the first stage does all that is asked for."""
+        """Whether the first stage alone can do the task."""
         if not isinstance(options, UpscaleOptions) or has_hole:
             return False
         return not (self.restore_steps if options.steps is None else options.steps)
 
     @contextmanager
     def on_cpu(self) -> Iterator[None]:
-        """Every part on the CPU for a while."""
+        """Move every part to the CPU for the block."""
         try:
             for part in self.parts:
                 part.to("cpu")
@@ -81,5 +83,5 @@ class Light:
 
     @contextmanager
     def in_fp32(self) -> Iterator[None]:
-        """It computes in nothing else."""
+        """Do nothing: a first stage always computes in fp32."""
         yield

@@ -1,31 +1,34 @@
-"""Noise as a function of (seed, absolute position), whatever the window, batch, shard or card."""
+"""Noise as a function of seed and absolute position, not of window, batch, shard or device."""
 
 import hashlib
 
 import torch
 from torch import Tensor
 
-BLOCK = 64  # latents; the noise of a block depends on nothing outside it
+BLOCK = 64  # latents; each block has its own generator
 
 
 def seed_of(*parts: object) -> int:
-    """63 bits that depend on the parts alone, in every process."""
+    """Hash the parts to 63 bits, the same in every process."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest) >> 1
 
 
 def generator(device: torch.device | str, *parts: object) -> torch.Generator:
-    """A generator whose draws are a function of the parts alone, such as (seed, step)."""
+    """Return a generator seeded with the parts, such as (seed, step)."""
     return torch.Generator(device).manual_seed(seed_of(*parts))
 
 
 def canvas_noise(shape: tuple[int, ...], seed: int, origin: tuple[int, int] = (0, 0)) -> Tensor:
-    """Standard normal noise (1, C, h, w) for a canvas, on the CPU.
+    """Draw standard normal noise for a canvas, on the CPU.
 
-    Drawn block by block, each from a generator of its own, so that a larger canvas begins with the
-    noise of a smaller one.
+    Each block has a generator of its own, so a larger canvas begins with the noise of a smaller
+    one.
 
-    origin  (row, column) in latents where the canvas lies in its picture.
+    Args:
+        shape: (1, C, h, w).
+        seed: Seed of the noise.
+        origin: (row, column) of the canvas in its picture, in latents.
     """
     _, channels, height, width = shape
     top, left = (n % BLOCK for n in origin)  # within the first block

@@ -1,8 +1,7 @@
-"""How many steps a sampler can take over a schedule: found by walking it without a network.
+"""How many steps a sampler can take over a schedule: tried without a network.
 
-Each kind of diffusers' schedulers has bounds of its own, told nowhere: some end in an IndexError,
-some leave the finite numbers, some refuse. A walk over one number shows which, before any weight is
-read.
+Each diffusers scheduler has limits that are not documented: some raise an IndexError, some produce
+NaN, some refuse. A trial with a single number finds them before any weights are read.
 """
 
 import inspect
@@ -17,7 +16,7 @@ TRIED = 1000  # the most steps that the options allow
 
 
 def trouble(scheduler: SchedulerMixin) -> str:
-    """Why a walk over the timesteps that are set goes wrong; nothing if it does not."""
+    """Return why sampling over the scheduler's timesteps fails; empty if it does not."""
     x = torch.full((1, 1, 1, 1), 0.5) * scheduler.init_noise_sigma
     rng = torch.Generator("cpu").manual_seed(0)
     try:
@@ -29,7 +28,7 @@ def trouble(scheduler: SchedulerMixin) -> str:
                 x = scheduler.step(0.1 * scaled, t, x, **more).prev_sample
                 if not torch.isfinite(x).all():
                     return "it leaves the finite numbers"
-    except Exception as error:  # of a library, which has no class of its own for this
+    except Exception as error:  # diffusers has no class of its own for this
         return f"{type(error).__name__}: {error}"
     return ""
 
@@ -40,9 +39,11 @@ def _draws(kind: type) -> bool:
 
 
 def most(make: Callable[[int], SchedulerMixin], asked: int) -> int:
-    """The most steps below `asked` that can be walked; 0 if none can.
+    """Return the most steps below `asked` that work; 0 if none do.
 
-    make  a scheduler whose timesteps are set to so many; it may raise.
+    Args:
+        make: Makes a scheduler with that many timesteps; it may raise.
+        asked: The number of steps that failed.
     """
 
     def can(steps: int) -> bool:

@@ -1,7 +1,7 @@
-"""The first stage: a compact convolutional restorer whose answer the walk starts from.
+"""The first stage: a compact convolutional restorer, whose result sampling starts from.
 
-Its answer is a function of the picture alone, so it is sharp where a walk of one step averages;
-what follows only mends it (Lin et al. 2023, DiffBIR, does the same with a larger network).
+It is a function of the picture alone, so it is sharp where one sampling step would average.
+Sampling then only corrects it (as Lin et al. 2023, DiffBIR, with a larger network).
 """
 
 from diffusers import ConfigMixin, ModelMixin
@@ -12,10 +12,11 @@ from restore.diffusion import compact
 
 
 class Restorer(ModelMixin, compact.Enlarging, ConfigMixin):
-    """Real-ESRGAN's SRVGGNetCompact of x4 (Wang et al. 2021), its weights by basicsr's names.
+    """Real-ESRGAN's SRVGGNetCompact for x4 (Wang et al. 2021), with basicsr's tensor names.
 
-    channels  of every layer but the last.
-    layers    convolutions between the first and the last.
+    Args:
+        channels: Channels of every layer but the last.
+        layers: Convolutions between the first and the last.
     """
 
     @register_to_config
@@ -25,18 +26,20 @@ class Restorer(ModelMixin, compact.Enlarging, ConfigMixin):
 
 
 class Fusion(ModelMixin, compact.Fusing, ConfigMixin):
-    """Gives a restored picture back what halving the input lost, where the input can be trusted.
+    """Adds detail back that halving the input lost, where the input is clean.
 
-    At its own size a picture is halved, restored by x4 and halved again: noise goes at a sixteenth
-    of the price of x4 at full size, and with it detail that was clean. This sees both.
+    To restore a picture at its own size, it is halved, enlarged by x4 and halved again. This
+    removes noise at a sixteenth of the cost of x4 at full size, but also detail. The fusion reads
+    the input and the restored picture.
 
-    channels  of its layers, which compute at half the size.
-    layers    convolutions between the first and the last.
+    Args:
+        channels: Channels of its layers, which compute at half the size.
+        layers: Convolutions between the first and the last.
     """
 
     @register_to_config
     def __init__(self, channels: int = 48, layers: int = 4) -> None:
         super().__init__()
         self.fill(channels, layers)
-        nn.init.zeros_(self.body[-1].weight)  # it begins as the restored picture
+        nn.init.zeros_(self.body[-1].weight)  # before training the result is the restored picture
         nn.init.zeros_(self.body[-1].bias)

@@ -1,4 +1,4 @@
-"""From noise to a clean latent: the one loop, whose joint is `predict(x, t)`, and its start."""
+"""From noise to a clean latent: the sampling loop over `predict(x, t)`, and its start."""
 
 import inspect
 import math
@@ -25,7 +25,7 @@ Keep = Callable[[int, Tensor], Tensor]
 
 
 def as_it_is(step: int, x: Tensor) -> Tensor:
-    """Keep nothing."""
+    """Keep nothing: return x."""
     return x
 
 
@@ -38,16 +38,23 @@ def sample(
     eta: float = 0,
     keep: Keep = as_it_is,
 ) -> Tensor:
-    """Walk from noise to a clean latent with any diffusers scheduler.
+    """Run the sampling loop of any diffusers scheduler.
 
-    predict    (x, t) -> model output; guidance, windows and conditions are wrapped round it.
-    x          (B, C, h, w), noised to the scheduler's first timestep by `start`.
-    scheduler  set_timesteps() has been called; its prediction type is the network's.
-    rng        of the noise that ancestral and stochastic schedulers add; on the CPU, so that it is
-               the same for every device.
-    eta        DDIM's share of fresh noise (Song et al. 2021); other schedulers do not ask.
-    keep       may put back a part of each step's latent.
-    Raises NonFiniteError with the step's number if a step leaves the finite numbers.
+    Args:
+        predict: (x, t) -> model output. Guidance, tiling and conditions are already applied.
+        x: (B, C, h, w), noised to the scheduler's first timestep by `start`.
+        scheduler: set_timesteps() has been called; its prediction type is that of the network.
+        on_step: Called after each step.
+        rng: For the noise of ancestral and stochastic schedulers; on the CPU, so that it is the
+            same for every device.
+        eta: DDIM's share of fresh noise (Song et al. 2021); other schedulers ignore it.
+        keep: May replace a part of the latent after each step.
+
+    Returns:
+        The clean latent (B, C, h, w).
+
+    Raises:
+        NonFiniteError: If a step produces NaN or infinity; with the number of the step.
     """
     asks = inspect.signature(scheduler.step).parameters
     more: dict[str, Any] = {"generator": rng, "eta": eta}
@@ -65,7 +72,7 @@ def sample(
 def sample_rows(
     predict: PredictRows, x: Tensor, scheduler: SchedulerMixin, on_step: OnStep = ignore
 ) -> Tensor:
-    """As `sample`, in place and row by row, for schedulers that go `by_point`."""
+    """As `sample`, but in place and by rows, for schedulers that are `by_point`."""
     timesteps = remaining(scheduler)
     for step, t in watch.laps(timesteps):
         for rows, made in predict(x, t):
@@ -79,7 +86,7 @@ def sample_rows(
 
 
 def by_point(scheduler: SchedulerMixin, eta: float) -> bool:
-    """Whether a step takes each point of the latent by itself, remembers none and draws nothing."""
+    """Whether a step treats each point of the latent alone, without memory and without noise."""
     is_plain = isinstance(scheduler, DDIMScheduler) and eta == 0
     return is_plain and not scheduler.config.thresholding
 
@@ -87,7 +94,14 @@ def by_point(scheduler: SchedulerMixin, eta: float) -> bool:
 def start(
     scheduler: SchedulerMixin, noise: Tensor, clean: Tensor | None = None, strength: float = 1
 ) -> Tensor:
-    """The walk's first point: pure noise, or `clean` noised to where `strength` enters the walk."""
+    """Return the first latent: pure noise, or `clean` noised to the timestep of `strength`.
+
+    Args:
+        scheduler: set_timesteps() has been called.
+        noise: Standard normal (B, C, h, w).
+        clean: The latent to start from, if any.
+        strength: How much of the schedule is used; 1 is all of it.
+    """
     if clean is None:
         return noise * scheduler.init_noise_sigma
     enter(scheduler, strength)
@@ -95,37 +109,38 @@ def start(
 
 
 def noised(scheduler: SchedulerMixin, noise: Tensor, clean: Tensor) -> Tensor:
-    """`clean` as noisy as the walk begins."""
+    """Add noise to `clean`, as much as at the first timestep."""
     return scheduler.add_noise(clean, noise, remaining(scheduler)[:1])
 
 
 def enter(scheduler: SchedulerMixin, strength: float) -> None:
-    """Leave the leading timesteps out, as diffusers' image to image does.
+    """Skip the first timesteps, as diffusers' image-to-image pipelines do.
 
-    Of them int(steps * strength), at least one, remain.
+    int(steps * strength) of them remain, at least one.
     """
     steps = scheduler.num_inference_steps
     first = min(steps - 1, steps - int(steps * strength)) * scheduler.order
     if hasattr(scheduler, "set_begin_index"):
-        # Their own list stays whole: by its length multistep solvers know their last step.
+        # Keep the list of timesteps whole: multistep solvers find their last step by its length.
         scheduler.set_begin_index(first)
     else:
         scheduler.timesteps = scheduler.timesteps[first:]
 
 
 def remaining(scheduler: SchedulerMixin) -> Tensor:
-    """The timesteps of the walk, from where `start` entered the schedule."""
+    """Return the timesteps that are left after `enter`."""
     return scheduler.timesteps[getattr(scheduler, "begin_index", None) or 0 :]
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where a walk begins.
+    """Where sampling starts.
 
-    clean     (1, C, h, w) scaled latent of a picture that is there already; None: there is none.
-    strength  how far `clean` is noised; 1 is as far as the schedule goes.
-    is_pure   begin from noise alone all the same; `clean` then only fills what is kept.
-    origin    (row, column) in latents where the canvas lies in its picture.
+    Attributes:
+        clean: (1, C, h, w): the scaled latent of a picture to start from, if any.
+        strength: How far `clean` is noised; 1 is the whole schedule.
+        is_pure: Start from noise alone; `clean` is then used only where the picture is kept.
+        origin: (row, column) of the canvas in its picture, in latents.
     """
 
     clean: Tensor | None = None
@@ -142,16 +157,30 @@ def walk(
     on_step: OnStep = ignore,
     begin: Start = Start(),
 ) -> Tensor:
-    """The scaled latent (1, C, h, w) that a walk over the condition's canvas ends at.
+    """Sample a canvas.
 
-    A canvas on disk is gone over by rows, where the scheduler allows it.
-    Raises NonFiniteError if the walk leaves the finite numbers.
+    A canvas on disk is sampled by rows, if the scheduler allows it.
+
+    Args:
+        stack: The model.
+        condition: For the whole canvas.
+        options: Prompt, guidance, sampler, steps and so on.
+        seed: Seed of the noise.
+        on_step: Called after each step.
+        begin: Where sampling starts; pure noise by default.
+
+    Returns:
+        The scaled latent (1, C, h, w).
+
+    Raises:
+        NonFiniteError: If a step produces NaN or infinity.
+        ConfigError: If the strength is below 1 but there is only one step.
     """
     wanted = stack.predict(condition, options.prompt, options.clip_skip)
     unwanted = stack.predict(condition, options.negative, options.clip_skip, is_wanted=False)
     same = options.prompt == options.negative
     predict = guided(wanted, unwanted, 1 if same else options.guidance, options.rescale)
-    # a walk that is entered late has a step left to take
+    # at low strength at least one step must remain
     steps = options.steps or max(stack.steps, math.ceil(1 / begin.strength))
     if begin.strength < 1 and steps == 1:
         told = f"one step always begins at pure noise, whatever the strength ({begin.strength:g})"
@@ -189,7 +218,7 @@ def first_point(
     seed: int,
     begin: Start,
 ) -> Tensor:
-    """Where `start` lets a walk begin, made by bands."""
+    """As `start`, made by bands of rows."""
     x = memmap.empty_tensor(shape, stack.device)
     if begin.clean is not None and not begin.is_pure:
         enter(scheduler, begin.strength)
@@ -206,7 +235,7 @@ def first_point(
 
 
 def finished(stack: Stack, x: Tensor, known: Tensor) -> Tensor:
-    """What the walk ended at as a scaled latent, in place."""
+    """Convert the result of sampling to a scaled latent, in place."""
     for rows in memmap.iter_bands(x):
         watch.breathe()
         x[..., rows, :] = stack.from_walk(x[..., rows, :], known[..., rows, :])
@@ -214,9 +243,15 @@ def finished(stack: Stack, x: Tensor, known: Tensor) -> Tensor:
 
 
 def blended(scheduler: SchedulerMixin, clean: Tensor, noise: Tensor, kept: Tensor) -> Keep:
-    """For a UNet that is told of no picture: what is kept is put back, as noisy as the walk is.
+    """For a UNet without the picture as input: put the kept part back after each step, noised.
 
-    A fallback (Lugmayr et al. 2022, RePaint, without its resampling; diffusers does the same).
+    It is a fallback (Lugmayr et al. 2022, RePaint, without its resampling), as in diffusers.
+
+    Args:
+        scheduler: set_timesteps() has been called.
+        clean: (1, C, h, w): the latent of the picture.
+        noise: The noise that sampling started from.
+        kept: bool (1, 1, h, w): where the picture is kept.
     """
 
     timesteps = remaining(scheduler)

@@ -51,25 +51,31 @@ SCHEDULERS: dict[Sampler, tuple[str, dict[str, Any]]] = {  # diffusers' class, a
 
 @dataclass
 class Stack:
-    """The parts, where they run, and what they were trained for.
+    """The parts of a model, where they compute, and what they were trained for.
 
-    context         reads the prompt; None where the UNet has no cross-attention.
-    schedule        the checkpoint's own scheduler; every sampler takes its numbers from it.
-    low_schedule    SD's x4 upscaler: how noise is added to the picture it reads.
-    residual_scale  our walk goes over (z - known) / residual_scale, so that a trusted picture is
-                    where it starts instead of something to be learnt; None: it goes over z.
-    fills           whether it was taught to fill holes that are continued from their rims; where
-                    not, that continuation is restored, which is better than what it would paint.
-    steps           of a walk whose options name none: what the model is made for.
-    restorer        the first stage: what `known` shows is its answer to the picture.
-    fidelity        of the first stage, where the options name none: 0 rich to 1 faithful.
-    restore_steps   of the walk that goes on from the first stage's answer; 0: that is the picture.
-    enlarger        a pixel upscaler whose answer takes the place of the first stage's.
-    hears           what its prompts were about: what pictures show, or what was done to them.
-    control         a ControlNet that steers the UNet; with it, it can enlarge.
-    digest          tells weights apart in reports.
-    origin          the folder that it was read from, if it was one.
-    place           where the parts compute, if that is not where they are kept.
+    Attributes:
+        vae: The autoencoder.
+        unet: The denoising network.
+        context: Encodes the prompt. None if the UNet has no cross-attention.
+        schedule: The checkpoint's own scheduler; every sampler takes its config.
+        layout: What the UNet's input channels mean.
+        windows: The grid of the UNet's windows.
+        residual_scale: Our models sample (z - known) / residual_scale, so that a clean picture is
+            the start and need not be learnt. None: they sample the latent z itself.
+        low_schedule: For SD's x4 upscaler: how noise is added to its input picture.
+        fills: Whether it was trained to fill holes that are continued from their rims. If not, that
+            continuation is restored, which looks better than what the model would paint.
+        steps: Sampling steps by default.
+        restorer: The first stage. `known` is then the latent of its result.
+        fidelity: Default of the first stage: 0 rich to 1 faithful.
+        restore_steps: Default sampling steps after the first stage; 0: its result is the picture.
+        enlarger: A pixel upscaler that replaces the first stage.
+        hears: What its training prompts described: the subjects of pictures, or their damage.
+        control: A ControlNet that steers the UNet. With it, the stack can upscale.
+        name: Its name in messages.
+        digest: Tells weights apart in reports.
+        origin: The folder it was loaded from, if any.
+        place: The device, if the parts are kept elsewhere (offload).
     """
 
     vae: Vae
@@ -99,16 +105,16 @@ class Stack:
 
     @property
     def parts(self) -> list[nn.Module]:
-        """Everything that holds weights."""
+        """All modules that hold weights."""
         held = [self.vae, self.unet, *([self.context.module] if self.context else [])]
-        # a first stage of another engine holds none that torch knows
+        # a first stage of another engine has no torch weights
         held += [self.restorer] if isinstance(self.restorer, nn.Module) else []
         held += self.enlarger.parts if self.enlarger else []
         return held + ([self.control.net] if self.control else [])
 
     @property
     def reader(self) -> Context:
-        """The context, where one is needed. Raises ModelError if there is none."""
+        """The context encoder. Raises ModelError if there is none."""
         if self.context is None:
             raise ModelError(f"{self.name} reads no prompt; take a model that does")
         return self.context
@@ -119,7 +125,7 @@ class Stack:
 
     @contextmanager
     def in_fp32(self) -> Iterator[None]:
-        """The UNet's weights, as they are, in fp32 for a while; back in half they are the same."""
+        """Convert the UNet's weights to fp32 for the block; converting them back loses nothing."""
         half = self.unet.dtype
         walking = [self.unet, *([self.control.net] if self.control else [])]
         for part in walking:
@@ -132,10 +138,10 @@ class Stack:
 
     @contextmanager
     def on_cpu(self) -> Iterator[None]:
-        """Every part on the CPU for a while; a compiled UNet runs as it was written there."""
+        """Move every part to the CPU for the block. A compiled UNet runs uncompiled there."""
         homes = [(part, next(part.parameters()).device) for part in self.parts]
         place, self.place = self.place, self.place and torch.device("cpu")
-        if place is not None:  # they take turns there, and are brought again when they are called
+        if place is not None:  # offloaded: a part moves to the device when it is called
             homes = []
         is_compiled = getattr(self.unet, "_compiled_call_impl", None) is not None
         try:
@@ -150,39 +156,49 @@ class Stack:
 
     @property
     def factor(self) -> int:
-        """Pixels a latent, on a side."""
+        """Pixels per latent on a side."""
         return vae.factor(self.vae)
 
     @property
     def span(self) -> tuple[int, int]:
-        """Pixels that a window of the UNet measures, and from one to the next."""
+        """Size and stride of the UNet's windows in pixels."""
         return self.windows.size * self.factor, self.windows.stride * self.factor
 
     @property
     def channels(self) -> int:
-        """Of the latent."""
+        """Channels of the latent."""
         return vae.channels(self.vae)
 
     def require(self, task: Task) -> None:
-        """Raises ModelError if the layout cannot do the task, with a ControlNet if there is one."""
+        """Raise ModelError if neither the layout nor a ControlNet can do the task."""
         if not (self.control and task == "upscale"):
             require(self.layout, task, self.name)
 
     def hint(
         self, size: tuple[int, int], shown: Picture | None = None, box: Box | None = None
     ) -> Hint | None:
-        """As Control.hint; None where there is no ControlNet."""
+        """As Control.hint; None if there is no ControlNet."""
         return self.control.hint(size, shown, box) if self.control else None
 
     def canvas(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(h, w) in latents of the smallest canvas of whole windows that holds `size` pixels."""
+        """Return (h, w) in latents of the smallest canvas of whole windows for `size` pixels."""
         height, width = (self.windows.canvas(-(-n // self.factor)) for n in size)
         return height, width
 
     def predict(
         self, condition: Condition, prompt: str, clip_skip: int = 0, *, is_wanted: bool = True
     ) -> WindowPredict:
-        """The UNet's answers under a condition and a prompt, a negative one if not `is_wanted`."""
+        """Make a predict function for a condition and a prompt.
+
+        Args:
+            condition: For the whole canvas.
+            prompt: The prompt, positive or negative.
+            clip_skip: Last layers of the text encoder to skip.
+            is_wanted: False for a negative prompt.
+
+        Returns:
+            Predictions for windows, with the schedule's prediction type or v.
+        """
         tokens = pooled = None
         if isinstance(self.context, TwoTextContext):
             tokens, pooled = self.context.hear(prompt, clip_skip, is_wanted)
@@ -195,18 +211,24 @@ class Stack:
     def scheduler(
         self, sampler: Sampler, steps: int, options: dict[str, Any] | None = None
     ) -> SchedulerMixin:
-        """A diffusers scheduler over the checkpoint's schedule, its timesteps set.
+        """Return a diffusers scheduler with the checkpoint's config and its timesteps set.
 
-        options  the scheduler's own, by diffusers' names; ConfigError where it has none such.
+        Args:
+            sampler: Its name here; see SCHEDULERS.
+            steps: Sampling steps.
+            options: Further fields of its config, by diffusers' names.
+
+        Raises:
+            ConfigError: If it has no such option, or cannot take so many steps.
         """
         return scheduler_of(self.schedule, sampler, steps, options, self.device)
 
     def to_walk(self, latent: Tensor, known: Tensor) -> Tensor:
-        """A scaled latent -> what the walk goes over."""
+        """Convert a scaled latent to the quantity that is sampled; see `residual_scale`."""
         return latent if self.residual_scale is None else (latent - known) / self.residual_scale
 
     def from_walk(self, x: Tensor, known: Tensor) -> Tensor:
-        """What the walk ended at -> a scaled latent."""
+        """Convert the result of sampling to a scaled latent; see `residual_scale`."""
         return x if self.residual_scale is None else known + self.residual_scale * x
 
 
@@ -217,10 +239,18 @@ def scheduler_of(
     options: dict[str, Any] | None = None,
     device: torch.device | str = "cpu",
 ) -> SchedulerMixin:
-    """A sampler over a checkpoint's schedule, its timesteps set.
+    """Return a sampler with a checkpoint's config and its timesteps set.
 
-    Raises ConfigError for options that it has not, or more steps than it can take; ModelError if
-    it can take none.
+    Args:
+        schedule: The checkpoint's own scheduler.
+        sampler: Its name here; see SCHEDULERS.
+        steps: Sampling steps.
+        options: Further fields of its config, by diffusers' names.
+        device: Where its timesteps are.
+
+    Raises:
+        ConfigError: If it has no such option, or cannot take so many steps.
+        ModelError: If it cannot take even one step.
     """
     name, own = SCHEDULERS[sampler]
     kind = getattr(diffusers, name)
@@ -228,7 +258,7 @@ def scheduler_of(
     for key in options or {}:
         if key not in known:
             raise ConfigError(f"sampler_options: {sampler} has no {key!r}{near(key, known)}")
-    # As keywords: in the config, diffusers would drop what the checkpoint had left to defaults.
+    # As keywords: inside the config, diffusers would drop what the checkpoint leaves to defaults.
     if schedule.config.prediction_type == "sample":
         own = own | {"prediction_type": "v_prediction"}  # as_velocity
 
@@ -244,7 +274,7 @@ def scheduler_of(
     return make(steps, device)
 
 
-_REHEARSED: set[tuple[str, int]] = set()  # walks that are known to come to their end
+_REHEARSED: set[tuple[str, int]] = set()  # samplers and steps that are known to work
 
 
 def _rehearse(
@@ -252,7 +282,7 @@ def _rehearse(
 ) -> None:
     try:
         why = rehearsal.trouble(make(steps))
-    except Exception as error:  # of a library, whose classes raise anything
+    except Exception as error:  # diffusers' classes raise anything
         why = f"{type(error).__name__}: {error}"
     if not why:
         return

@@ -1,4 +1,4 @@
-"""Rows of a picture resized to a canvas, as tensors: floats of one band at a time."""
+"""Rows of a picture resized to a canvas, as tensors. Only one band is held in floats."""
 
 from types import EllipsisType
 
@@ -9,8 +9,8 @@ from restore.images import strips
 
 
 class Strip(strips.Strip):
-    """As tensors; columns of them when sliced."""
+    """As restore.images.strips.Strip, but slicing gives tensors."""
 
     def __getitem__(self, key: tuple[EllipsisType, slice]) -> Tensor:
-        """rgb (1, 3, rows, columns)"""
+        """Return rgb (1, 3, rows, columns)."""
         return torch.from_numpy(self.cut(key[1]))

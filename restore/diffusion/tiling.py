@@ -1,4 +1,4 @@
-"""Windows of one fixed size on an absolute grid: memory is a knob, the picture is not."""
+"""Windows of one fixed size on an absolute grid: memory does not depend on the picture's size."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ Predict = Callable[[Tensor, Tensor], Tensor]
 """(x (B, C, h, w), timestep) -> model output, the same shape as x"""
 
 PredictRows = Callable[[Tensor, Tensor], Iterator[tuple[slice, Tensor]]]
-"""As Predict, some rows after others: (which, their output)"""
+"""As Predict, but yields (rows, their output) from top to bottom"""
 
 Corner = tuple[int, int]
 WindowPredict = Callable[[Tensor, Tensor, list[Corner]], Tensor]
@@ -23,33 +23,38 @@ WindowPredict = Callable[[Tensor, Tensor, list[Corner]], Tensor]
 
 @dataclass(frozen=True)
 class Windows:
-    """The grid a model was trained for. Both numbers are in latents."""
+    """The grid of windows that a model was trained for, in latents.
+
+    Attributes:
+        size: Side of a window.
+        stride: From one window to the next.
+    """
 
     size: int = 64
     stride: int = 48
 
     def canvas(self, length: int) -> int:
-        """The shortest length, at least `length`, that whole windows cover."""
+        """Return the smallest length, at least `length`, that whole windows cover."""
         return self.size + self.stride * max(0, math.ceil((length - self.size) / self.stride))
 
     def starts(self, length: int) -> range:
-        """First rows (or columns) of the windows along a canvas of that length."""
+        """Return the first rows (or columns) of the windows along a canvas of that length."""
         return range(0, length - self.size + 1, self.stride)
 
     def weight(self) -> Tensor:
-        """Raised cosine over the overlap, (size,): neighbours add up to one."""
+        """Return the weights (size,), a raised cosine over the overlap: neighbours add up to 1."""
         overlap = self.size - self.stride
         ramp = raised_cosine(overlap)
         return torch.cat([ramp, torch.ones(self.size - 2 * overlap), ramp.flip(0)])
 
 
 def raised_cosine(length: int) -> Tensor:
-    """A ramp (length,) from 0 to 1; with its mirror image it adds up to one."""
+    """Return a ramp (length,) from 0 to 1. It and its mirror image add up to one."""
     return 0.5 - 0.5 * torch.cos(math.pi * (torch.arange(length) + 0.5) / max(1, length))
 
 
 def windowed(predict: WindowPredict, windows: Windows, at_once: int = 1) -> Predict:
-    """A predict(x, t) for canvases of any size out of one for windows, as `by_rows`."""
+    """Make predict(x, t) for canvases of any size from one for windows; see `by_rows`."""
     predict_rows = by_rows(predict, windows, at_once)
 
     def predict_canvas(x: Tensor, t: Tensor) -> Tensor:
@@ -62,12 +67,17 @@ def windowed(predict: WindowPredict, windows: Windows, at_once: int = 1) -> Pred
 
 
 def by_rows(predict: WindowPredict, windows: Windows, at_once: int = 1) -> PredictRows:
-    """Answers for canvases of any size, from top to bottom, out of those for windows.
+    """Predict canvases of any size by windows, and yield the rows from top to bottom.
 
-    x must measure windows.canvas(...) on both sides; rows that were answered are not read again.
-    `at_once` windows share a forward pass on an accelerator; on the CPU they go one by one, since
-    kernels there round by the batch's size. Where memory runs out, half as many go on from there;
-    what one needs in vain is raised.
+    x must have the size windows.canvas(...) on both sides. Rows that were yielded are not read
+    again. If memory runs out, the batch of windows is halved. If one window does not fit, the error
+    is raised.
+
+    Args:
+        predict: Predictions for windows.
+        windows: The grid.
+        at_once: Windows per forward pass on an accelerator. On the CPU it is one, because its
+            kernels round differently for each batch size.
     """
     weight = windows.weight()
     together = at_once
@@ -77,12 +87,12 @@ def by_rows(predict: WindowPredict, windows: Windows, at_once: int = 1) -> Predi
         rows, columns = (windows.starts(length) for length in x.shape[-2:])
         size, together = windows.size, at_a_time(x.device, together)
         blend = (weight[:, None] * weight).to(x)
-        # At the canvas's own borders no neighbour fills the ramp up.
+        # At the borders of the canvas the weights do not add up to one: there is no neighbour.
         down, across = (covered(weight, starts).to(x) for starts in (rows, columns))
         grid = list(product(rows, columns))
         first, top = 0, 0
         watch.walked(0, len(grid))
-        total = x[..., :0, :]  # of the rows from `top` on
+        total = x[..., :0, :]  # weighted sum of the rows from `top` on
         while first < len(grid):
             corners = grid[first : first + together]
             crops = torch.cat([x[..., r : r + size, c : c + size] for r, c in corners])
@@ -91,7 +101,7 @@ def by_rows(predict: WindowPredict, windows: Windows, at_once: int = 1) -> Predi
             except (RuntimeError, MemoryError) as error:
                 if together == 1 or not is_out_of_memory(error):
                     raise
-                made = None  # the retry is out here: the error holds what the memory is needed for
+                made = None  # retry outside of the block: the error still holds tensors
             if made is None:
                 together //= 2
                 continue
@@ -112,7 +122,7 @@ def by_rows(predict: WindowPredict, windows: Windows, at_once: int = 1) -> Predi
 
 
 def covered(weight: Tensor, starts: range) -> Tensor:
-    """The sum of the windows' weights along a canvas, (length,)."""
+    """Sum the windows' weights along a canvas, (length,)."""
     total = torch.zeros(starts[-1] + len(weight))
     for start in starts:
         total[start : start + len(weight)] += weight
@@ -120,12 +130,12 @@ def covered(weight: Tensor, starts: range) -> Tensor:
 
 
 def at_a_time(device: torch.device, wanted: int) -> int:
-    """How many windows share a forward pass there."""
+    """Return how many windows share a forward pass on a device."""
     return 1 if device.type == "cpu" else wanted
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Of the device or of the host: torch has a class for neither cuBLAS's nor its own CPU's."""
+    """Whether memory ran out, on device or host: cuBLAS and the CPU raise a RuntimeError for it."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     told = ("out of memory", "can't allocate memory", "ALLOC_FAILED")

@@ -1,7 +1,7 @@
-"""torchvision where it works, and ways round it where it is absent or does not.
+"""Use torchvision if it works, and work without it if it is absent or broken.
 
-Its wheel beside a torch of another build fails at import, and takes diffusers and transformers with
-it, though they need nothing of it here. spandrel needs three small functions of it.
+A torchvision built for another torch fails at import. Importing diffusers and transformers then
+fails too, although nothing here needs it. spandrel needs three small functions of it.
 """
 
 import enum
@@ -31,27 +31,30 @@ NAMES = ("torchvision", "torchvision.transforms", "torchvision.transforms.functi
 
 @cache
 def tried() -> tuple[State, str]:
-    """Whether torchvision can be imported, and the error where it cannot.
+    """Try to import torchvision.
 
-    A broken one is taken for absent from here on, in this process, by whoever asks: so this comes
-    before diffusers and transformers are imported.
+    If it is broken, it looks absent to this whole process from then on. So call this before
+    diffusers and transformers are imported.
+
+    Returns:
+        Whether it can be imported, and the error if it cannot.
     """
     if find_spec("torchvision") is None:
         return "absent", ""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of parts of it that nothing here needs
+            warnings.simplefilter("ignore")  # about parts of it that are not needed here
             importlib.import_module("torchvision")
-    except Exception as error:  # RuntimeError, OSError, AttributeError: whatever a mismatch raises
+    except Exception as error:  # a mismatch raises RuntimeError, OSError or AttributeError
         for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
             del sys.modules[name]
-        sys.modules["torchvision"] = None  # type: ignore[assignment]  # Python's word for absent
+        sys.modules["torchvision"] = None  # type: ignore[assignment]  # makes Python's import say that it is absent
         return "broken", f"{type(error).__name__}: {error}".splitlines()[0]
     return "works", ""
 
 
 class _Before(importlib.abc.MetaPathFinder):
-    """Finds nothing itself."""
+    """An import hook that finds nothing itself, but runs `tried` before diffusers is imported."""
 
     def find_spec(self, fullname: str, path: object, target: object = None) -> None:
         if fullname in ASKING and self in sys.meta_path:
@@ -60,9 +63,9 @@ class _Before(importlib.abc.MetaPathFinder):
 
 
 def try_before() -> None:
-    """Have it tried just before the first of those that ask for it is imported.
+    """Run `tried` just before the first import of diffusers or transformers.
 
-    Not earlier: what needs none of them starts in a quarter of the time.
+    It does not run earlier, because programs that import neither start in a quarter of the time.
     """
     if any(name in sys.modules for name in ASKING):
         tried()
@@ -71,7 +74,7 @@ def try_before() -> None:
 
 
 def complaint() -> str:
-    """What is to be told of a broken one, with the mend; nothing if there is nothing to tell."""
+    """Return a warning about a broken torchvision and how to mend it; else an empty text."""
     state, why = tried()
     if state != "broken":
         return ""
@@ -80,7 +83,7 @@ def complaint() -> str:
 
 @contextmanager
 def standing_in() -> Iterator[None]:
-    """For as long as spandrel is imported: its three functions, where there is no torchvision."""
+    """Provide the three functions that spandrel imports, if torchvision does not work."""
     if tried()[0] == "works":
         yield
         return
@@ -91,14 +94,14 @@ def standing_in() -> Iterator[None]:
     sys.modules.update(zip(NAMES, modules, strict=True))
     try:
         yield
-    finally:  # others ask whether torchvision is there, and are to hear the truth
+    finally:  # other libraries must not find these stand-ins
         for name in NAMES:
             del sys.modules[name]
         sys.modules.update(held)
 
 
 class InterpolationMode(enum.Enum):
-    """As torchvision's, of which rotate knows these two."""
+    """As torchvision's, with the two modes that rotate supports."""
 
     NEAREST = "nearest"
     BILINEAR = "bilinear"
@@ -107,7 +110,7 @@ class InterpolationMode(enum.Enum):
 def normalize(
     tensor: "Tensor", mean: list[float], std: list[float], inplace: bool = False
 ) -> "Tensor":
-    """(..., C, H, W) less the mean, over the standard deviation, channel by channel."""
+    """Subtract the mean of each channel and divide by its standard deviation; (..., C, H, W)."""
     made = (tensor - tensor.new_tensor(mean)[:, None, None]) / tensor.new_tensor(std)[:, None, None]
     return tensor.copy_(made) if inplace else made
 
@@ -117,7 +120,7 @@ def rotate(
     angle: float,
     interpolation: InterpolationMode = InterpolationMode.NEAREST,
 ) -> "Tensor":
-    """(B, C, H, W) turned by degrees, about its centre and against the clock; black round it."""
+    """Rotate (B, C, H, W) about its centre, counter-clockwise in degrees; black outside."""
     import math
 
     import torch

@@ -1,4 +1,4 @@
-"""Autoencoders behind one pair of functions: rgb <-> scaled latent, whichever class it is."""
+"""Autoencoders behind one pair of functions, whatever their class: rgb <-> scaled latent."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,17 +13,17 @@ from restore.images import memmap
 from restore.images.strips import blocks
 
 BLOCK = 256  # latents encoded or decoded at a time, on a side
-WINDOWS = Windows(64, 48)  # latents, for a VAE that sees the whole picture
-MARGIN = 4  # latents at a window's cut sides that do not count: zero padding has bent them
+WINDOWS = Windows(64, 48)  # latents, for a VAE that is not local
+MARGIN = 4  # latents at a window's cut sides with weight 0: zero padding has changed them
 Vae = AutoencoderTiny | AutoencoderKL | VQModel
 Rows = Callable[[int, int], Any]
-"""(first, last) row -> rgb (1, 3, last - first, W), or what gives columns of it when sliced"""
+"""(first, last) row -> rgb (1, 3, last - first, W), or an object that gives columns when sliced"""
 Write = Callable[[slice, slice, Tensor], None]  # takes the rgb of those rows and columns
 ATTENTION_OR_NORM = (nn.GroupNorm, nn.LayerNorm, nn.BatchNorm2d)
 
 
 def encode(vae: Vae, rgb: Tensor) -> Tensor:
-    """rgb (B, 3, H, W) -> scaled latent (B, C, H / factor, W / factor), its mode."""
+    """rgb (B, 3, H, W) in [0, 1] -> scaled latent (B, C, H / factor, W / factor), the mode."""
     signed = rgb * 2 - 1
     if isinstance(vae, AutoencoderTiny):
         return vae.encoder(signed) * scale(vae)
@@ -33,19 +33,19 @@ def encode(vae: Vae, rgb: Tensor) -> Tensor:
 
 
 def decode(vae: Vae, latent: Tensor) -> Tensor:
-    """Scaled latent -> rgb, clamped to [0, 1]. A VQ model quantises first, as latent diffusion."""
+    """Scaled latent -> rgb, clamped to [0, 1]. A VQ model quantises first."""
     return decode_freely(vae, latent).clamp(0, 1)
 
 
 def decode_freely(vae: Vae, latent: Tensor) -> Tensor:
-    """Scaled latent -> rgb as the decoder gives it: a loss must feel what leaves the range."""
+    """Scaled latent -> rgb, not clamped, so that a loss has gradients outside [0, 1]."""
     latent = latent / scale(vae) + shift(vae)
     made = vae.decoder(latent) if isinstance(vae, AutoencoderTiny) else vae.decode(latent).sample
     return (made.float() + 1) / 2
 
 
 def scale(vae: Vae) -> float:
-    """What a latent is multiplied with; latent diffusion walks over VQ latents as they are."""
+    """Return the scaling factor of latents; 1 for VQ models, whose latents are not scaled."""
     return 1.0 if isinstance(vae, VQModel) else vae.config.scaling_factor
 
 
@@ -54,7 +54,7 @@ def shift(vae: Vae) -> float:
 
 
 def factor(vae: Vae) -> int:
-    """Pixels a latent, on a side."""
+    """Return the pixels per latent on a side."""
     name = (
         "encoder_block_out_channels" if isinstance(vae, AutoencoderTiny) else "block_out_channels"
     )
@@ -62,20 +62,20 @@ def factor(vae: Vae) -> int:
 
 
 def channels(vae: Vae) -> int:
-    """Of the latent."""
+    """Return the channels of the latent."""
     return vae.config.latent_channels
 
 
 def is_local(vae: Vae) -> bool:
-    """Whether a pixel depends on its neighbourhood alone, so that blocks with a halo are exact.
+    """Whether a pixel depends only on its neighbourhood, so that blocks with a halo are exact.
 
-    Group normalisation and attention see the whole picture.
+    Group normalisation and attention depend on the whole picture.
     """
     return not any(isinstance(module, ATTENTION_OR_NORM) for module in vae.modules())
 
 
 def receptive_field(coder: nn.Module) -> int:
-    """How many pixels a local convolutional coder sees to each side of a pixel, at the most."""
+    """Return how many pixels to each side of a pixel a convolutional encoder or decoder reads."""
     reach, step = 0.0, 1.0
     finest = 1.0
     for module in coder.modules():
@@ -89,12 +89,18 @@ def receptive_field(coder: nn.Module) -> int:
 
 
 def encode_canvas(vae: Vae, rows: Rows, size: tuple[int, int]) -> Tensor:
-    """Encode a canvas by parts -> (1, C, H / factor, W / factor).
+    """Encode a canvas in parts.
 
-    By blocks, exactly, where a pixel depends on its neighbourhood alone; elsewhere by windows of
-    one size, blended, and whole where one window holds the canvas.
+    A local VAE encodes by blocks, which is exact. Others encode by blended windows of one size, or
+    as a whole if one window holds the canvas.
 
-    size  (H, W) of the canvas, multiples of the factor.
+    Args:
+        vae: The autoencoder.
+        rows: Gives rows of the canvas.
+        size: (H, W) of the canvas in pixels, multiples of the factor.
+
+    Returns:
+        The scaled latent (1, C, H / factor, W / factor).
     """
     if not is_local(vae):
         return encode_windows(vae, rows, size)
@@ -113,7 +119,14 @@ def encode_canvas(vae: Vae, rows: Rows, size: tuple[int, int]) -> Tensor:
 
 
 def decode_canvas(vae: Vae, latent: Tensor, write: Write, size: tuple[int, int]) -> None:
-    """Decode the first `size` (H, W) pixels of a canvas by parts, as encode_canvas."""
+    """Decode the first `size` (H, W) pixels of a canvas in parts, as encode_canvas encodes.
+
+    Args:
+        vae: The autoencoder.
+        latent: Scaled (1, C, h, w).
+        write: Takes rows, columns and their rgb.
+        size: (H, W) in pixels.
+    """
     if not is_local(vae):
         return decode_windows(vae, latent, write, size)
     step, (height, width) = factor(vae), size
@@ -157,7 +170,7 @@ def decode_windows(vae: Vae, latent: Tensor, write: Write, size: tuple[int, int]
     count = watch.counter(len(rows) * len(columns), "decode")
     carried = torch.zeros(1, 3, 0, latent.shape[-1] * step)
     for row, (down, weight) in enumerate(rows):
-        # one row of windows is held in floats; what no later row touches is written
+        # one row of windows is held in floats; rows that no later window touches are written
         band = torch.zeros(1, 3, len(weight), latent.shape[-1] * step, device=latent.device)
         band[..., : carried.shape[-2], :] = carried
         for across, other in columns:
@@ -176,9 +189,13 @@ def latents(pixels: slice, step: int) -> slice:
 
 
 def spans(length: int, step: int) -> list[tuple[slice, Tensor]]:
-    """The windows along a canvas of `length` latents, with weights that add up to one everywhere.
+    """Return the windows along a canvas with weights that add up to one everywhere.
 
-    The last one ends where the canvas does. All in units of `step` a latent: pixels, or 1.
+    The last window ends where the canvas ends.
+
+    Args:
+        length: Of the canvas, in latents.
+        step: Units per latent of the returned slices and weights: the factor for pixels, or 1.
     """
     size = min(WINDOWS.size, length)
     starts = [*range(0, length - size, WINDOWS.stride), length - size]

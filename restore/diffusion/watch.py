@@ -1,6 +1,7 @@
-"""Who looks on while a picture is made is told how far it is, and may stop it.
+"""Report the progress of a picture, and let the caller stop the work.
 
-Told between windows, blocks and bands, and again between the layers of one that takes long.
+Progress is reported between windows, blocks and bands, and repeated between the layers of a network
+that takes long.
 """
 
 import time
@@ -14,21 +15,25 @@ if TYPE_CHECKING:  # pictures may be made without torch
 
 What = Literal["encode", "walk", "decode", "enlarge", "colour"]
 OnStep = Callable[[int, int, Any], None]
-"""(steps done, steps of this walk, latent); what it raises ends the walk"""
+"""(steps done, all steps, latent); an exception from it ends the sampling"""
 OnPart = Callable[[int, int, What], None]
-"""(done, of, what): so many of the windows, blocks or bands of this part of the work are done.
+"""(done, of, what): `done` of `of` windows, blocks or bands of the stage `what` are finished.
 
-What it raises ends the work."""
+An exception from it ends the work."""
 
-OFTEN_S = 0.2  # between two calls that tell the same
+OFTEN_S = 0.2  # at least, between two reports of the same values
 Item = TypeVar("Item")
-LAYERS = "Conv2d", "Linear"  # what takes time
+LAYERS = "Conv2d", "Linear"  # layers that take time
 _watcher: ContextVar["Watcher | None"] = ContextVar("watcher", default=None)
 _timestep: ContextVar[object] = ContextVar("timestep", default=0)
 
 
 class Watcher:
-    """What was told last, and to whom."""
+    """The function that progress is reported to, and the last report.
+
+    Args:
+        on_part: Called with (done, of, what).
+    """
 
     def __init__(self, on_part: OnPart):
         self.on_part, self.lap = on_part, (0, 1)
@@ -46,9 +51,11 @@ class Watcher:
 
 @contextmanager
 def watching(on_part: OnPart, *networks: "nn.Module") -> Iterator[None]:
-    """Have what this thread makes in the block told to `on_part`.
+    """Report what this thread makes inside the block to `on_part`.
 
-    networks  between whose layers it is told again. Compiled ones are left alone.
+    Args:
+        on_part: Called with (done, of, what). An exception from it ends the work.
+        networks: The last report is repeated between their layers; except for compiled ones.
     """
     token = _watcher.set(Watcher(on_part))
     kinds = ()
@@ -68,22 +75,22 @@ def watching(on_part: OnPart, *networks: "nn.Module") -> Iterator[None]:
 
 
 def ignore(step: int, steps: int, x: Any) -> None:
-    """Watch nothing."""
+    """Do nothing."""
 
 
 def is_watched() -> bool:
-    """Whether somebody is told."""
+    """Whether anyone receives reports."""
     return _watcher.get() is not None
 
 
 def breathe() -> None:
-    """Tell once more what was told, if that is some time ago."""
+    """Repeat the last report if it was some time ago."""
     if watcher := _watcher.get():
         watcher.again()
 
 
 def counter(of: int, what: What) -> Callable[[], None]:
-    """A function to be called after each of so many parts."""
+    """Return a function to call after each of `of` parts."""
     watcher, done = _watcher.get(), 0
     if watcher is None:
         return lambda: None
@@ -98,7 +105,7 @@ def counter(of: int, what: What) -> Callable[[], None]:
 
 
 def over(parts: Sequence[Item], what: What) -> Iterator[Item]:
-    """The parts, each told when the next is asked for."""
+    """Yield the parts, and report each one when the next is asked for."""
     count = counter(len(parts), what)
     for part in parts:
         yield part
@@ -106,7 +113,7 @@ def over(parts: Sequence[Item], what: What) -> Iterator[Item]:
 
 
 def laps(steps: Sequence[Item]) -> Iterator[tuple[int, Item]]:
-    """The steps of a walk, numbered: its windows count over all of them."""
+    """Yield the numbered steps of a sampling loop. Its windows are counted over all steps."""
     watcher = _watcher.get()
     for number, step in enumerate(steps):
         if watcher:
@@ -117,12 +124,12 @@ def laps(steps: Sequence[Item]) -> Iterator[tuple[int, Item]]:
 
 
 def timestep() -> Any:
-    """Of the lap in hand, as its scheduler has it; 0 outside a walk."""
+    """Return the scheduler's timestep of the current step; 0 outside a sampling loop."""
     return _timestep.get()
 
 
 def walked(done: int, windows: int) -> None:
-    """So many windows of the step in hand are done."""
+    """Report how many windows of the current step are done."""
     if watcher := _watcher.get():
         step, steps = watcher.lap
         watcher.tell(step * windows + done, steps * windows, "walk")

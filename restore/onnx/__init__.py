@@ -1,1 +1,1 @@
-"""Networks computed by ONNX Runtime, in the places where torch's stand."""
+"""Networks computed by ONNX Runtime instead of torch."""

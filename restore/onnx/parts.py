@@ -1,6 +1,6 @@
-"""Parts of a stack whose classes are torch's and whose arithmetic is ONNX Runtime's.
+"""Parts of a stack with torch's classes and ONNX Runtime's arithmetic.
 
-They keep their configs and their layers, by which windows and halos are chosen, and no weights.
+They keep configs and layers, which decide windows and halos, but no weights.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Run = Callable[..., Tensor]
 
 
 def hollow(module: nn.Module) -> nn.Module:
-    """Give a module that was built without weights zeros that take no memory."""
+    """Fill a module that was built without weights with zeros that take no memory."""
     state = {name: _zeros(tensor) for name, tensor in module.state_dict().items()}
     module.load_state_dict(state, assign=True)
     return module
@@ -31,7 +31,7 @@ def _zeros(tensor: Tensor) -> Tensor:
 
 
 def runner(session: Session) -> Run:
-    """Tensors in, a tensor out; what is None is left out."""
+    """Return a function from tensors to a tensor. Arguments that are None are left out."""
 
     def run(*given: Tensor | None) -> Tensor:
         arrays = [one.detach().contiguous().numpy() for one in given if one is not None]
@@ -41,7 +41,7 @@ def runner(session: Session) -> Run:
 
 
 def unet(module: Any, path: Path) -> None:
-    """Have a UNet answer by the file; see restore.onnx.traced.Unet."""
+    """Make a UNet compute by an ONNX file; see restore.onnx.traced.Unet."""
     run, reads_text = runner(opened(path)), isinstance(module, UNet2DConditionModel)
 
     def forward(x: Tensor, t: Tensor, *more: Tensor, class_labels: Tensor | None = None) -> Any:
@@ -53,14 +53,20 @@ def unet(module: Any, path: Path) -> None:
 
 
 class OnnxPixels(nn.Module):
-    """A pixel upscaler's network. rgb (1, 3, h, w) -> rgb (1, 3, scale h, scale w)
+    """A pixel upscaler's network: rgb (1, 3, h, w) -> rgb (1, 3, scale h, scale w).
 
-    What it reads is mirrored to the right and below up to a multiple, as spandrel does it.
+    The input is padded to the right and below by mirroring, as spandrel does.
+
+    Args:
+        path: The ONNX file.
+        scale: How much it enlarges.
+        multiple: Sides of its input are multiples of this.
+        least: The smallest side of its input.
     """
 
     def __init__(self, path: Path, scale: int, multiple: int = 1, least: int = 0):
         super().__init__()
-        self.here = nn.Parameter(torch.zeros(()), requires_grad=False)  # tells where it computes
+        self.here = nn.Parameter(torch.zeros(()), requires_grad=False)  # gives the device
         self._run, self._scale = runner(opened(path)), scale
         self._multiple, self._least = multiple, least
 
@@ -75,7 +81,7 @@ class OnnxPixels(nn.Module):
 
 
 def vae(module: Vae, folder: Path) -> None:
-    """Have an autoencoder answer by the files of a folder; see restore.onnx.traced."""
+    """Make an autoencoder compute by the ONNX files of a folder; see restore.onnx.traced."""
     encode, decode = (runner(opened(folder / f"{one}.onnx")) for one in ("encoder", "decoder"))
     made: Any = module
     if isinstance(module, AutoencoderTiny):

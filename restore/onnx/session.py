@@ -1,4 +1,4 @@
-"""One network of an ONNX file; free of torch."""
+"""One network of an ONNX file. This module does not import torch."""
 
 import os
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ from restore.diffusion import watch
 from restore.errors import ModelError
 from restore.files import read_plain
 
-MOST = 2 * 10**9  # bytes that an ONNX file holds
+MOST = 2 * 10**9  # bytes: the largest ONNX file
 MEND = "pip install 'restore-toolkit[onnx]'"
 
 
 def library() -> ModuleType:
-    """onnxruntime. Raises ModelError with the mend if it is not installed."""
+    """Import onnxruntime. Raises ModelError that says how to install it."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -27,16 +27,23 @@ def library() -> ModuleType:
 
 
 def opened(path: Path) -> "Session":
-    """The network of a file. Raises ModelError."""
+    """Load the network of a file. Raises ModelError."""
     return Session(path, read(path))
 
 
 def with_weights(path: Path, data: bytes, weights: Mapping[str, np.ndarray]) -> bytes:
-    """An ONNX file's bytes with other numbers in its weights, by their names.
+    """Replace weights in the bytes of an ONNX file.
 
-    ONNX Runtime has a call for this, whose weights come after its optimiser has used the file's.
+    ONNX Runtime has a call for this, but it replaces them after its optimiser has used the old
+    ones.
 
-    Raises ModelError if the file has no such weights.
+    Args:
+        path: The file, for messages.
+        data: Its bytes.
+        weights: New values by name, float32, of the same size.
+
+    Raises:
+        ModelError: If the file has no such weights.
     """
     made = bytearray(data)
     for name, array in weights.items():
@@ -59,7 +66,7 @@ def _varint(number: int) -> bytes:
 
 
 def read(path: Path) -> bytes:
-    """Raises ModelError if it cannot be read."""
+    """Read the bytes of a file. Raises ModelError."""
     try:
         return read_plain(path, MOST)
     except OSError as error:
@@ -67,33 +74,39 @@ def read(path: Path) -> bytes:
 
 
 class Session:
-    """Arrays in, the first output out.
+    """A network: arrays in, its first output out.
 
-    path  of the file, as errors name it.
-    data  its bytes: so it cannot name other files as the places of its weights.
+    Args:
+        path: The file, for messages.
+        data: Its bytes. A file without a path cannot refer to other files for its weights.
     """
 
     def __init__(self, path: Path, data: bytes):
         runtime = library()
         options = runtime.SessionOptions()
-        options.log_severity_level = 4  # its errors are raised as well
+        options.log_severity_level = 4  # its errors are raised anyway
         options.intra_op_num_threads = threads()
-        # threads that wait in a loop take the CPU from the codecs of the next file
+        # spinning threads would take the CPU from the codecs of the next file
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = runtime.InferenceSession(
                 data, options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # its classes have no common one but this
+        except Exception as error:  # its classes have no other common base
             told = str(error).splitlines()[0]
             raise ModelError(f"{path}: cannot be read, export it again: {told}") from error
         self._path, self._runtime = path, runtime
         self._names = [one.name for one in self._session.get_inputs()]
 
     def __call__(self, *given: np.ndarray) -> np.ndarray:
-        """Inputs in the file's order -> its output.
+        """Run the network.
 
-        Raises MemoryError where there is too little, ModelError for what the network refuses.
+        Args:
+            given: Its inputs, in the order of the file.
+
+        Raises:
+            MemoryError: If there is too little memory.
+            ModelError: If the network refuses the inputs.
         """
         feed = dict(zip(self._names, given, strict=True))
         options = self._runtime.RunOptions()
@@ -120,7 +133,7 @@ class Session:
 
 
 def threads() -> int:
-    """As many as torch would take."""
+    """Return the number of threads that torch would use."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked.isdecimal() and int(asked):
         return int(asked)

@@ -1,4 +1,4 @@
-"""A first stage's networks by ONNX Runtime; free of torch. See restore.diffusion.compact."""
+"""A first stage by ONNX Runtime, without torch; see restore.diffusion.compact."""
 
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +13,12 @@ Weights = dict[str, np.ndarray]
 
 
 class OnnxNetwork:
-    """One network of a first stage, made ready when it is first asked.
+    """One network of a first stage, loaded at its first use.
 
-    halo  how many pixels of the input a pixel sees to each side.
+    Args:
+        path: The file, for messages.
+        data: Its bytes.
+        halo: How many input pixels to each side an output pixel depends on.
     """
 
     def __init__(self, path: Path, data: bytes, halo: int):
@@ -26,12 +29,18 @@ class OnnxNetwork:
         return Session(*self._file)
 
     def answer(self, *rgb: np.ndarray) -> np.ndarray:
-        """rgb float32 (1, 3, H, W) in [0, 1], one or two -> rgb, not clamped"""
+        """One or two rgb float32 (1, 3, H, W) in [0, 1] -> rgb, not clamped."""
         return self._session(*map(np.ascontiguousarray, rgb))
 
 
 class OnnxStage:
-    """A restorer in two trainings and every point between them; a fusion beside them."""
+    """A restorer in two trainings, with every mixture of them, and a fusion network.
+
+    Args:
+        folder: Holds the ONNX file and, if there are two trainings, the weights of both.
+        halo: How many input pixels to each side an output pixel of the restorer depends on.
+        fusion: For results below twice the input's size.
+    """
 
     def __init__(self, folder: Path, halo: int, fusion: OnnxNetwork | None):
         self.fusion, self._halo = fusion, halo
@@ -41,7 +50,7 @@ class OnnxStage:
         self._made: tuple[float, OnnxNetwork] | None = None
 
     def at(self, fidelity: float) -> OnnxNetwork:
-        """The restorer at a fidelity from 0, the rich one, to 1, the faithful one."""
+        """Return the restorer for a fidelity from 0, the rich one, to 1, the faithful one."""
         fidelity = 0 if self._ends is None else fidelity
         if self._made is None or self._made[0] != fidelity:
             data = self._data
@@ -52,7 +61,7 @@ class OnnxStage:
 
 
 def ends(path: Path) -> Weights:
-    """The weights of both trainings. Raises ModelError."""
+    """Load the weights of both trainings. Raises ModelError."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -63,7 +72,7 @@ def ends(path: Path) -> Weights:
 
 
 def mixed(held: Weights, fidelity: float) -> Weights:
-    """The weights at a fidelity."""
+    """Interpolate the weights for a fidelity."""
     share, made = np.float32(fidelity), {}
     for name in (name.removeprefix("rich.") for name in held if name.startswith("rich.")):
         rich, faithful = (held[f"{end}.{name}"].astype(np.float32) for end in ("rich", "faithful"))

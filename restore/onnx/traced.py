@@ -1,4 +1,4 @@
-"""Networks written to ONNX files, and tried there."""
+"""Write networks to ONNX files and compare ONNX Runtime's results with torch's."""
 
 import logging
 import warnings
@@ -16,13 +16,16 @@ from restore.errors import ModelError
 from restore.onnx.session import MEND, MOST, opened
 
 OPSET = 17  # what ONNX Runtime has read since 2022
-CLOSE = 1e-3  # of the answer's spread, by which ONNX Runtime may differ in the trial
+CLOSE = 1e-3  # error of ONNX Runtime that the trial accepts, relative to the largest value
 Axes = dict[int, str]
 
 
 class Unet(nn.Module):
-    """x (B, C, h, w), moments (B,), then the context (B, n, width) and labels (B,) where it has
-    them."""
+    """A UNet with positional inputs.
+
+    They are x (B, C, h, w), timesteps (B,), then context (B, n, width) and class labels (B,) if it
+    has them.
+    """
 
     def __init__(self, unet: Any):
         super().__init__()
@@ -34,7 +37,7 @@ class Unet(nn.Module):
 
 
 class Encoder(nn.Module):
-    """rgb in [-1, 1] -> latent, not scaled"""
+    """rgb in [-1, 1] -> latent, not scaled."""
 
     def __init__(self, vae: Vae):
         super().__init__()
@@ -48,7 +51,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """latent, not scaled -> rgb in [-1, 1]"""
+    """latent, not scaled -> rgb in [-1, 1]."""
 
     def __init__(self, vae: Vae):
         super().__init__()
@@ -67,12 +70,17 @@ def write(
     example: Callable[[int], tuple[Tensor, ...]],
     name: str,
 ) -> None:
-    """Write a network to a file and hold what ONNX Runtime answers to what torch does.
+    """Write a network to an ONNX file, and compare ONNX Runtime's result with torch's.
 
-    axes     of each input: those of any length, by name.
-    example  inputs, of other sizes for another number (0, 1, ...), where sizes are free.
-    name     what it is called in errors.
-    Raises ModelError if it cannot be exported, or computes something else there.
+    Args:
+        network: What is written.
+        path: The file.
+        axes: For each input the axes of variable length, by name.
+        example: Returns inputs for the trial 0, 1, ...; of different sizes where these vary.
+        name: Its name in messages.
+
+    Raises:
+        ModelError: If it cannot be exported, or the results differ.
     """
     size = sum(part.numel() * part.element_size() for part in network.state_dict().values())
     if size > MOST:
@@ -82,15 +90,15 @@ def write(
     given = example(0)
     inputs = [f"input{nth}" for nth in range(len(given))]
     try:
-        import onnx  # noqa: F401  # by which torch writes
+        import onnx  # noqa: F401  # torch's exporter uses it
     except ImportError as error:
         raise ModelError(f"exporting needs the package onnx: {MEND} ({error})") from error
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # on what is traced, which the trial looks at
+            warnings.simplefilter("ignore")  # about tracing; the trial below checks the result
             logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-            # The exporter by torch.export wants onnxscript, and names weights otherwise.
+            # The exporter of torch.export needs onnxscript, and gives weights other names.
             torch.onnx.export(
                 network,
                 given,
@@ -102,7 +110,7 @@ def write(
                 do_constant_folding=False,  # the weights keep their names
                 dynamo=False,
             )
-    except Exception as error:  # of the exporter or of a network: any
+    except Exception as error:  # the exporter and networks raise anything
         told = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ModelError(f"{name}: cannot be exported: {told}") from error
     session = opened(path)

@@ -1,4 +1,4 @@
-"""A pixel upscaler or restorer: one network from rgb to rgb, whatever its architecture."""
+"""A pixel upscaler or restorer: a network from rgb to rgb, of any architecture."""
 
 import math
 from collections.abc import Iterator
@@ -14,25 +14,27 @@ from restore.pixel.windows import PixelWindows
 
 LARGEST = 512  # side of a window's square
 SMALLEST = 64
-ALIGNED = 32  # squares begin at multiples: strides, and most attention windows, then fall as whole
-FAR = 64  # context at which a deep convolutional network's answer is within 1/255 of the whole's
-NEAR = 16  # context for attention and the like, which none of it makes exact
-BLEND = 8  # to each side of a border, where windows are not exact
+ALIGNED = 32  # squares begin at multiples, which suits strides and most attention windows
+FAR = 64  # context with which a deep convolutional network is within 1/255 of the exact result
+NEAR = 16  # context for attention and the like, which no context makes exact
+BLEND = 8  # px blended on each side of a border, if windows are not exact
 BUDGET = 2e9  # bytes that a layer's input and output may take together
-BLOCK, BAND = 16, 64  # pixels of a probe that is not a number, and the width of its band
+BLOCK, BAND = 16, 64  # pixels: length of a probe's NaN block, and width of its band
 CONVOLUTIONAL = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.PReLU)
 
 
 @dataclass
 class PixelModel:
-    """A network, where it computes, and how large pictures pass through it.
+    """A network, and how pictures are cut into windows for it.
 
-    network   rgb (1, 3, h, w) in [0, 1] -> rgb (1, 3, scale h, scale w), any h and w.
-    scale     how many times as large its answer is.
-    supports  the precisions that it computes well in.
-    about     what is told of it: architecture, licence and so on.
-    digest    tells weights apart in reports.
-    wants_whole  whether its makers would rather it saw whole pictures than windows of them.
+    Attributes:
+        network: rgb (1, 3, h, w) in [0, 1] -> rgb (1, 3, scale h, scale w), any h and w.
+        scale: How much it enlarges; 1 for a restorer.
+        supports: The precisions in which it computes well.
+        name: Its name in messages.
+        digest: Tells weights apart in reports.
+        about: For `restore models info`: architecture, licence and so on.
+        wants_whole: Whether its authors advise against windows.
     """
 
     network: nn.Module
@@ -44,9 +46,10 @@ class PixelModel:
     wants_whole: bool = False
 
     def __call__(self, rgb: Tensor) -> Tensor:
-        """rgb (1, 3, h, w) -> rgb (1, 3, scale h, scale w), float32.
+        """Run the network, rgb (1, 3, h, w) -> rgb (1, 3, scale h, scale w), float32 in [0, 1].
 
-        Raises NonFiniteError if the network leaves the finite numbers.
+        Raises:
+            NonFiniteError: If it produces NaN or infinity.
         """
         made = self.network(rgb.to(self.device, self.dtype)).float()
         if not torch.isfinite(made).all():
@@ -55,7 +58,7 @@ class PixelModel:
 
     @property
     def parts(self) -> list[nn.Module]:
-        """Everything that holds weights."""
+        """All modules that hold weights."""
         return [self.network]
 
     @property
@@ -72,7 +75,7 @@ class PixelModel:
 
     @contextmanager
     def in_fp32(self) -> Iterator[None]:
-        """The weights, as they are, in fp32 for a while; back in half they are the same."""
+        """Convert the weights to fp32 for the block; converting them back loses nothing."""
         half = self.dtype
         self.network.float()
         try:
@@ -82,7 +85,7 @@ class PixelModel:
 
     @contextmanager
     def on_cpu(self) -> Iterator[None]:
-        """The network on the CPU for a while."""
+        """Move the network to the CPU for the block."""
         home = self.device
         self.network.cpu()
         try:
@@ -92,22 +95,22 @@ class PixelModel:
 
     @property
     def is_convolutional(self) -> bool:
-        """Whether its weights are convolutions': what is far counts the less, the farther it is."""
+        """Whether all weights are convolutions, so that far pixels have little influence."""
         holders = (part for part in self.network.modules() if part._parameters)
         return all(isinstance(part, CONVOLUTIONAL) for part in holders)
 
     @cached_property
     def reach(self) -> int:
-        """How many pixels to each side an answer depends on, FAR + 1 where it is more than FAR.
+        """How many pixels to each side an output pixel depends on; FAR + 1 if more than FAR.
 
-        Tried out: what is not a number spreads to just those answers that look at it.
+        It is measured: NaN in the input spreads to exactly the output pixels that depend on it.
         """
         with self._probed() as device:
             return max(self._spread(device, across) for across in (True, False))
 
     @cached_property
     def bytes_a_pixel(self) -> int:
-        """Of the input and output of its largest layer, for each pixel that it reads, in fp32."""
+        """Bytes of the largest layer's input and output per input pixel, in fp32."""
         largest = 0
 
         def seen(layer: nn.Module, given: object, made: object) -> None:
@@ -127,11 +130,10 @@ class PixelModel:
 
     @cached_property
     def windows(self) -> PixelWindows:
-        """The grid of its windows: a function of the network, never of the machine.
+        """The grid of its windows. It depends on the network, never on the machine.
 
-        Where an answer depends on no more than FAR pixels to each side, windows that see so far are
-        exact. Deeper convolutional networks see FAR, and blend; others see less of their
-        neighbours, since what they miss is not near.
+        If the reach is at most FAR, the windows overlap by it and are exact. Deeper convolutional
+        networks overlap by FAR and blend. Others overlap less, because no overlap makes them exact.
         """
         if self.reach <= FAR:
             margin, ramp = -(-self.reach // BLOCK) * BLOCK, 0
@@ -142,9 +144,9 @@ class PixelModel:
         return PixelWindows(self._inner(margin + ramp), margin, ramp)
 
     def windows_for(self, size: tuple[int, int]) -> PixelWindows:
-        """The grid for a picture of (height, width).
+        """Return the grid for a picture of (height, width).
 
-        Its reach is not looked for where one window is sure to hold the picture.
+        A small picture is one window, and the reach is then not measured.
         """
         is_small = max(size) <= self._inner(FAR + BLEND)
         return PixelWindows(max(size), 0) if is_small else self.windows
@@ -154,14 +156,14 @@ class PixelModel:
         return min(LARGEST, max(SMALLEST, side // ALIGNED * ALIGNED))
 
     def window_bytes(self, size: tuple[int, int]) -> int:
-        """What the largest layer takes of a window of a picture of (height, width), in fp32."""
+        """Return the bytes of the largest layer for one window of a picture of (height, width)."""
         windows = self.windows_for(size)
         sides = (min(length, windows.inner + 2 * windows.halo) for length in size)
         return self.bytes_a_pixel * math.prod(sides)
 
     @contextmanager
     def _probed(self) -> Iterator[torch.device]:
-        """In fp32, without gradients, whatever is asked of it later."""
+        """Prepare measurements for the block: fp32, no gradients."""
         with torch.inference_mode():
             if not self.is_half:
                 yield self.device
@@ -170,7 +172,7 @@ class PixelModel:
                 yield self.device
 
     def _spread(self, device: torch.device, across: bool) -> int:
-        """How far a block that is not a number spreads along one side."""
+        """Measure how far a block of NaN spreads along one side."""
         length = BLOCK + 2 * (FAR + BLOCK)
         first = FAR + BLOCK
         rgb = torch.full((1, 3, BAND, length), 0.5, device=device)
@@ -178,7 +180,7 @@ class PixelModel:
         made = self.network(rgb if across else rgb.mT)
         made = made if across else made.mT
         touched = made.isnan().any(1).any(1)[0].nonzero().flatten()
-        if not len(touched):  # it is swallowed, by a comparison: nothing is known
+        if not len(touched):  # a comparison may drop NaN: the reach is unknown
             return FAR + 1
         before = first - int(touched[0]) / self.scale
         after = (int(touched[-1]) + 1) / self.scale - (first + BLOCK)

@@ -1,4 +1,4 @@
-"""Windows over a picture for a network from rgb to rgb: cut on an absolute grid, joined again."""
+"""Windows over a picture for a network from rgb to rgb, on an absolute grid."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,18 +11,19 @@ from restore.diffusion.tiling import raised_cosine
 
 Network = Callable[[Tensor], Tensor]
 """rgb (1, 3, h, w) -> rgb (1, 3, scale h, scale w)"""
-Read = Callable[[slice, slice], Tensor]  # gives the rgb of those rows and columns
-Write = Callable[[slice, slice, Tensor], None]  # takes it
+Read = Callable[[slice, slice], Tensor]  # (rows, columns) -> their rgb
+Write = Callable[[slice, slice, Tensor], None]  # takes rows, columns and their rgb
 
 
 @dataclass(frozen=True)
 class Cut:
-    """One window along one side of a picture, in its pixels.
+    """One window along one side of a picture, in pixels of the picture.
 
-    sees     what the network is shown.
-    answers  the part of it whose answer counts.
-    before   pixels at the beginning of `answers` that are shared with the window before; `after`,
-             at its end, with the next one.
+    Attributes:
+        sees: The input of the network.
+        answers: The part of the input whose output is used.
+        before: Pixels at the beginning of `answers` that are blended with the window before.
+        after: Pixels at its end that are blended with the next window.
     """
 
     sees: slice
@@ -31,10 +32,7 @@ class Cut:
     after: int
 
     def weight(self, scale: int) -> Tensor:
-        """How much each pixel of the answer counts, (scale * length of answers,).
-
-        Neighbours add up to one.
-        """
+        """Return the output's weights (scale * length of answers,); neighbours add up to one."""
         weight = torch.ones((self.answers.stop - self.answers.start) * scale)
         first, last = self.before * scale, self.after * scale
         weight[:first] = raised_cosine(first)
@@ -44,11 +42,12 @@ class Cut:
 
 @dataclass(frozen=True)
 class PixelWindows:
-    """The grid for a network; all in pixels of the picture that it reads.
+    """The grid of windows for a network, in pixels of its input.
 
-    inner   side of the squares that the picture is parted into, one for each window.
-    margin  what a window sees beyond the part that it answers for.
-    ramp    how far to each side of a border two windows blend; 0: they meet there.
+    Attributes:
+        inner: Side of the squares that the picture is divided into, one for each window.
+        margin: How far a window's input extends beyond the part whose output is used.
+        ramp: How far to each side of a border two windows are blended; 0 for no blending.
     """
 
     inner: int
@@ -57,13 +56,13 @@ class PixelWindows:
 
     @property
     def halo(self) -> int:
-        """What a window sees beyond its square."""
+        """How far a window's input extends beyond its square."""
         return self.margin + self.ramp
 
     def cuts(self, length: int) -> list[Cut]:
-        """The windows along a side; where squares begin depends on nothing but the grid.
+        """Return the windows along a side. Squares begin at multiples of `inner`.
 
-        A last square no larger than the halo is left to the window before it.
+        If the last square is not larger than the halo, the window before it covers it.
         """
         starts = range(0, max(1, length - self.halo), self.inner)
         cuts = []
@@ -89,10 +88,17 @@ def enlarge(
     read: Read,
     write: Write,
 ) -> None:
-    """Read a picture of (height, width) by windows, and write the network's answer, `scale` times
-    as large.
+    """Run a network over a picture by windows.
 
-    Beside a window, what rows of windows share is held in floats, and nothing else.
+    Only one window and the rows that two rows of windows share are held in floats.
+
+    Args:
+        network: Enlarges rgb.
+        scale: How much it enlarges.
+        size: (height, width) of the picture.
+        windows: The grid.
+        read: Gives rgb of the picture.
+        write: Takes rgb of the result.
     """
     down, across = (windows.cuts(length) for length in size)
     count = watch.counter(len(down) * len(across), "enlarge")
@@ -121,7 +127,7 @@ def enlarge(
 
 
 def _weighted(made: Tensor, row: Cut, column: Cut, scale: int) -> Tensor:
-    """What counts of a window's answer, its shared borders weighted."""
+    """Cut the part of a window's output that is used, and weight its blended borders."""
     for axis, cut in ((-2, row), (-1, column)):
         first = (cut.answers.start - cut.sees.start) * scale
         made = made.narrow(axis, first, (cut.answers.stop - cut.answers.start) * scale)

@@ -1,4 +1,4 @@
-"""Give back the input's colours. Works by bands of rows: no picture is held whole in floats."""
+"""Restore the input's colours, by bands of rows: no whole picture is held in floats."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,23 +17,27 @@ Band = Callable[[int, int], np.ndarray]
 """(first, last) row -> float32 (last - first, W, 3) in [0, 1]"""
 
 BAND = 256  # rows; no result depends on it
-LEVELS = 5  # of the wavelet, as StableSR has them
+LEVELS = 5  # levels of the wavelet, as in StableSR
 REACH = 2**LEVELS - 1  # rows that its blurs see to each side
-ROUNDS = 12  # of lowpass at the most
-END = 0.005  # the share of a picture that is taken for its black, and for its white
-GREY_BLACK = 8.0, 16.0  # levels: black up to the first, turned grey from the second
-GREY_WHITE = 246.0, 252.0  # levels: turned grey up to the first, white from the second
-CLOSE = 0.1 / 255  # where lowpass is content; rounding to 8 bits costs as much
+ROUNDS = 12  # most rounds of lowpass
+END = 0.005  # the share of the pixels that count as black, and as white
+GREY_BLACK = 8.0, 16.0  # levels: the darkest is black up to the first, faded from the second
+GREY_WHITE = 246.0, 252.0  # levels: the brightest is faded up to the first, white from the second
+CLOSE = 0.1 / 255  # lowpass stops at this error
 
 
 def match(made: Picture, like: Picture, how: Colour, band: int = BAND) -> Picture:
-    """The result with the colours of the picture that it was made from.
+    """Give a result the colours of the picture it was made from.
 
-    like     at its own size, which may be smaller than the result's.
-    wavelet  coarse waves from the input, fine ones from the result (Wang et al. 2023, StableSR).
-    adain    each channel gets the input's mean and spread (Huang and Belongie 2017).
-    lowpass  averaged back down to the input's size, the result equals the input, up to a bound
-             that the picture's warnings state (Irani and Peleg 1991, back-projection).
+    Args:
+        made: The result.
+        like: The picture it was made from, at its own size, which may be smaller.
+        how: wavelet: coarse scales from the input, fine ones from the result (Wang et al. 2023,
+            StableSR). adain: each channel gets the input's mean and standard deviation (Huang and
+            Belongie 2017). lowpass: the result, averaged down to the input's size, equals the
+            input, up to an error that the picture's warnings state (Irani and Peleg 1991,
+            back-projection). none: no change.
+        band: Rows processed together; it does not change the result.
     """
     if how == "none":
         return made
@@ -45,7 +49,7 @@ def match(made: Picture, like: Picture, how: Colour, band: int = BAND) -> Pictur
 
 
 def levels(rows: Band, like: Picture, band: int) -> np.ndarray:
-    """Bands rounded into an array of the size and depth of `like`."""
+    """Round bands into an array with the size and depth of `like`."""
     pixels = memmap.empty(like.pixels.shape, like.pixels.dtype)
     for first, last in bands(len(pixels), band):
         made = np.clip(rows(first, last), 0, 1) * np.float32(np.iinfo(pixels.dtype).max)
@@ -64,11 +68,15 @@ def unit(picture: Picture, first: int, last: int) -> np.ndarray:
 
 
 def unfaded(picture: Picture, share: float) -> Picture:
-    """A picture whose black and white have sunk to grey gets a share of its blacks back.
+    """Restore the contrast of a faded picture, whose black and white became grey.
 
-    The darkest half a percent of each channel is taken for black, the brightest for white, as photo
-    editors' levels do. Where either lies near its end the picture is not faded. A note says what
-    was done; share 0 changes nothing.
+    The darkest half a percent of each channel counts as black and the brightest as white, as in the
+    levels of photo editors. If either is near its end of the range, the picture is not faded. The
+    picture's warnings say what was done.
+
+    Args:
+        picture: The picture.
+        share: How much of the fading is undone, 0 to 1; 0 changes nothing.
     """
     top = np.iinfo(picture.pixels.dtype).max
     planes = [picture.pixels[..., channel] for channel in range(3)]
@@ -94,7 +102,7 @@ def unfaded(picture: Picture, share: float) -> Picture:
 
 
 def level_of(plane: np.ndarray, share: float) -> int:
-    """The level that such a share of the pixels lies at or below, by bands."""
+    """Return the level that a share of the pixels does not exceed, counted by bands."""
     counts = np.zeros(np.iinfo(plane.dtype).max + 1, np.int64)
     for first in range(0, len(plane), BAND):
         counts += np.bincount(plane[first : first + BAND].ravel(), minlength=len(counts))
@@ -113,9 +121,13 @@ def wavelet(made: Picture, like: Picture) -> Band:
 
 
 def coarse(rgb: np.ndarray) -> np.ndarray:
-    """What five a trous levels leave: blurs of [1 2 1] / 4 with holes of 1, 2, 4, 8 and 16.
+    """Return the coarse part of five a trous levels.
 
-    Where the rows were cut from a picture, REACH of them come out wrong.
+    They are blurs of [1 2 1] / 4 with holes of 1, 2, 4, 8 and 16. REACH rows beside a cut are
+    wrong.
+
+    Args:
+        rgb: float32 (H, W, 3).
     """
     for level in range(LEVELS):
         kernel = np.zeros(2 ** (level + 1) + 1, np.float32)
@@ -127,7 +139,7 @@ def coarse(rgb: np.ndarray) -> np.ndarray:
 def adain(made: Picture, like: Picture, band: int) -> Band:
     seen = None if made.alpha is None else made.alpha > 0
     old, spread = moments(lambda *rows: unit(made, *rows), made.size[0], seen, band)
-    # measured at the result's size: enlarging by itself takes spread away
+    # measured at the result's size, because enlarging alone lowers the standard deviation
     mean, wanted = moments(
         lambda *rows: resize_band(like, made.size, rows), made.size[0], seen, band
     )
@@ -138,7 +150,17 @@ def adain(made: Picture, like: Picture, band: int) -> Band:
 def moments(
     rows: Band, height: int, seen: np.ndarray | None, band: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel, float32 (3,), over the pixels `seen`."""
+    """Compute mean and standard deviation of each channel.
+
+    Args:
+        rows: Gives the picture by bands.
+        height: Rows of the picture.
+        seen: bool (H, W): the pixels that count; None for all.
+        band: Rows processed together.
+
+    Returns:
+        Mean and standard deviation, float32 (3,) each.
+    """
     sums, squares = np.zeros((2, height, 3))  # row by row, so that the band does not matter
     count = 0
     for first, last in bands(height, band):
@@ -154,8 +176,8 @@ def moments(
 
 
 def lowpass(made: Picture, like: Picture, band: int) -> Picture:
-    """What the averages lack is enlarged and added, again and again, until they are close."""
-    # what is added, at the input's size; 0 to 1 for -2 to 2, since resize_band clips
+    """Add the enlarged difference of the averages until it is small; see `match`."""
+    # the correction at the input's size; 0 to 1 stands for -2 to 2, because resize_band clips
     change = np.full((*like.size, 3), 0.5, np.float32)
 
     def rows(first: int, last: int) -> np.ndarray:
@@ -174,7 +196,7 @@ def lowpass(made: Picture, like: Picture, band: int) -> Picture:
 
 
 def missing(rows: Band, size: tuple[int, int], like: Picture, band: int) -> np.ndarray:
-    """The input less the result's averages over each of its pixels, float32 (*like.size, 3)."""
+    """Return the input minus the result averaged over each input pixel, float32 (*like.size, 3)."""
     down, across = (averaging(*lengths) for lengths in zip(like.size, size, strict=True))
     lack = np.empty((*like.size, 3), np.float32)
     for first, last in bands(like.size[0], max(1, band * like.size[0] // size[0])):
@@ -189,7 +211,10 @@ def missing(rows: Band, size: tuple[int, int], like: Picture, band: int) -> np.n
 
 
 def averaging(short: int, long: int) -> sparse.csr_matrix:
-    """(short, long): each row holds what a pixel covers of the long line; rows sum to 1."""
+    """Return a matrix (short, long) that averages a line of `long` pixels to `short` pixels.
+
+    Each row holds the shares of the pixels that it covers, and sums to 1.
+    """
     edges = np.arange(short + 1) * (long / short)
     first = np.minimum(edges[:-1].astype(int), long - 1)
     last = np.minimum(np.ceil(edges[1:]).astype(int), long)

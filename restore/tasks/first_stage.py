@@ -1,6 +1,6 @@
-"""The first stage's answer to a picture of any size: by blocks, and what it would give whole.
+"""Run the first stage on a picture of any size: by blocks, with the result of the whole.
 
-Free of torch: a network takes arrays and gives arrays, whatever computes it.
+This module does not import torch: a network takes and returns arrays, whatever computes it.
 """
 
 from collections.abc import Callable
@@ -25,22 +25,30 @@ if TYPE_CHECKING:
 
 BLOCK = 512  # pixels of the input, on a side; a halo round them is computed twice
 BAND = 256  # rows resized at a time
-NOISE = 4.0, 6.0  # levels: up to the first a picture is clean, from the second it is noisy
-REACH = 2  # below this scale the input is made smaller first
+NOISE = 4.0, 6.0  # levels: a picture is clean up to the first, noisy from the second
+REACH = 2  # below this scale the input is downscaled first
 Size = tuple[int, int]  # (height, width)
 
 
 def alone(low: Picture, options: UpscaleOptions, model: Light, on_step: OnStep = ignore) -> Picture:
-    """The picture enlarged, or restored, where no walk goes on from the first stage's answer.
+    """Enlarge or restore a picture by the first stage, without sampling.
 
-    Raises NonFiniteError if a network leaves the finite numbers.
+    Args:
+        low: The picture.
+        options: Scale, fidelity, colour and so on.
+        model: The first stage.
+        on_step: Called after each block.
+
+    Raises:
+        NonFiniteError: If a network produces NaN or infinity.
+        ConfigError: If the options would give back the input.
     """
     refuse_own_colours(options)
     return match(answered(low, options, model, on_step), low, options.colour)
 
 
 def refuse_own_colours(options: UpscaleOptions) -> None:
-    """Raises ConfigError if the result could be nothing but the input."""
+    """Raise ConfigError if the options would give back the input."""
     if options.scale == 1 and options.colour == "lowpass":
         raise ConfigError("at scale 1 lowpass gives back the input itself: choose wavelet or adain")
 
@@ -48,7 +56,7 @@ def refuse_own_colours(options: UpscaleOptions) -> None:
 def answered(
     low: Picture, options: UpscaleOptions, model: "Stack | Light", on_step: OnStep = ignore
 ) -> Picture:
-    """The first stage's answer, by the options and what the model is made for."""
+    """Run the first stage with the options, or with the model's defaults."""
     assert model.restorer is not None
     fidelity = model.fidelity if options.fidelity is None else options.fidelity
     steps = model.restore_steps if options.steps is None else options.steps
@@ -68,14 +76,25 @@ def restored(
     on_step: OnStep = ignore,
     unfade: float = 0.0,
 ) -> Picture:
-    """The picture at `size` as the first stage makes it, with its depth, alpha, profile and EXIF.
+    """Run the first stage.
 
-    The network enlarges by 4 and what it gives is resized. What is to be less than twice as large
-    is made smaller first, so that it is worked on at no more than twice its final size; the fusion
-    then gives back the detail that this lost, as far as the picture has no noise beside it.
-    on_step  is told of every block of the enlargement: (done, of, its rgb).
-    unfade   share of the fading that is undone where such a picture is noisy, as old prints are.
-    Raises NonFiniteError if a network leaves the finite numbers.
+    The network enlarges by 4, and its result is resized. If the scale is below 2, the input is
+    first downscaled to half the final size. The fusion network then adds the lost detail back,
+    where the input is not noisy.
+
+    Args:
+        low: The picture.
+        size: (height, width) of the result in pixels.
+        stage: The first stage.
+        fidelity: 0 rich to 1 faithful.
+        on_step: Called after each block with (done, of, its rgb).
+        unfade: How much fading is undone, 0 to 1, if the picture is noisy, as old prints are.
+
+    Returns:
+        The picture at `size`, with its depth, alpha, profile and EXIF.
+
+    Raises:
+        NonFiniteError: If a network produces NaN or infinity.
     """
     shown, network = bleed(low), stage.at(fidelity)
     scale = max(new / old for new, old in zip(size, low.size, strict=True))
@@ -96,7 +115,7 @@ def restored(
 
 
 def enlarged(low: Picture, network: Answers, on_step: OnStep = ignore) -> np.ndarray:
-    """The pixels (4 H, 4 W, 3) in the picture's depth."""
+    """Enlarge by the network; pixels (4 H, 4 W, 3) in the picture's depth."""
 
     def make(block: Block) -> np.ndarray:
         rows, columns = block.outer
@@ -106,10 +125,15 @@ def enlarged(low: Picture, network: Answers, on_step: OnStep = ignore) -> np.nda
 
 
 def fused(low: Picture, pixels: np.ndarray, network: Answers, share: float = 1.0) -> np.ndarray:
-    """Restored pixels (H, W, 3) with what the input, resized to them, adds.
+    """Correct a restored picture by the picture it was restored from.
 
-    An odd last row or column is mirrored: the network works on squares of two.
-    share  of it: strong noise comes back with the detail.
+    An odd last row or column is mirrored, because the network needs even sides.
+
+    Args:
+        low: The input; it is resized to the restored picture.
+        pixels: The restored pixels (H, W, 3).
+        network: The fusion.
+        share: How much of the correction is applied, 0 to 1; noise comes back with the detail.
     """
     size = pixels.shape[:2]
     made = replace(low, pixels=pixels, alpha=None)
@@ -125,10 +149,15 @@ def fused(low: Picture, pixels: np.ndarray, network: Answers, share: float = 1.0
 
 
 def noise(low: Picture, pixels: np.ndarray) -> float:
-    """How much the input, resized, differs from the restored pixels where that is flattest, levels.
+    """Estimate the noise of the input, in levels of 255.
 
-    The deviation in blocks of 8 that a twentieth of all lie below: of the picture as a whole, so
-    that one answer holds for all windows.
+    It is the standard deviation of input minus restored picture in blocks of 8 x 8: the quantile
+    that a twentieth of the blocks are below. One number describes the whole picture, so that all
+    windows are treated alike.
+
+    Args:
+        low: The input; it is resized to the restored picture.
+        pixels: The restored pixels (H, W, 3).
     """
     made, size, found = replace(low, pixels=pixels, alpha=None), pixels.shape[:2], []
     across = slice(0, size[1] // 8 * 8)
@@ -150,13 +179,27 @@ def by_blocks(
     make: Callable[[Block], np.ndarray],
     on_step: OnStep = ignore,
 ) -> np.ndarray:
-    """What `make` gives of every block, as pixels (scale * H, scale * W, 3) in the same depth."""
+    """Make pixels block by block.
+
+    Args:
+        like: The input; the result gets its depth.
+        scale: Of the result.
+        halo: How many input pixels beside a block are read.
+        make: Returns the rgb (1, 3, h, w) of a block with its halo.
+        on_step: Called after each block.
+
+    Returns:
+        Pixels (scale * H, scale * W, 3).
+
+    Raises:
+        NonFiniteError: If `make` returns NaN or infinity.
+    """
     top = np.iinfo(like.pixels.dtype).max
     pixels = memmap.empty((scale * like.size[0], scale * like.size[1], 3), like.pixels.dtype)
     cuts = [*blocks(like.size, like.size, BLOCK, halo)]
     for done, block in enumerate(watch.over(cuts, "enlarge"), 1):
         made = block.trim(make(block), scale)
-        if not np.isfinite(made).all():  # cast to integers it would be black
+        if not np.isfinite(made).all():  # casting to integers would make it black
             raise NonFiniteError("the first stage left the finite numbers")
         if like.grey:
             made = np.broadcast_to(made.mean(1, keepdims=True), made.shape)
@@ -169,7 +212,7 @@ def by_blocks(
 
 
 def resized(pixels: np.ndarray, size: Size) -> np.ndarray:
-    """Antialiased bicubic, by bands."""
+    """Resize pixels by antialiased bicubic interpolation, in bands."""
     top = np.iinfo(pixels.dtype).max
     made = memmap.empty((*size, 3), pixels.dtype)
     for first in range(0, size[0], BAND):

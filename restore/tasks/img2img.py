@@ -1,4 +1,4 @@
-"""Make a picture from another one and words: nothing is known, the walk starts part of the way."""
+"""Make a picture from another one and a prompt: sampling starts from its noised latent."""
 
 from collections.abc import Callable
 
@@ -27,10 +27,22 @@ def img2img(
     on_step: OnStep = ignore,
     on_frame: OnFrame = lambda lap, frame: None,
 ) -> Picture:
-    """The picture made anew at its own size, fed back `loopback` times; the last frame.
+    """Make a picture again at its own size, and repeat this `loopback` times.
 
-    on_frame  (lap from 1, frame) of every lap; each has noise of its own.
-    Raises ModelError if the layout cannot, NonFiniteError if the walk leaves the finite numbers.
+    Args:
+        picture: The picture.
+        options: Prompt, strength, loopback and so on.
+        stack: The model.
+        seed: Of the noise; each lap has its own noise.
+        on_step: Called after each sampling step.
+        on_frame: Called with (lap from 1, frame) after each lap.
+
+    Returns:
+        The last frame.
+
+    Raises:
+        ModelError: If the layout cannot do it.
+        NonFiniteError: If sampling produces NaN or infinity.
     """
     stack.require("img2img")
     known = nothing(picture.size, stack)

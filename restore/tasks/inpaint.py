@@ -1,4 +1,4 @@
-"""Fill holes: trust 1 in them and 0 outside, where not a byte moves."""
+"""Fill holes: trust is 1 inside and 0 outside, where no byte changes."""
 
 from dataclasses import replace
 
@@ -26,8 +26,8 @@ from restore.options import InpaintOptions
 
 FALLBACK = "filled by blending latents: this model was not trained to fill"
 NO_HOLE = "nothing to fill: the mask is black throughout"
-THIN = 4.0  # px from the rim to the middle of what counts as a scratch
-NEAR = 3  # px that OpenCV looks round a pixel: the best of 1, 3 and 5 on scratches
+THIN = 4.0  # px: scratches are at most this deep, from rim to middle
+NEAR = 3  # radius in px of OpenCV's inpainting: the best of 1, 3 and 5 on scratches
 CLASSICAL = {"telea": cv2.INPAINT_TELEA, "navier_stokes": cv2.INPAINT_NS}
 
 
@@ -40,11 +40,20 @@ def inpaint(
     seed: int,
     on_step: OnStep = ignore,
 ) -> Picture:
-    """The picture with its hole made anew; each part of it at full size, with context round it.
+    """Fill the hole of a picture; each part at full size, with its surroundings.
 
-    mask  uint8 (H, W): repainted where it reaches options.threshold; what options.extend or aspect
-          add to the picture is repainted too.
-    Raises ModelError if the layout cannot, NonFiniteError if a walk leaves the finite numbers.
+    Args:
+        picture: The picture.
+        mask: uint8 (H, W): repainted from options.threshold on. Sides that options.extend or
+            options.aspect add to the picture are repainted too.
+        options: Prompt, mask and sampling options.
+        stack: The model.
+        seed: Of the noise.
+        on_step: Called after each sampling step.
+
+    Raises:
+        ModelError: If the layout cannot do it.
+        NonFiniteError: If sampling produces NaN or infinity.
     """
     if options.invert:
         mask = np.where(mask >= options.threshold, 0, 255).astype(np.uint8)
@@ -70,11 +79,19 @@ def filled(
     seed: int,
     on_step: OnStep,
 ) -> Picture:
-    """The picture with what is in the hole, bool (H, W), made anew, one box of it after another.
+    """Fill a hole, one box after another.
 
-    Thin parts have one likely content, which Navier-Stokes continues better than a model of damage
-    draws it; so it does, where neither words nor what lies in the hole are to count. A model of
-    subjects, which was chosen for what it paints, paints them all.
+    Thin parts have only one likely content, which Navier-Stokes continues better than a model of
+    damage paints it. So it fills them, if the options have no words and the strength is 1. A model
+    of subjects, which was chosen for what it paints, fills all parts.
+
+    Args:
+        picture: The picture.
+        hole: bool (H, W).
+        options: As in `inpaint`.
+        stack: The model.
+        seed: Of the noise.
+        on_step: Called after each sampling step.
     """
     if stack.hears == "damage" and not options.words and options.strength == 1:
         fine = thin(hole)
@@ -89,15 +106,21 @@ def filled(
 
 
 def thin(hole: np.ndarray) -> np.ndarray:
-    """The connected parts of a hole, bool (H, W), that are thin throughout."""
+    """Return the connected parts of a hole, bool (H, W), that are thin everywhere."""
     marks = label_parts(hole)
-    depth = cv2.distanceTransform(hole.astype(np.uint8), cv2.DIST_L2, 5)  # from what is known
+    depth = cv2.distanceTransform(hole.astype(np.uint8), cv2.DIST_L2, 5)  # from the rim
     thick = np.unique(marks[depth > THIN])
     return hole & ~np.isin(marks, thick)
 
 
 def smoothed(picture: Picture, part: np.ndarray, hole: np.ndarray) -> Picture:
-    """Part of a hole continued by OpenCV's Navier-Stokes (Bertalmio et al. 2001)."""
+    """Fill a part of a hole by OpenCV's Navier-Stokes (Bertalmio et al. 2001).
+
+    Args:
+        picture: The picture.
+        part: bool (H, W): what is filled.
+        hole: bool (H, W): what is not used as a source.
+    """
     pixels = picture.pixels.copy()
     for box in find_boxes(dilate(part, 2 * NEAR), 0.0, 1, 1):
         made = continued(picture.pixels[box], hole[box], cv2.INPAINT_NS)
@@ -114,7 +137,7 @@ def fill(
     seed: int,
     on_step: OnStep,
 ) -> Picture:
-    """A box of the picture, the whole of it as the model sees it once the hole is filled."""
+    """Fill the hole of one box, and return the whole box as the model decodes it."""
     crop, hole = replace(picture, pixels=picture.pixels[box], alpha=None), hole[box]
     known = shown(crop, crop.size, stack, hole)
     trust = trust_map(hole, crop.size, stack, KEEP)
@@ -131,25 +154,25 @@ def fill(
 
 
 def origin(box: Box, stack: Stack) -> tuple[int, int]:
-    """Where a box begins, in latents."""
+    """Return where a box begins, (row, column) in latents."""
     return box[0].start // stack.factor, box[1].start // stack.factor
 
 
 def pasted(old: np.ndarray, new: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """The new pixels where share is 1, the old where it is 0, a blend in the feather."""
+    """Blend pixels: new where `share` is 1, old where it is 0, a mixture between."""
     mixed = old + share[..., None] * (new.astype(np.float32) - old)
     return np.where(share[..., None] > 0, np.rint(mixed), old).astype(old.dtype)
 
 
 def classical(picture: Picture, hole: np.ndarray, options: InpaintOptions) -> Picture:
-    """OpenCV's fill (Telea 2004; Bertalmio et al. 2001), for comparison and for tiny holes."""
+    """Fill by OpenCV (Telea 2004; Bertalmio et al. 2001), for comparison and for tiny holes."""
     made = continued(picture.pixels, hole, CLASSICAL[options.engine])
     pixels = pasted(picture.pixels, made, feather(hole, options.feather))
     return replace(picture, pixels=pixels)
 
 
 def continued(pixels: np.ndarray, hole: np.ndarray, how: int) -> np.ndarray:
-    """Pixels (H, W, 3), of 8 or 16 bits, with the hole filled from its rim by one of OpenCV's."""
+    """Fill a hole of pixels (H, W, 3), in 8 or 16 bits, by an OpenCV method."""
     mask = hole.astype(np.uint8)
     if pixels.dtype == np.uint8:
         return cv2.inpaint(np.ascontiguousarray(pixels), mask, NEAR, how)

@@ -1,4 +1,4 @@
-"""Enlarge or restore a picture by one network from rgb to rgb, window by window."""
+"""Enlarge or restore a picture by a network from rgb to rgb, window by window."""
 
 from dataclasses import replace
 from typing import Any
@@ -20,7 +20,7 @@ from restore.pixel.windows import enlarge
 from restore.tasks.colour import bands, match
 from restore.tasks.first_stage import refuse_own_colours
 
-HEARD = {"task", "scale", "colour"}  # the options that mean something without a walk
+HEARD = {"task", "scale", "colour"}  # the options that apply without sampling
 BAND = 256  # rows resized together; no result depends on it
 
 
@@ -32,12 +32,22 @@ def pixel_upscale(
     on_step: OnStep = ignore,
     damage: np.ndarray | None = None,
 ) -> Picture:
-    """The picture at round(scale * size), with its depth, alpha, profile and EXIF.
+    """Enlarge or restore a picture by a pixel upscaler.
 
-    Scales other than the model's are reached by a last bicubic resize, in 16 bits.
+    If the scale is not the model's, its result is resized by bicubic interpolation in 16 bits.
 
-    damage  bool (H, W) of the picture: scratches, continued smoothly from their rims beforehand.
-    Raises NonFiniteError if the network leaves the finite numbers.
+    Args:
+        low: The picture.
+        options: Scale and colour.
+        model: The network.
+        on_step: Called after each window.
+        damage: bool (H, W): scratches, which are first filled smoothly from their rims.
+
+    Returns:
+        The picture at round(scale * size), with its depth, alpha, profile and EXIF.
+
+    Raises:
+        NonFiniteError: If the network produces NaN or infinity.
     """
     refuse_own_colours(options)
     if damage is not None:
@@ -58,9 +68,11 @@ def pixel_upscale(
 
 
 def settled(options: Options, model: PixelModel) -> UpscaleOptions:
-    """The options, with the model's own scale where none was given.
+    """Check the options, and set the model's scale if they have none.
 
-    Raises ModelError for other tasks, ConfigError for an option that only a walk takes.
+    Raises:
+        ModelError: If they are of another task.
+        ConfigError: If one of them is only for diffusion models.
     """
     if not isinstance(options, UpscaleOptions):
         task = options.model_dump()["task"]
@@ -76,7 +88,7 @@ def settled(options: Options, model: PixelModel) -> UpscaleOptions:
 
 
 def answered(low: Picture, model: PixelModel, depth: np.dtype[Any], on_step: OnStep) -> np.ndarray:
-    """The network's answer to the picture, in integers of that depth."""
+    """Run the network on a picture; integers of that depth."""
     top, most = np.iinfo(low.pixels.dtype).max, np.iinfo(depth).max
     scale, (height, width) = model.scale, low.size
     pixels = memmap.empty((height * scale, width * scale, 3), depth)
@@ -103,7 +115,7 @@ def answered(low: Picture, model: PixelModel, depth: np.dtype[Any], on_step: OnS
 
 
 def resized(pixels: np.ndarray, size: tuple[int, int], depth: np.dtype[Any]) -> np.ndarray:
-    """The picture's integers at another size and depth."""
+    """Resize pixels to another size and depth."""
     made = memmap.empty((*size, 3), depth)
     top = np.float32(np.iinfo(depth).max)
     for rows in bands(size[0], BAND):

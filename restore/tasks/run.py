@@ -1,4 +1,4 @@
-"""restore(): the task that the options name, for one picture."""
+"""restore(): run the task of the options on one picture."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # torch loads where it is needed
 
     Model = Stack | PixelModel | Light
 
-BAND = 256  # rows looked at together
+BAND = 256  # rows checked together
 TaskOptions = UpscaleOptions | Img2imgOptions | InpaintOptions | Text2imgOptions
 
 
@@ -34,16 +34,25 @@ def restore(
     mask: np.ndarray | None = None,
     on_frame: "OnFrame" = lambda lap, frame: None,
 ) -> Picture:
-    """The picture as its task makes it; the command, the page and every worker call this.
+    """Run the task of the options on one picture. Commands, page and workers all call this.
 
-    In half precision, a NaN or a flat black result is computed once more in fp32. Where the device
-    has too little memory even for one window, the CPU does it. The picture's warnings say so.
+    If half precision gives NaN or an all black result, it is computed again in fp32. If the device
+    has too little memory for one window, the CPU computes it. The picture's warnings say so.
 
-    picture   None for text to image alone.
-    mask      uint8 (H, W): the hole of inpaint, the damage of upscale.
-    on_frame  sees every lap of img2img.
-    Raises UsageError if something is missing, ModelError if the layout cannot do the task,
-    NonFiniteError if fp32 did not help either, OutOfMemoryError if the CPU did not.
+    Args:
+        picture: The picture; None for text2img only.
+        options: Of one of the tasks.
+        stack: The model.
+        seed: Of the noise.
+        on_step: Called after each sampling step; without sampling, after each block or window.
+        mask: uint8 (H, W): the hole of inpaint, the damage of upscale.
+        on_frame: Called after each lap of img2img.
+
+    Raises:
+        UsageError: If a picture or mask is missing.
+        ModelError: If the model cannot do the task.
+        NonFiniteError: If fp32 did not help either.
+        OutOfMemoryError: If the CPU has too little memory too.
     """
     stack = needed(stack, options, mask is not None)
     notes = beyond(options, picture, stack)
@@ -66,14 +75,14 @@ def restore(
 
 
 def needed(stack: "Model", options: TaskOptions, has_hole: bool) -> "Model":
-    """The stack as the task needs it: of one that is loaded in part, the whole if it must be."""
+    """Return the model that the task needs: of a partly loaded one, the whole if necessary."""
     if not isinstance(stack, Light) or stack.suffices(options, has_hole):
         return stack
     return stack.load()
 
 
 def beyond(options: TaskOptions, picture: Picture | None, stack: "Model") -> tuple[str, ...]:
-    """What is asked of a model that knows damage, but not what pictures show."""
+    """Return warnings if a model that was trained on damage is asked for subjects."""
     if getattr(stack, "hears", "") != "damage":
         return ()
     notes = []
@@ -89,7 +98,11 @@ def beyond(options: TaskOptions, picture: Picture | None, stack: "Model") -> tup
 
 
 def on_some_device(attempt: Callable[[], Picture], stack: "Model") -> Picture:
-    """The attempt's picture; on the CPU where its device runs out of memory."""
+    """Call `attempt`, and once more on the CPU if the device runs out of memory.
+
+    Raises:
+        OutOfMemoryError: If the CPU has too little memory too.
+    """
     try:
         return attempt()
     except (RuntimeError, MemoryError) as error:
@@ -97,7 +110,7 @@ def on_some_device(attempt: Callable[[], Picture], stack: "Model") -> Picture:
 
         if not is_out_of_memory(error):
             raise
-    # Out here the error is gone, and with it what it held.
+    # Outside of the block the error no longer holds tensors.
     try:
         with stack.on_cpu():
             made = attempt()
@@ -154,14 +167,14 @@ def dispatch(
 
 
 def fitting(mask: np.ndarray, picture: Picture) -> np.ndarray:
-    """The mask. Raises UsageError if it is of another size than the picture."""
+    """Return the mask. Raises UsageError if its size is not the picture's."""
     if mask.shape != picture.size:
         raise UsageError(f"the mask is {mask.shape}, the picture {picture.size} (height, width)")
     return mask
 
 
 def is_lost(made: Picture, source: Picture | None) -> bool:
-    """Whether the result is black all over, and what it was made from is not nearly so."""
+    """Whether the result is all black although its source is not nearly so."""
     if any(rows.any() for rows in in_bands(made.pixels)):
         return False
     if source is None:

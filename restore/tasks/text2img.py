@@ -1,4 +1,4 @@
-"""Make a picture from words: nothing is known, trust is 1 everywhere."""
+"""Make a picture from a prompt: trust is 1 everywhere."""
 
 import numpy as np
 import torch
@@ -17,9 +17,11 @@ from restore.options import Text2imgOptions
 def text2img(
     options: Text2imgOptions, stack: Stack, seed: int, on_step: OnStep = ignore
 ) -> Picture:
-    """A picture of exactly height x width; what its canvas has beyond that is cut off.
+    """Make a picture of exactly height x width; the rest of its canvas is cut off.
 
-    Raises ModelError if the layout cannot, NonFiniteError if the walk leaves the finite numbers.
+    Raises:
+        ModelError: If the layout cannot do it.
+        NonFiniteError: If sampling produces NaN or infinity.
     """
     stack.require("text2img")
     size = options.height, options.width

@@ -33,14 +33,26 @@ def upscale(
     on_step: OnStep = ignore,
     damage: np.ndarray | None = None,
 ) -> Picture:
-    """The picture at round(scale * size), with its depth, alpha, profile and EXIF.
+    """Enlarge a picture, or restore it at scale 1.
 
-    Memory grows with the canvas's latents and with the finished picture; pixels in floating point
-    are held for one block only.
+    Memory grows with the latents of the canvas and with the finished picture. Pixels in floats are
+    held for one block only.
 
-    damage  bool (H, W) of the picture: scratches and the like, filled in the same pass.
-    Raises ModelError if the layout cannot upscale, NonFiniteError if the walk leaves the finite
-    numbers.
+    Args:
+        low: The picture.
+        options: Scale, prompt, strength, colour and so on.
+        stack: The model.
+        seed: Of the noise.
+        on_step: Called after each sampling step; without sampling, after each block.
+        damage: bool (H, W): scratches and the like, which are filled in the same pass.
+
+    Returns:
+        The picture at round(scale * size), with its depth, alpha, profile and EXIF.
+
+    Raises:
+        ModelError: If the layout cannot upscale.
+        ConfigError: If an option does not suit the model.
+        NonFiniteError: If sampling produces NaN or infinity.
     """
     if stack.enlarger is not None:
         return over_a_pixel_model(low, options, stack, seed, on_step, damage)
@@ -64,7 +76,7 @@ def upscale(
         condition = Condition(known, trust_map(hole, size, stack, RESTORE))
     begin = Start() if options.strength == 1 else Start(condition.known, options.strength)
     made = render(walk(stack, condition, options, seed, on_step, begin), size, low, stack)
-    if damage is not None and options.colour != "none":  # its colours are not to come back
+    if damage is not None and options.colour != "none":  # the damage's colours must not come back
         low = replace(low, pixels=fill_smoothly(low.pixels, damage))
     return match(made, low, options.colour)
 
@@ -78,9 +90,9 @@ def by_control(
     on_step: OnStep,
     damage: np.ndarray | None,
 ) -> Picture:
-    """A picture made anew at `size`, which a ControlNet holds to what `low` shows.
+    """Enlarge by a model whose ControlNet reads the picture.
 
-    Below strength 1 it starts from `low` resized, as diffusers' image to image does.
+    Below strength 1, sampling starts from the resized picture, as in diffusers' img2img.
     """
     if damage is not None:
         low = replace(low, pixels=fill_smoothly(low.pixels, damage))
@@ -102,9 +114,9 @@ def in_two_stages(
     on_step: OnStep,
     damage: np.ndarray | None,
 ) -> Picture:
-    """The first stage's answer, mended by a walk over it and filled where there was damage.
+    """Run the first stage, then sampling over its result, then fill the damage.
 
-    What the walk changes is added in pixels, so that nothing shows of what the autoencoder loses.
+    What sampling changes is added in pixels, so the losses of the autoencoder do not show.
     """
     if damage is not None:
         low = replace(low, pixels=fill_smoothly(low.pixels, damage))
@@ -137,11 +149,13 @@ def over_a_pixel_model(
     on_step: OnStep,
     damage: np.ndarray | None,
 ) -> Picture:
-    """As upscale, where a pixel model's answer is what the stack goes on from.
+    """Upscale by a stack whose first stage is a pixel upscaler.
 
-    A stack that knows no picture but the one that it starts from, such as Stable Diffusion's, goes
-    from the answer, noised to `strength` (Wang et al. 2023, StableSR, without its adapter).
-    Raises ConfigError for options that have no meaning then.
+    Models that only take a start picture, such as Stable Diffusion, sample from its result, noised
+    to `strength` (Wang et al. 2023, StableSR, without its adapter).
+
+    Raises:
+        ConfigError: If an option does not suit such a model.
     """
     refuse_own_colours(options)
     if options.fidelity is not None:
@@ -169,15 +183,19 @@ def over_a_pixel_model(
 
 
 def of_pixel_model(low: Picture, options: UpscaleOptions, stack: Stack, on_step: OnStep) -> Picture:
-    """The answer of the stack's pixel model, at the scale of the options."""
+    """Run the stack's pixel upscaler at the scale of the options."""
     assert stack.enlarger is not None
     return pixel_upscale(low, UpscaleOptions(scale=options.scale), stack.enlarger, on_step)
 
 
 def as_pixels(low: Picture, options: UpscaleOptions, stack: Stack, seed: int) -> Condition:
-    """What an upscaler that reads pixels is shown: the picture in [-1, 1], and noise on it.
+    """Make the condition of an upscaler that reads pixels: the picture in [-1, 1].
 
-    Stable Diffusion's x4 upscaler wants noise of a level that it is told (Rombach et al. 2022).
+    Stable Diffusion's x4 upscaler expects noise on it, and its level as a class label (Rombach et
+    al. 2022).
+
+    Raises:
+        ConfigError: If scale or strength is not what the model is made for.
     """
     if (options.scale, options.strength) != (stack.factor, 1):
         raise ConfigError(

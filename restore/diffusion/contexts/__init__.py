@@ -1,6 +1,6 @@
-"""What a prompt becomes before cross-attention reads it: latent diffusion's tau, one a module.
+"""Encoders of the prompt for cross-attention, one in each module (latent diffusion's tau).
 
-Each takes a string and gives tokens (1, n, width): words, a class, or boxes with labels.
+Each takes a string and returns tokens (1, n, width): of words, a class, or labelled boxes.
 """
 
 from pathlib import Path
@@ -14,36 +14,53 @@ Kind = Literal["text", "classes", "boxes"]
 
 
 class Context(Protocol):
-    """What the stack needs to know of a context encoder.
+    """What the stack needs of a context encoder.
 
-    Training goes in two steps, so that prompts can be read by workers and stacked to batches:
-    `tokens(inputs(prompt)[None])` is `embed(prompt)` for any prompt that `inputs` takes.
+    Training uses two steps, so that workers can prepare prompts and stack them to batches:
+    `tokens(inputs(prompt)[None])` equals `embed(prompt)` for any prompt that fits `inputs`.
+
+    Attributes:
+        kind: The value of "context" in stack.json.
+        module: The nn.Module that is trained, moved and saved.
     """
 
-    kind: ClassVar[Any]  # of Kind: stack.json's "context"
-    module: Any  # an nn.Module: what is trained, moved and saved
+    kind: ClassVar[Any]  # a Kind
+    module: Any
 
     def inputs(self, prompt: str) -> Tensor:
-        """What the module reads, of one shape for all prompts. No gradient, on the CPU."""
+        """Prepare the module's input, of one shape for all prompts; no gradient, on the CPU."""
         ...
 
     def tokens(self, inputs: Tensor) -> Tensor:
-        """A batch of `inputs` -> (B, n, width)."""
+        """Encode a batch of `inputs` to (B, n, width)."""
         ...
 
     def embed(self, prompt: str, clip_skip: int = 0) -> Tensor:
-        """(1, n, width); "" is the unconditional answer. UsageError where it cannot be read."""
+        """Encode a prompt to (1, n, width).
+
+        Args:
+            prompt: "" is the unconditional one.
+            clip_skip: Last layers to skip, for text encoders.
+
+        Raises:
+            UsageError: If the prompt cannot be read.
+        """
         ...
 
     def save(self, folder: Path) -> None: ...
 
 
 def load(folder: Path, kind: str) -> Context:
-    """The classes or boxes of one of our model folders, in fp32 on the CPU.
+    """Load the classes or boxes of one of our model folders, in fp32 on the CPU.
 
-    Raises ModelError if stack.json names another kind.
+    Args:
+        folder: The model folder.
+        kind: "context" in its stack.json.
+
+    Raises:
+        ModelError: If it is another kind.
     """
-    # Here, for the modules need not load one another.
+    # Imported here, so that one kind does not load the other.
     if kind == "classes":
         from restore.diffusion.contexts.classes import ClassContext
 

@@ -1,4 +1,4 @@
-"""Boxes with labels, one token a box: layout to image, as in latent diffusion and GLIGEN."""
+"""Labelled boxes, one token each: layout to image, as in latent diffusion and GLIGEN."""
 
 import math
 from collections.abc import Iterable
@@ -12,13 +12,21 @@ from torch import Tensor, nn
 from restore.diffusion.contexts.labels import number, read, refuse_clip_skip, write
 from restore.errors import UsageError
 
-OCTAVES = 6  # of the Fourier features: the finest tells 1 / 64 of a side
+OCTAVES = 6  # of the Fourier features: the finest resolves 1 / 64 of a side
 SHAPE = "LABEL X0,Y0,X1,Y1; ..., such as 'red circle 0.1,0.2,0.5,0.6'"
 
 
 @dataclass(frozen=True)
 class Box:
-    """A label and the corners of its box in shares of width and height, y downwards."""
+    """A label and the corners of its box.
+
+    Attributes:
+        label: One of the model's labels.
+        x0: Left, as a share of the width.
+        y0: Top, as a share of the height.
+        x1: Right.
+        y1: Bottom.
+    """
 
     label: str
     x0: float
@@ -28,7 +36,7 @@ class Box:
 
 
 def written(boxes: Iterable[Box]) -> str:
-    """Boxes -> the prompt that says them, to a ten-thousandth of a side."""
+    """Format boxes as a prompt, with four significant digits."""
     return "; ".join(
         f"{box.label} " + ",".join(f"{x:.4g}" for x in (box.x0, box.y0, box.x1, box.y1))
         for box in boxes
@@ -36,7 +44,11 @@ def written(boxes: Iterable[Box]) -> str:
 
 
 def parsed(prompt: str) -> list[Box]:
-    """A prompt -> its boxes; "" has none. Raises UsageError that quotes the box it cannot read."""
+    """Parse the boxes of a prompt; "" has none.
+
+    Raises:
+        UsageError: If a box cannot be read; it quotes the box.
+    """
     return [_box(part.strip()) for part in prompt.split(";") if part.strip()]
 
 
@@ -57,10 +69,15 @@ def _box(text: str) -> Box:
 
 
 class BoxEncoder(nn.Module):
-    """(B, n, 5) of label number and corners -> (B, n, width).
+    """Encodes label numbers and corners, (B, n, 5) -> (B, n, width).
 
-    Label embedding and Fourier features of the corners through a small network (GLIGEN, Li et al.
-    2023). Number len(labels) says that there is no box; its corners are not read.
+    A label embedding and Fourier features of the corners go through a small network (GLIGEN, Li et
+    al. 2023).
+
+    Args:
+        labels: How many labels there are. This number itself means that there is no box; the
+            corners are then ignored.
+        width: Of the tokens.
     """
 
     def __init__(self, labels: int, width: int):
@@ -80,15 +97,21 @@ class BoxEncoder(nn.Module):
 
 @dataclass
 class BoxContext:
-    """As many tokens as the model was trained to read boxes; the empty ones say so."""
+    """Encodes boxes to a fixed number of tokens; unused tokens mean that there is no box.
+
+    Attributes:
+        module: The encoder.
+        labels: Names of the labels.
+        most: The number of tokens, which is the most boxes of a prompt.
+    """
 
     kind: ClassVar[Literal["boxes"]] = "boxes"
     module: BoxEncoder
     labels: tuple[str, ...]
-    most: int  # boxes
+    most: int
 
     def inputs(self, prompt: str) -> Tensor:
-        """(most, 5): label number and corners; len(labels) where there is no box."""
+        """Return (most, 5): label number and corners of each box; len(labels) for no box."""
         boxes = parsed(prompt)
         if len(boxes) > self.most:
             raise UsageError(f"{len(boxes)} boxes: this model reads {self.most} at the most")

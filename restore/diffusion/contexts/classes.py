@@ -1,4 +1,4 @@
-"""A class, by its name or number, as one token."""
+"""A class, by its name or number, encoded as one token."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +12,19 @@ from restore.diffusion.contexts.labels import number, read, refuse_clip_skip, wr
 
 @dataclass
 class ClassContext:
-    """An embedding a class, and one more, the last, for none of them."""
+    """An embedding for each class, and a last one for no class.
+
+    Attributes:
+        module: (len(labels) + 1, width).
+        labels: Names of the classes.
+    """
 
     kind: ClassVar[Literal["classes"]] = "classes"
-    module: nn.Embedding  # (len(labels) + 1, width)
+    module: nn.Embedding
     labels: tuple[str, ...]
 
     def inputs(self, prompt: str) -> Tensor:
-        """The class's number, long (), or len(labels) for ""."""
+        """Return the number of the class, long (), or len(labels) for ""."""
         return torch.tensor(number(prompt, self.labels))
 
     def tokens(self, inputs: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What contexts over a closed set of labels share: names to numbers, and files."""
+"""Shared by contexts with a closed set of labels: numbers of names, and files."""
 
 import difflib
 import json
@@ -14,9 +14,14 @@ FOLDER = "context"
 
 
 def number(prompt: str, labels: Sequence[str]) -> int:
-    """The number of a label given by its name, whatever the case, or as digits; "" is the last one.
+    """Return the number of a label.
 
-    Raises UsageError that names the nearest label.
+    Args:
+        prompt: A name, in any case, or a number in digits. "" gives len(labels).
+        labels: Names of all labels.
+
+    Raises:
+        UsageError: If there is no such label; it suggests the nearest one.
     """
     name = " ".join(prompt.casefold().split())
     if not name:
@@ -40,7 +45,7 @@ def refuse_clip_skip(clip_skip: int, kind: str) -> None:
 
 
 def write(folder: Path, config: dict, module: nn.Module) -> None:
-    """context/config.json and context/model.safetensors."""
+    """Write context/config.json and context/model.safetensors."""
     target = folder / FOLDER
     target.mkdir(parents=True, exist_ok=True)
     (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")

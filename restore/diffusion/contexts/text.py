@@ -1,4 +1,4 @@
-"""Words, through CLIP's text encoder: prompts of any length, with weights."""
+"""Text through CLIP's text encoder: prompts of any length, with weights."""
 
 import re
 from collections import Counter
@@ -26,29 +26,33 @@ NUMBER = re.compile(r"(.*):\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*", re.DOTALL)
 
 @dataclass
 class TextContext:
-    """CLIP's tokenizer and text encoder, as Stable Diffusion and our own models have them."""
+    """CLIP's tokenizer and text encoder, as in Stable Diffusion and our own models."""
 
     kind: ClassVar[Literal["text"]] = "text"
     module: CLIPTextModel
     tokenizer: CLIPTokenizer
 
     def inputs(self, prompt: str) -> Tensor:
-        """Token ids, as many as the text encoder has places; what is longer is cut."""
+        """Tokenize a prompt to as many ids as the text encoder has positions; the rest is cut."""
         return tokenize(self.tokenizer, prompt)
 
     def tokens(self, inputs: Tensor) -> Tensor:
-        """long (B, places) -> (B, places, width)"""
+        """Encode ids, long (B, positions) -> (B, positions, width)."""
         return self.module(inputs).last_hidden_state
 
     def embed(self, prompt: str, clip_skip: int = 0) -> Tensor:
-        """(1, places * chunks, width): the prompt cut into chunks of 75 tokens.
+        """Encode a prompt to (1, positions * chunks, width), in chunks of 75 tokens.
 
-        A weight moves its tokens along the line from what no prompt gives to what this one gives,
-        as in ComfyUI: 1 is the prompt, 0 no prompt, 1.5 half as far again. Without any, one chunk
-        is what diffusers' StableDiffusionPipeline.encode_prompt gives.
+        A weight interpolates between the embedding of an empty prompt (0) and of this prompt (1),
+        as in ComfyUI; 1.5 extrapolates. Without weights, one chunk equals the result of diffusers'
+        StableDiffusionPipeline.encode_prompt.
 
-        clip_skip  last layers left out; the final layer norm stays, as in diffusers.
-        Raises UsageError if the encoder has fewer layers.
+        Args:
+            prompt: Text, with weights such as (word:1.3); see `weighed`.
+            clip_skip: Last layers to skip. The final layer norm is applied, as in diffusers.
+
+        Raises:
+            UsageError: If the encoder has fewer layers, or a weight is too large.
         """
         layers = self.module.config.num_hidden_layers
         if clip_skip > layers:
@@ -63,7 +67,7 @@ class TextContext:
         return made.flatten(0, 1)[None]
 
     def encoded(self, ids: Tensor, clip_skip: int) -> Tensor:
-        """long (chunks, places) -> (chunks, places, width)"""
+        """Encode ids, long (chunks, positions) -> (chunks, positions, width)."""
         ids = ids.to(self.module.device)
         if not clip_skip:
             return self.module(ids).last_hidden_state
@@ -76,14 +80,19 @@ class TextContext:
 
 
 def save_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:
-    backend = tokenizer.backend_tokenizer  # it remembers how it was last called
+    backend = tokenizer.backend_tokenizer  # it saves the settings of its last call
     backend.no_truncation()
     backend.no_padding()
     tokenizer.save_pretrained(folder)
 
 
 def chunks(tokenizer: CLIPTokenizer, prompt: str) -> tuple[Tensor, Tensor]:
-    """ids (chunks, places), each with its own first and last token and filled up; weights too."""
+    """Tokenize a prompt with weights, in chunks.
+
+    Returns:
+        ids (chunks, positions), each row with start and end token and padding, and the weights of
+        these tokens, float of the same shape.
+    """
     ids: list[int] = []
     weights: list[float] = []
     for text, weight in weighed(prompt):
@@ -105,11 +114,14 @@ def chunks(tokenizer: CLIPTokenizer, prompt: str) -> tuple[Tensor, Tensor]:
 
 
 def weighed(prompt: str) -> list[tuple[str, float]]:
-    r"""The pieces of a prompt and their weights: (word:1.3), (word) is 1.1, [word] 1 / 1.1; nested.
+    r"""Split a prompt into pieces and their weights.
 
-    A backslash makes a bracket, or a backslash, an ordinary character. So is a bracket without its
-    partner: a smiley in a caption weighs nothing.
-    Raises UsageError if a weight, the product of all brackets round it, is beyond 100.
+    (word:1.3) has weight 1.3, (word) 1.1 and [word] 1 / 1.1; nested brackets multiply. A bracket
+    after a backslash is an ordinary character, and so is a bracket without partner, such as a
+    smiley. \\ is a backslash.
+
+    Raises:
+        UsageError: If a weight, the product of all brackets around it, is beyond 100.
     """
     parts = PART.findall(prompt)
     weights = np.ones(len(parts))
@@ -133,7 +145,7 @@ def weighed(prompt: str) -> list[tuple[str, float]]:
 
 
 def _pairs(parts: list[str]) -> Iterator[tuple[int, int]]:
-    """Indices of every bracket that is closed, and of what closes it, the inner ones first."""
+    """Yield the indices of each pair of brackets, inner pairs first."""
     opened: list[int] = []
     waiting = Counter()
     for i, part in enumerate(parts):
@@ -141,7 +153,7 @@ def _pairs(parts: list[str]) -> Iterator[tuple[int, int]]:
             opened.append(i)
             waiting[part] += 1
         elif part in PARTNER and waiting[PARTNER[part]]:
-            while True:  # what was opened since has no partner
+            while True:  # brackets opened after its partner have no partner
                 first = opened.pop()
                 waiting[parts[first]] -= 1
                 if parts[first] == PARTNER[part]:
@@ -150,7 +162,7 @@ def _pairs(parts: list[str]) -> Iterator[tuple[int, int]]:
 
 
 def tokenize(tokenizer: CLIPTokenizer, prompt: str) -> Tensor:
-    """Prompt -> token ids, as many as the text encoder has places; what is longer is cut."""
+    """Tokenize a prompt to as many ids as the text encoder has positions; the rest is cut."""
     length = tokenizer.model_max_length
     return tokenizer(
         prompt, padding="max_length", truncation=True, max_length=length, return_tensors="pt"

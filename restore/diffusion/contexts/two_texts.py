@@ -1,4 +1,4 @@
-"""Words through two text encoders at once, as Stable Diffusion XL (Podell et al. 2023) has them."""
+"""Text through two text encoders at once, as in Stable Diffusion XL (Podell et al. 2023)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +13,24 @@ from restore.errors import UsageError
 
 
 class TwoEncoders(nn.Module):
-    """CLIP's and OpenCLIP's text encoders side by side; their names are those of their folders."""
+    """CLIP's and OpenCLIP's text encoders, named like their folders."""
 
     def __init__(self, first: CLIPTextModel, second: CLIPTextModelWithProjection):
         super().__init__()
         self.text_encoder, self.text_encoder_2 = first, second
 
     def forward(self, one: Tensor, two: Tensor, skip: int = 0) -> tuple[Tensor, Tensor]:
-        """long (B, places) of each -> tokens (B, places, both widths), pooled (B, width).
+        """Encode ids by both encoders.
 
-        SDXL reads the last layer but one, without the final norm; `skip` leaves out more.
+        SDXL reads the last layer but one, without the final norm.
+
+        Args:
+            one: long (B, positions) for the first encoder.
+            two: long (B, positions) for the second encoder.
+            skip: Further layers to skip.
+
+        Returns:
+            Tokens (B, positions, both widths) and the pooled embedding (B, width).
         """
         made = self.text_encoder_2(two, output_hidden_states=True)
         first = self.text_encoder(one, output_hidden_states=True).hidden_states[-2 - skip]
@@ -31,9 +39,13 @@ class TwoEncoders(nn.Module):
 
 @dataclass
 class TwoTextContext:
-    """Both encoders read the same prompt, each by its own tokenizer.
+    """Both encoders read the same prompt, each through its own tokenizer.
 
-    zeroes  whether no negative prompt is all zeros, as SDXL was trained, and not the words "".
+    Attributes:
+        module: The encoders.
+        tokenizers: One for each encoder.
+        zeroes: Whether an empty negative prompt is all zeros, as SDXL was trained, instead of the
+            embedding of "".
     """
 
     kind: ClassVar[Literal["text"]] = "text"
@@ -42,11 +54,11 @@ class TwoTextContext:
     zeroes: bool = True
 
     def inputs(self, prompt: str) -> Tensor:
-        """Token ids (2, places); what is longer is cut."""
+        """Tokenize a prompt to ids (2, positions); the rest is cut."""
         return torch.stack([tokenize(tokenizer, prompt) for tokenizer in self.tokenizers])
 
     def tokens(self, inputs: Tensor) -> Tensor:
-        """long (B, 2, places) -> (B, places, width)"""
+        """Encode ids, long (B, 2, positions) -> (B, positions, width)."""
         return self.module(inputs[:, 0], inputs[:, 1])[0]
 
     def embed(self, prompt: str, clip_skip: int = 0) -> Tensor:
@@ -55,13 +67,21 @@ class TwoTextContext:
     def hear(
         self, prompt: str, clip_skip: int = 0, is_wanted: bool = True
     ) -> tuple[Tensor, Tensor]:
-        """Tokens (1, places * chunks, width) and what they come to together, (1, pooled width).
+        """Encode a prompt to tokens and a pooled embedding.
 
-        Chunks and weights are as TextContext.embed's. Pooled is the first chunk, as it is written:
-        the UNet was shown no more of a prompt.
+        Chunks and weights are those of TextContext.embed. The pooled embedding is that of the first
+        chunk without weights, as the UNet was trained.
 
-        is_wanted  False of a negative prompt.
-        Raises UsageError if the encoders have fewer layers than clip_skip + 1.
+        Args:
+            prompt: Text, with weights.
+            clip_skip: Last layers to skip.
+            is_wanted: False for a negative prompt.
+
+        Returns:
+            Tokens (1, positions * chunks, width) and the pooled embedding (1, pooled width).
+
+        Raises:
+            UsageError: If the encoders have fewer layers than clip_skip + 1.
         """
         both = self.module.text_encoder, self.module.text_encoder_2
         layers = min(encoder.config.num_hidden_layers for encoder in both) - 1
@@ -73,7 +93,7 @@ class TwoTextContext:
         if self.zeroes and not is_wanted and not prompt:
             made, pooled = torch.zeros_like(made), torch.zeros_like(pooled)
         widths = [encoder.config.hidden_size for encoder in both]
-        # each token of each encoder has its own weight: their tokenizers may cut otherwise
+        # each encoder's tokens have their own weights: tokenizers may split a prompt differently
         shares = zip(weights, widths, strict=True)
         share = torch.cat([one[..., None].expand(-1, -1, width) for one, width in shares], -1)
         if (share != 1).any():
@@ -86,7 +106,7 @@ class TwoTextContext:
         return self.module(*(one.to(device) for one in ids), clip_skip)
 
     def _chunks(self, prompt: str) -> tuple[list[Tensor], list[Tensor]]:
-        """ids and weights by each tokenizer, the shorter followed by chunks that say nothing."""
+        """Tokenize by both tokenizers; the shorter result is filled up with empty chunks."""
         cut = [chunks(tokenizer, prompt) for tokenizer in self.tokenizers]
         most = max(len(ids) for ids, _ in cut)
         all_ids, all_weights = [], []
