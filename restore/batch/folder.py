@@ -23,7 +23,7 @@ from restore.batch.models import OpenedModel
 from restore.batch.orders import Orders
 from restore.batch.place import Place
 from restore.batch.placing import named, placed
-from restore.batch.planning import refuse_transparent, with_frames
+from restore.batch.planning import plan_files
 from restore.batch.rates import Rate
 from restore.batch.rows import Row
 from restore.batch.runner import Limits, Summary, Team, refuse_existing, run_all, run_by
@@ -33,10 +33,7 @@ from restore.batch.work import (
     FileOptions,
     Progress,
     Settings,
-    formats,
-    kept_beside,
     made_with,
-    reading_for,
     shown,
     told,
 )
@@ -190,56 +187,37 @@ def prepare(
         ConfigError, ModelError: The model is missing, or cannot do what the options ask.
         OutputError: The output folder cannot be used.
     """
-    from restore.images import encode
-
-    kind = formats(options, pictures.format, pictures.lossless, count)
-    reading = reading_for(options, holes, pictures.reading)
-    planned = jobs.plan(
-        files,
-        place.out,
-        lambda source: encode.FORMATS[kind(source)].suffix,
-        kept_beside(options, holes, count),
-        on_collision,
-        place.file,
-    )
-    masks, planned = holes.open(planned)
-    unpaired = masks.unused(planned) if masks else []
-    planned = [job for job in planned if share.holds(job.key)]
-    if pictures.frames == "all":
-        planned = with_frames(planned, reading)
-    if exists == "error":
-        store = place.store
-        refuse_existing(planned, lambda path: store.has(store.name(path)))
-    if pictures.background is None:
-        refuse_transparent(planned, kind, reading)
-
+    choices = {"exists": exists, "share": share, "on_collision": on_collision}
+    plan = plan_files(files, options, place, pictures, holes, count, **choices)
     model = open_model()
     if devices:
         model = placed(model, devices)
-    if model.is_pixel:
-        from restore.tasks.pixel_upscale import settled
-
-        options = settled(options, model.stack())
-    pixels = options.digest(
-        seed=seed,
-        **pictures.told,
-        **model.precision,
-        **({"count": count} if count > 1 else {}),
-        **holes.told,
-    )
+    options = _settled(options, model)
+    candidates = {"count": count} if count > 1 else {}
+    more = {**pictures.told, **model.precision, **candidates, **holes.told}
+    pixels = options.digest(seed=seed, **more)
     told = place.out, pixels, model.weights, share.ending, options.words, options.task
     place.store.begin(place.home)
     journal = Journal(*told, place.home, store=place.store)
-    settings = Settings(place, seed, exists, reading, pictures.writing, model.made_by)
-    orders = Orders(options, settings, pictures, holes, masks, count, pixels, model.weights)
+    settings = Settings(place, seed, exists, plan.reading, pictures.writing, model.made_by)
+    orders = Orders(options, settings, pictures, holes, plan.masks, count, pixels, model.weights)
     team, hands = gathered(orders, model, devices, cluster)
     return PreparedFiles(
-        *(planned, options, model, journal, exists),
-        lambda show: orders.work(model.stack, show, planned),
-        *(settings, masks, unpaired, count),
+        *(plan.jobs, options, model, journal, exists),
+        lambda show: orders.work(model.stack, show, plan.jobs),
+        *(settings, plan.masks, plan.unpaired, count),
         team=team,
         hands=hands,
     )
+
+
+def _settled(options: FileOptions, model: OpenedModel) -> FileOptions:
+    """The options as a pixel upscaler takes them; those of other models as they are."""
+    if not model.is_pixel:
+        return options
+    from restore.tasks.pixel_upscale import settled
+
+    return settled(options, model.stack())
 
 
 def gathered(

@@ -1,19 +1,84 @@
-"""Checks of a plan that need the headers of files, before any picture is decoded."""
+"""Which files become which results: all that is settled before any picture is decoded."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from restore.batch import remote
-from restore.batch.jobs import Job, refuse_collisions
+from restore.batch import jobs, remote
+from restore.batch.choices import PictureOptions
+from restore.batch.holes import Holes
+from restore.batch.jobs import Job, OnCollision, Shard, refuse_collisions
+from restore.batch.place import Place
+from restore.batch.runner import Exists, refuse_existing
+from restore.batch.work import FileOptions, formats, kept_beside, reading_for
 from restore.errors import ImageError, UsageError
+from restore.file_search import Found
 
 if TYPE_CHECKING:
+    from restore.batch.mask_files import Masks
     from restore.images.picture import Reading
 
 SHOWN = 5  # names in an error
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run over files has to do.
+
+    Attributes:
+        jobs: One for each input of the share.
+        reading: How the files are read.
+        masks: The masks that the jobs know by path; None: there are none.
+        unpaired: Masks without a picture.
+    """
+
+    jobs: list[Job]
+    reading: "Reading"
+    masks: "Masks | None"
+    unpaired: list[Path]
+
+
+def plan_files(
+    files: Sequence[Found],
+    options: FileOptions,
+    place: Place,
+    pictures: PictureOptions,
+    holes: Holes,
+    count: int,
+    *,
+    exists: Exists,
+    share: Shard,
+    on_collision: OnCollision,
+) -> Plan:
+    """Settle which file becomes which result; see `folder.prepare` for the arguments.
+
+    Raises UsageError if the options, files and masks do not fit together.
+    """
+    from restore.images import encode
+
+    kind = formats(options, pictures.format, pictures.lossless, count)
+    reading = reading_for(options, holes, pictures.reading)
+    planned = jobs.plan(
+        files,
+        place.out,
+        lambda source: encode.FORMATS[kind(source)].suffix,
+        kept_beside(options, holes, count),
+        on_collision,
+        place.file,
+    )
+    masks, planned = holes.open(planned)
+    unpaired = masks.unused(planned) if masks else []
+    planned = [job for job in planned if share.holds(job.key)]
+    if pictures.frames == "all":
+        planned = with_frames(planned, reading)
+    if exists == "error":
+        store = place.store
+        refuse_existing(planned, lambda path: store.has(store.name(path)))
+    if pictures.background is None:
+        refuse_transparent(planned, kind, reading)
+    return Plan(planned, reading, masks, unpaired)
 
 
 def with_frames(planned: Sequence[Job], reading: "Reading") -> list[Job]:

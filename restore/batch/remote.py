@@ -274,7 +274,7 @@ class Bucket:
 
     def _notes(self) -> list[str]:
         try:
-            return self._ask(lambda: self._files.find(self._path(f"{HIDDEN}/{NOTES}")))
+            return list(self._ask(lambda: self._files.find(self._path(f"{HIDDEN}/{NOTES}"))))
         except FileNotFoundError:
             return []
 

@@ -91,25 +91,32 @@ def load(
     before = _marks(files)
     adapted = manifest.with_loras(digest, loras)
     quiet()
-    if path.is_file():
-        stack = read_single(path, config, **more)
-    else:
-        stack = read(path, lambda part, _: components.read_weights(path, part, allow_pickle))
+    stack = (
+        read_single(path, config, **more) if path.is_file() else _read_folder(path, allow_pickle)
+    )
     again = manifest.find_model(str(path), allow_pickle=allow_pickle)[1]
-    stack.name = called(name, path)
-    stack.digest = steering.with_digest(adapted) if steering else adapted
+    stack.name, stack.digest = called(name, path), adapted
     if steering:
         controlnets.steer(stack, steering, allow_pickle)
+        stack.digest = steering.with_digest(adapted)
     stack.origin = path if path.is_dir() else None
     place(stack, device, dtype)
-    for number, (file, scale) in enumerate(loras):
-        lora.add(stack, file, scale, name=f"lora{number}")
-    if loras:
-        lora.fuse(stack)
+    _fuse(stack, loras)
     # the bytes are the same as before, and no file was replaced and put back in between
     if (again, manifest.with_loras(again, loras)) != (digest, adapted) or _marks(files) != before:
         raise ModelError(f"{path}: changed while it was read; try again")
     return stack
+
+
+def _read_folder(path: Path, allow_pickle: bool) -> Stack:
+    return read(path, lambda part, _: components.read_weights(path, part, allow_pickle))
+
+
+def _fuse(stack: Stack, loras: Sequence[tuple[str, float]]) -> None:
+    for number, (file, scale) in enumerate(loras):
+        lora.add(stack, file, scale, name=f"lora{number}")
+    if loras:
+        lora.fuse(stack)
 
 
 def called(name: str, path: Path) -> str:

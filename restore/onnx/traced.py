@@ -113,6 +113,13 @@ def write(
     except Exception as error:  # the exporter and networks raise anything
         told = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ModelError(f"{name}: cannot be exported: {told}") from error
+    _compare(network, path, example, name)
+
+
+def _compare(
+    network: nn.Module, path: Path, example: Callable[[int], tuple[Tensor, ...]], name: str
+) -> None:
+    """Raise ModelError if ONNX Runtime's result differs from torch's, at either of two sizes."""
     session = opened(path)
     for nth in (0, 1):
         given = example(nth)

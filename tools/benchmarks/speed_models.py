@@ -72,14 +72,26 @@ def networks(task: str) -> dict[str, Any]:
         layers_per_block=2,
         scaling_factor=0.18215 if task == "inpaint" else 0.08333,
     )
-    more = {} if task == "inpaint" else {"num_class_embeds": 1000}
+    shape = {
+        "inpaint": {
+            "sample_size": 64,
+            "in_channels": 9,
+            "block_out_channels": (80, 160, 320, 320),
+        },
+        "upscale": {  # no attention at the finest level
+            "sample_size": 128,
+            "in_channels": 7,
+            "block_out_channels": (64, 128, 128, 256),
+            "down_block_types": ("DownBlock2D", *("CrossAttnDownBlock2D",) * 3),
+            "up_block_types": (*("CrossAttnUpBlock2D",) * 3, "UpBlock2D"),
+            "num_class_embeds": 1000,
+        },
+    }
     unet = diffusers.UNet2DConditionModel(
-        sample_size=64 if task == "inpaint" else 128,
-        in_channels=9 if task == "inpaint" else 7,
-        block_out_channels=(96, 160, 320, 320),
+        **shape[task],
+        norm_num_groups=16,
         attention_head_dim=8,
         cross_attention_dim=128,
-        **more,
     )
     return {"vae": vae, "unet": unet}
 
