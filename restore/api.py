@@ -65,8 +65,8 @@ def load(
     Raises:
         ModelError: If there is no such model, or it cannot be loaded.
     """
-    more |= {"compiled": compiled, "offload": offload, "engine": engine, "first_stage": first_stage}
-    return Restorer(engines.load(model, device, dtype, **more))
+    how: dict[str, Any] = {"compiled": compiled, "offload": offload, "first_stage": first_stage}
+    return Restorer(engines.load(model, device, dtype, engine=engine, **how, **more))
 
 
 @dataclass(frozen=True)

