@@ -67,7 +67,11 @@ def folders(folder, tmp_path_factory):
 @pytest.mark.filterwarnings("ignore")  # of the libraries, on values that make no sense
 @pytest.mark.parametrize(
     ("kind", "config"),
-    [*(("base", config) for config in CONFIGS), *(("xl", config) for config in XL_CONFIGS)],
+    [
+        ("base", CONFIGS[0]),  # the largest; the others take two minutes together
+        *(pytest.param("base", config, marks=pytest.mark.slow) for config in CONFIGS[1:]),
+        *(("xl", config) for config in XL_CONFIGS),
+    ],
 )
 def test_no_key_of_a_config_imports_connects_or_starts_anything(folders, kind, config, monkeypatch):
     folder = folders[kind]
