@@ -17,7 +17,7 @@ def kinds() -> dict[str, Callable[[], nn.Module]]:
     """What builds each, by name: spandrel's own classes. Without it the test is skipped."""
     if find_spec("spandrel") is None:
         pytest.skip("the extra pixel is not installed")
-    pixel.library()
+    pixel.import_spandrel()
     from spandrel.architectures import (
         DAT,
         ESRGAN,

@@ -272,7 +272,7 @@ def test_without_spandrel_the_mend_is_told(files, monkeypatch):
 
 
 def test_what_fills_holes_or_mends_faces_alone_is_told(files, monkeypatch, tmp_path):
-    spandrel = pixel.library()
+    spandrel = pixel.import_spandrel()
     arch = pixel.build(spandrel, load_file(files("SPAN")), tmp_path).architecture
     net, made = nn.Conv2d(3, 3, 1), []
     monkeypatch.setattr(
@@ -307,7 +307,7 @@ def test_networks_of_one_channel_answer_each_channel(loaded):
 
 
 def test_networks_of_four_channels_are_fed_what_is_opaque(tmp_path):
-    pixel.library()
+    pixel.import_spandrel()
     from spandrel.architectures import ESRGAN
 
     torch.manual_seed(0)

@@ -41,7 +41,7 @@ def export(name: str, folder: Path, **more: Any) -> Path:
         ModelError: If there is no such model, or a network cannot be exported.
         OutputError: If the folder holds files that we did not export.
     """
-    session.library()
+    session.import_onnxruntime()
     source, digest = manifest.find_model(
         name,
         offline=more.get("offline", False),

@@ -21,7 +21,7 @@ def load(name: str) -> "Model":
     Raises:
         ModelError: If onnxruntime is missing, or the folder is damaged.
     """
-    session.library()
+    session.import_onnxruntime()
     path, digest = manifest.find_model(name)
     if configs.about(path).pixels:
         return pixels(path, name, digest)
@@ -55,8 +55,9 @@ def stack(path: Path, name: str, digest: str) -> "Stack":
     @one_at_a_time
     def read() -> "Stack":
         loading.quiet()
-        convert = lambda part, _: weights.read_weights(path, part)  # noqa: E731
-        return loading.read(path, convert, build, first_stage)
+        return loading.read(
+            path, lambda part, _: weights.read_weights(path, part), build, first_stage
+        )
 
     with manifest.unchanged(path, digest):
         made = read()

@@ -52,7 +52,7 @@ def load(path: Path, name: str, digest: str, device: torch.device, dtype: str) -
 
 def read(path: Path, name: str) -> PixelModel:
     """Load the network of a file in fp32 on the CPU, and try it once."""
-    spandrel = library()
+    spandrel = import_spandrel()
     state = read_state(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about how the networks are built
@@ -69,7 +69,7 @@ def read(path: Path, name: str) -> PixelModel:
     return model
 
 
-def library() -> ModuleType:
+def import_spandrel() -> ModuleType:
     """Import spandrel. Raises ModelError that says how to install it."""
     with torchvision.standing_in():
         try:
@@ -81,7 +81,7 @@ def library() -> ModuleType:
 
 def read_state(path: Path) -> dict[str, Any]:
     """Read the tensors of a file by spandrel's restricted unpickler. Raises ModelError."""
-    spandrel = library()
+    spandrel = import_spandrel()
     refuse_code(path)
     try:
         return spandrel.ModelLoader().load_state_dict_from_file(path)

@@ -17,7 +17,7 @@ MOST = 2 * 10**9  # bytes: the largest ONNX file
 MEND = "pip install 'restore-toolkit[onnx]'"
 
 
-def library() -> ModuleType:
+def import_onnxruntime() -> ModuleType:
     """Import onnxruntime. Raises ModelError that says how to install it."""
     try:
         import onnxruntime
@@ -82,7 +82,7 @@ class Session:
     """
 
     def __init__(self, path: Path, data: bytes):
-        runtime = library()
+        runtime = import_onnxruntime()
         options = runtime.SessionOptions()
         options.log_severity_level = 4  # its errors are raised anyway
         options.intra_op_num_threads = threads()

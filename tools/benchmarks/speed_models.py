@@ -16,7 +16,7 @@ def pixel_network(kind: str) -> nn.Module:
     """An untrained network of the published shape: x4plus, or x4v3."""
     from restore.checkpoints import pixel
 
-    pixel.library()
+    pixel.import_spandrel()
     from spandrel.architectures import ESRGAN, Compact
 
     torch.manual_seed(0)
