@@ -16,11 +16,11 @@ from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
-from restore.batch.ahead import AHEAD
 from restore.batch.jobs import Job
 from restore.batch.journal import Journal
 from restore.batch.models import Loading
 from restore.batch.orders import Orders, Worker
+from restore.batch.prefetch import THREAD_NAME
 from restore.batch.rows import Row
 from restore.batch.runner import Offered
 from restore.batch.step import failed
@@ -233,7 +233,7 @@ def _serve(pipe: Connection, orders: Orders, loading: Loading, workers: int) -> 
                     told.send("error", error)
                     return
                 told.send("row", row)
-    if any(thread.name == AHEAD and thread.is_alive() for thread in threading.enumerate()):
+    if any(thread.name == THREAD_NAME and thread.is_alive() for thread in threading.enumerate()):
         os._exit(0)  # a thread inside torch at interpreter exit would abort the process
 
 

@@ -70,7 +70,7 @@ class PreparedRun:
     Attributes:
         jobs: One for each input of this shard.
         work: Opens the function that makes a job's picture; open as long as the run lasts.
-        team: Does the jobs, `hands` of them at a time; None: this process does them.
+        team: Does the jobs, `workers` of them at a time; None: this process does them.
     """
 
     jobs: list[jobs.Job]
@@ -80,7 +80,7 @@ class PreparedRun:
     exists: Exists
     work: Callable[[Progress], AbstractContextManager[Work]]
     team: Callable[[Progress], Team] | None = field(default=None, kw_only=True)
-    hands: int = field(default=1, kw_only=True)
+    workers: int = field(default=1, kw_only=True)
 
     def run(
         self,
@@ -108,7 +108,7 @@ class PreparedRun:
                 progress=show.row,
                 limits=limits,
                 publish=publish,
-                hands=self.hands,
+                workers=self.workers,
             )
         with self.work(show) as work:
             return run_all(
@@ -201,13 +201,13 @@ def prepare(
     journal = Journal(*told, place.home, store=place.store)
     settings = Settings(place, seed, exists, plan.reading, pictures.writing, model.made_by)
     orders = Orders(options, settings, pictures, holes, plan.masks, count, pixels, model.weights)
-    team, hands = gathered(orders, model, devices, cluster)
+    team, workers = gathered(orders, model, devices, cluster)
     return PreparedFiles(
         *(plan.jobs, options, model, journal, exists),
         lambda show: orders.work(model.stack, show, plan.jobs),
         *(settings, plan.masks, plan.unpaired, count),
         team=team,
-        hands=hands,
+        workers=workers,
     )
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from restore.batch import jobs, rates, remote, views
-from restore.batch.ahead import LAST_S, Ahead
 from restore.batch.holes import Holes, opaque, overlaid
 from restore.batch.jobs import Job
 from restore.batch.journal import Row
 from restore.batch.place import Place
+from restore.batch.prefetch import LAST_S, Prefetcher
 from restore.batch.rates import Rate
 from restore.batch.step import Exists
 from restore.errors import CancelledError, ImageError, UsageError
@@ -98,17 +98,17 @@ class FileWork:
         self.is_over = self.is_warned = False
         self.load_s = 0.0  # seconds that the current picture waited for torch and the model
         todo = [job for job in planned if not job.skip]
-        self.reading, self.making = Ahead(todo, self.read), Ahead(todo, self.make_next)
+        self.reading, self.making = Prefetcher(todo, self.read), Prefetcher(todo, self.make_next)
 
     def __enter__(self) -> "FileWork":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.is_over = True
-        for ahead in (self.reading, self.making):
-            ahead.close()
-        for ahead in (self.making, self.reading):
-            ahead.thread.join(LAST_S)
+        for prefetcher in (self.reading, self.making):
+            prefetcher.close()
+        for prefetcher in (self.making, self.reading):
+            prefetcher.thread.join(LAST_S)
         self.rate.keep()
 
     def __call__(self, job: jobs.Job, path: Path, *frames: Path) -> Row:
@@ -141,8 +141,8 @@ class FileWork:
 
     def follow(self, job: jobs.Job, following: jobs.Job | None) -> None:
         """Set the job that comes after this one, where the order was not known at the start."""
-        for ahead in (self.making, self.reading):
-            ahead.follow(job, following)
+        for prefetcher in (self.making, self.reading):
+            prefetcher.follow(job, following)
 
     def keep_views(self, job: jobs.Job, source: Source, made: "Picture") -> Row:
         """Save what the page shows; return the facts on it for the row."""
