@@ -10,7 +10,7 @@ from folders import tree
 from teams import Watch, model, photos, report
 
 from restore import batch, cli
-from restore.batch import inputs, rays, remote, urls
+from restore.batch import inputs, ray_executor, remote, urls
 from restore.batch.place import Place
 from restore.errors import OutputError, UsageError
 from restore.options import UpscaleOptions
@@ -188,5 +188,5 @@ def test_workers_share_a_bucket(stocked, tmp_path, model):
 def test_ray_works_on_a_bucket(stocked, tmp_path, model):
     _, _, folder = stocked
     run(folder, tmp_path / "out", model)
-    run("s3://shop/in", "s3://shop/out", model, cluster=rays.Cluster(2))
+    run("s3://shop/in", "s3://shop/out", model, cluster=ray_executor.Cluster(2))
     check_as(tmp_path / "out", "shop/out")

@@ -26,7 +26,7 @@ from restore.batch.placing import named, placed
 from restore.batch.planning import plan_files
 from restore.batch.rates import Rate
 from restore.batch.rows import Row
-from restore.batch.runner import Limits, Summary, Team, refuse_existing, run_all, run_by
+from restore.batch.runner import Executor, Limits, Summary, refuse_existing, run_all, run_by
 from restore.batch.step import Exists, Work
 from restore.batch.urls import is_url
 from restore.batch.work import (
@@ -43,7 +43,7 @@ from restore.options import Text2imgOptions
 
 if TYPE_CHECKING:
     from restore.batch.mask_files import Masks
-    from restore.batch.rays import Cluster
+    from restore.batch.ray_executor import Cluster
 
 LARGEST_SEED = 2**63 - 1
 
@@ -70,7 +70,7 @@ class PreparedRun:
     Attributes:
         jobs: One for each input of this shard.
         work: Opens the function that makes a job's picture; open as long as the run lasts.
-        team: Does the jobs, `workers` of them at a time; None: this process does them.
+        executor: Does the jobs, `workers` of them at a time; None: this process does them.
     """
 
     jobs: list[jobs.Job]
@@ -79,7 +79,7 @@ class PreparedRun:
     journal: Journal
     exists: Exists
     work: Callable[[Progress], AbstractContextManager[Work]]
-    team: Callable[[Progress], Team] | None = field(default=None, kw_only=True)
+    executor: Callable[[Progress], Executor] | None = field(default=None, kw_only=True)
     workers: int = field(default=1, kw_only=True)
 
     def run(
@@ -101,9 +101,9 @@ class PreparedRun:
         """
         publish = report.publisher(self.journal.home, self.journal.ending)
         limits = Limits(max_failures, stop)
-        if self.team:
+        if self.executor:
             return run_by(
-                *(self.team(show), self.jobs, self.journal),
+                *(self.executor(show), self.jobs, self.journal),
                 exists=self.exists,
                 progress=show.row,
                 limits=limits,
@@ -201,12 +201,12 @@ def prepare(
     journal = Journal(*told, place.home, store=place.store)
     settings = Settings(place, seed, exists, plan.reading, pictures.writing, model.made_by)
     orders = Orders(options, settings, pictures, holes, plan.masks, count, pixels, model.weights)
-    team, workers = gathered(orders, model, devices, cluster)
+    executor, workers = choose_executor(orders, model, devices, cluster)
     return PreparedFiles(
         *(plan.jobs, options, model, journal, exists),
         lambda show: orders.work(model.stack, show, plan.jobs),
         *(settings, plan.masks, plan.unpaired, count),
-        team=team,
+        executor=executor,
         workers=workers,
     )
 
@@ -220,10 +220,10 @@ def _settled(options: FileOptions, model: OpenedModel) -> FileOptions:
     return settled(options, model.stack())
 
 
-def gathered(
+def choose_executor(
     orders: Orders, model: OpenedModel, devices: Sequence[str], cluster: "Cluster | None"
-) -> tuple[Callable[[Progress], Team] | None, int]:
-    """The team that does the work, and its number of workers; None if this process does it.
+) -> tuple[Callable[[Progress], Executor] | None, int]:
+    """The executor that does the work, and its number of workers; None if this process does it.
 
     Raises UsageError if both are given, or if only this process has the model.
     """
@@ -235,15 +235,15 @@ def gathered(
     if loading is None:
         raise UsageError(f"{model.name} was loaded by its caller, and is in this process alone")
     if cluster:
-        from restore.batch.rays import Rays, require
+        from restore.batch.ray_executor import RayExecutor, require
 
         require()
-        rays = Rays(orders, loading, cluster)
-        return lambda show: rays, cluster.workers
-    from restore.batch.crew import Crew
+        executor = RayExecutor(orders, loading, cluster)
+        return lambda show: executor, cluster.workers
+    from restore.batch.device_pool import DevicePool
 
     names = named(devices)
-    return lambda show: Crew(orders, loading, names, show), len(names)
+    return lambda show: DevicePool(orders, loading, names, show), len(names)
 
 
 def prepare_words(

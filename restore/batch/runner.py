@@ -104,7 +104,7 @@ class Offered(Iterator[Job]):
         return next(self._jobs)
 
 
-Team = Callable[[Offered, Journal], Iterator[tuple[Job, Row]]]
+Executor = Callable[[Offered, Journal], Iterator[tuple[Job, Row]]]
 """Does jobs, in any order, and yields each with its row.
 
 The row of a new result must be in the journal, or safe from a kill in another way, before the
@@ -121,7 +121,7 @@ def run_all(
     limits: Limits = Limits(),
     publish: Callable[[Sequence[Row], Row], None] = lambda rows, summary: None,
 ) -> Summary:
-    """The same as `run_by`, with this process as the team: it does one job after the other."""
+    """The same as `run_by`, with this process as the executor: it does one job after the other."""
 
     def alone(offered: Offered, journal: Journal) -> Iterator[tuple[Job, Row]]:
         for job in offered:
@@ -137,7 +137,7 @@ def run_all(
 
 
 def run_by(
-    team: Team,
+    executor: Executor,
     jobs: Sequence[Job],
     journal: Journal,
     *,
@@ -152,7 +152,7 @@ def run_by(
     The report is written even if the run raises, as far as the disk allows.
 
     Args:
-        team: Does the jobs, `workers` at a time.
+        executor: Does the jobs, `workers` at a time.
         exists: What to do with an output that is there already. skip: a finished one stays; one
             that we made with other options or weights is replaced, and its row says so; any other
             file, and one of another picture or other words, is never replaced. overwrite: all
@@ -174,7 +174,7 @@ def run_by(
     publish = _also(publish, journal)
     with journal.open(lambda: _sweep(jobs, journal.out)):
         try:
-            stopped = _loop(tally, team, journal, progress, limits)
+            stopped = _loop(tally, executor, journal, progress, limits)
         except BaseException as error:
             why = limits.stop() or getattr(error, "code", type(error).__name__)
             told = _told(tally.summary(why), journal)
@@ -202,7 +202,7 @@ def _also(
 
 def _loop(
     tally: Tally,
-    team: Team,
+    executor: Executor,
     journal: Journal,
     progress: Callable[[Row], None],
     limits: Limits,
@@ -229,7 +229,7 @@ def _loop(
                 yield job
 
     try:
-        for job, row in team(Offered(wanted(), lambda: bool(stopped())), journal):
+        for job, row in executor(Offered(wanted(), lambda: bool(stopped())), journal):
             kept = _kept(row, journal)
             if kept.get("code") == DiskFullError.code:  # no other file would fit either
                 tally.counts["failed"] += 1

@@ -17,6 +17,7 @@ from restore.batch.models import OpenedModel
 from restore.batch.place import Place
 from restore.batch.runner import Exists, Summary
 from restore.batch.work import FileOptions
+from restore.cli.executor import ExecutorOptions
 from restore.cli.folder import Folder
 from restore.cli.hint import first_use
 from restore.cli.model import Model
@@ -24,7 +25,6 @@ from restore.cli.pictures import SHORT, Pictures
 from restore.cli.progress import progress
 from restore.cli.said import Said
 from restore.cli.signals import Stop
-from restore.cli.team import Team
 from restore.errors import OutputError, UsageError, printable
 from restore.options import Text2imgOptions
 
@@ -55,7 +55,7 @@ class Run:
     model: Model
     said: Said
     pictures: Pictures = Pictures()
-    team: Team = Team()
+    executor: ExecutorOptions = ExecutorOptions()
 
     @cached_property
     def place(self) -> Place:
@@ -131,8 +131,8 @@ def run_files(
         exists=run.exists,
         share=folder.share,
         on_collision=folder.on_collision,
-        devices=run.team.named,
-        cluster=run.team.cluster,
+        devices=run.executor.named,
+        cluster=run.executor.cluster,
     )
     if dry_run:
         for row in prepared.foretell(run.said.line, run.said.note):

@@ -10,13 +10,13 @@ import typer
 
 from restore.batch.holes import Holes
 from restore.cli import shared
+from restore.cli.executor import ExecutorOptions
 from restore.cli.folder import Folder, takes
 from restore.cli.model import Enlarger, Model
 from restore.cli.pictures import Pictures
 from restore.cli.said import Said
 from restore.cli.settings import Settings
 from restore.cli.shared import Run, run_files, run_prompt
-from restore.cli.team import Team
 from restore.errors import UsageError
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
 
@@ -37,7 +37,7 @@ def over_files(own: type, model: type[Model] = Model) -> Callable[[Command], Com
 
     def changed(command: Command) -> Command:
         records: dict[str, type] = {"own": own, "said": Said, "settings": Settings, "model": model}
-        records |= {"pictures": Pictures, "team": Team, "folder": Folder}
+        records |= {"pictures": Pictures, "executor": ExecutorOptions, "folder": Folder}
         for name, kind in records.items():
             command = takes(name, kind)(command)
         return command
@@ -113,7 +113,7 @@ class Upscale:
 def upscale(
     out: shared.Out,
     folder: Folder,
-    team: Team,
+    executor: ExecutorOptions,
     pictures: Pictures,
     model: Enlarger,
     settings: Settings,
@@ -122,7 +122,7 @@ def upscale(
 ) -> None:
     """Enlarge or restore pictures. Run the same command again to go on where it stopped."""
     options = own.options(settings)
-    where = Run(out, settings.seed, settings.exists, model, said, pictures, team)
+    where = Run(out, settings.seed, settings.exists, model, said, pictures, executor)
     holes = Holes(own.damage or "", own.fit_mask, own.find_scratches or "")
     run_files(folder, options, where, own.dry_run, holes)
 
@@ -211,7 +211,7 @@ class Inpaint:
 def inpaint(
     out: shared.Out,
     folder: Folder,
-    team: Team,
+    executor: ExecutorOptions,
     pictures: Pictures,
     model: Model,
     settings: Settings,
@@ -223,7 +223,7 @@ def inpaint(
     if own.is_model_engine:
         engine: Any = own.engine
         model = replace(model, engine=engine)
-    where = Run(out, settings.seed, settings.exists, model, said, pictures, team)
+    where = Run(out, settings.seed, settings.exists, model, said, pictures, executor)
     run_files(folder, options, where, own.dry_run, Holes(own.mask or "", own.fit_mask), own.count)
 
 
@@ -272,7 +272,7 @@ class Img2img:
 def img2img(
     out: shared.Out,
     folder: Folder,
-    team: Team,
+    executor: ExecutorOptions,
     pictures: Pictures,
     model: Model,
     settings: Settings,
@@ -281,7 +281,7 @@ def img2img(
 ) -> None:
     """Change pictures by words, at their own size."""
     options = own.options(settings)
-    where = Run(out, settings.seed, settings.exists, model, said, pictures, team)
+    where = Run(out, settings.seed, settings.exists, model, said, pictures, executor)
     run_files(folder, options, where, own.dry_run)
 
 

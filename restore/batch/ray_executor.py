@@ -77,7 +77,7 @@ class Actor:
 
 
 @dataclass(frozen=True)
-class Rays:
+class RayExecutor:
     """Does jobs with Ray Data. Ray handles retries, dead workers and stragglers."""
 
     orders: Orders
