@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from restore.batch.choices import PictureOptions
 from restore.batch.holes import Holes
 from restore.batch.jobs import Job
-from restore.batch.known import Known
 from restore.batch.models import Loading
 from restore.batch.rates import Rate
+from restore.batch.result_index import ResultIndex
 from restore.batch.rows import Row
 from restore.batch.step import attempt
 from restore.batch.work import FileOptions, FileWork, Progress, Settings, formats
@@ -39,10 +39,10 @@ class Orders:
     digest: str
     weights: str
 
-    def known(self) -> Known:
+    def new_index(self) -> ResultIndex:
         """A record of earlier results without any rows yet."""
         said = self.options.words, self.options.task
-        return Known(self.settings.place.store, self.digest, self.weights, *said)
+        return ResultIndex(self.settings.place.store, self.digest, self.weights, *said)
 
     def work(
         self, stack: "Callable[[], Model]", show: Progress, planned: Sequence[Job] = ()
@@ -69,7 +69,7 @@ class Worker:
     """Does the jobs of a run in a process that has no journal."""
 
     def __init__(self, orders: Orders, loading: Loading, show: Progress):
-        self.orders, self.known = orders, orders.known()
+        self.orders, self.index = orders, orders.new_index()
         orders.settings.place.out.mkdir(parents=True, exist_ok=True)  # local, also for a URL
         self.work = orders.work(cache(lambda: loading.open().stack()), show)
 
@@ -87,10 +87,10 @@ class Worker:
             following: The job that comes next, which may be read ahead.
             note: Records the row of a new result, before the result gets its name.
         """
-        self.known.forget()
-        self.known.take_all(rows)
+        self.index.forget()
+        self.index.take_all(rows)
         self.work.follow(job, following)
         return attempt(
-            *(job, self.work, self.known, self.orders.settings.exists),
+            *(job, self.work, self.index, self.orders.settings.exists),
             note,
         )

@@ -66,11 +66,11 @@ class Actor:
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         asked: list[tuple[Job, list[Row]]] = [pickle.loads(data) for data in batch["job"]]
         answers = []
-        for nth, (job, known) in enumerate(asked):
+        for nth, (job, rows) in enumerate(asked):
             following = asked[nth + 1][0] if nth + 1 < len(asked) else None
             noted = self.store.noted(job.key)  # by an actor that died
             try:
-                answers.append(self.worker(job, [*known, *noted], following, self.store.note))
+                answers.append(self.worker(job, [*rows, *noted], following, self.store.note))
             except RestoreError as error:  # it ends the run: Ray must not try again
                 answers.append(error)
         return {"nth": list(batch["nth"]), "answer": [pickle.dumps(one) for one in answers]}
