@@ -11,7 +11,7 @@ from folders import tree
 from PIL import Image
 
 from restore import batch, file_search
-from restore.batch.orders import Orders
+from restore.batch.worker import RunSpec
 from restore.checkpoints import load
 from restore.options import UpscaleOptions
 
@@ -65,11 +65,11 @@ class Watch:
     def part(self, done, of, what): ...
 
 
-class Deadly(Orders):
-    """Orders by which one file ends whoever works on it."""
+class Deadly(RunSpec):
+    """A run in which one file ends whoever works on it."""
 
-    def work(self, *given, **more):
-        work = super().work(*given, **more)
+    def open_work(self, *given, **more):
+        work = super().open_work(*given, **more)
         make = work.make_next
 
         def made(job):

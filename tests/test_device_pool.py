@@ -78,7 +78,7 @@ def test_a_worker_that_dies_is_replaced_and_its_file_is_done_again(tmp_path, pho
 @posix
 @pytest.mark.slow
 def test_a_file_that_ends_its_workers_costs_no_other(tmp_path, photos, model, monkeypatch):
-    monkeypatch.setattr(folder, "Orders", Deadly)
+    monkeypatch.setattr(folder, "RunSpec", Deadly)
     made = run(photos(8), tmp_path / "out", model, devices=TWO)
     report = rows(tmp_path / "out")
     assert report["4/0004.png"]["code"] == "CRASHED" and "SIGKILL" in report["4/0004.png"]["error"]

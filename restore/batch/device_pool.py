@@ -18,13 +18,13 @@ from typing import Any
 
 from restore.batch.jobs import Job
 from restore.batch.journal import Journal
-from restore.batch.models import Loading
-from restore.batch.orders import Orders, Worker
+from restore.batch.models import PinnedModel
 from restore.batch.prefetch import THREAD_NAME
 from restore.batch.rows import Row
 from restore.batch.runner import Offered
 from restore.batch.step import failed
 from restore.batch.work import Progress
+from restore.batch.worker import RunSpec, Worker
 from restore.errors import CancelledError, ImageError, ModelError
 
 SPAWN = get_context("spawn")  # a fork would share what torch and CUDA hold
@@ -68,14 +68,14 @@ class DevicePool:
     """An executor: a worker process on each device; a call yields each job with its row.
 
     Attributes:
-        orders: What the run does.
-        loading: How a worker opens the model.
+        spec: What the run does.
+        pinned: How a worker opens the model.
         devices: One for each worker.
         show: Receives the notes of all workers, and the progress of the first.
     """
 
-    orders: Orders
-    loading: Loading
+    spec: RunSpec
+    pinned: PinnedModel
     devices: Sequence[str]
     show: Progress
     _workers: list[DeviceWorker] = field(default_factory=list)
@@ -103,7 +103,7 @@ class DevicePool:
 
     def _start(self, device: str) -> DeviceWorker:
         mine, theirs = SPAWN.Pipe()
-        told = theirs, self.orders, self.loading.on(device), len(self.devices)
+        told = theirs, self.spec, self.pinned.on(device), len(self.devices)
         # not a daemon: it starts processes of its own, which decode
         process = SPAWN.Process(target=_serve, args=told, name=f"restore worker {device}")
         process.start()
@@ -208,7 +208,7 @@ class _PipeProgress:
             raise CancelledError("nobody waits for this any more") from error
 
 
-def _serve(pipe: Connection, orders: Orders, loading: Loading, workers: int) -> None:
+def _serve(pipe: Connection, spec: RunSpec, pinned: PinnedModel, workers: int) -> None:
     """Do jobs until the parent process sends None or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent decides
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -220,9 +220,9 @@ def _serve(pipe: Connection, orders: Orders, loading: Loading, workers: int) -> 
 
     # EOFError, OSError: the parent is gone
     with suppress(EOFError, OSError, KeyboardInterrupt, CancelledError):
-        if loading.choice.device == "cpu":
+        if pinned.choice.device == "cpu":
             _share_cores(workers)
-        worker = Worker(orders, loading, told)
+        worker = Worker(spec, pinned, told)
         with worker.work:
             while asked := pipe.recv():
                 try:

@@ -20,7 +20,6 @@ from restore.batch.holes import Holes
 from restore.batch.jobs import OnCollision, Shard
 from restore.batch.journal import Journal
 from restore.batch.models import OpenedModel
-from restore.batch.orders import Orders
 from restore.batch.place import Place
 from restore.batch.placing import named, placed
 from restore.batch.planning import plan_files
@@ -37,6 +36,7 @@ from restore.batch.work import (
     shown,
     told,
 )
+from restore.batch.worker import RunSpec
 from restore.errors import UsageError, counted
 from restore.file_search import Found
 from restore.options import Text2imgOptions
@@ -200,11 +200,11 @@ def prepare(
     place.store.begin(place.home)
     journal = Journal(*told, place.home, store=place.store)
     settings = Settings(place, seed, exists, plan.reading, pictures.writing, model.made_by)
-    orders = Orders(options, settings, pictures, holes, plan.masks, count, pixels, model.weights)
-    executor, workers = choose_executor(orders, model, devices, cluster)
+    spec = RunSpec(options, settings, pictures, holes, plan.masks, count, pixels, model.weights)
+    executor, workers = choose_executor(spec, model, devices, cluster)
     return PreparedFiles(
         *(plan.jobs, options, model, journal, exists),
-        lambda show: orders.work(model.stack, show, plan.jobs),
+        lambda show: spec.open_work(model.stack, show, plan.jobs),
         *(settings, plan.masks, plan.unpaired, count),
         executor=executor,
         workers=workers,
@@ -221,7 +221,7 @@ def _settled(options: FileOptions, model: OpenedModel) -> FileOptions:
 
 
 def choose_executor(
-    orders: Orders, model: OpenedModel, devices: Sequence[str], cluster: "Cluster | None"
+    spec: RunSpec, model: OpenedModel, devices: Sequence[str], cluster: "Cluster | None"
 ) -> tuple[Callable[[Progress], Executor] | None, int]:
     """The executor that does the work, and its number of workers; None if this process does it.
 
@@ -231,19 +231,19 @@ def choose_executor(
         raise UsageError("--devices is of one machine, and --runner ray places its own workers")
     if not devices and not cluster:
         return None, 1
-    loading = model.loading
-    if loading is None:
+    pinned = model.pinned
+    if pinned is None:
         raise UsageError(f"{model.name} was loaded by its caller, and is in this process alone")
     if cluster:
         from restore.batch.ray_executor import RayExecutor, require
 
         require()
-        executor = RayExecutor(orders, loading, cluster)
+        executor = RayExecutor(spec, pinned, cluster)
         return lambda show: executor, cluster.workers
     from restore.batch.device_pool import DevicePool
 
     names = named(devices)
-    return lambda show: DevicePool(orders, loading, names, show), len(names)
+    return lambda show: DevicePool(spec, pinned, names, show), len(names)
 
 
 def prepare_words(

@@ -27,7 +27,7 @@ class OpenedModel:
         precision: What else decides the pixels, such as dtype and device.
         is_pixel: Whether it is one network from rgb to rgb.
         steered: The ControlNet and its settings, as results record them; `weights` includes it.
-        loading: How another process opens the same model; None if none can.
+        pinned: How another process opens the same model; None if none can.
     """
 
     name: str
@@ -36,7 +36,7 @@ class OpenedModel:
     precision: dict[str, object]
     is_pixel: bool = False
     steered: dict[str, object] = field(default_factory=dict)
-    loading: "Loading | None" = None
+    pinned: "PinnedModel | None" = None
 
     @property
     def made_by(self) -> dict[str, object]:
@@ -112,7 +112,7 @@ class ModelChoice:
             self._precision(first_stage),
             not self.config_from and is_pixel(self.name),
             steering.told if steering else {},
-            Loading(self, digest),
+            PinnedModel(self, digest),
         )
 
     def _refuse(self, place: Path, options: WalkOptions | None) -> None:
@@ -192,7 +192,7 @@ class ModelChoice:
 
 
 @dataclass(frozen=True)
-class Loading:
+class PinnedModel:
     """What another process needs to open the same model.
 
     Attributes:
@@ -203,7 +203,7 @@ class Loading:
     choice: ModelChoice
     weights: str
 
-    def on(self, device: str) -> "Loading":
+    def on(self, device: str) -> "PinnedModel":
         """The same on another device."""
         return replace(self, choice=replace(self.choice, device=device))
 

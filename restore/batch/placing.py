@@ -30,11 +30,11 @@ def placed(model: OpenedModel, devices: Sequence[str]) -> OpenedModel:
     """
     from restore.checkpoints import accelerators
 
-    if model.loading is None:
+    if model.pinned is None:
         raise UsageError(f"{model.name} was loaded by its caller, and is in this process alone")
-    asked, kind = model.loading.choice.device, named(devices)[0].split(":")[0]
+    asked, kind = model.pinned.choice.device, named(devices)[0].split(":")[0]
     if asked not in ("auto", kind):
         raise UsageError(f"--device {asked} and --devices {','.join(devices)}: give one of them")
     if asked == "auto" and accelerators.pick().split(":")[0] != kind:
-        return model.loading.on(kind).open()
+        return model.pinned.on(kind).open()
     return model

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from restore.batch.choices import PictureOptions
 from restore.batch.holes import Holes
 from restore.batch.jobs import Job
-from restore.batch.models import Loading
+from restore.batch.models import PinnedModel
 from restore.batch.rates import Rate
 from restore.batch.result_index import ResultIndex
 from restore.batch.rows import Row
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Orders:
+class RunSpec:
     """A run over files, for whichever process does it. All of it can be pickled.
 
     Attributes:
@@ -40,11 +40,11 @@ class Orders:
     weights: str
 
     def new_index(self) -> ResultIndex:
-        """A record of earlier results without any rows yet."""
-        said = self.options.words, self.options.task
-        return ResultIndex(self.settings.place.store, self.digest, self.weights, *said)
+        """An index of earlier results without any rows yet."""
+        store, options = self.settings.place.store, self.options
+        return ResultIndex(store, self.digest, self.weights, options.words, options.task)
 
-    def work(
+    def open_work(
         self, stack: "Callable[[], Model]", show: Progress, planned: Sequence[Job] = ()
     ) -> FileWork:
         """The function that does the jobs.
@@ -68,10 +68,10 @@ class Orders:
 class Worker:
     """Does the jobs of a run in a process that has no journal."""
 
-    def __init__(self, orders: Orders, loading: Loading, show: Progress):
-        self.orders, self.index = orders, orders.new_index()
-        orders.settings.place.out.mkdir(parents=True, exist_ok=True)  # local, also for a URL
-        self.work = orders.work(cache(lambda: loading.open().stack()), show)
+    def __init__(self, spec: RunSpec, pinned: PinnedModel, show: Progress):
+        self.spec, self.index = spec, spec.new_index()
+        spec.settings.place.out.mkdir(parents=True, exist_ok=True)  # local, also for a URL
+        self.work = spec.open_work(cache(lambda: pinned.open().stack()), show)
 
     def __call__(
         self,
@@ -91,6 +91,6 @@ class Worker:
         self.index.take_all(rows)
         self.work.follow(job, following)
         return attempt(
-            *(job, self.work, self.index, self.orders.settings.exists),
+            *(job, self.work, self.index, self.spec.settings.exists),
             note,
         )
