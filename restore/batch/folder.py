@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restore.batch import jobs, report, views
-from restore.batch.choices import PictureOptions
+from restore.batch.devices import open_on, parse_devices
 from restore.batch.dry_run import foretell
 from restore.batch.holes import Holes
 from restore.batch.jobs import OnCollision, Shard
 from restore.batch.journal import Journal
 from restore.batch.models import OpenedModel
+from restore.batch.picture_options import PictureOptions
 from restore.batch.place import Place
-from restore.batch.placing import named, placed
 from restore.batch.planning import plan_files
 from restore.batch.rates import Rate
 from restore.batch.rows import Row
@@ -191,7 +191,7 @@ def prepare(
     plan = plan_files(files, options, place, pictures, holes, count, **choices)
     model = open_model()
     if devices:
-        model = placed(model, devices)
+        model = open_on(model, devices)
     options = _settled(options, model)
     candidates = {"count": count} if count > 1 else {}
     more = {**pictures.told, **model.precision, **candidates, **holes.told}
@@ -242,7 +242,7 @@ def choose_executor(
         return lambda show: executor, cluster.workers
     from restore.batch.device_pool import DevicePool
 
-    names = named(devices)
+    names = parse_devices(devices)
     return lambda show: DevicePool(spec, pinned, names, show), len(names)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO
 
-from restore.batch import ours
+from restore.batch import ownership
 from restore.batch.jobs import Job
 from restore.batch.result_index import ResultIndex
 from restore.batch.rows import Name, Row, name_of, read_rows
@@ -84,7 +84,7 @@ class Journal(ResultIndex):
             UsageError: A report there is not one of ours.
         """
         for ending in {"", self.ending}:
-            ours.refuse_reports(self.home, ending)
+            ownership.refuse_reports(self.home, ending)
         with ExitStack() as held:
             with as_output_error(self.out):
                 self.out.mkdir(parents=True, exist_ok=True)
@@ -187,7 +187,7 @@ class Journal(ResultIndex):
 
 def reports(folder: Path) -> list[Path]:
     """The reports in a folder, by name: its own and those of shards."""
-    return [path for path in folder.glob("report*.jsonl") if ours.REPORT.fullmatch(path.name)]
+    return [path for path in folder.glob("report*.jsonl") if ownership.REPORT.fullmatch(path.name)]
 
 
 def _lines(rows: Iterable[Row]) -> str:

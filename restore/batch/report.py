@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from restore.batch import ours, template, views
+from restore.batch import ownership, template, views
 from restore.batch.journal import as_output_error, reports
 from restore.batch.rows import Row, read_rows
 from restore.errors import UsageError, printable
@@ -140,7 +140,7 @@ def merge(given: Sequence[Path], out: Path) -> Row:
     if missing or not found:
         raise UsageError(f"{', '.join(missing or map(str, given))}: no report.jsonl there")
     held = {path.resolve() for path in found}
-    ours.refuse_reports(out)
+    ownership.refuse_reports(out)
     strange = [path for path in reports(out) if path.resolve() not in held]
     if strange:
         raise UsageError(f"{strange[0]}: would be lost; merge it too, or give another -o")

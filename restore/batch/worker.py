@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from restore.batch.choices import PictureOptions
 from restore.batch.holes import Holes
 from restore.batch.jobs import Job
 from restore.batch.models import PinnedModel
+from restore.batch.picture_options import PictureOptions
 from restore.batch.rates import Rate
 from restore.batch.result_index import ResultIndex
 from restore.batch.rows import Row

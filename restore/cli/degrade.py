@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from restore import file_search, files
-from restore.batch import ours
+from restore.batch import ownership
 from restore.cli.progress import counting, print_table
 from restore.cli.settings import Seed
 from restore.errors import ImageError, UsageError, counted, printable
@@ -341,7 +341,7 @@ def _check_file(out: Path, *suffixes: str) -> None:
     if not out.parent.is_dir():
         raise UsageError(f"{out}: there is no folder {out.parent}; make it first")
     if out.suffix == ".html":
-        ours.refuse_page(out)
+        ownership.refuse_page(out)
 
 
 def _check_new(out: Path, suffix: str) -> None:

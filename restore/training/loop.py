@@ -24,7 +24,7 @@ from restore.training import checkpoint, failed_batch, model_card, optim
 from restore.training.data.loading import Rows, build_loader
 from restore.training.logs import Clock, Record, Scalars, progress_bar
 from restore.training.options import TrainOptions
-from restore.training.ours import MADE_BY, refuse_foreign
+from restore.training.ownership import MADE_BY, refuse_foreign
 from restore.training.processes import setup_accelerator, user_errors
 from restore.training.registry import STAGES
 from restore.training.resume import resume_run
