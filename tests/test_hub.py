@@ -136,7 +136,7 @@ def test_what_is_pushed_is_the_model_and_a_card(nano, tmp_path, monkeypatch):
     assert differing(places.place_of("nano"), api.place) == []
     assert ModelCard.load(api.place / "README.md").data.license == "other"
     manifest.check(api.place)
-    assert Restorer.from_pretrained(api.place, device="cpu").stack.hears == "damage"
+    assert Restorer.from_pretrained(api.place, device="cpu").stack.prompts_describe == "damage"
 
 
 def test_a_hub_that_refuses_is_told_in_one_line(nano, monkeypatch, tmp_path):

@@ -171,7 +171,7 @@ def test_a_url_that_leads_nowhere_is_refused(shop, tmp_path):
     with pytest.raises(UsageError, match="what://x"):
         inputs.find(["what://x/y"], Place(tmp_path))
     assert (
-        urls.told(OSError("GET https://a:b@c.d/e.png?sig=1 failed"))
+        urls.redact_error(OSError("GET https://a:b@c.d/e.png?sig=1 failed"))
         == "GET https://c.d/e.png failed"
     )
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from restore.batch import jobs, report, views
 from restore.batch.devices import open_on, parse_devices
-from restore.batch.dry_run import foretell
+from restore.batch.dry_run import forecast
 from restore.batch.holes import Holes
 from restore.batch.jobs import OnCollision, Shard
 from restore.batch.journal import Journal
@@ -32,9 +32,9 @@ from restore.batch.work import (
     FileOptions,
     Progress,
     Settings,
+    format_settings,
     made_with,
-    shown,
-    told,
+    split_alpha,
 )
 from restore.batch.worker import RunSpec
 from restore.errors import UsageError, counted
@@ -124,19 +124,19 @@ class PreparedRun:
 
 @dataclass(frozen=True)
 class PreparedFiles(PreparedRun):
-    """A prepared run over files; `foretell` is its dry run."""
+    """A prepared run over files; `dry_run` says what it would do."""
 
     settings: Settings
     masks: "Masks | None"
     unpaired: list[Path]  # masks without a picture
     count: int
 
-    def foretell(
+    def dry_run(
         self, say: Callable[[str], None] = print, note: Callable[[str], None] = QUIET.note
     ) -> list[Row]:
         """Say what the run would do and need; return a row for each file."""
         assert not isinstance(self.options, Text2imgOptions)
-        return foretell(
+        return forecast(
             self.jobs,
             self.options,
             self.masks,
@@ -194,7 +194,7 @@ def prepare(
         model = open_on(model, devices)
     options = _settled(options, model)
     candidates = {"count": count} if count > 1 else {}
-    more = {**pictures.told, **model.precision, **candidates, **holes.told}
+    more = {**pictures.digest_fields, **model.precision, **candidates, **holes.digest_fields}
     pixels = options.digest(seed=seed, **more)
     told = place.out, pixels, model.weights, share.ending, options.words, options.task
     place.store.begin(place.home)
@@ -291,8 +291,8 @@ def prepare_words(
             own, stack = seeds[job.key], model.stack()
             with memmap.use_folder(place.out), watch.watching(show.part, *stack.parts):
                 result = restore(None, options, stack, own)
-            encode.encode(result, path, form, about=told(options, own, model.made_by))
-            views.keep(place.home, job.key, shown(result))
+            encode.encode(result, path, form, about=format_settings(options, own, model.made_by))
+            views.keep(place.home, job.key, split_alpha(result))
             facts = {"seed": own, "size_out": result.size, **made_with(model.made_by)}
             return {**facts, "warnings": list(result.warnings)}
 

@@ -30,10 +30,14 @@ class Holes:
     find: Find = ""
 
     @property
-    def told(self) -> dict[str, object]:
+    def digest_fields(self) -> dict[str, object]:
         """The options that decide the pixels; each mask's digest is in its job's row."""
-        told = {"hole_given": bool(self.given), "hole_fit": self.fit, "hole_find": self.find}
-        return {name: value for name, value in told.items() if value}
+        fields = {
+            "hole_given": bool(self.given),
+            "hole_fit": self.fit,
+            "hole_find": self.find,
+        }
+        return {name: value for name, value in fields.items() if value}
 
     def open(self, given: list[jobs.Job]) -> tuple["Masks | None", list[jobs.Job]]:
         """Open the masks; return them, and the jobs with their masks among `others`."""

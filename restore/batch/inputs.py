@@ -6,7 +6,7 @@ from pathlib import Path
 from restore import file_search
 from restore.batch import remote
 from restore.batch.place import Place
-from restore.batch.urls import is_url, shown
+from restore.batch.urls import is_url, redact_url
 from restore.errors import UsageError
 from restore.file_search import Choice, Found
 
@@ -37,5 +37,5 @@ def find(
     if paths or listed or not urls:
         found += file_search.find(paths, place.home, choice, listed)
     elif all(file.skip for file in found):
-        raise UsageError(f"{', '.join(map(shown, urls))}: no picture here")
+        raise UsageError(f"{', '.join(map(redact_url, urls))}: no picture here")
     return sorted(found, key=lambda file: file.key)

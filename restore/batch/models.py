@@ -111,7 +111,7 @@ class ModelChoice:
             digest,
             self._precision(first_stage),
             not self.config_from and is_pixel(self.name),
-            steering.told if steering else {},
+            steering.record if steering else {},
             PinnedModel(self, digest),
         )
 

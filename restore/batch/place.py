@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from restore.batch import remote
 from restore.batch.store import HIDDEN, Folder, Store
-from restore.batch.urls import is_url, shown
+from restore.batch.urls import is_url, redact_url
 from restore.errors import UsageError
 from restore.file_search import KNOWN
 
@@ -36,7 +36,7 @@ class Place:
             if not urlsplit(str(given)).path.rpartition("/")[2].count("."):
                 return cls(remote.mirror(str(given)), "", str(given))
             told = "is a file by its name; -o takes a folder of an object store, without a dot"
-            raise UsageError(f"{shown(str(given))}: {told}")
+            raise UsageError(f"{redact_url(str(given))}: {told}")
         given = Path(given)
         if given.suffix.casefold() in KNOWN and not given.is_dir():
             return cls(given.parent, given.name)

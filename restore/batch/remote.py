@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from restore.batch.jobs import Job, short_digest
 from restore.batch.rows import Row, parsed
 from restore.batch.store import HIDDEN, NOTES, REPORTS, note_name
-from restore.batch.urls import is_url, shown, told
+from restore.batch.urls import is_url, redact_error, redact_url
 from restore.errors import ImageError, OutputError, RestoreError, UsageError
 from restore.file_search import Choice, Found, unlike
 from restore.files import cache as cache_folder
@@ -46,14 +46,14 @@ def opened(url: str) -> "tuple[AbstractFileSystem, str]":
     """
     if find_spec("fsspec") is None:
         mend = "pip install 'restore-toolkit[remote]'"
-        raise UsageError(f"{shown(url)}: fsspec is missing, by which URLs are read; {mend}")
+        raise UsageError(f"{redact_url(url)}: fsspec is missing, by which URLs are read; {mend}")
     from fsspec.core import url_to_fs
 
     try:
         files, path = url_to_fs(url, use_listings_cache=False)
     except (ImportError, ValueError) as error:
         mend = "pip install 'restore-toolkit[remote]' for s3, gcsfs for gs, adlfs for az"
-        raise UsageError(f"{shown(url)}: {told(error)}; {mend}") from None
+        raise UsageError(f"{redact_url(url)}: {redact_error(error)}; {mend}") from None
     return files, path
 
 
@@ -71,7 +71,7 @@ def trying(what: Callable[[], Made]) -> Made:
             raise
         except Exception as error:  # each library has its own
             if number == TRIES - 1:
-                raise OSError(told(error)) from None
+                raise OSError(redact_error(error)) from None
             time.sleep(WAIT_S * 2**number)
     raise AssertionError
 
@@ -93,10 +93,10 @@ def found(url: str, choice: Choice, out: str = "") -> Iterator[Found]:
             yield _found(url, top, top.split("?")[0].rpartition("/")[2], 0)
             return
         if not trying(lambda: files.isdir(top)):
-            raise UsageError(f"{shown(url)}: nothing there")
+            raise UsageError(f"{redact_url(url)}: nothing there")
         yield from _walked(url, out, choice)
     except OSError as error:
-        raise UsageError(f"{shown(url)}: cannot be listed: {told(error)}") from None
+        raise UsageError(f"{redact_url(url)}: cannot be listed: {redact_error(error)}") from None
 
 
 def _walked(url: str, out: str, choice: Choice) -> Iterator[Found]:
@@ -116,7 +116,7 @@ def _walked(url: str, out: str, choice: Choice) -> Iterator[Found]:
 
 def _found(url: str, path: str, key: str, size: int, skip: str = "") -> Found:
     whole = path if is_url(path) else f"{urlsplit(url).scheme}://{path.lstrip('/')}"
-    return Found(Path(shown(whole)), key, skip, whole, size)
+    return Found(Path(redact_url(whole)), key, skip, whole, size)
 
 
 def here(job: Job) -> Path:
@@ -138,7 +138,9 @@ def here(job: Job) -> Path:
             _marks()[job.url] = mark
     except OSError as error:
         mend = "check the URL and who may read it"
-        raise ImageError("UNREADABLE", f"{shown(job.url)}: {told(error)}; {mend}") from None
+        raise ImageError(
+            "UNREADABLE", f"{redact_url(job.url)}: {redact_error(error)}; {mend}"
+        ) from None
     return place
 
 
@@ -153,7 +155,7 @@ def place_of(job: Job) -> Path:
     return Path(_folder().name) / f"{short_digest(job.url)}{Path(job.key).suffix}"
 
 
-def let_go(job: Job) -> None:
+def release(job: Job) -> None:
     """Remove a job's downloaded source."""
     if job.url and _marks().pop(job.url, None):
         place_of(job).unlink(missing_ok=True)
@@ -178,7 +180,7 @@ def _folder() -> "tempfile.TemporaryDirectory[str]":
 
 def mirror(url: str) -> Path:
     """The folder on this machine that stands for a URL; it holds the journal."""
-    return cache_folder() / "remote" / short_digest(shown(url).rstrip("/"))
+    return cache_folder() / "remote" / short_digest(redact_url(url).rstrip("/"))
 
 
 class Bucket:
@@ -198,7 +200,7 @@ class Bucket:
         return opened(self.url)[0]
 
     def where(self, name: str) -> str:
-        return f"{shown(self.url)}/{name}"
+        return f"{redact_url(self.url)}/{name}"
 
     def name(self, path: Path) -> str:
         return path.relative_to(self.out).as_posix()
@@ -310,7 +312,7 @@ class Bucket:
             raise
         except OSError as error:
             mend = "check the URL and who may write there"
-            raise OutputError(f"{shown(self.url)}: {told(error)}; {mend}") from None
+            raise OutputError(f"{redact_url(self.url)}: {redact_error(error)}; {mend}") from None
 
 
 def _hashed(files: "AbstractFileSystem", path: str) -> str:

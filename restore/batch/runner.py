@@ -177,14 +177,14 @@ def run_by(
             stopped = _loop(tally, executor, journal, progress, limits)
         except BaseException as error:
             why = limits.stop() or getattr(error, "code", type(error).__name__)
-            told = _told(tally.summary(why), journal)
+            told = _make_summary_row(tally.summary(why), journal)
             with suppress(OutputError):
                 publish(journal.finish(jobs, told), told)
             raise
         if workers > 1 and not journal.ending:  # what dead workers left; no other shard works here
             _sweep(jobs, journal.out)
         summary = tally.summary(stopped)
-        told = _told(summary, journal)
+        told = _make_summary_row(summary, journal)
         publish(journal.finish(jobs, told), told)
     return summary
 
@@ -257,7 +257,7 @@ def _kept(row: Row, journal: Journal) -> Row:
     return row
 
 
-def _told(summary: Summary, journal: Journal) -> Row:
+def _make_summary_row(summary: Summary, journal: Journal) -> Row:
     return {**vars(summary), "options": journal.options, "weights": journal.weights}
 
 

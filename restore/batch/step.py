@@ -55,7 +55,7 @@ def attempt(
             error = DiskFullError(full(index.store.out))
         return failed(job, error, time.monotonic() - started)
     finally:
-        remote.let_go(job)
+        remote.release(job)
 
 
 def done(

@@ -153,7 +153,7 @@ class FileWork:
             facts["damage"] = round(float((source.mask > 0).mean()), 6)
         is_aligned = made.size == picture.size or isinstance(self.options, UpscaleOptions)
         home = self.settings.place.home
-        if place := views.keep(home, job.key, *map(shown, panels), is_aligned=is_aligned):
+        if place := views.keep(home, job.key, *map(split_alpha, panels), is_aligned=is_aligned):
             facts["place"] = place
         return facts
 
@@ -270,7 +270,7 @@ class FileWork:
         from restore.images import sandbox
 
         is_plain = isinstance(self.options, UpscaleOptions)
-        about = "" if is_plain else told(self.options, seed, self.settings.made_by)
+        about = "" if is_plain else format_settings(self.options, seed, self.settings.made_by)
         return sandbox.encode(picture, path, self.kind_of(job), self.settings.writing, about)
 
     def part(self, done: int, of: int, what: str) -> None:
@@ -300,7 +300,7 @@ def is_small(picture: "Picture") -> bool:
     return picture.pixels.size <= 3 * LARGE
 
 
-def shown(picture: "Picture") -> "tuple[np.ndarray, np.ndarray | None]":
+def split_alpha(picture: "Picture") -> "tuple[np.ndarray, np.ndarray | None]":
     """The pixels and alpha of a picture, for its thumbnail."""
     return picture.pixels, picture.alpha
 
@@ -343,7 +343,7 @@ def made_with(made_by: dict[str, object]) -> Row:
     return {"engine": made_by.get("engine", "torch"), **beside}
 
 
-def told(options: Any, seed: int, made_by: dict[str, object]) -> str:
+def format_settings(options: Any, seed: int, made_by: dict[str, object]) -> str:
     """What is needed to make a picture again, as JSON: `--set` takes each option in it."""
     values = options.model_dump(mode="json", exclude={"task", *options.run_only})
     return json.dumps({options.task: values, "seed": seed, **made_by})

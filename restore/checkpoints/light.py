@@ -69,7 +69,7 @@ def about(path: Path, stage: object, name: str, digest: str, rest: Callable[[], 
         span=(told.windows.size * step, told.windows.stride * step),
         load=whole,
         steps=told.steps,
-        hears=told.hears,
+        prompts_describe=told.hears,
         name=name,
         digest=digest,
     )

@@ -195,7 +195,7 @@ def read(
         low_schedule=low,
         fills=not told.trust if told.fills is None else told.fills,
         steps=told.steps,
-        hears=told.hears,
+        prompts_describe=told.hears,
         restorer=first_stage(folder),
         fidelity=told.fidelity,
         restore_steps=told.restore_steps,
@@ -315,7 +315,7 @@ def _save(stack: Stack, folder: Path, card: str, dtype: torch.dtype | None) -> N
 def about(stack: Stack) -> dict[str, Any]:
     """Return the content of stack.json."""
     told: dict[str, Any] = {"trust": stack.layout == TRUST, "residual_scale": stack.residual_scale}
-    told |= {"fills": stack.fills, "steps": stack.steps, "hears": stack.hears}
+    told |= {"fills": stack.fills, "steps": stack.steps, "hears": stack.prompts_describe}
     if stack.restorer:
         told |= {"fidelity": stack.fidelity, "restore_steps": stack.restore_steps}
     told["context"] = stack.context.kind if stack.context else None

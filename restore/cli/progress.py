@@ -92,12 +92,12 @@ class Aloud:
 @contextmanager
 def progress(total: int, said: Said) -> Iterator[Progress]:
     """Lend a `Progress`: bars on a terminal, else plain lines; rows for programs if asked."""
-    with _shown(total, said.quiet) as show:
+    with _choose_display(total, said.quiet) as show:
         yield Aloud(show, said)
 
 
 @contextmanager
-def _shown(total: int, is_quiet: bool) -> Iterator[Progress]:
+def _choose_display(total: int, is_quiet: bool) -> Iterator[Progress]:
     if is_quiet or not sys.stderr.isatty():
         yield Failures(total) if is_quiet else Lines(total)
         return

@@ -135,7 +135,7 @@ def run_files(
         cluster=run.executor.cluster,
     )
     if dry_run:
-        for row in prepared.foretell(run.said.line, run.said.note):
+        for row in prepared.dry_run(run.said.line, run.said.note):
             run.said.row(row)
         return
     run.tell(prepared)

@@ -70,7 +70,7 @@ class Stack:
         fidelity: Default of the first stage: 0 rich to 1 faithful.
         restore_steps: Default sampling steps after the first stage; 0: its result is the picture.
         enlarger: A pixel upscaler that replaces the first stage.
-        hears: What its training prompts described: the subjects of pictures, or their damage.
+        prompts_describe: What its training prompts describe: the subjects of pictures or damage.
         control: A ControlNet that steers the UNet. With it, the stack can upscale.
         name: Its name in messages.
         digest: Tells weights apart in reports.
@@ -92,7 +92,7 @@ class Stack:
     fidelity: float = 0.0
     restore_steps: int = 0
     enlarger: "PixelModel | None" = None
-    hears: Literal["subjects", "damage"] = "subjects"
+    prompts_describe: Literal["subjects", "damage"] = "subjects"
     control: Control | None = None
     name: str = "this model"
     digest: str = ""
@@ -201,7 +201,7 @@ class Stack:
         """
         tokens = pooled = None
         if isinstance(self.context, TwoTextContext):
-            tokens, pooled = self.context.hear(prompt, clip_skip, is_wanted)
+            tokens, pooled = self.context.embed_pooled(prompt, clip_skip, is_wanted)
         elif self.context:
             tokens = self.context.embed(prompt, clip_skip)
         more = {"pooled": pooled, "control": self.control, "factor": self.factor}

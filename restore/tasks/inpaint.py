@@ -93,7 +93,7 @@ def filled(
         seed: Of the noise.
         on_step: Called after each sampling step.
     """
-    if stack.hears == "damage" and not options.words and options.strength == 1:
+    if stack.prompts_describe == "damage" and not options.words and options.strength == 1:
         fine = thin(hole)
         picture, hole = smoothed(picture, fine, hole), hole & ~fine
     share = feather(hole, options.feather)

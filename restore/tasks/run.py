@@ -83,7 +83,7 @@ def needed(stack: "Model", options: TaskOptions, has_hole: bool) -> "Model":
 
 def beyond(options: TaskOptions, picture: Picture | None, stack: "Model") -> tuple[str, ...]:
     """Return warnings if a model that was trained on damage is asked for subjects."""
-    if getattr(stack, "hears", "") != "damage":
+    if getattr(stack, "prompts_describe", "") != "damage":
         return ()
     notes = []
     if not isinstance(options, UpscaleOptions) and options.prompt:

@@ -134,7 +134,7 @@ def build_stack(options: DenoiserOptions, autoencoder: Vae | None = None) -> Sta
         autoencoder: The autoencoder; None: the one that the options name.
     """
     reader = text(options, letters(extra_tokens(options)))
-    return replace(build(options, reader, autoencoder=autoencoder), hears="damage")
+    return replace(build(options, reader, autoencoder=autoencoder), prompts_describe="damage")
 
 
 def load_trained(trained: Stack, stack: Stack) -> None:
