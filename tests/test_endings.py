@@ -50,7 +50,7 @@ from restore.batch.jobs import plan
 from restore.batch.journal import Journal
 from restore.cli import shared
 from restore.cli.model import Model
-from restore.cli.said import Said
+from restore.cli.console import Console
 from restore.file_search import find
 
 @contextmanager
@@ -68,7 +68,7 @@ def app(**_):
     print("begun", flush=True)
     jobs = plan(find([inputs], out), out, lambda source: ".png")
     journal = Journal(out, "o", "w")
-    run = shared.Run(out, 0, "skip", Model(), Said())
+    run = shared.Run(out, 0, "skip", Model(), Console())
     try:
         prepared = PreparedRun(jobs, None, None, journal, "skip", work)
         shared.finish(shared.carry_out(prepared, run), journal, run)

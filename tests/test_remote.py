@@ -11,7 +11,7 @@ from teams import Watch, model, photos, report
 
 from restore import batch, cli
 from restore.batch import inputs, ray_executor, remote, urls
-from restore.batch.place import Place
+from restore.batch.destination import Destination
 from restore.errors import OutputError, UsageError
 from restore.options import UpscaleOptions
 
@@ -46,7 +46,7 @@ def stocked(shop, photos):
 
 def run(given, out, model, **more):
     """As the command line, in this process or by others."""
-    place = Place.of(out)
+    place = Destination.parse(out)
     files = inputs.find([given], place)
     opened = batch.open_model(str(model), "cpu")
     return batch.run(files, UpscaleOptions(scale=1, steps=1), out, opened, **more)
@@ -167,9 +167,9 @@ def test_secrets_of_a_url_are_told_nowhere(stocked, tmp_path, model, capsys, cap
 
 def test_a_url_that_leads_nowhere_is_refused(shop, tmp_path):
     with pytest.raises(UsageError, match="s3://shop/nothing"):
-        inputs.find(["s3://shop/nothing"], Place(tmp_path))
+        inputs.find(["s3://shop/nothing"], Destination(tmp_path))
     with pytest.raises(UsageError, match="what://x"):
-        inputs.find(["what://x/y"], Place(tmp_path))
+        inputs.find(["what://x/y"], Destination(tmp_path))
     assert (
         urls.redact_error(OSError("GET https://a:b@c.d/e.png?sig=1 failed"))
         == "GET https://c.d/e.png failed"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restore.batch import jobs, report, views
+from restore.batch.destination import Destination
 from restore.batch.devices import open_on, parse_devices
 from restore.batch.dry_run import forecast
 from restore.batch.holes import Holes
@@ -21,7 +22,6 @@ from restore.batch.jobs import OnCollision, Shard
 from restore.batch.journal import Journal
 from restore.batch.models import OpenedModel
 from restore.batch.picture_options import PictureOptions
-from restore.batch.place import Place
 from restore.batch.planning import plan_files
 from restore.batch.rates import Rate
 from restore.batch.rows import Row
@@ -152,7 +152,7 @@ class PreparedFiles(PreparedRun):
 def prepare(
     files: Sequence[Found],
     options: FileOptions,
-    place: Place,
+    destination: Destination,
     open_model: Callable[[], OpenedModel],
     *,
     pictures: PictureOptions = PICTURES,
@@ -170,7 +170,7 @@ def prepare(
     Args:
         files: What `file_search.find` found.
         options: The task and its options.
-        place: Where the results go.
+        destination: Where the results go.
         open_model: Returns the model; called after the files are checked, since it may download.
         pictures: How pictures are read and written.
         holes: Where the pictures have holes.
@@ -188,7 +188,7 @@ def prepare(
         OutputError: The output folder cannot be used.
     """
     choices = {"exists": exists, "share": share, "on_collision": on_collision}
-    plan = plan_files(files, options, place, pictures, holes, count, **choices)
+    plan = plan_files(files, options, destination, pictures, holes, count, **choices)
     model = open_model()
     if devices:
         model = open_on(model, devices)
@@ -196,10 +196,10 @@ def prepare(
     candidates = {"count": count} if count > 1 else {}
     more = {**pictures.digest_fields, **model.precision, **candidates, **holes.digest_fields}
     pixels = options.digest(seed=seed, **more)
-    told = place.out, pixels, model.weights, share.ending, options.words, options.task
-    place.store.begin(place.home)
-    journal = Journal(*told, place.home, store=place.store)
-    settings = Settings(place, seed, exists, plan.reading, pictures.writing, model.made_by)
+    told = destination.out, pixels, model.weights, share.ending, options.words, options.task
+    destination.store.begin(destination.home)
+    journal = Journal(*told, destination.home, store=destination.store)
+    settings = Settings(destination, seed, exists, plan.reading, pictures.writing, model.made_by)
     spec = RunSpec(options, settings, pictures, holes, plan.masks, count, pixels, model.weights)
     executor, workers = choose_executor(spec, model, devices, cluster)
     return PreparedFiles(
@@ -248,7 +248,7 @@ def choose_executor(
 
 def prepare_words(
     options: Text2imgOptions,
-    place: Place,
+    destination: Destination,
     open_model: Callable[[], OpenedModel],
     *,
     form: str = "png",
@@ -268,7 +268,7 @@ def prepare_words(
             f"--seed {seed}: {counted(count, 'seed')} from there on do not fit 63 bits"
         )
     seeds = {f"{own:010}.png": own for own in range(seed, seed + count)}
-    planned = [jobs.Job(None, name, place.out / (place.file or name)) for name in seeds]
+    planned = [jobs.Job(None, name, destination.out / (destination.file or name)) for name in seeds]
     if exists == "error":
         refuse_existing(planned)
     model = open_model()
@@ -289,19 +289,19 @@ def prepare_words(
 
             warn()  # before the first picture, not after the last
             own, stack = seeds[job.key], model.stack()
-            with memmap.use_folder(place.out), watch.watching(show.part, *stack.parts):
+            with memmap.use_folder(destination.out), watch.watching(show.part, *stack.parts):
                 result = restore(None, options, stack, own)
             encode.encode(result, path, form, about=format_settings(options, own, model.made_by))
-            views.keep(place.home, job.key, split_alpha(result))
+            views.keep(destination.home, job.key, split_alpha(result))
             facts = {"seed": own, "size_out": result.size, **made_with(model.made_by)}
             return {**facts, "warnings": list(result.warnings)}
 
         yield make
 
     pixels = options.digest(**model.precision)  # a picture's seed is in its key
-    place.store.begin(place.home)
-    said = "", options.words, options.task, place.home
-    journal = Journal(place.out, pixels, model.weights, *said, store=place.store)
+    destination.store.begin(destination.home)
+    said = "", options.words, options.task, destination.home
+    journal = Journal(destination.out, pixels, model.weights, *said, store=destination.store)
     return PreparedRun(planned, options, model, journal, exists, work)
 
 
@@ -328,7 +328,7 @@ def run(
     prepared = prepare(
         files,
         options,
-        Place.of(out) if is_url(out) else Place(Path(out)),
+        Destination.parse(out) if is_url(out) else Destination(Path(out)),
         lambda: model,
         pictures=pictures,
         holes=holes,
@@ -353,6 +353,8 @@ def run_words(
     stop: Callable[[], str] = lambda: "",
 ) -> Summary:
     """Make `count` pictures from a prompt, with the seeds from `seed` on; else as in `run`."""
-    place = Place(out)
-    prepared = prepare_words(options, place, lambda: model, seed=seed, count=count, exists=exists)
+    destination = Destination(out)
+    prepared = prepare_words(
+        options, destination, lambda: model, seed=seed, count=count, exists=exists
+    )
     return prepared.run(show, stop)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restore.batch import environment
-from restore.checkpoints import configs, engines, file_kinds, manifest, places
+from restore.checkpoints import configs, engines, file_kinds, manifest, model_paths
 from restore.checkpoints import controlnet as controlnets
 from restore.errors import ModelError, RestoreError, UsageError
 from restore.options import UpscaleOptions, WalkOptions
@@ -120,9 +120,9 @@ class ModelChoice:
         if self.config_from and not place.is_file():
             raise UsageError(f"--config-from: {self.name} is a folder and has configs of its own")
         if options and place.is_dir() and _asks_for_a_walk(options):
-            from restore.checkpoints import walks  # which loads diffusers
+            from restore.checkpoints import sampling_check  # which loads diffusers
 
-            walks.refuse(place, options)
+            sampling_check.refuse(place, options)
         if self.engine == "onnx":
             engines.refuse(
                 self.name, self.device, self.dtype, **self._more(), first_stage=self.first_stage
@@ -154,7 +154,7 @@ class ModelChoice:
                 self.dtype,
                 engine=self.engine,
                 first_stage=self.first_stage,
-                lightly=isinstance(options, UpscaleOptions) and not options.steps,
+                lazily=isinstance(options, UpscaleOptions) and not options.steps,
                 note=note,
                 offline=self.offline,
                 allow_pickle=self.allow_pickle,
@@ -246,7 +246,7 @@ def open_model(
 
 def is_pixel(name: str) -> bool:
     """Whether the name is a pixel upscaler: one network from rgb to rgb. Raises ModelError."""
-    file: Path = places.place_of(name)
+    file: Path = model_paths.find_path(name)
     if file.is_dir():
         return configs.about(file).pixels is not None
     return file.is_file() and file_kinds.is_pixel(file)

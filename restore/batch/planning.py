@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restore.batch import jobs, remote
+from restore.batch.destination import Destination
 from restore.batch.holes import Holes
 from restore.batch.jobs import Job, OnCollision, Shard, refuse_collisions
 from restore.batch.picture_options import PictureOptions
-from restore.batch.place import Place
 from restore.batch.runner import Exists, refuse_existing
 from restore.batch.work import FileOptions, formats, kept_beside, reading_for
 from restore.errors import ImageError, UsageError
@@ -43,7 +43,7 @@ class Plan:
 def plan_files(
     files: Sequence[Found],
     options: FileOptions,
-    place: Place,
+    destination: Destination,
     pictures: PictureOptions,
     holes: Holes,
     count: int,
@@ -62,11 +62,11 @@ def plan_files(
     reading = reading_for(options, holes, pictures.reading)
     planned = jobs.plan(
         files,
-        place.out,
+        destination.out,
         lambda source: encode.FORMATS[kind(source)].suffix,
         kept_beside(options, holes, count),
         on_collision,
-        place.file,
+        destination.file,
     )
     masks, planned = holes.open(planned)
     unpaired = masks.unused(planned) if masks else []
@@ -74,7 +74,7 @@ def plan_files(
     if pictures.frames == "all":
         planned = with_frames(planned, reading)
     if exists == "error":
-        store = place.store
+        store = destination.store
         refuse_existing(planned, lambda path: store.has(store.name(path)))
     if pictures.background is None:
         refuse_transparent(planned, kind, reading)

@@ -61,7 +61,7 @@ class Actor:
 
     def __init__(self, spec: RunSpec, pinned: PinnedModel):
         self.worker = Worker(spec, pinned, Silent())
-        self.store = spec.settings.place.store
+        self.store = spec.settings.destination.store
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         asked: list[tuple[Job, list[Row]]] = [pickle.loads(data) for data in batch["job"]]

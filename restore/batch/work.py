@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from restore.batch import jobs, rates, remote, views
+from restore.batch.destination import Destination
 from restore.batch.holes import Holes, opaque, overlaid
 from restore.batch.jobs import Job
 from restore.batch.journal import Row
-from restore.batch.place import Place
 from restore.batch.prefetch import LAST_S, Prefetcher
 from restore.batch.rates import Rate
 from restore.batch.step import Exists
@@ -51,7 +51,7 @@ class Settings:
         made_by: As results record it: the model, its digest, and what else decides the pixels.
     """
 
-    place: Place
+    destination: Destination
     seed: int
     exists: Exists
     reading: "Reading"
@@ -152,21 +152,21 @@ class FileWork:
             panels.insert(1, overlaid(picture, source.mask))
             facts["damage"] = round(float((source.mask > 0).mean()), 6)
         is_aligned = made.size == picture.size or isinstance(self.options, UpscaleOptions)
-        home = self.settings.place.home
+        home = self.settings.destination.home
         if place := views.keep(home, job.key, *map(split_alpha, panels), is_aligned=is_aligned):
             facts["place"] = place
         return facts
 
     def is_new(self, job: jobs.Job) -> bool:
         """Whether the job must be done: no file is there that could be its finished result."""
-        store = self.settings.place.store
+        store = self.settings.destination.store
         return self.settings.exists == "overwrite" or not store.has(store.name(job.target))
 
     def read(self, job: jobs.Job) -> Source:
         from restore.images import encode, memmap, sandbox
 
         digests = self.digests(job)
-        with memmap.use_folder(self.settings.place.out):
+        with memmap.use_folder(self.settings.destination.out):
             pictures, count = sandbox.read_by_rows(remote.here(job), self.settings.reading)
         for picture in pictures:
             size = self.options.output_size(picture.size)
@@ -200,7 +200,10 @@ class FileWork:
         stack = needed(self.stack(), self.options, hole is not None)
         if not self.rate.pixels:  # the first picture of the run
             self.load_s, began = time.monotonic() - began, time.monotonic()
-        with memmap.use_folder(self.settings.place.out), watch.watching(self.part, *stack.parts):
+        with (
+            memmap.use_folder(self.settings.destination.out),
+            watch.watching(self.part, *stack.parts),
+        ):
             made = restore(picture, self.options, stack, seed, mask=hole, on_frame=keep)
         self.rate.add(time.monotonic() - began, made.size[0] * made.size[1])
         return made

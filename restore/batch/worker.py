@@ -41,7 +41,7 @@ class RunSpec:
 
     def new_index(self) -> ResultIndex:
         """An index of earlier results without any rows yet."""
-        store, options = self.settings.place.store, self.options
+        store, options = self.settings.destination.store, self.options
         return ResultIndex(store, self.digest, self.weights, options.words, options.task)
 
     def open_work(
@@ -70,7 +70,7 @@ class Worker:
 
     def __init__(self, spec: RunSpec, pinned: PinnedModel, show: Progress):
         self.spec, self.index = spec, spec.new_index()
-        spec.settings.place.out.mkdir(parents=True, exist_ok=True)  # local, also for a URL
+        spec.settings.destination.out.mkdir(parents=True, exist_ok=True)  # local, also for a URL
         self.work = spec.open_work(cache(lambda: pinned.open().stack()), show)
 
     def __call__(

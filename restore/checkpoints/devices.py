@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import restore.diffusion.torchvision
-from restore.checkpoints import file_kinds, manifest, pixel, places
+from restore.checkpoints import file_kinds, manifest, model_paths, pixel
 from restore.checkpoints import load as loading
 from restore.checkpoints.accelerators import find
 from restore.diffusion.conditioning import Condition
@@ -47,7 +47,7 @@ def load(
     if compiled and offload:
         raise ConfigError("a compiled UNet stays on its device: --compile or --offload, not both")
     place = find(device)
-    file = places.place_of(name)
+    file = model_paths.find_path(name)
     if more.get("config") is None and file.is_file() and file_kinds.is_pixel(file):
         asked = {"--compile": compiled, "--offload": offload, "--lora": more.get("loras")}
         asked["--controlnet"] = more.get("controlnet")

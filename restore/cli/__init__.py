@@ -22,7 +22,7 @@ from restore.cli import (
     tasks,
     verify,
 )
-from restore.cli.habits import plain
+from restore.cli.aliases import plain
 from restore.cli.panels import Panels
 from restore.cli.shared import stop
 from restore.cli.signals import leave_with

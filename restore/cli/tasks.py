@@ -10,11 +10,11 @@ import typer
 
 from restore.batch.holes import Holes
 from restore.cli import shared
+from restore.cli.console import Console
 from restore.cli.executor import ExecutorOptions
 from restore.cli.folder import Folder, takes
 from restore.cli.model import Enlarger, Model
 from restore.cli.pictures import Pictures
-from restore.cli.said import Said
 from restore.cli.settings import Settings
 from restore.cli.shared import Run, run_files, run_prompt
 from restore.errors import UsageError
@@ -36,7 +36,12 @@ def over_files(own: type, model: type[Model] = Model) -> Callable[[Command], Com
     """
 
     def changed(command: Command) -> Command:
-        records: dict[str, type] = {"own": own, "said": Said, "settings": Settings, "model": model}
+        records: dict[str, type] = {
+            "own": own,
+            "console": Console,
+            "settings": Settings,
+            "model": model,
+        }
         records |= {"pictures": Pictures, "executor": ExecutorOptions, "folder": Folder}
         for name, kind in records.items():
             command = takes(name, kind)(command)
@@ -117,12 +122,12 @@ def upscale(
     pictures: Pictures,
     model: Enlarger,
     settings: Settings,
-    said: Said,
+    console: Console,
     own: Upscale,
 ) -> None:
     """Enlarge or restore pictures. Run the same command again to go on where it stopped."""
     options = own.options(settings)
-    where = Run(out, settings.seed, settings.exists, model, said, pictures, executor)
+    where = Run(out, settings.seed, settings.exists, model, console, pictures, executor)
     holes = Holes(own.damage or "", own.fit_mask, own.find_scratches or "")
     run_files(folder, options, where, own.dry_run, holes)
 
@@ -215,7 +220,7 @@ def inpaint(
     pictures: Pictures,
     model: Model,
     settings: Settings,
-    said: Said,
+    console: Console,
     own: Inpaint,
 ) -> None:
     """Fill holes, or paint beyond the edges; nothing else changes."""
@@ -223,7 +228,7 @@ def inpaint(
     if own.is_model_engine:
         engine: Any = own.engine
         model = replace(model, engine=engine)
-    where = Run(out, settings.seed, settings.exists, model, said, pictures, executor)
+    where = Run(out, settings.seed, settings.exists, model, console, pictures, executor)
     run_files(folder, options, where, own.dry_run, Holes(own.mask or "", own.fit_mask), own.count)
 
 
@@ -276,23 +281,23 @@ def img2img(
     pictures: Pictures,
     model: Model,
     settings: Settings,
-    said: Said,
+    console: Console,
     own: Img2img,
 ) -> None:
     """Change pictures by words, at their own size."""
     options = own.options(settings)
-    where = Run(out, settings.seed, settings.exists, model, said, pictures, executor)
+    where = Run(out, settings.seed, settings.exists, model, console, pictures, executor)
     run_files(folder, options, where, own.dry_run)
 
 
 @takes("model", Model)
 @takes("settings", Settings)
-@takes("said", Said)
+@takes("console", Console)
 def text2img(
     out: shared.Out,
     model: Model,
     settings: Settings,
-    said: Said,
+    console: Console,
     prompt: Annotated[str | None, typer.Option(help="What the pictures show.")] = None,
     count: Annotated[
         int,
@@ -325,7 +330,7 @@ def text2img(
         guidance=guidance,
         negative=negative,
     )
-    where = Run(out, settings.seed, settings.exists, model, said)
+    where = Run(out, settings.seed, settings.exists, model, console)
     run_prompt(options, where, count, grid)
 
 

@@ -20,7 +20,7 @@ from restore.diffusion.contexts import Context
 from restore.diffusion.contexts.two_texts import TwoTextContext
 from restore.diffusion.control import Control, Hint
 from restore.diffusion.layouts import Layout, Task, require
-from restore.diffusion.light import Stage
+from restore.diffusion.lazy_stack import Stage
 from restore.diffusion.tiling import WindowPredict, Windows
 from restore.diffusion.vae import Vae
 from restore.errors import ConfigError, ModelError

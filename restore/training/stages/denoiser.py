@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from restore.checkpoints.load import load, save
-from restore.checkpoints.places import place_of
+from restore.checkpoints.model_paths import find_path
 from restore.diffusion.noise import generator
 from restore.diffusion.stack import Stack
 from restore.diffusion.vae import Vae
@@ -117,7 +117,9 @@ class DenoiserStage(EveryTaskStage):
         if options.start:
             load_trained(load(str(options.start), "cpu", "fp32"), stack)
         model = {"unet": stack.unet, "text": stack.reader.module}
-        weights = place_of(str(options.autoencoder)) / "vae" / "diffusion_pytorch_model.safetensors"
+        weights = (
+            find_path(str(options.autoencoder)) / "vae" / "diffusion_pytorch_model.safetensors"
+        )
         digest = weights.read_bytes().hex() + " ".join(words)
         super().__init__(options, stack, model, digest, seed, device)
 

@@ -12,11 +12,11 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from degradations import recipes, replay
-from restore.checkpoints import places
+from restore.checkpoints import model_paths
 from restore.checkpoints.load import load, save
 from restore.config import Options
 from restore.diffusion.compact import FirstStage
-from restore.diffusion.light import SCALE
+from restore.diffusion.lazy_stack import SCALE
 from restore.diffusion.restorer import Fusion, Restorer
 from restore.errors import ConfigError
 from restore.training.data.crops import PhotoOptions, Photos
@@ -179,7 +179,7 @@ def build(options: RestorerOptions) -> Restorer:
     made = Restorer(options.channels, options.layers)
     if options.start is None:
         return made
-    place = places.place_of(str(options.start))
+    place = model_paths.find_path(str(options.start))
     try:
         widening.grow(teachers.read(find_weights(place)), made)
         if options.blend:  # refused before anything is trained
@@ -246,7 +246,7 @@ class FusionOptions(Options):
         """
         if self.restorer is not None:
             return Restorer.from_pretrained(
-                find_weights(places.place_of(str(self.restorer))).parent
+                find_weights(model_paths.find_path(str(self.restorer))).parent
             )
         assert self.stack is not None
         first = load(self.stack, "cpu").restorer

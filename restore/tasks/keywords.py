@@ -112,7 +112,7 @@ class Inpaint(Walk, total=False):
 
 
 @dataclass(frozen=True)
-class Asked:
+class Arguments:
     """Keyword arguments of a call, sorted.
 
     Attributes:
@@ -142,7 +142,7 @@ class Asked:
         return [int(torch.randint(2**63 - 1, (), generator=one, device=one.device)) for one in each]
 
 
-def ours(given: Any) -> Asked:
+def translate(given: Any) -> Arguments:
     """Translate diffusers' names to ours.
 
     Args:
@@ -165,7 +165,7 @@ def ours(given: Any) -> Asked:
         # in diffusers any scale up to 1 means off, and some pass 0; here 0 would drop the prompt
         off = name == "guidance" and isinstance(value, int | float) and value < 1
         options[name] = 1 if off else value
-    return Asked(options, generators, on_step_end)
+    return Arguments(options, generators, on_step_end)
 
 
 def seeds_for(seed: Seeds, count: int) -> list[int]:

@@ -12,7 +12,7 @@ from restore.file_search import KNOWN
 
 
 @dataclass(frozen=True)
-class Place:
+class Destination:
     """The folder of the results, and the name if there is only one result.
 
     Attributes:
@@ -26,8 +26,8 @@ class Place:
     url: str = field(default="", repr=False)  # it may hold a password
 
     @classmethod
-    def of(cls, given: Path | str) -> "Place":
-        """The place that `-o` names: a picture's name is a file, unless a folder has this name.
+    def parse(cls, given: Path | str) -> "Destination":
+        """What `-o` names: a picture's name is a file, unless a folder has this name.
 
         Raises:
             UsageError: It is any other file.

@@ -40,7 +40,7 @@ class Stage(Protocol):
 
 
 @dataclass
-class Light:
+class LazyStack:
     """The part of a stack that a run without sampling needs. Other fields are those of Stack.
 
     Attributes:
