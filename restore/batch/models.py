@@ -119,7 +119,7 @@ class ModelChoice:
         """Raise what `open` raises, before any weight is read."""
         if self.config_from and not place.is_file():
             raise UsageError(f"--config-from: {self.name} is a folder and has configs of its own")
-        if options and place.is_dir() and _asks_for_a_walk(options):
+        if options and place.is_dir() and _needs_sampling(options):
             from restore.checkpoints import sampling_check  # which loads diffusers
 
             sampling_check.refuse(place, options)
@@ -252,5 +252,5 @@ def is_pixel(name: str) -> bool:
     return file.is_file() and file_kinds.is_pixel(file)
 
 
-def _asks_for_a_walk(options: WalkOptions) -> bool:
+def _needs_sampling(options: WalkOptions) -> bool:
     return bool(options.steps or options.sampler != "ddim" or options.sampler_options)

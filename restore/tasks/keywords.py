@@ -57,7 +57,7 @@ class Diffusers(TypedDict, total=False):
     callback_on_step_end: OnStepEnd | None
 
 
-class Walk(Diffusers, total=False):
+class Sampling(Diffusers, total=False):
     """Options of every task; restore.options.WalkOptions describes them."""
 
     steps: int | None
@@ -71,7 +71,7 @@ class Walk(Diffusers, total=False):
     windows: int
 
 
-class Upscale(Walk, total=False):
+class Upscale(Sampling, total=False):
     """Options of UpscaleOptions."""
 
     prompt: str
@@ -82,14 +82,14 @@ class Upscale(Walk, total=False):
     colour: Colour
 
 
-class Text2img(Walk, total=False):
+class Text2img(Sampling, total=False):
     """Options of Text2imgOptions."""
 
     height: int
     width: int
 
 
-class Img2img(Walk, total=False):
+class Img2img(Sampling, total=False):
     """Options of Img2imgOptions."""
 
     strength: float
@@ -97,7 +97,7 @@ class Img2img(Walk, total=False):
     colour: Literal["none", "wavelet", "adain"]
 
 
-class Inpaint(Walk, total=False):
+class Inpaint(Sampling, total=False):
     """Options of InpaintOptions."""
 
     strength: float

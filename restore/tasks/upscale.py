@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from restore.diffusion.canvas import added, canvas_rows, nothing, render, shown, trust_map
+from restore.diffusion.canvas import added, canvas_rows, encode_picture, nothing, render, trust_map
 from restore.diffusion.conditioning import Condition
 from restore.diffusion.layouts import REPAINT, RESTORE
 from restore.diffusion.noise import canvas_noise, seed_of
-from restore.diffusion.sampling import Start, walk
+from restore.diffusion.sampling import Start, run_sampling
 from restore.diffusion.stack import Stack
 from restore.diffusion.watch import OnStep, ignore
 from restore.errors import ConfigError
@@ -67,15 +67,15 @@ def upscale(
         raise ConfigError(f"0 steps are for models with a first stage; {stack.name} has none")
     if stack.control is not None:
         return by_control(low, size, options, stack, seed, on_step, damage)
-    if stack.layout.known == "rgb":
+    if stack.layout.conditioning == "rgb":
         seen = low if damage is None else replace(low, pixels=fill_smoothly(low.pixels, damage))
         condition = as_pixels(seen, options, stack, seed)
     else:
-        known = shown(low, size, stack, damage)
+        conditioning = encode_picture(low, size, stack, damage)
         hole = None if damage is None else resize(damage, size)
-        condition = Condition(known, trust_map(hole, size, stack, RESTORE))
-    begin = Start() if options.strength == 1 else Start(condition.known, options.strength)
-    made = render(walk(stack, condition, options, seed, on_step, begin), size, low, stack)
+        condition = Condition(conditioning, trust_map(hole, size, stack, RESTORE))
+    begin = Start() if options.strength == 1 else Start(condition.conditioning, options.strength)
+    made = render(run_sampling(stack, condition, options, seed, on_step, begin), size, low, stack)
     if damage is not None and options.colour != "none":  # the damage's colours must not come back
         low = replace(low, pixels=fill_smoothly(low.pixels, damage))
     return match(made, low, options.colour)
@@ -100,8 +100,8 @@ def by_control(
     condition = Condition(nothing(size, stack), trust, hint=hint)
     begin = Start()
     if options.strength < 1:
-        begin = Start(shown(low, size, stack), options.strength)
-    made = render(walk(stack, condition, options, seed, on_step, begin), size, low, stack)
+        begin = Start(encode_picture(low, size, stack), options.strength)
+    made = render(run_sampling(stack, condition, options, seed, on_step, begin), size, low, stack)
     return match(made, low, options.colour)
 
 
@@ -127,12 +127,12 @@ def in_two_stages(
         made = of_pixel_model(low, options, stack, ignore if steps else on_step)
         steps = stack.steps if stack.restorer is None and options.steps is None else steps
     if steps:
-        known = shown(made, size, stack)
-        condition = Condition(known, trust_map(None, size, stack, RESTORE))
-        begin = Start() if options.strength == 1 else Start(known, options.strength)
+        conditioning = encode_picture(made, size, stack)
+        condition = Condition(conditioning, trust_map(None, size, stack, RESTORE))
+        begin = Start() if options.strength == 1 else Start(conditioning, options.strength)
         told = options.model_copy(update={"steps": steps})
-        latent = walk(stack, condition, told, seed, on_step, begin)
-        made = added(made, render(latent, size, made, stack), known, stack)
+        latent = run_sampling(stack, condition, told, seed, on_step, begin)
+        made = added(made, render(latent, size, made, stack), conditioning, stack)
     if damage is not None and stack.fills:
         hole = resize(damage, size)
         fields = WalkOptions.model_fields.keys() - {"steps"}
@@ -160,7 +160,7 @@ def over_a_pixel_model(
     refuse_own_colours(options)
     if options.fidelity is not None:
         raise ConfigError("fidelity is of a model's own first stage; with another one leave it out")
-    if "upscale" in stack.layout.tasks and stack.layout.known == "latent":
+    if "upscale" in stack.layout.tasks and stack.layout.conditioning == "latent":
         return in_two_stages(
             low, options.output_size(low.size), options, stack, seed, on_step, damage
         )

@@ -112,7 +112,7 @@ def distil_step(
         part: Which part of the step's samples the batch is.
     """
     conditioning, schedule = batch["conditioning"], student.schedule
-    residual = student.to_walk(batch["target"], conditioning)
+    residual = student.to_residual(batch["target"], conditioning)
     times = timestep_grid(schedule, options.few, options.each).to(conditioning.device)
     count = (part.of * len(conditioning),)
     times = times[

@@ -70,7 +70,7 @@ def sample_scenes(
     noise = torch.cat([canvas_noise(conditioning.shape, seed) for seed in seeds]).to(stack.device)
     rng = generator(stack.device, *seeds)
     x = sample(lambda x, t: predict(x, t, corners), start(scheduler, noise), scheduler, rng=rng)
-    rgb = vae.decode(stack.vae, stack.from_walk(x, conditioning))
+    rgb = vae.decode(stack.vae, stack.from_residual(x, conditioning))
     return (rgb * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
