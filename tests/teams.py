@@ -12,7 +12,7 @@ from PIL import Image
 
 from restore import batch, file_search
 from restore.batch.worker import RunSpec
-from restore.checkpoints import load
+from restore.checkpoints import save
 from restore.options import UpscaleOptions
 
 TIMES = {"seconds", "load_s"}  # no two runs take the same
@@ -22,7 +22,7 @@ TIMES = {"seconds", "load_s"}  # no two runs take the same
 def model(stack, tmp_path_factory) -> Path:
     """The tiny stack as a folder, which other processes load."""
     place = tmp_path_factory.mktemp("models") / "tiny"
-    load.save(stack, place, "A stack of tests.", torch.float32)
+    save.save(stack, place, "A stack of tests.", torch.float32)
     return place
 
 

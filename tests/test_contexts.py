@@ -11,7 +11,8 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLP
 from torch import nn
 
 from restore.checkpoints import manifest
-from restore.checkpoints.load import load, save
+from restore.checkpoints.load import load
+from restore.checkpoints.save import save
 from restore.diffusion.conditioning import Condition
 from restore.diffusion.contexts.boxes import Box, BoxContext, BoxEncoder, parsed, written
 from restore.diffusion.contexts.classes import ClassContext

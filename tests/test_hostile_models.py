@@ -13,7 +13,7 @@ from audit import watched
 from safetensors.torch import load_file, save_file
 
 from restore import cli
-from restore.checkpoints import engines, load, lora, manifest, model_paths, weights
+from restore.checkpoints import engines, load, lora, manifest, model_paths, save, weights
 from restore.errors import ModelError
 
 
@@ -196,7 +196,7 @@ def test_a_dora_is_not_applied_as_a_lora(stack, tmp_path, name):
 def test_an_unlisted_file_that_a_loader_takes_is_refused(folder, tmp_path, name):
     stack = load.load(str(folder), device="cpu")
     saved = tmp_path / "saved"
-    load.save(stack, saved, "# tiny\n")
+    save.save(stack, saved, "# tiny\n")
     path, digest = manifest.find_model(str(saved))
     (saved / "notes.txt").write_text("mine")
     assert manifest.find_model(str(saved)) == (path, digest)

@@ -11,7 +11,8 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from PIL import Image
 from torch import nn
 
-from restore.checkpoints.load import load, save
+from restore.checkpoints.load import load
+from restore.checkpoints.save import save
 from restore.errors import ConfigError
 from restore.options import UpscaleOptions
 from restore.tasks.run import restore

@@ -9,8 +9,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from restore.checkpoints.load import load, save
+from restore.checkpoints.load import load
 from restore.checkpoints.model_paths import find_path
+from restore.checkpoints.save import save
 from restore.diffusion.noise import generator
 from restore.diffusion.stack import Stack
 from restore.diffusion.vae import Vae

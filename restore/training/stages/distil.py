@@ -10,7 +10,8 @@ from diffusers import DDIMScheduler, SchedulerMixin
 from pydantic import Field
 from torch import Tensor, nn
 
-from restore.checkpoints.load import load, save
+from restore.checkpoints.load import load
+from restore.checkpoints.save import save
 from restore.config import Options
 from restore.diffusion.layouts import TRUST
 from restore.diffusion.noise import generator

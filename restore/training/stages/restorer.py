@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from degradations import recipes, replay
 from restore.checkpoints import model_paths
-from restore.checkpoints.load import load, save
+from restore.checkpoints.load import load
+from restore.checkpoints.save import save
 from restore.config import Options
 from restore.diffusion.compact import FirstStage
 from restore.diffusion.lazy_stack import SCALE

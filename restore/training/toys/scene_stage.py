@@ -9,7 +9,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from restore.checkpoints import model_paths
-from restore.checkpoints.load import load, save
+from restore.checkpoints.load import load
+from restore.checkpoints.save import save
 from restore.diffusion import vae
 from restore.diffusion.contexts import Context, Kind
 from restore.diffusion.contexts.boxes import BoxContext, BoxEncoder
