@@ -65,44 +65,36 @@ def upscale(
         raise ConfigError(f"fidelity is for models with a first stage; {stack.name} has none")
     if options.steps == 0:
         raise ConfigError(f"0 steps are for models with a first stage; {stack.name} has none")
+    seen = without_damage(low, damage)
     if stack.control is not None:
-        return by_control(low, size, options, stack, seed, on_step, damage)
-    if stack.layout.conditioning == "rgb":
-        seen = low if damage is None else replace(low, pixels=fill_smoothly(low.pixels, damage))
+        condition, begun = steered(seen, size, options, stack)
+    elif stack.layout.conditioning == "rgb":
         condition = as_pixels(seen, options, stack, seed)
+        begun = condition.conditioning
     else:
-        conditioning = encode_picture(low, size, stack, damage)
+        begun = encode_picture(low, size, stack, damage)
         hole = None if damage is None else resize(damage, size)
-        condition = Condition(conditioning, trust_map(hole, size, stack, RESTORE))
-    begin = Start() if options.strength == 1 else Start(condition.conditioning, options.strength)
+        condition = Condition(begun, trust_map(hole, size, stack, RESTORE))
+    begin = Start() if options.strength == 1 else Start(begun, options.strength)
     made = render(run_sampling(stack, condition, options, seed, on_step, begin), size, low, stack)
-    if damage is not None and options.colour != "none":  # the damage's colours must not come back
-        low = replace(low, pixels=fill_smoothly(low.pixels, damage))
-    return match(made, low, options.colour)
+    return match(made, seen, options.colour)  # the damage's colours must not come back
 
 
-def by_control(
-    low: Picture,
-    size: tuple[int, int],
-    options: UpscaleOptions,
-    stack: Stack,
-    seed: int,
-    on_step: OnStep,
-    damage: np.ndarray | None,
-) -> Picture:
-    """Enlarge by a model whose ControlNet reads the picture.
+def without_damage(low: Picture, damage: np.ndarray | None) -> Picture:
+    """Return the picture with its damage filled smoothly from the pixels round it."""
+    return low if damage is None else replace(low, pixels=fill_smoothly(low.pixels, damage))
 
-    Below strength 1, sampling starts from the resized picture, as in diffusers' img2img.
+
+def steered(
+    low: Picture, size: tuple[int, int], options: UpscaleOptions, stack: Stack
+) -> tuple[Condition, Tensor | None]:
+    """Make the condition of a model whose ControlNet reads the picture, and where sampling starts.
+
+    Below strength 1 that is the resized picture, as in diffusers' img2img.
     """
-    if damage is not None:
-        low = replace(low, pixels=fill_smoothly(low.pixels, damage))
     hint, trust = stack.hint(size, low), trust_map(None, size, stack, REPAINT)
     condition = Condition(nothing(size, stack), trust, hint=hint)
-    begin = Start()
-    if options.strength < 1:
-        begin = Start(encode_picture(low, size, stack), options.strength)
-    made = render(run_sampling(stack, condition, options, seed, on_step, begin), size, low, stack)
-    return match(made, low, options.colour)
+    return condition, encode_picture(low, size, stack) if options.strength < 1 else None
 
 
 def in_two_stages(
@@ -118,8 +110,7 @@ def in_two_stages(
 
     What sampling changes is added in pixels, so the losses of the autoencoder do not show.
     """
-    if damage is not None:
-        low = replace(low, pixels=fill_smoothly(low.pixels, damage))
+    low = without_damage(low, damage)
     steps = stack.restore_steps if options.steps is None else options.steps
     if stack.enlarger is None:
         made = answered(low, options, stack, on_step)
@@ -173,8 +164,7 @@ def over_a_pixel_model(
             f"{stack.name} forgets the first stage at strength 1; --set upscale.strength=0.3 keeps "
             "most of it"
         )
-    if damage is not None:
-        low = replace(low, pixels=fill_smoothly(low.pixels, damage))
+    low = without_damage(low, damage)
     made = of_pixel_model(low, options, stack, ignore)
     told = {name: getattr(options, name) for name in WalkOptions.model_fields}
     told["steps"] = told["steps"] or None
