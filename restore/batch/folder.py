@@ -1,4 +1,4 @@
-"""A run over files or prompts in one call, for the command line, the page and programs.
+"""A run over files in one call, for the command line, the page and programs.
 
 files = file_search.find([Path("scans")], Path("out"))
 summary = batch.run(files, UpscaleOptions(scale=2), Path("out"), batch.open_model("nano"))
@@ -6,14 +6,13 @@ summary = batch.run(files, UpscaleOptions(scale=2), Path("out"), batch.open_mode
 The run is the same for every caller: each continues where another stopped.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from restore.batch import jobs, report, views
+from restore.batch import jobs, report
 from restore.batch.destination import Destination
 from restore.batch.devices import open_on, parse_devices
 from restore.batch.dry_run import forecast
@@ -25,27 +24,22 @@ from restore.batch.picture_options import PictureOptions
 from restore.batch.planning import plan_files
 from restore.batch.rates import Rate
 from restore.batch.rows import Row
-from restore.batch.runner import Executor, Limits, Summary, refuse_existing, run_all, run_by
+from restore.batch.runner import Executor, Limits, Summary, run_all, run_by
 from restore.batch.step import Exists, Work
 from restore.batch.urls import is_url
 from restore.batch.work import (
     FileOptions,
     Progress,
     Settings,
-    format_settings,
-    made_with,
-    split_alpha,
 )
 from restore.batch.worker import RunSpec
-from restore.errors import UsageError, counted
+from restore.errors import UsageError
 from restore.file_search import Found
 from restore.options import Text2imgOptions
 
 if TYPE_CHECKING:
     from restore.batch.mask_files import Masks
     from restore.batch.ray_executor import Cluster
-
-LARGEST_SEED = 2**63 - 1
 
 
 class Quiet:
@@ -246,65 +240,6 @@ def choose_executor(
     return lambda show: DevicePool(spec, pinned, names, show), len(names)
 
 
-def prepare_words(
-    options: Text2imgOptions,
-    destination: Destination,
-    open_model: Callable[[], OpenedModel],
-    *,
-    form: str = "png",
-    seed: int = 0,
-    count: int = 1,
-    exists: Exists = "skip",
-) -> PreparedRun:
-    """Prepare a run that makes `count` pictures from a prompt, with the seeds from `seed` on.
-
-    Args:
-        form: The format of the results.
-
-    The other arguments are those of `prepare`.
-    """
-    if seed + count - 1 > LARGEST_SEED:
-        raise UsageError(
-            f"--seed {seed}: {counted(count, 'seed')} from there on do not fit 63 bits"
-        )
-    seeds = {f"{own:010}.png": own for own in range(seed, seed + count)}
-    planned = [jobs.Job(None, name, destination.out / (destination.file or name)) for name in seeds]
-    if exists == "error":
-        refuse_existing(planned)
-    model = open_model()
-
-    @contextmanager
-    def work(show: Progress) -> Iterator[Work]:
-        @cache
-        def warn() -> None:
-            from restore.tasks.run import beyond
-
-            for note in beyond(options, None, model.stack()):
-                show.note(note)
-
-        def make(job: jobs.Job, path: Path) -> Row:
-            from restore.diffusion import watch
-            from restore.images import encode, memmap
-            from restore.tasks.run import restore
-
-            warn()  # before the first picture, not after the last
-            own, stack = seeds[job.key], model.stack()
-            with memmap.use_folder(destination.out), watch.watching(show.part, *stack.parts):
-                result = restore(None, options, stack, own)
-            encode.encode(result, path, form, about=format_settings(options, own, model.made_by))
-            views.keep(destination.home, job.key, split_alpha(result))
-            facts = {"seed": own, "size_out": result.size, **made_with(model.made_by)}
-            return {**facts, "warnings": list(result.warnings)}
-
-        yield make
-
-    pixels = options.digest(**model.precision)  # a picture's seed is in its key
-    destination.store.begin(destination.home)
-    said = "", options.words, options.task, destination.home
-    journal = Journal(destination.out, pixels, model.weights, *said, store=destination.store)
-    return PreparedRun(planned, options, model, journal, exists, work)
-
-
 def run(
     files: Sequence[Found],
     options: FileOptions,
@@ -337,24 +272,5 @@ def run(
         exists=exists,
         devices=devices,
         cluster=cluster,
-    )
-    return prepared.run(show, stop)
-
-
-def run_words(
-    options: Text2imgOptions,
-    out: Path,
-    model: OpenedModel,
-    *,
-    seed: int = 0,
-    count: int = 1,
-    exists: Exists = "skip",
-    show: Progress = QUIET,
-    stop: Callable[[], str] = lambda: "",
-) -> Summary:
-    """Make `count` pictures from a prompt, with the seeds from `seed` on; else as in `run`."""
-    destination = Destination(out)
-    prepared = prepare_words(
-        options, destination, lambda: model, seed=seed, count=count, exists=exists
     )
     return prepared.run(show, stop)

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from restore.batch.destination import Destination
-from restore.batch.folder import PreparedRun, prepare, prepare_words
+from restore.batch.folder import PreparedRun, prepare
 from restore.batch.holes import Holes
 from restore.batch.journal import Journal
 from restore.batch.models import OpenedModel
 from restore.batch.runner import Exists, Summary
+from restore.batch.words import prepare_words
 from restore.batch.work import FileOptions
 from restore.cli.console import Console
 from restore.cli.executor import ExecutorOptions
