@@ -27,11 +27,11 @@ pytestmark = [
 @pytest.fixture
 def shop(monkeypatch):
     """(address, faults) of a server whose bucket is called shop."""
-    remote.opened.cache_clear()
+    remote.open_filesystem.cache_clear()
     monkeypatch.setattr(remote, "WAIT_S", 0.01)
     with stores.served(monkeypatch) as store:
         yield store
-    remote.opened.cache_clear()
+    remote.open_filesystem.cache_clear()
 
 
 @pytest.fixture

@@ -93,7 +93,7 @@ def forecast(
             continue
         assert job.source
         try:
-            head = sandbox.probe(remote.here(job), how)
+            head = sandbox.probe(remote.fetch(job), how)
         except RestoreError as error:
             say(f"failing  {printable(str(error))}")
             rows.append({**row, "status": "failed", "code": error.code, "error": str(error)})

@@ -63,7 +63,7 @@ class Holes:
         return mask_files.read(masks, job, picture, self.fit)
 
 
-def opaque(picture: "Picture") -> "Picture":
+def make_opaque(picture: "Picture") -> "Picture":
     """The picture with its alpha channel, if it has one, fully opaque."""
     if picture.alpha is None:
         return picture
@@ -73,7 +73,7 @@ def opaque(picture: "Picture") -> "Picture":
     return replace(picture, alpha=alpha)
 
 
-def overlaid(picture: "Picture", mask: "np.ndarray") -> "Picture":
+def draw_overlay(picture: "Picture", mask: "np.ndarray") -> "Picture":
     """The picture without its transparency, darker, and red where the mask is."""
     import numpy as np
 

@@ -32,7 +32,7 @@ def find(
     """
     urls = [str(given) for given in inputs if is_url(given)]
     paths = [Path(given) for given in inputs if not is_url(given)]
-    met = [file for url in urls for file in remote.found(url, choice, destination.url)]
+    met = [file for url in urls for file in remote.find(url, choice, destination.url)]
     found = list({file.url: file for file in met}.values())
     if paths or listed or not urls:
         found += file_search.find(paths, destination.home, choice, listed)

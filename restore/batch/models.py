@@ -99,7 +99,7 @@ class ModelChoice:
             digest = steering.with_digest(digest)
         first_stage = self._first_stage_digest()
         if first_stage:
-            digest = engines.joined(digest, first_stage)
+            digest = engines.combine_digests(digest, first_stage)
 
         @cache
         def stack() -> "Model":

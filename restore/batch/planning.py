@@ -12,7 +12,7 @@ from restore.batch.holes import Holes
 from restore.batch.jobs import Job, OnCollision, Shard, refuse_collisions
 from restore.batch.picture_options import PictureOptions
 from restore.batch.runner import Exists, refuse_existing
-from restore.batch.work import FileOptions, formats, kept_beside, reading_for
+from restore.batch.work import FileOptions, choose_format, list_endings, reading_for
 from restore.errors import ImageError, UsageError
 from restore.file_search import Found
 
@@ -58,13 +58,13 @@ def plan_files(
     """
     from restore.images import encode
 
-    kind = formats(options, pictures.format, pictures.lossless, count)
+    kind = choose_format(options, pictures.format, pictures.lossless, count)
     reading = reading_for(options, holes, pictures.reading)
     planned = jobs.plan(
         files,
         destination.out,
         lambda source: encode.FORMATS[kind(source)].suffix,
-        kept_beside(options, holes, count),
+        list_endings(options, holes, count),
         on_collision,
         destination.file,
     )
@@ -96,7 +96,7 @@ def with_frames(planned: Sequence[Job], reading: "Reading") -> list[Job]:
         count = 1
         if job.source and not job.skip:
             with suppress(ImageError):  # its row will say so
-                count = sandbox.probe(remote.here(job), reading).frames
+                count = sandbox.probe(remote.fetch(job), reading).frames
         beside = tuple(f"_{frame:03}" for frame in range(2, count + 1))
         knowing.append(replace(job, beside=beside))
     refuse_collisions(knowing)
@@ -116,7 +116,7 @@ def refuse_transparent(
         if job.source.suffix.casefold() in encode.OPAQUE:
             continue  # the rare one with a wrong suffix is refused when it is read
         with suppress(ImageError):  # its row will say so
-            if sandbox.probe(remote.here(job), reading).has_alpha:
+            if sandbox.probe(remote.fetch(job), reading).has_alpha:
                 seen.append(str(job.source))
     if seen:
         more = f" and {len(seen) - SHOWN} more" if len(seen) > SHOWN else ""

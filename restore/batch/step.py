@@ -216,7 +216,7 @@ def failed(job: Job, error: Exception, seconds: float) -> Row:
     if isinstance(error, RestoreError):
         code, text = error.code, str(error).removeprefix(f"{job.source}: ")
         if job.url:
-            text = text.removeprefix(f"{remote.place_of(job)}: ")
+            text = text.removeprefix(f"{remote.cached_file(job)}: ")
     elif isinstance(error, MemoryError):
         code, text = "OOM", "not enough memory; use fewer windows at a time or a smaller scale"
     elif isinstance(error, OSError) and error.errno:

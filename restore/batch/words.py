@@ -13,7 +13,7 @@ from restore.batch.models import OpenedModel
 from restore.batch.rows import Row
 from restore.batch.runner import Summary, refuse_existing
 from restore.batch.step import Exists, Work
-from restore.batch.work import Progress, format_settings, made_with, split_alpha
+from restore.batch.work import Progress, describe_maker, format_settings, split_alpha
 from restore.errors import UsageError, counted
 from restore.options import Text2imgOptions
 
@@ -67,7 +67,7 @@ def prepare_words(
                 result = restore(None, options, stack, own)
             encode.encode(result, path, form, about=format_settings(options, own, model.made_by))
             views.keep(destination.home, job.key, split_alpha(result))
-            facts = {"seed": own, "size_out": result.size, **made_with(model.made_by)}
+            facts = {"seed": own, "size_out": result.size, **describe_maker(model.made_by)}
             return {**facts, "warnings": list(result.warnings)}
 
         yield make

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from restore.batch import jobs, rates, remote, views
 from restore.batch.destination import Destination
-from restore.batch.holes import Holes, opaque, overlaid
+from restore.batch.holes import Holes, draw_overlay, make_opaque
 from restore.batch.jobs import Job
 from restore.batch.journal import Row
 from restore.batch.prefetch import LAST_S, Prefetcher
@@ -135,7 +135,7 @@ class FileWork:
             "size_out": first.size,
             "n_frames": source.count,
             "warnings": list(dict.fromkeys(notes)),
-            **made_with(self.settings.made_by),
+            **describe_maker(self.settings.made_by),
             **self.keep_views(job, source, first),
         }
 
@@ -149,7 +149,7 @@ class FileWork:
         picture, facts = source.pictures[0], {}
         panels = [picture, made]
         if self.holes.find and source.mask is not None:
-            panels.insert(1, overlaid(picture, source.mask))
+            panels.insert(1, draw_overlay(picture, source.mask))
             facts["damage"] = round(float((source.mask > 0).mean()), 6)
         is_aligned = made.size == picture.size or isinstance(self.options, UpscaleOptions)
         home = self.settings.destination.home
@@ -167,13 +167,13 @@ class FileWork:
 
         digests = self.digests(job)
         with memmap.use_folder(self.settings.destination.out):
-            pictures, count = sandbox.read_by_rows(remote.here(job), self.settings.reading)
+            pictures, count = sandbox.read_by_rows(remote.fetch(job), self.settings.reading)
         for picture in pictures:
             size = self.options.output_size(picture.size)
             encode.check_fits(picture, self.kind_of(job), size, self.settings.writing.background)
         mask = self.holes.read(self.masks, job, pictures[0])
         if self.masks and self.masks.is_alpha:  # the filled hole is opaque
-            pictures[0] = opaque(pictures[0])
+            pictures[0] = make_opaque(pictures[0])
         return Source(pictures, count, mask, digests)
 
     def make_next(self, job: jobs.Job) -> "tuple[Source, Picture]":
@@ -259,7 +259,7 @@ class FileWork:
         from restore.images.picture import Picture
 
         sandbox.encode(Picture(grey_to_rgb(mask), grey=True), frames[0])
-        sandbox.encode(overlaid(picture, mask), frames[1], "jpeg")
+        sandbox.encode(draw_overlay(picture, mask), frames[1], "jpeg")
         if not mask.any():
             return []
         names = [frame.name for frame in job.frames]
@@ -308,7 +308,9 @@ def split_alpha(picture: "Picture") -> "tuple[np.ndarray, np.ndarray | None]":
     return picture.pixels, picture.alpha
 
 
-def formats(options: FileOptions, form: str, lossless: bool, count: int) -> Callable[[Path], str]:
+def choose_format(
+    options: FileOptions, form: str, lossless: bool, count: int
+) -> Callable[[Path], str]:
     """A function: source -> format of its result. Raises UsageError if that cannot be written.
 
     Args:
@@ -332,7 +334,7 @@ def reading_for(options: FileOptions, holes: Holes, reading: "Reading") -> "Read
     return replace(reading, max_pixels=0) if whole else reading
 
 
-def kept_beside(options: FileOptions, holes: Holes, count: int) -> tuple[str, ...]:
+def list_endings(options: FileOptions, holes: Holes, count: int) -> tuple[str, ...]:
     """The name endings of what is saved beside a result."""
     if holes.find:
         return f"{jobs.DAMAGE}.png", f"{jobs.OVERLAY}.jpg"
@@ -340,7 +342,7 @@ def kept_beside(options: FileOptions, holes: Holes, count: int) -> tuple[str, ..
     return tuple(f"_{lap:03}" for lap in range(1, laps + 1)) if laps > 1 else ()
 
 
-def made_with(made_by: dict[str, object]) -> Row:
+def describe_maker(made_by: dict[str, object]) -> Row:
     """What a row records of the engine, first stage and ControlNet that made a picture."""
     beside = {n: value for n, value in made_by.items() if n.startswith(("control", "first_stage"))}
     return {"engine": made_by.get("engine", "torch"), **beside}

@@ -13,7 +13,7 @@ from restore.batch.rates import Rate
 from restore.batch.result_index import ResultIndex
 from restore.batch.rows import Row
 from restore.batch.step import attempt
-from restore.batch.work import FileOptions, FileWork, Progress, Settings, formats
+from restore.batch.work import FileOptions, FileWork, Progress, Settings, choose_format
 
 if TYPE_CHECKING:
     from restore.batch.mask_files import Masks
@@ -59,7 +59,9 @@ class RunSpec:
             *(planned, self.options, self.settings),
             holes=self.holes,
             masks=self.masks,
-            kind=formats(self.options, self.pictures.format, self.pictures.lossless, self.count),
+            kind=choose_format(
+                self.options, self.pictures.format, self.pictures.lossless, self.count
+            ),
             rate=Rate(self.options, stack, made_by, self.count, show.note),
             show=show,
         )

@@ -72,11 +72,11 @@ def with_first_stage(stack: Any, file: str, device: str) -> Any:
     if not isinstance(enlarger, PixelModel):
         raise ConfigError(f"--first-stage {file}: is no pixel upscaler")
     stack.enlarger = enlarger
-    stack.digest = joined(stack.digest, enlarger.digest)
+    stack.digest = combine_digests(stack.digest, enlarger.digest)
     return stack
 
 
-def joined(digest: str, first_stage: str) -> str:
+def combine_digests(digest: str, first_stage: str) -> str:
     """Combine the digests of a model and its first stage."""
     return hashlib.sha256(f"{digest} first stage {first_stage}".encode()).hexdigest()
 
