@@ -22,7 +22,7 @@ from restore.batch.models import PinnedModel
 from restore.batch.prefetch import THREAD_NAME
 from restore.batch.rows import Row
 from restore.batch.runner import Offered
-from restore.batch.step import failed
+from restore.batch.step import make_failed_row
 from restore.batch.work import Progress
 from restore.batch.worker import RunSpec, Worker
 from restore.errors import CancelledError, ImageError, ModelError
@@ -177,7 +177,7 @@ class DevicePool:
         mend = "leave it out, or do it alone"
         yield (
             job,
-            failed(
+            make_failed_row(
                 job, ImageError("CRASHED", f"its worker died {TRIES} times ({ended}); {mend}"), 0
             ),
         )

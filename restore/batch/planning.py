@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,10 @@ from restore.batch.holes import Holes
 from restore.batch.jobs import Job, OnCollision, Shard, refuse_collisions
 from restore.batch.picture_options import PictureOptions
 from restore.batch.runner import Exists, refuse_existing
-from restore.batch.work import FileOptions, choose_format, list_endings, reading_for
+from restore.batch.work import FileOptions
 from restore.errors import ImageError, UsageError
 from restore.file_search import Found
+from restore.options import Img2imgOptions, InpaintOptions
 
 if TYPE_CHECKING:
     from restore.batch.mask_files import Masks
@@ -122,3 +124,37 @@ def refuse_transparent(
         more = f" and {len(seen) - SHOWN} more" if len(seen) > SHOWN else ""
         told = f"{', '.join(seen[:SHOWN])}{more}: transparent, which jpeg cannot hold"
         raise UsageError(f"{told}; give a --background such as white, or use --format png")
+
+
+def choose_format(
+    options: FileOptions, form: str, lossless: bool, count: int
+) -> Callable[[Path], str]:
+    """A function: source -> format of its result. Raises UsageError if that cannot be written.
+
+    Args:
+        form: auto, or the name of a format.
+    """
+    from restore.images import encode
+
+    if form == "tiff" and find_spec("tifffile") is None:
+        mend = "pip install 'restore-toolkit[formats]', or use --format png"
+        raise UsageError(f"TIFF is written by tifffile, which is missing; {mend}")
+    if count > 1 and form not in ("auto", "png"):
+        raise UsageError(f"-n {count}: candidates and their sheet are PNG, not {form}")
+    if count > 1 or (form == "auto" and isinstance(options, InpaintOptions)):
+        form = "png"  # what is outside the mask stays
+    return lambda source: encode.choose_format(source, form, lossless)
+
+
+def reading_for(options: FileOptions, holes: Holes, reading: "Reading") -> "Reading":
+    """How files are read: as a whole if there may be holes in them."""
+    whole = holes.given or holes.find or isinstance(options, InpaintOptions)
+    return replace(reading, max_pixels=0) if whole else reading
+
+
+def list_endings(options: FileOptions, holes: Holes, count: int) -> tuple[str, ...]:
+    """The name endings of what is saved beside a result."""
+    if holes.find:
+        return f"{jobs.DAMAGE}.png", f"{jobs.OVERLAY}.jpg"
+    laps = options.loopback if isinstance(options, Img2imgOptions) else count
+    return tuple(f"_{lap:03}" for lap in range(1, laps + 1)) if laps > 1 else ()

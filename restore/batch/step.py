@@ -37,7 +37,7 @@ Work = Callable[..., Row]
 def attempt(
     job: Job, work: Work, index: ResultIndex, exists: Exists, note: Callable[[Row], object]
 ) -> Row:
-    """Do a job as `done` does; an error of this one file becomes a row, which `note` does not get.
+    """Do a job by `do_job`; an error of this one file becomes a row, which `note` does not get.
 
     Raises:
         ConfigError, ModelError, OutputError: No other file of the run would do better.
@@ -45,7 +45,7 @@ def attempt(
     """
     started = time.monotonic()
     try:
-        return done(job, work, index, exists, note)
+        return do_job(job, work, index, exists, note)
     except (ConfigError, ModelError, OutputError):  # of the run, not of this file
         raise
     except CancelledError:  # nor is this the file's fault: it is left for the next run
@@ -53,12 +53,12 @@ def attempt(
     except Exception as error:  # the one broad except: a bad file must not cost the others
         if is_full(error):
             error = DiskFullError(full(index.store.out))
-        return failed(job, error, time.monotonic() - started)
+        return make_failed_row(job, error, time.monotonic() - started)
     finally:
         remote.release(job)
 
 
-def done(
+def do_job(
     job: Job, work: Work, index: ResultIndex, exists: Exists, note: Callable[[Row], object]
 ) -> Row:
     """Do a job, unless an earlier run finished it.
@@ -210,7 +210,7 @@ def _outdated(job: Job, index: ResultIndex) -> list[str]:
     return [f"it replaces a result of {' and of '.join(changed)}"] if changed else []
 
 
-def failed(job: Job, error: Exception, seconds: float) -> Row:
+def make_failed_row(job: Job, error: Exception, seconds: float) -> Row:
     """The row of a job that failed with this error after so many seconds."""
     code, text = "INTERNAL", f"{type(error).__name__}: {error}"
     if isinstance(error, RestoreError):

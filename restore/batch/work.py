@@ -3,8 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from importlib.util import find_spec
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,7 +15,7 @@ from restore.batch.journal import Row
 from restore.batch.prefetch import LAST_S, Prefetcher
 from restore.batch.rates import Rate
 from restore.batch.step import Exists
-from restore.errors import CancelledError, ImageError, UsageError
+from restore.errors import CancelledError, ImageError
 from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions
 
 if TYPE_CHECKING:
@@ -306,40 +305,6 @@ def is_small(picture: "Picture") -> bool:
 def split_alpha(picture: "Picture") -> "tuple[np.ndarray, np.ndarray | None]":
     """The pixels and alpha of a picture, for its thumbnail."""
     return picture.pixels, picture.alpha
-
-
-def choose_format(
-    options: FileOptions, form: str, lossless: bool, count: int
-) -> Callable[[Path], str]:
-    """A function: source -> format of its result. Raises UsageError if that cannot be written.
-
-    Args:
-        form: auto, or the name of a format.
-    """
-    from restore.images import encode
-
-    if form == "tiff" and find_spec("tifffile") is None:
-        mend = "pip install 'restore-toolkit[formats]', or use --format png"
-        raise UsageError(f"TIFF is written by tifffile, which is missing; {mend}")
-    if count > 1 and form not in ("auto", "png"):
-        raise UsageError(f"-n {count}: candidates and their sheet are PNG, not {form}")
-    if count > 1 or (form == "auto" and isinstance(options, InpaintOptions)):
-        form = "png"  # what is outside the mask stays
-    return lambda source: encode.choose_format(source, form, lossless)
-
-
-def reading_for(options: FileOptions, holes: Holes, reading: "Reading") -> "Reading":
-    """How files are read: as a whole if there may be holes in them."""
-    whole = holes.given or holes.find or isinstance(options, InpaintOptions)
-    return replace(reading, max_pixels=0) if whole else reading
-
-
-def list_endings(options: FileOptions, holes: Holes, count: int) -> tuple[str, ...]:
-    """The name endings of what is saved beside a result."""
-    if holes.find:
-        return f"{jobs.DAMAGE}.png", f"{jobs.OVERLAY}.jpg"
-    laps = options.loopback if isinstance(options, Img2imgOptions) else count
-    return tuple(f"_{lap:03}" for lap in range(1, laps + 1)) if laps > 1 else ()
 
 
 def describe_maker(made_by: dict[str, object]) -> Row:

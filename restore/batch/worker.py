@@ -9,11 +9,12 @@ from restore.batch.holes import Holes
 from restore.batch.jobs import Job
 from restore.batch.models import PinnedModel
 from restore.batch.picture_options import PictureOptions
+from restore.batch.planning import choose_format
 from restore.batch.rates import Rate
 from restore.batch.result_index import ResultIndex
 from restore.batch.rows import Row
 from restore.batch.step import attempt
-from restore.batch.work import FileOptions, FileWork, Progress, Settings, choose_format
+from restore.batch.work import FileOptions, FileWork, Progress, Settings
 
 if TYPE_CHECKING:
     from restore.batch.mask_files import Masks

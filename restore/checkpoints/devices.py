@@ -98,14 +98,14 @@ def move(
     if model.place is not None:
         told = f"{model.name}: its parts take turns on {model.place} (offload)"
         raise ConfigError(f"{told}; load it without that to move it")
-    loading.place(model, str(where), name or named_dtype(model.unet.dtype))
+    loading.move(model, str(where), name or named_dtype(model.unet.dtype))
 
 
 def take_turns(stack: Stack, device: str = "auto") -> None:
     """Offload a loaded stack. Raises ModelError if the device is missing."""
     if stack.place is None:
         place = find(device)
-        loading.place(stack, "cpu", named_dtype(stack.unet.dtype))
+        loading.move(stack, "cpu", named_dtype(stack.unet.dtype))
         Turns(stack, place)
 
 

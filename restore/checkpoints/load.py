@@ -83,17 +83,17 @@ def load(
     ]
     before = _marks(files)
     adapted = manifest.with_loras(digest, loras)
-    quiet()
+    silence_libraries()
     stack = (
         read_single(path, config, **more) if path.is_file() else _read_folder(path, allow_pickle)
     )
     again = manifest.find_model(str(path), allow_pickle=allow_pickle)[1]
-    stack.name, stack.digest = called(name, path), adapted
+    stack.name, stack.digest = full_name(name, path), adapted
     if steering:
         controlnets.steer(stack, steering, allow_pickle)
         stack.digest = steering.with_digest(adapted)
     stack.origin = path if path.is_dir() else None
-    place(stack, device, dtype)
+    move(stack, device, dtype)
     _fuse(stack, loras)
     # the bytes are the same as before, and no file was replaced and put back in between
     if (again, manifest.with_loras(again, loras)) != (digest, adapted) or _marks(files) != before:
@@ -112,7 +112,7 @@ def _fuse(stack: Stack, loras: Sequence[tuple[str, float]]) -> None:
         lora.fuse(stack)
 
 
-def called(name: str, path: Path) -> str:
+def full_name(name: str, path: Path) -> str:
     """Return a model's name; for the hub with its commit instead of a branch."""
     is_hub = path.parent.name == "snapshots" and not Path(name).exists()
     return f"{name.partition('@')[0]}@{path.name}" if is_hub else name
@@ -229,7 +229,7 @@ def windows_of(unet: Any) -> Windows:
     return Windows(size, max(step, size * 3 // 4 // step * step))
 
 
-def place(stack: Stack, device: str, dtype: str) -> None:
+def move(stack: Stack, device: str, dtype: str) -> None:
     """Move the parts to a device and freeze them."""
     where = torch.device(accelerators.pick() if device == "auto" else device)
     for part in stack.parts:
@@ -245,7 +245,7 @@ def place(stack: Stack, device: str, dtype: str) -> None:
         part.to(dtype=DTYPES[dtype])
 
 
-def quiet() -> None:
+def silence_libraries() -> None:
     """Turn off the libraries' messages about configs and their progress bars."""
     diffusers.utils.logging.set_verbosity_error()
     transformers.utils.logging.set_verbosity_error()

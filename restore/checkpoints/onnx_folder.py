@@ -54,7 +54,7 @@ def stack(path: Path, name: str, digest: str) -> "Stack":
 
     @one_at_a_time
     def read() -> "Stack":
-        loading.quiet()
+        loading.silence_libraries()
         return loading.read(
             path, lambda part, _: weights.read_weights(path, part), build, first_stage
         )

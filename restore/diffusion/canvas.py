@@ -80,7 +80,7 @@ def trust_map(hole: np.ndarray | None, size: Size, stack: Stack, outside: float)
     return trust.masked_fill(touched.to(stack.device), inside)
 
 
-def nothing(size: Size, stack: Stack) -> Tensor:
+def encode_nothing(size: Size, stack: Stack) -> Tensor:
     """Encode a grey canvas; without channels if the layout has no picture."""
     height, width = stack.canvas(size)
     if stack.layout.conditioning == "nothing":
@@ -120,7 +120,7 @@ def render(latent: Tensor, size: Size, like: Picture, stack: Stack) -> Picture:
     return replace(like, pixels=pixels, alpha=resize_alpha(like, size))
 
 
-def added(picture: Picture, made: Picture, conditioning: Tensor, stack: Stack) -> Picture:
+def add_changes(picture: Picture, made: Picture, conditioning: Tensor, stack: Stack) -> Picture:
     """Add to a picture's pixels what sampling changed.
 
     So the losses of the autoencoder do not show where sampling changes nothing.

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from restore.diffusion.canvas import encode_picture, nothing, render, trust_map
+from restore.diffusion.canvas import encode_nothing, encode_picture, render, trust_map
 from restore.diffusion.conditioning import Condition
 from restore.diffusion.layouts import REPAINT
 from restore.diffusion.noise import seed_of
@@ -45,7 +45,7 @@ def img2img(
         NonFiniteError: If sampling produces NaN or infinity.
     """
     stack.require("img2img")
-    conditioning = nothing(picture.size, stack)
+    conditioning = encode_nothing(picture.size, stack)
     hint = stack.hint(picture.size, picture)
     condition = Condition(conditioning, trust_map(None, picture.size, stack, REPAINT), hint=hint)
     frame = picture

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import torch
 
-from restore.diffusion.canvas import added, encode_picture, render, trust_map
+from restore.diffusion.canvas import add_changes, encode_picture, render, trust_map
 from restore.diffusion.conditioning import Condition
 from restore.diffusion.layouts import BASE, KEEP
 from restore.diffusion.sampling import Start, run_sampling
@@ -150,7 +150,9 @@ def fill(
     made = render(latent, crop.size, crop, stack)
     if stack.layout.hole == "grey":
         return made
-    return added(replace(crop, pixels=fill_smoothly(crop.pixels, hole)), made, conditioning, stack)
+    return add_changes(
+        replace(crop, pixels=fill_smoothly(crop.pixels, hole)), made, conditioning, stack
+    )
 
 
 def origin(box: Box, stack: Stack) -> tuple[int, int]:

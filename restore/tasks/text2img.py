@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from restore.diffusion.canvas import nothing, render, trust_map
+from restore.diffusion.canvas import encode_nothing, render, trust_map
 from restore.diffusion.conditioning import Condition
 from restore.diffusion.layouts import REPAINT
 from restore.diffusion.sampling import run_sampling
@@ -26,7 +26,7 @@ def text2img(
     stack.require("text2img")
     size = options.height, options.width
     condition = Condition(
-        nothing(size, stack), trust_map(None, size, stack, REPAINT), hint=stack.hint(size)
+        encode_nothing(size, stack), trust_map(None, size, stack, REPAINT), hint=stack.hint(size)
     )
     latent = run_sampling(stack, condition, options, seed, on_step)
     return render(latent, size, Picture(np.empty((1, 1, 3), np.uint8)), stack)

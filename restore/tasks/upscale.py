@@ -6,7 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from restore.diffusion.canvas import added, canvas_rows, encode_picture, nothing, render, trust_map
+from restore.diffusion.canvas import (
+    add_changes,
+    canvas_rows,
+    encode_nothing,
+    encode_picture,
+    render,
+    trust_map,
+)
 from restore.diffusion.conditioning import Condition
 from restore.diffusion.layouts import REPAINT, RESTORE
 from restore.diffusion.noise import canvas_noise, seed_of
@@ -93,7 +100,7 @@ def steered(
     Below strength 1 that is the resized picture, as in diffusers' img2img.
     """
     hint, trust = stack.hint(size, low), trust_map(None, size, stack, REPAINT)
-    condition = Condition(nothing(size, stack), trust, hint=hint)
+    condition = Condition(encode_nothing(size, stack), trust, hint=hint)
     return condition, encode_picture(low, size, stack) if options.strength < 1 else None
 
 
@@ -123,7 +130,7 @@ def in_two_stages(
         begin = Start() if options.strength == 1 else Start(conditioning, options.strength)
         told = options.model_copy(update={"steps": steps})
         latent = run_sampling(stack, condition, told, seed, on_step, begin)
-        made = added(made, render(latent, size, made, stack), conditioning, stack)
+        made = add_changes(made, render(latent, size, made, stack), conditioning, stack)
     if damage is not None and stack.fills:
         hole = resize(damage, size)
         fields = WalkOptions.model_fields.keys() - {"steps"}

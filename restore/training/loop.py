@@ -16,7 +16,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from restore.checkpoints import manifest
-from restore.checkpoints.load import quiet
+from restore.checkpoints.load import silence_libraries
 from restore.config import load_config
 from restore.errors import NonFiniteError
 from restore.files import held, write_text
@@ -50,7 +50,7 @@ def run(config: Path, overrides: list[str]) -> Path:
         NonFiniteError: If a loss is not finite.
         OutputError: If a checkpoint cannot be written.
     """
-    quiet()
+    silence_libraries()
     options = load_config(TrainOptions, config, overrides)
     accelerator = setup_accelerator(options)
     if accelerator.device.type == "cpu":

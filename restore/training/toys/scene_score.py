@@ -18,7 +18,7 @@ from scipy.optimize import linear_sum_assignment
 
 from restore.checkpoints.load import load
 from restore.diffusion import vae
-from restore.diffusion.canvas import nothing
+from restore.diffusion.canvas import encode_nothing
 from restore.diffusion.conditioning import Condition, as_velocity, conditioned, guided
 from restore.diffusion.layouts import REPAINT
 from restore.diffusion.noise import canvas_noise, generator, seed_of
@@ -56,7 +56,7 @@ def sample_scenes(
     Returns:
         uint8 (B, SIZE, SIZE, 3).
     """
-    conditioning = nothing((scenes.SIZE, scenes.SIZE), stack)
+    conditioning = encode_nothing((scenes.SIZE, scenes.SIZE), stack)
     condition = Condition(conditioning, torch.full_like(conditioning[:, :1], REPAINT))
     wanted, unwanted = (
         conditioned(
