@@ -84,9 +84,8 @@ def load(
     before = _marks(files)
     adapted = manifest.with_loras(digest, loras)
     silence_libraries()
-    stack = (
-        read_single(path, config, **more) if path.is_file() else _read_folder(path, allow_pickle)
-    )
+    is_single = path.is_file()
+    stack = read_single(path, config, **more) if is_single else _read_folder(path, allow_pickle)
     again = manifest.find_model(str(path), allow_pickle=allow_pickle)[1]
     stack.name, stack.digest = full_name(name, path), adapted
     if steering:

@@ -191,9 +191,8 @@ def run_sampling(
     if memmap.is_on_disk(shape, stack.device) and by_point(scheduler, options.eta) and not is_bare:
         predict_rows = by_rows(predict, stack.windows, options.windows)
         x = first_point(stack, condition, scheduler, shape, seed, begin)
-        return finished(
-            stack, sample_rows(predict_rows, x, scheduler, on_step), condition.conditioning
-        )
+        x = sample_rows(predict_rows, x, scheduler, on_step)
+        return finished(stack, x, condition.conditioning)
     noise = canvas_noise(shape, seed, begin.origin).to(stack.device)
     clean = None if begin.clean is None else stack.to_residual(begin.clean, condition.conditioning)
     x = start(scheduler, noise, None if begin.is_pure else clean, begin.strength)
