@@ -10,7 +10,7 @@ import typer
 from restore.batch import verify as checks
 from restore.batch.verify import BAD, WHOLE, Finding
 from restore.checkpoints import manifest, model_paths
-from restore.cli.degrade import refusals
+from restore.cli.recipe_options import refusals
 from restore.errors import counted, printable
 
 if TYPE_CHECKING:

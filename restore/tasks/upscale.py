@@ -74,7 +74,7 @@ def upscale(
         raise ConfigError(f"0 steps are for models with a first stage; {stack.name} has none")
     seen = without_damage(low, damage)
     if stack.control is not None:
-        condition, begun = steered(seen, size, options, stack)
+        condition, begun = steer_condition(seen, size, options, stack)
     elif stack.layout.conditioning == "rgb":
         condition = as_pixels(seen, options, stack, seed)
         begun = condition.conditioning
@@ -92,7 +92,7 @@ def without_damage(low: Picture, damage: np.ndarray | None) -> Picture:
     return low if damage is None else replace(low, pixels=fill_smoothly(low.pixels, damage))
 
 
-def steered(
+def steer_condition(
     low: Picture, size: tuple[int, int], options: UpscaleOptions, stack: Stack
 ) -> tuple[Condition, Tensor | None]:
     """Make the condition of a model whose ControlNet reads the picture, and where sampling starts.
