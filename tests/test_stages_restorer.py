@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
 from restore.checkpoints.load import load
 from restore.config import load_config
@@ -159,10 +160,28 @@ def test_the_bundle_holds_shrunk_photos_and_both_networks(tool, photos, small, t
 
 
 def test_every_stage_of_the_short_training_has_a_configuration(tool):
-    stages = [stage for lane in tool.LANES for stage in lane]
+    stages = [stage for lane in tool.LANES.values() for stage in lane]
     for stage in stages:
         asked = load_config(loop.TrainOptions, CONFIGS / f"{stage.config}.yaml")
         assert asked.output == Path("runs") / stage.config
         kinds = {"restorer": "restorer", "fusion": "fusion"}
         assert asked.stage.kind == kinds[stage.part]
-    assert [sum(stage.share for stage in lane) for lane in tool.LANES] == pytest.approx([1, 1])
+    shares = [sum(stage.share for stage in lane) for lane in tool.LANES.values()]
+    assert shares == pytest.approx([1, 1])
+
+
+def test_one_lane_of_the_short_training_is_run_alone(tool, monkeypatch, tmp_path):
+    ran = []
+
+    def run_lane(lane, *_):
+        ran.extend(stage.config for stage in lane)
+        return []
+
+    monkeypatch.setattr(tool, "run_lane", run_lane)
+    monkeypatch.setattr(tool, "ROOT", tmp_path)
+    save_file({"one": torch.zeros(1)}, tmp_path / f"eight_bits_{tool.TEACHER}")
+    words = ["run", str(tmp_path), str(tmp_path / "out"), "--seconds", "20"]
+    assert CliRunner().invoke(tool.app, [*words, "--only", "base"]).exit_code == 0
+    assert ran == ["base_restorer", "base_faithful", "base_fusion"]
+    refused = CliRunner().invoke(tool.app, [*words, "--only", "large"])
+    assert refused.exit_code == 2 and "no lane is named large" in refused.output

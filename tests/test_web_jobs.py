@@ -293,7 +293,7 @@ def test_a_port_that_is_taken_and_a_strange_token_are_refused(tmp_path, monkeypa
 
 def test_a_server_that_is_killed_goes_on_with_its_job(tmp_path):
     port, photo = free_port(), tmp_path / "a.png"
-    Image.fromarray(smooth_pixels(160, 160)).save(photo)
+    Image.fromarray(smooth_pixels(96, 96)).save(photo)
     jobs = f"http://127.0.0.1:{port}/v1/jobs"
     process = started(tmp_path / "state", port)
     try:
@@ -318,7 +318,7 @@ def test_a_server_that_is_killed_goes_on_with_its_job(tmp_path):
                 break
             time.sleep(0.1)
         assert job["status"] == "done", job
-        assert job["size_out"] == [640, 640]
+        assert job["size_out"] == [384, 384]
         assert [path for path in out.iterdir() if path.name.startswith(".restore-")] == []
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)

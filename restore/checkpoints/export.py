@@ -15,6 +15,7 @@ from restore.diffusion.compact import FirstStage
 from restore.diffusion.contexts.text import TextContext
 from restore.diffusion.layouts import LDM_UPSCALE
 from restore.diffusion.stack import Stack
+from restore.diffusion.tiling import STEP
 from restore.errors import ModelError
 from restore.onnx import session, traced
 from restore.onnx.stage import ENDS
@@ -89,17 +90,18 @@ def write_stack(stack: Stack, folder: Path) -> dict[str, Any]:
 
 
 def write_unet(stack: Stack, folder: Path, size: int) -> None:
-    """Write the UNet for windows of `size` latents, with free batch size and prompt length."""
+    """Write the UNet, with free batch size, sides up to `size` latents, and prompt length."""
     config(stack.unet, folder)
     tokens = stack.context.embed("") if stack.context else None
     has_labels = bool(stack.unet.config.get("num_class_embeds"))
-    axes: list[traced.Axes] = [{0: "windows"}, {0: "windows"}]
+    axes: list[traced.Axes] = [{0: "windows", 2: "height", 3: "width"}, {0: "windows"}]
     axes += [{0: "windows", 1: "tokens"}] if tokens is not None else []
     axes += [{0: "windows"}] if has_labels else []
 
     def example(nth: int) -> tuple[Tensor, ...]:
         count = 1 + nth
-        given = [torch.randn(count, stack.unet.config["in_channels"], size, size)]
+        sides = (size, size) if nth == 0 else (STEP, 2 * STEP)  # a small picture is one window
+        given = [torch.randn(count, stack.unet.config["in_channels"], *sides)]
         given.append(torch.full((count,), 500.0))
         if tokens is not None:
             given.append(tokens.expand(count, -1, -1).repeat(1, count, 1))

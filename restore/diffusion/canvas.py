@@ -1,4 +1,4 @@
-"""Pictures <-> canvases: padded to whole windows by mirroring before, cut to size after."""
+"""Pictures <-> canvases: padded by mirroring before, cut to size after."""
 
 from dataclasses import replace
 

@@ -181,7 +181,7 @@ class Stack:
         return self.control.hint(size, shown, box) if self.control else None
 
     def canvas(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Return (h, w) in latents of the smallest canvas of whole windows for `size` pixels."""
+        """Return (h, w) in latents of the canvas for `size` pixels."""
         height, width = (self.windows.canvas(-(-n // self.factor)) for n in size)
         return height, width
 
