@@ -81,8 +81,8 @@ def windowed(predict: WindowPredict, windows: Windows, at_once: int = 1) -> Pred
 def by_rows(predict: WindowPredict, windows: Windows, at_once: int = 1) -> PredictRows:
     """Predict canvases of any size by windows, and yield the rows from top to bottom.
 
-    Rows of x that were yielded are not read again. If memory runs out, the batch of windows is halved. If one window does not fit, the error
-    is raised.
+    Rows of x that were yielded are not read again. If memory runs out, the batch of windows is
+    halved. If one window does not fit, the error is raised.
 
     Args:
         predict: Predictions for windows.
