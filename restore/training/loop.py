@@ -20,6 +20,7 @@ from restore.checkpoints.load import silence_libraries
 from restore.config import load_config
 from restore.errors import NonFiniteError
 from restore.files import held, write_text
+from restore.images.allocator import keep_freed_memory
 from restore.training import checkpoint, failed_batch, model_card, optim
 from restore.training.data.loading import Rows, build_loader
 from restore.training.logs import Clock, Record, Scalars, progress_bar
@@ -54,7 +55,7 @@ def run(config: Path, overrides: list[str]) -> Path:
     options = load_config(TrainOptions, config, overrides)
     accelerator = setup_accelerator(options)
     if accelerator.device.type == "cpu":
-        optim.keep_freed_memory()
+        keep_freed_memory()
     alone = held(options.output) if accelerator.is_main_process else nullcontext()
     try:
         with alone, user_errors():
