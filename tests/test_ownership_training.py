@@ -200,3 +200,14 @@ def test_a_manifest_that_is_none_makes_a_checkpoint_damaged(run, told):
     (newest / manifest.NAME).write_text(json.dumps(told))
     assert not checkpoint.is_valid(newest)
     assert checkpoint.latest(run).name == "step_00000002"
+
+
+def test_a_run_of_an_older_version_goes_on(run):
+    """Its record lacks the options that were added since, and has some that are gone."""
+    file = run / "options.json"
+    kept = {
+        k: v for k, v in json.loads(file.read_text()).items() if k not in ("log_with", "project")
+    }
+    file.write_text(json.dumps(kept | {"tensorboard": False}))
+    train(run, steps=6)
+    assert checkpoint.latest(run).name == "step_00000006"

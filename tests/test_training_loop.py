@@ -55,7 +55,7 @@ def denoiser(photos, autoencoder):
     return {
         "stage": {"kind": "denoiser", "autoencoder": str(autoencoder), "data": data, **shape},
         **{"batch": 4, "save_every": 1, "show_every": 100, "keep": 9, "log_every": 1},
-        **{"device": "cpu", "tensorboard": False},
+        **{"device": "cpu", "log_with": ()},
     }
 
 
@@ -223,23 +223,6 @@ def test_waiting_and_pauses_are_told_apart(monkeypatch):
     now[0] += 9
     clock.images += 20
     assert clock.read() == {"images_per_s": 2, "data_wait": 0.1}
-
-
-def test_tensorboard_shows_what_the_log_has(toys, tmp_path):
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    train(tmp_path / "run", steps=2, log_every=1, show_every=2, tensorboard=True)
-    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
-    assert [event.step for event in events.Scalars("error")] == [1, 2]
-    assert events.Images("preview")
-
-
-def test_without_tensorboard_the_log_goes_on(toys, tmp_path, monkeypatch, caplog):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    caplog.set_level("INFO")
-    train(tmp_path / "run", steps=1, tensorboard=True)
-    assert "TensorBoard is not installed" in caplog.text
 
 
 def test_a_failed_batch_of_pairs_can_be_replayed(denoiser, tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ from restore.checkpoints.load import silence_libraries
 from restore.config import load_config
 from restore.errors import NonFiniteError
 from restore.files import held, write_text
-from restore.training import checkpoint, failed_batch, model_card, optim
+from restore.training import checkpoint, failed_batch, model_card, optim, trackers
 from restore.training.data.loading import Rows, build_loader
 from restore.training.logs import Clock, Record, Scalars, progress_bar
 from restore.training.options import TrainOptions
@@ -168,7 +168,6 @@ class Training:
         if record and self.first >= o.steps:  # it was done before, and is exported once more
             scores = self._show(record, self.first)
         if record:
-            record.close()
             self._export(scores)
             log.info("exported to %s", o.output / "export")
         self.accelerator.wait_for_everyone()
@@ -198,7 +197,9 @@ class Training:
         samples = self.stage.samples
         if isinstance(samples, PhotoSamples) and samples.photos is not None:
             samples.photos.refused.keep_in(out / "unreadable.jsonl")
-        return Record(out, self.first, self.options.tensorboard)
+        values = self.options.model_dump(mode="json")
+        trackers.begin(self.accelerator, out, self.options.project, values, self.first)
+        return Record(out, self.first, self.accelerator)
 
     def feed(self, first: int, last: int) -> Iterator[tuple[Part, list[int], Any]]:
         """The parts that this process takes of the steps from `first` to before `last`.

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from restore.config import Options
 from restore.training.optim import Schedule
 from restore.training.registry import StageOptions
+from restore.training.trackers import Tracker
 
 
 class TrainOptions(Options):
@@ -55,8 +56,10 @@ class TrainOptions(Options):
     """auto, cpu, mps, cuda or cuda:N."""
     log_every: int = Field(50, ge=1)
     """Steps between two entries of the log."""
-    tensorboard: bool = True
-    """Write a TensorBoard log, where TensorBoard is installed."""
+    log_with: tuple[Tracker, ...] | Literal["auto"] = "auto"
+    """Where the run can be followed, beside log.csv; auto: TensorBoard, where it is installed."""
+    project: str = Field("restore", pattern=r"^\w[\w .-]*$")
+    """Project of Weights & Biases, experiment of MLflow, folder of TensorBoard."""
     show_every: int = Field(1000, ge=1)
     """Steps between two previews."""
     save_every: int = Field(1000, ge=1)

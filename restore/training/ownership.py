@@ -12,6 +12,7 @@ from restore.errors import ConfigError
 from restore.files import read_plain
 
 MADE_BY = "# Written by `restore train`, and replaced by it.\n"
+LATER = {"log_with", "project"}  # options that records of older versions lack
 SCALAR = re.compile(rb"\d+,[^,\n]*,[^,\n]*\r?\n")
 
 
@@ -25,6 +26,7 @@ def refuse_foreign(out: Path, options: Collection[str]) -> None:
     Raises:
         ConfigError: Names the file.
     """
+    options = set(options) - LATER
     kinds: dict[str, Callable[[bytes], bool]] = {
         "options.json": lambda data: _holds(json.loads(data), options),
         "config.yaml": lambda data: (

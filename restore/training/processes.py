@@ -6,9 +6,11 @@ from datetime import timedelta
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.utils import ProjectConfiguration
 
 from degradations.errors import RecipeError
 from restore.errors import ConfigError, RestoreError
+from restore.training import trackers
 from restore.training.options import TrainOptions
 
 PATIENCE = timedelta(hours=12)  # other processes wait while the first encodes pairs
@@ -49,6 +51,8 @@ def setup_accelerator(options: TrainOptions) -> Accelerator:
     accelerator = Accelerator(
         cpu=is_cpu or options.device == "cpu",
         mixed_precision="no",  # autocast and the scaler of fp16 are the loop's
+        log_with=trackers.choose(options.log_with) or None,
+        project_config=ProjectConfiguration(logging_dir=str(options.output / "tensorboard")),
         kwargs_handlers=[
             DistributedDataParallelKwargs(find_unused_parameters=True),
             InitProcessGroupKwargs(timeout=PATIENCE),
