@@ -15,6 +15,7 @@ from degradations import RecipeError, pairs
 from restore.checkpoints import manifest
 from restore.errors import ConfigError, OutputError
 from restore.training import checkpoint, loop, model_card
+from restore.training.ours import LATER
 
 
 @pytest.fixture(autouse=True)
@@ -205,9 +206,7 @@ def test_a_manifest_that_is_none_makes_a_checkpoint_damaged(run, told):
 def test_a_run_of_an_older_version_goes_on(run):
     """Its record lacks the options that were added since, and has some that are gone."""
     file = run / "options.json"
-    kept = {
-        k: v for k, v in json.loads(file.read_text()).items() if k not in ("log_with", "project")
-    }
+    kept = {k: v for k, v in json.loads(file.read_text()).items() if k not in LATER}
     file.write_text(json.dumps(kept | {"tensorboard": False}))
     train(run, steps=6)
     assert checkpoint.latest(run).name == "step_00000006"

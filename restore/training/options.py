@@ -50,6 +50,8 @@ class TrainOptions(Options):
     """Compile the networks with torch.compile."""
     channels_last: bool | Literal["auto"] = "auto"
     """Memory format of the weights; auto: channels last where that is faster."""
+    shard: bool = False
+    """Cut weights, moments and average over the training processes (FSDP), to save memory."""
     workers: int = Field(0, ge=0)
     """Processes, for each training process, that make samples ahead of time."""
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
@@ -79,4 +81,8 @@ class TrainOptions(Options):
             raise ValueError(f"batch {self.batch} cannot be cut into {self.accumulate} equal parts")
         if self.precision == "fp16" and self.device in ("cpu", "mps"):
             raise ValueError("precision fp16 needs a CUDA device; bf16 serves a CPU")
+        if self.shard and self.precision == "fp16":
+            raise ValueError("shard goes with precision bf16 or fp32, not with fp16")
+        if self.shard and (self.channels_last is True or self.compile):
+            raise ValueError("shard goes with channels_last auto or false, and without compile")
         return self

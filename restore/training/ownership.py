@@ -12,7 +12,7 @@ from restore.errors import ConfigError
 from restore.files import read_plain
 
 MADE_BY = "# Written by `restore train`, and replaced by it.\n"
-LATER = {"log_with", "project"}  # options that records of older versions lack
+LATER = {"log_with", "project", "shard"}  # options that records of older versions lack
 SCALAR = re.compile(rb"\d+,[^,\n]*,[^,\n]*\r?\n")
 
 
