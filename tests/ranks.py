@@ -15,22 +15,21 @@ def main(config: Path, *overrides: str) -> None:
     # here, since a process that only decodes pictures imports this file again
     from restore.config import load_config
     from restore.training import loop
-    from restore.training.data.loading import Rows
 
     met: list[list[int]] = []
-    rows = Rows.__iter__
+    feed = loop.Training.feed
 
-    def noting(self):
-        for numbers in rows(self):
+    def noting(self, first, last):
+        for part, numbers, batch in feed(self, first, last):
             met.append(numbers)
-            yield numbers
+            yield part, numbers, batch
 
     out = load_config(loop.TrainOptions, config, overrides).output
-    Rows.__iter__ = noting
+    loop.Training.feed = noting
     try:
         loop.run(config, list(overrides))
     finally:
-        Rows.__iter__ = rows
+        loop.Training.feed = feed
     rank = os.environ.get("RANK", "alone")
     (out / f"met_{rank}.json").write_text(json.dumps(met))
 

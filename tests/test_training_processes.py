@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from copy import deepcopy
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,13 +17,15 @@ import ranks
 import torch
 import yaml
 from accelerate.utils import DistributedType
+from diffusers.training_utils import EMAModel
 from PIL import Image
+from torch import distributed, nn
 from toy import assert_equal, tensors
 
 import restore
 from restore.config import load_config
 from restore.errors import ConfigError
-from restore.training import options, processes
+from restore.training import options, processes, sharding
 from restore.training.data import shards
 from restore.training.data.loading import Rows, Samples, build_loader
 
@@ -52,13 +55,14 @@ def config(tmp_path_factory, pixels, autoencoder):
 
 @pytest.fixture(scope="module")
 def runs(config, tmp_path_factory):
-    """OUT/one, OUT/two by plain distribution, OUT/cut with the weights cut, OUT/cut_on resumed."""
+    """OUT/one by one process, OUT/two by two; OUT/cut, cut_on and parts with weights cut."""
     out = tmp_path_factory.mktemp("runs")
     each = [
         (f"output={out / 'two'}",),
         (f"output={out / 'cut'}", "shard=true"),
         (f"output={out / 'cut_on'}", "shard=true", f"resume={out / 'cut' / 'step_00000001'}"),
         (f"output={out / 'cut_on'}", "shard=true"),  # done already: it is exported once more
+        (f"output={out / 'parts'}", "shard=true", "accumulate=2", "steps=1"),
     ]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc_per_node", "2", str(ROOT / "tests" / "ranks.py"), str(config)]
@@ -125,14 +129,47 @@ def test_one_process_goes_on_where_two_stopped(config, runs, name, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_cut_weights_go_on_and_are_exported_whole(runs):
+def test_cut_weights_go_on_and_are_exported_whole(runs, pixels):
     assert_equal(runs / "cut" / "step_00000002", runs / "cut_on" / "step_00000002")
+    assert_close(runs / "one", runs / "parts", 1)
     pictures = []
     for name in ("two", "cut"):
         model = restore.load(runs / name / "export", device="cpu")
-        low = Image.fromarray(np.full((24, 24, 3), 90, np.uint8))
+        low = Image.fromarray(pixels(24, 24))
         pictures.append(np.asarray(model.upscale(low, scale=2, steps=1), dtype=int))
     assert np.abs(pictures[0] - pictures[1]).max() <= 1
+
+
+@pytest.fixture
+def group(tmp_path):
+    """This process, as a group of its own."""
+    store = distributed.FileStore(str(tmp_path / "store"), 1)
+    distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield SimpleNamespace(device=torch.device("cpu"), num_processes=1)
+    distributed.destroy_process_group()
+
+
+def test_cut_weights_are_lent_whole_and_come_back(group):
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    losses = nn.Sequential(model)
+    model[1].bias.requires_grad = False
+    frozen = model[1].bias.detach().clone()
+    sharding.shard(losses, group)
+    cut = dict(model.named_parameters())
+    trained = [p for p in cut.values() if p.requires_grad]
+    ema = EMAModel(trained)
+    for average in ema.shadow_params:
+        average.fill_(0.5)
+    with sharding.average_weights(losses, ema, trained):
+        lent = deepcopy(model)
+        found = lent.state_dict()
+        assert lent(torch.ones(1, 4)).shape == (1, 2)
+    assert found.keys() == cut.keys()
+    for name, tensor in found.items():
+        assert type(tensor) is torch.Tensor and tensor.data_ptr()
+        assert torch.equal(tensor, frozen if name == "1.bias" else torch.full_like(tensor, 0.5))
+    assert all(p is cut[name] for name, p in model.named_parameters())
+    assert not any((sharding.gather(p) == 0.5).any() for p in trained)
 
 
 @pytest.mark.parametrize(
