@@ -73,7 +73,10 @@ def test_a_folder_at_a_checkpoints_place_is_not_replaced(run):
 
 @pytest.mark.parametrize(
     "name",
-    ["config.yaml", "options.json", "log.csv", "unreadable.jsonl", "export", "export/notes.txt"],
+    [
+        *("config.yaml", "options.json", "log.csv", "unreadable.jsonl", "trackers.json"),
+        *("export", "export/notes.txt"),
+    ],
 )
 def test_a_users_own_file_in_a_runs_place_is_refused_before_work(run, name):
     if name == "export":

@@ -61,6 +61,7 @@ def run(config: Path, overrides: list[str]) -> Path:
             refuse_foreign(options.output, TrainOptions.model_fields)
             Training(options, accelerator).run()
     finally:
+        trackers.end(accelerator)
         accelerator.end_training()
     return options.output / "export"
 

@@ -58,7 +58,7 @@ def begin(
     if not accelerator.log_with:
         return
     file = folder / "trackers.json"
-    ids = _read_ids(file) if first else {}
+    ids = json.loads(file.read_text()) if first and file.exists() else {}
     how: dict[str, Any] = {
         "tensorboard": {"purge_step": first + 1},
         "wandb": {"dir": str(folder), "name": folder.name},
@@ -71,11 +71,14 @@ def begin(
     try:
         accelerator.init_trackers(project, told, how)
     except Exception as error:  # each raises classes of its own, for a server or a key it lacks
+        accelerator.trackers = []  # one that has not started cannot be ended
         names = ", ".join(map(str, accelerator.log_with))
         mend = f"mend that, or leave it out of log_with; {file.name} names the run to continue"
         raise ConfigError(f"log_with: {names} cannot start: {error}; {mend}") from error
     found = {tracker.name: _id(tracker) for tracker in accelerator.trackers}
-    write_text(file, json.dumps(ids | {name: run for name, run in found.items() if run}) + "\n")
+    ids |= {name: run for name, run in found.items() if run}
+    if ids:
+        write_text(file, json.dumps(ids) + "\n")
 
 
 def log_scalars(accelerator: Accelerator, step: int, values: Mapping[str, float]) -> None:
@@ -104,24 +107,18 @@ def log_picture(accelerator: Accelerator, step: int, made: Image.Image, file: Pa
     _tell_all(accelerator, show)
 
 
+def end(accelerator: Accelerator) -> None:
+    """End the trackers. The run is done then, whatever a tracker says."""
+    _tell_all(accelerator, lambda tracker: tracker.finish())
+    accelerator.trackers = []
+
+
 def _tell_all(accelerator: Accelerator, tell: Callable[[Any], None]) -> None:
     for tracker in accelerator.trackers:
         try:
             tell(tracker)
         except Exception as error:  # a server that is away must not cost a run of days
             log.warning("%s could not be told: %s; log.csv has it", tracker.name, error)
-
-
-def _read_ids(file: Path) -> dict[str, str]:
-    try:
-        ids = json.loads(file.read_text())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{file}: cannot be read: {error}; remove it to begin new runs"
-        ) from error
-    return {name: run for name, run in ids.items() if isinstance(run, str)}
 
 
 def _id(tracker: Any) -> str | None:
