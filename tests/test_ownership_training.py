@@ -15,7 +15,7 @@ from degradations import RecipeError, pairs
 from restore.checkpoints import manifest
 from restore.errors import ConfigError, OutputError
 from restore.training import checkpoint, loop, model_card
-from restore.training.ours import LATER
+from restore.training.ownership import LATER
 
 
 @pytest.fixture(autouse=True)
