@@ -59,7 +59,7 @@ def test_a_larger_restorer_does_not_fit_into_a_smaller_one(small):
 
 
 def options(name, photos, *sets):
-    small = ["device=cpu", "batch=2", "workers=0", "stage.data.crop=32", "tensorboard=false"]
+    small = ["device=cpu", "batch=2", "workers=0", "stage.data.crop=32", "log_with=[]"]
     return load_config(
         loop.TrainOptions,
         CONFIGS / f"{name}.yaml",
@@ -122,7 +122,7 @@ def test_a_run_ends_by_the_clock_and_exports_on_the_way(photos, small, tmp_path,
     )
     sets = (f"stage.start={small}", "stage.channels=8", "stage.layers=2", "steps=100000")
     words = [f"stage.data.photos={photos}", "device=cpu", "batch=2", "stage.data.crop=32", *sets]
-    words += ["seconds=2", "export_every_s=0.5", "tensorboard=false", f"output={tmp_path / 'run'}"]
+    words += ["seconds=2", "export_every_s=0.5", "log_with=[]", f"output={tmp_path / 'run'}"]
     folder = loop.run(CONFIGS / "nano_faithful.yaml", words)
     assert (folder / "restorer" / "config.json").is_file()
     assert len(exported) >= 2 and exported[0] < 1 <= exported[-1]

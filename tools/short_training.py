@@ -149,7 +149,7 @@ def run(
         "show_every": "1000000",
         "save_every": "1000000",
         "log_every": "100",
-        "tensorboard": "false",
+        "log_with": "[]",
     }
     last = dict(pair.split("=", 1) for pair in sets or ())
     over = Event()
