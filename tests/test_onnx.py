@@ -1,9 +1,11 @@
 """ONNX Runtime in torch's place: the same pictures, a quick start, and what is refused."""
 
+import io
 import json
 import shutil
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,16 +15,23 @@ import pytest
 import tiny
 import torch
 from PIL import Image
+from starlette.testclient import TestClient
 
 import restore
 from restore.checkpoints import manifest, places
 from restore.checkpoints.export import export
 from restore.cli import main
 from restore.diffusion import watch
-from restore.errors import ConfigError, ModelError
+from restore.errors import ConfigError, ModelError, UsageError
 from restore.images.picture import Picture
 from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions
 from restore.tasks import run
+from restore.web.api import create_app
+from restore.web.guard import Rules
+from restore.web.models import Models
+from restore.web.roots import Roots
+from restore.web.server import Limits
+from restore.web.store import ENDED
 
 pytestmark = pytest.mark.skipif(
     not (find_spec("onnxruntime") and find_spec("onnx")), reason="the extra onnx"
@@ -241,6 +250,67 @@ def test_inpaint_takes_the_engine_by_its_own_option(nano, tmp_path, capsys):
     row = json.loads((tmp_path / "out" / "report.jsonl").read_text().splitlines()[0])
     assert row["engine"] == "onnx"
     capsys.readouterr()
+
+
+def test_evaluate_takes_the_engine_and_tells_results_apart(nano, tmp_path, capsys):
+    large = photo(48, 64)
+    for name, size in (("hr", (64, 48)), ("lr", (32, 24))):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        Image.fromarray(large.pixels).resize(size).save(tmp_path / "set" / name / "a.png")
+    asked = ["evaluate", "--set", str(tmp_path / "set"), "-o", str(tmp_path / "out")]
+    asked += ["--metrics", "psnr", "--device", "cpu", "--model"]
+    scores = []
+    for more in ([str(nano), "--engine", "onnx"], ["nano"]):
+        assert main([*asked, *more]) == 0, capsys.readouterr().err
+        told = json.loads((tmp_path / "out" / "scores.json").read_text())
+        scores.append(told["sets"][0]["folders"][0]["rows"][0]["scores"]["psnr"])
+    assert scores[0] == pytest.approx(scores[1], abs=0.01)
+    assert main([*asked, "nano", "--engine", "onnx"]) == 3
+    assert main([*asked, str(nano)]) == 2
+    assert "run it by --engine onnx" in capsys.readouterr().err
+
+
+def test_the_server_takes_the_engine_and_offers_exports_alone(nano):
+    models = Models([str(nano)], engine="onnx")
+    assert [one["name"] for one in models.list_models()] == [nano.name] == [models.first]
+    opened = models.open("")
+    assert opened.precision["engine"] == "onnx"
+    assert apart(UpscaleOptions(), photo(20, 30), (opened.stack(), restore.load("nano").stack)) <= 1
+    with pytest.raises(UsageError, match="needs an exported model: --model FOLDER"):
+        Models(engine="onnx")
+    with pytest.raises(ModelError, match="is no ONNX export"):
+        Models([str(nano), "nano"], engine="onnx")
+    with pytest.raises(ConfigError, match="--dtype: engine onnx computes on the CPU"):
+        Models([str(nano)], dtype="bf16", engine="onnx")
+
+
+def test_a_request_without_a_model_gets_the_servers_first(nano, tmp_path):
+    models = Models([str(nano)], engine="onnx")
+    rules = Rules("127.0.0.1", "", 2**22, 4)
+    app = create_app(tmp_path, rules, models, Roots(), Limits())
+    file = io.BytesIO()
+    Image.fromarray(photo(12, 14).pixels).save(file, "PNG")
+    with TestClient(app, base_url="http://127.0.0.1:7860") as client:
+        sent = {"files": {"image": ("a.png", file.getvalue())}, "data": {"request": "{}"}}
+        job = client.post("/v1/upscale", **sent).json()
+        while job["status"] not in ENDED:
+            time.sleep(0.05)
+            job = client.get(f"/v1/jobs/{job['id']}").json()
+    assert job["status"] == "done", job
+    assert job["size_out"] == [48, 56]
+
+
+def test_from_python_the_engine_is_an_argument_and_what_it_lacks_is_refused(nano, tmp_path):
+    restorer = restore.Restorer.from_pretrained(nano, engine="onnx")
+    assert restorer.upscale(Image.new("RGB", (8, 6), "red")).size == (32, 24)
+    assert restorer.to("cpu").to(torch.float32) is restorer
+    with pytest.raises(ConfigError, match="computes on the CPU in fp32"):
+        restorer.to(torch.bfloat16)
+    whole = restore.Restorer(restorer.stack.load())
+    for one in (restorer, whole):
+        with pytest.raises(UsageError, match="is an ONNX export; copy its folder"):
+            one.save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
 
 
 def test_a_long_answer_can_be_stopped(both, monkeypatch):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from restore.checkpoints import card as cards
 from restore.checkpoints import hub, load
+from restore.diffusion.light import Light
 from restore.diffusion.stack import Stack
 from restore.errors import OutputError, UsageError
 from restore.files import read_plain
@@ -15,7 +16,7 @@ MOST = 2**24  # bytes of a card
 COMES_ALONG = re.compile(r"(LICEN[CS]E|NOTICE|COPYING).*|photos\.csv", re.IGNORECASE)
 
 
-def save(model: Stack | PixelModel, folder: Path, card: str | None = None) -> None:
+def save(model: Stack | PixelModel | Light, folder: Path, card: str | None = None) -> None:
     """Write a stack to a folder without loss, with its licences and list of photos.
 
     Args:
@@ -24,9 +25,12 @@ def save(model: Stack | PixelModel, folder: Path, card: str | None = None) -> No
         card: README.md. None: that of the folder it was loaded from, or a short one.
 
     Raises:
-        UsageError: If it is a pixel upscaler, or the folder is the one it was loaded from.
+        UsageError: If it is a pixel upscaler or an ONNX export, or the folder is the one it was
+            loaded from.
         OutputError: As load.save.
     """
+    if isinstance(model, Light) or model.engine == "onnx":  # its parts hold no weights
+        raise UsageError(f"{model.name}: is an ONNX export; copy its folder")
     if isinstance(model, PixelModel):
         raise UsageError(f"{model.name}: a pixel upscaler is one file, unchanged; copy that")
     if model.origin is not None and folder.resolve() == model.origin.resolve():
@@ -52,7 +56,7 @@ def _card_of(stack: Stack) -> str:
 
 
 def push(
-    model: Stack | PixelModel,
+    model: Stack | PixelModel | Light,
     repo: str,
     card: str | None = None,
     *,

@@ -1,5 +1,6 @@
 """Pictures <-> canvases: padded to whole windows by mirroring before, cut to size after."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +18,6 @@ from restore.images.picture import Picture, bleed
 from restore.images.resample import resize_alpha
 from restore.images.strips import mirrored
 
-BAND = 256  # rows processed together
 Size = tuple[int, int]  # (height, width)
 
 
@@ -103,40 +103,76 @@ def render(latent: Tensor, size: Size, like: Picture, stack: Stack) -> Picture:
     Raises:
         NonFiniteError: If decoding produces NaN or infinity.
     """
-    top = np.iinfo(like.pixels.dtype).max
     pixels = memmap.empty((*size, 3), like.pixels.dtype)
 
-    def write(rows: slice, columns: slice, rgb: Tensor) -> None:
+    def write(rows: slice, columns: slice, levels: np.ndarray) -> None:
+        pixels[rows, columns] = np.rint(levels)
+
+    decode(latent, size, like, stack, write)
+    return replace(like, pixels=pixels, alpha=resize_alpha(like, size))
+
+
+def decode(
+    latent: Tensor,
+    size: Size,
+    like: Picture,
+    stack: Stack,
+    write: Callable[[slice, slice, np.ndarray], None],
+) -> None:
+    """Decode a latent by parts.
+
+    Args:
+        latent: Scaled (1, C, h, w).
+        size: (height, width) in pixels that the canvas is cut to.
+        like: Its depth gives the range of the levels; if it is grey, they are grey.
+        stack: Gives the VAE.
+        write: Takes rows, columns and their levels (h, w, 3), float32 from 0 to the depth's last.
+
+    Raises:
+        NonFiniteError: If decoding produces NaN or infinity.
+    """
+    top = np.iinfo(like.pixels.dtype).max
+
+    def take(rows: slice, columns: slice, rgb: Tensor) -> None:
         if not torch.isfinite(rgb).all():  # casting to integers would make it black
             raise NonFiniteError("decoding the latent left the finite numbers")
         if like.grey:
             rgb = rgb.mean(1, keepdim=True).expand_as(rgb)
-        levels = (rgb[0].permute(1, 2, 0) * top).round()
-        pixels[rows, columns] = levels.cpu().numpy().astype(pixels.dtype)
+        write(rows, columns, (rgb[0].permute(1, 2, 0) * top).cpu().numpy())
 
-    vae.decode_canvas(stack.vae, latent, write, size)
-    return replace(like, pixels=pixels, alpha=resize_alpha(like, size))
+    vae.decode_canvas(stack.vae, latent, take, size)
 
 
-def added(picture: Picture, made: Picture, known: Tensor, stack: Stack) -> Picture:
+def added(picture: Picture, latent: Tensor, known: Tensor, stack: Stack) -> Picture:
     """Add to a picture's pixels what sampling changed.
 
-    So the losses of the autoencoder do not show where sampling changes nothing.
+    So the losses of the autoencoder do not show where sampling changes nothing. The change is
+    rounded once: of two roundings, engines that differ in the last bit could differ by two levels.
 
     Args:
         picture: The picture.
-        made: The decoded result of sampling.
-        known: The latent (1, C, h, w) of the picture, where sampling started.
+        latent: The result of sampling, scaled (1, C, h, w).
+        known: The latent of the picture, where sampling started.
         stack: Gives the VAE.
+
+    Raises:
+        NonFiniteError: If decoding produces NaN or infinity.
     """
-    before = render(known, picture.size, picture, stack).pixels
-    pixels = memmap.empty(before.shape, before.dtype)
-    for first in range(0, len(pixels), BAND):
-        rows = slice(first, first + BAND)
-        changed = picture.pixels[rows].astype(np.int32) + made.pixels[rows] - before[rows]
-        pixels[rows] = np.clip(changed, 0, np.iinfo(before.dtype).max)
-        memmap.release_pages()
-    return replace(made, pixels=pixels)
+    size, top = picture.size, np.iinfo(picture.pixels.dtype).max
+    before = memmap.empty((*size, 3), np.dtype(np.uint16))
+    pixels = memmap.empty((*size, 3), picture.pixels.dtype)
+    share = np.float32(np.iinfo(np.uint16).max / top)
+
+    def note(rows: slice, columns: slice, levels: np.ndarray) -> None:
+        before[rows, columns] = np.rint(levels * share)
+
+    def add(rows: slice, columns: slice, levels: np.ndarray) -> None:
+        changed = picture.pixels[rows, columns] + (levels - before[rows, columns] / share)
+        pixels[rows, columns] = np.rint(changed).clip(0, top)
+
+    decode(known, size, picture, stack, note)
+    decode(latent, size, picture, stack, add)
+    return replace(picture, pixels=pixels)
 
 
 def canvas_rows(picture: Picture, size: Size, width: int, rows: tuple[int, int]) -> Tensor:

@@ -147,10 +147,9 @@ def fill(
     begin = Start(clean, options.strength, options.strength == 1, origin(box, stack))
     condition = Condition(known, trust, hint=stack.hint(picture.size, None, box))
     latent = walk(stack, condition, options, seed, on_step, begin)
-    made = render(latent, crop.size, crop, stack)
     if stack.layout.hole == "grey":
-        return made
-    return added(replace(crop, pixels=fill_smoothly(crop.pixels, hole)), made, known, stack)
+        return render(latent, crop.size, crop, stack)
+    return added(replace(crop, pixels=fill_smoothly(crop.pixels, hole)), latent, known, stack)
 
 
 def origin(box: Box, stack: Stack) -> tuple[int, int]:

@@ -132,7 +132,7 @@ def in_two_stages(
         begin = Start() if options.strength == 1 else Start(known, options.strength)
         told = options.model_copy(update={"steps": steps})
         latent = walk(stack, condition, told, seed, on_step, begin)
-        made = added(made, render(latent, size, made, stack), known, stack)
+        made = added(made, latent, known, stack)
     if damage is not None and stack.fills:
         hole = resize(damage, size)
         fields = WalkOptions.model_fields.keys() - {"steps"}
