@@ -143,24 +143,28 @@ def decode(
     vae.decode_canvas(stack.vae, latent, take, size)
 
 
-def added(picture: Picture, latent: Tensor, known: Tensor, stack: Stack) -> Picture:
+def added(
+    picture: Picture, latent: Tensor, known: Tensor, stack: Stack, depth: np.dtype
+) -> Picture:
     """Add to a picture's pixels what sampling changed.
 
-    So the losses of the autoencoder do not show where sampling changes nothing. The change is
-    rounded once: of two roundings, engines that differ in the last bit could differ by two levels.
+    So the losses of the autoencoder do not show where sampling changes nothing. The sum is rounded
+    once: of two roundings, engines that differ in the last bit could differ by two levels.
 
     Args:
-        picture: The picture.
+        picture: The picture; of 16 bits, if it is itself a result that was rounded.
         latent: The result of sampling, scaled (1, C, h, w).
         known: The latent of the picture, where sampling started.
         stack: Gives the VAE.
+        depth: Of the result.
 
     Raises:
         NonFiniteError: If decoding produces NaN or infinity.
     """
     size, top = picture.size, np.iinfo(picture.pixels.dtype).max
     before = memmap.empty((*size, 3), np.dtype(np.uint16))
-    pixels = memmap.empty((*size, 3), picture.pixels.dtype)
+    pixels = memmap.empty((*size, 3), depth)
+    last = np.iinfo(depth).max
     share = np.float32(np.iinfo(np.uint16).max / top)
 
     def note(rows: slice, columns: slice, levels: np.ndarray) -> None:
@@ -168,7 +172,7 @@ def added(picture: Picture, latent: Tensor, known: Tensor, stack: Stack) -> Pict
 
     def add(rows: slice, columns: slice, levels: np.ndarray) -> None:
         changed = picture.pixels[rows, columns] + (levels - before[rows, columns] / share)
-        pixels[rows, columns] = np.rint(changed).clip(0, top)
+        pixels[rows, columns] = np.rint(changed * np.float32(last / top)).clip(0, last)
 
     decode(known, size, picture, stack, note)
     decode(latent, size, picture, stack, add)

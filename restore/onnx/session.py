@@ -14,7 +14,6 @@ from restore.errors import ModelError
 from restore.files import read_plain
 
 MOST = 2 * 10**9  # bytes: the largest ONNX file
-WEIGHTS = "weights.safetensors"  # beside an ONNX file that cannot hold its own
 Weights = Mapping[str, np.ndarray]
 MEND = "pip install 'restore-toolkit[onnx]'"
 
@@ -30,8 +29,13 @@ def import_onnxruntime() -> ModuleType:
 
 def opened(path: Path) -> "Session":
     """Load the network of a file, and the weights beside it, if any. Raises ModelError."""
-    beside = path.with_name(WEIGHTS)
+    beside = weights_place(path)
     return Session(path, read(path), read_weights(beside) if beside.is_file() else {})
+
+
+def weights_place(path: Path) -> Path:
+    """Return where the weights are of an ONNX file that cannot hold them itself."""
+    return path.with_suffix(".safetensors")
 
 
 def read_weights(path: Path) -> dict[str, np.ndarray]:

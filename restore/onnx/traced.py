@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from restore.diffusion.vae import Vae
 from restore.errors import ModelError
-from restore.onnx.session import MEND, MOST, WEIGHTS, opened
+from restore.onnx.session import MEND, MOST, opened, weights_place
 
 OPSET = 17  # what ONNX Runtime has read since 2022
 CLOSE = 1e-3  # error of ONNX Runtime that the trial accepts, relative to the largest value
@@ -135,15 +135,16 @@ def _put_beside(network: nn.Module, path: Path, inputs: Sequence[str]) -> None:
     model = onnx.load(path)
     wanted = [one for one in model.graph.input if one.name not in inputs]
     tensors = {one.name: held[one.name].detach().contiguous() for one in wanted}
-    save_file(tensors, path.with_name(WEIGHTS))
-    places, first = _places(path.with_name(WEIGHTS))
+    beside = weights_place(path)
+    save_file(tensors, beside)
+    places, first = _places(beside)
     for one in wanted:
         model.graph.input.remove(one)
         made = model.graph.initializer.add(name=one.name, dims=tensors[one.name].shape)
         made.data_type = one.type.tensor_type.elem_type
         made.data_location = onnx.TensorProto.EXTERNAL
         begin, end = places[one.name]["data_offsets"]
-        told = {"location": WEIGHTS, "offset": first + begin, "length": end - begin}
+        told = {"location": beside.name, "offset": first + begin, "length": end - begin}
         for key, value in told.items():
             made.external_data.add(key=key, value=str(value))
     onnx.save(model, path)

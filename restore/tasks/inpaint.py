@@ -149,7 +149,8 @@ def fill(
     latent = walk(stack, condition, options, seed, on_step, begin)
     if stack.layout.hole == "grey":
         return render(latent, crop.size, crop, stack)
-    return added(replace(crop, pixels=fill_smoothly(crop.pixels, hole)), latent, known, stack)
+    crop = replace(crop, pixels=fill_smoothly(crop.pixels, hole))
+    return added(crop, latent, known, stack, crop.pixels.dtype)
 
 
 def origin(box: Box, stack: Stack) -> tuple[int, int]:
