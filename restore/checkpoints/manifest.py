@@ -64,7 +64,10 @@ def find_model(
     path = places.place_of(name)
     if path.is_file():
         if path.suffix.casefold() not in (".safetensors", *hub.PICKLED):
-            raise ModelError(f"{name}: holds no weights; a checkpoint is a .safetensors file")
+            raise ModelError(
+                f"{name}: holds no weights that are read here; take the model's .pth or "
+                ".safetensors (`restore models add` converts ncnn's .param)"
+            )
         if not file_kinds.is_pixel(path):
             hub.refuse_pickles([path], allow_pickle)
         return path, hub.digest(path)
