@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from starlette.testclient import TestClient
 
 import restore
-from restore.checkpoints import manifest, places
+from restore.checkpoints import manifest, model_paths
 from restore.checkpoints.export import export
 from restore.cli import main
 from restore.diffusion import watch
@@ -185,7 +185,7 @@ def test_a_file_cannot_name_another_for_its_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(traced, "MOST", 10)
     path = tmp_path / "net" / "model.onnx"
     traced.write(layer, path, [{0: "n"}], lambda nth: (torch.rand(2 + nth, 4),), "net")
-    session.weights_place(path).rename(tmp_path / "secret.bin")
+    session.weights_path(path).rename(tmp_path / "secret.bin")
     monkeypatch.chdir(tmp_path)
     for location in ("secret.bin", "../secret.bin", str(tmp_path / "secret.bin")):
         model = onnx.load(path, load_external_data=False)
@@ -296,7 +296,7 @@ def test_an_export_carries_licences_and_says_what_it_is(nano):
     about = json.loads((nano / "stack.json").read_text())
     assert about["engine"] == "onnx" and about["source"] == "nano"
     assert about["source_digest"] == manifest.find_model("nano")[1]
-    source = places.place_of("nano")
+    source = model_paths.find_path("nano")
     for file in source.glob("LICENSE*"):
         assert (nano / file.name).read_bytes() == file.read_bytes()
         assert file.name in (nano / "README.md").read_text()

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 import restore.diffusion.torchvision
-from restore.checkpoints import file_kinds, manifest, pixel, places
+from restore.checkpoints import file_kinds, manifest, model_paths, pixel
 from restore.checkpoints import load as loading
 from restore.checkpoints.accelerators import find
 from restore.diffusion.conditioning import Condition
-from restore.diffusion.light import Light
+from restore.diffusion.lazy_stack import LazyStack
 from restore.diffusion.stack import Stack
 from restore.errors import ConfigError, ModelError
 from restore.pixel.model import PixelModel
@@ -48,7 +48,7 @@ def load(
     if compiled and offload:
         raise ConfigError("a compiled UNet stays on its device: --compile or --offload, not both")
     place = find(device)
-    file = places.place_of(name)
+    file = model_paths.find_path(name)
     if more.get("config") is None and file.is_file() and file_kinds.is_pixel(file):
         asked = {"--compile": compiled, "--offload": offload, "--lora": more.get("loras")}
         asked["--controlnet"] = more.get("controlnet")
@@ -76,7 +76,9 @@ def named_dtype(dtype: str | torch.dtype) -> str:
 
 
 def move(
-    model: Stack | PixelModel | Light, device: str | torch.device | None, dtype: torch.dtype | None
+    model: Stack | PixelModel | LazyStack,
+    device: str | torch.device | None,
+    dtype: torch.dtype | None,
 ) -> None:
     """Move a model in place.
 
@@ -91,7 +93,7 @@ def move(
     """
     name = None if dtype is None else named_dtype(dtype)
     where = model.device if device is None else find(str(device))
-    if isinstance(model, Light) or model.engine == "onnx":
+    if isinstance(model, LazyStack) or model.engine == "onnx":
         if torch.device(where).type != "cpu" or dtype not in (None, torch.float32):
             raise ConfigError(f"{model.name}: it computes on the CPU in fp32")
         return
@@ -103,14 +105,14 @@ def move(
     if model.place is not None:
         told = f"{model.name}: its parts take turns on {model.place} (offload)"
         raise ConfigError(f"{told}; load it without that to move it")
-    loading.place(model, str(where), name or named_dtype(model.unet.dtype))
+    loading.move(model, str(where), name or named_dtype(model.unet.dtype))
 
 
 def take_turns(stack: Stack, device: str = "auto") -> None:
     """Offload a loaded stack. Raises ModelError if the device is missing."""
     if stack.place is None:
         place = find(device)
-        loading.place(stack, "cpu", named_dtype(stack.unet.dtype))
+        loading.move(stack, "cpu", named_dtype(stack.unet.dtype))
         Turns(stack, place)
 
 

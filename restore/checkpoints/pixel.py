@@ -156,15 +156,15 @@ def recognise(spandrel: ModuleType, state: dict[str, Any]) -> Any:
     try:
         return spandrel.ModelLoader().load_from_state_dict(state)
     except spandrel.UnsupportedModelError:
-        for held in sorted(state_dicts(state), key=lambda name: "ema" not in name.casefold()):
+        for held in sorted(find_state_dicts(state), key=lambda name: "ema" not in name.casefold()):
             try:
-                return spandrel.ModelLoader().load_from_state_dict(state_dicts(state)[held])
+                return spandrel.ModelLoader().load_from_state_dict(find_state_dicts(state)[held])
             except spandrel.UnsupportedModelError:
                 continue  # such as an optimizer's
         raise
 
 
-def state_dicts(held: dict[str, Any], name: str = "") -> dict[str, dict[str, Tensor]]:
+def find_state_dicts(held: dict[str, Any], name: str = "") -> dict[str, dict[str, Tensor]]:
     """Return the dicts of named tensors inside a checkpoint, by the names that lead to them."""
     found = {}
     for key, value in held.items():
@@ -177,7 +177,7 @@ def state_dicts(held: dict[str, Any], name: str = "") -> dict[str, dict[str, Ten
                 for one, tensor in value.items()
             }
         else:
-            found |= state_dicts(value, f"{name}{key}.")
+            found |= find_state_dicts(value, f"{name}{key}.")
     return found
 
 

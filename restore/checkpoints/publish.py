@@ -5,8 +5,9 @@ import tempfile
 from pathlib import Path
 
 from restore.checkpoints import card as cards
-from restore.checkpoints import hub, load
-from restore.diffusion.light import Light
+from restore.checkpoints import hub
+from restore.checkpoints import save as saving
+from restore.diffusion.lazy_stack import LazyStack
 from restore.diffusion.stack import Stack
 from restore.errors import OutputError, UsageError
 from restore.files import read_plain
@@ -16,7 +17,7 @@ MOST = 2**24  # bytes of a card
 COMES_ALONG = re.compile(r"(LICEN[CS]E|NOTICE|COPYING).*|photos\.csv", re.IGNORECASE)
 
 
-def save(model: Stack | PixelModel | Light, folder: Path, card: str | None = None) -> None:
+def save(model: Stack | PixelModel | LazyStack, folder: Path, card: str | None = None) -> None:
     """Write a stack to a folder without loss, with its licences and list of photos.
 
     Args:
@@ -27,9 +28,9 @@ def save(model: Stack | PixelModel | Light, folder: Path, card: str | None = Non
     Raises:
         UsageError: If it is a pixel upscaler or an ONNX export, or the folder is the one it was
             loaded from.
-        OutputError: As load.save.
+        OutputError: As save.save.
     """
-    if isinstance(model, Light) or model.engine == "onnx":  # its parts hold no weights
+    if isinstance(model, LazyStack) or model.engine == "onnx":  # its parts hold no weights
         raise UsageError(f"{model.name}: is an ONNX export; copy its folder")
     if isinstance(model, PixelModel):
         raise UsageError(f"{model.name}: a pixel upscaler is one file, unchanged; copy that")
@@ -37,7 +38,7 @@ def save(model: Stack | PixelModel | Light, folder: Path, card: str | None = Non
         raise UsageError(f"{folder}: is what the model was read from; give another folder")
     text = _card_of(model) if card is None else card
     more = [path for path in _beside(model) if COMES_ALONG.fullmatch(path.name)]
-    load.save(model, folder, cards.headed(text, folder.name), dtype=None, more=more)
+    saving.save(model, folder, cards.headed(text, folder.name), dtype=None, more=more)
 
 
 def _beside(stack: Stack) -> list[Path]:
@@ -56,7 +57,7 @@ def _card_of(stack: Stack) -> str:
 
 
 def push(
-    model: Stack | PixelModel | Light,
+    model: Stack | PixelModel | LazyStack,
     repo: str,
     card: str | None = None,
     *,

@@ -21,7 +21,9 @@ from restore.images.strips import mirrored
 Size = tuple[int, int]  # (height, width)
 
 
-def shown(picture: Picture, size: Size, stack: Stack, hole: np.ndarray | None = None) -> Tensor:
+def encode_picture(
+    picture: Picture, size: Size, stack: Stack, hole: np.ndarray | None = None
+) -> Tensor:
     """Encode a picture at `size`, on its canvas.
 
     Args:
@@ -78,10 +80,10 @@ def trust_map(hole: np.ndarray | None, size: Size, stack: Stack, outside: float)
     return trust.masked_fill(touched.to(stack.device), inside)
 
 
-def nothing(size: Size, stack: Stack) -> Tensor:
-    """Encode a grey canvas, as `shown` would; without channels if the layout has no picture."""
+def encode_nothing(size: Size, stack: Stack) -> Tensor:
+    """Encode a grey canvas; without channels if the layout has no picture."""
     height, width = stack.canvas(size)
-    if stack.layout.known == "nothing":
+    if stack.layout.conditioning == "nothing":
         return torch.zeros(1, 0, height, width, device=stack.device)
     height, width = height * stack.factor, width * stack.factor
     grey = torch.full((1, 3, 1, width), GREY)
@@ -143,8 +145,8 @@ def decode(
     vae.decode_canvas(stack.vae, latent, take, size)
 
 
-def added(
-    picture: Picture, latent: Tensor, known: Tensor, stack: Stack, depth: np.dtype
+def add_changes(
+    picture: Picture, latent: Tensor, conditioning: Tensor, stack: Stack, depth: np.dtype
 ) -> Picture:
     """Add to a picture's pixels what sampling changed.
 
@@ -154,7 +156,7 @@ def added(
     Args:
         picture: The picture; of 16 bits, if it is itself a result that was rounded.
         latent: The result of sampling, scaled (1, C, h, w).
-        known: The latent of the picture, where sampling started.
+        conditioning: The latent of the picture, where sampling started.
         stack: Gives the VAE.
         depth: Of the result.
 
@@ -174,7 +176,7 @@ def added(
         changed = picture.pixels[rows, columns] + (levels - before[rows, columns] / share)
         pixels[rows, columns] = np.rint(changed * np.float32(last / top)).clip(0, last)
 
-    decode(known, size, picture, stack, note)
+    decode(conditioning, size, picture, stack, note)
     decode(latent, size, picture, stack, add)
     return replace(picture, pixels=pixels)
 

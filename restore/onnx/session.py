@@ -29,11 +29,11 @@ def import_onnxruntime() -> ModuleType:
 
 def opened(path: Path) -> "Session":
     """Load the network of a file, and the weights beside it, if any. Raises ModelError."""
-    beside = weights_place(path)
+    beside = weights_path(path)
     return Session(path, read(path), read_weights(beside) if beside.is_file() else {})
 
 
-def weights_place(path: Path) -> Path:
+def weights_path(path: Path) -> Path:
     """Return where the weights are of an ONNX file that cannot hold them itself."""
     return path.with_suffix(".safetensors")
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from restore.diffusion.vae import Vae
 from restore.errors import ModelError
-from restore.onnx.session import MEND, MOST, opened, weights_place
+from restore.onnx.session import MEND, MOST, opened, weights_path
 
 OPSET = 17  # what ONNX Runtime has read since 2022
 CLOSE = 1e-3  # error of ONNX Runtime that the trial accepts, relative to the largest value
@@ -135,7 +135,7 @@ def _put_beside(network: nn.Module, path: Path, inputs: Sequence[str]) -> None:
     model = onnx.load(path)
     wanted = [one for one in model.graph.input if one.name not in inputs]
     tensors = {one.name: held[one.name].detach().contiguous() for one in wanted}
-    beside = weights_place(path)
+    beside = weights_path(path)
     save_file(tensors, beside)
     places, first = _places(beside)
     for one in wanted:

