@@ -223,7 +223,7 @@ def test_one_model_is_in_memory(monkeypatch):
     models = Models(["/models/other"])
     opened = []
 
-    def open_named(name, *_):
+    def open_named(name, *_, **__):
         opened.append(name)
         return Named(name)
 
@@ -243,11 +243,13 @@ class Named:
 
 
 def test_the_address_shows_the_token_only_where_one_is():
-    how = serve.Serving("0.0.0.0", 80, (), Path(), (), (), "auto", "auto", None)
+    how = serve.Serving("0.0.0.0", 80, (), Path(), (), (), "auto", "auto", "torch", None)
     assert serve.build_url(how, "t") == "http://localhost:80/?token=t"
-    own = serve.Serving("::1", 80, (), Path(), (), (), "auto", "auto", None)
+    own = serve.Serving("::1", 80, (), Path(), (), (), "auto", "auto", "torch", None)
     assert serve.build_url(own, "") == "http://[::1]:80/"
-    proxied = serve.Serving("::1", 80, ["photos.example"], Path(), (), (), "auto", "auto", None)
+    proxied = serve.Serving(
+        "::1", 80, ["photos.example"], Path(), (), (), "auto", "auto", "torch", None
+    )
     assert serve.build_url(proxied, "t") == "https://photos.example/?token=t"
 
 

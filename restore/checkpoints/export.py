@@ -23,7 +23,9 @@ from restore.pixel.model import PixelModel
 
 LICENCES = "LICENSE*", "LICENCE*", "COPYING*", "NOTICE*"
 SIDES = (24, 40), (58, 34)  # even sides of the trial inputs
-ODD = (24, 40), (57, 35)  # for networks that take any size
+# Of a pixel upscaler. The first is no multiple of an attention window, so padding is traced; the
+# second is one of every usual window, and is not padded.
+PIXELS = (25, 41), (64, 32), (57, 35)
 
 
 def export(name: str, folder: Path, **more: Any) -> Path:
@@ -149,14 +151,14 @@ def write_pixels(model: PixelModel, folder: Path) -> dict[str, Any]:
     multiple, least = sizes(model)
 
     def example(nth: int) -> tuple[Tensor, ...]:
-        """Return an input of accepted size, because tracing the padding does not work well."""
-        sides = ODD if multiple == 1 else SIDES
-        return (torch.rand(1, 3, *(-(-max(n, least) // multiple) * multiple for n in sides[nth])),)
+        """Return an input of accepted size, because spandrel's padding cannot be traced."""
+        sides = (-(-max(n, least) // multiple) * multiple for n in PIXELS[nth])
+        return (torch.rand(1, 3, *sides),)
 
     place, free = folder / "network" / "model.onnx", [{2: "height", 3: "width"}]
     network = model.network.to(memory_format=torch.contiguous_format)
     kind = model.about.get("architecture", "its network")
-    traced.write(network, place, free, example, f"{model.name}: {kind}")
+    traced.write(network, place, free, example, f"{model.name}: {kind}", trials=len(PIXELS))
     windows = model.windows
     return {
         "pixels": {
