@@ -33,6 +33,7 @@ from restore.batch.work import (
     FileOptions,
     Progress,
     Settings,
+    looks_of,
     made_with,
     shown,
     told,
@@ -289,7 +290,8 @@ def prepare_words(
 
             warn()  # before the first picture, not after the last
             own, stack = seeds[job.key], model.stack()
-            with memmap.use_folder(place.out), watch.watching(show.part, *stack.parts):
+            watching = watch.watching(show.part, *stack.parts, on_look=looks_of(show))
+            with memmap.use_folder(place.out), watching:
                 result = restore(None, options, stack, own)
             encode.encode(result, path, form, about=told(options, own, model.made_by))
             views.keep(place.home, job.key, shown(result))

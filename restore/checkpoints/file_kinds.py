@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from restore.errors import ModelError
+from restore.errors import ConfigError, ModelError
 
 PICKLED_PIXELS = (".pth", ".pt")
 UNET, VAE, CLIP = "model.diffusion_model.", "first_stage_model.", "cond_stage_model."
@@ -25,6 +25,16 @@ def is_pixel(path: Path) -> bool:
         return False
     names, _ = header(path)
     return not any(name.startswith((UNET, VAE, CLIP, "conditioner.", *OTHERS)) for name in names)
+
+
+def refuse_beside_pixel(
+    name: str, compiled: bool, offload: bool, loras: object, controlnet: object
+) -> None:
+    """Raise ConfigError if a pixel upscaler is asked for what only diffusion models have."""
+    asked = {"--compile": compiled, "--offload": offload, "--lora": loras}
+    asked["--controlnet"] = controlnet
+    if told := ", ".join(option for option, is_asked in asked.items() if is_asked):
+        raise ConfigError(f"{told}: {name} is a pixel upscaler, one network; leave it out")
 
 
 def header(path: Path) -> tuple[list[str], Mapping[str, str]]:

@@ -75,7 +75,8 @@ def upscale(
         hole = None if damage is None else resize(damage, size)
         condition = Condition(known, trust_map(hole, size, stack, RESTORE))
     begin = Start() if options.strength == 1 else Start(condition.known, options.strength)
-    made = render(walk(stack, condition, options, seed, on_step, begin), size, low, stack)
+    latent = walk(stack, condition, options, seed, on_step, begin, size)
+    made = render(latent, size, low, stack)
     if damage is not None and options.colour != "none":  # the damage's colours must not come back
         low = replace(low, pixels=fill_smoothly(low.pixels, damage))
     return match(made, low, options.colour)
@@ -101,7 +102,8 @@ def by_control(
     begin = Start()
     if options.strength < 1:
         begin = Start(shown(low, size, stack), options.strength)
-    made = render(walk(stack, condition, options, seed, on_step, begin), size, low, stack)
+    latent = walk(stack, condition, options, seed, on_step, begin, size)
+    made = render(latent, size, low, stack)
     return match(made, low, options.colour)
 
 
@@ -131,7 +133,7 @@ def in_two_stages(
         condition = Condition(known, trust_map(None, size, stack, RESTORE))
         begin = Start() if options.strength == 1 else Start(known, options.strength)
         told = options.model_copy(update={"steps": steps})
-        latent = walk(stack, condition, told, seed, on_step, begin)
+        latent = walk(stack, condition, told, seed, on_step, begin, size)
         made = added(made, render(latent, size, made, stack), known, stack)
     if damage is not None and stack.fills:
         hole = resize(damage, size)

@@ -1,15 +1,20 @@
 """Models that a client may name, one of them in memory at a time."""
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from restore.batch.models import OpenedModel, open_model
-from restore.checkpoints import library, places
-from restore.errors import UsageError
+from restore.batch.models import ModelChoice, OpenedModel, is_pixel, parse_lora
+from restore.checkpoints import configs, controlnet, library, places
+from restore.errors import ModelError, RestoreError, UsageError
+from restore.web.adapters import Adapters
+from restore.web.requests import TaskRequest
 
 DEFAULT = "nano"  # as the command line's
+NONE = Adapters()
 PIXEL_TASKS = ["upscale"]
 TASKS = ["upscale", "inpaint", "img2img", "text2img"]
 
@@ -17,18 +22,25 @@ TASKS = ["upscale", "inpaint", "img2img", "text2img"]
 class Models:
     """The models that ship, those in the user's library, and those given when the server started.
 
-    A client names a model; it cannot have a path opened.
+    A client names a model and adapters; it cannot have a path opened.
 
     Args:
         given: Names or paths from the command line.
         device: Device to load models on, as --device of the command line.
         dtype: Precision, as --dtype of the command line.
+        adapters: LoRAs and ControlNets that may be named.
     """
 
-    def __init__(self, given: Sequence[str] = (), device: str = "auto", dtype: str = "auto"):
-        self.device, self.dtype = device, dtype
+    def __init__(
+        self,
+        given: Sequence[str] = (),
+        device: str = "auto",
+        dtype: str = "auto",
+        adapters: Adapters = NONE,
+    ):
+        self.device, self.dtype, self.adapters = device, dtype, adapters
         self._given = {Path(name).name or name: name for name in given}
-        self._opened: OpenedModel | None = None
+        self._opened: tuple[ModelChoice, OpenedModel] | None = None
 
     @property
     def first(self) -> str:
@@ -36,16 +48,21 @@ class Models:
         return next(iter(self._given), DEFAULT)
 
     def list_models(self) -> list[dict[str, Any]]:
-        """List all models as dicts with `name`, `tasks` and `about`."""
+        """List all models as dicts with `name`, `tasks`, `takes` and `about`.
+
+        `takes` says which adapters a model may take: "lora", "controlnet".
+        """
         found: dict[str, dict[str, Any]] = {}
         for name in dict.fromkeys([*self._given, DEFAULT, *places.shipped()]):
-            found[name] = {"name": name, "tasks": TASKS, "about": ""}
+            takes = adapters_of(self._given.get(name, name))
+            tasks = TASKS if takes else PIXEL_TASKS
+            found[name] = {"name": name, "tasks": tasks, "takes": takes, "about": ""}
         for entry in library.held():
             if not entry.fault:
                 parts = entry.about.get("architecture", ""), f"x{entry.about.get('scale', '?')}"
                 about = ", ".join(filter(None, parts))
-                found.setdefault(entry.name, {"name": entry.name, "tasks": PIXEL_TASKS})
-                found[entry.name]["about"] = about
+                kind = {"name": entry.name, "tasks": PIXEL_TASKS, "takes": []}
+                found.setdefault(entry.name, kind)["about"] = about
         return list(found.values())
 
     def require(self, name: str, task: str) -> None:
@@ -60,15 +77,89 @@ class Models:
         if task not in tasks[name]:
             raise UsageError(f"request: model: {name} cannot do {task}")
 
-    def open(self, name: str) -> OpenedModel:
+    def choose(self, given: TaskRequest, control_image: Path | None = None) -> ModelChoice:
+        """Return the model of a request with its adapters, as the command line would choose it.
+
+        Args:
+            given: The request.
+            control_image: The uploaded picture for its ControlNet.
+
+        Raises:
+            UsageError: It names an adapter that does not exist.
+        """
+        loras = [parse_lora(one) for one in given.lora]
+        net = self.adapters.controlnet(given.controlnet) if given.controlnet else None
+        return ModelChoice(
+            self._given.get(given.model, given.model),
+            self.device,
+            self.dtype,
+            loras=tuple((str(self.adapters.lora(name)), scale) for name, scale in loras),
+            controlnet=None if net is None else str(net),
+            controlnet_scale=given.controlnet_scale,
+            control_image=control_image,
+        )
+
+    def check(self, given: TaskRequest, control_image: Path | None = None) -> None:
+        """Refuse what can be refused before anything is loaded.
+
+        Raises:
+            RestoreError: The model cannot do what is asked; the text is the command line's.
+        """
+        with self.hiding_paths():
+            choice = self.choose(given, control_image)
+            choice.refuse_beside_pixel()
+            steering = choice.controlnet, choice.controlnet_scale, choice.control_image
+            found = controlnet.find(*steering, offline=True)
+            if found:
+                found.require(given.task)
+
+    def open(self, choice: ModelChoice) -> OpenedModel:
         """Load a model, and unload the one before it.
+
+        Results record the names that clients know, not paths of this machine.
 
         Raises:
             ModelError: It cannot be loaded.
         """
-        place = self._given.get(name, name)
-        if self._opened is None or self._opened.name != place:
+        if self._opened is None or self._opened[0] != choice:
             self._opened = None
             gc.collect()  # two at once may be more than there is memory for
-            self._opened = open_model(place, self.device, self.dtype)
-        return self._opened
+            self._opened = choice, choice.open()
+        opened = self._opened[1]
+        steered = dict(opened.steered)
+        for key in ("controlnet", "control_image"):
+            if key in steered:
+                steered[key] = Path(str(steered[key])).name
+        return replace(opened, name=self._named(opened.name), steered=steered)
+
+    def _named(self, place: str) -> str:
+        return next((name for name, given in self._given.items() if given == place), place)
+
+    @contextmanager
+    def hiding_paths(self) -> Iterator[None]:
+        """Replace paths by the names that clients know, in the texts of errors."""
+        try:
+            yield
+        except RestoreError as error:
+            error.args = (self.hide_paths(str(error)),)
+            raise
+
+    def hide_paths(self, text: str) -> str:
+        """Replace the paths of models and adapters by their names."""
+        known = {**self._given, **self.adapters.list_loras(), **self.adapters.list_controlnets()}
+        paths = {str(path): name for name, path in known.items() if Path(path).is_absolute()}
+        for path in sorted(paths, key=len, reverse=True):
+            text = text.replace(path, paths[path])
+        return text
+
+
+def adapters_of(name: str) -> list[str]:
+    """Return the kinds of adapters that a model may take; none if it is a pixel upscaler."""
+    place = places.place_of(name)
+    try:
+        if is_pixel(name):
+            return []
+        is_ours = place.is_dir() and configs.about(place).trust
+    except ModelError:  # the job that names it will say why
+        is_ours = False
+    return ["lora"] if is_ours else ["lora", "controlnet"]

@@ -14,6 +14,7 @@ import uvicorn
 from restore.batch.journal import as_output_error
 from restore.errors import UsageError
 from restore.files import held
+from restore.web.adapters import Adapters
 from restore.web.api import Limits, create_app
 from restore.web.guard import Rules, is_loopback
 from restore.web.models import Models
@@ -37,6 +38,8 @@ class Serving:
         device: Device to load models on.
         dtype: Precision of the models.
         limits: Limits of requests.
+        loras: LoRAs and folders of them that clients may name.
+        controlnets: ControlNets that clients may name.
     """
 
     host: str
@@ -48,6 +51,8 @@ class Serving:
     device: str
     dtype: str
     limits: Limits
+    loras: Sequence[Path] = ()
+    controlnets: Sequence[Path] = ()
 
 
 def default_state_folder() -> Path:
@@ -76,7 +81,8 @@ def serve(how: Serving) -> None:
     rules = Rules(
         how.host, token, how.limits.body, UPLOADS, frozenset(name.lower() for name in how.names)
     )
-    models = Models(how.models, how.device, how.dtype)
+    adapters = Adapters.of(how.loras, how.controlnets)
+    models = Models(how.models, how.device, how.dtype, adapters)
     with as_output_error(how.state), held(how.state), open_socket(how) as listener:
         app = create_app(how.state, rules, models, roots, how.limits)
         print(f"restore: open {build_url(how, token)}", flush=True)
