@@ -67,7 +67,9 @@ def placed(pixels: np.ndarray, box: Box, share: np.ndarray, part: np.ndarray) ->
 
 
 def scaled(box: Box, size: tuple[int, ...], to: tuple[int, ...]) -> Box:
-    """Return the box of a picture in its sketch: pixels that lie in it as a whole, at least one.
+    """Return the box of a picture in its sketch, at least a pixel.
+
+    Boxes that tile the picture tile the sketch. A pixel on a border belongs to the later box.
 
     Args:
         box: Rows and columns of the picture.
@@ -76,6 +78,6 @@ def scaled(box: Box, size: tuple[int, ...], to: tuple[int, ...]) -> Box:
     """
     cuts = []
     for cut, large, little in zip(box, size, to, strict=True):
-        first = min(-(-cut.start * little // large), little - 1)
+        first = min(cut.start * little // large, little - 1)
         cuts.append(slice(first, max(first + 1, cut.stop * little // large)))
     return cuts[0], cuts[1]
