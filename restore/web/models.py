@@ -1,6 +1,7 @@
 """Models that a client may name, one of them in memory at a time."""
 
 import gc
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -105,7 +106,7 @@ class Models:
         Raises:
             RestoreError: The model cannot do what is asked; the text is the command line's.
         """
-        with self.hiding_paths():
+        with self.hiding_paths(*([control_image.parent] if control_image else [])):
             choice = self.choose(given, control_image)
             choice.refuse_beside_pixel()
             steering = choice.controlnet, choice.controlnet_scale, choice.control_image
@@ -136,12 +137,19 @@ class Models:
         return next((name for name, given in self._given.items() if given == place), place)
 
     @contextmanager
-    def hiding_paths(self) -> Iterator[None]:
-        """Replace paths by the names that clients know, in the texts of errors."""
+    def hiding_paths(self, *folders: Path) -> Iterator[None]:
+        """Replace paths by the names that clients know, in the texts of errors.
+
+        Args:
+            folders: Where uploads are.
+        """
         try:
             yield
         except RestoreError as error:
-            error.args = (self.hide_paths(str(error)),)
+            text = self.hide_paths(str(error))
+            for folder in folders:
+                text = text.replace(f"{folder}{os.sep}", "")
+            error.args = (text,)
             raise
 
     def hide_paths(self, text: str) -> str:

@@ -71,7 +71,9 @@ class Tasks:
             "pairs": self.pairs,
             "estimate": self.estimate,
         }
-        with self.models.hiding_paths():
+        place = self.store.folder_of(job.id)
+        uploads = (place / name for name in ("in", "mask", "control"))
+        with self.models.hiding_paths(*uploads):
             return does[job.request.kind](job, job.request, watch)
 
     def _model(self, job: Job, given: requests.TaskRequest) -> OpenedModel:
