@@ -47,8 +47,9 @@ class Adapters {
     this.control.hidden = !this.takes("controlnet");
     this.guide.hidden = !this.net.value;
     const { lora = [], controlnet } = this.fields();
+    const names = lora.map((one) => one.slice(0, one.lastIndexOf("=")));
     const kinds = [this.loras.hidden ? "" : "LoRA", this.control.hidden ? "" : "ControlNet"].filter(Boolean);
-    const chosen = [...lora, controlnet].filter(Boolean).join(", ");
+    const chosen = [...names, controlnet].filter(Boolean).join(", ");
     this.place.hidden = !kinds.length;
     this.summary.textContent = kinds.join(" and ") + (chosen ? `: ${chosen}` : "");
   }
@@ -107,13 +108,13 @@ class Adapters {
   imageChoice() {
     const input = el("input", { type: "file", accept: "image/*", className: "unseen" });
     const name = el("span", { className: "hint" });
-    const tell = () => (name.textContent = this.image?.name ?? (this.needsImage ? "none yet" : "else your picture itself"));
+    const tell = () => (name.textContent = this.image?.name ?? (this.needsImage ? "none yet" : "without one it gets your picture"));
     input.addEventListener("change", () => {
       this.image = input.files[0] ?? null;
       tell();
     });
     tell();
-    return el("span", { className: "guide" }, el("label", { className: "button", textContent: "Its picture" }, input), name);
+    return el("span", { className: "guide" }, el("label", { className: "button", textContent: "Choose its picture" }, input), name);
   }
 
   fields() {
@@ -131,6 +132,6 @@ class Adapters {
 
   lacking() {
     const isShort = this.needsImage && this.fields().controlnet && !this.image;
-    return isShort ? "Choose a picture for the ControlNet, under “Its picture”." : "";
+    return isShort ? "Choose a picture for the ControlNet too." : "";
   }
 }

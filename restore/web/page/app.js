@@ -13,6 +13,7 @@ function showTab(id) {
     const isChosen = tab.getAttribute("aria-controls") === id;
     tab.setAttribute("aria-selected", isChosen);
     tab.tabIndex = isChosen ? 0 : -1;
+    if (isChosen) tab.scrollIntoView({ block: "nearest", inline: "nearest" });
     section(tab.getAttribute("aria-controls")).hidden = !isChosen;
   }
   remember("tab", id);

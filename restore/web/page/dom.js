@@ -97,6 +97,7 @@ export function dropZone(zone, changed) {
     example.addEventListener("click", async () => {
       const answer = await fetch(zone.dataset.example);
       set([new File([await answer.blob()], "example.jpg", { type: "image/jpeg" })]);
+      if (many) zone.closest("form").querySelector("button.main").focus(); // one press to a first result
     });
     actions.append(example);
   }

@@ -31,6 +31,9 @@ export class SoFar {
     if (this.image) URL.revokeObjectURL(this.image.src);
     else {
       this.image = el("img", { alt: "The picture so far" });
+      this.image.addEventListener("load", ({ target }) => {
+        target.style.width = `min(100%, ${(60 * target.naturalWidth) / target.naturalHeight}vh)`;
+      });
       this.place.replaceChildren(el("figure", { className: "sofar" }, this.image, el("b", { textContent: "so far" })));
     }
     this.image.src = address;
