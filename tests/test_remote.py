@@ -10,8 +10,8 @@ from folders import tree
 from teams import Watch, model, photos, report
 
 from restore import batch, cli
-from restore.batch import inputs, rays, remote, urls
-from restore.batch.place import Place
+from restore.batch import inputs, ray_executor, remote, urls
+from restore.batch.destination import Destination
 from restore.errors import OutputError, UsageError
 from restore.options import UpscaleOptions
 
@@ -27,11 +27,11 @@ pytestmark = [
 @pytest.fixture
 def shop(monkeypatch):
     """(address, faults) of a server whose bucket is called shop."""
-    remote.opened.cache_clear()
+    remote.open_filesystem.cache_clear()
     monkeypatch.setattr(remote, "WAIT_S", 0.01)
     with stores.served(monkeypatch) as store:
         yield store
-    remote.opened.cache_clear()
+    remote.open_filesystem.cache_clear()
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def stocked(shop, photos):
 
 def run(given, out, model, **more):
     """As the command line, in this process or by others."""
-    place = Place.of(out)
+    place = Destination.parse(out)
     files = inputs.find([given], place)
     opened = batch.open_model(str(model), "cpu")
     return batch.run(files, UpscaleOptions(scale=1, steps=1), out, opened, **more)
@@ -167,11 +167,11 @@ def test_secrets_of_a_url_are_told_nowhere(stocked, tmp_path, model, capsys, cap
 
 def test_a_url_that_leads_nowhere_is_refused(shop, tmp_path):
     with pytest.raises(UsageError, match="s3://shop/nothing"):
-        inputs.find(["s3://shop/nothing"], Place(tmp_path))
+        inputs.find(["s3://shop/nothing"], Destination(tmp_path))
     with pytest.raises(UsageError, match="what://x"):
-        inputs.find(["what://x/y"], Place(tmp_path))
+        inputs.find(["what://x/y"], Destination(tmp_path))
     assert (
-        urls.told(OSError("GET https://a:b@c.d/e.png?sig=1 failed"))
+        urls.redact_error(OSError("GET https://a:b@c.d/e.png?sig=1 failed"))
         == "GET https://c.d/e.png failed"
     )
 
@@ -188,5 +188,5 @@ def test_workers_share_a_bucket(stocked, tmp_path, model):
 def test_ray_works_on_a_bucket(stocked, tmp_path, model):
     _, _, folder = stocked
     run(folder, tmp_path / "out", model)
-    run("s3://shop/in", "s3://shop/out", model, cluster=rays.Cluster(2))
+    run("s3://shop/in", "s3://shop/out", model, cluster=ray_executor.Cluster(2))
     check_as(tmp_path / "out", "shop/out")

@@ -55,7 +55,7 @@ class Planned:
         return self.size[0] * self.size[1]
 
 
-def foretell(
+def forecast(
     jobs: Sequence[Job],
     options: "TaskOptions",
     masks: "Masks | None",
@@ -93,7 +93,7 @@ def foretell(
             continue
         assert job.source
         try:
-            head = sandbox.probe(remote.here(job), how)
+            head = sandbox.probe(remote.fetch(job), how)
         except RestoreError as error:
             say(f"failing  {printable(str(error))}")
             rows.append({**row, "status": "failed", "code": error.code, "error": str(error)})
@@ -148,7 +148,7 @@ def totals(
     if seconds is None:
         yield "time: told once the first files are done"
     else:
-        yield f"time: about {rates.spoken(seconds * after / 1e6)} if all are done, {by}"
+        yield f"time: about {rates.format_duration(seconds * after / 1e6)} if all are done, {by}"
     large = [job for job, one in planned.items() if rates.is_large(one.size)]
     if large:
         job = max(large, key=lambda job: planned[job].after)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from restore import file_search
 from restore.batch import remote
-from restore.batch.place import Place
-from restore.batch.urls import is_url, shown
+from restore.batch.destination import Destination
+from restore.batch.urls import is_url, redact_url
 from restore.errors import UsageError
 from restore.file_search import Choice, Found
 
@@ -15,7 +15,7 @@ ALL = Choice()
 
 def find(
     inputs: Sequence[str | Path],
-    place: Place,
+    destination: Destination,
     choice: Choice = ALL,
     listed: Sequence[Path] = (),
 ) -> list[Found]:
@@ -23,7 +23,7 @@ def find(
 
     Args:
         inputs: Files, folders or URLs.
-        place: Where the results go; an output folder inside an input is left out.
+        destination: Where the results go; an output folder inside an input is left out.
         choice: Which of the files are taken.
         listed: Files named one by one.
 
@@ -32,10 +32,10 @@ def find(
     """
     urls = [str(given) for given in inputs if is_url(given)]
     paths = [Path(given) for given in inputs if not is_url(given)]
-    met = [file for url in urls for file in remote.found(url, choice, place.url)]
+    met = [file for url in urls for file in remote.find(url, choice, destination.url)]
     found = list({file.url: file for file in met}.values())
     if paths or listed or not urls:
-        found += file_search.find(paths, place.home, choice, listed)
+        found += file_search.find(paths, destination.home, choice, listed)
     elif all(file.skip for file in found):
-        raise UsageError(f"{', '.join(map(shown, urls))}: no picture here")
+        raise UsageError(f"{', '.join(map(redact_url, urls))}: no picture here")
     return sorted(found, key=lambda file: file.key)

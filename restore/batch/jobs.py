@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from restore.batch.urls import shown
+from restore.batch.urls import redact_url
 from restore.errors import ImageError, UsageError
 from restore.file_search import KNOWN, Found
 from restore.files import sha256
@@ -49,7 +49,7 @@ class Job:
     def origin(self) -> str:
         """The source as reports name it: an absolute path, or a URL without secrets."""
         if self.url:
-            return shown(self.url)
+            return redact_url(self.url)
         return os.path.abspath(self.source) if self.source else ""
 
     @property

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from restore.batch.jobs import Job, short_digest
 from restore.batch.rows import Row, parsed
 from restore.batch.store import HIDDEN, NOTES, REPORTS, note_name
-from restore.batch.urls import is_url, shown, told
+from restore.batch.urls import is_url, redact_error, redact_url
 from restore.errors import ImageError, OutputError, RestoreError, UsageError
 from restore.file_search import Choice, Found, unlike
 from restore.files import cache as cache_folder
@@ -35,7 +35,7 @@ Made = TypeVar("Made")
 
 
 @cache
-def opened(url: str) -> "tuple[AbstractFileSystem, str]":
+def open_filesystem(url: str) -> "tuple[AbstractFileSystem, str]":
     """Open a URL.
 
     Returns:
@@ -46,18 +46,18 @@ def opened(url: str) -> "tuple[AbstractFileSystem, str]":
     """
     if find_spec("fsspec") is None:
         mend = "pip install 'restore-toolkit[remote]'"
-        raise UsageError(f"{shown(url)}: fsspec is missing, by which URLs are read; {mend}")
+        raise UsageError(f"{redact_url(url)}: fsspec is missing, by which URLs are read; {mend}")
     from fsspec.core import url_to_fs
 
     try:
         files, path = url_to_fs(url, use_listings_cache=False)
     except (ImportError, ValueError) as error:
         mend = "pip install 'restore-toolkit[remote]' for s3, gcsfs for gs, adlfs for az"
-        raise UsageError(f"{shown(url)}: {told(error)}; {mend}") from None
+        raise UsageError(f"{redact_url(url)}: {redact_error(error)}; {mend}") from None
     return files, path
 
 
-def trying(what: Callable[[], Made]) -> Made:
+def retry(what: Callable[[], Made]) -> Made:
     """Call `what` and return its result; try again after a fault of the network or the server.
 
     Raises:
@@ -71,12 +71,12 @@ def trying(what: Callable[[], Made]) -> Made:
             raise
         except Exception as error:  # each library has its own
             if number == TRIES - 1:
-                raise OSError(told(error)) from None
+                raise OSError(redact_error(error)) from None
             time.sleep(WAIT_S * 2**number)
     raise AssertionError
 
 
-def found(url: str, choice: Choice, out: str = "") -> Iterator[Found]:
+def find(url: str, choice: Choice, out: str = "") -> Iterator[Found]:
     """Find the files below a URL, folder by folder, or the one file that it names.
 
     Args:
@@ -87,21 +87,21 @@ def found(url: str, choice: Choice, out: str = "") -> Iterator[Found]:
     Raises:
         UsageError: There is nothing, or it cannot be listed.
     """
-    files, top = opened(url)
+    files, top = open_filesystem(url)
     try:
-        if urlsplit(url).scheme in WEB or trying(lambda: files.isfile(top)):
-            yield _found(url, top, top.split("?")[0].rpartition("/")[2], 0)
+        if urlsplit(url).scheme in WEB or retry(lambda: files.isfile(top)):
+            yield _make_found(url, top, top.split("?")[0].rpartition("/")[2], 0)
             return
-        if not trying(lambda: files.isdir(top)):
-            raise UsageError(f"{shown(url)}: nothing there")
-        yield from _walked(url, out, choice)
+        if not retry(lambda: files.isdir(top)):
+            raise UsageError(f"{redact_url(url)}: nothing there")
+        yield from _walk(url, out, choice)
     except OSError as error:
-        raise UsageError(f"{shown(url)}: cannot be listed: {told(error)}") from None
+        raise UsageError(f"{redact_url(url)}: cannot be listed: {redact_error(error)}") from None
 
 
-def _walked(url: str, out: str, choice: Choice) -> Iterator[Found]:
-    files, top = opened(url)
-    closed = opened(out)[1].rstrip("/") if out else ""
+def _walk(url: str, out: str, choice: Choice) -> Iterator[Found]:
+    files, top = open_filesystem(url)
+    closed = open_filesystem(out)[1].rstrip("/") if out else ""
     for folder, folders, named in files.walk(top, detail=True, on_error="raise"):
         inside = folder[len(top.rstrip("/")) :].strip("/")
         for name in sorted(folders):
@@ -111,15 +111,17 @@ def _walked(url: str, out: str, choice: Choice) -> Iterator[Found]:
             key = f"{inside}/{name}" if inside else name
             if name and choice.takes(key):
                 skip = unlike(name)
-                yield _found(url, f"{folder.rstrip('/')}/{name}", key, about["size"] or 0, skip)
+                yield _make_found(
+                    url, f"{folder.rstrip('/')}/{name}", key, about["size"] or 0, skip
+                )
 
 
-def _found(url: str, path: str, key: str, size: int, skip: str = "") -> Found:
+def _make_found(url: str, path: str, key: str, size: int, skip: str = "") -> Found:
     whole = path if is_url(path) else f"{urlsplit(url).scheme}://{path.lstrip('/')}"
-    return Found(Path(shown(whole)), key, skip, whole, size)
+    return Found(Path(redact_url(whole)), key, skip, whole, size)
 
 
-def here(job: Job) -> Path:
+def fetch(job: Job) -> Path:
     """The local file of a job's source; a remote one is downloaded if it is new or has changed.
 
     Raises:
@@ -128,35 +130,37 @@ def here(job: Job) -> Path:
     if not job.url:
         assert job.source
         return job.source
-    files, path = opened(job.url)
-    place = place_of(job)
+    files, path = open_filesystem(job.url)
+    place = cached_file(job)
     try:
-        mark = trying(lambda: _mark(files, path))
+        mark = retry(lambda: _mark(files, path))
         if _marks().get(job.url) != mark or not place.exists():
             with replacing(place, is_lasting=False) as temporary:
-                trying(lambda: files.get_file(path, str(temporary)))
+                retry(lambda: files.get_file(path, str(temporary)))
             _marks()[job.url] = mark
     except OSError as error:
         mend = "check the URL and who may read it"
-        raise ImageError("UNREADABLE", f"{shown(job.url)}: {told(error)}; {mend}") from None
+        raise ImageError(
+            "UNREADABLE", f"{redact_url(job.url)}: {redact_error(error)}; {mend}"
+        ) from None
     return place
 
 
 def files_of(job: Job) -> list[Path]:
     """The local files of a job: its source, and the others that its result depends on."""
-    source = here(job)
+    source = fetch(job)
     return [source, *(source if other == job.source else other for other in job.others)]
 
 
-def place_of(job: Job) -> Path:
+def cached_file(job: Job) -> Path:
     """The path of a job's downloaded source."""
     return Path(_folder().name) / f"{short_digest(job.url)}{Path(job.key).suffix}"
 
 
-def let_go(job: Job) -> None:
+def release(job: Job) -> None:
     """Remove a job's downloaded source."""
     if job.url and _marks().pop(job.url, None):
-        place_of(job).unlink(missing_ok=True)
+        cached_file(job).unlink(missing_ok=True)
 
 
 def _mark(files: "AbstractFileSystem", path: str) -> tuple[Any, ...]:
@@ -178,7 +182,7 @@ def _folder() -> "tempfile.TemporaryDirectory[str]":
 
 def mirror(url: str) -> Path:
     """The folder on this machine that stands for a URL; it holds the journal."""
-    return cache_folder() / "remote" / short_digest(shown(url).rstrip("/"))
+    return cache_folder() / "remote" / short_digest(redact_url(url).rstrip("/"))
 
 
 class Bucket:
@@ -191,14 +195,14 @@ class Bucket:
         self.out, self.url = out, url.rstrip("/")
 
     def _path(self, name: str) -> str:
-        return f"{opened(self.url)[1].rstrip('/')}/{name}"
+        return f"{open_filesystem(self.url)[1].rstrip('/')}/{name}"
 
     @property
     def _files(self) -> "AbstractFileSystem":
-        return opened(self.url)[0]
+        return open_filesystem(self.url)[0]
 
     def where(self, name: str) -> str:
-        return f"{shown(self.url)}/{name}"
+        return f"{redact_url(self.url)}/{name}"
 
     def name(self, path: Path) -> str:
         return path.relative_to(self.out).as_posix()
@@ -303,14 +307,14 @@ class Bucket:
             self._ask(lambda n=name, p=path: self._files.pipe_file(self._path(n), p.read_bytes()))
 
     def _ask(self, what: Callable[[], Made]) -> Made:
-        """Call `what` as `trying` does; turn an error that concerns all files into OutputError."""
+        """Call `what` as `retry` does; turn an error that concerns all files into OutputError."""
         try:
-            return trying(what)
+            return retry(what)
         except (FileNotFoundError, FileExistsError):
             raise
         except OSError as error:
             mend = "check the URL and who may write there"
-            raise OutputError(f"{shown(self.url)}: {told(error)}; {mend}") from None
+            raise OutputError(f"{redact_url(self.url)}: {redact_error(error)}; {mend}") from None
 
 
 def _hashed(files: "AbstractFileSystem", path: str) -> str:

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from restore import file_search
+from restore.batch.destination import Destination
 from restore.batch.inputs import find
 from restore.batch.jobs import OnCollision, Shard
-from restore.batch.place import Place
 from restore.errors import UsageError
 
 STDIN = Path("-")
@@ -67,7 +67,7 @@ class Folder:
     def share(self) -> Shard:
         return Shard.parse(self.shard)
 
-    def find(self, place: Place) -> list[file_search.Found]:
+    def find(self, destination: Destination) -> list[file_search.Found]:
         """The files of this run. Raises UsageError."""
         inputs = list(self.inputs or [])
         listed = [STDIN] if str(STDIN) in inputs else []
@@ -79,7 +79,7 @@ class Folder:
             tuple(self.include or ()), tuple(self.exclude or ()), self.links
         )
         named = [path for given in listed for path in file_search.read_list(_bytes(given))]
-        return find(inputs, place, choice, named)
+        return find(inputs, destination, choice, named)
 
 
 def _bytes(path: Path) -> bytes:

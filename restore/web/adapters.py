@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from restore.checkpoints import hub, places
+from restore.checkpoints import hub, model_paths
 from restore.errors import ModelError, UsageError
 
 MOST = 1000  # entries of a folder that are looked at
@@ -42,7 +42,7 @@ class Adapters:
     def list_loras(self) -> dict[str, Path]:
         """Find all LoRAs: paths by name, sorted."""
         found: dict[str, Path] = {}
-        for place in (*self.loras, places.own() / "loras"):
+        for place in (*self.loras, model_paths.user_folder() / "loras"):
             for name, path in found_loras(place).items():
                 found.setdefault(name, path)
         return dict(sorted(found.items()))
@@ -50,7 +50,7 @@ class Adapters:
     def list_controlnets(self) -> dict[str, Path]:
         """Find all ControlNets: folders by name, sorted."""
         found = {path.name: path for path in self.controlnets}
-        for path in entries(places.own() / "controlnets"):
+        for path in entries(model_paths.user_folder() / "controlnets"):
             if is_controlnet(path):
                 found.setdefault(path.name, path)
         return dict(sorted(found.items()))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from restore.batch.models import ModelChoice, OpenedModel, is_pixel, parse_lora
-from restore.checkpoints import configs, controlnet, library, places
+from restore.checkpoints import configs, controlnet, library, model_paths
 from restore.errors import ModelError, RestoreError, UsageError
 from restore.web.adapters import Adapters
 from restore.web.requests import TaskRequest
@@ -54,7 +54,7 @@ class Models:
         `takes` says which adapters a model may take: "lora", "controlnet".
         """
         found: dict[str, dict[str, Any]] = {}
-        for name in dict.fromkeys([*self._given, DEFAULT, *places.shipped()]):
+        for name in dict.fromkeys([*self._given, DEFAULT, *model_paths.list_shipped()]):
             takes = adapters_of(self._given.get(name, name))
             tasks = TASKS if takes else PIXEL_TASKS
             found[name] = {"name": name, "tasks": tasks, "takes": takes, "about": ""}
@@ -163,7 +163,7 @@ class Models:
 
 def adapters_of(name: str) -> list[str]:
     """Return the kinds of adapters that a model may take; none if it is a pixel upscaler."""
-    place = places.place_of(name)
+    place = model_paths.find_path(name)
     try:
         if is_pixel(name):
             return []

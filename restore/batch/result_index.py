@@ -1,4 +1,4 @@
-"""The record of earlier results: what each was made of, and whether it is still there."""
+"""The index of earlier results: what each was made of, and whether it is still there."""
 
 from collections.abc import Iterable, Mapping
 
@@ -7,7 +7,7 @@ from restore.batch.rows import Name, Row, name_of, results
 from restore.batch.store import Store
 
 
-class Known:
+class ResultIndex:
     """The rows of earlier runs, trusted only if hashes confirm them.
 
     Source, options, weights and output must be unchanged. What a result was made of identifies it,
@@ -105,5 +105,5 @@ class Known:
 
     def maker(self, name: str) -> Row | None:
         """The row of the file at `name`, if one of our runs wrote it and it is unchanged."""
-        known = self.made.get(name)
-        return known.get(self.store.digest(name) or "") if known else None
+        rows = self.made.get(name)
+        return rows.get(self.store.digest(name) or "") if rows else None
