@@ -178,6 +178,27 @@ def test_a_job_is_cancelled_in_the_middle(browser, address, folders):
         page.fill("#upscale [name=steps]", "")
 
 
+def test_the_picture_so_far_is_shown_while_it_is_made(browser, address, folders):
+    with visit(browser, address) as page:
+        upload(page, "upscale", folders / "big.png")
+        page.click("#upscale summary")
+        page.fill("#upscale [name=steps]", "40")
+        page.click("#upscale button.main")
+        so_far = page.get_by_alt_text("The picture so far")
+        so_far.wait_for(timeout=LONG_MS)
+        page.wait_for_function("() => document.querySelector('.sofar img')?.naturalWidth > 300")
+        first = so_far.get_attribute("src")
+        page.wait_for_function(
+            "first => document.querySelector('.sofar img')?.src !== first",
+            arg=first,
+            timeout=LONG_MS,
+        )
+        page.click("#upscale .job >> text=Cancel")
+        job = finish(page, "upscale", status="cancelled")
+        assert job.get_by_alt_text("The picture so far").count() == 0
+        page.fill("#upscale [name=steps]", "")
+
+
 def test_two_users_see_their_own_and_a_name_is_no_html(browser, address, folders):
     with visit(browser, address) as one, visit(browser, address) as two:
         upload(one, "upscale", folders / "photo.png", folders / "root/scans/1.png")

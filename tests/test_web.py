@@ -446,7 +446,16 @@ def test_the_page_asks_nothing_of_others(client):
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
-    names = ["app.js", "jobs.js", "dom.js", "viewer.js", "brush.js", "style.css", "icon.svg"]
+    names = [
+        "app.js",
+        "jobs.js",
+        "dom.js",
+        "adapters.js",
+        "viewer.js",
+        "brush.js",
+        "style.css",
+        "icon.svg",
+    ]
     for path in ["/", *(f"/page/{name}" for name in names)]:
         answer = client.get(path)
         assert answer.status_code == 200

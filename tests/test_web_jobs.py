@@ -20,14 +20,14 @@ from servers import free_port, started
 
 from restore import cli, file_search
 from restore.batch import folder
-from restore.batch.models import open_model
+from restore.batch.models import OpenedModel, open_model
 from restore.errors import CancelledError, ImageError, UsageError
 from restore.files import held
 from restore.images import picture
 from restore.options import UpscaleOptions
 from restore.web import requests, serve, store
 from restore.web.models import Models
-from restore.web.requests import ScratchesRequest, safe_name
+from restore.web.requests import ScratchesRequest, UpscaleRequest, safe_name
 from restore.web.roots import Roots
 from restore.web.server import ErrorResponse, JobResponse
 from restore.web.store import ENDED, Store
@@ -223,23 +223,19 @@ def test_one_model_is_in_memory(monkeypatch):
     models = Models(["/models/other"])
     opened = []
 
-    def open_named(name, *_, **__):
-        opened.append(name)
-        return Named(name)
+    def open_named(choice):
+        opened.append(choice.name)
+        return OpenedModel(choice.name, lambda: None, "", {})
 
-    monkeypatch.setattr("restore.web.models.open_model", open_named)
+    monkeypatch.setattr("restore.batch.models.ModelChoice.open", open_named)
     assert models.first == "other"
     for name in ("nano", "nano", "other", "nano"):
-        models.open(name)
+        made = models.open(models.choose(UpscaleRequest(model=name)))
+        assert made.name == name  # results name it as clients do
     assert opened == ["nano", "/models/other", "nano"]
     models.require("other", "inpaint")
     with pytest.raises(UsageError, match="there is no '/models/other'"):
         models.require("/models/other", "inpaint")
-
-
-class Named:
-    def __init__(self, name):
-        self.name = name
 
 
 def test_the_address_shows_the_token_only_where_one_is():

@@ -1,5 +1,6 @@
 """The model of a run: found and identified at once, loaded only when the first picture needs it."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -120,6 +121,7 @@ class ModelChoice:
         """Raise what `open` raises, before any weight is read."""
         if self.config_from and not place.is_file():
             raise UsageError(f"--config-from: {self.name} is a folder and has configs of its own")
+        self.refuse_beside_pixel()
         if options and place.is_dir() and _needs_sampling(options):
             from restore.checkpoints import sampling_check  # which loads diffusers
 
@@ -130,6 +132,13 @@ class ModelChoice:
             )
         elif place.is_dir() and configs.about(place).engine:
             raise UsageError(f"{self.name}: is an ONNX export; run it by --engine onnx")
+
+    def refuse_beside_pixel(self) -> None:
+        """Raise ConfigError if it is a pixel upscaler, and options are only for other models."""
+        place = model_paths.find_path(self.name)
+        if not self.config_from and place.is_file() and file_kinds.is_pixel(place):
+            given = self.compiled, self.offload, self.loras, self.controlnet
+            file_kinds.refuse_beside_pixel(self.name, *given)
 
     def _first_stage_digest(self) -> str:
         if not self.first_stage:
@@ -244,6 +253,24 @@ def open_model(
         ModelError: There is no such model, or this machine cannot run any.
     """
     return ModelChoice(name, device, dtype, **more).open(options, note)
+
+
+def parse_lora(given: str) -> tuple[str, float]:
+    """Parse FILE or FILE=SCALE.
+
+    Raises:
+        UsageError: The scale is no number.
+    """
+    file, equals, scale = given.rpartition("=")
+    if not equals:
+        return given, 1.0
+    try:
+        found = float(scale)
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise UsageError(f"--lora {given}: write FILE=SCALE, such as a.safetensors=0.8")
+    return file, found
 
 
 def is_pixel(name: str) -> bool:

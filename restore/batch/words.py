@@ -13,7 +13,7 @@ from restore.batch.models import OpenedModel
 from restore.batch.rows import Row
 from restore.batch.runner import Summary, refuse_existing
 from restore.batch.step import Exists, Work
-from restore.batch.work import Progress, describe_maker, format_settings, split_alpha
+from restore.batch.work import Progress, describe_maker, format_settings, looks_of, split_alpha
 from restore.errors import UsageError, counted
 from restore.options import Text2imgOptions
 
@@ -63,7 +63,8 @@ def prepare_words(
 
             warn()  # before the first picture, not after the last
             own, stack = seeds[job.key], model.stack()
-            with memmap.use_folder(destination.out), watch.watching(show.part, *stack.parts):
+            watching = watch.watching(show.part, *stack.parts, on_look=looks_of(show))
+            with memmap.use_folder(destination.out), watching:
                 result = restore(None, options, stack, own)
             encode.encode(result, path, form, about=format_settings(options, own, model.made_by))
             views.keep(destination.home, job.key, split_alpha(result))

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from restore.batch import jobs, rates, remote, views
 from restore.batch.destination import Destination
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from restore.batch.mask_files import Masks
+    from restore.diffusion.watch import OnLook
     from restore.images.encode import Writing
     from restore.images.picture import Picture, Reading
 
@@ -66,6 +67,14 @@ class Source:
     count: int  # of all its frames
     mask: "np.ndarray | None"
     digests: tuple[str, ...]  # of the file and of its mask, taken before the reading
+
+
+@runtime_checkable
+class Onlooker(Protocol):
+    """A `Progress` that may also look at what is unfinished."""
+
+    def look(self, sketch: "Callable[[], np.ndarray]") -> None:
+        """`sketch` makes a small picture of the unfinished result, uint8 (h, w, 3)."""
 
 
 class FileWork:
@@ -199,10 +208,8 @@ class FileWork:
         stack = needed(self.stack(), self.options, hole is not None)
         if not self.rate.pixels:  # the first picture of the run
             self.load_s, began = time.monotonic() - began, time.monotonic()
-        with (
-            memmap.use_folder(self.settings.destination.out),
-            watch.watching(self.part, *stack.parts),
-        ):
+        watching = watch.watching(self.part, *stack.parts, on_look=looks_of(self.show))
+        with memmap.use_folder(self.settings.destination.out), watching:
             made = restore(picture, self.options, stack, seed, mask=hole, on_frame=keep)
         self.rate.add(time.monotonic() - began, made.size[0] * made.size[1])
         return made
@@ -293,6 +300,11 @@ class FileWork:
         except OSError as error:
             mend = "check the file and its permissions"
             raise ImageError("UNREADABLE", f"{error.strerror or error}; {mend}") from error
+
+
+def looks_of(show: Progress) -> "OnLook | None":
+    """Return what looks at unfinished results, if anything does."""
+    return show.look if isinstance(show, Onlooker) else None
 
 
 def is_small(picture: "Picture") -> bool:

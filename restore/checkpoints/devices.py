@@ -50,10 +50,8 @@ def load(
     place = find(device)
     file = model_paths.find_path(name)
     if more.get("config") is None and file.is_file() and file_kinds.is_pixel(file):
-        asked = {"--compile": compiled, "--offload": offload, "--lora": more.get("loras")}
-        asked["--controlnet"] = more.get("controlnet")
-        if told := ", ".join(option for option, is_asked in asked.items() if is_asked):
-            raise ConfigError(f"{told}: {name} is a pixel upscaler, one network; leave it out")
+        given = more.get("loras"), more.get("controlnet")
+        file_kinds.refuse_beside_pixel(name, compiled, offload, *given)
         path, digest = manifest.find_model(name)
         return pixel.load(path, name, digest, place, dtype)
     if dtype == "auto":

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from restore.errors import ModelError
+from restore.errors import ConfigError, ModelError
 
 PICKLED_PIXELS = (".pth", ".pt")
 TORCH_HEADS = b"PK\x03\x04", b"\x80"  # first bytes of torch.save's files: zip, or older pickles
@@ -36,6 +36,16 @@ def is_safetensors(head: bytes) -> bool:
 def is_torchs(head: bytes) -> bool:
     """Whether these first nine bytes are of a file that torch.save wrote."""
     return head.startswith(TORCH_HEADS) and not is_safetensors(head)
+
+
+def refuse_beside_pixel(
+    name: str, compiled: bool, offload: bool, loras: object, controlnet: object
+) -> None:
+    """Raise ConfigError if a pixel upscaler is asked for what only diffusion models have."""
+    asked = {"--compile": compiled, "--offload": offload, "--lora": loras}
+    asked["--controlnet"] = controlnet
+    if told := ", ".join(option for option, is_asked in asked.items() if is_asked):
+        raise ConfigError(f"{told}: {name} is a pixel upscaler, one network; leave it out")
 
 
 def header(path: Path) -> tuple[list[str], Mapping[str, str]]:

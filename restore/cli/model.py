@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from restore.batch.models import OpenedModel, open_model
-from restore.errors import UsageError, printable
+from restore.batch.models import OpenedModel, open_model, parse_lora
+from restore.errors import printable
 from restore.options import WalkOptions
 
 Device = Annotated[
@@ -79,15 +79,7 @@ class Model:
     @property
     def loras(self) -> list[tuple[str, float]]:
         """(file, scale) of each. Raises UsageError."""
-        found = []
-        for given in self.lora or ():
-            file, equals, scale = given.rpartition("=")
-            try:
-                found.append((file, float(scale)) if equals else (given, 1.0))
-            except ValueError as error:
-                mend = "write FILE=SCALE, such as a.safetensors=0.8"
-                raise UsageError(f"--lora {given}: {mend}") from error
-        return found
+        return [parse_lora(given) for given in self.lora or ()]
 
     def open(self, options: WalkOptions) -> OpenedModel:
         """Find the model; it loads when the first picture needs it, since torch takes seconds.

@@ -30,6 +30,20 @@ def serve(
         list[str] | None,
         typer.Option(help="A model beside those of `restore models list`; may be given again."),
     ] = None,
+    lora: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A LoRA, or a folder of them, to choose from beside those of the folder loras "
+            "where `restore models` keeps its own; may be given again."
+        ),
+    ] = None,
+    controlnet: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="FOLDER of a ControlNet to choose, beside those of the folder controlnets there; "
+            "may be given again."
+        ),
+    ] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     engine: Engine = "torch",
@@ -58,6 +72,17 @@ def serve(
     limits = api.Limits(queue, upload * 2**20, megapixels)
     where = state or serve.default_state_folder()
     how = serve.Serving(
-        host, port, name or [], where, root or [], model or [], device, dtype, engine, limits
+        host=host,
+        port=port,
+        names=name or [],
+        state=where,
+        roots=root or [],
+        models=model or [],
+        loras=lora or [],
+        controlnets=controlnet or [],
+        device=device,
+        dtype=dtype,
+        engine=engine,
+        limits=limits,
     )
     serve.serve(how)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from restore.diffusion import vae
@@ -16,6 +17,7 @@ from restore.images import memmap
 from restore.images.masks import fill_smoothly, resize
 from restore.images.picture import Picture, bleed
 from restore.images.resample import resize_alpha
+from restore.images.sketches import SIDE
 from restore.images.strips import mirrored
 
 Size = tuple[int, int]  # (height, width)
@@ -143,6 +145,28 @@ def decode(
         write(rows, columns, (rgb[0].permute(1, 2, 0) * top).cpu().numpy())
 
     vae.decode_canvas(stack.vae, latent, take, size)
+
+
+def sketch(latent: Tensor, size: Size, stack: Stack) -> np.ndarray:
+    """Decode a latent to a small picture to look at: it is averaged to fit into SIDE first.
+
+    Args:
+        latent: Scaled (1, C, h, w), of a canvas.
+        size: (height, width) in pixels that the canvas is cut to.
+        stack: Gives the VAE.
+
+    Returns:
+        uint8 (h, w, 3).
+    """
+    step = stack.factor
+    needed = [-(-length // step) for length in size]
+    cut = latent[..., : needed[0], : needed[1]]
+    share = min(1, SIDE / (step * max(needed)))
+    fewer = [max(1, round(length * share)) for length in needed]
+    rgb = vae.decode(stack.vae, F.adaptive_avg_pool2d(cut.float(), fewer))
+    height, width = (round(a / b * c * step) for a, b, c in zip(size, needed, fewer, strict=True))
+    rgb = rgb[0, :, : max(1, height), : max(1, width)].permute(1, 2, 0)
+    return (rgb.nan_to_num() * 255).round().to("cpu", torch.uint8).numpy()
 
 
 def add_changes(

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import DDIMScheduler, SchedulerMixin
 from torch import Tensor
 
 from restore.diffusion import watch
+from restore.diffusion.canvas import Size, sketch
 from restore.diffusion.conditioning import Condition, guided
 from restore.diffusion.layouts import KEEP
 from restore.diffusion.noise import canvas_noise, generator
@@ -156,10 +158,11 @@ def run_sampling(
     seed: int,
     on_step: OnStep = ignore,
     begin: Start = Start(),
+    size: Size | None = None,
 ) -> Tensor:
     """Sample a canvas.
 
-    A canvas on disk is sampled by rows, if the scheduler allows it.
+    A canvas on disk is sampled by rows, if the scheduler allows it. It cannot be looked at then.
 
     Args:
         stack: The model.
@@ -168,6 +171,7 @@ def run_sampling(
         seed: Seed of the noise.
         on_step: Called after each step.
         begin: Where sampling starts; pure noise by default.
+        size: (height, width) in pixels that the canvas is cut to, for those who look at it.
 
     Returns:
         The scaled latent (1, C, h, w).
@@ -199,8 +203,9 @@ def run_sampling(
     keep = as_it_is
     if is_bare and clean is not None and (condition.trust == KEEP).any():
         keep = blended(scheduler, clean, noise, condition.trust == KEEP)
+    predict_canvas = windowed(predict, stack.windows, options.windows)
     x = sample(
-        windowed(predict, stack.windows, options.windows),
+        looked_at(predict_canvas, stack, scheduler, condition.conditioning, size),
         x,
         scheduler,
         on_step,
@@ -209,6 +214,53 @@ def run_sampling(
         keep,
     )
     return stack.from_residual(x, condition.conditioning)
+
+
+def looked_at(
+    predict: Predict,
+    stack: Stack,
+    scheduler: SchedulerMixin,
+    conditioning: Tensor,
+    size: Size | None = None,
+) -> Predict:
+    """Offer a look at where each step leads: the clean latent that its prediction amounts to.
+
+    Args:
+        predict: Returned with the same results.
+        stack: The model.
+        scheduler: Its prediction type is that of `predict`.
+        conditioning: Of the condition.
+        size: (height, width) in pixels that the canvas is cut to. None: all of it.
+    """
+
+    def predict_and_offer(x: Tensor, t: Tensor) -> Tensor:
+        made = predict(x, t)
+
+        def make() -> np.ndarray:
+            latent = stack.from_residual(clean_estimate(x, made, t, scheduler), conditioning)
+            height, width = (length * stack.factor for length in latent.shape[-2:])
+            return sketch(latent, size or (height, width), stack)
+
+        watch.offer(make)
+        return made
+
+    return predict_and_offer
+
+
+def clean_estimate(x: Tensor, made: Tensor, t: Tensor, scheduler: SchedulerMixin) -> Tensor:
+    """Return the clean latent that a prediction amounts to.
+
+    Args:
+        x: The input of the network, which schedulers scale to unit variance.
+        made: Its prediction, of the scheduler's prediction type: epsilon or v.
+        t: The timestep; fractions are rounded.
+        scheduler: Gives the noise schedule.
+    """
+    kept = scheduler.alphas_cumprod.to(x.device)[torch.as_tensor(t).round().long()]
+    signal, noise = kept.sqrt(), (1 - kept).sqrt()
+    if scheduler.config.prediction_type == "v_prediction":
+        return signal * x - noise * made
+    return (x - noise * made) / signal.clamp(min=1e-3)
 
 
 def first_point(

@@ -1,4 +1,4 @@
-"""Report the progress of a picture, and let the caller stop the work.
+"""Report the progress of a picture, show it unfinished, and let the caller stop the work.
 
 Progress is reported between windows, blocks and bands, and repeated between the layers of a network
 that takes long.
@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 if TYPE_CHECKING:  # pictures may be made without torch
+    import numpy as np
     from torch import nn
 
 What = Literal["encode", "walk", "decode", "enlarge", "colour"]
@@ -20,6 +21,10 @@ OnPart = Callable[[int, int, What], None]
 """(done, of, what): `done` of `of` windows, blocks or bands of the stage `what` are finished.
 
 An exception from it ends the work."""
+Sketch = Callable[[], "np.ndarray"]
+"""Makes a small picture of the unfinished result, uint8 (h, w, 3)"""
+OnLook = Callable[[Sketch], None]
+"""Gets a sketch at each chance to look; one that it does not call costs nothing"""
 
 OFTEN_S = 0.2  # at least, between two reports of the same values
 Item = TypeVar("Item")
@@ -29,14 +34,15 @@ _timestep: ContextVar[object] = ContextVar("timestep", default=0)
 
 
 class Watcher:
-    """The function that progress is reported to, and the last report.
+    """The functions that progress is reported to, and the last report.
 
     Args:
         on_part: Called with (done, of, what).
+        on_look: Called with a function that makes a sketch, if anyone may look.
     """
 
-    def __init__(self, on_part: OnPart):
-        self.on_part, self.lap = on_part, (0, 1)
+    def __init__(self, on_part: OnPart, on_look: OnLook | None = None):
+        self.on_part, self.on_look, self.lap = on_part, on_look, (0, 1)
         self.last: tuple[int, int, What] | None = None
         self.told = 0.0
 
@@ -50,14 +56,17 @@ class Watcher:
 
 
 @contextmanager
-def watching(on_part: OnPart, *networks: "nn.Module") -> Iterator[None]:
+def watching(
+    on_part: OnPart, *networks: "nn.Module", on_look: OnLook | None = None
+) -> Iterator[None]:
     """Report what this thread makes inside the block to `on_part`.
 
     Args:
         on_part: Called with (done, of, what). An exception from it ends the work.
         networks: The last report is repeated between their layers; except for compiled ones.
+        on_look: Called with a function that makes a sketch of the unfinished result.
     """
-    token = _watcher.set(Watcher(on_part))
+    token = _watcher.set(Watcher(on_part, on_look))
     kinds = ()
     if networks:
         from torch import nn
@@ -81,6 +90,32 @@ def ignore(step: int, steps: int, x: Any) -> None:
 def is_watched() -> bool:
     """Whether anyone receives reports."""
     return _watcher.get() is not None
+
+
+def offer(sketch: Sketch) -> None:
+    """Offer a look at the unfinished result. What is looked at changes no result."""
+    watcher = _watcher.get()
+    if watcher and watcher.on_look:
+        watcher.on_look(sketch)
+
+
+@contextmanager
+def framed(frame: "Callable[[np.ndarray], np.ndarray]") -> Iterator[None]:
+    """Put the sketches of the block, which makes a part of a picture, into the whole.
+
+    Args:
+        frame: Takes the sketch of the part, returns that of the whole.
+    """
+    watcher = _watcher.get()
+    if watcher is None or watcher.on_look is None:
+        yield
+        return
+    on_look = watcher.on_look
+    watcher.on_look = lambda sketch: on_look(lambda: frame(sketch()))
+    try:
+        yield
+    finally:
+        watcher.on_look = on_look
 
 
 def breathe() -> None:

@@ -14,8 +14,10 @@ from restore.diffusion.lazy_stack import SCALE, Answers, LazyStack, Stage
 from restore.diffusion.watch import OnStep, ignore
 from restore.errors import ConfigError, NonFiniteError
 from restore.images import memmap
+from restore.images.masks import Box
 from restore.images.picture import Picture, bleed
 from restore.images.resample import resize_alpha, resize_band
+from restore.images.sketches import so_far
 from restore.images.strips import Block, Strip, blocks
 from restore.options import UpscaleOptions
 from restore.tasks.colour import match, unfaded
@@ -199,6 +201,7 @@ def by_blocks(
     top = np.iinfo(like.pixels.dtype).max
     pixels = memmap.empty((scale * like.size[0], scale * like.size[1], 3), like.pixels.dtype)
     cuts = [*blocks(like.size, like.size, BLOCK, halo)]
+    finished: list[Box] = []
     for done, block in enumerate(watch.over(cuts, "enlarge"), 1):
         made = block.trim(make(block), scale)
         if not np.isfinite(made).all():  # casting to integers would make it black
@@ -210,6 +213,9 @@ def by_blocks(
         pixels[rows, columns] = levels
         memmap.release_pages()
         on_step(done, len(cuts), made)
+        finished.append((rows, columns))
+        if len(cuts) > 1:
+            watch.offer(lambda: so_far(like.pixels, pixels, finished))
     return pixels
 
 

@@ -52,7 +52,7 @@ def img2img(
     for lap in range(options.loopback):
         begin = Start(encode_picture(frame, frame.size, stack), options.strength)
         own = seed if lap == 0 else seed_of(seed, lap)
-        latent = run_sampling(stack, condition, options, own, on_step, begin)
+        latent = run_sampling(stack, condition, options, own, on_step, begin, picture.size)
         frame = match(render(latent, frame.size, frame, stack), picture, options.colour)
         on_frame(lap + 1, frame)
     return frame

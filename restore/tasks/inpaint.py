@@ -1,11 +1,13 @@
 """Fill holes: trust is 1 inside and 0 outside, where no byte changes."""
 
 from dataclasses import replace
+from functools import partial
 
 import cv2
 import numpy as np
 import torch
 
+from restore.diffusion import watch
 from restore.diffusion.canvas import add_changes, encode_picture, render, trust_map
 from restore.diffusion.conditioning import Condition
 from restore.diffusion.layouts import BASE, KEEP
@@ -22,6 +24,7 @@ from restore.images.masks import (
     label_parts,
 )
 from restore.images.picture import Picture
+from restore.images.sketches import placed
 from restore.options import InpaintOptions
 
 FALLBACK = "filled by blending latents: this model was not trained to fill"
@@ -100,7 +103,8 @@ def filled(
     pixels = picture.pixels.copy()
     least = stack.windows.size * stack.factor
     for box in find_boxes(share > 0, options.context, least, stack.factor):
-        made = fill(picture, hole, box, options, stack, seed, on_step)
+        with watch.framed(partial(placed, pixels, box, share[box])):
+            made = fill(picture, hole, box, options, stack, seed, on_step)
         pixels[box] = pasted(picture.pixels[box], made.pixels, share[box])
     return replace(picture, pixels=pixels)
 
@@ -146,7 +150,7 @@ def fill(
     conditioning = conditioning[:, :0] if stack.layout == BASE else conditioning
     begin = Start(clean, options.strength, options.strength == 1, origin(box, stack))
     condition = Condition(conditioning, trust, hint=stack.hint(picture.size, None, box))
-    latent = run_sampling(stack, condition, options, seed, on_step, begin)
+    latent = run_sampling(stack, condition, options, seed, on_step, begin, crop.size)
     if stack.layout.hole == "grey":
         return render(latent, crop.size, crop, stack)
     crop = replace(crop, pixels=fill_smoothly(crop.pixels, hole))

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from restore.config import Options
+from restore.diffusion import watch
 from restore.diffusion.watch import OnStep, ignore
 from restore.errors import ConfigError, ModelError
 from restore.images import memmap
-from restore.images.masks import fill_smoothly
+from restore.images.masks import Box, fill_smoothly
 from restore.images.picture import Picture, bleed
 from restore.images.resample import Band, resize_alpha
+from restore.images.sketches import so_far
 from restore.options import UpscaleOptions
 from restore.pixel.model import PixelModel
 from restore.pixel.windows import enlarge
@@ -94,21 +96,22 @@ def answered(low: Picture, model: PixelModel, depth: np.dtype[Any], on_step: OnS
     pixels = memmap.empty((height * scale, width * scale, 3), depth)
     windows = model.windows_for(low.size)
     total = len(windows.cuts(height)) * len(windows.cuts(width))
-    done = 0
+    finished: list[Box] = []
 
     def read(rows: slice, columns: slice) -> Tensor:
         cut = low.pixels[rows, columns].astype(np.float32) / np.float32(top)
         return torch.from_numpy(cut).permute(2, 0, 1)[None]
 
     def write(rows: slice, columns: slice, rgb: Tensor) -> None:
-        nonlocal done
         if low.grey:
             rgb = rgb.mean(1, keepdim=True).expand(-1, 3, -1, -1)
         levels = (rgb[0].permute(1, 2, 0).clamp(0, 1) * float(most)).round()
         pixels[rows, columns] = levels.cpu().numpy().astype(depth)
         memmap.release_pages()
-        done += 1
-        on_step(done, total, rgb)
+        finished.append((rows, columns))
+        on_step(len(finished), total, rgb)
+        if total > 1:
+            watch.offer(lambda: so_far(low.pixels, pixels, finished))
 
     enlarge(model, scale, low.size, windows, read, write)
     return pixels

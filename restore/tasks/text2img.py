@@ -28,5 +28,5 @@ def text2img(
     condition = Condition(
         encode_nothing(size, stack), trust_map(None, size, stack, REPAINT), hint=stack.hint(size)
     )
-    latent = run_sampling(stack, condition, options, seed, on_step)
+    latent = run_sampling(stack, condition, options, seed, on_step, size=size)
     return render(latent, size, Picture(np.empty((1, 1, 3), np.uint8)), stack)

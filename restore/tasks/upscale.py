@@ -83,7 +83,8 @@ def upscale(
         hole = None if damage is None else resize(damage, size)
         condition = Condition(begun, trust_map(hole, size, stack, RESTORE))
     begin = Start() if options.strength == 1 else Start(begun, options.strength)
-    made = render(run_sampling(stack, condition, options, seed, on_step, begin), size, low, stack)
+    latent = run_sampling(stack, condition, options, seed, on_step, begin, size)
+    made = render(latent, size, low, stack)
     return match(made, seen, options.colour)  # the damage's colours must not come back
 
 
@@ -131,7 +132,7 @@ def in_two_stages(
         condition = Condition(conditioning, trust_map(None, size, stack, RESTORE))
         begin = Start() if options.strength == 1 else Start(conditioning, options.strength)
         told = options.model_copy(update={"steps": steps})
-        latent = run_sampling(stack, condition, told, seed, on_step, begin)
+        latent = run_sampling(stack, condition, told, seed, on_step, begin, size)
         made = add_changes(made, latent, conditioning, stack, low.pixels.dtype)
     if damage is not None and stack.fills:
         hole = resize(damage, size)

@@ -1,7 +1,7 @@
 """The options of a training run."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -74,6 +74,16 @@ class TrainOptions(Options):
     """latest: go on from the newest valid checkpoint of `output`, if there is one; or the folder of
     a checkpoint; false: refuse a folder that holds checkpoints.
     """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _translate(cls, values: Any) -> Any:
+        """Read `tensorboard: true` or false, the name of `log_with` before it had others."""
+        if isinstance(values, dict) and isinstance(values.get("tensorboard"), bool):
+            values = dict(values)
+            wanted = "auto" if values.pop("tensorboard") else ()
+            values.setdefault("log_with", wanted)
+        return values
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, File, Form, Query, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse, StreamingResponse
+from fastapi.responses import PlainTextResponse, StreamingResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
@@ -18,24 +18,19 @@ from restore.web import metrics, requests
 from restore.web.guard import Guard, Rules, error_response
 from restore.web.models import Models
 from restore.web.page_routes import add_page_routes
+from restore.web.result_routes import add_file_routes
 from restore.web.roots import Roots
-from restore.web.server import ErrorResponse, JobResponse, Limits, MissingError, Server
+from restore.web.server import REFUSALS, JobResponse, Limits, Server
 from restore.web.store import ENDED, Store
 from restore.web.tasks import Tasks
 from restore.web.worker import Worker
 
 EVENT_S = 0.3  # between two checks of a job whose events a client reads
 UPLOADS = 64  # files of one request
-# Reports contain strangers' file names: scripts in them reach neither this server nor others.
-REPORT = (
-    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-    "sandbox allow-scripts"
-)
-TYPES = {
-    **{".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp", ".avif": "image/avif"},
-    **{".tif": "image/tiff", ".zip": "application/zip", ".yaml": "application/yaml"},
-}
 Images = Annotated[list[UploadFile], File(max_length=UPLOADS)]
+Control = Annotated[
+    UploadFile, File(description="What the ControlNet is shown, instead of the picture itself.")
+]
 Text = Annotated[str, Form(description="The request as JSON; see the schema named in the summary.")]
 
 
@@ -106,11 +101,6 @@ def add_error_handlers(app: FastAPI) -> None:
         return refusal
 
 
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorResponse} for status in (400, 401, 403, 404, 413, 422, 429, 507)
-}
-
-
 def add_task_routes(app: FastAPI, server: Server) -> None:
     """Add the routes that queue a job; they answer 202 and the job."""
     routes: list[tuple[str, Any, str]] = [
@@ -140,14 +130,27 @@ def add_task_routes(app: FastAPI, server: Server) -> None:
     def text2img(given: requests.Text2imgRequest) -> JobResponse:
         """Make pictures from words."""
         server.check_size(given.text2img.height * given.count, given.text2img.width)
-        return server.queue(given, [], None)
+        return server.queue(given, [])
+
+    @app.post(
+        "/v1/text2img/form",
+        status_code=202,
+        summary="As /v1/text2img, with a ControlNet's picture. `request` is a Text2imgRequest.",
+        responses=REFUSALS,
+        openapi_extra=document_request(requests.Text2imgRequest),
+        operation_id="text2img_form",
+    )
+    def text2img_form(control_image: Control, request: Text = "{}") -> JobResponse:
+        given = requests.parse(requests.Text2imgRequest, request)
+        server.check_size(given.text2img.height * given.count, given.text2img.width)
+        return server.queue(given, [], control=control_image)
 
     @app.post("/v1/batch", status_code=202, responses=REFUSALS, operation_id="batch")
     def batch(given: requests.BatchRequest) -> JobResponse:
         """Work on a folder of the server, as the command line does."""
         server.roots.find(given.root, given.out, is_new=True)
         file_search.find([server.roots.find(given.root, given.folder)], Path("."))
-        return server.queue(given, [], None)
+        return server.queue(given, [])
 
 
 def single_upload_route(server: Server, kind: Any) -> Callable[..., JobResponse]:
@@ -159,8 +162,11 @@ def single_upload_route(server: Server, kind: Any) -> Callable[..., JobResponse]
         mask: Annotated[
             UploadFile | None, File(description="White is filled; damage, for upscale.")
         ] = None,
+        control_image: Control | None = None,
     ) -> JobResponse:
         given = requests.parse(kind, request)
+        if control_image and not isinstance(given, requests.TaskRequest):
+            raise UsageError(f"{given.kind} takes no control_image")
         if isinstance(given, requests.InpaintRequest):
             extends = given.inpaint.aspect or any(given.inpaint.extend)
             if not mask and not extends:
@@ -169,7 +175,7 @@ def single_upload_route(server: Server, kind: Any) -> Callable[..., JobResponse]
             raise UsageError(f"{given.kind} takes no mask")
         elif mask and given.find_scratches:
             raise UsageError("a mask gives the scratches, find_scratches looks for them")
-        return server.queue(given, [image], mask)
+        return server.queue(given, [image], mask, control_image)
 
     return route
 
@@ -186,7 +192,7 @@ def multiple_upload_route(server: Server, kind: Any) -> Callable[..., JobRespons
                 recipes.named(given.recipe)
             except RecipeError as error:
                 raise UsageError(f"request: recipe: {error}") from error
-        return server.queue(given, image, None)
+        return server.queue(given, image)
 
     return route
 
@@ -244,60 +250,6 @@ async def stream_changes(server: Server, job_id: str) -> AsyncIterator[str]:
         await asyncio.sleep(EVENT_S)
 
 
-def add_file_routes(app: FastAPI, server: Server) -> None:
-    """Add the routes on the files that a job made."""
-
-    @app.get(
-        "/v1/jobs/{job_id}/result",
-        response_class=Response,
-        responses={**REFUSALS, 200: {"content": {"application/octet-stream": {}}}},
-        operation_id="result",
-    )
-    def result(job_id: str, name: Annotated[str, Query(max_length=300)] = "") -> Response:
-        """A file that the job made, byte for byte as the command line writes it.
-
-        Without `name`, the first.
-        """
-        found = server.find(job_id)
-        names = [one.name for one in found.results]
-        if not names or (name and name not in names):
-            raise MissingError(f"the job has no result {name!r}; there are {', '.join(names)}")
-        path = server.store.folder_of(job_id) / "out" / (name or names[0])
-        if path.suffix == ".html":  # a page of ours, with the photos' names in it
-            return HTMLResponse(path.read_bytes(), headers={"Content-Security-Policy": REPORT})
-        kind = TYPES.get(path.suffix, "application/octet-stream")
-        return FileResponse(path, media_type=kind, filename=path.name)
-
-    @app.get(
-        "/v1/jobs/{job_id}/view/{name}",
-        response_class=Response,
-        responses={**REFUSALS, 200: {"content": {"image/jpeg": {}}}},
-        operation_id="view",
-    )
-    def view(job_id: str, name: str) -> Response:
-        """`before` or `after` as a JPEG of at most 4096 px a side, to look at."""
-        if name not in server.find(job_id).views:
-            raise MissingError("there is no such view")
-        path = server.store.folder_of(job_id) / "view" / f"{name}.jpg"
-        return FileResponse(path, media_type="image/jpeg")
-
-    @app.get(
-        "/v1/jobs/{job_id}/report",
-        response_class=HTMLResponse,
-        responses=REFUSALS,
-        operation_id="report",
-    )
-    def report(job_id: str) -> Response:
-        """The report of a run over a folder, as a page."""
-        found = server.find(job_id)
-        if not isinstance(found.request, requests.BatchRequest):
-            raise MissingError("only a run over a folder has a report")
-        path = server.roots.find(found.request.root, found.request.out, is_new=True) / "report.html"
-        if path.is_symlink() or not path.is_file():
-            raise MissingError("the run has written no report yet")
-        return HTMLResponse(path.read_bytes(), headers={"Content-Security-Policy": REPORT})
-
-
 def add_list_routes(app: FastAPI, server: Server) -> None:
     """Add the routes on models, recipes, folders, limits and the server's state."""
 
@@ -305,6 +257,12 @@ def add_list_routes(app: FastAPI, server: Server) -> None:
     def models() -> list[dict[str, Any]]:
         """The models that a request may name."""
         return server.models.list_models()
+
+    @app.get("/v1/adapters", operation_id="adapters")
+    def adapters() -> dict[str, list[str]]:
+        """The LoRAs and ControlNets that a request may name."""
+        known = server.models.adapters
+        return {"loras": [*known.list_loras()], "controlnets": [*known.list_controlnets()]}
 
     @app.get("/v1/recipes", operation_id="recipes")
     def recipes() -> list[dict[str, str]]:

@@ -1,16 +1,22 @@
 """Models that a client may name, one of them in memory at a time."""
 
 import gc
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from restore.batch.models import OpenedModel, is_pixel, open_model
-from restore.checkpoints import engines, library, model_paths
+from restore.batch.models import ModelChoice, OpenedModel, is_pixel, parse_lora
+from restore.checkpoints import configs, controlnet, engines, library, model_paths
 from restore.checkpoints.engines import Engine
-from restore.errors import UsageError
+from restore.errors import ModelError, RestoreError, UsageError
+from restore.web.adapters import Adapters
+from restore.web.requests import TaskRequest
 
 DEFAULT = "nano"  # as the command line's
+NONE = Adapters()
 PIXEL_TASKS = ["upscale"]
 TASKS = ["upscale", "inpaint", "img2img", "text2img"]
 
@@ -18,14 +24,15 @@ TASKS = ["upscale", "inpaint", "img2img", "text2img"]
 class Models:
     """The models that ship, those in the user's library, and those given when the server started.
 
-    A client names a model; it cannot have a path opened. With engine onnx there are only the given
-    models, because what ships and what the library holds is for torch.
+    A client names a model and adapters; it cannot have a path opened. With engine onnx there are
+    only the given models, because what ships and what the library holds is for torch.
 
     Args:
         given: Names or paths from the command line.
         device: Device to load models on, as --device of the command line.
         dtype: Precision, as --dtype of the command line.
         engine: Computes the networks, as --engine of the command line.
+        adapters: LoRAs and ControlNets that may be named.
 
     Raises:
         UsageError: The engine is onnx, but no model is given.
@@ -39,8 +46,9 @@ class Models:
         device: str = "auto",
         dtype: str = "auto",
         engine: Engine = "torch",
+        adapters: Adapters = NONE,
     ):
-        self.device, self.dtype, self.engine = device, dtype, engine
+        self.device, self.dtype, self.engine, self.adapters = device, dtype, engine, adapters
         self._given = {Path(name).name or name: name for name in given}
         if engine == "onnx":
             if not given:
@@ -48,7 +56,7 @@ class Models:
                 raise UsageError(f"--engine onnx: needs an exported model: {mend}")
             for name in given:
                 engines.refuse(name, device, dtype)
-        self._opened: OpenedModel | None = None
+        self._opened: tuple[ModelChoice, OpenedModel] | None = None
 
     @property
     def first(self) -> str:
@@ -56,21 +64,31 @@ class Models:
         return next(iter(self._given), DEFAULT)
 
     def list_models(self) -> list[dict[str, Any]]:
-        """List all models as dicts with `name`, `tasks` and `about`."""
+        """List all models as dicts with `name`, `tasks`, `takes` and `about`.
+
+        `takes` says which adapters a model may take: "lora", "controlnet".
+        """
         if self.engine == "onnx":
             return [
-                {"name": name, "tasks": PIXEL_TASKS if is_pixel(place) else TASKS, "about": ""}
+                {
+                    "name": name,
+                    "tasks": PIXEL_TASKS if is_pixel(place) else TASKS,
+                    "takes": [],
+                    "about": "",
+                }
                 for name, place in self._given.items()
             ]
         found: dict[str, dict[str, Any]] = {}
         for name in dict.fromkeys([*self._given, DEFAULT, *model_paths.list_shipped()]):
-            found[name] = {"name": name, "tasks": TASKS, "about": ""}
+            takes = adapters_of(self._given.get(name, name))
+            tasks = TASKS if takes else PIXEL_TASKS
+            found[name] = {"name": name, "tasks": tasks, "takes": takes, "about": ""}
         for entry in library.held():
             if not entry.fault:
                 parts = entry.about.get("architecture", ""), f"x{entry.about.get('scale', '?')}"
                 about = ", ".join(filter(None, parts))
-                found.setdefault(entry.name, {"name": entry.name, "tasks": PIXEL_TASKS})
-                found[entry.name]["about"] = about
+                kind = {"name": entry.name, "tasks": PIXEL_TASKS, "takes": []}
+                found.setdefault(entry.name, kind)["about"] = about
         return list(found.values())
 
     def require(self, name: str, task: str) -> None:
@@ -86,16 +104,98 @@ class Models:
         if task not in tasks[name]:
             raise UsageError(f"request: model: {name} cannot do {task}")
 
-    def open(self, name: str) -> OpenedModel:
-        """Load a model, or the default one if the name is empty; unload the one before it.
+    def choose(self, given: TaskRequest, control_image: Path | None = None) -> ModelChoice:
+        """Return the model of a request with its adapters, as the command line would choose it.
+
+        Args:
+            given: The request. If it names no model, the default one is meant.
+            control_image: The uploaded picture for its ControlNet.
+
+        Raises:
+            UsageError: It names an adapter that does not exist.
+        """
+        loras = [parse_lora(one) for one in given.lora]
+        net = self.adapters.controlnet(given.controlnet) if given.controlnet else None
+        name = given.model or self.first
+        return ModelChoice(
+            self._given.get(name, name),
+            self.device,
+            self.dtype,
+            loras=tuple((str(self.adapters.lora(name)), scale) for name, scale in loras),
+            controlnet=None if net is None else str(net),
+            controlnet_scale=given.controlnet_scale,
+            control_image=control_image,
+            engine=self.engine,
+        )
+
+    def check(self, given: TaskRequest, control_image: Path | None = None) -> None:
+        """Refuse what can be refused before anything is loaded.
+
+        Raises:
+            RestoreError: The model cannot do what is asked; the text is the command line's.
+        """
+        with self.hiding_paths(*([control_image.parent] if control_image else [])):
+            choice = self.choose(given, control_image)
+            choice.refuse_beside_pixel()
+            steering = choice.controlnet, choice.controlnet_scale, choice.control_image
+            found = controlnet.find(*steering, offline=True)
+            if found:
+                found.require(given.task)
+
+    def open(self, choice: ModelChoice) -> OpenedModel:
+        """Load a model, and unload the one before it.
+
+        Results record the names that clients know, not paths of this machine.
 
         Raises:
             ModelError: It cannot be loaded.
         """
-        name = name or self.first
-        place = self._given.get(name, name)
-        if self._opened is None or self._opened.name != place:
+        if self._opened is None or self._opened[0] != choice:
             self._opened = None
             gc.collect()  # two at once may be more than there is memory for
-            self._opened = open_model(place, self.device, self.dtype, engine=self.engine)
-        return self._opened
+            self._opened = choice, choice.open()
+        opened = self._opened[1]
+        steered = dict(opened.steered)
+        for key in ("controlnet", "control_image"):
+            if key in steered:
+                steered[key] = Path(str(steered[key])).name
+        return replace(opened, name=self._named(opened.name), steered=steered)
+
+    def _named(self, place: str) -> str:
+        return next((name for name, given in self._given.items() if given == place), place)
+
+    @contextmanager
+    def hiding_paths(self, *folders: Path) -> Iterator[None]:
+        """Replace paths by the names that clients know, in the texts of errors.
+
+        Args:
+            folders: Where uploads are.
+        """
+        try:
+            yield
+        except RestoreError as error:
+            text = self.hide_paths(str(error))
+            for folder in folders:
+                text = text.replace(f"{folder}{os.sep}", "")
+            error.args = (text,)
+            raise
+
+    def hide_paths(self, text: str) -> str:
+        """Replace the paths of models and adapters by their names."""
+        known = {**self._given, **self.adapters.list_loras(), **self.adapters.list_controlnets()}
+        paths = {str(path): name for name, path in known.items() if Path(path).is_absolute()}
+        for path in sorted(paths, key=len, reverse=True):
+            text = text.replace(path, paths[path])
+        return text
+
+
+def adapters_of(name: str) -> list[str]:
+    """Return the kinds of adapters that a model may take; none if it is a pixel upscaler."""
+    place = model_paths.find_path(name)
+    try:
+        if is_pixel(name):
+            return []
+        is_ours = place.is_dir() and configs.about(place).trust
+    except ModelError:  # the job that names it will say why
+        is_ours = False
+    return ["lora"] if is_ours else ["lora", "controlnet"]

@@ -32,6 +32,12 @@ class TaskRequest(BaseRequest):
     """A name of /v1/models; empty: the first of them."""
     seed: Seed = 0
     """Seed of all randomness; the same seed gives the same result."""
+    lora: list[Name] = Field(default=[], max_length=8)
+    """LoRAs, as `--lora`: each a name of /v1/adapters, or NAME=SCALE."""
+    controlnet: Name | None = None
+    """A ControlNet, as `--controlnet`: a name of /v1/adapters."""
+    controlnet_scale: float = Field(default=1.0, ge=0, le=10)
+    """How much the ControlNet counts; 1 is usual."""
 
     @property
     def task(self) -> str:

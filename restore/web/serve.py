@@ -15,6 +15,7 @@ from restore.batch.journal import as_output_error
 from restore.checkpoints.engines import Engine
 from restore.errors import UsageError
 from restore.files import held
+from restore.web.adapters import Adapters
 from restore.web.api import Limits, create_app
 from restore.web.guard import Rules, is_loopback
 from restore.web.models import Models
@@ -39,6 +40,8 @@ class Serving:
         dtype: Precision of the models.
         engine: Computes the networks: torch or onnx.
         limits: Limits of requests.
+        loras: LoRAs and folders of them that clients may name.
+        controlnets: ControlNets that clients may name.
     """
 
     host: str
@@ -51,6 +54,8 @@ class Serving:
     dtype: str
     engine: Engine
     limits: Limits
+    loras: Sequence[Path] = ()
+    controlnets: Sequence[Path] = ()
 
 
 def default_state_folder() -> Path:
@@ -79,7 +84,8 @@ def serve(how: Serving) -> None:
     rules = Rules(
         how.host, token, how.limits.body, UPLOADS, frozenset(name.lower() for name in how.names)
     )
-    models = Models(how.models, how.device, how.dtype, how.engine)
+    adapters = Adapters.of(how.loras, how.controlnets)
+    models = Models(how.models, how.device, how.dtype, how.engine, adapters)
     with as_output_error(how.state), held(how.state), open_socket(how) as listener:
         app = create_app(how.state, rules, models, roots, how.limits)
         print(f"restore: open {build_url(how, token)}", flush=True)

@@ -38,6 +38,8 @@ class JobResponse(BaseModel):
     """How long it took, once it has ended."""
     part: store.Part | None = None
     """Progress of the current picture."""
+    preview: int = 0
+    """Number of the latest preview of the unfinished result; 0: there is none."""
     tally: store.Tally | None = None
     """Progress of a run over a folder."""
     code: str = ""
@@ -64,6 +66,11 @@ class ErrorResponse(BaseModel):
     """What went wrong, for programs, such as "TOO_LARGE"."""
     error: str
     """What went wrong and how to mend it, for people."""
+
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorResponse} for status in (400, 401, 403, 404, 413, 422, 429, 507)
+}
 
 
 @dataclass(frozen=True)
@@ -113,7 +120,11 @@ class Server:
         return job
 
     def queue(
-        self, given: Any, images: Sequence[UploadFile], mask: UploadFile | None
+        self,
+        given: Any,
+        images: Sequence[UploadFile],
+        mask: UploadFile | None = None,
+        control: UploadFile | None = None,
     ) -> JobResponse:
         """Store the uploads and queue the job, after all checks that need no model.
 
@@ -123,9 +134,15 @@ class Server:
         if isinstance(given, requests.TaskRequest):
             self.models.require(given.model, given.task)
         with as_output_error(self.store.folder):
-            return self.describe(self.find(self._queue(given, images, mask)))
+            return self.describe(self.find(self._queue(given, images, mask, control)))
 
-    def _queue(self, given: Any, images: Sequence[UploadFile], mask: UploadFile | None) -> str:
+    def _queue(
+        self,
+        given: Any,
+        images: Sequence[UploadFile],
+        mask: UploadFile | None,
+        control: UploadFile | None,
+    ) -> str:
         job_id, place = self.store.begin()
         try:
             names = [
@@ -137,7 +154,13 @@ class Server:
             mask_name = save_upload(mask, place / "mask", fallback="mask.png") if mask else ""
             if mask_name and not mask_name.casefold().endswith(".json"):
                 probe_size(place / "mask" / mask_name)
-            self.worker.submit(store.new_job(job_id, given, names, mask_name))
+            control_name = save_upload(control, place / "control") if control else ""
+            if control_name:
+                probe_size(place / "control" / control_name)
+            if isinstance(given, requests.TaskRequest):
+                shown = place / "control" / control_name if control_name else None
+                self.models.check(given, shown)
+            self.worker.submit(store.new_job(job_id, given, names, mask_name, control_name))
         except BaseException:
             self.store.drop(job_id)
             raise

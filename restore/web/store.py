@@ -1,7 +1,7 @@
 """Jobs on disk, a folder each, so that they survive a restart of the server.
 
 STATE/jobs/ID/job.json  the request and its state, replaced in one step
-              in/       the uploads
+              in/       the uploads; mask/ and control/ beside it
               out/      the results and their report, as a run of the command line writes them
               view/     smaller copies for a browser
 """
@@ -81,6 +81,8 @@ class Job(BaseModel):
     """Names of the uploaded pictures, in the folder in/."""
     mask: str = ""
     """Name of the uploaded mask, in the folder mask/."""
+    control: str = ""
+    """Name of the uploaded picture for the ControlNet, in the folder control/."""
     status: Status = "queued"
     created: float
     """Seconds since the epoch, as are `started` and `ended`."""
@@ -106,6 +108,8 @@ class Job(BaseModel):
     """Progress of a run over a folder."""
     part: Part | None = None
     """Progress of the current picture."""
+    preview: int = 0
+    """Number of the latest preview of the unfinished result; 0: there is none."""
 
 
 class Store:
@@ -185,7 +189,7 @@ class Store:
     def _keep(self, job: Job) -> None:
         write_text(
             self.folder_of(job.id) / "job.json",
-            job.model_dump_json(by_alias=True, exclude={"part"}),
+            job.model_dump_json(by_alias=True, exclude={"part", "preview"}),
         )
 
     def all(self) -> Iterator[Job]:
@@ -201,6 +205,9 @@ class Store:
             self.drop(job.id)
 
 
-def new_job(job_id: str, request: Any, uploads: list[str], mask: str = "") -> Job:
+def new_job(
+    job_id: str, request: Any, uploads: list[str], mask: str = "", control: str = ""
+) -> Job:
     """Make a queued job from a request and the names of its uploads."""
-    return Job(id=job_id, request=request, uploads=uploads, mask=mask, created=time.time())
+    uploaded: dict[str, Any] = {"uploads": uploads, "mask": mask, "control": control}
+    return Job(id=job_id, request=request, created=time.time(), **uploaded)

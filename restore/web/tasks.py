@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from restore import file_search
 from restore.batch import folder, words
 from restore.batch.holes import Holes
+from restore.batch.models import OpenedModel
 from restore.batch.rows import Row, results
 from restore.batch.work import FileOptions
 from restore.errors import ImageError, UsageError
@@ -47,7 +48,8 @@ class Tasks:
 
     def prepare(self) -> None:
         """Load the default model."""
-        self.models.open(self.models.first).stack()
+        first = requests.UpscaleRequest(model=self.models.first)
+        self.models.open(self.models.choose(first)).stack()
 
     def carry_out(self, job: Job, watch: Watch) -> dict[str, Any]:
         """Do a job.
@@ -69,7 +71,14 @@ class Tasks:
             "pairs": self.pairs,
             "estimate": self.estimate,
         }
-        return does[job.request.kind](job, job.request, watch)
+        place = self.store.folder_of(job.id)
+        uploads = (place / name for name in ("in", "mask", "control"))
+        with self.models.hiding_paths(*uploads):
+            return does[job.request.kind](job, job.request, watch)
+
+    def _model(self, job: Job, given: requests.TaskRequest) -> OpenedModel:
+        image = self.store.folder_of(job.id) / "control" / job.control if job.control else None
+        return self.models.open(self.models.choose(given, image))
 
     def upscale(self, job: Job, given: requests.UpscaleRequest, watch: Watch) -> dict[str, Any]:
         """Enlarge or restore a picture."""
@@ -104,7 +113,7 @@ class Tasks:
             file_search.find([source], out),
             options,
             out,
-            self.models.open(given.model),
+            self._model(job, given),
             pictures=given.pictures,
             holes=holes,
             seed=given.seed,
@@ -121,7 +130,7 @@ class Tasks:
     def text2img(self, job: Job, given: requests.Text2imgRequest, watch: Watch) -> dict[str, Any]:
         """Make pictures from words."""
         place = self.store.folder_of(job.id)
-        model = self.models.open(given.model)
+        model = self._model(job, given)
         words.run_words(
             given.text2img, place / "out", model, seed=given.seed, count=given.count, show=watch
         )
@@ -141,7 +150,7 @@ class Tasks:
             files,
             given.options,
             out,
-            self.models.open(given.model),
+            self._model(job, given),
             pictures=given.pictures,
             holes=Holes(find=given.find_scratches),
             seed=given.seed,

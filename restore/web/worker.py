@@ -4,12 +4,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from restore.batch.prefetch import THREAD_NAME
 from restore.batch.rows import Row
 from restore.errors import CancelledError, RestoreError, printable
+from restore.web.previews import Previews
 from restore.web.store import ENDED, Job, Part, Store, Tally
+
+if TYPE_CHECKING:
+    import numpy as np
 
 log = logging.getLogger(__name__)
 ATTEMPTS = 3
@@ -37,10 +41,12 @@ class Watch:
         store: The store.
         job: The job.
         stop_reason: Returns why the job should stop; "" if it should not.
+        previews: Where pictures of the unfinished result go.
     """
 
-    def __init__(self, store: Store, job: Job, stop_reason: Callable[[], str]):
+    def __init__(self, store: Store, job: Job, stop_reason: Callable[[], str], previews: Previews):
         self.store, self.job, self.stop_reason = store, job, stop_reason
+        self.previews = previews
         self.rows: list[Row] = []
         self.notes: list[str] = []
         self.tally: Tally | None = None
@@ -76,6 +82,11 @@ class Watch:
         part = Part(done=done, of=of, what=what)
         self.store.update(self.job.id, keep=False, part=part)
 
+    def look(self, sketch: "Callable[[], np.ndarray]") -> None:
+        """Keep a preview of the unfinished result, if a client waits for one."""
+        if number := self.previews.take(sketch):
+            self.store.update(self.job.id, keep=False, preview=number)
+
     def check(self) -> None:
         """Stop here on request.
 
@@ -104,6 +115,7 @@ class Worker:
         prepare: Callable[[], None] = lambda: None,
     ):
         self.store, self.carry_out, self.bound, self.prepare = store, carry_out, bound, prepare
+        self.previews = Previews()
         self._is_over = False
         self._cancelled: set[str] = set()
         self._current = ""
@@ -213,9 +225,11 @@ class Worker:
             return
         now = time.time()
         self.store.update(job.id, status="running", started=now, attempts=job.attempts + 1)
-        found = self._outcome(job, Watch(self.store, job, stop_reason))
+        self.previews.begin(job.id)
+        found = self._outcome(job, Watch(self.store, job, stop_reason, self.previews))
+        self.previews.begin("")
         if found is None:  # it goes on after the next start; being stopped is no attempt
-            self.store.update(job.id, status="queued", attempts=job.attempts, part=None)
+            self.store.update(job.id, status="queued", attempts=job.attempts, part=None, preview=0)
         else:
             self._end(job, **found)
 
@@ -234,4 +248,4 @@ class Worker:
             return {"status": "failed", "code": code, "error": text}
 
     def _end(self, job: Job, **values: Any) -> None:
-        self.store.update(job.id, part=None, ended=time.time(), **values)
+        self.store.update(job.id, part=None, preview=0, ended=time.time(), **values)

@@ -1,5 +1,6 @@
 // The tabs: what each form asks for.
 
+import { addAdapters, asked as adapters, lacking, uploads } from "./adapters.js";
 import { Brush } from "./brush.js";
 import { counted, dropZone, el, keepSettings, recall, remember } from "./dom.js";
 import { ask, bound, comeBack, send } from "./jobs.js";
@@ -12,6 +13,7 @@ function showTab(id) {
     const isChosen = tab.getAttribute("aria-controls") === id;
     tab.setAttribute("aria-selected", isChosen);
     tab.tabIndex = isChosen ? 0 : -1;
+    if (isChosen) tab.scrollIntoView({ block: "nearest", inline: "nearest" });
     section(tab.getAttribute("aria-controls")).hidden = !isChosen;
   }
   remember("tab", id);
@@ -57,7 +59,7 @@ function upscaleOptions(form) {
   return options;
 }
 
-const common = (form) => ({ ...values(form, "model", "seed") });
+const common = (form) => ({ ...values(form, "model", "seed"), ...adapters(form) });
 const request = (image, asked, ...more) => ({
   parts: [["image", image, image.name], ["request", JSON.stringify(asked)], ...more],
 });
@@ -70,7 +72,7 @@ function eachPicture(id, asked) {
     event.preventDefault();
     const files = zone.get();
     complain(form, files.length ? "" : "Choose a picture first, or try the example.");
-    for (const file of files) await send(section(id), id, file.name, request(file, asked(form)));
+    for (const file of files) await send(section(id), id, file.name, request(file, asked(form), ...uploads(form)));
   });
   keepSettings(form, id);
 }
@@ -111,11 +113,12 @@ function inpaint() {
     const [file] = zone.get();
     if (!file) return complain(form, "Choose a picture first, or try the example.");
     if (brush.isEmpty && !uploaded) return complain(form, "Paint over what is to be filled, or load a mask.");
-    complain(form, "");
+    complain(form, lacking(form));
+    if (lacking(form)) return;
     const mask = brush.isEmpty ? uploaded : await brush.png();
     const options = values(form, "prompt", "engine", "grow", "feather", "steps");
     const asked = { ...common(form), ...values(form, "count"), inpaint: options, pictures: values(form, "format"), fit_mask: true };
-    await send(section("inpaint"), "inpaint", file.name, request(file, asked, ["mask", mask, "mask.png"]));
+    await send(section("inpaint"), "inpaint", file.name, request(file, asked, ["mask", mask, "mask.png"], ...uploads(form)));
   });
   keepSettings(form, "inpaint");
 }
@@ -125,8 +128,13 @@ function text2img() {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const options = values(form, "prompt", "negative", "width", "height", "steps", "guidance");
+    complain(form, lacking(form));
+    if (lacking(form)) return;
     const json = { ...common(form), ...values(form, "count"), text2img: options };
-    await send(section("text2img"), "text2img", options.prompt ?? "without words", { json });
+    const guide = uploads(form);
+    const parts = [["request", JSON.stringify(json)], ...guide];
+    const body = guide.length ? { parts, path: "text2img/form" } : { json };
+    await send(section("text2img"), "text2img", options.prompt ?? "without words", body);
   });
   keepSettings(form, "text2img");
   const hint = form.querySelector("[data-for]");
@@ -206,10 +214,10 @@ function batch(roots) {
 async function begin() {
   tabs();
   const status = section("server");
-  let models, recipes, folders, limits;
+  let models, recipes, folders, limits, known;
   try {
-    const asked = ["models", "recipes", "folders", "limits"].map((name) => ask(`/v1/${name}`));
-    [models, recipes, folders, limits] = await Promise.all(asked);
+    const asked = ["models", "recipes", "folders", "limits", "adapters"].map((name) => ask(`/v1/${name}`));
+    [models, recipes, folders, limits, known] = await Promise.all(asked);
   } catch (refused) {
     status.textContent = refused.message;
     return;
@@ -238,6 +246,9 @@ async function begin() {
   }));
   degrade(recipes);
   batch(folders.roots);
+  for (const id of ["upscale", "inpaint", "text2img", "img2img", "batch"]) {
+    addAdapters(section(id).querySelector("form"), id, known, models);
+  }
   status.textContent = "everything stays on this server";
   document.body.dataset.ready = "";
   await comeBack();

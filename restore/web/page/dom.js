@@ -59,6 +59,14 @@ export function keepSettings(form, key) {
   }
 }
 
+// A small picture of a file; nothing where this browser cannot show it.
+function thumbnail(file) {
+  const image = el("img", { alt: "", src: URL.createObjectURL(file) });
+  image.addEventListener("load", () => URL.revokeObjectURL(image.src));
+  image.addEventListener("error", () => image.remove());
+  return image;
+}
+
 // A place to choose, drop or paste pictures; calls changed(files).
 export function dropZone(zone, changed) {
   const many = "multiple" in zone.dataset;
@@ -74,7 +82,7 @@ export function dropZone(zone, changed) {
       ...files.map((file) => {
         const drop = el("button", { type: "button", textContent: "×", onclick: () => set(files.filter((f) => f !== file)) });
         drop.setAttribute("aria-label", `Remove ${file.name}`);
-        return el("li", {}, el("span", { textContent: file.name }), drop);
+        return el("li", {}, thumbnail(file), el("span", { textContent: file.name }), drop);
       }),
     );
     changed(files);
@@ -89,6 +97,7 @@ export function dropZone(zone, changed) {
     example.addEventListener("click", async () => {
       const answer = await fetch(zone.dataset.example);
       set([new File([await answer.blob()], "example.jpg", { type: "image/jpeg" })]);
+      if (many) zone.closest("form").querySelector("button.main").focus(); // one press to a first result
     });
     actions.append(example);
   }

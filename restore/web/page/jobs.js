@@ -1,7 +1,7 @@
 // Jobs: sent, watched, cancelled, shown. One timer asks for all that have not ended.
 
 import { counted, el, megabytes, recall, remember } from "./dom.js";
-import { viewer } from "./viewer.js";
+import { SoFar, viewer } from "./viewer.js";
 
 const KEPT = 40;
 const PATIENCE_MS = 500;
@@ -42,8 +42,8 @@ function form(parts) {
 }
 
 // Sends a job and shows it in the section's list. `parts` are a form's; or `json` is the body.
-export async function send(section, kind, name, { parts, json }, onDone = () => {}) {
-  const again = () => send(section, kind, name, { parts, json }, onDone);
+export async function send(section, kind, name, { parts, json, path = kind }, onDone = () => {}) {
+  const again = () => send(section, kind, name, { parts, json, path }, onDone);
   const card = new Card(section, kind, name, again, onDone);
   const bytes = (parts ?? []).reduce((sum, [, value]) => sum + (value.size ?? 0), OVERHEAD);
   if (bytes > most) return card.refuse(`${megabytes(bytes)} are too much; this server takes ${megabytes(most)} at a time.`);
@@ -52,7 +52,7 @@ export async function send(section, kind, name, { parts, json }, onDone = () => 
     : { method: "POST", body: form(parts) };
   for (;;) {
     try {
-      card.update(await ask(`/v1/${kind}`, options));
+      card.update(await ask(`/v1/${path}`, options));
       break;
     } catch (refused) {
       if (!(refused instanceof Refused)) throw refused;
@@ -115,6 +115,7 @@ class Card {
     this.buttons.append(this.cancel);
     this.line = el("div", { className: "line" }, el("span", { className: "name", textContent: name, title: name }), this.state, this.buttons);
     this.more = el("div");
+    this.soFar = new SoFar(this.more);
     this.box = el("article", { className: "job" }, this.line, this.bar, this.more);
     section.querySelector(".jobs").prepend(this.box);
   }
@@ -133,6 +134,7 @@ class Card {
 
   end() {
     this.hasEnded = true;
+    this.soFar.end();
     this.bar.hidden = true;
   }
 
@@ -170,6 +172,7 @@ class Card {
       this.say(this.doing(job));
       const share = job.tally ? job.tally.done / job.tally.total : job.part && job.part.done / job.part.of;
       if (share) this.bar.value = share;
+      this.soFar.look(job);
     } else if (!this.hasEnded) {
       this.end();
       this.show(job, isOld);

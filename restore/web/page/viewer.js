@@ -3,6 +3,48 @@
 
 import { el } from "./dom.js";
 
+const RENEW_MS = 3000; // the server makes previews only while it is asked for them
+
+// The unfinished result of a job at work, in `place`; asked for only while it can be seen.
+export class SoFar {
+  constructor(place) {
+    Object.assign(this, { place, image: null, shown: 0, asked: 0, isBusy: false, isOver: false });
+  }
+
+  async look({ id, preview }) {
+    const isDue = preview !== this.shown || Date.now() - this.asked > RENEW_MS;
+    if (this.isBusy || !isDue || document.hidden || !this.place.offsetParent) return;
+    this.isBusy = true;
+    this.asked = Date.now();
+    try {
+      const answer = await fetch(`/v1/jobs/${id}/preview`);
+      if (answer.status === 200) this.show(URL.createObjectURL(await answer.blob()));
+      this.shown = preview;
+    } catch {
+      // the next look at the job tells that the server is gone
+    }
+    this.isBusy = false;
+  }
+
+  show(address) {
+    if (this.isOver) return URL.revokeObjectURL(address);
+    if (this.image) URL.revokeObjectURL(this.image.src);
+    else {
+      this.image = el("img", { alt: "The picture so far" });
+      this.image.addEventListener("load", ({ target }) => {
+        target.style.width = `min(100%, ${(60 * target.naturalWidth) / target.naturalHeight}vh)`;
+      });
+      this.place.replaceChildren(el("figure", { className: "sofar" }, this.image, el("b", { textContent: "so far" })));
+    }
+    this.image.src = address;
+  }
+
+  end() {
+    this.isOver = true;
+    if (this.image) URL.revokeObjectURL(this.image.src);
+  }
+}
+
 export function viewer(before, after, size) {
   const [height, width] = size;
   const under = el("img", { src: before, alt: "Before", draggable: false });
