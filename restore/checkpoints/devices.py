@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import restore.diffusion.torchvision
+from restore import sealed
 from restore.checkpoints import file_kinds, manifest, model_paths, pixel
 from restore.checkpoints import load as loading
 from restore.checkpoints.accelerators import find
@@ -54,8 +55,9 @@ def load(
         asked["--controlnet"] = more.get("controlnet")
         if told := ", ".join(option for option, is_asked in asked.items() if is_asked):
             raise ConfigError(f"{told}: {name} is a pixel upscaler, one network; leave it out")
-        path, digest = manifest.find_model(name)
-        return pixel.load(path, name, digest, place, dtype)
+        with sealed.sealing():
+            path, digest = manifest.find_model(name)
+            return pixel.load(path, name, digest, place, dtype)
     if dtype == "auto":
         dtype = "fp32" if place.type == "cpu" else "bf16"
     stack = loading.load(name, "cpu" if offload else str(place), dtype, **more)
