@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 from test_lora import LINEARS
 
-from restore.checkpoints import devices, engines, export, places, weights
+from restore.checkpoints import devices, engines, export, manifest, places, weights
 from restore.checkpoints.load import load, save
 from restore.diffusion.contexts.text import TextContext
 from restore.errors import RestoreError
@@ -259,7 +259,7 @@ NEEDED = {".safetensors": "spandrel", ".pth": "spandrel", "ONNX": "spandrel"}
 def put(
     path: Path, nth: int, change: Callable, is_lasting: bool, data: tuple[bytes, bytes], number: int
 ) -> None:
-    """Before an opening of a file: other bytes at the nth, and its own ones again if not lasting."""
+    """Before an opening of a file: other bytes at the nth; its own again if not lasting."""
     if number == nth:
         change(path, data[1])
     elif not is_lasting:
@@ -281,15 +281,43 @@ def test_what_was_hashed_is_loaded_or_nothing_is(kind, tmp_path, stack, adversar
         adversary.watch(path, None)
         assert case.outcome() == good
         adversary.path = ""
-        for nth in range(adversary.opened):
+        opened = adversary.opened
+        swap(path, bad)
+        whole = case.outcome()  # of the other bytes from the beginning
+        swap(path, kept)
+        for nth in range(opened):
             change, is_lasting = ((edit, True), (swap, True), (edit, False))[seen % 3]
             seen += 1
 
             adversary.watch(path, partial(put, path, nth, change, is_lasting, (kept, bad)))
             found = case.outcome()
             adversary.path = ""
-            swap(path, bad)
-            whole = case.outcome()  # of the other bytes from the beginning
             swap(path, kept)
             assert found in (good, whole, REFUSED), (path.name, nth, change.__name__, is_lasting)
     assert seen >= len(case.files)
+
+
+def test_a_file_that_is_added_or_taken_away_in_between_is_refused(tmp_path, monkeypatch):
+    """Which parts a model has is decided by what is there, and that is checked as well."""
+    folder = Path(shutil.copytree(places.place_of("nano"), tmp_path / "nano"))
+    find, change = manifest.find_model, []
+
+    def found(name, *given, **how):
+        answer = find(name, *given, **how)
+        if change:
+            change.pop()()
+        return answer
+
+    monkeypatch.setattr(manifest, "find_model", found)
+    names = ("restorer/diffusion_pytorch_model.faithful.safetensors", "fusion", "restorer")
+    for name in (*names, "text_encoder", "stack.json"):
+        change.append(partial(os.rename, folder / name, tmp_path / "away"))
+        with pytest.raises(RestoreError):
+            load(str(folder), "cpu")
+        os.rename(tmp_path / "away", folder / name)
+    low = folder / "low_res_scheduler"
+    change.append(partial(shutil.copytree, folder / "scheduler", low))
+    with pytest.raises(RestoreError, match="added while the model was read"):
+        load(str(folder), "cpu")
+    shutil.rmtree(low)
+    assert load(str(folder), "cpu").digest
