@@ -59,7 +59,7 @@ def named(path: Path, targets: Targets, model: str) -> tuple[Weights, dict[str, 
     # needed to renumber SDXL's blocks: kohya's files use the names of SDXL's authors
     how = {"unet_config": targets["unet"].config} if is_xl else {}
     try:
-        state, alphas = mixin.lora_state_dict(held, local_files_only=True, **how)
+        state, alphas, *_ = mixin.lora_state_dict(held, local_files_only=True, **how)
     except (OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
         raise ModelError(f"{path}: is no LoRA that diffusers can read: {error}") from error
     if len(state) != count:  # it reads one naming of blocks, and drops others without a message
