@@ -18,8 +18,9 @@ import torch
 from safetensors.torch import save_file
 from test_lora import LINEARS
 
-from restore.checkpoints import devices, engines, export, manifest, places, weights
-from restore.checkpoints.load import load, save
+from restore.checkpoints import devices, engines, export, manifest, model_paths, weights
+from restore.checkpoints.load import load
+from restore.checkpoints.save import save
 from restore.diffusion.contexts.text import TextContext
 from restore.errors import RestoreError
 from restore.training import checkpoint
@@ -211,8 +212,8 @@ def exported(top: Path, stack) -> Case:
 
 
 def first_stage(top: Path, stack) -> Case:
-    folder = Path(shutil.copytree(places.place_of("nano"), top / "nano"))
-    call = partial(engines.load, str(folder), "cpu", lightly=True)
+    folder = Path(shutil.copytree(model_paths.find_path("nano"), top / "nano"))
+    call = partial(engines.load, str(folder), "cpu", lazily=True)
     return of(call, *(folder / name for name in NANO))
 
 
@@ -299,7 +300,7 @@ def test_what_was_hashed_is_loaded_or_nothing_is(kind, tmp_path, stack, adversar
 
 def test_a_file_that_is_added_or_taken_away_in_between_is_refused(tmp_path, monkeypatch):
     """Which parts a model has is decided by what is there, and that is checked as well."""
-    folder = Path(shutil.copytree(places.place_of("nano"), tmp_path / "nano"))
+    folder = Path(shutil.copytree(model_paths.find_path("nano"), tmp_path / "nano"))
     find, change = manifest.find_model, []
 
     def found(name, *given, **how):
