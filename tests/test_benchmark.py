@@ -6,7 +6,7 @@ import random
 import cv2
 import numpy as np
 import pytest
-from benchmarks import degradations, peers, timing
+from benchmarks import degradations, peers, speed, timing
 
 
 def test_contestants_take_turns_and_are_divided_round_by_round(monkeypatch):
@@ -84,3 +84,12 @@ def test_a_folder_without_large_pictures_is_refused(tmp_path):
     cv2.imwrite(str(tmp_path / "large.png"), np.full((300, 260, 3), (1, 2, 3), np.uint8))
     (crop,) = degradations.load_crops(tmp_path)
     assert crop.shape == (256, 256, 3) and crop[0, 0].tolist() == [3, 2, 1]
+
+
+def test_a_contestant_that_could_not_be_measured_is_named():
+    """Its ratio would be left out, and the weekly run would say that nothing moved."""
+    rows = [{"name": "a", "mp": 1.0, "cpu_s": 2.0}, {"name": "b", "missing": "no spandrel"}]
+    assert speed.unmeasured(["a", "b", "c"], rows) == [
+        "b: not measured, no spandrel",
+        "c: not measured, it takes too long",
+    ]

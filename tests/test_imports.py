@@ -19,6 +19,8 @@ LAYERS = [  # from left to right; a module imports its own layer or what stands 
     {"diffusion", "metrics", "onnx", "pixel"},
     {"images"},
     {"options", "file_search"},
+    {"tensor_files"},
+    {"sealed"},
     {"files", "config"},
     {"errors"},
 ]
@@ -34,6 +36,7 @@ OPTIONAL = {
 # one reader takes all YAML
 DEGRADE = {"training", "cli", "web", "metrics", "config"}
 BESIDE = {"__init__", "__main__", "api", "errors", "config", "options", "files", "file_search"}
+BESIDE |= {"sealed", "tensor_files"}
 
 
 def modules(package: str) -> dict[str, ast.Module]:

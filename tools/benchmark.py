@@ -162,7 +162,9 @@ def speed(
     out.mkdir(parents=True, exist_ok=True)
     rows = speed.measure(chosen, wanted, out / "models", threads, limit_s)
     if quick:
-        changes = speed.moved(speed.ratios(rows), speed.published())
+        changes = speed.moved(speed.ratios(rows), speed.published()) + speed.unmeasured(
+            chosen, rows
+        )
         print("\n".join(changes) or "no ratio moved by more than 20 %")
         raise typer.Exit(1 if changes else 0)
     speed.write(rows, out)

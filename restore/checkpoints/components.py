@@ -23,6 +23,7 @@ from transformers import (
     CLIPTokenizer,
 )
 
+from restore import sealed
 from restore.checkpoints import configs, families
 from restore.checkpoints.weights import (
     FAITHFUL,
@@ -147,13 +148,14 @@ def build_restorer(folder: Path) -> FirstStage | None:
     Raises:
         ModelError: As `build`.
     """
-    if not (folder / "restorer").is_dir():
+    if not sealed.is_dir(folder / "restorer"):
         return None
     rich = build(folder, "restorer", lambda part, _: read_weights(folder, part))
     path = folder / "restorer" / FAITHFUL
-    faithful = build(folder, "restorer", lambda *_: read_file(path)) if path.is_file() else None
-    fusion = None
-    if (folder / "fusion").is_dir():
+    faithful = fusion = None
+    if sealed.is_file(path):
+        faithful = build(folder, "restorer", lambda *_: read_file(path))
+    if sealed.is_dir(folder / "fusion"):
         fusion = build(folder, "fusion", lambda part, _: read_weights(folder, part))
     return FirstStage(rich, faithful, fusion)
 
@@ -198,7 +200,7 @@ def build_tokenizer(folder: Path, words: int, name: str = "tokenizer") -> CLIPTo
     """
     part = folder / name
     # Without these files the class would make an empty vocabulary, and every word would be unknown.
-    if not ((part / "tokenizer.json").is_file() or (part / "vocab.json").is_file()):
+    if not any(sealed.is_file(part / name) for name in ("tokenizer.json", "vocab.json")):
         raise ModelError(
             f"{part}: has neither tokenizer.json nor vocab.json and merges.txt, CLIP's vocabulary; "
             "copy them from any checkpoint of the same family"

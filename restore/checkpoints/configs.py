@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from restore import sealed
 from restore.errors import ModelError
-from restore.files import read_plain
 
 MOST = 2**26  # bytes of a config or a vocabulary
 LARGEST, LONGEST, DEEPEST = 10**6, 10**4, 3  # largest number, longest list, deepest nesting
@@ -100,7 +100,7 @@ def about(folder: Path) -> About:
     """Read stack.json; the defaults if there is none. Raises ModelError."""
     path = folder / "stack.json"
     try:
-        return _checked(About, json.loads(read_plain(path, MOST)))
+        return _checked(About, json.loads(sealed.read(path, MOST)))
     except FileNotFoundError:
         return About()
     except (OSError, ValueError, RecursionError) as error:
@@ -127,7 +127,7 @@ def of(folder: Path, part: str, file: str = "config.json") -> dict[str, Any]:
     """Read the config of a component. Raises ModelError if it cannot be read."""
     path = folder / part / file
     try:
-        config = json.loads(read_plain(path, MOST))
+        config = json.loads(sealed.read(path, MOST))
         if not isinstance(config, dict):
             raise ValueError("it holds no object")
         return config
@@ -205,13 +205,13 @@ def tokenizer(part: Path) -> Iterator[Path]:
     """
     with tempfile.TemporaryDirectory(prefix="restore-tokenizer-") as lent:
         for name in FILES:
-            if (part / name).is_file():
-                (Path(lent) / name).write_bytes(read_plain(part / name, MOST))
+            if sealed.is_file(part / name):
+                (Path(lent) / name).write_bytes(sealed.read(part / name, MOST))
         for name in ("tokenizer_config.json", "special_tokens_map.json"):
-            if not (part / name).is_file():
+            if not sealed.is_file(part / name):
                 continue
             try:
-                told = _checked(Tokenizer, json.loads(read_plain(part / name, MOST)))
+                told = _checked(Tokenizer, json.loads(sealed.read(part / name, MOST)))
             except (ValueError, RecursionError) as error:
                 raise ModelError(f"{part / name}: cannot be used: {error}") from error
             text = json.dumps(told.model_dump(exclude_unset=True))

@@ -9,13 +9,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from restore import sealed
 from restore.checkpoints import families, hub
-from restore.errors import ConfigError, ModelError, UsageError
-from restore.files import sha256
+from restore.errors import ConfigError, ImageError, ModelError, UsageError
 
 if TYPE_CHECKING:
     from restore.diffusion.stack import Stack
+    from restore.images.picture import Picture
 
+MOST_BYTES = 2**31  # of its picture's file
 MOST = 10.0  # largest scale; above it the result is not even noise
 SHARED = (  # fields that must be equal in the configs of a ControlNet and its UNet
     *("cross_attention_dim", "block_out_channels", "layers_per_block"),
@@ -48,7 +50,7 @@ class Found:
     @cached_property
     def digest(self) -> str:
         """The SHA-256 of its config, weights and input picture."""
-        sums = [f"{file.name} {sha256(file)}" for file in self.files]
+        sums = [f"{file.name} {sealed.sha256(file)}" for file in self.files]
         return hashlib.sha256("\n".join(sums).encode()).hexdigest()
 
     @property
@@ -128,8 +130,6 @@ def steer(stack: "Stack", found: Found, allow_pickle: bool = False) -> None:
     from restore.checkpoints import components
     from restore.diffusion.control import Control
     from restore.diffusion.layouts import BASE, INPAINTING
-    from restore.images import sandbox
-    from restore.images.picture import Reading
 
     if stack.layout not in (BASE, INPAINTING) or stack.context is None:
         raise ModelError(
@@ -143,8 +143,22 @@ def steer(stack: "Stack", found: Found, allow_pickle: bool = False) -> None:
         kind="controlnet",
     )
     refuse_another(stack, dict(net.config), found.name)
-    picture = sandbox.read(found.image, Reading(icc="srgb")) if found.image else None
-    stack.control = Control(net, found.scale, picture)
+    stack.control = Control(net, found.scale, _picture(found.image) if found.image else None)
+
+
+def _picture(path: Path) -> "Picture":
+    """Read the picture of a ControlNet, from the bytes that were hashed."""
+    from restore.images import sandbox
+    from restore.images.picture import Encoded, Reading
+
+    try:
+        source = Encoded(sealed.read(path, MOST_BYTES), path.suffix)
+        return sandbox.read(source, Reading(icc="srgb"))
+    except OSError as error:
+        told = f"{path}: cannot be read: {error.strerror or error}"
+        raise ImageError("UNREADABLE", told) from error
+    except ImageError as error:
+        raise ImageError(error.code, f"{path}: {error}") from error.__cause__
 
 
 def refuse_another(stack: "Stack", config: dict[str, Any], name: str) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import restore.diffusion.torchvision
+from restore import sealed
 from restore.checkpoints import file_kinds, manifest, model_paths, pixel
 from restore.checkpoints import load as loading
 from restore.checkpoints.accelerators import find
@@ -52,8 +53,9 @@ def load(
     if more.get("config") is None and file.is_file() and file_kinds.is_pixel(file):
         given = more.get("loras"), more.get("controlnet")
         file_kinds.refuse_beside_pixel(name, compiled, offload, *given)
-        path, digest = manifest.find_model(name)
-        return pixel.load(path, name, digest, place, dtype)
+        with sealed.sealing():
+            path, digest = manifest.find_model(name)
+            return pixel.load(path, name, digest, place, dtype)
     if dtype == "auto":
         dtype = "fp32" if place.type == "cpu" else "bf16"
     stack = loading.load(name, "cpu" if offload else str(place), dtype, **more)

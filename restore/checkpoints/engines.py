@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from restore import sealed
 from restore.checkpoints import configs, manifest, model_paths
 from restore.errors import ConfigError, ModelError
 
@@ -54,9 +55,10 @@ def load(
     if lazily and plain and model_paths.find_path(name).is_dir():
         from restore.checkpoints import lazy_stack
 
-        path, digest = manifest.find_model(name, allow_pickle=more.get("allow_pickle", False))
-        if lazy_stack.has_first_stage(path) and not configs.about(path).engine:
-            return lazy_stack.load(path, name, digest, device, whole)
+        with sealed.sealing():
+            path, digest = manifest.find_model(name, allow_pickle=more.get("allow_pickle", False))
+            if lazy_stack.has_first_stage(path) and not configs.about(path).engine:
+                return lazy_stack.load(path, name, digest, device, whole)
     return whole()
 
 

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from restore import sealed
 from restore.checkpoints import devices, manifest, save
 from restore.diffusion.compact import FirstStage
 from restore.diffusion.contexts.text import TextContext
@@ -44,12 +45,10 @@ def export(name: str, folder: Path, **more: Any) -> Path:
         OutputError: If the folder holds files that we did not export.
     """
     session.import_onnxruntime()
-    source, digest = manifest.find_model(
-        name,
-        offline=more.get("offline", False),
-        allow_pickle=more.get("allow_pickle", False),
-    )
-    model = devices.load(name, "cpu", "fp32", **more)
+    how = {key: more.get(key, False) for key in ("offline", "allow_pickle")}
+    with sealed.sealing():
+        source, digest = manifest.find_model(name, **how)
+        model = devices.load(name, "cpu", "fp32", **more)
     with manifest.replacing(folder) as place:
         place.mkdir(exist_ok=True)
         told = write_stack(model, place) if isinstance(model, Stack) else write_pixels(model, place)

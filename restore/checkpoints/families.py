@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from restore import sealed
 from restore.checkpoints import configs
 from restore.errors import ModelError
-from restore.files import read_plain
 
 ABLE = (
     "what can be read is SD 1.x, 2.x and SDXL, their inpainters, the x4 upscaler and latent "
@@ -82,7 +82,7 @@ def refuse(folder: Path, name: str = "") -> None:
     if unet is None:
         return
     refuse_unet(unet, read(folder / "text_encoder_2" / "config.json"), name or str(folder))
-    if index is None or (folder / "stack.json").is_file():  # our stack.json names the layout
+    if index is None or sealed.is_file(folder / "stack.json"):  # our stack.json names the layout
         return
     if index.get("text_encoder_2") and unet.get("addition_embed_type") != XL:
         raise ModelError(
@@ -167,7 +167,7 @@ def refuse_controlnet(folder: Path, name: str) -> None:
 def read(path: Path) -> dict[str, Any] | None:
     """Read a config; None if there is none. Raises ModelError."""
     try:
-        held = json.loads(read_plain(path, configs.MOST))
+        held = json.loads(sealed.read(path, configs.MOST))
         if not isinstance(held, dict):
             raise ValueError("it holds no object")
         return held

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from restore import tensor_files
 from restore.errors import ConfigError, ModelError
+from restore.tensor_files import TensorFileError
 
 PICKLED_PIXELS = (".pth", ".pt")
 TORCH_HEADS = b"PK\x03\x04", b"\x80"  # first bytes of torch.save's files: zip, or older pickles
@@ -50,15 +52,13 @@ def refuse_beside_pixel(
 
 def header(path: Path) -> tuple[list[str], Mapping[str, str]]:
     """Return the tensor names and the metadata of a .safetensors file. Raises ModelError."""
-    from safetensors import SafetensorError, safe_open
-
     try:
         with path.open("rb") as file:
             if is_torchs(file.read(9)):
                 raise ModelError(f"{path}: is what torch.save writes; call it .pth")
-        with safe_open(path, "np") as held:
-            return list(held.keys()), held.metadata() or {}
-    except (SafetensorError, OSError) as error:
+        tensors, metadata = tensor_files.header(path)
+        return list(tensors), metadata
+    except (TensorFileError, OSError) as error:
         raise ModelError(f"{path}: is cut or damaged, copy it again: {error}") from error
 
 

@@ -5,14 +5,17 @@ import json
 import re
 from pathlib import Path
 
+from restore import sealed
 from restore.checkpoints import families
 from restore.checkpoints.families import PARTS
 from restore.errors import ModelError
-from restore.files import sha256
 
 WEIGHED = ("vae", "vqvae", "unet", "text_encoder", "text_encoder_2")  # the parts with weights
 STEMS = "diffusion_pytorch_model", "model"  # what diffusers and transformers call them
+OURS = "stack.json", "restorer/diffusion_pytorch_model.faithful.safetensors"
 LORA_FILES = "pytorch_lora_weights.safetensors", "adapter_model.safetensors"
+PEFT_CONFIG = "adapter_config.json"  # beside a LoRA that PEFT saved
+OF_PEFT = "base_model.model."  # prefix of the keys in such a LoRA
 PICKLED = (".ckpt", ".bin", ".pt", ".pth")
 HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
@@ -53,6 +56,7 @@ def fetch(name: str, revision: str | None, offline: bool, patterns: list[str]) -
     return Path(folder)
 
 
+@sealed.apart()
 def fetch_model(name: str, revision: str | None, offline: bool, allow_pickle: bool) -> Path:
     """Download a model with one kind of weights: safetensors, or else their fp16 variant.
 
@@ -99,6 +103,7 @@ def fetch_model(name: str, revision: str | None, offline: bool, allow_pickle: bo
     return folder
 
 
+@sealed.apart()
 def fetch_controlnet(name: str, offline: bool, allow_pickle: bool) -> Path:
     """Download the config of a ControlNet, check it, and download its weights."""
     folder = fetch(name, None, offline, ["config.json"])
@@ -117,7 +122,7 @@ def weight_files(part: Path) -> list[Path]:
     """Return a component's weight files: safetensors, else their fp16 variant, else pickles."""
     for suffix in ("safetensors", "fp16.safetensors", "bin"):
         for stem in STEMS:
-            if (part / f"{stem}.{suffix}").is_file():
+            if sealed.is_file(part / f"{stem}.{suffix}"):
                 return [part / f"{stem}.{suffix}"]
             begin = f"{stem}.fp16" if suffix.startswith("fp16") else stem
             shards = sorted(part.glob(f"{begin}-*-of-*.{suffix.removeprefix('fp16.')}"))
@@ -138,7 +143,7 @@ def refuse_pickles(files: list[Path], allow_pickle: bool) -> None:
 
 
 def digest(path: Path) -> str:
-    """Return the SHA-256 of a diffusers folder's weights and configs, or of one file.
+    """Return the SHA-256 of all that is read of a diffusers folder, or of one file.
 
     Raises:
         ModelError: If one of them is missing, a pipe or a device.
@@ -149,13 +154,16 @@ def digest(path: Path) -> str:
     for part in PARTS:
         used += sorted((path / part).glob("*.json")) + sorted((path / part).glob("*.txt"))
         used += weight_files(path / part)
+    # what our own folders have besides, in case one lost its manifest
+    used += [path / name for name in OURS if (path / name).is_file()]
+    used += sorted((path / "context").glob("*.json")) + weight_files(path / "context")
     sums = [f"{file.relative_to(path).as_posix()} {_sum(file)}" for file in used]
     return hashlib.sha256("\n".join(sums).encode()).hexdigest()
 
 
 def _sum(file: Path) -> str:
     try:
-        return sha256(file)
+        return sealed.sha256(file)
     except OSError as error:
         told = f"{file}: cannot be read: {error.strerror or error}"
         raise ModelError(f"{told}; copy it again") from error

@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from restore import sealed
 from restore.checkpoints import configs, manifest
 from restore.checkpoints.locks import one_at_a_time
 from restore.diffusion.lazy_stack import LazyStack
@@ -35,15 +36,15 @@ def load(path: Path, name: str, digest: str, device: str, rest: Callable[[], "St
     where = accelerators.find(device)
     with manifest.unchanged(path, digest):
         stage = read(path)
+        made = about(path, stage, name, digest, rest)
     stage.requires_grad_(False).eval().to(where)
-    made = about(path, stage, name, digest, rest)
     made.device, made.parts = where, [stage]
     return made
 
 
 def has_first_stage(path: Path) -> bool:
     """Whether a model is one of our folders that works without sampling. Raises ModelError."""
-    if not (path / "restorer").is_dir():
+    if not sealed.is_dir(path / "restorer"):
         return False
     told = configs.about(path)
     return told.trust and told.windows is not None
@@ -93,9 +94,9 @@ def read(folder: Path) -> "FirstStage":
 
     rich = network(folder, "restorer", Enlarging(), weights.read_weights(folder, "restorer"))
     path, faithful, fusion = folder / "restorer" / weights.FAITHFUL, None, None
-    if path.is_file():
+    if sealed.is_file(path):
         faithful = network(folder, "restorer", Enlarging(), weights.read_file(path))
-    if (folder / "fusion").is_dir():
+    if sealed.is_dir(folder / "fusion"):
         fusion = network(folder, "fusion", Fusing(), weights.read_weights(folder, "fusion"))
     return FirstStage(rich, faithful, fusion)
 

@@ -68,8 +68,10 @@ def add(name: str, source: Path | None = None, licence: str = "") -> Held:
     if source is None:
         source, licence = of_package(name), licence or REAL_ESRGAN
     is_ncnn = source.suffix.casefold() in (".param", ".bin")
-    state = ncnn.convert(source.with_suffix(".param")) if is_ncnn else pixel.read_state(source)
-    told = pixel.about(source, pixel.build(pixel.import_spandrel(), state, source))
+    state, metadata = (
+        (ncnn.convert(source.with_suffix(".param")), {}) if is_ncnn else pixel.read_state(source)
+    )
+    told = pixel.about(pixel.build(pixel.import_spandrel(), state, source), metadata)
     told["licence"] = licence or told["licence"]
     told["source"] = source.name
     about = {"format": "pt", **{key: value for key, value in told.items() if value}}

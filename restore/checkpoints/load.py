@@ -9,6 +9,7 @@ import torch
 import transformers
 from torch import nn
 
+from restore import sealed
 from restore.checkpoints import (
     accelerators,
     components,
@@ -38,6 +39,7 @@ Build = Callable[[Path, str, components.Convert], nn.Module]
 
 
 @one_at_a_time
+@sealed.sealing()
 def load(
     name: str,
     device: str = "auto",
@@ -75,18 +77,10 @@ def load(
     path, digest = manifest.find_model(name, revision, offline, allow_pickle)
     more = {"offline": offline, "allow_pickle": allow_pickle}
     steering = controlnets.find(controlnet, controlnet_scale, control_image, **more)
-    files = [
-        path,
-        *(hub.lora_file(file) for file, _ in loras),
-        *([Path(config)] if config and Path(config).is_dir() else []),
-        *(steering.files if steering else []),
-    ]
-    before = _marks(files)
     adapted = manifest.with_loras(digest, loras)
     silence_libraries()
     is_single = path.is_file()
     stack = read_single(path, config, **more) if is_single else _read_folder(path, allow_pickle)
-    again = manifest.find_model(str(path), allow_pickle=allow_pickle)[1]
     stack.name, stack.digest = full_name(name, path), adapted
     if steering:
         controlnets.steer(stack, steering, allow_pickle)
@@ -94,9 +88,6 @@ def load(
     stack.origin = path if path.is_dir() else None
     move(stack, device, dtype)
     _fuse(stack, loras)
-    # the bytes are the same as before, and no file was replaced and put back in between
-    if (again, manifest.with_loras(again, loras)) != (digest, adapted) or _marks(files) != before:
-        raise ModelError(f"{path}: changed while it was read; try again")
     return stack
 
 
@@ -123,19 +114,12 @@ def read_single(path: Path, config: str | None, *, offline: bool, allow_pickle: 
         raise ModelError(f"{path}: is a pixel upscaler; what is asked for here is diffusion's")
     hub.refuse_pickles([path], allow_pickle)
     weights = single_file.read(path)
-    stack = read(
-        single_file.configs_for(path, weights, config, offline), single_file.converter(weights)
-    )
+    folder = single_file.configs_for(path, weights, config, offline)
+    hub.digest(folder)  # no part of the model's own, but what is read must stay the same
+    stack = read(folder, single_file.converter(weights))
     prediction = stack.schedule.config.prediction_type
     single_file.refuse_other_prediction(path, weights, prediction)
     return stack
-
-
-def _marks(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
-    try:
-        return manifest.marks(*files)
-    except OSError as error:
-        raise ModelError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
 
 def read(
@@ -156,7 +140,7 @@ def read(
     if told.engine == "onnx" and build is components.build:
         raise ModelError(f"{folder}: is an ONNX export; run it by engine onnx")
     families.refuse(folder)
-    vae_part = "vqvae" if (folder / "vqvae").is_dir() else "vae"
+    vae_part = "vqvae" if sealed.is_dir(folder / "vqvae") else "vae"
     autoencoder: Any = build(folder, vae_part, convert)
     unet: Any = build(folder, "unet", convert)
     layout = layout_of(unet.config, vae.channels(autoencoder), told.trust)
@@ -164,7 +148,7 @@ def read(
         # Its first published config lacked the scale; diffusers' pipeline corrects it too.
         autoencoder.register_to_config(scaling_factor=X4_SCALE)
     low = None
-    if (folder / "low_res_scheduler").is_dir():
+    if sealed.is_dir(folder / "low_res_scheduler"):
         low = components.build_scheduler(folder, "low_res_scheduler")
     if layout == X4 and unet.config.num_class_embeds and low is None:
         raise ModelError(
@@ -203,11 +187,11 @@ def read_context(folder: Path, convert: components.Convert, kind: str = "text") 
             raise
         except Exception as error:  # a wrong config may raise anything in our classes or torch's
             raise ModelError(f"{folder}: its context cannot be read: {error!r}") from error
-    if not (folder / "text_encoder").is_dir():
+    if not sealed.is_dir(folder / "text_encoder"):
         return None
     text = components.build(folder, "text_encoder", convert)
     tokenizer = components.build_tokenizer(folder, text.config.vocab_size)
-    if not (folder / "text_encoder_2").is_dir():
+    if not sealed.is_dir(folder / "text_encoder_2"):
         return TextContext(text, tokenizer)
     second = components.build(folder, "text_encoder_2", convert)
     words = second.config.vocab_size

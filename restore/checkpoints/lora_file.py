@@ -5,18 +5,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from diffusers.loaders import StableDiffusionLoraLoaderMixin, StableDiffusionXLLoraLoaderMixin
+from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from diffusers.utils import convert_state_dict_to_peft, convert_unet_state_dict_to_peft
 from diffusers.utils.state_dict_utils import StateDictType
 from pydantic import Field, ValidationError
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from restore.checkpoints import configs
+from restore import sealed, tensor_files
+from restore.checkpoints import configs, hub
 from restore.checkpoints.weights import CLIP_PREFIX, Weights, first
 from restore.errors import ModelError
-from restore.files import read_plain
 
-OF_PEFT = "base_model.model."  # prefix of the keys that PeftModel.save_pretrained writes
 PREFIXES = "unet", "text_encoder", "text_encoder_2"
 DORA = (
     "is a DoRA, which would be applied as the plain LoRA that it is not; merge it where it was made"
@@ -53,31 +52,25 @@ def part(held: dict[str, Any], prefix: str) -> dict[str, Any]:
 
 def named(path: Path, targets: Targets, model: str) -> tuple[Weights, dict[str, "About"]]:
     """Return the tensors by our names, and their metadata by part."""
-    count = refuse_dora(path)
+    held, metadata = tensors_of(path)
+    count = sum(not name.endswith(".alpha") for name in held)
     is_xl = "text_encoder_2" in targets
     mixin = StableDiffusionXLLoraLoaderMixin if is_xl else StableDiffusionLoraLoaderMixin
     # needed to renumber SDXL's blocks: kohya's files use the names of SDXL's authors
     how = {"unet_config": targets["unet"].config} if is_xl else {}
     try:
-        state, alphas, *more = mixin.lora_state_dict(
-            str(path.parent),
-            weight_name=path.name,  # diffusers 0.38 needs it offline, even for a file
-            use_safetensors=True,
-            local_files_only=True,
-            return_lora_metadata=True,
-            **how,
-        )
-    except (OSError, ValueError, KeyError, IndexError, RuntimeError, SafetensorError) as error:
+        state, alphas, *_ = mixin.lora_state_dict(held, local_files_only=True, **how)
+    except (OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
         raise ModelError(f"{path}: is no LoRA that diffusers can read: {error}") from error
     if len(state) != count:  # it reads one naming of blocks, and drops others without a message
         raise ModelError(
             f"{path}: names its layers in two ways, of which diffusers reads {len(state)} of "
             f"{count} tensors; save it again"
         )
-    about = {prefix: read_about(more[0], prefix, path) for prefix in PREFIXES} if more[0] else {}
-    if state and all(key.startswith(OF_PEFT) for key in state):
+    about = {prefix: read_about(metadata, prefix, path) for prefix in PREFIXES} if metadata else {}
+    if state and all(key.startswith(hub.OF_PEFT) for key in state):
         prefix = part_of(state, targets)
-        state = {f"{prefix}.{key.removeprefix(OF_PEFT)}": t for key, t in state.items()}
+        state = {f"{prefix}.{key.removeprefix(hub.OF_PEFT)}": t for key, t in state.items()}
         about = {prefix: read_peft_about(path)}
     foreign = [key for key in state if not key.startswith(tuple(f"{p}." for p in targets))]
     if foreign or not state:
@@ -145,20 +138,20 @@ def read_about(metadata: Any, prefix: str, path: Path) -> About:
     return about
 
 
-def refuse_dora(path: Path) -> int:
-    """Count the tensors that are no alphas.
+def tensors_of(path: Path) -> tuple[Weights, Any]:
+    """Return the tensors of a file, and diffusers' metadata of a LoRA, if it has them.
 
     Raises:
         ModelError: If the file is a DoRA, which would be applied as a plain LoRA.
     """
     try:
-        with safe_open(path, "pt") as tensors:
-            names = list(tensors.keys())
-    except (OSError, SafetensorError) as error:
+        tensors, metadata = tensor_files.load(path)
+        told = json.loads(metadata.get(LORA_ADAPTER_METADATA_KEY) or "null")
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: is no LoRA that can be read: {error}") from error
-    if any("dora_scale" in name or "magnitude_vector" in name for name in names):
+    if any("dora_scale" in name or "magnitude_vector" in name for name in tensors):
         raise ModelError(f"{path}: {DORA}")
-    return sum(not name.endswith(".alpha") for name in names)
+    return tensors, told
 
 
 def config_of(state: Weights, about: dict[str, About], path: Path) -> dict[str, Any]:
@@ -206,7 +199,7 @@ def of_layer(told: dict[str, Any], name: str, default: Any) -> Any:
 
 def part_of(state: Weights, targets: Targets) -> str:
     """Return the target whose modules PEFT's keys name; they have no prefix."""
-    name = next(iter(state)).removeprefix(OF_PEFT).split(".lora_")[0]
+    name = next(iter(state)).removeprefix(hub.OF_PEFT).split(".lora_")[0]
     for prefix, module in targets.items():
         if name in dict(module.named_modules()) or name.startswith(CLIP_PREFIX):
             return "text_encoder" if name.startswith(CLIP_PREFIX) else prefix
@@ -215,9 +208,9 @@ def part_of(state: Weights, targets: Targets) -> str:
 
 def read_peft_about(path: Path) -> About:
     """Read PEFT's adapter_config.json; without it alpha would be taken for the rank."""
-    beside = path.parent / "adapter_config.json"
+    beside = path.with_name(hub.PEFT_CONFIG)
     try:
-        held = json.loads(read_plain(beside, configs.MOST))
+        held = json.loads(sealed.read(beside, configs.MOST))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{beside}: PEFT's weights need their config: {error}") from error
     held = {f"unet.{key}": value for key, value in held.items()} if isinstance(held, dict) else None

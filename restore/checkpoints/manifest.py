@@ -11,9 +11,10 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import RootModel, ValidationError
 
+from restore import sealed
 from restore.checkpoints import families, file_kinds, hub, model_paths
 from restore.errors import ModelError, OutputError
-from restore.files import is_temporary_name, open_up, read_plain, sha256, temporary_for
+from restore.files import is_temporary_name, open_up, sha256, temporary_for
 
 NAME = "manifest.json"
 # What training exported before 2026, when some exports had no manifest.
@@ -40,6 +41,7 @@ class Listed(RootModel[dict[str, str]]):
         return self.root
 
 
+@sealed.sealing()
 def find_model(
     name: str, revision: str | None = None, offline: bool = False, allow_pickle: bool = False
 ) -> tuple[Path, str]:
@@ -122,6 +124,7 @@ def read(text: bytes) -> dict[str, str]:
         raise ValueError(f"{NAME} is no list of files and their digests") from error
 
 
+@sealed.sealing()
 def check(folder: Path) -> str:
     """Check every file in the folder's manifest; returns the SHA-256 of the manifest.
 
@@ -130,19 +133,19 @@ def check(folder: Path) -> str:
     """
     path = folder / NAME
     try:
-        text = read_plain(path, most=2**24)
+        text = sealed.read(path, most=2**24)
         for name, wanted in read(text).items():
             path = folder / name
-            if sha256(path) != wanted:
+            if sealed.sha256(path) != wanted:
                 raise ValueError(f"{path}: changed since {NAME} was written")
+        return sealed.sha256(folder / NAME)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
-    return hashlib.sha256(text).hexdigest()
 
 
 def unlisted(folder: Path) -> list[Path]:
     """Return the files that the folder's manifest does not list. Raises ValueError, OSError."""
-    listed = {NAME, *read(read_plain(folder / NAME, most=2**24))}
+    listed = {NAME, *read(sealed.read(folder / NAME, most=2**24))}
     found = sorted(path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
     return [path for path in found if path.relative_to(folder).as_posix() not in listed]
 
@@ -221,37 +224,28 @@ def sweep(folder: Path) -> None:
             shutil.rmtree(left)
 
 
-def marks(*places: Path) -> dict[str, tuple[int, ...]]:
-    """Return device, inode, size and change time of each file, to detect replaced files.
-
-    The change time of an inode cannot be set, unlike the modification time of a file.
-    """
-    found: dict[str, tuple[int, ...]] = {}
-    for place in places:
-        for path in [place, *place.rglob("*")] if place.is_dir() else [place]:
-            status = path.stat()
-            if not path.is_dir():
-                told = (status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns)
-                found[str(path)] = told
-    return found
-
-
 @contextmanager
 def unchanged(path: Path, digest: str) -> Iterator[None]:
-    """Raise ModelError if a model changes during the block or has another digest."""
-    try:
-        before = marks(path)
+    """Raise ModelError if the block loads anything but the bytes of a model with this digest."""
+    with sealed.sealing():
+        if find_model(str(path))[1] != digest:
+            raise sealed.changed(path)
         yield
-        is_same = (find_model(str(path))[1], marks(path)) == (digest, before)
-    except OSError as error:
-        raise ModelError(f"{error.filename}: cannot be read: {error.strerror}") from error
-    if not is_same:
-        raise ModelError(f"{path}: changed while it was read; try again")
 
 
 def with_loras(digest: str, loras: Sequence[tuple[str, float]]) -> str:
     """Combine the digest of weights with fused LoRAs, (file, scale) each."""
     for file, scale in loras:
-        told = f"{digest} {hub.digest(hub.lora_file(file))} {scale}"
+        told = f"{digest} {lora_digest(hub.lora_file(file))} {scale}"
         digest = hashlib.sha256(told.encode()).hexdigest()
     return digest
+
+
+def lora_digest(path: Path) -> str:
+    """Return the digest of a LoRA, with PEFT's config, which holds its alpha, if it is PEFT's."""
+    beside = path.with_name(hub.PEFT_CONFIG)
+    is_pefts = any(name.startswith(hub.OF_PEFT) for name in file_kinds.header(path)[0])
+    if not is_pefts or not sealed.is_file(beside):
+        return hub.digest(path)
+    both = f"{hub.digest(path)} {hub.digest(beside)}"
+    return hashlib.sha256(both.encode()).hexdigest()

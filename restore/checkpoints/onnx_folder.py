@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from restore import sealed
 from restore.checkpoints import configs, lazy_stack, manifest
 from restore.checkpoints.locks import one_at_a_time
 from restore.onnx import session
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from restore.tasks.run import Model
 
 
+@sealed.sealing()
 def load(name: str) -> "Model":
     """Load an exported folder. If it has a first stage, the rest is loaded when a task needs it.
 
@@ -36,10 +38,10 @@ def load(name: str) -> "Model":
 
 def first_stage(folder: Path) -> OnnxStage | None:
     """Load the first stage of a folder; None if it has none. Raises ModelError."""
-    if not (folder / "restorer").is_dir():
+    if not sealed.is_dir(folder / "restorer"):
         return None
     fusion = None
-    if (folder / "fusion").is_dir():
+    if sealed.is_dir(folder / "fusion"):
         path = folder / "fusion" / "model.onnx"
         halo = 2 * (configs.first_stage(folder, "fusion").layers + 2)
         fusion = OnnxNetwork(path, session.read(path), halo)

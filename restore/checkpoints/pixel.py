@@ -1,7 +1,8 @@
 """Load any pixel upscaler, .pth or .safetensors; spandrel finds its architecture by its keys."""
 
-import mmap
+import io
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from restore.checkpoints import file_kinds
+from restore import sealed, tensor_files
+from restore.checkpoints import file_kinds, weights
 from restore.diffusion import torchvision
 from restore.errors import ModelError
 from restore.pixel.model import PixelModel
@@ -52,12 +54,12 @@ def load(path: Path, name: str, digest: str, device: torch.device, dtype: str) -
 def read(path: Path, name: str) -> PixelModel:
     """Load the network of a file in fp32 on the CPU, and try it once."""
     spandrel = import_spandrel()
-    state = read_state(path)
+    state, metadata = read_state(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about how the networks are built
         found = build(spandrel, state, path)
         network = Network(found)
-        model = PixelModel(network, found.scale, name=name, about=about(path, found))
+        model = PixelModel(network, found.scale, name=name, about=about(found, metadata))
         supports = {torch.float16: found.supports_half, torch.bfloat16: found.supports_bfloat16}
         model.supports = (torch.float32, *(kind for kind, fits in supports.items() if fits))
         model.wants_whole = found.tiling != spandrel.ModelTiling.SUPPORTED
@@ -78,12 +80,26 @@ def import_spandrel() -> ModuleType:
     return spandrel
 
 
-def read_state(path: Path) -> dict[str, Any]:
-    """Read the tensors of a file by spandrel's restricted unpickler. Raises ModelError."""
+def read_state(path: Path) -> tuple[dict[str, Any], Mapping[str, str]]:
+    """Read the tensors and the metadata of a file; a pickle by spandrel's restricted unpickler.
+
+    Raises:
+        ModelError: If it is damaged, holds more than tensors, or is not as it was hashed.
+    """
     spandrel = import_spandrel()
-    refuse_code(path)
     try:
-        return spandrel.ModelLoader().load_state_dict_from_file(path)
+        if path.suffix.casefold() == ".safetensors":
+            state, metadata = tensor_files.load(path)
+            return spandrel.canonicalize_state_dict(state), metadata
+        data = sealed.read(path, weights.MOST)
+        refuse_code(path, data)
+        # its public call takes a path, whose bytes might have changed by now
+        held = spandrel.ModelLoader()._load_pth(io.BytesIO(data))
+        return spandrel.canonicalize_state_dict(held), {}
+    except ModelError:
+        raise
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
     except Exception as error:  # a damaged or hostile pickle may raise anything
         if "is forbidden" in str(error):
             what = str(error).partition("Global ")[2].removesuffix(" is forbidden")
@@ -97,22 +113,13 @@ def read_state(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path}: {what}: {told}") from error
 
 
-def refuse_code(path: Path) -> None:
+def refuse_code(path: Path, data: bytes) -> None:
     """Raise ModelError for TorchScript, which would run, and for files that are no checkpoint."""
-    if path.suffix.casefold() not in file_kinds.PICKLED_PIXELS:
-        return
-    try:
-        with path.open("rb") as file:
-            head = file.read(9)
-            if file_kinds.is_safetensors(head):
-                raise ModelError(f"{path}: is a .safetensors file; rename it")
-            if not file_kinds.is_torchs(head):
-                raise ModelError(f"{path}: is no checkpoint that torch.save wrote; copy it again")
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as held:
-                is_script = held.find(b"constants.pkl") >= 0  # torch.load detects TorchScript by it
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if is_script:
+    if file_kinds.is_safetensors(data[:9]):
+        raise ModelError(f"{path}: is a .safetensors file; rename it")
+    if not file_kinds.is_torchs(data[:9]):
+        raise ModelError(f"{path}: is no checkpoint that torch.save wrote; copy it again")
+    if b"constants.pkl" in data:  # torch.load detects TorchScript by it
         raise ModelError(
             f"{path}: is TorchScript, a program, and is never run; take the model's .pth or "
             ".safetensors of plain weights"
@@ -181,9 +188,8 @@ def find_state_dicts(held: dict[str, Any], name: str = "") -> dict[str, dict[str
     return found
 
 
-def about(path: Path, found: Any) -> dict[str, str]:
-    """Describe a model for `restore models info`."""
-    held = file_kinds.header(path)[1] if path.suffix.casefold() == ".safetensors" else {}
+def about(found: Any, metadata: Mapping[str, str]) -> dict[str, str]:
+    """Describe a model for `restore models info`, by spandrel's descriptor and its metadata."""
     count = sum(part.numel() for part in found.model.parameters())
     return {
         "architecture": found.architecture.name,
@@ -192,7 +198,7 @@ def about(path: Path, found: Any) -> dict[str, str]:
         "parameters": str(count),
         "tags": ", ".join(found.tags),
         "channels": f"{found.input_channels} in, {found.output_channels} out",
-        "licence": file_kinds.licence(held),
+        "licence": file_kinds.licence(metadata),
     }
 
 

@@ -1,19 +1,20 @@
 """Read the weights of a component and check them key by key; without diffusers."""
 
+import io
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from restore import sealed, tensor_files
 from restore.checkpoints import hub
 from restore.errors import ModelError
 
 Weights = dict[str, Tensor]
 CLIP_PREFIX = "text_model."  # of CLIPTextModel's keys before transformers 5.6, and in most files
 FAITHFUL = "diffusion_pytorch_model.faithful.safetensors"  # a variant, as diffusers names them
+MOST = 2**40  # bytes of a file of weights
 UNUSED = ("position_ids", "text_projection", "text_projection.weight", "logit_scale")
 OLD_NAMES = {  # of attention layers before diffusers 0.12
     "query": "to_q",
@@ -39,11 +40,12 @@ def read_file(path: Path) -> Weights:
     """Read the tensors of one file. Raises ModelError if it is damaged."""
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        held = torch.load(path, map_location="cpu", weights_only=True)
+            return tensor_files.load(path)[0]
+        data = io.BytesIO(sealed.read(path, MOST))
+        held = torch.load(data, map_location="cpu", weights_only=True)
         held = held.get("state_dict", held)
         return {name: value for name, value in held.items() if isinstance(value, Tensor)}
-    except (SafetensorError, RuntimeError, OSError, ValueError, EOFError) as error:
+    except (RuntimeError, OSError, ValueError, EOFError) as error:
         raise ModelError(f"{path}: cannot be read, copy it again: {error}") from error
     except Exception as error:
         if type(error).__name__ != "UnpicklingError":
@@ -56,14 +58,16 @@ def fill(module: nn.Module, weights: Weights, what: str) -> None:
 
     Args:
         module: The module.
-        weights: Exactly the tensors that it needs, by today's or older names.
+        weights: Exactly the tensors that it needs, by today's or older names. It is emptied, so
+            that no tensor is held twice while it is converted.
         what: Its name in messages.
 
     Raises:
         ModelError: If tensors are missing, unknown or of other shapes.
     """
     wanted = module.state_dict()
-    weights = {renamed(name, wanted): tensor for name, tensor in weights.items()}
+    for name in list(weights):
+        weights[renamed(name, wanted)] = weights.pop(name)
     unused = {name for name in weights.keys() - wanted.keys() if name.endswith(UNUSED)}
     for said, names in (
         ("lacks", wanted.keys() - weights.keys()),
@@ -75,13 +79,11 @@ def fill(module: nn.Module, weights: Weights, what: str) -> None:
     if wrong:
         shown = [f"{n} {tuple(weights[n].shape)}, not {tuple(wanted[n].shape)}" for n in wrong]
         raise ModelError(f"{what} has {len(wrong)} tensors of other shapes: {first(shown)}; {MEND}")
-    # Copies, because memory-mapped tensors change with the file and may not be aligned.
-    copies = {
-        name: weights[name].to(
-            torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True
-        )
-        for name, tensor in wanted.items()
-    }
+    # Copies, because those that were converted may share memory, and hold more than their own.
+    copies = {}
+    for name, tensor in wanted.items():
+        kind = torch.float32 if tensor.is_floating_point() else tensor.dtype
+        copies[name] = weights.pop(name).to(kind, copy=True)
     module.load_state_dict(copies, assign=True)
 
 

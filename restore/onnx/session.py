@@ -9,9 +9,9 @@ from types import MappingProxyType, ModuleType
 
 import numpy as np
 
+from restore import sealed, tensor_files
 from restore.diffusion import watch
 from restore.errors import ModelError
-from restore.files import read_plain
 
 MOST = 2 * 10**9  # bytes: the largest ONNX file
 Weights = Mapping[str, np.ndarray]
@@ -40,12 +40,9 @@ def weights_path(path: Path) -> Path:
 
 def read_weights(path: Path) -> dict[str, np.ndarray]:
     """Load the tensors of a .safetensors file. Raises ModelError."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
+        return tensor_files.load_numpy(path)
+    except (ValueError, OSError) as error:
         raise ModelError(f"{path}: cannot be read, export it again: {error}") from error
 
 
@@ -86,7 +83,7 @@ def _varint(number: int) -> bytes:
 def read(path: Path) -> bytes:
     """Read the bytes of a file. Raises ModelError."""
     try:
-        return read_plain(path, MOST)
+        return sealed.read(path, MOST)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from restore import sealed
 from restore.onnx.session import Session, Weights, read, read_weights, with_weights
 
 ENDS = "ends.safetensors"  # the weights of both trainings, named rich. and faithful.
@@ -44,7 +45,7 @@ class OnnxStage:
         self.fusion, self._halo = fusion, halo
         self._path = folder / "model.onnx"
         self._data = read(self._path)
-        self._ends = read_weights(folder / ENDS) if (folder / ENDS).is_file() else None
+        self._ends = read_weights(folder / ENDS) if sealed.is_file(folder / ENDS) else None
         self._made: tuple[float, OnnxNetwork] | None = None
 
     def at(self, fidelity: float) -> OnnxNetwork:

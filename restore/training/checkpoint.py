@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from restore import sealed, tensor_files
 from restore.checkpoints import manifest
-from restore.errors import ConfigError, OutputError
+from restore.errors import ConfigError, ModelError, OutputError
 from restore.training import sharding
 
 log = logging.getLogger(__name__)
@@ -223,23 +224,34 @@ def resume(path: Path, state: State) -> Progress:
 
     Raises:
         ConfigError: If the checkpoint is of another model; nothing is loaded then.
+        ModelError: If a file is not as the manifest says, or changes while it is read.
     """
-    _refuse_others(path, state)
-    weights, here = load_file(path / "model.safetensors"), state.model.state_dict()
+    with sealed.sealing():
+        try:
+            return _resume(path, state)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{path}: cannot be read: {error}; try resume=latest") from error
+
+
+def _resume(path: Path, state: State) -> Progress:
+    _expect(path)
+    weights = tensor_files.load(path / "model.safetensors")[0]
+    averages = tensor_files.load(path / "ema.safetensors")[0]
+    _refuse_others(path, state, weights, averages)
+    here = state.model.state_dict()
     state.model.load_state_dict({k: sharding.cut_like(v, here[k]) for k, v in weights.items()})
-    averages = load_file(path / "ema.safetensors")
     for i, average in enumerate(state.ema):
         average.copy_(sharding.cut_like(averages[str(i)], average))
     moments: dict[int, dict[str, Tensor]] = {}
     trained = [weight for group in state.optimizer.param_groups for weight in group["params"]]
-    for name, tensor in load_file(path / "optimizer.safetensors").items():
+    for name, tensor in tensor_files.load(path / "optimizer.safetensors")[0].items():
         index, key = name.split(".", 1)
         weight, held = trained[int(index)], moments.setdefault(int(index), {})
         # A fused update needs weights and moments in the same memory format.
         is_alike = tensor.shape == weight.shape
         held[key] = _placed_as(weight, tensor) if is_alike else tensor
     state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": moments})
-    values = json.loads((path / "state.json").read_text())
+    values = json.loads(sealed.read(path / "state.json"))
     if state.scaler and values.get("scaler"):
         state.scaler.load_state_dict(values["scaler"])
     rest = values.get("position", -1), values.get("seconds", 0.0), values.get("options")
@@ -250,13 +262,21 @@ def _placed_as(weight: Tensor, moment: Tensor) -> Tensor:
     return torch.empty_like(weight).copy_(sharding.cut_like(moment, weight))
 
 
-def _refuse_others(path: Path, state: State) -> None:
+def _expect(path: Path) -> None:
+    """Make sure that what is loaded of a checkpoint is as its manifest says."""
+    told = path / manifest.NAME
+    for name, digest in manifest.read(sealed.read(told)).items():
+        sealed.expect(path / name, digest)
+    sealed.sha256(told)
+
+
+def _refuse_others(
+    path: Path, state: State, model: Mapping[str, Tensor], ema: Mapping[str, Tensor]
+) -> None:
     wanted = {name: list(tensor.shape) for name, tensor in state.model.state_dict().items()}
     averages = {str(i): list(tensor.shape) for i, tensor in enumerate(state.ema)}
-    for file, shapes in (("model", wanted), ("ema", averages)):
-        with safe_open(path / f"{file}.safetensors", "pt") as tensors:
-            names = list(tensors.keys())
-            found = {name: tensors.get_slice(name).get_shape() for name in names}
+    for tensors, shapes in ((model, wanted), (ema, averages)):
+        found = {name: list(tensor.shape) for name, tensor in tensors.items()}
         for name in sorted(shapes.keys() | found.keys()):
             if shapes.get(name) != found.get(name):
                 message = f"{name} has the shape {found.get(name)}, the configuration asks for"

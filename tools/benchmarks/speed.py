@@ -88,6 +88,17 @@ def moved(now: dict[str, float], before: dict[str, float]) -> list[str]:
     ]
 
 
+def unmeasured(names: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """Contestants without a figure, and why: their ratios would be left out in silence."""
+    measured = {row["name"] for row in rows if "cpu_s" in row}
+    why = {row["name"]: row["missing"] for row in rows if "missing" in row}
+    return [
+        f"{name}: not measured, {why.get(name, 'it takes too long')}"
+        for name in names
+        if name not in measured
+    ]
+
+
 def table(rows: Sequence[Row]) -> str:
     """The figures in Markdown: CPU seconds for each megapixel of the result, and peak memory."""
     sizes = sorted({row["mp"] for row in rows if "mp" in row})

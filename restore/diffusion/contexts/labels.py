@@ -5,12 +5,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from restore import sealed, tensor_files
 from restore.errors import UsageError
 
 FOLDER = "context"
+MOST = 2**26  # bytes of a config
 
 
 def number(prompt: str, labels: Sequence[str]) -> int:
@@ -55,5 +57,5 @@ def write(folder: Path, config: dict, module: nn.Module) -> None:
 
 def read(folder: Path) -> tuple[dict, dict[str, Tensor]]:
     target = folder / FOLDER
-    config = json.loads((target / "config.json").read_text())
-    return config, load_file(target / "model.safetensors")
+    config = json.loads(sealed.read(target / "config.json", MOST))
+    return config, tensor_files.load(target / "model.safetensors")[0]

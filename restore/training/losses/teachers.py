@@ -5,10 +5,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
+from restore import tensor_files
 from restore.errors import ConfigError
 
 Teacher = Callable[[Tensor], Tensor]
@@ -22,8 +21,8 @@ def read(path: Path) -> dict[str, Tensor]:
         ConfigError: If it cannot be read.
     """
     try:
-        return {name: tensor.float() for name, tensor in load_file(path).items()}
-    except (OSError, SafetensorError) as error:
+        return {name: tensor.float() for name, tensor in tensor_files.load(path)[0].items()}
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: is no readable .safetensors file: {error}") from error
 
 
