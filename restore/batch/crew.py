@@ -148,7 +148,7 @@ class Crew:
         elif what == "row":
             assert hand.job
             job, hand.job, self._stillborn = hand.job, None, 0
-            yield job, journal.latest(thing)
+            yield job, thing
         elif what == "error":
             raise thing
         elif what == "say":

@@ -73,7 +73,7 @@ class PreparedRun:
         team: Does the jobs, `hands` of them at a time; None: this process does them.
     """
 
-    jobs: list[jobs.Job]
+    jobs: Sequence[jobs.Job]
     options: FileOptions | Text2imgOptions
     model: OpenedModel
     journal: Journal
@@ -133,8 +133,8 @@ class PreparedFiles(PreparedRun):
 
     def foretell(
         self, say: Callable[[str], None] = print, note: Callable[[str], None] = QUIET.note
-    ) -> list[Row]:
-        """Say what the run would do and need; return a row for each file."""
+    ) -> Iterator[Row]:
+        """Say what the run would do and need; yield a row for each file."""
         assert not isinstance(self.options, Text2imgOptions)
         return foretell(
             self.jobs,

@@ -1,6 +1,6 @@
 """What a worker gets before its first job: the options, and where the model is; no weights."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -45,7 +45,7 @@ class Orders:
         return Known(self.settings.place.store, self.digest, self.weights, *said)
 
     def work(
-        self, stack: "Callable[[], Model]", show: Progress, planned: Sequence[Job] = ()
+        self, stack: "Callable[[], Model]", show: Progress, planned: Iterable[Job] = ()
     ) -> FileWork:
         """The function that does the jobs.
 

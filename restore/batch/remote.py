@@ -4,10 +4,12 @@ Secrets in a URL, such as a password or a signature, are used but never shown.
 """
 
 import hashlib
+import itertools
 import json
+import posixpath
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
@@ -20,14 +22,16 @@ from restore.batch.rows import Row, parsed
 from restore.batch.store import HIDDEN, NOTES, REPORTS, note_name
 from restore.batch.urls import is_url, shown, told
 from restore.errors import ImageError, OutputError, RestoreError, UsageError
-from restore.file_search import Choice, Found, unlike
+from restore.file_search import unlike
 from restore.files import cache as cache_folder
 from restore.files import replacing, sha256
+from restore.listing import Found
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 WEB = ("http", "https")
+PART = 2**23  # bytes of a large report that are in memory at a time
 TRIES = 4
 WAIT_S = 0.5  # before the second try; twice as long before each later one
 DIGEST = "sha256"  # its name in an object's metadata
@@ -76,12 +80,11 @@ def trying(what: Callable[[], Made]) -> Made:
     raise AssertionError
 
 
-def found(url: str, choice: Choice, out: str = "") -> Iterator[Found]:
+def found(url: str, out: str = "") -> Iterator[Found]:
     """Find the files below a URL, folder by folder, or the one file that it names.
 
     Args:
         url: Of a folder or a file.
-        choice: Which of the files are taken.
         out: URL of the output folder, which is left out if it is inside.
 
     Raises:
@@ -94,24 +97,63 @@ def found(url: str, choice: Choice, out: str = "") -> Iterator[Found]:
             return
         if not trying(lambda: files.isdir(top)):
             raise UsageError(f"{shown(url)}: nothing there")
-        yield from _walked(url, out, choice)
+        yield from _walked(url, out)
     except OSError as error:
         raise UsageError(f"{shown(url)}: cannot be listed: {told(error)}") from None
 
 
-def _walked(url: str, out: str, choice: Choice) -> Iterator[Found]:
+def named(url: str) -> Found:
+    """The file that a list names by its URL. Nobody is asked whether it is there.
+
+    Its key is its path with the name of the server or the bucket, but never leads up.
+    """
+    parts = urlsplit(shown(url))
+    inside = posixpath.normpath(f"/{parts.netloc}/{parts.path}").strip("/")
+    return Found(Path(shown(url)), inside, "", url)
+
+
+def _walked(url: str, out: str) -> Iterator[Found]:
     files, top = opened(url)
+    top = top.rstrip("/")
     closed = opened(out)[1].rstrip("/") if out else ""
-    for folder, folders, named in files.walk(top, detail=True, on_error="raise"):
-        inside = folder[len(top.rstrip("/")) :].strip("/")
-        for name in sorted(folders):
-            if f"{folder.rstrip('/')}/{name}" == closed or name.startswith("."):
+    for path, size in _objects(files, top, closed):
+        key = path[len(top) :].strip("/")
+        yield _found(url, path, key, size, unlike(key.rpartition("/")[2]))
+
+
+def _objects(files: "AbstractFileSystem", top: str, closed: str) -> Iterator[tuple[str, int]]:
+    """(path, bytes) of each file below a folder, but for hidden folders and the closed one."""
+
+    def is_open(folder: str) -> bool:
+        inside = folder[len(top) :].strip("/")
+        return folder != closed and not any(name.startswith(".") for name in inside.split("/"))
+
+    if "s3" in files.protocol:  # a thousand at a time, however many there are
+        for path, size in _s3_objects(files, top):
+            folders = itertools.accumulate(path[len(top) + 1 :].split("/")[:-1], "{}/{}".format)
+            if all(is_open(f"{top}/{folder}") for folder in folders):
+                yield path, size
+        return
+    for folder, folders, here in files.walk(top, detail=True, on_error="raise"):
+        for name in list(folders):
+            if not is_open(f"{folder.rstrip('/')}/{name}"):
                 del folders[name]
-        for name, about in sorted(named.items()):
-            key = f"{inside}/{name}" if inside else name
-            if name and choice.takes(key):
-                skip = unlike(name)
-                yield _found(url, f"{folder.rstrip('/')}/{name}", key, about["size"] or 0, skip)
+        for name, about in here.items():
+            if name:
+                yield f"{folder.rstrip('/')}/{name}", about["size"] or 0
+
+
+def _s3_objects(files: "AbstractFileSystem", top: str) -> Iterator[tuple[str, int]]:
+    bucket, _, folder = top.partition("/")
+    asked = {"Bucket": bucket, "Prefix": f"{folder}/" if folder else "", **files.req_kw}
+    is_cut = True
+    while is_cut:
+        page = trying(lambda: files.call_s3("list_objects_v2", **asked))
+        for about in page.get("Contents", []):
+            if not about["Key"].endswith("/"):  # else it stands for a folder
+                yield f"{bucket}/{about['Key']}", about["Size"]
+        is_cut = page.get("IsTruncated", False)
+        asked["ContinuationToken"] = page.get("NextContinuationToken", "")
 
 
 def _found(url: str, path: str, key: str, size: int, skip: str = "") -> Found:
@@ -265,10 +307,12 @@ class Bucket:
         for path in self._notes():
             yield from self._row(path)
 
-    def drop_notes(self, keys: Any) -> None:
+    def drop_notes(self, keys: Iterable[str]) -> None:
         kept = self._notes()
-        digests = set(map(short_digest, keys)) if kept else set()
-        done = [path for path in kept if path.rpartition("/")[2].removesuffix(".json") in digests]
+        if not kept:
+            return
+        of = {path.rpartition("/")[2].removesuffix(".json"): path for path in kept}
+        done = [of[digest] for digest in map(short_digest, keys) if digest in of]
         if done:
             self._ask(lambda: self._files.rm(done))
 
@@ -293,14 +337,19 @@ class Bucket:
             return
         with suppress(FileNotFoundError):
             for path in self._ask(lambda: self._files.glob(self._path(f"{HIDDEN}/{REPORTS}"))):
-                data = self._ask(lambda path=path: self._files.cat_file(path))
-                (kept / path.rpartition("/")[2]).write_bytes(data)
+                with replacing(kept / path.rpartition("/")[2]) as place:
+                    self._ask(lambda path=path, place=place: self._files.get_file(path, str(place)))
 
     def end(self, home: Path) -> None:
         """Upload the reports beside the results."""
         for path in [*home.glob("report*"), *home.glob("summary*"), *(home / HIDDEN).glob(REPORTS)]:
             name = path.relative_to(home).as_posix()
-            self._ask(lambda n=name, p=path: self._files.pipe_file(self._path(n), p.read_bytes()))
+            more = {"chunksize": PART, "max_concurrency": 2} if self._keeps_digests else {}
+            self._ask(
+                lambda name=name, path=path, more=more: self._files.put_file(
+                    str(path), self._path(name), **more
+                )
+            )
 
     def _ask(self, what: Callable[[], Made]) -> Made:
         """Call `what` as `trying` does; turn an error that concerns all files into OutputError."""
