@@ -9,8 +9,8 @@ import stores
 from folders import tree
 from teams import Watch, model, photos, report
 
-from restore import batch, cli
-from restore.batch import inputs, rays, remote, urls
+from restore import batch, cli, urls
+from restore.batch import inputs, rays, remote
 from restore.batch.place import Place
 from restore.errors import OutputError, UsageError
 from restore.options import UpscaleOptions

@@ -28,7 +28,6 @@ from restore.batch.rates import Rate
 from restore.batch.rows import Row
 from restore.batch.runner import Limits, Summary, Team, refuse_existing, run_all, run_by
 from restore.batch.step import Exists, Work
-from restore.batch.urls import is_url
 from restore.batch.work import (
     FileOptions,
     Progress,
@@ -40,6 +39,7 @@ from restore.batch.work import (
 from restore.errors import UsageError, counted
 from restore.file_search import Found
 from restore.options import Text2imgOptions
+from restore.urls import is_url
 
 if TYPE_CHECKING:
     from restore.batch.mask_files import Masks

@@ -6,9 +6,9 @@ from pathlib import Path
 from restore import file_search
 from restore.batch import remote
 from restore.batch.place import Place
-from restore.batch.urls import is_url, shown
 from restore.file_search import Choice
 from restore.listing import Found, Listing
+from restore.urls import is_url, shown
 
 ALL = Choice()
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Literal, overload
 
 from restore.batch.collisions import refuse_collisions
-from restore.batch.urls import shown
 from restore.errors import ImageError, UsageError
 from restore.file_search import KNOWN
 from restore.files import sha256
 from restore.listing import Found, kept
+from restore.urls import shown
 
 OnCollision = Literal["error", "keep-ext"]
 DAMAGE = "_damage"  # ends the names of masks that are kept beside results

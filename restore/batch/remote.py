@@ -20,12 +20,12 @@ from urllib.parse import urlsplit
 from restore.batch.jobs import Job, short_digest
 from restore.batch.rows import Row, parsed
 from restore.batch.store import HIDDEN, NOTES, REPORTS, note_name
-from restore.batch.urls import is_url, shown, told
 from restore.errors import ImageError, OutputError, RestoreError, UsageError
 from restore.file_search import unlike
 from restore.files import cache as cache_folder
 from restore.files import replacing, sha256
 from restore.listing import Found
+from restore.urls import is_url, shown, told
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -108,8 +108,9 @@ def named(url: str) -> Found:
     Its key is its path with the name of the server or the bucket, but never leads up.
     """
     parts = urlsplit(shown(url))
-    inside = posixpath.normpath(f"/{parts.netloc}/{parts.path}").strip("/")
-    return Found(Path(shown(url)), inside, "", url)
+    inside = posixpath.normpath(f"/{parts.path}").lstrip("/")
+    key = posixpath.normpath(f"/{parts.netloc}/{inside}").lstrip("/")
+    return Found(Path(shown(url)), key, "", url)
 
 
 def _walked(url: str, out: str) -> Iterator[Found]:

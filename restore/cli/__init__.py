@@ -23,6 +23,7 @@ from restore.cli import (
     verify,
 )
 from restore.cli.habits import plain
+from restore.cli.here import refuse_urls
 from restore.cli.panels import Panels
 from restore.cli.shared import stop
 from restore.cli.signals import leave_with
@@ -63,7 +64,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> int:
     try:
-        app(args=spelt(plain(argv)), prog_name="restore")
+        command = typer.main.get_command(app)
+        refuse_urls(command)
+        command(args=spelt(plain(argv)), prog_name="restore")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     except RestoreError as error:

@@ -153,6 +153,8 @@ def run_prompt(options: Text2imgOptions, run: Run, count: int, grid: bool) -> No
     place = run.place
     if place.file and count + grid > 1:
         raise UsageError(f"{run.out}: is one file; -n and --grid make more, give -o a folder")
+    if place.url and grid:
+        raise UsageError("--grid: shows pictures of this machine; give -o a folder here")
     prepared = prepare_words(
         options,
         place,
