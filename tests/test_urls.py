@@ -6,7 +6,7 @@ import pytest
 import typer
 
 from restore import cli, file_search
-from restore.batch import inputs, remote
+from restore.batch import inputs, remote_listing
 from restore.batch.place import Place
 from restore.cli.here import URLS, WORDS, refuse_urls
 from restore.config import load_config
@@ -89,7 +89,9 @@ def test_a_list_names_paths_and_urls(tmp_path):
 
 @pytest.mark.parametrize("given", ["http://h/../../x.png", "http://../x.png", "http://h//../..//x"])
 def test_no_url_of_a_list_leads_out_of_the_output_folder(given):
-    assert ".." not in remote.named(given).key.split("/") and remote.named(given).key
+    assert (
+        ".." not in remote_listing.named(given).key.split("/") and remote_listing.named(given).key
+    )
 
 
 @pytest.mark.parametrize("data", [b"a b\nc\r\n\n\xff", b"a b\0c\0\0\xff\0", b"a b\0c\0\xff"])

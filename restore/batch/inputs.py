@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from restore import file_search
-from restore.batch import remote
+from restore.batch import remote_listing
 from restore.batch.place import Place
 from restore.file_search import Choice
 from restore.listing import Found, Listing
@@ -34,11 +34,11 @@ def find(
     def found() -> Iterator[Found]:
         for given in inputs:
             if is_url(given):
-                yield from remote.found(str(given), place.url)
+                yield from remote_listing.found(str(given), place.url)
         paths = (Path(given) for given in inputs if not is_url(given))
         yield from file_search.met(paths, place.home, choice.links)
         for name in listed:
-            yield remote.named(name) if is_url(name) else file_search.named(Path(name))
+            yield remote_listing.named(name) if is_url(name) else file_search.named(Path(name))
 
     names = (shown(str(given)) if is_url(given) else str(given) for given in inputs)
     return file_search.gathered(found(), choice, ", ".join(names))
