@@ -18,8 +18,8 @@ LAYERS = [  # from left to right; a module imports its own layer or what stands 
     {"tasks", "checkpoints"},
     {"diffusion", "metrics", "onnx", "pixel"},
     {"images", "keywords"},
-    {"options", "file_search"},
-    {"files", "config"},
+    {"options", "file_search", "listing"},
+    {"files", "config", "database", "urls"},
     {"errors"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
@@ -33,7 +33,7 @@ OPTIONAL = {
 # one reader takes all YAML
 DEGRADE = {"training", "cli", "web", "metrics", "config"}
 BESIDE = {"__init__", "__main__", "api", "errors", "config", "options", "files", "file_search"}
-BESIDE |= {"keywords", "pipeline"}
+BESIDE |= {"keywords", "pipeline", "listing", "database", "urls"}
 
 
 def modules(package: str) -> dict[str, ast.Module]:

@@ -8,7 +8,7 @@ import typer
 from restore import cli, file_search
 from restore.batch import inputs, remote_listing
 from restore.batch.place import Place
-from restore.cli.here import URLS, WORDS, refuse_urls
+from restore.cli.here import URLS, WORDS
 from restore.config import load_config
 from restore.errors import ConfigError, UsageError
 from restore.training.options import TrainOptions
@@ -17,7 +17,6 @@ GIVEN = "s3://bucket/things"
 
 
 COMMAND = typer.main.get_command(cli.app)
-refuse_urls(COMMAND)
 
 
 def params(command=COMMAND, words=()):

@@ -3,12 +3,13 @@
 import hashlib
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, overload
 
-from restore.batch.collisions import refuse_collisions
+from restore.database import TemporaryDatabase, to_bytes, to_text
 from restore.errors import ImageError, UsageError
 from restore.file_search import KNOWN
 from restore.files import sha256
@@ -20,6 +21,11 @@ DAMAGE = "_damage"  # ends the names of masks that are kept beside results
 OVERLAY = "_overlay"  # and of the pictures that show them
 LARGEST = 2**30  # bytes of the largest file that is read whole
 LONGEST = 255  # bytes of the longest file name that common disks take
+SHOWN = 5  # clashes in an error
+SCHEMA = """
+CREATE TABLE input(real BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE wanted(name BLOB PRIMARY KEY, nth INTEGER, source BLOB) WITHOUT ROWID;
+"""
 
 
 @dataclass(frozen=True)
@@ -206,6 +212,44 @@ def named(name: str, suffix: str, beside: tuple[str, ...] = (), keep_ext: bool =
         short = os.fsencode(stem)[: room - 9]
         stem = short.decode("utf-8", "ignore") + "~" + digest
     return stem + suffix
+
+
+def refuse_collisions(jobs: Iterable[Job]) -> None:
+    """Raise UsageError if two jobs want one file, or one wants the place of an input.
+
+    Args:
+        jobs: They are gone through twice.
+    """
+    names = TemporaryDatabase(SCHEMA)
+    names.add_all(
+        "INSERT OR IGNORE INTO input VALUES (?)",
+        ((to_bytes(os.path.realpath(job.source)),) for job in jobs if job.source),
+    )
+    clashes, count = [], 0
+    for nth, job in enumerate(jobs):
+        for path in [] if job.skip else [job.target, *job.frames]:
+            wanted = to_bytes(_folded(path)), nth, to_bytes(str(job.source))
+            if not names.run("INSERT OR IGNORE INTO wanted VALUES (?, ?, ?)", *wanted):
+                first = names.one("SELECT nth, source FROM wanted WHERE name = ?", wanted[0])
+                assert first
+                if first[0] != nth:
+                    count += 1
+                    told = f"{to_text(first[1])} and {job.source} would both become {path}"
+                    clashes = [*clashes, told][:SHOWN]
+            if names.one("SELECT 1 FROM input WHERE real = ?", to_bytes(os.path.realpath(path))):
+                raise UsageError(f"{path}: a result would replace it; give another -o")
+    if clashes:
+        more = f"\nand {count - SHOWN} more" if count > SHOWN else ""
+        mend = (
+            "rename one of each pair, or give them -o folders of their own; where only the "
+            "extensions differ, --on-collision keep-ext keeps them in the results' names"
+        )
+        raise UsageError("\n".join(clashes) + more + f"\n{mend}")
+
+
+def _folded(path: Path) -> str:
+    """A name as disks compare it that ignore case and Unicode form."""
+    return unicodedata.normalize("NFC", str(path)).casefold()
 
 
 def short_digest(key: str) -> str:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 from restore.batch import jobs, remote
 from restore.batch.choices import PictureOptions
-from restore.batch.collisions import refuse_collisions
 from restore.batch.holes import Holes
-from restore.batch.jobs import Job, Jobs, OnCollision, Shard
+from restore.batch.jobs import Job, Jobs, OnCollision, Shard, refuse_collisions
 from restore.batch.place import Place
 from restore.batch.runner import Exists, refuse_existing
 from restore.batch.work import FileOptions, formats, kept_beside, reading_for

@@ -23,7 +23,7 @@ from restore.cli import (
     verify,
 )
 from restore.cli.habits import plain
-from restore.cli.here import refuse_urls
+from restore.cli.here import Commands
 from restore.cli.panels import Panels
 from restore.cli.shared import stop
 from restore.cli.signals import leave_with
@@ -37,6 +37,7 @@ EXITS = (
 )
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     rich_markup_mode=None,  # plain lines: they end up in logs
     pretty_exceptions_enable=False,
@@ -64,9 +65,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> int:
     try:
-        command = typer.main.get_command(app)
-        refuse_urls(command)
-        command(args=spelt(plain(argv)), prog_name="restore")
+        app(args=spelt(plain(argv)), prog_name="restore")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     except RestoreError as error:

@@ -3,12 +3,22 @@
 from collections.abc import Iterator
 from typing import Any
 
+from typer.core import TyperGroup
+
 from restore.cli.habits import OVER_FILES
 from restore.errors import UsageError
 from restore.urls import is_url, shown
 
 URLS = {name: {"inputs", "out"} for name in OVER_FILES} | {"text2img": {"out"}}  # that take URLs
 WORDS = {"prompt", "negative", "address", "host", "name", "licence"}  # no paths
+
+
+class Commands(TyperGroup):
+    """All commands; their options refuse URLs where none is read."""
+
+    def __init__(self, *given: Any, **named: Any):
+        super().__init__(*given, **named)
+        refuse_urls(self)
 
 
 def refuse_urls(command: Any, name: str = "") -> None:
