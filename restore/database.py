@@ -3,7 +3,10 @@
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from restore.errors import OutputError
 
 PAGE = 500  # rows that are read at a time
 
@@ -24,33 +27,44 @@ class TemporaryDatabase:
         self._held.execute("PRAGMA journal_mode = OFF")  # nobody needs it after a crash
         self._held.executescript(schema)
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other threads out. Raises OutputError if there is no room for the file."""
+        with self._lock:
+            try:
+                yield
+            except sqlite3.OperationalError as error:
+                where = "the folder for temporary files"
+                mend = "make room there, or name another one by TMPDIR"
+                raise OutputError(f"{where} cannot be used: {error}; {mend}") from error
+
     def run(self, statement: str, *values: Any) -> int:
         """Change something; return the number of changed rows."""
-        with self._lock:
+        with self._alone():
             return self._held.execute(statement, values).rowcount
 
     def add(self, statement: str, *values: Any) -> int:
         """Insert one row; return its number."""
-        with self._lock:
+        with self._alone():
             number = self._held.execute(statement, values).lastrowid
         assert number is not None
         return number
 
     def add_all(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
         """Insert rows as they come. They may not come from this database."""
-        with self._lock:
+        with self._alone():
             self._held.execute("BEGIN")
             self._held.executemany(statement, rows)
             self._held.execute("COMMIT")
 
     def all(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """The rows of a query, which are few."""
-        with self._lock:
+        with self._alone():
             return self._held.execute(query, values).fetchall()
 
     def one(self, query: str, *values: Any) -> tuple[Any, ...] | None:
         """The first row of a query; None if there is none."""
-        with self._lock:
+        with self._alone():
             return self._held.execute(query, values).fetchone()
 
     def pages(self, query: str) -> Iterator[tuple[Any, ...]]:
