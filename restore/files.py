@@ -173,6 +173,6 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Replace a text file of any size in one step; `lines` are ASCII, without their ends."""
-    with replacing(path) as temporary, temporary.open("w", encoding="ascii", newline="\n") as file:
+    """Replace a text file of any size in one step; `lines` come without their ends."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.writelines(f"{line}\n" for line in lines)
