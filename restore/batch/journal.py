@@ -184,15 +184,26 @@ class Journal(Known):
         return rows
 
     def _drop_moved(self) -> None:
-        """Drop the rows of inputs whose folder was moved: those of their new place say more."""
+        """Drop rows of which this run knows more.
+
+        Those are the rows of inputs whose folder was moved, since their new place has a row; and
+        those of folders that could not be read, but now were.
+        """
         others = (
-            "SELECT nth, source FROM latest JOIN row USING (id, source) WHERE nth > ?"
+            "SELECT nth, key, source FROM latest JOIN row USING (id, key, source) WHERE nth > ?"
             " AND status != 'done' AND NOT is_foreign AND nth NOT IN (SELECT nth FROM lined)"
-            " AND EXISTS (SELECT 1 FROM latest AS mine JOIN lined USING (nth)"
-            " WHERE mine.key = latest.key) ORDER BY nth"
+            " ORDER BY nth"
         )
-        for nth, source in self.kept.pages(others):
-            if not os.path.exists(to_text(source)):
+        mine = "SELECT 1 FROM latest JOIN lined USING (nth) WHERE"
+        for nth, key, source in self.kept.pages(others):
+            path = to_text(source)
+            if os.path.isdir(path):
+                below = source.rstrip(b"/") + b"/"
+                query = f"{mine} substr(source, 1, ?) = ?"
+                is_known = self.kept.one(query, len(below), below)
+            else:
+                is_known = not os.path.exists(path) and self.kept.one(f"{mine} key = ?", key)
+            if is_known:
                 self.kept.run("DELETE FROM latest WHERE nth = ?", nth)
 
     def _replaced(self) -> Iterator[str]:
