@@ -14,13 +14,13 @@ from restore.errors import RestoreError
 
 if TYPE_CHECKING:
     from restore.api import Restorer, load
-    from restore.pipeline import RestorationPipeline
+    from restore.pipelines.restoration import RestorationPipeline
 
 __all__ = ["Cancelled", "RestorationPipeline", "RestoreError", "Restorer", "load"]
 LATE = {  # imported at first use, because torch takes seconds
     "Restorer": "restore.api",
     "load": "restore.api",
-    "RestorationPipeline": "restore.pipeline",
+    "RestorationPipeline": "restore.pipelines.restoration",
 }
 
 

@@ -1,7 +1,7 @@
 """The Python interface: `restore.load("nano")`, then pictures in, the same kind of pictures out."""
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, Unpack
@@ -10,24 +10,16 @@ import numpy as np
 import torch
 from PIL import Image
 from pydantic import ValidationError
-from torch import Tensor
 
-from restore import keywords
 from restore.checkpoints import devices, engines, publish
 from restore.config import Options, explain
-from restore.diffusion import watch
 from restore.diffusion.stack import Stack
-from restore.errors import CancelledError, ConfigError, UsageError
+from restore.errors import ConfigError, UsageError
 from restore.images.arrays import OneImage, convert_like, take_first, to_list, to_mask, to_picture
-from restore.images.picture import Picture
-from restore.keywords import Seeds
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
-from restore.tasks import run
-
-Callback = Callable[[int, int, Tensor], bool | None]
-"""(steps done, all steps, latent) -> False to cancel"""
-Progress = Callable[[int, int, watch.What], bool | None]
-"""(done, of, what) -> False to cancel; `what` is encode, walk, decode, enlarge or colour"""
+from restore.tasks import keywords, run
+from restore.tasks.callbacks import Callback, Callbacks, Progress
+from restore.tasks.keywords import Seeds
 
 Kind = Literal["pil", "np", "pt"]
 LIKE: dict[Kind, OneImage] = {  # an example of each kind
@@ -180,17 +172,19 @@ class Restorer:
         Args:
             n: How many pictures to make of one prompt, with the seeds seed, seed + 1, ...
         """
-        like, asked = kind_of(output_type), keywords.ours(options)
+        like, asked = example_of(output_type), keywords.translate(options)
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         if n is not None:
             if n < 1 or len(prompts) != 1 or not isinstance(seed, int):
                 raise UsageError("n is at least 1, for one prompt and one seed")
             prompts = prompts * n
             seed = list(range(seed, seed + n)) if asked.generators is None else seed
-        chosen = [chosen_by(Text2imgOptions, "text2img", asked, prompt=words) for words in prompts]
-        onlookers = Onlookers(callback, progress, asked.on_step_end, self)
+        chosen = [
+            build_options(Text2imgOptions, "text2img", asked, prompt=words) for words in prompts
+        ]
+        callbacks = Callbacks(callback, progress, asked.on_step_end, self)
         made = [
-            convert_like(onlookers.restore(None, each, self.stack, own), like)
+            convert_like(callbacks.restore(None, each, self.stack, own), like)
             for each, own in zip(chosen, asked.seeds(seed, len(prompts)), strict=True)
         ]
         return made[0] if isinstance(prompt, str) and n is None else made
@@ -207,10 +201,10 @@ class Restorer:
         **options: Unpack[keywords.Img2img],
     ) -> Any:
         """Make the picture again at its own size; `strength` near 0 keeps it, 1 ignores it."""
-        asked = keywords.ours(options)
-        chosen = chosen_by(Img2imgOptions, "img2img", asked, prompt=prompt)
-        onlookers = Onlookers(callback, progress, asked.on_step_end, self)
-        return self._each(image, None, chosen, seed, asked, onlookers, output_type)
+        asked = keywords.translate(options)
+        chosen = build_options(Img2imgOptions, "img2img", asked, prompt=prompt)
+        callbacks = Callbacks(callback, progress, asked.on_step_end, self)
+        return self._each(image, None, chosen, seed, asked, callbacks, output_type)
 
     def upscale(
         self,
@@ -230,11 +224,11 @@ class Restorer:
             scale: By default 4, or the scale that a pixel upscaler is made for.
             damage: A mask, white on scratches. They are filled in the same pass.
         """
-        asked = keywords.ours(options)
+        asked = keywords.translate(options)
         given = {} if scale is None else {"scale": scale}
-        chosen = chosen_by(UpscaleOptions, "upscale", asked, **given)
-        onlookers = Onlookers(callback, progress, asked.on_step_end, self)
-        return self._each(image, damage, chosen, seed, asked, onlookers, output_type)
+        chosen = build_options(UpscaleOptions, "upscale", asked, **given)
+        callbacks = Callbacks(callback, progress, asked.on_step_end, self)
+        return self._each(image, damage, chosen, seed, asked, callbacks, output_type)
 
     def inpaint(
         self,
@@ -249,18 +243,23 @@ class Restorer:
         **options: Unpack[keywords.Inpaint],
     ) -> Any:
         """Fill the hole, which is white in the mask. Outside it no byte changes."""
-        asked = keywords.ours(options)
-        chosen = chosen_by(InpaintOptions, "inpaint", asked, prompt=prompt)
-        onlookers = Onlookers(callback, progress, asked.on_step_end, self)
-        return self._each(image, mask, chosen, seed, asked, onlookers, output_type)
+        asked = keywords.translate(options)
+        chosen = build_options(InpaintOptions, "inpaint", asked, prompt=prompt)
+        callbacks = Callbacks(callback, progress, asked.on_step_end, self)
+        return self._each(image, mask, chosen, seed, asked, callbacks, output_type)
 
-    def shown(self, image: OneImage) -> "Restorer":
+    def with_control_image(self, image: OneImage) -> "Restorer":
         """Return the same model with this picture, of any size, as its ControlNet's input."""
         control = self.stack.control if isinstance(self.stack, Stack) else None
         if control is None:
-            raise UsageError("there is no ControlNet to show it to; load(..., controlnet=FOLDER)")
+            raise UsageError("there is no ControlNet to steer; load(..., controlnet=FOLDER)")
         control = replace(control, picture=to_picture(image))
         return replace(self, stack=replace(self.stack, control=control))
+
+    def shown(self, image: OneImage) -> "Restorer":
+        """Deprecated: the former name of `with_control_image`."""
+        warnings.warn("shown is now with_control_image", DeprecationWarning, stacklevel=2)
+        return self.with_control_image(image)
 
     def _each(
         self,
@@ -268,11 +267,11 @@ class Restorer:
         mask: Any,
         options: run.TaskOptions,
         seed: Seeds,
-        asked: keywords.Asked,
-        onlookers: "Onlookers",
+        asked: keywords.Arguments,
+        callbacks: "Callbacks",
         output_type: Kind | None,
     ) -> Any:
-        as_asked = kind_of(output_type) if output_type else None
+        as_asked = example_of(output_type) if output_type else None
         images, gather = to_list(image)
         masks = [None] * len(images) if mask is None else to_list(mask)[0]
         if len(masks) == 1:  # one mask for all
@@ -286,63 +285,22 @@ class Restorer:
         for like, picture, hole, own in zip(
             images, pictures, holes, asked.seeds(seed, len(images)), strict=True
         ):
-            done = onlookers.restore(picture, options, self.stack, own, hole)
+            done = callbacks.restore(picture, options, self.stack, own, hole)
             made.append(convert_like(done, like if as_asked is None else as_asked))
         return list(made) if as_asked is not None and gather is not take_first else gather(made)
 
 
-def kind_of(output_type: str) -> OneImage:
+def example_of(output_type: str) -> OneImage:
     """Return an example picture of an output type. Raises UsageError if there is no such type."""
     if output_type not in LIKE:
         raise UsageError(f"output_type {output_type!r}: there are {', '.join(LIKE)}")
     return LIKE[output_type]
 
 
-def chosen_by(kind: type[Some], task: str, asked: keywords.Asked, **given: object) -> Some:
+def build_options(kind: type[Some], task: str, asked: keywords.Arguments, **given: object) -> Some:
     """Make a task's options from keyword arguments. ConfigError suggests the nearest name."""
     try:
         return kind.model_validate({**asked.options, **given})
     except ValidationError as error:
         lines = explain(error, kind, (), lambda way: task)
         raise ConfigError("\n".join(lines)) from error
-
-
-@dataclass(frozen=True)
-class Onlookers:
-    """The callbacks of one call. If one returns False, CancelledError is raised."""
-
-    callback: Callback | None = None
-    progress: Progress | None = None
-    on_step_end: keywords.OnStepEnd | None = None
-    maker: object = None  # the first argument of diffusers' callback
-
-    def restore(
-        self,
-        picture: Picture | None,
-        options: run.TaskOptions,
-        stack: "run.Model",
-        seed: int,
-        hole: np.ndarray | None = None,
-    ) -> Picture:
-        is_watched = self.progress is not None
-        stack = run.needed(stack, options, hole is not None)
-        with watch.watching(self.part, *stack.parts) if is_watched else nullcontext():
-            return run.restore(picture, options, stack, seed, self.step, hole)
-
-    def step(self, step: int, steps: int, latent: Any) -> None:
-        latent = torch.as_tensor(latent)  # an engine may give an array
-        if self.callback is not None and self.callback(step, steps, latent) is False:
-            raise CancelledError(f"cancelled by the callback after step {step} of {steps}")
-        if self.on_step_end is None:
-            return
-        told = {"latents": latent}
-        answer = self.on_step_end(self.maker, step - 1, watch.timestep(), told)
-        if answer is False:
-            why = f"cancelled by callback_on_step_end after step {step} of {steps}"
-            raise CancelledError(why)
-        if isinstance(answer, dict) and answer.get("latents", latent) is not latent:
-            raise UsageError("callback_on_step_end gave other latents: it may only look and stop")
-
-    def part(self, done: int, of: int, what: watch.What) -> None:
-        if self.progress is not None and self.progress(done, of, what) is False:
-            raise CancelledError(f"cancelled by progress at {what}, {done} of {of}")

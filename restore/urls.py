@@ -18,13 +18,13 @@ def was_url(path: Path) -> bool:
     return WAS_URL.match(str(path)) is not None
 
 
-def shown(url: str) -> str:
+def redact_url(url: str) -> str:
     """A URL without user, password and query."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def told(error: Exception) -> str:
+def redact_error(error: Exception) -> str:
     """The first line of an error's message, without the secrets of URLs in it."""
     lines = str(error).splitlines()
     return SECRETS.sub("", lines[0] if lines else type(error).__name__)

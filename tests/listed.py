@@ -11,10 +11,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from restore.batch import folder
+from restore.batch.destination import Destination
 from restore.batch.models import OpenedModel
-from restore.batch.place import Place
 from restore.batch.runner import run_by
-from restore.batch.step import failed
+from restore.batch.step import make_failed_row
 from restore.errors import ImageError
 from restore.listing import Found, Listing
 from restore.options import UpscaleOptions
@@ -30,7 +30,7 @@ def refusing(offered, journal):
     """A team that fails with every other job, and then finds that the run must end."""
     for nth, job in enumerate(offered):
         if nth % 2:
-            yield job, failed(job, ImageError("UNREADABLE", "no such file"), 0)
+            yield job, make_failed_row(job, ImageError("UNREADABLE", "no such file"), 0)
 
 
 def drive(count: int, out: Path, team=None) -> int:
@@ -41,11 +41,13 @@ def drive(count: int, out: Path, team=None) -> int:
     """
     stack = SimpleNamespace(parts=(), device="cpu")
     model = OpenedModel("none", lambda: stack, "weights", {})
-    prepared = folder.prepare(names(count), UpscaleOptions(scale=2), Place(out), lambda: model)
+    prepared = folder.prepare(
+        names(count), UpscaleOptions(scale=2), Destination(out), lambda: model
+    )
     if team is None:
         prepared.run()
     else:
-        run_by(team, prepared.jobs, prepared.journal, hands=2)
+        run_by(team, prepared.jobs, prepared.journal, workers=2)
     with (out / "report.jsonl").open() as file:
         return sum(1 for _ in file)
 

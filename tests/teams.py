@@ -11,8 +11,8 @@ from folders import tree
 from PIL import Image
 
 from restore import batch, file_search
-from restore.batch.orders import Orders
-from restore.checkpoints import load
+from restore.batch.worker import RunSpec
+from restore.checkpoints import save
 from restore.options import UpscaleOptions
 
 TIMES = {"seconds", "load_s"}  # no two runs take the same
@@ -22,7 +22,7 @@ TIMES = {"seconds", "load_s"}  # no two runs take the same
 def model(stack, tmp_path_factory) -> Path:
     """The tiny stack as a folder, which other processes load."""
     place = tmp_path_factory.mktemp("models") / "tiny"
-    load.save(stack, place, "A stack of tests.", torch.float32)
+    save.save(stack, place, "A stack of tests.", torch.float32)
     return place
 
 
@@ -65,11 +65,11 @@ class Watch:
     def part(self, done, of, what): ...
 
 
-class Deadly(Orders):
-    """Orders by which one file ends whoever works on it."""
+class Deadly(RunSpec):
+    """A run in which one file ends whoever works on it."""
 
-    def work(self, *given, **more):
-        work = super().work(*given, **more)
+    def open_work(self, *given, **more):
+        work = super().open_work(*given, **more)
         make = work.make_next
 
         def made(job):

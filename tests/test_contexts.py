@@ -11,7 +11,8 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLP
 from torch import nn
 
 from restore.checkpoints import manifest
-from restore.checkpoints.load import load, save
+from restore.checkpoints.load import load
+from restore.checkpoints.save import save
 from restore.diffusion.conditioning import Condition
 from restore.diffusion.contexts.boxes import Box, BoxContext, BoxEncoder, parsed, written
 from restore.diffusion.contexts.classes import ClassContext
@@ -113,23 +114,23 @@ def test_two_encoders_read_a_prompt_as_diffusers(two, xl, prompt, clip_skip):
     tokens, _, pooled, _ = pipe.encode_prompt(
         prompt, device="cpu", do_classifier_free_guidance=False, clip_skip=clip_skip
     )
-    for one, other in zip(two.hear(prompt, clip_skip), (tokens, pooled), strict=True):
+    for one, other in zip(two.embed_pooled(prompt, clip_skip), (tokens, pooled), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
     assert torch.equal(two.tokens(two.inputs(prompt)[None]), two.embed(prompt))
 
 
 def test_two_encoders_read_long_prompts_and_weights(two):
     words = [letter * count for letter, count in (("a", 75), ("b", 75), ("c", 10))]
-    made, pooled = two.hear("".join(words))
+    made, pooled = two.embed_pooled("".join(words))
     assert made.shape == (1, 3 * 77, 32) and pooled.shape == (1, 16)
     torch.testing.assert_close(made[:, :75], two.embed(words[0])[:, :75])
-    torch.testing.assert_close(pooled, two.hear(words[0] + "b" * 9)[1])
+    torch.testing.assert_close(pooled, two.embed_pooled(words[0] + "b" * 9)[1])
     plain, nothing = two.embed("a cat"), two.embed("")
     for weight in (0.0, 1.5):
         wanted = torch.lerp(nothing, plain, weight)
-        heavy, same = two.hear(f"(a cat:{weight})")
+        heavy, same = two.embed_pooled(f"(a cat:{weight})")
         torch.testing.assert_close(heavy[:, 1:5], wanted[:, 1:5])
-        torch.testing.assert_close(same, two.hear("a cat")[1])
+        torch.testing.assert_close(same, two.embed_pooled("a cat")[1])
 
 
 def test_an_encoder_that_needs_more_chunks_is_followed_by_the_other(two):
@@ -151,11 +152,11 @@ def test_an_encoder_that_needs_more_chunks_is_followed_by_the_other(two):
 
 
 def test_no_negative_prompt_is_zeros_where_the_checkpoint_says_so(two):
-    for heard in two.hear("", is_wanted=False):
+    for heard in two.embed_pooled("", is_wanted=False):
         assert not heard.any()
     for prompt, is_wanted in (("", True), ("blurry", False)):
-        assert all(heard.any() for heard in two.hear(prompt, is_wanted=is_wanted))
-    assert all(h.any() for h in replace(two, zeroes=False).hear("", is_wanted=False))
+        assert all(heard.any() for heard in two.embed_pooled(prompt, is_wanted=is_wanted))
+    assert all(h.any() for h in replace(two, zeroes=False).embed_pooled("", is_wanted=False))
 
 
 def test_clip_skip_beyond_the_layers_of_the_shorter_encoder_is_refused(two):

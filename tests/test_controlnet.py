@@ -261,12 +261,14 @@ def test_damage_is_mended_before_it_is_shown(stacks, picture):
 def test_the_api_takes_a_picture_for_the_controlnet(stacks, picture):
     restorer = api.Restorer(stacks("base"))
     image = Image.fromarray(picture(70, 50, 3).pixels)
-    again = restorer.shown(image)
+    again = restorer.with_control_image(image)
     assert again.stack is not restorer.stack and restorer.stack.control.picture is None
     out = again.text2img("a bird", width=32, height=32, steps=1, guidance=1)
     assert out.size == (32, 32)
     with pytest.raises(UsageError, match="controlnet=FOLDER"):
-        api.Restorer(load("nano", "cpu")).shown(image)
+        api.Restorer(load("nano", "cpu")).with_control_image(image)
+    with pytest.warns(DeprecationWarning, match="with_control_image"):
+        assert restorer.shown(image).stack.control.picture.size == (70, 50)
 
 
 # where it computes

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from restore.checkpoints import devices, load
+from restore.checkpoints import devices, load, save
 from restore.errors import ConfigError, ModelError
 from restore.options import Img2imgOptions, Text2imgOptions, UpscaleOptions
 from restore.tasks.run import restore
@@ -84,7 +84,7 @@ def test_cuda_where_there_is_none_is_refused_before_loading(monkeypatch):
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
 def test_the_vae_stays_in_fp32(stack, tmp_path, dtype):
-    load.save(stack, tmp_path / "model", card="# tiny\n", dtype=torch.float32)
+    save.save(stack, tmp_path / "model", card="# tiny\n", dtype=torch.float32)
     made = devices.load(str(tmp_path / "model"), "cpu", dtype, offload=True)
     assert made.unet.dtype == load.DTYPES[dtype]
     assert made.vae.dtype == torch.float32

@@ -8,7 +8,7 @@ import pytest
 
 from restore import cli
 from restore.batch import environment
-from restore.checkpoints import places
+from restore.checkpoints import model_paths
 from restore.diffusion import torchvision
 from restore.errors import ModelError
 
@@ -124,7 +124,7 @@ def test_a_damaged_model_of_the_users_and_a_missing_codec_are_broken(capsys, mon
     from restore.images import encode
 
     monkeypatch.setattr(torchvision, "tried", lambda: ("absent", ""))
-    monkeypatch.setenv(places.PLACE, str(tmp_path))
+    monkeypatch.setenv(model_paths.FOLDER_VARIABLE, str(tmp_path))
     (tmp_path / "torn.safetensors").write_bytes(b"abc")
     real = encode.encode
 

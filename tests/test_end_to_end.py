@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from restore import cli
-from restore.checkpoints.load import save
+from restore.checkpoints.save import save
 from restore.diffusion.stack import Stack
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from folders import fill, posix, start, tree
 
-from restore.batch.ahead import Ahead
 from restore.batch.jobs import Job
+from restore.batch.prefetch import Prefetcher
 from restore.errors import CancelledError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,7 +19,7 @@ import sys, time
 import torch
 from restore import cli
 from restore.batch.jobs import Job
-from restore.batch.ahead import Ahead
+from restore.batch.prefetch import Prefetcher
 
 def make(job):
     size = 3000
@@ -30,10 +30,10 @@ def make(job):
 
 def app(**_):
     jobs = [Job(None, key, None) for key in "ab"]
-    ahead = Ahead(jobs, make)
-    ahead.begin_after(jobs[0], lambda job: True)
+    prefetcher = Prefetcher(jobs, make)
+    prefetcher.begin_after(jobs[0], lambda job: True)
     time.sleep(0.5)
-    ahead.close()
+    prefetcher.close()
     sys.exit(int(sys.argv[1]))
 
 cli.app = app
@@ -50,7 +50,7 @@ from restore.batch.jobs import plan
 from restore.batch.journal import Journal
 from restore.cli import shared
 from restore.cli.model import Model
-from restore.cli.said import Said
+from restore.cli.console import Console
 from restore.file_search import find
 
 @contextmanager
@@ -68,7 +68,7 @@ def app(**_):
     print("begun", flush=True)
     jobs = plan(find([inputs], out), out, lambda source: ".png")
     journal = Journal(out, "o", "w")
-    run = shared.Run(out, 0, "skip", Model(), Said())
+    run = shared.Run(out, 0, "skip", Model(), Console())
     try:
         prepared = PreparedRun(jobs, None, None, journal, "skip", work)
         shared.finish(shared.carry_out(prepared, run), journal, run)
@@ -117,9 +117,9 @@ def test_lost_streams_decide_nothing(tmp_path, streams):
 
 def test_what_was_asked_of_a_closed_thread_is_never_waited_for():
     jobs = [Job(None, key, Path(key)) for key in "ab"]
-    ahead = Ahead(jobs, lambda job: job.key)
-    ahead.close()
-    ahead.thread.join(10)
-    assert not ahead.thread.is_alive()
+    prefetcher = Prefetcher(jobs, lambda job: job.key)
+    prefetcher.close()
+    prefetcher.thread.join(10)
+    assert not prefetcher.thread.is_alive()
     with pytest.raises(CancelledError):
-        ahead.take(jobs[0])
+        prefetcher.take(jobs[0])

@@ -81,7 +81,7 @@ sys.exit(cli.main(sys.argv[1:]))
 @pytest.mark.stress
 @pytest.mark.timeout(600)
 def test_f1_the_command_killed_at_random_gives_the_same_bytes(tmp_path, stack, pixels):
-    from restore.checkpoints.load import save
+    from restore.checkpoints.save import save
 
     save(stack, tmp_path / "tiny", "a tiny stack", dtype=torch.float32)
     (tmp_path / "in").mkdir()

@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from restore.checkpoints.load import load, save
+from restore.checkpoints.load import load
+from restore.checkpoints.save import save
 from restore.diffusion.compact import FirstStage
 from restore.diffusion.restorer import Fusion, Restorer
 from restore.errors import ConfigError, ModelError, NonFiniteError

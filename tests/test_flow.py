@@ -134,7 +134,7 @@ def test_colours_are_given_back_on_request(stack, picture, colour):
 def test_words_of_subjects_are_lost_on_a_model_that_only_hears_of_damage(stack, picture, options):
     low = None if options.task == "text2img" else picture(20, 24)
     told = options.model_copy(update={"prompt": "a red cube"})
-    noted = restore(low, told, replace(stack, hears="damage"), seed=0).warnings
+    noted = restore(low, told, replace(stack, prompts_describe="damage"), seed=0).warnings
     assert bool(noted) == (options.task != "upscale")
     assert all("draws nothing from words" in note for note in noted)
     assert not restore(low, told, stack, seed=0).warnings

@@ -15,7 +15,7 @@ from audit import watched
 from folders import posix
 from safetensors.torch import load_file, save_file
 
-from restore.checkpoints import load, manifest, places
+from restore.checkpoints import load, manifest, model_paths
 from restore.errors import ModelError
 
 EVIL = "open({!r}, 'w').close()\n"
@@ -264,7 +264,7 @@ def test_a_strangers_folder_imports_connects_and_starts_nothing(base, tmp_path, 
 @posix
 @pytest.mark.parametrize("name", OWN)
 def test_a_folder_as_ours_imports_connects_and_starts_nothing(base, tmp_path, name):
-    folder = shutil.copytree(places.place_of("nano"), tmp_path / "model")
+    folder = shutil.copytree(model_paths.find_path("nano"), tmp_path / "model")
     OWN[name](folder, tmp_path / "ran")
     if name != "own manifest":
         manifest.write(folder)

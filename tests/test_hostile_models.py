@@ -13,7 +13,7 @@ from audit import watched
 from safetensors.torch import load_file, save_file
 
 from restore import cli
-from restore.checkpoints import engines, load, lora, manifest, places, weights
+from restore.checkpoints import engines, load, lora, manifest, model_paths, save, weights
 from restore.errors import ModelError
 
 
@@ -196,7 +196,7 @@ def test_a_dora_is_not_applied_as_a_lora(stack, tmp_path, name):
 def test_an_unlisted_file_that_a_loader_takes_is_refused(folder, tmp_path, name):
     stack = load.load(str(folder), device="cpu")
     saved = tmp_path / "saved"
-    load.save(stack, saved, "# tiny\n")
+    save.save(stack, saved, "# tiny\n")
     path, digest = manifest.find_model(str(saved))
     (saved / "notes.txt").write_text("mine")
     assert manifest.find_model(str(saved)) == (path, digest)
@@ -232,7 +232,7 @@ def test_weights_that_change_between_digest_and_load_are_refused(folder, monkeyp
 
 def test_a_swap_and_a_swap_back_while_it_is_read_are_met(tmp_path, monkeypatch):
     """The digests before and after are the same; what the disk says of the files is not."""
-    folder = shutil.copytree(places.place_of("nano"), tmp_path / "nano")
+    folder = shutil.copytree(model_paths.find_path("nano"), tmp_path / "nano")
     path = folder / "vae" / "diffusion_pytorch_model.safetensors"
     read = weights.read_file
 
@@ -251,7 +251,7 @@ def test_a_swap_and_a_swap_back_while_it_is_read_are_met(tmp_path, monkeypatch):
 
 
 def test_a_first_stage_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
-    folder = shutil.copytree(places.place_of("nano"), tmp_path / "nano")
+    folder = shutil.copytree(model_paths.find_path("nano"), tmp_path / "nano")
     path = folder / "fusion" / "diffusion_pytorch_model.safetensors"
     read = weights.read_weights
 
@@ -264,12 +264,12 @@ def test_a_first_stage_that_changes_while_it_is_read_is_refused(tmp_path, monkey
 
     monkeypatch.setattr(weights, "read_weights", swapping)
     with pytest.raises(ModelError, match="changed while it was read"):
-        engines.load(str(folder), "cpu", lightly=True)
+        engines.load(str(folder), "cpu", lazily=True)
 
 
 def test_a_model_swapped_after_the_run_was_planned_ends_it(tmp_path, photo, capsys, monkeypatch):
     photo("a.png")
-    folder = shutil.copytree(places.place_of("nano"), tmp_path / "nano")
+    folder = shutil.copytree(model_paths.find_path("nano"), tmp_path / "nano")
     find = manifest.find_model
     monkeypatch.setattr(
         manifest, "find_model", lambda name, *a, **k: (find(name, *a, **k)[0], "0" * 64)

@@ -17,10 +17,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import restore
-from restore import keywords, options
+from restore import options
 from restore.api import Restorer
-from restore.checkpoints import card, hub, load, manifest, places
+from restore.checkpoints import card, hub, load, manifest, model_paths
 from restore.errors import ConfigError, ModelError, OutputError, UsageError
+from restore.tasks import keywords
 
 QUICK = {"steps": 2, "guidance": 1}
 
@@ -58,7 +59,7 @@ def differing(one: Path, other: Path) -> list[str]:
 
 def test_nano_is_saved_as_it_was_loaded(nano, tmp_path):
     nano.save_pretrained(tmp_path / "again")
-    shipped = places.place_of("nano")
+    shipped = model_paths.find_path("nano")
     assert differing(shipped, tmp_path / "again") == []
     for name in ("README.md", "LICENSE-realesrgan.txt", "photos.csv", "model_index.json"):
         assert (tmp_path / "again" / name).read_bytes() == (shipped / name).read_bytes()
@@ -94,7 +95,7 @@ def test_what_is_not_ours_is_not_replaced(nano, tmp_path):
         nano.save_pretrained(tmp_path / "mine")
     assert (tmp_path / "mine" / "diary.txt").read_text() == "mine"
     with pytest.raises(UsageError, match="was read from"):
-        nano.save_pretrained(places.place_of("nano"))
+        nano.save_pretrained(model_paths.find_path("nano"))
 
 
 # the hub
@@ -133,10 +134,10 @@ def test_what_is_pushed_is_the_model_and_a_card(nano, tmp_path, monkeypatch):
     assert (how["revision"], how["create_pr"]) == ("v2", False)
     # what of an older model would lie beside its manifest goes, what is the user's stays
     assert {pattern.removesuffix("/*") for pattern in how["delete_patterns"]} == {*hub.PARTS}
-    assert differing(places.place_of("nano"), api.place) == []
+    assert differing(model_paths.find_path("nano"), api.place) == []
     assert ModelCard.load(api.place / "README.md").data.license == "other"
     manifest.check(api.place)
-    assert Restorer.from_pretrained(api.place, device="cpu").stack.hears == "damage"
+    assert Restorer.from_pretrained(api.place, device="cpu").stack.prompts_describe == "damage"
 
 
 def test_a_hub_that_refuses_is_told_in_one_line(nano, monkeypatch, tmp_path):
@@ -156,12 +157,12 @@ def test_a_hub_that_refuses_is_told_in_one_line(nano, monkeypatch, tmp_path):
 
 
 def test_nanos_card_is_read_by_the_hub():
-    data = ModelCard.load(places.place_of("nano") / "README.md").data
+    data = ModelCard.load(model_paths.find_path("nano") / "README.md").data
     assert (data.license, data.license_link) == ("other", "LICENSE-realesrgan.txt")
     assert data.metrics == ["psnr", "ssim", "pd"] and "super-resolution" in data.tags
     told = {(one.dataset_config, one.metric_type): one.metric_value for one in data.eval_results}
     assert len(told) == 9
-    text = (places.place_of("nano") / "README.md").read_text()
+    text = (model_paths.find_path("nano") / "README.md").read_text()
     for damage, measures in (("blind", ".4g"), ("heavy", ".4g")):
         assert f"{told[damage, 'psnr']:{measures}}" in text
 
@@ -378,7 +379,7 @@ def test_an_exchanged_part_is_refused_not_ignored(stack, tmp_path):
 def test_a_saved_pipeline_comes_back(pipe, tmp_path):
     pipe.save_pretrained(tmp_path / "saved")
     again = restore.RestorationPipeline.from_pretrained(tmp_path / "saved", device="cpu")
-    assert differing(places.place_of("nano"), tmp_path / "saved") == []
+    assert differing(model_paths.find_path("nano"), tmp_path / "saved") == []
     again.to(torch_device="cpu", torch_dtype=torch.bfloat16, silence_dtype_warnings=True)
     assert again.dtype == torch.bfloat16 and again.device == torch.device("cpu")
 
@@ -394,8 +395,8 @@ def test_a_saved_pipeline_comes_back(pipe, tmp_path):
     ],
 )
 def test_its_parts_load_by_the_stock_classes(library, kind, part, nano):
-    made = getattr(library, kind).from_pretrained(places.place_of("nano"), subfolder=part)
-    index = diffusers.DiffusionPipeline.load_config(places.place_of("nano"))
+    made = getattr(library, kind).from_pretrained(model_paths.find_path("nano"), subfolder=part)
+    index = diffusers.DiffusionPipeline.load_config(model_paths.find_path("nano"))
     assert index["_class_name"] == "RestorationPipeline"
     assert index[part] == [library.__name__, kind]
     if isinstance(made, torch.nn.Module):

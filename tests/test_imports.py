@@ -13,11 +13,11 @@ LAYERS = [  # from left to right; a module imports its own layer or what stands 
     {"tools"},
     {"__main__", "cli"},
     {"web"},
-    {"pipeline"},
+    {"pipelines"},
     {"batch", "training", "api"},
     {"tasks", "checkpoints"},
     {"diffusion", "metrics", "onnx", "pixel"},
-    {"images", "keywords"},
+    {"images"},
     {"options", "file_search", "listing"},
     {"files", "config", "database", "urls"},
     {"errors"},
@@ -33,7 +33,7 @@ OPTIONAL = {
 # one reader takes all YAML
 DEGRADE = {"training", "cli", "web", "metrics", "config"}
 BESIDE = {"__init__", "__main__", "api", "errors", "config", "options", "files", "file_search"}
-BESIDE |= {"keywords", "pipeline", "listing", "database", "urls"}
+BESIDE |= {"listing", "database", "urls"}
 
 
 def modules(package: str) -> dict[str, ast.Module]:

@@ -145,7 +145,7 @@ def test_a_picture_is_extended_and_only_what_is_new_is_made(stack, picture):
 
 
 def test_a_model_of_damage_says_that_it_paints_no_scene_beyond_the_edges(stack, picture):
-    low, modest = picture(30, 40), replace(stack, hears="damage")
+    low, modest = picture(30, 40), replace(stack, prompts_describe="damage")
 
     def notes(stack, **options):
         given = InpaintOptions(steps=1, feather=0, **options)
@@ -245,7 +245,7 @@ def test_a_thin_part_is_continued_as_opencv_does_and_a_thick_one_painted(stack, 
     cv2.line(scratch, (4, 8), (70, 14), 255, 4)
     blob[36:60, 30:60] = 255
     options = InpaintOptions(steps=1)
-    of_damage = replace(stack, hears="damage")
+    of_damage = replace(stack, prompts_describe="damage")
     both = restore(low, options, of_damage, 0, mask=scratch | blob).pixels
     wanted = cv2.inpaint(low.pixels, scratch, 3, cv2.INPAINT_NS)
     assert (both[scratch > 0] == wanted[scratch > 0]).all()
@@ -260,6 +260,6 @@ def test_sixteen_bits_are_continued_in_all_of_them(stack):
     ramp = np.add.outer(np.arange(40), np.arange(60))[..., None] * np.array([601, 400, 200])
     low, mask = Picture(ramp.astype(np.uint16)), hole_in(40, 60, slice(20, 23), slice(10, 50))
     for options in (InpaintOptions(steps=1), InpaintOptions(engine="telea")):
-        made = restore(low, options, replace(stack, hears="damage"), 0, mask=mask).pixels
+        made = restore(low, options, replace(stack, prompts_describe="damage"), 0, mask=mask).pixels
         gap = np.abs(made.astype(int) - low.pixels)
         assert gap.max() < 1500 and len(np.unique(made[mask > 0])) > 60  # not steps of 257

@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 
 from restore import cli
 from restore.checkpoints import manifest
-from restore.checkpoints.load import load, save, windows_of
+from restore.checkpoints.load import load, windows_of
+from restore.checkpoints.save import save
 from restore.diffusion.layouts import LAYOUTS
 from restore.diffusion.tiling import Windows
 from restore.errors import ModelError

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from restore.checkpoints import lora
-from restore.checkpoints.load import load, save
+from restore.checkpoints.load import load
+from restore.checkpoints.save import save
 from restore.diffusion.conditioning import Condition
 from restore.errors import ModelError
 

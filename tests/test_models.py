@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 from test_ncnn import compact  # noqa: F401
 
 from restore import cli, load
-from restore.checkpoints import library, places
+from restore.checkpoints import library, model_paths
 
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    monkeypatch.setenv(places.PLACE, str(tmp_path / "own"))
+    monkeypatch.setenv(model_paths.FOLDER_VARIABLE, str(tmp_path / "own"))
     return tmp_path / "own"
 
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import restore
-from restore.checkpoints import manifest, places
+from restore.checkpoints import manifest, model_paths
 from restore.checkpoints.export import export
 from restore.cli import main
 from restore.diffusion import watch
@@ -223,7 +223,7 @@ def test_an_export_carries_licences_and_says_what_it_is(nano):
     about = json.loads((nano / "stack.json").read_text())
     assert about["engine"] == "onnx" and about["source"] == "nano"
     assert about["source_digest"] == manifest.find_model("nano")[1]
-    source = places.place_of("nano")
+    source = model_paths.find_path("nano")
     for file in source.glob("LICENSE*"):
         assert (nano / file.name).read_bytes() == file.read_bytes()
         assert file.name in (nano / "README.md").read_text()

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from restore import cli
-from restore.batch.place import Place
+from restore.batch.destination import Destination
 from restore.errors import UsageError
 
 
@@ -70,7 +70,7 @@ def test_two_files_of_one_folder_have_reports_of_their_own(call, photo, tmp_path
     for name in "ab":
         assert call("upscale", photo(f"{name}.png"), "-s", 2, out=f"in/{name}_big.png")[0] == 0
     for name in "ab":
-        home = Place.of(tmp_path / "in" / f"{name}_big.png").home
+        home = Destination.parse(tmp_path / "in" / f"{name}_big.png").home
         (row,) = map(json.loads, (home / "report.jsonl").read_text().splitlines())
         assert (row["key"], row["output"]) == (f"{name}.png", f"{name}_big.png")
         assert (home / "report.html").is_file()
@@ -137,13 +137,13 @@ def test_what_is_no_file_to_write_is_refused(call, photo, tmp_path):
 
 
 def test_a_folder_is_a_folder_whatever_its_name(tmp_path):
-    assert Place.of(tmp_path / "run.v2") == Place(tmp_path / "run.v2")
+    assert Destination.parse(tmp_path / "run.v2") == Destination(tmp_path / "run.v2")
     (tmp_path / "trip.png").mkdir()
-    assert Place.of(tmp_path / "trip.png") == Place(tmp_path / "trip.png")
-    assert Place.of(tmp_path / "new.png") == Place(tmp_path, "new.png")
+    assert Destination.parse(tmp_path / "trip.png") == Destination(tmp_path / "trip.png")
+    assert Destination.parse(tmp_path / "new.png") == Destination(tmp_path, "new.png")
     (tmp_path / "notes").write_text("")
     with pytest.raises(UsageError, match="is a file"):
-        Place.of(tmp_path / "notes")
+        Destination.parse(tmp_path / "notes")
 
 
 def test_a_dry_run_says_the_file(call, photo, tmp_path):

@@ -28,7 +28,7 @@ def written(folder: Path, tree: object, name: str = "a.json") -> Path:
 def labelme(folder: Path, *shapes: dict, size=SIZE) -> np.ndarray:
     tree = {"shapes": list(shapes), "imageHeight": size[0], "imageWidth": size[1]}
     path = written(folder, tree)
-    return outlines.drawn(outlines.labelme(path), SIZE, path)
+    return outlines.draw(outlines.labelme(path), SIZE, path)
 
 
 def shape(kind: str, *points, **more) -> dict:
@@ -46,7 +46,7 @@ def test_lines_are_scratches_with_a_width(tmp_path):
 
 def test_a_lines_width_grows_with_the_picture(tmp_path):
     path = written(tmp_path, {"shapes": [shape("line", [0, 1500], [2999, 1500])]})
-    mask = outlines.drawn(outlines.labelme(path), (3000, 3000), path)
+    mask = outlines.draw(outlines.labelme(path), (3000, 3000), path)
     assert 8 <= (mask[:, 1000] > 0).sum() <= 13
 
 
@@ -145,7 +145,7 @@ def with_runs(folder: Path, counts: object, of=SIZE, **change) -> np.ndarray:
     images = [{**COCO["images"][0], "height": of[0], "width": of[1]}]
     note = {"image_id": 1, "segmentation": {"size": list(of), "counts": counts, **change}}
     found = coco(folder, annotations=[note], images=images)
-    return outlines.drawn(found.of("pic.png"), of, folder / "a.json")
+    return outlines.draw(found.of("pic.png"), of, folder / "a.json")
 
 
 def test_run_lengths_go_down_the_columns(tmp_path):
@@ -189,8 +189,8 @@ def test_run_lengths_of_another_size_are_scaled_if_that_is_asked(tmp_path):
     images = [{**COCO["images"][0], "height": 20, "width": 24}]
     shapes = coco(tmp_path, annotations=[note], images=images).of("pic.png")
     with pytest.raises(RestoreError, match="--fit-mask"):
-        outlines.drawn(shapes, SIZE, tmp_path / "a.json")
-    made = outlines.drawn(shapes, SIZE, tmp_path / "a.json", fit=True)
+        outlines.draw(shapes, SIZE, tmp_path / "a.json")
+    made = outlines.draw(shapes, SIZE, tmp_path / "a.json", fit=True)
     assert np.array_equal(made > 0, want.repeat(2, 0).repeat(2, 1))
 
 
@@ -229,10 +229,10 @@ def test_huge_run_lengths_take_no_memory(tmp_path):
     shapes = coco(tmp_path, annotations=[note], images=images).of("pic.png")
     for picture in (SIZE, (20_000, 20_000)):
         with pytest.raises(RestoreError, match="more than 100 times"):
-            outlines.drawn(shapes, picture, tmp_path / "a.json", fit=True)
+            outlines.draw(shapes, picture, tmp_path / "a.json", fit=True)
     tall = outlines.Shape((), (10**6, 300), runs=np.array([0, 3 * 10**8], np.int32))
     with pytest.raises(RestoreError, match="the limit is 268,435,456 px"):
-        outlines.drawn([tall], (2000, 2000), tmp_path / "a.json", fit=True)
+        outlines.draw([tall], (2000, 2000), tmp_path / "a.json", fit=True)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -250,13 +250,13 @@ def test_what_would_take_long_is_refused_at_once(tmp_path):
     path = written(tmp_path, {"shapes": [whole] * 15_000})
     began = time.process_time()
     with pytest.raises(RestoreError, match="more than 100 times"):
-        outlines.drawn(outlines.labelme(path), (4000, 4000), path)
+        outlines.draw(outlines.labelme(path), (4000, 4000), path)
     path = written(tmp_path, {"shapes": [shape("point", [1, 1])] * 100_000})
     with pytest.raises(RestoreError, match="100,000 shapes; the limit"):
         outlines.labelme(path)
     path = written(tmp_path, {"shapes": [shape("polygon", *([[1, 1]] * 1_000_001))]})
     with pytest.raises(RestoreError, match="the limit is 1,000,000"):
-        outlines.drawn(outlines.labelme(path), SIZE, path)
+        outlines.draw(outlines.labelme(path), SIZE, path)
     path.write_text("[" * 100_000)
     with pytest.raises(RestoreError, match=r"nested|JSON"):
         outlines.labelme(path)
@@ -320,7 +320,7 @@ def test_any_file_is_drawn_or_refused_in_a_line(tmp_path, tree, fit):
     try:
         found = outlines.coco(path)
         shapes = found.of("a.png") if found else outlines.labelme(path)
-        mask = outlines.drawn(shapes, SIZE, path, fit)
+        mask = outlines.draw(shapes, SIZE, path, fit)
     except RestoreError as error:
         assert "\n" not in str(error)
     else:

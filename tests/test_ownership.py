@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from restore import files
-from restore.batch import ours, report, views
+from restore.batch import ownership, report, views
 from restore.batch.jobs import Job, Shard, plan
 from restore.batch.journal import HIDDEN, Journal
 from restore.batch.rows import parsed, read_rows
@@ -68,9 +68,9 @@ def test_a_users_own_report_stays(tmp_path, name, text, exists):
 def test_a_users_own_scores_stay(tmp_path, name):
     path = save(tmp_path / name, "mine")
     with pytest.raises(UsageError, match="no report of ours"):
-        ours.refuse_scores(tmp_path)
+        ownership.refuse_scores(tmp_path)
     path.unlink()
-    ours.refuse_scores(tmp_path)
+    ownership.refuse_scores(tmp_path)
 
 
 @posix

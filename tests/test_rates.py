@@ -133,7 +133,7 @@ def test_what_a_large_result_takes_in_words():
     )
     assert "-s" not in rates.warning("a.jpg", size, UpscaleOptions(scale=1), 3.9)
     assert "-s" not in rates.warning("a.jpg", size, Img2imgOptions(), 3.9)
-    assert rates.spoken(100) == "2 min" and rates.spoken(9000) == "2.5 h"
+    assert rates.format_duration(100) == "2 min" and rates.format_duration(9000) == "2.5 h"
 
 
 def test_the_cache_is_where_the_system_keeps_such(monkeypatch, tmp_path):

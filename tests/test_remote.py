@@ -11,8 +11,8 @@ from folders import counts, tree
 from teams import Watch, model, photos, report
 
 from restore import batch, cli, urls
-from restore.batch import inputs, rays, remote
-from restore.batch.place import Place
+from restore.batch import inputs, ray_executor, remote
+from restore.batch.destination import Destination
 from restore.errors import OutputError, UsageError
 from restore.options import UpscaleOptions
 
@@ -28,11 +28,11 @@ pytestmark = [
 @pytest.fixture
 def shop(monkeypatch):
     """(address, faults) of a server whose bucket is called shop."""
-    remote.opened.cache_clear()
+    remote.open_filesystem.cache_clear()
     monkeypatch.setattr(remote, "WAIT_S", 0.01)
     with stores.served(monkeypatch) as store:
         yield store
-    remote.opened.cache_clear()
+    remote.open_filesystem.cache_clear()
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def stocked(stock):
 
 def run(given, out, model, **more):
     """As the command line, in this process or by others."""
-    place = Place.of(out)
+    place = Destination.parse(out)
     files = inputs.find([given], place)
     opened = batch.open_model(str(model), "cpu")
     return batch.run(files, UpscaleOptions(scale=1, steps=1), out, opened, **more)
@@ -165,7 +165,7 @@ def test_a_listing_of_many_pages_is_whole_and_leaves_out_what_is_hidden(shop, tm
     names = {f"in/{nth % 3}/{nth:04}.png" for nth in range(1100)}
     hidden = {"in/out/1.png", "in/0/.restore/rows/2.png", "other/3.png", "in2/4.png"}
     files.pipe({f"shop/{name}": b"data" for name in names | hidden})
-    found = inputs.find(["s3://shop/in"], Place.of("s3://shop/in/out"))
+    found = inputs.find(["s3://shop/in"], Destination.of("s3://shop/in/out"))
     assert [f"in/{file.key}" for file in found] == sorted(names)
     assert {file.size for file in found} == {4} and not any(file.skip for file in found)
     assert found[0].url == "s3://shop/in/0/0000.png"
@@ -235,11 +235,11 @@ def test_secrets_of_a_url_are_told_nowhere(stocked, tmp_path, model, capsys, cap
 
 def test_a_url_that_leads_nowhere_is_refused(shop, tmp_path):
     with pytest.raises(UsageError, match="s3://shop/nothing"):
-        inputs.find(["s3://shop/nothing"], Place(tmp_path))
+        inputs.find(["s3://shop/nothing"], Destination(tmp_path))
     with pytest.raises(UsageError, match="what://x"):
-        inputs.find(["what://x/y"], Place(tmp_path))
+        inputs.find(["what://x/y"], Destination(tmp_path))
     assert (
-        urls.told(OSError("GET https://a:b@c.d/e.png?sig=1 failed"))
+        urls.redact_error(OSError("GET https://a:b@c.d/e.png?sig=1 failed"))
         == "GET https://c.d/e.png failed"
     )
 
@@ -256,5 +256,5 @@ def test_workers_share_a_bucket(stocked, tmp_path, model):
 def test_ray_works_on_a_bucket(stocked, tmp_path, model):
     _, _, folder = stocked
     run(folder, tmp_path / "out", model)
-    run("s3://shop/in", "s3://shop/out", model, cluster=rays.Cluster(2))
+    run("s3://shop/in", "s3://shop/out", model, cluster=ray_executor.Cluster(2))
     check_as(tmp_path / "out", "shop/out")

@@ -12,7 +12,7 @@ from folders import closed
 from PIL import Image
 
 from restore.checkpoints.load import load
-from restore.checkpoints.places import SHIPPED
+from restore.checkpoints.model_paths import SHIPPED
 from restore.cli import main as cli
 from restore.config import load_config
 from restore.diffusion.contexts.boxes import parsed

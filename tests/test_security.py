@@ -208,7 +208,7 @@ def test_pickle_is_for_our_own_processes_alone():
         if isinstance(node, ast.Import) and any(alias.name == "pickle" for alias in node.names)
     }
     ours = {"restore/images/worker_pool.py", "restore/checkpoints/components.py"}
-    assert using <= ours | {"restore/batch/rays.py"}  # jobs and rows, to workers and back
+    assert using <= ours | {"restore/batch/ray_executor.py"}  # jobs and rows, to workers and back
 
 
 # 8: paths

@@ -5,7 +5,8 @@ import torch
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from transformers import CLIPTextModel
 
-from restore.checkpoints.load import load, save
+from restore.checkpoints.load import load
+from restore.checkpoints.save import save
 from restore.diffusion import vae
 from restore.diffusion.conditioning import guided
 from restore.diffusion.layouts import (

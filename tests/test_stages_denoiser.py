@@ -200,7 +200,7 @@ def test_a_model_that_ships_is_gone_on_from_by_its_name(photos, tmp_path):
     told = stage(photos, "nano", start="nano", pixel_weight=0.0) | of_nano
     train(tmp_path / "run", told, steps=1, learning_rate=1e-9, show_every=1, save_every=1)
     began, ended = load("nano", "cpu", "fp32"), load(str(tmp_path / "run" / "export"))
-    assert ended.hears == "damage"
+    assert ended.prompts_describe == "damage"
     for part in ("vae", "unet"):
         for ours, theirs in zip(
             getattr(ended, part).parameters(), getattr(began, part).parameters(), strict=True

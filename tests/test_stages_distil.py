@@ -11,7 +11,8 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from PIL import Image
 from torch import nn
 
-from restore.checkpoints.load import load, save
+from restore.checkpoints.load import load
+from restore.checkpoints.save import save
 from restore.errors import ConfigError
 from restore.options import UpscaleOptions
 from restore.tasks.run import restore
@@ -79,7 +80,7 @@ def batch(stack, size=8, seed=0):
     tokens = stack.context.inputs("")[None].expand(size, -1)
     known, trust = torch.zeros(shape), torch.full((size, 1, 4, 4), 0.5)
     drawn = MEAN + SPREAD * torch.randn(shape, generator=rng)
-    target = stack.from_walk(drawn, known)
+    target = stack.from_residual(drawn, known)
     return {"conditioning": known, "target": target, "trust": trust, "tokens": tokens}
 
 

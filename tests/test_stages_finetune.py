@@ -13,7 +13,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from restore.checkpoints import lora
-from restore.checkpoints.load import load, save
+from restore.checkpoints.load import load
+from restore.checkpoints.save import save
 from restore.diffusion.layouts import BASE, INPAINTING, KEEP, REPAINT, RESTORE, TRUST
 from restore.errors import ConfigError, ModelError
 from restore.options import UpscaleOptions

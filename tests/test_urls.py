@@ -7,7 +7,7 @@ import typer
 
 from restore import cli, file_search
 from restore.batch import inputs, remote_listing
-from restore.batch.place import Place
+from restore.batch.destination import Destination
 from restore.cli.here import URLS, WORDS
 from restore.config import load_config
 from restore.errors import ConfigError, UsageError
@@ -77,7 +77,7 @@ def test_a_path_in_a_training_config_is_no_url(tmp_path):
 
 def test_a_list_names_paths_and_urls(tmp_path):
     listed = [str(tmp_path / "a.png"), "s3://me:SECRET@bucket/in/b.png", "https://h/../c.png?sig=1"]
-    found = inputs.find([], Place(tmp_path / "out"), listed=listed)
+    found = inputs.find([], Destination(tmp_path / "out"), listed=listed)
     assert {file.key: file.url for file in found} == {
         (tmp_path / "a.png").relative_to(tmp_path.anchor).as_posix(): "",
         "bucket/in/b.png": listed[1],

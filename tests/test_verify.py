@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from restore import cli
-from restore.checkpoints import manifest, places
+from restore.checkpoints import manifest, model_paths
 
 
 def verify(capsys, *given):
@@ -82,7 +82,7 @@ def test_pairs_are_made_again_from_their_traces(photo, pixels, tmp_path, capsys)
 
 
 def test_a_model_is_checked_file_by_file_and_loaded(tmp_path, capsys):
-    nano = shutil.copytree(places.place_of("nano"), tmp_path / "nano")
+    nano = shutil.copytree(model_paths.find_path("nano"), tmp_path / "nano")
     assert verify(capsys, nano) == (0, f"{nano}: {_files(nano)} files whole, 1 model whole\n")
     (nano / "unet" / "extra.safetensors").write_bytes(b"x")
     (nano / "notes.md").write_text("mine")

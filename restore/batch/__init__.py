@@ -7,8 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from restore.batch.folder import prepare, run, run_words
+    from restore.batch.folder import prepare, run
     from restore.batch.models import open_model
+    from restore.batch.words import run_words
 
 __all__ = ["open_model", "prepare", "run", "run_words"]
 
@@ -16,6 +17,6 @@ __all__ = ["open_model", "prepare", "run", "run_words"]
 def __getattr__(name: str) -> object:
     """Load a public name at its first use, so that importing one module here stays cheap."""
     if name in __all__:
-        module = "models" if name == "open_model" else "folder"
+        module = {"open_model": "models", "run_words": "words"}.get(name, "folder")
         return getattr(import_module(f"restore.batch.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -118,14 +118,15 @@ class Totals:
         if seconds is None:
             yield "time: told once the first files are done"
         else:
-            yield f"time: about {rates.spoken(seconds * self.after / 1e6)} if all are done, {by}"
+            needed = rates.format_duration(seconds * self.after / 1e6)
+            yield f"time: about {needed} if all are done, {by}"
         if self.largest:
             key, one = self.largest
             others = self.large - 1
             yield rates.warning(printable(key), one.head.size, self.options, seconds, others)
 
 
-def foretell(
+def forecast(
     jobs: Iterable[Job],
     options: "TaskOptions",
     masks: "Masks | None",
@@ -152,12 +153,12 @@ def foretell(
         say(f"unpaired {printable(str(path))}: a mask without its picture")
     totals = Totals(options, model)
     for job in jobs:
-        yield _foretold(job, masks, journal, how, totals, say)
+        yield _forecast_job(job, masks, journal, how, totals, say)
     for line in totals.told(journal, rate):
         say(line)
 
 
-def _foretold(
+def _forecast_job(
     job: Job,
     masks: "Masks | None",
     journal: Journal,
@@ -175,7 +176,7 @@ def _foretold(
         return {**row, "status": "skipped", "code": job.skip, "error": SKIPPED[job.skip]}
     assert job.source
     try:
-        head = sandbox.probe(remote.here(job), how)
+        head = sandbox.probe(remote.fetch(job), how)
     except RestoreError as error:
         say(f"failing  {printable(str(error))}")
         return {**row, "status": "failed", "code": error.code, "error": str(error)}

@@ -146,11 +146,11 @@ def codecs() -> Iterator[Finding]:
 
 def models() -> Iterator[Finding]:
     """Whether the shipped models are intact, and the user's own can be read."""
-    from restore.checkpoints import library, manifest, places
+    from restore.checkpoints import library, manifest, model_paths
 
-    for name in places.shipped():
+    for name in model_paths.list_shipped():
         try:
-            manifest.check(places.SHIPPED / name)
+            manifest.check(model_paths.SHIPPED / name)
         except ValueError as error:
             yield Finding("broken", str(error), f"install {OURS} again")
         else:

@@ -1,4 +1,4 @@
-"""A run over files or prompts in one call, for the command line, the page and programs.
+"""A run over files in one call, for the command line, the page and programs.
 
 files = file_search.find([Path("scans")], Path("out"))
 summary = batch.run(files, UpscaleOptions(scale=2), Path("out"), batch.open_model("nano"))
@@ -7,45 +7,39 @@ The run is the same for every caller: each continues where another stopped.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from restore.batch import jobs, report, views
-from restore.batch.choices import PictureOptions
-from restore.batch.dry_run import foretell
+from restore.batch import jobs, report
+from restore.batch.destination import Destination
+from restore.batch.devices import open_on, parse_devices
+from restore.batch.dry_run import forecast
 from restore.batch.holes import Holes
 from restore.batch.jobs import OnCollision, Shard
 from restore.batch.journal import Journal
 from restore.batch.models import OpenedModel
-from restore.batch.orders import Orders
-from restore.batch.place import Place
-from restore.batch.placing import named, placed
+from restore.batch.picture_options import PictureOptions
 from restore.batch.planning import plan_files
 from restore.batch.rates import Rate
 from restore.batch.rows import Row
-from restore.batch.runner import Limits, Summary, Team, refuse_existing, run_all, run_by
+from restore.batch.runner import Executor, Limits, Summary, run_all, run_by
 from restore.batch.step import Exists, Work
 from restore.batch.work import (
     FileOptions,
     Progress,
     Settings,
-    made_with,
-    shown,
-    told,
 )
-from restore.errors import UsageError, counted
+from restore.batch.worker import RunSpec
+from restore.errors import UsageError
 from restore.file_search import Found
 from restore.options import Text2imgOptions
 from restore.urls import is_url
 
 if TYPE_CHECKING:
     from restore.batch.mask_files import Masks
-    from restore.batch.rays import Cluster
-
-LARGEST_SEED = 2**63 - 1
+    from restore.batch.ray_executor import Cluster
 
 
 class Quiet:
@@ -70,7 +64,7 @@ class PreparedRun:
     Attributes:
         jobs: One for each input of this shard.
         work: Opens the function that makes a job's picture; open as long as the run lasts.
-        team: Does the jobs, `hands` of them at a time; None: this process does them.
+        executor: Does the jobs, `workers` of them at a time; None: this process does them.
     """
 
     jobs: Sequence[jobs.Job]
@@ -79,8 +73,8 @@ class PreparedRun:
     journal: Journal
     exists: Exists
     work: Callable[[Progress], AbstractContextManager[Work]]
-    team: Callable[[Progress], Team] | None = field(default=None, kw_only=True)
-    hands: int = field(default=1, kw_only=True)
+    executor: Callable[[Progress], Executor] | None = field(default=None, kw_only=True)
+    workers: int = field(default=1, kw_only=True)
 
     def run(
         self,
@@ -101,14 +95,14 @@ class PreparedRun:
         """
         publish = report.publisher(self.journal.home, self.journal.ending)
         limits = Limits(max_failures, stop)
-        if self.team:
+        if self.executor:
             return run_by(
-                *(self.team(show), self.jobs, self.journal),
+                *(self.executor(show), self.jobs, self.journal),
                 exists=self.exists,
                 progress=show.row,
                 limits=limits,
                 publish=publish,
-                hands=self.hands,
+                workers=self.workers,
             )
         with self.work(show) as work:
             return run_all(
@@ -124,19 +118,19 @@ class PreparedRun:
 
 @dataclass(frozen=True)
 class PreparedFiles(PreparedRun):
-    """A prepared run over files; `foretell` is its dry run."""
+    """A prepared run over files; `dry_run` says what it would do."""
 
     settings: Settings
     masks: "Masks | None"
     unpaired: list[Path]  # masks without a picture
     count: int
 
-    def foretell(
+    def dry_run(
         self, say: Callable[[str], None] = print, note: Callable[[str], None] = QUIET.note
     ) -> Iterator[Row]:
         """Say what the run would do and need; yield a row for each file."""
         assert not isinstance(self.options, Text2imgOptions)
-        return foretell(
+        return forecast(
             self.jobs,
             self.options,
             self.masks,
@@ -152,7 +146,7 @@ class PreparedFiles(PreparedRun):
 def prepare(
     files: Sequence[Found],
     options: FileOptions,
-    place: Place,
+    destination: Destination,
     open_model: Callable[[], OpenedModel],
     *,
     pictures: PictureOptions = PICTURES,
@@ -170,7 +164,7 @@ def prepare(
     Args:
         files: What `file_search.find` found.
         options: The task and its options.
-        place: Where the results go.
+        destination: Where the results go.
         open_model: Returns the model; called after the files are checked, since it may download.
         pictures: How pictures are read and written.
         holes: Where the pictures have holes.
@@ -188,26 +182,26 @@ def prepare(
         OutputError: The output folder cannot be used.
     """
     choices = {"exists": exists, "share": share, "on_collision": on_collision}
-    plan = plan_files(files, options, place, pictures, holes, count, **choices)
+    plan = plan_files(files, options, destination, pictures, holes, count, **choices)
     model = open_model()
     if devices:
-        model = placed(model, devices)
+        model = open_on(model, devices)
     options = _settled(options, model)
     candidates = {"count": count} if count > 1 else {}
-    more = {**pictures.told, **model.precision, **candidates, **holes.told}
+    more = {**pictures.digest_fields, **model.precision, **candidates, **holes.digest_fields}
     pixels = options.digest(seed=seed, **more)
-    told = place.out, pixels, model.weights, share.ending, options.words, options.task
-    place.store.begin(place.home)
-    journal = Journal(*told, place.home, store=place.store)
-    settings = Settings(place, seed, exists, plan.reading, pictures.writing, model.made_by)
-    orders = Orders(options, settings, pictures, holes, plan.masks, count, pixels, model.weights)
-    team, hands = gathered(orders, model, devices, cluster)
+    told = destination.out, pixels, model.weights, share.ending, options.words, options.task
+    destination.store.begin(destination.home)
+    journal = Journal(*told, destination.home, store=destination.store)
+    settings = Settings(destination, seed, exists, plan.reading, pictures.writing, model.made_by)
+    spec = RunSpec(options, settings, pictures, holes, plan.masks, count, pixels, model.weights)
+    executor, workers = choose_executor(spec, model, devices, cluster)
     return PreparedFiles(
         *(plan.jobs, options, model, journal, exists),
-        lambda show: orders.work(model.stack, show, plan.jobs),
+        lambda show: spec.open_work(model.stack, show, plan.jobs),
         *(settings, plan.masks, plan.unpaired, count),
-        team=team,
-        hands=hands,
+        executor=executor,
+        workers=workers,
     )
 
 
@@ -220,10 +214,10 @@ def _settled(options: FileOptions, model: OpenedModel) -> FileOptions:
     return settled(options, model.stack())
 
 
-def gathered(
-    orders: Orders, model: OpenedModel, devices: Sequence[str], cluster: "Cluster | None"
-) -> tuple[Callable[[Progress], Team] | None, int]:
-    """The team that does the work, and its number of workers; None if this process does it.
+def choose_executor(
+    spec: RunSpec, model: OpenedModel, devices: Sequence[str], cluster: "Cluster | None"
+) -> tuple[Callable[[Progress], Executor] | None, int]:
+    """The executor that does the work, and its number of workers; None if this process does it.
 
     Raises UsageError if both are given, or if only this process has the model.
     """
@@ -231,78 +225,19 @@ def gathered(
         raise UsageError("--devices is of one machine, and --runner ray places its own workers")
     if not devices and not cluster:
         return None, 1
-    loading = model.loading
-    if loading is None:
+    pinned = model.pinned
+    if pinned is None:
         raise UsageError(f"{model.name} was loaded by its caller, and is in this process alone")
     if cluster:
-        from restore.batch.rays import Rays, require
+        from restore.batch.ray_executor import RayExecutor, require
 
         require()
-        rays = Rays(orders, loading, cluster)
-        return lambda show: rays, cluster.workers
-    from restore.batch.crew import Crew
+        executor = RayExecutor(spec, pinned, cluster)
+        return lambda show: executor, cluster.workers
+    from restore.batch.device_pool import DevicePool
 
-    names = named(devices)
-    return lambda show: Crew(orders, loading, names, show), len(names)
-
-
-def prepare_words(
-    options: Text2imgOptions,
-    place: Place,
-    open_model: Callable[[], OpenedModel],
-    *,
-    form: str = "png",
-    seed: int = 0,
-    count: int = 1,
-    exists: Exists = "skip",
-) -> PreparedRun:
-    """Prepare a run that makes `count` pictures from a prompt, with the seeds from `seed` on.
-
-    Args:
-        form: The format of the results.
-
-    The other arguments are those of `prepare`.
-    """
-    if seed + count - 1 > LARGEST_SEED:
-        raise UsageError(
-            f"--seed {seed}: {counted(count, 'seed')} from there on do not fit 63 bits"
-        )
-    seeds = {f"{own:010}.png": own for own in range(seed, seed + count)}
-    planned = [jobs.Job(None, name, place.out / (place.file or name)) for name in seeds]
-    if exists == "error":
-        refuse_existing(planned)
-    model = open_model()
-
-    @contextmanager
-    def work(show: Progress) -> Iterator[Work]:
-        @cache
-        def warn() -> None:
-            from restore.tasks.run import beyond
-
-            for note in beyond(options, None, model.stack()):
-                show.note(note)
-
-        def make(job: jobs.Job, path: Path) -> Row:
-            from restore.diffusion import watch
-            from restore.images import encode, memmap
-            from restore.tasks.run import restore
-
-            warn()  # before the first picture, not after the last
-            own, stack = seeds[job.key], model.stack()
-            with memmap.use_folder(place.out), watch.watching(show.part, *stack.parts):
-                result = restore(None, options, stack, own)
-            encode.encode(result, path, form, about=told(options, own, model.made_by))
-            views.keep(place.home, job.key, shown(result))
-            facts = {"seed": own, "size_out": result.size, **made_with(model.made_by)}
-            return {**facts, "warnings": list(result.warnings)}
-
-        yield make
-
-    pixels = options.digest(**model.precision)  # a picture's seed is in its key
-    place.store.begin(place.home)
-    said = "", options.words, options.task, place.home
-    journal = Journal(place.out, pixels, model.weights, *said, store=place.store)
-    return PreparedRun(planned, options, model, journal, exists, work)
+    names = parse_devices(devices)
+    return lambda show: DevicePool(spec, pinned, names, show), len(names)
 
 
 def run(
@@ -328,7 +263,7 @@ def run(
     prepared = prepare(
         files,
         options,
-        Place.of(out) if is_url(out) else Place(Path(out)),
+        Destination.parse(out) if is_url(out) else Destination(Path(out)),
         lambda: model,
         pictures=pictures,
         holes=holes,
@@ -338,21 +273,4 @@ def run(
         devices=devices,
         cluster=cluster,
     )
-    return prepared.run(show, stop)
-
-
-def run_words(
-    options: Text2imgOptions,
-    out: Path,
-    model: OpenedModel,
-    *,
-    seed: int = 0,
-    count: int = 1,
-    exists: Exists = "skip",
-    show: Progress = QUIET,
-    stop: Callable[[], str] = lambda: "",
-) -> Summary:
-    """Make `count` pictures from a prompt, with the seeds from `seed` on; else as in `run`."""
-    place = Place(out)
-    prepared = prepare_words(options, place, lambda: model, seed=seed, count=count, exists=exists)
     return prepared.run(show, stop)

@@ -30,10 +30,14 @@ class Holes:
     find: Find = ""
 
     @property
-    def told(self) -> dict[str, object]:
+    def digest_fields(self) -> dict[str, object]:
         """The options that decide the pixels; each mask's digest is in its job's row."""
-        told = {"hole_given": bool(self.given), "hole_fit": self.fit, "hole_find": self.find}
-        return {name: value for name, value in told.items() if value}
+        fields = {
+            "hole_given": bool(self.given),
+            "hole_fit": self.fit,
+            "hole_find": self.find,
+        }
+        return {name: value for name, value in fields.items() if value}
 
     def open(self, given: jobs.Jobs) -> tuple["Masks | None", jobs.Jobs]:
         """Open the masks; return them, and the jobs with their masks among `others`."""
@@ -62,7 +66,7 @@ class Holes:
         return mask_files.read(masks, job, picture, self.fit)
 
 
-def opaque(picture: "Picture") -> "Picture":
+def make_opaque(picture: "Picture") -> "Picture":
     """The picture with its alpha channel, if it has one, fully opaque."""
     if picture.alpha is None:
         return picture
@@ -72,7 +76,7 @@ def opaque(picture: "Picture") -> "Picture":
     return replace(picture, alpha=alpha)
 
 
-def overlaid(picture: "Picture", mask: "np.ndarray") -> "Picture":
+def draw_overlay(picture: "Picture", mask: "np.ndarray") -> "Picture":
     """The picture without its transparency, darker, and red where the mask is."""
     import numpy as np
 

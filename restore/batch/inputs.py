@@ -5,17 +5,17 @@ from pathlib import Path
 
 from restore import file_search
 from restore.batch import remote_listing
-from restore.batch.place import Place
+from restore.batch.destination import Destination
 from restore.file_search import Choice
 from restore.listing import Found, Listing
-from restore.urls import is_url, shown
+from restore.urls import is_url, redact_url
 
 ALL = Choice()
 
 
 def find(
     inputs: Sequence[str | Path],
-    place: Place,
+    destination: Destination,
     choice: Choice = ALL,
     listed: Iterable[str] = (),
 ) -> Listing:
@@ -23,7 +23,7 @@ def find(
 
     Args:
         inputs: Files, folders or URLs.
-        place: Where the results go; an output folder inside an input is left out.
+        destination: Where the results go; an output folder inside an input is left out.
         choice: Which of the files are taken.
         listed: Paths and URLs of files, named one by one.
 
@@ -34,11 +34,11 @@ def find(
     def found() -> Iterator[Found]:
         for given in inputs:
             if is_url(given):
-                yield from remote_listing.found(str(given), place.url)
+                yield from remote_listing.found(str(given), destination.url)
         paths = (Path(given) for given in inputs if not is_url(given))
-        yield from file_search.met(paths, place.home, choice.links)
+        yield from file_search.met(paths, destination.home, choice.links)
         for name in listed:
             yield remote_listing.named(name) if is_url(name) else file_search.named(Path(name))
 
-    names = (shown(str(given)) if is_url(given) else str(given) for given in inputs)
+    names = (redact_url(str(given)) if is_url(given) else str(given) for given in inputs)
     return file_search.gathered(found(), choice, ", ".join(names))

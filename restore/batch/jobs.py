@@ -14,7 +14,7 @@ from restore.errors import ImageError, UsageError
 from restore.file_search import KNOWN
 from restore.files import sha256
 from restore.listing import Found, kept
-from restore.urls import shown
+from restore.urls import redact_url
 
 OnCollision = Literal["error", "keep-ext"]
 DAMAGE = "_damage"  # ends the names of masks that are kept beside results
@@ -57,7 +57,7 @@ class Job:
     def origin(self) -> str:
         """The source as reports name it: an absolute path, or a URL without secrets."""
         if self.url:
-            return shown(self.url)
+            return redact_url(self.url)
         return os.path.abspath(self.source) if self.source else ""
 
     @property

@@ -15,9 +15,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO
 
-from restore.batch import ours
+from restore.batch import ownership
 from restore.batch.jobs import Job
-from restore.batch.known import Known
+from restore.batch.result_index import ResultIndex
 from restore.batch.rows import Row, read_rows
 from restore.batch.store import HIDDEN, Folder, Store
 from restore.database import TemporaryDatabase, to_bytes, to_text
@@ -28,7 +28,7 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # EFBIG: `ulimit -f`
 PATIENCE_S = 30  # that a shard waits for another one's cleanup
 
 
-class Journal(Known):
+class Journal(ResultIndex):
     """The rows of one run and of those before it, on disk.
 
     Args:
@@ -36,8 +36,8 @@ class Journal(Known):
         options: Digest of the options that decide the pixels.
         weights: Digest of the model's weights.
         ending: Of the name of a shard's report, such as ".2-of-3"; all other reports are read too.
-        words: As in `Known`.
-        task: As in `Known`.
+        words: As in `ResultIndex`.
+        task: As in `ResultIndex`.
         home: The folder of the reports; by default `out`.
         store: Where the results are; by default the folder `out`.
     """
@@ -86,7 +86,7 @@ class Journal(Known):
             UsageError: A report there is not one of ours.
         """
         for ending in {"", self.ending}:
-            ours.refuse_reports(self.home, ending)
+            ownership.refuse_reports(self.home, ending)
         with ExitStack() as held:
             with as_output_error(self.out):
                 self.out.mkdir(parents=True, exist_ok=True)
@@ -244,7 +244,7 @@ class Reported(Collection[Row]):
 
 def reports(folder: Path) -> list[Path]:
     """The reports in a folder, by name: its own and those of shards."""
-    return [path for path in folder.glob("report*.jsonl") if ours.REPORT.fullmatch(path.name)]
+    return [path for path in folder.glob("report*.jsonl") if ownership.REPORT.fullmatch(path.name)]
 
 
 @contextmanager

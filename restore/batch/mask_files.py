@@ -108,7 +108,7 @@ def read(masks: Masks, job: Job, picture: Picture, fit: bool = False) -> np.ndar
         return np.where(picture.alpha < np.iinfo(picture.alpha.dtype).max, 255, 0).astype(np.uint8)
     if path.suffix.casefold() == ".json":
         shapes = masks.shapes.of(job.key) if masks.shapes else outlines.labelme(path)
-        return outlines.drawn(shapes, picture.size, path, fit)
+        return outlines.draw(shapes, picture.size, path, fit)
     mask = flat(sandbox.read(path))
     if mask.shape == picture.size:
         return mask

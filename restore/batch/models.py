@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restore.batch import environment
-from restore.checkpoints import configs, engines, file_kinds, manifest, places
+from restore.checkpoints import configs, engines, file_kinds, manifest, model_paths
 from restore.checkpoints import controlnet as controlnets
 from restore.errors import ModelError, RestoreError, UsageError
 from restore.options import UpscaleOptions, WalkOptions
@@ -27,7 +27,7 @@ class OpenedModel:
         precision: What else decides the pixels, such as dtype and device.
         is_pixel: Whether it is one network from rgb to rgb.
         steered: The ControlNet and its settings, as results record them; `weights` includes it.
-        loading: How another process opens the same model; None if none can.
+        pinned: How another process opens the same model; None if none can.
     """
 
     name: str
@@ -36,7 +36,7 @@ class OpenedModel:
     precision: dict[str, object]
     is_pixel: bool = False
     steered: dict[str, object] = field(default_factory=dict)
-    loading: "Loading | None" = None
+    pinned: "PinnedModel | None" = None
 
     @property
     def made_by(self) -> dict[str, object]:
@@ -99,7 +99,7 @@ class ModelChoice:
             digest = steering.with_digest(digest)
         first_stage = self._first_stage_digest()
         if first_stage:
-            digest = engines.joined(digest, first_stage)
+            digest = engines.combine_digests(digest, first_stage)
 
         @cache
         def stack() -> "Model":
@@ -111,18 +111,18 @@ class ModelChoice:
             digest,
             self._precision(first_stage),
             not self.config_from and is_pixel(self.name),
-            steering.told if steering else {},
-            Loading(self, digest),
+            steering.record if steering else {},
+            PinnedModel(self, digest),
         )
 
     def _refuse(self, place: Path, options: WalkOptions | None) -> None:
         """Raise what `open` raises, before any weight is read."""
         if self.config_from and not place.is_file():
             raise UsageError(f"--config-from: {self.name} is a folder and has configs of its own")
-        if options and place.is_dir() and _asks_for_a_walk(options):
-            from restore.checkpoints import walks  # which loads diffusers
+        if options and place.is_dir() and _needs_sampling(options):
+            from restore.checkpoints import sampling_check  # which loads diffusers
 
-            walks.refuse(place, options)
+            sampling_check.refuse(place, options)
         if self.engine == "onnx":
             engines.refuse(
                 self.name, self.device, self.dtype, **self._more(), first_stage=self.first_stage
@@ -154,7 +154,7 @@ class ModelChoice:
                 self.dtype,
                 engine=self.engine,
                 first_stage=self.first_stage,
-                lightly=isinstance(options, UpscaleOptions) and not options.steps,
+                lazily=isinstance(options, UpscaleOptions) and not options.steps,
                 note=note,
                 offline=self.offline,
                 allow_pickle=self.allow_pickle,
@@ -192,7 +192,7 @@ class ModelChoice:
 
 
 @dataclass(frozen=True)
-class Loading:
+class PinnedModel:
     """What another process needs to open the same model.
 
     Attributes:
@@ -203,7 +203,7 @@ class Loading:
     choice: ModelChoice
     weights: str
 
-    def on(self, device: str) -> "Loading":
+    def on(self, device: str) -> "PinnedModel":
         """The same on another device."""
         return replace(self, choice=replace(self.choice, device=device))
 
@@ -246,11 +246,11 @@ def open_model(
 
 def is_pixel(name: str) -> bool:
     """Whether the name is a pixel upscaler: one network from rgb to rgb. Raises ModelError."""
-    file: Path = places.place_of(name)
+    file: Path = model_paths.find_path(name)
     if file.is_dir():
         return configs.about(file).pixels is not None
     return file.is_file() and file_kinds.is_pixel(file)
 
 
-def _asks_for_a_walk(options: WalkOptions) -> bool:
+def _needs_sampling(options: WalkOptions) -> bool:
     return bool(options.steps or options.sampler != "ddim" or options.sampler_options)

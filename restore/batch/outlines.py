@@ -77,7 +77,7 @@ def _ends(whole: str, part: str) -> bool:
     return whole.endswith(f"/{part}")
 
 
-def drawn(
+def draw(
     shapes: Iterable[Shape], size: tuple[int, int], path: Path, fit: bool = False
 ) -> np.ndarray:
     """Draw shapes as a mask, uint8 (*size), 255 inside.
@@ -109,7 +109,7 @@ def drawn(
                 told = f"a run-length mask of {sides(shape.size or size)} px"
                 raise ImageError("MASK", f"{path}: {told}; the limit is {MAX_MASK:,} px")
             if within:
-                filled = run_lengths.drawn(shape.runs, height, within)
+                filled = run_lengths.draw(shape.runs, height, within)
                 _lay(mask, Shape(((within.start, 0),), filled=filled), ratio)
             continue
         if shape.filled is not None:

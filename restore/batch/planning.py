@@ -4,18 +4,20 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restore.batch import jobs, remote
-from restore.batch.choices import PictureOptions
+from restore.batch.destination import Destination
 from restore.batch.holes import Holes
 from restore.batch.jobs import Job, Jobs, OnCollision, Shard, refuse_collisions
-from restore.batch.place import Place
+from restore.batch.picture_options import PictureOptions
 from restore.batch.runner import Exists, refuse_existing
-from restore.batch.work import FileOptions, formats, kept_beside, reading_for
+from restore.batch.work import FileOptions
 from restore.errors import ImageError, UsageError
 from restore.file_search import Found
+from restore.options import Img2imgOptions, InpaintOptions
 
 if TYPE_CHECKING:
     from restore.batch.mask_files import Masks
@@ -44,7 +46,7 @@ class Plan:
 def plan_files(
     files: Sequence[Found],
     options: FileOptions,
-    place: Place,
+    destination: Destination,
     pictures: PictureOptions,
     holes: Holes,
     count: int,
@@ -59,15 +61,15 @@ def plan_files(
     """
     from restore.images import encode
 
-    kind = formats(options, pictures.format, pictures.lossless, count)
+    kind = choose_format(options, pictures.format, pictures.lossless, count)
     reading = reading_for(options, holes, pictures.reading)
     planned = jobs.plan(
         files,
-        place.out,
+        destination.out,
         lambda source: encode.FORMATS[kind(source)].suffix,
-        kept_beside(options, holes, count),
+        list_endings(options, holes, count),
         on_collision,
-        place.file,
+        destination.file,
     )
     masks, planned = holes.open(planned)
     unpaired = masks.unused(planned) if masks else []
@@ -76,7 +78,7 @@ def plan_files(
     if pictures.frames == "all":
         planned = with_frames(planned, reading)
     if exists == "error":
-        store = place.store
+        store = destination.store
         refuse_existing(planned, lambda path: store.has(store.name(path)))
     if pictures.background is None:
         refuse_transparent(planned, kind, reading)
@@ -98,7 +100,7 @@ def with_frames(planned: Jobs, reading: "Reading") -> Jobs:
         counts.append(1)
         if job.source and not job.skip:
             with suppress(ImageError):  # its row will say so
-                counts[-1] = sandbox.probe(remote.here(job), reading).frames
+                counts[-1] = sandbox.probe(remote.fetch(job), reading).frames
 
     def knowing(nth: int, job: Job) -> Job:
         beside = tuple(f"_{frame:03}" for frame in range(2, counts[nth] + 1))
@@ -122,9 +124,43 @@ def refuse_transparent(
         if job.source.suffix.casefold() in encode.OPAQUE:
             continue  # the rare one with a wrong suffix is refused when it is read
         with suppress(ImageError):  # its row will say so
-            if sandbox.probe(remote.here(job), reading).has_alpha:
+            if sandbox.probe(remote.fetch(job), reading).has_alpha:
                 seen, count = [*seen, str(job.source)][:SHOWN], count + 1
     if seen:
         more = f" and {count - SHOWN} more" if count > SHOWN else ""
         told = f"{', '.join(seen)}{more}: transparent, which jpeg cannot hold"
         raise UsageError(f"{told}; give a --background such as white, or use --format png")
+
+
+def choose_format(
+    options: FileOptions, form: str, lossless: bool, count: int
+) -> Callable[[Path], str]:
+    """A function: source -> format of its result. Raises UsageError if that cannot be written.
+
+    Args:
+        form: auto, or the name of a format.
+    """
+    from restore.images import encode
+
+    if form == "tiff" and find_spec("tifffile") is None:
+        mend = "pip install 'restore-toolkit[formats]', or use --format png"
+        raise UsageError(f"TIFF is written by tifffile, which is missing; {mend}")
+    if count > 1 and form not in ("auto", "png"):
+        raise UsageError(f"-n {count}: candidates and their sheet are PNG, not {form}")
+    if count > 1 or (form == "auto" and isinstance(options, InpaintOptions)):
+        form = "png"  # what is outside the mask stays
+    return lambda source: encode.choose_format(source, form, lossless)
+
+
+def reading_for(options: FileOptions, holes: Holes, reading: "Reading") -> "Reading":
+    """How files are read: as a whole if there may be holes in them."""
+    whole = holes.given or holes.find or isinstance(options, InpaintOptions)
+    return replace(reading, max_pixels=0) if whole else reading
+
+
+def list_endings(options: FileOptions, holes: Holes, count: int) -> tuple[str, ...]:
+    """The name endings of what is saved beside a result."""
+    if holes.find:
+        return f"{jobs.DAMAGE}.png", f"{jobs.OVERLAY}.jpg"
+    laps = options.loopback if isinstance(options, Img2imgOptions) else count
+    return tuple(f"_{lap:03}" for lap in range(1, laps + 1)) if laps > 1 else ()

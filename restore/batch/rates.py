@@ -149,7 +149,7 @@ def warning(
     height, width = options.output_size(size)
 
     def takes(pixels: float) -> str:
-        time = f", about {spoken(pixels / MEGAPIXEL * rate)}" if rate is not None else ""
+        time = f", about {format_duration(pixels / MEGAPIXEL * rate)}" if rate is not None else ""
         return f"{pixels / MEGAPIXEL:.0f} megapixels{time}"
 
     also = f" (and {counted(more, 'other picture')} more than {LARGE // MEGAPIXEL})" * (more > 0)
@@ -163,7 +163,7 @@ def is_large(size: tuple[int, int]) -> bool:
     return size[0] * size[1] > LARGE
 
 
-def spoken(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

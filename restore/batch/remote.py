@@ -20,7 +20,7 @@ from restore.batch.store import HIDDEN, NOTES, REPORTS, note_name
 from restore.errors import ImageError, OutputError, RestoreError, UsageError
 from restore.files import cache as cache_folder
 from restore.files import replacing, sha256
-from restore.urls import shown, told
+from restore.urls import redact_error, redact_url
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -33,7 +33,7 @@ Made = TypeVar("Made")
 
 
 @cache
-def opened(url: str) -> "tuple[AbstractFileSystem, str]":
+def open_filesystem(url: str) -> "tuple[AbstractFileSystem, str]":
     """Open a URL.
 
     Returns:
@@ -44,18 +44,18 @@ def opened(url: str) -> "tuple[AbstractFileSystem, str]":
     """
     if find_spec("fsspec") is None:
         mend = "pip install 'restore-toolkit[remote]'"
-        raise UsageError(f"{shown(url)}: fsspec is missing, by which URLs are read; {mend}")
+        raise UsageError(f"{redact_url(url)}: fsspec is missing, by which URLs are read; {mend}")
     from fsspec.core import url_to_fs
 
     try:
         files, path = url_to_fs(url, use_listings_cache=False)
     except (ImportError, ValueError) as error:
         mend = "pip install 'restore-toolkit[remote]' for s3, gcsfs for gs, adlfs for az"
-        raise UsageError(f"{shown(url)}: {told(error)}; {mend}") from None
+        raise UsageError(f"{redact_url(url)}: {redact_error(error)}; {mend}") from None
     return files, path
 
 
-def trying(what: Callable[[], Made]) -> Made:
+def retry(what: Callable[[], Made]) -> Made:
     """Call `what` and return its result; try again after a fault of the network or the server.
 
     Raises:
@@ -69,12 +69,12 @@ def trying(what: Callable[[], Made]) -> Made:
             raise
         except Exception as error:  # each library has its own
             if number == TRIES - 1:
-                raise OSError(told(error)) from None
+                raise OSError(redact_error(error)) from None
             time.sleep(WAIT_S * 2**number)
     raise AssertionError
 
 
-def here(job: Job) -> Path:
+def fetch(job: Job) -> Path:
     """The local file of a job's source; a remote one is downloaded if it is new or has changed.
 
     Raises:
@@ -83,35 +83,37 @@ def here(job: Job) -> Path:
     if not job.url:
         assert job.source
         return job.source
-    files, path = opened(job.url)
-    place = place_of(job)
+    files, path = open_filesystem(job.url)
+    place = cached_file(job)
     try:
-        mark = trying(lambda: _mark(files, path))
+        mark = retry(lambda: _mark(files, path))
         if _marks().get(job.url) != mark or not place.exists():
             with replacing(place, is_lasting=False) as temporary:
-                trying(lambda: files.get_file(path, str(temporary)))
+                retry(lambda: files.get_file(path, str(temporary)))
             _marks()[job.url] = mark
     except OSError as error:
         mend = "check the URL and who may read it"
-        raise ImageError("UNREADABLE", f"{shown(job.url)}: {told(error)}; {mend}") from None
+        raise ImageError(
+            "UNREADABLE", f"{redact_url(job.url)}: {redact_error(error)}; {mend}"
+        ) from None
     return place
 
 
 def files_of(job: Job) -> list[Path]:
     """The local files of a job: its source, and the others that its result depends on."""
-    source = here(job)
+    source = fetch(job)
     return [source, *(source if other == job.source else other for other in job.others)]
 
 
-def place_of(job: Job) -> Path:
+def cached_file(job: Job) -> Path:
     """The path of a job's downloaded source."""
     return Path(_folder().name) / f"{short_digest(job.url)}{Path(job.key).suffix}"
 
 
-def let_go(job: Job) -> None:
+def release(job: Job) -> None:
     """Remove a job's downloaded source."""
     if job.url and _marks().pop(job.url, None):
-        place_of(job).unlink(missing_ok=True)
+        cached_file(job).unlink(missing_ok=True)
 
 
 def _mark(files: "AbstractFileSystem", path: str) -> tuple[Any, ...]:
@@ -133,7 +135,7 @@ def _folder() -> "tempfile.TemporaryDirectory[str]":
 
 def mirror(url: str) -> Path:
     """The folder on this machine that stands for a URL; it holds the journal."""
-    return cache_folder() / "remote" / short_digest(shown(url).rstrip("/"))
+    return cache_folder() / "remote" / short_digest(redact_url(url).rstrip("/"))
 
 
 class Bucket:
@@ -146,14 +148,14 @@ class Bucket:
         self.out, self.url = out, url.rstrip("/")
 
     def _path(self, name: str) -> str:
-        return f"{opened(self.url)[1].rstrip('/')}/{name}"
+        return f"{open_filesystem(self.url)[1].rstrip('/')}/{name}"
 
     @property
     def _files(self) -> "AbstractFileSystem":
-        return opened(self.url)[0]
+        return open_filesystem(self.url)[0]
 
     def where(self, name: str) -> str:
-        return f"{shown(self.url)}/{name}"
+        return f"{redact_url(self.url)}/{name}"
 
     def name(self, path: Path) -> str:
         return path.relative_to(self.out).as_posix()
@@ -265,14 +267,14 @@ class Bucket:
             )
 
     def _ask(self, what: Callable[[], Made]) -> Made:
-        """Call `what` as `trying` does; turn an error that concerns all files into OutputError."""
+        """Call `what` as `retry` does; turn an error that concerns all files into OutputError."""
         try:
-            return trying(what)
+            return retry(what)
         except (FileNotFoundError, FileExistsError):
             raise
         except OSError as error:
             mend = "check the URL and who may write there"
-            raise OutputError(f"{shown(self.url)}: {told(error)}; {mend}") from None
+            raise OutputError(f"{redact_url(self.url)}: {redact_error(error)}; {mend}") from None
 
 
 def _hashed(files: "AbstractFileSystem", path: str) -> str:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from restore.batch.remote import opened, trying
+from restore.batch.remote import open_filesystem, retry
 from restore.errors import UsageError
 from restore.file_search import unlike
 from restore.listing import Found
-from restore.urls import is_url, shown, told
+from restore.urls import is_url, redact_error, redact_url
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -29,16 +29,16 @@ def found(url: str, out: str = "") -> Iterator[Found]:
     Raises:
         UsageError: There is nothing, or it cannot be listed.
     """
-    files, top = opened(url)
+    files, top = open_filesystem(url)
     try:
-        if urlsplit(url).scheme in WEB or trying(lambda: files.isfile(top)):
+        if urlsplit(url).scheme in WEB or retry(lambda: files.isfile(top)):
             yield _found(url, top, top.split("?")[0].rpartition("/")[2], 0)
             return
-        if not trying(lambda: files.isdir(top)):
-            raise UsageError(f"{shown(url)}: nothing there")
+        if not retry(lambda: files.isdir(top)):
+            raise UsageError(f"{redact_url(url)}: nothing there")
         yield from _walked(url, out)
     except OSError as error:
-        raise UsageError(f"{shown(url)}: cannot be listed: {told(error)}") from None
+        raise UsageError(f"{redact_url(url)}: cannot be listed: {redact_error(error)}") from None
 
 
 def named(url: str) -> Found:
@@ -46,16 +46,16 @@ def named(url: str) -> Found:
 
     Its key is its path with the name of the server or the bucket, but never leads up.
     """
-    parts = urlsplit(shown(url))
+    parts = urlsplit(redact_url(url))
     inside = posixpath.normpath(f"/{parts.path}").lstrip("/")
     key = posixpath.normpath(f"/{parts.netloc}/{inside}").lstrip("/")
-    return Found(Path(shown(url)), key, "", url)
+    return Found(Path(redact_url(url)), key, "", url)
 
 
 def _walked(url: str, out: str) -> Iterator[Found]:
-    files, top = opened(url)
+    files, top = open_filesystem(url)
     top = top.rstrip("/")
-    closed = opened(out)[1].rstrip("/") if out else ""
+    closed = open_filesystem(out)[1].rstrip("/") if out else ""
     for path, size in _objects(files, top, closed):
         key = path[len(top) :].strip("/")
         yield _found(url, path, key, size, unlike(key.rpartition("/")[2]))
@@ -88,7 +88,7 @@ def _s3_objects(files: "AbstractFileSystem", top: str) -> Iterator[tuple[str, in
     asked = {"Bucket": bucket, "Prefix": f"{folder}/" if folder else "", **files.req_kw}
     is_cut = True
     while is_cut:
-        page = trying(lambda: files.call_s3("list_objects_v2", **asked))
+        page = retry(lambda: files.call_s3("list_objects_v2", **asked))
         for about in page.get("Contents", []):
             if not about["Key"].endswith("/"):  # else it stands for a folder
                 yield f"{bucket}/{about['Key']}", about["Size"]
@@ -98,4 +98,4 @@ def _s3_objects(files: "AbstractFileSystem", top: str) -> Iterator[tuple[str, in
 
 def _found(url: str, path: str, key: str, size: int, skip: str = "") -> Found:
     whole = path if is_url(path) else f"{urlsplit(url).scheme}://{path.lstrip('/')}"
-    return Found(Path(shown(whole)), key, skip, whole, size)
+    return Found(Path(redact_url(whole)), key, skip, whole, size)

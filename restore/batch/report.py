@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from heapq import nsmallest
 from pathlib import Path
 
-from restore.batch import ours, template, views
+from restore.batch import ownership, template, views
 from restore.batch.journal import as_output_error, reports
 from restore.batch.rows import Row, read_rows
 from restore.errors import UsageError, printable
@@ -49,7 +49,7 @@ def write_page(path: Path, rows: Collection[Row], summary: Row, homes: Sequence[
     ranked = nsmallest(  # as the first of all rows, sorted
         LINES, rows, key=lambda row: (ORDER.index(row["status"]), not row.get("warnings"))
     )
-    shown = [_shown(row) for row in ranked]
+    shown = [_make_page_row(row) for row in ranked]
     left = BYTES
     for row, line in zip(ranked, shown, strict=False):
         if left > 0 and row["status"] == "done":
@@ -87,7 +87,7 @@ def _counts(summary: Row) -> dict[str, int]:
     return {name: summary[name] for name in names if name in summary}
 
 
-def _shown(row: Row) -> dict[str, object]:
+def _make_page_row(row: Row) -> dict[str, object]:
     """The text that the page shows for a row."""
     sizes = [f"{row[size][1]}x{row[size][0]}" for size in ("size_in", "size_out") if size in row]
     facts = [row["code"]] if row.get("code") else []
@@ -144,7 +144,7 @@ def merge(given: Sequence[Path], out: Path) -> Row:
     if missing or not found:
         raise UsageError(f"{', '.join(missing or map(str, given))}: no report.jsonl there")
     held = {path.resolve() for path in found}
-    ours.refuse_reports(out)
+    ownership.refuse_reports(out)
     strange = [path for path in reports(out) if path.resolve() not in held]
     if strange:
         raise UsageError(f"{strange[0]}: would be lost; merge it too, or give another -o")

@@ -78,7 +78,7 @@ def columns(runs: np.ndarray, height: int) -> range:
     return range(first // height, last // height + 1)
 
 
-def drawn(runs: np.ndarray, height: int, within: range) -> np.ndarray:
+def draw(runs: np.ndarray, height: int, within: range) -> np.ndarray:
     """Draw the columns that the mask covers.
 
     Args:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from restore.batch.jobs import Job
 from restore.batch.journal import Journal
-from restore.batch.pace import Pace
 from restore.batch.rows import Row
 from restore.batch.step import Exists, Work, attempt, head
 from restore.batch.store import HIDDEN
+from restore.batch.time_left import TimeLeft
 from restore.errors import CancelledError, DiskFullError, OutputError, UsageError
 from restore.files import TEMPORARY, is_temporary
 
@@ -76,10 +76,10 @@ class Limits:
 
 @dataclass
 class Tally:
-    """The counts and the pace of a run in progress."""
+    """The counts of a run in progress, and the time that is left."""
 
     jobs: Collection[Job]
-    pace: Pace
+    time_left: TimeLeft
     counts: Counter[str] = field(default_factory=Counter)
     began: float = field(default_factory=time.monotonic)
 
@@ -89,7 +89,7 @@ class Tally:
             **named,
             left=len(self.jobs) - sum(named.values()),
             seconds=round(time.monotonic() - self.began, 3),
-            expected_seconds=self.pace.expected,
+            expected_seconds=self.time_left.expected,
             stopped=stopped,
         )
 
@@ -105,7 +105,7 @@ class Offered(Iterator[Job]):
         return next(self._jobs)
 
 
-Team = Callable[[Offered, Journal], Iterator[tuple[Job, Row]]]
+Executor = Callable[[Offered, Journal], Iterator[tuple[Job, Row]]]
 """Does jobs, in any order, and yields each with its row.
 
 The row of a new result must be in the journal, or safe from a kill in another way, before the
@@ -122,7 +122,7 @@ def run_all(
     limits: Limits = Limits(),
     publish: Callable[[Collection[Row], Row], None] = lambda rows, summary: None,
 ) -> Summary:
-    """The same as `run_by`, with this process as the team: it does one job after the other."""
+    """The same as `run_by`, with this process as the executor: it does one job after the other."""
 
     def alone(offered: Offered, journal: Journal) -> Iterator[tuple[Job, Row]]:
         for job in offered:
@@ -138,7 +138,7 @@ def run_all(
 
 
 def run_by(
-    team: Team,
+    executor: Executor,
     jobs: Collection[Job],
     journal: Journal,
     *,
@@ -146,14 +146,14 @@ def run_by(
     progress: Callable[[Row], None] = lambda row: None,
     limits: Limits = Limits(),
     publish: Callable[[Collection[Row], Row], None] = lambda rows, summary: None,
-    hands: int = 1,
+    workers: int = 1,
 ) -> Summary:
     """Do what is not finished, and write the report, with one row for each input.
 
     The report is written even if the run raises, as far as the disk allows.
 
     Args:
-        team: Does the jobs, `hands` at a time.
+        executor: Does the jobs, `workers` at a time.
         exists: What to do with an output that is there already. skip: a finished one stays; one
             that we made with other options or weights is replaced, and its row says so; any other
             file, and one of another picture or other words, is never replaced. overwrite: all
@@ -171,21 +171,21 @@ def run_by(
     """
     if exists == "error":
         refuse_existing(jobs, lambda path: journal.store.has(journal.store.name(path)))
-    tally = Tally(jobs, Pace(jobs, hands))
+    tally = Tally(jobs, TimeLeft(jobs, workers))
     publish = _also(publish, journal)
     with journal.open(lambda: _sweep(jobs, journal.out)):
         try:
-            stopped = _loop(tally, team, journal, progress, limits)
+            stopped = _loop(tally, executor, journal, progress, limits)
         except BaseException as error:
             why = limits.stop() or getattr(error, "code", type(error).__name__)
-            told = _told(tally.summary(why), journal)
+            told = _make_summary_row(tally.summary(why), journal)
             with suppress(OutputError):
                 publish(journal.finish(jobs, told), told)
             raise
-        if hands > 1 and not journal.ending:  # what dead workers left; no other shard works here
+        if workers > 1 and not journal.ending:  # what dead workers left; no other shard works here
             _sweep(jobs, journal.out)
         summary = tally.summary(stopped)
-        told = _told(summary, journal)
+        told = _make_summary_row(summary, journal)
         publish(journal.finish(jobs, told), told)
     return summary
 
@@ -203,7 +203,7 @@ def _also(
 
 def _loop(
     tally: Tally,
-    team: Team,
+    executor: Executor,
     journal: Journal,
     progress: Callable[[Row], None],
     limits: Limits,
@@ -213,8 +213,8 @@ def _loop(
     def put_down(job: Job, row: Row) -> None:
         status = "finished" if "finished" in row else row["status"]
         tally.counts[status] += 1
-        tally.pace.add(job, row["seconds"] - row.get("load_s", 0) if status == "done" else 0)
-        progress({**row, "left_s": tally.pace.left})
+        tally.time_left.add(job, row["seconds"] - row.get("load_s", 0) if status == "done" else 0)
+        progress({**row, "left_s": tally.time_left.left})
 
     def stopped() -> str:
         return limits.reached(tally.counts["failed"])
@@ -230,7 +230,7 @@ def _loop(
                 yield job
 
     try:
-        for job, row in team(Offered(wanted(), lambda: bool(stopped())), journal):
+        for job, row in executor(Offered(wanted(), lambda: bool(stopped())), journal):
             kept = _kept(row, journal)
             if kept.get("code") == DiskFullError.code:  # no other file would fit either
                 tally.counts["failed"] += 1
@@ -257,7 +257,7 @@ def _kept(row: Row, journal: Journal) -> Row:
     return row
 
 
-def _told(summary: Summary, journal: Journal) -> Row:
+def _make_summary_row(summary: Summary, journal: Journal) -> Row:
     return {**vars(summary), "options": journal.options, "weights": journal.weights}
 
 

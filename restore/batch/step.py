@@ -16,7 +16,7 @@ from typing import Literal
 from restore.batch import remote
 from restore.batch.jobs import Job, digest_of
 from restore.batch.journal import full, is_full
-from restore.batch.known import Known
+from restore.batch.result_index import ResultIndex
 from restore.batch.rows import Row
 from restore.errors import (
     CancelledError,
@@ -35,9 +35,9 @@ Work = Callable[..., Row]
 
 
 def attempt(
-    job: Job, work: Work, known: Known, exists: Exists, note: Callable[[Row], object]
+    job: Job, work: Work, index: ResultIndex, exists: Exists, note: Callable[[Row], object]
 ) -> Row:
-    """Do a job as `done` does; an error of this one file becomes a row, which `note` does not get.
+    """Do a job by `do_job`; an error of this one file becomes a row, which `note` does not get.
 
     Raises:
         ConfigError, ModelError, OutputError: No other file of the run would do better.
@@ -45,37 +45,39 @@ def attempt(
     """
     started = time.monotonic()
     try:
-        return done(job, work, known, exists, note)
+        return do_job(job, work, index, exists, note)
     except (ConfigError, ModelError, OutputError):  # of the run, not of this file
         raise
     except CancelledError:  # nor is this the file's fault: it is left for the next run
         raise
     except Exception as error:  # the one broad except: a bad file must not cost the others
         if is_full(error):
-            error = DiskFullError(full(known.store.out))
-        return failed(job, error, time.monotonic() - started)
+            error = DiskFullError(full(index.store.out))
+        return make_failed_row(job, error, time.monotonic() - started)
     finally:
-        remote.let_go(job)
+        remote.release(job)
 
 
-def done(job: Job, work: Work, known: Known, exists: Exists, note: Callable[[Row], object]) -> Row:
+def do_job(
+    job: Job, work: Work, index: ResultIndex, exists: Exists, note: Callable[[Row], object]
+) -> Row:
     """Do a job, unless an earlier run finished it.
 
     Args:
         work: Makes the pictures at the paths that it gets; returns facts for the row.
-        known: The rows of earlier runs.
+        index: The rows of earlier runs.
         exists: What to do with an output that is there already; `runner.run_by` explains it.
         note: Records the row of a new result, before the result gets its name.
 
     Returns:
         The new row; or the one of the finished result, with "finished": true.
     """
-    source, store = _source(job), known.store
-    if exists != "overwrite" and (finished := known.finished(job, source.whole)):
+    source, store = _source(job), index.store
+    if exists != "overwrite" and (finished := index.finished(job, source.whole)):
         return {**finished, "finished": True}
     started = time.monotonic()
-    job = _placed(job, known, exists, source.own)
-    outdated = _outdated(job, known) if exists == "skip" else []
+    job = _placed(job, index, exists, source.own)
+    outdated = _outdated(job, index) if exists == "skip" else []
     names = [store.name(target) for target in (job.target, *job.frames)]
     with ExitStack() as making:
         path, *frames = (making.enter_context(store.making(name)) for name in names)
@@ -91,12 +93,12 @@ def done(job: Job, work: Work, known: Known, exists: Exists, note: Callable[[Row
             "seconds": round(time.monotonic() - started, 3),
             **facts,
             "warnings": [*facts.get("warnings", []), *outdated],
-            "task": known.task,
+            "task": index.task,
             "source_sha256": source.whole,
             "picture_sha256": source.own,
-            "options": known.options,
-            "weights": known.weights,
-            "words": known.words,
+            "options": index.options,
+            "weights": index.weights,
+            "words": index.words,
             "output_sha256": sha256(path),
         }
         if frames:
@@ -136,7 +138,7 @@ def _source(job: Job) -> Source:
         raise ImageError("UNREADABLE", f"{error.strerror or error}; {mend}") from error
 
 
-def _placed(job: Job, known: Known, exists: Exists, source: str) -> Job:
+def _placed(job: Job, index: ResultIndex, exists: Exists, source: str) -> Job:
     """The job with a target that may be written, in a folder that exists.
 
     Args:
@@ -146,7 +148,7 @@ def _placed(job: Job, known: Known, exists: Exists, source: str) -> Job:
         ImageError: A file is there that may not be replaced.
     """
 
-    store = known.store
+    store = index.store
 
     def taken(job: Job) -> list[Path]:
         return [path for path in (job.target, *job.frames) if store.has(store.name(path))]
@@ -160,34 +162,34 @@ def _placed(job: Job, known: Known, exists: Exists, source: str) -> Job:
             return replace(job, target=free)
     for path in taken(job):
         store.refuse_link(store.name(path))
-        if exists != "overwrite" and (why := _foreign(job, known, path, source)):
+        if exists != "overwrite" and (why := _foreign(job, index, path, source)):
             mend = "--exists overwrite replaces it, --exists rename keeps both"
             raise ImageError("EXISTS", f"{store.where(store.name(path))} {why}; {mend}")
     return job
 
 
-def _foreign(job: Job, known: Known, path: Path, source: str) -> str:
+def _foreign(job: Job, index: ResultIndex, path: Path, source: str) -> str:
     """Why the file at a job's target may not be replaced; empty if it may.
 
     It may if a run of ours made it from the same picture, by the same task.
     """
-    row = known.maker(known.store.name(path))
+    row = index.maker(index.store.name(path))
     if row is None:
         return "was there before, or changed since"
-    if row.get("task", "") != known.task:
-        return f"was made by {row.get('task') or 'an earlier version'}, not by {known.task}"
+    if row.get("task", "") != index.task:
+        return f"was made by {row.get('task') or 'an earlier version'}, not by {index.task}"
     if row.get("picture_sha256", row.get("source_sha256")) != source:
         return f"was made of {row.get('source') or 'words'}, another picture of that name"
     if job.source is None:  # its key is a seed, which says nothing of the words
-        is_same = (row.get("options"), row.get("weights")) == (known.options, known.weights)
+        is_same = (row.get("options"), row.get("weights")) == (index.options, index.weights)
         return "" if is_same else "was made of other words or options"
-    return _other_words(row, known)
+    return _other_words(row, index)
 
 
-def _other_words(row: Row, known: Known) -> str:
+def _other_words(row: Row, index: ResultIndex) -> str:
     """How the words of a result of ours differ from this run's; empty if they do not."""
     words = row.get("words")
-    if words == known.words or row.get("options") == known.options:
+    if words == index.words or row.get("options") == index.options:
         return ""
     if words is None:  # by an old release, which did not record them
         return "was made of other options, perhaps of other words"
@@ -195,26 +197,26 @@ def _other_words(row: Row, known: Known) -> str:
     return f"was made of other words: {said}" if said else "was made without words"
 
 
-def _outdated(job: Job, known: Known) -> list[str]:
+def _outdated(job: Job, index: ResultIndex) -> list[str]:
     """The warnings for a result of ours that is about to be replaced."""
-    row = known.maker(known.store.name(job.target))
+    row = index.maker(index.store.name(job.target))
     if row is None:
         return []
     ways = {
-        "other options": ("options", known.options),
-        "another model": ("weights", known.weights),
+        "other options": ("options", index.options),
+        "another model": ("weights", index.weights),
     }
     changed = [what for what, (name, now) in ways.items() if row.get(name) != now]
     return [f"it replaces a result of {' and of '.join(changed)}"] if changed else []
 
 
-def failed(job: Job, error: Exception, seconds: float) -> Row:
+def make_failed_row(job: Job, error: Exception, seconds: float) -> Row:
     """The row of a job that failed with this error after so many seconds."""
     code, text = "INTERNAL", f"{type(error).__name__}: {error}"
     if isinstance(error, RestoreError):
         code, text = error.code, str(error).removeprefix(f"{job.source}: ")
         if job.url:
-            text = text.removeprefix(f"{remote.place_of(job)}: ")
+            text = text.removeprefix(f"{remote.cached_file(job)}: ")
     elif isinstance(error, MemoryError):
         code, text = "OOM", "not enough memory; use fewer windows at a time or a smaller scale"
     elif isinstance(error, OSError) and error.errno:

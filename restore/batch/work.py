@@ -3,20 +3,19 @@
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from importlib.util import find_spec
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from restore.batch import jobs, rates, remote, views
-from restore.batch.ahead import LAST_S, Ahead
-from restore.batch.holes import Holes, opaque, overlaid
+from restore.batch.destination import Destination
+from restore.batch.holes import Holes, draw_overlay, make_opaque
 from restore.batch.jobs import Job
 from restore.batch.journal import Row
-from restore.batch.place import Place
+from restore.batch.prefetch import LAST_S, Prefetcher
 from restore.batch.rates import Rate
 from restore.batch.step import Exists
-from restore.errors import CancelledError, ImageError, UsageError
+from restore.errors import CancelledError, ImageError
 from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ class Settings:
         made_by: As results record it: the model, its digest, and what else decides the pixels.
     """
 
-    place: Place
+    destination: Destination
     seed: int
     exists: Exists
     reading: "Reading"
@@ -101,17 +100,20 @@ class FileWork:
         def todo() -> Iterator[Job]:
             return (job for job in planned if not job.skip)
 
-        self.reading, self.making = Ahead(todo(), self.read), Ahead(todo(), self.make_next)
+        self.reading, self.making = (
+            Prefetcher(todo(), self.read),
+            Prefetcher(todo(), self.make_next),
+        )
 
     def __enter__(self) -> "FileWork":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.is_over = True
-        for ahead in (self.reading, self.making):
-            ahead.close()
-        for ahead in (self.making, self.reading):
-            ahead.thread.join(LAST_S)
+        for prefetcher in (self.reading, self.making):
+            prefetcher.close()
+        for prefetcher in (self.making, self.reading):
+            prefetcher.thread.join(LAST_S)
         self.rate.keep()
 
     def __call__(self, job: jobs.Job, path: Path, *frames: Path) -> Row:
@@ -138,45 +140,45 @@ class FileWork:
             "size_out": first.size,
             "n_frames": source.count,
             "warnings": list(dict.fromkeys(notes)),
-            **made_with(self.settings.made_by),
+            **describe_maker(self.settings.made_by),
             **self.keep_views(job, source, first),
         }
 
     def follow(self, job: jobs.Job, following: jobs.Job | None) -> None:
         """Set the job that comes after this one, where the order was not known at the start."""
-        for ahead in (self.making, self.reading):
-            ahead.follow(job, following)
+        for prefetcher in (self.making, self.reading):
+            prefetcher.follow(job, following)
 
     def keep_views(self, job: jobs.Job, source: Source, made: "Picture") -> Row:
         """Save what the page shows; return the facts on it for the row."""
         picture, facts = source.pictures[0], {}
         panels = [picture, made]
         if self.holes.find and source.mask is not None:
-            panels.insert(1, overlaid(picture, source.mask))
+            panels.insert(1, draw_overlay(picture, source.mask))
             facts["damage"] = round(float((source.mask > 0).mean()), 6)
         is_aligned = made.size == picture.size or isinstance(self.options, UpscaleOptions)
-        home = self.settings.place.home
-        if place := views.keep(home, job.key, *map(shown, panels), is_aligned=is_aligned):
+        home = self.settings.destination.home
+        if place := views.keep(home, job.key, *map(split_alpha, panels), is_aligned=is_aligned):
             facts["place"] = place
         return facts
 
     def is_new(self, job: jobs.Job) -> bool:
         """Whether the job must be done: no file is there that could be its finished result."""
-        store = self.settings.place.store
+        store = self.settings.destination.store
         return self.settings.exists == "overwrite" or not store.has(store.name(job.target))
 
     def read(self, job: jobs.Job) -> Source:
         from restore.images import encode, memmap, sandbox
 
         digests = self.digests(job)
-        with memmap.use_folder(self.settings.place.out):
-            pictures, count = sandbox.read_by_rows(remote.here(job), self.settings.reading)
+        with memmap.use_folder(self.settings.destination.out):
+            pictures, count = sandbox.read_by_rows(remote.fetch(job), self.settings.reading)
         for picture in pictures:
             size = self.options.output_size(picture.size)
             encode.check_fits(picture, self.kind_of(job), size, self.settings.writing.background)
         mask = self.holes.read(self.masks, job, pictures[0])
         if self.masks and self.masks.is_alpha:  # the filled hole is opaque
-            pictures[0] = opaque(pictures[0])
+            pictures[0] = make_opaque(pictures[0])
         return Source(pictures, count, mask, digests)
 
     def make_next(self, job: jobs.Job) -> "tuple[Source, Picture]":
@@ -203,7 +205,10 @@ class FileWork:
         stack = needed(self.stack(), self.options, hole is not None)
         if not self.rate.pixels:  # the first picture of the run
             self.load_s, began = time.monotonic() - began, time.monotonic()
-        with memmap.use_folder(self.settings.place.out), watch.watching(self.part, *stack.parts):
+        with (
+            memmap.use_folder(self.settings.destination.out),
+            watch.watching(self.part, *stack.parts),
+        ):
             made = restore(picture, self.options, stack, seed, mask=hole, on_frame=keep)
         self.rate.add(time.monotonic() - began, made.size[0] * made.size[1])
         return made
@@ -259,7 +264,7 @@ class FileWork:
         from restore.images.picture import Picture
 
         sandbox.encode(Picture(grey_to_rgb(mask), grey=True), frames[0])
-        sandbox.encode(overlaid(picture, mask), frames[1], "jpeg")
+        sandbox.encode(draw_overlay(picture, mask), frames[1], "jpeg")
         if not mask.any():
             return []
         names = [frame.name for frame in job.frames]
@@ -273,7 +278,7 @@ class FileWork:
         from restore.images import sandbox
 
         is_plain = isinstance(self.options, UpscaleOptions)
-        about = "" if is_plain else told(self.options, seed, self.settings.made_by)
+        about = "" if is_plain else format_settings(self.options, seed, self.settings.made_by)
         return sandbox.encode(picture, path, self.kind_of(job), self.settings.writing, about)
 
     def part(self, done: int, of: int, what: str) -> None:
@@ -303,50 +308,18 @@ def is_small(picture: "Picture") -> bool:
     return picture.pixels.size <= 3 * LARGE
 
 
-def shown(picture: "Picture") -> "tuple[np.ndarray, np.ndarray | None]":
+def split_alpha(picture: "Picture") -> "tuple[np.ndarray, np.ndarray | None]":
     """The pixels and alpha of a picture, for its thumbnail."""
     return picture.pixels, picture.alpha
 
 
-def formats(options: FileOptions, form: str, lossless: bool, count: int) -> Callable[[Path], str]:
-    """A function: source -> format of its result. Raises UsageError if that cannot be written.
-
-    Args:
-        form: auto, or the name of a format.
-    """
-    from restore.images import encode
-
-    if form == "tiff" and find_spec("tifffile") is None:
-        mend = "pip install 'restore-toolkit[formats]', or use --format png"
-        raise UsageError(f"TIFF is written by tifffile, which is missing; {mend}")
-    if count > 1 and form not in ("auto", "png"):
-        raise UsageError(f"-n {count}: candidates and their sheet are PNG, not {form}")
-    if count > 1 or (form == "auto" and isinstance(options, InpaintOptions)):
-        form = "png"  # what is outside the mask stays
-    return lambda source: encode.choose_format(source, form, lossless)
-
-
-def reading_for(options: FileOptions, holes: Holes, reading: "Reading") -> "Reading":
-    """How files are read: as a whole if there may be holes in them."""
-    whole = holes.given or holes.find or isinstance(options, InpaintOptions)
-    return replace(reading, max_pixels=0) if whole else reading
-
-
-def kept_beside(options: FileOptions, holes: Holes, count: int) -> tuple[str, ...]:
-    """The name endings of what is saved beside a result."""
-    if holes.find:
-        return f"{jobs.DAMAGE}.png", f"{jobs.OVERLAY}.jpg"
-    laps = options.loopback if isinstance(options, Img2imgOptions) else count
-    return tuple(f"_{lap:03}" for lap in range(1, laps + 1)) if laps > 1 else ()
-
-
-def made_with(made_by: dict[str, object]) -> Row:
+def describe_maker(made_by: dict[str, object]) -> Row:
     """What a row records of the engine, first stage and ControlNet that made a picture."""
     beside = {n: value for n, value in made_by.items() if n.startswith(("control", "first_stage"))}
     return {"engine": made_by.get("engine", "torch"), **beside}
 
 
-def told(options: Any, seed: int, made_by: dict[str, object]) -> str:
+def format_settings(options: Any, seed: int, made_by: dict[str, object]) -> str:
     """What is needed to make a picture again, as JSON: `--set` takes each option in it."""
     values = options.model_dump(mode="json", exclude={"task", *options.run_only})
     return json.dumps({options.task: values, "seed": seed, **made_by})

@@ -52,7 +52,7 @@ class Found:
         return hashlib.sha256("\n".join(sums).encode()).hexdigest()
 
     @property
-    def told(self) -> dict[str, Any]:
+    def record(self) -> dict[str, Any]:
         """What decides the pixels, for the records of a run."""
         image = {"control_image": str(self.image)} if self.image else {}
         own = {"controlnet": self.name, "controlnet_sha256": self.digest}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from restore.checkpoints import configs, manifest, places
+from restore.checkpoints import configs, manifest, model_paths
 from restore.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def load(
     dtype: str = "auto",
     *,
     engine: Engine = "torch",
-    lightly: bool = False,
+    lazily: bool = False,
     first_stage: str = "",
     note: Callable[[str], None] = lambda text: None,
     **more: Any,
@@ -32,7 +32,7 @@ def load(
         device: auto, cpu, cuda or mps.
         dtype: auto, fp32, bf16 or fp16.
         engine: torch; or onnx: ONNX Runtime on the CPU, for a folder that `restore export` wrote.
-        lightly: If the model can work without sampling, load only its first stage; the rest is
+        lazily: If the model can work without sampling, load only its first stage; the rest is
             loaded when a task needs it.
         first_stage: A pixel upscaler. `upscale` starts from its result.
         note: Called with a warning if torchvision is broken.
@@ -51,12 +51,12 @@ def load(
     if first_stage:
         return with_first_stage(whole(), first_stage, device)
     plain = not any(more.get(key) for key in ("compiled", "offload", "loras", "config"))
-    if lightly and plain and places.place_of(name).is_dir():
-        from restore.checkpoints import light
+    if lazily and plain and model_paths.find_path(name).is_dir():
+        from restore.checkpoints import lazy_stack
 
         path, digest = manifest.find_model(name, allow_pickle=more.get("allow_pickle", False))
-        if light.has_first_stage(path) and not configs.about(path).engine:
-            return light.load(path, name, digest, device, whole)
+        if lazy_stack.has_first_stage(path) and not configs.about(path).engine:
+            return lazy_stack.load(path, name, digest, device, whole)
     return whole()
 
 
@@ -72,11 +72,11 @@ def with_first_stage(stack: Any, file: str, device: str) -> Any:
     if not isinstance(enlarger, PixelModel):
         raise ConfigError(f"--first-stage {file}: is no pixel upscaler")
     stack.enlarger = enlarger
-    stack.digest = joined(stack.digest, enlarger.digest)
+    stack.digest = combine_digests(stack.digest, enlarger.digest)
     return stack
 
 
-def joined(digest: str, first_stage: str) -> str:
+def combine_digests(digest: str, first_stage: str) -> str:
     """Combine the digests of a model and its first stage."""
     return hashlib.sha256(f"{digest} first stage {first_stage}".encode()).hexdigest()
 
@@ -100,7 +100,7 @@ def refuse(name: str, device: str, dtype: str, **more: Any) -> None:
     asked |= {"--lora": more.get("loras"), "--config-from": more.get("config")}
     if told := ", ".join(option for option, is_asked in asked.items() if is_asked):
         raise ConfigError(f"{told}: engine onnx computes on the CPU in fp32; leave it out")
-    place = places.place_of(name)
+    place = model_paths.find_path(name)
     if not place.is_dir() or configs.about(place).engine != "onnx":
         raise ModelError(
             f"{name}: is no ONNX export; `restore export {name} -o FOLDER` makes one, for --model "

@@ -10,8 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from restore.checkpoints import devices, manifest
-from restore.checkpoints import load as loading
+from restore.checkpoints import devices, manifest, save
 from restore.diffusion.compact import FirstStage
 from restore.diffusion.contexts.text import TextContext
 from restore.diffusion.layouts import LDM_UPSCALE
@@ -80,13 +79,13 @@ def write_stack(stack: Stack, folder: Path) -> dict[str, Any]:
     if stack.context:
         stack.context.save(folder)
     if isinstance(stack.context, TextContext):
-        loading.prefix_clip(folder / "text_encoder" / "model.safetensors")
+        save.prefix_clip(folder / "text_encoder" / "model.safetensors")
     stack.schedule.save_pretrained(folder / "scheduler")
     if stack.low_schedule:
         stack.low_schedule.save_pretrained(folder / "low_res_scheduler")
     if isinstance(stack.restorer, FirstStage):
         write_first_stage(stack.restorer, folder, name)
-    return loading.about(stack)
+    return save.describe(stack)
 
 
 def write_unet(stack: Stack, folder: Path, size: int) -> None:

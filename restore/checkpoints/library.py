@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from restore.checkpoints import file_kinds, places
+from restore.checkpoints import file_kinds, model_paths
 from restore.errors import ModelError
 from restore.files import replacing
 
@@ -40,7 +40,7 @@ class Held:
 def held() -> list[Held]:
     """Return the user's models, sorted by name."""
     found = []
-    for path in sorted(places.own().glob("*.safetensors")):
+    for path in sorted(model_paths.user_folder().glob("*.safetensors")):
         try:
             found.append(Held(path.stem, path, file_kinds.header(path)[1]))
         except ModelError as error:
@@ -73,7 +73,7 @@ def add(name: str, source: Path | None = None, licence: str = "") -> Held:
     told["licence"] = licence or told["licence"]
     told["source"] = source.name
     about = {"format": "pt", **{key: value for key, value in told.items() if value}}
-    path = places.own_file(name)
+    path = model_paths.user_file(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         save_file({key: part.clone().contiguous() for key, part in state.items()}, temporary, about)
@@ -82,13 +82,13 @@ def add(name: str, source: Path | None = None, licence: str = "") -> Held:
 
 def refuse_name(name: str) -> None:
     """Raise ModelError if a name is taken or not allowed."""
-    if not places.NAME.fullmatch(name):
+    if not model_paths.NAME.fullmatch(name):
         raise ModelError(f"{name}: a name has letters, digits, '.', '_', '+' and '-' alone")
-    if name in places.shipped():
+    if name in model_paths.list_shipped():
         raise ModelError(f"{name}: is the name of a model that ships; take another one")
-    if places.has_own(name):
+    if model_paths.has_user_model(name):
         mend = f"`restore models remove {name}` makes room"
-        raise ModelError(f"{name}: is there already, {places.own_file(name)}; {mend}")
+        raise ModelError(f"{name}: is there already, {model_paths.user_file(name)}; {mend}")
 
 
 def of_package(name: str) -> Path:
@@ -111,18 +111,18 @@ def of_package(name: str) -> Path:
 
 def remove(name: str) -> Path:
     """Delete one of the user's models. Raises ModelError if there is none of that name."""
-    if not places.has_own(name):
+    if not model_paths.has_user_model(name):
         known = ", ".join(one.name for one in held()) or "none"
-        raise ModelError(f"{name}: no such model in {places.own()}; there are {known}")
-    places.own_file(name).unlink()
-    return places.own_file(name)
+        raise ModelError(f"{name}: no such model in {model_paths.user_folder()}; there are {known}")
+    model_paths.user_file(name).unlink()
+    return model_paths.user_file(name)
 
 
 def path_of(name: str) -> Path:
     """Return the path of a named model. Raises ModelError if there is none."""
-    path = places.place_of(name)
+    path = model_paths.find_path(name)
     if not path.exists():
-        raise ModelError(f"{name}: no such model; there are {', '.join(places.names())}")
+        raise ModelError(f"{name}: no such model; there are {', '.join(model_paths.list_names())}")
     return path
 
 

@@ -1,16 +1,12 @@
-"""Load and save stacks: our folders, diffusers' folders, the hub's, single files."""
+"""Load stacks: our folders, diffusers' folders, the hub's, single files."""
 
-import json
-import shutil
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from restore.checkpoints import (
@@ -22,24 +18,21 @@ from restore.checkpoints import (
     hub,
     lora,
     manifest,
-    model_index,
     single_file,
 )
 from restore.checkpoints import controlnet as controlnets
 from restore.checkpoints.locks import one_at_a_time
-from restore.checkpoints.weights import CLIP_PREFIX
 from restore.diffusion import contexts, vae
 from restore.diffusion.compact import FirstStage
 from restore.diffusion.contexts import Context
 from restore.diffusion.contexts.text import TextContext
 from restore.diffusion.contexts.two_texts import TwoEncoders, TwoTextContext
-from restore.diffusion.layouts import LDM_UPSCALE, TRUST, X4, layout_of
+from restore.diffusion.layouts import X4, layout_of
 from restore.diffusion.stack import Stack
 from restore.diffusion.tiling import Windows
 from restore.errors import ModelError, RestoreError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-SHARD = "14MB"  # largest file of weights, so that repositories and e-mail accept them
 SD_SCALE, X4_SCALE = 0.18215, 0.08333  # 1 / std of the latents
 Build = Callable[[Path, str, components.Convert], nn.Module]
 
@@ -90,17 +83,16 @@ def load(
     ]
     before = _marks(files)
     adapted = manifest.with_loras(digest, loras)
-    quiet()
-    stack = (
-        read_single(path, config, **more) if path.is_file() else _read_folder(path, allow_pickle)
-    )
+    silence_libraries()
+    is_single = path.is_file()
+    stack = read_single(path, config, **more) if is_single else _read_folder(path, allow_pickle)
     again = manifest.find_model(str(path), allow_pickle=allow_pickle)[1]
-    stack.name, stack.digest = called(name, path), adapted
+    stack.name, stack.digest = full_name(name, path), adapted
     if steering:
         controlnets.steer(stack, steering, allow_pickle)
         stack.digest = steering.with_digest(adapted)
     stack.origin = path if path.is_dir() else None
-    place(stack, device, dtype)
+    move(stack, device, dtype)
     _fuse(stack, loras)
     # the bytes are the same as before, and no file was replaced and put back in between
     if (again, manifest.with_loras(again, loras)) != (digest, adapted) or _marks(files) != before:
@@ -119,7 +111,7 @@ def _fuse(stack: Stack, loras: Sequence[tuple[str, float]]) -> None:
         lora.fuse(stack)
 
 
-def called(name: str, path: Path) -> str:
+def full_name(name: str, path: Path) -> str:
     """Return a model's name; for the hub with its commit instead of a branch."""
     is_hub = path.parent.name == "snapshots" and not Path(name).exists()
     return f"{name.partition('@')[0]}@{path.name}" if is_hub else name
@@ -195,7 +187,7 @@ def read(
         low_schedule=low,
         fills=not told.trust if told.fills is None else told.fills,
         steps=told.steps,
-        hears=told.hears,
+        prompts_describe=told.hears,
         restorer=first_stage(folder),
         fidelity=told.fidelity,
         restore_steps=told.restore_steps,
@@ -236,7 +228,7 @@ def windows_of(unet: Any) -> Windows:
     return Windows(size, max(step, size * 3 // 4 // step * step))
 
 
-def place(stack: Stack, device: str, dtype: str) -> None:
+def move(stack: Stack, device: str, dtype: str) -> None:
     """Move the parts to a device and freeze them."""
     where = torch.device(accelerators.pick() if device == "auto" else device)
     for part in stack.parts:
@@ -252,110 +244,7 @@ def place(stack: Stack, device: str, dtype: str) -> None:
         part.to(dtype=DTYPES[dtype])
 
 
-def save(
-    stack: Stack,
-    folder: Path,
-    card: str,
-    dtype: torch.dtype | None = torch.float16,
-    more: Sequence[Path] = (),
-) -> None:
-    """Write every part as diffusers and transformers do, stack.json, a card and a manifest.
-
-    With a layout of Stable Diffusion's or of latent diffusion's upscaler, model_index.json names
-    diffusers' pipeline; with ours, our own.
-
-    Args:
-        stack: The model.
-        folder: Where to write. A folder that we exported is replaced in one step.
-        card: The text of README.md.
-        dtype: Of the files. None: fp16 for a part that loses nothing by it, fp32 for others.
-        more: Files to copy too, such as licences.
-
-    Raises:
-        OutputError: If the folder holds files that we did not export.
-    """
-    lora.require_fused(stack)
-    with manifest.replacing(folder) as place:
-        place.mkdir(parents=True)
-        for path in more:
-            shutil.copyfile(path, place / path.name)
-        _save(stack, place, card, dtype)
-
-
-def _save(stack: Stack, folder: Path, card: str, dtype: torch.dtype | None) -> None:
-    names = {"unet": stack.unet}
-    names["vqvae" if stack.layout == LDM_UPSCALE else "vae"] = stack.vae
-    for name, part in names.items():
-        stored(part, dtype).save_pretrained(folder / name, max_shard_size=SHARD)
-    if stack.restorer:
-        save_first_stage(stack.restorer, folder, dtype)
-    if stack.context:
-        part = deepcopy(stack.context)
-        part.module = stored(part.module, dtype)
-        part.save(folder)
-    for path in folder.glob("*/config.json"):
-        config = json.loads(path.read_text())
-        config.pop("_name_or_path", None)  # a path of the machine it was trained on
-        path.write_text(json.dumps(config, indent=2) + "\n")
-    if isinstance(stack.context, TextContext | TwoTextContext):
-        prefix_clip(folder / "text_encoder" / "model.safetensors")
-    stack.schedule.save_pretrained(folder / "scheduler")
-    if stack.low_schedule:
-        stack.low_schedule.save_pretrained(folder / "low_res_scheduler")
-    has_text = isinstance(stack.context, TextContext | TwoTextContext)
-    is_stock = stack.layout in (LDM_UPSCALE, TRUST) or has_text
-    if stack.layout in model_index.PIPELINES and is_stock:
-        text = json.dumps(model_index.of(stack, names), indent=2)
-        (folder / "model_index.json").write_text(text + "\n")
-    (folder / "stack.json").write_text(json.dumps(about(stack), indent=1) + "\n")
-    (folder / "README.md").write_text(card, encoding="utf-8")
-    manifest.write(folder)
-
-
-def about(stack: Stack) -> dict[str, Any]:
-    """Return the content of stack.json."""
-    told: dict[str, Any] = {"trust": stack.layout == TRUST, "residual_scale": stack.residual_scale}
-    told |= {"fills": stack.fills, "steps": stack.steps, "hears": stack.hears}
-    if stack.restorer:
-        told |= {"fidelity": stack.fidelity, "restore_steps": stack.restore_steps}
-    told["context"] = stack.context.kind if stack.context else None
-    told["windows"] = {"size": stack.windows.size, "stride": stack.windows.stride}
-    return told
-
-
-def save_first_stage(stage: FirstStage, folder: Path, dtype: torch.dtype | None) -> None:
-    """Write the rich weights, the faithful ones as their variant, and the fusion."""
-    stored(stage.rich, dtype).save_pretrained(folder / "restorer", max_shard_size=SHARD)
-    if stage.faithful is not None:
-        stored(stage.faithful, dtype).save_pretrained(folder / "restorer", variant="faithful")
-    if stage.fusion is not None:
-        stored(stage.fusion, dtype).save_pretrained(folder / "fusion")
-
-
-def prefix_clip(path: Path) -> None:
-    """Name a text encoder's tensors as published files do.
-
-    transformers 5.0 to 5.5 silently ignore tensors without the prefix; newer ones accept it.
-    """
-    tensors = {
-        CLIP_PREFIX + name.removeprefix(CLIP_PREFIX): tensor
-        for name, tensor in load_file(path).items()
-    }
-    save_file(tensors, path, metadata={"format": "pt"})
-
-
-def stored(part: nn.Module, dtype: torch.dtype | None) -> nn.Module:
-    """Return a copy of the part as it is written to disk; fused LoRAs stay fused."""
-    if dtype is None:
-        held = (tensor for tensor in part.state_dict().values() if tensor.is_floating_point())
-        is_short = all(torch.equal(tensor.half().float(), tensor.float()) for tensor in held)
-        dtype = torch.float16 if is_short else torch.float32
-    # nn.Module.to, because diffusers' own warns about fp32 layers, and there are none here
-    part = nn.Module.to(lora.unwrap(deepcopy(part)), dtype=dtype)
-    return part.to(memory_format=torch.contiguous_format)
-
-
-def quiet() -> None:
+def silence_libraries() -> None:
     """Turn off the libraries' messages about configs and their progress bars."""
     diffusers.utils.logging.set_verbosity_error()
     transformers.utils.logging.set_verbosity_error()

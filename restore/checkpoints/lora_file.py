@@ -74,11 +74,11 @@ def named(path: Path, targets: Targets, model: str) -> tuple[Weights, dict[str, 
             f"{path}: names its layers in two ways, of which diffusers reads {len(state)} of "
             f"{count} tensors; save it again"
         )
-    about = {prefix: told_of(more[0], prefix, path) for prefix in PREFIXES} if more[0] else {}
+    about = {prefix: read_about(more[0], prefix, path) for prefix in PREFIXES} if more[0] else {}
     if state and all(key.startswith(OF_PEFT) for key in state):
         prefix = part_of(state, targets)
         state = {f"{prefix}.{key.removeprefix(OF_PEFT)}": t for key, t in state.items()}
-        about = {prefix: told_by_peft(path)}
+        about = {prefix: read_peft_about(path)}
     foreign = [key for key in state if not key.startswith(tuple(f"{p}." for p in targets))]
     if foreign or not state:
         able = " and ".join(targets) or "nothing"
@@ -126,7 +126,7 @@ class About(configs.Told):
     alphas: dict[str, float] | None = None  # by tensor, if the file has only alphas
 
 
-def told_of(metadata: Any, prefix: str, path: Path) -> About:
+def read_about(metadata: Any, prefix: str, path: Path) -> About:
     """Read the metadata of a part from diffusers' metadata. Raises ModelError."""
     if not isinstance(metadata, dict):
         raise ModelError(f"{path}: its metadata are no table; save the LoRA again")
@@ -213,7 +213,7 @@ def part_of(state: Weights, targets: Targets) -> str:
     return "unet"
 
 
-def told_by_peft(path: Path) -> About:
+def read_peft_about(path: Path) -> About:
     """Read PEFT's adapter_config.json; without it alpha would be taken for the rank."""
     beside = path.parent / "adapter_config.json"
     try:
@@ -221,7 +221,7 @@ def told_by_peft(path: Path) -> About:
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{beside}: PEFT's weights need their config: {error}") from error
     held = {f"unet.{key}": value for key, value in held.items()} if isinstance(held, dict) else None
-    return told_of(held, "unet", beside)
+    return read_about(held, "unet", beside)
 
 
 def check(state: Weights, prefix: str, module: nn.Module, path: Path) -> None:

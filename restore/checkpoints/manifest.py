@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import RootModel, ValidationError
 
-from restore.checkpoints import families, file_kinds, hub, places
+from restore.checkpoints import families, file_kinds, hub, model_paths
 from restore.errors import ModelError, OutputError
 from restore.files import is_temporary_name, open_up, read_plain, sha256, temporary_for
 
@@ -61,7 +61,7 @@ def find_model(
         ModelError: If there is none, if a file of its manifest is missing or changed, or if its
             weights are pickled and that is not allowed.
     """
-    path = places.place_of(name)
+    path = model_paths.find_path(name)
     if path.is_file():
         if path.suffix.casefold() not in (".safetensors", *hub.PICKLED):
             raise ModelError(f"{name}: holds no weights; a checkpoint is a .safetensors file")
@@ -72,9 +72,9 @@ def find_model(
         if not hub.HUB_ID.fullmatch(name):
             raise ModelError(
                 f"{name}: no model of that name ships, nor is it a folder or file; choose from "
-                f"{', '.join(places.names())}, give the folder that `restore train` exported, a "
-                "diffusers folder, a .safetensors file, an upscaler's .pth, or a hub id such as "
-                "org/name@revision; `restore models add` adds others by name"
+                f"{', '.join(model_paths.list_names())}, give the folder that `restore train` "
+                "exported, a diffusers folder, a .safetensors file, an upscaler's .pth, or a hub "
+                "id such as org/name@revision; `restore models add` adds others by name"
             )
         path = hub.fetch_model(name, revision, offline, allow_pickle)
     families.refuse(path, name)

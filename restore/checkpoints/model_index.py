@@ -15,7 +15,7 @@ PIPELINES = {  # the pipeline class for each layout; the first three need text e
     INPAINTING: "StableDiffusionInpaintPipeline",
     X4: "StableDiffusionUpscalePipeline",
     LDM_UPSCALE: "LDMSuperResolutionPipeline",
-    TRUST: "RestorationPipeline",  # ours, in restore.pipeline
+    TRUST: "RestorationPipeline",  # ours, in restore.pipelines.restoration
 }
 XL_PIPELINES = {BASE: "StableDiffusionXLPipeline", INPAINTING: "StableDiffusionXLInpaintPipeline"}
 MAX_NOISE_LEVEL = 350  # of SD's x4 upscaler, as published

@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from restore.checkpoints import configs, light, manifest
+from restore.checkpoints import configs, lazy_stack, manifest
 from restore.checkpoints.locks import one_at_a_time
 from restore.onnx import session
 from restore.onnx.stage import OnnxNetwork, OnnxStage
@@ -25,11 +25,11 @@ def load(name: str) -> "Model":
     path, digest = manifest.find_model(name)
     if configs.about(path).pixels:
         return pixels(path, name, digest)
-    if not light.has_first_stage(path):
+    if not lazy_stack.has_first_stage(path):
         return stack(path, name, digest)
     with manifest.unchanged(path, digest):
         first = first_stage(path)
-    made = light.about(path, first, name, digest, partial(stack, path, name, digest))
+    made = lazy_stack.about(path, first, name, digest, partial(stack, path, name, digest))
     made.engine = "onnx"
     return made
 
@@ -54,7 +54,7 @@ def stack(path: Path, name: str, digest: str) -> "Stack":
 
     @one_at_a_time
     def read() -> "Stack":
-        loading.quiet()
+        loading.silence_libraries()
         return loading.read(
             path, lambda part, _: weights.read_weights(path, part), build, first_stage
         )

@@ -5,7 +5,8 @@ import tempfile
 from pathlib import Path
 
 from restore.checkpoints import card as cards
-from restore.checkpoints import hub, load
+from restore.checkpoints import hub
+from restore.checkpoints import save as saving
 from restore.diffusion.stack import Stack
 from restore.errors import OutputError, UsageError
 from restore.files import read_plain
@@ -25,7 +26,7 @@ def save(model: Stack | PixelModel, folder: Path, card: str | None = None) -> No
 
     Raises:
         UsageError: If it is a pixel upscaler, or the folder is the one it was loaded from.
-        OutputError: As load.save.
+        OutputError: As save.save.
     """
     if isinstance(model, PixelModel):
         raise UsageError(f"{model.name}: a pixel upscaler is one file, unchanged; copy that")
@@ -33,7 +34,7 @@ def save(model: Stack | PixelModel, folder: Path, card: str | None = None) -> No
         raise UsageError(f"{folder}: is what the model was read from; give another folder")
     text = _card_of(model) if card is None else card
     more = [path for path in _beside(model) if COMES_ALONG.fullmatch(path.name)]
-    load.save(model, folder, cards.headed(text, folder.name), dtype=None, more=more)
+    saving.save(model, folder, cards.headed(text, folder.name), dtype=None, more=more)
 
 
 def _beside(stack: Stack) -> list[Path]:

@@ -22,9 +22,10 @@ from restore.cli import (
     tasks,
     verify,
 )
-from restore.cli.habits import plain
+from restore.cli.aliases import plain
 from restore.cli.here import Commands
 from restore.cli.panels import Panels
+from restore.cli.recipe_options import AllowCode
 from restore.cli.shared import stop
 from restore.cli.signals import leave_with
 from restore.cli.streams import plain_handler, steady
@@ -131,7 +132,7 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="On top of the YAML.")
     ] = None,
-    allow_code: degrade.AllowCode = False,
+    allow_code: AllowCode = False,
 ) -> None:
     """Train a model as a YAML file says.
 

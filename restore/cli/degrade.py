@@ -1,19 +1,25 @@
 """The commands of `restore degrade`: parsing and printing; `degradations` does the work."""
 
-import math
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from restore import file_search, files
-from restore.batch import ours
+from restore.batch import ownership
 from restore.cli.progress import counting, print_table
+from restore.cli.recipe_options import (
+    AllowCode,
+    Crop,
+    RecipeOption,
+    Scale,
+    Severity,
+    Workers,
+    refusals,
+)
 from restore.cli.settings import Seed
 from restore.errors import ImageError, UsageError, counted, printable
 
@@ -32,37 +38,8 @@ app = typer.Typer(
 )
 
 
-def _finite(value: float) -> float:
-    if not math.isfinite(value):
-        raise typer.BadParameter(f"{value} is no finite number")
-    return value
-
-
-RecipeOption = Annotated[
-    str,
-    typer.Option("-r", "--recipe", help="A name, see `restore degrade list`, or a YAML file."),
-]
-Scale = Annotated[
-    float,
-    typer.Option(
-        "-s", "--scale", min=1, callback=_finite, help="How many times smaller the result is."
-    ),
-]
-Crop = Annotated[int, typer.Option(min=1, help="Pixels a side that are cut from a photo.")]
-Severity = Annotated[
-    float,
-    typer.Option(min=0, max=1, callback=_finite, help="1: the recipe; 0: only made smaller."),
-]
-Workers = Annotated[int, typer.Option(min=0, help="Processes; 0 works in this one.")]
 CROP = 256
 CORES = os.cpu_count() or 1
-AllowCode = Annotated[
-    bool,
-    typer.Option(
-        "--allow-code",
-        help="Run the code of ops of your own that the recipe names; kept until a file changes.",
-    ),
-]
 
 
 @app.command()
@@ -323,25 +300,13 @@ def _recipe(word: str, severity: float, allow_code: bool) -> "Recipe":
         return recipes.find(word).at(severity)
 
 
-@contextmanager
-def refusals(allow_code: bool = False) -> Iterator[None]:
-    """Turn the errors of recipes and traces into UsageErrors."""
-    from degradations import RecipeError, consent
-
-    try:
-        with consent.given(allow_code):
-            yield
-    except RecipeError as error:
-        raise UsageError(str(error)) from error
-
-
 def _check_file(out: Path, *suffixes: str) -> None:
     if out.suffix not in suffixes or out.is_dir():
         raise UsageError(f"{out}: this output is a file, {' or '.join(suffixes)}")
     if not out.parent.is_dir():
         raise UsageError(f"{out}: there is no folder {out.parent}; make it first")
     if out.suffix == ".html":
-        ours.refuse_page(out)
+        ownership.refuse_page(out)
 
 
 def _check_new(out: Path, suffix: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from restore.batch import ours
+from restore.batch import ownership
 from restore.batch.models import open_model
 from restore.cli import shared
 from restore.cli.folder import takes
@@ -147,7 +147,7 @@ def evaluate(
     _refuse(f"--{'model' if model else 'reference'} has no use for it", idle)
     if out:
         shared.check_output(out)
-        ours.refuse_scores(out)
+        ownership.refuse_scores(out)
     else:
         _refuse("the report needs -o", {"--sort": scoring.sort, "--inputs": inputs})
     chosen = scoring.choose()

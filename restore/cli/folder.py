@@ -12,9 +12,9 @@ from typing import Annotated, Any
 import typer
 
 from restore import file_search
+from restore.batch.destination import Destination
 from restore.batch.inputs import find
 from restore.batch.jobs import OnCollision, Shard
-from restore.batch.place import Place
 from restore.errors import UsageError
 from restore.listing import Listing
 
@@ -69,7 +69,7 @@ class Folder:
     def share(self) -> Shard:
         return Shard.parse(self.shard)
 
-    def find(self, place: Place) -> Listing:
+    def find(self, destination: Destination) -> Listing:
         """The files of this run. Raises UsageError."""
         inputs = list(self.inputs or [])
         listed = [STDIN] if str(STDIN) in inputs else []
@@ -80,7 +80,9 @@ class Folder:
         choice = file_search.Choice(
             tuple(self.include or ()), tuple(self.exclude or ()), self.links
         )
-        return find(inputs, place, choice, (name for given in listed for name in _named(given)))
+        return find(
+            inputs, destination, choice, (name for given in listed for name in _named(given))
+        )
 
 
 def _named(path: Path) -> Iterator[str]:

@@ -5,9 +5,9 @@ from typing import Any
 
 from typer.core import TyperGroup
 
-from restore.cli.habits import OVER_FILES
+from restore.cli.aliases import OVER_FILES
 from restore.errors import UsageError
-from restore.urls import is_url, shown
+from restore.urls import is_url, redact_url
 
 URLS = {name: {"inputs", "out"} for name in OVER_FILES} | {"text2img": {"out"}}  # that take URLs
 WORDS = {"prompt", "negative", "address", "host", "name", "licence"}  # no paths
@@ -44,7 +44,7 @@ def _careful(param: Any) -> Any:
         for word in _words(value):
             if is_url(word):
                 mend = "URLs are for IN, --list files and -o of upscale, inpaint and img2img"
-                told = f"{called} {shown(word)}: takes a path of this machine; {mend}"
+                told = f"{called} {redact_url(word)}: takes a path of this machine; {mend}"
                 raise UsageError(told)
         return value, *more
 

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from restore.cli.said import Said
+from restore.cli.console import Console
 from restore.errors import printable
 from restore.files import cache
 
@@ -14,9 +14,9 @@ LINES = (
 )
 
 
-def first_use(page: Path, said: Said) -> None:
+def first_use(page: Path, console: Console) -> None:
     """Print the advice on a terminal, unless it was printed before."""
-    if said.quiet or said.rows or not sys.stderr.isatty():
+    if console.quiet or console.rows or not sys.stderr.isatty():
         return
     told = cache() / "first_use"
     try:
@@ -25,4 +25,4 @@ def first_use(page: Path, said: Said) -> None:
     except OSError:  # printed before, or we could not record it
         return
     for line in LINES:
-        said.note(line.format(page=printable(str(page))))
+        console.note(line.format(page=printable(str(page))))

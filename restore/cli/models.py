@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from restore.checkpoints import library, places
+from restore.checkpoints import library, model_paths
 from restore.cli.progress import print_table
 from restore.errors import printable
 
@@ -23,8 +23,14 @@ def list_all() -> None:
     """The models that need no path."""
     head = ("model", "architecture", "scale", "MB", "licence")
     rows = [
-        (name, "ships with the package", "", _megabytes(places.SHIPPED / name), "see its README.md")
-        for name in places.shipped()
+        (
+            name,
+            "ships with the package",
+            "",
+            _megabytes(model_paths.SHIPPED / name),
+            "see its README.md",
+        )
+        for name in model_paths.list_shipped()
     ]
     for one in library.held():
         told = [one.fault or one.about.get("architecture", ""), one.about.get("scale", "")]
@@ -73,7 +79,7 @@ def path(
     ] = "",
 ) -> None:
     """Where a model is; without a name, where yours are kept."""
-    print(library.path_of(name) if name else places.own())
+    print(library.path_of(name) if name else model_paths.user_folder())
 
 
 @app.command()

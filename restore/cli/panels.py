@@ -50,7 +50,7 @@ class Panels(TyperCommand):
                 panels[list(panels)[not is_everyday]].append(_row(param, ctx, is_whole))
         for title, rows in panels.items():
             if rows:
-                formatter.write(_drawn(title, rows, formatter.width))
+                formatter.write(_draw_panel(title, rows, formatter.width))
         formatter.write(f"\n{self.epilog}\n" if self.epilog else "")
 
 
@@ -63,7 +63,7 @@ def _row(param: Any, ctx: Any, is_whole: bool) -> tuple[str, str]:
     return names.strip(), re.split(r"[.;] ", (param.help or text) + " ")[0].strip().rstrip(".")
 
 
-def _drawn(title: str, rows: list[tuple[str, str]], width: int) -> str:
+def _draw_panel(title: str, rows: list[tuple[str, str]], width: int) -> str:
     """The rows as a panel of characters; plain text, without markup."""
     from rich.console import Console
     from rich.panel import Panel

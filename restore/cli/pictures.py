@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from restore.batch.choices import PictureOptions
+from restore.batch.picture_options import PictureOptions
 
 FormatName = Literal["auto", "png", "jpeg", "jpg", "webp", "avif", "tiff", "tif"]
 SHORT = {"jpg": "jpeg", "tif": "tiff"}

@@ -8,7 +8,7 @@ from typing import Any
 
 from restore.batch.journal import Row
 from restore.batch.work import Progress
-from restore.cli.said import Said
+from restore.cli.console import Console
 from restore.errors import printable, sides
 
 PATIENCE_S = 5  # between progress lines, without a terminal
@@ -77,32 +77,32 @@ class Failures(Lines):
 class Aloud:
     """Passes progress on; also prints rows for programs, and tracebacks with --verbose."""
 
-    def __init__(self, show: Progress, said: Said):
-        self._show, self._said = show, said
+    def __init__(self, show: Progress, console: Console):
+        self._show, self._console = show, console
         self.note, self.part = show.note, show.part
 
     def row(self, row: Row) -> None:
-        self._said.row(row)
+        self._console.row(row)
         self._show.row(row)
-        if self._said.verbose and "trace" in row:
+        if self._console.verbose and "trace" in row:
             for line in row["trace"].splitlines():
                 self._show.note(line)
 
 
 @contextmanager
-def progress(total: int, said: Said) -> Iterator[Progress]:
+def progress(total: int, console: Console) -> Iterator[Progress]:
     """Lend a `Progress`: bars on a terminal, else plain lines; rows for programs if asked."""
-    with _shown(total, said.quiet) as show:
-        yield Aloud(show, said)
+    with _choose_display(total, console.quiet) as show:
+        yield Aloud(show, console)
 
 
 @contextmanager
-def _shown(total: int, is_quiet: bool) -> Iterator[Progress]:
+def _choose_display(total: int, is_quiet: bool) -> Iterator[Progress]:
     if is_quiet or not sys.stderr.isatty():
         yield Failures(total) if is_quiet else Lines(total)
         return
     from rich import progress as rich
-    from rich.console import Console
+    from rich.console import Console as RichConsole
 
     columns = (
         rich.TextColumn("{task.description}"),
@@ -110,7 +110,7 @@ def _shown(total: int, is_quiet: bool) -> Iterator[Progress]:
         rich.MofNCompleteColumn(),
         rich.TextColumn("{task.fields[left]}"),
     )
-    with rich.Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bar:
+    with rich.Progress(*columns, console=RichConsole(stderr=True), redirect_stdout=False) as bar:
         yield Bars(bar, total)
 
 
@@ -143,11 +143,11 @@ def counting(total: int, what: str) -> Iterator[Callable[[int], None]]:
         what: What is counted, for the lines.
     """
     if sys.stderr.isatty():
-        from rich.console import Console
+        from rich.console import Console as RichConsole
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
         columns: tuple[Any, ...] = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bar:
+        with Progress(*columns, console=RichConsole(stderr=True), redirect_stdout=False) as bar:
             task = bar.add_task("", total=total)
             yield lambda count: bar.advance(task, count)
         return

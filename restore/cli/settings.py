@@ -6,7 +6,7 @@ from typing import Annotated, Literal, TypeVar
 
 import typer
 
-from restore.batch.folder import LARGEST_SEED
+from restore.batch.words import LARGEST_SEED
 from restore.config import load_options
 from restore.options import WalkOptions
 

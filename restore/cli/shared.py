@@ -10,21 +10,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from restore.batch.folder import PreparedRun, prepare, prepare_words
+from restore.batch.destination import Destination
+from restore.batch.folder import PreparedRun, prepare
 from restore.batch.holes import Holes
 from restore.batch.journal import Journal
 from restore.batch.models import OpenedModel
-from restore.batch.place import Place
 from restore.batch.runner import Exists, Summary
+from restore.batch.words import prepare_words
 from restore.batch.work import FileOptions
+from restore.cli.console import Console
+from restore.cli.executor import ExecutorOptions
 from restore.cli.folder import Folder
 from restore.cli.hint import first_use
 from restore.cli.model import Model
 from restore.cli.pictures import SHORT, Pictures
 from restore.cli.progress import progress
-from restore.cli.said import Said
 from restore.cli.signals import Stop
-from restore.cli.team import Team
 from restore.errors import OutputError, UsageError, printable
 from restore.options import Text2imgOptions
 
@@ -53,27 +54,27 @@ class Run:
     seed: int
     exists: Exists
     model: Model
-    said: Said
+    console: Console
     pictures: Pictures = Pictures()
-    team: Team = Team()
+    executor: ExecutorOptions = ExecutorOptions()
 
     @cached_property
-    def place(self) -> Place:
+    def destination(self) -> Destination:
         """Where the results go. Raises UsageError or OutputError."""
-        place = Place.of(self.out)
-        if place.file and place.path.suffix.casefold() not in WRITTEN:
+        destination = Destination.parse(self.out)
+        if destination.file and destination.path.suffix.casefold() not in WRITTEN:
             told = f"{self.out}: is not a format that is written; use {', '.join(WRITTEN)}"
             raise UsageError(f"{told}, or name a folder")
-        _check_writable(place.out)
-        return place
+        _check_writable(destination.out)
+        return destination
 
     @property
     def format(self) -> str:
         """Of the results, as options or the name of their file say it. Raises UsageError."""
         asked = self.pictures.format
-        if not self.place.file:
+        if not self.destination.file:
             return asked
-        suffix = self.place.path.suffix.casefold().removeprefix(".")
+        suffix = self.destination.path.suffix.casefold().removeprefix(".")
         named = SHORT.get(suffix, suffix)
         if asked not in ("auto", named):
             raise UsageError(f"{self.out}: is a {named} by its name, and --format says {asked}")
@@ -87,9 +88,9 @@ class Run:
         def stack() -> "Loaded":
             began = time.monotonic()
             made = model.stack()
-            if self.said.verbose:
+            if self.console.verbose:
                 taken = time.monotonic() - began
-                self.said.detail(f"model loaded in {taken:.1f} s, on {made.device}")
+                self.console.detail(f"model loaded in {taken:.1f} s, on {made.device}")
             return made
 
         return replace(model, stack=stack)
@@ -99,10 +100,10 @@ class Run:
         options, model = prepared.options, prepared.model
         values = options.model_dump(mode="json", exclude_defaults=True, exclude={"task"})
         told = " ".join(f"{name}={value}" for name, value in values.items())
-        self.said.detail(f"{options.task}: {told or 'all options as they are by default'}")
+        self.console.detail(f"{options.task}: {told or 'all options as they are by default'}")
         precision = ", ".join(f"{name} {value}" for name, value in model.precision.items())
         told = f"model {model.name}, weights {model.weights[:12]}, {precision}"
-        self.said.detail(f"{told}, seed {self.seed}")
+        self.console.detail(f"{told}, seed {self.seed}")
 
 
 def run_files(
@@ -117,12 +118,12 @@ def run_files(
 
     count  candidates of each, kept beside a sheet of them all.
     """
-    run.said.begin()
-    place = run.place
+    run.console.begin()
+    destination = run.destination
     prepared = prepare(
-        folder.find(place),
+        folder.find(destination),
         options,
-        place,
+        destination,
         lambda: run.open(options),
         pictures=replace(run.pictures, format=run.format).chosen,
         holes=holes,
@@ -131,33 +132,33 @@ def run_files(
         exists=run.exists,
         share=folder.share,
         on_collision=folder.on_collision,
-        devices=run.team.named,
-        cluster=run.team.cluster,
+        devices=run.executor.named,
+        cluster=run.executor.cluster,
     )
     if dry_run:
-        for row in prepared.foretell(run.said.line, run.said.note):
-            run.said.row(row)
+        for row in prepared.dry_run(run.console.line, run.console.note):
+            run.console.row(row)
         return
     run.tell(prepared)
     summary = carry_out(prepared, run, folder.most_failures)
     if holes.find == "propose":
         told = "nothing was filled: look at NAME_overlay.jpg, correct NAME_damage.png, then run"
-        masked = prepared.jobs[0].frames[0] if place.file else place.out
-        run.said.line(f"{told} with --damage {printable(str(masked))} and another -o")
+        masked = prepared.jobs[0].frames[0] if destination.file else destination.out
+        run.console.line(f"{told} with --damage {printable(str(masked))} and another -o")
     finish(summary, prepared.journal, run)
 
 
 def run_prompt(options: Text2imgOptions, run: Run, count: int, grid: bool) -> None:
     """Make `count` pictures from words, of the seeds from run.seed on, and exit."""
-    run.said.begin()
-    place = run.place
-    if place.file and count + grid > 1:
+    run.console.begin()
+    destination = run.destination
+    if destination.file and count + grid > 1:
         raise UsageError(f"{run.out}: is one file; -n and --grid make more, give -o a folder")
-    if place.url and grid:
+    if destination.url and grid:
         raise UsageError("--grid: shows pictures of this machine; give -o a folder here")
     prepared = prepare_words(
         options,
-        place,
+        destination,
         lambda: run.open(options),
         form="png" if run.format == "auto" else run.format,
         seed=run.seed,
@@ -171,13 +172,13 @@ def run_prompt(options: Text2imgOptions, run: Run, count: int, grid: bool) -> No
 
         journal = prepared.journal
         rows = [journal.row(job) for job in prepared.jobs]
-        write_grid([journal.output(row) for row in rows], place.out / "grid.png")
+        write_grid([journal.output(row) for row in rows], destination.out / "grid.png")
     finish(summary, prepared.journal, run)
 
 
 def carry_out(prepared: PreparedRun, run: Run, max_failures: int = 0) -> Summary:
     """Do a run under the eyes of the user, who may stop it."""
-    with progress(len(prepared.jobs), run.said) as show, Stop() as halt:
+    with progress(len(prepared.jobs), run.console) as show, Stop() as halt:
         try:
             summary = prepared.run(show, lambda: halt.asked, max_failures)
         except KeyboardInterrupt:
@@ -198,11 +199,11 @@ def finish(summary: Summary, journal: Journal, run: Run) -> None:
 def tell(summary: Summary, journal: Journal, run: Run) -> None:
     names = ("done", "finished", "failed", "skipped", "left")
     counts = {name: getattr(summary, name) for name in names}
-    said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    ended = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     path = journal.path.with_suffix(".html")
-    run.said.line(f"{said} in {summary.seconds:.1f} s; report in {printable(str(path))}")
+    run.console.line(f"{ended} in {summary.seconds:.1f} s; report in {printable(str(path))}")
     if summary.done:
-        first_use(path, run.said)
+        first_use(path, run.console)
 
 
 def stop(message: str, code: int) -> int:
@@ -213,8 +214,8 @@ def stop(message: str, code: int) -> int:
 
 def check_output(out: Path) -> None:
     """Raise UsageError or OutputError if `-o` is no folder that may be written."""
-    place = Place.of(out)
-    if place.file:
+    destination = Destination.parse(out)
+    if destination.file:
         raise UsageError(f"{out}: -o takes a folder here")
     _check_writable(out)
 

@@ -9,7 +9,7 @@ import threading
 from contextlib import suppress
 from types import FrameType
 
-from restore.batch.ahead import AHEAD
+from restore.batch.prefetch import THREAD_NAME
 
 GRACE_S = 5  # for the current file
 LAST_S = 2  # that a thread of `ahead` gets to end, when the process ends
@@ -27,7 +27,7 @@ def leave_with(code: int) -> None:
 
 
 def _leave() -> None:
-    busy = [thread for thread in threading.enumerate() if thread.name.startswith(AHEAD)]
+    busy = [thread for thread in threading.enumerate() if thread.name.startswith(THREAD_NAME)]
     for thread in busy:
         thread.join(LAST_S)
     if any(thread.is_alive() for thread in busy):

@@ -10,13 +10,13 @@ import typer
 
 from restore.batch.holes import Holes
 from restore.cli import shared
+from restore.cli.console import Console
+from restore.cli.executor import ExecutorOptions
 from restore.cli.folder import Folder, takes
 from restore.cli.model import Enlarger, Model
 from restore.cli.pictures import Pictures
-from restore.cli.said import Said
 from restore.cli.settings import Settings
 from restore.cli.shared import Run, run_files, run_prompt
-from restore.cli.team import Team
 from restore.errors import UsageError
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
 
@@ -30,17 +30,34 @@ Command = Callable[..., None]
 def over_files(own: type, model: type[Model] = Model) -> Callable[[Command], Command]:
     """Give a command over files the fields of records as its options.
 
+    The command gets the files as `folder`, all that a run needs as `where`, and `settings`.
+
     Args:
         own: The record of the command's own options, which the command gets as `own`.
         model: The record of its options on the model.
     """
+    records: dict[str, type] = {"own": own, "console": Console, "settings": Settings}
+    records |= {"model": model, "pictures": Pictures, "executor": ExecutorOptions, "folder": Folder}
 
     def changed(command: Command) -> Command:
-        records: dict[str, type] = {"own": own, "said": Said, "settings": Settings, "model": model}
-        records |= {"pictures": Pictures, "team": Team, "folder": Folder}
+        def whole(
+            out: shared.Out,
+            folder: Folder,
+            executor: ExecutorOptions,
+            pictures: Pictures,
+            model: Model,
+            settings: Settings,
+            console: Console,
+            own: Any,
+        ) -> None:
+            where = Run(out, settings.seed, settings.exists, model, console, pictures, executor)
+            command(folder, where, settings, own)
+
+        whole.__name__, whole.__doc__ = command.__name__, command.__doc__
+        made: Command = whole
         for name, kind in records.items():
-            command = takes(name, kind)(command)
-        return command
+            made = takes(name, kind)(made)
+        return made
 
     return changed
 
@@ -110,19 +127,9 @@ class Upscale:
 
 
 @over_files(Upscale, Enlarger)
-def upscale(
-    out: shared.Out,
-    folder: Folder,
-    team: Team,
-    pictures: Pictures,
-    model: Enlarger,
-    settings: Settings,
-    said: Said,
-    own: Upscale,
-) -> None:
+def upscale(folder: Folder, where: Run, settings: Settings, own: Upscale) -> None:
     """Enlarge or restore pictures. Run the same command again to go on where it stopped."""
     options = own.options(settings)
-    where = Run(out, settings.seed, settings.exists, model, said, pictures, team)
     holes = Holes(own.damage or "", own.fit_mask, own.find_scratches or "")
     run_files(folder, options, where, own.dry_run, holes)
 
@@ -208,22 +215,12 @@ class Inpaint:
 
 
 @over_files(Inpaint)
-def inpaint(
-    out: shared.Out,
-    folder: Folder,
-    team: Team,
-    pictures: Pictures,
-    model: Model,
-    settings: Settings,
-    said: Said,
-    own: Inpaint,
-) -> None:
+def inpaint(folder: Folder, where: Run, settings: Settings, own: Inpaint) -> None:
     """Fill holes, or paint beyond the edges; nothing else changes."""
     options = own.options(settings)
     if own.is_model_engine:
         engine: Any = own.engine
-        model = replace(model, engine=engine)
-    where = Run(out, settings.seed, settings.exists, model, said, pictures, team)
+        where = replace(where, model=replace(where.model, engine=engine))
     run_files(folder, options, where, own.dry_run, Holes(own.mask or "", own.fit_mask), own.count)
 
 
@@ -269,30 +266,20 @@ class Img2img:
 
 
 @over_files(Img2img)
-def img2img(
-    out: shared.Out,
-    folder: Folder,
-    team: Team,
-    pictures: Pictures,
-    model: Model,
-    settings: Settings,
-    said: Said,
-    own: Img2img,
-) -> None:
+def img2img(folder: Folder, where: Run, settings: Settings, own: Img2img) -> None:
     """Change pictures by words, at their own size."""
     options = own.options(settings)
-    where = Run(out, settings.seed, settings.exists, model, said, pictures, team)
     run_files(folder, options, where, own.dry_run)
 
 
 @takes("model", Model)
 @takes("settings", Settings)
-@takes("said", Said)
+@takes("console", Console)
 def text2img(
     out: shared.Out,
     model: Model,
     settings: Settings,
-    said: Said,
+    console: Console,
     prompt: Annotated[str | None, typer.Option(help="What the pictures show.")] = None,
     count: Annotated[
         int,
@@ -325,7 +312,7 @@ def text2img(
         guidance=guidance,
         negative=negative,
     )
-    where = Run(out, settings.seed, settings.exists, model, said)
+    where = Run(out, settings.seed, settings.exists, model, console)
     run_prompt(options, where, count, grid)
 
 

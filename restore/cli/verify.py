@@ -9,8 +9,8 @@ import typer
 
 from restore.batch import verify as checks
 from restore.batch.verify import BAD, WHOLE, Finding
-from restore.checkpoints import manifest, places
-from restore.cli.degrade import refusals
+from restore.checkpoints import manifest, model_paths
+from restore.cli.recipe_options import refusals
 from restore.errors import counted, printable
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def verify(
 
 
 def _findings(name: str) -> list[Finding]:
-    place = places.place_of(name)
+    place = model_paths.find_path(name)
     if place.is_dir() and not (place / "stack.json").is_file():
         if not (place / "model_index.json").is_file():
             return list(checks.verify(place, _replayed))

@@ -21,7 +21,9 @@ BAND = 256  # rows processed together
 Size = tuple[int, int]  # (height, width)
 
 
-def shown(picture: Picture, size: Size, stack: Stack, hole: np.ndarray | None = None) -> Tensor:
+def encode_picture(
+    picture: Picture, size: Size, stack: Stack, hole: np.ndarray | None = None
+) -> Tensor:
     """Encode a picture at `size`, on its canvas.
 
     Args:
@@ -78,10 +80,10 @@ def trust_map(hole: np.ndarray | None, size: Size, stack: Stack, outside: float)
     return trust.masked_fill(touched.to(stack.device), inside)
 
 
-def nothing(size: Size, stack: Stack) -> Tensor:
-    """Encode a grey canvas, as `shown` would; without channels if the layout has no picture."""
+def encode_nothing(size: Size, stack: Stack) -> Tensor:
+    """Encode a grey canvas; without channels if the layout has no picture."""
     height, width = stack.canvas(size)
-    if stack.layout.known == "nothing":
+    if stack.layout.conditioning == "nothing":
         return torch.zeros(1, 0, height, width, device=stack.device)
     height, width = height * stack.factor, width * stack.factor
     grey = torch.full((1, 3, 1, width), GREY)
@@ -118,7 +120,7 @@ def render(latent: Tensor, size: Size, like: Picture, stack: Stack) -> Picture:
     return replace(like, pixels=pixels, alpha=resize_alpha(like, size))
 
 
-def added(picture: Picture, made: Picture, known: Tensor, stack: Stack) -> Picture:
+def add_changes(picture: Picture, made: Picture, conditioning: Tensor, stack: Stack) -> Picture:
     """Add to a picture's pixels what sampling changed.
 
     So the losses of the autoencoder do not show where sampling changes nothing.
@@ -126,10 +128,10 @@ def added(picture: Picture, made: Picture, known: Tensor, stack: Stack) -> Pictu
     Args:
         picture: The picture.
         made: The decoded result of sampling.
-        known: The latent (1, C, h, w) of the picture, where sampling started.
+        conditioning: The latent (1, C, h, w) of the picture, where sampling started.
         stack: Gives the VAE.
     """
-    before = render(known, picture.size, picture, stack).pixels
+    before = render(conditioning, picture.size, picture, stack).pixels
     pixels = memmap.empty(before.shape, before.dtype)
     for first in range(0, len(pixels), BAND):
         rows = slice(first, first + BAND)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from restore.diffusion.light import SCALE
+from restore.diffusion.lazy_stack import SCALE
 
 
 class Network(nn.Module):

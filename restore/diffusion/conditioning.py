@@ -17,15 +17,15 @@ class Condition:
     """What the UNet gets besides the noisy latent.
 
     Attributes:
-        known: (1, K, h, w): the scaled latent of the picture, encoded from mid grey where nothing
-            is known. For layouts that read pixels, the picture itself in [-1, 1].
+        conditioning: (1, K, h, w): the scaled latent of the picture, encoded from mid grey where
+            nothing is known. For layouts that read pixels, the picture itself in [-1, 1].
         trust: (1, 1, h, w): 0 keep, 0.5 restore, 1 repaint.
         labels: (1,) long: the class label, if the UNet has a class embedding. For SD's x4 upscaler
             it is the noise level.
         hint: Gives the ControlNet's input for a part of the canvas, in pixels.
     """
 
-    known: Tensor
+    conditioning: Tensor
     trust: Tensor
     labels: Tensor | None = None
     hint: Hint | None = None
@@ -60,10 +60,12 @@ def conditioned(
         def cut(canvas: Tensor) -> Tensor:
             return torch.cat([canvas[..., r : r + height, c : c + width] for r, c in corners])
 
-        shown = layout.unet_input(x, cut(condition.known), cut(condition.trust)).to(unet.dtype)
+        packed = layout.unet_input(x, cut(condition.conditioning), cut(condition.trust)).to(
+            unet.dtype
+        )
         labels = None if condition.labels is None else condition.labels.expand(len(x))
         if context is None:
-            return unet(shown, t, class_labels=labels).sample.to(x.dtype)
+            return unet(packed, t, class_labels=labels).sample.to(x.dtype)
         text = context.to(unet.dtype).expand(len(x), -1, -1)
         more: dict[str, Any] = {}
         if pooled is not None:
@@ -80,7 +82,7 @@ def conditioned(
                 "down_block_additional_residuals": downs,
                 "mid_block_additional_residual": middle,
             }
-        return unet(shown, t, text, class_labels=labels, **more).sample.to(x.dtype)
+        return unet(packed, t, text, class_labels=labels, **more).sample.to(x.dtype)
 
     return predict
 

@@ -15,7 +15,7 @@ KEEP, RESTORE, REPAINT = 0.0, 0.5, 1.0
 GREY = 0.5  # what is encoded where nothing is known
 
 Task = Literal["text2img", "img2img", "upscale", "inpaint"]
-Part = Literal["x", "known", "trust", "mask", "signed_mask"]
+Part = Literal["x", "conditioning", "trust", "mask", "signed_mask"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Layout:
         name: Its name in messages.
         parts: What is concatenated, in this order; x is the noisy latent.
         tasks: The tasks that a UNet of this layout does.
-        known: What `known` is: nothing, a latent, or rgb in [-1, 1] at the latent's size.
+        conditioning: nothing, a latent, or rgb in [-1, 1] at the latent's size.
         hole: What is encoded in place of a hole: mid grey, or a smooth continuation of its
             surroundings, which is a better start.
     """
@@ -34,32 +34,41 @@ class Layout:
     name: str
     parts: tuple[Part, ...]
     tasks: tuple[Task, ...]
-    known: Literal["nothing", "latent", "rgb"] = "latent"
+    conditioning: Literal["nothing", "latent", "rgb"] = "latent"
     hole: Literal["grey", "smooth"] = "grey"
 
-    def unet_input(self, x: Tensor, known: Tensor, trust: Tensor) -> Tensor:
+    def unet_input(self, x: Tensor, conditioning: Tensor, trust: Tensor) -> Tensor:
         """Concatenate the parts of the UNet's input.
 
         Args:
             x: (B, C, h, w): the noisy latent.
-            known: (B, K, h, w); see Condition.
+            conditioning: (B, K, h, w); see Condition.
             trust: (B, 1, h, w); see Condition.
 
         Returns:
             (B, in_channels, h, w).
         """
         mask = (trust == REPAINT).to(x)
-        parts = {"x": x, "known": known, "trust": trust, "mask": mask, "signed_mask": 2 * mask - 1}
+        parts = {
+            "x": x,
+            "conditioning": conditioning,
+            "known": conditioning,  # its former name
+            "trust": trust,
+            "mask": mask,
+            "signed_mask": 2 * mask - 1,
+        }
         return torch.cat([parts[name].to(x) for name in self.parts], 1)
 
 
 ALL: tuple[Task, ...] = ("text2img", "img2img", "upscale", "inpaint")
-TRUST = Layout("trust", ("x", "trust", "known"), ALL, hole="smooth")
+TRUST = Layout("trust", ("x", "trust", "conditioning"), ALL, hole="smooth")
 BASE = Layout("base", ("x",), ("text2img", "img2img"), "nothing")
-INPAINTING = Layout("inpainting", ("x", "mask", "known"), ("text2img", "img2img", "inpaint"))
-X4 = Layout("x4 upscaler", ("x", "known"), ("upscale",), "rgb")
-LDM_UPSCALE = Layout("latent diffusion upscaler", ("x", "known"), ("upscale",), "rgb")
-LDM_INPAINT = Layout("latent diffusion inpainter", ("x", "known", "signed_mask"), ("inpaint",))
+INPAINTING = Layout("inpainting", ("x", "mask", "conditioning"), ("text2img", "img2img", "inpaint"))
+X4 = Layout("x4 upscaler", ("x", "conditioning"), ("upscale",), "rgb")
+LDM_UPSCALE = Layout("latent diffusion upscaler", ("x", "conditioning"), ("upscale",), "rgb")
+LDM_INPAINT = Layout(
+    "latent diffusion inpainter", ("x", "conditioning", "signed_mask"), ("inpaint",)
+)
 LAYOUTS = (TRUST, BASE, INPAINTING, X4, LDM_UPSCALE, LDM_INPAINT)
 
 

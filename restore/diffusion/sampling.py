@@ -149,7 +149,7 @@ class Start:
     origin: tuple[int, int] = (0, 0)
 
 
-def walk(
+def run_sampling(
     stack: Stack,
     condition: Condition,
     options: WalkOptions,
@@ -187,13 +187,14 @@ def walk(
         raise ConfigError(f"{told}; take 2 steps or more, or leave them out")
     scheduler = stack.scheduler(options.sampler, steps, options.sampler_options)
     shape = (1, stack.channels, *condition.trust.shape[-2:])
-    is_bare = stack.layout.known == "nothing"
+    is_bare = stack.layout.conditioning == "nothing"
     if memmap.is_on_disk(shape, stack.device) and by_point(scheduler, options.eta) and not is_bare:
         predict_rows = by_rows(predict, stack.windows, options.windows)
         x = first_point(stack, condition, scheduler, shape, seed, begin)
-        return finished(stack, sample_rows(predict_rows, x, scheduler, on_step), condition.known)
+        x = sample_rows(predict_rows, x, scheduler, on_step)
+        return finished(stack, x, condition.conditioning)
     noise = canvas_noise(shape, seed, begin.origin).to(stack.device)
-    clean = None if begin.clean is None else stack.to_walk(begin.clean, condition.known)
+    clean = None if begin.clean is None else stack.to_residual(begin.clean, condition.conditioning)
     x = start(scheduler, noise, None if begin.is_pure else clean, begin.strength)
     keep = as_it_is
     if is_bare and clean is not None and (condition.trust == KEEP).any():
@@ -207,7 +208,7 @@ def walk(
         options.eta,
         keep,
     )
-    return stack.from_walk(x, condition.known)
+    return stack.from_residual(x, condition.conditioning)
 
 
 def first_point(
@@ -229,16 +230,18 @@ def first_point(
         if begin.clean is None or begin.is_pure:
             x[..., rows, :] = noise * scheduler.init_noise_sigma
         else:
-            clean = stack.to_walk(begin.clean[..., rows, :], condition.known[..., rows, :])
+            clean = stack.to_residual(
+                begin.clean[..., rows, :], condition.conditioning[..., rows, :]
+            )
             x[..., rows, :] = noised(scheduler, noise, clean)
     return x
 
 
-def finished(stack: Stack, x: Tensor, known: Tensor) -> Tensor:
+def finished(stack: Stack, x: Tensor, conditioning: Tensor) -> Tensor:
     """Convert the result of sampling to a scaled latent, in place."""
     for rows in memmap.iter_bands(x):
         watch.breathe()
-        x[..., rows, :] = stack.from_walk(x[..., rows, :], known[..., rows, :])
+        x[..., rows, :] = stack.from_residual(x[..., rows, :], conditioning[..., rows, :])
     return x
 
 

@@ -20,7 +20,7 @@ from restore.diffusion.contexts import Context
 from restore.diffusion.contexts.two_texts import TwoTextContext
 from restore.diffusion.control import Control, Hint
 from restore.diffusion.layouts import Layout, Task, require
-from restore.diffusion.light import Stage
+from restore.diffusion.lazy_stack import Stage
 from restore.diffusion.tiling import WindowPredict, Windows
 from restore.diffusion.vae import Vae
 from restore.errors import ConfigError, ModelError
@@ -60,17 +60,17 @@ class Stack:
         schedule: The checkpoint's own scheduler; every sampler takes its config.
         layout: What the UNet's input channels mean.
         windows: The grid of the UNet's windows.
-        residual_scale: Our models sample (z - known) / residual_scale, so that a clean picture is
+        residual_scale: Our models sample (z - conditioning) / residual_scale, so a clean picture is
             the start and need not be learnt. None: they sample the latent z itself.
         low_schedule: For SD's x4 upscaler: how noise is added to its input picture.
         fills: Whether it was trained to fill holes that are continued from their rims. If not, that
             continuation is restored, which looks better than what the model would paint.
         steps: Sampling steps by default.
-        restorer: The first stage. `known` is then the latent of its result.
+        restorer: The first stage. The conditioning is then the latent of its result.
         fidelity: Default of the first stage: 0 rich to 1 faithful.
         restore_steps: Default sampling steps after the first stage; 0: its result is the picture.
         enlarger: A pixel upscaler that replaces the first stage.
-        hears: What its training prompts described: the subjects of pictures, or their damage.
+        prompts_describe: What its training prompts describe: the subjects of pictures or damage.
         control: A ControlNet that steers the UNet. With it, the stack can upscale.
         name: Its name in messages.
         digest: Tells weights apart in reports.
@@ -92,7 +92,7 @@ class Stack:
     fidelity: float = 0.0
     restore_steps: int = 0
     enlarger: "PixelModel | None" = None
-    hears: Literal["subjects", "damage"] = "subjects"
+    prompts_describe: Literal["subjects", "damage"] = "subjects"
     control: Control | None = None
     name: str = "this model"
     digest: str = ""
@@ -201,7 +201,7 @@ class Stack:
         """
         tokens = pooled = None
         if isinstance(self.context, TwoTextContext):
-            tokens, pooled = self.context.hear(prompt, clip_skip, is_wanted)
+            tokens, pooled = self.context.embed_pooled(prompt, clip_skip, is_wanted)
         elif self.context:
             tokens = self.context.embed(prompt, clip_skip)
         more = {"pooled": pooled, "control": self.control, "factor": self.factor}
@@ -223,13 +223,15 @@ class Stack:
         """
         return scheduler_of(self.schedule, sampler, steps, options, self.device)
 
-    def to_walk(self, latent: Tensor, known: Tensor) -> Tensor:
+    def to_residual(self, latent: Tensor, conditioning: Tensor) -> Tensor:
         """Convert a scaled latent to the quantity that is sampled; see `residual_scale`."""
-        return latent if self.residual_scale is None else (latent - known) / self.residual_scale
+        return (
+            latent if self.residual_scale is None else (latent - conditioning) / self.residual_scale
+        )
 
-    def from_walk(self, x: Tensor, known: Tensor) -> Tensor:
+    def from_residual(self, x: Tensor, conditioning: Tensor) -> Tensor:
         """Convert the result of sampling to a scaled latent; see `residual_scale`."""
-        return x if self.residual_scale is None else known + self.residual_scale * x
+        return x if self.residual_scale is None else conditioning + self.residual_scale * x
 
 
 def scheduler_of(

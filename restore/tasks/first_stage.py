@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from restore.diffusion import watch
-from restore.diffusion.light import SCALE, Answers, Light, Stage
+from restore.diffusion.lazy_stack import SCALE, Answers, LazyStack, Stage
 from restore.diffusion.watch import OnStep, ignore
 from restore.errors import ConfigError, NonFiniteError
 from restore.images import memmap
@@ -30,7 +30,9 @@ REACH = 2  # below this scale the input is downscaled first
 Size = tuple[int, int]  # (height, width)
 
 
-def alone(low: Picture, options: UpscaleOptions, model: Light, on_step: OnStep = ignore) -> Picture:
+def alone(
+    low: Picture, options: UpscaleOptions, model: LazyStack, on_step: OnStep = ignore
+) -> Picture:
     """Enlarge or restore a picture by the first stage, without sampling.
 
     Args:
@@ -54,7 +56,7 @@ def refuse_own_colours(options: UpscaleOptions) -> None:
 
 
 def answered(
-    low: Picture, options: UpscaleOptions, model: "Stack | Light", on_step: OnStep = ignore
+    low: Picture, options: UpscaleOptions, model: "Stack | LazyStack", on_step: OnStep = ignore
 ) -> Picture:
     """Run the first stage with the options, or with the model's defaults."""
     assert model.restorer is not None

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import torch
 
-from restore.diffusion.canvas import nothing, render, shown, trust_map
+from restore.diffusion.canvas import encode_nothing, encode_picture, render, trust_map
 from restore.diffusion.conditioning import Condition
 from restore.diffusion.layouts import REPAINT
 from restore.diffusion.noise import seed_of
-from restore.diffusion.sampling import Start, walk
+from restore.diffusion.sampling import Start, run_sampling
 from restore.diffusion.stack import Stack
 from restore.diffusion.watch import OnStep, ignore
 from restore.images.picture import Picture
@@ -45,14 +45,14 @@ def img2img(
         NonFiniteError: If sampling produces NaN or infinity.
     """
     stack.require("img2img")
-    known = nothing(picture.size, stack)
+    conditioning = encode_nothing(picture.size, stack)
     hint = stack.hint(picture.size, picture)
-    condition = Condition(known, trust_map(None, picture.size, stack, REPAINT), hint=hint)
+    condition = Condition(conditioning, trust_map(None, picture.size, stack, REPAINT), hint=hint)
     frame = picture
     for lap in range(options.loopback):
-        begin = Start(shown(frame, frame.size, stack), options.strength)
+        begin = Start(encode_picture(frame, frame.size, stack), options.strength)
         own = seed if lap == 0 else seed_of(seed, lap)
-        latent = walk(stack, condition, options, own, on_step, begin)
+        latent = run_sampling(stack, condition, options, own, on_step, begin)
         frame = match(render(latent, frame.size, frame, stack), picture, options.colour)
         on_frame(lap + 1, frame)
     return frame

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import torch
 
-from restore.diffusion.canvas import added, render, shown, trust_map
+from restore.diffusion.canvas import add_changes, encode_picture, render, trust_map
 from restore.diffusion.conditioning import Condition
 from restore.diffusion.layouts import BASE, KEEP
-from restore.diffusion.sampling import Start, walk
+from restore.diffusion.sampling import Start, run_sampling
 from restore.diffusion.stack import Stack
 from restore.diffusion.watch import OnStep, ignore
 from restore.images.masks import (
@@ -93,7 +93,7 @@ def filled(
         seed: Of the noise.
         on_step: Called after each sampling step.
     """
-    if stack.hears == "damage" and not options.words and options.strength == 1:
+    if stack.prompts_describe == "damage" and not options.words and options.strength == 1:
         fine = thin(hole)
         picture, hole = smoothed(picture, fine, hole), hole & ~fine
     share = feather(hole, options.feather)
@@ -139,18 +139,20 @@ def fill(
 ) -> Picture:
     """Fill the hole of one box, and return the whole box as the model decodes it."""
     crop, hole = replace(picture, pixels=picture.pixels[box], alpha=None), hole[box]
-    known = shown(crop, crop.size, stack, hole)
+    conditioning = encode_picture(crop, crop.size, stack, hole)
     trust = trust_map(hole, crop.size, stack, KEEP)
     needs_clean = options.strength < 1 or stack.layout == BASE
-    clean = shown(crop, crop.size, stack) if needs_clean else None
-    known = known[:, :0] if stack.layout == BASE else known
+    clean = encode_picture(crop, crop.size, stack) if needs_clean else None
+    conditioning = conditioning[:, :0] if stack.layout == BASE else conditioning
     begin = Start(clean, options.strength, options.strength == 1, origin(box, stack))
-    condition = Condition(known, trust, hint=stack.hint(picture.size, None, box))
-    latent = walk(stack, condition, options, seed, on_step, begin)
+    condition = Condition(conditioning, trust, hint=stack.hint(picture.size, None, box))
+    latent = run_sampling(stack, condition, options, seed, on_step, begin)
     made = render(latent, crop.size, crop, stack)
     if stack.layout.hole == "grey":
         return made
-    return added(replace(crop, pixels=fill_smoothly(crop.pixels, hole)), made, known, stack)
+    return add_changes(
+        replace(crop, pixels=fill_smoothly(crop.pixels, hole)), made, conditioning, stack
+    )
 
 
 def origin(box: Box, stack: Stack) -> tuple[int, int]:

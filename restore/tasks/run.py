@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from restore.diffusion.light import Light
+from restore.diffusion.lazy_stack import LazyStack
 from restore.diffusion.watch import OnStep, ignore
 from restore.errors import NonFiniteError, OutOfMemoryError, UsageError
 from restore.images import memmap
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # torch loads where it is needed
     from restore.pixel.model import PixelModel
     from restore.tasks.img2img import OnFrame
 
-    Model = Stack | PixelModel | Light
+    Model = Stack | PixelModel | LazyStack
 
 BAND = 256  # rows checked together
 TaskOptions = UpscaleOptions | Img2imgOptions | InpaintOptions | Text2imgOptions
@@ -76,14 +76,14 @@ def restore(
 
 def needed(stack: "Model", options: TaskOptions, has_hole: bool) -> "Model":
     """Return the model that the task needs: of a partly loaded one, the whole if necessary."""
-    if not isinstance(stack, Light) or stack.suffices(options, has_hole):
+    if not isinstance(stack, LazyStack) or stack.suffices(options, has_hole):
         return stack
     return stack.load()
 
 
 def beyond(options: TaskOptions, picture: Picture | None, stack: "Model") -> tuple[str, ...]:
     """Return warnings if a model that was trained on damage is asked for subjects."""
-    if getattr(stack, "hears", "") != "damage":
+    if getattr(stack, "prompts_describe", "") != "damage":
         return ()
     notes = []
     if not isinstance(options, UpscaleOptions) and options.prompt:
@@ -132,7 +132,7 @@ def dispatch(
     mask: np.ndarray | None,
     on_frame: "OnFrame",
 ) -> Picture:
-    if isinstance(stack, Light):
+    if isinstance(stack, LazyStack):
         assert picture is not None and isinstance(options, UpscaleOptions)
         return first_stage.alone(picture, options, stack, on_step)
     from restore.pixel.model import PixelModel

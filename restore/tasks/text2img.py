@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
-from restore.diffusion.canvas import nothing, render, trust_map
+from restore.diffusion.canvas import encode_nothing, render, trust_map
 from restore.diffusion.conditioning import Condition
 from restore.diffusion.layouts import REPAINT
-from restore.diffusion.sampling import walk
+from restore.diffusion.sampling import run_sampling
 from restore.diffusion.stack import Stack
 from restore.diffusion.watch import OnStep, ignore
 from restore.images.picture import Picture
@@ -26,7 +26,7 @@ def text2img(
     stack.require("text2img")
     size = options.height, options.width
     condition = Condition(
-        nothing(size, stack), trust_map(None, size, stack, REPAINT), hint=stack.hint(size)
+        encode_nothing(size, stack), trust_map(None, size, stack, REPAINT), hint=stack.hint(size)
     )
-    latent = walk(stack, condition, options, seed, on_step)
+    latent = run_sampling(stack, condition, options, seed, on_step)
     return render(latent, size, Picture(np.empty((1, 1, 3), np.uint8)), stack)

@@ -6,11 +6,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from restore.diffusion.canvas import added, canvas_rows, nothing, render, shown, trust_map
+from restore.diffusion.canvas import (
+    add_changes,
+    canvas_rows,
+    encode_nothing,
+    encode_picture,
+    render,
+    trust_map,
+)
 from restore.diffusion.conditioning import Condition
 from restore.diffusion.layouts import REPAINT, RESTORE
 from restore.diffusion.noise import canvas_noise, seed_of
-from restore.diffusion.sampling import Start, walk
+from restore.diffusion.sampling import Start, run_sampling
 from restore.diffusion.stack import Stack
 from restore.diffusion.watch import OnStep, ignore
 from restore.errors import ConfigError
@@ -65,44 +72,36 @@ def upscale(
         raise ConfigError(f"fidelity is for models with a first stage; {stack.name} has none")
     if options.steps == 0:
         raise ConfigError(f"0 steps are for models with a first stage; {stack.name} has none")
+    seen = without_damage(low, damage)
     if stack.control is not None:
-        return by_control(low, size, options, stack, seed, on_step, damage)
-    if stack.layout.known == "rgb":
-        seen = low if damage is None else replace(low, pixels=fill_smoothly(low.pixels, damage))
+        condition, begun = steer_condition(seen, size, options, stack)
+    elif stack.layout.conditioning == "rgb":
         condition = as_pixels(seen, options, stack, seed)
+        begun = condition.conditioning
     else:
-        known = shown(low, size, stack, damage)
+        begun = encode_picture(low, size, stack, damage)
         hole = None if damage is None else resize(damage, size)
-        condition = Condition(known, trust_map(hole, size, stack, RESTORE))
-    begin = Start() if options.strength == 1 else Start(condition.known, options.strength)
-    made = render(walk(stack, condition, options, seed, on_step, begin), size, low, stack)
-    if damage is not None and options.colour != "none":  # the damage's colours must not come back
-        low = replace(low, pixels=fill_smoothly(low.pixels, damage))
-    return match(made, low, options.colour)
+        condition = Condition(begun, trust_map(hole, size, stack, RESTORE))
+    begin = Start() if options.strength == 1 else Start(begun, options.strength)
+    made = render(run_sampling(stack, condition, options, seed, on_step, begin), size, low, stack)
+    return match(made, seen, options.colour)  # the damage's colours must not come back
 
 
-def by_control(
-    low: Picture,
-    size: tuple[int, int],
-    options: UpscaleOptions,
-    stack: Stack,
-    seed: int,
-    on_step: OnStep,
-    damage: np.ndarray | None,
-) -> Picture:
-    """Enlarge by a model whose ControlNet reads the picture.
+def without_damage(low: Picture, damage: np.ndarray | None) -> Picture:
+    """Return the picture with its damage filled smoothly from the pixels round it."""
+    return low if damage is None else replace(low, pixels=fill_smoothly(low.pixels, damage))
 
-    Below strength 1, sampling starts from the resized picture, as in diffusers' img2img.
+
+def steer_condition(
+    low: Picture, size: tuple[int, int], options: UpscaleOptions, stack: Stack
+) -> tuple[Condition, Tensor | None]:
+    """Make the condition of a model whose ControlNet reads the picture, and where sampling starts.
+
+    Below strength 1 that is the resized picture, as in diffusers' img2img.
     """
-    if damage is not None:
-        low = replace(low, pixels=fill_smoothly(low.pixels, damage))
     hint, trust = stack.hint(size, low), trust_map(None, size, stack, REPAINT)
-    condition = Condition(nothing(size, stack), trust, hint=hint)
-    begin = Start()
-    if options.strength < 1:
-        begin = Start(shown(low, size, stack), options.strength)
-    made = render(walk(stack, condition, options, seed, on_step, begin), size, low, stack)
-    return match(made, low, options.colour)
+    condition = Condition(encode_nothing(size, stack), trust, hint=hint)
+    return condition, encode_picture(low, size, stack) if options.strength < 1 else None
 
 
 def in_two_stages(
@@ -118,8 +117,7 @@ def in_two_stages(
 
     What sampling changes is added in pixels, so the losses of the autoencoder do not show.
     """
-    if damage is not None:
-        low = replace(low, pixels=fill_smoothly(low.pixels, damage))
+    low = without_damage(low, damage)
     steps = stack.restore_steps if options.steps is None else options.steps
     if stack.enlarger is None:
         made = answered(low, options, stack, on_step)
@@ -127,12 +125,12 @@ def in_two_stages(
         made = of_pixel_model(low, options, stack, ignore if steps else on_step)
         steps = stack.steps if stack.restorer is None and options.steps is None else steps
     if steps:
-        known = shown(made, size, stack)
-        condition = Condition(known, trust_map(None, size, stack, RESTORE))
-        begin = Start() if options.strength == 1 else Start(known, options.strength)
+        conditioning = encode_picture(made, size, stack)
+        condition = Condition(conditioning, trust_map(None, size, stack, RESTORE))
+        begin = Start() if options.strength == 1 else Start(conditioning, options.strength)
         told = options.model_copy(update={"steps": steps})
-        latent = walk(stack, condition, told, seed, on_step, begin)
-        made = added(made, render(latent, size, made, stack), known, stack)
+        latent = run_sampling(stack, condition, told, seed, on_step, begin)
+        made = add_changes(made, render(latent, size, made, stack), conditioning, stack)
     if damage is not None and stack.fills:
         hole = resize(damage, size)
         fields = WalkOptions.model_fields.keys() - {"steps"}
@@ -160,7 +158,7 @@ def over_a_pixel_model(
     refuse_own_colours(options)
     if options.fidelity is not None:
         raise ConfigError("fidelity is of a model's own first stage; with another one leave it out")
-    if "upscale" in stack.layout.tasks and stack.layout.known == "latent":
+    if "upscale" in stack.layout.tasks and stack.layout.conditioning == "latent":
         return in_two_stages(
             low, options.output_size(low.size), options, stack, seed, on_step, damage
         )
@@ -173,8 +171,7 @@ def over_a_pixel_model(
             f"{stack.name} forgets the first stage at strength 1; --set upscale.strength=0.3 keeps "
             "most of it"
         )
-    if damage is not None:
-        low = replace(low, pixels=fill_smoothly(low.pixels, damage))
+    low = without_damage(low, damage)
     made = of_pixel_model(low, options, stack, ignore)
     told = {name: getattr(options, name) for name in WalkOptions.model_fields}
     told["steps"] = told["steps"] or None

@@ -16,7 +16,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from restore.checkpoints import manifest
-from restore.checkpoints.load import quiet
+from restore.checkpoints.load import silence_libraries
 from restore.config import load_config
 from restore.errors import NonFiniteError
 from restore.files import held, write_text
@@ -24,7 +24,7 @@ from restore.training import checkpoint, failed_batch, model_card, optim
 from restore.training.data.loading import Rows, build_loader
 from restore.training.logs import Clock, Record, Scalars, progress_bar
 from restore.training.options import TrainOptions
-from restore.training.ours import MADE_BY, refuse_foreign
+from restore.training.ownership import MADE_BY, refuse_foreign
 from restore.training.processes import setup_accelerator, user_errors
 from restore.training.registry import STAGES
 from restore.training.resume import resume_run
@@ -50,7 +50,7 @@ def run(config: Path, overrides: list[str]) -> Path:
         NonFiniteError: If a loss is not finite.
         OutputError: If a checkpoint cannot be written.
     """
-    quiet()
+    silence_libraries()
     options = load_config(TrainOptions, config, overrides)
     accelerator = setup_accelerator(options)
     if accelerator.device.type == "cpu":

@@ -16,12 +16,8 @@ from restore.training.stages.autoencoder import (
 from restore.training.stages.denoiser import DenoiserOptions, DenoiserStage
 from restore.training.stages.distil import DistilOptions, DistilStage
 from restore.training.stages.finetune import FinetuneOptions, FinetuneStage
-from restore.training.stages.restorer import (
-    FusionOptions,
-    FusionStage,
-    RestorerOptions,
-    RestorerStage,
-)
+from restore.training.stages.fusion import FusionOptions, FusionStage
+from restore.training.stages.restorer import RestorerOptions, RestorerStage
 from restore.training.stages.scratches import ScratchOptions, ScratchStage
 from restore.training.toys.digits import PixelOptions, PixelStage
 from restore.training.toys.scene_stage import SceneOptions, SceneStage

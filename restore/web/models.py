@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from restore.batch.models import OpenedModel, open_model
-from restore.checkpoints import library, places
+from restore.checkpoints import library, model_paths
 from restore.errors import UsageError
 
 DEFAULT = "nano"  # as the command line's
@@ -38,7 +38,7 @@ class Models:
     def list_models(self) -> list[dict[str, Any]]:
         """List all models as dicts with `name`, `tasks` and `about`."""
         found: dict[str, dict[str, Any]] = {}
-        for name in dict.fromkeys([*self._given, DEFAULT, *places.shipped()]):
+        for name in dict.fromkeys([*self._given, DEFAULT, *model_paths.list_shipped()]):
             found[name] = {"name": name, "tasks": TASKS, "about": ""}
         for entry in library.held():
             if not entry.fault:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from restore.batch.choices import PictureOptions
+from restore.batch.picture_options import PictureOptions
 from restore.config import Options, explain
 from restore.errors import ConfigError
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restore import file_search
-from restore.batch import folder
+from restore.batch import folder, words
 from restore.batch.holes import Holes
 from restore.batch.rows import Row, results
 from restore.batch.work import FileOptions
@@ -122,7 +122,7 @@ class Tasks:
         """Make pictures from words."""
         place = self.store.folder_of(job.id)
         model = self.models.open(given.model)
-        folder.run_words(
+        words.run_words(
             given.text2img, place / "out", model, seed=given.seed, count=given.count, show=watch
         )
         watch.check()

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from restore.batch.ahead import AHEAD
+from restore.batch.prefetch import THREAD_NAME
 from restore.batch.rows import Row
 from restore.errors import CancelledError, RestoreError, printable
 from restore.web.store import ENDED, Job, Part, Store, Tally
@@ -109,7 +109,7 @@ class Worker:
         self._current = ""
         self._change = threading.Condition()
         self._waiting = [job.id for job in store.all() if job.status not in ENDED]
-        self._thread = threading.Thread(target=self._work, name=f"{AHEAD}: jobs", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=f"{THREAD_NAME}: jobs", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""

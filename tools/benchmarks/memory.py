@@ -29,7 +29,7 @@ def tiny_model(folder: Path) -> Path:
     """Save an untrained model of one step in `folder`."""
     import torch
 
-    from restore.checkpoints import load
+    from restore.checkpoints import save
     from restore.diffusion.tiling import Windows
     from restore.training.stages import autoencoder, denoiser
 
@@ -41,7 +41,7 @@ def tiny_model(folder: Path) -> Path:
     made = denoiser.build(denoiser.DenoiserOptions.model_validate(more))
     torch.nn.init.normal_(made.unet.conv_out.weight, std=0.1)
     made.steps, made.windows = 1, Windows(*WINDOWS)
-    load.save(made, folder / "tiny", "Untrained.")
+    save.save(made, folder / "tiny", "Untrained.")
     return folder / "tiny"
 
 

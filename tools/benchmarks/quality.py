@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from restore.checkpoints import manifest, places
+from restore.checkpoints import manifest, model_paths
 from restore.errors import UsageError
 from restore.files import replacing, write_text
 from restore.images import picture
@@ -77,7 +77,7 @@ def parse_contestants(names: Sequence[str]) -> list[Contestant]:
         ModelError: There is no such model.
     """
     if not names:
-        names = ["bicubic", *places.shipped(), *PEERS]
+        names = ["bicubic", *model_paths.list_shipped(), *PEERS]
     chosen = [Contestant(name) for name in names]
     for one in chosen:
         if one.engine == "restore":

@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks import degradations as crops
 from benchmarks.timing import Contestant
 from degradations import Recipe, recipes
-from restore.checkpoints import places
+from restore.checkpoints import model_paths
 from restore.config import load_config
 from restore.training import loop, optim, processes
 from restore.training.logs import Clock
@@ -231,7 +231,7 @@ def race(turns: dict[str, Turn], steps: int, rounds: int) -> list[dict[str, Any]
 def _config(photos: Path, made: Path, batch: int, workers: int, steps: int) -> dict[str, Any]:
     data = {"photos": str(photos), "crop": SIDE, "window": SIDE // 4, "mode": "live"}
     data |= {"tasks": {"restore": 1}, "scales": {"4": 1}, "clean": 0, "described": 0}
-    stage = {"kind": "denoiser", "autoencoder": str(places.SHIPPED / "nano"), "data": data}
+    stage = {"kind": "denoiser", "autoencoder": str(model_paths.SHIPPED / "nano"), "data": data}
     stage |= {"channels": [32, 64, 96, 128], "last_share": 0}
     run = {"output": str(made / "run"), "stage": stage, "steps": 10**6, "batch": batch}
     run |= {"learning_rate": 1e-4, "weight_decay": 1e-2, "schedule": "constant"}

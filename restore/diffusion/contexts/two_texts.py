@@ -62,9 +62,9 @@ class TwoTextContext:
         return self.module(inputs[:, 0], inputs[:, 1])[0]
 
     def embed(self, prompt: str, clip_skip: int = 0) -> Tensor:
-        return self.hear(prompt, clip_skip)[0]
+        return self.embed_pooled(prompt, clip_skip)[0]
 
-    def hear(
+    def embed_pooled(
         self, prompt: str, clip_skip: int = 0, is_wanted: bool = True
     ) -> tuple[Tensor, Tensor]:
         """Encode a prompt to tokens and a pooled embedding.

@@ -10,7 +10,7 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from pydantic import Field
 from torch import Tensor, nn
 
-from restore.checkpoints import components, places
+from restore.checkpoints import components, model_paths
 from restore.config import Options
 from restore.diffusion import vae
 from restore.diffusion.noise import generator
@@ -105,7 +105,7 @@ def build(options: AnyOptions) -> Vae:
         ConfigError: If the one to start from is of another kind.
     """
     if options.start:
-        made = components.trained_vae(places.place_of(options.start))
+        made = components.trained_vae(model_paths.find_path(options.start))
         if not isinstance(made, KINDS[options.kind]):
             kinds = {kind.__name__: name for name, kind in KINDS.items()}
             mend = f"take stage.kind={kinds[type(made).__name__]}"

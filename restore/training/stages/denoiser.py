@@ -9,8 +9,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from restore.checkpoints.load import load, save
-from restore.checkpoints.places import place_of
+from restore.checkpoints.load import load
+from restore.checkpoints.model_paths import find_path
+from restore.checkpoints.save import save
 from restore.diffusion.noise import generator
 from restore.diffusion.stack import Stack
 from restore.diffusion.vae import Vae
@@ -117,7 +118,9 @@ class DenoiserStage(EveryTaskStage):
         if options.start:
             load_trained(load(str(options.start), "cpu", "fp32"), stack)
         model = {"unet": stack.unet, "text": stack.reader.module}
-        weights = place_of(str(options.autoencoder)) / "vae" / "diffusion_pytorch_model.safetensors"
+        weights = (
+            find_path(str(options.autoencoder)) / "vae" / "diffusion_pytorch_model.safetensors"
+        )
         digest = weights.read_bytes().hex() + " ".join(words)
         super().__init__(options, stack, model, digest, seed, device)
 
@@ -134,7 +137,7 @@ def build_stack(options: DenoiserOptions, autoencoder: Vae | None = None) -> Sta
         autoencoder: The autoencoder; None: the one that the options name.
     """
     reader = text(options, letters(extra_tokens(options)))
-    return replace(build(options, reader, autoencoder=autoencoder), hears="damage")
+    return replace(build(options, reader, autoencoder=autoencoder), prompts_describe="damage")
 
 
 def load_trained(trained: Stack, stack: Stack) -> None:

@@ -190,7 +190,7 @@ def train_step(
         Scalar losses by name, already weighted: their sum is minimised.
     """
     schedule = stack.schedule
-    residual = stack.to_walk(batch["target"], batch["conditioning"])
+    residual = stack.to_residual(batch["target"], batch["conditioning"])
     drawn = draw(residual, schedule, options, step, rng, part)
     ask = _asking(stack, batch)
     start = residual
@@ -294,7 +294,7 @@ def pixel_losses(
     rows, last = drawn.decoded, stack.schedule.config.num_train_timesteps - 1
     t = drawn.t[rows]
     end = to_clean(stack.schedule, made[rows], x[rows], t)
-    latents = stack.from_walk(end, batch["conditioning"][rows])
+    latents = stack.from_residual(end, batch["conditioning"][rows])
     rgb = vae.decode_freely(stack.vae, latents).float()
     truth = to_rgb(batch["truth"][rows])
     losses: dict[str, Tensor] = {}

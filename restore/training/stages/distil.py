@@ -10,7 +10,8 @@ from diffusers import DDIMScheduler, SchedulerMixin
 from pydantic import Field
 from torch import Tensor, nn
 
-from restore.checkpoints.load import load, save
+from restore.checkpoints.load import load
+from restore.checkpoints.save import save
 from restore.config import Options
 from restore.diffusion.layouts import TRUST
 from restore.diffusion.noise import generator
@@ -112,7 +113,7 @@ def distil_step(
         part: Which part of the step's samples the batch is.
     """
     conditioning, schedule = batch["conditioning"], student.schedule
-    residual = student.to_walk(batch["target"], conditioning)
+    residual = student.to_residual(batch["target"], conditioning)
     times = timestep_grid(schedule, options.few, options.each).to(conditioning.device)
     count = (part.of * len(conditioning),)
     times = times[

@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from restore.checkpoints import manifest
-from restore.checkpoints.load import load, save
+from restore.checkpoints.load import load
+from restore.checkpoints.save import save
 from restore.diffusion.stack import Stack
 from restore.errors import ConfigError
 from restore.training.stages import lora as adapters

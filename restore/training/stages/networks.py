@@ -9,7 +9,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from restore.checkpoints import components
-from restore.checkpoints.places import place_of
+from restore.checkpoints.model_paths import find_path
 from restore.config import Options
 from restore.diffusion import vae
 from restore.diffusion.contexts import Context
@@ -79,7 +79,7 @@ def build(
             "stage.zero_terminal_snr=false, or take v_prediction or sample"
         )
     context, windows = context or text(options, letters()), windows or Windows()
-    autoencoder = autoencoder or components.trained_vae(place_of(str(options.autoencoder)))
+    autoencoder = autoencoder or components.trained_vae(find_path(str(options.autoencoder)))
     latent_channels = vae.channels(autoencoder)
     levels = len(options.channels)
     blocks = ["CrossAttn" if levels - n <= options.reading else "" for n in range(levels)]

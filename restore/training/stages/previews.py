@@ -58,7 +58,7 @@ def sample_latents(
     asked = predictor(stack, batch, guidance)
     predict = as_velocity(lambda x, t, _: asked(x, t), stack.schedule)
     x = sample(lambda x, t: predict(x, t, []), start(scheduler, noise), scheduler)
-    return stack.from_walk(x, conditioning)
+    return stack.from_residual(x, conditioning)
 
 
 def compare(

@@ -18,7 +18,7 @@ from scipy.optimize import linear_sum_assignment
 
 from restore.checkpoints.load import load
 from restore.diffusion import vae
-from restore.diffusion.canvas import nothing
+from restore.diffusion.canvas import encode_nothing
 from restore.diffusion.conditioning import Condition, as_velocity, conditioned, guided
 from restore.diffusion.layouts import REPAINT
 from restore.diffusion.noise import canvas_noise, generator, seed_of
@@ -56,7 +56,7 @@ def sample_scenes(
     Returns:
         uint8 (B, SIZE, SIZE, 3).
     """
-    conditioning = nothing((scenes.SIZE, scenes.SIZE), stack)
+    conditioning = encode_nothing((scenes.SIZE, scenes.SIZE), stack)
     condition = Condition(conditioning, torch.full_like(conditioning[:, :1], REPAINT))
     wanted, unwanted = (
         conditioned(
@@ -70,7 +70,7 @@ def sample_scenes(
     noise = torch.cat([canvas_noise(conditioning.shape, seed) for seed in seeds]).to(stack.device)
     rng = generator(stack.device, *seeds)
     x = sample(lambda x, t: predict(x, t, corners), start(scheduler, noise), scheduler, rng=rng)
-    rgb = vae.decode(stack.vae, stack.from_walk(x, conditioning))
+    rgb = vae.decode(stack.vae, stack.from_residual(x, conditioning))
     return (rgb * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 

@@ -8,8 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from restore.checkpoints import places
-from restore.checkpoints.load import load, save
+from restore.checkpoints import model_paths
+from restore.checkpoints.load import load
+from restore.checkpoints.save import save
 from restore.diffusion import vae
 from restore.diffusion.contexts import Context, Kind
 from restore.diffusion.contexts.boxes import BoxContext, BoxEncoder
@@ -35,7 +36,7 @@ class SceneOptions(StepOptions):
     """How the scene model is shaped and trained."""
 
     kind: Literal["scenes"] = "scenes"
-    autoencoder: Path = places.SHIPPED / "nano"
+    autoencoder: Path = model_paths.SHIPPED / "nano"
     """The autoencoder, which is not trained."""
     context: Kind = "text"
     """What prompts are made of."""

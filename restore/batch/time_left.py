@@ -14,15 +14,15 @@ DENSITY = {
 ENOUGH = 3  # files to do before the first estimate; of many files, a hundredth
 
 
-class Pace:
+class TimeLeft:
     """Estimates the time left from the seconds for each byte so far, by kind of file.
 
     The estimate for a kind that was not done yet comes from the others, by their usual number of
     bytes for each pixel.
     """
 
-    def __init__(self, jobs: Collection[Job], hands: int = 1):
-        self.hands = hands  # jobs done at a time
+    def __init__(self, jobs: Collection[Job], workers: int = 1):
+        self.workers = workers  # jobs done at a time
         self.began = time.monotonic()
         self.total = len(jobs)
         self.expected: float | None = None  # seconds for the whole run, after the first files
@@ -40,7 +40,7 @@ class Pace:
         if not seconds:
             return
         self._worked += 1
-        if self._worked == self.hands + 1:  # drop the first ones: they also waited for the model
+        if self._worked == self.workers + 1:  # drop the first ones: they also waited for the model
             self._done.clear()
             self._taken.clear()
         self._done[suffix] += size
@@ -61,7 +61,7 @@ class Pace:
             done = self._done[suffix]
             return self._taken[suffix] / done if done else overall / _density(suffix)
 
-        return sum(size * rate(suffix) for suffix, size in self._ahead.items()) / self.hands
+        return sum(size * rate(suffix) for suffix, size in self._ahead.items()) / self.workers
 
 
 def _density(suffix: str) -> float:

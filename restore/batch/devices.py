@@ -6,7 +6,7 @@ from restore.batch.models import OpenedModel
 from restore.errors import UsageError
 
 
-def named(devices: Sequence[str]) -> list[str]:
+def parse_devices(devices: Sequence[str]) -> list[str]:
     """Devices as torch calls them: 0 is cuda:0.
 
     Raises:
@@ -22,7 +22,7 @@ def named(devices: Sequence[str]) -> list[str]:
     return found
 
 
-def placed(model: OpenedModel, devices: Sequence[str]) -> OpenedModel:
+def open_on(model: OpenedModel, devices: Sequence[str]) -> OpenedModel:
     """The model as a run on one of these devices opens it, so that its results are the same.
 
     Raises:
@@ -30,11 +30,11 @@ def placed(model: OpenedModel, devices: Sequence[str]) -> OpenedModel:
     """
     from restore.checkpoints import accelerators
 
-    if model.loading is None:
+    if model.pinned is None:
         raise UsageError(f"{model.name} was loaded by its caller, and is in this process alone")
-    asked, kind = model.loading.choice.device, named(devices)[0].split(":")[0]
+    asked, kind = model.pinned.choice.device, parse_devices(devices)[0].split(":")[0]
     if asked not in ("auto", kind):
         raise UsageError(f"--device {asked} and --devices {','.join(devices)}: give one of them")
     if asked == "auto" and accelerators.pick().split(":")[0] != kind:
-        return model.loading.on(kind).open()
+        return model.pinned.on(kind).open()
     return model

@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from restore.batch.choices import PictureOptions
 from restore.batch.holes import Holes
 from restore.batch.jobs import Job
-from restore.batch.known import Known
-from restore.batch.models import Loading
+from restore.batch.models import PinnedModel
+from restore.batch.picture_options import PictureOptions
+from restore.batch.planning import choose_format
 from restore.batch.rates import Rate
+from restore.batch.result_index import ResultIndex
 from restore.batch.rows import Row
 from restore.batch.step import attempt
-from restore.batch.work import FileOptions, FileWork, Progress, Settings, formats
+from restore.batch.work import FileOptions, FileWork, Progress, Settings
 
 if TYPE_CHECKING:
     from restore.batch.mask_files import Masks
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Orders:
+class RunSpec:
     """A run over files, for whichever process does it. All of it can be pickled.
 
     Attributes:
@@ -39,12 +40,12 @@ class Orders:
     digest: str
     weights: str
 
-    def known(self) -> Known:
-        """A record of earlier results without any rows yet."""
-        said = self.options.words, self.options.task
-        return Known(self.settings.place.store, self.digest, self.weights, *said)
+    def new_index(self) -> ResultIndex:
+        """An index of earlier results without any rows yet."""
+        store, options = self.settings.destination.store, self.options
+        return ResultIndex(store, self.digest, self.weights, options.words, options.task)
 
-    def work(
+    def open_work(
         self, stack: "Callable[[], Model]", show: Progress, planned: Iterable[Job] = ()
     ) -> FileWork:
         """The function that does the jobs.
@@ -59,7 +60,9 @@ class Orders:
             *(planned, self.options, self.settings),
             holes=self.holes,
             masks=self.masks,
-            kind=formats(self.options, self.pictures.format, self.pictures.lossless, self.count),
+            kind=choose_format(
+                self.options, self.pictures.format, self.pictures.lossless, self.count
+            ),
             rate=Rate(self.options, stack, made_by, self.count, show.note),
             show=show,
         )
@@ -68,10 +71,10 @@ class Orders:
 class Worker:
     """Does the jobs of a run in a process that has no journal."""
 
-    def __init__(self, orders: Orders, loading: Loading, show: Progress):
-        self.orders, self.known = orders, orders.known()
-        orders.settings.place.out.mkdir(parents=True, exist_ok=True)  # local, also for a URL
-        self.work = orders.work(cache(lambda: loading.open().stack()), show)
+    def __init__(self, spec: RunSpec, pinned: PinnedModel, show: Progress):
+        self.spec, self.index = spec, spec.new_index()
+        spec.settings.destination.out.mkdir(parents=True, exist_ok=True)  # local, also for a URL
+        self.work = spec.open_work(cache(lambda: pinned.open().stack()), show)
 
     def __call__(
         self,
@@ -87,10 +90,10 @@ class Worker:
             following: The job that comes next, which may be read ahead.
             note: Records the row of a new result, before the result gets its name.
         """
-        self.known.forget()
-        self.known.take_all(rows)
+        self.index.forget()
+        self.index.take_all(rows)
         self.work.follow(job, following)
         return attempt(
-            *(job, self.work, self.known, self.orders.settings.exists),
+            *(job, self.work, self.index, self.spec.settings.exists),
             note,
         )

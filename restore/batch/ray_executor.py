@@ -16,11 +16,11 @@ from typing import Any
 
 from restore.batch.jobs import Job
 from restore.batch.journal import Journal
-from restore.batch.models import Loading
-from restore.batch.orders import Orders, Worker
+from restore.batch.models import PinnedModel
 from restore.batch.rows import Row
 from restore.batch.runner import Offered
 from restore.batch.table import Table
+from restore.batch.worker import RunSpec, Worker
 from restore.errors import ModelError, RestoreError, UsageError
 
 FEW = 8  # files in a batch for an actor; if it dies, the batch is tried again
@@ -59,29 +59,29 @@ class Silent:
 class Actor:
     """A worker with the interface that Ray calls: a batch of jobs in, a batch of rows out."""
 
-    def __init__(self, orders: Orders, loading: Loading):
-        self.worker = Worker(orders, loading, Silent())
-        self.store = orders.settings.place.store
+    def __init__(self, spec: RunSpec, pinned: PinnedModel):
+        self.worker = Worker(spec, pinned, Silent())
+        self.store = spec.settings.destination.store
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         asked: list[tuple[Job, list[Row]]] = [pickle.loads(data) for data in batch["job"]]
         answers = []
-        for nth, (job, known) in enumerate(asked):
+        for nth, (job, rows) in enumerate(asked):
             following = asked[nth + 1][0] if nth + 1 < len(asked) else None
             noted = self.store.noted(job.key)  # by an actor that died
             try:
-                answers.append(self.worker(job, [*known, *noted], following, self.store.note))
+                answers.append(self.worker(job, [*rows, *noted], following, self.store.note))
             except RestoreError as error:  # it ends the run: Ray must not try again
                 answers.append(error)
         return {"nth": list(batch["nth"]), "answer": [pickle.dumps(one) for one in answers]}
 
 
 @dataclass(frozen=True)
-class Rays:
+class RayExecutor:
     """Does jobs with Ray Data. Ray handles retries, dead workers and stragglers."""
 
-    orders: Orders
-    loading: Loading
+    spec: RunSpec
+    pinned: PinnedModel
     cluster: Cluster
 
     def __call__(self, offered: Offered, journal: Journal) -> Iterator[tuple[Job, Row]]:
@@ -102,7 +102,7 @@ class Rays:
         answers = ray.data.from_items(asked, override_num_blocks=blocks).map_batches(
             Actor,
             batch_size=None,  # a block at a time
-            fn_constructor_args=(self.orders, self.loading),
+            fn_constructor_args=(self.spec, self.pinned),
             compute=ray.data.ActorPoolStrategy(size=self.cluster.workers),
             num_cpus=self.cluster.cpus,
             num_gpus=self.cluster.gpus,

@@ -59,19 +59,19 @@ class PictureOptions(Options):
         return Writing(self.quality, _colour(self.background), self.subsampling, self.lossless)
 
     @property
-    def told(self) -> dict[str, Any]:
+    def digest_fields(self) -> dict[str, Any]:
         """The options that decide the results, as they enter the digest of a run.
 
         Newer options enter only if they differ from their defaults, so that older digests stay
         valid.
         """
-        told = self.model_dump(exclude={"allow_truncated", "megapixels"})
+        fields = self.model_dump(exclude={"allow_truncated", "megapixels"})
         if self.frames == "refuse":  # a file with one frame gives the same result
-            told["frames"] = "first"
+            fields["frames"] = "first"
         for name in ("subsampling", "lossless", "icc", "strip", "frames"):
-            if told[name] == PictureOptions.model_fields[name].default:
-                del told[name]
-        return {**told, "background": self.writing.background}
+            if fields[name] == PictureOptions.model_fields[name].default:
+                del fields[name]
+        return {**fields, "background": self.writing.background}
 
 
 def _colour(name: str | None) -> tuple[int, int, int] | None:

@@ -57,7 +57,7 @@ class Diffusers(TypedDict, total=False):
     callback_on_step_end: OnStepEnd | None
 
 
-class Walk(Diffusers, total=False):
+class Sampling(Diffusers, total=False):
     """Options of every task; restore.options.WalkOptions describes them."""
 
     steps: int | None
@@ -71,7 +71,7 @@ class Walk(Diffusers, total=False):
     windows: int
 
 
-class Upscale(Walk, total=False):
+class Upscale(Sampling, total=False):
     """Options of UpscaleOptions."""
 
     prompt: str
@@ -82,14 +82,14 @@ class Upscale(Walk, total=False):
     colour: Colour
 
 
-class Text2img(Walk, total=False):
+class Text2img(Sampling, total=False):
     """Options of Text2imgOptions."""
 
     height: int
     width: int
 
 
-class Img2img(Walk, total=False):
+class Img2img(Sampling, total=False):
     """Options of Img2imgOptions."""
 
     strength: float
@@ -97,7 +97,7 @@ class Img2img(Walk, total=False):
     colour: Literal["none", "wavelet", "adain"]
 
 
-class Inpaint(Walk, total=False):
+class Inpaint(Sampling, total=False):
     """Options of InpaintOptions."""
 
     strength: float
@@ -112,7 +112,7 @@ class Inpaint(Walk, total=False):
 
 
 @dataclass(frozen=True)
-class Asked:
+class Arguments:
     """Keyword arguments of a call, sorted.
 
     Attributes:
@@ -142,7 +142,7 @@ class Asked:
         return [int(torch.randint(2**63 - 1, (), generator=one, device=one.device)) for one in each]
 
 
-def ours(given: Any) -> Asked:
+def translate(given: Any) -> Arguments:
     """Translate diffusers' names to ours.
 
     Args:
@@ -165,7 +165,7 @@ def ours(given: Any) -> Asked:
         # in diffusers any scale up to 1 means off, and some pass 0; here 0 would drop the prompt
         off = name == "guidance" and isinstance(value, int | float) and value < 1
         options[name] = 1 if off else value
-    return Asked(options, generators, on_step_end)
+    return Arguments(options, generators, on_step_end)
 
 
 def seeds_for(seed: Seeds, count: int) -> list[int]:

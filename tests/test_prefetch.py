@@ -14,8 +14,8 @@ from PIL import Image
 
 from restore import files
 from restore.batch import work
-from restore.batch.ahead import Ahead
 from restore.batch.jobs import Job
+from restore.batch.prefetch import Prefetcher
 from restore.errors import ImageError
 from restore.images import sandbox
 from restore.images.picture import Picture
@@ -48,16 +48,16 @@ def test_what_was_begun_ahead_is_taken_once_and_fails_in_its_turn():
         return 1 / (job.key != "b"), job.key
 
     a, b, c = todo = jobs("a", "b", "c")
-    ahead = Ahead(todo, make)
-    assert ahead.take(a) == (1, "a")
-    ahead.begin_after(a, lambda job: True)
+    prefetcher = Prefetcher(todo, make)
+    assert prefetcher.take(a) == (1, "a")
+    prefetcher.begin_after(a, lambda job: True)
     with pytest.raises(ZeroDivisionError):
-        ahead.take(b)
-    ahead.begin_after(b, lambda job: False)
-    ahead.begin_after(c, lambda job: True)  # the last: nothing follows
-    assert ahead.take(c) == (1, "c")
+        prefetcher.take(b)
+    prefetcher.begin_after(b, lambda job: False)
+    prefetcher.begin_after(c, lambda job: True)  # the last: nothing follows
+    assert prefetcher.take(c) == (1, "c")
     assert made == ["a", "b", "c"]
-    ahead.close()
+    prefetcher.close()
 
 
 def test_the_model_does_not_wait_for_files(photos, tmp_path, call, monkeypatch):

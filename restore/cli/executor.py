@@ -8,11 +8,11 @@ import typer
 from restore.errors import UsageError
 
 if TYPE_CHECKING:
-    from restore.batch.rays import Cluster
+    from restore.batch.ray_executor import Cluster
 
 
 @dataclass(frozen=True)
-class Team:
+class ExecutorOptions:
     """The options of commands over files for what does the work; each field is an option."""
 
     devices: Annotated[
@@ -47,7 +47,7 @@ class Team:
             UsageError: Options of Ray are given without --runner ray.
         """
         if self.runner == "ray":
-            from restore.batch.rays import Cluster
+            from restore.batch.ray_executor import Cluster
 
             return Cluster(self.workers, self.address or "", self.worker_cpus, self.worker_gpus)
         if (self.address, self.workers, self.worker_cpus, self.worker_gpus) != (None, 1, 1, 0):

@@ -1,10 +1,10 @@
-"""The time left: the model's loading is no pace, and a byte of PNG is less of a picture."""
+"""The time left: the model's loading is not counted, and a byte of PNG is less of a picture."""
 
 import json
 import time
 
 from restore.batch.jobs import Job
-from restore.batch.pace import Pace
+from restore.batch.time_left import TimeLeft
 from restore.checkpoints import devices
 
 
@@ -20,26 +20,28 @@ def jobs(folder, **sizes):
 
 def test_a_kind_that_was_not_met_is_told_by_its_pixels(tmp_path):
     planned = jobs(tmp_path / "in", a_jpg=4_000, b_png=19_000, c_bmp=30_000)
-    pace = Pace(planned)
-    assert pace.left is None
-    pace.add(planned[0], 2.0)  # all three have about ten thousand pixels
-    assert abs(pace.left - 4.0) < 0.1
-    pace.add(planned[1], 2.0)
-    assert abs(pace.left - 2.0) < 0.1
-    pace.add(planned[2], 2.0)
-    assert pace.left == 0
+    left = TimeLeft(planned)
+    assert left.left is None
+    left.add(planned[0], 2.0)  # all three have about ten thousand pixels
+    assert abs(left.left - 4.0) < 0.1
+    left.add(planned[1], 2.0)
+    assert abs(left.left - 2.0) < 0.1
+    left.add(planned[2], 2.0)
+    assert left.left == 0
 
 
-def test_what_failed_or_was_finished_tells_no_pace(tmp_path):
+def test_what_failed_or_was_finished_tells_nothing(tmp_path):
     planned = jobs(tmp_path / "in", a_png=1_000, b_png=1_000, c_png=1_000)
-    pace = Pace(planned)
-    pace.add(planned[0], 0)
-    assert pace.left is None
-    pace.add(planned[1], 3.0)
-    assert abs(pace.left - 3.0) < 0.1
+    left = TimeLeft(planned)
+    left.add(planned[0], 0)
+    assert left.left is None
+    left.add(planned[1], 3.0)
+    assert abs(left.left - 3.0) < 0.1
 
 
-def test_the_models_loading_is_not_taken_for_the_pace(call, photo, tmp_path, monkeypatch, stack):
+def test_the_models_loading_is_not_counted_in_the_time_left(
+    call, photo, tmp_path, monkeypatch, stack
+):
     def slow(*_, **__):
         time.sleep(2)
         return stack

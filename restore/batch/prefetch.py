@@ -12,12 +12,12 @@ from restore.errors import CancelledError
 
 LISTEN_S = 0.2
 LAST_S = 2  # that a thread gets to end
-AHEAD = "restore ahead"  # the name of these threads
+THREAD_NAME = "restore ahead"  # the name of these threads
 
 Made = TypeVar("Made")
 
 
-class Ahead(Generic[Made]):
+class Prefetcher(Generic[Made]):
     """Makes one thing for each job in a thread of its own, in the order of the requests.
 
     Args:
@@ -32,7 +32,7 @@ class Ahead(Generic[Made]):
         self._asked: SimpleQueue[tuple[Job, Future[Made]] | None] = SimpleQueue()
         self._is_closed = False
         # a daemon, so that Ctrl-C does not wait for results that nobody will take
-        self.thread = threading.Thread(target=self._work, name=AHEAD, daemon=True)
+        self.thread = threading.Thread(target=self._work, name=THREAD_NAME, daemon=True)
         self.thread.start()
 
     def take(self, job: Job) -> Made:

@@ -8,7 +8,7 @@ import pytest
 from pages import ROOT
 
 from restore import cli
-from restore.cli.habits import ANSWERS, plain
+from restore.cli.aliases import ANSWERS, plain
 from restore.errors import UsageError
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from restore.checkpoints import configs, manifest
 from restore.checkpoints.locks import one_at_a_time
-from restore.diffusion.light import Light
+from restore.diffusion.lazy_stack import LazyStack
 from restore.errors import ModelError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @one_at_a_time
-def load(path: Path, name: str, digest: str, device: str, rest: Callable[[], "Stack"]) -> Light:
+def load(path: Path, name: str, digest: str, device: str, rest: Callable[[], "Stack"]) -> LazyStack:
     """Load the first stage of a folder that has one (`has_first_stage`), in fp32.
 
     Args:
@@ -25,7 +25,7 @@ def load(path: Path, name: str, digest: str, device: str, rest: Callable[[], "St
         name: The model's name in messages.
         digest: Of the folder.
         device: auto, cpu, cuda or mps.
-        rest: Loads the whole stack. Light.load raises ModelError if its weights have changed.
+        rest: Loads the whole stack. LazyStack.load raises ModelError if its weights have changed.
 
     Raises:
         ModelError: As components.build.
@@ -49,8 +49,10 @@ def has_first_stage(path: Path) -> bool:
     return told.trust and told.windows is not None
 
 
-def about(path: Path, stage: object, name: str, digest: str, rest: Callable[[], "Stack"]) -> Light:
-    """Make a Light from a first stage and the folder's stack.json."""
+def about(
+    path: Path, stage: object, name: str, digest: str, rest: Callable[[], "Stack"]
+) -> LazyStack:
+    """Make a LazyStack from a first stage and the folder's stack.json."""
     told = configs.about(path)
     assert told.windows is not None
     step = factor(path)
@@ -62,14 +64,14 @@ def about(path: Path, stage: object, name: str, digest: str, rest: Callable[[], 
             raise ModelError(f"{name}: changed since the run began; run it again")
         return made
 
-    return Light(
+    return LazyStack(
         restorer=stage,  # type: ignore[arg-type]
         fidelity=told.fidelity,
         restore_steps=told.restore_steps,
         span=(told.windows.size * step, told.windows.stride * step),
         load=whole,
         steps=told.steps,
-        hears=told.hears,
+        prompts_describe=told.hears,
         name=name,
         digest=digest,
     )

@@ -14,7 +14,7 @@ from folders import TEMPORARY, counts, posix, rows
 from teams import Watch, check_equal, model, photos, run
 
 from restore import cli
-from restore.batch import rays
+from restore.batch import ray_executor
 from restore.errors import UsageError
 
 fixtures = model, photos
@@ -27,7 +27,7 @@ needs_ray = [
 DRIVER = """
 import sys
 from pathlib import Path
-from restore.batch.rays import Cluster
+from restore.batch.ray_executor import Cluster
 from teams import Watch, run
 if __name__ == "__main__":
     inputs, out, model = map(Path, sys.argv[1:4])
@@ -79,7 +79,7 @@ class Test:
         inputs = photos(count)
         alone = run(inputs, tmp_path / "alone", model)
         watch = Watch()
-        made = run(inputs, tmp_path / "out", model, cluster=rays.Cluster(2), show=watch)
+        made = run(inputs, tmp_path / "out", model, cluster=ray_executor.Cluster(2), show=watch)
         broken = len(range(3, count, 100))
         assert (made.done, made.failed, made.left) == (alone.done, alone.failed, 0)
         assert made.failed == broken and len(watch.keys) == len(set(watch.keys)) == count
@@ -100,7 +100,7 @@ class Test:
                 found[0].kill()
 
         watch = Watch(kill)
-        run(inputs, tmp_path / "out", model, cluster=rays.Cluster(2), show=watch)
+        run(inputs, tmp_path / "out", model, cluster=ray_executor.Cluster(2), show=watch)
         assert killed and len(watch.keys) == len(set(watch.keys)) == count
         check_equal(tmp_path / "alone", tmp_path / "out")
         assert not list((tmp_path / "out").rglob(f"{TEMPORARY}*"))
@@ -120,7 +120,7 @@ class Test:
             process.kill()
         gone, left = psutil.wait_procs(working, timeout=60)
         assert gone and not left
-        made = run(inputs, tmp_path / "out", model, cluster=rays.Cluster(2))
+        made = run(inputs, tmp_path / "out", model, cluster=ray_executor.Cluster(2))
         assert made.finished >= count // 5 - 1 and made.done and made.left == 0
         run(inputs, tmp_path / "alone", model)
         check_equal(tmp_path / "alone", tmp_path / "out")
@@ -132,7 +132,13 @@ class Test:
         for workers in (1, 2):
             times = []
             watch = Watch(lambda row, times=times: times.append(time.monotonic()))
-            run(inputs, tmp_path / str(workers), model, cluster=rays.Cluster(workers), show=watch)
+            run(
+                inputs,
+                tmp_path / str(workers),
+                model,
+                cluster=ray_executor.Cluster(workers),
+                show=watch,
+            )
             begun = len(times) // 4  # both have their model by then
             rates.append((len(times) - begun) / (times[-1] - times[begun]))
         scaling, possible = rates[1] / rates[0], counting(2) / counting(1)
@@ -155,6 +161,6 @@ def test_what_is_of_ray_alone_is_refused_without_it(tmp_path, photos, capsys):
 
 
 def test_without_ray_the_mend_is_told(tmp_path, photos, model, monkeypatch):
-    monkeypatch.setattr(rays, "find_spec", lambda name: None)
+    monkeypatch.setattr(ray_executor, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"pip install 'restore-toolkit\[ray\]'"):
-        run(photos(2), tmp_path / "out", model, cluster=rays.Cluster())
+        run(photos(2), tmp_path / "out", model, cluster=ray_executor.Cluster())

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from restore import cli
-from restore.checkpoints import components, configs, manifest, places, walks
+from restore.checkpoints import components, configs, manifest, model_paths, sampling_check
 from restore.diffusion import rehearsal
 from restore.diffusion.stack import SCHEDULERS, scheduler_of
 from restore.errors import ConfigError, ModelError, RestoreError
@@ -48,7 +48,7 @@ def test_the_bounds_that_were_reported():
 
 
 def model(tmp_path: Path, **about) -> Path:
-    folder = shutil.copytree(places.place_of("nano"), tmp_path / "nano")
+    folder = shutil.copytree(model_paths.find_path("nano"), tmp_path / "nano")
     for name, change in about.items():
         path = folder / name.replace("__", "/")
         told = json.loads(path.with_suffix(".json").read_text())
@@ -61,10 +61,12 @@ def test_a_walk_is_refused_without_reading_weights(tmp_path, monkeypatch):
     folder = model(tmp_path)
     monkeypatch.setattr(components, "read_weights", None)
     with pytest.raises(ConfigError, match="lcm takes 50 steps"):
-        walks.refuse(folder, UpscaleOptions(steps=200, sampler="lcm"))
+        sampling_check.refuse(folder, UpscaleOptions(steps=200, sampler="lcm"))
     with pytest.raises(ConfigError, match="sampler_options"):
-        walks.refuse(folder, InpaintOptions(sampler_options={"timestep_spacing": "sideways"}))
-    walks.refuse(folder, UpscaleOptions(steps=200))
+        sampling_check.refuse(
+            folder, InpaintOptions(sampler_options={"timestep_spacing": "sideways"})
+        )
+    sampling_check.refuse(folder, UpscaleOptions(steps=200))
 
 
 def test_the_command_says_so_once_and_ends_with_2(tmp_path, photo, capsys):
@@ -125,7 +127,9 @@ def test_any_stack_json_is_read_or_refused(tmp_path, tree):
         assert 1 <= told.steps <= 1000
 
 
-CONFIG = json.loads((places.place_of("nano") / "scheduler" / "scheduler_config.json").read_text())
+CONFIG = json.loads(
+    (model_paths.find_path("nano") / "scheduler" / "scheduler_config.json").read_text()
+)
 
 
 @settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))

@@ -13,7 +13,7 @@ from folders import TEMPORARY, posix, rows, tree
 from teams import Deadly, Watch, check_equal, model, photos, report, run
 
 from restore import cli
-from restore.batch import folder, placing
+from restore.batch import devices, folder
 from restore.errors import UsageError
 
 fixtures = model, photos
@@ -100,7 +100,7 @@ def test_a_worker_that_dies_is_replaced_and_its_file_is_done_again(tmp_path, pho
 @posix
 @pytest.mark.slow
 def test_a_file_that_ends_its_workers_costs_no_other(tmp_path, photos, model, monkeypatch):
-    monkeypatch.setattr(folder, "Orders", Deadly)
+    monkeypatch.setattr(folder, "RunSpec", Deadly)
     made = run(photos(8), tmp_path / "out", model, devices=TWO)
     report = rows(tmp_path / "out")
     assert report["4/0004.png"]["code"] == "CRASHED" and "SIGKILL" in report["4/0004.png"]["error"]
@@ -140,5 +140,5 @@ def test_who_looks_on_may_end_it_and_the_rest_is_left(tmp_path, photos, model):
 @pytest.mark.parametrize("given", [["cpu", "0"], [], [""]])
 def test_devices_are_of_one_kind(given):
     with pytest.raises(UsageError, match="--devices"):
-        placing.named(given)
-    assert placing.named(["0", "cuda:1"]) == ["cuda:0", "cuda:1"]
+        devices.parse_devices(given)
+    assert devices.parse_devices(["0", "cuda:1"]) == ["cuda:0", "cuda:1"]

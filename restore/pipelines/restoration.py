@@ -18,8 +18,8 @@ from restore.diffusion.contexts.text import TextContext
 from restore.diffusion.stack import SCHEDULERS, Stack
 from restore.errors import ConfigError, ModelError, UsageError
 from restore.images.arrays import OneImage
-from restore.keywords import OnStepEnd
 from restore.options import Sampler
+from restore.tasks.keywords import OnStepEnd
 
 Task = Literal["upscale", "inpaint", "img2img", "text2img"]
 

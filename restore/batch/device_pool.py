@@ -16,15 +16,15 @@ from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
-from restore.batch.ahead import AHEAD
 from restore.batch.jobs import Job
 from restore.batch.journal import Journal
-from restore.batch.models import Loading
-from restore.batch.orders import Orders, Worker
+from restore.batch.models import PinnedModel
+from restore.batch.prefetch import THREAD_NAME
 from restore.batch.rows import Row
 from restore.batch.runner import Offered
-from restore.batch.step import failed
+from restore.batch.step import make_failed_row
 from restore.batch.work import Progress
+from restore.batch.worker import RunSpec, Worker
 from restore.errors import CancelledError, ImageError, ModelError
 
 SPAWN = get_context("spawn")  # a fork would share what torch and CUDA hold
@@ -35,7 +35,7 @@ STILLBORN = 3  # workers in a row that die without a result: then the run stops
 
 
 @dataclass
-class Hand:
+class DeviceWorker:
     """A worker, as this process sees it."""
 
     device: str
@@ -44,8 +44,8 @@ class Hand:
     job: Job | None = None
     following: Job | None = None  # reserved for it, but an idle worker may take it
 
-    def tell(self, thing: object) -> None:
-        with suppress(OSError):  # it died; `_hear` finds the pipe closed
+    def send(self, thing: object) -> None:
+        with suppress(OSError):  # it died; `_receive` finds the pipe closed
             self.pipe.send(thing)
 
     def stop(self) -> None:
@@ -53,7 +53,7 @@ class Hand:
         if self.job:
             self.process.terminate()
         else:
-            self.tell(None)
+            self.send(None)
 
     def end(self) -> None:
         """Give it LAST_S seconds to clean up, then kill it."""
@@ -64,64 +64,64 @@ class Hand:
 
 
 @dataclass
-class Crew:
-    """A team of worker processes: a call does the jobs and yields each with its row.
+class DevicePool:
+    """An executor: a worker process on each device; a call yields each job with its row.
 
     Attributes:
-        orders: What the run does.
-        loading: How a worker opens the model.
+        spec: What the run does.
+        pinned: How a worker opens the model.
         devices: One for each worker.
         show: Receives the notes of all workers, and the progress of the first.
     """
 
-    orders: Orders
-    loading: Loading
+    spec: RunSpec
+    pinned: PinnedModel
     devices: Sequence[str]
     show: Progress
-    _hands: list[Hand] = field(default_factory=list)
+    _workers: list[DeviceWorker] = field(default_factory=list)
     _again: deque[Job] = field(default_factory=deque)
     _tries: dict[str, int] = field(default_factory=dict)
     _stillborn: int = 0
 
     def __call__(self, offered: Offered, journal: Journal) -> Iterator[tuple[Job, Row]]:
-        self._hands = [self._start(device) for device in self.devices]
+        self._workers = [self._start(device) for device in self.devices]
         try:
             while True:
-                for hand in self._hands:
-                    self._give(hand, offered, journal)
-                busy = [hand for hand in self._hands if hand.job]
+                for worker in self._workers:
+                    self._assign(worker, offered, journal)
+                busy = [worker for worker in self._workers if worker.job]
                 if not busy:
                     return
-                ready = connection.wait([hand.pipe for hand in busy], LISTEN_S)
-                for hand in [hand for hand in busy if hand.pipe in ready]:
-                    yield from self._hear(hand, journal)
+                ready = connection.wait([worker.pipe for worker in busy], LISTEN_S)
+                for worker in [worker for worker in busy if worker.pipe in ready]:
+                    yield from self._receive(worker, journal)
         finally:
-            for hand in self._hands:
-                hand.stop()
-            for hand in self._hands:
-                hand.end()
+            for worker in self._workers:
+                worker.stop()
+            for worker in self._workers:
+                worker.end()
 
-    def _start(self, device: str) -> Hand:
+    def _start(self, device: str) -> DeviceWorker:
         mine, theirs = SPAWN.Pipe()
-        told = theirs, self.orders, self.loading.on(device), len(self.devices)
+        told = theirs, self.spec, self.pinned.on(device), len(self.devices)
         # not a daemon: it starts processes of its own, which decode
         process = SPAWN.Process(target=_serve, args=told, name=f"restore worker {device}")
         process.start()
         theirs.close()
-        return Hand(device, process, mine)
+        return DeviceWorker(device, process, mine)
 
-    def _give(self, hand: Hand, offered: Offered, journal: Journal) -> None:
+    def _assign(self, worker: DeviceWorker, offered: Offered, journal: Journal) -> None:
         """Give an idle worker a job, and the job after it, so that it reads ahead."""
-        if hand.job:
+        if worker.job:
             return
-        hand.job = self._next(hand, offered)
-        if hand.job is None:
+        worker.job = self._next(worker, offered)
+        if worker.job is None:
             return
-        hand.following = None if self._again else next(offered, None)
-        hand.tell((hand.job, journal.about(hand.job), hand.following))
+        worker.following = None if self._again else next(offered, None)
+        worker.send((worker.job, journal.about(worker.job), worker.following))
 
-    def _next(self, hand: Hand, offered: Offered) -> Job | None:
-        kept, hand.following = hand.following, None
+    def _next(self, worker: DeviceWorker, offered: Offered) -> Job | None:
+        kept, worker.following = worker.following, None
         if offered.is_over():
             return None
         if kept:
@@ -130,60 +130,60 @@ class Crew:
             return self._again.popleft()
         if job := next(offered, None):
             return job
-        for other in self._hands:  # at the end, take a job reserved for another worker
+        for other in self._workers:  # at the end, take a job reserved for another worker
             if other.following:
                 job, other.following = other.following, None
                 return job
         return None
 
-    def _hear(self, hand: Hand, journal: Journal) -> Iterator[tuple[Job, Row]]:
+    def _receive(self, worker: DeviceWorker, journal: Journal) -> Iterator[tuple[Job, Row]]:
         try:
-            what, thing = hand.pipe.recv()
+            what, thing = worker.pipe.recv()
         except (EOFError, OSError):
-            yield from self._replace(hand)
+            yield from self._replace(worker)
             return
         if what == "note":
             journal.note(thing)
-            hand.tell("noted")
+            worker.send("noted")
         elif what == "row":
-            assert hand.job
-            job, hand.job, self._stillborn = hand.job, None, 0
+            assert worker.job
+            job, worker.job, self._stillborn = worker.job, None, 0
             yield job, thing
         elif what == "error":
             raise thing
         elif what == "say":
             self.show.note(thing)
-        elif what == "part" and hand is self._hands[0]:
+        elif what == "part" and worker is self._workers[0]:
             self.show.part(*thing)
 
-    def _replace(self, hand: Hand) -> Iterator[tuple[Job, Row]]:
+    def _replace(self, worker: DeviceWorker) -> Iterator[tuple[Job, Row]]:
         """Replace a worker that died; its file is tried again, up to TRIES times."""
-        hand.end()
+        worker.end()
         self._stillborn += 1
-        how = hand.process.exitcode or 0
+        how = worker.process.exitcode or 0
         ended = signal.Signals(-how).name if how < 0 else f"exit code {how}"
         if self._stillborn == STILLBORN:
-            raise ModelError(f"workers on {hand.device} end at once ({ended}); try one, --device")
-        assert hand.job
-        job, tries = hand.job, self._tries.get(hand.job.key, 0) + 1
+            raise ModelError(f"workers on {worker.device} end at once ({ended}); try one, --device")
+        assert worker.job
+        job, tries = worker.job, self._tries.get(worker.job.key, 0) + 1
         self._tries[job.key] = tries
-        if hand.following:
-            self._again.append(hand.following)
-        fresh = self._start(hand.device)
-        self._hands[self._hands.index(hand)] = fresh
+        if worker.following:
+            self._again.append(worker.following)
+        fresh = self._start(worker.device)
+        self._workers[self._workers.index(worker)] = fresh
         if tries < TRIES:
             self._again.appendleft(job)
             return
         mend = "leave it out, or do it alone"
         yield (
             job,
-            failed(
+            make_failed_row(
                 job, ImageError("CRASHED", f"its worker died {TRIES} times ({ended}); {mend}"), 0
             ),
         )
 
 
-class _Told:
+class _PipeProgress:
     """Sends the progress of a worker to the process that started it."""
 
     def __init__(self, pipe: Connection):
@@ -208,11 +208,11 @@ class _Told:
             raise CancelledError("nobody waits for this any more") from error
 
 
-def _serve(pipe: Connection, orders: Orders, loading: Loading, workers: int) -> None:
+def _serve(pipe: Connection, spec: RunSpec, pinned: PinnedModel, workers: int) -> None:
     """Do jobs until the parent process sends None or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent decides
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    told = _Told(pipe)
+    told = _PipeProgress(pipe)
 
     def note(row: Row) -> None:
         told.send("note", row)
@@ -220,9 +220,9 @@ def _serve(pipe: Connection, orders: Orders, loading: Loading, workers: int) -> 
 
     # EOFError, OSError: the parent is gone
     with suppress(EOFError, OSError, KeyboardInterrupt, CancelledError):
-        if loading.choice.device == "cpu":
+        if pinned.choice.device == "cpu":
             _share_cores(workers)
-        worker = Worker(orders, loading, told)
+        worker = Worker(spec, pinned, told)
         with worker.work:
             while asked := pipe.recv():
                 try:
@@ -233,7 +233,7 @@ def _serve(pipe: Connection, orders: Orders, loading: Loading, workers: int) -> 
                     told.send("error", error)
                     return
                 told.send("row", row)
-    if any(thread.name == AHEAD and thread.is_alive() for thread in threading.enumerate()):
+    if any(thread.name == THREAD_NAME and thread.is_alive() for thread in threading.enumerate()):
         os._exit(0)  # a thread inside torch at interpreter exit would abort the process
 
 

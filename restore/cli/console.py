@@ -14,7 +14,7 @@ UNTOLD = {"left_s"}  # not printed: it belongs to the moment, not to the picture
 
 
 @dataclass(frozen=True)
-class Said:
+class Console:
     """The options of every command that makes pictures on its output; each field is an option."""
 
     quiet: Annotated[

@@ -8,11 +8,11 @@ from restore.batch import remote
 from restore.batch.store import HIDDEN, Folder, Store
 from restore.errors import UsageError
 from restore.file_search import KNOWN
-from restore.urls import is_url, shown
+from restore.urls import is_url, redact_url
 
 
 @dataclass(frozen=True)
-class Place:
+class Destination:
     """The folder of the results, and the name if there is only one result.
 
     Attributes:
@@ -26,8 +26,8 @@ class Place:
     url: str = field(default="", repr=False)  # it may hold a password
 
     @classmethod
-    def of(cls, given: Path | str) -> "Place":
-        """The place that `-o` names: a picture's name is a file, unless a folder has this name.
+    def parse(cls, given: Path | str) -> "Destination":
+        """What `-o` names: a picture's name is a file, unless a folder has this name.
 
         Raises:
             UsageError: It is any other file.
@@ -36,7 +36,7 @@ class Place:
             if not urlsplit(str(given)).path.rpartition("/")[2].count("."):
                 return cls(remote.mirror(str(given)), "", str(given))
             told = "is a file by its name; -o takes a folder of an object store, without a dot"
-            raise UsageError(f"{shown(str(given))}: {told}")
+            raise UsageError(f"{redact_url(str(given))}: {told}")
         given = Path(given)
         if given.suffix.casefold() in KNOWN and not given.is_dir():
             return cls(given.parent, given.name)

@@ -40,7 +40,7 @@ class Stage(Protocol):
 
 
 @dataclass
-class Light:
+class LazyStack:
     """The part of a stack that a run without sampling needs. Other fields are those of Stack.
 
     Attributes:
@@ -56,7 +56,7 @@ class Light:
     span: tuple[int, int]
     load: Callable[[], Any]  # returns a Stack, whose module imports this one
     steps: int = 20
-    hears: Literal["subjects", "damage"] = "subjects"
+    prompts_describe: Literal["subjects", "damage"] = "subjects"
     name: str = "this model"
     digest: str = ""
     engine: str = "torch"

@@ -1,4 +1,4 @@
-"""The record of earlier results: what each was made of, and whether it is still there."""
+"""The index of earlier results: what each was made of, and whether it is still there."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,7 +23,7 @@ CREATE TABLE lined(place INTEGER PRIMARY KEY, nth INTEGER UNIQUE);
 """
 
 
-class Known:
+class ResultIndex:
     """The rows of earlier runs, trusted only if hashes confirm them.
 
     Source, options, weights and output must be unchanged. What a result was made of identifies it,

@@ -1,0 +1,1 @@
+"""The same model as a pipeline of diffusers."""

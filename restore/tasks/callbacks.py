@@ -1,0 +1,61 @@
+"""What a call of the Python interface tells its caller while it works."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from restore.diffusion import watch
+from restore.errors import CancelledError, UsageError
+from restore.images.picture import Picture
+from restore.tasks import keywords, run
+
+Callback = Callable[[int, int, Tensor], bool | None]
+"""(steps done, all steps, latent) -> False to cancel"""
+Progress = Callable[[int, int, watch.What], bool | None]
+"""(done, of, what) -> False to cancel; `what` is encode, walk, decode, enlarge or colour"""
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """The callbacks of one call. If one returns False, CancelledError is raised."""
+
+    callback: Callback | None = None
+    progress: Progress | None = None
+    on_step_end: keywords.OnStepEnd | None = None
+    maker: object = None  # the first argument of diffusers' callback
+
+    def restore(
+        self,
+        picture: Picture | None,
+        options: run.TaskOptions,
+        stack: "run.Model",
+        seed: int,
+        hole: np.ndarray | None = None,
+    ) -> Picture:
+        is_watched = self.progress is not None
+        stack = run.needed(stack, options, hole is not None)
+        with watch.watching(self.part, *stack.parts) if is_watched else nullcontext():
+            return run.restore(picture, options, stack, seed, self.step, hole)
+
+    def step(self, step: int, steps: int, latent: Any) -> None:
+        latent = torch.as_tensor(latent)  # an engine may give an array
+        if self.callback is not None and self.callback(step, steps, latent) is False:
+            raise CancelledError(f"cancelled by the callback after step {step} of {steps}")
+        if self.on_step_end is None:
+            return
+        told = {"latents": latent}
+        answer = self.on_step_end(self.maker, step - 1, watch.timestep(), told)
+        if answer is False:
+            why = f"cancelled by callback_on_step_end after step {step} of {steps}"
+            raise CancelledError(why)
+        if isinstance(answer, dict) and answer.get("latents", latent) is not latent:
+            raise UsageError("callback_on_step_end gave other latents: it may only look and stop")
+
+    def part(self, done: int, of: int, what: watch.What) -> None:
+        if self.progress is not None and self.progress(done, of, what) is False:
+            raise CancelledError(f"cancelled by progress at {what}, {done} of {of}")
