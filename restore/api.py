@@ -91,14 +91,17 @@ class Restorer:
         local_files_only: bool = False,
         compiled: bool = False,
         offload: bool = False,
+        engine: engines.Engine = "torch",
+        first_stage: str | Path = "",
         **more: Unpack[keywords.Loading],
     ) -> Self:
         """`restore.load` with diffusers' names: `torch_dtype`, and `local_files_only` (offline)."""
         if local_files_only:
             more["offline"] = True
         how = devices.named_dtype(dtype if torch_dtype is None else torch_dtype)
-        flags = {"compiled": compiled, "offload": offload}
-        return cls(devices.load(str(model), str(device), how, **flags, **more))
+        flags: dict[str, Any] = {"compiled": compiled, "offload": offload}
+        flags |= {"engine": engine, "first_stage": str(first_stage)}
+        return cls(engines.load(str(model), str(device), how, **flags, **more))
 
     def save_pretrained(self, folder: str | Path, *, card: str | None = None) -> None:
         """Write the model without loss, as `restore.load` reads it. Fused LoRAs stay fused.

@@ -15,8 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BASH = re.compile(r"^( *)```bash\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 LESS = {"--pairs 12": "--pairs 2", "--crop 512": "--crop 64"}
 TRAINING = (
-    "steps=2 batch=2 warmup=1 stage.data.crop=32 "
-    "log_every=1 show_every=2 save_every=2 tensorboard=false"
+    "steps=2 batch=2 warmup=1 stage.data.crop=32 log_every=1 show_every=2 save_every=2 log_with=[]"
 )
 QUICK = {  # what is added to a command, to keep it small and in this process
     "degrade estimate": ["--workers", "1"],

@@ -45,9 +45,9 @@ def kinds() -> dict[str, Callable[[], nn.Module]]:
             upsampler="nearest+conv",
         ),
         "DAT": lambda: DAT.DAT(
-            embed_dim=16,
+            embed_dim=64,  # with less its position bias has no channels
             split_size=[8, 16],
-            depth=[2],
+            depth=[3],  # the third block shifts its windows
             num_heads=[2],
             expansion_factor=2,
             upscale=2,

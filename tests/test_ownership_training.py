@@ -15,6 +15,7 @@ from degradations import RecipeError, pairs
 from restore.checkpoints import manifest
 from restore.errors import ConfigError, OutputError
 from restore.training import checkpoint, loop, model_card
+from restore.training.ownership import LATER
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +73,10 @@ def test_a_folder_at_a_checkpoints_place_is_not_replaced(run):
 
 @pytest.mark.parametrize(
     "name",
-    ["config.yaml", "options.json", "log.csv", "unreadable.jsonl", "export", "export/notes.txt"],
+    [
+        *("config.yaml", "options.json", "log.csv", "unreadable.jsonl", "trackers.json"),
+        *("export", "export/notes.txt"),
+    ],
 )
 def test_a_users_own_file_in_a_runs_place_is_refused_before_work(run, name):
     if name == "export":
@@ -200,3 +204,12 @@ def test_a_manifest_that_is_none_makes_a_checkpoint_damaged(run, told):
     (newest / manifest.NAME).write_text(json.dumps(told))
     assert not checkpoint.is_valid(newest)
     assert checkpoint.latest(run).name == "step_00000002"
+
+
+def test_a_run_of_an_older_version_goes_on(run):
+    """Its record lacks the options that were added since, and has some that are gone."""
+    file = run / "options.json"
+    kept = {k: v for k, v in json.loads(file.read_text()).items() if k not in LATER}
+    file.write_text(json.dumps(kept | {"tensorboard": False}))
+    train(run, steps=6)
+    assert checkpoint.latest(run).name == "step_00000006"

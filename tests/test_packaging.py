@@ -117,7 +117,7 @@ def test_the_wheel_works_outside_of_the_clone(command):
     words = ("inpaint", scratched / "osprey.jpg", "--mask", scratched / "masks")
     assert "1 done" in command(*words, "-o", "filled")
     command("degrade", "apply", samples, "-o", "pairs", "-r", "phone", "--pairs", 2, "--crop", 96)
-    few = ("steps=2", "batch=2", "warmup=1", "stage.data.crop=64", "tensorboard=false")
+    few = ("steps=2", "batch=2", "warmup=1", "stage.data.crop=64", "log_with=[]")
     photos = f"stage.data.photos={samples}"
     command("train", "nano_autoencoder", photos, "output=run", "device=cpu", *few)
     assert (command.place / "run" / "export").is_dir()

@@ -30,7 +30,7 @@ SD = DDIMScheduler(
 
 @pytest.mark.parametrize("sampler", SCHEDULERS)
 def test_steps_that_are_allowed_can_be_walked_and_others_are_refused(sampler):
-    for steps in (1, 2, 50, 51, 999, 1000):
+    for steps in (1, 2, 51, 1000):
         try:
             scheduler = scheduler_of(SD, sampler, steps)
         except ConfigError as error:

@@ -171,7 +171,7 @@ def test_each_kind_of_damage_covers_some_of_a_crop(kind):
 def test_the_stage_trains_and_exports_what_the_finder_loads(photos, tmp_path):
     config = tmp_path / "c.yaml"
     config.write_text(
-        f"output: {tmp_path / 'out'}\nsteps: 2\nbatch: 2\nwarmup: 1\ntensorboard: false\n"
+        f"output: {tmp_path / 'out'}\nsteps: 2\nbatch: 2\nwarmup: 1\nlog_with: []\n"
         f"stage: {{kind: scratches, data: {{photos: {photos}, crop: 32}}}}\n"
     )
     path = run(config, []) / "scratches.safetensors"

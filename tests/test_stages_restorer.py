@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
 from restore.checkpoints.load import load
 from restore.config import load_config
@@ -58,7 +59,7 @@ def test_a_larger_restorer_does_not_fit_into_a_smaller_one(small):
 
 
 def options(name, photos, *sets):
-    small = ["device=cpu", "batch=2", "workers=0", "stage.data.crop=32", "tensorboard=false"]
+    small = ["device=cpu", "batch=2", "workers=0", "stage.data.crop=32", "log_with=[]"]
     return load_config(
         loop.TrainOptions,
         CONFIGS / f"{name}.yaml",
@@ -121,7 +122,7 @@ def test_a_run_ends_by_the_clock_and_exports_on_the_way(photos, small, tmp_path,
     )
     sets = (f"stage.start={small}", "stage.channels=8", "stage.layers=2", "steps=100000")
     words = [f"stage.data.photos={photos}", "device=cpu", "batch=2", "stage.data.crop=32", *sets]
-    words += ["seconds=2", "export_every_s=0.5", "tensorboard=false", f"output={tmp_path / 'run'}"]
+    words += ["seconds=2", "export_every_s=0.5", "log_with=[]", f"output={tmp_path / 'run'}"]
     folder = loop.run(CONFIGS / "nano_faithful.yaml", words)
     assert (folder / "restorer" / "config.json").is_file()
     assert len(exported) >= 2 and exported[0] < 1 <= exported[-1]
@@ -159,10 +160,28 @@ def test_the_bundle_holds_shrunk_photos_and_both_networks(tool, photos, small, t
 
 
 def test_every_stage_of_the_short_training_has_a_configuration(tool):
-    stages = [stage for lane in tool.LANES for stage in lane]
+    stages = [stage for lane in tool.LANES.values() for stage in lane]
     for stage in stages:
         asked = load_config(loop.TrainOptions, CONFIGS / f"{stage.config}.yaml")
         assert asked.output == Path("runs") / stage.config
         kinds = {"restorer": "restorer", "fusion": "fusion"}
         assert asked.stage.kind == kinds[stage.part]
-    assert [sum(stage.share for stage in lane) for lane in tool.LANES] == pytest.approx([1, 1])
+    shares = [sum(stage.share for stage in lane) for lane in tool.LANES.values()]
+    assert shares == pytest.approx([1, 1])
+
+
+def test_one_lane_of_the_short_training_is_run_alone(tool, monkeypatch, tmp_path):
+    ran = []
+
+    def run_lane(lane, *_):
+        ran.extend(stage.config for stage in lane)
+        return []
+
+    monkeypatch.setattr(tool, "run_lane", run_lane)
+    monkeypatch.setattr(tool, "ROOT", tmp_path)
+    save_file({"one": torch.zeros(1)}, tmp_path / f"eight_bits_{tool.TEACHER}")
+    words = ["run", str(tmp_path), str(tmp_path / "out"), "--seconds", "20"]
+    assert CliRunner().invoke(tool.app, [*words, "--only", "base"]).exit_code == 0
+    assert ran == ["base_restorer", "base_faithful", "base_fusion"]
+    refused = CliRunner().invoke(tool.app, [*words, "--only", "large"])
+    assert refused.exit_code == 2 and "no lane is named large" in refused.output

@@ -191,7 +191,7 @@ def test_a_short_training_makes_few_pairs_and_ends_as_with_all_of_them(
             "text_layers": 1,
         }
         config = {"stage": stage, "output": str(tmp_path / name), "steps": steps, "batch": 2}
-        config |= {"show_every": 100, "tensorboard": False, "schedule": "constant", "warmup": 0}
+        config |= {"show_every": 100, "log_with": (), "schedule": "constant", "warmup": 0}
         path = tmp_path / f"{name}.yaml"
         path.write_text(yaml.safe_dump(config))
         loop.run(path, [])

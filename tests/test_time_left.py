@@ -53,4 +53,5 @@ def test_the_models_loading_is_not_counted_in_the_time_left(
     first, *rest = map(json.loads, (tmp_path / "out" / "report.jsonl").read_text().splitlines())
     assert 2 <= first["load_s"] <= first["seconds"] and not any("load_s" in row for row in rest)
     left = float(told.splitlines()[0].rpartition(", ")[2].removesuffix(" s left"))
-    assert left < 3  # not three times the two seconds
+    work_s = first["seconds"] - first["load_s"]
+    assert left < 3 * work_s + 3  # not three times the two seconds more

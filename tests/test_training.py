@@ -25,7 +25,7 @@ from restore.training.data.stored import StoredPairs
 from restore.training.stages.denoising_loss import timesteps
 from restore.training.stages.vocabulary import letters
 
-QUICK = {"batch": 2, "log_every": 1, "show_every": 2, "save_every": 2, "tensorboard": False}
+QUICK = {"batch": 2, "log_every": 1, "show_every": 2, "save_every": 2, "log_with": ()}
 
 
 @pytest.fixture(scope="module")

@@ -260,7 +260,7 @@ def test_f11_kill_9_twenty_times_on_a_real_stage(tmp_path):
     config = tmp_path / "c.yaml"
     config.write_text(
         "output: unsaid\nstage: {kind: pixels, channels: [8, 16], layers: 1, steps: 2}\n"
-        "steps: 200\nbatch: 4\nsave_every: 3\nshow_every: 100\ntensorboard: false\ndevice: cpu\n"
+        "steps: 200\nbatch: 4\nsave_every: 3\nshow_every: 100\nlog_with: []\ndevice: cpu\n"
     )
     killer("train", tmp_path, config, 20)
     assert_equal(tmp_path / "whole" / "step_00000200", tmp_path / "torn" / "step_00000200")

@@ -1,16 +1,11 @@
 """The loop: what contradicts itself is refused, and no way of splitting a step changes it."""
 
 import csv
-import json
-import os
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-import ranks
 import torch
 import toy
 import yaml
@@ -22,7 +17,6 @@ from restore import cli
 from restore.config import load_config
 from restore.errors import ConfigError, NonFiniteError
 from restore.training import logs, loop, model_card, optim
-from restore.training.data.loading import Rows
 from restore.training.rng import WHOLE
 from restore.training.stages.denoiser import DenoiserStage
 
@@ -55,7 +49,7 @@ def denoiser(photos, autoencoder):
     return {
         "stage": {"kind": "denoiser", "autoencoder": str(autoencoder), "data": data, **shape},
         **{"batch": 4, "save_every": 1, "show_every": 100, "keep": 9, "log_every": 1},
-        **{"device": "cpu", "tensorboard": False},
+        **{"device": "cpu", "log_with": ()},
     }
 
 
@@ -108,6 +102,12 @@ def test_a_part_may_lack_a_loss(toys, tmp_path, monkeypatch):
     train(tmp_path / "run", steps=1, batch=4, accumulate=2, log_every=1)
     told = (tmp_path / "run" / "log.csv").read_text()
     assert all(f"1,{name}," in told for name in ("error", "own", "first"))
+
+
+def test_a_lone_process_has_nothing_to_cut(toys, tmp_path):
+    train(tmp_path / "plain", steps=2)
+    train(tmp_path / "cut", steps=2, shard=True)
+    assert_equal(tmp_path / "plain" / "step_00000002", tmp_path / "cut" / "step_00000002")
 
 
 def test_what_saves_memory_is_turned_on_in_each_network(stack):
@@ -225,23 +225,6 @@ def test_waiting_and_pauses_are_told_apart(monkeypatch):
     assert clock.read() == {"images_per_s": 2, "data_wait": 0.1}
 
 
-def test_tensorboard_shows_what_the_log_has(toys, tmp_path):
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    train(tmp_path / "run", steps=2, log_every=1, show_every=2, tensorboard=True)
-    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
-    assert [event.step for event in events.Scalars("error")] == [1, 2]
-    assert events.Images("preview")
-
-
-def test_without_tensorboard_the_log_goes_on(toys, tmp_path, monkeypatch, caplog):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    caplog.set_level("INFO")
-    train(tmp_path / "run", steps=1, tensorboard=True)
-    assert "TensorBoard is not installed" in caplog.text
-
-
 def test_a_failed_batch_of_pairs_can_be_replayed(denoiser, tmp_path, monkeypatch):
     def broken(stage, batch, step, part):
         losses = loss(stage, batch, step, part)
@@ -302,28 +285,3 @@ def test_photos_of_the_folder_where_one_stands_are_noted(tmp_path, monkeypatch):
     notes = model_card.find_notes(".")
     assert notes == tmp_path / "photos.csv"
     assert "| CC0 | 1 |" in model_card._sources(notes)
-
-
-def test_two_processes_see_the_samples_and_the_gradient_of_one(denoiser, tmp_path, monkeypatch):
-    config = tmp_path / "c.yaml"
-    config.write_text(yaml.safe_dump({**denoiser, "output": "unsaid", "steps": 2}))
-    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    run = "torch.distributed.run", "--standalone", "--nproc_per_node", "2"
-    script = str(ROOT / "tests" / "ranks.py")
-    both = [sys.executable, "-m", *run, script, str(config), f"output={tmp_path / 'two'}"]
-    done = subprocess.run(both, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    monkeypatch.setattr(Rows, "__iter__", Rows.__iter__)  # put back afterwards
-    ranks.main(config, f"output={tmp_path / 'one'}")
-    whole, *halves = (
-        json.loads((tmp_path / place).read_text())
-        for place in ("one/met_alone.json", "two/met_0.json", "two/met_1.json")
-    )
-    assert [sorted(first + second) for first, second in zip(*halves, strict=True)] == whole
-    first, second = (tensors(tmp_path / run / "step_00000001") for run in ("one", "two"))
-    moments = [name for name in first if name.endswith(".exp_avg")]  # a tenth of the gradient
-    assert moments
-    for name in moments:
-        torch.testing.assert_close(second[name], first[name], atol=1e-6, rtol=1e-3)
-    log = (tmp_path / "two" / "log.csv").read_text()
-    assert log.count("\n1,latent,") + log.startswith("1,latent,") == 1  # one process tells

@@ -223,7 +223,7 @@ def test_one_model_is_in_memory(monkeypatch):
     models = Models(["/models/other"])
     opened = []
 
-    def open_named(name, *_):
+    def open_named(name, *_, **__):
         opened.append(name)
         return Named(name)
 
@@ -243,11 +243,13 @@ class Named:
 
 
 def test_the_address_shows_the_token_only_where_one_is():
-    how = serve.Serving("0.0.0.0", 80, (), Path(), (), (), "auto", "auto", None)
+    how = serve.Serving("0.0.0.0", 80, (), Path(), (), (), "auto", "auto", "torch", None)
     assert serve.build_url(how, "t") == "http://localhost:80/?token=t"
-    own = serve.Serving("::1", 80, (), Path(), (), (), "auto", "auto", None)
+    own = serve.Serving("::1", 80, (), Path(), (), (), "auto", "auto", "torch", None)
     assert serve.build_url(own, "") == "http://[::1]:80/"
-    proxied = serve.Serving("::1", 80, ["photos.example"], Path(), (), (), "auto", "auto", None)
+    proxied = serve.Serving(
+        "::1", 80, ["photos.example"], Path(), (), (), "auto", "auto", "torch", None
+    )
     assert serve.build_url(proxied, "t") == "https://photos.example/?token=t"
 
 
@@ -293,7 +295,7 @@ def test_a_port_that_is_taken_and_a_strange_token_are_refused(tmp_path, monkeypa
 
 def test_a_server_that_is_killed_goes_on_with_its_job(tmp_path):
     port, photo = free_port(), tmp_path / "a.png"
-    Image.fromarray(smooth_pixels(160, 160)).save(photo)
+    Image.fromarray(smooth_pixels(96, 96)).save(photo)
     jobs = f"http://127.0.0.1:{port}/v1/jobs"
     process = started(tmp_path / "state", port)
     try:
@@ -318,7 +320,7 @@ def test_a_server_that_is_killed_goes_on_with_its_job(tmp_path):
                 break
             time.sleep(0.1)
         assert job["status"] == "done", job
-        assert job["size_out"] == [640, 640]
+        assert job["size_out"] == [384, 384]
         assert [path for path in out.iterdir() if path.name.startswith(".restore-")] == []
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)

@@ -5,25 +5,25 @@ from restore.diffusion.tiling import Windows, windowed
 from restore.images.strips import blocks
 
 
-@pytest.mark.parametrize("size", [(64, 64), (112, 64), (160, 208)])
+@pytest.mark.parametrize("size", [(64, 64), (112, 64), (160, 208), (8, 24), (72, 16), (120, 64)])
 def test_tiling_the_identity_changes_nothing(size):
     x = torch.randn(1, 8, *size)
     tiled = windowed(lambda crop, t, corners: crop, Windows(64, 48))
     torch.testing.assert_close(tiled(x, torch.tensor(0)), x, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("length", "canvas"), [(1, 64), (64, 64), (65, 112), (112, 112)])
-def test_a_canvas_is_the_shortest_that_whole_windows_cover(length, canvas):
+@pytest.mark.parametrize(("length", "canvas"), [(1, 8), (8, 8), (64, 64), (65, 72), (112, 112)])
+def test_a_canvas_ends_at_the_next_multiple_that_a_unet_can_halve(length, canvas):
     assert Windows(64, 48).canvas(length) == canvas
 
 
 def test_neighbouring_weights_add_up_to_one():
-    weight = Windows(64, 48).weight()
+    weight = Windows(64, 48).weight(112)
     torch.testing.assert_close(weight[48:] + weight[:16], torch.ones(16))
 
 
 def test_a_window_sees_its_own_place_of_the_canvas():
-    canvas = torch.randn(1, 4, 40, 28)
+    canvas = torch.randn(1, 4, 40, 24)
     seen = {}
 
     def predict(crop, t, corners):
@@ -32,9 +32,20 @@ def test_a_window_sees_its_own_place_of_the_canvas():
         return crop
 
     windowed(predict, Windows(16, 12))(canvas, torch.tensor(0))
-    assert sorted(seen) == [(r, c) for r in (0, 12, 24) for c in (0, 12)]
+    assert sorted(seen) == [(r, c) for r in (0, 12, 24) for c in (0, 8)]
     for (r, c), crop in seen.items():
         assert torch.equal(crop, canvas[0, :, r : r + 16, c : c + 16])
+
+
+def test_a_canvas_smaller_than_a_window_is_one_window_of_its_size():
+    shapes = []
+
+    def predict(crop, t, corners):
+        shapes.append((tuple(crop.shape[-2:]), corners))
+        return crop
+
+    windowed(predict, Windows(64, 48))(torch.randn(1, 4, 8, 80), torch.tensor(0))
+    assert shapes == [((8, 64), [(0, 0)]), ((8, 64), [(0, 16)])]
 
 
 def test_blocks_cover_every_pixel_once_and_keep_their_halo():

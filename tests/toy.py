@@ -47,7 +47,7 @@ class ToyStage:
         folder.mkdir(exist_ok=True)
 
 
-QUICK = {"stage": {"kind": "pixels"}, "batch": 4, "ema": 0.9, "warmup": 3, "tensorboard": False}
+QUICK = {"stage": {"kind": "pixels"}, "batch": 4, "ema": 0.9, "warmup": 3, "log_with": ()}
 
 
 def train(folder: Path, **options) -> Path:

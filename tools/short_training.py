@@ -53,18 +53,18 @@ class Stage:
 
 
 PUBLISHED = {"stage.start": START, "stage.teacher.path": TEACHER}
-LANES = (
-    (
+LANES = {
+    "base": (
         Stage("base_restorer", 0.62, sets=PUBLISHED),
         Stage("base_faithful", 0.22),
         Stage("base_fusion", 0.16, "fusion"),
     ),
-    (
+    "nano": (
         Stage("nano_restorer", 0.64, sets=PUBLISHED),
         Stage("nano_faithful", 0.18),
         Stage("nano_fusion", 0.18, "fusion"),
     ),
-)
+}
 
 
 @app.command()
@@ -123,12 +123,19 @@ def run(
     seconds: Annotated[float, typer.Option(help="Of all of it, this process's start included.")],
     device: str = "cuda",
     precision: str = "bf16",
+    only: Annotated[
+        list[str] | None, typer.Option(help="Lanes to train: base, nano. One alone is faster.")
+    ] = None,
     sets: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE of every stage.")
     ] = None,
 ) -> None:
     """Train, and leave fp16 weights, logs and previews in OUT. Exit 1 if a stage failed."""
     end = time.monotonic() + seconds - MARGIN_S
+    unknown = sorted({*(only or ())} - {*LANES})
+    if unknown:
+        raise typer.BadParameter(f"no lane is named {unknown[0]}; there are {', '.join(LANES)}")
+    lanes = [LANES[name] for name in only or LANES]
     out.mkdir(parents=True, exist_ok=True)
     runs = ROOT / "runs"  # where the YAMLs look for one another's exports
     runs.mkdir(exist_ok=True)
@@ -136,20 +143,20 @@ def run(
     common = {
         "device": device,
         "precision": precision,
-        "workers": str(max(0, (cpu_count() or 1) // len(LANES) - 2)),
+        "workers": str(max(0, (cpu_count() or 1) // len(lanes) - 2)),
         "stage.data.photos": str(bundle / "photos"),
         "export_every_s": str(EXPORT_S),
         "show_every": "1000000",
         "save_every": "1000000",
         "log_every": "100",
-        "tensorboard": "false",
+        "log_with": "[]",
     }
     last = dict(pair.split("=", 1) for pair in sets or ())
     over = Event()
     keeper = Thread(target=keep_collecting, args=(runs, out, over))
     keeper.start()
-    with ThreadPoolExecutor(len(LANES)) as pool:
-        done = pool.map(lambda lane: run_lane(lane, bundle, end, common, last), LANES)
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        done = pool.map(lambda lane: run_lane(lane, bundle, end, common, last), lanes)
         failed = [name for names in done for name in names]
     over.set()
     keeper.join()
@@ -195,7 +202,7 @@ def keep_collecting(runs: Path, out: Path, over: Event) -> None:
 
 def collect(runs: Path, out: Path) -> None:
     """Copy newer exports to OUT as fp16, and logs and previews as one archive."""
-    for stage in (stage for lane in LANES for stage in lane):
+    for stage in (stage for lane in LANES.values() for stage in lane):
         found = runs / stage.config / "export" / stage.part
         found /= "diffusion_pytorch_model.safetensors"
         made = out / f"{stage.config}.safetensors"

@@ -10,6 +10,7 @@ from restore.batch import environment
 from restore.checkpoints import configs, engines, file_kinds, manifest, model_paths
 from restore.checkpoints import controlnet as controlnets
 from restore.errors import ModelError, RestoreError, UsageError
+from restore.images.allocator import keep_freed_memory
 from restore.options import UpscaleOptions, WalkOptions
 
 if TYPE_CHECKING:
@@ -147,6 +148,7 @@ class ModelChoice:
             "controlnet_scale": self.controlnet_scale,
             "control_image": self.control_image,
         }
+        keep_freed_memory()
         try:
             made = engines.load(
                 self.name,

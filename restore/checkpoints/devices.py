@@ -11,6 +11,7 @@ from restore.checkpoints import file_kinds, manifest, model_paths, pixel
 from restore.checkpoints import load as loading
 from restore.checkpoints.accelerators import find
 from restore.diffusion.conditioning import Condition
+from restore.diffusion.lazy_stack import LazyStack
 from restore.diffusion.stack import Stack
 from restore.errors import ConfigError, ModelError
 from restore.pixel.model import PixelModel
@@ -75,7 +76,9 @@ def named_dtype(dtype: str | torch.dtype) -> str:
 
 
 def move(
-    model: Stack | PixelModel, device: str | torch.device | None, dtype: torch.dtype | None
+    model: Stack | PixelModel | LazyStack,
+    device: str | torch.device | None,
+    dtype: torch.dtype | None,
 ) -> None:
     """Move a model in place.
 
@@ -90,6 +93,10 @@ def move(
     """
     name = None if dtype is None else named_dtype(dtype)
     where = model.device if device is None else find(str(device))
+    if isinstance(model, LazyStack) or model.engine == "onnx":
+        if torch.device(where).type != "cpu" or dtype not in (None, torch.float32):
+            raise ConfigError(f"{model.name}: it computes on the CPU in fp32")
+        return
     if isinstance(model, PixelModel):
         if dtype is not None and dtype not in model.supports:
             raise ConfigError(f"{model.name} does not compute well in {name}")

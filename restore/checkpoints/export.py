@@ -15,6 +15,7 @@ from restore.diffusion.compact import FirstStage
 from restore.diffusion.contexts.text import TextContext
 from restore.diffusion.layouts import LDM_UPSCALE
 from restore.diffusion.stack import Stack
+from restore.diffusion.tiling import STEP
 from restore.errors import ModelError
 from restore.onnx import session, traced
 from restore.onnx.stage import ENDS
@@ -22,7 +23,9 @@ from restore.pixel.model import PixelModel
 
 LICENCES = "LICENSE*", "LICENCE*", "COPYING*", "NOTICE*"
 SIDES = (24, 40), (58, 34)  # even sides of the trial inputs
-ODD = (24, 40), (57, 35)  # for networks that take any size
+# Of a pixel upscaler. The first is no multiple of an attention window, so padding is traced; the
+# second is one of every usual window, and is not padded.
+PIXELS = (25, 41), (64, 32), (57, 35)
 
 
 def export(name: str, folder: Path, **more: Any) -> Path:
@@ -89,17 +92,18 @@ def write_stack(stack: Stack, folder: Path) -> dict[str, Any]:
 
 
 def write_unet(stack: Stack, folder: Path, size: int) -> None:
-    """Write the UNet for windows of `size` latents, with free batch size and prompt length."""
+    """Write the UNet, with free batch size, sides up to `size` latents, and prompt length."""
     config(stack.unet, folder)
     tokens = stack.context.embed("") if stack.context else None
     has_labels = bool(stack.unet.config.get("num_class_embeds"))
-    axes: list[traced.Axes] = [{0: "windows"}, {0: "windows"}]
+    axes: list[traced.Axes] = [{0: "windows", 2: "height", 3: "width"}, {0: "windows"}]
     axes += [{0: "windows", 1: "tokens"}] if tokens is not None else []
     axes += [{0: "windows"}] if has_labels else []
 
     def example(nth: int) -> tuple[Tensor, ...]:
         count = 1 + nth
-        given = [torch.randn(count, stack.unet.config["in_channels"], size, size)]
+        sides = (size, size) if nth == 0 else (STEP, 2 * STEP)  # a small picture is one window
+        given = [torch.randn(count, stack.unet.config["in_channels"], *sides)]
         given.append(torch.full((count,), 500.0))
         if tokens is not None:
             given.append(tokens.expand(count, -1, -1).repeat(1, count, 1))
@@ -147,14 +151,14 @@ def write_pixels(model: PixelModel, folder: Path) -> dict[str, Any]:
     multiple, least = sizes(model)
 
     def example(nth: int) -> tuple[Tensor, ...]:
-        """Return an input of accepted size, because tracing the padding does not work well."""
-        sides = ODD if multiple == 1 else SIDES
-        return (torch.rand(1, 3, *(-(-max(n, least) // multiple) * multiple for n in sides[nth])),)
+        """Return an input of accepted size, because spandrel's padding cannot be traced."""
+        sides = (-(-max(n, least) // multiple) * multiple for n in PIXELS[nth])
+        return (torch.rand(1, 3, *sides),)
 
     place, free = folder / "network" / "model.onnx", [{2: "height", 3: "width"}]
     network = model.network.to(memory_format=torch.contiguous_format)
     kind = model.about.get("architecture", "its network")
-    traced.write(network, place, free, example, f"{model.name}: {kind}")
+    traced.write(network, place, free, example, f"{model.name}: {kind}", trials=len(PIXELS))
     windows = model.windows
     return {
         "pixels": {

@@ -6,6 +6,7 @@ from pathlib import Path
 from restore.errors import ModelError
 
 PICKLED_PIXELS = (".pth", ".pt")
+TORCH_HEADS = b"PK\x03\x04", b"\x80"  # first bytes of torch.save's files: zip, or older pickles
 UNET, VAE, CLIP = "model.diffusion_model.", "first_stage_model.", "cond_stage_model."
 XL_CLIP, XL_OPEN_CLIP = "conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."
 REFINER = "conditioner.embedders.0.model."  # SDXL's
@@ -27,11 +28,24 @@ def is_pixel(path: Path) -> bool:
     return not any(name.startswith((UNET, VAE, CLIP, "conditioner.", *OTHERS)) for name in names)
 
 
+def is_safetensors(head: bytes) -> bool:
+    """Whether these first nine bytes are of a .safetensors file: a length, then JSON."""
+    return head[8:9] == b"{"
+
+
+def is_torchs(head: bytes) -> bool:
+    """Whether these first nine bytes are of a file that torch.save wrote."""
+    return head.startswith(TORCH_HEADS) and not is_safetensors(head)
+
+
 def header(path: Path) -> tuple[list[str], Mapping[str, str]]:
     """Return the tensor names and the metadata of a .safetensors file. Raises ModelError."""
     from safetensors import SafetensorError, safe_open
 
     try:
+        with path.open("rb") as file:
+            if is_torchs(file.read(9)):
+                raise ModelError(f"{path}: is what torch.save writes; call it .pth")
         with safe_open(path, "np") as held:
             return list(held.keys()), held.metadata() or {}
     except (SafetensorError, OSError) as error:

@@ -64,7 +64,7 @@ def find_model(
     path = model_paths.find_path(name)
     if path.is_file():
         if path.suffix.casefold() not in (".safetensors", *hub.PICKLED):
-            raise ModelError(f"{name}: holds no weights; a checkpoint is a .safetensors file")
+            raise ModelError(f"{name}: holds no weights; take the model's .pth or .safetensors")
         if not file_kinds.is_pixel(path):
             hub.refuse_pickles([path], allow_pickle)
         return path, hub.digest(path)

@@ -61,7 +61,7 @@ def stack(path: Path, name: str, digest: str) -> "Stack":
 
     with manifest.unchanged(path, digest):
         made = read()
-    made.name, made.digest = name, digest
+    made.name, made.digest, made.engine = name, digest, "onnx"
     for part in made.parts:
         part.requires_grad_(False).eval()
     return made
@@ -92,7 +92,7 @@ def pixels(path: Path, name: str, digest: str) -> "PixelModel":
     with manifest.unchanged(path, digest):
         network = OnnxPixels(place, told.scale, told.multiple, told.least)
     made = PixelModel(network, told.scale, name=name, digest=digest, about=told.about)
-    made.wants_whole = told.wants_whole
+    made.wants_whole, made.engine = told.wants_whole, "onnx"
     made.bytes_a_pixel = told.bytes_a_pixel
     made.windows = PixelWindows(told.inner, told.margin, told.ramp)
     return made

@@ -15,7 +15,6 @@ from restore.errors import ModelError
 from restore.pixel.model import PixelModel
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-HEADS = b"PK\x03\x04", b"\x80"  # first bytes of torch.save's files: zip, or an older pickle
 MEND = "pip install 'restore-toolkit[pixel]'"
 FACES = "restores a single cut-out face of 512 px, no whole pictures; take an upscaler"
 TRIED = 32  # side in px of the picture that each network is tried with
@@ -93,7 +92,9 @@ def read_state(path: Path) -> dict[str, Any]:
                 "run code; take a .safetensors of it"
             ) from error
         told = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ModelError(f"{path}: is cut or damaged, copy it again: {told}") from error
+        what = "holds no tensors by name, or is damaged"
+        what = what if isinstance(error, AttributeError) else "is cut or damaged, copy it again"
+        raise ModelError(f"{path}: {what}: {told}") from error
 
 
 def refuse_code(path: Path) -> None:
@@ -102,7 +103,10 @@ def refuse_code(path: Path) -> None:
         return
     try:
         with path.open("rb") as file:
-            if not file.read(4).startswith(HEADS):
+            head = file.read(9)
+            if file_kinds.is_safetensors(head):
+                raise ModelError(f"{path}: is a .safetensors file; rename it")
+            if not file_kinds.is_torchs(head):
                 raise ModelError(f"{path}: is no checkpoint that torch.save wrote; copy it again")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as held:
                 is_script = held.find(b"constants.pkl") >= 0  # torch.load detects TorchScript by it
@@ -120,7 +124,7 @@ def refuse_code(path: Path) -> None:
 def build(spandrel: ModuleType, state: dict[str, Any], path: Path) -> Any:
     """Build spandrel's descriptor of a network from rgb to rgb, with weights. Raises ModelError."""
     try:
-        found = spandrel.ModelLoader().load_from_state_dict(state)
+        found = recognise(spandrel, state)
     except spandrel.UnsupportedModelError as error:
         raise ModelError(
             f"{path}: its weights ({', '.join(sorted(map(str, state))[:3])}, ...) are of no "
@@ -140,6 +144,40 @@ def build(spandrel: ModuleType, state: dict[str, Any], path: Path) -> Any:
     channels = found.input_channels, found.output_channels
     if not {*channels} <= {1, 3, 4}:
         raise ModelError(f"{path}: {kind} of {channels} channels: what can be fed is 1, 3 or 4")
+    return found
+
+
+def recognise(spandrel: ModuleType, state: dict[str, Any]) -> Any:
+    """Build the descriptor of a state dict, or of the one network in a training's checkpoint.
+
+    Raises:
+        UnsupportedModelError: spandrel's; if neither it nor what lies in it is a known network.
+    """
+    try:
+        return spandrel.ModelLoader().load_from_state_dict(state)
+    except spandrel.UnsupportedModelError:
+        for held in sorted(find_state_dicts(state), key=lambda name: "ema" not in name.casefold()):
+            try:
+                return spandrel.ModelLoader().load_from_state_dict(find_state_dicts(state)[held])
+            except spandrel.UnsupportedModelError:
+                continue  # such as an optimizer's
+        raise
+
+
+def find_state_dicts(held: dict[str, Any], name: str = "") -> dict[str, dict[str, Tensor]]:
+    """Return the dicts of named tensors inside a checkpoint, by the names that lead to them."""
+    found = {}
+    for key, value in held.items():
+        if not isinstance(value, dict) or not isinstance(key, str):
+            continue
+        if value and all(isinstance(one, Tensor) for one in value.values()):
+            is_parallel = all(str(one).startswith("module.") for one in value)
+            found[f"{name}{key}"] = {
+                str(one).removeprefix("module." if is_parallel else ""): tensor
+                for one, tensor in value.items()
+            }
+        else:
+            found |= find_state_dicts(value, f"{name}{key}.")
     return found
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from restore.checkpoints import card as cards
 from restore.checkpoints import hub
 from restore.checkpoints import save as saving
+from restore.diffusion.lazy_stack import LazyStack
 from restore.diffusion.stack import Stack
 from restore.errors import OutputError, UsageError
 from restore.files import read_plain
@@ -16,7 +17,7 @@ MOST = 2**24  # bytes of a card
 COMES_ALONG = re.compile(r"(LICEN[CS]E|NOTICE|COPYING).*|photos\.csv", re.IGNORECASE)
 
 
-def save(model: Stack | PixelModel, folder: Path, card: str | None = None) -> None:
+def save(model: Stack | PixelModel | LazyStack, folder: Path, card: str | None = None) -> None:
     """Write a stack to a folder without loss, with its licences and list of photos.
 
     Args:
@@ -25,9 +26,12 @@ def save(model: Stack | PixelModel, folder: Path, card: str | None = None) -> No
         card: README.md. None: that of the folder it was loaded from, or a short one.
 
     Raises:
-        UsageError: If it is a pixel upscaler, or the folder is the one it was loaded from.
+        UsageError: If it is a pixel upscaler or an ONNX export, or the folder is the one it was
+            loaded from.
         OutputError: As save.save.
     """
+    if isinstance(model, LazyStack) or model.engine == "onnx":  # its parts hold no weights
+        raise UsageError(f"{model.name}: is an ONNX export; copy its folder")
     if isinstance(model, PixelModel):
         raise UsageError(f"{model.name}: a pixel upscaler is one file, unchanged; copy that")
     if model.origin is not None and folder.resolve() == model.origin.resolve():
@@ -53,7 +57,7 @@ def _card_of(stack: Stack) -> str:
 
 
 def push(
-    model: Stack | PixelModel,
+    model: Stack | PixelModel | LazyStack,
     repo: str,
     card: str | None = None,
     *,

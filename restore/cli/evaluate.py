@@ -12,7 +12,7 @@ from restore.batch import ownership
 from restore.batch.models import open_model
 from restore.cli import shared
 from restore.cli.folder import takes
-from restore.cli.model import Device, Dtype, Offline
+from restore.cli.model import Device, Dtype, Engine, Offline
 from restore.cli.progress import counting, print_table
 from restore.cli.settings import Seed
 from restore.config import load_options
@@ -71,6 +71,7 @@ class ModelRun:
     seed: Seed = 0
     device: Device = "auto"
     dtype: Dtype = "auto"
+    engine: Engine = "torch"
     offline: Offline = False
 
     @property
@@ -225,7 +226,10 @@ def _sets(
     if not sets:
         raise UsageError(f"--model needs --set: {pairing.LAYOUTS}")
     opened = pairing.open_sets(sets, reference)
-    loaded = open_model(model, run.device, run.dtype, offline=run.offline)
+    loaded = open_model(model, run.device, run.dtype, engine=run.engine, offline=run.offline)
+    precision = {
+        key: loaded.precision[key] for key in ("dtype", "engine") if key in loaded.precision
+    }
     groups = []
     for one in opened:
         there = pairing.pair(one.inputs, one.originals, out)
@@ -240,7 +244,7 @@ def _sets(
                 out / "restored" / one.name,
                 run.seed,
                 lambda row, count=count: count(1),
-                dtype=run.dtype,
+                **precision,
             )
         scored = chosen.score(Path(model).name, made)
         scored.rows += [failed_row(key, *why) for key, why in failures.items()]

@@ -17,6 +17,10 @@ Device = Annotated[
 Dtype = Annotated[
     Literal["auto", "fp32", "fp16", "bf16"], typer.Option(help="auto: fp32 on the CPU, else bf16.")
 ]
+Engine = Annotated[
+    Literal["torch", "onnx"],
+    typer.Option(help="What computes the networks; onnx takes a folder of `restore export`."),
+]
 Offline = Annotated[
     bool, typer.Option("--offline", help="Use no network: only what the hub gave before.")
 ]
@@ -43,10 +47,7 @@ class Model:
         bool,
         typer.Option("--offload", help="Only the part at work is on the accelerator: slower."),
     ] = False
-    engine: Annotated[
-        Literal["torch", "onnx"],
-        typer.Option(help="What computes the networks; onnx takes a folder of `restore export`."),
-    ] = "torch"
+    engine: Engine = "torch"
     lora: Annotated[
         list[str] | None, typer.Option("--lora", help="FILE or FILE=SCALE, as often as you like.")
     ] = None

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from restore.cli.model import Device, Dtype
+from restore.cli.model import Device, Dtype, Engine
 from restore.errors import UsageError
 
 EXTRA = ("fastapi", "uvicorn", "starlette", "python_multipart")
@@ -32,6 +32,7 @@ def serve(
     ] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    engine: Engine = "torch",
     state: Annotated[
         Path | None, typer.Option(help="Where jobs and their pictures are kept.")
     ] = None,
@@ -57,6 +58,6 @@ def serve(
     limits = api.Limits(queue, upload * 2**20, megapixels)
     where = state or serve.default_state_folder()
     how = serve.Serving(
-        host, port, name or [], where, root or [], model or [], device, dtype, limits
+        host, port, name or [], where, root or [], model or [], device, dtype, engine, limits
     )
     serve.serve(how)

@@ -1,5 +1,6 @@
-"""Pictures <-> canvases: padded to whole windows by mirroring before, cut to size after."""
+"""Pictures <-> canvases: padded by mirroring before, cut to size after."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +18,6 @@ from restore.images.picture import Picture, bleed
 from restore.images.resample import resize_alpha
 from restore.images.strips import mirrored
 
-BAND = 256  # rows processed together
 Size = tuple[int, int]  # (height, width)
 
 
@@ -105,40 +105,80 @@ def render(latent: Tensor, size: Size, like: Picture, stack: Stack) -> Picture:
     Raises:
         NonFiniteError: If decoding produces NaN or infinity.
     """
-    top = np.iinfo(like.pixels.dtype).max
     pixels = memmap.empty((*size, 3), like.pixels.dtype)
 
-    def write(rows: slice, columns: slice, rgb: Tensor) -> None:
+    def write(rows: slice, columns: slice, levels: np.ndarray) -> None:
+        pixels[rows, columns] = np.rint(levels)
+
+    decode(latent, size, like, stack, write)
+    return replace(like, pixels=pixels, alpha=resize_alpha(like, size))
+
+
+def decode(
+    latent: Tensor,
+    size: Size,
+    like: Picture,
+    stack: Stack,
+    write: Callable[[slice, slice, np.ndarray], None],
+) -> None:
+    """Decode a latent by parts.
+
+    Args:
+        latent: Scaled (1, C, h, w).
+        size: (height, width) in pixels that the canvas is cut to.
+        like: Its depth gives the range of the levels; if it is grey, they are grey.
+        stack: Gives the VAE.
+        write: Takes rows, columns and their levels (h, w, 3), float32 from 0 to the depth's last.
+
+    Raises:
+        NonFiniteError: If decoding produces NaN or infinity.
+    """
+    top = np.iinfo(like.pixels.dtype).max
+
+    def take(rows: slice, columns: slice, rgb: Tensor) -> None:
         if not torch.isfinite(rgb).all():  # casting to integers would make it black
             raise NonFiniteError("decoding the latent left the finite numbers")
         if like.grey:
             rgb = rgb.mean(1, keepdim=True).expand_as(rgb)
-        levels = (rgb[0].permute(1, 2, 0) * top).round()
-        pixels[rows, columns] = levels.cpu().numpy().astype(pixels.dtype)
+        write(rows, columns, (rgb[0].permute(1, 2, 0) * top).cpu().numpy())
 
-    vae.decode_canvas(stack.vae, latent, write, size)
-    return replace(like, pixels=pixels, alpha=resize_alpha(like, size))
+    vae.decode_canvas(stack.vae, latent, take, size)
 
 
-def add_changes(picture: Picture, made: Picture, conditioning: Tensor, stack: Stack) -> Picture:
+def add_changes(
+    picture: Picture, latent: Tensor, conditioning: Tensor, stack: Stack, depth: np.dtype
+) -> Picture:
     """Add to a picture's pixels what sampling changed.
 
-    So the losses of the autoencoder do not show where sampling changes nothing.
+    So the losses of the autoencoder do not show where sampling changes nothing. The sum is rounded
+    once: of two roundings, engines that differ in the last bit could differ by two levels.
 
     Args:
-        picture: The picture.
-        made: The decoded result of sampling.
-        conditioning: The latent (1, C, h, w) of the picture, where sampling started.
+        picture: The picture; of 16 bits, if it is itself a result that was rounded.
+        latent: The result of sampling, scaled (1, C, h, w).
+        conditioning: The latent of the picture, where sampling started.
         stack: Gives the VAE.
+        depth: Of the result.
+
+    Raises:
+        NonFiniteError: If decoding produces NaN or infinity.
     """
-    before = render(conditioning, picture.size, picture, stack).pixels
-    pixels = memmap.empty(before.shape, before.dtype)
-    for first in range(0, len(pixels), BAND):
-        rows = slice(first, first + BAND)
-        changed = picture.pixels[rows].astype(np.int32) + made.pixels[rows] - before[rows]
-        pixels[rows] = np.clip(changed, 0, np.iinfo(before.dtype).max)
-        memmap.release_pages()
-    return replace(made, pixels=pixels)
+    size, top = picture.size, np.iinfo(picture.pixels.dtype).max
+    before = memmap.empty((*size, 3), np.dtype(np.uint16))
+    pixels = memmap.empty((*size, 3), depth)
+    last = np.iinfo(depth).max
+    share = np.float32(np.iinfo(np.uint16).max / top)
+
+    def note(rows: slice, columns: slice, levels: np.ndarray) -> None:
+        before[rows, columns] = np.rint(levels * share)
+
+    def add(rows: slice, columns: slice, levels: np.ndarray) -> None:
+        changed = picture.pixels[rows, columns] + (levels - before[rows, columns] / share)
+        pixels[rows, columns] = np.rint(changed * np.float32(last / top)).clip(0, last)
+
+    decode(conditioning, size, picture, stack, note)
+    decode(latent, size, picture, stack, add)
+    return replace(picture, pixels=pixels)
 
 
 def canvas_rows(picture: Picture, size: Size, width: int, rows: tuple[int, int]) -> Tensor:

@@ -76,6 +76,7 @@ class Stack:
         digest: Tells weights apart in reports.
         origin: The folder it was loaded from, if any.
         place: The device, if the parts are kept elsewhere (offload).
+        engine: What computes the networks: torch or onnx, whose parts hold no weights.
     """
 
     vae: Vae
@@ -98,6 +99,7 @@ class Stack:
     digest: str = ""
     origin: Path | None = None
     place: torch.device | None = None
+    engine: str = "torch"
 
     @property
     def device(self) -> torch.device:
@@ -181,7 +183,7 @@ class Stack:
         return self.control.hint(size, shown, box) if self.control else None
 
     def canvas(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Return (h, w) in latents of the smallest canvas of whole windows for `size` pixels."""
+        """Return (h, w) in latents of the canvas for `size` pixels."""
         height, width = (self.windows.canvas(-(-n // self.factor)) for n in size)
         return height, width
 

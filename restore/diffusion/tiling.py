@@ -1,4 +1,4 @@
-"""Windows of one fixed size on an absolute grid: memory does not depend on the picture's size."""
+"""Windows of one fixed size: memory does not depend on the picture's size."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -21,9 +21,15 @@ WindowPredict = Callable[[Tensor, Tensor, list[Corner]], Tensor]
 """(x (n, C, size, size), t, top left corners of the n windows) -> model output like x"""
 
 
+STEP = 8
+"""Sides of a canvas are multiples of this, in latents: a UNet of four levels halves them thrice"""
+
+
 @dataclass(frozen=True)
 class Windows:
     """The grid of windows that a model was trained for, in latents.
+
+    The last window ends where the canvas ends. A canvas smaller than a window is one window.
 
     Attributes:
         size: Side of a window.
@@ -34,18 +40,24 @@ class Windows:
     stride: int = 48
 
     def canvas(self, length: int) -> int:
-        """Return the smallest length, at least `length`, that whole windows cover."""
-        return self.size + self.stride * max(0, math.ceil((length - self.size) / self.stride))
+        """Return the length of the canvas for `length` latents: the next multiple of STEP."""
+        return math.ceil(length / STEP) * STEP
 
-    def starts(self, length: int) -> range:
+    def starts(self, length: int) -> list[int]:
         """Return the first rows (or columns) of the windows along a canvas of that length."""
-        return range(0, length - self.size + 1, self.stride)
+        last = max(0, length - self.size)
+        return [*range(0, last, self.stride), last]
 
-    def weight(self) -> Tensor:
-        """Return the weights (size,), a raised cosine over the overlap: neighbours add up to 1."""
+    def weight(self, length: int) -> Tensor:
+        """Return the weights of each window along a canvas, a raised cosine over the overlap.
+
+        Args:
+            length: Of the canvas. If it is smaller than a window, so are the weights.
+        """
         overlap = self.size - self.stride
         ramp = raised_cosine(overlap)
-        return torch.cat([ramp, torch.ones(self.size - 2 * overlap), ramp.flip(0)])
+        whole = torch.cat([ramp, torch.ones(self.size - 2 * overlap), ramp.flip(0)])
+        return whole if length >= self.size else torch.ones(length)
 
 
 def raised_cosine(length: int) -> Tensor:
@@ -69,9 +81,8 @@ def windowed(predict: WindowPredict, windows: Windows, at_once: int = 1) -> Pred
 def by_rows(predict: WindowPredict, windows: Windows, at_once: int = 1) -> PredictRows:
     """Predict canvases of any size by windows, and yield the rows from top to bottom.
 
-    x must have the size windows.canvas(...) on both sides. Rows that were yielded are not read
-    again. If memory runs out, the batch of windows is halved. If one window does not fit, the error
-    is raised.
+    Rows of x that were yielded are not read again. If memory runs out, the batch of windows is
+    halved. If one window does not fit, the error is raised.
 
     Args:
         predict: Predictions for windows.
@@ -79,23 +90,27 @@ def by_rows(predict: WindowPredict, windows: Windows, at_once: int = 1) -> Predi
         at_once: Windows per forward pass on an accelerator. On the CPU it is one, because its
             kernels round differently for each batch size.
     """
-    weight = windows.weight()
     together = at_once
 
     def predict_rows(x: Tensor, t: Tensor) -> Iterator[tuple[slice, Tensor]]:
         nonlocal together
         rows, columns = (windows.starts(length) for length in x.shape[-2:])
-        size, together = windows.size, at_a_time(x.device, together)
-        blend = (weight[:, None] * weight).to(x)
-        # At the borders of the canvas the weights do not add up to one: there is no neighbour.
-        down, across = (covered(weight, starts).to(x) for starts in (rows, columns))
+        weights = [windows.weight(length) for length in x.shape[-2:]]
+        high, wide = map(len, weights)
+        blend = (weights[0][:, None] * weights[1]).to(x)
+        # The weights do not add up to one at the borders of the canvas, and in the last overlap.
+        down, across = (
+            covered(weight, starts).to(x)
+            for weight, starts in zip(weights, (rows, columns), strict=True)
+        )
+        together = at_a_time(x.device, together)
         grid = list(product(rows, columns))
         first, top = 0, 0
         watch.walked(0, len(grid))
         total = x[..., :0, :]  # weighted sum of the rows from `top` on
         while first < len(grid):
             corners = grid[first : first + together]
-            crops = torch.cat([x[..., r : r + size, c : c + size] for r, c in corners])
+            crops = torch.cat([x[..., r : r + high, c : c + wide] for r, c in corners])
             try:
                 made = predict(crops, t, corners)
             except (RuntimeError, MemoryError) as error:
@@ -105,12 +120,12 @@ def by_rows(predict: WindowPredict, windows: Windows, at_once: int = 1) -> Predi
             if made is None:
                 together //= 2
                 continue
-            lacking = corners[-1][0] + size - top - total.shape[-2]
+            lacking = corners[-1][0] + high - top - total.shape[-2]
             if lacking > 0:
                 more = x.new_zeros(*x.shape[:-2], lacking, x.shape[-1])
                 total = torch.cat([total, more], -2)
             for (r, c), one in zip(corners, made, strict=True):
-                total[..., r - top : r - top + size, c : c + size] += one * blend
+                total[..., r - top : r - top + high, c : c + wide] += one * blend
             first += len(corners)
             watch.walked(first, len(grid))
             done = grid[first][0] if first < len(grid) else x.shape[-2]
@@ -121,7 +136,7 @@ def by_rows(predict: WindowPredict, windows: Windows, at_once: int = 1) -> Predi
     return predict_rows
 
 
-def covered(weight: Tensor, starts: range) -> Tensor:
+def covered(weight: Tensor, starts: list[int]) -> Tensor:
     """Sum the windows' weights along a canvas, (length,)."""
     total = torch.zeros(starts[-1] + len(weight))
     for start in starts:

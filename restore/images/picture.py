@@ -13,12 +13,13 @@ import numpy as np
 from PIL import Image
 
 from restore.errors import ImageError
-from restore.images import attachments, colours, metadata, sniff
+from restore.images import attachments, colours, memmap, metadata, sniff
 from restore.images import decode as decoding
 from restore.images.decode import grey_to_rgb
 from restore.images.tiff_samples import apply_orientation
 
 MAX_BYTES = 2**30
+BAND = 256  # rows converted together
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,6 +279,18 @@ def read_bytes(path: Path) -> bytes:
     except OSError as error:
         why = error.strerror or str(error)
         raise ImageError("UNREADABLE", f"{why}; check the file and its permissions") from error
+
+
+def deepen(picture: Picture) -> Picture:
+    """Convert the colours to 16 bits, so that rounding on the way to a result does not show."""
+    if picture.pixels.dtype == np.uint16:
+        return picture
+    pixels = memmap.empty(picture.pixels.shape, np.dtype(np.uint16))
+    for first in range(0, len(pixels), BAND):
+        rows = slice(first, first + BAND)
+        pixels[rows] = picture.pixels[rows].astype(np.uint16) * 257
+        memmap.release_pages()
+    return replace(picture, pixels=pixels)
 
 
 def bleed(picture: Picture) -> Picture:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait as waited
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from restore.errors import ModelError
 from restore.files import read_plain
 
 MOST = 2 * 10**9  # bytes: the largest ONNX file
+Weights = Mapping[str, np.ndarray]
 MEND = "pip install 'restore-toolkit[onnx]'"
 
 
@@ -27,11 +28,28 @@ def import_onnxruntime() -> ModuleType:
 
 
 def opened(path: Path) -> "Session":
-    """Load the network of a file. Raises ModelError."""
-    return Session(path, read(path))
+    """Load the network of a file, and the weights beside it, if any. Raises ModelError."""
+    beside = weights_path(path)
+    return Session(path, read(path), read_weights(beside) if beside.is_file() else {})
 
 
-def with_weights(path: Path, data: bytes, weights: Mapping[str, np.ndarray]) -> bytes:
+def weights_path(path: Path) -> Path:
+    """Return where the weights are of an ONNX file that cannot hold them itself."""
+    return path.with_suffix(".safetensors")
+
+
+def read_weights(path: Path) -> dict[str, np.ndarray]:
+    """Load the tensors of a .safetensors file. Raises ModelError."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: cannot be read, export it again: {error}") from error
+
+
+def with_weights(path: Path, data: bytes, weights: Weights) -> bytes:
     """Replace weights in the bytes of an ONNX file.
 
     ONNX Runtime has a call for this, but it replaces them after its optimiser has used the old
@@ -78,17 +96,22 @@ class Session:
 
     Args:
         path: The file, for messages.
-        data: Its bytes. A file without a path cannot refer to other files for its weights.
+        data: Its bytes. ONNX Runtime gets no path, so it opens no other file.
+        weights: Those that the file does not hold itself, by name.
     """
 
-    def __init__(self, path: Path, data: bytes):
+    def __init__(self, path: Path, data: bytes, weights: Weights = MappingProxyType({})):
         runtime = import_onnxruntime()
         options = runtime.SessionOptions()
         options.log_severity_level = 4  # its errors are raised anyway
         options.intra_op_num_threads = threads()
         # spinning threads would take the CPU from the codecs of the next file
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._weights = dict(weights)  # which ONNX Runtime uses where they are
         try:
+            values = [runtime.OrtValue.ortvalue_from_numpy(one) for one in self._weights.values()]
+            if values:
+                options.add_external_initializers(list(self._weights), values)
             self._session = runtime.InferenceSession(
                 data, options, providers=["CPUExecutionProvider"]
             )

@@ -5,11 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from restore.errors import ModelError
-from restore.onnx.session import Session, read, with_weights
+from restore.onnx.session import Session, Weights, read, read_weights, with_weights
 
 ENDS = "ends.safetensors"  # the weights of both trainings, named rich. and faithful.
-Weights = dict[str, np.ndarray]
 
 
 class OnnxNetwork:
@@ -46,7 +44,7 @@ class OnnxStage:
         self.fusion, self._halo = fusion, halo
         self._path = folder / "model.onnx"
         self._data = read(self._path)
-        self._ends = ends(folder / ENDS) if (folder / ENDS).is_file() else None
+        self._ends = read_weights(folder / ENDS) if (folder / ENDS).is_file() else None
         self._made: tuple[float, OnnxNetwork] | None = None
 
     def at(self, fidelity: float) -> OnnxNetwork:
@@ -60,18 +58,7 @@ class OnnxStage:
         return self._made[1]
 
 
-def ends(path: Path) -> Weights:
-    """Load the weights of both trainings. Raises ModelError."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: cannot be read, export it again: {error}") from error
-
-
-def mixed(held: Weights, fidelity: float) -> Weights:
+def mixed(held: Weights, fidelity: float) -> dict[str, np.ndarray]:
     """Interpolate the weights for a fidelity."""
     share, made = np.float32(fidelity), {}
     for name in (name.removeprefix("rich.") for name in held if name.startswith("rich.")):

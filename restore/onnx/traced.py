@@ -1,5 +1,6 @@
 """Write networks to ONNX files and compare ONNX Runtime's results with torch's."""
 
+import json
 import logging
 import warnings
 from collections.abc import Callable, Sequence
@@ -9,11 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderTiny, UNet2DConditionModel, VQModel
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from restore.diffusion.vae import Vae
 from restore.errors import ModelError
-from restore.onnx.session import MEND, MOST, opened
+from restore.onnx.session import MEND, MOST, opened, weights_path
 
 OPSET = 17  # what ONNX Runtime has read since 2022
 CLOSE = 1e-3  # error of ONNX Runtime that the trial accepts, relative to the largest value
@@ -69,6 +71,7 @@ def write(
     axes: Sequence[Axes],
     example: Callable[[int], tuple[Tensor, ...]],
     name: str,
+    trials: int = 2,
 ) -> None:
     """Write a network to an ONNX file, and compare ONNX Runtime's result with torch's.
 
@@ -78,15 +81,12 @@ def write(
         axes: For each input the axes of variable length, by name.
         example: Returns inputs for the trial 0, 1, ...; of different sizes where these vary.
         name: Its name in messages.
+        trials: How many of them there are.
 
     Raises:
         ModelError: If it cannot be exported, or the results differ.
     """
     size = sum(part.numel() * part.element_size() for part in network.state_dict().values())
-    if size > MOST:
-        raise ModelError(
-            f"{name}: cannot be exported: has {size / 1e9:.1f} GB of weights, an ONNX file holds 2"
-        )
     given = example(0)
     inputs = [f"input{nth}" for nth in range(len(given))]
     try:
@@ -109,20 +109,60 @@ def write(
                 opset_version=OPSET,
                 do_constant_folding=False,  # the weights keep their names
                 dynamo=False,
+                export_params=size <= MOST,
             )
+            if size > MOST:
+                _put_beside(network, path, inputs)
     except Exception as error:  # the exporter and networks raise anything
         told = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ModelError(f"{name}: cannot be exported: {told}") from error
-    _compare(network, path, example, name)
+    _compare(network, path, [example(nth) for nth in range(trials)], name)
+
+
+def _put_beside(network: nn.Module, path: Path, inputs: Sequence[str]) -> None:
+    """Write the weights that an ONNX file lacks to a .safetensors file beside it.
+
+    The ONNX file refers to them as external data, by their places in the other file.
+
+    Args:
+        network: Has the weights.
+        path: The ONNX file. Its weights are inputs so far.
+        inputs: Those of its inputs that stay.
+    """
+    import onnx
+
+    held = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    model = onnx.load(path)
+    wanted = [one for one in model.graph.input if one.name not in inputs]
+    tensors = {one.name: held[one.name].detach().contiguous() for one in wanted}
+    beside = weights_path(path)
+    save_file(tensors, beside)
+    places, first = _places(beside)
+    for one in wanted:
+        model.graph.input.remove(one)
+        made = model.graph.initializer.add(name=one.name, dims=tensors[one.name].shape)
+        made.data_type = one.type.tensor_type.elem_type
+        made.data_location = onnx.TensorProto.EXTERNAL
+        begin, end = places[one.name]["data_offsets"]
+        told = {"location": beside.name, "offset": first + begin, "length": end - begin}
+        for key, value in told.items():
+            made.external_data.add(key=key, value=str(value))
+    onnx.save(model, path)
+
+
+def _places(path: Path) -> tuple[dict[str, Any], int]:
+    """Return where a .safetensors file has its tensors, and where the first begins."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        return json.loads(file.read(length)), 8 + length
 
 
 def _compare(
-    network: nn.Module, path: Path, example: Callable[[int], tuple[Tensor, ...]], name: str
+    network: nn.Module, path: Path, trials: Sequence[tuple[Tensor, ...]], name: str
 ) -> None:
-    """Raise ModelError if ONNX Runtime's result differs from torch's, at either of two sizes."""
+    """Raise ModelError if ONNX Runtime's result differs from torch's, at any size."""
     session = opened(path)
-    for nth in (0, 1):
-        given = example(nth)
+    for given in trials:
         with torch.inference_mode():
             wanted = network(*given).numpy()
         try:

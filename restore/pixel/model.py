@@ -35,6 +35,7 @@ class PixelModel:
         digest: Tells weights apart in reports.
         about: For `restore models info`: architecture, licence and so on.
         wants_whole: Whether its authors advise against windows.
+        engine: What computes the network: torch or onnx.
     """
 
     network: nn.Module
@@ -44,6 +45,7 @@ class PixelModel:
     digest: str = ""
     about: dict[str, str] = field(default_factory=dict)
     wants_whole: bool = False
+    engine: str = "torch"
 
     def __call__(self, rgb: Tensor) -> Tensor:
         """Run the network, rgb (1, 3, h, w) -> rgb (1, 3, scale h, scale w), float32 in [0, 1].

@@ -147,12 +147,10 @@ def fill(
     begin = Start(clean, options.strength, options.strength == 1, origin(box, stack))
     condition = Condition(conditioning, trust, hint=stack.hint(picture.size, None, box))
     latent = run_sampling(stack, condition, options, seed, on_step, begin)
-    made = render(latent, crop.size, crop, stack)
     if stack.layout.hole == "grey":
-        return made
-    return add_changes(
-        replace(crop, pixels=fill_smoothly(crop.pixels, hole)), made, conditioning, stack
-    )
+        return render(latent, crop.size, crop, stack)
+    crop = replace(crop, pixels=fill_smoothly(crop.pixels, hole))
+    return add_changes(crop, latent, conditioning, stack, crop.pixels.dtype)
 
 
 def origin(box: Box, stack: Stack) -> tuple[int, int]:

@@ -22,7 +22,7 @@ from restore.diffusion.stack import Stack
 from restore.diffusion.watch import OnStep, ignore
 from restore.errors import ConfigError
 from restore.images.masks import fill_smoothly, resize
-from restore.images.picture import Picture, bleed
+from restore.images.picture import Picture, bleed, deepen
 from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions, WalkOptions
 from restore.tasks.colour import match
 from restore.tasks.first_stage import answered, refuse_own_colours
@@ -119,18 +119,20 @@ def in_two_stages(
     """
     low = without_damage(low, damage)
     steps = stack.restore_steps if options.steps is None else options.steps
+    if stack.enlarger is not None and stack.restorer is None and options.steps is None:
+        steps = stack.steps
+    seen = deepen(low) if steps else low
     if stack.enlarger is None:
-        made = answered(low, options, stack, on_step)
+        made = answered(seen, options, stack, on_step)
     else:
-        made = of_pixel_model(low, options, stack, ignore if steps else on_step)
-        steps = stack.steps if stack.restorer is None and options.steps is None else steps
+        made = of_pixel_model(seen, options, stack, ignore if steps else on_step)
     if steps:
         conditioning = encode_picture(made, size, stack)
         condition = Condition(conditioning, trust_map(None, size, stack, RESTORE))
         begin = Start() if options.strength == 1 else Start(conditioning, options.strength)
         told = options.model_copy(update={"steps": steps})
         latent = run_sampling(stack, condition, told, seed, on_step, begin)
-        made = add_changes(made, render(latent, size, made, stack), conditioning, stack)
+        made = add_changes(made, latent, conditioning, stack, low.pixels.dtype)
     if damage is not None and stack.fills:
         hole = resize(damage, size)
         fields = WalkOptions.model_fields.keys() - {"steps"}

@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 
 from restore.checkpoints import manifest
 from restore.errors import ConfigError, OutputError
+from restore.training import sharding
 
 log = logging.getLogger(__name__)
 FILES = {"model.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"}
@@ -89,7 +90,7 @@ class Progress:
     """The options of the run so far, as JSON holds them."""
 
 
-def save(folder: Path, progress: Progress, state: State, keep: int) -> Path:
+def save(folder: Path, progress: Progress, state: State, keep: int, is_writer: bool = True) -> Path:
     """Write folder/step_N with a manifest, then remove all checkpoints but the newest `keep`.
 
     Old checkpoints are removed only when the new one has its final name.
@@ -99,6 +100,7 @@ def save(folder: Path, progress: Progress, state: State, keep: int) -> Path:
         progress: How far training has come.
         state: What is saved.
         keep: Number of checkpoints kept.
+        is_writer: False in all processes but one: they only lend their parts of what is cut.
 
     Returns:
         The folder of the new checkpoint.
@@ -108,11 +110,14 @@ def save(folder: Path, progress: Progress, state: State, keep: int) -> Path:
     """
     target = folder / f"step_{progress.step:08d}"
     partial = folder / f".{target.name}.partial"
+    found = _collect(state, is_writer)
+    if not is_writer:
+        return target
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _discard(partial)
         partial.mkdir()
-        _write(partial, progress, state)
+        _write(partial, progress, state, found)
         if _is_ours(target):
             _discard(target)
         partial.rename(target)
@@ -128,13 +133,29 @@ def save(folder: Path, progress: Progress, state: State, keep: int) -> Path:
     return target
 
 
-def _write(folder: Path, progress: Progress, state: State) -> None:
-    weights = {k: v.contiguous() for k, v in state.model.state_dict().items()}
-    save_file(weights, folder / "model.safetensors")
-    save_file({f"{i}": p.contiguous() for i, p in enumerate(state.ema)}, folder / "ema.safetensors")
+def _collect(state: State, is_writer: bool) -> dict[str, dict[str, Tensor]]:
+    """The tensors of each file, for the process that writes them."""
     moments = state.optimizer.state_dict()["state"]
-    tensors = {f"{i}.{k}": v.contiguous() for i, s in moments.items() for k, v in s.items()}
-    save_file(tensors, folder / "optimizer.safetensors")
+    files = {
+        "model": state.model.state_dict(),
+        "ema": {f"{i}": p for i, p in enumerate(state.ema)},
+        "optimizer": {f"{i}.{k}": v for i, s in moments.items() for k, v in s.items()},
+    }
+    found: dict[str, dict[str, Tensor]] = {file: {} for file in files}
+    for file, tensors in files.items():
+        for name, tensor in tensors.items():
+            if (whole := sharding.gather(tensor)) is not tensor:
+                whole = whole.cpu()  # all of them whole would fill the device
+            if is_writer:
+                found[file][name] = whole.contiguous()
+    return found
+
+
+def _write(
+    folder: Path, progress: Progress, state: State, found: dict[str, dict[str, Tensor]]
+) -> None:
+    for file, tensors in found.items():
+        save_file(tensors, folder / f"{file}.safetensors")
     values: dict[str, Any] = {"step": progress.step, "position": progress.position}
     values |= {"seconds": progress.seconds, "options": progress.options}
     values |= {"scaler": state.scaler.state_dict() if state.scaler else {}}
@@ -204,24 +225,29 @@ def resume(path: Path, state: State) -> Progress:
         ConfigError: If the checkpoint is of another model; nothing is loaded then.
     """
     _refuse_others(path, state)
-    state.model.load_state_dict(load_file(path / "model.safetensors"))
+    weights, here = load_file(path / "model.safetensors"), state.model.state_dict()
+    state.model.load_state_dict({k: sharding.cut_like(v, here[k]) for k, v in weights.items()})
     averages = load_file(path / "ema.safetensors")
     for i, average in enumerate(state.ema):
-        average.copy_(averages[str(i)])
+        average.copy_(sharding.cut_like(averages[str(i)], average))
     moments: dict[int, dict[str, Tensor]] = {}
-    weights = [weight for group in state.optimizer.param_groups for weight in group["params"]]
+    trained = [weight for group in state.optimizer.param_groups for weight in group["params"]]
     for name, tensor in load_file(path / "optimizer.safetensors").items():
         index, key = name.split(".", 1)
-        weight, held = weights[int(index)], moments.setdefault(int(index), {})
+        weight, held = trained[int(index)], moments.setdefault(int(index), {})
         # A fused update needs weights and moments in the same memory format.
         is_alike = tensor.shape == weight.shape
-        held[key] = torch.empty_like(weight).copy_(tensor) if is_alike else tensor
+        held[key] = _placed_as(weight, tensor) if is_alike else tensor
     state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": moments})
     values = json.loads((path / "state.json").read_text())
     if state.scaler and values.get("scaler"):
         state.scaler.load_state_dict(values["scaler"])
     rest = values.get("position", -1), values.get("seconds", 0.0), values.get("options")
     return Progress(values["step"], *rest)
+
+
+def _placed_as(weight: Tensor, moment: Tensor) -> Tensor:
+    return torch.empty_like(weight).copy_(sharding.cut_like(moment, weight))
 
 
 def _refuse_others(path: Path, state: State) -> None:

@@ -1,4 +1,4 @@
-"""Output of a run: a progress bar or plain lines, a CSV, TensorBoard, grids of samples."""
+"""Output of a run: a progress bar or plain lines, a CSV, trackers, grids of samples."""
 
 import csv
 import logging
@@ -6,16 +6,18 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from restore.files import replacing
+from restore.training import trackers
 
 log = logging.getLogger(__name__)
 SOON_S, LATER_S = 5, 20  # till the first line on the progress, and between later ones
@@ -53,39 +55,32 @@ class Clock:
 
 
 class Record:
-    """OUT/log.csv with (step, name, value) lines, OUT/preview_*.png, and both for TensorBoard.
+    """OUT/log.csv with (step, name, value) lines, OUT/preview_*.png, and both for the trackers.
 
     Args:
         folder: The run's folder.
         first: Step from which the run continues; later lines, of a run that was killed, are
             dropped.
-        tensorboard: Write for TensorBoard too, if it is installed.
+        accelerator: Its trackers have begun.
     """
 
-    def __init__(self, folder: Path, first: int, tensorboard: bool):
-        self.folder, self.file = folder, folder / "log.csv"
+    def __init__(self, folder: Path, first: int, accelerator: Accelerator):
+        self.folder, self.file, self.accelerator = folder, folder / "log.csv", accelerator
         if self.file.exists():
             _drop_after(self.file, first)
-        self.board = _board(folder, first) if tensorboard else None
 
     def scalars(self, step: int, values: Scalars) -> None:
         with self.file.open("a", newline="") as file:
             csv.writer(file).writerows((step, name, f"{x:.6g}") for name, x in values.items())
-        if self.board:
-            for name, x in values.items():
-                self.board.add_scalar(name, x, step)
+        trackers.log_scalars(self.accelerator, step, values)
 
     def pictures(self, step: int, rows: list[Tensor]) -> None:
         """rgb batches, one under another, as one picture."""
         made = image_grid(rows)
-        with replacing(self.folder / f"preview_{step:08d}.png") as path:
+        file = self.folder / f"preview_{step:08d}.png"
+        with replacing(file) as path:
             made.save(path)
-        if self.board:
-            self.board.add_image("preview", np.asarray(made), step, dataformats="HWC")
-
-    def close(self) -> None:
-        if self.board:
-            self.board.close()
+        trackers.log_picture(self.accelerator, step, made, file)
 
 
 def _drop_after(file: Path, step: int) -> None:
@@ -95,16 +90,6 @@ def _drop_after(file: Path, step: int) -> None:
     if kept != rows:
         with replacing(file) as path, path.open("w", newline="") as lines:
             csv.writer(lines).writerows(kept)
-
-
-def _board(folder: Path, first: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        mend = "pip install 'restore-toolkit[train]'"
-        log.info("TensorBoard is not installed (%s); log.csv has all it shows", mend)
-        return None
-    return SummaryWriter(folder / "tensorboard", purge_step=first + 1)
 
 
 def image_grid(rows: list[Tensor]) -> Image.Image:

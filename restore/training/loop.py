@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from restore.checkpoints.load import silence_libraries
 from restore.config import load_config
 from restore.errors import NonFiniteError
 from restore.files import held, write_text
-from restore.training import checkpoint, failed_batch, model_card, optim
+from restore.images.allocator import keep_freed_memory
+from restore.training import checkpoint, failed_batch, model_card, optim, sharding, trackers
 from restore.training.data.loading import Rows, build_loader
 from restore.training.logs import Clock, Record, Scalars, progress_bar
 from restore.training.options import TrainOptions
@@ -54,13 +55,14 @@ def run(config: Path, overrides: list[str]) -> Path:
     options = load_config(TrainOptions, config, overrides)
     accelerator = setup_accelerator(options)
     if accelerator.device.type == "cpu":
-        optim.keep_freed_memory()
+        keep_freed_memory()
     alone = held(options.output) if accelerator.is_main_process else nullcontext()
     try:
         with alone, user_errors():
             refuse_foreign(options.output, TrainOptions.model_fields)
             Training(options, accelerator).run()
     finally:
+        trackers.end(accelerator)
         accelerator.end_training()
     return options.output / "export"
 
@@ -80,7 +82,11 @@ class Losses(nn.Module):
         self.model, self.loss = stage.model, stage.loss
 
     def forward(self, batch: Any, step: int, part: Part) -> dict[str, Tensor]:
-        return self.loss(batch, step, part)
+        losses = self.loss(batch, step, part)
+        if sharding.is_sharded(self):
+            name = next(iter(losses))
+            losses[name] = sharding.use_all(losses[name], self.model)
+        return losses
 
 
 class Training:
@@ -99,9 +105,14 @@ class Training:
             build = STAGES[options.stage.kind]
             self.stage: Stage = build(options.stage, options.seed, accelerator.device)
         model = self.stage.model
-        optim.set_memory_format(model, options.channels_last, accelerator.device)
+        is_cut = options.shard and accelerator.num_processes > 1
+        optim.set_memory_format(model, not is_cut and options.channels_last, accelerator.device)
         if options.checkpointing:
             optim.enable_checkpointing(model)
+        self.losses: nn.Module = Losses(self.stage)
+        if is_cut:
+            sharding.shard(self.losses, accelerator)
+        self.lends = is_cut or self.is_main  # weights to what the first process shows and writes
         groups = optim.parameter_groups(self.stage, options.learning_rate)
         self.parameters = [p for group in groups for p in group["params"]]
         self.optimizer = torch.optim.AdamW(
@@ -125,7 +136,8 @@ class Training:
         self.passed = self._share_of_time()
         if options.compile:
             optim.compile_networks(model)
-        self.losses = accelerator.prepare_model(Losses(self.stage))
+        if not is_cut:
+            self.losses = accelerator.prepare_model(self.losses)
 
     def _prepare(self) -> None:
         """Have the samples made that this run will ask for, where they are made ahead."""
@@ -154,22 +166,22 @@ class Training:
                         record.scalars(done, values | rate | speed)
                     advance(done, values, speed)
                 with clock.pausing():
-                    if record and (done % o.show_every == 0 or is_last):
+                    if self.lends and (done % o.show_every == 0 or is_last):
                         scores = self._show(record, done)
-                    if record and (done % o.save_every == 0 or is_last):
+                    if self.lends and (done % o.save_every == 0 or is_last):
                         self._save(done)
-                    if o.export_every_s and time.monotonic() - exported > o.export_every_s:
-                        if record and not is_last:
+                    if self._is_time_to_export(exported):
+                        if self.lends and not is_last:
                             self._export(scores)
                         exported = time.monotonic()
                     self.accelerator.wait_for_everyone()
                 if is_last:
                     break
-        if record and self.first >= o.steps:  # it was done before, and is exported once more
+        if self.lends and self.first >= o.steps:  # it was done before, and is exported once more
             scores = self._show(record, self.first)
-        if record:
-            record.close()
+        if self.lends:
             self._export(scores)
+        if record:
             log.info("exported to %s", o.output / "export")
         self.accelerator.wait_for_everyone()
 
@@ -179,16 +191,24 @@ class Training:
             return 0.0
         return broadcast_object_list([self._seconds() / self.options.seconds])[0]
 
+    def _is_time_to_export(self, exported: float) -> bool:
+        """Whether that time is long past, by the first process's clock for all."""
+        if self.options.export_every_s is None:
+            return False
+        is_time = time.monotonic() - exported > self.options.export_every_s
+        return broadcast_object_list([is_time])[0]
+
     def _export(self, scores: Scalars) -> None:
         """The averaged weights and their card, in the place of an earlier export."""
         o = self.options
-        about = model_card.About(
-            o.model_dump(mode="json"), scores, self._seconds(), self.accelerator
-        )
-        with manifest.replacing(o.output / "export") as folder:
-            with optim.average_weights(self.ema, self.parameters):
+        with sharding.average_weights(self.losses, self.ema, self.parameters):
+            if not self.is_main:
+                return
+            values = o.model_dump(mode="json")
+            about = model_card.About(values, scores, self._seconds(), self.accelerator)
+            with manifest.replacing(o.output / "export") as folder:
                 self.stage.export(folder)
-            model_card.write(folder, about)
+                model_card.write(folder, about)
 
     def _begin_record(self) -> Record:
         out = self.options.output
@@ -198,7 +218,9 @@ class Training:
         samples = self.stage.samples
         if isinstance(samples, PhotoSamples) and samples.photos is not None:
             samples.photos.refused.keep_in(out / "unreadable.jsonl")
-        return Record(out, self.first, self.options.tensorboard)
+        values = self.options.model_dump(mode="json")
+        trackers.begin(self.accelerator, out, self.options.project, values, self.first)
+        return Record(out, self.first, self.accelerator)
 
     def feed(self, first: int, last: int) -> Iterator[tuple[Part, list[int], Any]]:
         """The parts that this process takes of the steps from `first` to before `last`.
@@ -239,7 +261,7 @@ class Training:
             reseed(o.seed, step, part)
             kept = dict(batch) if isinstance(batch, dict) else batch
             is_last = count + 1 == o.accumulate
-            with nullcontext() if is_last else self.accelerator.no_sync(self.losses):
+            with nullcontext() if is_last else self._no_sync():
                 with self._autocast():
                     losses = self.losses(batch, step, part)
                     total = torch.stack(list(losses.values())).sum()
@@ -248,10 +270,7 @@ class Training:
             parts.append((part, total.detach(), kept, numbers))
         self.scaler.unscale_(self.optimizer)
         norm = torch.stack(
-            [
-                torch.nn.utils.clip_grad_norm_(group["params"], o.clip).to(self.accelerator.device)
-                for group in self.optimizer.param_groups
-            ]
+            [self._clip(group["params"]) for group in self.optimizer.param_groups]
         ).norm()
         self._refuse_nonfinite(step, parts, norm)
         self.scaler.step(self.optimizer)
@@ -259,6 +278,16 @@ class Training:
         self.ema.step(self.parameters)
         clock.images += o.batch
         return average_losses(found)
+
+    def _clip(self, parameters: list[Tensor]) -> Tensor:
+        """Clip their gradients; returns the norm that they had."""
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.options.clip)
+        return sharding.gather(norm).to(self.accelerator.device)
+
+    def _no_sync(self) -> AbstractContextManager:
+        if sharding.is_sharded(self.losses):
+            return sharding.no_sync(self.losses)
+        return self.accelerator.no_sync(self.losses)
 
     def _autocast(self) -> torch.autocast:
         dtype = torch.float16 if self.options.precision == "fp16" else torch.bfloat16
@@ -294,9 +323,11 @@ class Training:
         found = {name: loss.cpu() for name, loss in losses.items()}
         return {name: loss.item() for name, loss in average_losses(gather_object([found])).items()}
 
-    def _show(self, record: Record, done: int) -> Scalars:
-        """A grid of samples and their scores, by the averaged weights."""
-        with optim.average_weights(self.ema, self.parameters):
+    def _show(self, record: Record | None, done: int) -> Scalars:
+        """A grid of samples and their scores, by the averaged weights, in the first process."""
+        with sharding.average_weights(self.losses, self.ema, self.parameters):
+            if record is None:
+                return {}
             rows, scores = self.stage.preview()
         record.scalars(done, scores)
         record.pictures(done, rows)
@@ -308,7 +339,7 @@ class Training:
         position = self.start.position + (done - self.first) * o.batch
         options = o.model_dump(mode="json")
         progress = checkpoint.Progress(done, position, self._seconds(), options)
-        checkpoint.save(o.output, progress, self.state, o.keep)
+        checkpoint.save(o.output, progress, self.state, o.keep, is_writer=self.is_main)
 
     def _seconds(self) -> float:
         """That training took, earlier runs included."""

@@ -1,8 +1,7 @@
 """Learning rate, EMA and parameter groups; memory format, checkpointing and compilation."""
 
-import ctypes
 import math
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -17,7 +16,6 @@ CHECKPOINTING = (  # as diffusers calls it; transformers, newer and older
     "activation_checkpointing_enable",
     "gradient_checkpointing_enable",
 )
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 Schedule = Literal["cosine", "constant"]
 
 
@@ -93,19 +91,6 @@ def set_memory_format(
         is_slow = any(isinstance(part, nn.GroupNorm) for part in network.modules())
         last = device.type != "cpu" or not is_slow if channels_last == "auto" else channels_last
         network.to(memory_format=torch.channels_last if last else torch.contiguous_format)
-
-
-def keep_freed_memory() -> None:
-    """Let glibc's malloc keep freed memory instead of returning it to the system at once.
-
-    Activations are large and have the same sizes in every step. Requesting them anew from the
-    system costs page faults, a fifth of a step's time on a CPU. With other C libraries this does
-    nothing.
-    """
-    with suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(M_MMAP_MAX, 0)
-        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def enable_checkpointing(model: nn.Module) -> None:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from restore.config import Options
 from restore.training.optim import Schedule
 from restore.training.registry import StageOptions
+from restore.training.trackers import Tracker
 
 
 class TrainOptions(Options):
@@ -49,14 +50,18 @@ class TrainOptions(Options):
     """Compile the networks with torch.compile."""
     channels_last: bool | Literal["auto"] = "auto"
     """Memory format of the weights; auto: channels last where that is faster."""
+    shard: bool = False
+    """Cut weights, moments and average over the training processes (FSDP), to save memory."""
     workers: int = Field(0, ge=0)
     """Processes, for each training process, that make samples ahead of time."""
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     """auto, cpu, mps, cuda or cuda:N."""
     log_every: int = Field(50, ge=1)
     """Steps between two entries of the log."""
-    tensorboard: bool = True
-    """Write a TensorBoard log, where TensorBoard is installed."""
+    log_with: tuple[Tracker, ...] | Literal["auto"] = "auto"
+    """Where the run can be followed, beside log.csv; auto: TensorBoard, where it is installed."""
+    project: str = Field("restore", pattern=r"^\w[\w .-]*$")
+    """Project of Weights & Biases, experiment of MLflow, folder of TensorBoard."""
     show_every: int = Field(1000, ge=1)
     """Steps between two previews."""
     save_every: int = Field(1000, ge=1)
@@ -76,4 +81,8 @@ class TrainOptions(Options):
             raise ValueError(f"batch {self.batch} cannot be cut into {self.accumulate} equal parts")
         if self.precision == "fp16" and self.device in ("cpu", "mps"):
             raise ValueError("precision fp16 needs a CUDA device; bf16 serves a CPU")
+        if self.shard and self.precision == "fp16":
+            raise ValueError("shard goes with precision bf16 or fp32, not with fp16")
+        if self.shard and (self.channels_last is True or self.compile):
+            raise ValueError("shard goes with channels_last auto or false, and without compile")
         return self

@@ -4,14 +4,17 @@ import json
 import re
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import get_args
 
 import yaml
 
 from restore.checkpoints import manifest
 from restore.errors import ConfigError
 from restore.files import read_plain
+from restore.training.trackers import Tracker
 
 MADE_BY = "# Written by `restore train`, and replaced by it.\n"
+LATER = {"log_with", "project", "shard"}  # options that records of older versions lack
 SCALAR = re.compile(rb"\d+,[^,\n]*,[^,\n]*\r?\n")
 
 
@@ -25,6 +28,7 @@ def refuse_foreign(out: Path, options: Collection[str]) -> None:
     Raises:
         ConfigError: Names the file.
     """
+    options = set(options) - LATER
     kinds: dict[str, Callable[[bytes], bool]] = {
         "options.json": lambda data: _holds(json.loads(data), options),
         "config.yaml": lambda data: (
@@ -34,6 +38,7 @@ def refuse_foreign(out: Path, options: Collection[str]) -> None:
             _holds(json.loads(line), ("picture", "why")) for line in data.splitlines()
         ),
         "log.csv": lambda data: not data or SCALAR.match(data) is not None,
+        "trackers.json": lambda data: json.loads(data).keys() <= set(get_args(Tracker)),
     }
     for name, is_ours in kinds.items():
         if not _is(out / name, is_ours):
@@ -55,7 +60,7 @@ def _is(path: Path, is_ours: Callable[[bytes], bool]) -> bool:
         return is_ours(read_plain(path))
     except (FileNotFoundError, NotADirectoryError):
         return True
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+    except (OSError, ValueError, AttributeError, RecursionError, yaml.YAMLError):
         return False
 
 

@@ -6,11 +6,19 @@ from datetime import timedelta
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.utils import DistributedType, ProjectConfiguration, parse_flag_from_env
 
 from degradations.errors import RecipeError
 from restore.errors import ConfigError, RestoreError
+from restore.training import trackers
 from restore.training.options import TrainOptions
 
+# accelerate's own ways of cutting weights, and how its launcher asks for them
+OWN_WAYS = {
+    DistributedType.FSDP: "ACCELERATE_USE_FSDP",
+    DistributedType.DEEPSPEED: "ACCELERATE_USE_DEEPSPEED",
+    DistributedType.MEGATRON_LM: "ACCELERATE_USE_MEGATRON_LM",
+}
 PATIENCE = timedelta(hours=12)  # other processes wait while the first encodes pairs
 
 
@@ -49,11 +57,19 @@ def setup_accelerator(options: TrainOptions) -> Accelerator:
     accelerator = Accelerator(
         cpu=is_cpu or options.device == "cpu",
         mixed_precision="no",  # autocast and the scaler of fp16 are the loop's
+        log_with=trackers.choose(options.log_with) or None,
+        project_config=ProjectConfiguration(logging_dir=str(options.output / "tensorboard")),
         kwargs_handlers=[
             DistributedDataParallelKwargs(find_unused_parameters=True),
             InitProcessGroupKwargs(timeout=PATIENCE),
         ],
     )
+    for way, variable in OWN_WAYS.items():  # the loop prepares no optimiser for them
+        if accelerator.distributed_type == way or parse_flag_from_env(variable):
+            raise ConfigError(
+                f"accelerate was told to use {way.value}; launch without it, and set shard=true "
+                "to cut weights and moments over the processes"
+            )
     if options.precision == "fp16" and accelerator.device.type != "cuda":
         raise ConfigError("precision fp16 needs a CUDA device; bf16 serves a CPU")
     if accelerator.device.type == "cuda":  # a step's shapes are those of the step before

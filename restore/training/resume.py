@@ -13,8 +13,8 @@ log = logging.getLogger(__name__)
 SAME = ("seed", "batch", "stage")  # must not change
 FREE = {  # may change between runs without a warning
     *("output", "resume", "steps", "workers", "device", "accumulate", "checkpointing", "compile"),
-    *("channels_last", "log_every", "tensorboard", "show_every", "save_every", "keep"),
-    *("seconds", "export_every_s"),
+    *("channels_last", "log_every", "log_with", "project", "show_every", "save_every", "keep"),
+    *("seconds", "export_every_s", "shard"),
     # where data is and how it is loaded, not what it is
     *("stage.data.photos", "stage.data.memory_gb", "stage.data.workers"),
     *("stage.data.held_out", "stage.data.fonts", "stage.cache", "stage.autoencoder", "stage.start"),

@@ -28,8 +28,8 @@ class TaskRequest(BaseRequest):
     """Fields of every request that runs a model."""
 
     kind: str
-    model: Name = "nano"
-    """A name of /v1/models."""
+    model: Annotated[str, Field(max_length=200)] = ""
+    """A name of /v1/models; empty: the first of them."""
     seed: Seed = 0
     """Seed of all randomness; the same seed gives the same result."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import uvicorn
 
 from restore.batch.journal import as_output_error
+from restore.checkpoints.engines import Engine
 from restore.errors import UsageError
 from restore.files import held
 from restore.web.api import Limits, create_app
@@ -36,6 +37,7 @@ class Serving:
         models: Models that clients may name, beside those that ship.
         device: Device to load models on.
         dtype: Precision of the models.
+        engine: Computes the networks: torch or onnx.
         limits: Limits of requests.
     """
 
@@ -47,6 +49,7 @@ class Serving:
     models: Sequence[str]
     device: str
     dtype: str
+    engine: Engine
     limits: Limits
 
 
@@ -76,7 +79,7 @@ def serve(how: Serving) -> None:
     rules = Rules(
         how.host, token, how.limits.body, UPLOADS, frozenset(name.lower() for name in how.names)
     )
-    models = Models(how.models, how.device, how.dtype)
+    models = Models(how.models, how.device, how.dtype, how.engine)
     with as_output_error(how.state), held(how.state), open_socket(how) as listener:
         app = create_app(how.state, rules, models, roots, how.limits)
         print(f"restore: open {build_url(how, token)}", flush=True)

@@ -33,7 +33,8 @@ from benchmarks.timing import Contestant
 from degradations import Recipe, recipes
 from restore.checkpoints import model_paths
 from restore.config import load_config
-from restore.training import loop, optim, processes
+from restore.images.allocator import keep_freed_memory
+from restore.training import loop, processes
 from restore.training.logs import Clock
 from restore.training.stages.denoiser import DenoiserOptions
 from restore.training.stages.networks import build
@@ -134,7 +135,7 @@ def our_loop(config: Path) -> Turn:
     """Prepare `restore train`; each call of the result trains for some steps."""
     options = load_config(loop.TrainOptions, config)
     options.output.mkdir()
-    optim.keep_freed_memory()  # as it does
+    keep_freed_memory()  # as it does
     training = loop.Training(options, processes.setup_accelerator(options))
     done = 0
 

@@ -132,7 +132,8 @@ def draw_windows() -> Picture:
 
     grid = Windows(64, 48)
     figure, axes = pyplot.subplots(figsize=(8, 2.2), dpi=100)
-    weight, length = grid.weight().numpy(), grid.canvas(200)
+    length = grid.canvas(208)
+    weight = grid.weight(length).numpy()
     for start in grid.starts(length):
         axes.fill_between(range(start, start + grid.size), weight, alpha=0.5)
     axes.set(xlabel="position in latents", ylabel="weight", xlim=(0, length), ylim=(0, 1.05))
