@@ -165,7 +165,7 @@ def test_a_listing_of_many_pages_is_whole_and_leaves_out_what_is_hidden(shop, tm
     names = {f"in/{nth % 3}/{nth:04}.png" for nth in range(1100)}
     hidden = {"in/out/1.png", "in/0/.restore/rows/2.png", "other/3.png", "in2/4.png"}
     files.pipe({f"shop/{name}": b"data" for name in names | hidden})
-    found = inputs.find(["s3://shop/in"], Destination.of("s3://shop/in/out"))
+    found = inputs.find(["s3://shop/in"], Destination.parse("s3://shop/in/out"))
     assert [f"in/{file.key}" for file in found] == sorted(names)
     assert {file.size for file in found} == {4} and not any(file.skip for file in found)
     assert found[0].url == "s3://shop/in/0/0000.png"
