@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 import types
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
 
@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from restore.errors import ConfigError
+from restore.storage.urls import was_url
 
 
 class Options(BaseModel):
@@ -179,9 +180,26 @@ def _validated(
         return next((origins[cut] for cut in cuts if cut in origins), "")
 
     try:
-        return model_class.model_validate(values)
+        made = model_class.model_validate(values)
     except ValidationError as error:
         raise ConfigError("\n".join(explain(error, model_class, base, origin))) from error
+    for way, path in _paths(made, base):
+        if was_url(path):
+            says = f"{'.'.join(way)} takes a path of this machine, no URL such as {path}"
+            raise ConfigError(f"{origin(way)}: {says}")
+    return made
+
+
+def _paths(value: object, way: Way) -> Iterator[tuple[Way, Path]]:
+    """All paths in a value, with the ways that lead to them."""
+    if isinstance(value, Path):
+        yield way, value
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from _paths(getattr(value, name), (*way, name))
+    elif isinstance(value, list | tuple):
+        for nth, one in enumerate(value):
+            yield from _paths(one, (*way, str(nth)))
 
 
 def explain(

@@ -2,15 +2,18 @@
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from restore.errors import UsageError
 from restore.files import TEMPORARY
+from restore.storage.listing import Found, Listing
 
 JUNK = {"thumbs.db", ".ds_store", "desktop.ini", "ehthumbs.db"}
 JUNK_FOLDERS = {"__macosx", "$recycle.bin", "@eadir"}
@@ -21,25 +24,7 @@ READ = {  # by name only; the content is checked when a file is read
 PICTURES = frozenset(READ | {".heic", ".heif"})  # what every command accepts
 KNOWN = READ | {".heic", ".heif", ".jxl", ".jp2", ".psd", ".svg", ".eps", ".pdf"}  # refused by name
 Links = Literal["inside", "skip", "follow"]
-
-
-@dataclass(frozen=True)
-class Found:
-    """A file to work on, or one that is skipped.
-
-    Attributes:
-        path: Where it is.
-        key: The path relative to the input folder, with /.
-        skip: Why it is skipped: JUNK, NOT_A_PICTURE, NOT_A_FILE or LINK. Empty if it is not.
-        url: Its URL, if it is not on a disk.
-        size: Bytes, for a URL.
-    """
-
-    path: Path
-    key: str
-    skip: str = ""
-    url: str = ""
-    size: int = 0
+BLOCK = 2**20  # bytes of a list that are read at a time
 
 
 @dataclass(frozen=True)
@@ -73,11 +58,11 @@ def find(
     inputs: Sequence[Path],
     output: Path,
     choice: Choice = Choice(),
-    listed: Sequence[Path] = (),
-) -> list[Found]:
+    listed: Iterable[Path] = (),
+) -> Listing:
     """Find the files of the inputs, with all folders below them, sorted by their keys.
 
-    An output folder inside an input is left out.
+    An output folder inside an input is left out. A file that is named twice is one input.
 
     Args:
         inputs: Files and folders.
@@ -90,31 +75,69 @@ def find(
     Raises:
         UsageError: If an input is missing or is the output folder, or if there is no picture.
     """
-    found: dict[str, Found] = {}  # by absolute path: the same file named twice is one input
+
+    found = chain(met(inputs, output, choice.links), map(named, listed))
+    return gathered(found, choice, ", ".join(map(str, inputs)))
+
+
+def met(inputs: Iterable[Path], output: Path, links: Links) -> Iterator[Found]:
+    """The files of the inputs as they are met, in no order; see `find`."""
     for given in inputs:
         if not os.path.lexists(given):
             raise UsageError(f"{given}: no such file or folder")
         if not given.is_dir():
-            met = [Found(given, given.name, _unfit(given))]
+            yield Found(given, given.name, _unfit(given))
         elif _same(given, output):
             raise UsageError(f"{output}: is the input folder too; give -o another folder")
         else:
-            met = _walk(given, output, choice.links)
-        for file in met:
-            found.setdefault(os.path.abspath(file.path), file)
-    for given in listed:
-        found.setdefault(os.path.abspath(given), Found(given, _listed_key(given), _unfit(given)))
-    chosen = [file for file in found.values() if choice.takes(file.key)]
-    if not any(not file.skip for file in chosen):
-        names = ", ".join(map(str, inputs)) or "the list"
-        raise UsageError(f"{names}: no picture {'that is asked for' if found else 'here'}")
-    return sorted(chosen, key=lambda file: file.key)
+            yield from _walk(given, output, links)
 
 
-def read_list(data: bytes) -> list[Path]:
-    """Read a list of paths: one a line, or separated by NUL bytes as `find -print0` writes them."""
-    names = data.split(b"\0") if b"\0" in data else data.splitlines()
-    return [Path(os.fsdecode(name)) for name in names if name]
+def named(path: Path) -> Found:
+    """The file that a list names."""
+    return Found(path, _listed_key(path), _unfit(path))
+
+
+def gathered(found: Iterable[Found], choice: Choice, names: str) -> Listing:
+    """The chosen ones of these files, in order.
+
+    Args:
+        names: The inputs, for the error; empty: they are of a list.
+
+    Raises:
+        UsageError: If there is no picture.
+    """
+    places = ((file.url or os.path.abspath(file.path), file) for file in found)
+    listing = Listing(places, choice.takes)
+    if not listing.has_pictures:
+        what = "that is asked for" if listing.met else "here"
+        raise UsageError(f"{names or 'the list'}: no picture {what}")
+    return listing
+
+
+def read_list(file: BinaryIO) -> Iterator[str]:
+    """Read a list of names: one a line, or separated by NUL bytes as `find -print0` writes them."""
+    with tempfile.TemporaryFile() as kept:  # a pipe can be read only once
+        has_nul = False
+        while data := file.read(BLOCK):
+            has_nul = has_nul or b"\0" in data
+            kept.write(data)
+        kept.seek(0)
+        for name in _ended_by_nul(kept) if has_nul else _lines(kept):
+            if name:
+                yield os.fsdecode(name)
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    return (line for piece in file for line in piece.splitlines())
+
+
+def _ended_by_nul(file: BinaryIO) -> Iterator[bytes]:
+    left = b""
+    while data := file.read(BLOCK):
+        *whole, left = (left + data).split(b"\0")
+        yield from whole
+    yield left
 
 
 def _listed_key(path: Path) -> str:
@@ -125,30 +148,46 @@ def _listed_key(path: Path) -> str:
 
 
 def _walk(top: Path, output: Path, links: Links) -> Iterator[Found]:
-    closed: list[OSError] = []
-    above = {str(top): {os.path.realpath(top)}}  # folder -> real paths of it and its parents
-    walk = os.walk(top, onerror=closed.append, followlinks=links == "follow")
-    for folder, folders, names in walk:
-        here = Path(folder)
-        entered = []
-        for name in sorted(folders):
-            path = here / name
-            real = os.path.realpath(path)
-            if path.is_symlink() and (links != "follow" or real in above[folder]):
-                yield Found(path, path.relative_to(top).as_posix(), "LINK")
-            elif name.startswith(".") or name.casefold() in JUNK_FOLDERS:
-                yield Found(path, path.relative_to(top).as_posix(), "JUNK")
+    """The files below a folder, in no order: entries are taken as the system tells them."""
+    folders = [str(top)]
+    while folders:
+        here = Path(folders.pop())
+        for path, is_folder in _entries(here):
+            key = path.relative_to(top).as_posix()
+            if path == here:  # it cannot be read; its row in the report fails when it is opened
+                yield Found(path, key)
+            elif not is_folder:
+                skip = _unfit(path) or unlike(path.name) or _unfollowed(path, top, links)
+                yield Found(path, key, skip)
+            elif path.is_symlink() and (links != "follow" or _is_circle(path, top)):
+                yield Found(path, key, "LINK")
+            elif path.name.startswith(".") or path.name.casefold() in JUNK_FOLDERS:
+                yield Found(path, key, "JUNK")
             elif not _same(path, output):
-                entered.append(name)
-                above[str(path)] = above[folder] | {real}
-        folders[:] = entered
-        for name in sorted(names):
-            path = here / name
-            skip = _unfit(path) or unlike(name) or _unfollowed(path, top, links)
-            yield Found(path, path.relative_to(top).as_posix(), skip)
-    for error in closed:  # it gets a row in the report, which fails when it is opened
-        path = Path(error.filename)
-        yield Found(path, path.relative_to(top).as_posix())
+                folders.append(str(path))
+
+
+def _entries(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """(path, whether it is a folder) of each entry; the folder itself if it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                is_folder = False
+                with suppress(OSError):
+                    is_folder = entry.is_dir()
+                yield folder / entry.name, is_folder
+    except OSError:
+        yield folder, True
+
+
+def _is_circle(link: Path, top: Path) -> bool:
+    """Whether a link below `top` leads to a folder that it is in."""
+    real, folder = os.path.realpath(link), link.parent
+    while os.path.realpath(folder) != real:
+        if folder == top:
+            return False
+        folder = folder.parent
+    return True
 
 
 def _unfit(path: Path) -> str:

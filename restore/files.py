@@ -7,7 +7,7 @@ import re
 import secrets
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from restore.errors import OutputError
 
 UMASK = os.umask(0o077)  # the umask can only be read by setting it
 os.umask(UMASK)
+LONGEST = 2**24  # bytes of a line
 TEMPORARY = ".restore-"  # prefix of temporary files
 _OURS = re.compile(re.escape(TEMPORARY) + r"([0-9a-f]{8})([0-9a-f]{8})(\..*)?", re.DOTALL)
 
@@ -66,6 +67,19 @@ def read_plain(path: Path, most: int = 2**31) -> bytes:
         if status.st_size > most:
             raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes")
         return file.read()
+
+
+def read_lines(path: Path) -> Iterator[bytes]:
+    """Read the lines of a regular file of any size. A line without end comes in pieces.
+
+    Raises:
+        OSError: As `read_plain`, but for the size.
+    """
+    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no plain file")
+        while piece := file.readline(LONGEST):
+            yield from piece.splitlines()
 
 
 def sha256(path: Path) -> str:
@@ -156,3 +170,9 @@ def write_text(path: Path, text: str) -> None:
     """Replace a small text file in one step. File names that are not UTF-8 are escaped."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Replace a text file of any size in one step; `lines` come without their ends."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in lines)

@@ -1,18 +1,23 @@
 """An object store on the loopback, and faults between it and whoever asks."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from urllib.request import Request, urlopen
 
 import pytest
 
+LATE_S = 3  # above the PATIENCE_S of a client here
+PATIENCE_S = 1
+
 
 class Faulty:
     """A WSGI application before another one.
 
     fault  (number of the request, method, path) -> 503: it never arrives; lost: it is done, and the
-           answer is a 503; nothing: as it is.
+           answer is a 503; late: it is done, and the answer comes when nobody waits any more;
+           nothing: as it is.
     """
 
     def __init__(self, app: Callable):
@@ -27,8 +32,10 @@ class Faulty:
             number = self.count
             self.seen.append((method, path))
         what = self.fault(number, method, path)
-        if what == "lost":
+        if what in ("lost", "late"):
             list(self.app(environ, lambda *given: None))
+        if what == "late":
+            time.sleep(LATE_S)
         if what:
             start("503 Slow Down", [("Content-Type", "application/xml")])
             return [b"<Error><Code>SlowDown</Code><Message>slow down</Message></Error>"]

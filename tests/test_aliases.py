@@ -25,12 +25,21 @@ from restore.errors import UsageError
         (["--fp32"], ["--dtype", "fp32"]),
         (["-n", "nano"], ["--model", "nano"]),
         (["--dry_run"], ["--dry-run"]),
+        (["--engine", "ray"], ["--runner", "ray"]),
+        (["--engine=ray", "a.png"], ["--runner=ray", "a.png"]),
+        (["--engine", "onnx", "ray"], ["--engine", "onnx", "ray"]),
+        (["--", "--engine", "ray"], ["--", "--engine", "ray"]),
         (["--list=my_list.txt", "a_b.png"], ["--list=my_list.txt", "a_b.png"]),
         (["--", "--color"], ["--", "--color"]),
     ],
 )
 def test_a_habit_is_its_option(typed, meant):
     assert plain(["upscale", *typed]) == ["upscale", *meant]
+
+
+def test_what_has_no_runner_says_which_commands_have_one(capsys):
+    assert cli.main(["text2img", "--engine", "ray", "-o", "out"]) == 2
+    assert "upscale, inpaint, img2img take --runner ray" in capsys.readouterr().err
 
 
 def test_where_n_counts_it_counts():

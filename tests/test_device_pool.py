@@ -9,9 +9,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from folders import TEMPORARY, posix, rows
-from teams import Deadly, Watch, check_equal, model, photos, run
+from folders import TEMPORARY, posix, rows, tree
+from teams import Deadly, Watch, check_equal, model, photos, report, run
 
+from restore import cli
 from restore.batch import devices, folder
 from restore.errors import UsageError
 
@@ -55,6 +56,27 @@ def test_two_workers_make_what_one_process_makes(tmp_path, photos, model):
     assert (again.finished, again.done, again.failed) == (11, 0, 1)
     other = run(inputs, tmp_path / "both", model)  # one process goes on where two stopped
     assert (other.finished, other.done) == (11, 0)
+
+
+def test_three_shards_run_apart_and_merged_are_one_run(tmp_path, photos, model):
+    inputs = photos(12)
+    run(inputs, tmp_path / "one", model)
+    parts = [tmp_path / f"part{nth}" for nth in (1, 2, 3)]
+    words = ["-s", 1, "--steps", 1, "--model", model, "--device", "cpu"]
+    for nth, part in enumerate(parts, 1):
+        given = ["upscale", inputs, *words, "--shard", f"{nth}/3", "-o", part]
+        assert cli.main(list(map(str, given))) in (0, 1)  # one of them has the broken file
+    merging = ["report", "merge", *parts, "-o", tmp_path / "merged"]
+    assert cli.main(list(map(str, merging))) == 1  # for the broken file
+    made = [tree(part) for part in parts]
+    assert all(made) and sum(map(len, made)) == 11
+    assert {name: data for part in made for name, data in part.items()} == tree(tmp_path / "one")
+    merged = report(tmp_path / "merged")
+    for row in merged:  # it names the results where they are
+        if "output" in row:
+            assert (tmp_path / "merged" / row["output"]).exists()
+            row["output"] = row["output"].split("/", 2)[2]
+    assert merged == report(tmp_path / "one")
 
 
 @posix

@@ -66,7 +66,7 @@ def check_journal(tmp_path, rows, junk):
     holds(out, "report.jsonl", data)
     holds(out, ".restore/report.jsonl", data)
     journal = Journal(out, "o", "w", task="upscale")
-    for row in journal.rows.values():
+    for row in journal.latest_rows():
         assert parsed(json.dumps(row).encode()) is not None
         assert all(is_inside(name) for name in results(row))
     for one in verify.verify(out, lambda *_: None):

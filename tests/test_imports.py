@@ -13,16 +13,11 @@ LAYERS = [  # from left to right; a module imports its own layer or what stands 
     {"tools"},
     {"__main__", "cli"},
     {"web"},
-    {"pipelines"},
-    {"batch", "training", "api"},
+    {"batch", "training", "api", "pipelines"},
     {"tasks", "checkpoints"},
     {"diffusion", "metrics", "onnx", "pixel"},
-    {"images"},
-    {"options", "file_search"},
-    {"tensor_files"},
-    {"sealed"},
-    {"files", "config"},
-    {"errors"},
+    {"images", "options", "file_search"},
+    {"storage", "files", "config", "errors"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 OPTIONAL = {
@@ -36,7 +31,6 @@ OPTIONAL = {
 # one reader takes all YAML
 DEGRADE = {"training", "cli", "web", "metrics", "config"}
 BESIDE = {"__init__", "__main__", "api", "errors", "config", "options", "files", "file_search"}
-BESIDE |= {"sealed", "tensor_files"}
 
 
 def modules(package: str) -> dict[str, ast.Module]:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -51,6 +52,15 @@ def actors(driver: psutil.Process) -> list[psutil.Process]:
         except psutil.NoSuchProcess:
             continue
     return found
+
+
+def counting(processes: int) -> float:
+    """How often so many processes together count to ten million in a second."""
+    command = [sys.executable, "-c", "for _ in range(4): sum(i * i for i in range(10**7))"]
+    began = time.monotonic()
+    for process in [subprocess.Popen(command) for _ in range(processes)]:
+        assert process.wait() == 0
+    return 4 * processes / (time.monotonic() - began)
 
 
 def check_parquet(out: Path) -> None:
@@ -114,6 +124,26 @@ class Test:
         assert made.finished >= count // 5 - 1 and made.done and made.left == 0
         run(inputs, tmp_path / "alone", model)
         check_equal(tmp_path / "alone", tmp_path / "out")
+
+    @pytest.mark.stress
+    def test_two_workers_do_what_two_processes_can(self, tmp_path, photos, model, here):
+        """Cores may share what they compute with: processes that only count tell how far."""
+        inputs, rates = photos(300, 96), []
+        for workers in (1, 2):
+            times = []
+            watch = Watch(lambda row, times=times: times.append(time.monotonic()))
+            run(
+                inputs,
+                tmp_path / str(workers),
+                model,
+                cluster=ray_executor.Cluster(workers),
+                show=watch,
+            )
+            begun = len(times) // 4  # both have their model by then
+            rates.append((len(times) - begun) / (times[-1] - times[begun]))
+        scaling, possible = rates[1] / rates[0], counting(2) / counting(1)
+        print(f"\n{rates[0]:.2f} and {rates[1]:.2f} pictures/s: x{scaling:.2f} of x{possible:.2f}")
+        assert scaling > 0.8 * possible
 
     def test_the_command_line_and_what_it_left(self, tmp_path, photos, model, here, capsys):
         inputs, out = photos(4), tmp_path / "out"

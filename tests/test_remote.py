@@ -2,18 +2,20 @@
 
 import json
 import logging
+import random
 from importlib.util import find_spec
 
 import pytest
 import stores
-from folders import tree
+from folders import counts, tree
 from teams import Watch, model, photos, report
 
 from restore import batch, cli
-from restore.batch import inputs, ray_executor, remote, urls
+from restore.batch import inputs, ray_executor, remote
 from restore.batch.destination import Destination
 from restore.errors import OutputError, UsageError
 from restore.options import UpscaleOptions
+from restore.storage import urls
 
 fixtures = model, photos
 MISSING = [name for name in ("s3fs", "moto", "flask") if find_spec(name) is None]
@@ -35,13 +37,22 @@ def shop(monkeypatch):
 
 
 @pytest.fixture
-def stocked(shop, photos):
-    """The server, with seven pictures of which one is broken, and their folder."""
+def stock(shop, photos):
+    """Puts so many pictures into the store, of which one in a hundred is broken."""
     import s3fs
 
-    folder = photos(7)
-    s3fs.S3FileSystem().put(f"{folder}/", "shop/in/", recursive=True)
-    return (*shop, folder)
+    def put(count):
+        folder = photos(count)
+        s3fs.S3FileSystem().put(f"{folder}/", "shop/in/", recursive=True)
+        return (*shop, folder)
+
+    return put
+
+
+@pytest.fixture
+def stocked(stock):
+    """The server, with seven pictures of which one is broken, and their folder."""
+    return stock(7)
 
 
 def run(given, out, model, **more):
@@ -94,23 +105,81 @@ def test_a_bucket_is_worked_on_as_a_folder_is(stocked, tmp_path, model, monkeypa
     assert here.done == 6 and tree(tmp_path / "here") == tree(tmp_path / "out")
 
 
-def test_a_server_that_fails_now_and_then_loses_nothing(stocked, tmp_path, model):
-    _, faults, folder = stocked
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("count", counts(7, [1000]))
+def test_a_server_that_fails_now_and_then_loses_nothing(stock, tmp_path, model, monkeypatch, count):
+    import s3fs
+
+    _, faults, folder = stock(count)
     run(folder, tmp_path / "out", model)
+    monkeypatch.setattr(s3fs.S3FileSystem, "read_timeout", stores.PATIENCE_S)
+    s3fs.S3FileSystem.clear_instance_cache()
+    remote.opened.cache_clear()
     faulty = []
 
     def fault(number, method, path):
         what = ("", "", "503", "", "", "lost")[number % 6]
+        what = "late" if number % 500 == 40 else what
         if what:
             faulty.append(what)
         return what
 
     faults.fault = fault
-    made = run("s3://shop/in", "s3://shop/out", model)
+    watch = Watch()
+    made = run("s3://shop/in", "s3://shop/out", model, show=watch)
     faults.fault = lambda *_: ""
-    assert (made.done, made.failed, made.left) == (6, 1, 0)
-    assert {"503", "lost"} <= set(faulty)
+    broken = len(range(3, count, 100))
+    assert (made.done, made.failed, made.left) == (count - broken, broken, 0)
+    assert len(watch.keys) == len(set(watch.keys)) == count
+    assert {"503", "lost", "late"} <= set(faulty)
     check_as(tmp_path / "out", "shop/out")
+
+
+def test_a_large_report_survives_the_loss_of_its_parts(shop, tmp_path, monkeypatch):
+    import s3fs
+
+    _, faults = shop
+    monkeypatch.setattr(remote, "PART", 5 * 2**20)  # the least that S3 takes
+    report = tmp_path / "report.jsonl"
+    report.write_bytes(random.Random(0).randbytes(12 * 2**20))
+    met = {"post": 0, "put": 0}
+
+    def fault(number, method, path):
+        if path.endswith("/report.jsonl") and method in ("PUT", "POST"):
+            met[method.lower()] += 1
+            first = met[method.lower()] % 2 == 1
+            return ("lost" if method == "POST" else "503") if first else ""
+        return ""
+
+    faults.fault = fault
+    remote.Bucket(tmp_path, "s3://shop/out").end(tmp_path)
+    faults.fault = lambda *_: ""
+    files = s3fs.S3FileSystem(use_listings_cache=False)
+    assert met["put"] >= 3 and met["post"] >= 2
+    assert files.cat_file("shop/out/report.jsonl") == report.read_bytes()
+
+
+def test_a_listing_of_many_pages_is_whole_and_leaves_out_what_is_hidden(shop, tmp_path):
+    import s3fs
+
+    files = s3fs.S3FileSystem()
+    names = {f"in/{nth % 3}/{nth:04}.png" for nth in range(1100)}
+    hidden = {"in/out/1.png", "in/0/.restore/rows/2.png", "other/3.png", "in2/4.png"}
+    files.pipe({f"shop/{name}": b"data" for name in names | hidden})
+    found = inputs.find(["s3://shop/in"], Destination.parse("s3://shop/in/out"))
+    assert [f"in/{file.key}" for file in found] == sorted(names)
+    assert {file.size for file in found} == {4} and not any(file.skip for file in found)
+    assert found[0].url == "s3://shop/in/0/0000.png"
+
+
+def test_a_list_of_urls_is_worked_on(stocked, tmp_path, model):
+    listed = tmp_path / "list"
+    listed.write_text("s3://shop/in/0/0000.png\ns3://shop/in/none.png\n")
+    words = ["upscale", "--list", listed, "-s", 1, "--steps", 1, "--model", model]
+    words += ["--device", "cpu", "-o", tmp_path / "out"]
+    assert cli.main(list(map(str, words))) == 1
+    status = {row["key"]: row["status"] for row in report(tmp_path / "out")}
+    assert status == {"shop/in/0/0000.png": "done", "shop/in/none.png": "failed"}
 
 
 def test_a_machine_that_is_lost_loses_no_result(stocked, tmp_path, model, monkeypatch):

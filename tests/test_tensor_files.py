@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from restore import sealed, tensor_files
 from restore.errors import ModelError
+from restore.storage import sealed, tensor_files
 
 TENSORS = {
     "double": torch.arange(6, dtype=torch.float64).view(2, 3),

@@ -6,9 +6,9 @@ from urllib.parse import urlsplit
 
 from restore.batch import remote
 from restore.batch.store import HIDDEN, Folder, Store
-from restore.batch.urls import is_url, redact_url
 from restore.errors import UsageError
 from restore.file_search import KNOWN
+from restore.storage.urls import is_url, redact_url
 
 
 @dataclass(frozen=True)

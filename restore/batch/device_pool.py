@@ -148,7 +148,7 @@ class DevicePool:
         elif what == "row":
             assert worker.job
             job, worker.job, self._stillborn = worker.job, None, 0
-            yield job, journal.latest(thing)
+            yield job, thing
         elif what == "error":
             raise thing
         elif what == "say":

@@ -1,7 +1,7 @@
 """Say what a run will do, and how much disk, memory and time it needs, before it begins."""
 
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,8 +55,79 @@ class Planned:
         return self.size[0] * self.size[1]
 
 
+@dataclass
+class Totals:
+    """What the files seen so far need together.
+
+    Attributes:
+        count: Files that can be done.
+        before: Pixels of the pictures.
+        after: Pixels of the results.
+        disk: Bytes of the results.
+        spilled: Bytes of temporary files, of the picture that needs most.
+        peak: Bytes of memory, of the picture that needs most.
+        hungry: The key of that picture.
+        large: Pictures whose results are large.
+        largest: (key, picture) of the largest of them.
+    """
+
+    options: "TaskOptions"
+    model: "PixelModel | None" = None
+    count: int = 0
+    before: int = 0
+    after: int = 0
+    disk: float = 0
+    spilled: float = 0
+    peak: float = -1
+    hungry: str = ""
+    large: int = 0
+    largest: tuple[str, Planned] | None = None
+
+    def add(self, job: Job, one: Planned) -> None:
+        """Count one more picture."""
+        self.count += 1
+        self.before += one.before
+        self.after += one.after
+        self.disk += one.after * _bytes_a_pixel(job.target) * max(1, len(job.frames))
+        self.spilled = max(self.spilled, spilled(one, self.model))
+        needed = peak(one, job.target, self.options, self.model)
+        if needed > self.peak:
+            self.peak, self.hungry = needed, job.key
+        if rates.is_large(one.size):
+            self.large += 1
+            if self.largest is None or one.after > self.largest[1].after:
+                self.largest = job.key, one
+
+    def told(self, journal: Journal, rate: rates.Rate) -> Iterator[str]:
+        """Lines on pixels, disk, memory and time."""
+        if not self.count:
+            return
+        sizes = f"{self.before / 1e6:.1f} -> {self.after / 1e6:.1f} megapixels"
+        yield f"{counted(self.count, 'picture')}, {sizes}"
+        needed = self.disk + self.spilled
+        there = next(
+            folder for folder in (journal.out, *journal.out.absolute().parents) if folder.exists()
+        )
+        free = shutil.disk_usage(there).free
+        few = ": TOO LITTLE" if free < needed else ""
+        yield f"disk: about {gigabytes(needed)}; {gigabytes(free)} are free{few}"
+        yield f"memory: about {gigabytes(self.peak)} at its peak, for {printable(self.hungry)}"
+        seconds, by = seconds_a_megapixel(journal.latest_rows()), f"by the files in {journal.out}"
+        if seconds is None:
+            seconds, by = rate.get(), "by the rate of this machine"
+        if seconds is None:
+            yield "time: told once the first files are done"
+        else:
+            needed = rates.format_duration(seconds * self.after / 1e6)
+            yield f"time: about {needed} if all are done, {by}"
+        if self.largest:
+            key, one = self.largest
+            others = self.large - 1
+            yield rates.warning(printable(key), one.head.size, self.options, seconds, others)
+
+
 def forecast(
-    jobs: Sequence[Job],
+    jobs: Iterable[Job],
     options: "TaskOptions",
     masks: "Masks | None",
     unpaired: Iterable[Path],
@@ -66,7 +137,7 @@ def forecast(
     rate: rates.Rate,
     model: "PixelModel | None" = None,
     say: Callable[[str], None] = print,
-) -> list[Row]:
+) -> Iterator[Row]:
     """Say one line for each file, then the totals.
 
     Args:
@@ -75,85 +146,50 @@ def forecast(
         model: A pixel upscaler, for the memory of its windows; None counts the memory of nano.
         say: Called with each line.
 
-    Returns:
+    Yields:
         A row for each file.
     """
-    from restore.images import sandbox
-
     for path in unpaired:
         say(f"unpaired {printable(str(path))}: a mask without its picture")
-    planned: dict[Job, Planned] = {}
-    rows: list[Row] = []
+    totals = Totals(options, model)
     for job in jobs:
-        name = printable(str(job.source))
-        row = {"key": job.key, "source": job.origin}
-        if job.skip:
-            say(f"skipped  {name}: {SKIPPED[job.skip]}")
-            rows.append({**row, "status": "skipped", "code": job.skip, "error": SKIPPED[job.skip]})
-            continue
-        assert job.source
-        try:
-            head = sandbox.probe(remote.fetch(job), how)
-        except RestoreError as error:
-            say(f"failing  {printable(str(error))}")
-            rows.append({**row, "status": "failed", "code": error.code, "error": str(error)})
-            continue
-        there = " (there already)" if job.target.exists() else ""
-        target = printable(str(job.target))
-        if masks:
-            found = masks.of(job)
-            name += f" + {printable(str(found))}" if found else " (no mask: it will fail)"
-        made = options.output_size(head.size)
-        say(f"{sides(head.size)} -> {sides(made)}  {name} -> {target}{there}")
-        planned[job] = Planned(head, made)
-        output = job.target.relative_to(journal.out).as_posix()
-        row |= {"status": "planned", "output": output, "size_in": head.size, "size_out": made}
-        rows.append(row)
-    for line in totals(planned, options, journal, rate, model):
+        yield _forecast_job(job, masks, journal, how, totals, say)
+    for line in totals.told(journal, rate):
         say(line)
-    return rows
 
 
-def totals(
-    planned: dict[Job, Planned],
-    options: "TaskOptions",
+def _forecast_job(
+    job: Job,
+    masks: "Masks | None",
     journal: Journal,
-    rate: rates.Rate,
-    model: "PixelModel | None" = None,
-) -> Iterable[str]:
-    """Lines on what the files need together: pixels, disk, memory, time."""
-    if not planned:
-        return
-    before = sum(one.before for one in planned.values())
-    after = sum(one.after for one in planned.values())
-    yield f"{counted(len(planned), 'picture')}, {before / 1e6:.1f} -> {after / 1e6:.1f} megapixels"
-    needed = sum(
-        one.after * _bytes_a_pixel(job.target) * max(1, len(job.frames))
-        for job, one in planned.items()
-    )
-    needed += max(spilled(one, model) for one in planned.values())
-    there = next(
-        folder for folder in (journal.out, *journal.out.absolute().parents) if folder.exists()
-    )
-    free = shutil.disk_usage(there).free
-    few = ": TOO LITTLE" if free < needed else ""
-    yield f"disk: about {gigabytes(needed)}; {gigabytes(free)} are free{few}"
-    peaks = {job: peak(one, job.target, options, model) for job, one in planned.items()}
-    largest = max(peaks, key=lambda job: peaks[job])
-    name = printable(largest.key)
-    yield f"memory: about {gigabytes(peaks[largest])} at its peak, for {name}"
-    seconds, by = seconds_a_megapixel(journal.rows.values()), f"by the files in {journal.out}"
-    if seconds is None:
-        seconds, by = rate.get(), "by the rate of this machine"
-    if seconds is None:
-        yield "time: told once the first files are done"
-    else:
-        yield f"time: about {rates.format_duration(seconds * after / 1e6)} if all are done, {by}"
-    large = [job for job, one in planned.items() if rates.is_large(one.size)]
-    if large:
-        job = max(large, key=lambda job: planned[job].after)
-        size, others = planned[job].head.size, len(large) - 1
-        yield rates.warning(printable(job.key), size, options, seconds, others)
+    how: "Reading",
+    totals: Totals,
+    say: Callable[[str], None],
+) -> Row:
+    """Say what becomes of a job and count it; return its row."""
+    from restore.images import sandbox
+
+    name = printable(str(job.source))
+    row = {"key": job.key, "source": job.origin}
+    if job.skip:
+        say(f"skipped  {name}: {SKIPPED[job.skip]}")
+        return {**row, "status": "skipped", "code": job.skip, "error": SKIPPED[job.skip]}
+    assert job.source
+    try:
+        head = sandbox.probe(remote.fetch(job), how)
+    except RestoreError as error:
+        say(f"failing  {printable(str(error))}")
+        return {**row, "status": "failed", "code": error.code, "error": str(error)}
+    there = " (there already)" if job.target.exists() else ""
+    target = printable(str(job.target))
+    if masks:
+        found = masks.of(job)
+        name += f" + {printable(str(found))}" if found else " (no mask: it will fail)"
+    made = totals.options.output_size(head.size)
+    say(f"{sides(head.size)} -> {sides(made)}  {name} -> {target}{there}")
+    totals.add(job, Planned(head, made))
+    output = job.target.relative_to(journal.out).as_posix()
+    return {**row, "status": "planned", "output": output, "size_in": head.size, "size_out": made}
 
 
 def spilled(one: Planned, model: "PixelModel | None") -> float:
@@ -181,9 +217,12 @@ def peak(
 
 def seconds_a_megapixel(rows: Iterable[Row]) -> float | None:
     """Seconds for a megapixel of results in these rows; None if none of them has a result."""
-    done = [row for row in rows if row["status"] == "done" and "size_out" in row]
-    pixels = sum(row["size_out"][0] * row["size_out"][1] for row in done)
-    return sum(row["seconds"] for row in done) / pixels * 1e6 if pixels else None
+    pixels = seconds = 0.0
+    for row in rows:
+        if row["status"] == "done" and "size_out" in row:
+            pixels += row["size_out"][0] * row["size_out"][1]
+            seconds += row["seconds"]
+    return seconds / pixels * 1e6 if pixels else None
 
 
 def _bytes_a_pixel(target: Path) -> float:

@@ -6,7 +6,7 @@ summary = batch.run(files, UpscaleOptions(scale=2), Path("out"), batch.open_mode
 The run is the same for every caller: each continues where another stopped.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,6 @@ from restore.batch.rates import Rate
 from restore.batch.rows import Row
 from restore.batch.runner import Executor, Limits, Summary, run_all, run_by
 from restore.batch.step import Exists, Work
-from restore.batch.urls import is_url
 from restore.batch.work import (
     FileOptions,
     Progress,
@@ -36,6 +35,7 @@ from restore.batch.worker import RunSpec
 from restore.errors import UsageError
 from restore.file_search import Found
 from restore.options import Text2imgOptions
+from restore.storage.urls import is_url
 
 if TYPE_CHECKING:
     from restore.batch.mask_files import Masks
@@ -67,7 +67,7 @@ class PreparedRun:
         executor: Does the jobs, `workers` of them at a time; None: this process does them.
     """
 
-    jobs: list[jobs.Job]
+    jobs: Sequence[jobs.Job]
     options: FileOptions | Text2imgOptions
     model: OpenedModel
     journal: Journal
@@ -127,8 +127,8 @@ class PreparedFiles(PreparedRun):
 
     def dry_run(
         self, say: Callable[[str], None] = print, note: Callable[[str], None] = QUIET.note
-    ) -> list[Row]:
-        """Say what the run would do and need; return a row for each file."""
+    ) -> Iterator[Row]:
+        """Say what the run would do and need; yield a row for each file."""
         assert not isinstance(self.options, Text2imgOptions)
         return forecast(
             self.jobs,

@@ -39,16 +39,19 @@ class Holes:
         }
         return {name: value for name, value in fields.items() if value}
 
-    def open(self, given: list[jobs.Job]) -> tuple["Masks | None", list[jobs.Job]]:
+    def open(self, given: jobs.Jobs) -> tuple["Masks | None", jobs.Jobs]:
         """Open the masks; return them, and the jobs with their masks among `others`."""
         if not self.given:
             return None, given
         from restore.batch.mask_files import open_masks
 
         masks = open_masks(self.given)
-        paths = {job: masks.of(job) for job in given}
-        knowing = [replace(job, others=(path,) if path else ()) for job, path in paths.items()]
-        return masks, knowing
+
+        def knowing(nth: int, job: jobs.Job) -> jobs.Job:
+            path = masks.of(job)
+            return replace(job, others=(path,) if path else ())
+
+        return masks, given.changed(knowing)
 
     def read(self, masks: "Masks | None", job: jobs.Job, picture: "Picture") -> "np.ndarray | None":
         """The job's mask, uint8 (H, W) of the picture's size; None if no holes are asked for."""

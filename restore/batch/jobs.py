@@ -1,23 +1,31 @@
 """Jobs: which file becomes which result, planned before any work, and which shard does it."""
 
 import hashlib
+import itertools
 import os
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, overload
 
-from restore.batch.urls import redact_url
 from restore.errors import ImageError, UsageError
-from restore.file_search import KNOWN, Found
+from restore.file_search import KNOWN
 from restore.files import sha256
+from restore.storage.database import TemporaryDatabase, to_bytes, to_text
+from restore.storage.listing import Found, kept
+from restore.storage.urls import redact_url
 
 OnCollision = Literal["error", "keep-ext"]
 DAMAGE = "_damage"  # ends the names of masks that are kept beside results
 OVERLAY = "_overlay"  # and of the pictures that show them
 LARGEST = 2**30  # bytes of the largest file that is read whole
 LONGEST = 255  # bytes of the longest file name that common disks take
+SHOWN = 5  # clashes in an error
+SCHEMA = """
+CREATE TABLE input(real BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE wanted(name BLOB PRIMARY KEY, nth INTEGER, source BLOB) WITHOUT ROWID;
+"""
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,44 @@ class Job:
         own = [Path(ending).suffix or self.target.suffix for ending in self.beside]
         pairs = zip(names, own, strict=True)
         return [self.target.with_name(name.removesuffix(end) + end) for name, end in pairs]
+
+
+@dataclass(frozen=True)
+class Jobs(Sequence[Job]):
+    """The jobs for files. Each is made when it is taken, so that their number takes no memory.
+
+    Attributes:
+        files: One for each job.
+        make: (place in the files, file) -> the job; the same one each time.
+    """
+
+    files: Sequence[Found]
+    make: Callable[[int, Found], Job]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __iter__(self) -> Iterator[Job]:
+        return itertools.starmap(self.make, enumerate(self.files))
+
+    @overload
+    def __getitem__(self, index: int) -> Job: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Job]: ...
+
+    def __getitem__(self, index: int | slice) -> Job | list[Job]:
+        if isinstance(index, slice):
+            return [self[nth] for nth in range(*index.indices(len(self)))]
+        return self.make(index % max(1, len(self)), self.files[index])
+
+    def changed(self, change: Callable[[int, Job], Job]) -> "Jobs":
+        """The jobs, each changed. `change` also gets its place."""
+        return Jobs(self.files, lambda nth, file: change(nth, self.make(nth, file)))
+
+    def only(self, takes: Callable[[str], bool]) -> "Jobs":
+        """The jobs whose keys are taken; none of them may depend on its place yet."""
+        return Jobs(kept(self.files, takes), self.make)
 
 
 @dataclass(frozen=True)
@@ -122,7 +168,7 @@ def plan(
     beside: tuple[str, ...] = (),
     on_collision: OnCollision = "error",
     only: str = "",
-) -> list[Job]:
+) -> "Jobs":
     """Make a job for each file; `out` gets the same tree of folders as the inputs.
 
     Args:
@@ -141,13 +187,15 @@ def plan(
     if only and len(found) != 1:
         told = f"is one file, and there are {len(found)} inputs; give -o a folder"
         raise UsageError(f"{out / only}: {told}")
-    jobs = []
-    for file in found:
+
+    def job(file: Found) -> Job:
         folder, name = os.path.split(file.key)
         name = named(name, suffix(file.path), beside, on_collision == "keep-ext")
         target = out / only if only else out / folder / name
         where = {"url": file.url, "size": file.size}
-        jobs.append(Job(file.path, file.key, target, file.skip, beside, **where))
+        return Job(file.path, file.key, target, file.skip, beside, **where)
+
+    jobs = Jobs(found, lambda nth, file: job(file))
     refuse_collisions(jobs)
     return jobs
 
@@ -167,28 +215,40 @@ def named(name: str, suffix: str, beside: tuple[str, ...] = (), keep_ext: bool =
 
 
 def refuse_collisions(jobs: Iterable[Job]) -> None:
-    """Raise UsageError if two jobs want one file, or one wants the place of an input."""
-    wanted: dict[str, Job] = {}
-    clashes = []
-    jobs = list(jobs)
-    sources = {os.path.realpath(job.source) for job in jobs if job.source}
-    for job in jobs:
+    """Raise UsageError if two jobs want one file, or one wants the place of an input.
+
+    Args:
+        jobs: They are gone through twice.
+    """
+    names = TemporaryDatabase(SCHEMA)
+    names.add_all(
+        "INSERT OR IGNORE INTO input VALUES (?)",
+        ((to_bytes(os.path.realpath(job.source)),) for job in jobs if job.source),
+    )
+    clashes, count = [], 0
+    for nth, job in enumerate(jobs):
         for path in [] if job.skip else [job.target, *job.frames]:
-            first = wanted.setdefault(folded(path), job)
-            if first is not job:
-                clashes.append(f"{first.source} and {job.source} would both become {path}")
-            if os.path.realpath(path) in sources:
+            wanted = to_bytes(_folded(path)), nth, to_bytes(str(job.source))
+            if not names.run("INSERT OR IGNORE INTO wanted VALUES (?, ?, ?)", *wanted):
+                first = names.one("SELECT nth, source FROM wanted WHERE name = ?", wanted[0])
+                assert first
+                if first[0] != nth:
+                    count += 1
+                    told = f"{to_text(first[1])} and {job.source} would both become {path}"
+                    clashes = [*clashes, told][:SHOWN]
+            if names.one("SELECT 1 FROM input WHERE real = ?", to_bytes(os.path.realpath(path))):
                 raise UsageError(f"{path}: a result would replace it; give another -o")
     if clashes:
-        more = f"\nand {len(clashes) - 5} more" if len(clashes) > 5 else ""
+        more = f"\nand {count - SHOWN} more" if count > SHOWN else ""
         mend = (
             "rename one of each pair, or give them -o folders of their own; where only the "
             "extensions differ, --on-collision keep-ext keeps them in the results' names"
         )
-        raise UsageError("\n".join(clashes[:5]) + more + f"\n{mend}")
+        raise UsageError("\n".join(clashes) + more + f"\n{mend}")
 
 
-def folded(path: Path) -> str:
+def _folded(path: Path) -> str:
+    """A name as disks compare it that ignore case and Unicode form."""
     return unicodedata.normalize("NFC", str(path)).casefold()
 
 

@@ -8,8 +8,9 @@ import errno
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO
@@ -17,10 +18,11 @@ from typing import BinaryIO
 from restore.batch import ownership
 from restore.batch.jobs import Job
 from restore.batch.result_index import ResultIndex
-from restore.batch.rows import Name, Row, name_of, read_rows
+from restore.batch.rows import Row, read_rows
 from restore.batch.store import HIDDEN, Folder, Store
 from restore.errors import DiskFullError, OutputError
-from restore.files import write_text
+from restore.files import write_lines, write_text
+from restore.storage.database import TemporaryDatabase, to_bytes, to_text
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # EFBIG: `ulimit -f`
 PATIENCE_S = 30  # that a shard waits for another one's cleanup
@@ -66,9 +68,9 @@ class Journal(ResultIndex):
         for path in sorted(set(others) - set(own)):
             self.take_all(read_rows(path))
         self.take_all(self.store.notes())
-        # rows that only other shards have
-        self.foreign = {} if not self.ending else dict(self.rows)
-        self._theirs = [row for rows in self.done.values() for row in rows if self.ending]
+        if self.ending:  # what is only in the reports of other shards stays there
+            self.kept.run("UPDATE latest SET is_foreign = 1")
+            self.kept.run("UPDATE row SET is_theirs = is_done")
         for path in own:
             self.take_all(read_rows(path))
 
@@ -135,20 +137,18 @@ class Journal(ResultIndex):
         self.store.remember(row)
         return self.add(row)
 
-    def latest(self, row: Row) -> Row:
-        """The journal's own copy of a row that a worker sent back."""
-        latest = self.rows.get(name_of(row), row)
-        return latest if latest == row else row
-
     def output(self, row: Row) -> Path:
         """The path of a row's result."""
         return self.out / row["output"]
 
     def row(self, job: Job) -> Row:
         """The latest row of a job's input. Raises KeyError if there is none."""
-        return self.rows[job.key, job.origin]
+        row = self.known(job)
+        if row is None:
+            raise KeyError(job.key)
+        return row
 
-    def finish(self, jobs: Sequence[Job], summary: Row) -> list[Row]:
+    def finish(self, jobs: Iterable[Job], summary: Row) -> "Reported":
         """Rewrite the report: a row for each job of this run, in order, then the other rows it had.
 
         A job that the run did not reach gets a row that says so. The copy of the report also keeps
@@ -160,38 +160,91 @@ class Journal(ResultIndex):
         Returns:
             The rows of the report.
         """
-        names = [(job.key, job.origin) for job in jobs]
-        for key, source in names:
-            if (key, source) not in self.rows:
-                why = "the run stopped before it; run the same command again"
-                self.take({"key": key, "status": "left", "source": source, "error": why})
-        keys = {key for key, _ in names}
-        order = dict.fromkeys([*names, *(self.rows.keys() - self.foreign)])
-        gone = [name for name in order.keys() - set(names) if name[0] in keys and self._gone(name)]
-        for name in gone:  # its folder was moved: the row of its new place says what happened
-            del order[name], self.rows[name]
-        rows = [self.rows[name] for name in order]
-        said = {*map(id, rows), *map(id, self._theirs)}
-        kept = [row for made in self.made.values() for row in made.values() if id(row) not in said]
+        self.kept.run("DELETE FROM lined")
+        why = "the run stopped before it; run the same command again"
+        for job in jobs:
+            self.take({"key": job.key, "status": "left", "source": job.origin, "error": why})
+            self.kept.run(
+                "INSERT OR IGNORE INTO lined(nth) SELECT nth FROM latest"
+                " WHERE key = ? AND source = ?",
+                *(to_bytes(job.key), to_bytes(job.origin)),
+            )
+        self._drop_moved()
+        self.kept.run(
+            "INSERT INTO lined(nth) SELECT nth FROM latest"
+            " WHERE NOT is_foreign AND nth NOT IN (SELECT nth FROM lined) ORDER BY nth"
+        )
+        rows = Reported(self.kept)
         with as_output_error(self.out):
-            write_text(self.path, _lines(rows))
-            write_text(self.copy, _lines([*{id(row): row for row in kept}.values(), *rows]))
+            write_lines(self.path, rows.lines())
+            write_lines(self.copy, chain(self._replaced(), rows.lines()))
             write_text(
                 self.home / f"summary{self.ending}.json", json.dumps(summary, indent=2) + "\n"
             )
         return rows
 
-    def _gone(self, name: Name) -> bool:
-        return self.rows[name]["status"] != "done" and not os.path.exists(name[1])
+    def _drop_moved(self) -> None:
+        """Drop rows of which this run knows more.
+
+        Those are the rows of inputs whose folder was moved, since their new place has a row; and
+        those of folders that could not be read, but now were.
+        """
+        others = (
+            "SELECT nth, key, source FROM latest JOIN row USING (id, key, source) WHERE nth > ?"
+            " AND status != 'done' AND NOT is_foreign AND nth NOT IN (SELECT nth FROM lined)"
+            " ORDER BY nth"
+        )
+        mine = "SELECT 1 FROM latest JOIN lined USING (nth) WHERE"
+        for nth, key, source in self.kept.pages(others):
+            path = to_text(source)
+            if os.path.isdir(path):
+                below = source.rstrip(b"/") + b"/"
+                query = f"{mine} substr(source, 1, ?) = ?"
+                is_known = self.kept.one(query, len(below), below)
+            else:
+                is_known = not os.path.exists(path) and self.kept.one(f"{mine} key = ?", key)
+            if is_known:
+                self.kept.run("DELETE FROM latest WHERE nth = ?", nth)
+
+    def _replaced(self) -> Iterator[str]:
+        """The rows, as JSON, of results that are still there, though newer rows replaced them."""
+        kept = (
+            "SELECT id, data FROM row WHERE id > ? AND NOT is_theirs"
+            " AND id IN (SELECT id FROM made)"
+            " AND id NOT IN (SELECT id FROM latest JOIN lined USING (nth)) ORDER BY id"
+        )
+        return (data for _, data in self.kept.pages(kept))
+
+
+class Reported(Collection[Row]):
+    """The rows of a report in their order, read anew each time."""
+
+    def __init__(self, kept: TemporaryDatabase):
+        self._kept = kept
+
+    def lines(self) -> Iterator[str]:
+        """The rows as JSON."""
+        query = (
+            "SELECT place, data FROM lined JOIN latest USING (nth) JOIN row USING (id)"
+            " WHERE place > ? ORDER BY place"
+        )
+        return (data for _, data in self._kept.pages(query))
+
+    def __iter__(self) -> Iterator[Row]:
+        return map(json.loads, self.lines())
+
+    def __len__(self) -> int:
+        counted = self._kept.one("SELECT count(*) FROM lined")
+        assert counted
+        return counted[0]
+
+    def __contains__(self, row: object) -> bool:
+        return any(row == other for other in self)
 
 
 def reports(folder: Path) -> list[Path]:
     """The reports in a folder, by name: its own and those of shards."""
     return [path for path in folder.glob("report*.jsonl") if ownership.REPORT.fullmatch(path.name)]
-
-
-def _lines(rows: Iterable[Row]) -> str:
-    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 @contextmanager

@@ -45,6 +45,8 @@ class Masks:
 
     def unused(self, jobs: Iterable[Job]) -> list[Path]:
         """Masks of a folder that no job takes."""
+        if not self.files:
+            return []
         taken = {self.of(job) for job in jobs}
         return [path for path in dict.fromkeys(self.files.values()) if path not in taken]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from restore.batch.rows import parsed
 from restore.errors import UsageError
-from restore.files import read_plain
+from restore.files import read_lines, read_plain
 
 REPORT = re.compile(r"report(\.\d+-of-\d+)?\.jsonl")
 PAGE = re.compile(
@@ -60,13 +60,16 @@ def _refuse(paths: Iterable[Path]) -> None:
 
 def _is_report(path: Path) -> bool:
     """One of our rows is enough: other lines may be torn."""
-
-    def is_ours(data: bytes) -> bool:
-        lines = [line for line in data.splitlines() if line.strip(b" \0")]
-        is_torn = len(lines) == 1 and lines[0].startswith(b'{"key": "')
-        return not lines or is_torn or any(parsed(line) for line in lines)
-
-    return _holds(path, is_ours)
+    count, is_torn = 0, False
+    try:
+        for line in () if path.is_symlink() else read_lines(path):
+            if line.strip(b" \0"):
+                if parsed(line):
+                    return True
+                count, is_torn = count + 1, line.startswith(b'{"key": "')
+    except OSError as error:
+        return isinstance(error, FileNotFoundError | NotADirectoryError)
+    return not path.is_symlink() and (count == 0 or (count == 1 and is_torn))
 
 
 def _is_json(path: Path, keys: set[str]) -> bool:

@@ -1,6 +1,7 @@
 """Which files become which results: all that is settled before any picture is decoded."""
 
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from restore.batch import jobs, remote
 from restore.batch.destination import Destination
 from restore.batch.holes import Holes
-from restore.batch.jobs import Job, OnCollision, Shard, refuse_collisions
+from restore.batch.jobs import Job, Jobs, OnCollision, Shard, refuse_collisions
 from restore.batch.picture_options import PictureOptions
 from restore.batch.runner import Exists, refuse_existing
 from restore.batch.work import FileOptions
@@ -36,7 +37,7 @@ class Plan:
         unpaired: Masks without a picture.
     """
 
-    jobs: list[Job]
+    jobs: Jobs
     reading: "Reading"
     masks: "Masks | None"
     unpaired: list[Path]
@@ -72,7 +73,8 @@ def plan_files(
     )
     masks, planned = holes.open(planned)
     unpaired = masks.unused(planned) if masks else []
-    planned = [job for job in planned if share.holds(job.key)]
+    if share.count > 1:
+        planned = planned.only(share.holds)
     if pictures.frames == "all":
         planned = with_frames(planned, reading)
     if exists == "error":
@@ -83,7 +85,7 @@ def plan_files(
     return Plan(planned, reading, masks, unpaired)
 
 
-def with_frames(planned: Sequence[Job], reading: "Reading") -> list[Job]:
+def with_frames(planned: Jobs, reading: "Reading") -> Jobs:
     """The jobs; a file with several frames has the second and later ones beside its target.
 
     Raises:
@@ -93,25 +95,29 @@ def with_frames(planned: Sequence[Job], reading: "Reading") -> list[Job]:
 
     if any(job.beside for job in planned):
         raise UsageError("--frames all: each picture keeps others beside it already; take first")
-    knowing = []
+    counts = array("L")  # a few bytes for each file
     for job in planned:
-        count = 1
+        counts.append(1)
         if job.source and not job.skip:
             with suppress(ImageError):  # its row will say so
-                count = sandbox.probe(remote.fetch(job), reading).frames
-        beside = tuple(f"_{frame:03}" for frame in range(2, count + 1))
-        knowing.append(replace(job, beside=beside))
-    refuse_collisions(knowing)
-    return knowing
+                counts[-1] = sandbox.probe(remote.fetch(job), reading).frames
+
+    def knowing(nth: int, job: Job) -> Job:
+        beside = tuple(f"_{frame:03}" for frame in range(2, counts[nth] + 1))
+        return replace(job, beside=beside)
+
+    known = planned.changed(knowing)
+    refuse_collisions(known)
+    return known
 
 
 def refuse_transparent(
-    planned: Sequence[Job], kind: Callable[[Path], str], reading: "Reading"
+    planned: Iterable[Job], kind: Callable[[Path], str], reading: "Reading"
 ) -> None:
     """Raise UsageError if a picture is transparent but the format of its result cannot be."""
     from restore.images import encode, sandbox
 
-    seen = []
+    seen, count = [], 0
     for job in planned:
         if job.skip or not job.source or encode.FORMATS[kind(job.source)].alpha:
             continue
@@ -119,10 +125,10 @@ def refuse_transparent(
             continue  # the rare one with a wrong suffix is refused when it is read
         with suppress(ImageError):  # its row will say so
             if sandbox.probe(remote.fetch(job), reading).has_alpha:
-                seen.append(str(job.source))
+                seen, count = [*seen, str(job.source)][:SHOWN], count + 1
     if seen:
-        more = f" and {len(seen) - SHOWN} more" if len(seen) > SHOWN else ""
-        told = f"{', '.join(seen[:SHOWN])}{more}: transparent, which jpeg cannot hold"
+        more = f" and {count - SHOWN} more" if count > SHOWN else ""
+        told = f"{', '.join(seen)}{more}: transparent, which jpeg cannot hold"
         raise UsageError(f"{told}; give a --background such as white, or use --format png")
 
 

@@ -1,7 +1,7 @@
 """A thread that prepares the next job of a run while the run works on the current one."""
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
 from itertools import pairwise
 from queue import SimpleQueue
@@ -26,7 +26,7 @@ class Prefetcher(Generic[Made]):
     """
 
     def __init__(self, jobs: Iterable[Job], make: Callable[[Job], Made]):
-        self._after = {job.key: following for job, following in pairwise(jobs)}
+        self._following: Iterator[tuple[Job, Job]] = pairwise(jobs)
         self._make = make
         self._begun: dict[str, Future[Made]] = {}
         self._asked: SimpleQueue[tuple[Job, Future[Made]] | None] = SimpleQueue()
@@ -52,13 +52,15 @@ class Prefetcher(Generic[Made]):
 
     def begin_after(self, job: Job, may: Callable[[Job], bool]) -> None:
         """Begin the job that follows `job`, if `may` allows it."""
-        following = self._after.get(job.key)
-        if following and may(following):
-            self._begun[following.key] = self._ask(following)
+        for passed, following in self._following:  # goes on where it was: jobs come in order
+            if passed.key == job.key:
+                if may(following):
+                    self._begun[following.key] = self._ask(following)
+                return
 
     def follow(self, job: Job, following: Job | None) -> None:
         """Set the job that comes after this one, where the order was not known at the start."""
-        self._after = {job.key: following} if following else {}
+        self._following = iter([(job, following)] if following else [])
 
     def close(self) -> None:
         """Let the thread finish its current job and end; other requests are cancelled."""

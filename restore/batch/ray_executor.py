@@ -24,7 +24,7 @@ from restore.batch.worker import RunSpec, Worker
 from restore.errors import ModelError, RestoreError, UsageError
 
 FEW = 8  # files in a batch for an actor; if it dies, the batch is tried again
-MANY = 50_000  # files that Ray gets at a time, so that a list of any length fits in memory
+MANY = 10_000  # files that Ray gets at a time, so that a list of any length fits in memory
 DEATHS = 3  # of actors in a row before they have a model: then the run stops
 MISSING = "--runner ray: ray is missing; pip install 'restore-toolkit[ray]'"
 

@@ -7,27 +7,25 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
 from restore.batch.jobs import Job, short_digest
 from restore.batch.rows import Row, parsed
 from restore.batch.store import HIDDEN, NOTES, REPORTS, note_name
-from restore.batch.urls import is_url, redact_error, redact_url
 from restore.errors import ImageError, OutputError, RestoreError, UsageError
-from restore.file_search import Choice, Found, unlike
 from restore.files import cache as cache_folder
 from restore.files import replacing, sha256
+from restore.storage.urls import redact_error, redact_url
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-WEB = ("http", "https")
+PART = 2**23  # bytes of a large report that are in memory at a time
 TRIES = 4
 WAIT_S = 0.5  # before the second try; twice as long before each later one
 DIGEST = "sha256"  # its name in an object's metadata
@@ -74,51 +72,6 @@ def retry(what: Callable[[], Made]) -> Made:
                 raise OSError(redact_error(error)) from None
             time.sleep(WAIT_S * 2**number)
     raise AssertionError
-
-
-def find(url: str, choice: Choice, out: str = "") -> Iterator[Found]:
-    """Find the files below a URL, folder by folder, or the one file that it names.
-
-    Args:
-        url: Of a folder or a file.
-        choice: Which of the files are taken.
-        out: URL of the output folder, which is left out if it is inside.
-
-    Raises:
-        UsageError: There is nothing, or it cannot be listed.
-    """
-    files, top = open_filesystem(url)
-    try:
-        if urlsplit(url).scheme in WEB or retry(lambda: files.isfile(top)):
-            yield _make_found(url, top, top.split("?")[0].rpartition("/")[2], 0)
-            return
-        if not retry(lambda: files.isdir(top)):
-            raise UsageError(f"{redact_url(url)}: nothing there")
-        yield from _walk(url, out, choice)
-    except OSError as error:
-        raise UsageError(f"{redact_url(url)}: cannot be listed: {redact_error(error)}") from None
-
-
-def _walk(url: str, out: str, choice: Choice) -> Iterator[Found]:
-    files, top = open_filesystem(url)
-    closed = open_filesystem(out)[1].rstrip("/") if out else ""
-    for folder, folders, named in files.walk(top, detail=True, on_error="raise"):
-        inside = folder[len(top.rstrip("/")) :].strip("/")
-        for name in sorted(folders):
-            if f"{folder.rstrip('/')}/{name}" == closed or name.startswith("."):
-                del folders[name]
-        for name, about in sorted(named.items()):
-            key = f"{inside}/{name}" if inside else name
-            if name and choice.takes(key):
-                skip = unlike(name)
-                yield _make_found(
-                    url, f"{folder.rstrip('/')}/{name}", key, about["size"] or 0, skip
-                )
-
-
-def _make_found(url: str, path: str, key: str, size: int, skip: str = "") -> Found:
-    whole = path if is_url(path) else f"{urlsplit(url).scheme}://{path.lstrip('/')}"
-    return Found(Path(redact_url(whole)), key, skip, whole, size)
 
 
 def fetch(job: Job) -> Path:
@@ -269,10 +222,12 @@ class Bucket:
         for path in self._notes():
             yield from self._row(path)
 
-    def drop_notes(self, keys: Any) -> None:
+    def drop_notes(self, keys: Iterable[str]) -> None:
         kept = self._notes()
-        digests = set(map(short_digest, keys)) if kept else set()
-        done = [path for path in kept if path.rpartition("/")[2].removesuffix(".json") in digests]
+        if not kept:
+            return
+        of = {path.rpartition("/")[2].removesuffix(".json"): path for path in kept}
+        done = [of[digest] for digest in map(short_digest, keys) if digest in of]
         if done:
             self._ask(lambda: self._files.rm(done))
 
@@ -297,14 +252,19 @@ class Bucket:
             return
         with suppress(FileNotFoundError):
             for path in self._ask(lambda: self._files.glob(self._path(f"{HIDDEN}/{REPORTS}"))):
-                data = self._ask(lambda path=path: self._files.cat_file(path))
-                (kept / path.rpartition("/")[2]).write_bytes(data)
+                with replacing(kept / path.rpartition("/")[2]) as place:
+                    self._ask(lambda path=path, place=place: self._files.get_file(path, str(place)))
 
     def end(self, home: Path) -> None:
         """Upload the reports beside the results."""
         for path in [*home.glob("report*"), *home.glob("summary*"), *(home / HIDDEN).glob(REPORTS)]:
             name = path.relative_to(home).as_posix()
-            self._ask(lambda n=name, p=path: self._files.pipe_file(self._path(n), p.read_bytes()))
+            more = {"chunksize": PART, "max_concurrency": 2} if self._keeps_digests else {}
+            self._ask(
+                lambda name=name, path=path, more=more: self._files.put_file(
+                    str(path), self._path(name), **more
+                )
+            )
 
     def _ask(self, what: Callable[[], Made]) -> Made:
         """Call `what` as `retry` does; turn an error that concerns all files into OutputError."""

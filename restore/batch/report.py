@@ -8,7 +8,8 @@ import base64
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from heapq import nsmallest
 from pathlib import Path
 
 from restore.batch import ownership, template, views
@@ -23,16 +24,16 @@ ORDER = ("failed", "left", "done", "skipped")  # of the page
 GOOD = ("left", "skipped", "failed", "done")  # worst first: the better of two rows on a file counts
 
 
-def publisher(out: Path, ending: str = "") -> Callable[[Sequence[Row], Row], None]:
+def publisher(out: Path, ending: str = "") -> Callable[[Collection[Row], Row], None]:
     """Return a function that writes the page of a run into its folder."""
 
-    def publish(rows: Sequence[Row], summary: Row) -> None:
+    def publish(rows: Collection[Row], summary: Row) -> None:
         write_page(out / f"report{ending}.html", rows, summary, [out])
 
     return publish
 
 
-def write_page(path: Path, rows: Sequence[Row], summary: Row, homes: Sequence[Path]) -> None:
+def write_page(path: Path, rows: Collection[Row], summary: Row, homes: Sequence[Path]) -> None:
     """Write the page of these rows in one step.
 
     Args:
@@ -44,8 +45,11 @@ def write_page(path: Path, rows: Sequence[Row], summary: Row, homes: Sequence[Pa
     from jinja2 import Environment  # only pages need it
     from markupsafe import Markup
 
-    ranked = sorted(rows, key=lambda row: (ORDER.index(row["status"]), not row.get("warnings")))
-    shown = [_make_page_row(row) for row in ranked[:LINES]]
+    counted = Counter(row["status"] for row in rows)
+    ranked = nsmallest(  # as the first of all rows, sorted
+        LINES, rows, key=lambda row: (ORDER.index(row["status"]), not row.get("warnings"))
+    )
+    shown = [_make_page_row(row) for row in ranked]
     left = BYTES
     for row, line in zip(ranked, shown, strict=False):
         if left > 0 and row["status"] == "done":
@@ -55,7 +59,7 @@ def write_page(path: Path, rows: Sequence[Row], summary: Row, homes: Sequence[Pa
     parts = [
         (f"{status} ({count})", [line for line in shown if line["status"] == status])
         for status in ORDER
-        if (count := sum(row["status"] == status for row in rows))
+        if (count := counted[status])
     ]
     counts = ", ".join(f"{count} {name}" for name, count in _counts(summary).items() if count)
     told = f"{counts}; {summary['seconds']:.0f} s" + (

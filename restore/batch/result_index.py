@@ -1,17 +1,33 @@
 """The index of earlier results: what each was made of, and whether it is still there."""
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 
 from restore.batch.jobs import Job
 from restore.batch.rows import Name, Row, name_of, results
 from restore.batch.store import Store
+from restore.storage.database import TemporaryDatabase, to_bytes
+
+# row     every row, as JSON; is_done: its results may still be there; is_theirs: another shard's
+# latest  the latest row of each input, in the order in which the inputs came
+# made    the files that are results: a file may have been any of these digests
+# lined   the inputs in the order of the report
+SCHEMA = """
+CREATE TABLE row(id INTEGER PRIMARY KEY, key BLOB, source BLOB, status TEXT, output BLOB,
+                 is_done INTEGER, is_theirs INTEGER DEFAULT 0, data TEXT);
+CREATE INDEX row_of_key ON row(key) WHERE is_done;
+CREATE TABLE latest(nth INTEGER PRIMARY KEY, key BLOB, source BLOB, id INTEGER,
+                    is_foreign INTEGER DEFAULT 0, UNIQUE(key, source));
+CREATE TABLE made(result BLOB, digest BLOB, id INTEGER, PRIMARY KEY(result, digest)) WITHOUT ROWID;
+CREATE TABLE lined(place INTEGER PRIMARY KEY, nth INTEGER UNIQUE);
+"""
 
 
 class ResultIndex:
     """The rows of earlier runs, trusted only if hashes confirm them.
 
     Source, options, weights and output must be unchanged. What a result was made of identifies it,
-    never its path alone.
+    never its path alone. The rows are in a temporary file: millions of them take no memory.
 
     Args:
         store: Where the results are.
@@ -26,12 +42,11 @@ class ResultIndex:
     ):
         self.store, self.options, self.weights = store, options, weights
         self.words, self.task = dict(words), task
-        self.forget()
+        self.kept = TemporaryDatabase(SCHEMA)
 
     def forget(self) -> None:
-        self.rows: dict[Name, Row] = {}  # the latest row of each input
-        self.done: dict[str, list[Row]] = {}  # key -> rows whose results may still be there
-        self.made: dict[str, dict[str, Row]] = {}  # name of a result -> sha256 -> its row
+        for table in ("row", "latest", "made", "lined"):
+            self.kept.run(f"DELETE FROM {table}")
 
     def take_all(self, rows: Iterable[Row]) -> None:
         for row in rows:
@@ -39,37 +54,89 @@ class ResultIndex:
 
     def take(self, row: Row) -> None:
         """Add a row as the latest one of its input; a `left` row replaces no other row."""
-        name = name_of(row)
-        if row["status"] == "left" and name in self.rows:
+        name, made = _bytes(name_of(row)), results(row)
+        if row["status"] == "left" and self._id(name):
             return
-        made = results(row)
+        number = self.kept.add(
+            "INSERT INTO row(key, source, status, output, is_done, data) VALUES (?, ?, ?, ?, ?, ?)",
+            *(*name, row["status"], to_bytes(row.get("output", ""))),
+            *(bool(made), json.dumps(row)),
+        )
         for result, digest in made.items():
-            for earlier in self.made.setdefault(result, {}).values():
-                other = name_of(earlier)  # this was its result: its row is out of date
-                if other != name and self.rows.get(other, {}).get("output") == result:
-                    del self.rows[other]
-            self.made[result][digest] = row
-        if made:
-            self.done.setdefault(row["key"], []).append(row)
-        self.rows[name] = row
+            self._take_result(to_bytes(result), to_bytes(digest), number, name)
+        self.kept.run(
+            "INSERT INTO latest(key, source, id) VALUES (?, ?, ?)"
+            " ON CONFLICT(key, source) DO UPDATE SET id = excluded.id",
+            *(*name, number),
+        )
+
+    def _take_result(
+        self, result: bytes, digest: bytes, number: int, name: tuple[bytes, bytes]
+    ) -> None:
+        """Note a row's result. If it was another input's, the row of that one is out of date."""
+        makers = "SELECT DISTINCT key, source FROM made JOIN row USING (id) WHERE result = ?"
+        for other in self.kept.all(makers, result):
+            if other != name:
+                self.kept.run(
+                    "DELETE FROM latest WHERE key = ? AND source = ?"
+                    " AND ? = (SELECT output FROM row WHERE row.id = latest.id)",
+                    *(*other, result),
+                )
+        self.kept.run("INSERT OR REPLACE INTO made VALUES (?, ?, ?)", result, digest, number)
 
     def settle(self, row: Row) -> None:
-        """Forget the earlier results that a row's results replaced, now that they are in place."""
-        made = results(row)
+        """Forget the earlier results that a row's results replaced, now that they are in place.
+
+        Args:
+            row: The latest one of its input.
+        """
+        made, number = results(row), self._id(_bytes(name_of(row)))
         for result, digest in made.items():
-            self.made[result] = {digest: row}
-        self.done[row["key"]] = [
-            other
-            for other in self.done[row["key"]]
-            if other is row or not results(other).keys() & made.keys()
-        ]
+            name = to_bytes(result)
+            self.kept.run("DELETE FROM made WHERE result = ?", name)
+            self.kept.run("INSERT INTO made VALUES (?, ?, ?)", name, to_bytes(digest), number)
+        for other, known in self._done(row["key"]):
+            if other != number and results(known).keys() & made.keys():
+                self.kept.run("UPDATE row SET is_done = 0 WHERE id = ?", other)
+
+    def _id(self, name: tuple[bytes, bytes]) -> int:
+        """The number of the latest row of an input; 0 if there is none."""
+        found = self.kept.one("SELECT id FROM latest WHERE key = ? AND source = ?", *name)
+        return found[0] if found else 0
+
+    def _row(self, number: int) -> Row:
+        found = self.kept.one("SELECT data FROM row WHERE id = ?", number)
+        assert found
+        return json.loads(found[0])
+
+    def _done(self, key: str) -> list[tuple[int, Row]]:
+        """The rows of a key whose results may still be there, with their numbers."""
+        rows = self.kept.all(
+            "SELECT id, data FROM row WHERE key = ? AND is_done ORDER BY id", to_bytes(key)
+        )
+        return [(number, json.loads(data)) for number, data in rows]
+
+    def _latest(self, name: Name) -> Row | None:
+        number = self._id(_bytes(name))
+        return self._row(number) if number else None
+
+    def known(self, job: Job) -> Row | None:
+        """The latest row of a job's input; None if there is none."""
+        return self._latest((job.key, job.origin))
+
+    def latest_rows(self) -> Iterator[Row]:
+        """The latest row of each input."""
+        query = "SELECT nth, data FROM latest JOIN row USING (id) WHERE nth > ? ORDER BY nth"
+        return (json.loads(data) for _, data in self.kept.pages(query))
 
     def about(self, job: Job) -> list[Row]:
         """All rows that matter to one job, for a worker without a journal."""
-        names = [self.store.name(path) for path in (job.target, *job.frames)]
-        rows = [*self.done.get(job.key, [])]
-        rows += [row for name in names for row in self.made.get(name, {}).values()]
-        return list({id(row): row for row in rows}.values())
+        rows = dict(self._done(job.key))
+        for path in (job.target, *job.frames):
+            query = "SELECT id FROM made WHERE result = ? ORDER BY id"
+            for (number,) in self.kept.all(query, to_bytes(self.store.name(path))):
+                rows.setdefault(number, self._row(number))
+        return list(rows.values())
 
     def finished(self, job: Job, source: str) -> Row | None:
         """Find an earlier run's row with the same source, options, weights and an intact result.
@@ -83,7 +150,7 @@ class ResultIndex:
             The row, or None if there is none.
         """
         wanted = source, self.options, self.weights
-        for row in reversed(self.done.get(job.key, [])):
+        for _, row in reversed(self._done(job.key)):
             found = tuple(row.get(name) for name in ("source_sha256", "options", "weights"))
             is_same = found == wanted and row.get("task", self.task) == self.task
             if is_same and self.is_intact(row):
@@ -92,10 +159,9 @@ class ResultIndex:
 
     def keep(self, row: Row) -> Row:
         """Make the row of a finished result the latest one of its input; return it."""
-        if self.rows.get(name_of(row)) == row:
-            return self.rows[name_of(row)]
-        self.take(row)
-        self.settle(row)
+        if self._latest(name_of(row)) != row:
+            self.take(row)
+            self.settle(row)
         return row
 
     def is_intact(self, row: Row) -> bool:
@@ -105,5 +171,12 @@ class ResultIndex:
 
     def maker(self, name: str) -> Row | None:
         """The row of the file at `name`, if one of our runs wrote it and it is unchanged."""
-        rows = self.made.get(name)
-        return rows.get(self.store.digest(name) or "") if rows else None
+        if not self.kept.one("SELECT 1 FROM made WHERE result = ?", to_bytes(name)):
+            return None
+        query = "SELECT id FROM made WHERE result = ? AND digest = ?"
+        found = self.kept.one(query, to_bytes(name), to_bytes(self.store.digest(name) or ""))
+        return self._row(found[0]) if found else None
+
+
+def _bytes(name: Name) -> tuple[bytes, bytes]:
+    return to_bytes(name[0]), to_bytes(name[1])

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from restore.errors import OutputError, counted
-from restore.files import read_plain
+from restore.files import read_lines
 
 log = logging.getLogger(__name__)
 Row = dict[str, Any]
@@ -90,18 +90,17 @@ def read_rows(path: Path) -> Iterator[Row]:
     Raises:
         OutputError: The file exists but cannot be read.
     """
+    dropped = 0
     try:
-        lines = read_plain(path).splitlines()
+        for line in filter(bytes.strip, read_lines(path)):
+            row = parsed(line)
+            if row is None:
+                dropped += 1
+            else:
+                yield row
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
         raise OutputError(f"{path}: cannot be read: {error.strerror}") from error
-    dropped = 0
-    for line in filter(bytes.strip, lines):
-        row = parsed(line)
-        if row is None:
-            dropped += 1
-        else:
-            yield row
     if dropped:
         log.warning("%s: left out %s, no row of ours", path, counted(dropped, "line"))

@@ -6,7 +6,7 @@ No tensors here: `work(job, path)` makes the picture at `path` and returns the f
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
@@ -27,6 +27,7 @@ SKIPPED = {
     "NOT_A_FILE": "no file: a pipe, a socket, a device, or a folder in a list",
     "LINK": "a link that is broken, or not followed; see --links, or name its target itself",
 }
+SHOWN = 5  # names in an error
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Limits:
 class Tally:
     """The counts of a run in progress, and the time that is left."""
 
-    jobs: Sequence[Job]
+    jobs: Collection[Job]
     time_left: TimeLeft
     counts: Counter[str] = field(default_factory=Counter)
     began: float = field(default_factory=time.monotonic)
@@ -113,13 +114,13 @@ result gets its name. The row of a failed file must not be in the journal yet.
 
 
 def run_all(
-    jobs: Sequence[Job],
+    jobs: Collection[Job],
     work: Work,
     journal: Journal,
     exists: Exists = "skip",
     progress: Callable[[Row], None] = lambda row: None,
     limits: Limits = Limits(),
-    publish: Callable[[Sequence[Row], Row], None] = lambda rows, summary: None,
+    publish: Callable[[Collection[Row], Row], None] = lambda rows, summary: None,
 ) -> Summary:
     """The same as `run_by`, with this process as the executor: it does one job after the other."""
 
@@ -138,13 +139,13 @@ def run_all(
 
 def run_by(
     executor: Executor,
-    jobs: Sequence[Job],
+    jobs: Collection[Job],
     journal: Journal,
     *,
     exists: Exists = "skip",
     progress: Callable[[Row], None] = lambda row: None,
     limits: Limits = Limits(),
-    publish: Callable[[Sequence[Row], Row], None] = lambda rows, summary: None,
+    publish: Callable[[Collection[Row], Row], None] = lambda rows, summary: None,
     workers: int = 1,
 ) -> Summary:
     """Do what is not finished, and write the report, with one row for each input.
@@ -190,9 +191,9 @@ def run_by(
 
 
 def _also(
-    publish: Callable[[Sequence[Row], Row], None], journal: Journal
-) -> Callable[[Sequence[Row], Row], None]:
-    def published(rows: Sequence[Row], summary: Row) -> None:
+    publish: Callable[[Collection[Row], Row], None], journal: Journal
+) -> Callable[[Collection[Row], Row], None]:
+    def published(rows: Collection[Row], summary: Row) -> None:
         publish(rows, summary)
         journal.store.end(journal.home)
         journal.store.drop_notes(row["key"] for row in rows)  # the report there has them
@@ -242,8 +243,7 @@ def _loop(
 
 def _skipped(job: Job, journal: Journal) -> Row:
     row = {**head(job, "skipped"), "code": job.skip, "error": SKIPPED[job.skip]}
-    is_known = journal.rows.get((job.key, job.origin)) == row
-    return row if is_known else journal.add(row, is_lasting=False)
+    return row if journal.known(job) == row else journal.add(row, is_lasting=False)
 
 
 def _kept(row: Row, journal: Journal) -> Row:
@@ -266,10 +266,13 @@ def refuse_existing(
 ) -> None:
     """Raise UsageError if any output is there already."""
     paths = (path for job in jobs if not job.skip for path in (job.target, *job.frames))
-    there = [str(path) for path in paths if is_there(path)]
+    there, count = [], 0
+    for path in paths:
+        if is_there(path):
+            there, count = [*there, str(path)][:SHOWN], count + 1
     if there:
-        more = f" and {len(there) - 5} more" if len(there) > 5 else ""
-        raise UsageError(f"{', '.join(there[:5])}{more}: there already, and --exists is error")
+        more = f" and {count - SHOWN} more" if count > SHOWN else ""
+        raise UsageError(f"{', '.join(there)}{more}: there already, and --exists is error")
 
 
 def _sweep(jobs: Iterable[Job], out: Path) -> None:

@@ -138,13 +138,14 @@ class Folder:
             yield from read_rows(path)
 
     def drop_notes(self, keys: Iterable[str]) -> None:
-        kept = self._notes()
-        told = set(map(short_digest, keys)) if kept else set()
-        for path in kept:
-            if path.stem in told:
-                path.unlink(missing_ok=True)
-                with suppress(OSError):  # it holds other rows
-                    path.parent.rmdir()
+        folder = self.out / HIDDEN / NOTES
+        if not folder.is_dir():
+            return
+        for key in keys:
+            self._note(key).unlink(missing_ok=True)
+        for kept in list(folder.iterdir()):
+            with suppress(OSError):  # it holds other rows
+                kept.rmdir()
 
     def _notes(self) -> list[Path]:
         return sorted((self.out / HIDDEN / NOTES).glob("*/*.json"))

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection
 
 from restore.batch.jobs import Job
 
@@ -21,23 +21,22 @@ class TimeLeft:
     bytes for each pixel.
     """
 
-    def __init__(self, jobs: Sequence[Job], workers: int = 1):
+    def __init__(self, jobs: Collection[Job], workers: int = 1):
         self.workers = workers  # jobs done at a time
         self.began = time.monotonic()
         self.total = len(jobs)
         self.expected: float | None = None  # seconds for the whole run, after the first files
-        self._weight = {job.key: _weight(job) for job in jobs}
         self._ahead: Counter[str] = Counter()  # suffix -> bytes that are left
         self._done: Counter[str] = Counter()
         self._taken: Counter[str] = Counter()  # suffix -> seconds
         self._worked = 0
-        for suffix, size in self._weight.values():
+        for suffix, size in map(_weight, jobs):
             self._ahead[suffix] += size
 
     def add(self, job: Job, seconds: float) -> None:
         """Count a file as done; 0 seconds: nothing was made of it, so it measures nothing."""
-        suffix, size = self._weight[job.key]
-        self._ahead[suffix] -= size
+        suffix, size = _weight(job)
+        self._ahead[suffix] = max(0, self._ahead[suffix] - size)  # it may have grown meanwhile
         if not seconds:
             return
         self._worked += 1

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -90,7 +90,7 @@ class FileWork:
 
     def __init__(
         self,
-        planned: Sequence[jobs.Job],
+        planned: Iterable[Job],
         options: FileOptions,
         settings: Settings,
         *,
@@ -105,8 +105,14 @@ class FileWork:
         self.show = show
         self.is_over = self.is_warned = False
         self.load_s = 0.0  # seconds that the current picture waited for torch and the model
-        todo = [job for job in planned if not job.skip]
-        self.reading, self.making = Prefetcher(todo, self.read), Prefetcher(todo, self.make_next)
+
+        def todo() -> Iterator[Job]:
+            return (job for job in planned if not job.skip)
+
+        self.reading, self.making = (
+            Prefetcher(todo(), self.read),
+            Prefetcher(todo(), self.make_next),
+        )
 
     def __enter__(self) -> "FileWork":
         return self

@@ -1,6 +1,6 @@
 """What a worker gets before its first job: the options, and where the model is; no weights."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -46,7 +46,7 @@ class RunSpec:
         return ResultIndex(store, self.digest, self.weights, options.words, options.task)
 
     def open_work(
-        self, stack: "Callable[[], Model]", show: Progress, planned: Sequence[Job] = ()
+        self, stack: "Callable[[], Model]", show: Progress, planned: Iterable[Job] = ()
     ) -> FileWork:
         """The function that does the jobs.
 

@@ -23,7 +23,6 @@ from transformers import (
     CLIPTokenizer,
 )
 
-from restore import sealed
 from restore.checkpoints import configs, families
 from restore.checkpoints.weights import (
     FAITHFUL,
@@ -36,6 +35,7 @@ from restore.diffusion.compact import FirstStage
 from restore.diffusion.restorer import Fusion, Restorer
 from restore.diffusion.vae import Vae
 from restore.errors import ModelError
+from restore.storage import sealed
 
 Convert = Callable[[str, dict[str, Any]], Weights]
 """(name of a part, its config) -> its weights, with diffusers' tensor names"""

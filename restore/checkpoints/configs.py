@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from restore import sealed
 from restore.errors import ModelError
+from restore.storage import sealed
 
 MOST = 2**26  # bytes of a config or a vocabulary
 LARGEST, LONGEST, DEEPEST = 10**6, 10**4, 3  # largest number, longest list, deepest nesting

@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from restore import sealed
 from restore.checkpoints import families, hub
 from restore.errors import ConfigError, ImageError, ModelError, UsageError
+from restore.storage import sealed
 
 if TYPE_CHECKING:
     from restore.diffusion.stack import Stack

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 import restore.diffusion.torchvision
-from restore import sealed
 from restore.checkpoints import file_kinds, manifest, model_paths, pixel
 from restore.checkpoints import load as loading
 from restore.checkpoints.accelerators import find
@@ -16,6 +15,7 @@ from restore.diffusion.lazy_stack import LazyStack
 from restore.diffusion.stack import Stack
 from restore.errors import ConfigError, ModelError
 from restore.pixel.model import PixelModel
+from restore.storage import sealed
 
 restore.diffusion.torchvision.tried()  # cached: it ran before diffusers was imported
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from restore import sealed
 from restore.checkpoints import configs, manifest, model_paths
 from restore.errors import ConfigError, ModelError
+from restore.storage import sealed
 
 if TYPE_CHECKING:
     from restore.tasks.run import Model

@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from restore import sealed
 from restore.checkpoints import devices, manifest, save
 from restore.diffusion.compact import FirstStage
 from restore.diffusion.contexts.text import TextContext
@@ -21,6 +20,7 @@ from restore.errors import ModelError
 from restore.onnx import session, traced
 from restore.onnx.stage import ENDS
 from restore.pixel.model import PixelModel
+from restore.storage import sealed
 
 LICENCES = "LICENSE*", "LICENCE*", "COPYING*", "NOTICE*"
 SIDES = (24, 40), (58, 34)  # even sides of the trial inputs

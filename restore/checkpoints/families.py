@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from restore import sealed
 from restore.checkpoints import configs
 from restore.errors import ModelError
+from restore.storage import sealed
 
 ABLE = (
     "what can be read is SD 1.x, 2.x and SDXL, their inpainters, the x4 upscaler and latent "

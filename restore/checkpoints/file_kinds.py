@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from restore import tensor_files
 from restore.errors import ConfigError, ModelError
-from restore.tensor_files import TensorFileError
+from restore.storage import tensor_files
+from restore.storage.tensor_files import TensorFileError
 
 PICKLED_PIXELS = (".pth", ".pt")
 TORCH_HEADS = b"PK\x03\x04", b"\x80"  # first bytes of torch.save's files: zip, or older pickles

@@ -5,10 +5,10 @@ import json
 import re
 from pathlib import Path
 
-from restore import sealed
 from restore.checkpoints import families
 from restore.checkpoints.families import PARTS
 from restore.errors import ModelError
+from restore.storage import sealed
 
 WEIGHED = ("vae", "vqvae", "unet", "text_encoder", "text_encoder_2")  # the parts with weights
 STEMS = "diffusion_pytorch_model", "model"  # what diffusers and transformers call them

@@ -5,11 +5,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from restore import sealed
 from restore.checkpoints import configs, manifest
 from restore.checkpoints.locks import one_at_a_time
 from restore.diffusion.lazy_stack import LazyStack
 from restore.errors import ModelError
+from restore.storage import sealed
 
 if TYPE_CHECKING:
     from restore.checkpoints.weights import Weights

@@ -9,7 +9,6 @@ import torch
 import transformers
 from torch import nn
 
-from restore import sealed
 from restore.checkpoints import (
     accelerators,
     components,
@@ -32,6 +31,7 @@ from restore.diffusion.layouts import X4, layout_of
 from restore.diffusion.stack import Stack
 from restore.diffusion.tiling import Windows
 from restore.errors import ModelError, RestoreError
+from restore.storage import sealed
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SD_SCALE, X4_SCALE = 0.18215, 0.08333  # 1 / std of the latents

@@ -11,10 +11,10 @@ from diffusers.utils.state_dict_utils import StateDictType
 from pydantic import Field, ValidationError
 from torch import nn
 
-from restore import sealed, tensor_files
 from restore.checkpoints import configs, hub
 from restore.checkpoints.weights import CLIP_PREFIX, Weights, first
 from restore.errors import ModelError
+from restore.storage import sealed, tensor_files
 
 PREFIXES = "unet", "text_encoder", "text_encoder_2"
 DORA = (

@@ -11,10 +11,10 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import RootModel, ValidationError
 
-from restore import sealed
 from restore.checkpoints import families, file_kinds, hub, model_paths
 from restore.errors import ModelError, OutputError
 from restore.files import is_temporary_name, open_up, sha256, temporary_for
+from restore.storage import sealed
 
 NAME = "manifest.json"
 # What training exported before 2026, when some exports had no manifest.

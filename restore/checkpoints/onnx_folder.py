@@ -4,11 +4,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from restore import sealed
 from restore.checkpoints import configs, lazy_stack, manifest
 from restore.checkpoints.locks import one_at_a_time
 from restore.onnx import session
 from restore.onnx.stage import OnnxNetwork, OnnxStage
+from restore.storage import sealed
 
 if TYPE_CHECKING:
     from restore.diffusion.stack import Stack

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from restore import sealed, tensor_files
 from restore.checkpoints import file_kinds, weights
 from restore.diffusion import torchvision
 from restore.errors import ModelError
 from restore.pixel.model import PixelModel
+from restore.storage import sealed, tensor_files
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MEND = "pip install 'restore-toolkit[pixel]'"

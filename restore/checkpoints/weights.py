@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from restore import sealed, tensor_files
 from restore.checkpoints import hub
 from restore.errors import ModelError
+from restore.storage import sealed, tensor_files
 
 Weights = dict[str, Tensor]
 CLIP_PREFIX = "text_model."  # of CLIPTextModel's keys before transformers 5.6, and in most files

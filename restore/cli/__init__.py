@@ -23,6 +23,7 @@ from restore.cli import (
     verify,
 )
 from restore.cli.aliases import plain
+from restore.cli.here import Commands
 from restore.cli.panels import Panels
 from restore.cli.recipe_options import AllowCode
 from restore.cli.shared import stop
@@ -37,6 +38,7 @@ EXITS = (
 )
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     rich_markup_mode=None,  # plain lines: they end up in logs
     pretty_exceptions_enable=False,

@@ -31,6 +31,7 @@ def plain(argv: Sequence[str]) -> list[str]:
     command = argv[0] if argv else ""
     if command not in MAKERS:
         return list(argv)
+    argv = _by_ray(argv)
     made = [command]
     for index, word in enumerate(argv[1:], 1):
         if word == "--":
@@ -49,3 +50,20 @@ def plain(argv: Sequence[str]) -> list[str]:
         else:
             made.append(SAME.get(name, name) + equals + value)
     return made
+
+
+def _by_ray(argv: Sequence[str]) -> list[str]:
+    """The words with `--engine ray` as `--runner ray`: our engines compute, our runners share work.
+
+    Raises:
+        UsageError: The command has no runner.
+    """
+    words = list(argv)
+    end = words.index("--") if "--" in words else len(words)
+    for nth, word in enumerate(words[:end]):
+        if word == "--engine=ray" or (word == "--engine" and words[nth + 1 : nth + 2] == ["ray"]):
+            if words[0] not in OVER_FILES:
+                told = f"--engine ray: {words[0]} works in one process"
+                raise UsageError(f"{told}; {', '.join(OVER_FILES)} take --runner ray")
+            words[nth] = word.replace("engine", "runner")
+    return words

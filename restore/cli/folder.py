@@ -2,7 +2,8 @@
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -15,6 +16,7 @@ from restore.batch.destination import Destination
 from restore.batch.inputs import find
 from restore.batch.jobs import OnCollision, Shard
 from restore.errors import UsageError
+from restore.storage.listing import Listing
 
 STDIN = Path("-")
 
@@ -30,7 +32,7 @@ class Folder:
     listed: Annotated[
         Path | None,
         typer.Option(
-            "--list", help="A file with a path on each line, or NUL-ended paths; - is stdin."
+            "--list", help="A file with a path or URL on each line, or NUL-ended ones; - is stdin."
         ),
     ] = None
     include: Annotated[
@@ -67,7 +69,7 @@ class Folder:
     def share(self) -> Shard:
         return Shard.parse(self.shard)
 
-    def find(self, destination: Destination) -> list[file_search.Found]:
+    def find(self, destination: Destination) -> Listing:
         """The files of this run. Raises UsageError."""
         inputs = list(self.inputs or [])
         listed = [STDIN] if str(STDIN) in inputs else []
@@ -78,13 +80,16 @@ class Folder:
         choice = file_search.Choice(
             tuple(self.include or ()), tuple(self.exclude or ()), self.links
         )
-        named = [path for given in listed for path in file_search.read_list(_bytes(given))]
-        return find(inputs, destination, choice, named)
+        return find(
+            inputs, destination, choice, (name for given in listed for name in _named(given))
+        )
 
 
-def _bytes(path: Path) -> bytes:
+def _named(path: Path) -> Iterator[str]:
+    """The names in a list. Raises UsageError."""
     try:
-        return sys.stdin.buffer.read() if path == STDIN else path.read_bytes()
+        with nullcontext(sys.stdin.buffer) if path == STDIN else path.open("rb") as file:
+            yield from file_search.read_list(file)
     except OSError as error:
         raise UsageError(f"--list {path}: {error.strerror or error}") from error
 

@@ -154,6 +154,8 @@ def run_prompt(options: Text2imgOptions, run: Run, count: int, grid: bool) -> No
     destination = run.destination
     if destination.file and count + grid > 1:
         raise UsageError(f"{run.out}: is one file; -n and --grid make more, give -o a folder")
+    if destination.url and grid:
+        raise UsageError("--grid: shows pictures of this machine; give -o a folder here")
     prepared = prepare_words(
         options,
         destination,

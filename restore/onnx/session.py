@@ -9,9 +9,9 @@ from types import MappingProxyType, ModuleType
 
 import numpy as np
 
-from restore import sealed, tensor_files
 from restore.diffusion import watch
 from restore.errors import ModelError
+from restore.storage import sealed, tensor_files
 
 MOST = 2 * 10**9  # bytes: the largest ONNX file
 Weights = Mapping[str, np.ndarray]

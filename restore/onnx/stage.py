@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from restore import sealed
 from restore.onnx.session import Session, Weights, read, read_weights, with_weights
+from restore.storage import sealed
 
 ENDS = "ends.safetensors"  # the weights of both trainings, named rich. and faithful.
 

@@ -18,9 +18,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from restore import sealed, tensor_files
 from restore.checkpoints import manifest
 from restore.errors import ConfigError, ModelError, OutputError
+from restore.storage import sealed, tensor_files
 from restore.training import sharding
 
 log = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from restore import sealed, tensor_files
 from restore.errors import UsageError
+from restore.storage import sealed, tensor_files
 
 FOLDER = "context"
 MOST = 2**26  # bytes of a config

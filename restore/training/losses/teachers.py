@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from restore import tensor_files
 from restore.errors import ConfigError
+from restore.storage import tensor_files
 
 Teacher = Callable[[Tensor], Tensor]
 """rgb (B, 3, h, w) in [0, 1] -> its answer (B, 3, 4 h, 4 w), without a gradient"""

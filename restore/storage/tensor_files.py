@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from restore import sealed
+from restore.storage import sealed
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,0 +1,59 @@
+"""Options that name a file or folder of this machine refuse a URL, which a path would misread."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from typer.core import TyperGroup
+
+from restore.cli.aliases import OVER_FILES
+from restore.errors import UsageError
+from restore.storage.urls import is_url, redact_url
+
+URLS = {name: {"inputs", "out"} for name in OVER_FILES} | {"text2img": {"out"}}  # that take URLs
+WORDS = {"prompt", "negative", "address", "host", "name", "licence"}  # no paths
+
+
+class Commands(TyperGroup):
+    """All commands; their options refuse URLs where none is read."""
+
+    def __init__(self, *given: Any, **named: Any):
+        super().__init__(*given, **named)
+        refuse_urls(self)
+
+
+def refuse_urls(command: Any, name: str = "") -> None:
+    """Make the options of a command, and of those below it, refuse URLs where none is read.
+
+    Args:
+        command: As typer made it.
+        name: What it is called.
+    """
+    for below, one in getattr(command, "commands", {}).items():
+        refuse_urls(one, below)
+    for param in command.params:
+        if param.name not in URLS.get(name, set()) | WORDS:
+            param.consume_value = _careful(param)
+
+
+def _careful(param: Any) -> Any:
+    consume = param.consume_value
+    called = max(param.opts, key=len) if param.param_type_name == "option" else param.name.upper()
+
+    def consumed(*given: Any) -> Any:
+        value, *more = consume(*given)
+        for word in _words(value):
+            if is_url(word):
+                mend = "URLs are for IN, --list files and -o of upscale, inpaint and img2img"
+                told = f"{called} {redact_url(word)}: takes a path of this machine; {mend}"
+                raise UsageError(told)
+        return value, *more
+
+    return consumed
+
+
+def _words(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _words(one)

@@ -1,0 +1,5 @@
+"""What lies on disk or in a store, below all else.
+
+`tensor_files` reads weights, `sealed` holds files to what was hashed, `database` and `listing` keep
+long lists out of memory, `urls` tells addresses of object stores from paths.
+"""
