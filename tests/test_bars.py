@@ -28,7 +28,7 @@ BARS = {
         "test_device_jpeg.test_no_value_differs_on_a_gpu",
     ],
     "2 the same bytes for any batch size, worker count and order": [
-        "test_degrade_batch.test_ten_thousand_pictures_are_the_same_from_two_workers_in_reversed_batches",
+        "test_degrade_batch.test_workers_batches_and_threads_change_nothing",
         "test_degrade_batch.test_no_split_of_ten_thousand_pictures_changes_a_byte",
         "test_pipeline.test_an_image_degrades_the_same_in_any_order_and_number_of_threads",
         "test_device.test_a_picture_is_the_same_alone_and_in_a_batch",

@@ -33,6 +33,7 @@ from restore.tasks import run
 from restore.web.api import create_app
 from restore.web.guard import Rules
 from restore.web.models import Models
+from restore.web.requests import UpscaleRequest
 from restore.web.roots import Roots
 from restore.web.server import Limits
 from restore.web.store import ENDED
@@ -337,7 +338,7 @@ def test_evaluate_takes_the_engine_and_tells_results_apart(nano, tmp_path, capsy
 def test_the_server_takes_the_engine_and_offers_exports_alone(nano):
     models = Models([str(nano)], engine="onnx")
     assert [one["name"] for one in models.list_models()] == [nano.name] == [models.first]
-    opened = models.open("")
+    opened = models.open(models.choose(UpscaleRequest()))
     assert opened.precision["engine"] == "onnx"
     assert apart(UpscaleOptions(), photo(20, 30), (opened.stack(), restore.load("nano").stack)) <= 1
     with pytest.raises(UsageError, match="needs an exported model: --model FOLDER"):

@@ -53,7 +53,7 @@ def top(tmp_path_factory):
 @pytest.fixture(scope="module")
 def client(top, tmp_path_factory):
     adapters = Adapters.of([top / "loras"], [top / "tile"])
-    models = Models([str(top / "sd")], "cpu", "auto", adapters)
+    models = Models([str(top / "sd")], "cpu", adapters=adapters)
     app = create_app(tmp_path_factory.mktemp("state"), RULES, models, Roots(), Limits())
     with TestClient(app, base_url=HERE, raise_server_exceptions=False) as made:
         yield made

@@ -35,11 +35,13 @@ class Contestant:
         build: Loads it; gives what runs, and the network whose time is the limit, if one is.
         scale: Of the result.
         against: The peer that its CPU seconds are divided by.
+        keeps: Whether the process keeps freed memory, as our command line does.
     """
 
     build: Callable[[Path], "tuple[Run, nn.Module | None]"]
     scale: int = SCALE
     against: str = ""
+    keeps: bool = False
 
 
 def nano(folder: Path) -> "tuple[Run, nn.Module | None]":
@@ -165,18 +167,27 @@ def diffusion_theirs(task: str) -> Callable[[Path], "tuple[Run, nn.Module | None
 
 
 CONTESTANTS = {
-    "nano": Contestant(nano, against="general-x4v3, whole picture"),
-    "nano, ONNX": Contestant(nano_onnx, against="nano"),
+    "nano": Contestant(nano, against="general-x4v3, whole picture", keeps=True),
+    "nano, ONNX": Contestant(nano_onnx, against="nano", keeps=True),
     "general-x4v3, whole picture": Contestant(plain("x4v3")),
-    "general-x4v3, our windows": Contestant(ours("x4v3"), against="general-x4v3, whole picture"),
+    "general-x4v3, freed memory kept": Contestant(
+        plain("x4v3"), against="general-x4v3, whole picture", keeps=True
+    ),
+    "general-x4v3, our windows": Contestant(
+        ours("x4v3"), against="general-x4v3, freed memory kept", keeps=True
+    ),
     "x4plus, whole picture": Contestant(plain("x4plus")),
     "x4plus, Real-ESRGAN's tiles": Contestant(plain("x4plus", TILE)),
-    "x4plus, our windows": Contestant(ours("x4plus"), against="x4plus, Real-ESRGAN's tiles"),
+    "x4plus, our windows": Contestant(
+        ours("x4plus"), against="x4plus, Real-ESRGAN's tiles", keeps=True
+    ),
     "SD x4 shape, diffusers": Contestant(diffusion_theirs("upscale")),
-    "SD x4 shape, ours": Contestant(diffusion_ours("upscale"), against="SD x4 shape, diffusers"),
+    "SD x4 shape, ours": Contestant(
+        diffusion_ours("upscale"), against="SD x4 shape, diffusers", keeps=True
+    ),
     "SD inpaint shape, diffusers": Contestant(diffusion_theirs("inpaint"), scale=1),
     "SD inpaint shape, ours": Contestant(
-        diffusion_ours("inpaint"), scale=1, against="SD inpaint shape, diffusers"
+        diffusion_ours("inpaint"), scale=1, against="SD inpaint shape, diffusers", keeps=True
     ),
 }
 QUICK = (
@@ -249,6 +260,10 @@ def main(asked: dict, folder: Path) -> None:
     torch.set_num_threads(asked["threads"])
     name = asked["name"]
     contestant = CONTESTANTS[name]
+    if contestant.keeps:
+        from restore.images.allocator import keep_freed_memory
+
+        keep_freed_memory()
     folder.mkdir(parents=True, exist_ok=True)
     try:
         run, network = contestant.build(folder)
