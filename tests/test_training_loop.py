@@ -225,6 +225,13 @@ def test_waiting_and_pauses_are_told_apart(monkeypatch):
     assert clock.read() == {"images_per_s": 2, "data_wait": 0.1}
 
 
+def test_a_step_is_one_line_however_many_losses_it_has(capsys):
+    with logs.progress_bar(9, 0, True) as advance:
+        advance(1, {f"loss_{nth}": 0.5 for nth in range(12)}, {"images_per_s": 2.0})
+    lines = capsys.readouterr().out.splitlines()
+    assert any("loss_0 0.5" in line and "images_per_s 2.00" in line for line in lines)
+
+
 def test_a_failed_batch_of_pairs_can_be_replayed(denoiser, tmp_path, monkeypatch):
     def broken(stage, batch, step, part):
         losses = loss(stage, batch, step, part)

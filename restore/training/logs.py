@@ -153,7 +153,8 @@ def progress_bar(steps: int, first: int, is_shown: bool = True):
             line = "  ".join(f"{k} {v}" for k, v in values.items())
             progress.update(task, completed=done, description=line)
             if is_shown and not progress.console.is_terminal:
-                progress.console.print(f"{time.strftime('%H:%M:%S')} step {done}  {line}")
+                text = f"{time.strftime('%H:%M:%S')} step {done}  {line}"
+                progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
         yield advance
         progress.update(task, completed=steps)
