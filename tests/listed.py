@@ -1,16 +1,18 @@
 """A run over names that are only listed, and the memory that the process which drives it takes.
 
-Run as a program it prints bytes: python tests/listed.py COUNT RUNNER
+Run as a program it prints bytes: python tests/listed.py COUNT RUNNER [objects]
+With `objects` they are those of Python's objects alone.
 """
 
 import os
 import resource
 import sys
 import tempfile
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 
-from restore.batch import folder
+from restore.batch import folder, report
 from restore.batch.destination import Destination
 from restore.batch.models import OpenedModel
 from restore.batch.runner import run_by
@@ -53,8 +55,16 @@ def drive(count: int, out: Path, team=None) -> int:
 
 
 if __name__ == "__main__":
-    count, runner = int(sys.argv[1]), sys.argv[2]
+    count, runner, *what = int(sys.argv[1]), *sys.argv[2:]
     os.fsync = lambda *_: None  # of two hundred thousand rows it takes minutes
+    report.LINES = 100  # of the page, which stays as it is
+    team = refusing if runner == "team" else None
     with tempfile.TemporaryDirectory() as place:
-        assert drive(count, Path(place), refusing if runner == "team" else None) == count
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+        if what:
+            drive(10, Path(place, "warm"), team)
+            # pathlib interns names, and that table grows by megabytes at a time: let it grow now
+            [sys.intern(f"name {nth}") for nth in range(200_000)]
+            tracemalloc.start()
+        assert drive(count, Path(place, "out"), team) == count
+    peak = tracemalloc.get_traced_memory()[1] if what else 0
+    print(peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)

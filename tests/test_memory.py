@@ -1,38 +1,26 @@
 """The process that drives a run stays small, however many names are listed."""
 
-import gc
 import subprocess
 import sys
-import tracemalloc
-from pathlib import Path
 
 import pytest
 from folders import ROOT, posix
-from listed import drive, refusing
 
 FEW, MANY = 1_000, 6_000
 A_NAME = 100  # bytes that each further name may take
 
 
-def peak(count: int, out: Path, team) -> int:
-    """The most bytes that Python's objects took at a time."""
-    gc.freeze()  # or the many objects of other tests make collections of garbage rare
-    gc.collect()
-    tracemalloc.start()
-    try:
-        assert drive(count, out, team) == count
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-        gc.unfreeze()
+def peak(count: int, runner: str) -> int:
+    """The most bytes that Python's objects took at a time, in a process of their own."""
+    command = [sys.executable, "tests/listed.py", str(count), runner, "objects"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return int(done.stdout)
 
 
-@pytest.mark.parametrize("team", [None, refusing], ids=["local", "team"])
-def test_a_name_takes_next_to_nothing(tmp_path, team, monkeypatch):
-    monkeypatch.setattr("os.fsync", lambda *_: None)  # thousands of rows
-    monkeypatch.setattr("restore.batch.report.LINES", 100)  # of the page, which stays as it is
-    drive(10, tmp_path / "warm", team)
-    few, many = (peak(count, tmp_path / str(count), team) for count in (FEW, MANY))
+@posix
+@pytest.mark.parametrize("runner", ["local", "team"])
+def test_a_name_takes_next_to_nothing(runner):
+    few, many = (peak(count, runner) for count in (FEW, MANY))
     assert (many - few) / (MANY - FEW) < A_NAME
 
 

@@ -14,6 +14,7 @@ import pixel_nets
 import pytest
 import tiny
 import torch
+from packaging.version import Version
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from starlette.testclient import TestClient
@@ -101,7 +102,11 @@ def test_holes_are_filled_alike(both):
     assert apart(UpscaleOptions(scale=1), photo(64, 80), both, mask) <= 1
 
 
-@pytest.mark.parametrize("kind", ["base", "inpainting", "x4", "ldm"])
+OLD = Version(torch.__version__) < Version("2.13")  # counts of distances must be known there
+LDM = pytest.param("ldm", marks=pytest.mark.skipif(OLD, reason="torch exports it from 2.13 on"))
+
+
+@pytest.mark.parametrize("kind", ["base", "inpainting", "x4", LDM])
 def test_other_layouts_give_the_same_picture(kind, tmp_path):
     made = {"base": tiny.base, "inpainting": lambda: tiny.base(9), "x4": tiny.x4, "ldm": tiny.ldm}
     torch.manual_seed(0)

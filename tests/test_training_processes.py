@@ -194,6 +194,7 @@ def test_sharding_by_accelerate_is_refused_with_what_does_it(config, monkeypatch
         processes.setup_accelerator(load_config(options.TrainOptions, config))
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on one CPU
 @pytest.mark.parametrize("workers", [0, 2])
 def test_processes_and_their_workers_share_shards_without_loss_or_doubling(config, workers):
     photos = load_config(options.TrainOptions, config).stage.data.open()

@@ -15,7 +15,7 @@ from degradations.torch import Epochs, PairDataset
 
 def main(photos: str, epochs: int = 2) -> None:
     torch.manual_seed(0)
-    where = torch.accelerator.current_accelerator() or torch.device("cpu")
+    where = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     pairs = PairDataset(photos, "realesrgan", scale=4, seed=0, crop=64, apply=False)
     loader = DataLoader(pairs, batch_size=4, sampler=Epochs(pairs), num_workers=2)
     network = nn.Sequential(nn.Upsample(scale_factor=4, mode="bicubic"), nn.Conv2d(3, 3, 3, 1, 1))
