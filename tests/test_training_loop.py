@@ -225,6 +225,12 @@ def test_waiting_and_pauses_are_told_apart(monkeypatch):
     assert clock.read() == {"images_per_s": 2, "data_wait": 0.1}
 
 
+def test_a_stage_may_have_nothing_to_show(toys, tmp_path, monkeypatch):
+    monkeypatch.setattr(ToyStage, "preview", lambda self: ([], {}))
+    train(tmp_path / "run", steps=2, show_every=1)
+    assert not list((tmp_path / "run").glob("preview_*"))
+
+
 def test_a_step_is_one_line_however_many_losses_it_has(capsys):
     with logs.progress_bar(9, 0, True) as advance:
         advance(1, {f"loss_{nth}": 0.5 for nth in range(12)}, {"images_per_s": 2.0})

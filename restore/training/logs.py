@@ -75,7 +75,9 @@ class Record:
         trackers.log_scalars(self.accelerator, step, values)
 
     def pictures(self, step: int, rows: list[Tensor]) -> None:
-        """rgb batches, one under another, as one picture."""
+        """rgb batches, one under another, as one picture; no picture if there are none."""
+        if not rows:
+            return
         made = image_grid(rows)
         file = self.folder / f"preview_{step:08d}.png"
         with replacing(file) as path:

@@ -17,7 +17,7 @@ class Stage(Protocol):
 
     @property
     def model(self) -> nn.Module:
-        """The module that is trained. A discriminator is part of it, under the name `judge`."""
+        """The module that is trained. Its discriminator, if it has one, is a part of it."""
         ...
 
     @property
@@ -39,7 +39,7 @@ class Stage(Protocol):
         ...
 
     def preview(self) -> tuple[list[Tensor], dict[str, float]]:
-        """Rows of pictures, each rgb (B, 3, H, W), and scores by name."""
+        """Rows of pictures, each rgb (B, 3, H, W), and scores by name; either may be empty."""
         ...
 
     def export(self, folder: Path) -> None:
