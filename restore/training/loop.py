@@ -331,7 +331,8 @@ class Training:
             rows, scores = self.stage.preview()
         record.scalars(done, scores)
         record.pictures(done, rows)
-        log.info("step %d: %s", done, ", ".join(f"{k} {v:.4g}" for k, v in scores.items()))
+        if scores:
+            log.info("step %d: %s", done, ", ".join(f"{k} {v:.4g}" for k, v in scores.items()))
         return scores
 
     def _save(self, done: int) -> None:
