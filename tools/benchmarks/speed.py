@@ -129,7 +129,8 @@ def table(rows: Sequence[Row]) -> str:
 def _cell(row: Row) -> str:
     if "cpu_s" not in row:
         return ""
-    return f"{row['cpu_s'] / row['mp']:.2f} s, {row['peak_mb']:.0f} MB"
+    memory = f", {row['peak_mb']:.0f} MB" if "peak_mb" in row else ""
+    return f"{row['cpu_s'] / row['mp']:.2f} s{memory}"
 
 
 def write(rows: Sequence[Row], out: Path) -> None:
@@ -153,7 +154,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
         if own:
             across = [row["mp"] for row in own]
             left.loglog(across, [row["cpu_s"] for row in own], "o-", label=name, markersize=3)
-            right.loglog(across, [row["peak_mb"] for row in own], "o-", markersize=3)
+            right.loglog(across, [row.get("peak_mb") for row in own], "o-", markersize=3)
     left.set(xlabel="megapixels of the result", ylabel="CPU seconds")
     right.set(xlabel="megapixels of the result", ylabel="peak memory beyond the model, MB")
     for axes in (left, right):
