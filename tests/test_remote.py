@@ -114,7 +114,7 @@ def test_a_server_that_fails_now_and_then_loses_nothing(stock, tmp_path, model, 
     run(folder, tmp_path / "out", model)
     monkeypatch.setattr(s3fs.S3FileSystem, "read_timeout", stores.PATIENCE_S)
     s3fs.S3FileSystem.clear_instance_cache()
-    remote.opened.cache_clear()
+    remote.open_filesystem.cache_clear()
     faulty = []
 
     def fault(number, method, path):
