@@ -98,7 +98,7 @@ class Totals:
             if self.largest is None or one.after > self.largest[1].after:
                 self.largest = job.key, one
 
-    def told(self, journal: Journal, rate: rates.Rate) -> Iterator[str]:
+    def describe(self, journal: Journal, rate: rates.Rate) -> Iterator[str]:
         """Lines on pixels, disk, memory and time."""
         if not self.count:
             return
@@ -154,7 +154,7 @@ def forecast(
     totals = Totals(options, model)
     for job in jobs:
         yield _forecast_job(job, masks, journal, how, totals, say)
-    for line in totals.told(journal, rate):
+    for line in totals.describe(journal, rate):
         say(line)
 
 

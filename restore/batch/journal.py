@@ -143,7 +143,7 @@ class Journal(ResultIndex):
 
     def row(self, job: Job) -> Row:
         """The latest row of a job's input. Raises KeyError if there is none."""
-        row = self.known(job)
+        row = self.latest_row(job)
         if row is None:
             raise KeyError(job.key)
         return row

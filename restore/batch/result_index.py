@@ -120,7 +120,7 @@ class ResultIndex:
         number = self._id(_bytes(name))
         return self._row(number) if number else None
 
-    def known(self, job: Job) -> Row | None:
+    def latest_row(self, job: Job) -> Row | None:
         """The latest row of a job's input; None if there is none."""
         return self._latest((job.key, job.origin))
 

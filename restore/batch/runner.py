@@ -243,7 +243,7 @@ def _loop(
 
 def _skipped(job: Job, journal: Journal) -> Row:
     row = {**head(job, "skipped"), "code": job.skip, "error": SKIPPED[job.skip]}
-    return row if journal.known(job) == row else journal.add(row, is_lasting=False)
+    return row if journal.latest_row(job) == row else journal.add(row, is_lasting=False)
 
 
 def _kept(row: Row, journal: Journal) -> Row:

@@ -184,11 +184,7 @@ def run_sampling(
     unwanted = stack.predict(condition, options.negative, options.clip_skip, is_wanted=False)
     same = options.prompt == options.negative
     predict = guided(wanted, unwanted, 1 if same else options.guidance, options.rescale)
-    # at low strength at least one step must remain
-    steps = options.steps or max(stack.steps, math.ceil(1 / begin.strength))
-    if begin.strength < 1 and steps == 1:
-        told = f"one step always begins at pure noise, whatever the strength ({begin.strength:g})"
-        raise ConfigError(f"{told}; take 2 steps or more, or leave them out")
+    steps = count_steps(stack, options, begin.strength)
     scheduler = stack.scheduler(options.sampler, steps, options.sampler_options)
     shape = (1, stack.channels, *condition.trust.shape[-2:])
     is_bare = stack.layout.conditioning == "nothing"
@@ -214,6 +210,20 @@ def run_sampling(
         keep,
     )
     return stack.from_residual(x, condition.conditioning)
+
+
+def count_steps(stack: Stack, options: WalkOptions, strength: float) -> int:
+    """Return the steps that were asked for, or the model's own.
+
+    Raises:
+        ConfigError: If the strength is below 1 but there is only one step.
+    """
+    # at low strength at least one step must remain
+    steps = options.steps or max(stack.steps, math.ceil(1 / strength))
+    if strength < 1 and steps == 1:
+        told = f"one step always begins at pure noise, whatever the strength ({strength:g})"
+        raise ConfigError(f"{told}; take 2 steps or more, or leave them out")
+    return steps
 
 
 def looked_at(

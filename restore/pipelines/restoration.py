@@ -176,11 +176,11 @@ class RestorationPipeline(DiffusionPipeline):
         """Wrap the callback so that it gets this pipeline and can interrupt it, as in diffusers."""
         self._interrupt = False
 
-        def told(_: Any, step: int, timestep: Any, held: dict[str, Any]) -> Any:
+        def on_step_end(_: Any, step: int, timestep: Any, held: dict[str, Any]) -> Any:
             answer = callback(self, step, timestep, held)
             return False if self._interrupt else answer
 
-        return told
+        return on_step_end
 
     def _refuse_swapped(self) -> None:
         """Raise ConfigError if a component other than the scheduler was replaced."""

@@ -18,7 +18,7 @@ from restore.web import metrics, requests
 from restore.web.guard import Guard, Rules, error_response
 from restore.web.models import Models
 from restore.web.page_routes import add_page_routes
-from restore.web.result_routes import add_file_routes
+from restore.web.result_routes import add_file_routes, add_view_routes
 from restore.web.roots import Roots
 from restore.web.server import REFUSALS, JobResponse, Limits, Server
 from restore.web.store import ENDED, Store
@@ -73,6 +73,7 @@ def create_app(
     add_task_routes(app, server)
     add_job_routes(app, server)
     add_file_routes(app, server)
+    add_view_routes(app, server)
     add_list_routes(app, server)
     add_page_routes(app)
     return Guard(app, rules, lambda: worker.is_full)

@@ -44,6 +44,26 @@ def add_file_routes(app: FastAPI, server: Server) -> None:
         return FileResponse(path, media_type=kind, filename=path.name)
 
     @app.get(
+        "/v1/jobs/{job_id}/report",
+        response_class=HTMLResponse,
+        responses=REFUSALS,
+        operation_id="report",
+    )
+    def report(job_id: str) -> Response:
+        """The report of a run over a folder, as a page."""
+        found = server.find(job_id)
+        if not isinstance(found.request, requests.BatchRequest):
+            raise MissingError("only a run over a folder has a report")
+        path = server.roots.find(found.request.root, found.request.out, is_new=True) / "report.html"
+        if path.is_symlink() or not path.is_file():
+            raise MissingError("the run has written no report yet")
+        return HTMLResponse(path.read_bytes(), headers={"Content-Security-Policy": REPORT})
+
+
+def add_view_routes(app: FastAPI, server: Server) -> None:
+    """Add the routes on pictures to look at: the unfinished result, before and after."""
+
+    @app.get(
         "/v1/jobs/{job_id}/preview",
         response_class=Response,
         responses={
@@ -75,19 +95,3 @@ def add_file_routes(app: FastAPI, server: Server) -> None:
             raise MissingError("there is no such view")
         path = server.store.folder_of(job_id) / "view" / f"{name}.jpg"
         return FileResponse(path, media_type="image/jpeg")
-
-    @app.get(
-        "/v1/jobs/{job_id}/report",
-        response_class=HTMLResponse,
-        responses=REFUSALS,
-        operation_id="report",
-    )
-    def report(job_id: str) -> Response:
-        """The report of a run over a folder, as a page."""
-        found = server.find(job_id)
-        if not isinstance(found.request, requests.BatchRequest):
-            raise MissingError("only a run over a folder has a report")
-        path = server.roots.find(found.request.root, found.request.out, is_new=True) / "report.html"
-        if path.is_symlink() or not path.is_file():
-            raise MissingError("the run has written no report yet")
-        return HTMLResponse(path.read_bytes(), headers={"Content-Security-Policy": REPORT})
