@@ -121,8 +121,12 @@ class InpaintOptions(WalkOptions):
     """Pixels round the hole over which old and new are blended."""
     context: float = Field(default=0.5, ge=0, le=8)
     """What the model sees on each side of the hole, as a share of the hole's size."""
-    engine: Literal["model", "telea", "navier_stokes"] = "model"
-    """What fills the hole: the model, or an algorithm of OpenCV."""
+    engine: Literal["auto", "model", "patchmatch", "telea", "navier_stokes"] = "auto"
+    """What fills the hole: the model, patches from elsewhere in the picture, or OpenCV.
+
+    `auto` is the model if it was taught subjects, or if there are words or a strength below 1;
+    else `patchmatch`.
+    """
 
     def sides(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
         """Pixels added at the left, top, right and bottom of a picture of `size`."""

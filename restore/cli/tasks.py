@@ -181,7 +181,8 @@ class Inpaint:
     engine: Annotated[
         str | None,
         typer.Option(
-            help=f"model; onnx: the model by ONNX Runtime; telea, navier_stokes. [{INPAINT.engine}]"
+            help="auto, model, patchmatch, telea, navier_stokes; onnx: the model by ONNX Runtime. "
+            f"[{INPAINT.engine}]"
         ),
     ] = None
     fit_mask: shared.FitMask = False

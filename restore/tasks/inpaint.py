@@ -23,6 +23,7 @@ from restore.images.masks import (
     find_boxes,
     label_parts,
 )
+from restore.images.patchmatch import patchmatch
 from restore.images.picture import Picture
 from restore.images.sketches import placed
 from restore.options import InpaintOptions
@@ -31,6 +32,8 @@ FALLBACK = "filled by blending latents: this model was not trained to fill"
 NO_HOLE = "nothing to fill: the mask is black throughout"
 THIN = 4.0  # px: scratches are at most this deep, from rim to middle
 NEAR = 3  # radius in px of OpenCV's inpainting: the best of 1, 3 and 5 on scratches
+AROUND = 1.0  # of a hole's size: where patches for it are looked for, on each side
+LEAST = 512  # px: the shortest side of that box
 CLASSICAL = {"telea": cv2.INPAINT_TELEA, "navier_stokes": cv2.INPAINT_NS}
 
 
@@ -63,15 +66,49 @@ def inpaint(
     if any(sides := options.sides(picture.size)):
         picture, mask = extend(picture, mask, sides)
     hole = dilate(mask >= options.threshold, options.grow)
-    if options.engine != "model":
-        return classical(picture, hole, options)
-    if stack.layout != BASE:
+    engine = choose_engine(options, stack)
+    if engine == "model" and stack.layout != BASE:
         stack.require("inpaint")
     if not hole.any():
         return replace(picture, warnings=(*picture.warnings, NO_HOLE))
+    if engine == "patchmatch":
+        return patched(picture, hole, options, seed)
+    if engine != "model":
+        return classical(picture, hole, options)
     made = filled(picture, hole, options, stack, seed, on_step)
     notes = (*picture.warnings, FALLBACK) if stack.layout == BASE else picture.warnings
     return replace(made, warnings=notes)
+
+
+def choose_engine(options: InpaintOptions, stack: Stack) -> str:
+    """Return what fills the hole.
+
+    A model of subjects was chosen for what it paints. A model of damage restores, and has seen too
+    few pictures to invent: without words, patches of the picture itself are closer to the truth.
+    """
+    if options.engine != "auto":
+        return options.engine
+    is_asked = bool(options.words) or options.strength < 1
+    return "model" if is_asked or stack.prompts_describe != "damage" else "patchmatch"
+
+
+def patched(picture: Picture, hole: np.ndarray, options: InpaintOptions, seed: int) -> Picture:
+    """Fill thin parts by Navier-Stokes, which continues lines, and the others by PatchMatch.
+
+    Args:
+        picture: The picture.
+        hole: bool (H, W).
+        options: Its feather.
+        seed: Of the search for patches.
+    """
+    fine = thin(hole)
+    picture = smoothed(picture, fine, hole)
+    share = feather(hole & ~fine, options.feather)
+    pixels = picture.pixels.copy()
+    for box in find_boxes(share > 0, AROUND, LEAST, 1):
+        made = patchmatch(picture.pixels[box], hole[box] & ~fine[box], seed)
+        pixels[box] = pasted(picture.pixels[box], made, share[box])
+    return replace(picture, pixels=pixels)
 
 
 def filled(
@@ -82,11 +119,7 @@ def filled(
     seed: int,
     on_step: OnStep,
 ) -> Picture:
-    """Fill a hole, one box after another.
-
-    Thin parts have only one likely content, which Navier-Stokes continues better than a model of
-    damage paints it. So it fills them, if the options have no words and the strength is 1. A model
-    of subjects, which was chosen for what it paints, fills all parts.
+    """Fill a hole with the model, one box after another.
 
     Args:
         picture: The picture.
@@ -96,9 +129,6 @@ def filled(
         seed: Of the noise.
         on_step: Called after each sampling step.
     """
-    if stack.prompts_describe == "damage" and not options.words and options.strength == 1:
-        fine = thin(hole)
-        picture, hole = smoothed(picture, fine, hole), hole & ~fine
     share = feather(hole, options.feather)
     pixels = picture.pixels.copy()
     least = stack.windows.size * stack.factor

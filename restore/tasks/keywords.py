@@ -108,7 +108,7 @@ class Inpaint(Sampling, total=False):
     grow: int
     feather: int
     context: float
-    engine: Literal["model", "telea", "navier_stokes"]
+    engine: Literal["auto", "model", "patchmatch", "telea", "navier_stokes"]
 
 
 @dataclass(frozen=True)
