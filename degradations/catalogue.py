@@ -42,9 +42,9 @@ def kinds() -> Iterator[Entry]:
             yield Entry(point.name, _line(model), _options(model))
 
 
-def _line(made: Any) -> str:
+def _line(operation: Any) -> str:
     """The first line of its docstring."""
-    return (inspect.getdoc(made) or "").partition("\n")[0]
+    return (inspect.getdoc(operation) or "").partition("\n")[0]
 
 
 def _options(model: Any) -> str:

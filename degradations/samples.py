@@ -60,15 +60,15 @@ class Maker:
             w, 3); "hr_sharp", the training target, if the recipe sharpens; "damage", uint8 (h, w),
             255 on damage, if the recipe draws any.
         """
-        made: dict[str, Any] = {"hr": hr, "trace": trace.to_json()}
+        item: dict[str, Any] = {"hr": hr, "trace": trace.to_json()}
         if trace.sharpen:
-            made["hr_sharp"] = sharpen(hr)
+            item["hr_sharp"] = sharpen(hr)
         if apply:
             degraded = rebuild(trace, hr)
-            made["lr"] = degraded.lr
+            item["lr"] = degraded.lr
             if draws_damage(self.recipe):
-                made["damage"] = degraded.damage
-        return made
+                item["damage"] = degraded.damage
+        return item
 
 
 def draws_damage(recipe: Recipe) -> bool:

@@ -133,7 +133,7 @@ def open_up(folder: Path) -> None:
 
 
 @contextmanager
-def held(folder: Path, waits: bool = False) -> Iterator[None]:
+def locked(folder: Path, waits: bool = False) -> Iterator[None]:
     """Make the folder and lock it for this process until the block or the process ends.
 
     On Windows there is no lock.
@@ -151,8 +151,8 @@ def held(folder: Path, waits: bool = False) -> Iterator[None]:
     try:
         handle = os.open(folder / f"{TEMPORARY}lock", flags, 0o666)
     except OSError as error:  # a link, a pipe or a folder of that name
-        told = f"its {TEMPORARY}lock is no lock of ours ({error.strerror}); remove it"
-        raise OutputError(f"{folder}: {told}") from error
+        problem = f"its {TEMPORARY}lock is no lock of ours ({error.strerror}); remove it"
+        raise OutputError(f"{folder}: {problem}") from error
     with open(handle, "a") as file:
         try:
             import fcntl

@@ -190,9 +190,9 @@ def prepare(
     candidates = {"count": count} if count > 1 else {}
     more = {**pictures.digest_fields, **model.precision, **candidates, **holes.digest_fields}
     pixels = options.digest(seed=seed, **more)
-    told = destination.out, pixels, model.weights, share.ending, options.words, options.task
+    identity = destination.out, pixels, model.weights, share.ending, options.words, options.task
     destination.store.begin(destination.home)
-    journal = Journal(*told, destination.home, store=destination.store)
+    journal = Journal(*identity, destination.home, store=destination.store)
     settings = Settings(destination, seed, exists, plan.reading, pictures.writing, model.made_by)
     spec = RunSpec(options, settings, pictures, holes, plan.masks, count, pixels, model.weights)
     executor, workers = choose_executor(spec, model, devices, cluster)

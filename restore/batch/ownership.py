@@ -75,10 +75,10 @@ def _is_report(path: Path) -> bool:
 def _is_json(path: Path, keys: set[str]) -> bool:
     def is_ours(data: bytes) -> bool:
         try:
-            told = json.loads(data)
+            value = json.loads(data)
         except (ValueError, RecursionError):
             return False
-        return isinstance(told, dict) and told.keys() >= keys
+        return isinstance(value, dict) and value.keys() >= keys
 
     return _holds(path, is_ours)
 

@@ -84,11 +84,11 @@ def fetch(job: Job) -> Path:
         assert job.source
         return job.source
     files, path = open_filesystem(job.url)
-    place = cached_file(job)
+    cached = cached_file(job)
     try:
         mark = retry(lambda: _mark(files, path))
-        if _marks().get(job.url) != mark or not place.exists():
-            with replacing(place, is_lasting=False) as temporary:
+        if _marks().get(job.url) != mark or not cached.exists():
+            with replacing(cached, is_lasting=False) as temporary:
                 retry(lambda: files.get_file(path, str(temporary)))
             _marks()[job.url] = mark
     except OSError as error:
@@ -96,7 +96,7 @@ def fetch(job: Job) -> Path:
         raise ImageError(
             "UNREADABLE", f"{redact_url(job.url)}: {redact_error(error)}; {mend}"
         ) from None
-    return place
+    return cached
 
 
 def files_of(job: Job) -> list[Path]:

@@ -67,13 +67,11 @@ class Offer:
 class Jobs:
     """The options for where jobs are kept and how large they may be; each field is an option."""
 
-    state: Annotated[
-        Path | None, typer.Option(help="Where jobs and their pictures are kept.")
-    ] = None
+    state: Annotated[Path | None, typer.Option(help="Where jobs and their pictures are kept.")] = (
+        None
+    )
     queue: Annotated[int, typer.Option(min=1, max=10_000, help="Jobs that may wait.")] = 32
-    upload: Annotated[
-        int, typer.Option(min=1, max=1024, help="MiB that a request may send.")
-    ] = 256
+    upload: Annotated[int, typer.Option(min=1, max=1024, help="MiB that a request may send.")] = 256
     megapixels: Annotated[
         int, typer.Option(min=1, max=100_000, help="The largest result that is made.")
     ] = 400

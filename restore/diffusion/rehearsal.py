@@ -38,12 +38,12 @@ def _draws(kind: type) -> bool:
     return "generator" in inspect.signature(kind.step).parameters
 
 
-def most(make: Callable[[int], SchedulerMixin], asked: int) -> int:
-    """Return the most steps below `asked` that work; 0 if none do.
+def most(make: Callable[[int], SchedulerMixin], wanted: int) -> int:
+    """Return the most steps below `wanted` that work; 0 if none do.
 
     Args:
         make: Makes a scheduler with that many timesteps; it may raise.
-        asked: The number of steps that failed.
+        wanted: The number of steps that failed.
     """
 
     def can(steps: int) -> bool:
@@ -52,7 +52,7 @@ def most(make: Callable[[int], SchedulerMixin], asked: int) -> int:
         except Exception:  # as above
             return False
 
-    low, high = 0, min(asked, TRIED)
+    low, high = 0, min(wanted, TRIED)
     if not can(1) and not can(2):
         return 0
     low = 1

@@ -221,8 +221,8 @@ def count_steps(stack: Stack, options: WalkOptions, strength: float) -> int:
     # at low strength at least one step must remain
     steps = options.steps or max(stack.steps, math.ceil(1 / strength))
     if strength < 1 and steps == 1:
-        told = f"one step always begins at pure noise, whatever the strength ({strength:g})"
-        raise ConfigError(f"{told}; take 2 steps or more, or leave them out")
+        problem = f"one step always begins at pure noise, whatever the strength ({strength:g})"
+        raise ConfigError(f"{problem}; take 2 steps or more, or leave them out")
     return steps
 
 
@@ -244,33 +244,33 @@ def looked_at(
     """
 
     def predict_and_offer(x: Tensor, t: Tensor) -> Tensor:
-        made = predict(x, t)
+        output = predict(x, t)
 
         def make() -> np.ndarray:
-            latent = stack.from_residual(clean_estimate(x, made, t, scheduler), conditioning)
+            latent = stack.from_residual(clean_estimate(x, output, t, scheduler), conditioning)
             height, width = (length * stack.factor for length in latent.shape[-2:])
             return sketch(latent, size or (height, width), stack)
 
         watch.offer(make)
-        return made
+        return output
 
     return predict_and_offer
 
 
-def clean_estimate(x: Tensor, made: Tensor, t: Tensor, scheduler: SchedulerMixin) -> Tensor:
+def clean_estimate(x: Tensor, output: Tensor, t: Tensor, scheduler: SchedulerMixin) -> Tensor:
     """Return the clean latent that a prediction amounts to.
 
     Args:
         x: The input of the network, which schedulers scale to unit variance.
-        made: Its prediction, of the scheduler's prediction type: epsilon or v.
+        output: Its prediction, of the scheduler's prediction type: epsilon or v.
         t: The timestep; fractions are rounded.
         scheduler: Gives the noise schedule.
     """
     kept = scheduler.alphas_cumprod.to(x.device)[torch.as_tensor(t).round().long()]
     signal, noise = kept.sqrt(), (1 - kept).sqrt()
     if scheduler.config.prediction_type == "v_prediction":
-        return signal * x - noise * made
-    return (x - noise * made) / signal.clamp(min=1e-3)
+        return signal * x - noise * output
+    return (x - noise * output) / signal.clamp(min=1e-3)
 
 
 def first_point(

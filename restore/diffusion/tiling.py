@@ -112,19 +112,19 @@ def by_rows(predict: WindowPredict, windows: Windows, at_once: int = 1) -> Predi
             corners = grid[first : first + together]
             crops = torch.cat([x[..., r : r + high, c : c + wide] for r, c in corners])
             try:
-                made = predict(crops, t, corners)
+                outputs = predict(crops, t, corners)
             except (RuntimeError, MemoryError) as error:
                 if together == 1 or not is_out_of_memory(error):
                     raise
-                made = None  # retry outside of the block: the error still holds tensors
-            if made is None:
+                outputs = None  # retry outside of the block: the error still holds tensors
+            if outputs is None:
                 together //= 2
                 continue
             lacking = corners[-1][0] + high - top - total.shape[-2]
             if lacking > 0:
                 more = x.new_zeros(*x.shape[:-2], lacking, x.shape[-1])
                 total = torch.cat([total, more], -2)
-            for (r, c), one in zip(corners, made, strict=True):
+            for (r, c), one in zip(corners, outputs, strict=True):
                 total[..., r - top : r - top + high, c : c + wide] += one * blend
             first += len(corners)
             watch.walked(first, len(grid))
@@ -153,5 +153,5 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, on device or host: cuBLAS and the CPU raise a RuntimeError for it."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    told = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in told)
+    messages = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in messages)

@@ -87,7 +87,7 @@ def standing_in() -> Iterator[None]:
     if tried()[0] == "works":
         yield
         return
-    held = {name: sys.modules[name] for name in NAMES if name in sys.modules}
+    replaced = {name: sys.modules[name] for name in NAMES if name in sys.modules}
     modules = [ModuleType(name) for name in NAMES]
     for part in (normalize, rotate, InterpolationMode):
         setattr(modules[-1], part.__name__, part)
@@ -97,7 +97,7 @@ def standing_in() -> Iterator[None]:
     finally:  # other libraries must not find these stand-ins
         for name in NAMES:
             del sys.modules[name]
-        sys.modules.update(held)
+        sys.modules.update(replaced)
 
 
 class InterpolationMode(enum.Enum):

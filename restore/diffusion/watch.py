@@ -44,14 +44,14 @@ class Watcher:
     def __init__(self, on_part: OnPart, on_look: OnLook | None = None):
         self.on_part, self.on_look, self.lap = on_part, on_look, (0, 1)
         self.last: tuple[int, int, What] | None = None
-        self.told = 0.0
+        self.reported_s = 0.0
 
     def tell(self, done: int, of: int, what: What) -> None:
-        self.last, self.told = (done, of, what), time.monotonic()
+        self.last, self.reported_s = (done, of, what), time.monotonic()
         self.on_part(done, of, what)
 
     def again(self) -> None:
-        if self.last and time.monotonic() - self.told > OFTEN_S:
+        if self.last and time.monotonic() - self.reported_s > OFTEN_S:
             self.tell(*self.last)
 
 

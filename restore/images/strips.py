@@ -47,13 +47,13 @@ class Block:
     inner: tuple[slice, slice]
     outer: tuple[slice, slice]
 
-    def trim(self, made: Any, scale: float = 1) -> Any:
+    def trim(self, result: Any, scale: float = 1) -> Any:
         """Cut what was made from `outer` (at `scale` times its size) down to `inner`."""
         spans = []
         for inner, outer in zip(self.inner, self.outer, strict=True):
             start = round((inner.start - outer.start) * scale)
             spans.append(slice(start, start + round((inner.stop - inner.start) * scale)))
-        return made[..., spans[0], spans[1]]
+        return result[..., spans[0], spans[1]]
 
 
 def blocks(

@@ -60,13 +60,13 @@ def pixel_upscale(
     pixels = answered(bleed(low), model, deep, on_step)
     if size != native:
         pixels = resized(pixels, size, low.pixels.dtype)
-    made = replace(low, pixels=pixels, alpha=resize_alpha(low, size))
+    result = replace(low, pixels=pixels, alpha=resize_alpha(low, size))
     windows = model.windows_for(low.size)
     if model.wants_whole and not windows.is_one(low.size):
         side = windows.inner
         note = f"{model.name} was made to see whole pictures; it saw {side} px of this at a time"
-        made = replace(made, warnings=(*made.warnings, note))
-    return match(made, low, options.colour)
+        result = replace(result, warnings=(*result.warnings, note))
+    return match(result, low, options.colour)
 
 
 def settled(options: Options, model: PixelModel) -> UpscaleOptions:
@@ -79,10 +79,10 @@ def settled(options: Options, model: PixelModel) -> UpscaleOptions:
     if not isinstance(options, UpscaleOptions):
         task = options.model_dump()["task"]
         raise ModelError(f"{model.name}: is a pixel upscaler: upscale, but not {task}")
-    if told := ", ".join(sorted(options.model_fields_set - HEARD)):
+    if refused := ", ".join(sorted(options.model_fields_set - HEARD)):
         raise ConfigError(
-            f"{told}: {model.name} is a pixel upscaler and answers at once; leave out what is of "
-            "diffusion, or take a model such as nano"
+            f"{refused}: {model.name} is a pixel upscaler and answers at once; leave out what is "
+            "of diffusion, or take a model such as nano"
         )
     if "scale" in options.model_fields_set:
         return options

@@ -124,22 +124,22 @@ def in_two_stages(
         steps = stack.steps
     seen = deepen(low) if steps else low
     if stack.enlarger is None:
-        made = answered(seen, options, stack, on_step)
+        result = answered(seen, options, stack, on_step)
     else:
-        made = of_pixel_model(seen, options, stack, ignore if steps else on_step)
+        result = of_pixel_model(seen, options, stack, ignore if steps else on_step)
     if steps:
-        conditioning = encode_picture(made, size, stack)
+        conditioning = encode_picture(result, size, stack)
         condition = Condition(conditioning, trust_map(None, size, stack, RESTORE))
         begin = Start() if options.strength == 1 else Start(conditioning, options.strength)
-        told = options.model_copy(update={"steps": steps})
-        latent = run_sampling(stack, condition, told, seed, on_step, begin, size)
-        made = add_changes(made, latent, conditioning, stack, low.pixels.dtype)
+        changed = options.model_copy(update={"steps": steps})
+        latent = run_sampling(stack, condition, changed, seed, on_step, begin, size)
+        result = add_changes(result, latent, conditioning, stack, low.pixels.dtype)
     if damage is not None and stack.fills:
         hole = resize(damage, size)
         fields = WalkOptions.model_fields.keys() - {"steps"}
-        told = InpaintOptions(**{name: getattr(options, name) for name in fields})
-        made = filled(made, hole, told, stack, seed, on_step)
-    return match(made, low, options.colour)
+        changed = InpaintOptions(**{name: getattr(options, name) for name in fields})
+        result = filled(result, hole, changed, stack, seed, on_step)
+    return match(result, low, options.colour)
 
 
 def over_a_pixel_model(
@@ -176,9 +176,9 @@ def over_a_pixel_model(
         )
     low = without_damage(low, damage)
     made = of_pixel_model(low, options, stack, ignore)
-    told = {name: getattr(options, name) for name in WalkOptions.model_fields}
-    told["steps"] = told["steps"] or None
-    walked = Img2imgOptions(**told, strength=options.strength)
+    given = {name: getattr(options, name) for name in WalkOptions.model_fields}
+    given["steps"] = given["steps"] or None
+    walked = Img2imgOptions(**given, strength=options.strength)
     return match(img2img(made, walked, stack, seed, on_step), low, options.colour)
 
 

@@ -14,7 +14,7 @@ import uvicorn
 from restore.batch.journal import as_output_error
 from restore.checkpoints.engines import Engine
 from restore.errors import UsageError
-from restore.files import held
+from restore.files import locked
 from restore.web.adapters import Adapters
 from restore.web.api import Limits, create_app
 from restore.web.guard import Rules, is_loopback
@@ -86,7 +86,7 @@ def serve(how: Serving) -> None:
     )
     adapters = Adapters.of(how.loras, how.controlnets)
     models = Models(how.models, how.device, how.dtype, how.engine, adapters)
-    with as_output_error(how.state), held(how.state), open_socket(how) as listener:
+    with as_output_error(how.state), locked(how.state), open_socket(how) as listener:
         app = create_app(how.state, rules, models, roots, how.limits)
         print(f"restore: open {build_url(how, token)}", flush=True)
         config = uvicorn.Config(

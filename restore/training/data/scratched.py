@@ -144,7 +144,7 @@ def add_damage(
         The picture, uint8; float32 (S, S) coverage in [0, 1]; float32 (S, S) weight of each pixel
         in the loss.
     """
-    made, whole = rgb.astype(np.float32) / 255, np.zeros(rgb.shape[:2], np.float32)
+    damaged, whole = rgb.astype(np.float32) / 255, np.zeros(rgb.shape[:2], np.float32)
     weight = np.ones(rgb.shape[:2], np.float32)
     names = list(KINDS)
     odds = np.array([KINDS[name][1] for name in names])
@@ -153,15 +153,15 @@ def add_damage(
         cover, colour = KINDS[kind][0](rgb.shape[0], widths, rng)
         if rng.random() < 0.3:  # as drawn without antialiasing: bitten out
             cover = np.where(cover >= 0.5 * cover.max(), cover.max(), np.float32(0))
-        before, full = made, max(float(cover.max()), 1e-6)
-        made = made + cover[..., None] * (tint(colour, cover.shape, rng) - made)
+        before, full = damaged, max(float(cover.max()), 1e-6)
+        damaged = damaged + cover[..., None] * (tint(colour, cover.shape, rng) - damaged)
         share = cover / full
         whole = np.maximum(whole, share)
-        changed = cv2.blur(np.abs(made - before), (3, 3)) @ np.full(3, 1 / 3, np.float32)
+        changed = cv2.blur(np.abs(damaged - before), (3, 3)) @ np.full(3, 1 / 3, np.float32)
         weight = np.where(share >= 0.5, np.clip(changed / SEEN, UNSEEN, 1), weight)
         if kind == "folds":  # the edge of a crease is not well defined
             weight[(share > 0.1) & (share < 0.5)] = 0
-    return np.rint(np.clip(made, 0, 1) * 255).astype(np.uint8), whole, weight
+    return np.rint(np.clip(damaged, 0, 1) * 255).astype(np.uint8), whole, weight
 
 
 def tint(colour: np.ndarray, size: tuple[int, int], rng: Rng) -> np.ndarray:
@@ -173,16 +173,16 @@ def tint(colour: np.ndarray, size: tuple[int, int], rng: Rng) -> np.ndarray:
         size: (H, W).
         rng: Draws the tint.
     """
-    made = np.broadcast_to(colour, (*size, colour.shape[-1] if colour.ndim else 1)).astype(
+    plane = np.broadcast_to(colour, (*size, colour.shape[-1] if colour.ndim else 1)).astype(
         np.float32
     )
-    made = np.repeat(made, 3, 2) if made.shape[2] == 1 else made.copy()
+    plane = np.repeat(plane, 3, 2) if plane.shape[2] == 1 else plane.copy()
     if rng.random() < 0.35:
-        made *= rng.uniform(0.4, 1, 3).astype(np.float32)
+        plane *= rng.uniform(0.4, 1, 3).astype(np.float32)
     if rng.random() < 0.3:  # its surface is uneven
         rough = cv2.GaussianBlur(rng.normal(size=size).astype(np.float32), (0, 0), 1.5)
-        made += (rng.uniform(0, 0.15) * rough / max(float(rough.std()), 1e-6))[..., None]
-    return np.clip(made, 0, 1)
+        plane += (rng.uniform(0, 0.15) * rough / max(float(rough.std()), 1e-6))[..., None]
+    return np.clip(plane, 0, 1)
 
 
 def layer_of(op: Damage, side: int, rng: Rng, beyond: float = 1.6) -> Layer:

@@ -93,19 +93,19 @@ def prediction_target(schedule: SchedulerMixin, clean: Tensor, noise: Tensor, t:
     return clean if kind == "sample" else noise
 
 
-def to_clean(schedule: SchedulerMixin, made: Tensor, x: Tensor, t: Tensor) -> Tensor:
+def to_clean(schedule: SchedulerMixin, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
     """The clean latent that a prediction stands for (diffusers' pred_original_sample).
 
     Args:
         schedule: The noise schedule.
-        made: The UNet's prediction, (B, C, h, w).
+        output: The UNet's prediction, (B, C, h, w).
         x: What it is about, (B, C, h, w).
         t: (B,) timesteps.
     """
     (alpha, sigma), kind = alpha_sigma(schedule, t), schedule.config.prediction_type
     if kind == "sample":
-        return made
-    return alpha * x - sigma * made if kind == "v_prediction" else (x - sigma * made) / alpha
+        return output
+    return alpha * x - sigma * output if kind == "v_prediction" else (x - sigma * output) / alpha
 
 
 def from_clean(schedule: SchedulerMixin, clean: Tensor, x: Tensor, t: Tensor) -> Tensor:
@@ -191,18 +191,18 @@ def train_step(
     """
     schedule = stack.schedule
     residual = stack.to_residual(batch["target"], batch["conditioning"])
-    drawn = draw(residual, schedule, options, step, rng, part)
+    draws = draw(residual, schedule, options, step, rng, part)
     ask = _asking(stack, batch)
     start = residual
     if options.texture and options.texture.own:
-        first = predict_first(ask, schedule, residual, drawn.noise, drawn.continued)
-        start = residual.index_copy(0, drawn.continued, first)
-    x = schedule.add_noise(start, drawn.noise, drawn.t)
-    made = ask(x, drawn.t, slice(None)).float()
-    losses = {"latent": latent_loss(made, residual, drawn, batch["trust"], schedule, options)}
-    if len(drawn.decoded):
+        first = predict_first(ask, schedule, residual, draws.noise, draws.continued)
+        start = residual.index_copy(0, draws.continued, first)
+    x = schedule.add_noise(start, draws.noise, draws.t)
+    output = ask(x, draws.t, slice(None)).float()
+    losses = {"latent": latent_loss(output, residual, draws, batch["trust"], schedule, options)}
+    if len(draws.decoded):
         losses |= pixel_losses(
-            stack, batch, made, x, drawn, options, step=step, discriminator=discriminator
+            stack, batch, output, x, draws, options, step=step, discriminator=discriminator
         )
     return losses
 
@@ -246,14 +246,14 @@ def _asking(stack: Stack, batch: dict[str, Tensor]) -> Ask:
 
 
 def latent_loss(
-    made: Tensor,
+    output: Tensor,
     residual: Tensor,
-    drawn: Draw,
+    draws: Draw,
     trust: Tensor,
     schedule: SchedulerMixin,
     options: DenoisingOptions,
 ) -> Tensor:
-    """The weighted mean squared error of the predictions `made` (B, C, h, w), a scalar.
+    """The weighted mean squared error of the predictions `output` (B, C, h, w), a scalar.
 
     Fresh noise and the content of holes are large and mostly cannot be predicted. At full weight
     they would drown the small errors that restoring is about.
@@ -261,19 +261,19 @@ def latent_loss(
     last = schedule.config.num_train_timesteps - 1
     weight = options.walk_weight
     if options.min_snr:
-        weight = weight * min_snr(schedule, drawn.t, options.min_snr)
-    weight = torch.where(drawn.t == last, 1.0, weight).index_fill(0, drawn.continued, 0)
+        weight = weight * min_snr(schedule, draws.t, options.min_snr)
+    weight = torch.where(draws.t == last, 1.0, weight).index_fill(0, draws.continued, 0)
     weight = weight.view(-1, 1, 1, 1) * torch.where(trust == REPAINT, options.repaint_weight, 1.0)
-    wanted = prediction_target(schedule, residual, drawn.noise, drawn.t)
-    return (weight * (made - wanted).square()).mean()
+    wanted = prediction_target(schedule, residual, draws.noise, draws.t)
+    return (weight * (output - wanted).square()).mean()
 
 
 def pixel_losses(
     stack: Stack,
     batch: dict[str, Tensor],
-    made: Tensor,
+    output: Tensor,
     x: Tensor,
-    drawn: Draw,
+    draws: Draw,
     options: DenoisingOptions,
     *,
     step: int,
@@ -284,16 +284,16 @@ def pixel_losses(
     Args:
         stack: The networks and the noise schedule.
         batch: As in `train_step`.
-        made: The UNet's predictions (B, C, h, w) about x.
+        output: The UNet's predictions (B, C, h, w) about x.
         x: The noisy residuals (B, C, h, w).
-        drawn: Timesteps, and which rows are decoded.
+        draws: Timesteps, and which rows are decoded.
         options: Weights of the losses.
         step: Number of the update, from 0.
         discriminator: As in `train_step`.
     """
-    rows, last = drawn.decoded, stack.schedule.config.num_train_timesteps - 1
-    t = drawn.t[rows]
-    end = to_clean(stack.schedule, made[rows], x[rows], t)
+    rows, last = draws.decoded, stack.schedule.config.num_train_timesteps - 1
+    t = draws.t[rows]
+    end = to_clean(stack.schedule, output[rows], x[rows], t)
     latents = stack.from_residual(end, batch["conditioning"][rows])
     rgb = vae.decode_freely(stack.vae, latents).float()
     truth = to_rgb(batch["truth"][rows])
