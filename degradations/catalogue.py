@@ -36,7 +36,7 @@ def kinds() -> Iterator[Entry]:
     for point in sorted(entry_points(group=plugins.ENTRY_POINTS), key=lambda point: point.name):
         try:
             model = point.load()
-        except Exception as error:  # whatever a foreign package may raise
+        except Exception as error:  # another package's import may raise anything
             yield Entry(point.name, f"cannot be loaded: {error!r}", point.value)
         else:
             yield Entry(point.name, _line(model), _options(model))

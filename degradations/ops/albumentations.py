@@ -44,7 +44,7 @@ class Albumentations(Op):
                 _build(self.transform, self.params)
         except RecipeError:
             raise
-        except Exception as error:  # whatever the transform may raise
+        except Exception as error:  # a transform of another package, which may raise anything
             raise RecipeError(f"{self.transform} does not take {self.params}: {error}") from error
         return self
 

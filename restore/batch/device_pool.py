@@ -229,7 +229,7 @@ def _serve(pipe: Connection, spec: RunSpec, pinned: PinnedModel, workers: int) -
                     row = worker(*asked, note)
                 except (EOFError, OSError, CancelledError):
                     raise
-                except Exception as error:
+                except Exception as error:  # the driver raises it again
                     progress.send("error", error)
                     return
                 progress.send("row", row)

@@ -28,7 +28,9 @@ def trouble(scheduler: SchedulerMixin) -> str:
                 x = scheduler.step(0.1 * scaled, t, x, **more).prev_sample
                 if not torch.isfinite(x).all():
                     return "it leaves the finite numbers"
-    except Exception as error:  # diffusers has no class of its own for this
+    except (
+        Exception
+    ) as error:  # a scheduler raises anything: ValueError, IndexError, RuntimeError ...
         return f"{type(error).__name__}: {error}"
     return ""
 
@@ -49,7 +51,7 @@ def most(make: Callable[[int], SchedulerMixin], wanted: int) -> int:
     def can(steps: int) -> bool:
         try:
             return not trouble(make(steps))
-        except Exception:  # as above
+        except Exception:  # to make a scheduler may raise anything too
             return False
 
     low, high = 0, min(wanted, TRIED)

@@ -286,7 +286,7 @@ def _rehearse(
 ) -> None:
     try:
         why = rehearsal.trouble(make(steps))
-    except Exception as error:  # diffusers' classes raise anything
+    except Exception as error:  # diffusers' schedulers check their options each in its own way
         why = f"{type(error).__name__}: {error}"
     if not why:
         return

@@ -45,7 +45,7 @@ def tried() -> tuple[State, str]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about parts of it that are not needed here
             importlib.import_module("torchvision")
-    except Exception as error:  # a mismatch raises RuntimeError, OSError or AttributeError
+    except Exception as error:  # a build for another torch fails in many ways
         for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
             del sys.modules[name]
         sys.modules["torchvision"] = None  # type: ignore[assignment]  # makes Python's import say that it is absent

@@ -112,7 +112,7 @@ class Session:
             self._session = runtime.InferenceSession(
                 data, options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # its classes have no other common base
+        except Exception as error:  # ONNX Runtime's errors have no other common base
             reason = str(error).splitlines()[0]
             raise ModelError(f"{path}: cannot be read, export it again: {reason}") from error
         self._path, self._runtime = path, runtime
@@ -145,7 +145,7 @@ class Session:
     def _run(self, feed: dict[str, np.ndarray], options: object) -> np.ndarray:
         try:
             return self._session.run(None, feed, options)[0]
-        except Exception as error:
+        except Exception as error:  # as above
             reason = str(error).splitlines()[0]
             if "bad_alloc" in reason or "Failed to allocate memory" in reason:
                 raise MemoryError(reason) from error

@@ -70,7 +70,7 @@ def begin(
     config = None if first else dict(_flatten(options))
     try:
         accelerator.init_trackers(project, config, how)
-    except Exception as error:  # each raises classes of its own, for a server or a key it lacks
+    except Exception as error:  # each package has its own errors for a missing server or key
         accelerator.trackers = []  # one that has not started cannot be ended
         names = ", ".join(map(str, accelerator.log_with))
         mend = f"mend that, or leave it out of log_with; {file.name} names the run to continue"

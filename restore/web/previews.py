@@ -62,7 +62,7 @@ class Previews:
             jpeg = as_jpeg(sketch())
         except RestoreError:  # the job was cancelled meanwhile
             raise
-        except Exception:  # a preview costs no job
+        except Exception:  # whatever a sketch raises: the job goes on without previews
             log.exception("no preview of job %s", self._job)
             self._is_broken = True
             return 0
