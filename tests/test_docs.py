@@ -19,6 +19,7 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 CODE = re.compile(r"`((?:restore|degradations|tests|tools|configs|docs)/[\w./-]+)`")
+TEST = re.compile(r"`(test_\w+\.py)`")
 
 
 def anchors(page: Path) -> set[str]:
@@ -36,7 +37,7 @@ def test_links_and_paths_lead_somewhere(page):
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), f"{page}: {link}"
         assert not anchor or anchor in anchors(target), f"{page}: {link}"
-    for path in CODE.findall(text):
+    for path in [*CODE.findall(text), *(f"tests/{name}" for name in TEST.findall(text))]:
         assert (ROOT / path).exists(), f"{page}: {path}"
 
 
