@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restore.errors import counted
-from restore.files import cache, write_text
+from restore.files import home_folder, write_text
 from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def format_duration(seconds: float) -> str:
 
 
 def _file() -> Path:
-    return cache() / "rates.json"
+    return home_folder("cache") / "rates.json"
 
 
 def _read() -> dict[str, float]:

@@ -18,8 +18,7 @@ from restore.batch.jobs import Job, short_digest
 from restore.batch.rows import Row, parsed
 from restore.batch.store import HIDDEN, NOTES, REPORTS, note_name
 from restore.errors import ImageError, OutputError, RestoreError, UsageError
-from restore.files import cache as cache_folder
-from restore.files import replacing, sha256
+from restore.files import home_folder, replacing, sha256
 from restore.storage.urls import redact_error, redact_url
 
 if TYPE_CHECKING:
@@ -135,7 +134,7 @@ def _folder() -> "tempfile.TemporaryDirectory[str]":
 
 def mirror(url: str) -> Path:
     """The folder on this machine that stands for a URL; it holds the journal."""
-    return cache_folder() / "remote" / short_digest(redact_url(url).rstrip("/"))
+    return home_folder("cache") / "remote" / short_digest(redact_url(url).rstrip("/"))
 
 
 class Bucket:

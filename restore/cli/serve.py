@@ -3,16 +3,13 @@
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from restore.cli.folder import takes
 from restore.cli.model import Device, Dtype, Engine
 from restore.errors import UsageError
-
-if TYPE_CHECKING:
-    from restore.web.api import Limits
 
 EXTRA = ("fastapi", "uvicorn", "starlette", "python_multipart")
 
@@ -76,12 +73,6 @@ class Jobs:
         int, typer.Option(min=1, max=100_000, help="The largest result that is made.")
     ] = 400
 
-    @property
-    def limits(self) -> "Limits":
-        from restore.web.api import Limits
-
-        return Limits(self.queue, self.upload * 2**20, self.megapixels)
-
 
 @takes("jobs", Jobs)
 @takes("offer", Offer)
@@ -96,7 +87,7 @@ def serve(address: Address, offer: Offer, jobs: Jobs) -> None:
     if missing:
         mend = "pip install 'restore-toolkit[ui]'"
         raise UsageError(f"serve needs {', '.join(missing)}, which is missing; {mend}")
-    from restore.web import serve
+    from restore.web import api, serve
 
     options = serve.Serving(
         host=address.host,
@@ -110,6 +101,6 @@ def serve(address: Address, offer: Offer, jobs: Jobs) -> None:
         device=offer.device,
         dtype=offer.dtype,
         engine=offer.engine,
-        limits=jobs.limits,
+        limits=api.Limits(jobs.queue, jobs.upload * 2**20, jobs.megapixels),
     )
     serve.serve(options)

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from restore.files import read_plain, sha256, write_text
+from restore.files import home_folder, read_plain, sha256, write_text
 
 MOST = 2**28  # bytes of the file in which they are kept
 LARGEST = 2**30  # bytes of a picture
@@ -61,8 +61,7 @@ def of(paths: Sequence[Path]) -> list[str]:
 
 
 def _store() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "restore" / "digests.json"
+    return home_folder("cache") / "digests.json"
 
 
 def _read(store: Path) -> Known:
