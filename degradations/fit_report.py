@@ -92,7 +92,14 @@ def page(
     recipe: Recipe,
     simulated: Sequence[Simulated],
 ) -> Page:
-    """The page with the comparison, the noise curves, some pictures and the recipe."""
+    """The page with the comparison, the noise curves, some pictures and the recipe.
+
+    Args:
+        photos: Measured photos.
+        refused: File and reason of each that could not be measured.
+        recipe: The fitted recipe.
+        simulated: Clean pictures that the recipe degraded, measured in the same way.
+    """
     compared = compare(photos, simulated)
     report = Page(f"{recipe.name}: {counted(len(photos), 'photo')} and the recipe fitted to them")
     report.table(

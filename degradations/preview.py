@@ -70,7 +70,14 @@ def write_page(rows: Sequence[Row], recipe: Recipe, path: Path) -> None:
 
 
 def write_png(rows: Sequence[Row], recipe: Recipe, path: Path, dpi: int = 200) -> None:
-    """The same sheet as one picture."""
+    """Write the sheet as one picture.
+
+    Args:
+        rows: What `rows` returns.
+        recipe: Its name and paper are the title.
+        path: The file.
+        dpi: Dots per inch.
+    """
     from matplotlib.figure import Figure
 
     columns = [[(cell, _wrapped(label)) for cell, label in _columns(row)] for row in rows]

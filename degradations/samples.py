@@ -20,11 +20,16 @@ from degradations.rng import Rng
 
 @dataclass(frozen=True)
 class Maker:
-    """Makes samples with a recipe."""
+    """Makes samples with a recipe.
+
+    Attributes:
+        recipe: What degrades the pictures.
+        scale: HR size over LR size, 1 or more.
+        seed: Seed of all draws.
+    """
 
     recipe: Recipe
     scale: float
-    """1 or more."""
     seed: int
 
     @classmethod
@@ -44,6 +49,7 @@ class Maker:
         return cls(recipe if isinstance(recipe, Recipe) else recipes.find(str(recipe)), scale, seed)
 
     def draw(self, hr: np.ndarray, key: str) -> Trace:
+        """Draw the trace of a picture, uint8 (H, W, 3), with this key."""
         return self.recipe.draw(hr.shape[:2], self.scale, self.seed, key)
 
     def sample(self, hr: np.ndarray, trace: Trace, apply: bool = True) -> dict[str, Any]:

@@ -95,7 +95,23 @@ class Restorer:
         first_stage: str | Path = "",
         **more: Unpack[keywords.Loading],
     ) -> Self:
-        """`restore.load` with diffusers' names: `torch_dtype`, and `local_files_only` (offline)."""
+        """Load a model, as `restore.load` does, also by diffusers' names of arguments.
+
+        Args:
+            model: As in `restore.load`.
+            device: As in `restore.load`; or a torch.device.
+            dtype: As in `restore.load`; or a torch.dtype.
+            torch_dtype: Diffusers' name of `dtype`; it wins.
+            local_files_only: Diffusers' name of `offline`: use no network.
+            compiled: As in `restore.load`.
+            offload: As in `restore.load`.
+            engine: As in `restore.load`.
+            first_stage: As in `restore.load`.
+            more: Further arguments of restore.checkpoints.load.load.
+
+        Raises:
+            ModelError: If there is no such model, or it cannot be loaded.
+        """
         if local_files_only:
             more["offline"] = True
         how = devices.named_dtype(dtype if torch_dtype is None else torch_dtype)
@@ -203,7 +219,13 @@ class Restorer:
         output_type: Kind | None = None,
         **options: Unpack[keywords.Img2img],
     ) -> Any:
-        """Make the picture again at its own size; `strength` near 0 keeps it, 1 ignores it."""
+        """Make the picture again at its own size.
+
+        Args:
+            image: The picture, or a list.
+            prompt: What it becomes.
+            options: `strength` near 0 keeps the picture, 1 ignores it.
+        """
         arguments = keywords.translate(options)
         chosen = build_options(Img2imgOptions, "img2img", arguments, prompt=prompt)
         callbacks = Callbacks(callback, progress, arguments.on_step_end, self)
@@ -245,7 +267,13 @@ class Restorer:
         output_type: Kind | None = None,
         **options: Unpack[keywords.Inpaint],
     ) -> Any:
-        """Fill the hole, which is white in the mask. Outside it no byte changes."""
+        """Fill the hole. Outside it no byte changes.
+
+        Args:
+            image: The picture, or a list.
+            mask: White is the hole. One mask serves all pictures, or each has its own.
+            prompt: What fills the hole.
+        """
         arguments = keywords.translate(options)
         chosen = build_options(InpaintOptions, "inpaint", arguments, prompt=prompt)
         callbacks = Callbacks(callback, progress, arguments.on_step_end, self)

@@ -156,7 +156,7 @@ class Turns:
 
     Args:
         stack: Its parts are on the CPU.
-        place: The device that they are moved to.
+        device: The device that they are moved to.
     """
 
     def __init__(self, stack: Stack, device: torch.device):

@@ -216,7 +216,14 @@ def carry(source: Path, folder: Path) -> list[str]:
 
 
 def card(name: str, digest: str, licences: list[str], model: Stack | PixelModel) -> str:
-    """Return the README of an export."""
+    """Return the README of an export.
+
+    Args:
+        name: Name of the model that is exported.
+        digest: Of its weights.
+        licences: Names of the licence files that were copied.
+        model: The model; a pixel upscaler may say its licence.
+    """
     own = "" if isinstance(model, Stack) else model.about.get("licence", "")
     licence = ", ".join(licences) or own or "not said; ask who made the model"
     return (

@@ -53,7 +53,15 @@ def has_first_stage(path: Path) -> bool:
 def about(
     path: Path, stage: object, name: str, digest: str, rest: Callable[[], "Stack"]
 ) -> LazyStack:
-    """Make a LazyStack from a first stage and the folder's stack.json."""
+    """Make a LazyStack from a first stage and the folder's stack.json.
+
+    Args:
+        path: The model folder.
+        stage: The first stage.
+        name: Name of the model in messages.
+        digest: Of the weights; if `rest` loads others, that is an error.
+        rest: Loads the whole stack.
+    """
     config = configs.about(path)
     assert config.windows is not None
     step = factor(path)
@@ -104,7 +112,14 @@ def read(folder: Path) -> "FirstStage":
 def network(
     folder: Path, part: str, empty: "Enlarging | Fusing", tensors: "Weights"
 ) -> "Enlarging | Fusing":
-    """Load the weights of one network of the first stage."""
+    """Load the weights of one network of the first stage.
+
+    Args:
+        folder: The model folder.
+        part: The network's folder within it.
+        empty: A network without layers yet; it gets those of the part's config.
+        tensors: The weights by name.
+    """
     import torch
 
     from restore.checkpoints import weights

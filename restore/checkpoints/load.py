@@ -109,7 +109,17 @@ def full_name(name: str, path: Path) -> str:
 
 
 def read_single(path: Path, config: str | None, *, offline: bool, allow_pickle: bool) -> Stack:
-    """Load the stack of a single file, as `read`."""
+    """Load the stack of a single file, as `read` loads a folder.
+
+    Args:
+        path: A .safetensors, or a .ckpt where pickles are allowed.
+        config: A diffusers folder or hub id with the configs; None: by the family of the weights.
+        offline: Use only what the hub gave before.
+        allow_pickle: Read the tensors of pickled files.
+
+    Raises:
+        ModelError: The file is of another kind, damaged, or its configs are missing.
+    """
     if file_kinds.is_pixel(path) and config is None:
         raise ModelError(f"{path}: is a pixel upscaler; what is asked for here is diffusion's")
     hub.refuse_pickles([path], allow_pickle)

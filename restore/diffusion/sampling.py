@@ -74,7 +74,17 @@ def sample(
 def sample_rows(
     predict: PredictRows, x: Tensor, scheduler: SchedulerMixin, on_step: OnStep = ignore
 ) -> Tensor:
-    """As `sample`, but in place and by rows, for schedulers that are `by_point`."""
+    """Sample as `sample` does, but in place and by rows, for schedulers that are `by_point`.
+
+    Args:
+        predict: Yields the UNet's output by bands of rows.
+        x: (1, C, h, w), scaled to the scheduler's first step; it is overwritten.
+        scheduler: `set_timesteps` has been called.
+        on_step: Called after each step.
+
+    Raises:
+        NonFiniteError: If a step produces NaN or infinity.
+    """
     timesteps = remaining(scheduler)
     for step, t in watch.laps(timesteps):
         for rows, made in predict(x, t):
@@ -281,7 +291,16 @@ def first_point(
     seed: int,
     begin: Start,
 ) -> Tensor:
-    """As `start`, made by bands of rows."""
+    """Make the latent that sampling starts from, as `start` does, but by bands of rows.
+
+    Args:
+        stack: The model.
+        condition: Its conditioning turns a clean latent into a residual.
+        scheduler: `set_timesteps` has been called; below strength 1 its first steps are left out.
+        shape: (1, C, h, w) of the canvas.
+        seed: Seed of the noise, which is a function of the position in the canvas.
+        begin: The clean latent and the strength, if sampling does not start from pure noise.
+    """
     x = memmap.empty_tensor(shape, stack.device)
     if begin.clean is not None and not begin.is_pure:
         enter(scheduler, begin.strength)

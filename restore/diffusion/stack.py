@@ -75,7 +75,7 @@ class Stack:
         name: Its name in messages.
         digest: Tells weights apart in reports.
         origin: The folder it was loaded from, if any.
-        place: The device, if the parts are kept elsewhere (offload).
+        offload_device: The device on which parts take turns, if they are kept elsewhere.
         engine: What computes the networks: torch or onnx, whose parts hold no weights.
     """
 

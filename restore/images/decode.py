@@ -100,7 +100,13 @@ def count_frames(image: Image.Image, data: bytes, suffix: str) -> int:
 
 
 def seek(image: Image.Image, data: bytes, suffix: str, frame: int) -> None:
-    """Go to a frame, counted from 0.
+    """Go to a frame.
+
+    Args:
+        image: The opened picture.
+        data: The file's bytes, to explain an error.
+        suffix: Of the file, likewise.
+        frame: Counted from 0.
 
     Raises:
         ImageError: The frame is broken or too large.

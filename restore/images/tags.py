@@ -30,7 +30,16 @@ XMP_TAG = 700
 
 @dataclass(frozen=True)
 class Tags:
-    """Metadata for one file; the fields are those of Picture."""
+    """Metadata for one file; the fields are those of Picture.
+
+    Attributes:
+        icc: Colour profile.
+        exif: EXIF block.
+        xmp: XMP packet.
+        iptc: IPTC records.
+        dpi: Pixels per inch, (horizontal, vertical).
+        texts: (name, text) pairs.
+    """
 
     icc: bytes | None = None
     exif: bytes | None = None

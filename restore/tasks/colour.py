@@ -59,11 +59,13 @@ def levels(rows: Band, like: Picture, band: int) -> np.ndarray:
 
 
 def bands(height: int, band: int) -> Iterator[tuple[int, int]]:
+    """Cut `height` rows into (first, last) bands of `band` rows; progress is reported for each."""
     cuts = [(first, min(first + band, height)) for first in range(0, height, band)]
     return watch.over(cuts, "colour")
 
 
 def unit(picture: Picture, first: int, last: int) -> np.ndarray:
+    """Return rows of a picture as float32 in [0, 1]."""
     return picture.pixels[first:last] / np.float32(np.iinfo(picture.pixels.dtype).max)
 
 
@@ -110,6 +112,7 @@ def level_of(plane: np.ndarray, share: float) -> int:
 
 
 def wavelet(result: Picture, like: Picture) -> Band:
+    """Return a function that gives rows of the result with the coarse scales of `like`."""
     height = result.size[0]
 
     def rows(first: int, last: int) -> np.ndarray:
@@ -137,6 +140,7 @@ def coarse(rgb: np.ndarray) -> np.ndarray:
 
 
 def adain(result: Picture, like: Picture, band: int) -> Band:
+    """Return a function that gives rows of the result with mean and spread of `like`."""
     seen = None if result.alpha is None else result.alpha > 0
     old, spread = moments(lambda *rows: unit(result, *rows), result.size[0], seen, band)
     # measured at the result's size, because enlarging alone lowers the standard deviation
@@ -196,7 +200,14 @@ def lowpass(result: Picture, like: Picture, band: int) -> Picture:
 
 
 def missing(rows: Band, size: tuple[int, int], like: Picture, band: int) -> np.ndarray:
-    """Return the input minus the result averaged over each input pixel, float32 (*like.size, 3)."""
+    """Return the input minus the result averaged over each input pixel, float32 (*like.size, 3).
+
+    Args:
+        rows: Gives rows of the result.
+        size: (height, width) of the result.
+        like: The input.
+        band: Rows of the result that are processed together.
+    """
     down, across = (averaging(*lengths) for lengths in zip(like.size, size, strict=True))
     lack = np.empty((*like.size, 3), np.float32)
     for first, last in bands(like.size[0], max(1, band * like.size[0] // size[0])):

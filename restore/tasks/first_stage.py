@@ -60,7 +60,14 @@ def refuse_own_colours(options: UpscaleOptions) -> None:
 def answered(
     low: Picture, options: UpscaleOptions, model: "Stack | LazyStack", on_step: OnStep = ignore
 ) -> Picture:
-    """Run the first stage with the options, or with the model's defaults."""
+    """Run the first stage with the options, or with the model's defaults.
+
+    Args:
+        low: The input.
+        options: `fidelity`, `scale`, `unfade` and, to know whether sampling follows, `steps`.
+        model: A model with a first stage.
+        on_step: Called after each block, unless sampling follows.
+    """
     assert model.restorer is not None
     fidelity = model.fidelity if options.fidelity is None else options.fidelity
     steps = model.restore_steps if options.steps is None else options.steps

@@ -141,7 +141,17 @@ def fill(
     seed: int,
     on_step: OnStep,
 ) -> Picture:
-    """Fill the hole of one box, and return the whole box as the model decodes it."""
+    """Fill the hole of one box, and return the whole box as the model decodes it.
+
+    Args:
+        picture: The whole picture.
+        hole: (H, W) of the whole picture; above 0 is filled.
+        box: Rows and columns that the model sees.
+        options: Strength, sampler and the rest.
+        stack: The model.
+        seed: Seed of the noise.
+        on_step: Called after each sampling step.
+    """
     crop, hole = replace(picture, pixels=picture.pixels[box], alpha=None), hole[box]
     conditioning = encode_picture(crop, crop.size, stack, hole)
     trust = trust_map(hole, crop.size, stack, KEEP)

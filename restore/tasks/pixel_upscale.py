@@ -90,7 +90,17 @@ def settled(options: Options, model: PixelModel) -> UpscaleOptions:
 
 
 def answered(low: Picture, model: PixelModel, depth: np.dtype[Any], on_step: OnStep) -> np.ndarray:
-    """Run the network on a picture; integers of that depth."""
+    """Run the network on a picture, window by window.
+
+    Args:
+        low: The input.
+        model: The upscaler.
+        depth: uint8 or uint16, the type of the result.
+        on_step: Called after each window.
+
+    Returns:
+        Integers (H * scale, W * scale, 3), memory-mapped if they are large.
+    """
     top, most = np.iinfo(low.pixels.dtype).max, np.iinfo(depth).max
     scale, (height, width) = model.scale, low.size
     pixels = memmap.empty((height * scale, width * scale, 3), depth)

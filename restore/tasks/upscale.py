@@ -117,6 +117,15 @@ def in_two_stages(
     """Run the first stage, then sampling over its result, then fill the damage.
 
     What sampling changes is added in pixels, so the losses of the autoencoder do not show.
+
+    Args:
+        low: The input.
+        size: (height, width) of the result.
+        options: None for `steps` and `fidelity` stands for the model's own.
+        stack: A stack with a first stage, its own or a pixel upscaler.
+        seed: Seed of the noise.
+        on_step: Called after each sampling step; without any, after each block of the first stage.
+        damage: bool (H, W) of the input: what is filled; or None.
     """
     low = without_damage(low, damage)
     steps = stack.restore_steps if options.steps is None else options.steps
@@ -154,6 +163,14 @@ def over_a_pixel_model(
 
     Models that only take a start picture, such as Stable Diffusion, sample from its result, noised
     to `strength` (Wang et al. 2023, StableSR, without its adapter).
+
+    Args:
+        low: The input.
+        options: Scale, steps, strength and the rest.
+        stack: A stack with an `enlarger`.
+        seed: Seed of the noise.
+        on_step: Called after each sampling step.
+        damage: bool (H, W) of the input: what is filled; or None.
 
     Raises:
         ConfigError: If an option does not suit such a model.

@@ -90,7 +90,15 @@ class Limits:
 
 @dataclass
 class Server:
-    """State that the routes share."""
+    """State that the routes share.
+
+    Attributes:
+        store: Keeps jobs and their files.
+        worker: Does the jobs, one after another.
+        models: Models that clients may name.
+        roots: Folders that clients may work on.
+        limits: Limits of requests.
+    """
 
     store: Store
     worker: Worker
@@ -127,6 +135,12 @@ class Server:
         control: UploadFile | None = None,
     ) -> JobResponse:
         """Store the uploads and queue the job, after all checks that need no model.
+
+        Args:
+            given: The request.
+            images: Uploaded pictures.
+            mask: Uploaded mask.
+            control: Uploaded picture for the ControlNet.
 
         Raises:
             RestoreError: The request is refused; its `code` says why.

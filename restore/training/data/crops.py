@@ -78,7 +78,7 @@ class Photos:
     out and listed.
 
     Args:
-        place: A folder, a shard, a list file or a dataset.
+        photos: A folder, a shard, a list file or a dataset.
         smallest: Pixels that a picture needs on both sides.
         small: Leave smaller pictures out, or continue them by reflection up to that size.
         memory_gb: Photos stay decoded up to this size; it only changes the speed.

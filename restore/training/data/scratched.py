@@ -116,7 +116,14 @@ def sample(photos: Photos, options: ScratchedOptions, rng: Rng) -> dict[str, np.
 
 
 def scene(photos: Photos, side: int, detail: int, rng: Rng) -> np.ndarray:
-    """A random crop of a photo at a random zoom, or a drawn picture: uint8 (side, side, 3)."""
+    """A random crop of a photo at a random zoom, or a drawn picture: uint8 (side, side, 3).
+
+    Args:
+        photos: Where crops come from.
+        side: Pixels.
+        detail: Number of crops of which the one with most detail is taken.
+        rng: Draws place and zoom.
+    """
     if rng.random() < photos.drawn:
         return photos.picture(side, detail, rng)
     room = min(photos.smallest, round(side * 0.7 * (ROOM / 0.7) ** rng.random()))
@@ -127,6 +134,7 @@ def scene(photos: Photos, side: int, detail: int, rng: Rng) -> np.ndarray:
 
 
 def degrade(recipe: Recipe, rgb: np.ndarray, rng: Rng) -> np.ndarray:
+    """Degrade a picture at its own size by a recipe: uint8 (H, W, 3)."""
     return recipe.degrade(rgb, 1, int(rng.integers(2**62)), "").lr
 
 
@@ -203,11 +211,13 @@ def layer_of(op: Damage, side: int, rng: Rng, beyond: float = 1.6) -> Layer:
 
 
 def draw_width(widths: tuple[float, float], rng: Rng) -> float:
+    """Draw a width, pixels, uniform in its logarithm."""
     low, high = widths
     return low * (high / low) ** rng.random()
 
 
 def scratches(side: int, widths: tuple[float, float], rng: Rng) -> Layer:
+    """Thin bent scratches over a square of `side` pixels."""
     thick = draw_width(widths, rng) / (1.6 * side) * 1000
     some = LogUniform(1, 10)
     width, opacity = Uniform(thick, thick), Choice((Uniform(0.5, 1), 1.0))
@@ -216,12 +226,14 @@ def scratches(side: int, widths: tuple[float, float], rng: Rng) -> Layer:
 
 
 def dust(side: int, widths: tuple[float, float], rng: Rng) -> Layer:
+    """Specks and short hairs over a square of `side` pixels."""
     thick = min(4.0, draw_width(widths, rng)) / (2 * side) * 1000
     some = Dust(count=LogUniform(3, 60), width=Uniform(thick, 1.5 * thick), shade=shade_range(rng))
     return layer_of(some, side, rng)
 
 
 def folds(side: int, widths: tuple[float, float], rng: Rng) -> Layer:
+    """One or two folds across a square of `side` pixels."""
     thick = min(4.0, 0.6 * draw_width(widths, rng)) / side * 1000
     return layer_of(Folds(count=Uniform(1, 2), width=Uniform(thick, thick)), side, rng, 1.0)
 
@@ -260,6 +272,7 @@ def shade_range(rng: Rng) -> Choice:
 
 
 def draw_shade(rng: Rng) -> np.ndarray:
+    """Draw the grey level of damage, in [0, 1]."""
     return np.array(shade_range(rng).draw(OpRng(int(rng.integers(2**62)), "")), np.float32)
 
 

@@ -202,6 +202,7 @@ class Refused:
         self.file: Path | None = None  # JSON lines
 
     def add(self, name: str, reason: str) -> None:
+        """Note a picture and why it cannot be used; only the first reason is kept."""
         if name in self.why:
             return
         self.why[name] = reason

@@ -109,7 +109,14 @@ def to_clean(schedule: SchedulerMixin, output: Tensor, x: Tensor, t: Tensor) -> 
 
 
 def from_clean(schedule: SchedulerMixin, clean: Tensor, x: Tensor, t: Tensor) -> Tensor:
-    """The prediction about x at t that stands for a clean latent: the inverse of `to_clean`."""
+    """The prediction that stands for a clean latent: the inverse of `to_clean`.
+
+    Args:
+        schedule: The noise schedule.
+        clean: The clean latent, (B, C, h, w).
+        x: The noised latent, (B, C, h, w).
+        t: (B,) timesteps.
+    """
     (alpha, sigma), kind = alpha_sigma(schedule, t), schedule.config.prediction_type
     if kind == "sample":
         return clean
@@ -215,7 +222,16 @@ def draw(
     rng: torch.Generator,
     part: Part,
 ) -> Draw:
-    """Timesteps, noise and the rows that are decoded, for a batch like (B, C, h, w)."""
+    """Draw timesteps, noise and the rows that are decoded.
+
+    Args:
+        like: The residual of this process's part of the batch, (B, C, h, w).
+        schedule: The noise schedule.
+        options: Shares and weights.
+        step: The training step; decoding starts at `pixel_start`.
+        rng: Draws for the whole batch, so that the parts do not depend on the number of processes.
+        part: Which rows of the whole batch are here.
+    """
     last = schedule.config.num_train_timesteps - 1
     count = part.of * len(like)
     t = part.cut(timesteps(count, options.last_share, last, rng, options.lean))
@@ -253,10 +269,18 @@ def latent_loss(
     schedule: SchedulerMixin,
     options: DenoisingOptions,
 ) -> Tensor:
-    """The weighted mean squared error of the predictions `output` (B, C, h, w), a scalar.
+    """The weighted mean squared error of the predictions, a scalar.
 
     Fresh noise and the content of holes are large and mostly cannot be predicted. At full weight
     they would drown the small errors that restoring is about.
+
+    Args:
+        output: The UNet's predictions, (B, C, h, w).
+        residual: The clean latents as the UNet sees them, (B, C, h, w).
+        draws: Timesteps and noise.
+        trust: The trust map at latent size, (B, 1, h, w).
+        schedule: Its prediction type decides what is predicted.
+        options: The weights.
     """
     last = schedule.config.num_train_timesteps - 1
     weight = options.walk_weight
@@ -317,7 +341,18 @@ def spaced_indices(count: int, some: int) -> Tensor:
 def predict_first(
     ask: Ask, schedule: SchedulerMixin, residual: Tensor, noise: Tensor, rows: Tensor
 ) -> Tensor:
-    """What the first step of sampling predicts for these rows, where the second step starts."""
+    """Predict what the first step of sampling gives for some rows, where its second step starts.
+
+    Args:
+        ask: Runs the UNet: (x, t, rows) -> its output.
+        schedule: The noise schedule.
+        residual: The clean latents of the batch, (B, C, h, w).
+        noise: Of the same shape.
+        rows: Indices into the batch, (n,).
+
+    Returns:
+        Clean latents, (n, C, h, w).
+    """
     last = torch.full_like(rows, schedule.config.num_train_timesteps - 1)
     x = schedule.add_noise(residual[rows], noise[rows], last)
     return to_clean(schedule, ask(x, last, rows).float(), x, last) if len(rows) else residual[rows]
