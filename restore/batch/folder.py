@@ -209,9 +209,9 @@ def _settled(options: FileOptions, model: OpenedModel) -> FileOptions:
     """The options as a pixel upscaler takes them; those of other models as they are."""
     if not model.is_pixel:
         return options
-    from restore.tasks.pixel_upscale import settled
+    from restore.tasks.pixel_upscale import with_scale_of
 
-    return settled(options, model.stack())
+    return with_scale_of(options, model.stack())
 
 
 def choose_executor(

@@ -15,7 +15,7 @@ from diffusers import SchedulerMixin
 TRIED = 1000  # the most steps that the options allow
 
 
-def trouble(scheduler: SchedulerMixin) -> str:
+def find_failure(scheduler: SchedulerMixin) -> str:
     """Return why sampling over the scheduler's timesteps fails; empty if it does not."""
     x = torch.full((1, 1, 1, 1), 0.5) * scheduler.init_noise_sigma
     rng = torch.Generator("cpu").manual_seed(0)
@@ -40,7 +40,7 @@ def _draws(kind: type) -> bool:
     return "generator" in inspect.signature(kind.step).parameters
 
 
-def most(make: Callable[[int], SchedulerMixin], wanted: int) -> int:
+def most_steps(make: Callable[[int], SchedulerMixin], wanted: int) -> int:
     """Return the most steps below `wanted` that work; 0 if none do.
 
     Args:
@@ -50,7 +50,7 @@ def most(make: Callable[[int], SchedulerMixin], wanted: int) -> int:
 
     def can(steps: int) -> bool:
         try:
-            return not trouble(make(steps))
+            return not find_failure(make(steps))
         except Exception:  # to make a scheduler may raise anything too
             return False
 

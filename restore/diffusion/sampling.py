@@ -26,7 +26,7 @@ from restore.options import WalkOptions
 Keep = Callable[[int, Tensor], Tensor]
 
 
-def as_it_is(step: int, x: Tensor) -> Tensor:
+def keep_nothing(step: int, x: Tensor) -> Tensor:
     """Keep nothing: return x."""
     return x
 
@@ -38,7 +38,7 @@ def sample(
     on_step: OnStep = ignore,
     rng: torch.Generator | None = None,
     eta: float = 0,
-    keep: Keep = as_it_is,
+    keep: Keep = keep_nothing,
 ) -> Tensor:
     """Run the sampling loop of any diffusers scheduler.
 
@@ -206,7 +206,7 @@ def run_sampling(
     noise = canvas_noise(shape, seed, begin.origin).to(stack.device)
     clean = None if begin.clean is None else stack.to_residual(begin.clean, condition.conditioning)
     x = start(scheduler, noise, None if begin.is_pure else clean, begin.strength)
-    keep = as_it_is
+    keep = keep_nothing
     if is_bare and clean is not None and (condition.trust == KEEP).any():
         keep = blended(scheduler, clean, noise, condition.trust == KEEP)
     predict_canvas = windowed(predict, stack.windows, options.windows)
@@ -305,7 +305,7 @@ def first_point(
     if begin.clean is not None and not begin.is_pure:
         enter(scheduler, begin.strength)
     for rows in memmap.iter_bands(x):
-        watch.breathe()
+        watch.report_again()
         place = begin.origin[0] + rows.start, begin.origin[1]
         noise = canvas_noise((*shape[:2], rows.stop - rows.start, shape[3]), seed, place)
         if begin.clean is None or begin.is_pure:
@@ -321,7 +321,7 @@ def first_point(
 def finished(stack: Stack, x: Tensor, conditioning: Tensor) -> Tensor:
     """Convert the result of sampling to a scaled latent, in place."""
     for rows in memmap.iter_bands(x):
-        watch.breathe()
+        watch.report_again()
         x[..., rows, :] = stack.from_residual(x[..., rows, :], conditioning[..., rows, :])
     return x
 

@@ -285,12 +285,12 @@ def _rehearse(
     make: Callable[[int], SchedulerMixin], sampler: Sampler, steps: int, is_told: bool
 ) -> None:
     try:
-        why = rehearsal.trouble(make(steps))
+        why = rehearsal.find_failure(make(steps))
     except Exception as error:  # diffusers' schedulers check their options each in its own way
         why = f"{type(error).__name__}: {error}"
     if not why:
         return
-    most = rehearsal.most(make, steps)
+    most = rehearsal.most_steps(make, steps)
     if most:
         problem = f"sampler {sampler} takes {most} steps at the most here, not {steps}"
         raise ConfigError(f"steps: {problem} ({why}); take fewer, or another sampler")

@@ -103,7 +103,7 @@ def by_rows(predict: WindowPredict, windows: Windows, at_once: int = 1) -> Predi
             covered(weight, starts).to(x)
             for weight, starts in zip(weights, (rows, columns), strict=True)
         )
-        together = at_a_time(x.device, together)
+        together = windows_at_once(x.device, together)
         grid = list(product(rows, columns))
         first, top = 0, 0
         watch.walked(0, len(grid))
@@ -144,7 +144,7 @@ def covered(weight: Tensor, starts: list[int]) -> Tensor:
     return total
 
 
-def at_a_time(device: torch.device, wanted: int) -> int:
+def windows_at_once(device: torch.device, wanted: int) -> int:
     """Return how many windows share a forward pass on a device."""
     return 1 if device.type == "cpu" else wanted
 

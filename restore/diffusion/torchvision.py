@@ -62,7 +62,7 @@ class _Before(importlib.abc.MetaPathFinder):
             tried()
 
 
-def try_before() -> None:
+def install_check() -> None:
     """Run `tried` just before the first import of diffusers or transformers.
 
     It does not run earlier, because programs that import neither start in a quarter of the time.

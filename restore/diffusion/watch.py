@@ -74,7 +74,7 @@ def watching(
         kinds = tuple(getattr(nn, name) for name in LAYERS)
     eager = [one for one in networks if getattr(one, "_compiled_call_impl", None) is None]
     layers = (layer for one in eager for layer in one.modules() if isinstance(layer, kinds))
-    hooks = [layer.register_forward_pre_hook(lambda *_: breathe()) for layer in layers]
+    hooks = [layer.register_forward_pre_hook(lambda *_: report_again()) for layer in layers]
     try:
         yield
     finally:
@@ -118,7 +118,7 @@ def framed(frame: "Callable[[np.ndarray], np.ndarray]") -> Iterator[None]:
         watcher.on_look = on_look
 
 
-def breathe() -> None:
+def report_again() -> None:
     """Repeat the last report if it was some time ago."""
     if watcher := _watcher.get():
         watcher.again()

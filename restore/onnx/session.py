@@ -136,7 +136,7 @@ class Session:
             future = threads.submit(self._run, feed, options)
             try:
                 while not waited([future], watch.OFTEN_S).done:
-                    watch.breathe()
+                    watch.report_again()
             except BaseException:  # such as Ctrl-C
                 options.terminate = True
                 raise

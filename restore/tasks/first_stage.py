@@ -17,7 +17,7 @@ from restore.images import memmap
 from restore.images.masks import Box
 from restore.images.picture import Picture, bleed
 from restore.images.resample import resize_alpha, resize_band
-from restore.images.sketches import so_far
+from restore.images.sketches import sketch_finished
 from restore.images.strips import Block, Strip, blocks
 from restore.options import UpscaleOptions
 from restore.tasks.colour import match, unfaded
@@ -32,7 +32,7 @@ REACH = 2  # below this scale the input is downscaled first
 Size = tuple[int, int]  # (height, width)
 
 
-def alone(
+def upscale(
     low: Picture, options: UpscaleOptions, model: LazyStack, on_step: OnStep = ignore
 ) -> Picture:
     """Enlarge or restore a picture by the first stage, without sampling.
@@ -48,7 +48,7 @@ def alone(
         ConfigError: If the options would give back the input.
     """
     refuse_own_colours(options)
-    return match(answered(low, options, model, on_step), low, options.colour)
+    return match(run_first_stage(low, options, model, on_step), low, options.colour)
 
 
 def refuse_own_colours(options: UpscaleOptions) -> None:
@@ -57,7 +57,7 @@ def refuse_own_colours(options: UpscaleOptions) -> None:
         raise ConfigError("at scale 1 lowpass gives back the input itself: choose wavelet or adain")
 
 
-def answered(
+def run_first_stage(
     low: Picture, options: UpscaleOptions, model: "Stack | LazyStack", on_step: OnStep = ignore
 ) -> Picture:
     """Run the first stage with the options, or with the model's defaults.
@@ -222,7 +222,7 @@ def by_blocks(
         on_step(done, len(cuts), values)
         finished.append((rows, columns))
         if len(cuts) > 1:
-            watch.offer(lambda: so_far(like.pixels, pixels, finished))
+            watch.offer(lambda: sketch_finished(like.pixels, pixels, finished))
     return pixels
 
 

@@ -15,7 +15,7 @@ from restore.images import memmap
 from restore.images.masks import Box, fill_smoothly
 from restore.images.picture import Picture, bleed
 from restore.images.resample import Band, resize_alpha
-from restore.images.sketches import so_far
+from restore.images.sketches import sketch_finished
 from restore.options import UpscaleOptions
 from restore.pixel.model import PixelModel
 from restore.pixel.windows import enlarge
@@ -57,7 +57,7 @@ def pixel_upscale(
     size = options.output_size(low.size)
     native = low.size[0] * model.scale, low.size[1] * model.scale
     deep = low.pixels.dtype if size == native else np.dtype(np.uint16)
-    pixels = answered(bleed(low), model, deep, on_step)
+    pixels = run_network(bleed(low), model, deep, on_step)
     if size != native:
         pixels = resized(pixels, size, low.pixels.dtype)
     result = replace(low, pixels=pixels, alpha=resize_alpha(low, size))
@@ -69,7 +69,7 @@ def pixel_upscale(
     return match(result, low, options.colour)
 
 
-def settled(options: Options, model: PixelModel) -> UpscaleOptions:
+def with_scale_of(options: Options, model: PixelModel) -> UpscaleOptions:
     """Check the options, and set the model's scale if they have none.
 
     Raises:
@@ -89,7 +89,9 @@ def settled(options: Options, model: PixelModel) -> UpscaleOptions:
     return options.model_copy(update={"scale": float(model.scale)})
 
 
-def answered(low: Picture, model: PixelModel, depth: np.dtype[Any], on_step: OnStep) -> np.ndarray:
+def run_network(
+    low: Picture, model: PixelModel, depth: np.dtype[Any], on_step: OnStep
+) -> np.ndarray:
     """Run the network on a picture, window by window.
 
     Args:
@@ -121,7 +123,7 @@ def answered(low: Picture, model: PixelModel, depth: np.dtype[Any], on_step: OnS
         finished.append((rows, columns))
         on_step(len(finished), total, rgb)
         if total > 1:
-            watch.offer(lambda: so_far(low.pixels, pixels, finished))
+            watch.offer(lambda: sketch_finished(low.pixels, pixels, finished))
 
     enlarge(model, scale, low.size, windows, read, write)
     return pixels

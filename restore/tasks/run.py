@@ -134,16 +134,16 @@ def dispatch(
 ) -> Picture:
     if isinstance(stack, LazyStack):
         assert picture is not None and isinstance(options, UpscaleOptions)
-        return first_stage.alone(picture, options, stack, on_step)
+        return first_stage.upscale(picture, options, stack, on_step)
     from restore.pixel.model import PixelModel
     from restore.tasks.img2img import img2img
     from restore.tasks.inpaint import inpaint
-    from restore.tasks.pixel_upscale import pixel_upscale, settled
+    from restore.tasks.pixel_upscale import pixel_upscale, with_scale_of
     from restore.tasks.text2img import text2img
     from restore.tasks.upscale import upscale
 
     if isinstance(stack, PixelModel):
-        settings = settled(options, stack)
+        settings = with_scale_of(options, stack)
         if picture is None:
             raise UsageError("upscale needs a picture")
         damage = None if mask is None else fitting(mask, picture) >= 128

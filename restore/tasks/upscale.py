@@ -25,7 +25,7 @@ from restore.images.masks import fill_smoothly, resize
 from restore.images.picture import Picture, bleed, deepen
 from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions, WalkOptions
 from restore.tasks.colour import match
-from restore.tasks.first_stage import answered, refuse_own_colours
+from restore.tasks.first_stage import refuse_own_colours, run_first_stage
 from restore.tasks.img2img import img2img
 from restore.tasks.inpaint import filled
 from restore.tasks.pixel_upscale import pixel_upscale
@@ -133,7 +133,7 @@ def in_two_stages(
         steps = stack.steps
     seen = deepen(low) if steps else low
     if stack.enlarger is None:
-        result = answered(seen, options, stack, on_step)
+        result = run_first_stage(seen, options, stack, on_step)
     else:
         result = of_pixel_model(seen, options, stack, ignore if steps else on_step)
     if steps:
