@@ -54,9 +54,10 @@ def over_files(task: type, model: type[Model] = Model) -> Callable[[Command], Co
             command(folder, where, settings, task)
 
         whole.__name__, whole.__doc__ = command.__name__, command.__doc__
+        extended: Command = whole
         for name, kind in records.items():
-            whole = takes(name, kind)(whole)
-        return whole
+            extended = takes(name, kind)(extended)
+        return extended
 
     return changed
 
