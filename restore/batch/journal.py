@@ -63,15 +63,15 @@ class Journal(ResultIndex):
     def read(self) -> None:
         """Read what earlier runs wrote. Raises OutputError."""
         self.forget()
-        own = [self.copy, self.path]
+        own_files = [self.copy, self.path]
         others = [path for folder in (self.home / HIDDEN, self.home) for path in reports(folder)]
-        for path in sorted(set(others) - set(own)):
+        for path in sorted(set(others) - set(own_files)):
             self.take_all(read_rows(path))
         self.take_all(self.store.notes())
         if self.ending:  # what is only in the reports of other shards stays there
             self.kept.run("UPDATE latest SET is_foreign = 1")
             self.kept.run("UPDATE row SET is_theirs = is_done")
-        for path in own:
+        for path in own_files:
             self.take_all(read_rows(path))
 
     @contextmanager
@@ -87,7 +87,7 @@ class Journal(ResultIndex):
         """
         for ending in {"", self.ending}:
             ownership.refuse_reports(self.home, ending)
-        with ExitStack() as held:
+        with ExitStack() as stack:
             with as_output_error(self.out):
                 self.out.mkdir(parents=True, exist_ok=True)
                 for folder in (self.out / HIDDEN, self.home, self.home / HIDDEN):
@@ -95,10 +95,10 @@ class Journal(ResultIndex):
                     if folder != self.out and folder.is_symlink():
                         raise OSError(errno.ELOOP, f"its {folder.relative_to(self.out)} is a link")
                 locks = self.home / HIDDEN / f"lock{self.ending}", self.out / HIDDEN / "lock"
-                held.enter_context(holding(self.out, *locks, tidy))
+                stack.enter_context(holding(self.out, *locks, tidy))
                 paths = (self.path, self.copy)
-                self._files = [held.enter_context(appending(path)) for path in paths]
-                self._place = self._identity()
+                self._files = [stack.enter_context(appending(path)) for path in paths]
+                self._opened = self._identity()
             self.read()  # again, now that no other run adds to it
             yield
 
@@ -106,13 +106,13 @@ class Journal(ResultIndex):
         status = self.out.stat()
         return status.st_dev, status.st_ino
 
-    def check_place(self) -> None:
+    def check_folder(self) -> None:
         """Raise OutputError if the output folder is no longer the one that was opened.
 
         A run must not go on in the empty folder that an unplugged disk leaves.
         """
         with as_output_error(self.out):
-            if self._identity() != self._place:
+            if self._identity() != self._opened:
                 raise OSError(errno.ESTALE, "it vanished, and another one has its name")
 
     def add(self, row: Row, is_lasting: bool = True) -> Row:
@@ -287,15 +287,15 @@ def appending(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def holding(out: Path, own: Path, whole: Path, tidy: Callable[[], None]) -> Iterator[None]:
+def holding(out: Path, own_lock: Path, whole: Path, tidy: Callable[[], None]) -> Iterator[None]:
     """Lock a folder for one run: alone, or beside other shards or single files.
 
     The system drops these locks with the process, however it dies, so none is ever stale.
 
     Args:
         out: The folder, for the error message.
-        own: The lock file of this run; no second run may have it.
-        whole: The lock file of the folder; the same as `own` if the run needs it alone.
+        own_lock: The lock file of this run; no second run may have it.
+        whole: The lock file of the folder; the same as `own_lock` if the run needs it alone.
         tidy: Called if no other run is in the folder.
 
     Raises:
@@ -323,14 +323,14 @@ def holding(out: Path, own: Path, whole: Path, tidy: Callable[[], None]) -> Iter
             time.sleep(0.05)
         return True
 
-    told = OutputError(f"{out}: another run writes here; wait, or give another -o")
-    is_one = own != whole  # of several
-    with appending(own) as mine, ExitStack() as more:
+    busy = OutputError(f"{out}: another run writes here; wait, or give another -o")
+    is_one = own_lock != whole  # of several
+    with appending(own_lock) as mine, ExitStack() as more:
         if not lock(mine, fcntl.LOCK_EX):
-            raise told
+            raise busy
         all_of_it = more.enter_context(appending(whole)) if is_one else mine
         if lock(all_of_it, fcntl.LOCK_EX):  # nobody else is here
             tidy()
         if is_one and not shared(all_of_it):
-            raise told
+            raise busy
         yield

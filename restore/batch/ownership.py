@@ -2,12 +2,12 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from restore.batch.rows import parsed
 from restore.errors import UsageError
-from restore.files import read_lines, read_plain
+from restore.files import is_ours_or_absent, read_lines
 
 REPORT = re.compile(r"report(\.\d+-of-\d+)?\.jsonl")
 PAGE = re.compile(
@@ -40,14 +40,14 @@ def refuse_scores(out: Path) -> None:
     if not _is_json(out / "scores.json", SCORES):
         _refuse([out / "scores.json"])
     table = out / "scores.csv"
-    if not _holds(table, lambda data: data.startswith(b"set,folder,key,status")):
+    if not is_ours_or_absent(table, lambda data: data.startswith(b"set,folder,key,status")):
         _refuse([table])
     refuse_page(out / "report.html")
 
 
 def refuse_page(path: Path) -> None:
     """Raise UsageError if a file is there that is not a page of ours."""
-    if not _holds(path, lambda data: PAGE.search(data[:HEAD]) is not None):
+    if not is_ours_or_absent(path, lambda data: PAGE.search(data[:HEAD]) is not None):
         _refuse([path])
 
 
@@ -75,21 +75,9 @@ def _is_report(path: Path) -> bool:
 def _is_json(path: Path, keys: set[str]) -> bool:
     def is_ours(data: bytes) -> bool:
         try:
-            told = json.loads(data)
+            value = json.loads(data)
         except (ValueError, RecursionError):
             return False
-        return isinstance(told, dict) and told.keys() >= keys
+        return isinstance(value, dict) and value.keys() >= keys
 
-    return _holds(path, is_ours)
-
-
-def _holds(path: Path, is_ours: Callable[[bytes], bool]) -> bool:
-    """Whether there is no file, or one of ours. Links, pipes and folders are never ours."""
-    if path.is_symlink():
-        return False
-    try:
-        return is_ours(read_plain(path))
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        return False
+    return is_ours_or_absent(path, is_ours)

@@ -36,12 +36,12 @@ def verify(
     is_whole = True
     for name in given:
         found = list(_findings(name))
-        told = [one for one in found if one.state != WHOLE]
-        for one in told[:SHOWN]:
+        broken = [one for one in found if one.state != WHOLE]
+        for one in broken[:SHOWN]:
             why = f" ({one.why})" if one.why else ""
             print(printable(f"{one.state} {one.what} {one.path}{why}"))
-        if len(told) > SHOWN:
-            print(f"and {len(told) - SHOWN} more")
+        if len(broken) > SHOWN:
+            print(f"and {len(broken) - SHOWN} more")
         print(f"{printable(name)}: {_summary(found)}")
         is_whole &= checks.is_whole(found)
     if not is_whole:
@@ -76,7 +76,7 @@ def _loads(name: str) -> list[Finding]:
 
     from restore.checkpoints import devices
 
-    place, _ = manifest.find_model(name, offline=True)
+    path, _ = manifest.find_model(name, offline=True)
     model = devices.load(name, "cpu", "fp32", offline=True)
     bad = [
         f"{type(part).__name__}.{key}"
@@ -89,7 +89,7 @@ def _loads(name: str) -> list[Finding]:
         if bad
         else ""
     )
-    return [Finding("model", str(place), BAD[0] if bad else WHOLE, why)]
+    return [Finding("model", str(path), BAD[0] if bad else WHOLE, why)]
 
 
 def _summary(found: list[Finding]) -> str:
