@@ -88,7 +88,7 @@ def test_near_holes_share_a_box_and_far_ones_do_not():
     assert rows >= 100 + 2 * 200
 
 
-@pytest.mark.parametrize("engine", ["telea", "navier_stokes"])
+@pytest.mark.parametrize("engine", ["patchmatch", "telea", "navier_stokes"])
 def test_the_classical_engines_keep_the_promise_too(stack, picture, engine):
     low, mask = picture(50, 50), hole_in(50, 50)
     made = restore(low, InpaintOptions(engine=engine, feather=0), stack, 0, mask=mask)
@@ -153,8 +153,24 @@ def test_a_model_of_damage_says_that_it_paints_no_scene_beyond_the_edges(stack, 
 
     assert not notes(stack, extend=(4, 0, 0, 0)) and not notes(modest)
     for options in ({"extend": (4, 0, 0, 0)}, {"aspect": "16:9"}):
-        assert "paints no scene beyond the edges" in notes(modest, **options)[0]
-    assert not notes(modest, extend=(4, 0, 0, 0), engine="telea")
+        assert "paints no scene beyond the edges" in notes(modest, engine="model", **options)[0]
+        assert not notes(modest, **options)
+
+
+def test_patches_fill_where_nobody_asked_a_model_of_subjects(stack, picture):
+    low, mask = picture(60, 60), hole_in(60, 60)
+    modest = replace(stack, prompts_describe="damage")
+
+    def made(model, **options):
+        given = InpaintOptions(steps=1, **options)
+        return restore(low, given, model, 0, mask=mask).pixels.tobytes()
+
+    patches, painted = made(modest, engine="patchmatch"), made(modest, engine="model")
+    assert patches != painted
+    assert made(modest) == made(stack, engine="patchmatch") == patches
+    assert made(stack) == made(stack, engine="model") == painted
+    assert made(modest, prompt="noise") == made(modest, prompt="noise", engine="model") != patches
+    assert made(modest, strength=0.5) == made(modest, strength=0.5, engine="model") != patches
 
 
 @pytest.mark.parametrize("size", [(30, 40), (9, 9)])

@@ -12,7 +12,8 @@ from restore.checkpoints import configs, engines, file_kinds, manifest, model_pa
 from restore.checkpoints import controlnet as controlnets
 from restore.errors import ModelError, RestoreError, UsageError
 from restore.images.allocator import keep_freed_memory
-from restore.options import UpscaleOptions, WalkOptions
+from restore.options import InpaintOptions, UpscaleOptions, WalkOptions
+from restore.tasks.fill import choose_engine
 
 if TYPE_CHECKING:
     from restore.tasks.run import Model
@@ -165,7 +166,7 @@ class ModelChoice:
                 self.dtype,
                 engine=self.engine,
                 first_stage=self.first_stage,
-                lazily=isinstance(options, UpscaleOptions) and not options.steps,
+                lazily=_may_load_lazily(options),
                 note=note,
                 offline=self.offline,
                 allow_pickle=self.allow_pickle,
@@ -283,3 +284,10 @@ def is_pixel(name: str) -> bool:
 
 def _needs_sampling(options: WalkOptions) -> bool:
     return bool(options.steps or options.sampler != "ddim" or options.sampler_options)
+
+
+def _may_load_lazily(options: WalkOptions | None) -> bool:
+    """Whether a model of damage needs no sampling for these options."""
+    if isinstance(options, InpaintOptions):
+        return choose_engine(options, "damage") != "model"
+    return isinstance(options, UpscaleOptions) and not options.steps

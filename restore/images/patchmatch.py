@@ -1,10 +1,10 @@
 """Fill a hole with patches from elsewhere in the picture, for texture and repeated shapes.
 
-Each patch that meets the hole looks for the most similar patch outside of it. The pixels of the hole
-become the mean of what those patches hold, and the search begins anew, from coarse to fine (Wexler et
-al. 2007, Space-Time Completion of Video). The search is PatchMatch (Barnes et al. 2009). Patches are
-compared by colour and texture, and the last round copies instead of averaging (Newson et al. 2017,
-Non-Local Patch-Based Image Inpainting).
+Each patch that meets the hole looks for the most similar patch outside of it. The pixels of the
+hole become the mean of what those patches hold, and the search begins anew, from coarse to fine
+(Wexler et al. 2007, Space-Time Completion of Video). The search is PatchMatch (Barnes et al. 2009).
+Patches are compared by colour and texture, and the last round copies instead of averaging (Newson
+et al. 2017, Non-Local Patch-Based Image Inpainting).
 """
 
 from collections.abc import Iterator
@@ -250,5 +250,8 @@ def texture(colours: np.ndarray, hole: np.ndarray, size: int) -> np.ndarray:
     steps = np.stack([cv2.Sobel(grey, cv2.CV_32F, *axis, ksize=1) for axis in ((1, 0), (0, 1))], -1)
     given = cv2.erode((~hole).astype(np.float32), np.ones((3, 3), np.uint8))
     share = cv2.blur(given, (size, size))
-    means = cv2.blur(np.abs(steps) * given[..., None], (size, size)) / np.maximum(share, 1e-6)[..., None]
+    means = (
+        cv2.blur(np.abs(steps) * given[..., None], (size, size))
+        / np.maximum(share, 1e-6)[..., None]
+    )
     return fill_smoothly(np.rint(64 * means).astype(np.uint16), hole).astype(np.float32) / 64

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from functools import partial
 
-import cv2
 import numpy as np
 import torch
 
@@ -14,27 +13,13 @@ from restore.diffusion.layouts import BASE, KEEP
 from restore.diffusion.sampling import Start, run_sampling
 from restore.diffusion.stack import Stack
 from restore.diffusion.watch import OnStep, ignore
-from restore.images.masks import (
-    Box,
-    dilate,
-    extend,
-    feather,
-    fill_smoothly,
-    find_boxes,
-    label_parts,
-)
-from restore.images.patchmatch import patchmatch
+from restore.images.masks import Box, feather, fill_smoothly, find_boxes
 from restore.images.picture import Picture
 from restore.images.sketches import placed
 from restore.options import InpaintOptions
+from restore.tasks.fill import NO_HOLE, choose_engine, fill_without_model, paste, with_hole
 
 FALLBACK = "filled by blending latents: this model was not trained to fill"
-NO_HOLE = "nothing to fill: the mask is black throughout"
-THIN = 4.0  # px: scratches are at most this deep, from rim to middle
-NEAR = 3  # radius in px of OpenCV's inpainting: the best of 1, 3 and 5 on scratches
-AROUND = 1.0  # of a hole's size: where patches for it are looked for, on each side
-LEAST = 512  # px: the shortest side of that box
-CLASSICAL = {"telea": cv2.INPAINT_TELEA, "navier_stokes": cv2.INPAINT_NS}
 
 
 @torch.inference_mode()
@@ -61,54 +46,16 @@ def inpaint(
         ModelError: If the layout cannot do it.
         NonFiniteError: If sampling produces NaN or infinity.
     """
-    if options.invert:
-        mask = np.where(mask >= options.threshold, 0, 255).astype(np.uint8)
-    if any(sides := options.sides(picture.size)):
-        picture, mask = extend(picture, mask, sides)
-    hole = dilate(mask >= options.threshold, options.grow)
-    engine = choose_engine(options, stack)
-    if engine == "model" and stack.layout != BASE:
+    if choose_engine(options, stack.prompts_describe) != "model":
+        return fill_without_model(picture, mask, options, seed)
+    if stack.layout != BASE:
         stack.require("inpaint")
+    picture, hole = with_hole(picture, mask, options)
     if not hole.any():
         return replace(picture, warnings=(*picture.warnings, NO_HOLE))
-    if engine == "patchmatch":
-        return patched(picture, hole, options, seed)
-    if engine != "model":
-        return classical(picture, hole, options)
     made = filled(picture, hole, options, stack, seed, on_step)
     notes = (*picture.warnings, FALLBACK) if stack.layout == BASE else picture.warnings
     return replace(made, warnings=notes)
-
-
-def choose_engine(options: InpaintOptions, stack: Stack) -> str:
-    """Return what fills the hole.
-
-    A model of subjects was chosen for what it paints. A model of damage restores, and has seen too
-    few pictures to invent: without words, patches of the picture itself are closer to the truth.
-    """
-    if options.engine != "auto":
-        return options.engine
-    is_asked = bool(options.words) or options.strength < 1
-    return "model" if is_asked or stack.prompts_describe != "damage" else "patchmatch"
-
-
-def patched(picture: Picture, hole: np.ndarray, options: InpaintOptions, seed: int) -> Picture:
-    """Fill thin parts by Navier-Stokes, which continues lines, and the others by PatchMatch.
-
-    Args:
-        picture: The picture.
-        hole: bool (H, W).
-        options: Its feather.
-        seed: Of the search for patches.
-    """
-    fine = keep_thin(hole)
-    picture = smoothed(picture, fine, hole)
-    share = feather(hole & ~fine, options.feather)
-    pixels = picture.pixels.copy()
-    for box in find_boxes(share > 0, AROUND, LEAST, 1):
-        made = patchmatch(picture.pixels[box], hole[box] & ~fine[box], seed)
-        pixels[box] = pasted(picture.pixels[box], made, share[box])
-    return replace(picture, pixels=pixels)
 
 
 def filled(
@@ -135,30 +82,7 @@ def filled(
     for box in find_boxes(share > 0, options.context, least, stack.factor):
         with watch.framed(partial(placed, pixels, box, share[box])):
             made = fill(picture, hole, box, options, stack, seed, on_step)
-        pixels[box] = pasted(picture.pixels[box], made.pixels, share[box])
-    return replace(picture, pixels=pixels)
-
-
-def keep_thin(hole: np.ndarray) -> np.ndarray:
-    """Return the connected parts of a hole, bool (H, W), that are thin everywhere."""
-    marks = label_parts(hole)
-    depth = cv2.distanceTransform(hole.astype(np.uint8), cv2.DIST_L2, 5)  # from the rim
-    thick = np.unique(marks[depth > THIN])
-    return hole & ~np.isin(marks, thick)
-
-
-def smoothed(picture: Picture, part: np.ndarray, hole: np.ndarray) -> Picture:
-    """Fill a part of a hole by OpenCV's Navier-Stokes (Bertalmio et al. 2001).
-
-    Args:
-        picture: The picture.
-        part: bool (H, W): what is filled.
-        hole: bool (H, W): what is not used as a source.
-    """
-    pixels = picture.pixels.copy()
-    for box in find_boxes(dilate(part, 2 * NEAR), 0.0, 1, 1):
-        made = continued(picture.pixels[box], hole[box], cv2.INPAINT_NS)
-        pixels[box][part[box]] = made[part[box]]
+        pixels[box] = paste(picture.pixels[box], made.pixels, share[box])
     return replace(picture, pixels=pixels)
 
 
@@ -200,25 +124,3 @@ def fill(
 def origin(box: Box, stack: Stack) -> tuple[int, int]:
     """Return where a box begins, (row, column) in latents."""
     return box[0].start // stack.factor, box[1].start // stack.factor
-
-
-def pasted(old: np.ndarray, new: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """Blend pixels: new where `share` is 1, old where it is 0, a mixture between."""
-    mixed = old + share[..., None] * (new.astype(np.float32) - old)
-    return np.where(share[..., None] > 0, np.rint(mixed), old).astype(old.dtype)
-
-
-def classical(picture: Picture, hole: np.ndarray, options: InpaintOptions) -> Picture:
-    """Fill by OpenCV (Telea 2004; Bertalmio et al. 2001), for comparison and for tiny holes."""
-    made = continued(picture.pixels, hole, CLASSICAL[options.engine])
-    pixels = pasted(picture.pixels, made, feather(hole, options.feather))
-    return replace(picture, pixels=pixels)
-
-
-def continued(pixels: np.ndarray, hole: np.ndarray, how: int) -> np.ndarray:
-    """Fill a hole of pixels (H, W, 3), in 8 or 16 bits, by an OpenCV method."""
-    mask = hole.astype(np.uint8)
-    if pixels.dtype == np.uint8:
-        return cv2.inpaint(np.ascontiguousarray(pixels), mask, NEAR, how)
-    planes = (np.ascontiguousarray(pixels[..., channel]) for channel in range(3))
-    return np.stack([cv2.inpaint(plane, mask, NEAR, how) for plane in planes], -1)

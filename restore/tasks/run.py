@@ -13,6 +13,7 @@ from restore.images import memmap
 from restore.images.picture import Picture, bleed
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
 from restore.tasks import first_stage
+from restore.tasks.fill import choose_engine, fill_without_model
 
 if TYPE_CHECKING:  # torch loads where it is needed
     from restore.diffusion.stack import Stack
@@ -76,9 +77,13 @@ def restore(
 
 def needed(stack: "Model", options: TaskOptions, has_hole: bool) -> "Model":
     """Return the model that the task needs: of a partly loaded one, the whole if necessary."""
-    if not isinstance(stack, LazyStack) or stack.suffices(options, has_hole):
+    if not isinstance(stack, LazyStack):
         return stack
-    return stack.load()
+    if isinstance(options, InpaintOptions):
+        is_ready = choose_engine(options, stack.prompts_describe) != "model"
+    else:
+        is_ready = stack.suffices(options, has_hole)
+    return stack if is_ready else stack.load()
 
 
 def beyond(options: TaskOptions, picture: Picture | None, stack: "Model") -> tuple[str, ...]:
@@ -88,8 +93,8 @@ def beyond(options: TaskOptions, picture: Picture | None, stack: "Model") -> tup
     notes = []
     if not isinstance(options, UpscaleOptions) and options.prompt:
         notes.append("draws nothing from words: it was taught what damage is; give a --model")
-    is_filled = isinstance(options, InpaintOptions) and options.engine == "model"
-    if is_filled and picture and any(options.sides(picture.size)):
+    paints = isinstance(options, InpaintOptions) and choose_engine(options, "damage") == "model"
+    if paints and picture and any(options.sides(picture.size)):
         notes.append(
             "paints no scene beyond the edges, it continues their colours, soon flat; give a "
             "--model that was taught what pictures show"
@@ -132,9 +137,10 @@ def dispatch(
     mask: np.ndarray | None,
     on_frame: "OnFrame",
 ) -> Picture:
+    if isinstance(options, InpaintOptions):
+        picture, mask = with_mask(picture, mask, options)
     if isinstance(stack, LazyStack):
-        assert picture is not None and isinstance(options, UpscaleOptions)
-        return first_stage.upscale(picture, options, stack, on_step)
+        return without_sampling(picture, options, stack, seed, on_step, mask)
     from restore.pixel.model import PixelModel
     from restore.tasks.img2img import img2img
     from restore.tasks.inpaint import inpaint
@@ -159,11 +165,42 @@ def dispatch(
     if isinstance(options, UpscaleOptions):
         damage = None if mask is None else mask >= 128
         return upscale(picture, options, stack, seed, on_step, damage)
-    if mask is None and not (options.aspect or any(options.extend)):
-        raise UsageError("inpaint needs a mask, white where it is to repaint, or sides to extend")
-    if mask is None:
-        mask = np.zeros(picture.size, np.uint8)
+    assert mask is not None  # of with_mask
     return inpaint(picture, mask, options, stack, seed, on_step)
+
+
+def without_sampling(
+    picture: Picture | None,
+    options: TaskOptions,
+    stack: LazyStack,
+    seed: int,
+    on_step: OnStep,
+    mask: np.ndarray | None,
+) -> Picture:
+    """Do what `needed` has found to need no more than a first stage; see dispatch."""
+    assert picture is not None
+    if isinstance(options, InpaintOptions):
+        assert mask is not None  # of with_mask
+        return fill_without_model(picture, mask, options, seed)
+    assert isinstance(options, UpscaleOptions)
+    return first_stage.upscale(picture, options, stack, on_step)
+
+
+def with_mask(
+    picture: Picture | None, mask: np.ndarray | None, options: InpaintOptions
+) -> tuple[Picture, np.ndarray]:
+    """Return the picture and its mask, black for a picture that is only extended.
+
+    Raises:
+        UsageError: If there is none, or its size is not the picture's.
+    """
+    if picture is None:
+        raise UsageError("inpaint needs a picture")
+    if mask is not None:
+        return picture, fitting(mask, picture)
+    if not (options.aspect or any(options.extend)):
+        raise UsageError("inpaint needs a mask, white where it is to repaint, or sides to extend")
+    return picture, np.zeros(picture.size, np.uint8)
 
 
 def fitting(mask: np.ndarray, picture: Picture) -> np.ndarray:

@@ -1,0 +1,119 @@
+"""Fill holes without a network: by patches of the picture, or by OpenCV. No torch here."""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+
+from restore.images.masks import dilate, extend, feather, find_boxes, label_parts
+from restore.images.patchmatch import patchmatch
+from restore.images.picture import Picture
+from restore.options import InpaintOptions
+
+NO_HOLE = "nothing to fill: the mask is black throughout"
+THIN = 4.0  # px: scratches are at most this deep, from rim to middle
+NEAR = 3  # radius in px of OpenCV's inpainting: the best of 1, 3 and 5 on scratches
+AROUND = 1.0  # of a hole's size: where patches for it are looked for, on each side
+LEAST = 512  # px: the shortest side of that box
+OPENCV = {"telea": cv2.INPAINT_TELEA, "navier_stokes": cv2.INPAINT_NS}
+
+
+def choose_engine(options: InpaintOptions, prompts_describe: str) -> str:
+    """Return what fills the hole.
+
+    A model of subjects was chosen for what it paints. A model of damage restores, and has seen too
+    few pictures to invent: without words, patches of the picture itself are closer to the truth.
+    """
+    if options.engine != "auto":
+        return options.engine
+    is_asked = bool(options.words) or options.strength < 1
+    return "model" if is_asked or prompts_describe != "damage" else "patchmatch"
+
+
+def with_hole(
+    picture: Picture, mask: np.ndarray, options: InpaintOptions
+) -> tuple[Picture, np.ndarray]:
+    """Return the picture, extended as the options say, and its hole, bool (H, W)."""
+    if options.invert:
+        mask = np.where(mask >= options.threshold, 0, 255).astype(np.uint8)
+    if any(sides := options.sides(picture.size)):
+        picture, mask = extend(picture, mask, sides)
+    return picture, dilate(mask >= options.threshold, options.grow)
+
+
+def fill_without_model(
+    picture: Picture, mask: np.ndarray, options: InpaintOptions, seed: int
+) -> Picture:
+    """Fill the hole by the algorithm that the options name; `auto` is PatchMatch.
+
+    Args:
+        picture: The picture.
+        mask: uint8 (H, W): as in restore.tasks.inpaint.
+        options: Engine, mask and feather.
+        seed: Of the search for patches.
+    """
+    picture, hole = with_hole(picture, mask, options)
+    if not hole.any():
+        return replace(picture, warnings=(*picture.warnings, NO_HOLE))
+    if options.engine in OPENCV:
+        pixels = continued(picture.pixels, hole, OPENCV[options.engine])
+        pixels = paste(picture.pixels, pixels, feather(hole, options.feather))
+        return replace(picture, pixels=pixels)
+    return patched(picture, hole, options.feather, seed)
+
+
+def patched(picture: Picture, hole: np.ndarray, width: int, seed: int) -> Picture:
+    """Fill thin parts by Navier-Stokes, which continues lines, and the others by PatchMatch.
+
+    Args:
+        picture: The picture.
+        hole: bool (H, W).
+        width: Pixels round the hole over which old and new are blended.
+        seed: Of the search for patches.
+    """
+    fine = keep_thin(hole)
+    picture = smoothed(picture, fine, hole)
+    share = feather(hole & ~fine, width)
+    pixels = picture.pixels.copy()
+    for box in find_boxes(share > 0, AROUND, LEAST, 1):
+        made = patchmatch(picture.pixels[box], hole[box] & ~fine[box], seed)
+        pixels[box] = paste(picture.pixels[box], made, share[box])
+    return replace(picture, pixels=pixels)
+
+
+def keep_thin(hole: np.ndarray) -> np.ndarray:
+    """Return the connected parts of a hole, bool (H, W), that are thin everywhere."""
+    marks = label_parts(hole)
+    depth = cv2.distanceTransform(hole.astype(np.uint8), cv2.DIST_L2, 5)  # from the rim
+    thick = np.unique(marks[depth > THIN])
+    return hole & ~np.isin(marks, thick)
+
+
+def smoothed(picture: Picture, part: np.ndarray, hole: np.ndarray) -> Picture:
+    """Fill a part of a hole by OpenCV's Navier-Stokes (Bertalmio et al. 2001).
+
+    Args:
+        picture: The picture.
+        part: bool (H, W): what is filled.
+        hole: bool (H, W): what is not used as a source.
+    """
+    pixels = picture.pixels.copy()
+    for box in find_boxes(dilate(part, 2 * NEAR), 0.0, 1, 1):
+        made = continued(picture.pixels[box], hole[box], cv2.INPAINT_NS)
+        pixels[box][part[box]] = made[part[box]]
+    return replace(picture, pixels=pixels)
+
+
+def paste(old: np.ndarray, new: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Blend pixels: new where `share` is 1, old where it is 0, a mixture between."""
+    mixed = old + share[..., None] * (new.astype(np.float32) - old)
+    return np.where(share[..., None] > 0, np.rint(mixed), old).astype(old.dtype)
+
+
+def continued(pixels: np.ndarray, hole: np.ndarray, how: int) -> np.ndarray:
+    """Fill a hole of pixels (H, W, 3), in 8 or 16 bits, by an OpenCV method."""
+    mask = hole.astype(np.uint8)
+    if pixels.dtype == np.uint8:
+        return cv2.inpaint(np.ascontiguousarray(pixels), mask, NEAR, how)
+    planes = (np.ascontiguousarray(pixels[..., channel]) for channel in range(3))
+    return np.stack([cv2.inpaint(plane, mask, NEAR, how) for plane in planes], -1)

@@ -1,0 +1,85 @@
+"""Holes filled with patches of the same picture."""
+
+import cv2
+import numpy as np
+import pytest
+
+from restore.images.masks import fill_smoothly
+from restore.images.patchmatch import patchmatch
+
+
+def bricks(dtype=np.uint8):
+    """A wall, (96, 120, 3): what is in a hole follows from what is round it."""
+    y, x = np.mgrid[:96, :120]
+    row = y // 8
+    joint = (y % 8 < 2) | ((x + 8 * (row % 2)) % 16 < 2)
+    wall = np.where(joint[..., None], (200, 195, 190), (150, 70, 50))
+    return (wall * (np.iinfo(dtype).max // 255)).astype(dtype)
+
+
+def hole_in(size, rows=slice(36, 64), columns=slice(50, 84)):
+    hole = np.zeros(size, bool)
+    hole[rows, columns] = True
+    return hole
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_pattern_goes_on_through_the_hole(dtype):
+    wall, hole = bricks(dtype), hole_in((96, 120))
+    made = patchmatch(np.where(hole[..., None], 0, wall).astype(dtype), hole)
+    smooth = fill_smoothly(wall, hole)
+
+    def error(filled):
+        return np.abs(filled.astype(float) - wall)[hole].mean() / np.iinfo(dtype).max
+
+    assert error(made) < 0.1 * error(smooth)
+    assert np.array_equal(made[~hole], wall[~hole])
+
+
+def test_what_is_in_the_hole_decides_nothing(pixels):
+    photo, hole = pixels(80, 90), hole_in((80, 90), slice(20, 50), slice(30, 60))
+    one, other = (
+        patchmatch(np.where(hole[..., None], value, photo).astype(np.uint8), hole)
+        for value in (0, 255)
+    )
+    assert np.array_equal(one, other)
+
+
+def test_each_filled_pixel_is_one_of_the_picture(pixels):
+    photo = pixels(80, 90).astype(np.uint16) * 257 + 3
+    hole = hole_in((80, 90), slice(20, 50), slice(30, 60))
+    made = patchmatch(photo, hole)
+    given = {tuple(value) for value in photo[~hole]}
+    assert all(tuple(value) in given for value in made[hole])
+
+
+def test_a_seed_gives_the_same_and_another_one_a_candidate(pixels):
+    photo, hole = pixels(80, 90), hole_in((80, 90), slice(10, 60), slice(20, 70))
+    one, again, other = (patchmatch(photo, hole, seed) for seed in (1, 1, 2))
+    assert np.array_equal(one, again)
+    assert not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 40), (30, 30), (64, 9)])
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_picture_with_too_few_patches_is_filled_smoothly(pixels, size, share):
+    photo = pixels(*size)
+    hole = np.random.default_rng(0).random(size) < share
+    made = patchmatch(photo, hole)
+    assert made.dtype == photo.dtype and made.shape == photo.shape
+    assert np.array_equal(made[~hole], photo[~hole])
+    if hole.all():
+        assert np.array_equal(made, fill_smoothly(photo, hole))
+
+
+def test_many_odd_holes_are_filled_by_what_is_outside_of_all(pixels):
+    photo = pixels(120, 140)
+    marks = np.zeros((120, 140), np.uint8)
+    rng = np.random.default_rng(3)
+    for _ in range(6):
+        center, axes = rng.integers(0, 140, 2).tolist(), rng.integers(2, 25, 2).tolist()
+        cv2.ellipse(marks, center, axes, 0, 0, 360, 1, -1)
+    hole = marks > 0
+    loud = np.where(hole[..., None], [255, 0, 255], photo).astype(np.uint8)
+    made = patchmatch(loud, hole)
+    assert not (made[hole] == [255, 0, 255]).all(1).any()
