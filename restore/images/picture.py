@@ -178,7 +178,7 @@ def _frame(
         pixels = apply_orientation(pixels, orientation)
         alpha = None if alpha is None else apply_orientation(alpha, orientation)
         icc = metadata.check_profile(icc, grey, notes)
-        icc = colours.find_profile(data, image.info, icc, grey, notes)
+        icc = colours.find_profile(data, image, icc, grey, notes)
         notes += [note for note in attachments.list_dropped(image, data) if note not in notes]
     warnings, form = tuple(notes), image.format or ""
     made = Picture(pixels, alpha, grey, icc, format=form, warnings=warnings, **vars(facts))
