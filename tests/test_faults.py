@@ -243,6 +243,26 @@ def test_f3_a_full_disk_ends_the_run_and_spares_what_was_there(tmp_path, small_d
     check_all(inputs, small_disk / "first")
 
 
+def test_f3_no_room_for_temporary_files_costs_no_row(photos, tmp_path):
+    """The tables of a run are broken from then on: no report may be made of them."""
+    out = tmp_path / "out"
+    run(photos, out)
+    whole, data = rows(out), tree(out)
+    made = Journal(out, "other", "w")
+
+    def work(job, path):
+        if job.key.startswith("3"):
+            pages = made.kept.one("PRAGMA page_count")[0]
+            made.kept.run(f"PRAGMA max_page_count = {pages}")
+        return {**copying(job, path), "warnings": ["long " * 2000]}
+
+    with pytest.raises(OutputError, match="TMPDIR"):
+        run_all(plan(find([photos], out), out, lambda source: ".png"), work, made, "overwrite")
+    assert rows(out).keys() == whole.keys() and tree(out) == data
+    assert run(photos, out).finished == 8
+    check_all(photos, out)
+
+
 # F4: the output folder goes away, or is read-only, or the disk breaks
 
 

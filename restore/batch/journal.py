@@ -10,10 +10,10 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from io import FileIO
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
-from typing import BinaryIO
 
 from restore.batch import ownership
 from restore.batch.jobs import Job
@@ -125,8 +125,9 @@ class Journal(ResultIndex):
         data = json.dumps(row).encode() + b"\n"  # ASCII: any file name survives
         with as_output_error(self.path):
             for file in self._files:
-                file.write(data)
-                file.flush()
+                rest = data
+                while rest:
+                    rest = rest[file.write(rest) :]
             if is_lasting:
                 os.fsync(self._files[0].fileno())
         self.take(row)
@@ -272,10 +273,13 @@ def is_full(error: BaseException | None) -> bool:
 
 
 @contextmanager
-def appending(path: Path) -> Iterator[BinaryIO]:
-    """Open a file of lines for appending, never through a link; end a torn last line."""
+def appending(path: Path) -> Iterator[FileIO]:
+    """Open a file of lines for appending, never through a link; end a torn last line.
+
+    It has no buffer: what a full disk did not take is not tried again when it is closed.
+    """
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
-    with open(os.open(path, flags, 0o666), "ab+") as file:
+    with open(os.open(path, flags, 0o666), "ab+", buffering=0) as file:
         if os.fstat(file.fileno()).st_nlink > 1:
             raise OSError(errno.EMLINK, "it has a second name, whose file would be written too")
         size = file.seek(0, os.SEEK_END)
@@ -308,14 +312,14 @@ def holding(out: Path, own: Path, whole: Path, tidy: Callable[[], None]) -> Iter
         yield
         return
 
-    def lock(file: BinaryIO, how: int) -> bool:
+    def lock(file: FileIO, how: int) -> bool:
         try:
             fcntl.flock(file, how | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
 
-    def shared(file: BinaryIO) -> bool:
+    def shared(file: FileIO) -> bool:
         until = time.monotonic() + PATIENCE_S
         while not lock(file, fcntl.LOCK_SH):
             if time.monotonic() > until:

@@ -14,7 +14,8 @@ PAGE = re.compile(
     rb'<meta name="generator" content="restore-toolkit">'
     rb"|:root \{ color-scheme: light; --ink: #1a1a1a; --dim: #666; --line: #d8d8d8; \}"  # before
 )
-HEAD = 4096  # bytes at the start of a page, which name its maker
+SHEET = re.compile(rb"\x89PNG\r\n\x1a\n.*tEXtSoftware\0restore-toolkit", re.DOTALL)
+HEAD = 4096  # bytes at the start of a page or sheet, which name its maker
 SUMMARY = {"done", "failed", "skipped", "seconds"}
 SCORES = {"measures", "border", "sets"}
 
@@ -48,6 +49,12 @@ def refuse_scores(out: Path) -> None:
 def refuse_page(path: Path) -> None:
     """Raise UsageError if a file is there that is not a page of ours."""
     if not _holds(path, lambda data: PAGE.search(data[:HEAD]) is not None):
+        _refuse([path])
+
+
+def refuse_sheet(path: Path) -> None:
+    """Raise UsageError if a file is there that is not a PNG of a preview of ours."""
+    if not _holds(path, lambda data: SHEET.match(data[:HEAD]) is not None):
         _refuse([path])
 
 

@@ -22,6 +22,7 @@ from restore.cli.recipe_options import (
 )
 from restore.cli.settings import Seed
 from restore.errors import ImageError, UsageError, counted, printable
+from restore.storage import digests
 
 if TYPE_CHECKING:  # cv2 and the rest are slow to load: the cheap checks come first
     import numpy as np
@@ -86,7 +87,7 @@ def apply(
     try:
         with refusals(allow_code), counting(pairs, "pairs") as show:
             made = stored_pairs.make(
-                photos, asked, out, pairs, read_rgb, workers=workers, show=show
+                photos, asked, out, pairs, read_rgb, workers=workers, show=show, digests=digests.of
             )
     except KeyboardInterrupt:
         print(
@@ -130,6 +131,8 @@ def preview(
     outs = outs or [Path("preview.html")]
     for out in outs:
         _check_file(out, ".html", ".png")
+        if out.suffix == ".png":
+            ownership.refuse_sheet(out)
     ours = {out.absolute() for out in outs}
     found = [
         f for f in file_search.find(inputs, outs[0]) if not f.skip and f.path.absolute() not in ours

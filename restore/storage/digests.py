@@ -1,6 +1,6 @@
 """Digests of many files, cached with the status of each file: if that changed, it is read again.
 
-The cache is the user's, so a training run that continues need not read all photos first.
+The cache is the user's, so a run that continues need not read all photos first.
 """
 
 import json
