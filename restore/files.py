@@ -16,6 +16,8 @@ from restore.errors import OutputError
 UMASK = os.umask(0o077)  # the umask can only be read by setting it
 os.umask(UMASK)
 LONGEST = 2**24  # bytes of a line
+ABSENT = {errno.ENOENT, errno.ENOTDIR}  # what reading raises where there is no file
+STRANGE = {errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.EFBIG}  # or no plain one
 TEMPORARY = ".restore-"  # prefix of temporary files
 _OURS = re.compile(re.escape(TEMPORARY) + r"([0-9a-f]{8})([0-9a-f]{8})(\..*)?", re.DOTALL)
 

@@ -32,7 +32,7 @@ from folders import (
 )
 from PIL import Image
 
-from restore.batch import journal
+from restore.batch import journal, store
 from restore.batch.jobs import plan
 from restore.batch.journal import HIDDEN, Journal
 from restore.batch.runner import Limits, run_all
@@ -314,6 +314,32 @@ def test_f4_an_error_of_the_disk_costs_one_file(photos, tmp_path, monkeypatch, c
     assert codes == {errno.errorcode[code]}
     check_all(photos, tmp_path / "out")
     assert run(photos, tmp_path / "out").failed == 0
+
+
+@pytest.mark.parametrize("options", ["o", "other"])
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES])
+def test_f4_a_result_that_cannot_be_read_is_not_called_anothers(
+    photos, tmp_path, monkeypatch, options, code
+):
+    out, key = tmp_path / "out", "3/0003.png"
+    run(photos, out)
+    before, real = tree(out), store.sha256
+
+    def broken(path):
+        if path == out / key:
+            raise OSError(code, os.strerror(code), str(path))
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "sha256", broken)
+        jobs = plan(find([photos], out), out, lambda source: ".png")
+        assert run_all(jobs, copying, Journal(out, options, "w")).failed == 1
+    row = rows(out)[key]
+    assert (row["code"], row["error"]) == (
+        errno.errorcode[code],
+        f"{out / key}: {os.strerror(code)}",
+    )
+    assert tree(out) == before
 
 
 def test_f4_a_journal_that_cannot_be_written_ends_the_run(photos, tmp_path, monkeypatch):

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from restore.batch.rows import parsed
-from restore.errors import UsageError
-from restore.files import read_lines, read_plain
+from restore.errors import OutputError, UsageError
+from restore.files import ABSENT, STRANGE, read_lines, read_plain
 
 REPORT = re.compile(r"report(\.\d+-of-\d+)?\.jsonl")
 PAGE = re.compile(
@@ -75,7 +75,7 @@ def _is_report(path: Path) -> bool:
                     return True
                 count, is_torn = count + 1, line.startswith(b'{"key": "')
     except OSError as error:
-        return isinstance(error, FileNotFoundError | NotADirectoryError)
+        return _is_missing(path, error)
     return not path.is_symlink() and (count == 0 or (count == 1 and is_torn))
 
 
@@ -96,7 +96,18 @@ def _holds(path: Path, is_ours: Callable[[bytes], bool]) -> bool:
         return False
     try:
         return is_ours(read_plain(path))
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError as error:
+        return _is_missing(path, error)
+
+
+def _is_missing(path: Path, error: OSError) -> bool:
+    """Whether there is no file; if there is one, it is none of ours.
+
+    Raises:
+        OutputError: The disk does not say what is there.
+    """
+    if error.errno in ABSENT:
         return True
-    except OSError:
+    if error.errno in STRANGE:
         return False
+    raise OutputError(f"{path}: cannot be read: {error.strerror or error}") from error

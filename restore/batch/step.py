@@ -221,6 +221,7 @@ def make_failed_row(job: Job, error: Exception, seconds: float) -> Row:
         code, text = "OOM", "not enough memory; use fewer windows at a time or a smaller scale"
     elif isinstance(error, OSError) and error.errno:
         code = errno.errorcode.get(error.errno, "OS")
+        text = f"{error.filename}: {error.strerror}" if error.filename else text
     row = {**head(job, "failed"), "code": code, "error": text, "seconds": round(seconds, 3)}
     if code == "INTERNAL":  # a bug of ours: a bug report needs the traceback
         row["trace"] = "".join(traceback.format_exception(error))
