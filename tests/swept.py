@@ -166,8 +166,12 @@ def enlarged(picture, options, *_, **__):
     return replace(picture, pixels=255 - pixels if options.fidelity else pixels)
 
 
-def stand_in() -> None:
-    """No model, no worker processes: all that remains of a command is what it does with files."""
+def stand_in(in_process: bool = True) -> None:
+    """No model: what remains of a command is what it does with files.
+
+    Args:
+        in_process: Codecs run in this process, so that their calls to the file system are met.
+    """
     manifest.find_model = lambda name, **_: (Path(name), "digest")
     for name, held in (
         ("restore.tasks.run", {"restore": enlarged, "needed": lambda stack, *_: stack}),
@@ -178,7 +182,7 @@ def stand_in() -> None:
     ):
         sys.modules[name] = ModuleType(name)
         vars(sys.modules[name]).update(held)
-    current_process()._config["daemon"] = True  # codecs run in this process
+    current_process()._config["daemon"] = in_process
 
 
 SWEPT = {

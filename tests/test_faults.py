@@ -316,6 +316,20 @@ def test_f4_an_error_of_the_disk_costs_one_file(photos, tmp_path, monkeypatch, c
     assert run(photos, tmp_path / "out").failed == 0
 
 
+def test_f4_a_folder_that_cannot_be_listed_is_3_and_told(photos, tmp_path, monkeypatch):
+    out, real = tmp_path / "out", os.listdir
+    run(photos, out)
+
+    def broken(path="."):
+        if Path(path) == out:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path)
+
+    monkeypatch.setattr(os, "listdir", broken)
+    with pytest.raises(OutputError, match="out: cannot be read: Input/output error"):
+        run(photos, out)
+
+
 @pytest.mark.parametrize("options", ["o", "other"])
 @pytest.mark.parametrize("code", [errno.EIO, errno.EACCES])
 def test_f4_a_result_that_cannot_be_read_is_not_called_anothers(

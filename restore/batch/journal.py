@@ -21,7 +21,7 @@ from restore.batch.result_index import ResultIndex
 from restore.batch.rows import Row, read_rows
 from restore.batch.store import HIDDEN, Folder, Store
 from restore.errors import DiskFullError, OutputError
-from restore.files import write_lines, write_text
+from restore.files import ABSENT, write_lines, write_text
 from restore.storage.database import TemporaryDatabase, to_bytes, to_text
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # EFBIG: `ulimit -f`
@@ -244,8 +244,14 @@ class Reported(Collection[Row]):
 
 
 def reports(folder: Path) -> list[Path]:
-    """The reports in a folder, by name: its own and those of shards."""
-    return [path for path in folder.glob("report*.jsonl") if ownership.REPORT.fullmatch(path.name)]
+    """The reports in a folder, by name: its own and those of shards. Raises OutputError."""
+    try:
+        names = os.listdir(folder)
+    except OSError as error:
+        if error.errno in ABSENT:
+            return []
+        raise OutputError(f"{folder}: cannot be read: {error.strerror or error}") from error
+    return [folder / name for name in sorted(names) if ownership.REPORT.fullmatch(name)]
 
 
 @contextmanager
