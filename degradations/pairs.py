@@ -155,7 +155,7 @@ class _Maker:
 
     def _do(self, recipe: Recipe, key: str, path: Path, numbers: list[int]) -> str:
         try:
-            photo = self.read(path)
+            photo = self._read(path)
         except MemoryError:
             raise
         except Exception as error:  # whatever a reader may raise; a bad photo costs no other
@@ -175,6 +175,15 @@ class _Maker:
             plain = key.encode("utf-8", "backslashreplace").decode()  # JSON holds Unicode alone
             self._write(recipe, k, hr, f"{name_of(k)}/{plain}@{y},{x}")
         return ""
+
+    def _read(self, path: Path) -> np.ndarray:
+        """Read a photo; twice if need be: what a disk refuses once must not decide a pair."""
+        try:
+            return self.read(path)
+        except MemoryError:
+            raise
+        except Exception:
+            return self.read(path)
 
     def _write(self, recipe: Recipe, k: int, hr: np.ndarray, key: str) -> None:
         degraded = recipe.degrade(hr, self.pairs.scale, self.pairs.seed, key)

@@ -38,7 +38,8 @@ watchers: list[Meet] = []  # called at each call, while a run is disturbed
 def watch(event: str, args: tuple) -> None:
     if event in EVENTS:
         for meet in watchers:
-            meet(event in GROWS or (event == "open" and bool((args[2] or 0) & os.O_CREAT)))
+            grows = event in GROWS or (event == "open" and bool((args[2] or 0) & os.O_CREAT))
+            meet(grows, what=event)
 
 
 class Torn(io.FileIO):
@@ -75,7 +76,7 @@ def ending(how: str, nth: int, met: list[bool]) -> Meet:
     """What ends a run at its call number `nth`; it then puts something into `met`."""
     left = nth
 
-    def meet(grows: bool, tear: Callable[[], object] = lambda: None) -> None:
+    def meet(grows: bool, tear: Callable[[], object] = lambda: None, what: str = "") -> None:
         nonlocal left
         if how == "full" and not grows:
             return
@@ -83,6 +84,7 @@ def ending(how: str, nth: int, met: list[bool]) -> Meet:
         if left == 0 or (left < 0 and how == "full"):
             if not met:
                 met.append(True)
+                os.write(2, f"[met {what}]\n".encode())
                 tear()
             if how == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -134,7 +136,7 @@ def check_at_once(swept: Swept, code: int, how: str, places: dict[str, Path]) ->
     known = [swept.results(places[name]) for name in ("older", "fresh")]
     for name, data in held.items():
         assert any(one.get(name) == data for one in known), f"{name} is torn"
-    if how in ("EIO", "ENOSPC"):  # what can be removed, is
+    if how in ("EIO", "ENOSPC") and "[met os.remove]" not in said:  # what can be removed, is
         left = list(places["out"].rglob(f"{TEMPORARY}*"))
         assert not left, left
     swept.check_rows(places["out"], code)

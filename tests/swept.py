@@ -44,7 +44,13 @@ class Swept:
     code: int
     results: Callable[[Path], dict[str, bytes]]
     keys: tuple[str, ...] | None = None
-    complaints: tuple[str, ...] = ("nput/output error", "No space left", "no room left", "again")
+    complaints: tuple[str, ...] = (
+        "could not be listed",
+        "nput/output error",
+        "No space left",
+        "no room left",
+        "again",
+    )
 
     def contents(self, out: Path) -> Contents:
         """All that an undisturbed run decides."""

@@ -1,5 +1,6 @@
 """restore degrade: the same files whatever the workers, kills and order; refusals with the mend."""
 
+import errno
 import json
 import os
 import shutil
@@ -323,6 +324,40 @@ def test_photos_that_changed_in_place_make_no_pairs_beside_the_old_ones(make, tm
     del kept[pair_folder.CONTENT]  # by an older release
     (tmp_path / "out" / "pairs.json").write_text(json.dumps(kept))
     assert make("out", "--pairs", 3, folder=photo.parent)[0] == 0
+
+
+def test_what_a_disk_refuses_once_decides_no_pair(tmp_path):
+    photos, asked = {}, pairs.PairSet("phone", crop=32)
+    for number in range(3):
+        photos[str(number)] = tmp_path / f"{number}.png"
+        Image.fromarray(np.full((40, 40, 3), 50 * number, np.uint8)).save(photos[str(number)])
+    failed = []
+
+    def once(path):
+        if path not in failed:
+            failed.append(path)
+            raise OSError(errno.EIO, "Input/output error")
+        return read_rgb(path)
+
+    made = pairs.make(photos, asked, tmp_path / "once", 3, once)
+    assert not made.refused and len(failed) == 3
+    pairs.make(photos, asked, tmp_path / "out", 3, read_rgb)
+    assert files(tmp_path / "once") == files(tmp_path / "out")
+
+
+def test_photos_that_cannot_be_listed_make_no_pairs(make, tmp_path, monkeypatch):
+    real = os.scandir
+
+    def broken(path="."):
+        if str(path).endswith("sub"):
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path)
+
+    shutil.copytree(SAMPLES, tmp_path / "photos")
+    (tmp_path / "photos" / "sub").mkdir()
+    monkeypatch.setattr(os, "scandir", broken)
+    code, _, err = make("out", folder=tmp_path / "photos")
+    assert code == 3 and "sub: could not be listed" in err and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("share", [0, 0.5, 1])

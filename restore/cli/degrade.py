@@ -21,7 +21,7 @@ from restore.cli.recipe_options import (
     refusals,
 )
 from restore.cli.settings import Seed
-from restore.errors import ImageError, UsageError, counted, printable
+from restore.errors import ImageError, OutputError, UsageError, counted, printable
 from restore.storage import digests
 
 if TYPE_CHECKING:  # cv2 and the rest are slow to load: the cheap checks come first
@@ -72,6 +72,9 @@ def apply(
     again to go on where it stopped; a larger --pairs adds to what is there.
     """
     photos = {file.key: file.path for file in file_search.find([folder], out) if not file.skip}
+    for path in photos.values():
+        if path.is_dir():  # which photos are there decides every pair
+            raise OutputError(f"{path}: could not be listed; check the disk, and run again")
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: is a file; -o takes a folder")
     if whole and crop:

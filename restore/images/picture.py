@@ -270,6 +270,8 @@ def read_bytes(path: Path) -> bytes:
     """
     try:
         status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise ImageError("UNREADABLE", "is a folder that could not be listed; run again")
         if not stat.S_ISREG(status.st_mode):
             raise ImageError("UNREADABLE", "is not a regular file")
         if status.st_size > MAX_BYTES:
