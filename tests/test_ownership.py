@@ -87,6 +87,19 @@ def test_a_report_that_cannot_be_read_is_not_called_anothers(tmp_path, monkeypat
                     run(tmp_path / "in", tmp_path / "out")
 
 
+def test_what_a_killed_merge_left_goes_with_the_next_one(tmp_path):
+    save(tmp_path / "in" / "a.png", "a")
+    run(tmp_path / "in", tmp_path / "one")
+    out = tmp_path / "all"
+    out.mkdir()
+    left, mine = files.temporary_for(out / "report.jsonl"), save(out / ".restore-notes.txt", "mine")
+    left.write_text("half")
+    report.merge([tmp_path / "one"], out)
+    assert not left.exists() and mine.exists() and len(told(out)) == 1
+    with Journal(out, "o", "w").open(), pytest.raises(OutputError, match="another run writes"):
+        report.merge([tmp_path / "one", out], out)
+
+
 @pytest.mark.parametrize("name", ["scores.json", "scores.csv", "report.html"])
 def test_a_users_own_scores_stay(tmp_path, name):
     path = save(tmp_path / name, "mine")

@@ -21,7 +21,7 @@ from restore.batch.result_index import ResultIndex
 from restore.batch.rows import Row, read_rows
 from restore.batch.store import HIDDEN, Folder, Store
 from restore.errors import DiskFullError, OutputError
-from restore.files import ABSENT, write_lines, write_text
+from restore.files import ABSENT, TEMPORARY, is_temporary, write_lines, write_text
 from restore.storage.database import TemporaryDatabase, to_bytes, to_text
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # EFBIG: `ulimit -f`
@@ -294,6 +294,27 @@ def appending(path: Path) -> Iterator[FileIO]:
             if file.read(1) != b"\n":  # a torn line must not swallow the next one
                 file.write(b"\n")
         yield file
+
+
+@contextmanager
+def alone_in(out: Path) -> Iterator[None]:
+    """Make a folder and hold it for reports without a run; remove what a killed process left.
+
+    Raises:
+        OutputError: It cannot be written, or a run writes there.
+    """
+
+    def tidy() -> None:
+        for left in out.glob(f"{TEMPORARY}*"):
+            if is_temporary(left):
+                left.unlink(missing_ok=True)
+
+    with ExitStack() as held:
+        with as_output_error(out):
+            (out / HIDDEN).mkdir(parents=True, exist_ok=True)
+            lock = out / HIDDEN / "lock"
+            held.enter_context(holding(out, lock, lock, tidy))
+        yield
 
 
 @contextmanager
