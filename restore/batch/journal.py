@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 from itertools import chain
 from pathlib import Path
@@ -19,7 +19,7 @@ from restore.batch import ownership
 from restore.batch.jobs import Job
 from restore.batch.result_index import ResultIndex
 from restore.batch.rows import Row, read_rows
-from restore.batch.store import HIDDEN, Folder, Store
+from restore.batch.store import HIDDEN, NOTES, Folder, Store
 from restore.errors import DiskFullError, OutputError
 from restore.files import ABSENT, TEMPORARY, is_temporary, write_lines, write_text
 from restore.storage.database import TemporaryDatabase, to_bytes, to_text
@@ -63,6 +63,7 @@ class Journal(ResultIndex):
     def read(self) -> None:
         """Read what earlier runs wrote. Raises OutputError."""
         self.forget()
+        self._seen = self._look()
         own = [self.copy, self.path]
         others = [path for folder in (self.home / HIDDEN, self.home) for path in reports(folder)]
         for path in sorted(set(others) - set(own)):
@@ -73,6 +74,18 @@ class Journal(ResultIndex):
             self.kept.run("UPDATE row SET is_theirs = is_done")
         for path in own:
             self.take_all(read_rows(path))
+
+    def _look(self) -> dict[Path, tuple[int, int, int]] | None:
+        """What the disk says of the reports; None where notes may be added elsewhere."""
+        if not isinstance(self.store, Folder) or (self.out / HIDDEN / NOTES).exists():
+            return None
+        seen = {}
+        for path in {self.path, self.copy, *reports(self.home), *reports(self.home / HIDDEN)}:
+            with suppress(OSError):  # reading it says so
+                status = path.stat()
+                if status.st_size:
+                    seen[path] = status.st_ino, status.st_size, status.st_mtime_ns
+        return seen
 
     @contextmanager
     def open(self, tidy: Callable[[], None] = lambda: None) -> Iterator[None]:
@@ -99,7 +112,8 @@ class Journal(ResultIndex):
                 paths = (self.path, self.copy)
                 self._files = [held.enter_context(appending(path)) for path in paths]
                 self._place = self._identity()
-            self.read()  # again, now that no other run adds to it
+            if self._seen is None or self._seen != self._look():
+                self.read()  # again, now that no other run adds to it
             yield
 
     def _identity(self) -> tuple[int, int]:
