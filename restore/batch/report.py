@@ -13,7 +13,8 @@ from heapq import nsmallest
 from pathlib import Path
 
 from restore.batch import ownership, template, views
-from restore.batch.journal import alone_in, as_output_error, reports
+from restore.batch.folder_lock import alone_in, as_output_error
+from restore.batch.journal import reports
 from restore.batch.rows import Row, read_rows
 from restore.errors import UsageError, printable
 from restore.files import write_text

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 from restore.batch import remote
+from restore.batch.folder_lock import full, is_full
 from restore.batch.jobs import Job, digest_of
-from restore.batch.journal import full, is_full
 from restore.batch.result_index import ResultIndex
 from restore.batch.rows import Row
 from restore.errors import (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from restore.batch import ownership
-from restore.batch.journal import alone_in
+from restore.batch.folder_lock import alone_in
 from restore.batch.models import open_model
 from restore.cli import shared
 from restore.cli.folder import takes
