@@ -144,8 +144,9 @@ def check_at_once(swept: Swept, code: int, how: str, places: dict[str, Path]) ->
 
 @contextlib.contextmanager
 def silent():
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        yield said
 
 
 def sweep(swept: Swept, how: str, folder: Path, step: int) -> int:
@@ -171,8 +172,9 @@ def sweep(swept: Swept, how: str, folder: Path, step: int) -> int:
                 break
             try:
                 check_at_once(swept, code, how, places)
-                with silent():
-                    assert run() == swept.code
+                with silent() as said:
+                    again = run()
+                assert again == swept.code, said.getvalue()
                 now = swept.contents(out)
                 assert now == whole, {
                     name for name in now | whole if now.get(name) != whole.get(name)
