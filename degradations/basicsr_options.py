@@ -115,34 +115,36 @@ def load(path: Path, compat: bool = False) -> Imported:
 def _found(path: Path) -> tuple[dict[str, Any], float | None, list[str]]:
     """The values of the known keys, the scale, and a note for each unknown key beside them."""
     values = plain_yaml.read(path)
-    known: dict[str, Any] = {}
+    values_found: dict[str, Any] = {}
     notes = []
-    for section, place in _sections(values, ""):
+    for section, prefix in _sections(values, ""):
         ours = {key: value for key, value in section.items() if key in PUBLISHED or key in _USM}
         for key, value in ours.items():
-            if known.setdefault(key, value) != value:
-                raise RecipeError(f"{path}: {place}{key} is {value} here and {known[key]} above")
+            if values_found.setdefault(key, value) != value:
+                raise RecipeError(
+                    f"{path}: {prefix}{key} is {value} here and {values_found[key]} above"
+                )
         others = [str(key) for key in section if key not in ours] if ours else []
         notes += [
-            f"{path}: {place}{key} is left out: not a known option; {mend(key, PUBLISHED)}"
+            f"{path}: {prefix}{key} is left out: not a known option; {mend(key, PUBLISHED)}"
             for key in others
             if _DEGRADES.search(key) or difflib.get_close_matches(key, PUBLISHED, 1, 0.8)
         ]
-    if not known:
+    if not values_found:
         some = ", ".join(list(PUBLISHED)[1:4])
         raise RecipeError(f"{path}: no option of a degradation here, such as {some}")
     scale = values.get("scale")
-    return known, float(scale) if isinstance(scale, int | float) else None, notes
+    return values_found, float(scale) if isinstance(scale, int | float) else None, notes
 
 
-def _sections(values: Any, place: str) -> Iterator[tuple[dict, str]]:
+def _sections(values: Any, prefix: str) -> Iterator[tuple[dict, str]]:
     """Each mapping of the file, outermost first, with the dotted way to it."""
     if not isinstance(values, dict):
         return
-    yield values, place
+    yield values, prefix
     for key, value in values.items():
         if not _VALIDATION.match(str(key)):
-            yield from _sections(value, f"{place}{key}.")
+            yield from _sections(value, f"{prefix}{key}.")
 
 
 @dataclass

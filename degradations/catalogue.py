@@ -36,15 +36,15 @@ def kinds() -> Iterator[Entry]:
     for point in sorted(entry_points(group=plugins.ENTRY_POINTS), key=lambda point: point.name):
         try:
             model = point.load()
-        except Exception as error:  # whatever a foreign package may raise
+        except Exception as error:  # another package's import may raise anything
             yield Entry(point.name, f"cannot be loaded: {error!r}", point.value)
         else:
             yield Entry(point.name, _line(model), _options(model))
 
 
-def _line(made: Any) -> str:
+def _line(operation: Any) -> str:
     """The first line of its docstring."""
-    return (inspect.getdoc(made) or "").partition("\n")[0]
+    return (inspect.getdoc(operation) or "").partition("\n")[0]
 
 
 def _options(model: Any) -> str:

@@ -67,7 +67,7 @@ def require(path: Path, data: bytes) -> None:
         )
 
 
-def place() -> Path:
+def consent_file() -> Path:
     """The file in which consent is remembered."""
     home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     return Path(home) / "restore-toolkit" / "allowed_code.json"
@@ -75,7 +75,7 @@ def place() -> Path:
 
 def _kept() -> dict[str, str]:
     try:
-        return _KEPT.validate_json(place().read_bytes())
+        return _KEPT.validate_json(consent_file().read_bytes())
     except (OSError, ValidationError):
         return {}
 
@@ -84,7 +84,7 @@ def _keep(name: str, digest: str) -> None:
     if _here.get(name) == digest:
         return
     _here[name] = digest
-    path = place()
+    path = consent_file()
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from degradations import ops
 from degradations.ops import plugins
 from degradations.ops.op import Op, Params
-from degradations.rng import Rng, ahead, root
+from degradations.rng import Rng, make_rngs, root
 
 # a step that waits, what its Rng is made of, and where its parameters go
 _Waiting = tuple[ops.Step, bytes, list]
@@ -33,27 +33,27 @@ def draw_all(steps: Sequence[ops.Step], seed: int, keys: Sequence[str]) -> list[
     Returns:
         For each key the parameters in order.
     """
-    drawn: list[list] = [[] for _ in keys]  # of parameters, and of lists like this one
+    trees: list[list] = [[] for _ in keys]  # of parameters, and of lists like this one
     level: list[_Waiting] = []
-    for tree, rng in zip(drawn, ahead([root(seed, key) for key in keys]), strict=True):
+    for tree, rng in zip(trees, make_rngs([root(seed, key) for key in keys]), strict=True):
         _wait(steps, rng, tree, level)
     while level:
         below: list[_Waiting] = []
-        rngs = ahead([place for _, place, _ in level])
+        rngs = make_rngs([key for _, key, _ in level])
         for (step, _, found), rng in zip(level, rngs, strict=True):
             if isinstance(step, Op):
                 found.append(_params(step, rng))
             else:
                 _wait(step.choose(rng), rng, found, below)
         level = below
-    return [list(_flat(tree)) for tree in drawn]
+    return [list(_flat(tree)) for tree in trees]
 
 
 def _wait(steps: Sequence[ops.Step], rng: Rng, tree: list, level: list[_Waiting]) -> None:
     for slot, step in enumerate(steps):
         found: list = []
         tree.append(found)
-        level.append((step, rng.place(slot), found))
+        level.append((step, rng.slot_key(slot), found))
 
 
 def _flat(tree: list) -> Iterator[Params]:

@@ -14,8 +14,8 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
-def mend(word: Any, known: Iterable[str]) -> str:
+def mend(word: Any, choices: Iterable[str]) -> str:
     """The near word, or all of them."""
-    known = list(known)
-    near = difflib.get_close_matches(str(word), known, 1)
-    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+    choices = list(choices)
+    near = difflib.get_close_matches(str(word), choices, 1)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(choices)}"

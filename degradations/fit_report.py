@@ -55,15 +55,15 @@ def simulate(
             2 to 8 times; what is left of their own noise then adds to that of the recipe.
     """
     sources = _spread([str(path) for path in clean] or [photo.path for photo in photos], _AT_MOST)
-    made = []
+    simulated = []
     for number in range(min(_AT_MOST, len(photos))):
         path = sources[number % len(sources)]
         hr = _stand_in(path, 1 if clean else 0)
         if min(hr.shape[:2]) < 64:
             continue
         lr = recipe.degrade(hr, 1, seed, f"{number} {path}").lr
-        made.append(Simulated(measure_pixels(lr, path), _crop(lr)))
-    return made
+        simulated.append(Simulated(measure_pixels(lr, path), _crop(lr)))
+    return simulated
 
 
 def compare(photos: Sequence[Measured], simulated: Sequence[Simulated]) -> dict[str, Any]:
@@ -92,37 +92,46 @@ def page(
     recipe: Recipe,
     simulated: Sequence[Simulated],
 ) -> Page:
-    """The page with the comparison, the noise curves, some pictures and the recipe."""
+    """The page with the comparison, the noise curves, some pictures and the recipe.
+
+    Args:
+        photos: Measured photos.
+        refused: File and reason of each that could not be measured.
+        recipe: The fitted recipe.
+        simulated: Clean pictures that the recipe degraded, measured in the same way.
+    """
     compared = compare(photos, simulated)
-    made = Page(f"{recipe.name}: {counted(len(photos), 'photo')} and the recipe fitted to them")
-    made.table(
+    report = Page(f"{recipe.name}: {counted(len(photos), 'photo')} and the recipe fitted to them")
+    report.table(
         ("", "unit", *("photos", *_SHARES), *("simulated", *_SHARES), "KS", "Wasserstein"),
         _rows(compared),
         "What could be told of the photos, and of clean pictures degraded by the recipe and "
         "measured the same way. KS: largest distance of the two distribution functions, 0 to 1; "
         "Wasserstein: mean distance of their quantiles, in the unit.",
     )
-    made.table(("of the photos", ""), _counts(photos), "")
+    report.table(("of the photos", ""), _counts(photos), "")
     if compared:
-        made.figure(
+        report.figure(
             _distributions(compared),
             "Above: photos (blue) and simulated (orange). Below: quantile against quantile; on the "
             "diagonal both are distributed alike.",
         )
     if any(photo.noise_curve for photo in photos):
-        made.figure(
+        report.figure(
             _noise_figure(photos),
             "Noise of the luma in the flattest blocks of each photo; the line is the median of the "
             "fits variance = read + shot x luma; it runs low, for what lies above may be texture.",
         )
-    made.heading("Photos and simulated pictures")
-    made.grid(_cells(photos, simulated), _SHOWN, "Above: photos. Below: simulated. One pixel each.")
+    report.heading("Photos and simulated pictures")
+    report.grid(
+        _cells(photos, simulated), _SHOWN, "Above: photos. Below: simulated. One pixel each."
+    )
     if refused:
-        made.heading("Files that could not be used")
-        made.table(("file", "why"), refused[:50], f"{len(refused)} in all.")
-    made.heading("Recipe")
-    made.code(recipe.to_yaml())
-    return made
+        report.heading("Files that could not be used")
+        report.table(("file", "why"), refused[:50], f"{len(refused)} in all.")
+    report.heading("Recipe")
+    report.code(recipe.to_yaml())
+    return report
 
 
 def _spread(values: Sequence[Value], most: int) -> list[Value]:
@@ -158,14 +167,17 @@ def _rows(compared: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
 
 def _counts(photos: Sequence[Measured]) -> Iterator[tuple[str, str]]:
     jpegs = [photo for photo in photos if photo.quality is not None]
-    known = [photo for photo in photos if photo.colour_noise is not None]
+    measured = [photo for photo in photos if photo.colour_noise is not None]
     chroma = Counter(photo.chroma for photo in jpegs)
     yield "JPEG files", str(len(jpegs))
     yield "their chroma", ", ".join(f"{name}: {n}" for name, n in chroma.most_common())
     yield "with an encoder's own tables", str(sum(photo.tables == "own" for photo in jpegs))
     yield "a JPEG before", str(sum(photo.earlier_quality is not None for photo in photos))
     yield "enlarged", str(sum(photo.enlarged is not None for photo in photos))
-    yield "colour noise", f"{sum(map(_is_coloured, known))} of {len(known)} where it can be told"
+    yield (
+        "colour noise",
+        f"{sum(map(_is_coloured, measured))} of {len(measured)} where it can be told",
+    )
 
 
 def _is_coloured(photo: Measured) -> bool:
@@ -178,15 +190,15 @@ def _distributions(compared: dict[str, Any]) -> Any:
     figure = Figure(figsize=(2.6 * len(compared), 4.6), layout="constrained")
     axes = figure.subplots(2, len(compared), squeeze=False)
     for (name, values), above, below in zip(compared.items(), *axes, strict=True):
-        real, made = values["real"], values["simulated"]
-        bins = np.histogram_bin_edges(real + made, min(20, max(5, len(real) // 3)))
-        for side, colour in ((real, _REAL), (made, _SIMULATED)):
+        real, simulated = values["real"], values["simulated"]
+        bins = np.histogram_bin_edges(real + simulated, min(20, max(5, len(real) // 3)))
+        for side, colour in ((real, _REAL), (simulated, _SIMULATED)):
             shares = np.full(len(side), 1 / len(side))
             above.hist(side, bins, weights=shares, color=colour, alpha=0.25)
             above.hist(side, bins, weights=shares, color=colour, histtype="step", lw=1.2)
         above.set(title=name, xlabel=QUANTITIES[name][0], yticks=[])
         level = (np.arange(25) + 0.5) / 25
-        x, y = np.quantile(real, level), np.quantile(made, level)
+        x, y = np.quantile(real, level), np.quantile(simulated, level)
         ends = [min(x[0], y[0]), max(x[-1], y[-1])]
         below.plot(ends, ends, color="#999", lw=0.8)
         below.plot(x, y, "o", ms=3.5, color=_SIMULATED)
@@ -220,15 +232,15 @@ def _noise_figure(photos: Sequence[Measured]) -> Any:
 
 
 def _cells(photos: Sequence[Measured], simulated: Sequence[Simulated]) -> Iterator[Cell]:
-    known = {photo.path: photo for photo in photos}
-    for path in _padded(_spread(list(known), _SHOWN)):
+    by_path = {photo.path: photo for photo in photos}
+    for path in _padded(_spread(list(by_path), _SHOWN)):
         if path is None:
             yield Cell(np.full((1, 1, 3), 255, np.uint8), "", _CROP)
             continue
         with Image.open(path, formats=FORMATS) as image:
             left, top = (max(0, (side - _CROP) // 2) for side in image.size)
             crop = pixels(image.crop((left, top, left + _CROP, top + _CROP)))
-        yield Cell(crop, f"{Path(path).name}\n{_caption(known[path])}", _CROP)
+        yield Cell(crop, f"{Path(path).name}\n{_caption(by_path[path])}", _CROP)
     for one in _spread(simulated, _SHOWN):
         yield Cell(one.crop, _caption(one.photo), one.crop.shape[1])
 

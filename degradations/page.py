@@ -70,6 +70,7 @@ class Cell:
     """Width on the page, CSS pixels; 0: as wide as the picture."""
 
     def render(self) -> dict[str, Any]:
+        """Return what the template needs, with the picture as a data URL."""
         file = io.BytesIO()
         Image.fromarray(self.pixels).save(file, "PNG")
         source = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
@@ -79,39 +80,49 @@ class Cell:
 
 @dataclass
 class Page:
-    """A page to which parts are added from top to bottom; all text is escaped."""
+    """A page to which parts are added from top to bottom; all text is escaped.
+
+    Attributes:
+        title: Its title.
+        parts: What the template renders, in order.
+    """
 
     title: str
     parts: list[dict[str, Any]] = field(default_factory=list)
 
     def heading(self, text: str) -> None:
+        """Add a heading."""
         self.parts.append({"kind": "heading", "text": text})
 
     def text(self, text: str) -> None:
+        """Add a paragraph."""
         self.parts.append({"kind": "text", "text": text})
 
     def code(self, text: str) -> None:
+        """Add text as it stands, in a fixed-width font."""
         self.parts.append({"kind": "code", "text": text})
 
     def figure(self, figure: Any, caption: str) -> None:
-        """A matplotlib Figure, drawn as SVG."""
+        """Add a matplotlib Figure, drawn as SVG."""
         file = io.StringIO()
         figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None})
         svg = file.getvalue()
         self.parts.append({"kind": "figure", "svg": svg[svg.index("<svg") :], "caption": caption})
 
     def table(self, head: Sequence[str], rows: Iterable[Sequence[Any]], caption: str) -> None:
+        """Add a table."""
         rows = [list(row) for row in rows]
         self.parts.append({"kind": "table", "head": head, "rows": rows, "caption": caption})
 
     def grid(self, cells: Iterable[Cell], columns: int, caption: str) -> None:
-        """Pictures in rows of `columns`."""
+        """Add pictures in rows of `columns`."""
         rendered = [cell.render() for cell in cells]
         self.parts.append(
             {"kind": "grid", "cells": rendered, "columns": columns, "caption": caption}
         )
 
     def write(self, path: Path) -> None:
+        """Write the page as one HTML file."""
         from jinja2 import Environment  # only pages need it
 
         html = Environment(autoescape=True).from_string(_TEMPLATE).render(page=self)

@@ -157,7 +157,14 @@ def _lock(handle: int, out: Path) -> None:
 
 
 def begin(out: Path, folders: tuple[str, ...], recipe: Recipe, pairs: PairSet) -> None:
-    """Make the folders, remove what a killed run left unfinished, and write recipe.yaml."""
+    """Make the folders, remove what a killed run left unfinished, and write recipe.yaml.
+
+    Args:
+        out: The folder of the pairs.
+        folders: Its folders, such as hr and lr.
+        recipe: Written as recipe.yaml, with the files of its own ops.
+        pairs: Says where these files lie.
+    """
     for folder in folders:
         (out / folder).mkdir(exist_ok=True)
         for left in (out / folder).glob(f".*{_PART}"):  # of a run that was killed

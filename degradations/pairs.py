@@ -52,12 +52,12 @@ _CHUNK = 16  # pairs that share one reading of a photo
 
 
 @dataclass(frozen=True)
-class Made:
+class PairCounts:
     """The result of a run."""
 
-    made: int
+    new: int
     """Pairs made by this run."""
-    there: int
+    existing: int
     """Pairs made by an earlier run."""
     missing: int
     """Pairs that could not be made because no photo was left that can be used."""
@@ -75,7 +75,7 @@ def make(
     workers: int = 0,
     show: Callable[[int], None] = lambda pairs: None,
     digests: Digests = digests_of,
-) -> Made:
+) -> PairCounts:
     """Make the pairs 0 to count - 1 that are not in `out` yet.
 
     Args:
@@ -102,7 +102,7 @@ def make(
         begin(out, folders, recipe, pairs)
         done = set.intersection(*(finished(out / folder) for folder in folders))
         missing = [k for k in range(count) if name_of(k) not in done]
-        there, made, refused = count - len(missing), 0, {}
+        existing, new, refused = count - len(missing), 0, {}
         maker = _Maker(pairs, out, read, recipe.digest(), folders)
         with _running(maker, workers) as run:
             while tasks := list(_tasks(missing, photos, pairs.seed, refused)):
@@ -112,9 +112,9 @@ def make(
                         refused[key] = reason
                         missing += numbers
                     else:
-                        made += len(numbers)
+                        new += len(numbers)
                         show(len(numbers))
-    return Made(made, there, len(missing), refused)
+    return PairCounts(new, existing, len(missing), refused)
 
 
 def _tasks(

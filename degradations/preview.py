@@ -47,13 +47,13 @@ def rows(
         scale: HR size over LR size.
         crop: Side of the part that is taken, pixels; of a smaller picture, all of it.
     """
-    made = []
+    result = []
     for name, picture in pictures.items():
         height, width = (min(side, crop) for side in picture.shape[:2])
         y, x = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
         hr = np.ascontiguousarray(picture[y : y + height, x : x + width])
-        made.append(Row(name, hr, tuple(recipe.degrade(hr, scale, s, name) for s in seeds)))
-    return made
+        result.append(Row(name, hr, tuple(recipe.degrade(hr, scale, s, name) for s in seeds)))
+    return result
 
 
 def write_page(rows: Sequence[Row], recipe: Recipe, path: Path) -> None:
@@ -70,7 +70,14 @@ def write_page(rows: Sequence[Row], recipe: Recipe, path: Path) -> None:
 
 
 def write_png(rows: Sequence[Row], recipe: Recipe, path: Path, dpi: int = 200) -> None:
-    """The same sheet as one picture."""
+    """Write the sheet as one picture.
+
+    Args:
+        rows: What `rows` returns.
+        recipe: Its name and paper are the title.
+        path: The file.
+        dpi: Dots per inch.
+    """
     from matplotlib.figure import Figure
 
     columns = [[(cell, _wrapped(label)) for cell, label in _columns(row)] for row in rows]

@@ -18,7 +18,12 @@ from degradations.rng import Rng
 
 @dataclass(frozen=True)
 class Uniform:
-    """Uniform in [low, high)."""
+    """Uniform in [low, high).
+
+    Attributes:
+        low: The lower end.
+        high: The upper end.
+    """
 
     low: float
     high: float
@@ -27,6 +32,7 @@ class Uniform:
         _check_ends(self.low, self.high)
 
     def draw(self, rng: Rng) -> float:
+        """Draw a value."""
         return self.low + (self.high - self.low) * rng.uniform()
 
     def towards(self, neutral: float, severity: float) -> Self:
@@ -36,6 +42,7 @@ class Uniform:
         )
 
     def values(self) -> tuple[float, ...]:
+        """The ends of the range."""
         return self.low, self.high
 
 
@@ -49,12 +56,18 @@ class LogUniform(Uniform):
             raise ValueError(f"a log range needs values above 0, not {self.low:g}")
 
     def draw(self, rng: Rng) -> float:
+        """Draw a value."""
         return self.low * (self.high / self.low) ** rng.uniform()
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of `options`, each a number, a word or a range; without weights each is as likely."""
+    """One of some options.
+
+    Attributes:
+        options: Numbers, words or ranges.
+        weights: One for each option; None: each is as likely.
+    """
 
     options: tuple[Any, ...]
     weights: tuple[float, ...] | None = None
@@ -63,6 +76,7 @@ class Choice:
         check_weights(len(self.options), self.weights)
 
     def draw(self, rng: Rng) -> Any:
+        """Draw an option, and a value if the option is a range."""
         picked = self.options[pick(len(self.options), self.weights, rng)]
         return picked.draw(rng) if isinstance(picked, _RANGES) else picked
 

@@ -12,7 +12,7 @@ _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15  # SplitMix64 (Steele et al. 2014)
 MULTIPLIERS = 0x7FEB352D, 0x846CA68B  # of lowbias32
 _MIXERS = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB  # of SplitMix64
-_MANY = 10  # draws made ahead: what most ops take
+_PREDRAWN = 10  # draws made ahead: what most ops take
 _SLOTS = [slot.to_bytes(4, "little") for slot in range(64)]
 
 
@@ -43,11 +43,11 @@ class Rng:
     def at(self, slot: int) -> "Rng":
         """The draws of a slot within this one; they do not depend on what was drawn here."""
         child = object.__new__(Rng)
-        child._start(self.place(slot))
+        child._start(self.slot_key(slot))
         return child
 
-    def place(self, slot: int) -> bytes:
-        """What the digest of a slot within this one is made of: see `ahead`."""
+    def slot_key(self, slot: int) -> bytes:
+        """What the digest of a slot within this one is made of: see `make_rngs`."""
         return self._digest + (_SLOTS[slot] if slot < len(_SLOTS) else slot.to_bytes(4, "little"))
 
     def bits(self) -> int:
@@ -60,7 +60,7 @@ class Rng:
         return self.bits() * 2.0**-53
 
 
-class _Ahead(Rng):
+class _PredrawnRng(Rng):
     """An Rng whose first draws are known."""
 
     __slots__ = ("_first",)
@@ -69,13 +69,13 @@ class _Ahead(Rng):
         self._digest, self._state, self._count, self._first = digest, state, 0, first
 
     def bits(self) -> int:
-        if self._count < _MANY:
+        if self._count < _PREDRAWN:
             self._count += 1
             return self._first[self._count - 1]
         return super().bits()
 
     def uniform(self) -> float:
-        if self._count < _MANY:
+        if self._count < _PREDRAWN:
             self._count += 1
             return self._first[self._count - 1] * 2.0**-53
         return super().bits() * 2.0**-53
@@ -88,22 +88,22 @@ def root(seed: int, key: str) -> bytes:
     return f"{int(seed)}\n{key}".encode("utf-8", "surrogateescape")
 
 
-def ahead(places: Sequence[bytes]) -> list[Rng]:
-    """The Rng of each place, with all their first draws made in one go.
+def make_rngs(keys: Sequence[bytes]) -> list[Rng]:
+    """The Rng of each key, with all their first draws made in one go.
 
     Args:
-        places: What `root` and `Rng.place` return.
+        keys: What `root` and `Rng.slot_key` return.
     """
-    digests = [blake2b(place, digest_size=16).digest() for place in places]
+    digests = [blake2b(key, digest_size=16).digest() for key in keys]
     states = np.frombuffer(b"".join(digests), "<u8")[::2]
-    x = states[:, None] + np.arange(1, _MANY + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
+    x = states[:, None] + np.arange(1, _PREDRAWN + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
     x ^= x >> np.uint64(30)
     x *= np.uint64(_MIXERS[0])
     x ^= x >> np.uint64(27)
     x *= np.uint64(_MIXERS[1])
     x ^= x >> np.uint64(31)
     x >>= np.uint64(11)
-    return list(map(_Ahead, digests, states.tolist(), x.tolist()))
+    return list(map(_PredrawnRng, digests, states.tolist(), x.tolist()))
 
 
 def words16(seed: int, count: int) -> np.ndarray:

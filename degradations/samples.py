@@ -20,11 +20,16 @@ from degradations.rng import Rng
 
 @dataclass(frozen=True)
 class Maker:
-    """Makes samples with a recipe."""
+    """Makes samples with a recipe.
+
+    Attributes:
+        recipe: What degrades the pictures.
+        scale: HR size over LR size, 1 or more.
+        seed: Seed of all draws.
+    """
 
     recipe: Recipe
     scale: float
-    """1 or more."""
     seed: int
 
     @classmethod
@@ -44,6 +49,7 @@ class Maker:
         return cls(recipe if isinstance(recipe, Recipe) else recipes.find(str(recipe)), scale, seed)
 
     def draw(self, hr: np.ndarray, key: str) -> Trace:
+        """Draw the trace of a picture, uint8 (H, W, 3), with this key."""
         return self.recipe.draw(hr.shape[:2], self.scale, self.seed, key)
 
     def sample(self, hr: np.ndarray, trace: Trace, apply: bool = True) -> dict[str, Any]:
@@ -60,15 +66,15 @@ class Maker:
             w, 3); "hr_sharp", the training target, if the recipe sharpens; "damage", uint8 (h, w),
             255 on damage, if the recipe draws any.
         """
-        made: dict[str, Any] = {"hr": hr, "trace": trace.to_json()}
+        item: dict[str, Any] = {"hr": hr, "trace": trace.to_json()}
         if trace.sharpen:
-            made["hr_sharp"] = sharpen(hr)
+            item["hr_sharp"] = sharpen(hr)
         if apply:
             degraded = rebuild(trace, hr)
-            made["lr"] = degraded.lr
+            item["lr"] = degraded.lr
             if draws_damage(self.recipe):
-                made["damage"] = degraded.damage
-        return made
+                item["damage"] = degraded.damage
+        return item
 
 
 def draws_damage(recipe: Recipe) -> bool:

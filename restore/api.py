@@ -95,7 +95,23 @@ class Restorer:
         first_stage: str | Path = "",
         **more: Unpack[keywords.Loading],
     ) -> Self:
-        """`restore.load` with diffusers' names: `torch_dtype`, and `local_files_only` (offline)."""
+        """Load a model, as `restore.load` does, also by diffusers' names of arguments.
+
+        Args:
+            model: As in `restore.load`.
+            device: As in `restore.load`; or a torch.device.
+            dtype: As in `restore.load`; or a torch.dtype.
+            torch_dtype: Diffusers' name of `dtype`; it wins.
+            local_files_only: Diffusers' name of `offline`: use no network.
+            compiled: As in `restore.load`.
+            offload: As in `restore.load`.
+            engine: As in `restore.load`.
+            first_stage: As in `restore.load`.
+            more: Further arguments of restore.checkpoints.load.load.
+
+        Raises:
+            ModelError: If there is no such model, or it cannot be loaded.
+        """
         if local_files_only:
             more["offline"] = True
         how = devices.named_dtype(dtype if torch_dtype is None else torch_dtype)
@@ -175,22 +191,22 @@ class Restorer:
         Args:
             n: How many pictures to make of one prompt, with the seeds seed, seed + 1, ...
         """
-        like, asked = example_of(output_type), keywords.translate(options)
+        like, arguments = example_of(output_type), keywords.translate(options)
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         if n is not None:
             if n < 1 or len(prompts) != 1 or not isinstance(seed, int):
                 raise UsageError("n is at least 1, for one prompt and one seed")
             prompts = prompts * n
-            seed = list(range(seed, seed + n)) if asked.generators is None else seed
+            seed = list(range(seed, seed + n)) if arguments.generators is None else seed
         chosen = [
-            build_options(Text2imgOptions, "text2img", asked, prompt=words) for words in prompts
+            build_options(Text2imgOptions, "text2img", arguments, prompt=words) for words in prompts
         ]
-        callbacks = Callbacks(callback, progress, asked.on_step_end, self)
-        made = [
+        callbacks = Callbacks(callback, progress, arguments.on_step_end, self)
+        results = [
             convert_like(callbacks.restore(None, each, self.stack, own), like)
-            for each, own in zip(chosen, asked.seeds(seed, len(prompts)), strict=True)
+            for each, own in zip(chosen, arguments.seeds(seed, len(prompts)), strict=True)
         ]
-        return made[0] if isinstance(prompt, str) and n is None else made
+        return results[0] if isinstance(prompt, str) and n is None else results
 
     def img2img(
         self,
@@ -203,11 +219,17 @@ class Restorer:
         output_type: Kind | None = None,
         **options: Unpack[keywords.Img2img],
     ) -> Any:
-        """Make the picture again at its own size; `strength` near 0 keeps it, 1 ignores it."""
-        asked = keywords.translate(options)
-        chosen = build_options(Img2imgOptions, "img2img", asked, prompt=prompt)
-        callbacks = Callbacks(callback, progress, asked.on_step_end, self)
-        return self._each(image, None, chosen, seed, asked, callbacks, output_type)
+        """Make the picture again at its own size.
+
+        Args:
+            image: The picture, or a list.
+            prompt: What it becomes.
+            options: `strength` near 0 keeps the picture, 1 ignores it.
+        """
+        arguments = keywords.translate(options)
+        chosen = build_options(Img2imgOptions, "img2img", arguments, prompt=prompt)
+        callbacks = Callbacks(callback, progress, arguments.on_step_end, self)
+        return self._each(image, None, chosen, seed, arguments, callbacks, output_type)
 
     def upscale(
         self,
@@ -227,11 +249,11 @@ class Restorer:
             scale: By default 4, or the scale that a pixel upscaler is made for.
             damage: A mask, white on scratches. They are filled in the same pass.
         """
-        asked = keywords.translate(options)
+        arguments = keywords.translate(options)
         given = {} if scale is None else {"scale": scale}
-        chosen = build_options(UpscaleOptions, "upscale", asked, **given)
-        callbacks = Callbacks(callback, progress, asked.on_step_end, self)
-        return self._each(image, damage, chosen, seed, asked, callbacks, output_type)
+        chosen = build_options(UpscaleOptions, "upscale", arguments, **given)
+        callbacks = Callbacks(callback, progress, arguments.on_step_end, self)
+        return self._each(image, damage, chosen, seed, arguments, callbacks, output_type)
 
     def inpaint(
         self,
@@ -245,11 +267,17 @@ class Restorer:
         output_type: Kind | None = None,
         **options: Unpack[keywords.Inpaint],
     ) -> Any:
-        """Fill the hole, which is white in the mask. Outside it no byte changes."""
-        asked = keywords.translate(options)
-        chosen = build_options(InpaintOptions, "inpaint", asked, prompt=prompt)
-        callbacks = Callbacks(callback, progress, asked.on_step_end, self)
-        return self._each(image, mask, chosen, seed, asked, callbacks, output_type)
+        """Fill the hole. Outside it no byte changes.
+
+        Args:
+            image: The picture, or a list.
+            mask: White is the hole. One mask serves all pictures, or each has its own.
+            prompt: What fills the hole.
+        """
+        arguments = keywords.translate(options)
+        chosen = build_options(InpaintOptions, "inpaint", arguments, prompt=prompt)
+        callbacks = Callbacks(callback, progress, arguments.on_step_end, self)
+        return self._each(image, mask, chosen, seed, arguments, callbacks, output_type)
 
     def with_control_image(self, image: OneImage) -> "Restorer":
         """Return the same model with this picture, of any size, as its ControlNet's input."""
@@ -270,7 +298,7 @@ class Restorer:
         mask: Any,
         options: run.TaskOptions,
         seed: Seeds,
-        asked: keywords.Arguments,
+        arguments: keywords.Arguments,
         callbacks: "Callbacks",
         output_type: Kind | None,
     ) -> Any:
@@ -284,13 +312,15 @@ class Restorer:
         # all are checked before work begins
         pictures = [to_picture(one) for one in images]
         holes = [None if one is None else to_mask(one) for one in masks]
-        made = []
+        results = []
         for like, picture, hole, own in zip(
-            images, pictures, holes, asked.seeds(seed, len(images)), strict=True
+            images, pictures, holes, arguments.seeds(seed, len(images)), strict=True
         ):
             done = callbacks.restore(picture, options, self.stack, own, hole)
-            made.append(convert_like(done, like if as_asked is None else as_asked))
-        return list(made) if as_asked is not None and gather is not take_first else gather(made)
+            results.append(convert_like(done, like if as_asked is None else as_asked))
+        return (
+            list(results) if as_asked is not None and gather is not take_first else gather(results)
+        )
 
 
 def example_of(output_type: str) -> OneImage:
@@ -300,10 +330,12 @@ def example_of(output_type: str) -> OneImage:
     return LIKE[output_type]
 
 
-def build_options(kind: type[Some], task: str, asked: keywords.Arguments, **given: object) -> Some:
+def build_options(
+    kind: type[Some], task: str, arguments: keywords.Arguments, **given: object
+) -> Some:
     """Make a task's options from keyword arguments. ConfigError suggests the nearest name."""
     try:
-        return kind.model_validate({**asked.options, **given})
+        return kind.model_validate({**arguments.options, **given})
     except ValidationError as error:
         lines = explain(error, kind, (), lambda way: task)
         raise ConfigError("\n".join(lines)) from error

@@ -79,17 +79,17 @@ def load_options(
         ConfigError: With a line for each mistake.
     """
     tree = read_yaml(config) if config else {}
-    known = {section, *sections}
+    names = {section, *sections}
     for name in tree:
-        if name not in known:
-            raise ConfigError(f"{config}: {name} is not a section{near(name, known)}")
+        if name not in names:
+            raise ConfigError(f"{config}: {name} is not a section{near(name, names)}")
     values = {section: tree.get(section) or {}}
     if not isinstance(values[section], dict):
         raise ConfigError(f"{config}: {section} must hold `key: value` lines")
     origins: dict[Way, str] = {(section,): str(config)}
     for pair in sets:
         way, value = _pair(pair)
-        if way[0] not in known or len(way) < 2:
+        if way[0] not in names or len(way) < 2:
             raise ConfigError(f"--set {pair}: write {section}.KEY=VALUE")
         if way[0] == section:
             _put(values, way, value)
@@ -180,14 +180,14 @@ def _validated(
         return next((origins[cut] for cut in cuts if cut in origins), "")
 
     try:
-        made = model_class.model_validate(values)
+        options = model_class.model_validate(values)
     except ValidationError as error:
         raise ConfigError("\n".join(explain(error, model_class, base, origin))) from error
-    for way, path in _paths(made, base):
+    for way, path in _paths(options, base):
         if was_url(path):
             says = f"{'.'.join(way)} takes a path of this machine, no URL such as {path}"
             raise ConfigError(f"{origin(way)}: {says}")
-    return made
+    return options
 
 
 def _paths(value: object, way: Way) -> Iterator[tuple[Way, Path]]:
@@ -239,13 +239,13 @@ def explain(
     return lines
 
 
-def near(name: object, known: Collection[str]) -> str:
+def near(name: object, names: Collection[str]) -> str:
     """Return the end of an error message: the nearest known name, or else all of them."""
-    return _meant(name, known) or f"; there are {', '.join(sorted(known))}"
+    return _meant(name, names) or f"; there are {', '.join(sorted(names))}"
 
 
-def _meant(name: object, known: Collection[str]) -> str:
-    close = difflib.get_close_matches(str(name), known, n=1)
+def _meant(name: object, names: Collection[str]) -> str:
+    close = difflib.get_close_matches(str(name), names, n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 

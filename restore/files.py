@@ -7,9 +7,10 @@ import re
 import secrets
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from restore.errors import OutputError
 
@@ -18,18 +19,23 @@ os.umask(UMASK)
 LONGEST = 2**24  # bytes of a line
 ABSENT = {errno.ENOENT, errno.ENOTDIR}  # what reading raises where there is no file
 STRANGE = {errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.EFBIG}  # or no plain one
+XDG = {"cache": ".cache", "data": ".local/share", "state": ".local/state"}  # by its specification
 TEMPORARY = ".restore-"  # prefix of temporary files
 _OURS = re.compile(re.escape(TEMPORARY) + r"([0-9a-f]{8})([0-9a-f]{8})(\..*)?", re.DOTALL)
 
 
-def cache() -> Path:
-    """Return the user's cache folder for this package. It may be deleted at any time."""
+def home_folder(purpose: Literal["cache", "data", "state"]) -> Path:
+    """Return this package's folder in the user's home, which may not exist yet.
+
+    Args:
+        purpose: cache: it may be deleted at any time; data: what the user added; state: jobs.
+    """
     home = Path.home()
     if sys.platform == "win32":
-        place = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+        folder = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
     else:
-        place = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
-    return place / "restore"
+        folder = Path(os.environ.get(f"XDG_{purpose.upper()}_HOME") or home / XDG[purpose])
+    return folder / "restore"
 
 
 def temporary_for(path: Path) -> Path:
@@ -50,6 +56,36 @@ def is_temporary_name(name: str) -> bool:
 
 def _sign(nonce: str) -> str:
     return hashlib.blake2b(nonce.encode(), digest_size=4, person=b"restore").hexdigest()
+
+
+def is_ours_or_absent(path: Path, is_ours: Callable[[bytes], bool]) -> bool:
+    """Whether there is no file, or one whose contents are ours.
+
+    Links, pipes and folders are never ours. Raises OutputError if the disk does not say.
+
+    Args:
+        path: The file.
+        is_ours: Decides from the contents.
+    """
+    if path.is_symlink():
+        return False
+    try:
+        return is_ours(read_plain(path))
+    except OSError as error:
+        return is_missing(path, error)
+
+
+def is_missing(path: Path, error: OSError) -> bool:
+    """Whether there is no file; if there is one, it is none of ours.
+
+    Raises:
+        OutputError: The disk does not say what is there.
+    """
+    if error.errno in ABSENT:
+        return True
+    if error.errno in STRANGE:
+        return False
+    raise OutputError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def read_plain(path: Path, most: int = 2**31) -> bytes:
@@ -135,7 +171,7 @@ def open_up(folder: Path) -> None:
 
 
 @contextmanager
-def held(folder: Path, waits: bool = False) -> Iterator[None]:
+def locked(folder: Path, waits: bool = False) -> Iterator[None]:
     """Make the folder and lock it for this process until the block or the process ends.
 
     On Windows there is no lock.
@@ -153,8 +189,8 @@ def held(folder: Path, waits: bool = False) -> Iterator[None]:
     try:
         handle = os.open(folder / f"{TEMPORARY}lock", flags, 0o666)
     except OSError as error:  # a link, a pipe or a folder of that name
-        told = f"its {TEMPORARY}lock is no lock of ours ({error.strerror}); remove it"
-        raise OutputError(f"{folder}: {told}") from error
+        problem = f"its {TEMPORARY}lock is no lock of ours ({error.strerror}); remove it"
+        raise OutputError(f"{folder}: {problem}") from error
     with open(handle, "a") as file:
         try:
             import fcntl

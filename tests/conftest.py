@@ -5,6 +5,9 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the network is wrong
+# Threads that spin for work take the cores of the other processes that test.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 
 import cv2
 import huggingface_hub
@@ -22,7 +25,12 @@ from restore.images.picture import Picture
 from restore.training.stages import denoiser
 from restore.training.stages.autoencoder import AutoencoderOptions, build
 
-torch.set_num_threads(2)
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+def pytest_xdist_auto_num_workers():
+    """One process a CPU, and four at most: each takes up to 2 GB."""
+    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2, 4)
 
 
 def smooth_pixels(height: int, width: int, seed: int = 0) -> np.ndarray:

@@ -82,7 +82,7 @@ def test_what_lies_compiled_beside_code_is_not_run(recipe, home, tmp_path):
 def test_a_spoilt_record_of_consent_allows_nothing(recipe, kept, home):
     Recipe.load(recipe, allow_code=True)
     home()
-    consent.place().write_bytes(kept)
+    consent.consent_file().write_bytes(kept)
     with pytest.raises(RecipeError, match="--allow-code"):
         Recipe.load(recipe)
 

@@ -64,7 +64,7 @@ def test_what_a_part_is_called_with_comes_along():
     devices.Turns(stack, place)
     assert part(torch.zeros(1, 2)).device == place
     assert part.weight.device == place
-    assert stack.place == place
+    assert stack.offload_device == place
 
 
 def test_a_device_that_is_not_there_is_told():
@@ -88,7 +88,7 @@ def test_the_vae_stays_in_fp32(stack, tmp_path, dtype):
     made = devices.load(str(tmp_path / "model"), "cpu", dtype, offload=True)
     assert made.unet.dtype == load.DTYPES[dtype]
     assert made.vae.dtype == torch.float32
-    assert made.place == CPU
+    assert made.offload_device == CPU
 
 
 def compiling(stack, monkeypatch, backend):

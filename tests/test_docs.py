@@ -1,5 +1,6 @@
 """What the documents say exists: links, and paths of the code."""
 
+import ast
 import re
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +20,7 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 CODE = re.compile(r"`((?:restore|degradations|tests|tools|configs|docs)/[\w./-]+)`")
+TEST = re.compile(r"`(test_\w+\.py)`")
 
 
 def anchors(page: Path) -> set[str]:
@@ -36,8 +38,41 @@ def test_links_and_paths_lead_somewhere(page):
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), f"{page}: {link}"
         assert not anchor or anchor in anchors(target), f"{page}: {link}"
-    for path in CODE.findall(text):
+    for path in [*CODE.findall(text), *(f"tests/{name}" for name in TEST.findall(text))]:
         assert (ROOT / path).exists(), f"{page}: {path}"
+
+
+def documented(node: ast.AST, head: str) -> set[str]:
+    """The names below "Args:" or "Attributes:" in the docstring of a class or function."""
+    text = (ast.get_docstring(node) or "") + "\n"
+    found = re.search(rf"^{head}:\n((?:    .*\n|\n)+)", text, re.MULTILINE)
+    lines = re.findall(r"^    \*{0,2}(\w+(?:, \w+)*):", found[1], re.MULTILINE) if found else []
+    return {name for line in lines for name in line.split(", ")}
+
+
+def parameters(node: ast.AST) -> set[str]:
+    return {one.arg for one in ast.walk(node.args) if isinstance(one, ast.arg)}
+
+
+@pytest.mark.parametrize("folder", ["degradations", "restore", "tools"])
+def test_docstrings_name_arguments_and_attributes_that_exist(folder):
+    wrong = []
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                unknown = documented(node, "Args") - parameters(node)
+            elif isinstance(node, ast.ClassDef):
+                inits = [one for one in node.body if getattr(one, "name", "") == "__init__"]
+                taken = set().union(*map(parameters, inits))
+                known = {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
+                known |= {one.attr for one in ast.walk(node) if isinstance(one, ast.Attribute)}
+                known |= {getattr(one, "name", "") for one in node.body}
+                unknown = documented(node, "Args") - taken if inits else set()
+                unknown |= documented(node, "Attributes") - known
+            else:
+                continue
+            wrong += [f"{path.relative_to(ROOT)}: {node.name}: {name}" for name in unknown]
+    assert not wrong
 
 
 def test_every_page_is_in_the_index():

@@ -163,7 +163,7 @@ def test_f2_a_long_file_is_finished_if_that_is_quick_and_else_dropped(
                 threading.Event().wait(seconds)  # as for a model in a thread of its own
                 return copying(job, path)
 
-            limits = Limits(stop=lambda: halt.asked)
+            limits = Limits(stop=lambda: halt.signal_name)
             return run(photos, tmp_path / "out", work, limits=limits)
 
     assert interrupted(0.01).done == 1

@@ -45,7 +45,7 @@ def test_f5_fewer_windows_at_once_give_the_same_bytes(monkeypatch, kind, most):
         return crops * 2 + torch.tensor(corners).sum(1).view(-1, 1, 1, 1)
 
     whole = windowed(predict_free, Windows(16, 12), 8)
-    monkeypatch.setattr(tiling, "at_a_time", lambda device, wanted: wanted)
+    monkeypatch.setattr(tiling, "windows_at_once", lambda device, wanted: wanted)
     careful = windowed(predict, Windows(16, 12), 8)
     first, again = careful(x, torch.tensor(0)), careful(x, torch.tensor(0))
     assert torch.equal(first, whole(x, torch.tensor(0))) and torch.equal(first, again)
@@ -66,7 +66,7 @@ def test_f5_one_window_that_does_not_fit_is_the_callers(monkeypatch):
     def wrong(crops, t, corners):
         raise RuntimeError("shapes do not fit")
 
-    monkeypatch.setattr(tiling, "at_a_time", lambda device, wanted: wanted)
+    monkeypatch.setattr(tiling, "windows_at_once", lambda device, wanted: wanted)
     with pytest.raises(RuntimeError, match="shapes"):
         windowed(wrong, Windows(16, 12), 8)(torch.zeros(1, 1, 16, 16), torch.tensor(0))
 

@@ -20,6 +20,7 @@ from restore import cli
 from restore.checkpoints import manifest
 from restore.checkpoints.load import load, windows_of
 from restore.checkpoints.save import save
+from restore.checkpoints.weights import read_file
 from restore.diffusion.layouts import LAYOUTS
 from restore.diffusion.tiling import Windows
 from restore.errors import ModelError
@@ -387,6 +388,24 @@ def test_a_single_file_says_what_it_needs(saved, tmp_path):
     torch.save(held, tmp_path / "model.ckpt")
     refused(tmp_path / "model.ckpt", "pickled", config=str(saved["base"]))
     load(str(tmp_path / "model.ckpt"), "cpu", config=str(saved["base"]), allow_pickle=True)
+
+
+@pytest.mark.parametrize("content", [torch.zeros(1), [torch.zeros(1)], 3, {"state_dict": None}])
+def test_a_pickled_file_without_a_state_dict_is_refused_by_name(content, tmp_path):
+    path = tmp_path / "model.ckpt"
+    torch.save(content, path)
+    with pytest.raises(ModelError, match=r"model\.ckpt: cannot be read, copy it again"):
+        read_file(path)
+
+
+def test_pickled_bytes_cut_anywhere_are_refused_by_name(tmp_path):
+    path = tmp_path / "model.ckpt"
+    torch.save({"x": torch.zeros(3)}, path, _use_new_zipfile_serialization=False)
+    data = path.read_bytes()
+    for end in range(0, len(data), 7):
+        path.write_bytes(data[:end])
+        with pytest.raises(ModelError, match=r"model\.ckpt: "):
+            read_file(path)
 
 
 # What it can do

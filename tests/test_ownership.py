@@ -76,7 +76,7 @@ def test_a_report_that_cannot_be_read_is_not_called_anothers(tmp_path, monkeypat
             raise OSError(code, os.strerror(code))
         return real(path)
 
-    for module, how in ((ownership, "read_plain"), (ownership, "read_lines")):
+    for module, how in ((files, "read_plain"), (ownership, "read_lines")):
         real = getattr(module, how)
         with monkeypatch.context() as patch:
             patch.setattr(module, how, broken)
@@ -164,7 +164,7 @@ def test_folders_links_and_locks_that_begin_as_ours_do_not_end_a_run(tmp_path):
     out = tmp_path / "out"
     save(out / ".restore-copy" / "report.jsonl", "mine")
     (out / ".restore-link.png").symlink_to(save(tmp_path / "victim", "v"))
-    with files.held(out):
+    with files.locked(out):
         assert run(tmp_path / "in", out)[0].done == 1
         assert (out / ".restore-lock").exists()
     assert (out / ".restore-copy" / "report.jsonl").exists()
@@ -175,7 +175,7 @@ def test_folders_links_and_locks_that_begin_as_ours_do_not_end_a_run(tmp_path):
 @pytest.mark.parametrize("plant", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("nowhere")])
 def test_a_lock_that_is_none_is_refused_without_waiting(tmp_path, plant):
     plant(tmp_path / ".restore-lock")
-    with pytest.raises(OutputError, match=r"no lock of ours|other run"), files.held(tmp_path):
+    with pytest.raises(OutputError, match=r"no lock of ours|other run"), files.locked(tmp_path):
         raise AssertionError("held")
     assert not (tmp_path / "nowhere").exists()
 

@@ -152,7 +152,7 @@ def apply(tmp_path, count=2):
 @posix
 @pytest.mark.parametrize("name", ["hr", "lr", "traces", "pairs.json", "recipe.yaml"])
 def test_pairs_are_written_through_no_link(tmp_path, name):
-    assert apply(tmp_path).made == 2
+    assert apply(tmp_path).new == 2
     victim = tmp_path / "victim"
     is_folder = (tmp_path / "out" / name).is_dir()
     (tmp_path / "out" / name).rename(victim)
@@ -165,14 +165,14 @@ def test_pairs_are_written_through_no_link(tmp_path, name):
 
 @posix
 def test_pairs_replace_planted_files_and_sweep_their_own_alone(tmp_path):
-    assert apply(tmp_path).made == 2
+    assert apply(tmp_path).new == 2
     victim, out = save(tmp_path / "victim"), tmp_path / "out"
     (out / "lr" / "000002.png").symlink_to(victim)
     (out / "hr" / "000002.png").hardlink_to(victim)
     (out / "hr" / f".000002.png.{os.getpid()}.part").symlink_to(victim)
     mine = save(out / "hr" / ".notes.part")
     ours = save(out / "hr" / ".000001.png.0123456789abcdef.part")
-    assert apply(tmp_path, 3).made == 1
+    assert apply(tmp_path, 3).new == 1
     assert victim.read_text() == "mine" and mine.exists() and not ours.exists()
 
 
@@ -180,7 +180,7 @@ def test_pairs_replace_planted_files_and_sweep_their_own_alone(tmp_path):
     "text", ["[1]", "{}", '{"seed": 3}', "[[1, 2]]", "null", '{"a": null}', "\0"]
 )
 def test_a_pairs_json_that_is_none_is_told(tmp_path, text):
-    assert apply(tmp_path).made == 2
+    assert apply(tmp_path).new == 2
     (tmp_path / "out" / "pairs.json").write_text(text)
     with pytest.raises(RecipeError, match=r"pairs\.json cannot be read|other options"):
         apply(tmp_path)

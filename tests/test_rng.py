@@ -9,7 +9,7 @@ import pytest
 
 from degradations.ops.noise import standard_normal
 from degradations.ranges import Choice, LogUniform, Uniform, parse, spell
-from degradations.rng import Rng, ahead, root, words16
+from degradations.rng import Rng, make_rngs, root, words16
 
 
 def test_draws_do_not_depend_on_the_process():
@@ -40,13 +40,13 @@ def test_a_slot_does_not_depend_on_draws_before_it():
 
 def test_draws_that_are_made_ahead_are_the_same():
     keys = ["a", "b/c.png", "caf\udce9.png"]
-    for rng, key in zip(ahead([root(-3, key) for key in keys]), keys, strict=True):
+    for rng, key in zip(make_rngs([root(-3, key) for key in keys]), keys, strict=True):
         plain = Rng(-3, key)
         inner, wanted = rng.at(300), plain.at(300)
         for one, other in ((rng, plain), (inner, wanted)):
             drawn = [(one.bits(), one.uniform()) for _ in range(12)]  # more than are made ahead
             assert drawn == [(other.bits(), other.uniform()) for _ in range(12)]
-    assert ahead([]) == []
+    assert make_rngs([]) == []
 
 
 def test_a_file_name_that_is_not_utf8_is_a_key():

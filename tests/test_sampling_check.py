@@ -36,9 +36,9 @@ def test_steps_that_are_allowed_can_be_walked_and_others_are_refused(sampler):
         except ConfigError as error:
             most = int(str(error).split(" takes ")[1].split()[0])
             assert most < steps and "take fewer" in str(error)
-            assert not rehearsal.trouble(scheduler_of(SD, sampler, most))
+            assert not rehearsal.find_failure(scheduler_of(SD, sampler, most))
         else:
-            assert not rehearsal.trouble(scheduler)
+            assert not rehearsal.find_failure(scheduler)
 
 
 def test_the_bounds_that_were_reported():
@@ -147,4 +147,4 @@ def test_any_schedule_is_walked_or_refused(tmp_path, change, sampler, steps):
     except RestoreError as error:
         assert str(error)
     else:
-        assert not rehearsal.trouble(scheduler)
+        assert not rehearsal.find_failure(scheduler)

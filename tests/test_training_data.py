@@ -70,7 +70,7 @@ def test_a_folder_a_list_and_shards_give_the_same_crops(photos, packed, tmp_path
 
 def test_pictures_read_anew_give_the_same_crops_as_those_that_are_kept(photos):
     kept, read = Photos(photos, 64), Photos(photos, 64, memory_gb=0)
-    assert kept.held and read.held is None
+    assert kept.cache and read.cache is None
     assert_same(crops(kept), crops(read))
 
 

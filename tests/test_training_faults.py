@@ -217,7 +217,7 @@ def test_a_full_disk_costs_no_checkpoint(run):
 
 
 def test_two_runs_do_not_share_a_folder(run):
-    with files.held(run), pytest.raises(OutputError, match="another run writes here; wait"):
+    with files.locked(run), pytest.raises(OutputError, match="another run writes here; wait"):
         train(run, steps=9)
     train(run, steps=9)
 

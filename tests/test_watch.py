@@ -156,7 +156,7 @@ def test_nobody_is_told_once_the_block_is_over():
     with watch.watching(lambda *part: told.append(part), layer):
         assert [*watch.over("ab", "encode")] == ["a", "b"]
     assert told == [(0, 2, "encode"), (1, 2, "encode"), (2, 2, "encode")]
-    watch.breathe()
+    watch.report_again()
     watch.walked(1, 2)
     assert [*watch.over("ab", "encode")] == ["a", "b"] and len(told) == 3
 

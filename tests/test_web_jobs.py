@@ -22,7 +22,7 @@ from restore import cli, file_search
 from restore.batch import folder
 from restore.batch.models import OpenedModel, open_model
 from restore.errors import CancelledError, ImageError, UsageError
-from restore.files import held
+from restore.files import locked
 from restore.images import picture
 from restore.options import UpscaleOptions
 from restore.web import requests, serve, store
@@ -285,7 +285,7 @@ def test_a_port_that_is_taken_and_a_strange_token_are_refused(tmp_path, monkeypa
         monkeypatch.setenv("RESTORE_TOKEN", "with space")
         assert cli.main(words) == 2
     monkeypatch.delenv("RESTORE_TOKEN")
-    with held(tmp_path):
+    with locked(tmp_path):
         assert cli.main(["serve", "--port", str(free_port()), "--state", str(tmp_path)]) == 3
 
 

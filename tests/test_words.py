@@ -188,7 +188,7 @@ def test_the_benchmark_depends_on_its_seed_alone(photos, stack):
     one, again, other = made(0), made(0), made(1)
     for first, second in zip(one, again, strict=True):
         assert (first.right, first.wrong) == (second.right, second.wrong)
-        assert all(np.array_equal(first.made[who], second.made[who]) for who in first.made)
+        assert all(np.array_equal(first.results[who], second.results[who]) for who in first.results)
     assert not np.array_equal(one[0].truth, other[0].truth)
 
 
@@ -203,8 +203,8 @@ def test_a_model_that_hears_is_told_from_one_that_does_not(photos):
     for case in cases:
         noisy = np.clip(case.truth + rng.normal(0, 9, case.truth.shape), 0, 255).astype(np.uint8)
         near = ((case.truth + noisy.astype(int)) // 2).astype(np.uint8)
-        case.made = {words.NONE: noisy, words.RIGHT: near, words.WRONG: noisy}
-        for who, made in case.made.items():
+        case.results = {words.NONE: noisy, words.RIGHT: near, words.WRONG: noisy}
+        for who, made in case.results.items():
             rows.setdefault(who, []).append(words.make_row(case, made))
     group = words.Group(
         "x4", cases, [words.ScoredFolder(who, all_of, {}) for who, all_of in rows.items()]

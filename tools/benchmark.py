@@ -156,8 +156,8 @@ def speed(
     chosen = [name.strip() for name in names.split(";") if name.strip()]
     chosen = chosen or list(QUICK if quick else CONTESTANTS)
     if unknown := [name for name in chosen if name not in CONTESTANTS]:
-        told = f"--contestants {', '.join(unknown)}: there are {'; '.join(CONTESTANTS)}"
-        raise typer.BadParameter(told)
+        problem = f"--contestants {', '.join(unknown)}: there are {'; '.join(CONTESTANTS)}"
+        raise typer.BadParameter(problem)
     wanted = [1.0] if quick else [float(size) for size in sizes.split(",")]
     out.mkdir(parents=True, exist_ok=True)
     rows = speed.measure(chosen, wanted, out / "models", threads, limit_s)

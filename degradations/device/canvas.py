@@ -96,16 +96,16 @@ class Canvas:
         period, turn = upload(table, self.rgb.device)
         return period, turn
 
-    def reflected(self, place: Tensor, axis: int) -> Tensor:
+    def reflected(self, index: Tensor, axis: int) -> Tensor:
         """Mirror positions that lie outside a picture about the pixels of its edge.
 
         Args:
-            place: (m, h, taps), where m is the number of pictures, or 1 if all are of one size.
+            index: (m, h, taps), where m is the number of pictures, or 1 if all are of one size.
             axis: 0 for rows, 1 for columns.
         """
-        period, turn = (bound[axis, : len(place), :, None] for bound in self.mirrors)
-        place = place.remainder(period)
-        return torch.minimum(place, turn - place)
+        period, turn = (bound[axis, : len(index), :, None] for bound in self.mirrors)
+        index = index.remainder(period)
+        return torch.minimum(index, turn - index)
 
     def mirrored(self, radius: int) -> Tensor:
         """(n, 3, H + 2 radius, W + 2 radius), each mirrored about the pixels of its own edge."""

@@ -35,10 +35,10 @@ def chroma_shift(canvas: Canvas, params: list[Params], targets: list[Size]) -> C
     colour = canvas.rgb - grey
     for axis, shift in enumerate(canvas.numbers([[p["y"], p["x"]] for p in params])):
         count = colour.shape[2 + axis]
-        place = (cached_arange(count, colour.device) - shift[:, 0, 0]).clamp_(min=0)
-        place = place.minimum(canvas.extent[axis] - 1)
-        low = place.floor()
-        share = (place - low)[:, None].unsqueeze(3 - axis)
+        index = (cached_arange(count, colour.device) - shift[:, 0, 0]).clamp_(min=0)
+        index = index.minimum(canvas.extent[axis] - 1)
+        low = index.floor()
+        share = (index - low)[:, None].unsqueeze(3 - axis)
         other = cached_arange(colour.shape[3 - axis], colour.device)[None]
         before, after = low.int(), (low.int() + 1).minimum(canvas.extent[axis] - 1)
         near, far = (gather(colour, *((at, other), (other, at))[axis]) for at in (before, after))

@@ -86,21 +86,21 @@ def _taps(
     new_place = cached_arange(count, device, torch.float64)[:, None].minimum(last_new)
     centre = torch.addcmul(half, new_place, scale)
     taps = math.ceil(2 * reach.max()) + 2
-    place = torch.floor(centre - far) + cached_arange(taps, device, torch.float64)
-    away = (place - (centre - 0.5)).abs_()
+    index = torch.floor(centre - far) + cached_arange(taps, device, torch.float64)
+    away = (index - (centre - 0.5)).abs_()
     formulas: dict[str, Callable[[], Tensor]] = {
         "box": lambda: (edge - away).clamp_(min=0).minimum(most),
         "linear": lambda: (1 - away * closer).clamp_(min=0),
         "cubic": lambda: _cubic(away * closer),
         "lanczos": lambda: _lanczos(away * closer, parameter),
-        "nearest": lambda: 1.0 * (place == _nearest(old, new, count, device)),
+        "nearest": lambda: 1.0 * (index == _nearest(old, new, count, device)),
     }
     first, *others = dict.fromkeys(names.tolist())
     weight = formulas[first]()
     for name in others:
         weight = torch.where(kind == _FORMULAS.index(name), formulas[name](), weight)
-    within = place.clamp(min=0).minimum(last)
-    weight *= within == place
+    within = index.clamp(min=0).minimum(last)
+    weight *= within == index
     weight /= weight.sum(2, keepdim=True)
     return within.long(), weight.to(type_of_sums(device))
 

@@ -41,10 +41,10 @@ class Albumentations(Op):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # it only warns of an unknown argument
-                _made(self.transform, self.params)
+                _build(self.transform, self.params)
         except RecipeError:
             raise
-        except Exception as error:  # whatever the transform may raise
+        except Exception as error:  # a transform of another package, which may raise anything
             raise RecipeError(f"{self.transform} does not take {self.params}: {error}") from error
         return self
 
@@ -54,12 +54,12 @@ class Albumentations(Op):
 
     @staticmethod
     def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
-        transform = _made(params["transform"], params["params"])
+        transform = _build(params["transform"], params["params"])
         transform.set_random_seed(params["seed"])
         return transform(image=to_uint8(rgb))["image"].astype(np.float32) * np.float32(1 / 255)
 
 
-def _made(name: str, params: dict[str, Any]) -> Any:
+def _build(name: str, params: dict[str, Any]) -> Any:
     if name not in _PIXEL:
         raise RecipeError(f"albumentations has no pixel transform {name!r}; {mend(name, _PIXEL)}")
     return _PIXEL[name](**{"p": 1.0} | params)

@@ -90,13 +90,13 @@ class Scratches(Damage):
     def paint(params: Params, size: Size) -> tuple[np.ndarray, np.ndarray]:
         canvas, side = np.zeros(size, np.uint8), max(size)
         for rng in _each(params):
-            place, length = _point(rng, size), Uniform(0.05, 0.8).draw(rng) * side
+            point, length = _point(rng, size), Uniform(0.05, 0.8).draw(rng) * side
             heading, turn = rng.uniform() * 2 * math.pi, Uniform(-0.3, 0.3)
-            path = [place]
+            path = [point]
             for _ in range(8):
                 heading += turn.draw(rng)
-                place = place + length / 8 * np.array([math.cos(heading), math.sin(heading)])
-                path.append(place)
+                point = point + length / 8 * np.array([math.cos(heading), math.sin(heading)])
+                path.append(point)
             _stroke(canvas, path, params["width"] / 1000 * side)
         return canvas * (params["opacity"] / 255), np.array(params["shade"])
 
@@ -117,15 +117,15 @@ class Dust(Damage):
         canvas, side = np.zeros(size, np.uint8), max(size)
         width = params["width"] / 1000 * side
         for rng in _each(params):
-            place, angle = _point(rng, size), rng.uniform() * 2 * math.pi
+            point, angle = _point(rng, size), rng.uniform() * 2 * math.pi
             if rng.uniform() < 0.2:
                 radius, arc = Uniform(3, 12).draw(rng) * width, Uniform(0.5, 3).draw(rng)
                 turns = angle + np.linspace(0, arc, 12)
-                path = place + radius * np.stack([np.cos(turns), np.sin(turns)], 1)
+                path = point + radius * np.stack([np.cos(turns), np.sin(turns)], 1)
                 _stroke(canvas, list(path), width / 4)
             else:
-                end = place + rng.uniform() * width * np.array([math.cos(angle), math.sin(angle)])
-                _stroke(canvas, [place, end], width * Uniform(0.4, 1).draw(rng))
+                end = point + rng.uniform() * width * np.array([math.cos(angle), math.sin(angle)])
+                _stroke(canvas, [point, end], width * Uniform(0.4, 1).draw(rng))
         return canvas * (params["opacity"] / 255), np.array(params["shade"])
 
 
@@ -169,13 +169,13 @@ class Stains(Damage):
         y, x = np.mgrid[: size[0], : size[1]].astype(np.float32)
         cover = np.zeros(size, np.float32)
         for rng in _each(params):
-            place = _point(rng, size)
+            centre = _point(rng, size)
             radius = max(params["radius"] / 1000 * max(size) * Uniform(0.5, 1).draw(rng), 0.5)
-            angle = np.arctan2(y - place[1], x - place[0])
+            angle = np.arctan2(y - centre[1], x - centre[0])
             edge = np.ones(size, np.float32)
             for wave in range(2, 7):
                 edge += 0.25 / wave * np.cos(wave * angle + rng.uniform() * 2 * math.pi)
-            away = np.hypot(y - place[1], x - place[0]) / (radius * edge)  # 1 at the rim
+            away = np.hypot(y - centre[1], x - centre[0]) / (radius * edge)  # 1 at the rim
             soft = np.clip((1 - away) * radius / 2, 0, 1)  # over two pixels
             cover = np.maximum(cover, soft * (0.5 + 0.5 * away**6))
         return cover * params["opacity"], np.array(_STAIN)

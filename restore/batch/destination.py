@@ -35,8 +35,8 @@ class Destination:
         if is_url(given):
             if not urlsplit(str(given)).path.rpartition("/")[2].count("."):
                 return cls(remote.mirror(str(given)), "", str(given))
-            told = "is a file by its name; -o takes a folder of an object store, without a dot"
-            raise UsageError(f"{redact_url(str(given))}: {told}")
+            problem = "is a file by its name; -o takes a folder of an object store, without a dot"
+            raise UsageError(f"{redact_url(str(given))}: {problem}")
         given = Path(given)
         if given.suffix.casefold() in KNOWN and not given.is_dir():
             return cls(given.parent, given.name)

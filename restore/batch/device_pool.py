@@ -103,9 +103,9 @@ class DevicePool:
 
     def _start(self, device: str) -> DeviceWorker:
         mine, theirs = SPAWN.Pipe()
-        told = theirs, self.spec, self.pinned.on(device), len(self.devices)
+        arguments = theirs, self.spec, self.pinned.on(device), len(self.devices)
         # not a daemon: it starts processes of its own, which decode
-        process = SPAWN.Process(target=_serve, args=told, name=f"restore worker {device}")
+        process = SPAWN.Process(target=_serve, args=arguments, name=f"restore worker {device}")
         process.start()
         theirs.close()
         return DeviceWorker(device, process, mine)
@@ -212,27 +212,27 @@ def _serve(pipe: Connection, spec: RunSpec, pinned: PinnedModel, workers: int) -
     """Do jobs until the parent process sends None or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent decides
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    told = _PipeProgress(pipe)
+    progress = _PipeProgress(pipe)
 
     def note(row: Row) -> None:
-        told.send("note", row)
+        progress.send("note", row)
         pipe.recv()  # the answer: it is in the journal
 
     # EOFError, OSError: the parent is gone
     with suppress(EOFError, OSError, KeyboardInterrupt, CancelledError):
         if pinned.choice.device == "cpu":
             _share_cores(workers)
-        worker = Worker(spec, pinned, told)
+        worker = Worker(spec, pinned, progress)
         with worker.work:
             while asked := pipe.recv():
                 try:
                     row = worker(*asked, note)
                 except (EOFError, OSError, CancelledError):
                     raise
-                except Exception as error:
-                    told.send("error", error)
+                except Exception as error:  # the driver raises it again
+                    progress.send("error", error)
                     return
-                told.send("row", row)
+                progress.send("row", row)
     if any(thread.name == THREAD_NAME and thread.is_alive() for thread in threading.enumerate()):
         os._exit(0)  # a thread inside torch at interpreter exit would abort the process
 

@@ -17,8 +17,8 @@ def parse_devices(devices: Sequence[str]) -> list[str]:
     if not found or not all(found):
         raise UsageError("--devices: name at least one, such as 0,1 or cpu,cpu")
     if len(kinds := {name.split(":")[0] for name in found}) > 1:
-        told = "pictures would depend on which of them took a file; name one kind"
-        raise UsageError(f"--devices: {' and '.join(sorted(kinds))}: {told}")
+        problem = "pictures would depend on which of them took a file; name one kind"
+        raise UsageError(f"--devices: {' and '.join(sorted(kinds))}: {problem}")
     return found
 
 

@@ -34,12 +34,12 @@ class Finding:
 
     Attributes:
         state: ok; note: it could be better; broken: something does not work.
-        told: What was found.
+        message: What was found.
         mend: What to do about it; empty if there is nothing to do.
     """
 
     state: Literal["ok", "note", "broken"]
-    told: str
+    message: str
     mend: str = ""
 
 
@@ -51,7 +51,7 @@ def require() -> None:
     """
     broken = [one for one in needs() if one.state == "broken"]
     if broken:
-        lines = [f"{one.told}; {one.mend}" for one in broken]
+        lines = [f"{one.message}; {one.mend}" for one in broken]
         raise ModelError("\n".join([*lines, "`restore doctor` looks at everything"]))
 
 
@@ -113,8 +113,8 @@ def torchvision() -> Finding:
 
     state, why = looked_at.tried()
     if state == "broken":
-        told = f"torchvision {_version('torchvision')} cannot be imported: {why}"
-        return Finding("broken", told, looked_at.MEND)
+        message = f"torchvision {_version('torchvision')} cannot be imported: {why}"
+        return Finding("broken", message, looked_at.MEND)
     if state == "absent":
         return Finding("ok", "torchvision is absent, which does no harm")
     return Finding("ok", f"torchvision {_version('torchvision')} works")
@@ -155,7 +155,7 @@ def models() -> Iterator[Finding]:
             yield Finding("broken", str(error), f"install {OURS} again")
         else:
             yield Finding("ok", f"model {name}: every file as it was shipped")
-    for one in library.held():
+    for one in library.list_user_models():
         if one.fault:
             mend = f"restore models remove {one.name}, and add it again"
             yield Finding("broken", f"model {one.name}: {one.fault}", mend)
@@ -183,8 +183,8 @@ def room(out: Path) -> Iterator[Finding]:
         (f"disk of {there}", shutil.disk_usage(there).free, LITTLE_DISK, "make room"),
         ("memory", psutil.virtual_memory().available, LITTLE_MEMORY, "end other programs"),
     ):
-        told = f"{what}: {free / 1e9:.1f} GB are free"
-        yield Finding("ok", told) if free > least else Finding("note", told, mend)
+        message = f"{what}: {free / 1e9:.1f} GB are free"
+        yield Finding("ok", message) if free > least else Finding("note", message, mend)
 
 
 def extras() -> Iterator[Finding]:
@@ -194,7 +194,7 @@ def extras() -> Iterator[Finding]:
         if not any(one.state == "broken" for one in wrong):
             yield Finding("ok", f"extra {extra}: {adds}")
             continue
-        lacking = ", ".join(one.told for one in wrong)
+        lacking = ", ".join(one.message for one in wrong)
         mend = f"pip install '{OURS}[{extra}]'"
         yield Finding("note", f"extra {extra} would add {adds}: {lacking}", mend)
 

@@ -62,9 +62,9 @@ def restore_set(
         assert job.source
         picture = read(job.source)
         chosen = scaled(options, picture.size, probe(job.others[0]).size)
-        made = restore(picture, chosen, stack(), file_seed(seed, job.key))
-        encode.encode(made, path)
-        return {"size_in": picture.size, "size_out": made.size, "warnings": list(made.warnings)}
+        result = restore(picture, chosen, stack(), file_seed(seed, job.key))
+        encode.encode(result, path)
+        return {"size_in": picture.size, "size_out": result.size, "warnings": list(result.warnings)}
 
     journal = Journal(out, options.digest(seed=seed, **precision), weights, task=options.task)
     runner.run_all(jobs, work, journal, progress=watch)
@@ -72,12 +72,12 @@ def restore_set(
     failures = {
         pair.key: (row["code"], row["error"]) for pair, row in rows if row["status"] == "failed"
     }
-    made = [
+    results = [
         PicturePair(pair.key, journal.output(row), pair.original, pair.restored)
         for pair, row in rows
         if row["status"] == "done"
     ]
-    return made, failures
+    return results, failures
 
 
 def scaled(

@@ -190,9 +190,9 @@ def prepare(
     candidates = {"count": count} if count > 1 else {}
     more = {**pictures.digest_fields, **model.precision, **candidates, **holes.digest_fields}
     pixels = options.digest(seed=seed, **more)
-    told = destination.out, pixels, model.weights, share.ending, options.words, options.task
+    identity = destination.out, pixels, model.weights, share.ending, options.words, options.task
     destination.store.begin(destination.home)
-    journal = Journal(*told, destination.home, store=destination.store)
+    journal = Journal(*identity, destination.home, store=destination.store)
     settings = Settings(destination, seed, exists, plan.reading, pictures.writing, model.made_by)
     spec = RunSpec(options, settings, pictures, holes, plan.masks, count, pixels, model.weights)
     executor, workers = choose_executor(spec, model, devices, cluster)
@@ -209,9 +209,9 @@ def _settled(options: FileOptions, model: OpenedModel) -> FileOptions:
     """The options as a pixel upscaler takes them; those of other models as they are."""
     if not model.is_pixel:
         return options
-    from restore.tasks.pixel_upscale import settled
+    from restore.tasks.pixel_upscale import with_scale_of
 
-    return settled(options, model.stack())
+    return with_scale_of(options, model.stack())
 
 
 def choose_executor(

@@ -188,8 +188,8 @@ def plan(
             ignore them), or a target is an input.
     """
     if only and len(found) != 1:
-        told = f"is one file, and there are {len(found)} inputs; give -o a folder"
-        raise UsageError(f"{out / only}: {told}")
+        problem = f"is one file, and there are {len(found)} inputs; give -o a folder"
+        raise UsageError(f"{out / only}: {problem}")
 
     def job(file: Found) -> Job:
         folder, name = os.path.split(file.key)
@@ -237,8 +237,8 @@ def refuse_collisions(jobs: Iterable[Job]) -> None:
                 assert first
                 if first[0] != nth:
                     count += 1
-                    told = f"{to_text(first[1])} and {job.source} would both become {path}"
-                    clashes = [*clashes, told][:SHOWN]
+                    message = f"{to_text(first[1])} and {job.source} would both become {path}"
+                    clashes = [*clashes, message][:SHOWN]
             if names.one("SELECT 1 FROM input WHERE real = ?", to_bytes(os.path.realpath(path))):
                 raise UsageError(f"{path}: a result would replace it; give another -o")
     if clashes:

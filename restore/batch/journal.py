@@ -60,15 +60,15 @@ class Journal(ResultIndex):
         """Read what earlier runs wrote. Raises OutputError."""
         self.forget()
         self._seen = self._look()
-        own = [self.copy, self.path]
+        own_files = [self.copy, self.path]
         others = [path for folder in (self.home / HIDDEN, self.home) for path in reports(folder)]
-        for path in sorted(set(others) - set(own)):
+        for path in sorted(set(others) - set(own_files)):
             self.take_all(read_rows(path))
         self.take_all(self.store.notes())
         if self.ending:  # what is only in the reports of other shards stays there
             self.kept.run("UPDATE latest SET is_foreign = 1")
             self.kept.run("UPDATE row SET is_theirs = is_done")
-        for path in own:
+        for path in own_files:
             self.take_all(read_rows(path))
 
     def _look(self) -> dict[Path, tuple[int, int, int]] | None:
@@ -96,7 +96,7 @@ class Journal(ResultIndex):
         """
         for ending in {"", self.ending}:
             ownership.refuse_reports(self.home, ending)
-        with ExitStack() as held:
+        with ExitStack() as stack:
             with as_output_error(self.out):
                 self.out.mkdir(parents=True, exist_ok=True)
                 for folder in (self.out / HIDDEN, self.home, self.home / HIDDEN):
@@ -104,10 +104,10 @@ class Journal(ResultIndex):
                     if folder != self.out and folder.is_symlink():
                         raise OSError(errno.ELOOP, f"its {folder.relative_to(self.out)} is a link")
                 locks = self.home / HIDDEN / f"lock{self.ending}", self.out / HIDDEN / "lock"
-                held.enter_context(holding(self.out, *locks, tidy))
+                stack.enter_context(holding(self.out, *locks, tidy))
                 paths = (self.path, self.copy)
-                self._files = [held.enter_context(appending(path)) for path in paths]
-                self._place = self._identity()
+                self._files = [stack.enter_context(appending(path)) for path in paths]
+                self._opened = self._identity()
             if self._seen is None or self._seen != self._look():
                 self.read()  # again, now that no other run adds to it
             yield
@@ -116,13 +116,13 @@ class Journal(ResultIndex):
         status = self.out.stat()
         return status.st_dev, status.st_ino
 
-    def check_place(self) -> None:
+    def check_folder(self) -> None:
         """Raise OutputError if the output folder is no longer the one that was opened.
 
         A run must not go on in the empty folder that an unplugged disk leaves.
         """
         with as_output_error(self.out):
-            if self._identity() != self._place:
+            if self._identity() != self._opened:
                 raise OSError(errno.ESTALE, "it vanished, and another one has its name")
 
     def add(self, row: Row, is_lasting: bool = True) -> Row:

@@ -74,9 +74,13 @@ def open_masks(given: str) -> Masks:
 def _folder(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     # the folder may be an output of --find-scratches, which holds summaries too
-    told = {*folder.glob("summary*.json")} if (folder / HIDDEN).is_dir() else set()
+    summaries = {*folder.glob("summary*.json")} if (folder / HIDDEN).is_dir() else set()
     for path in visible(folder):
-        if path in told or path.suffix.casefold() not in KNOWN | {".json"} or not path.is_file():
+        if (
+            path in summaries
+            or path.suffix.casefold() not in KNOWN | {".json"}
+            or not path.is_file()
+        ):
             continue
         key = path.relative_to(folder).with_suffix("").as_posix()
         if key in found:
@@ -115,8 +119,8 @@ def read(masks: Masks, job: Job, picture: Picture, fit: bool = False) -> np.ndar
     if not fit:
         sides = (f"{w}x{h}" for h, w in (mask.shape, picture.size))
         mend = "--fit-mask resizes it"
-        told = " px, but the picture has ".join(sides)
-        raise ImageError("MASK_SIZE", f"{path}: {told} px; {mend}")
+        problem = " px, but the picture has ".join(sides)
+        raise ImageError("MASK_SIZE", f"{path}: {problem} px; {mend}")
     return cv2.resize(mask, picture.size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
 
 

@@ -117,20 +117,20 @@ class ModelChoice:
             PinnedModel(self, digest),
         )
 
-    def _refuse(self, place: Path, options: WalkOptions | None) -> None:
+    def _refuse(self, path: Path, options: WalkOptions | None) -> None:
         """Raise what `open` raises, before any weight is read."""
-        if self.config_from and not place.is_file():
+        if self.config_from and not path.is_file():
             raise UsageError(f"--config-from: {self.name} is a folder and has configs of its own")
         self.refuse_beside_pixel()
-        if options and place.is_dir() and _needs_sampling(options):
+        if options and path.is_dir() and _needs_sampling(options):
             from restore.checkpoints import sampling_check  # which loads diffusers
 
-            sampling_check.refuse(place, options)
+            sampling_check.refuse(path, options)
         if self.engine == "onnx":
             engines.refuse(
                 self.name, self.device, self.dtype, **self._more(), first_stage=self.first_stage
             )
-        elif place.is_dir() and configs.about(place).engine:
+        elif path.is_dir() and configs.about(path).engine:
             raise UsageError(f"{self.name}: is an ONNX export; run it by --engine onnx")
 
     def refuse_beside_pixel(self) -> None:
@@ -144,8 +144,8 @@ class ModelChoice:
         if not self.first_stage:
             return ""
         if not is_pixel(self.first_stage):
-            told = f"--first-stage {self.first_stage}: is no pixel upscaler"
-            raise UsageError(f"{told}, .pth or .safetensors")
+            problem = f"--first-stage {self.first_stage}: is no pixel upscaler"
+            raise UsageError(f"{problem}, .pth or .safetensors")
         return manifest.find_model(self.first_stage)[1]
 
     def _load(
@@ -159,7 +159,7 @@ class ModelChoice:
         }
         keep_freed_memory()
         try:
-            made = engines.load(
+            model = engines.load(
                 self.name,
                 self.device,
                 self.dtype,
@@ -175,11 +175,11 @@ class ModelChoice:
         except (RestoreError, MemoryError):
             raise
         except Exception as error:  # any other error would be repeated for every file
-            told = f"{self.name}: cannot be loaded: {type(error).__name__}: {error}"
-            raise ModelError(told) from error
-        if getattr(made, "digest", "") not in ("", digest):
+            problem = f"{self.name}: cannot be loaded: {type(error).__name__}: {error}"
+            raise ModelError(problem) from error
+        if getattr(model, "digest", "") not in ("", digest):
             raise ModelError(f"{self.name}: changed since the run began; run it again")
-        return made
+        return model
 
     def _more(self) -> dict[str, Any]:
         """The options that not every engine supports, by the names in `engines.load`."""
@@ -187,19 +187,19 @@ class ModelChoice:
         return {**more, "loras": self.loras, "config": self.config_from}
 
     def _precision(self, first_stage: str) -> dict[str, object]:
-        told: dict[str, object] = {"dtype": self.dtype}
+        facts: dict[str, object] = {"dtype": self.dtype}
         if self.compiled:
-            told["compiled"] = True
+            facts["compiled"] = True
         if self.engine != "torch":
-            told["engine"] = self.engine
+            facts["engine"] = self.engine
         if first_stage:
-            told["first_stage"] = Path(self.first_stage).name
-            told["first_stage_sha256"] = first_stage
+            facts["first_stage"] = Path(self.first_stage).name
+            facts["first_stage_sha256"] = first_stage
         if self.device != "auto":  # with dtype auto it decides the precision
-            told["device"] = self.device
+            facts["device"] = self.device
         if self.config_from:
-            told["config_from"] = self.config_from
-        return told
+            facts["config_from"] = self.config_from
+        return facts
 
 
 @dataclass(frozen=True)
@@ -222,8 +222,8 @@ class PinnedModel:
         """Open the model. Raises ModelError if it is missing, or its weights are not the same."""
         model = self.choice.open()
         if model.weights != self.weights:
-            told = f"{self.choice.name}: is another model here, or changed"
-            raise ModelError(f"{told}; run it again")
+            problem = f"{self.choice.name}: is another model here, or changed"
+            raise ModelError(f"{problem}; run it again")
         return model
 
 

@@ -69,8 +69,10 @@ class Outlines:
         names = self.names(key)
         if len(names) == 1:
             return self.shapes[names[0]]
-        told = f"{names[0]} and {names[1]} could both be meant" if names else "is not in the file"
-        raise ImageError("MASK", f"{key}: {told}; name pictures and folders as the file does")
+        problem = (
+            f"{names[0]} and {names[1]} could both be meant" if names else "is not in the file"
+        )
+        raise ImageError("MASK", f"{key}: {problem}; name pictures and folders as the file does")
 
 
 def _ends(whole: str, part: str) -> bool:
@@ -97,8 +99,8 @@ def draw(
     room = MAX_LAYERS * max(size[0] * size[1], 2**20)
     for shape in shapes:
         if shape.size not in (None, size) and not fit:
-            told = f"drawn on {sides(shape.size)} px, but the picture has {sides(size)} px"
-            raise ImageError("MASK_SIZE", f"{path}: {told}; --fit-mask scales it")
+            problem = f"drawn on {sides(shape.size)} px, but the picture has {sides(size)} px"
+            raise ImageError("MASK_SIZE", f"{path}: {problem}; --fit-mask scales it")
         ratio = np.divide(size[::-1], (shape.size or size)[::-1])
         if shape.runs is not None:
             height = (shape.size or size)[0]
@@ -106,8 +108,8 @@ def draw(
             room -= len(within) * height
             _refuse_layers(room, path)
             if len(within) * height > max(mask.size, MAX_MASK):
-                told = f"a run-length mask of {sides(shape.size or size)} px"
-                raise ImageError("MASK", f"{path}: {told}; the limit is {MAX_MASK:,} px")
+                problem = f"a run-length mask of {sides(shape.size or size)} px"
+                raise ImageError("MASK", f"{path}: {problem}; the limit is {MAX_MASK:,} px")
             if within:
                 filled = run_lengths.draw(shape.runs, height, within)
                 _lay(mask, Shape(((within.start, 0),), filled=filled), ratio)
@@ -127,8 +129,8 @@ def draw(
 
 def _refuse_layers(room: int, path: Path) -> None:
     if room < 0:
-        told = f"its shapes cover the picture more than {MAX_LAYERS} times"
-        raise ImageError("MASK", f"{path}: {told}; join them into fewer")
+        problem = f"its shapes cover the picture more than {MAX_LAYERS} times"
+        raise ImageError("MASK", f"{path}: {problem}; join them into fewer")
 
 
 def _refuse_many(shapes: tuple[Shape, ...], path: Path) -> None:
@@ -138,8 +140,8 @@ def _refuse_many(shapes: tuple[Shape, ...], path: Path) -> None:
         (points, MAX_POINTS, "point"),
     ):
         if count > most:
-            told = f"{counted(count, noun)} for one picture; the limit is {most:,}"
-            raise ImageError("MASK", f"{path}: {told}; give a mask that is a picture")
+            problem = f"{counted(count, noun)} for one picture; the limit is {most:,}"
+            raise ImageError("MASK", f"{path}: {problem}; give a mask that is a picture")
 
 
 def _covered(points: np.ndarray, size: tuple[int, int]) -> int:
@@ -182,8 +184,8 @@ def labelme(path: Path) -> tuple[Shape, ...]:
     if not isinstance(tree, dict) or not isinstance(tree.get("shapes"), list):
         raise ImageError("MASK", f"{path}: neither LabelMe nor COCO: it has no list of shapes")
     if len(tree["shapes"]) > MAX_SHAPES:
-        told = f"{len(tree['shapes']):,} shapes; the limit is {MAX_SHAPES:,}"
-        raise ImageError("MASK", f"{path}: {told}; give a mask that is a picture")
+        problem = f"{len(tree['shapes']):,} shapes; the limit is {MAX_SHAPES:,}"
+        raise ImageError("MASK", f"{path}: {problem}; give a mask that is a picture")
     found: list[Shape] = []
     where = "imageHeight"
     try:
@@ -194,7 +196,7 @@ def labelme(path: Path) -> tuple[Shape, ...]:
             where = f"shapes[{number}]"
             found.append(_labelled(shape, size))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ImageError("MASK", f"{path}: {where}: {_said(error)}") from error
+        raise ImageError("MASK", f"{path}: {where}: {_reason(error)}") from error
     return tuple(found)
 
 
@@ -213,8 +215,8 @@ def _labelled(shape: Mapping[str, Any], size: tuple[int, int] | None) -> Shape:
     if kind == "mask":
         return Shape(pairs[:1], size, filled=_inked(shape["mask"]))
     if kind != "polygon":
-        told = "polygon, rectangle, circle, line, linestrip, point and mask are read"
-        raise ValueError(f"a shape of type {kind!r}; {told}")
+        problem = "polygon, rectangle, circle, line, linestrip, point and mask are read"
+        raise ValueError(f"a shape of type {kind!r}; {problem}")
     return Shape(pairs, size)
 
 
@@ -251,7 +253,7 @@ def _side(value: Any) -> int:
     return value
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"lacks {error}"
     return str(error) if isinstance(error, ValueError) else f"is no shape: {error}"
@@ -279,7 +281,7 @@ def coco(path: Path) -> Outlines | None:
             size = _side(image["height"]), _side(image["width"])
             found[name] += _annotated(note, size)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UsageError(f"{path}: {where}: {_said(error)}") from error
+        raise UsageError(f"{path}: {where}: {_reason(error)}") from error
     return Outlines({name: tuple(shapes) for name, shapes in found.items()})
 
 
@@ -315,7 +317,7 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(read_plain(path, MAX_BYTES))
     except (OSError, ValueError) as error:
-        told = getattr(error, "strerror", None) or error
-        raise ImageError("MASK", f"{path}: cannot be read as JSON: {told}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError("MASK", f"{path}: cannot be read as JSON: {reason}") from error
     except RecursionError as error:
         raise ImageError("MASK", f"{path}: is nested too deeply for a list of shapes") from error

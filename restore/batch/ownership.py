@@ -2,12 +2,12 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from restore.batch.rows import parsed
-from restore.errors import OutputError, UsageError
-from restore.files import ABSENT, STRANGE, read_lines, read_plain
+from restore.errors import UsageError
+from restore.files import is_missing, is_ours_or_absent, read_lines
 
 REPORT = re.compile(r"report(\.\d+-of-\d+)?\.jsonl")
 PAGE = re.compile(
@@ -41,20 +41,20 @@ def refuse_scores(out: Path) -> None:
     if not _is_json(out / "scores.json", SCORES):
         _refuse([out / "scores.json"])
     table = out / "scores.csv"
-    if not _holds(table, lambda data: data.startswith(b"set,folder,key,status")):
+    if not is_ours_or_absent(table, lambda data: data.startswith(b"set,folder,key,status")):
         _refuse([table])
     refuse_page(out / "report.html")
 
 
 def refuse_page(path: Path) -> None:
     """Raise UsageError if a file is there that is not a page of ours."""
-    if not _holds(path, lambda data: PAGE.search(data[:HEAD]) is not None):
+    if not is_ours_or_absent(path, lambda data: PAGE.search(data[:HEAD]) is not None):
         _refuse([path])
 
 
 def refuse_sheet(path: Path) -> None:
     """Raise UsageError if a file is there that is not a PNG of a preview of ours."""
-    if not _holds(path, lambda data: SHEET.match(data[:HEAD]) is not None):
+    if not is_ours_or_absent(path, lambda data: SHEET.match(data[:HEAD]) is not None):
         _refuse([path])
 
 
@@ -75,39 +75,16 @@ def _is_report(path: Path) -> bool:
                     return True
                 count, is_torn = count + 1, line.startswith(b'{"key": "')
     except OSError as error:
-        return _is_missing(path, error)
+        return is_missing(path, error)
     return not path.is_symlink() and (count == 0 or (count == 1 and is_torn))
 
 
 def _is_json(path: Path, keys: set[str]) -> bool:
     def is_ours(data: bytes) -> bool:
         try:
-            told = json.loads(data)
+            value = json.loads(data)
         except (ValueError, RecursionError):
             return False
-        return isinstance(told, dict) and told.keys() >= keys
+        return isinstance(value, dict) and value.keys() >= keys
 
-    return _holds(path, is_ours)
-
-
-def _holds(path: Path, is_ours: Callable[[bytes], bool]) -> bool:
-    """Whether there is no file, or one of ours. Links, pipes and folders are never ours."""
-    if path.is_symlink():
-        return False
-    try:
-        return is_ours(read_plain(path))
-    except OSError as error:
-        return _is_missing(path, error)
-
-
-def _is_missing(path: Path, error: OSError) -> bool:
-    """Whether there is no file; if there is one, it is none of ours.
-
-    Raises:
-        OutputError: The disk does not say what is there.
-    """
-    if error.errno in ABSENT:
-        return True
-    if error.errno in STRANGE:
-        return False
-    raise OutputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    return is_ours_or_absent(path, is_ours)

@@ -128,8 +128,8 @@ def refuse_transparent(
                 seen, count = [*seen, str(job.source)][:SHOWN], count + 1
     if seen:
         more = f" and {count - SHOWN} more" if count > SHOWN else ""
-        told = f"{', '.join(seen)}{more}: transparent, which jpeg cannot hold"
-        raise UsageError(f"{told}; give a --background such as white, or use --format png")
+        problem = f"{', '.join(seen)}{more}: transparent, which jpeg cannot hold"
+        raise UsageError(f"{problem}; give a --background such as white, or use --format png")
 
 
 def choose_format(

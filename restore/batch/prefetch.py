@@ -29,7 +29,7 @@ class Prefetcher(Generic[Made]):
         self._following: Iterator[tuple[Job, Job]] = pairwise(jobs)
         self._make = make
         self._begun: dict[str, Future[Made]] = {}
-        self._asked: SimpleQueue[tuple[Job, Future[Made]] | None] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[Job, Future[Made]] | None] = SimpleQueue()
         self._is_closed = False
         # a daemon, so that Ctrl-C does not wait for results that nobody will take
         self.thread = threading.Thread(target=self._work, name=THREAD_NAME, daemon=True)
@@ -65,20 +65,20 @@ class Prefetcher(Generic[Made]):
     def close(self) -> None:
         """Let the thread finish its current job and end; other requests are cancelled."""
         self._is_closed = True
-        self._asked.put(None)
+        self._queue.put(None)
 
     def _ask(self, job: Job) -> "Future[Made]":
         future: Future[Made] = Future()
-        self._asked.put((job, future))
+        self._queue.put((job, future))
         return future
 
     def _work(self) -> None:
-        while asked := self._asked.get():
-            job, future = asked
+        while request := self._queue.get():
+            job, future = request
             try:
                 if self._is_closed:
                     raise CancelledError("the run is over")
                 future.set_result(self._make(job))
             except BaseException as error:  # `take` raises it
                 future.set_exception(error)
-            del asked, job, future  # hold no result that its taker has dropped
+            del request, job, future  # hold no result that its taker has dropped

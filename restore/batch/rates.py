@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restore.errors import counted
-from restore.files import cache, write_text
+from restore.files import home_folder, write_text
 from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions
 
 if TYPE_CHECKING:
@@ -48,9 +48,9 @@ class Rate:
         note: Callable[[str], None] = lambda text: None,
     ):
         self.options, self.stack, self.count, self.note = options, stack, count, note
-        told = {**options.model_dump(mode="json", exclude=UNTIMED), **made_by, "count": count}
-        told |= {"machine": platform.node(), "cores": os.cpu_count()}
-        self.key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        facts = {**options.model_dump(mode="json", exclude=UNTIMED), **made_by, "count": count}
+        facts |= {"machine": platform.node(), "cores": os.cpu_count()}
+        self.key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         self.seconds = self.pixels = 0.0  # of this run
 
     def add(self, seconds: float, pixels: int) -> None:
@@ -170,7 +170,7 @@ def format_duration(seconds: float) -> str:
 
 
 def _file() -> Path:
-    return cache() / "rates.json"
+    return home_folder("cache") / "rates.json"
 
 
 def _read() -> dict[str, float]:

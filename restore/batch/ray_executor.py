@@ -139,7 +139,7 @@ def connected(cluster: Cluster) -> Iterator[None]:
     if ray.is_initialized():  # by our caller, who ends it too
         yield
         return
-    told: dict[str, Any] = (
+    settings: dict[str, Any] = (
         {"address": cluster.address}
         if cluster.address
         else {
@@ -150,7 +150,7 @@ def connected(cluster: Cluster) -> Iterator[None]:
         }
     )
     try:
-        ray.init(**told, log_to_driver=False, logging_level="error")
+        ray.init(**settings, log_to_driver=False, logging_level="error")
     except Exception as error:  # it has no common class for its errors
         why = f"no cluster there: {error}" if cluster.address else str(error)
         raise ModelError(f"--runner ray {cluster.address}: {why}") from error

@@ -18,8 +18,7 @@ from restore.batch.jobs import Job, short_digest
 from restore.batch.rows import Row, parsed
 from restore.batch.store import HIDDEN, NOTES, REPORTS, note_name
 from restore.errors import ImageError, OutputError, RestoreError, UsageError
-from restore.files import cache as cache_folder
-from restore.files import replacing, sha256
+from restore.files import home_folder, replacing, sha256
 from restore.storage.urls import redact_error, redact_url
 
 if TYPE_CHECKING:
@@ -84,11 +83,11 @@ def fetch(job: Job) -> Path:
         assert job.source
         return job.source
     files, path = open_filesystem(job.url)
-    place = cached_file(job)
+    cached = cached_file(job)
     try:
         mark = retry(lambda: _mark(files, path))
-        if _marks().get(job.url) != mark or not place.exists():
-            with replacing(place, is_lasting=False) as temporary:
+        if _marks().get(job.url) != mark or not cached.exists():
+            with replacing(cached, is_lasting=False) as temporary:
                 retry(lambda: files.get_file(path, str(temporary)))
             _marks()[job.url] = mark
     except OSError as error:
@@ -96,7 +95,7 @@ def fetch(job: Job) -> Path:
         raise ImageError(
             "UNREADABLE", f"{redact_url(job.url)}: {redact_error(error)}; {mend}"
         ) from None
-    return place
+    return cached
 
 
 def files_of(job: Job) -> list[Path]:
@@ -135,7 +134,7 @@ def _folder() -> "tempfile.TemporaryDirectory[str]":
 
 def mirror(url: str) -> Path:
     """The folder on this machine that stands for a URL; it holds the journal."""
-    return cache_folder() / "remote" / short_digest(redact_url(url).rstrip("/"))
+    return home_folder("cache") / "remote" / short_digest(redact_url(url).rstrip("/"))
 
 
 class Bucket:

@@ -85,15 +85,15 @@ def _objects(files: "AbstractFileSystem", top: str, closed: str) -> Iterator[tup
 
 def _s3_objects(files: "AbstractFileSystem", top: str) -> Iterator[tuple[str, int]]:
     bucket, _, folder = top.partition("/")
-    asked = {"Bucket": bucket, "Prefix": f"{folder}/" if folder else "", **files.req_kw}
+    query = {"Bucket": bucket, "Prefix": f"{folder}/" if folder else "", **files.req_kw}
     is_cut = True
     while is_cut:
-        page = retry(lambda: files.call_s3("list_objects_v2", **asked))
+        page = retry(lambda: files.call_s3("list_objects_v2", **query))
         for about in page.get("Contents", []):
             if not about["Key"].endswith("/"):  # else it stands for a folder
                 yield f"{bucket}/{about['Key']}", about["Size"]
         is_cut = page.get("IsTruncated", False)
-        asked["ContinuationToken"] = page.get("NextContinuationToken", "")
+        query["ContinuationToken"] = page.get("NextContinuationToken", "")
 
 
 def _found(url: str, path: str, key: str, size: int, skip: str = "") -> Found:

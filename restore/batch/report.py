@@ -50,20 +50,20 @@ def write_page(path: Path, rows: Collection[Row], summary: Row, homes: Sequence[
     ranked = nsmallest(  # as the first of all rows, sorted
         LINES, rows, key=lambda row: (ORDER.index(row["status"]), not row.get("warnings"))
     )
-    shown = [_make_page_row(row) for row in ranked]
+    page_rows = [_make_page_row(row) for row in ranked]
     left = BYTES
-    for row, line in zip(ranked, shown, strict=False):
+    for row, line in zip(ranked, page_rows, strict=False):
         if left > 0 and row["status"] == "done":
             pictures = _pictures(row, homes)
             line.update(pictures)
             left -= sum(len(data) for data in pictures.values() if isinstance(data, str))
     parts = [
-        (f"{status} ({count})", [line for line in shown if line["status"] == status])
+        (f"{status} ({count})", [line for line in page_rows if line["status"] == status])
         for status in ORDER
         if (count := counted[status])
     ]
     counts = ", ".join(f"{count} {name}" for name, count in _counts(summary).items() if count)
-    told = f"{counts}; {summary['seconds']:.0f} s" + (
+    summary_line = f"{counts}; {summary['seconds']:.0f} s" + (
         f"; stopped early: {summary['stopped']}" if summary.get("stopped") else ""
     )
     html = (
@@ -71,10 +71,10 @@ def write_page(path: Path, rows: Collection[Row], summary: Row, homes: Sequence[
         .from_string(template.PAGE)
         .render(
             title=printable(f"Report of {path.parent.name or path.parent}"),
-            told=told,
+            summary=summary_line,
             parts=parts,
-            more=len(rows) - len(shown),
-            has_pairs=any("crops" in line for line in shown),
+            more=len(rows) - len(page_rows),
+            has_pairs=any("crops" in line for line in page_rows),
             policy=template.POLICY,
             script=Markup(template.SCRIPT),  # ours; it contains no text of a row
         )

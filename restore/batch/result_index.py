@@ -54,15 +54,15 @@ class ResultIndex:
 
     def take(self, row: Row) -> None:
         """Add a row as the latest one of its input; a `left` row replaces no other row."""
-        name, made = _bytes(name_of(row)), results(row)
+        name, outputs = _bytes(name_of(row)), results(row)
         if row["status"] == "left" and self._id(name):
             return
         number = self.kept.add(
             "INSERT INTO row(key, source, status, output, is_done, data) VALUES (?, ?, ?, ?, ?, ?)",
             *(*name, row["status"], to_bytes(row.get("output", ""))),
-            *(bool(made), json.dumps(row)),
+            *(bool(outputs), json.dumps(row)),
         )
-        for result, digest in made.items():
+        for result, digest in outputs.items():
             self._take_result(to_bytes(result), to_bytes(digest), number, name)
         self.kept.run(
             "INSERT INTO latest(key, source, id) VALUES (?, ?, ?)"
@@ -90,13 +90,13 @@ class ResultIndex:
         Args:
             row: The latest one of its input.
         """
-        made, number = results(row), self._id(_bytes(name_of(row)))
-        for result, digest in made.items():
+        outputs, number = results(row), self._id(_bytes(name_of(row)))
+        for result, digest in outputs.items():
             name = to_bytes(result)
             self.kept.run("DELETE FROM made WHERE result = ?", name)
             self.kept.run("INSERT INTO made VALUES (?, ?, ?)", name, to_bytes(digest), number)
         for other, known in self._done(row["key"]):
-            if other != number and results(known).keys() & made.keys():
+            if other != number and results(known).keys() & outputs.keys():
                 self.kept.run("UPDATE row SET is_done = 0 WHERE id = ?", other)
 
     def _id(self, name: tuple[bytes, bytes]) -> int:

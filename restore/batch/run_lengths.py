@@ -61,11 +61,11 @@ def _spelled(text: str) -> np.ndarray:
     if lengths.max() > DIGITS:
         raise ValueError("run lengths with a number beyond any picture")
     place = np.arange(len(digits)) - np.repeat(begins, lengths)
-    told = np.add.reduceat((digits & 31) << 5 * place, begins)
-    told -= np.where(digits[ends] & 16, 1 << 5 * lengths, 0)  # the highest bit is the sign
-    told[1::2] = np.cumsum(told[1::2])
-    told[2::2] = np.cumsum(told[2::2])
-    return told
+    numbers = np.add.reduceat((digits & 31) << 5 * place, begins)
+    numbers -= np.where(digits[ends] & 16, 1 << 5 * lengths, 0)  # the highest bit is the sign
+    numbers[1::2] = np.cumsum(numbers[1::2])
+    numbers[2::2] = np.cumsum(numbers[2::2])
+    return numbers
 
 
 def columns(runs: np.ndarray, height: int) -> range:

@@ -178,15 +178,15 @@ def run_by(
             stopped = _loop(tally, executor, journal, progress, limits)
         except BaseException as error:
             why = limits.stop() or getattr(error, "code", type(error).__name__)
-            told = _make_summary_row(tally.summary(why), journal)
+            summary_row = _make_summary_row(tally.summary(why), journal)
             with suppress(OutputError):
-                publish(journal.finish(jobs, told), told)
+                publish(journal.finish(jobs, summary_row), summary_row)
             raise
         if workers > 1 and not journal.ending:  # what dead workers left; no other shard works here
             _sweep(jobs, journal.out)
         summary = tally.summary(stopped)
-        told = _make_summary_row(summary, journal)
-        publish(journal.finish(jobs, told), told)
+        summary_row = _make_summary_row(summary, journal)
+        publish(journal.finish(jobs, summary_row), summary_row)
     return summary
 
 
@@ -223,7 +223,7 @@ def _loop(
         for job in tally.jobs:
             if stopped():
                 return
-            journal.check_place()
+            journal.check_folder()
             if job.skip:
                 put_down(job, _skipped(job, journal))
             else:

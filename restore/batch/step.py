@@ -73,10 +73,10 @@ def do_job(
         The new row; or the one of the finished result, with "finished": true.
     """
     source, store = _source(job), index.store
-    if exists != "overwrite" and (finished := index.finished(job, source.whole)):
+    if exists != "overwrite" and (finished := index.finished(job, source.digest)):
         return {**finished, "finished": True}
     started = time.monotonic()
-    job = _placed(job, index, exists, source.own)
+    job = _placed(job, index, exists, source.file_digest)
     outdated = _outdated(job, index) if exists == "skip" else []
     names = [store.name(target) for target in (job.target, *job.frames)]
     with ExitStack() as making:
@@ -94,8 +94,8 @@ def do_job(
             **facts,
             "warnings": [*facts.get("warnings", []), *outdated],
             "task": index.task,
-            "source_sha256": source.whole,
-            "picture_sha256": source.own,
+            "source_sha256": source.digest,
+            "picture_sha256": source.file_digest,
             "options": index.options,
             "weights": index.weights,
             "words": index.words,
@@ -112,12 +112,12 @@ class Source:
     """Digests of what a picture is made of.
 
     Attributes:
-        own: sha256 of the source; empty if there is none.
-        whole: sha256 of that and of the other files, such as a mask.
+        file_digest: sha256 of the source; empty if there is none.
+        digest: sha256 of that and of the other files, such as a mask.
     """
 
-    own: str
-    whole: str
+    file_digest: str
+    digest: str
 
 
 def head(job: Job, status: str) -> Row:
@@ -128,11 +128,11 @@ def _source(job: Job) -> Source:
     try:
         if not job.source:
             return Source("", "")
-        own, *others = map(digest_of, remote.files_of(job))
+        first, *others = map(digest_of, remote.files_of(job))
         if not others:
-            return Source(own, own)
-        whole = hashlib.sha256(" ".join([own, *others]).encode()).hexdigest()
-        return Source(own, whole)
+            return Source(first, first)
+        together = hashlib.sha256(" ".join([first, *others]).encode()).hexdigest()
+        return Source(first, together)
     except OSError as error:
         mend = "check the file and its permissions"
         raise ImageError("UNREADABLE", f"{error.strerror or error}; {mend}") from error

@@ -118,8 +118,8 @@ class Folder:
     def make_way(self, name: str) -> None:
         folder = (self.out / name).parent
         if not folder.resolve().is_relative_to(self.out.resolve()):
-            told = f"{folder} is a link that leads out of {self.out}; remove it"
-            raise ImageError("LINK", told)
+            problem = f"{folder} is a link that leads out of {self.out}; remove it"
+            raise ImageError("LINK", problem)
         folder.mkdir(parents=True, exist_ok=True)
 
     def refuse_link(self, name: str) -> None:

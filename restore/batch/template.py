@@ -79,7 +79,7 @@ article { border-top: 1px solid var(--line); padding: .8rem 0 }
 .pair.over::after { content: ""; position: absolute; top: 0; bottom: 0; left: var(--cut);
   width: 2px; margin-left: -1px; background: #fff; box-shadow: 0 0 3px #000 }
 </style></head><body><h1>{{ title }}</h1>
-<p class="dim">{{ told }}</p>
+<p class="dim">{{ summary }}</p>
 {% if has_pairs %}<p class="dim">Under each picture: the place that changed most, at 100 %,
 the input enlarged to the size of the result. Click for a slider.</p>{% endif %}
 {% for heading, rows in parts %}<h2>{{ heading }}</h2>

@@ -26,17 +26,18 @@ class TimeLeft:
         self.began = time.monotonic()
         self.total = len(jobs)
         self.expected: float | None = None  # seconds for the whole run, after the first files
-        self._ahead: Counter[str] = Counter()  # suffix -> bytes that are left
+        self._remaining: Counter[str] = Counter()  # suffix -> bytes that are left
         self._done: Counter[str] = Counter()
         self._taken: Counter[str] = Counter()  # suffix -> seconds
         self._worked = 0
         for suffix, size in map(_weight, jobs):
-            self._ahead[suffix] += size
+            self._remaining[suffix] += size
 
     def add(self, job: Job, seconds: float) -> None:
         """Count a file as done; 0 seconds: nothing was made of it, so it measures nothing."""
         suffix, size = _weight(job)
-        self._ahead[suffix] = max(0, self._ahead[suffix] - size)  # it may have grown meanwhile
+        # It may have grown meanwhile.
+        self._remaining[suffix] = max(0, self._remaining[suffix] - size)
         if not seconds:
             return
         self._worked += 1
@@ -61,7 +62,7 @@ class TimeLeft:
             done = self._done[suffix]
             return self._taken[suffix] / done if done else overall / _density(suffix)
 
-        return sum(size * rate(suffix) for suffix, size in self._ahead.items()) / self.workers
+        return sum(size * rate(suffix) for suffix, size in self._remaining.items()) / self.workers
 
 
 def _density(suffix: str) -> float:

@@ -46,7 +46,7 @@ class Finding:
     why: str = ""
 
 
-def verify(place: Path, replayed: Replay) -> Iterator[Finding]:
+def verify(target: Path, replayed: Replay) -> Iterator[Finding]:
     """Check a folder of results, pairs or checkpoints, or a model's folder.
 
     Args:
@@ -55,20 +55,20 @@ def verify(place: Path, replayed: Replay) -> Iterator[Finding]:
     Raises:
         UsageError: It is none of these.
     """
-    if not place.is_dir():
-        raise UsageError(f"{place}: no such folder; name an output folder or a model")
-    if reports(place) or reports(place / HIDDEN):
-        return _results(place)
-    if (place / PAIRS).is_file():
-        return _pairs(place, replayed)
-    lists = [path.parent for path in sorted(place.glob(f"{STEPS}/{manifest.NAME}"))]
-    lists += [place / "export"] if (place / "export" / manifest.NAME).is_file() else []
+    if not target.is_dir():
+        raise UsageError(f"{target}: no such folder; name an output folder or a model")
+    if reports(target) or reports(target / HIDDEN):
+        return _results(target)
+    if (target / PAIRS).is_file():
+        return _pairs(target, replayed)
+    lists = [path.parent for path in sorted(target.glob(f"{STEPS}/{manifest.NAME}"))]
+    lists += [target / "export"] if (target / "export" / manifest.NAME).is_file() else []
     if lists:
         return (finding for folder in lists for finding in listed(folder))
-    if (place / manifest.NAME).is_file():
-        return listed(place)
+    if (target / manifest.NAME).is_file():
+        return listed(target)
     raise UsageError(
-        f"{place}: holds neither a report.jsonl, a pairs.json, checkpoints nor a model's manifest"
+        f"{target}: holds neither a report.jsonl, a pairs.json, checkpoints nor a model's manifest"
     )
 
 
@@ -81,7 +81,7 @@ def _results(out: Path) -> Iterator[Finding]:
         if not made:
             yield Finding("result", row["output"], MOVED, "of a report put together elsewhere")
         for name, digest in made.items():
-            yield _held("result", out / name, digest)
+            yield _compare("result", out / name, digest)
         yield from _source(row)
     for path in sorted(out.rglob(".restore-*")):
         if is_temporary(path):
@@ -97,10 +97,10 @@ def _source(row: Row) -> Iterator[Finding]:
     if not path.exists():
         yield Finding("source", str(path), MOVED, "is not there any more")
         return
-    yield _held("source", path, digest)
+    yield _compare("source", path, digest)
 
 
-def _held(what: str, path: Path, digest: str) -> Finding:
+def _compare(what: str, path: Path, digest: str) -> Finding:
     try:
         found = sha256(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -114,8 +114,8 @@ def _held(what: str, path: Path, digest: str) -> Finding:
 def _pairs(out: Path, replayed: Replay) -> Iterator[Finding]:
     """Check pairs of `restore degrade apply`: each is made again from its trace."""
     try:
-        told = json.loads(read_plain(out / PAIRS, 2**20))
-        if not isinstance(told, dict):
+        content = json.loads(read_plain(out / PAIRS, 2**20))
+        if not isinstance(content, dict):
             raise ValueError("it holds no object")
         yield Finding("file", str(out / PAIRS), WHOLE)
     except (OSError, ValueError, RecursionError) as error:
@@ -164,7 +164,7 @@ def listed(folder: Path) -> Iterator[Finding]:
         yield Finding("file", str(path), CHANGED, str(error))
         return
     for name, digest in sorted(names.items()):
-        yield _held("file", folder / name, digest)
+        yield _compare("file", folder / name, digest)
     for extra in strange:
         is_taken = manifest.is_loaded(folder, extra)
         why = "is not in the manifest" + ", and would be loaded" * is_taken

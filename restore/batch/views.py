@@ -24,21 +24,21 @@ Box = tuple[int, int, int, int]
 """(top, left, height, width) in px of the result"""
 
 
-def keep(out: Path, key: str, *shown: "Shown", is_aligned: bool = False) -> Box | None:
+def keep(out: Path, key: str, *layers: "Shown", is_aligned: bool = False) -> Box | None:
     """Save small JPEGs for the page.
 
     Args:
         out: The folder of the report.
         key: Of the picture.
-        *shown: The pictures to show; the first is the input, the last is the result.
+        *layers: The pictures to show; the first is the input, the last is the result.
         is_aligned: Input and result have the same content, so that they can be compared.
 
     Returns:
         The place that is shown at 100 %; None if they are not compared.
     """
-    few = [tuple(None if layer is None else _sampled(layer) for layer in one) for one in shown]
-    panels = [_panel(*one, of[0].shape) for one, of in zip(few, shown, strict=True)]
-    first, last = shown[0], shown[-1]
+    few = [tuple(None if layer is None else _sampled(layer) for layer in one) for one in layers]
+    panels = [_panel(*one, of[0].shape) for one, of in zip(few, layers, strict=True)]
+    first, last = layers[0], layers[-1]
     size = last[0].shape[:2]
     box = None
     if is_aligned:

@@ -41,7 +41,7 @@ def prepare_words(
         raise UsageError(
             f"--seed {seed}: {counted(count, 'seed')} from there on do not fit 63 bits"
         )
-    seeds = {f"{own:010}.png": own for own in range(seed, seed + count)}
+    seeds = {f"{picture_seed:010}.png": picture_seed for picture_seed in range(seed, seed + count)}
     planned = [jobs.Job(None, name, destination.out / (destination.file or name)) for name in seeds]
     if exists == "error":
         refuse_existing(planned)
@@ -62,13 +62,15 @@ def prepare_words(
             from restore.tasks.run import restore
 
             warn()  # before the first picture, not after the last
-            own, stack = seeds[job.key], model.stack()
+            picture_seed, stack = seeds[job.key], model.stack()
             watching = watch.watching(show.part, *stack.parts, on_look=looks_of(show))
             with memmap.use_folder(destination.out), watching:
-                result = restore(None, options, stack, own)
-            encode.encode(result, path, form, about=format_settings(options, own, model.made_by))
+                result = restore(None, options, stack, picture_seed)
+            encode.encode(
+                result, path, form, about=format_settings(options, picture_seed, model.made_by)
+            )
             views.keep(destination.home, job.key, split_alpha(result))
-            facts = {"seed": own, "size_out": result.size, **describe_maker(model.made_by)}
+            facts = {"seed": picture_seed, "size_out": result.size, **describe_maker(model.made_by)}
             return {**facts, "warnings": list(result.warnings)}
 
         yield make

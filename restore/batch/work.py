@@ -158,14 +158,14 @@ class FileWork:
         for prefetcher in (self.making, self.reading):
             prefetcher.follow(job, following)
 
-    def keep_views(self, job: jobs.Job, source: Source, made: "Picture") -> Row:
+    def keep_views(self, job: jobs.Job, source: Source, result: "Picture") -> Row:
         """Save what the page shows; return the facts on it for the row."""
         picture, facts = source.pictures[0], {}
-        panels = [picture, made]
+        panels = [picture, result]
         if self.holes.find and source.mask is not None:
             panels.insert(1, draw_overlay(picture, source.mask))
             facts["damage"] = round(float((source.mask > 0).mean()), 6)
-        is_aligned = made.size == picture.size or isinstance(self.options, UpscaleOptions)
+        is_aligned = result.size == picture.size or isinstance(self.options, UpscaleOptions)
         home = self.settings.destination.home
         if place := views.keep(home, job.key, *map(split_alpha, panels), is_aligned=is_aligned):
             facts["place"] = place
@@ -225,8 +225,8 @@ class FileWork:
         if self.is_warned or not rates.is_large(self.options.output_size(picture.size)):
             return
         self.is_warned = True
-        told = rates.warning(job.key, picture.size, self.options, self.rate.get())
-        self.show.note(told)
+        warning = rates.warning(job.key, picture.size, self.options, self.rate.get())
+        self.show.note(warning)
 
     def make_several(
         self, job: jobs.Job, source: Source, path: Path, frames: Sequence[Path]
@@ -253,14 +253,14 @@ class FileWork:
             if laps:
                 self.put(frame, laps[lap - 1], job, seed)
 
-        made: list[Picture] = []
+        pictures: list[Picture] = []
         for picture, place, own in todo:
             result = self.make(picture, source, own, keep)
             notes += [*result.warnings, *self.put(result, place, job, own)]
-            made = made or [result]  # only the first: there may be many
+            pictures = pictures or [result]  # only the first: there may be many
         if self.count > 1:
             write_sheet(frames, path)
-        return made[0], notes
+        return pictures[0], notes
 
     def keep_damage(
         self, picture: "Picture", mask: "np.ndarray", job: Job, frames: Sequence[Path]
@@ -275,10 +275,10 @@ class FileWork:
         if not mask.any():
             return []
         names = [frame.name for frame in job.frames]
-        told = f"{100 * (mask > 0).mean():.2g} % looks scratched, see {names[1]}"
+        message = f"{100 * (mask > 0).mean():.2g} % looks scratched, see {names[1]}"
         if self.holes.find == "apply":
-            return [f"{told}; filled as {names[0]} says"]
-        return [f"{told}; nothing was filled: correct {names[0]} and give it by --damage"]
+            return [f"{message}; filled as {names[0]} says"]
+        return [f"{message}; nothing was filled: correct {names[0]} and give it by --damage"]
 
     def put(self, picture: "Picture", path: Path, job: jobs.Job, seed: int) -> list[str]:
         """Write a result; return notes on what its format could not hold."""

@@ -2,4 +2,4 @@
 
 from restore.diffusion import torchvision
 
-torchvision.try_before()  # before diffusers and transformers are imported
+torchvision.install_check()  # before diffusers and transformers are imported

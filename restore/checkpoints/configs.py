@@ -211,9 +211,9 @@ def tokenizer(part: Path) -> Iterator[Path]:
             if not sealed.is_file(part / name):
                 continue
             try:
-                told = _checked(Tokenizer, json.loads(sealed.read(part / name, MOST)))
+                config = _checked(Tokenizer, json.loads(sealed.read(part / name, MOST)))
             except (ValueError, RecursionError) as error:
                 raise ModelError(f"{part / name}: cannot be used: {error}") from error
-            text = json.dumps(told.model_dump(exclude_unset=True))
+            text = json.dumps(config.model_dump(exclude_unset=True))
             (Path(lent) / name).write_text(text, encoding="utf-8")
         yield Path(lent)

@@ -155,8 +155,8 @@ def _picture(path: Path) -> "Picture":
         source = Encoded(sealed.read(path, MOST_BYTES), path.suffix)
         return sandbox.read(source, Reading(icc="srgb"))
     except OSError as error:
-        told = f"{path}: cannot be read: {error.strerror or error}"
-        raise ImageError("UNREADABLE", told) from error
+        problem = f"{path}: cannot be read: {error.strerror or error}"
+        raise ImageError("UNREADABLE", problem) from error
     except ImageError as error:
         raise ImageError(error.code, f"{path}: {error}") from error.__cause__
 
@@ -164,20 +164,20 @@ def _picture(path: Path) -> "Picture":
 def refuse_another(stack: "Stack", config: dict[str, Any], name: str) -> None:
     """Raise ModelError if a ControlNet with this config is not for the stack's UNet."""
     for key in SHARED:
-        ours, own = stack.unet.config.get(key), config.get(key)
-        if _plain(ours) != _plain(own):
+        ours, theirs = stack.unet.config.get(key), config.get(key)
+        if _plain(ours) != _plain(theirs):
             raise ModelError(
-                f"{name}: is a ControlNet for another family: its {key} is {own}, that of "
+                f"{name}: is a ControlNet for another family: its {key} is {theirs}, that of "
                 f"{stack.name} {ours}; SD 1.x, 2.x and SDXL each need their own"
             )
     factor = 2 ** (len(config["conditioning_embedding_out_channels"]) - 1)
-    for what, ours, own in (
+    for what, ours, theirs in (
         ("latent channels", stack.channels, config["in_channels"]),
         ("pixels a latent", stack.factor, factor),
         ("channels of the picture that it is shown", 3, config["conditioning_channels"]),
     ):
-        if ours != own:
-            raise ModelError(f"{name}: counts {own} {what}, and {stack.name} {ours}")
+        if ours != theirs:
+            raise ModelError(f"{name}: counts {theirs} {what}, and {stack.name} {ours}")
 
 
 def _plain(value: Any) -> Any:

@@ -48,19 +48,19 @@ def load(
     """
     if compiled and offload:
         raise ConfigError("a compiled UNet stays on its device: --compile or --offload, not both")
-    place = find(device)
+    target = find(device)
     file = model_paths.find_path(name)
     if more.get("config") is None and file.is_file() and file_kinds.is_pixel(file):
         given = more.get("loras"), more.get("controlnet")
         file_kinds.refuse_beside_pixel(name, compiled, offload, *given)
         with sealed.sealing():
             path, digest = manifest.find_model(name)
-            return pixel.load(path, name, digest, place, dtype)
+            return pixel.load(path, name, digest, target, dtype)
     if dtype == "auto":
-        dtype = "fp32" if place.type == "cpu" else "bf16"
-    stack = loading.load(name, "cpu" if offload else str(place), dtype, **more)
+        dtype = "fp32" if target.type == "cpu" else "bf16"
+    stack = loading.load(name, "cpu" if offload else str(target), dtype, **more)
     if offload:
-        Turns(stack, place)
+        Turns(stack, target)
     if compiled:
         compile_unet(stack)
     return stack
@@ -102,15 +102,15 @@ def move(
             raise ConfigError(f"{model.name} does not compute well in {name}")
         model.network.to(where, dtype)
         return
-    if model.place is not None:
-        told = f"{model.name}: its parts take turns on {model.place} (offload)"
-        raise ConfigError(f"{told}; load it without that to move it")
+    if model.offload_device is not None:
+        problem = f"{model.name}: its parts take turns on {model.offload_device} (offload)"
+        raise ConfigError(f"{problem}; load it without that to move it")
     loading.move(model, str(where), name or named_dtype(model.unet.dtype))
 
 
 def take_turns(stack: Stack, device: str = "auto") -> None:
     """Offload a loaded stack. Raises ModelError if the device is missing."""
-    if stack.place is None:
+    if stack.offload_device is None:
         place = find(device)
         loading.move(stack, "cpu", named_dtype(stack.unet.dtype))
         Turns(stack, place)
@@ -140,9 +140,9 @@ def compile_unet(stack: Stack) -> None:
         with torch.inference_mode():
             stack.predict(condition, "")(x, torch.tensor(0), [(0, 0)])
     except RuntimeError as error:  # dynamo and inductor raise subclasses of it
-        told = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0]
         raise ModelError(
-            f"the UNet cannot be compiled here: {told}; leave --compile out"
+            f"the UNet cannot be compiled here: {reason}; leave --compile out"
         ) from error
 
 
@@ -156,14 +156,14 @@ class Turns:
 
     Args:
         stack: Its parts are on the CPU.
-        place: The device that they are moved to.
+        device: The device that they are moved to.
     """
 
-    def __init__(self, stack: Stack, place: torch.device):
-        stack.place = place
+    def __init__(self, stack: Stack, device: torch.device):
+        stack.offload_device = device
         self.stack = stack
         self.here: list[nn.Module] = []
-        self.there = place  # the device that they are on
+        self.there = device  # the device that they are on
         control = stack.control
         walking = [stack.unet, control.net] if control else []
         for part in stack.parts:
@@ -176,16 +176,16 @@ class Turns:
         self, group: list[nn.Module], module: nn.Module, args: Any, kwargs: Any
     ) -> tuple[Any, Any]:
         """Before a call, move the parts and the arguments of the call to the device."""
-        place = self.stack.place
-        assert place is not None
-        if self.here != group or self.there != place:
+        device = self.stack.offload_device
+        assert device is not None
+        if self.here != group or self.there != device:
             for part in self.here:
                 part.to("cpu")
             for part in group:
-                part.to(place)
-            self.here, self.there = group, place
+                part.to(device)
+            self.here, self.there = group, device
         moved = {name: self.moved(value) for name, value in kwargs.items()}
         return tuple(map(self.moved, args)), moved
 
     def moved(self, value: Any) -> Any:
-        return value.to(self.stack.place) if isinstance(value, Tensor) else value
+        return value.to(self.stack.offload_device) if isinstance(value, Tensor) else value

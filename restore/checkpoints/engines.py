@@ -89,8 +89,8 @@ def _torch(
     from restore.checkpoints import devices
     from restore.diffusion import torchvision
 
-    if told := torchvision.complaint():
-        note(told)
+    if problem := torchvision.complaint():
+        note(problem)
     return devices.load(name, device, dtype, **more)
 
 
@@ -100,8 +100,8 @@ def refuse(name: str, device: str, dtype: str, **more: Any) -> None:
     asked |= {"--compile": more.get("compiled"), "--offload": more.get("offload")}
     asked |= {"--first-stage": more.get("first_stage")}
     asked |= {"--lora": more.get("loras"), "--config-from": more.get("config")}
-    if told := ", ".join(option for option, is_asked in asked.items() if is_asked):
-        raise ConfigError(f"{told}: engine onnx computes on the CPU in fp32; leave it out")
+    if refused := ", ".join(option for option, is_asked in asked.items() if is_asked):
+        raise ConfigError(f"{refused}: engine onnx computes on the CPU in fp32; leave it out")
     place = model_paths.find_path(name)
     if not place.is_dir() or configs.about(place).engine != "onnx":
         raise ModelError(

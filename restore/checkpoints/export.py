@@ -49,14 +49,16 @@ def export(name: str, folder: Path, **more: Any) -> Path:
     with sealed.sealing():
         source, digest = manifest.find_model(name, **how)
         model = devices.load(name, "cpu", "fp32", **more)
-    with manifest.replacing(folder) as place:
-        place.mkdir(exist_ok=True)
-        told = write_stack(model, place) if isinstance(model, Stack) else write_pixels(model, place)
-        told |= {"engine": "onnx", "source": Path(name).name, "source_digest": digest}
-        (place / "stack.json").write_text(json.dumps(told, indent=1) + "\n")
-        licences = carry(source, place)
-        (place / "README.md").write_text(card(Path(name).name, digest, licences, model))
-        manifest.write(place)
+    with manifest.replacing(folder) as target:
+        target.mkdir(exist_ok=True)
+        facts = (
+            write_stack(model, target) if isinstance(model, Stack) else write_pixels(model, target)
+        )
+        facts |= {"engine": "onnx", "source": Path(name).name, "source_digest": digest}
+        (target / "stack.json").write_text(json.dumps(facts, indent=1) + "\n")
+        licences = carry(source, target)
+        (target / "README.md").write_text(card(Path(name).name, digest, licences, model))
+        manifest.write(target)
     return folder
 
 
@@ -122,8 +124,8 @@ def write_first_stage(stage: FirstStage, folder: Path, name: str) -> None:
         return lambda nth: tuple(torch.rand(1, 3, *SIDES[nth]) for _ in range(count))
 
     config(stage.rich, folder / "restorer")
-    place = folder / "restorer" / "model.onnx"
-    traced.write(stage.rich, place, [free], example(1), f"{name}: its first stage")
+    path = folder / "restorer" / "model.onnx"
+    traced.write(stage.rich, path, [free], example(1), f"{name}: its first stage")
     if stage.faithful is not None:
         both = {"rich": stage.rich, "faithful": stage.faithful}
         tensors = {
@@ -134,8 +136,8 @@ def write_first_stage(stage: FirstStage, folder: Path, name: str) -> None:
         save_file(tensors, folder / "restorer" / ENDS)
     if stage.fusion is not None:
         config(stage.fusion, folder / "fusion")
-        place = folder / "fusion" / "model.onnx"
-        traced.write(stage.fusion, place, [free, free], example(2), f"{name}: its fusion")
+        path = folder / "fusion" / "model.onnx"
+        traced.write(stage.fusion, path, [free, free], example(2), f"{name}: its fusion")
 
 
 def small(tensor: Tensor) -> Tensor:
@@ -177,13 +179,13 @@ def sizes(model: PixelModel) -> tuple[int, int]:
     Raises:
         ModelError: If it accepts squares only.
     """
-    asked = getattr(getattr(model.network, "_call", None), "size_requirements", None)
-    if asked is None:
+    requirements = getattr(getattr(model.network, "_call", None), "size_requirements", None)
+    if requirements is None:
         return 1, 0
-    if asked.square:
+    if requirements.square:
         kind = model.about.get("architecture", "it")
         raise ModelError(f"{model.name}: cannot be exported: {kind} takes squares alone")
-    return asked.multiple_of, asked.minimum
+    return requirements.multiple_of, requirements.minimum
 
 
 def config(module: nn.Module, folder: Path) -> None:
@@ -192,9 +194,9 @@ def config(module: nn.Module, folder: Path) -> None:
         raise ModelError(f"{folder.name}: {type(module).__name__} cannot be exported")
     module.save_config(folder)  # type: ignore[operator]
     path = folder / "config.json"
-    told = json.loads(path.read_text())
-    told.pop("_name_or_path", None)
-    path.write_text(json.dumps(told, indent=2) + "\n")
+    values = json.loads(path.read_text())
+    values.pop("_name_or_path", None)
+    path.write_text(json.dumps(values, indent=2) + "\n")
 
 
 def carry(source: Path, folder: Path) -> list[str]:
@@ -214,7 +216,14 @@ def carry(source: Path, folder: Path) -> list[str]:
 
 
 def card(name: str, digest: str, licences: list[str], model: Stack | PixelModel) -> str:
-    """Return the README of an export."""
+    """Return the README of an export.
+
+    Args:
+        name: Name of the model that is exported.
+        digest: Of its weights.
+        licences: Names of the licence files that were copied.
+        model: The model; a pixel upscaler may say its licence.
+    """
     own = "" if isinstance(model, Stack) else model.about.get("licence", "")
     licence = ", ".join(licences) or own or "not said; ask who made the model"
     return (

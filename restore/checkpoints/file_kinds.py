@@ -46,8 +46,8 @@ def refuse_beside_pixel(
     """Raise ConfigError if a pixel upscaler is asked for what only diffusion models have."""
     asked = {"--compile": compiled, "--offload": offload, "--lora": loras}
     asked["--controlnet"] = controlnet
-    if told := ", ".join(option for option, is_asked in asked.items() if is_asked):
-        raise ConfigError(f"{told}: {name} is a pixel upscaler, one network; leave it out")
+    if refused := ", ".join(option for option, is_asked in asked.items() if is_asked):
+        raise ConfigError(f"{refused}: {name} is a pixel upscaler, one network; leave it out")
 
 
 def header(path: Path) -> tuple[list[str], Mapping[str, str]]:

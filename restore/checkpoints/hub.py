@@ -80,8 +80,8 @@ def fetch_model(name: str, revision: str | None, offline: bool, allow_pickle: bo
         )
     families.refuse(folder, name)
     revision = folder.name  # its commit, so that the next fetches get the same one
-    told = [*(f"{part}/config.json" for part in PARTS), "scheduler/scheduler_config.json"]
-    folder = fetch(name, revision, offline, [*tops, *told])
+    configs = [*(f"{part}/config.json" for part in PARTS), "scheduler/scheduler_config.json"]
+    folder = fetch(name, revision, offline, [*tops, *configs])
     families.refuse(folder, name)
     rest = [*tops, *(f"{part}/*.{kind}" for part in PARTS for kind in ("json", "txt"))]
     kinds = ["{}.safetensors", "{}-*-of-*.safetensors"]
@@ -165,8 +165,8 @@ def _sum(file: Path) -> str:
     try:
         return sealed.sha256(file)
     except OSError as error:
-        told = f"{file}: cannot be read: {error.strerror or error}"
-        raise ModelError(f"{told}; copy it again") from error
+        problem = f"{file}: cannot be read: {error.strerror or error}"
+        raise ModelError(f"{problem}; copy it again") from error
 
 
 def lora_file(file: str | Path) -> Path:

@@ -46,16 +46,24 @@ def has_first_stage(path: Path) -> bool:
     """Whether a model is one of our folders that works without sampling. Raises ModelError."""
     if not sealed.is_dir(path / "restorer"):
         return False
-    told = configs.about(path)
-    return told.trust and told.windows is not None
+    config = configs.about(path)
+    return config.trust and config.windows is not None
 
 
 def about(
     path: Path, stage: object, name: str, digest: str, rest: Callable[[], "Stack"]
 ) -> LazyStack:
-    """Make a LazyStack from a first stage and the folder's stack.json."""
-    told = configs.about(path)
-    assert told.windows is not None
+    """Make a LazyStack from a first stage and the folder's stack.json.
+
+    Args:
+        path: The model folder.
+        stage: The first stage.
+        name: Name of the model in messages.
+        digest: Of the weights; if `rest` loads others, that is an error.
+        rest: Loads the whole stack.
+    """
+    config = configs.about(path)
+    assert config.windows is not None
     step = factor(path)
 
     @cache
@@ -67,12 +75,12 @@ def about(
 
     return LazyStack(
         restorer=stage,  # type: ignore[arg-type]
-        fidelity=told.fidelity,
-        restore_steps=told.restore_steps,
-        span=(told.windows.size * step, told.windows.stride * step),
+        fidelity=config.fidelity,
+        restore_steps=config.restore_steps,
+        span=(config.windows.size * step, config.windows.stride * step),
         load=whole,
-        steps=told.steps,
-        prompts_describe=told.hears,
+        steps=config.steps,
+        prompts_describe=config.hears,
         name=name,
         digest=digest,
     )
@@ -102,15 +110,22 @@ def read(folder: Path) -> "FirstStage":
 
 
 def network(
-    folder: Path, part: str, made: "Enlarging | Fusing", tensors: "Weights"
+    folder: Path, part: str, empty: "Enlarging | Fusing", tensors: "Weights"
 ) -> "Enlarging | Fusing":
-    """Load the weights of one network of the first stage."""
+    """Load the weights of one network of the first stage.
+
+    Args:
+        folder: The model folder.
+        part: The network's folder within it.
+        empty: A network without layers yet; it gets those of the part's config.
+        tensors: The weights by name.
+    """
     import torch
 
     from restore.checkpoints import weights
 
-    told = configs.first_stage(folder, part)
+    config = configs.first_stage(folder, part)
     with torch.device("meta"):
-        made.fill(told.channels, told.layers)
-    weights.fill(made, tensors, f"{folder}: its {part}")
-    return made.to(memory_format=torch.channels_last)
+        empty.fill(config.channels, config.layers)
+    weights.fill(empty, tensors, f"{folder}: its {part}")
+    return empty.to(memory_format=torch.channels_last)

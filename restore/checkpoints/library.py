@@ -21,7 +21,7 @@ REAL_ESRGAN = (
 
 
 @dataclass(frozen=True)
-class Held:
+class UserModel:
     """A model in the user's folder.
 
     Attributes:
@@ -37,18 +37,18 @@ class Held:
     fault: str = ""
 
 
-def held() -> list[Held]:
+def list_user_models() -> list[UserModel]:
     """Return the user's models, sorted by name."""
     found = []
     for path in sorted(model_paths.user_folder().glob("*.safetensors")):
         try:
-            found.append(Held(path.stem, path, file_kinds.header(path)[1]))
+            found.append(UserModel(path.stem, path, file_kinds.header(path)[1]))
         except ModelError as error:
-            found.append(Held(path.stem, path, {}, str(error).removeprefix(f"{path}: ")))
+            found.append(UserModel(path.stem, path, {}, str(error).removeprefix(f"{path}: ")))
     return found
 
 
-def add(name: str, source: Path | None = None, licence: str = "") -> Held:
+def add(name: str, source: Path | None = None, licence: str = "") -> UserModel:
     """Convert a model into the user's folder. Nothing is downloaded.
 
     Args:
@@ -71,15 +71,15 @@ def add(name: str, source: Path | None = None, licence: str = "") -> Held:
     state, metadata = (
         (ncnn.convert(source.with_suffix(".param")), {}) if is_ncnn else pixel.read_state(source)
     )
-    told = pixel.about(pixel.build(pixel.import_spandrel(), state, source), metadata)
-    told["licence"] = licence or told["licence"]
-    told["source"] = source.name
-    about = {"format": "pt", **{key: value for key, value in told.items() if value}}
+    facts = pixel.about(pixel.build(pixel.import_spandrel(), state, source), metadata)
+    facts["licence"] = licence or facts["licence"]
+    facts["source"] = source.name
+    about = {"format": "pt", **{key: value for key, value in facts.items() if value}}
     path = model_paths.user_file(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         save_file({key: part.clone().contiguous() for key, part in state.items()}, temporary, about)
-    return Held(name, path, about)
+    return UserModel(name, path, about)
 
 
 def refuse_name(name: str) -> None:
@@ -114,7 +114,7 @@ def of_package(name: str) -> Path:
 def remove(name: str) -> Path:
     """Delete one of the user's models. Raises ModelError if there is none of that name."""
     if not model_paths.has_user_model(name):
-        known = ", ".join(one.name for one in held()) or "none"
+        known = ", ".join(one.name for one in list_user_models()) or "none"
         raise ModelError(f"{name}: no such model in {model_paths.user_folder()}; there are {known}")
     model_paths.user_file(name).unlink()
     return model_paths.user_file(name)
@@ -139,10 +139,10 @@ def info(name: str) -> dict[str, str]:
             f"{name}: is no pixel upscaler; its README.md or model_index.json tells it"
         )
     model = pixel.read(path, name)
-    told = {**model.about, "licence": model.about["licence"] or "not said; ask who made it"}
+    facts = {**model.about, "licence": model.about["licence"] or "not said; ask who made it"}
     if model.reach <= FAR:
         sees = f"{model.reach} px to each side; windows are exact"
     else:
         sees = f"far; windows overlap by {2 * model.windows.halo} px and blend"
     sizes = {"file": str(path), "bytes": str(path.stat().st_size), "sha256": digest}
-    return {**{key: value for key, value in told.items() if value}, "sees": sees, **sizes}
+    return {**{key: value for key, value in facts.items() if value}, "sees": sees, **sizes}

@@ -109,7 +109,17 @@ def full_name(name: str, path: Path) -> str:
 
 
 def read_single(path: Path, config: str | None, *, offline: bool, allow_pickle: bool) -> Stack:
-    """Load the stack of a single file, as `read`."""
+    """Load the stack of a single file, as `read` loads a folder.
+
+    Args:
+        path: A .safetensors, or a .ckpt where pickles are allowed.
+        config: A diffusers folder or hub id with the configs; None: by the family of the weights.
+        offline: Use only what the hub gave before.
+        allow_pickle: Read the tensors of pickled files.
+
+    Raises:
+        ModelError: The file is of another kind, damaged, or its configs are missing.
+    """
     if file_kinds.is_pixel(path) and config is None:
         raise ModelError(f"{path}: is a pixel upscaler; what is asked for here is diffusion's")
     hub.refuse_pickles([path], allow_pickle)
@@ -136,14 +146,14 @@ def read(
         build: Builds its VAE and UNet.
         first_stage: Builds its first stage.
     """
-    told = configs.about(folder)
-    if told.engine == "onnx" and build is components.build:
+    config = configs.about(folder)
+    if config.engine == "onnx" and build is components.build:
         raise ModelError(f"{folder}: is an ONNX export; run it by engine onnx")
     families.refuse(folder)
     vae_part = "vqvae" if sealed.is_dir(folder / "vqvae") else "vae"
     autoencoder: Any = build(folder, vae_part, convert)
     unet: Any = build(folder, "unet", convert)
-    layout = layout_of(unet.config, vae.channels(autoencoder), told.trust)
+    layout = layout_of(unet.config, vae.channels(autoencoder), config.trust)
     if layout == X4 and vae.scale(autoencoder) == SD_SCALE:
         # Its first published config lacked the scale; diffusers' pipeline corrects it too.
         autoencoder.register_to_config(scaling_factor=X4_SCALE)
@@ -154,7 +164,7 @@ def read(
         raise ModelError(
             f"{folder}: an x4 upscaler has a low_res_scheduler; copy that folder as well"
         )
-    context = read_context(folder, convert, told.context or "text")
+    context = read_context(folder, convert, config.context or "text")
     width = unet.config.get("cross_attention_dim") and isinstance(
         unet, diffusers.UNet2DConditionModel
     )
@@ -166,15 +176,15 @@ def read(
         context=context if width else None,
         schedule=components.build_scheduler(folder),
         layout=layout,
-        windows=Windows(**dict(told.windows)) if told.windows else windows_of(unet.config),
-        residual_scale=told.residual_scale,
+        windows=Windows(**dict(config.windows)) if config.windows else windows_of(unet.config),
+        residual_scale=config.residual_scale,
         low_schedule=low,
-        fills=not told.trust if told.fills is None else told.fills,
-        steps=told.steps,
-        prompts_describe=told.hears,
+        fills=not config.trust if config.fills is None else config.fills,
+        steps=config.steps,
+        prompts_describe=config.hears,
         restorer=first_stage(folder),
-        fidelity=told.fidelity,
-        restore_steps=told.restore_steps,
+        fidelity=config.fidelity,
+        restore_steps=config.restore_steps,
     )
 
 

@@ -56,6 +56,12 @@ def attach(state: Weights, module: nn.Module, name: str, config: dict[str, Any])
 
     It works as diffusers does for UNets. For text encoders diffusers calls transformers, which
     refuses an older release of peft.
+
+    Args:
+        state: The LoRA's tensors, by peft's names.
+        module: The network whose layers are wrapped.
+        name: Name of the adapter.
+        config: Arguments of peft's LoraConfig.
     """
     from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 

@@ -44,22 +44,22 @@ def read(path: Path, targets: Targets, model: str) -> tuple[Weights, dict[str, A
     return state, config_of(state, about, path)
 
 
-def part(held: dict[str, Any], prefix: str) -> dict[str, Any]:
+def part(tensors: dict[str, Any], prefix: str) -> dict[str, Any]:
     """Return the items of one target, without its prefix."""
     start = f"{prefix}."
-    return {key.removeprefix(start): held[key] for key in held if key.startswith(start)}
+    return {key.removeprefix(start): tensors[key] for key in tensors if key.startswith(start)}
 
 
 def named(path: Path, targets: Targets, model: str) -> tuple[Weights, dict[str, "About"]]:
     """Return the tensors by our names, and their metadata by part."""
-    held, metadata = tensors_of(path)
-    count = sum(not name.endswith(".alpha") for name in held)
+    tensors, metadata = tensors_of(path)
+    count = sum(not name.endswith(".alpha") for name in tensors)
     is_xl = "text_encoder_2" in targets
     mixin = StableDiffusionXLLoraLoaderMixin if is_xl else StableDiffusionLoraLoaderMixin
     # needed to renumber SDXL's blocks: kohya's files use the names of SDXL's authors
     how = {"unet_config": targets["unet"].config} if is_xl else {}
     try:
-        state, alphas, *_ = mixin.lora_state_dict(held, local_files_only=True, **how)
+        state, alphas, *_ = mixin.lora_state_dict(tensors, local_files_only=True, **how)
     except (OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
         raise ModelError(f"{path}: is no LoRA that diffusers can read: {error}") from error
     if len(state) != count:  # it reads one naming of blocks, and drops others without a message
@@ -81,11 +81,11 @@ def named(path: Path, targets: Targets, model: str) -> tuple[Weights, dict[str, 
         )
     ours = by_peft(state, targets)
     # Kohya's alphas are named after their tensor or its layer.
-    told = {
+    by_weight = {
         name if name.endswith(".weight") else f"{name}.lora.down.weight": alpha
         for name, alpha in ((key.removesuffix(".alpha"), a) for key, a in (alphas or {}).items())
     }
-    alphas = by_peft(told, targets)
+    alphas = by_peft(by_weight, targets)
     return ours, about or {"": About(alphas=alphas)}
 
 
@@ -146,12 +146,12 @@ def tensors_of(path: Path) -> tuple[Weights, Any]:
     """
     try:
         tensors, metadata = tensor_files.load(path)
-        told = json.loads(metadata.get(LORA_ADAPTER_METADATA_KEY) or "null")
+        values = json.loads(metadata.get(LORA_ADAPTER_METADATA_KEY) or "null")
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: is no LoRA that can be read: {error}") from error
     if any("dora_scale" in name or "magnitude_vector" in name for name in tensors):
         raise ModelError(f"{path}: {DORA}")
-    return tensors, told
+    return tensors, values
 
 
 def config_of(state: Weights, about: dict[str, About], path: Path) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def config_of(state: Weights, about: dict[str, About], path: Path) -> dict[str, 
     """
     config: dict[str, Any] = {}
     for prefix in PREFIXES:
-        said = about.get(prefix) or about.get("")
+        settings = about.get(prefix) or about.get("")
         ranks, scales = {}, {}
         for key, tensor in state.items():
             if not (key.startswith(f"{prefix}.") and key.endswith(".lora_A.weight")):
@@ -170,26 +170,26 @@ def config_of(state: Weights, about: dict[str, About], path: Path) -> dict[str, 
             name = key.removeprefix(f"{prefix}.").removesuffix(".lora_A.weight")
             ranks[f"^{name}"] = rank = len(tensor)
             scales[f"^{name}"] = rank
-            if said and said.alphas is not None:
-                scales[f"^{name}"] = said.alphas.get(key, rank)
-            elif said:
-                wanted = of_layer(said.rank_pattern, name, said.r or rank)
+            if settings and settings.alphas is not None:
+                scales[f"^{name}"] = settings.alphas.get(key, rank)
+            elif settings:
+                wanted = of_layer(settings.rank_pattern, name, settings.r or rank)
                 if wanted != rank:
                     raise ModelError(
                         f"{path}: peft refuses it: {name} has rank {rank}, not {wanted}"
                     )
-                scales[f"^{name}"] = of_layer(said.alpha_pattern, name, said.lora_alpha)
+                scales[f"^{name}"] = of_layer(settings.alpha_pattern, name, settings.lora_alpha)
         if ranks:
             config[f"{prefix}.target_modules"] = [name.removeprefix("^") for name in ranks]
             config[f"{prefix}.rank_pattern"] = ranks
             config[f"{prefix}.alpha_pattern"] = scales
-            config[f"{prefix}.use_rslora"] = bool(said and said.use_rslora)
+            config[f"{prefix}.use_rslora"] = bool(settings and settings.use_rslora)
     return config
 
 
-def of_layer(told: dict[str, Any], name: str, default: Any) -> Any:
+def of_layer(patterns: dict[str, Any], name: str, default: Any) -> Any:
     """Return the value for a layer; keys are its whole name, the end of it, or ^ and the whole."""
-    for key, value in told.items():
+    for key, value in patterns.items():
         bare = key.removeprefix("^").removeprefix(CLIP_PREFIX)
         is_end = not key.startswith("^") and f".{name}".endswith(f".{bare}")
         if is_end or name.removeprefix(CLIP_PREFIX) == bare:

@@ -191,19 +191,19 @@ def replacing(folder: Path) -> Iterator[Path]:
         OutputError: If the old folder holds files that we did not export.
     """
     _refuse_foreign(folder)
-    made = temporary_for(folder.parent / "folder")
+    temporary = temporary_for(folder.parent / "folder")
     try:
-        yield made
+        yield temporary
         _refuse_foreign(folder)
         if folder.exists():
             old = temporary_for(folder.parent / "folder")
             folder.rename(old)
-            made.rename(folder)
+            temporary.rename(folder)
             shutil.rmtree(old)
         else:
-            made.rename(folder)
+            temporary.rename(folder)
     except BaseException:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
@@ -236,8 +236,8 @@ def unchanged(path: Path, digest: str) -> Iterator[None]:
 def with_loras(digest: str, loras: Sequence[tuple[str, float]]) -> str:
     """Combine the digest of weights with fused LoRAs, (file, scale) each."""
     for file, scale in loras:
-        told = f"{digest} {lora_digest(hub.lora_file(file))} {scale}"
-        digest = hashlib.sha256(told.encode()).hexdigest()
+        message = f"{digest} {lora_digest(hub.lora_file(file))} {scale}"
+        digest = hashlib.sha256(message.encode()).hexdigest()
     return digest
 
 

@@ -28,21 +28,21 @@ def of(stack: Stack, names: dict[str, nn.Module]) -> dict[str, Any]:
         stack: The model.
         names: Its UNet and VAE by the names of their folders.
     """
-    held: dict[str, Any] = {**names, "scheduler": stack.schedule}
+    parts: dict[str, Any] = {**names, "scheduler": stack.schedule}
     if isinstance(stack.context, TextContext):
-        held |= {"text_encoder": stack.context.module, "tokenizer": stack.context.tokenizer}
+        parts |= {"text_encoder": stack.context.module, "tokenizer": stack.context.tokenizer}
     pipelines = PIPELINES
     if isinstance(stack.context, TwoTextContext):
         pipelines = XL_PIPELINES
-        held |= dict(stack.context.module.named_children())
-        held |= dict(zip(("tokenizer", "tokenizer_2"), stack.context.tokenizers, strict=True))
+        parts |= dict(stack.context.module.named_children())
+        parts |= dict(zip(("tokenizer", "tokenizer_2"), stack.context.tokenizers, strict=True))
     if stack.low_schedule:
-        held["low_res_scheduler"] = stack.low_schedule
+        parts["low_res_scheduler"] = stack.low_schedule
     if stack.restorer:
-        held["restorer"] = stack.restorer.rich
-        held |= {"fusion": stack.restorer.fusion} if stack.restorer.fusion else {}
+        parts["restorer"] = stack.restorer.rich
+        parts |= {"fusion": stack.restorer.fusion} if stack.restorer.fusion else {}
     index: dict[str, Any] = {
-        name: [module_of(type(part)), type(part).__name__] for name, part in held.items()
+        name: [module_of(type(part)), type(part).__name__] for name, part in parts.items()
     }
     if isinstance(stack.context, TwoTextContext):
         index["force_zeros_for_empty_prompt"] = stack.context.zeroes

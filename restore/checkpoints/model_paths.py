@@ -2,8 +2,9 @@
 
 import os
 import re
-import sys
 from pathlib import Path
+
+from restore.files import home_folder
 
 SHIPPED = Path(__file__).parents[1] / "weights"
 FOLDER_VARIABLE = "RESTORE_MODELS"  # environment variable: another folder for the user's models
@@ -14,12 +15,7 @@ def user_folder() -> Path:
     """Return the folder of the user's models, which may not exist yet."""
     if given := os.environ.get(FOLDER_VARIABLE):
         return Path(given)
-    home = Path.home()
-    if sys.platform == "win32":
-        data = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    else:
-        data = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share")
-    return data / "restore" / "models"
+    return home_folder("data") / "models"
 
 
 def user_file(name: str) -> Path:

@@ -105,14 +105,14 @@ def read_weights(path: Path, layers: list[Layer]) -> Iterator[tuple[np.ndarray, 
             yield (taken(layer.whole("0"), np.float32),)
         if layer.kind != "Convolution":
             continue
-        made, side, count = layer.whole("0"), layer.whole("1"), layer.whole("6")
-        if not layer.whole("5") or side != 3 or made < 1 or count % (made * side * side):
+        outputs, side, count = layer.whole("0"), layer.whole("1"), layer.whole("6")
+        if not layer.whole("5") or side != 3 or outputs < 1 or count % (outputs * side * side):
             raise ValueError(f"a convolution of {layer.numbers}")
         tag = int(taken(1, np.uint32)[0])
         if tag not in (0, HALF):
             raise ValueError(f"weights that are stored as {tag:#x}, quantised")
         weight = taken(count, np.float16 if tag else np.float32)
-        yield weight.reshape(made, -1, side, side), taken(made, np.float32)
+        yield weight.reshape(outputs, -1, side, side), taken(outputs, np.float32)
     if at != len(raw):
         raise ModelError(f"{path}: {len(raw) - at} bytes are left over; copy both files again")
 

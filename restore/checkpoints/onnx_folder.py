@@ -88,13 +88,13 @@ def pixels(path: Path, name: str, digest: str) -> "PixelModel":
     from restore.pixel.model import PixelModel
     from restore.pixel.windows import PixelWindows
 
-    told = configs.about(path).pixels
-    assert told is not None
+    config = configs.about(path).pixels
+    assert config is not None
     place = path / "network" / "model.onnx"
     with manifest.unchanged(path, digest):
-        network = OnnxPixels(place, told.scale, told.multiple, told.least)
-    made = PixelModel(network, told.scale, name=name, digest=digest, about=told.about)
-    made.wants_whole, made.engine = told.wants_whole, "onnx"
-    made.bytes_a_pixel = told.bytes_a_pixel
-    made.windows = PixelWindows(told.inner, told.margin, told.ramp)
-    return made
+        network = OnnxPixels(place, config.scale, config.multiple, config.least)
+    model = PixelModel(network, config.scale, name=name, digest=digest, about=config.about)
+    model.wants_whole, model.engine = config.wants_whole, "onnx"
+    model.bytes_a_pixel = config.bytes_a_pixel
+    model.windows = PixelWindows(config.inner, config.margin, config.ramp)
+    return model

@@ -107,10 +107,10 @@ def read_state(path: Path) -> tuple[dict[str, Any], Mapping[str, str]]:
                 f"{path}: holds more than tensors ({what}), which is never loaded, since it may "
                 "run code; take a .safetensors of it"
             ) from error
-        told = f"{type(error).__name__}: {error}".splitlines()[0]
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         what = "holds no tensors by name, or is damaged"
         what = what if isinstance(error, AttributeError) else "is cut or damaged, copy it again"
-        raise ModelError(f"{path}: {what}: {told}") from error
+        raise ModelError(f"{path}: {what}: {reason}") from error
 
 
 def refuse_code(path: Path, data: bytes) -> None:
@@ -139,9 +139,9 @@ def build(spandrel: ModuleType, state: dict[str, Any], path: Path) -> Any:
             "Stable Diffusion family"
         ) from error
     except Exception as error:  # architectures guess sizes from shapes, and may raise anything
-        told = f"{type(error).__name__}: {error}".splitlines()[0]
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ModelError(
-            f"{path}: its weights do not make up a network, copy it again: {told}"
+            f"{path}: its weights do not make up a network, copy it again: {reason}"
         ) from error
     kind = found.architecture.name
     if not isinstance(found, spandrel.ImageModelDescriptor):
@@ -171,10 +171,10 @@ def recognise(spandrel: ModuleType, state: dict[str, Any]) -> Any:
         raise
 
 
-def find_state_dicts(held: dict[str, Any], name: str = "") -> dict[str, dict[str, Tensor]]:
+def find_state_dicts(content: dict[str, Any], name: str = "") -> dict[str, dict[str, Tensor]]:
     """Return the dicts of named tensors inside a checkpoint, by the names that lead to them."""
     found = {}
-    for key, value in held.items():
+    for key, value in content.items():
         if not isinstance(value, dict) or not isinstance(key, str):
             continue
         if value and all(isinstance(one, Tensor) for one in value.values()):
@@ -209,8 +209,8 @@ def try_out(model: PixelModel, path: Path) -> None:
         with torch.inference_mode():
             made = model.network(torch.full((1, 3, TRIED, TRIED), 0.5))
     except Exception as error:  # a network with guessed sizes may raise anything
-        told = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ModelError(f"{path}: its network does not compute: {told}") from error
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ModelError(f"{path}: its network does not compute: {reason}") from error
     if made.shape != wanted:
         raise ModelError(f"{path}: answers {tuple(made.shape)} where {wanted} was due")
 
@@ -245,6 +245,6 @@ class Network(nn.Module):
         made = self._call(given)
         return made if self._is_finite else torch.full_like(made, torch.nan)
 
-    def _watch(self, layer: nn.Module, given: object, made: Any) -> None:
-        first = made[0] if isinstance(made, tuple | list) else made
+    def _watch(self, layer: nn.Module, given: object, output: Any) -> None:
+        first = output[0] if isinstance(output, tuple | list) else output
         self._is_finite = not bool(first.isinf().any())

@@ -94,7 +94,7 @@ def push(
         api = HfApi(token=token)
         try:
             made = api.create_repo(repo, private=private, exist_ok=True)
-            told = api.upload_folder(
+            commit = api.upload_folder(
                 repo_id=made.repo_id,
                 folder_path=folder,
                 delete_patterns=[f"{part}/*" for part in hub.PARTS],
@@ -104,4 +104,4 @@ def push(
             why = str(error).partition("\n")[0]
             mend = "log in by `hf auth login` as one who may write there"
             raise OutputError(f"{repo}: the hub did not take it: {why}; {mend}") from error
-    return str(told.commit_url)
+    return str(commit.commit_url)

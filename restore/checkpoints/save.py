@@ -84,13 +84,13 @@ def _write_parts(stack: Stack, folder: Path, card: str, dtype: torch.dtype | Non
 
 def describe(stack: Stack) -> dict[str, Any]:
     """Return the content of stack.json."""
-    told: dict[str, Any] = {"trust": stack.layout == TRUST, "residual_scale": stack.residual_scale}
-    told |= {"fills": stack.fills, "steps": stack.steps, "hears": stack.prompts_describe}
+    facts: dict[str, Any] = {"trust": stack.layout == TRUST, "residual_scale": stack.residual_scale}
+    facts |= {"fills": stack.fills, "steps": stack.steps, "hears": stack.prompts_describe}
     if stack.restorer:
-        told |= {"fidelity": stack.fidelity, "restore_steps": stack.restore_steps}
-    told["context"] = stack.context.kind if stack.context else None
-    told["windows"] = {"size": stack.windows.size, "stride": stack.windows.stride}
-    return told
+        facts |= {"fidelity": stack.fidelity, "restore_steps": stack.restore_steps}
+    facts["context"] = stack.context.kind if stack.context else None
+    facts["windows"] = {"size": stack.windows.size, "stride": stack.windows.stride}
+    return facts
 
 
 def save_first_stage(stage: FirstStage, folder: Path, dtype: torch.dtype | None) -> None:

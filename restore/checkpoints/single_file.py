@@ -110,18 +110,18 @@ def converter(weights: Weights) -> Convert:
     """Return a function that converts the weights of one part to diffusers' names."""
 
     def convert(part: str, config: dict[str, Any]) -> Weights:
-        held = dict(weights)  # diffusers' functions remove the tensors they use
+        remaining = dict(weights)  # diffusers' functions remove the tensors they use
         try:
             if part == "unet":
-                return theirs.convert_ldm_unet_checkpoint(held, config)
+                return theirs.convert_ldm_unet_checkpoint(remaining, config)
             if part == "vae":
-                return theirs.convert_ldm_vae_checkpoint(held, config)
+                return theirs.convert_ldm_vae_checkpoint(remaining, config)
             like = SimpleNamespace(config=CLIPTextConfig(**config))
             if part == "text_encoder_2":
-                return theirs.convert_open_clip_checkpoint(like, held, prefix=XL_OPEN_CLIP)
-            if theirs.is_open_clip_model(held):
-                return theirs.convert_open_clip_checkpoint(like, held)
-            return theirs.convert_ldm_clip_checkpoint(held)
+                return theirs.convert_open_clip_checkpoint(like, remaining, prefix=XL_OPEN_CLIP)
+            if theirs.is_open_clip_model(remaining):
+                return theirs.convert_open_clip_checkpoint(like, remaining)
+            return theirs.convert_ldm_clip_checkpoint(remaining)
         except (KeyError, IndexError, AttributeError) as error:
             raise ModelError(
                 f"its {part} lacks {error} and does not fit the configs it was given; take "

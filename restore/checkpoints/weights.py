@@ -1,6 +1,7 @@
 """Read the weights of a component and check them key by key; without diffusers."""
 
 import io
+import pickle
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -45,12 +46,12 @@ def read_file(path: Path) -> Weights:
         held = torch.load(data, map_location="cpu", weights_only=True)
         held = held.get("state_dict", held)
         return {name: value for name, value in held.items() if isinstance(value, Tensor)}
-    except (RuntimeError, OSError, ValueError, EOFError) as error:
-        raise ModelError(f"{path}: cannot be read, copy it again: {error}") from error
-    except Exception as error:
-        if type(error).__name__ != "UnpicklingError":
-            raise
+    except (ModelError, MemoryError):
+        raise
+    except pickle.UnpicklingError as error:  # which torch raises for all but tensors
         raise ModelError(f"{path}: holds more than tensors, which is never loaded") from error
+    except Exception as error:  # damaged bytes are a program to pickle, which may raise anything
+        raise ModelError(f"{path}: cannot be read, copy it again: {error}") from error
 
 
 def fill(module: nn.Module, weights: Weights, what: str) -> None:

@@ -32,24 +32,24 @@ def plain(argv: Sequence[str]) -> list[str]:
     if command not in MAKERS:
         return list(argv)
     argv = _by_ray(argv)
-    made = [command]
+    words = [command]
     for index, word in enumerate(argv[1:], 1):
         if word == "--":
-            return made + list(argv[index:])
+            return words + list(argv[index:])
         name, equals, value = word.partition("=")
         if name.startswith("--"):
             name = name.replace("_", "-")
         if name in ANSWERS:
             raise UsageError(f"{name}: {ANSWERS[name]}")
         if name in ALONE and not equals:
-            made += ALONE[name]
+            words += ALONE[name]
         elif name in INPUT and command in OVER_FILES:
-            made += [value] if equals else []  # the next word is the input
+            words += [value] if equals else []  # the next word is the input
         elif name == "-n" and command in ("upscale", "img2img"):
-            made.append("--model" + equals + value)  # it has no count here, so it names a model
+            words.append("--model" + equals + value)  # it has no count here, so it names a model
         else:
-            made.append(SAME.get(name, name) + equals + value)
-    return made
+            words.append(SAME.get(name, name) + equals + value)
+    return words
 
 
 def _by_ray(argv: Sequence[str]) -> list[str]:
@@ -63,7 +63,7 @@ def _by_ray(argv: Sequence[str]) -> list[str]:
     for nth, word in enumerate(words[:end]):
         if word == "--engine=ray" or (word == "--engine" and words[nth + 1 : nth + 2] == ["ray"]):
             if words[0] not in OVER_FILES:
-                told = f"--engine ray: {words[0]} works in one process"
-                raise UsageError(f"{told}; {', '.join(OVER_FILES)} take --runner ray")
+                problem = f"--engine ray: {words[0]} works in one process"
+                raise UsageError(f"{problem}; {', '.join(OVER_FILES)} take --runner ray")
             words[nth] = word.replace("engine", "runner")
     return words

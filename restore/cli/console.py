@@ -58,5 +58,5 @@ class Console:
     def row(self, row: dict[str, Any]) -> None:
         """Print a row as the report has it; one of an earlier run also has "finished": true."""
         if self.rows:
-            told = {name: value for name, value in row.items() if name not in UNTOLD}
-            print(json.dumps(told), flush=True)
+            printed = {name: value for name, value in row.items() if name not in UNTOLD}
+            print(json.dumps(printed), flush=True)

@@ -63,8 +63,8 @@ def pack(
     made = shards.pack(pictures, out, size * 1_000_000)
     if notes := model_card.find_notes(str(folder)):
         shutil.copyfile(notes, out / "photos.csv")
-    told = f"{counted(made.pictures, 'picture')} in {counted(len(made.shards), 'shard')}"
-    typer.echo(f"{told}, {broken} left out; in {printable(str(out))}")
+    message = f"{counted(made.pictures, 'picture')} in {counted(len(made.shards), 'shard')}"
+    typer.echo(f"{message}, {broken} left out; in {printable(str(out))}")
     raise typer.Exit(1 if broken else 0)
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # cv2 and the rest are slow to load: the cheap checks come fi
     import numpy as np
 
     from degradations import Recipe
-    from degradations.pairs import Made
+    from degradations.pairs import PairCounts
 
 INTERRUPTED = 130
 
@@ -85,12 +85,19 @@ def apply(
     from degradations import pairs as stored_pairs
 
     cut = None if whole else crop or CROP
-    asked = stored_pairs.PairSet(recipe, seed, scale, cut, severity)
+    pair_set = stored_pairs.PairSet(recipe, seed, scale, cut, severity)
     began = time.monotonic()
     try:
         with refusals(allow_code), counting(pairs, "pairs") as show:
-            made = stored_pairs.make(
-                photos, asked, out, pairs, read_rgb, workers=workers, show=show, digests=digests.of
+            counts = stored_pairs.make(
+                photos,
+                pair_set,
+                out,
+                pairs,
+                read_rgb,
+                workers=workers,
+                show=show,
+                digests=digests.of,
             )
     except KeyboardInterrupt:
         print(
@@ -98,18 +105,20 @@ def apply(
             file=sys.stderr,
         )
         raise typer.Exit(INTERRUPTED) from None
-    _report(made, photos, out, time.monotonic() - began)
-    raise typer.Exit(1 if made.refused else 0)
+    _report(counts, photos, out, time.monotonic() - began)
+    raise typer.Exit(1 if counts.refused else 0)
 
 
-def _report(made: "Made", photos: dict[str, Path], out: Path, took_s: float) -> None:
-    another = "" if made.missing else "; another photo stands in"
-    for key, reason in sorted(made.refused.items()):
+def _report(report: "PairCounts", photos: dict[str, Path], out: Path, took_s: float) -> None:
+    another = "" if report.missing else "; another photo stands in"
+    for key, reason in sorted(report.refused.items()):
         _complain(f"{key}: {reason.removeprefix(f'{photos[key]}: ')}{another}")
-    told = f"{counted(made.made, 'pair')} made in {took_s:.1f} s, {made.there} there before"
-    if made.missing:
-        told += f", {made.missing} missing: no photo can be used"
-    print(f"{told}; in {printable(str(out))}")
+    message = (
+        f"{counted(report.new, 'pair')} made in {took_s:.1f} s, {report.existing} there before"
+    )
+    if report.missing:
+        message += f", {report.missing} missing: no photo can be used"
+    print(f"{message}; in {printable(str(out))}")
 
 
 @app.command()
@@ -223,8 +232,8 @@ def estimate(
         with files.replacing(page) as path:
             write_page(result, path, clean=good)
         print(page)
-    told = f"{counted(len(result.photos), 'photo')}, {len(result.refused)} refused"
-    print(f"{out}: the recipe of {told}")
+    message = f"{counted(len(result.photos), 'photo')}, {len(result.refused)} refused"
+    print(f"{out}: the recipe of {message}")
     raise typer.Exit(1 if result.refused else 0)
 
 
@@ -241,13 +250,13 @@ def import_(
     from degradations import basicsr_options
 
     with refusals():
-        made = basicsr_options.load(options, compat)
-    for note in made.notes:
+        imported = basicsr_options.load(options, compat)
+    for note in imported.notes:
         _complain(note)
     with files.replacing(out) as path:
-        made.recipe.save(path)
-    told = f"; it is for --scale {made.scale:g}" if made.scale else ""
-    print(f"{out}: the recipe {printable(made.recipe.name)}{told}")
+        imported.recipe.save(path)
+    message = f"; it is for --scale {imported.scale:g}" if imported.scale else ""
+    print(f"{out}: the recipe {printable(imported.recipe.name)}{message}")
 
 
 @app.command()

@@ -18,7 +18,7 @@ def doctor(
 
     is_broken = False
     for one in examine(out):
-        print(f"{one.state:7} {printable(one.told)}")
+        print(f"{one.state:7} {printable(one.message)}")
         if one.mend:
             print(f"{'':7} mend: {printable(one.mend)}")
         is_broken |= one.state == "broken"

@@ -237,7 +237,7 @@ def _sets(
         _complain(f"{one.name}: no original", [str(path) for path in there.unpaired])
         _complain(f"{one.name}: no input", [str(path) for path in there.missing])
         with counting(len(there.pairs), f"pictures of {one.name} restored") as count:
-            made, failures = restore_set(
+            restored, failures = restore_set(
                 there.pairs,
                 loaded.stack,
                 loaded.weights,
@@ -247,7 +247,7 @@ def _sets(
                 lambda row, count=count: count(1),
                 **precision,
             )
-        scored = chosen.score(Path(model).name, made)
+        scored = chosen.score(Path(model).name, restored)
         scored.rows += [failed_row(key, *why) for key, why in failures.items()]
         left = {"unpaired": [*there.unpaired], "missing": [*there.missing]}
         groups.append(Group(one.name, (replace(scored, **left),)))

@@ -108,20 +108,20 @@ def takes(name: str, kind: type) -> Callable[[Callable[..., None]], Callable[...
     fields = dict(inspect.signature(kind).parameters)
 
     def changed(command: Callable[..., None]) -> Callable[..., None]:
-        own = inspect.signature(command)
-        for field in own.parameters.keys() - {name}:  # the command's own option wins
+        signature = inspect.signature(command)
+        for field in signature.parameters.keys() - {name}:  # the command's own option wins
             fields.pop(field, None)
 
         @wraps(command)
         def called(**given: Any) -> None:
-            made = kind(**{field: given.pop(field) for field in fields})
-            command(**given, **{name: made})
+            record = kind(**{field: given.pop(field) for field in fields})
+            command(**given, **{name: record})
 
-        kept = [p for field, p in own.parameters.items() if field != name]
-        asked = [*kept, *fields.values()]
-        asked = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in asked]
-        called.__signature__ = own.replace(parameters=asked)
-        called.__annotations__ = {p.name: p.annotation for p in asked}
+        kept = [p for field, p in signature.parameters.items() if field != name]
+        parameters = [*kept, *fields.values()]
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+        called.__signature__ = signature.replace(parameters=parameters)
+        called.__annotations__ = {p.name: p.annotation for p in parameters}
         return called
 
     return changed

@@ -44,8 +44,8 @@ def _careful(param: Any) -> Any:
         for word in _words(value):
             if is_url(word):
                 mend = "URLs are for IN, --list files and -o of upscale, inpaint and img2img"
-                told = f"{called} {redact_url(word)}: takes a path of this machine; {mend}"
-                raise UsageError(told)
+                problem = f"{called} {redact_url(word)}: takes a path of this machine; {mend}"
+                raise UsageError(problem)
         return value, *more
 
     return consumed

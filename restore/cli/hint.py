@@ -5,7 +5,7 @@ from pathlib import Path
 
 from restore.cli.console import Console
 from restore.errors import printable
-from restore.files import cache
+from restore.files import home_folder
 
 LINES = (
     "open {page}: it shows each picture before and after",
@@ -18,10 +18,10 @@ def first_use(page: Path, console: Console) -> None:
     """Print the advice on a terminal, unless it was printed before."""
     if console.quiet or console.rows or not sys.stderr.isatty():
         return
-    told = cache() / "first_use"
+    marker = home_folder("cache") / "first_use"
     try:
-        told.parent.mkdir(parents=True, exist_ok=True)
-        told.touch(exist_ok=False)
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch(exist_ok=False)
     except OSError:  # printed before, or we could not record it
         return
     for line in LINES:

@@ -32,10 +32,10 @@ def list_all() -> None:
         )
         for name in model_paths.list_shipped()
     ]
-    for one in library.held():
-        told = [one.fault or one.about.get("architecture", ""), one.about.get("scale", "")]
+    for one in library.list_user_models():
+        facts = [one.fault or one.about.get("architecture", ""), one.about.get("scale", "")]
         licence = one.about.get("licence", "") or "not said"
-        rows.append((one.name, *told, _megabytes(one.path), licence))
+        rows.append((one.name, *facts, _megabytes(one.path), licence))
     print_table(head, rows)
 
 
@@ -91,6 +91,6 @@ def info(
         print(f"{key + ':':14} {printable(value)}")
 
 
-def _megabytes(place: Path) -> str:
-    files = [place] if place.is_file() else [path for path in place.rglob("*") if path.is_file()]
+def _megabytes(model: Path) -> str:
+    files = [model] if model.is_file() else [path for path in model.rglob("*") if path.is_file()]
     return f"{sum(file.stat().st_size for file in files) / 1e6:.1f}"

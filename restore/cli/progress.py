@@ -19,7 +19,7 @@ class Lines:
     """A line for each picture, for logs; and one now and then on a slow picture."""
 
     def __init__(self, total: int):
-        self.total, self.count, self.told = total, 0, time.monotonic()
+        self.total, self.count, self.reported_s = total, 0, time.monotonic()
 
     def row(self, row: Row) -> None:
         self.count += 1
@@ -29,11 +29,11 @@ class Lines:
         print(f"restore: {printable(text)}", file=sys.stderr)
 
     def part(self, done: int, of: int, what: str) -> None:
-        if time.monotonic() - self.told > LONG_S:
+        if time.monotonic() - self.reported_s > LONG_S:
             self._tell(f"{what}: {done} of {of} parts", self.count + 1)
 
     def _tell(self, text: str, number: int | None = None) -> None:
-        self.told = time.monotonic()
+        self.reported_s = time.monotonic()
         print(f"[{number or self.count}/{self.total}] {text}", file=sys.stderr)
 
 

@@ -53,5 +53,5 @@ class Settings:
             ConfigError: There are mistakes; it has a line for each.
         """
         task = kind.model_fields["task"].default
-        told = {**given, "windows": self.windows}
-        return load_options(kind, task, self.config, self.sets or [], SECTIONS, **told)
+        values = {**given, "windows": self.windows}
+        return load_options(kind, task, self.config, self.sets or [], SECTIONS, **values)

@@ -63,21 +63,21 @@ class Run:
         """Where the results go. Raises UsageError or OutputError."""
         destination = Destination.parse(self.out)
         if destination.file and destination.path.suffix.casefold() not in WRITTEN:
-            told = f"{self.out}: is not a format that is written; use {', '.join(WRITTEN)}"
-            raise UsageError(f"{told}, or name a folder")
+            problem = f"{self.out}: is not a format that is written; use {', '.join(WRITTEN)}"
+            raise UsageError(f"{problem}, or name a folder")
         _check_writable(destination.out)
         return destination
 
     @property
     def format(self) -> str:
         """Of the results, as options or the name of their file say it. Raises UsageError."""
-        asked = self.pictures.format
+        wanted = self.pictures.format
         if not self.destination.file:
-            return asked
+            return wanted
         suffix = self.destination.path.suffix.casefold().removeprefix(".")
         named = SHORT.get(suffix, suffix)
-        if asked not in ("auto", named):
-            raise UsageError(f"{self.out}: is a {named} by its name, and --format says {asked}")
+        if wanted not in ("auto", named):
+            raise UsageError(f"{self.out}: is a {named} by its name, and --format says {wanted}")
         return named
 
     def open(self, options: FileOptions | Text2imgOptions) -> OpenedModel:
@@ -99,11 +99,11 @@ class Run:
         """Tell those who want to know what was settled before the work."""
         options, model = prepared.options, prepared.model
         values = options.model_dump(mode="json", exclude_defaults=True, exclude={"task"})
-        told = " ".join(f"{name}={value}" for name, value in values.items())
-        self.console.detail(f"{options.task}: {told or 'all options as they are by default'}")
+        message = " ".join(f"{name}={value}" for name, value in values.items())
+        self.console.detail(f"{options.task}: {message or 'all options as they are by default'}")
         precision = ", ".join(f"{name} {value}" for name, value in model.precision.items())
-        told = f"model {model.name}, weights {model.weights[:12]}, {precision}"
-        self.console.detail(f"{told}, seed {self.seed}")
+        message = f"model {model.name}, weights {model.weights[:12]}, {precision}"
+        self.console.detail(f"{message}, seed {self.seed}")
 
 
 def run_files(
@@ -142,9 +142,9 @@ def run_files(
     run.tell(prepared)
     summary = carry_out(prepared, run, folder.most_failures)
     if holes.find == "propose":
-        told = "nothing was filled: look at NAME_overlay.jpg, correct NAME_damage.png, then run"
+        message = "nothing was filled: look at NAME_overlay.jpg, correct NAME_damage.png, then run"
         masked = prepared.jobs[0].frames[0] if destination.file else destination.out
-        run.console.line(f"{told} with --damage {printable(str(masked))} and another -o")
+        run.console.line(f"{message} with --damage {printable(str(masked))} and another -o")
     finish(summary, prepared.journal, run)
 
 
@@ -180,10 +180,10 @@ def carry_out(prepared: PreparedRun, run: Run, max_failures: int = 0) -> Summary
     """Do a run under the eyes of the user, who may stop it."""
     with progress(len(prepared.jobs), run.console) as show, Stop() as halt:
         try:
-            summary = prepared.run(show, lambda: halt.asked, max_failures)
+            summary = prepared.run(show, lambda: halt.signal_name, max_failures)
         except KeyboardInterrupt:
             raise typer.Exit(stop(f"stopped; {GO_ON}", halt.exit_code)) from None
-    if halt.asked and summary.left:
+    if halt.signal_name and summary.left:
         tell(summary, prepared.journal, run)
         raise typer.Exit(stop(f"stopped; {GO_ON}", halt.exit_code))
     return summary

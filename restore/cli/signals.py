@@ -68,11 +68,11 @@ class Stop:
         self._timer = threading.Timer(GRACE_S, _interrupt, [number])
         self._timer.daemon = True
         self._timer.start()
-        told = f"restore: stopping; the file in hand has {GRACE_S} s, Ctrl-C again drops it"
-        print(told, file=sys.stderr, flush=True)
+        message = f"restore: stopping; the file in hand has {GRACE_S} s, Ctrl-C again drops it"
+        print(message, file=sys.stderr, flush=True)
 
     @property
-    def asked(self) -> str:
+    def signal_name(self) -> str:
         """The signal's name; empty if none came."""
         return signal.Signals(self.number).name if self.number else ""
 

@@ -27,16 +27,16 @@ UPSCALE, TEXT2IMG, IMG2IMG, INPAINT = (
 Command = Callable[..., None]
 
 
-def over_files(own: type, model: type[Model] = Model) -> Callable[[Command], Command]:
+def over_files(task: type, model: type[Model] = Model) -> Callable[[Command], Command]:
     """Give a command over files the fields of records as its options.
 
     The command gets the files as `folder`, all that a run needs as `where`, and `settings`.
 
     Args:
-        own: The record of the command's own options, which the command gets as `own`.
+        task: The record of the command's own options, which the command gets as `task`.
         model: The record of its options on the model.
     """
-    records: dict[str, type] = {"own": own, "console": Console, "settings": Settings}
+    records: dict[str, type] = {"task": task, "console": Console, "settings": Settings}
     records |= {"model": model, "pictures": Pictures, "executor": ExecutorOptions, "folder": Folder}
 
     def changed(command: Command) -> Command:
@@ -48,16 +48,16 @@ def over_files(own: type, model: type[Model] = Model) -> Callable[[Command], Com
             model: Model,
             settings: Settings,
             console: Console,
-            own: Any,
+            task: Any,
         ) -> None:
             where = Run(out, settings.seed, settings.exists, model, console, pictures, executor)
-            command(folder, where, settings, own)
+            command(folder, where, settings, task)
 
         whole.__name__, whole.__doc__ = command.__name__, command.__doc__
-        made: Command = whole
+        extended: Command = whole
         for name, kind in records.items():
-            made = takes(name, kind)(made)
-        return made
+            extended = takes(name, kind)(extended)
+        return extended
 
     return changed
 
@@ -127,11 +127,11 @@ class Upscale:
 
 
 @over_files(Upscale, Enlarger)
-def upscale(folder: Folder, where: Run, settings: Settings, own: Upscale) -> None:
+def upscale(folder: Folder, where: Run, settings: Settings, task: Upscale) -> None:
     """Enlarge or restore pictures. Run the same command again to go on where it stopped."""
-    options = own.options(settings)
-    holes = Holes(own.damage or "", own.fit_mask, own.find_scratches or "")
-    run_files(folder, options, where, own.dry_run, holes)
+    options = task.options(settings)
+    holes = Holes(task.damage or "", task.fit_mask, task.find_scratches or "")
+    run_files(folder, options, where, task.dry_run, holes)
 
 
 @dataclass(frozen=True)
@@ -215,13 +215,15 @@ class Inpaint:
 
 
 @over_files(Inpaint)
-def inpaint(folder: Folder, where: Run, settings: Settings, own: Inpaint) -> None:
+def inpaint(folder: Folder, where: Run, settings: Settings, task: Inpaint) -> None:
     """Fill holes, or paint beyond the edges; nothing else changes."""
-    options = own.options(settings)
-    if own.is_model_engine:
-        engine: Any = own.engine
+    options = task.options(settings)
+    if task.is_model_engine:
+        engine: Any = task.engine
         where = replace(where, model=replace(where.model, engine=engine))
-    run_files(folder, options, where, own.dry_run, Holes(own.mask or "", own.fit_mask), own.count)
+    run_files(
+        folder, options, where, task.dry_run, Holes(task.mask or "", task.fit_mask), task.count
+    )
 
 
 def _numbers(sides: str) -> tuple[int, int, int, int]:
@@ -266,10 +268,10 @@ class Img2img:
 
 
 @over_files(Img2img)
-def img2img(folder: Folder, where: Run, settings: Settings, own: Img2img) -> None:
+def img2img(folder: Folder, where: Run, settings: Settings, task: Img2img) -> None:
     """Change pictures by words, at their own size."""
-    options = own.options(settings)
-    run_files(folder, options, where, own.dry_run)
+    options = task.options(settings)
+    run_files(folder, options, where, task.dry_run)
 
 
 @takes("model", Model)

@@ -45,12 +45,12 @@ def verify(
     is_whole, bad = True, set[tuple[str, str]]()
     for name in given:
         found = list(_findings(name))
-        told = [one for one in found if one.state != WHOLE]
-        for one in told[:SHOWN]:
+        broken = [one for one in found if one.state != WHOLE]
+        for one in broken[:SHOWN]:
             why = f" ({one.why})" if one.why else ""
             print(printable(f"{one.state} {one.what} {one.path}{why}"))
-        if len(told) > SHOWN:
-            print(f"and {len(told) - SHOWN} more")
+        if len(broken) > SHOWN:
+            print(f"and {len(broken) - SHOWN} more")
         print(f"{printable(name)}: {_summary(found)}")
         is_whole &= checks.is_whole(found)
         bad |= {(one.what, one.state) for one in found if one.state in BAD}
@@ -83,7 +83,7 @@ def _replayed(trace: Path, hr: "np.ndarray") -> "np.ndarray":
 
 def _loads(name: str) -> list[Finding]:
     """Load a model, and check that each tensor is there, without a NaN or an infinity."""
-    place, _ = manifest.find_model(name, offline=True)  # before torch is loaded, seconds
+    path, _ = manifest.find_model(name, offline=True)  # before torch is loaded, seconds
     import torch
 
     from restore.checkpoints import devices
@@ -100,7 +100,7 @@ def _loads(name: str) -> list[Finding]:
         if bad
         else ""
     )
-    return [Finding("model", str(place), BAD[0] if bad else WHOLE, why)]
+    return [Finding("model", str(path), BAD[0] if bad else WHOLE, why)]
 
 
 def _summary(found: list[Finding]) -> str:

@@ -206,5 +206,15 @@ def add_changes(
 
 
 def canvas_rows(picture: Picture, size: Size, width: int, rows: tuple[int, int]) -> Tensor:
-    """Resize a picture to `size` and pad it by mirroring; rgb (1, 3, rows, width) of some rows."""
+    """Resize a picture, pad it by mirroring, and return some of its rows.
+
+    Args:
+        picture: The picture.
+        size: (height, width) to which it is resized.
+        width: Of the canvas, pixels.
+        rows: (first, last) row of the canvas.
+
+    Returns:
+        rgb (1, 3, last - first, width).
+    """
     return Strip(picture, size, rows)[..., 0:width]

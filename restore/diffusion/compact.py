@@ -110,7 +110,7 @@ class FirstStage(nn.Module):
     def __init__(self, rich: Any, faithful: Any = None, fusion: Any = None):
         super().__init__()
         self.rich, self.faithful, self.fusion = rich, faithful, fusion
-        self._made: tuple[float, torch.device, Any] | None = None
+        self._mixed: tuple[float, torch.device, Any] | None = None
 
     def at(self, fidelity: float) -> Any:
         """Return the restorer for a fidelity from 0, the rich one, to 1, the faithful one."""
@@ -119,11 +119,11 @@ class FirstStage(nn.Module):
         if fidelity == 1:
             return self.faithful
         device = next(self.rich.parameters()).device
-        if self._made is None or self._made[:2] != (fidelity, device):
+        if self._mixed is None or self._mixed[:2] != (fidelity, device):
             ends = self.rich.state_dict(), self.faithful.state_dict()
             weights = {name: torch.lerp(ends[0][name], ends[1][name], fidelity) for name in ends[0]}
             made = deepcopy(self.rich)
             made.load_state_dict(weights)
-            object.__setattr__(self, "_made", (fidelity, device, made))  # not as a submodule
-        assert self._made is not None
-        return self._made[2]
+            object.__setattr__(self, "_mixed", (fidelity, device, made))  # not as a submodule
+        assert self._mixed is not None
+        return self._mixed[2]

@@ -76,8 +76,8 @@ def conditioned(
                 for r, c in corners
             ]
             hint = torch.cat(hints).to(x.device, unet.dtype)
-            told = x.to(unet.dtype), t, text, hint, control.scale
-            downs, middle = control.net(*told, return_dict=False, **more)
+            inputs = x.to(unet.dtype), t, text, hint, control.scale
+            downs, middle = control.net(*inputs, return_dict=False, **more)
             more |= {
                 "down_block_additional_residuals": downs,
                 "mid_block_additional_residual": middle,
@@ -105,9 +105,9 @@ def with_sizes(pooled: Tensor, size: tuple[int, int], x: Tensor) -> dict[str, Te
     Returns:
         added_cond_kwargs of the UNet.
     """
-    told = torch.tensor([[*size, 0, 0, *size]], device=x.device, dtype=torch.float32)
+    sizes = torch.tensor([[*size, 0, 0, *size]], device=x.device, dtype=torch.float32)
     text = pooled.to(x.device, x.dtype)
-    return {"text_embeds": text.expand(len(x), -1), "time_ids": told.expand(len(x), -1)}
+    return {"text_embeds": text.expand(len(x), -1), "time_ids": sizes.expand(len(x), -1)}
 
 
 def pixels(first: int, count: int, factor: int) -> slice:

@@ -32,18 +32,18 @@ class Control:
     scale: float = 1.0
     picture: Picture | None = None
 
-    def hint(self, size: Size, shown: Picture | None = None, box: Box | None = None) -> Hint:
+    def hint(self, size: Size, default: Picture | None = None, box: Box | None = None) -> Hint:
         """Return a function that gives the network's input for parts of a canvas.
 
         Args:
             size: (height, width) of the picture in pixels.
-            shown: The picture that is processed, if there is one.
+            default: The picture that is processed, if there is one.
             box: The part of the picture that the canvas covers. None: all of it.
 
         Raises:
             UsageError: If there is no picture.
         """
-        picture = self.picture or shown
+        picture = self.picture or default
         if picture is None:
             raise UsageError("a ControlNet needs a picture here; give it by --control-image FILE")
         if box is not None:

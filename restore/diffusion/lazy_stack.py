@@ -41,12 +41,21 @@ class Stage(Protocol):
 
 @dataclass
 class LazyStack:
-    """The part of a stack that a run without sampling needs. Other fields are those of Stack.
+    """The part of a stack that a run without sampling needs.
 
     Attributes:
+        restorer: The first stage.
+        fidelity: Default of the first stage: 0 rich to 1 faithful.
+        restore_steps: Default sampling steps after the first stage.
         span: Size and stride of the UNet's windows in pixels.
         load: Loads the whole stack, of the same weights.
+        steps: Sampling steps by default.
+        prompts_describe: What its training prompts describe: the subjects of pictures or damage.
+        name: Its name in messages.
+        digest: Tells weights apart in reports.
         engine: What computes the networks: torch or onnx.
+        device: Where the first stage computes.
+        is_half: Whether it computes in 16 bits.
         parts: torch modules that hold weights.
     """
 

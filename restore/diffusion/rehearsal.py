@@ -15,7 +15,7 @@ from diffusers import SchedulerMixin
 TRIED = 1000  # the most steps that the options allow
 
 
-def trouble(scheduler: SchedulerMixin) -> str:
+def find_failure(scheduler: SchedulerMixin) -> str:
     """Return why sampling over the scheduler's timesteps fails; empty if it does not."""
     x = torch.full((1, 1, 1, 1), 0.5) * scheduler.init_noise_sigma
     rng = torch.Generator("cpu").manual_seed(0)
@@ -28,7 +28,9 @@ def trouble(scheduler: SchedulerMixin) -> str:
                 x = scheduler.step(0.1 * scaled, t, x, **more).prev_sample
                 if not torch.isfinite(x).all():
                     return "it leaves the finite numbers"
-    except Exception as error:  # diffusers has no class of its own for this
+    except (
+        Exception
+    ) as error:  # a scheduler raises anything: ValueError, IndexError, RuntimeError ...
         return f"{type(error).__name__}: {error}"
     return ""
 
@@ -38,21 +40,21 @@ def _draws(kind: type) -> bool:
     return "generator" in inspect.signature(kind.step).parameters
 
 
-def most(make: Callable[[int], SchedulerMixin], asked: int) -> int:
-    """Return the most steps below `asked` that work; 0 if none do.
+def most_steps(make: Callable[[int], SchedulerMixin], wanted: int) -> int:
+    """Return the most steps below `wanted` that work; 0 if none do.
 
     Args:
         make: Makes a scheduler with that many timesteps; it may raise.
-        asked: The number of steps that failed.
+        wanted: The number of steps that failed.
     """
 
     def can(steps: int) -> bool:
         try:
-            return not trouble(make(steps))
-        except Exception:  # as above
+            return not find_failure(make(steps))
+        except Exception:  # to make a scheduler may raise anything too
             return False
 
-    low, high = 0, min(asked, TRIED)
+    low, high = 0, min(wanted, TRIED)
     if not can(1) and not can(2):
         return 0
     low = 1

@@ -26,7 +26,7 @@ from restore.options import WalkOptions
 Keep = Callable[[int, Tensor], Tensor]
 
 
-def as_it_is(step: int, x: Tensor) -> Tensor:
+def keep_nothing(step: int, x: Tensor) -> Tensor:
     """Keep nothing: return x."""
     return x
 
@@ -38,7 +38,7 @@ def sample(
     on_step: OnStep = ignore,
     rng: torch.Generator | None = None,
     eta: float = 0,
-    keep: Keep = as_it_is,
+    keep: Keep = keep_nothing,
 ) -> Tensor:
     """Run the sampling loop of any diffusers scheduler.
 
@@ -74,7 +74,17 @@ def sample(
 def sample_rows(
     predict: PredictRows, x: Tensor, scheduler: SchedulerMixin, on_step: OnStep = ignore
 ) -> Tensor:
-    """As `sample`, but in place and by rows, for schedulers that are `by_point`."""
+    """Sample as `sample` does, but in place and by rows, for schedulers that are `by_point`.
+
+    Args:
+        predict: Yields the UNet's output by bands of rows.
+        x: (1, C, h, w), scaled to the scheduler's first step; it is overwritten.
+        scheduler: `set_timesteps` has been called.
+        on_step: Called after each step.
+
+    Raises:
+        NonFiniteError: If a step produces NaN or infinity.
+    """
     timesteps = remaining(scheduler)
     for step, t in watch.laps(timesteps):
         for rows, made in predict(x, t):
@@ -196,7 +206,7 @@ def run_sampling(
     noise = canvas_noise(shape, seed, begin.origin).to(stack.device)
     clean = None if begin.clean is None else stack.to_residual(begin.clean, condition.conditioning)
     x = start(scheduler, noise, None if begin.is_pure else clean, begin.strength)
-    keep = as_it_is
+    keep = keep_nothing
     if is_bare and clean is not None and (condition.trust == KEEP).any():
         keep = blended(scheduler, clean, noise, condition.trust == KEEP)
     predict_canvas = windowed(predict, stack.windows, options.windows)
@@ -221,8 +231,8 @@ def count_steps(stack: Stack, options: WalkOptions, strength: float) -> int:
     # at low strength at least one step must remain
     steps = options.steps or max(stack.steps, math.ceil(1 / strength))
     if strength < 1 and steps == 1:
-        told = f"one step always begins at pure noise, whatever the strength ({strength:g})"
-        raise ConfigError(f"{told}; take 2 steps or more, or leave them out")
+        problem = f"one step always begins at pure noise, whatever the strength ({strength:g})"
+        raise ConfigError(f"{problem}; take 2 steps or more, or leave them out")
     return steps
 
 
@@ -244,33 +254,33 @@ def looked_at(
     """
 
     def predict_and_offer(x: Tensor, t: Tensor) -> Tensor:
-        made = predict(x, t)
+        output = predict(x, t)
 
         def make() -> np.ndarray:
-            latent = stack.from_residual(clean_estimate(x, made, t, scheduler), conditioning)
+            latent = stack.from_residual(clean_estimate(x, output, t, scheduler), conditioning)
             height, width = (length * stack.factor for length in latent.shape[-2:])
             return sketch(latent, size or (height, width), stack)
 
         watch.offer(make)
-        return made
+        return output
 
     return predict_and_offer
 
 
-def clean_estimate(x: Tensor, made: Tensor, t: Tensor, scheduler: SchedulerMixin) -> Tensor:
+def clean_estimate(x: Tensor, output: Tensor, t: Tensor, scheduler: SchedulerMixin) -> Tensor:
     """Return the clean latent that a prediction amounts to.
 
     Args:
         x: The input of the network, which schedulers scale to unit variance.
-        made: Its prediction, of the scheduler's prediction type: epsilon or v.
+        output: Its prediction, of the scheduler's prediction type: epsilon or v.
         t: The timestep; fractions are rounded.
         scheduler: Gives the noise schedule.
     """
     kept = scheduler.alphas_cumprod.to(x.device)[torch.as_tensor(t).round().long()]
     signal, noise = kept.sqrt(), (1 - kept).sqrt()
     if scheduler.config.prediction_type == "v_prediction":
-        return signal * x - noise * made
-    return (x - noise * made) / signal.clamp(min=1e-3)
+        return signal * x - noise * output
+    return (x - noise * output) / signal.clamp(min=1e-3)
 
 
 def first_point(
@@ -281,12 +291,21 @@ def first_point(
     seed: int,
     begin: Start,
 ) -> Tensor:
-    """As `start`, made by bands of rows."""
+    """Make the latent that sampling starts from, as `start` does, but by bands of rows.
+
+    Args:
+        stack: The model.
+        condition: Its conditioning turns a clean latent into a residual.
+        scheduler: `set_timesteps` has been called; below strength 1 its first steps are left out.
+        shape: (1, C, h, w) of the canvas.
+        seed: Seed of the noise, which is a function of the position in the canvas.
+        begin: The clean latent and the strength, if sampling does not start from pure noise.
+    """
     x = memmap.empty_tensor(shape, stack.device)
     if begin.clean is not None and not begin.is_pure:
         enter(scheduler, begin.strength)
     for rows in memmap.iter_bands(x):
-        watch.breathe()
+        watch.report_again()
         place = begin.origin[0] + rows.start, begin.origin[1]
         noise = canvas_noise((*shape[:2], rows.stop - rows.start, shape[3]), seed, place)
         if begin.clean is None or begin.is_pure:
@@ -302,7 +321,7 @@ def first_point(
 def finished(stack: Stack, x: Tensor, conditioning: Tensor) -> Tensor:
     """Convert the result of sampling to a scaled latent, in place."""
     for rows in memmap.iter_bands(x):
-        watch.breathe()
+        watch.report_again()
         x[..., rows, :] = stack.from_residual(x[..., rows, :], conditioning[..., rows, :])
     return x
 

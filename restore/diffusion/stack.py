@@ -75,7 +75,7 @@ class Stack:
         name: Its name in messages.
         digest: Tells weights apart in reports.
         origin: The folder it was loaded from, if any.
-        place: The device, if the parts are kept elsewhere (offload).
+        offload_device: The device on which parts take turns, if they are kept elsewhere.
         engine: What computes the networks: torch or onnx, whose parts hold no weights.
     """
 
@@ -98,21 +98,21 @@ class Stack:
     name: str = "this model"
     digest: str = ""
     origin: Path | None = None
-    place: torch.device | None = None
+    offload_device: torch.device | None = None
     engine: str = "torch"
 
     @property
     def device(self) -> torch.device:
-        return self.place or self.unet.device
+        return self.offload_device or self.unet.device
 
     @property
     def parts(self) -> list[nn.Module]:
         """All modules that hold weights."""
-        held = [self.vae, self.unet, *([self.context.module] if self.context else [])]
+        modules = [self.vae, self.unet, *([self.context.module] if self.context else [])]
         # a first stage of another engine has no torch weights
-        held += [self.restorer] if isinstance(self.restorer, nn.Module) else []
-        held += self.enlarger.parts if self.enlarger else []
-        return held + ([self.control.net] if self.control else [])
+        modules += [self.restorer] if isinstance(self.restorer, nn.Module) else []
+        modules += self.enlarger.parts if self.enlarger else []
+        return modules + ([self.control.net] if self.control else [])
 
     @property
     def reader(self) -> Context:
@@ -142,9 +142,9 @@ class Stack:
     def on_cpu(self) -> Iterator[None]:
         """Move every part to the CPU for the block. A compiled UNet runs uncompiled there."""
         homes = [(part, next(part.parameters()).device) for part in self.parts]
-        place, self.place = self.place, self.place and torch.device("cpu")
-        if place is not None:  # offloaded: a part moves to the device when it is called
-            homes = []
+        device = self.offload_device
+        if device is not None:  # a part moves to this device when it is called
+            self.offload_device, homes = torch.device("cpu"), []
         is_compiled = getattr(self.unet, "_compiled_call_impl", None) is not None
         try:
             for part in self.parts:
@@ -152,7 +152,7 @@ class Stack:
             with torch.compiler.set_stance("force_eager") if is_compiled else nullcontext():
                 yield
         finally:
-            self.place = place
+            self.offload_device = device
             for part, home in homes:
                 part.to(home)
 
@@ -177,10 +177,10 @@ class Stack:
             require(self.layout, task, self.name)
 
     def hint(
-        self, size: tuple[int, int], shown: Picture | None = None, box: Box | None = None
+        self, size: tuple[int, int], picture: Picture | None = None, box: Box | None = None
     ) -> Hint | None:
         """As Control.hint; None if there is no ControlNet."""
-        return self.control.hint(size, shown, box) if self.control else None
+        return self.control.hint(size, picture, box) if self.control else None
 
     def canvas(self, size: tuple[int, int]) -> tuple[int, int]:
         """Return (h, w) in latents of the canvas for `size` pixels."""
@@ -256,7 +256,7 @@ def scheduler_of(
         ConfigError: If it has no such option, or cannot take so many steps.
         ModelError: If it cannot take even one step.
     """
-    name, own = SCHEDULERS[sampler]
+    name, changes = SCHEDULERS[sampler]
     kind = getattr(diffusers, name)
     known = list(inspect.signature(kind).parameters)
     for key in options or {}:
@@ -264,10 +264,10 @@ def scheduler_of(
             raise ConfigError(f"sampler_options: {sampler} has no {key!r}{near(key, known)}")
     # As keywords: inside the config, diffusers would drop what the checkpoint leaves to defaults.
     if schedule.config.prediction_type == "sample":
-        own = own | {"prediction_type": "v_prediction"}  # as_velocity
+        changes = changes | {"prediction_type": "v_prediction"}  # as_velocity
 
     def make(steps: int, device: torch.device | str = "cpu") -> SchedulerMixin:
-        scheduler = kind.from_config(schedule.config, **{**own, **(options or {})})
+        scheduler = kind.from_config(schedule.config, **{**changes, **(options or {})})
         scheduler.set_timesteps(steps, device=device)
         return scheduler
 
@@ -285,15 +285,15 @@ def _rehearse(
     make: Callable[[int], SchedulerMixin], sampler: Sampler, steps: int, is_told: bool
 ) -> None:
     try:
-        why = rehearsal.trouble(make(steps))
-    except Exception as error:  # diffusers' classes raise anything
+        why = rehearsal.find_failure(make(steps))
+    except Exception as error:  # diffusers' schedulers check their options each in its own way
         why = f"{type(error).__name__}: {error}"
     if not why:
         return
-    most = rehearsal.most(make, steps)
+    most = rehearsal.most_steps(make, steps)
     if most:
-        told = f"sampler {sampler} takes {most} steps at the most here, not {steps}"
-        raise ConfigError(f"steps: {told} ({why}); take fewer, or another sampler")
+        problem = f"sampler {sampler} takes {most} steps at the most here, not {steps}"
+        raise ConfigError(f"steps: {problem} ({why}); take fewer, or another sampler")
     if is_told:
         raise ConfigError(f"sampler_options: {sampler} cannot walk with these: {why}")
     raise ModelError(f"its scheduler's config allows no walk by {sampler}: {why}")

@@ -103,7 +103,7 @@ def by_rows(predict: WindowPredict, windows: Windows, at_once: int = 1) -> Predi
             covered(weight, starts).to(x)
             for weight, starts in zip(weights, (rows, columns), strict=True)
         )
-        together = at_a_time(x.device, together)
+        together = windows_at_once(x.device, together)
         grid = list(product(rows, columns))
         first, top = 0, 0
         watch.walked(0, len(grid))
@@ -112,19 +112,19 @@ def by_rows(predict: WindowPredict, windows: Windows, at_once: int = 1) -> Predi
             corners = grid[first : first + together]
             crops = torch.cat([x[..., r : r + high, c : c + wide] for r, c in corners])
             try:
-                made = predict(crops, t, corners)
+                outputs = predict(crops, t, corners)
             except (RuntimeError, MemoryError) as error:
                 if together == 1 or not is_out_of_memory(error):
                     raise
-                made = None  # retry outside of the block: the error still holds tensors
-            if made is None:
+                outputs = None  # retry outside of the block: the error still holds tensors
+            if outputs is None:
                 together //= 2
                 continue
             lacking = corners[-1][0] + high - top - total.shape[-2]
             if lacking > 0:
                 more = x.new_zeros(*x.shape[:-2], lacking, x.shape[-1])
                 total = torch.cat([total, more], -2)
-            for (r, c), one in zip(corners, made, strict=True):
+            for (r, c), one in zip(corners, outputs, strict=True):
                 total[..., r - top : r - top + high, c : c + wide] += one * blend
             first += len(corners)
             watch.walked(first, len(grid))
@@ -144,7 +144,7 @@ def covered(weight: Tensor, starts: list[int]) -> Tensor:
     return total
 
 
-def at_a_time(device: torch.device, wanted: int) -> int:
+def windows_at_once(device: torch.device, wanted: int) -> int:
     """Return how many windows share a forward pass on a device."""
     return 1 if device.type == "cpu" else wanted
 
@@ -153,5 +153,5 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, on device or host: cuBLAS and the CPU raise a RuntimeError for it."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    told = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in told)
+    messages = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in messages)

@@ -45,7 +45,7 @@ def tried() -> tuple[State, str]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about parts of it that are not needed here
             importlib.import_module("torchvision")
-    except Exception as error:  # a mismatch raises RuntimeError, OSError or AttributeError
+    except Exception as error:  # a build for another torch fails in many ways
         for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
             del sys.modules[name]
         sys.modules["torchvision"] = None  # type: ignore[assignment]  # makes Python's import say that it is absent
@@ -62,7 +62,7 @@ class _Before(importlib.abc.MetaPathFinder):
             tried()
 
 
-def try_before() -> None:
+def install_check() -> None:
     """Run `tried` just before the first import of diffusers or transformers.
 
     It does not run earlier, because programs that import neither start in a quarter of the time.
@@ -87,7 +87,7 @@ def standing_in() -> Iterator[None]:
     if tried()[0] == "works":
         yield
         return
-    held = {name: sys.modules[name] for name in NAMES if name in sys.modules}
+    replaced = {name: sys.modules[name] for name in NAMES if name in sys.modules}
     modules = [ModuleType(name) for name in NAMES]
     for part in (normalize, rotate, InterpolationMode):
         setattr(modules[-1], part.__name__, part)
@@ -97,7 +97,7 @@ def standing_in() -> Iterator[None]:
     finally:  # other libraries must not find these stand-ins
         for name in NAMES:
             del sys.modules[name]
-        sys.modules.update(held)
+        sys.modules.update(replaced)
 
 
 class InterpolationMode(enum.Enum):

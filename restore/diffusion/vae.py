@@ -50,6 +50,7 @@ def scale(vae: Vae) -> float:
 
 
 def shift(vae: Vae) -> float:
+    """Return what is subtracted from latents before they are scaled; 0 for most models."""
     return getattr(vae.config, "shift_factor", None) or 0.0
 
 
@@ -144,6 +145,16 @@ def decode_canvas(vae: Vae, latent: Tensor, write: Write, size: tuple[int, int])
 
 
 def encode_windows(vae: Vae, rows: Rows, size: tuple[int, int]) -> Tensor:
+    """Encode a picture by overlapping windows, for a VAE whose output depends on the whole input.
+
+    Args:
+        vae: The autoencoder.
+        rows: Gives rows of the picture, rgb in [0, 1].
+        size: (height, width), multiples of the pixels per latent.
+
+    Returns:
+        The scaled latent (1, C, h, w), memory-mapped if it is large.
+    """
     step = factor(vae)
     latent = memmap.empty_tensor((1, channels(vae), *(n // step for n in size)), vae.device)
     for cut in memmap.iter_bands(latent):
@@ -162,6 +173,14 @@ def encode_windows(vae: Vae, rows: Rows, size: tuple[int, int]) -> Tensor:
 
 
 def decode_windows(vae: Vae, latent: Tensor, write: Write, size: tuple[int, int]) -> None:
+    """Decode a latent by overlapping windows, for a VAE whose output depends on the whole input.
+
+    Args:
+        vae: The autoencoder.
+        latent: Scaled, (1, C, h, w).
+        write: Takes finished rows, from top to bottom.
+        size: (height, width) that is needed; what lies beyond is not decoded.
+    """
     step, (height, width) = factor(vae), size
     rows, columns = (
         [(cut, weight) for cut, weight in spans(length, step) if cut.start < most]
@@ -185,6 +204,7 @@ def decode_windows(vae: Vae, latent: Tensor, write: Write, size: tuple[int, int]
 
 
 def latents(pixels: slice, step: int) -> slice:
+    """Turn a slice of pixels into the slice of latents that covers them."""
     return slice(pixels.start // step, pixels.stop // step)
 
 

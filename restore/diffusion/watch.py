@@ -44,14 +44,14 @@ class Watcher:
     def __init__(self, on_part: OnPart, on_look: OnLook | None = None):
         self.on_part, self.on_look, self.lap = on_part, on_look, (0, 1)
         self.last: tuple[int, int, What] | None = None
-        self.told = 0.0
+        self.reported_s = 0.0
 
     def tell(self, done: int, of: int, what: What) -> None:
-        self.last, self.told = (done, of, what), time.monotonic()
+        self.last, self.reported_s = (done, of, what), time.monotonic()
         self.on_part(done, of, what)
 
     def again(self) -> None:
-        if self.last and time.monotonic() - self.told > OFTEN_S:
+        if self.last and time.monotonic() - self.reported_s > OFTEN_S:
             self.tell(*self.last)
 
 
@@ -74,7 +74,7 @@ def watching(
         kinds = tuple(getattr(nn, name) for name in LAYERS)
     eager = [one for one in networks if getattr(one, "_compiled_call_impl", None) is None]
     layers = (layer for one in eager for layer in one.modules() if isinstance(layer, kinds))
-    hooks = [layer.register_forward_pre_hook(lambda *_: breathe()) for layer in layers]
+    hooks = [layer.register_forward_pre_hook(lambda *_: report_again()) for layer in layers]
     try:
         yield
     finally:
@@ -118,7 +118,7 @@ def framed(frame: "Callable[[np.ndarray], np.ndarray]") -> Iterator[None]:
         watcher.on_look = on_look
 
 
-def breathe() -> None:
+def report_again() -> None:
     """Repeat the last report if it was some time ago."""
     if watcher := _watcher.get():
         watcher.again()

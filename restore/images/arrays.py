@@ -33,9 +33,9 @@ def to_list(images: Any) -> tuple[list[Any], Gather]:
     return [images], take_first
 
 
-def take_first(made: list[Any]) -> Any:
+def take_first(results: list[Any]) -> Any:
     """Return the only picture."""
-    return made[0]
+    return results[0]
 
 
 def to_picture(image: OneImage) -> Picture:

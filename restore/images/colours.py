@@ -46,14 +46,14 @@ NEAR = 0.02  # levels, 0 to 1, by which curves may differ that are the same
 
 
 def find_profile(
-    data: bytes, image: Image.Image, own: bytes | None, grey: bool, notes: list[str]
+    data: bytes, image: Image.Image, embedded: bytes | None, grey: bool, notes: list[str]
 ) -> bytes | None:
     """Return the profile of a picture: the embedded one, or one built from other information.
 
     Args:
         data: The bytes of the file.
         image: Pillow's image.
-        own: The embedded profile, if it is valid.
+        embedded: The embedded profile, if it is valid.
         grey: Whether the picture is grey.
         notes: Notes on what was built or dropped are appended here.
 
@@ -64,16 +64,16 @@ def find_profile(
     if data.startswith(sniff.PNG):
         codes = sniff.find_png_chunk(data, b"cICP")
         if codes is not None:
-            return _from_codes("cICP", codes, grey, notes) if len(codes) == 4 else own
-        if own is None and "icc_profile" not in info and "srgb" not in info:
+            return _from_codes("cICP", codes, grey, notes) if len(codes) == 4 else embedded
+        if embedded is None and "icc_profile" not in info and "srgb" not in info:
             return _from_gamma(info, grey, notes)
-    elif own is None and (codes := sniff.read_nclx(data)):
+    elif embedded is None and (codes := sniff.read_nclx(data)):
         return _from_codes("nclx", codes, grey, notes)
     elif data.startswith(b"BM"):
         return _from_bitmap(data, grey, notes)
-    elif own is None and "icc_profile" not in info and image.format in ("TIFF", "JPEG", "MPO"):
+    elif embedded is None and "icc_profile" not in info and image.format in ("TIFF", "JPEG", "MPO"):
         return _from_exif(image, grey, notes)
-    return own
+    return embedded
 
 
 def _from_codes(where: str, codes: bytes, grey: bool, notes: list[str]) -> bytes | None:

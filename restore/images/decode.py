@@ -112,7 +112,13 @@ def _count_pages(image: Image.Image, data: bytes) -> int:
 
 
 def seek(image: Image.Image, data: bytes, suffix: str, frame: int) -> None:
-    """Go to a frame, counted from 0.
+    """Go to a frame.
+
+    Args:
+        image: The opened picture.
+        data: The file's bytes, to explain an error.
+        suffix: Of the file, likewise.
+        frame: Counted from 0.
 
     Raises:
         ImageError: The frame is broken or too large.
@@ -281,28 +287,28 @@ def _deep(image: Image.Image, data: bytes, frame: int) -> Samples | None:
     if (
         layout and layout.planes
     ):  # Pillow takes these for interleaved too, where they are not packed
-        made = tiff_samples.decode(data, frame, layout) if layout.is_known else None
-        if made is None and image.info.get("compression") == "raw":
+        samples = tiff_samples.decode(data, frame, layout) if layout.is_known else None
+        if samples is None and image.info.get("compression") == "raw":
             raise ImageError("UNSUPPORTED", f"a TIFF of {layout}: {tiff_samples.NEEDED}")
-        return made
+        return samples
     array = _by_cv2(data, frame)
     if array is not None and array.dtype == np.uint16 and array.shape[:2] == image.size[::-1]:
         # Pillow calls a deep grey PNG with alpha RGBA; bit 1 of its header's byte 25 is colour
         grey = not data[25] & 2 if image.format == "PNG" else image.mode in ("L", "LA")
-        made = _from_cv2(array, grey)
-        made = (made[0], None, made[2]) if layout and not layout.has_alpha else made
-        if _agree(made, image):
-            return made
+        samples = _from_cv2(array, grey)
+        samples = (samples[0], None, samples[2]) if layout and not layout.has_alpha else samples
+        if _agree(samples, image):
+            return samples
     if layout is None or not layout.is_known:
         return None
-    made = tiff_samples.decode(data, frame, layout)
-    is_like = made is not None and made[0].dtype == np.uint16 and _agree(made, image)
-    return made if is_like else None
+    samples = tiff_samples.decode(data, frame, layout)
+    is_like = samples is not None and samples[0].dtype == np.uint16 and _agree(samples, image)
+    return samples if is_like else None
 
 
-def _agree(made: Samples, image: Image.Image) -> bool:
+def _agree(samples: Samples, image: Image.Image) -> bool:
     """Whether the upper 8 bits of 16-bit samples equal Pillow's samples."""
-    pixels, alpha, _ = made
+    pixels, alpha, _ = samples
     if image.has_transparency_data != (alpha is not None):
         return False
     eight_bits = np.asarray(image.convert("RGB" if alpha is None else "RGBA"))
@@ -325,22 +331,22 @@ def _of_page(page: tiff_samples.Page, frame: int, notes: list[str]) -> Samples:
     return made if made[0].dtype.kind == "u" else _levels(made, notes)
 
 
-def _levels(made: Samples, notes: list[str]) -> Samples:
+def _levels(samples: Samples, notes: list[str]) -> Samples:
     """Convert floats in [0, 1] to 16 bits.
 
     Raises:
         ImageError: Values lie outside of [0, 1], so that white is not defined.
     """
-    for values in made[:2]:
+    for values in samples[:2]:
         if values is None:
             continue
         if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
             mend = "scale them, or save it with 16-bit integers"
             raise ImageError("UNSUPPORTED", f"floats outside [0, 1] have no white point; {mend}")
     notes.append("depth reduced from floats to 16 bits")
-    pixels, alpha = (None if part is None else _counted(part) for part in made[:2])
+    pixels, alpha = (None if part is None else _counted(part) for part in samples[:2])
     assert pixels is not None
-    return pixels, alpha, made[2]
+    return pixels, alpha, samples[2]
 
 
 def _counted(values: np.ndarray) -> np.ndarray:

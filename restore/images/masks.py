@@ -85,17 +85,17 @@ def extend(
     return replace(picture, pixels=pixels, alpha=alpha), np.pad(mask, around, constant_values=255)
 
 
-def _pulled(pixels: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Fill premultiplied pixels, of which `known` is the share in [0, 1] that is given."""
-    if known.min() >= 1:
+def _pulled(pixels: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Fill premultiplied pixels, of which `weight` is the share in [0, 1] that is given."""
+    if weight.min() >= 1:
         return pixels
-    half = (len(known[0]) + 1) // 2, (len(known) + 1) // 2
-    share = cv2.resize(known, half, interpolation=cv2.INTER_AREA)
+    half = (len(weight[0]) + 1) // 2, (len(weight) + 1) // 2
+    share = cv2.resize(weight, half, interpolation=cv2.INTER_AREA)
     sums = cv2.resize(pixels, half, interpolation=cv2.INTER_AREA)
     trusted = np.minimum(2 * share, 1)
     coarse = _pulled(sums * (trusted / np.maximum(share, 1e-6))[..., None], trusted)
-    coarse = cv2.resize(coarse, known.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    return pixels + (1 - known)[..., None] * coarse
+    coarse = cv2.resize(coarse, weight.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return pixels + (1 - weight)[..., None] * coarse
 
 
 def label_parts(hole: np.ndarray) -> np.ndarray:

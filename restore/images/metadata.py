@@ -101,7 +101,7 @@ def read_resolution(image: Image.Image, notes: list[str]) -> tuple[float, float]
         else:
             found = info.get("dpi") or _exif_resolution(image.getexif())
         dpi = (float(found[0]), float(found[1])) if found else None
-    except Exception:  # written by cameras and attackers
+    except Exception:  # Pillow raises anything on tags that cameras and attackers wrote
         return None
     is_sound = dpi and all(math.isfinite(side) and 1 <= side <= 10**6 for side in dpi)
     return dpi if is_sound else None
@@ -133,7 +133,7 @@ def read_texts(image: Image.Image, notes: list[str]) -> tuple[tuple[str, str], .
     if image.format == "PNG":
         try:
             found = dict(image.text)  # pyright: ignore[reportAttributeAccessIssue]
-        except Exception as error:  # a text of an attacker; the pixels are there
+        except Exception as error:  # Pillow raises anything on hostile texts; the pixels are there
             notes.append(f"texts dropped: {error}"[:200])
     elif comment := image.info.get("comment"):
         found = {"Comment": comment}
@@ -178,7 +178,7 @@ def read_exif(image: Image.Image, strip: Strip, notes: list[str]) -> tuple[int, 
         if ORIENTATION in kept:
             kept[ORIENTATION] = 1
         cleaned = kept.tobytes() if len(kept) or kept._ifds else None
-    except Exception as error:  # written by cameras and attackers; the picture stands without it
+    except Exception as error:  # Pillow raises anything on such tags; the picture needs none
         notes.append(f"EXIF dropped: {error}"[:200])
         return 1, None
     if orientation not in range(1, 9):

@@ -30,7 +30,7 @@ def fitting(size: tuple[int, ...]) -> tuple[int, int]:
     return max(1, round(size[0] * share)), max(1, round(size[1] * share))
 
 
-def so_far(before: np.ndarray, pixels: np.ndarray, done: Sequence[Box]) -> np.ndarray:
+def sketch_finished(before: np.ndarray, pixels: np.ndarray, done: Sequence[Box]) -> np.ndarray:
     """Sketch a result of which some parts are finished; elsewhere its input shows.
 
     Args:

@@ -40,26 +40,34 @@ def mirrored(index: np.ndarray, length: int) -> np.ndarray:
 class Block:
     """A rectangle of a canvas and the margin round it that a convolution has to see.
 
-    inner   rows and columns that this block answers for, as slices of the canvas.
-    outer   the same with the halo, cut at the canvas's borders.
+    Attributes:
+        inner: Rows and columns that this block gives, as slices of the canvas.
+        outer: The same with the margin, cut at the canvas's borders.
     """
 
     inner: tuple[slice, slice]
     outer: tuple[slice, slice]
 
-    def trim(self, made: Any, scale: float = 1) -> Any:
+    def trim(self, result: Any, scale: float = 1) -> Any:
         """Cut what was made from `outer` (at `scale` times its size) down to `inner`."""
         spans = []
         for inner, outer in zip(self.inner, self.outer, strict=True):
             start = round((inner.start - outer.start) * scale)
             spans.append(slice(start, start + round((inner.stop - inner.start) * scale)))
-        return made[..., spans[0], spans[1]]
+        return result[..., spans[0], spans[1]]
 
 
 def blocks(
     needed: tuple[int, int], canvas: tuple[int, int], size: int, halo: int
 ) -> Iterator[Block]:
-    """Cut the first `needed` rows and columns of a canvas into blocks of `size` with a halo."""
+    """Cut the first rows and columns of a canvas into blocks.
+
+    Args:
+        needed: (rows, columns) that are cut.
+        canvas: (height, width) of the canvas, where margins end.
+        size: Side of a block.
+        halo: Margin on each side of a block.
+    """
 
     def spans(length: int, limit: int) -> list[tuple[slice, slice]]:
         cuts = [(start, min(start + size, length)) for start in range(0, length, size)]

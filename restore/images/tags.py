@@ -30,7 +30,16 @@ XMP_TAG = 700
 
 @dataclass(frozen=True)
 class Tags:
-    """Metadata for one file; the fields are those of Picture."""
+    """Metadata for one file; the fields are those of Picture.
+
+    Attributes:
+        icc: Colour profile.
+        exif: EXIF block.
+        xmp: XMP packet.
+        iptc: IPTC records.
+        dpi: Pixels per inch, (horizontal, vertical).
+        texts: (name, text) pairs.
+    """
 
     icc: bytes | None = None
     exif: bytes | None = None
@@ -158,14 +167,16 @@ def tifffile_options(layers: np.ndarray, tags: Tags) -> dict[str, Any]:
     if find_spec("tifffile") is None:
         mend = "pip install 'restore-toolkit[formats]', or use --format png"
         raise ImageError("UNSUPPORTED", f"TIFF is written by tifffile, which is missing; {mend}")
-    own = ((XMP_TAG, 1, tags.xmp), (IPTC_TAG, 7, tags.iptc))
+    tags_written = ((XMP_TAG, 1, tags.xmp), (IPTC_TAG, 7, tags.iptc))
     size = {"resolution": tags.dpi, "resolutionunit": 2} if tags.dpi else {}
     return {
         "photometric": "rgb" if layers.shape[2] >= 3 else "minisblack",
         "extrasamples": ["unassalpha"] if layers.shape[2] == 4 else None,
         "compression": "zlib",
         "iccprofile": tags.icc,
-        "extratags": [(tag, kind, len(data), data, True) for tag, kind, data in own if data],
+        "extratags": [
+            (tag, kind, len(data), data, True) for tag, kind, data in tags_written if data
+        ],
         "metadata": None,
         "software": False,  # the EXIF's own stays
         **size,
@@ -213,11 +224,11 @@ def _directory(
     """Convert EXIF to a TIFF directory, without the tags in `there`."""
     block = Image.Exif()
     block.load(exif)
-    made = TiffImagePlugin.ImageFileDirectory_v2(head)
+    directory = TiffImagePlugin.ImageFileDirectory_v2(head)
     for tag, value in block.items():
         if tag not in there and tag not in (IFD.Exif, IFD.GPSInfo):
-            made[tag] = value
+            directory[tag] = value
     for part in (IFD.Exif, IFD.GPSInfo):
         if inner := dict(block.get_ifd(part)):
-            made[part] = inner
-    return made
+            directory[part] = inner
+    return directory

@@ -130,7 +130,7 @@ def _directories(data: bytes) -> list[Tags]:
             _layout(tags)
             found.append(tags)
             at = tags.next if tags.next > at else 0  # a circle has no end
-    except Exception as error:  # a broken directory raises anything
+    except Exception as error:  # Pillow raises anything on a broken directory
         if not found:
             raise Image.UnidentifiedImageError from error
     if not found:
@@ -180,8 +180,8 @@ def open_page(data: bytes) -> Page:
     """
     if data[:4] not in (b"II*\0", b"MM\0*", *BIG):
         raise Image.UnidentifiedImageError
-    made = Page(data)
-    layout = made.layout
+    page = Page(data)
+    layout = page.layout
     if layout.samples > MAX_SAMPLES:
         found = f"{layout.samples} samples a pixel"
         raise ImageError("TOO_LARGE", f"{found}; the limit is {MAX_SAMPLES}")
@@ -189,7 +189,7 @@ def open_page(data: bytes) -> Page:
         raise ImageError("UNSUPPORTED", f"a TIFF of {layout} is not read; save it as 16-bit RGB")
     if not _is_cv2s(layout) and find_spec("tifffile") is None:
         raise ImageError("UNSUPPORTED", f"a TIFF of {layout} needs tifffile; {NEEDED}")
-    return made
+    return page
 
 
 def count_pages(data: bytes) -> int:

@@ -172,7 +172,7 @@ def _serve(pipe: Connection, memory: int, function: Callable[..., Any]) -> None:
             except MemoryError:
                 reason = f"needs more than {memory >> 20} MiB; cut it into parts"
                 answer = (ImageError("OOM", reason), None)
-            except Exception as error:
+            except Exception as error:  # a decoder may raise anything; the caller raises it again
                 answer = (_sendable(error), None)
             _alarm(0)
             del function, args
@@ -190,7 +190,7 @@ def _sendable(error: Exception) -> Exception:
         error.add_note(traceback.format_exc())  # where it was raised, which pickling forgets
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:  # its class takes other arguments than it stores
+    except Exception:  # an error's class runs code of its own here, and need not take it back
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
 

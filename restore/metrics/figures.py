@@ -45,9 +45,9 @@ def _peak(values: np.ndarray, side: int) -> Place:
     return int(top), int(left)
 
 
-def crop(rgb: np.ndarray, place: Place, side: int) -> np.ndarray:
+def crop(rgb: np.ndarray, corner: Place, side: int) -> np.ndarray:
     """Cut a square of `side` pixels, less at the borders, from (top, left) on."""
-    top, left = place
+    top, left = corner
     return rgb[top : top + side, left : left + side]
 
 
@@ -72,16 +72,16 @@ def draw_sheet(
     side = max(crop.shape[1] for _, crops in rows for crop in crops)
     tall = max(crop.shape[0] for _, crops in rows for crop in crops)
     size = gap + len(heads) * (side + gap), line + gap + len(rows) * (tall + line)
-    made = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(made)
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
     for column, head in enumerate(heads):
         draw.text((gap + column * (side + gap), 3), printable(head), "black", font)
     for number, (name, crops) in enumerate(rows):
         top = line + gap + number * (tall + line)
         for column, pixels in enumerate(crops):
-            made.paste(Image.fromarray(pixels), (gap + column * (side + gap), top))
+            sheet.paste(Image.fromarray(pixels), (gap + column * (side + gap), top))
         draw.text((gap, top + tall), printable(name), "#666", font)
-    return made
+    return sheet
 
 
 def plot_plane(

@@ -76,17 +76,17 @@ def _load_niqe() -> Callable[[np.ndarray], np.ndarray]:
     """
     found = importlib.util.find_spec("basicsr")
     assert found and found.submodule_search_locations  # explain_niqe_absence() returned ""
-    place = Path(found.submodule_search_locations[0])
+    folder = Path(found.submodule_search_locations[0])
     modules = {"basicsr": ModuleType("basicsr")}
     for part in ("utils", "metrics"):
         modules[f"basicsr.{part}"] = ModuleType(f"basicsr.{part}")
-        modules[f"basicsr.{part}"].__path__ = [str(place / part)]
-    modules["basicsr"].__path__ = [str(place)]
+        modules[f"basicsr.{part}"].__path__ = [str(folder / part)]
+    modules["basicsr"].__path__ = [str(folder)]
     modules["basicsr.utils"].bgr2ycbcr = None  # the luma is made here
     with substitute_modules(modules), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # old names of scipy's
         theirs = importlib.import_module("basicsr.metrics.niqe")
-    parameters = np.load(place / "metrics" / "niqe_pris_params.npz")
+    parameters = np.load(folder / "metrics" / "niqe_pris_params.npz")
     return partial(
         theirs.niqe,
         mu_pris_param=parameters["mu_pris_param"],

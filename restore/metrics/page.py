@@ -95,10 +95,10 @@ def _crops(folders: Sequence[ScoredFolder], key: str, sort: Measure) -> Iterator
     """Yield crops of the input, where there is one, of each result, and of the original."""
     pair = folders[0].pairs[key]
     original = figures.read_rgb(pair.original)
-    place = figures.find_largest_error(figures.read_rgb(pair.restored), original, SIDE)
+    corner = figures.find_largest_error(figures.read_rgb(pair.restored), original, SIDE)
 
     def cell(rgb: np.ndarray, caption: str) -> Cell:
-        return Cell(figures.crop(rgb, place, SIDE), caption, SIDE)
+        return Cell(figures.crop(rgb, corner, SIDE), caption, SIDE)
 
     blank = np.full_like(original, 255)
     if any(one.source for folder in folders for one in folder.pairs.values()):
@@ -109,7 +109,7 @@ def _crops(folders: Sequence[ScoredFolder], key: str, sort: Measure) -> Iterator
         yield cell(
             figures.read_rgb(one.pairs[key].restored) if row else blank, f"{one.name}\n{value}"
         )
-    yield cell(original, f"{key}\noriginal, at {place[1]}, {place[0]}")
+    yield cell(original, f"{key}\noriginal, at {corner[1]}, {corner[0]}")
 
 
 def _input(path: Path | None, blank: np.ndarray) -> tuple[np.ndarray, str]:

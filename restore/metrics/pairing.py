@@ -81,33 +81,33 @@ def pair(
         return Pairs((PicturePair(originals.stem, restored, originals, sources),), (), ())
     # a.png beside a.jpg in both: then names pair with their extensions
     alike = _doubled(restored, out) & _doubled(originals, out)
-    made, wanted = find_pictures(restored, out, alike), find_pictures(originals, out, alike)
+    results, wanted = find_pictures(restored, out, alike), find_pictures(originals, out, alike)
     if suffix:
-        made = _without(suffix, made)
+        results = _without(suffix, results)
     inputs = find_pictures(sources, out, alike) if sources else {}
-    shared = [key for key in wanted if key in made]
+    shared = [key for key in wanted if key in results]
     if not shared:
         mend = "name them alike, or give --suffix what the restored names end with"
-        first = next(iter(made.values())).name, next(iter(wanted.values())).name
+        first = next(iter(results.values())).name, next(iter(wanted.values())).name
         raise UsageError(
             f"{restored} and {originals}: no picture of one is in the other ({first[0]}, "
             f"{first[1]}); {mend}"
         )
     return Pairs(
-        tuple(PicturePair(key, made[key], wanted[key], inputs.get(key)) for key in shared),
-        tuple(path for key, path in made.items() if key not in wanted),
-        tuple(path for key, path in wanted.items() if key not in made),
+        tuple(PicturePair(key, results[key], wanted[key], inputs.get(key)) for key in shared),
+        tuple(path for key, path in results.items() if key not in wanted),
+        tuple(path for key, path in wanted.items() if key not in results),
     )
 
 
-def _without(suffix: str, made: dict[str, Path]) -> dict[str, Path]:
+def _without(suffix: str, results: dict[str, Path]) -> dict[str, Path]:
     """Remove an ending from the keys.
 
     Raises:
         UsageError: Two keys become the same.
     """
     found: dict[str, Path] = {}
-    for key, path in made.items():
+    for key, path in results.items():
         short = key.removesuffix(suffix)
         if short in found:
             both = f"{found[short]} and {path}: two pictures for {short}"

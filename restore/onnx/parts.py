@@ -83,14 +83,14 @@ class OnnxPixels(nn.Module):
 def vae(module: Vae, folder: Path) -> None:
     """Make an autoencoder compute by the ONNX files of a folder; see restore.onnx.traced."""
     encode, decode = (runner(opened(folder / f"{one}.onnx")) for one in ("encoder", "decoder"))
-    made: Any = module
+    wrapped: Any = module
     if isinstance(module, AutoencoderTiny):
-        made.encoder.forward, made.decoder.forward = encode, decode
+        wrapped.encoder.forward, wrapped.decoder.forward = encode, decode
         return
     if isinstance(module, VQModel):
-        made.encode = lambda signed: SimpleNamespace(latents=encode(signed))
+        wrapped.encode = lambda signed: SimpleNamespace(latents=encode(signed))
     else:
-        made.encode = lambda signed: SimpleNamespace(
+        wrapped.encode = lambda signed: SimpleNamespace(
             latent_dist=SimpleNamespace(mode=lambda: encode(signed))
         )
-    made.decode = lambda latent: SimpleNamespace(sample=decode(latent))
+    wrapped.decode = lambda latent: SimpleNamespace(sample=decode(latent))

@@ -60,7 +60,7 @@ def with_weights(path: Path, data: bytes, weights: Weights) -> bytes:
     Raises:
         ModelError: If the file has no such weights.
     """
-    made = bytearray(data)
+    changed = bytearray(data)
     for name, array in weights.items():
         # a TensorProto's fields 8 and 9, as protobuf writes them: name, raw_data
         word, numbers = name.encode(), np.ascontiguousarray(array, "<f4").tobytes()
@@ -68,8 +68,8 @@ def with_weights(path: Path, data: bytes, weights: Weights) -> bytes:
         first = data.find(head) + len(head)
         if first < len(head) or data.find(head, first) >= 0 or first + len(numbers) > len(data):
             raise ModelError(f"{path}: holds no weights {name} of that size; export it again")
-        made[first : first + len(numbers)] = numbers
-    return bytes(made)
+        changed[first : first + len(numbers)] = numbers
+    return bytes(changed)
 
 
 def _varint(number: int) -> bytes:
@@ -112,9 +112,9 @@ class Session:
             self._session = runtime.InferenceSession(
                 data, options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # its classes have no other common base
-            told = str(error).splitlines()[0]
-            raise ModelError(f"{path}: cannot be read, export it again: {told}") from error
+        except Exception as error:  # ONNX Runtime's errors have no other common base
+            reason = str(error).splitlines()[0]
+            raise ModelError(f"{path}: cannot be read, export it again: {reason}") from error
         self._path, self._runtime = path, runtime
         self._names = [one.name for one in self._session.get_inputs()]
 
@@ -133,23 +133,25 @@ class Session:
         if not watch.is_watched():
             return self._run(feed, options)
         with ThreadPoolExecutor(1) as threads:
-            made = threads.submit(self._run, feed, options)
+            future = threads.submit(self._run, feed, options)
             try:
-                while not waited([made], watch.OFTEN_S).done:
-                    watch.breathe()
+                while not waited([future], watch.OFTEN_S).done:
+                    watch.report_again()
             except BaseException:  # such as Ctrl-C
                 options.terminate = True
                 raise
-            return made.result()
+            return future.result()
 
     def _run(self, feed: dict[str, np.ndarray], options: object) -> np.ndarray:
         try:
             return self._session.run(None, feed, options)[0]
-        except Exception as error:
-            told = str(error).splitlines()[0]
-            if "bad_alloc" in told or "Failed to allocate memory" in told:
-                raise MemoryError(told) from error
-            raise ModelError(f"{self._path}: ONNX Runtime could not compute it: {told}") from error
+        except Exception as error:  # as above
+            reason = str(error).splitlines()[0]
+            if "bad_alloc" in reason or "Failed to allocate memory" in reason:
+                raise MemoryError(reason) from error
+            raise ModelError(
+                f"{self._path}: ONNX Runtime could not compute it: {reason}"
+            ) from error
 
 
 def threads() -> int:

@@ -46,23 +46,25 @@ class OnnxStage:
         self._path = folder / "model.onnx"
         self._data = read(self._path)
         self._ends = read_weights(folder / ENDS) if sealed.is_file(folder / ENDS) else None
-        self._made: tuple[float, OnnxNetwork] | None = None
+        self._mixed: tuple[float, OnnxNetwork] | None = None
 
     def at(self, fidelity: float) -> OnnxNetwork:
         """Return the restorer for a fidelity from 0, the rich one, to 1, the faithful one."""
         fidelity = 0 if self._ends is None else fidelity
-        if self._made is None or self._made[0] != fidelity:
+        if self._mixed is None or self._mixed[0] != fidelity:
             data = self._data
             if self._ends and fidelity:
                 data = with_weights(self._path, data, mixed(self._ends, fidelity))
-            self._made = fidelity, OnnxNetwork(self._path, data, self._halo)
-        return self._made[1]
+            self._mixed = fidelity, OnnxNetwork(self._path, data, self._halo)
+        return self._mixed[1]
 
 
-def mixed(held: Weights, fidelity: float) -> dict[str, np.ndarray]:
+def mixed(weights: Weights, fidelity: float) -> dict[str, np.ndarray]:
     """Interpolate the weights for a fidelity."""
     share, made = np.float32(fidelity), {}
-    for name in (name.removeprefix("rich.") for name in held if name.startswith("rich.")):
-        rich, faithful = (held[f"{end}.{name}"].astype(np.float32) for end in ("rich", "faithful"))
+    for name in (name.removeprefix("rich.") for name in weights if name.startswith("rich.")):
+        rich, faithful = (
+            weights[f"{end}.{name}"].astype(np.float32) for end in ("rich", "faithful")
+        )
         made[name] = rich + share * (faithful - rich)
     return made

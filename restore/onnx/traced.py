@@ -114,8 +114,8 @@ def write(
             if size > MOST:
                 _put_beside(network, path, inputs)
     except Exception as error:  # the exporter and networks raise anything
-        told = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ModelError(f"{name}: cannot be exported: {told}") from error
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ModelError(f"{name}: cannot be exported: {reason}") from error
     _compare(network, path, [example(nth) for nth in range(trials)], name)
 
 
@@ -140,13 +140,13 @@ def _put_beside(network: nn.Module, path: Path, inputs: Sequence[str]) -> None:
     places, first = _places(beside)
     for one in wanted:
         model.graph.input.remove(one)
-        made = model.graph.initializer.add(name=one.name, dims=tensors[one.name].shape)
-        made.data_type = one.type.tensor_type.elem_type
-        made.data_location = onnx.TensorProto.EXTERNAL
+        entry = model.graph.initializer.add(name=one.name, dims=tensors[one.name].shape)
+        entry.data_type = one.type.tensor_type.elem_type
+        entry.data_location = onnx.TensorProto.EXTERNAL
         begin, end = places[one.name]["data_offsets"]
-        told = {"location": beside.name, "offset": first + begin, "length": end - begin}
-        for key, value in told.items():
-            made.external_data.add(key=key, value=str(value))
+        entries = {"location": beside.name, "offset": first + begin, "length": end - begin}
+        for key, value in entries.items():
+            entry.external_data.add(key=key, value=str(value))
     onnx.save(model, path)
 
 
@@ -168,8 +168,8 @@ def _compare(
         try:
             made = session(*(one.numpy() for one in given))
         except ModelError as error:
-            told = f"its ONNX file does not compute {[tuple(one.shape) for one in given]}"
-            raise ModelError(f"{name}: cannot be exported: {told}") from error
+            problem = f"its ONNX file does not compute {[tuple(one.shape) for one in given]}"
+            raise ModelError(f"{name}: cannot be exported: {problem}") from error
         apart = np.abs(made - wanted).max() if made.shape == wanted.shape else np.inf
         if not apart <= CLOSE * max(1.0, float(np.abs(wanted).max())):
             raise ModelError(

@@ -158,18 +158,18 @@ class RestorationPipeline(DiffusionPipeline):
         if callback := options.get("callback_on_step_end"):
             given["callback_on_step_end"] = self._watched(callback)
         if task == "text2img":
-            made = self._face.text2img(prompt or "", n=num_images_per_prompt, **given)
+            result = self._face.text2img(prompt or "", n=num_images_per_prompt, **given)
         elif num_images_per_prompt != 1:
             raise UsageError("num_images_per_prompt is of text2img; give a list of images")
         elif not isinstance(prompt or "", str):
             raise UsageError("one prompt, a text, is what images are made with")
         elif task == "upscale":
-            made = self._face.upscale(image, damage=mask_image, prompt=prompt or "", **given)
+            result = self._face.upscale(image, damage=mask_image, prompt=prompt or "", **given)
         elif task == "img2img":
-            made = self._face.img2img(image, prompt or "", **given)
+            result = self._face.img2img(image, prompt or "", **given)
         else:
-            made = self._face.inpaint(image, mask_image, prompt or "", **given)
-        images = together(made if isinstance(made, list) else [made], output_type)
+            result = self._face.inpaint(image, mask_image, prompt or "", **given)
+        images = together(result if isinstance(result, list) else [result], output_type)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
     def _watched(self, callback: OnStepEnd) -> OnStepEnd:
@@ -186,15 +186,15 @@ class RestorationPipeline(DiffusionPipeline):
         """Raise ConfigError if a component other than the scheduler was replaced."""
         for name, part in self._parts.items():
             if name != "scheduler" and getattr(self, name) is not part:
-                told = f"{name} was exchanged, which changes what fits it"
-                raise ConfigError(f"{told}; save the parts as a folder and load that")
+                problem = f"{name} was exchanged, which changes what fits it"
+                raise ConfigError(f"{problem}; save the parts as a folder and load that")
 
     def _sampler(self) -> dict[str, Any]:
         """Return the sampler and sampler_options that match a replaced scheduler."""
         scheduler, base = self.scheduler, self._stack.schedule
         if scheduler is base:
             return {}
-        kind, held = type(scheduler), dict(scheduler.config)
+        kind, config = type(scheduler), dict(scheduler.config)
         able = {name: own for name, (of, own) in SCHEDULERS.items() if of == kind.__name__}
         if not able:
             known = ", ".join(sorted({of for of, _ in SCHEDULERS.values()}))
@@ -202,17 +202,17 @@ class RestorationPipeline(DiffusionPipeline):
 
         def strange(sampler: Sampler) -> dict[str, Any]:
             usual = kind.from_config(base.config, **able[sampler]).config
-            names = inspect.signature(kind).parameters.keys() & held.keys()
-            return {key: held[key] for key in sorted(names) if held[key] != usual.get(key)}
+            names = inspect.signature(kind).parameters.keys() & config.keys()
+            return {key: config[key] for key in sorted(names) if config[key] != usual.get(key)}
 
         sampler = min(able, key=lambda name: len(strange(name)))
         return {"sampler": sampler, "sampler_options": strange(sampler)}
 
 
-def together(made: list[Any], output_type: str) -> Any:
+def together(images: list[Any], output_type: str) -> Any:
     """Return pictures as diffusers does: arrays or tensors stacked, float in [0, 1]."""
     if output_type == "np":
-        made = [image.astype(np.float32) / 255 for image in made]
-    if output_type == "pil" or len({image.shape for image in made}) > 1:
-        return made
-    return np.stack(made) if output_type == "np" else torch.stack(made)
+        images = [image.astype(np.float32) / 255 for image in images]
+    if output_type == "pil" or len({image.shape for image in images}) > 1:
+        return images
+    return np.stack(images) if output_type == "np" else torch.stack(images)

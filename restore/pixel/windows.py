@@ -107,30 +107,30 @@ def enlarge(
         below = torch.zeros(1, 3, row.after * scale, size[1] * scale)
         left = torch.zeros(0)
         for column in across:
-            made = _weighted(network(read(row.sees, column.sees)), row, column, scale)
-            before, after = column.before * scale, made.shape[-1] - column.after * scale
+            tile = _weighted(network(read(row.sees, column.sees)), row, column, scale)
+            before, after = column.before * scale, tile.shape[-1] - column.after * scale
             if before:
-                made[..., :before] += left
-            left, made = made[..., after:].clone(), made[..., :after]
+                tile[..., :before] += left
+            left, tile = tile[..., after:].clone(), tile[..., :after]
             first = column.answers.start * scale
-            columns = slice(first, first + made.shape[-1])
-            before, after = row.before * scale, made.shape[-2] - row.after * scale
+            columns = slice(first, first + tile.shape[-1])
+            before, after = row.before * scale, tile.shape[-2] - row.after * scale
             if before:
-                made[..., :before, :] += above[..., columns].to(made)
+                tile[..., :before, :] += above[..., columns].to(tile)
             if row.after:
-                below[..., columns] = made[..., after:, :].to(below)
-                made = made[..., :after, :]
+                below[..., columns] = tile[..., after:, :].to(below)
+                tile = tile[..., :after, :]
             first = row.answers.start * scale
-            write(slice(first, first + made.shape[-2]), columns, made)
+            write(slice(first, first + tile.shape[-2]), columns, tile)
             count()
         above = below
 
 
-def _weighted(made: Tensor, row: Cut, column: Cut, scale: int) -> Tensor:
+def _weighted(tile: Tensor, row: Cut, column: Cut, scale: int) -> Tensor:
     """Cut the part of a window's output that is used, and weight its blended borders."""
     for axis, cut in ((-2, row), (-1, column)):
         first = (cut.answers.start - cut.sees.start) * scale
-        made = made.narrow(axis, first, (cut.answers.stop - cut.answers.start) * scale)
+        tile = tile.narrow(axis, first, (cut.answers.stop - cut.answers.start) * scale)
     if not (row.before or row.after or column.before or column.after):
-        return made
-    return made * (row.weight(scale)[:, None] * column.weight(scale)).to(made)
+        return tile
+    return tile * (row.weight(scale)[:, None] * column.weight(scale)).to(tile)

@@ -24,9 +24,9 @@ class TemporaryDatabase:
     def __init__(self, schema: str):
         self._lock = threading.Lock()
         self._is_broken = False
-        self._held = sqlite3.connect("", check_same_thread=False, isolation_level=None)
-        self._held.execute("PRAGMA journal_mode = OFF")  # nobody needs it after a crash
-        self._held.executescript(schema)
+        self._connection = sqlite3.connect("", check_same_thread=False, isolation_level=None)
+        self._connection.execute("PRAGMA journal_mode = OFF")  # nobody needs it after a crash
+        self._connection.executescript(schema)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -52,31 +52,31 @@ class TemporaryDatabase:
     def run(self, statement: str, *values: Any) -> int:
         """Change something; return the number of changed rows."""
         with self._alone():
-            return self._held.execute(statement, values).rowcount
+            return self._connection.execute(statement, values).rowcount
 
     def add(self, statement: str, *values: Any) -> int:
         """Insert one row; return its number."""
         with self._alone():
-            number = self._held.execute(statement, values).lastrowid
+            number = self._connection.execute(statement, values).lastrowid
         assert number is not None
         return number
 
     def add_all(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
         """Insert rows as they come. They may not come from this database."""
         with self._alone():
-            self._held.execute("BEGIN")
-            self._held.executemany(statement, rows)
-            self._held.execute("COMMIT")
+            self._connection.execute("BEGIN")
+            self._connection.executemany(statement, rows)
+            self._connection.execute("COMMIT")
 
     def all(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """The rows of a query, which are few."""
         with self._alone():
-            return self._held.execute(query, values).fetchall()
+            return self._connection.execute(query, values).fetchall()
 
     def one(self, query: str, *values: Any) -> tuple[Any, ...] | None:
         """The first row of a query; None if there is none."""
         with self._alone():
-            return self._held.execute(query, values).fetchone()
+            return self._connection.execute(query, values).fetchone()
 
     def pages(self, query: str) -> Iterator[tuple[Any, ...]]:
         """The rows of a query of any length; the tables may change meanwhile.

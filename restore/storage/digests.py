@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from restore.files import read_plain, sha256, write_text
+from restore.files import home_folder, read_plain, sha256, write_text
 
 MOST = 2**28  # bytes of the file in which they are kept
 LARGEST = 2**30  # bytes of a picture
@@ -26,7 +26,7 @@ def of(paths: Sequence[Path]) -> list[str]:
     changed.
     """
     store = _store()
-    known = _read(store)
+    stored = _read(store)
     now = time.time()
 
     def one(path: Path) -> tuple[str, list[object] | None]:
@@ -35,7 +35,7 @@ def of(paths: Sequence[Path]) -> list[str]:
             status_key: list[object] = [
                 *(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
             ]
-            kept = known.get(os.path.abspath(path))
+            kept = stored.get(os.path.abspath(path))
             if kept and kept[:-1] == status_key and isinstance(kept[-1], str):
                 return kept[-1], kept
             if status.st_size > LARGEST and path.suffix.casefold() != ".tar":
@@ -51,12 +51,12 @@ def of(paths: Sequence[Path]) -> list[str]:
     fresh = {
         os.path.abspath(path): kept
         for path, (_, kept) in zip(paths, found, strict=True)
-        if kept and kept is not known.get(os.path.abspath(path))
+        if kept and kept is not stored.get(os.path.abspath(path))
     }
     if fresh:
         with suppress(OSError):  # without a cache they are read again
             store.parent.mkdir(parents=True, exist_ok=True)
-            write_text(store, json.dumps({**known, **fresh}))
+            write_text(store, json.dumps({**stored, **fresh}))
     return [digest for digest, _ in found]
 
 
@@ -69,8 +69,7 @@ def _hash(path: Path) -> str:
 
 
 def _store() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "restore" / "digests.json"
+    return home_folder("cache") / "digests.json"
 
 
 def _read(store: Path) -> Known:

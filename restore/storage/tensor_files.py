@@ -124,19 +124,19 @@ def load_numpy(path: Path) -> dict[str, "np.ndarray"]:
 
 def _load(path: Path, empty: Callable[[Entry], tuple[Any, Any]]) -> Any:
     with _opened(path) as file:
-        held, head = _header(file)
+        header, head = _header(file)
         hashed = hashlib.sha256(head)
-        made = {}
+        tensors = {}
         try:
-            for name, entry in held.tensors.items():
-                made[name], memory = empty(entry)
+            for name, entry in header.tensors.items():
+                tensors[name], memory = empty(entry)
                 _fill(file, memory, hashed)
         except (MemoryError, RuntimeError) as error:  # torch raises the latter
             raise TensorFileError(f"there is too little memory for it: {error}") from error
         if file.read(1):
             raise TensorFileError("it grew while it was read")
     sealed.note(path, hashed.hexdigest())
-    return made, held.metadata
+    return tensors, header.metadata
 
 
 @contextmanager
@@ -171,11 +171,11 @@ def _header(file: FileIO) -> tuple[Header, bytes]:
     text = bytearray(length)
     _fill(file, memoryview(text), hashlib.sha256())
     try:
-        told = json.loads(text, object_pairs_hook=_once)
-        metadata = told.pop("__metadata__", None) or {}
+        entries = json.loads(text, object_pairs_hook=_once)
+        metadata = entries.pop("__metadata__", None) or {}
         if not all(isinstance(value, str) for value in metadata.values()):
             raise TensorFileError("its metadata are no texts")
-        found = {name: ENTRY.validate_python(entry) for name, entry in told.items()}
+        found = {name: ENTRY.validate_python(entry) for name, entry in entries.items()}
     except ValidationError as error:
         raise TensorFileError(f"its header is damaged: {error.errors()[0]['msg']}") from error
     except (ValueError, AttributeError, RecursionError) as error:

@@ -48,8 +48,8 @@ class Callbacks:
             raise CancelledError(f"cancelled by the callback after step {step} of {steps}")
         if self.on_step_end is None:
             return
-        told = {"latents": latent}
-        answer = self.on_step_end(self.maker, step - 1, watch.timestep(), told)
+        values = {"latents": latent}
+        answer = self.on_step_end(self.maker, step - 1, watch.timestep(), values)
         if answer is False:
             why = f"cancelled by callback_on_step_end after step {step} of {steps}"
             raise CancelledError(why)

@@ -26,11 +26,11 @@ GREY_WHITE = 246.0, 252.0  # levels: the brightest is faded up to the first, whi
 CLOSE = 0.1 / 255  # lowpass stops at this error
 
 
-def match(made: Picture, like: Picture, how: Colour, band: int = BAND) -> Picture:
+def match(result: Picture, like: Picture, how: Colour, band: int = BAND) -> Picture:
     """Give a result the colours of the picture it was made from.
 
     Args:
-        made: The result.
+        result: The picture whose colours change.
         like: The picture it was made from, at its own size, which may be smaller.
         how: wavelet: coarse scales from the input, fine ones from the result (Wang et al. 2023,
             StableSR). adain: each channel gets the input's mean and standard deviation (Huang and
@@ -40,12 +40,12 @@ def match(made: Picture, like: Picture, how: Colour, band: int = BAND) -> Pictur
         band: Rows processed together; it does not change the result.
     """
     if how == "none":
-        return made
+        return result
     shown = bleed(like)
     if how == "lowpass":
-        return lowpass(made, shown, band)
-    rows = wavelet(made, shown) if how == "wavelet" else adain(made, shown, band)
-    return replace(made, pixels=levels(rows, made, band))
+        return lowpass(result, shown, band)
+    rows = wavelet(result, shown) if how == "wavelet" else adain(result, shown, band)
+    return replace(result, pixels=levels(rows, result, band))
 
 
 def levels(rows: Band, like: Picture, band: int) -> np.ndarray:
@@ -59,11 +59,13 @@ def levels(rows: Band, like: Picture, band: int) -> np.ndarray:
 
 
 def bands(height: int, band: int) -> Iterator[tuple[int, int]]:
+    """Cut `height` rows into (first, last) bands of `band` rows; progress is reported for each."""
     cuts = [(first, min(first + band, height)) for first in range(0, height, band)]
     return watch.over(cuts, "colour")
 
 
 def unit(picture: Picture, first: int, last: int) -> np.ndarray:
+    """Return rows of a picture as float32 in [0, 1]."""
     return picture.pixels[first:last] / np.float32(np.iinfo(picture.pixels.dtype).max)
 
 
@@ -109,13 +111,14 @@ def level_of(plane: np.ndarray, share: float) -> int:
     return int(np.searchsorted(counts.cumsum(), share * plane.size))
 
 
-def wavelet(made: Picture, like: Picture) -> Band:
-    height = made.size[0]
+def wavelet(result: Picture, like: Picture) -> Band:
+    """Return a function that gives rows of the result with the coarse scales of `like`."""
+    height = result.size[0]
 
     def rows(first: int, last: int) -> np.ndarray:
         top, bottom = max(0, first - REACH), min(height, last + REACH)
-        change = resize_band(like, made.size, (top, bottom)) - unit(made, top, bottom)
-        return unit(made, first, last) + coarse(change)[first - top : last - top]
+        change = resize_band(like, result.size, (top, bottom)) - unit(result, top, bottom)
+        return unit(result, first, last) + coarse(change)[first - top : last - top]
 
     return rows
 
@@ -136,15 +139,16 @@ def coarse(rgb: np.ndarray) -> np.ndarray:
     return rgb
 
 
-def adain(made: Picture, like: Picture, band: int) -> Band:
-    seen = None if made.alpha is None else made.alpha > 0
-    old, spread = moments(lambda *rows: unit(made, *rows), made.size[0], seen, band)
+def adain(result: Picture, like: Picture, band: int) -> Band:
+    """Return a function that gives rows of the result with mean and spread of `like`."""
+    seen = None if result.alpha is None else result.alpha > 0
+    old, spread = moments(lambda *rows: unit(result, *rows), result.size[0], seen, band)
     # measured at the result's size, because enlarging alone lowers the standard deviation
     mean, wanted = moments(
-        lambda *rows: resize_band(like, made.size, rows), made.size[0], seen, band
+        lambda *rows: resize_band(like, result.size, rows), result.size[0], seen, band
     )
     gain = np.where(spread > 0, wanted / np.maximum(spread, 1e-9), 1).astype(np.float32)
-    return lambda first, last: (unit(made, first, last) - old) * gain + mean
+    return lambda first, last: (unit(result, first, last) - old) * gain + mean
 
 
 def moments(
@@ -175,28 +179,35 @@ def moments(
     return mean.astype(np.float32), spread.astype(np.float32)
 
 
-def lowpass(made: Picture, like: Picture, band: int) -> Picture:
+def lowpass(result: Picture, like: Picture, band: int) -> Picture:
     """Add the enlarged difference of the averages until it is small; see `match`."""
     # the correction at the input's size; 0 to 1 stands for -2 to 2, because resize_band clips
     change = np.full((*like.size, 3), 0.5, np.float32)
 
     def rows(first: int, last: int) -> np.ndarray:
-        added = (resize_band(change, made.size, (first, last)) - 0.5) * 4
-        return np.clip(unit(made, first, last) + added, 0, 1)
+        added = (resize_band(change, result.size, (first, last)) - 0.5) * 4
+        return np.clip(unit(result, first, last) + added, 0, 1)
 
     for _ in range(ROUNDS):
-        lack = missing(rows, made.size, like, band)
+        lack = missing(rows, result.size, like, band)
         if np.abs(lack).max() <= CLOSE:
             break
         np.clip(change + lack / 4, 0, 1, out=change)
-    done = replace(made, pixels=levels(rows, made, band))
-    bound = np.abs(missing(lambda *cut: unit(done, *cut), made.size, like, band)).max()
+    done = replace(result, pixels=levels(rows, result, band))
+    bound = np.abs(missing(lambda *cut: unit(done, *cut), result.size, like, band)).max()
     note = f"lowpass: averaged back down, within {bound * 255:.2f} of 255 levels of the input"
-    return replace(done, warnings=(*made.warnings, note))
+    return replace(done, warnings=(*result.warnings, note))
 
 
 def missing(rows: Band, size: tuple[int, int], like: Picture, band: int) -> np.ndarray:
-    """Return the input minus the result averaged over each input pixel, float32 (*like.size, 3)."""
+    """Return the input minus the result averaged over each input pixel, float32 (*like.size, 3).
+
+    Args:
+        rows: Gives rows of the result.
+        size: (height, width) of the result.
+        like: The input.
+        band: Rows of the result that are processed together.
+    """
     down, across = (averaging(*lengths) for lengths in zip(like.size, size, strict=True))
     lack = np.empty((*like.size, 3), np.float32)
     for first, last in bands(like.size[0], max(1, band * like.size[0] // size[0])):

@@ -17,7 +17,7 @@ from restore.images import memmap
 from restore.images.masks import Box
 from restore.images.picture import Picture, bleed
 from restore.images.resample import resize_alpha, resize_band
-from restore.images.sketches import so_far
+from restore.images.sketches import sketch_finished
 from restore.images.strips import Block, Strip, blocks
 from restore.options import UpscaleOptions
 from restore.tasks.colour import match, unfaded
@@ -32,7 +32,7 @@ REACH = 2  # below this scale the input is downscaled first
 Size = tuple[int, int]  # (height, width)
 
 
-def alone(
+def upscale(
     low: Picture, options: UpscaleOptions, model: LazyStack, on_step: OnStep = ignore
 ) -> Picture:
     """Enlarge or restore a picture by the first stage, without sampling.
@@ -48,7 +48,7 @@ def alone(
         ConfigError: If the options would give back the input.
     """
     refuse_own_colours(options)
-    return match(answered(low, options, model, on_step), low, options.colour)
+    return match(run_first_stage(low, options, model, on_step), low, options.colour)
 
 
 def refuse_own_colours(options: UpscaleOptions) -> None:
@@ -57,15 +57,22 @@ def refuse_own_colours(options: UpscaleOptions) -> None:
         raise ConfigError("at scale 1 lowpass gives back the input itself: choose wavelet or adain")
 
 
-def answered(
+def run_first_stage(
     low: Picture, options: UpscaleOptions, model: "Stack | LazyStack", on_step: OnStep = ignore
 ) -> Picture:
-    """Run the first stage with the options, or with the model's defaults."""
+    """Run the first stage with the options, or with the model's defaults.
+
+    Args:
+        low: The input.
+        options: `fidelity`, `scale`, `unfade` and, to know whether sampling follows, `steps`.
+        model: A model with a first stage.
+        on_step: Called after each block, unless sampling follows.
+    """
     assert model.restorer is not None
     fidelity = model.fidelity if options.fidelity is None else options.fidelity
     steps = model.restore_steps if options.steps is None else options.steps
-    told, size = ignore if steps else on_step, options.output_size(low.size)
-    made = restored(low, size, model.restorer, fidelity, told, options.unfade)
+    on_block, size = ignore if steps else on_step, options.output_size(low.size)
+    made = restored(low, size, model.restorer, fidelity, on_block, options.unfade)
     if not options.prompt or steps:
         return made
     note = "the prompt is heard by the walk alone, which this model leaves out; add --steps 1"
@@ -100,22 +107,22 @@ def restored(
     Raises:
         NonFiniteError: If a network produces NaN or infinity.
     """
-    shown, network = bleed(low), stage.at(fidelity)
+    source, network = bleed(low), stage.at(fidelity)
     scale = max(new / old for new, old in zip(size, low.size, strict=True))
-    seen = shown
+    seen = source
     if scale < REACH:
         smaller = tuple(max(1, round(side / REACH)) for side in size)
-        seen = replace(shown, pixels=resized(shown.pixels, smaller))
+        seen = replace(source, pixels=resized(source.pixels, smaller))
     pixels = enlarged(seen, network, on_step)
     if pixels.shape[:2] != size:
         pixels = resized(pixels, size)
-    made = replace(low, pixels=pixels, alpha=resize_alpha(low, size))
+    result = replace(low, pixels=pixels, alpha=resize_alpha(low, size))
     if scale >= REACH:
-        return made
-    noisy = float(np.interp(noise(shown, pixels), NOISE, (0, 1)))
+        return result
+    noisy = float(np.interp(noise(source, pixels), NOISE, (0, 1)))
     if stage.fusion is not None and noisy < 1:
-        made = replace(made, pixels=fused(shown, pixels, stage.fusion, 1 - noisy))
-    return unfaded(made, noisy * unfade)
+        result = replace(result, pixels=fused(source, pixels, stage.fusion, 1 - noisy))
+    return unfaded(result, noisy * unfade)
 
 
 def enlarged(low: Picture, network: Answers, on_step: OnStep = ignore) -> np.ndarray:
@@ -140,16 +147,16 @@ def fused(low: Picture, pixels: np.ndarray, network: Answers, share: float = 1.0
         share: How much of the correction is applied, 0 to 1; noise comes back with the detail.
     """
     size = pixels.shape[:2]
-    made = replace(low, pixels=pixels, alpha=None)
+    result = replace(low, pixels=pixels, alpha=None)
 
     def make(block: Block) -> np.ndarray:
         rows, columns = (slice(s.start, s.stop + (s.stop - s.start) % 2) for s in block.outer)
-        both = [Strip(one, size, (rows.start, rows.stop)).cut(columns) for one in (low, made)]
+        both = [Strip(one, size, (rows.start, rows.stop)).cut(columns) for one in (low, result)]
         tall, wide = (s.stop - s.start for s in block.outer)
         mended = both[1] + np.float32(share) * (network.answer(*both) - both[1])
         return mended[..., :tall, :wide]
 
-    return by_blocks(made, 1, network.halo, make)
+    return by_blocks(result, 1, network.halo, make)
 
 
 def noise(low: Picture, pixels: np.ndarray) -> float:
@@ -203,19 +210,19 @@ def by_blocks(
     cuts = [*blocks(like.size, like.size, BLOCK, halo)]
     finished: list[Box] = []
     for done, block in enumerate(watch.over(cuts, "enlarge"), 1):
-        made = block.trim(make(block), scale)
-        if not np.isfinite(made).all():  # casting to integers would make it black
+        values = block.trim(make(block), scale)
+        if not np.isfinite(values).all():  # casting to integers would make it black
             raise NonFiniteError("the first stage left the finite numbers")
         if like.grey:
-            made = np.broadcast_to(made.mean(1, keepdims=True), made.shape)
-        levels = np.rint(made[0].transpose(1, 2, 0).clip(0, 1) * np.float32(top))
+            values = np.broadcast_to(values.mean(1, keepdims=True), values.shape)
+        levels = np.rint(values[0].transpose(1, 2, 0).clip(0, 1) * np.float32(top))
         rows, columns = (slice(s.start * scale, s.stop * scale) for s in block.inner)
         pixels[rows, columns] = levels
         memmap.release_pages()
-        on_step(done, len(cuts), made)
+        on_step(done, len(cuts), values)
         finished.append((rows, columns))
         if len(cuts) > 1:
-            watch.offer(lambda: so_far(like.pixels, pixels, finished))
+            watch.offer(lambda: sketch_finished(like.pixels, pixels, finished))
     return pixels
 
 

@@ -97,7 +97,7 @@ def filled(
         on_step: Called after each sampling step.
     """
     if stack.prompts_describe == "damage" and not options.words and options.strength == 1:
-        fine = thin(hole)
+        fine = keep_thin(hole)
         picture, hole = smoothed(picture, fine, hole), hole & ~fine
     share = feather(hole, options.feather)
     pixels = picture.pixels.copy()
@@ -109,7 +109,7 @@ def filled(
     return replace(picture, pixels=pixels)
 
 
-def thin(hole: np.ndarray) -> np.ndarray:
+def keep_thin(hole: np.ndarray) -> np.ndarray:
     """Return the connected parts of a hole, bool (H, W), that are thin everywhere."""
     marks = label_parts(hole)
     depth = cv2.distanceTransform(hole.astype(np.uint8), cv2.DIST_L2, 5)  # from the rim
@@ -141,7 +141,17 @@ def fill(
     seed: int,
     on_step: OnStep,
 ) -> Picture:
-    """Fill the hole of one box, and return the whole box as the model decodes it."""
+    """Fill the hole of one box, and return the whole box as the model decodes it.
+
+    Args:
+        picture: The whole picture.
+        hole: (H, W) of the whole picture; above 0 is filled.
+        box: Rows and columns that the model sees.
+        options: Strength, sampler and the rest.
+        stack: The model.
+        seed: Seed of the noise.
+        on_step: Called after each sampling step.
+    """
     crop, hole = replace(picture, pixels=picture.pixels[box], alpha=None), hole[box]
     conditioning = encode_picture(crop, crop.size, stack, hole)
     trust = trust_map(hole, crop.size, stack, KEEP)

@@ -15,7 +15,7 @@ from restore.images import memmap
 from restore.images.masks import Box, fill_smoothly
 from restore.images.picture import Picture, bleed
 from restore.images.resample import Band, resize_alpha
-from restore.images.sketches import so_far
+from restore.images.sketches import sketch_finished
 from restore.options import UpscaleOptions
 from restore.pixel.model import PixelModel
 from restore.pixel.windows import enlarge
@@ -57,19 +57,19 @@ def pixel_upscale(
     size = options.output_size(low.size)
     native = low.size[0] * model.scale, low.size[1] * model.scale
     deep = low.pixels.dtype if size == native else np.dtype(np.uint16)
-    pixels = answered(bleed(low), model, deep, on_step)
+    pixels = run_network(bleed(low), model, deep, on_step)
     if size != native:
         pixels = resized(pixels, size, low.pixels.dtype)
-    made = replace(low, pixels=pixels, alpha=resize_alpha(low, size))
+    result = replace(low, pixels=pixels, alpha=resize_alpha(low, size))
     windows = model.windows_for(low.size)
     if model.wants_whole and not windows.is_one(low.size):
         side = windows.inner
         note = f"{model.name} was made to see whole pictures; it saw {side} px of this at a time"
-        made = replace(made, warnings=(*made.warnings, note))
-    return match(made, low, options.colour)
+        result = replace(result, warnings=(*result.warnings, note))
+    return match(result, low, options.colour)
 
 
-def settled(options: Options, model: PixelModel) -> UpscaleOptions:
+def with_scale_of(options: Options, model: PixelModel) -> UpscaleOptions:
     """Check the options, and set the model's scale if they have none.
 
     Raises:
@@ -79,18 +79,30 @@ def settled(options: Options, model: PixelModel) -> UpscaleOptions:
     if not isinstance(options, UpscaleOptions):
         task = options.model_dump()["task"]
         raise ModelError(f"{model.name}: is a pixel upscaler: upscale, but not {task}")
-    if told := ", ".join(sorted(options.model_fields_set - HEARD)):
+    if refused := ", ".join(sorted(options.model_fields_set - HEARD)):
         raise ConfigError(
-            f"{told}: {model.name} is a pixel upscaler and answers at once; leave out what is of "
-            "diffusion, or take a model such as nano"
+            f"{refused}: {model.name} is a pixel upscaler and answers at once; leave out what is "
+            "of diffusion, or take a model such as nano"
         )
     if "scale" in options.model_fields_set:
         return options
     return options.model_copy(update={"scale": float(model.scale)})
 
 
-def answered(low: Picture, model: PixelModel, depth: np.dtype[Any], on_step: OnStep) -> np.ndarray:
-    """Run the network on a picture; integers of that depth."""
+def run_network(
+    low: Picture, model: PixelModel, depth: np.dtype[Any], on_step: OnStep
+) -> np.ndarray:
+    """Run the network on a picture, window by window.
+
+    Args:
+        low: The input.
+        model: The upscaler.
+        depth: uint8 or uint16, the type of the result.
+        on_step: Called after each window.
+
+    Returns:
+        Integers (H * scale, W * scale, 3), memory-mapped if they are large.
+    """
     top, most = np.iinfo(low.pixels.dtype).max, np.iinfo(depth).max
     scale, (height, width) = model.scale, low.size
     pixels = memmap.empty((height * scale, width * scale, 3), depth)
@@ -111,7 +123,7 @@ def answered(low: Picture, model: PixelModel, depth: np.dtype[Any], on_step: OnS
         finished.append((rows, columns))
         on_step(len(finished), total, rgb)
         if total > 1:
-            watch.offer(lambda: so_far(low.pixels, pixels, finished))
+            watch.offer(lambda: sketch_finished(low.pixels, pixels, finished))
 
     enlarge(model, scale, low.size, windows, read, write)
     return pixels

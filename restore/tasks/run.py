@@ -58,10 +58,10 @@ def restore(
     notes = beyond(options, picture, stack)
 
     def attempt() -> Picture:
-        made = dispatch(picture, options, stack, seed, on_step, mask, on_frame)
-        if is_lost(made, picture):
+        result = dispatch(picture, options, stack, seed, on_step, mask, on_frame)
+        if is_lost(result, picture):
             raise NonFiniteError("the result is black all over, and what it was made from is not")
-        return replace(made, warnings=(*made.warnings, *notes)) if notes else made
+        return replace(result, warnings=(*result.warnings, *notes)) if notes else result
 
     try:
         return on_some_device(attempt, stack)
@@ -70,8 +70,8 @@ def restore(
             raise
         note = f"computed again in fp32: {error}"
     with stack.in_fp32():
-        made = on_some_device(attempt, stack)
-    return replace(made, warnings=(*made.warnings, note))
+        result = on_some_device(attempt, stack)
+    return replace(result, warnings=(*result.warnings, note))
 
 
 def needed(stack: "Model", options: TaskOptions, has_hole: bool) -> "Model":
@@ -113,14 +113,14 @@ def on_some_device(attempt: Callable[[], Picture], stack: "Model") -> Picture:
     # Outside of the block the error no longer holds tensors.
     try:
         with stack.on_cpu():
-            made = attempt()
+            result = attempt()
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         mend = "not enough memory even for one window; use a smaller scale, or cut it into parts"
         raise OutOfMemoryError(mend) from error
     note = "computed on the CPU: there was not enough memory on its device"
-    return replace(made, warnings=(*made.warnings, note))
+    return replace(result, warnings=(*result.warnings, note))
 
 
 def dispatch(
@@ -134,16 +134,16 @@ def dispatch(
 ) -> Picture:
     if isinstance(stack, LazyStack):
         assert picture is not None and isinstance(options, UpscaleOptions)
-        return first_stage.alone(picture, options, stack, on_step)
+        return first_stage.upscale(picture, options, stack, on_step)
     from restore.pixel.model import PixelModel
     from restore.tasks.img2img import img2img
     from restore.tasks.inpaint import inpaint
-    from restore.tasks.pixel_upscale import pixel_upscale, settled
+    from restore.tasks.pixel_upscale import pixel_upscale, with_scale_of
     from restore.tasks.text2img import text2img
     from restore.tasks.upscale import upscale
 
     if isinstance(stack, PixelModel):
-        settings = settled(options, stack)
+        settings = with_scale_of(options, stack)
         if picture is None:
             raise UsageError("upscale needs a picture")
         damage = None if mask is None else fitting(mask, picture) >= 128
@@ -173,9 +173,9 @@ def fitting(mask: np.ndarray, picture: Picture) -> np.ndarray:
     return mask
 
 
-def is_lost(made: Picture, source: Picture | None) -> bool:
+def is_lost(result: Picture, source: Picture | None) -> bool:
     """Whether the result is all black although its source is not nearly so."""
-    if any(rows.any() for rows in in_bands(made.pixels)):
+    if any(rows.any() for rows in in_bands(result.pixels)):
         return False
     if source is None:
         return True

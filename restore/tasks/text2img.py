@@ -19,6 +19,12 @@ def text2img(
 ) -> Picture:
     """Make a picture of exactly height x width; the rest of its canvas is cut off.
 
+    Args:
+        options: Size, prompt, steps and the rest.
+        stack: The model.
+        seed: Seed of the noise.
+        on_step: Called after each sampling step.
+
     Raises:
         ModelError: If the layout cannot do it.
         NonFiniteError: If sampling produces NaN or infinity.

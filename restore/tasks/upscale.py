@@ -25,7 +25,7 @@ from restore.images.masks import fill_smoothly, resize
 from restore.images.picture import Picture, bleed, deepen
 from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions, WalkOptions
 from restore.tasks.colour import match
-from restore.tasks.first_stage import answered, refuse_own_colours
+from restore.tasks.first_stage import refuse_own_colours, run_first_stage
 from restore.tasks.img2img import img2img
 from restore.tasks.inpaint import filled
 from restore.tasks.pixel_upscale import pixel_upscale
@@ -117,6 +117,15 @@ def in_two_stages(
     """Run the first stage, then sampling over its result, then fill the damage.
 
     What sampling changes is added in pixels, so the losses of the autoencoder do not show.
+
+    Args:
+        low: The input.
+        size: (height, width) of the result.
+        options: None for `steps` and `fidelity` stands for the model's own.
+        stack: A stack with a first stage, its own or a pixel upscaler.
+        seed: Seed of the noise.
+        on_step: Called after each sampling step; without any, after each block of the first stage.
+        damage: bool (H, W) of the input: what is filled; or None.
     """
     low = without_damage(low, damage)
     steps = stack.restore_steps if options.steps is None else options.steps
@@ -124,22 +133,22 @@ def in_two_stages(
         steps = stack.steps
     seen = deepen(low) if steps else low
     if stack.enlarger is None:
-        made = answered(seen, options, stack, on_step)
+        result = run_first_stage(seen, options, stack, on_step)
     else:
-        made = of_pixel_model(seen, options, stack, ignore if steps else on_step)
+        result = of_pixel_model(seen, options, stack, ignore if steps else on_step)
     if steps:
-        conditioning = encode_picture(made, size, stack)
+        conditioning = encode_picture(result, size, stack)
         condition = Condition(conditioning, trust_map(None, size, stack, RESTORE))
         begin = Start() if options.strength == 1 else Start(conditioning, options.strength)
-        told = options.model_copy(update={"steps": steps})
-        latent = run_sampling(stack, condition, told, seed, on_step, begin, size)
-        made = add_changes(made, latent, conditioning, stack, low.pixels.dtype)
+        changed = options.model_copy(update={"steps": steps})
+        latent = run_sampling(stack, condition, changed, seed, on_step, begin, size)
+        result = add_changes(result, latent, conditioning, stack, low.pixels.dtype)
     if damage is not None and stack.fills:
         hole = resize(damage, size)
         fields = WalkOptions.model_fields.keys() - {"steps"}
-        told = InpaintOptions(**{name: getattr(options, name) for name in fields})
-        made = filled(made, hole, told, stack, seed, on_step)
-    return match(made, low, options.colour)
+        changed = InpaintOptions(**{name: getattr(options, name) for name in fields})
+        result = filled(result, hole, changed, stack, seed, on_step)
+    return match(result, low, options.colour)
 
 
 def over_a_pixel_model(
@@ -154,6 +163,14 @@ def over_a_pixel_model(
 
     Models that only take a start picture, such as Stable Diffusion, sample from its result, noised
     to `strength` (Wang et al. 2023, StableSR, without its adapter).
+
+    Args:
+        low: The input.
+        options: Scale, steps, strength and the rest.
+        stack: A stack with an `enlarger`.
+        seed: Seed of the noise.
+        on_step: Called after each sampling step.
+        damage: bool (H, W) of the input: what is filled; or None.
 
     Raises:
         ConfigError: If an option does not suit such a model.
@@ -176,9 +193,9 @@ def over_a_pixel_model(
         )
     low = without_damage(low, damage)
     made = of_pixel_model(low, options, stack, ignore)
-    told = {name: getattr(options, name) for name in WalkOptions.model_fields}
-    told["steps"] = told["steps"] or None
-    walked = Img2imgOptions(**told, strength=options.strength)
+    given = {name: getattr(options, name) for name in WalkOptions.model_fields}
+    given["steps"] = given["steps"] or None
+    walked = Img2imgOptions(**given, strength=options.strength)
     return match(img2img(made, walked, stack, seed, on_step), low, options.colour)
 
 

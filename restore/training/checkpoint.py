@@ -264,10 +264,10 @@ def _placed_as(weight: Tensor, moment: Tensor) -> Tensor:
 
 def _expect(path: Path) -> None:
     """Make sure that what is loaded of a checkpoint is as its manifest says."""
-    told = path / manifest.NAME
-    for name, digest in manifest.read(sealed.read(told)).items():
+    manifest_file = path / manifest.NAME
+    for name, digest in manifest.read(sealed.read(manifest_file)).items():
         sealed.expect(path / name, digest)
-    sealed.sha256(told)
+    sealed.sha256(manifest_file)
 
 
 def _refuse_others(

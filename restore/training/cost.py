@@ -55,13 +55,13 @@ def cost(stack: Stack, steps: int) -> dict[str, float]:
         latent = torch.empty(1, stack.channels, size, size)
         coded = flops(vae.encoder, pixels) + flops(vae.decoder, latent)
     windows = MEGAPIXEL / (stack.windows.stride * factor) ** 2
-    walk, code = steps * window * windows, coded * MEGAPIXEL / (size * factor) ** 2
+    denoiser, code = steps * window * windows, coded * MEGAPIXEL / (size * factor) ** 2
     return {
         **{f"{name}_parameters": count for name, count in counts.items()},
         "unet_gflop_window": window / 1e9,
-        "unet_tflop_mp": walk / 1e12,
+        "unet_tflop_mp": denoiser / 1e12,
         "vae_tflop_mp": code / 1e12,
-        "tflop_mp": (walk + code) / 1e12,
+        "tflop_mp": (denoiser + code) / 1e12,
     }
 
 

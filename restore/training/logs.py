@@ -32,10 +32,12 @@ class Clock:
         self.restart()
 
     def restart(self) -> None:
+        """Start a new measurement."""
         self.images, self.waited, self.began, self.paused = 0, 0.0, time.perf_counter(), 0.0
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
+        """Count the time of the block as waiting for data."""
         asked = time.perf_counter()
         yield
         self.waited += time.perf_counter() - asked
@@ -48,6 +50,7 @@ class Clock:
         self.paused += time.perf_counter() - began
 
     def read(self) -> Scalars:
+        """Return images a second and the share of waiting since the last call, and start anew."""
         elapsed = time.perf_counter() - self.began - self.paused
         speed = {"images_per_s": self.images / elapsed, "data_wait": self.waited / elapsed}
         self.restart()
@@ -70,6 +73,7 @@ class Record:
             _drop_after(self.file, first)
 
     def scalars(self, step: int, values: Scalars) -> None:
+        """Append a step's values to log.csv, and give them to the trackers."""
         with self.file.open("a", newline="") as file:
             csv.writer(file).writerows((step, name, f"{x:.6g}") for name, x in values.items())
         trackers.log_scalars(self.accelerator, step, values)

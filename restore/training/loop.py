@@ -19,7 +19,7 @@ from restore.checkpoints import manifest
 from restore.checkpoints.load import silence_libraries
 from restore.config import load_config
 from restore.errors import NonFiniteError
-from restore.files import held, write_text
+from restore.files import locked, write_text
 from restore.images.allocator import keep_freed_memory
 from restore.training import checkpoint, failed_batch, model_card, optim, sharding, trackers
 from restore.training.data.loading import Rows, build_loader
@@ -56,7 +56,7 @@ def run(config: Path, overrides: list[str]) -> Path:
     accelerator = setup_accelerator(options)
     if accelerator.device.type == "cpu":
         keep_freed_memory()
-    alone = held(options.output) if accelerator.is_main_process else nullcontext()
+    alone = locked(options.output) if accelerator.is_main_process else nullcontext()
     try:
         with alone, user_errors():
             refuse_foreign(options.output, TrainOptions.model_fields)

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -10,7 +11,7 @@ import yaml
 
 from restore.checkpoints import manifest
 from restore.errors import ConfigError
-from restore.files import read_plain
+from restore.files import is_ours_or_absent
 from restore.training.trackers import Tracker
 
 MADE_BY = "# Written by `restore train`, and replaced by it.\n"
@@ -41,7 +42,7 @@ def refuse_foreign(out: Path, options: Collection[str]) -> None:
         "trackers.json": lambda data: json.loads(data).keys() <= set(get_args(Tracker)),
     }
     for name, is_ours in kinds.items():
-        if not _is(out / name, is_ours):
+        if not is_ours_or_absent(out / name, partial(_is_like, is_ours=is_ours)):
             raise ConfigError(
                 f"{out / name}: was written by no run of ours and would be replaced; move it away, "
                 "or give another output"
@@ -53,14 +54,10 @@ def refuse_foreign(out: Path, options: Collection[str]) -> None:
         )
 
 
-def _is(path: Path, is_ours: Callable[[bytes], bool]) -> bool:
-    if path.is_symlink():
-        return False
+def _is_like(data: bytes, is_ours: Callable[[bytes], bool]) -> bool:
     try:
-        return is_ours(read_plain(path))
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except (OSError, ValueError, AttributeError, RecursionError, yaml.YAMLError):
+        return is_ours(data)
+    except (ValueError, AttributeError, RecursionError, yaml.YAMLError):  # no such record
         return False
 
 

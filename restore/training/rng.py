@@ -25,13 +25,13 @@ class Part:
     of: int = 1
     """Number of parts."""
 
-    def cut(self, drawn: Tensor) -> Tensor:
+    def cut(self, values: Tensor) -> Tensor:
         """The rows of this part.
 
         Args:
-            drawn: What was drawn for the whole batch.
+            values: What was drawn for the whole batch.
         """
-        return drawn[self.at :: self.of]
+        return values[self.at :: self.of]
 
     def rows(self, count: int) -> range:
         """Which of a whole batch's `count` rows are in this part."""

@@ -18,23 +18,23 @@ log = logging.getLogger(__name__)
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
 
 
-def choose(asked: tuple[Tracker, ...] | Literal["auto"]) -> list[str]:
+def choose(wanted: tuple[Tracker, ...] | Literal["auto"]) -> list[str]:
     """The trackers of a run; auto: TensorBoard, if it is installed.
 
     Raises:
         ConfigError: If one was asked for that is not installed.
     """
     installed = [str(name) for name in get_available_trackers()]
-    if asked == "auto":
+    if wanted == "auto":
         if "tensorboard" in installed:
             return ["tensorboard"]
         mend = "pip install 'restore-toolkit[train]'"
         log.info("TensorBoard is not installed (%s); log.csv has all it shows", mend)
         return []
-    for name in asked:
+    for name in wanted:
         if name not in installed:
             raise ConfigError(f"log_with: {name} is not installed; pip install {name}")
-    return list(dict.fromkeys(asked))
+    return list(dict.fromkeys(wanted))
 
 
 def begin(
@@ -67,10 +67,10 @@ def begin(
     if "wandb" in ids:
         how["wandb"] |= {"id": ids["wandb"], "resume": "allow"}
     # MLflow refuses options that have changed since
-    told = None if first else dict(_flatten(options))
+    config = None if first else dict(_flatten(options))
     try:
-        accelerator.init_trackers(project, told, how)
-    except Exception as error:  # each raises classes of its own, for a server or a key it lacks
+        accelerator.init_trackers(project, config, how)
+    except Exception as error:  # each package has its own errors for a missing server or key
         accelerator.trackers = []  # one that has not started cannot be ended
         names = ", ".join(map(str, accelerator.log_with))
         mend = f"mend that, or leave it out of log_with; {file.name} names the run to continue"
@@ -86,21 +86,21 @@ def log_scalars(accelerator: Accelerator, step: int, values: Mapping[str, float]
     _tell_all(accelerator, lambda tracker: tracker.log(dict(values), step=step))
 
 
-def log_picture(accelerator: Accelerator, step: int, made: Image.Image, file: Path) -> None:
+def log_picture(accelerator: Accelerator, step: int, picture: Image.Image, file: Path) -> None:
     """Show each tracker a grid of samples.
 
     Args:
         accelerator: Its trackers have begun.
         step: Number of updates done.
-        made: The grid.
+        picture: The grid.
         file: Where the grid was saved.
     """
 
     def show(tracker: Any) -> None:
         if tracker.name == "tensorboard":
-            tracker.log_images({"preview": np.asarray(made)[None]}, step, dataformats="NHWC")
+            tracker.log_images({"preview": np.asarray(picture)[None]}, step, dataformats="NHWC")
         elif tracker.name == "wandb":
-            tracker.log_images({"preview": [made]}, step)
+            tracker.log_images({"preview": [picture]}, step)
         else:
             tracker.log_artifact(str(file), "previews")
 

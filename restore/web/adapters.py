@@ -72,14 +72,14 @@ def chosen(what: str, name: str, found: dict[str, Path]) -> Path:
     return found[name]
 
 
-def found_loras(place: Path) -> dict[str, Path]:
+def found_loras(source: Path) -> dict[str, Path]:
     """Find the LoRAs at a path: a file, a folder of one, or a folder of files and such folders."""
-    if place.is_file():
-        return {place.stem: place}
-    if is_lora_folder(place):
-        return {place.name: place}
-    found = {path.stem: path for path in entries(place) if path.suffix == ".safetensors"}
-    return found | {path.name: path for path in entries(place) if is_lora_folder(path)}
+    if source.is_file():
+        return {source.stem: source}
+    if is_lora_folder(source):
+        return {source.name: source}
+    found = {path.stem: path for path in entries(source) if path.suffix == ".safetensors"}
+    return found | {path.name: path for path in entries(source) if is_lora_folder(path)}
 
 
 def entries(folder: Path) -> list[Path]:

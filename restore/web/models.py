@@ -83,7 +83,7 @@ class Models:
             takes = adapters_of(self._given.get(name, name))
             tasks = TASKS if takes else PIXEL_TASKS
             found[name] = {"name": name, "tasks": tasks, "takes": takes, "about": ""}
-        for entry in library.held():
+        for entry in library.list_user_models():
             if not entry.fault:
                 parts = entry.about.get("architecture", ""), f"x{entry.about.get('scale', '?')}"
                 about = ", ".join(filter(None, parts))
@@ -161,8 +161,8 @@ class Models:
                 steered[key] = Path(str(steered[key])).name
         return replace(opened, name=self._named(opened.name), steered=steered)
 
-    def _named(self, place: str) -> str:
-        return next((name for name, given in self._given.items() if given == place), place)
+    def _named(self, path: str) -> str:
+        return next((name for name, given in self._given.items() if given == path), path)
 
     @contextmanager
     def hiding_paths(self, *folders: Path) -> Iterator[None]:

@@ -30,21 +30,21 @@ class Previews:
         """Forget the preview of the job before; `job_id` is at work now, "" is none."""
         with self._lock:
             self._job, self._jpeg, self._number = job_id, b"", 0
-            self._asked, self._next, self._is_broken = float("-inf"), 0.0, False
+            self._requested_s, self._next, self._is_broken = float("-inf"), 0.0, False
 
     def ask(self, job_id: str) -> bytes:
         """Return the latest preview of a job as a JPEG, b"" if there is none; have more made."""
         with self._lock:
             if job_id != self._job:
                 return b""
-            self._asked = time.monotonic()
+            self._requested_s = time.monotonic()
             return self._jpeg
 
     @property
     def is_due(self) -> bool:
         """Whether a client waits for a preview, and the last one is old enough."""
         now = time.monotonic()
-        return not self._is_broken and now - self._asked < PATIENCE_S and now >= self._next
+        return not self._is_broken and now - self._requested_s < PATIENCE_S and now >= self._next
 
     def take(self, sketch: "Callable[[], np.ndarray]") -> int:
         """Make a preview if one is due.
@@ -62,7 +62,7 @@ class Previews:
             jpeg = as_jpeg(sketch())
         except RestoreError:  # the job was cancelled meanwhile
             raise
-        except Exception:  # a preview costs no job
+        except Exception:  # whatever a sketch raises: the job goes on without previews
             log.exception("no preview of job %s", self._job)
             self._is_broken = True
             return 0

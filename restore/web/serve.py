@@ -4,7 +4,6 @@ import os
 import re
 import secrets
 import socket
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import uvicorn
 from restore.batch.folder_lock import as_output_error
 from restore.checkpoints.engines import Engine
 from restore.errors import UsageError
-from restore.files import held
+from restore.files import home_folder, locked
 from restore.web.adapters import Adapters
 from restore.web.api import Limits, create_app
 from restore.web.guard import Rules, is_loopback
@@ -60,12 +59,7 @@ class Serving:
 
 def default_state_folder() -> Path:
     """Return the default folder for jobs."""
-    home = Path.home()
-    if sys.platform == "win32":
-        data = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    else:
-        data = Path(os.environ.get("XDG_STATE_HOME") or home / ".local" / "state")
-    return data / "restore" / "serve"
+    return home_folder("state") / "serve"
 
 
 def serve(how: Serving) -> None:
@@ -86,7 +80,7 @@ def serve(how: Serving) -> None:
     )
     adapters = Adapters.of(how.loras, how.controlnets)
     models = Models(how.models, how.device, how.dtype, how.engine, adapters)
-    with as_output_error(how.state), held(how.state), open_socket(how) as listener:
+    with as_output_error(how.state), locked(how.state), open_socket(how) as listener:
         app = create_app(how.state, rules, models, roots, how.limits)
         print(f"restore: open {build_url(how, token)}", flush=True)
         config = uvicorn.Config(

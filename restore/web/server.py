@@ -90,7 +90,15 @@ class Limits:
 
 @dataclass
 class Server:
-    """State that the routes share."""
+    """State that the routes share.
+
+    Attributes:
+        store: Keeps jobs and their files.
+        worker: Does the jobs, one after another.
+        models: Models that clients may name.
+        roots: Folders that clients may work on.
+        limits: Limits of requests.
+    """
 
     store: Store
     worker: Worker
@@ -128,6 +136,12 @@ class Server:
     ) -> JobResponse:
         """Store the uploads and queue the job, after all checks that need no model.
 
+        Args:
+            given: The request.
+            images: Uploaded pictures.
+            mask: Uploaded mask.
+            control: Uploaded picture for the ControlNet.
+
         Raises:
             RestoreError: The request is refused; its `code` says why.
         """
@@ -143,22 +157,22 @@ class Server:
         mask: UploadFile | None,
         control: UploadFile | None,
     ) -> str:
-        job_id, place = self.store.begin()
+        job_id, folder = self.store.begin()
         try:
             names = [
-                save_upload(image, place / "in", number=number)
+                save_upload(image, folder / "in", number=number)
                 for number, image in enumerate(images)
             ]
             for name in names:
-                self.check(place / "in" / name, given)
-            mask_name = save_upload(mask, place / "mask", fallback="mask.png") if mask else ""
+                self.check(folder / "in" / name, given)
+            mask_name = save_upload(mask, folder / "mask", fallback="mask.png") if mask else ""
             if mask_name and not mask_name.casefold().endswith(".json"):
-                probe_size(place / "mask" / mask_name)
-            control_name = save_upload(control, place / "control") if control else ""
+                probe_size(folder / "mask" / mask_name)
+            control_name = save_upload(control, folder / "control") if control else ""
             if control_name:
-                probe_size(place / "control" / control_name)
+                probe_size(folder / "control" / control_name)
             if isinstance(given, requests.TaskRequest):
-                shown = place / "control" / control_name if control_name else None
+                shown = folder / "control" / control_name if control_name else None
                 self.models.check(given, shown)
             self.worker.submit(store.new_job(job_id, given, names, mask_name, control_name))
         except BaseException:

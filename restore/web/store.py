@@ -208,6 +208,14 @@ class Store:
 def new_job(
     job_id: str, request: Any, uploads: list[str], mask: str = "", control: str = ""
 ) -> Job:
-    """Make a queued job from a request and the names of its uploads."""
+    """Make a queued job.
+
+    Args:
+        job_id: From `Store.begin`.
+        request: What is to be done.
+        uploads: Names of the uploaded pictures.
+        mask: Name of the uploaded mask, if any.
+        control: Name of the uploaded picture for the ControlNet, if any.
+    """
     uploaded: dict[str, Any] = {"uploads": uploads, "mask": mask, "control": control}
     return Job(id=job_id, request=request, created=time.time(), **uploaded)

@@ -107,8 +107,8 @@ class Tasks:
         count: int = 1,
     ) -> dict[str, Any]:
         """Work on one upload as the command line does on one file; the bytes are the same."""
-        place = self.store.folder_of(job.id)
-        source, out = place / "in" / job.uploads[0], place / "out"
+        job_folder = self.store.folder_of(job.id)
+        source, out = job_folder / "in" / job.uploads[0], job_folder / "out"
         folder.run(
             file_search.find([source], out),
             options,
@@ -122,23 +122,23 @@ class Tasks:
         )
         watch.check()
         row = first_row(watch)
-        views = write_view(source, place / "view" / "before.jpg")
+        views = write_view(source, job_folder / "view" / "before.jpg")
         names = list(results(row))  # of several candidates the first is the sheet of them all
-        views += write_view(out / names[count > 1], place / "view" / "after.jpg")
-        return {**self._made(job, names), **summarize_row(row, watch), "views": views}
+        views += write_view(out / names[count > 1], job_folder / "view" / "after.jpg")
+        return {**self._describe_results(job, names), **summarize_row(row, watch), "views": views}
 
     def text2img(self, job: Job, given: requests.Text2imgRequest, watch: Watch) -> dict[str, Any]:
         """Make pictures from words."""
-        place = self.store.folder_of(job.id)
+        folder = self.store.folder_of(job.id)
         model = self._model(job, given)
         words.run_words(
-            given.text2img, place / "out", model, seed=given.seed, count=given.count, show=watch
+            given.text2img, folder / "out", model, seed=given.seed, count=given.count, show=watch
         )
         watch.check()
         made = [name for row in watch.rows for name in results(row)]
         row = first_row(watch)
-        views = write_view(place / "out" / row["output"], place / "view" / "after.jpg")
-        return {**self._made(job, made), **summarize_row(row, watch), "views": views}
+        views = write_view(folder / "out" / row["output"], folder / "view" / "after.jpg")
+        return {**self._describe_results(job, made), **summarize_row(row, watch), "views": views}
 
     def batch(self, job: Job, given: requests.BatchRequest, watch: Watch) -> dict[str, Any]:
         """Work on a folder, with a journal and a report, as the command line does."""
@@ -168,17 +168,17 @@ class Tasks:
         from restore.images.decode import grey_to_rgb
         from restore.images.picture import Picture
 
-        place = self.store.folder_of(job.id)
-        source = place / "in" / job.uploads[0]
+        folder = self.store.folder_of(job.id)
+        source = folder / "in" / job.uploads[0]
         picture = sandbox.read(source)
         watch.check()
         mask = scratches.find(picture)
-        path = place / "out" / "damage.png"
+        path = folder / "out" / "damage.png"
         path.parent.mkdir(exist_ok=True)
         with replacing(path) as temporary:
             sandbox.encode(Picture(grey_to_rgb(mask), grey=True), temporary)
-        views = write_view(source, place / "view" / "before.jpg")
-        return {**self._made(job, [path.name]), "size_in": picture.size, "views": views}
+        views = write_view(source, folder / "view" / "before.jpg")
+        return {**self._describe_results(job, [path.name]), "size_in": picture.size, "views": views}
 
     def sheet(self, job: Job, given: requests.SheetRequest, watch: Watch) -> dict[str, Any]:
         """Make a contact sheet of what a recipe does to pictures."""
@@ -196,15 +196,15 @@ class Tasks:
             watch.check()
             with replacing(path) as temporary:
                 preview.write_png(rows, recipe, temporary)
-        return self._made(job, [path.name])
+        return self._describe_results(job, [path.name])
 
     def pairs(self, job: Job, given: requests.PairsRequest, watch: Watch) -> dict[str, Any]:
         """Make training pairs as `restore degrade apply` does, in one archive."""
         from degradations import pairs
 
-        place = self.store.folder_of(job.id)
-        made, kept = place / "pairs", place / "out" / "pairs.zip"
-        photos = {name: place / "in" / name for name in job.uploads}
+        folder = self.store.folder_of(job.id)
+        made_pairs, kept = folder / "pairs", folder / "out" / "pairs.zip"
+        photos = {name: folder / "in" / name for name in job.uploads}
         wanted = pairs.PairSet(given.recipe, given.seed, given.scale, given.crop, given.severity)
         done = 0
 
@@ -214,16 +214,16 @@ class Tasks:
             watch.part(done, given.pairs, "pairs")
 
         with _refusals():
-            found = pairs.make(photos, wanted, made, given.pairs, _photo, show=show)
+            found = pairs.make(photos, wanted, made_pairs, given.pairs, _photo, show=show)
         kept.parent.mkdir(exist_ok=True)
-        files = sorted(path for path in made.rglob("*") if path.is_file())
+        files = sorted(path for path in made_pairs.rglob("*") if path.is_file())
         with replacing(kept) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             for path in files:
                 if not path.name.startswith("."):
-                    archive.write(path, path.relative_to(made))
-        shutil.rmtree(made)
+                    archive.write(path, path.relative_to(made_pairs))
+        shutil.rmtree(made_pairs)
         refused = [f"{name}: {why}" for name, why in sorted(found.refused.items())]
-        return {**self._made(job, [kept.name]), "warnings": refused}
+        return {**self._describe_results(job, [kept.name]), "warnings": refused}
 
     def estimate(self, job: Job, given: requests.EstimateRequest, watch: Watch) -> dict[str, Any]:
         """Fit a recipe to photos, and write a page on how well it fits."""
@@ -240,9 +240,9 @@ class Tasks:
             with replacing(page) as temporary:
                 write_page(found, temporary)
         refused = [f"{Path(path).name}: {why}" for path, why in found.refused]
-        return {**self._made(job, [recipe.name, page.name]), "warnings": refused}
+        return {**self._describe_results(job, [recipe.name, page.name]), "warnings": refused}
 
-    def _made(self, job: Job, names: Iterable[str]) -> dict[str, Any]:
+    def _describe_results(self, job: Job, names: Iterable[str]) -> dict[str, Any]:
         out = self.store.folder_of(job.id) / "out"
         made = [
             Result(name=name, bytes=(out / name).stat().st_size, sha256=sha256(out / name))

@@ -195,13 +195,15 @@ class Worker:
     def _work(self) -> None:
         try:
             self.prepare()
-        except Exception:  # the first job will say so to whoever asked for it
+        except Exception:  # the first job fails in the same way, and its client is told
             log.exception("the model was not loaded ahead")
         while job_id := self._next():
             try:
                 if job := self.store.get(job_id):
                     self._do(job)
-            except Exception as error:  # what became of it could not be kept
+            except (
+                Exception
+            ) as error:  # whatever the store raises: the thread must go on with the next job
                 log.exception("job %s", job_id)
                 text = to_printable(f"the server could not keep it: {error}")
                 job = self.store.get(job_id)
@@ -241,7 +243,7 @@ class Worker:
             return None if self._is_over else {"status": "cancelled"}
         except RestoreError as error:
             return {"status": "failed", "code": error.code, "error": to_printable(str(error))}
-        except Exception as error:  # one bad job costs no other
+        except Exception as error:  # whatever a job raises: it costs no other job
             log.exception("job %s", job.id)
             code = "OOM" if isinstance(error, MemoryError) else "INTERNAL"
             text = f"{type(error).__name__}; the server's log has more"

@@ -251,14 +251,14 @@ def _codecs(hr: list[np.ndarray], rounds: int, seconds: float) -> list[dict]:
         code = make()
         return lambda q: code(levels / 255, q).mul(255).permute(0, 2, 3, 1).detach().numpy()
 
-    made = {
+    codecs = {
         "libjpeg-turbo (ours on a CPU)": ours,
         "ours in tensors": device,
         "kornia": partial(floating, peers.kornia_jpeg),
         "BasicSR's DiffJPEG": partial(floating, peers.diff_jpeg),
     }
     contestants, quality = [], {}
-    for name, make in made.items():
+    for name, make in codecs.items():
         try:
             code = make()
         except ImportError as error:

@@ -74,13 +74,13 @@ def main(path: Path) -> None:
         try:
             image = Image.open(source, formats=PHOTOS).convert("RGB")
             began, clock = time.process_time(), time.perf_counter()
-            made = enlarge(image, (width, height), key)
+            enlarged = enlarge(image, (width, height), key)
             row["cpu_s"] = time.process_time() - began
             row["wall_s"] = time.perf_counter() - clock
-            if made.size != (width, height):
-                raise ValueError(f"gave {made.width}x{made.height} for {width}x{height}")
+            if enlarged.size != (width, height):
+                raise ValueError(f"gave {enlarged.width}x{enlarged.height} for {width}x{height}")
             Path(target).parent.mkdir(parents=True, exist_ok=True)
-            made.save(target)
+            enlarged.save(target)
         except Exception as error:  # a picture that fails is a row, for every contestant
             row["error"] = f"{type(error).__name__}: {error}"
         rows.append(row)

@@ -95,8 +95,8 @@ def run(words: list[str]) -> dict[str, Any]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         stdout = process.stdout
         assert stdout
-        said: list[bytes] = []
-        reader = threading.Thread(target=lambda: said.append(stdout.read()))
+        output: list[bytes] = []
+        reader = threading.Thread(target=lambda: output.append(stdout.read()))
         reader.start()
         while process.poll() is None:
             parts = [_resident_mb(pid) for pid in _family(process.pid)]
@@ -104,15 +104,15 @@ def run(words: list[str]) -> dict[str, Any]:
             peaks["all_mb"] = max(peaks["all_mb"], sum(parts))
             time.sleep(LISTEN_S)
         reader.join()
-    text = b"".join(said).decode()
+    text = b"".join(output).decode()
     if process.returncode:
         raise UsageError(f"{' '.join(words)}: {text[-2000:]}")
     return {**peaks, "seconds": round(time.monotonic() - began, 1), "said": text}
 
 
-def read_estimate(said: str) -> float:
+def read_estimate(output: str) -> float:
     """Read the memory that --dry-run estimates, in MB."""
-    line = next(line for line in said.splitlines() if line.startswith("memory:"))
+    line = next(line for line in output.splitlines() if line.startswith("memory:"))
     number, unit = line.split()[2:4]
     return float(number) * (1000 if unit == "GB" else 1)
 

@@ -128,14 +128,14 @@ def measure(
 
 
 def _entry(
-    contestant: Contestant, found: Sequence[PicturePair], place: Path, peer_python: str
+    contestant: Contestant, found: Sequence[PicturePair], folder: Path, peer_python: str
 ) -> Entry:
     python = peer_python if contestant.engine == "realesrgan" and peer_python else sys.executable
     nothing = Entry(contestant, ScoredFolder(contestant.title, [], {}))
     nothing.absent = _missing(contestant, found, python)
     if nothing.absent:
         return nothing
-    targets = {one.key: place / f"{one.key}.png" for one in found}
+    targets = {one.key: folder / f"{one.key}.png" for one in found}
     result = _enlarge(contestant, found, targets, python)
     errors = {row["key"]: row["error"] for row in result["rows"] if "error" in row}
     done = [row for row in result["rows"] if "error" not in row]

@@ -121,8 +121,8 @@ def table(rows: Sequence[Row]) -> str:
     lines += ["", "Ratios of CPU seconds, at the largest size that both took:", ""]
     lines += [f"- {name}: {ratio:.2f}" for name, ratio in ratios(rows).items()]
     for what, key in (("Time", "cpu_s"), ("Memory", "peak_mb")):
-        told = ", ".join(f"{name} {slope:.2f}" for name, slope in slopes(rows, key).items())
-        lines += ["", f"{what} grows from 1 megapixel on with this power of the size: {told}."]
+        message = ", ".join(f"{name} {slope:.2f}" for name, slope in slopes(rows, key).items())
+        lines += ["", f"{what} grows from 1 megapixel on with this power of the size: {message}."]
     return "\n".join(lines) + "\n"
 
 

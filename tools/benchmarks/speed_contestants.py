@@ -106,7 +106,7 @@ def by_tiles(network, low, tile: int):
     import torch
 
     height, width = low.shape[2:]
-    made = torch.empty(1, 3, height * SCALE, width * SCALE)
+    out = torch.empty(1, 3, height * SCALE, width * SCALE)
     for top in range(0, height, tile):
         for left in range(0, width, tile):
             bottom, right = min(top + tile, height), min(left + tile, width)
@@ -114,9 +114,9 @@ def by_tiles(network, low, tile: int):
             answer = network(low[:, :, above : bottom + PAD, before : right + PAD])
             y, x = (top - above) * SCALE, (left - before) * SCALE
             tall, wide = (bottom - top) * SCALE, (right - left) * SCALE
-            place = made[:, :, top * SCALE : bottom * SCALE, left * SCALE : right * SCALE]
+            place = out[:, :, top * SCALE : bottom * SCALE, left * SCALE : right * SCALE]
             place.copy_(answer[:, :, y : y + tall, x : x + wide])
-    return made
+    return out
 
 
 def hole_in(rgb: np.ndarray) -> np.ndarray:
@@ -254,11 +254,11 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
-def main(asked: dict, folder: Path) -> None:
+def main(settings: dict, folder: Path) -> None:
     import torch
 
-    torch.set_num_threads(asked["threads"])
-    name = asked["name"]
+    torch.set_num_threads(settings["threads"])
+    name = settings["name"]
     contestant = CONTESTANTS[name]
     if contestant.keeps:
         from restore.images.allocator import keep_freed_memory
@@ -268,17 +268,17 @@ def main(asked: dict, folder: Path) -> None:
     try:
         run, network = contestant.build(folder)
     except Exception as error:  # a peer that is not there is a row
-        told = f"{type(error).__name__}: {error}"[:200]
-        print(json.dumps({"name": name, "missing": told}), flush=True)
+        reason = f"{type(error).__name__}: {error}"[:200]
+        print(json.dumps({"name": name, "missing": reason}), flush=True)
         return
     forget_peak()
     model_mb = peak_mb()  # before any run: memory that is kept between runs counts
     run(picture(0.05, contestant.scale))  # kernels and caches
     per_mp = 0.0
-    for megapixels in asked["sizes"]:
+    for megapixels in settings["sizes"]:
         low = picture(megapixels, contestant.scale)
         pixels = low.shape[0] * low.shape[1] * contestant.scale**2 / 1e6
-        if per_mp * pixels > asked["limit_s"]:
+        if per_mp * pixels > settings["limit_s"]:
             break
         forget_peak()
         began, clock = time.process_time(), time.perf_counter()

@@ -41,25 +41,25 @@ def diffusion_folder(folder: Path, task: str) -> Path:
         folder: Where it is kept.
         task: inpaint or upscale.
     """
-    place = folder / f"sd_{task}"
-    if place.exists():
-        return place
+    path = folder / f"sd_{task}"
+    if path.exists():
+        return path
     torch.manual_seed(0)
     parts = {**networks(task), **text(), "scheduler": schedule(task)}
     if task == "inpaint":
-        made = diffusers.StableDiffusionInpaintPipeline(
+        pipeline = diffusers.StableDiffusionInpaintPipeline(
             **parts,
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,
         )
     else:
-        made = diffusers.StableDiffusionUpscalePipeline(
+        pipeline = diffusers.StableDiffusionUpscalePipeline(
             **parts,
             low_res_scheduler=diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
         )
-    made.save_pretrained(place)
-    return place
+    pipeline.save_pretrained(path)
+    return path
 
 
 def networks(task: str) -> dict[str, Any]:

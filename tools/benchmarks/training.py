@@ -94,18 +94,18 @@ def plain_loop(options: DenoiserOptions, pairs: PlainPairs, batch: int, workers:
     schedule = DDPMScheduler(beta_schedule="scaled_linear")
     scale = stack.vae.config.scaling_factor
 
-    def step(made: dict[str, torch.Tensor]) -> None:
+    def step(inputs: dict[str, torch.Tensor]) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             with torch.no_grad():
-                latents, known = (
-                    stack.vae.encode(made[name]).latents * scale for name in ("truth", "known")
+                latents, conditioning = (
+                    stack.vae.encode(inputs[name]).latents * scale for name in ("truth", "known")
                 )
             noise = torch.randn_like(latents)
             t = torch.randint(0, schedule.config.num_train_timesteps, (len(latents),))
             noisy = schedule.add_noise(latents, noise, t)
             trust = torch.full_like(latents[:, :1], 0.5)
-            hidden = text(made["tokens"])[0]
-            out = unet(torch.cat([noisy, trust, known], 1), t, hidden).sample
+            hidden = text(inputs["tokens"])[0]
+            out = unet(torch.cat([noisy, trust, conditioning], 1), t, hidden).sample
             loss = F.mse_loss(out.float(), noise.float())
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(weights, 1.0)
@@ -123,8 +123,8 @@ def plain_loop(options: DenoiserOptions, pairs: PlainPairs, batch: int, workers:
             if number == WARM:
                 clock.restart()
             with clock.waiting():
-                made = next(feed)
-            step(made)
+                inputs = next(feed)
+            step(inputs)
             clock.images += batch
         return clock.read()
 
@@ -229,12 +229,12 @@ def race(turns: dict[str, Turn], steps: int, rounds: int) -> list[dict[str, Any]
     return rows
 
 
-def _config(photos: Path, made: Path, batch: int, workers: int, steps: int) -> dict[str, Any]:
+def _config(photos: Path, folder: Path, batch: int, workers: int, steps: int) -> dict[str, Any]:
     data = {"photos": str(photos), "crop": SIDE, "window": SIDE // 4, "mode": "live"}
     data |= {"tasks": {"restore": 1}, "scales": {"4": 1}, "clean": 0, "described": 0}
     stage = {"kind": "denoiser", "autoencoder": str(model_paths.SHIPPED / "nano"), "data": data}
     stage |= {"channels": [32, 64, 96, 128], "last_share": 0}
-    run = {"output": str(made / "run"), "stage": stage, "steps": 10**6, "batch": batch}
+    run = {"output": str(folder / "run"), "stage": stage, "steps": 10**6, "batch": batch}
     run |= {"learning_rate": 1e-4, "weight_decay": 1e-2, "schedule": "constant"}
     return run | {"precision": "bf16", "workers": workers, "device": "cpu"}
 

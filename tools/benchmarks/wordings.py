@@ -23,7 +23,7 @@ so, wrong tells of it as damage. Rows with words: the mean difference to none, i
 def measure_change(group: Group, name: str) -> dict[str, Any]:
     """Measure how far a wording changes the result: {mean, low, high, most} in levels of 255."""
     apart = [
-        float(np.abs(case.made[name].astype(float) - case.made[NONE]).mean())
+        float(np.abs(case.results[name].astype(float) - case.results[NONE]).mean())
         for case in group.cases
     ]
     low, high = bootstrap_interval(apart) or (None, None)
@@ -105,13 +105,13 @@ def draw_sheet(group: Group) -> Any:
     """Draw the pictures that words change most: input, wrong, none, right, original."""
 
     def apart(case: Case) -> float:
-        return float(np.abs(case.made[RIGHT].astype(float) - case.made[WRONG]).mean())
+        return float(np.abs(case.results[RIGHT].astype(float) - case.results[WRONG]).mean())
 
     order = (INPUT, WRONG, NONE, RIGHT)
     rows = [
         (
             f"{case.key}  right: {case.right}  |  wrong: {case.wrong}",
-            [*(case.made[who] for who in order), case.truth],
+            [*(case.results[who] for who in order), case.truth],
         )
         for case in sorted(group.cases, key=apart, reverse=True)[:SHOWN]
     ]

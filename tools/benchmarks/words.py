@@ -67,7 +67,7 @@ class Case:
         low: The damaged picture, uint8 (h, w, 3).
         right: The right description.
         wrong: A wrong description.
-        made: Results by wording, uint8 (H, W, 3).
+        results: Results by wording, uint8 (H, W, 3).
     """
 
     key: str
@@ -75,7 +75,7 @@ class Case:
     low: np.ndarray
     right: str
     wrong: str = ""
-    made: dict[str, np.ndarray] = field(default_factory=dict)
+    results: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass
@@ -121,21 +121,21 @@ def load_crops(settings: Settings) -> list[np.ndarray]:
     """Cut uint8 (crop, crop, 3) from photos in random order, one from each before a second."""
     photos = Photos(settings.photos, settings.crop, memory_gb=0, turns=False)
     order = np.random.default_rng(settings.seed).permutation(len(photos)).tolist()
-    made: list[np.ndarray] = []
+    crops: list[np.ndarray] = []
     unread: set[int] = set()
     for index in cycle(order):
         picture = photos.read(index)
         if picture is not None:
-            rng = np.random.default_rng((settings.seed, len(made)))
+            rng = np.random.default_rng((settings.seed, len(crops)))
             top, left = (int(rng.integers(side - settings.crop + 1)) for side in picture.shape[:2])
-            made.append(picture[top : top + settings.crop, left : left + settings.crop].copy())
+            crops.append(picture[top : top + settings.crop, left : left + settings.crop].copy())
         else:
             unread.add(index)
         if len(unread) == len(order):
             raise ConfigError(f"{settings.photos}: none of its pictures can be read")
-        if len(made) == settings.count:
+        if len(crops) == settings.count:
             break
-    return made
+    return crops
 
 
 def make_damaged(settings: Settings, photos: Sequence[np.ndarray], scale: float) -> list[Case]:
@@ -173,10 +173,10 @@ def draw_traces(
         yield key, photo, draw_trace(recipe, options, rng, key, settings.crop), rng
 
 
-def parse_caption(said: str) -> dict[str, int]:
+def parse_caption(caption: str) -> dict[str, int]:
     """Parse a caption to strengths by word: 1 slight, 2 some, 3 strong."""
     found = {}
-    for part in said.split(", "):
+    for part in caption.split(", "):
         first, _, rest = part.partition(" ")
         if first == "jpeg":
             coarse = WORDS["jpeg"]
@@ -200,19 +200,19 @@ def score_wordings(name: str, cases: list[Case], settings: Settings, stack: Stac
         wordings = {NONE: ("", 1.0), RIGHT: (case.right, 1.0), WRONG: (case.wrong, 1.0)}
         if settings.guidance > 1:
             wordings[guided] = (case.right, settings.guidance)
-        case.made[INPUT] = figures.enlarge(case.low, case.truth.shape[:2])
+        case.results[INPUT] = figures.enlarge(case.low, case.truth.shape[:2])
         how = {"scale": len(case.truth) / len(case.low), "steps": settings.steps or None}
         seed = seed_of(settings.seed, case.key)
         for who, (prompt, guidance) in wordings.items():
             options = UpscaleOptions(prompt=prompt, guidance=guidance, **how)
-            case.made[who] = to_rgb8(restore(to_picture(case.low), options, stack, seed))
-        for who, made in case.made.items():
+            case.results[who] = to_rgb8(restore(to_picture(case.low), options, stack, seed))
+        for who, made in case.results.items():
             rows.setdefault(who, []).append(make_row(case, made))
     return Group(name, cases, [ScoredFolder(who, found, {}) for who, found in rows.items()])
 
 
-def make_row(case: Case, made: np.ndarray) -> Row:
-    both = Pair(fidelity.to_levels(made), fidelity.to_levels(case.truth), BORDER)
+def make_row(case: Case, result: np.ndarray) -> Row:
+    both = Pair(fidelity.to_levels(result), fidelity.to_levels(case.truth), BORDER)
     values = {measure.name: measure.of(both) for measure in TABLE}
     scores = {name: None if np.isnan(value) else value for name, value in values.items()}
     return {"key": case.key, "status": "done", "scores": scores}

@@ -148,11 +148,11 @@ def draw_sheet(heads: Sequence[str], rows: Sequence[Sequence[Picture]]) -> Pictu
     """Draw pictures of one size in rows, with a title above each column."""
     width, height = rows[0][0].size
     size = (len(heads) * (width + GAP) - GAP, HEAD + len(rows) * (height + GAP) - GAP)
-    made = Image.new("RGB", size, "white")
-    draw, font = ImageDraw.Draw(made), ImageFont.load_default(14)
+    sheet = Image.new("RGB", size, "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     for column, head in enumerate(heads):
         draw.text((column * (width + GAP) + 2, 2), head, fill="black", font=font)
         for row, pictures in enumerate(rows):
             place = (column * (width + GAP), HEAD + row * (height + GAP))
-            made.paste(pictures[column], place)
-    return made
+            sheet.paste(pictures[column], place)
+    return sheet

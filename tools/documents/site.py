@@ -40,14 +40,14 @@ def copy_pages(out: Path) -> None:
         if path in done or "__pycache__" in path.parts:
             continue
         done.add(path)
-        place = out / "docs" / map_path(path)
-        place.parent.mkdir(parents=True, exist_ok=True)
+        target = out / "docs" / map_path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".md":
             text, targets = rewrite_links(path)
-            place.write_text(text, encoding="utf-8")
+            target.write_text(text, encoding="utf-8")
             todo += targets
         else:
-            shutil.copy(path, place)
+            shutil.copy(path, target)
 
 
 def map_path(path: Path) -> Path:

@@ -60,13 +60,13 @@ class TextContext:
                 f"clip_skip {clip_skip}: the text encoder has no more layers than {layers}"
             )
         ids, weights = chunks(self.tokenizer, prompt)
-        made = self.encoded(ids, clip_skip)
+        embedding = self.encode_ids(ids, clip_skip)
         if (weights != 1).any():
-            nothing = self.encoded(chunks(self.tokenizer, "")[0], clip_skip)
-            made = torch.lerp(nothing, made, weights[..., None].to(made))
-        return made.flatten(0, 1)[None]
+            nothing = self.encode_ids(chunks(self.tokenizer, "")[0], clip_skip)
+            embedding = torch.lerp(nothing, embedding, weights[..., None].to(embedding))
+        return embedding.flatten(0, 1)[None]
 
-    def encoded(self, ids: Tensor, clip_skip: int) -> Tensor:
+    def encode_ids(self, ids: Tensor, clip_skip: int) -> Tensor:
         """Encode ids, long (chunks, positions) -> (chunks, positions, width)."""
         ids = ids.to(self.module.device)
         if not clip_skip:

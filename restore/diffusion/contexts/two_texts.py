@@ -86,22 +86,22 @@ class TwoTextContext:
         both = self.module.text_encoder, self.module.text_encoder_2
         layers = min(encoder.config.num_hidden_layers for encoder in both) - 1
         if clip_skip > layers:
-            told = f"the text encoders have no more layers to leave out than {layers}"
-            raise UsageError(f"clip_skip {clip_skip}: {told}")
+            problem = f"the text encoders have no more layers to leave out than {layers}"
+            raise UsageError(f"clip_skip {clip_skip}: {problem}")
         ids, weights = self._chunks(prompt)
-        made, pooled = self._encoded(ids, clip_skip)
+        embedding, pooled = self._encode_ids(ids, clip_skip)
         if self.zeroes and not is_wanted and not prompt:
-            made, pooled = torch.zeros_like(made), torch.zeros_like(pooled)
+            embedding, pooled = torch.zeros_like(embedding), torch.zeros_like(pooled)
         widths = [encoder.config.hidden_size for encoder in both]
         # each encoder's tokens have their own weights: tokenizers may split a prompt differently
         shares = zip(weights, widths, strict=True)
         share = torch.cat([one[..., None].expand(-1, -1, width) for one, width in shares], -1)
         if (share != 1).any():
-            nothing = self._encoded(self._chunks("")[0], clip_skip)[0]
-            made = torch.lerp(nothing, made, share.to(made))
-        return made.flatten(0, 1)[None], pooled[:1]
+            nothing = self._encode_ids(self._chunks("")[0], clip_skip)[0]
+            embedding = torch.lerp(nothing, embedding, share.to(embedding))
+        return embedding.flatten(0, 1)[None], pooled[:1]
 
-    def _encoded(self, ids: list[Tensor], clip_skip: int) -> tuple[Tensor, Tensor]:
+    def _encode_ids(self, ids: list[Tensor], clip_skip: int) -> tuple[Tensor, Tensor]:
         device = next(self.module.parameters()).device
         return self.module(*(one.to(device) for one in ids), clip_skip)
 

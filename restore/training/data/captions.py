@@ -112,16 +112,16 @@ def describe_damage(trace: Trace, keep: Sequence[str] = ()) -> dict[str, str]:
     """
     worst: dict[str, float] = {}
     for step in trace.steps:
-        if said := WORDS.get(step["kind"]):
-            worst[said.word] = max(said.strength(step), worst.get(said.word, 0))
-    levels = {said.word: said for said in WORDS.values()}
+        if wording := WORDS.get(step["kind"]):
+            worst[wording.word] = max(wording.strength(step), worst.get(wording.word, 0))
+    levels = {wording.word: wording for wording in WORDS.values()}
     described = {}
-    for word, said in levels.items():
+    for word, wording in levels.items():
         strength = worst.get(word, 0)
-        if strength < said.faint or SHORT.get(word, word) in keep:
+        if strength < wording.faint or SHORT.get(word, word) in keep:
             continue
         jpeg = f"jpeg {100 - strength}" if word == "jpeg" else None
-        described[word] = jpeg or f"{level_word(strength, said.some, said.strong)} {word}"
+        described[word] = jpeg or f"{level_word(strength, wording.some, wording.strong)} {word}"
     return described
 
 

@@ -54,18 +54,18 @@ class PhotoOptions(Options):
 
     def open(
         self,
-        place: sources.Place | None = None,
+        photos: sources.Place | None = None,
         crop: int | None = None,
         only_photos: bool = False,
     ) -> "Photos":
         """Open the photos, or those of another place.
 
         Args:
-            place: Another place; None: `photos`.
+            photos: Another place; None: that of the options.
             crop: Side of the crops that must fit, pixels; None: `crop`.
             only_photos: Leave out pictures that are drawn.
         """
-        where = self.photos if place is None else place
+        where = self.photos if photos is None else photos
         return Photos(
             where, crop or self.crop, small=self.small, memory_gb=self.memory_gb,
             turns=self.turns, geometry=self.geometry,
@@ -78,7 +78,7 @@ class Photos:
     out and listed.
 
     Args:
-        place: A folder, a shard, a list file or a dataset.
+        photos: A folder, a shard, a list file or a dataset.
         smallest: Pixels that a picture needs on both sides.
         small: Leave smaller pictures out, or continue them by reflection up to that size.
         memory_gb: Photos stay decoded up to this size; it only changes the speed.
@@ -93,7 +93,7 @@ class Photos:
 
     def __init__(
         self,
-        place: sources.Place,
+        photos: sources.Place,
         smallest: int,
         *,
         small: Literal["skip", "reflect"] = "skip",
@@ -104,7 +104,7 @@ class Photos:
         fonts: Path | None = None,
     ):
         self.drawn, self.faces = drawn, lettering.faces(fonts) if drawn else ()
-        self.source, self.refused = sources.find(place), sources.Refused()
+        self.source, self.refused = sources.find(photos), sources.Refused()
         self.smallest, self.turns, self.geometry = smallest, turns, geometry
         # Reading turns warnings into notes, which in threads would leave the filters in disorder.
         with warnings.catch_warnings(), ThreadPoolExecutor(cpu_count()) as pool:
@@ -113,16 +113,16 @@ class Photos:
             self.small = [n for n, size in sizes.items() if min(size) < smallest]
             left_out = set(self.small) if small == "skip" else set()
             self.numbers = [n for n in sizes if n not in left_out]
-            self._tell(place, small)
+            self._tell(photos, small)
             self.sizes = [tuple(max(side, smallest) for side in sizes[n]) for n in self.numbers]
             area = np.array([height * width for height, width in self.sizes], np.float64)
-            self.held: list[np.ndarray | None] | None = None
+            self.cache: list[np.ndarray | None] | None = None
             if memory_gb and (needed := 3e-9 * area.sum()) > memory_gb:
                 message = f"are read anew for each crop; decoded they take {needed:.1f} GB"
                 log.warning("photos %s: set data.memory_gb to keep them", message)
             elif memory_gb:
                 decoded = pool.map(self.read, range(len(self.numbers)))
-                self.held = list(track(decoded, len(self.numbers), "reading photos"))
+                self.cache = list(track(decoded, len(self.numbers), "reading photos"))
         # The more crops a photo has room for, the more often it is drawn: by the square root.
         self.odds = np.sqrt(area) / np.sqrt(area).sum()
 
@@ -133,8 +133,8 @@ class Photos:
             self.refused.add(self.source.names[number], str(error))
             return None
 
-    def _tell(self, place: sources.Place, small: str) -> None:
-        count, name = len(self.source.names), getattr(place, "dataset", place)
+    def _tell(self, photos: sources.Place, small: str) -> None:
+        count, name = len(self.source.names), getattr(photos, "dataset", photos)
         if not self.numbers:
             raise ConfigError(
                 f"{name}: none of its {count} pictures is {self.smallest} px or more on both "
@@ -181,7 +181,7 @@ class Photos:
         """
         for _ in range(PATIENCE):
             index = int(rng.choice(len(self.numbers), p=self.odds))
-            picture = self.held[index] if self.held else self.read(index)
+            picture = self.cache[index] if self.cache else self.read(index)
             if picture is not None:
                 return index, picture
         raise ConfigError(f"{PATIENCE} pictures in a row cannot be read; the list says why")

@@ -30,7 +30,7 @@ class Geometry(Options):
                 build_transform(self)
         except KeyError as error:
             raise ValueError(str(error.args[0])) from error
-        except Exception as error:  # whatever the transform may raise
+        except Exception as error:  # a transform of another package, which may raise anything
             raise ValueError(f"{self.transform} does not take {self.params}: {error}") from error
         return self
 

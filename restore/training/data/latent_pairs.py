@@ -25,7 +25,7 @@ from restore.training.data.loading import to_rgb
 from restore.training.data.pairs import Pair, PairOptions, draw_pair
 from restore.training.data.stored import PairStore, StoredPairs
 
-MOST_SAID = 1000  # captions whose tokens are kept
+MOST_TOKENS = 1000  # captions whose tokens are kept
 
 
 class LivePairs(Dataset):
@@ -55,7 +55,7 @@ class LivePairs(Dataset):
         self.factor, self.side = factor, factor * options.window
         self.photos = options.pictures(self.side, held_out)
         self.recipe = recipes.find(options.recipe)
-        self.context, self.said = context, {}  # tokens by caption
+        self.context, self.tokens = context, {}  # tokens by caption
 
     def pair(self, index: int, apply: bool = True) -> Pair:
         """The pair of sample `index`.
@@ -77,10 +77,10 @@ class LivePairs(Dataset):
             "trust": torch.from_numpy(pair.trust[None] / np.float32(255)),
         }
         if self.context:
-            if len(self.said) < MOST_SAID and pair.caption not in self.said:
-                self.said[pair.caption] = self.context.inputs(pair.caption)
-            said = self.said.get(pair.caption)
-            sample["tokens"] = self.context.inputs(pair.caption) if said is None else said
+            if len(self.tokens) < MOST_TOKENS and pair.caption not in self.tokens:
+                self.tokens[pair.caption] = self.context.inputs(pair.caption)
+            tokens = self.tokens.get(pair.caption)
+            sample["tokens"] = self.context.inputs(pair.caption) if tokens is None else tokens
         # not degraded, so it can be filled now
         if on_device and pair.trace is None and pair.hole.any():
             sample["conditioning"] = torch.from_numpy(

@@ -91,14 +91,14 @@ class Batches(Dataset):
 class Loader:
     """Iterates over a DataLoader of `Batches` and raises their errors."""
 
-    def __init__(self, made: DataLoader):
-        self.made = made
+    def __init__(self, loader: DataLoader):
+        self.loader = loader
 
     def __len__(self) -> int:
-        return len(self.made)
+        return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
-        for batch in self.made:
+        for batch in self.loader:
             if isinstance(batch, Refusal):
                 raise batch.error
             yield batch
@@ -117,7 +117,7 @@ def build_loader(
     """
     if workers:  # a fork takes OpenCV's pool along without its threads, and would wait for them
         cv2.setNumThreads(1)
-    made = DataLoader(
+    loader = DataLoader(
         Batches(samples),
         batch_sampler=rows,
         collate_fn=identity,
@@ -128,7 +128,7 @@ def build_loader(
         pin_memory=pinned,
         prefetch_factor=4 if workers else None,
     )
-    return Loader(made)
+    return Loader(loader)
 
 
 def may_have_children(worker: int) -> None:

@@ -47,9 +47,9 @@ class PairedPhotos(Photos):
         self.exactly = {name: number for number, name in enumerate(self.low.names)}
         self.unpaired: list[str] = []
         super().__init__(high, smallest, **{**how, "small": "skip"})
-        self.low_held: list[np.ndarray | None] | None = None
-        if self.held:
-            self.low_held = [self.read_low(index) for index in range(len(self.numbers))]
+        self.low_cache: list[np.ndarray | None] | None = None
+        if self.cache:
+            self.low_cache = [self.read_low(index) for index in range(len(self.numbers))]
 
     def _size(self, number: int) -> tuple[int, int] | None:
         name = self.source.names[number]
@@ -89,7 +89,7 @@ class PairedPhotos(Photos):
         path = PurePosixPath(_stem(name))
         return path.with_name(self.named.replace("{}", path.name)).as_posix()
 
-    def _tell(self, place: sources.Place, small: str) -> None:
+    def _tell(self, photos: sources.Place, small: str) -> None:
         if self.source.names and len(self.unpaired) == len(self.source.names):
             first, low = min(self.unpaired), min(self.low.names, default="none at all")
             raise ConfigError(
@@ -100,7 +100,7 @@ class PairedPhotos(Photos):
         if not self.numbers and not self.small and self.refused.why:
             name, why = next(iter(self.refused.why.items()))
             raise ConfigError(f"none of the pairs can be used, the first for this: {name}: {why}")
-        super()._tell(place, small)
+        super()._tell(photos, small)
 
     def _mend(self, first: str, low: str) -> str:
         """data.low_name as it seems to be meant."""
@@ -133,7 +133,7 @@ class PairedPhotos(Photos):
         best, most = None, -1.0
         for _ in range(detail):
             index, high = self.draw(rng)
-            low = self.low_held[index] if self.low_held else self.read_low(index)
+            low = self.low_cache[index] if self.low_cache else self.read_low(index)
             if low is None:
                 continue
             scale = _scale(high.shape, low.shape)

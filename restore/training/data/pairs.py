@@ -302,8 +302,18 @@ def enlarge(low: np.ndarray, crop: int) -> np.ndarray:
 def make_pair(
     photos: Photos, recipe: Recipe, options: PairOptions, rng, key: str, factor: int = 4
 ) -> dict:
-    """The parts of a pair that are stored: uint8 `truth` and `conditioning`, `trust`, and
-    `caption`.
+    """Make the parts of a pair that are stored.
+
+    Args:
+        photos: Where crops come from.
+        recipe: What degrades them.
+        options: Size of the crop, and shares of tasks.
+        rng: Draws the crop and the task.
+        key: Names the pair; the recipe draws from it.
+        factor: Pixels per latent on a side.
+
+    Returns:
+        `truth` and `conditioning`, uint8 (H, W, 3), `trust`, uint8, and `caption`.
     """
     pair = draw_pair(photos, recipe, options, rng, key, options.crop, factor=factor)
     return {name: getattr(pair, name) for name in ("truth", "conditioning", "trust", "caption")}

@@ -116,7 +116,14 @@ def sample(photos: Photos, options: ScratchedOptions, rng: Rng) -> dict[str, np.
 
 
 def scene(photos: Photos, side: int, detail: int, rng: Rng) -> np.ndarray:
-    """A random crop of a photo at a random zoom, or a drawn picture: uint8 (side, side, 3)."""
+    """A random crop of a photo at a random zoom, or a drawn picture: uint8 (side, side, 3).
+
+    Args:
+        photos: Where crops come from.
+        side: Pixels.
+        detail: Number of crops of which the one with most detail is taken.
+        rng: Draws place and zoom.
+    """
     if rng.random() < photos.drawn:
         return photos.picture(side, detail, rng)
     room = min(photos.smallest, round(side * 0.7 * (ROOM / 0.7) ** rng.random()))
@@ -127,6 +134,7 @@ def scene(photos: Photos, side: int, detail: int, rng: Rng) -> np.ndarray:
 
 
 def degrade(recipe: Recipe, rgb: np.ndarray, rng: Rng) -> np.ndarray:
+    """Degrade a picture at its own size by a recipe: uint8 (H, W, 3)."""
     return recipe.degrade(rgb, 1, int(rng.integers(2**62)), "").lr
 
 
@@ -144,7 +152,7 @@ def add_damage(
         The picture, uint8; float32 (S, S) coverage in [0, 1]; float32 (S, S) weight of each pixel
         in the loss.
     """
-    made, whole = rgb.astype(np.float32) / 255, np.zeros(rgb.shape[:2], np.float32)
+    damaged, whole = rgb.astype(np.float32) / 255, np.zeros(rgb.shape[:2], np.float32)
     weight = np.ones(rgb.shape[:2], np.float32)
     names = list(KINDS)
     odds = np.array([KINDS[name][1] for name in names])
@@ -153,15 +161,15 @@ def add_damage(
         cover, colour = KINDS[kind][0](rgb.shape[0], widths, rng)
         if rng.random() < 0.3:  # as drawn without antialiasing: bitten out
             cover = np.where(cover >= 0.5 * cover.max(), cover.max(), np.float32(0))
-        before, full = made, max(float(cover.max()), 1e-6)
-        made = made + cover[..., None] * (tint(colour, cover.shape, rng) - made)
+        before, full = damaged, max(float(cover.max()), 1e-6)
+        damaged = damaged + cover[..., None] * (tint(colour, cover.shape, rng) - damaged)
         share = cover / full
         whole = np.maximum(whole, share)
-        changed = cv2.blur(np.abs(made - before), (3, 3)) @ np.full(3, 1 / 3, np.float32)
+        changed = cv2.blur(np.abs(damaged - before), (3, 3)) @ np.full(3, 1 / 3, np.float32)
         weight = np.where(share >= 0.5, np.clip(changed / SEEN, UNSEEN, 1), weight)
         if kind == "folds":  # the edge of a crease is not well defined
             weight[(share > 0.1) & (share < 0.5)] = 0
-    return np.rint(np.clip(made, 0, 1) * 255).astype(np.uint8), whole, weight
+    return np.rint(np.clip(damaged, 0, 1) * 255).astype(np.uint8), whole, weight
 
 
 def tint(colour: np.ndarray, size: tuple[int, int], rng: Rng) -> np.ndarray:
@@ -173,16 +181,16 @@ def tint(colour: np.ndarray, size: tuple[int, int], rng: Rng) -> np.ndarray:
         size: (H, W).
         rng: Draws the tint.
     """
-    made = np.broadcast_to(colour, (*size, colour.shape[-1] if colour.ndim else 1)).astype(
+    plane = np.broadcast_to(colour, (*size, colour.shape[-1] if colour.ndim else 1)).astype(
         np.float32
     )
-    made = np.repeat(made, 3, 2) if made.shape[2] == 1 else made.copy()
+    plane = np.repeat(plane, 3, 2) if plane.shape[2] == 1 else plane.copy()
     if rng.random() < 0.35:
-        made *= rng.uniform(0.4, 1, 3).astype(np.float32)
+        plane *= rng.uniform(0.4, 1, 3).astype(np.float32)
     if rng.random() < 0.3:  # its surface is uneven
         rough = cv2.GaussianBlur(rng.normal(size=size).astype(np.float32), (0, 0), 1.5)
-        made += (rng.uniform(0, 0.15) * rough / max(float(rough.std()), 1e-6))[..., None]
-    return np.clip(made, 0, 1)
+        plane += (rng.uniform(0, 0.15) * rough / max(float(rough.std()), 1e-6))[..., None]
+    return np.clip(plane, 0, 1)
 
 
 def layer_of(op: Damage, side: int, rng: Rng, beyond: float = 1.6) -> Layer:
@@ -203,11 +211,13 @@ def layer_of(op: Damage, side: int, rng: Rng, beyond: float = 1.6) -> Layer:
 
 
 def draw_width(widths: tuple[float, float], rng: Rng) -> float:
+    """Draw a width, pixels, uniform in its logarithm."""
     low, high = widths
     return low * (high / low) ** rng.random()
 
 
 def scratches(side: int, widths: tuple[float, float], rng: Rng) -> Layer:
+    """Thin bent scratches over a square of `side` pixels."""
     thick = draw_width(widths, rng) / (1.6 * side) * 1000
     some = LogUniform(1, 10)
     width, opacity = Uniform(thick, thick), Choice((Uniform(0.5, 1), 1.0))
@@ -216,12 +226,14 @@ def scratches(side: int, widths: tuple[float, float], rng: Rng) -> Layer:
 
 
 def dust(side: int, widths: tuple[float, float], rng: Rng) -> Layer:
+    """Specks and short hairs over a square of `side` pixels."""
     thick = min(4.0, draw_width(widths, rng)) / (2 * side) * 1000
     some = Dust(count=LogUniform(3, 60), width=Uniform(thick, 1.5 * thick), shade=shade_range(rng))
     return layer_of(some, side, rng)
 
 
 def folds(side: int, widths: tuple[float, float], rng: Rng) -> Layer:
+    """One or two folds across a square of `side` pixels."""
     thick = min(4.0, 0.6 * draw_width(widths, rng)) / side * 1000
     return layer_of(Folds(count=Uniform(1, 2), width=Uniform(thick, thick)), side, rng, 1.0)
 
@@ -260,6 +272,7 @@ def shade_range(rng: Rng) -> Choice:
 
 
 def draw_shade(rng: Rng) -> np.ndarray:
+    """Draw the grey level of damage, in [0, 1]."""
     return np.array(shade_range(rng).draw(OpRng(int(rng.integers(2**62)), "")), np.float32)
 
 

@@ -76,9 +76,9 @@ def _unsafe(info: tarfile.TarInfo, length: int) -> str:
     return ""
 
 
-def find(place: Path) -> list[Path]:
+def find(path: Path) -> list[Path]:
     """The shards that a path names: the file itself, or all within a folder."""
-    return [place] if place.is_file() else [p for p in visible(place) if p.suffix == ".tar"]
+    return [path] if path.is_file() else [p for p in visible(path) if p.suffix == ".tar"]
 
 
 @dataclass(frozen=True)
@@ -101,17 +101,17 @@ def pack(pictures: Sequence[tuple[str, Path]], out: Path, largest: int) -> Packe
         largest: Size from which the next shard is begun, bytes.
     """
     out.mkdir(parents=True, exist_ok=True)
-    made: list[Path] = []
+    paths: list[Path] = []
     left = list(enumerate(pictures))
     while left:
-        path = out / f"shard-{len(made):06d}.tar"
+        path = out / f"shard-{len(paths):06d}.tar"
         with replacing(path) as temporary, tarfile.open(temporary, "w") as tar:
             while left and (not tar.offset or tar.offset < largest):
                 number, (key, file) = left.pop(0)
                 _add(tar, f"{number:07d}{file.suffix.lower()}", file.read_bytes())
                 _add(tar, f"{number:07d}.json", json.dumps({"key": key}).encode())
-        made.append(path)
-    return Packed(made, len(pictures))
+        paths.append(path)
+    return Packed(paths, len(pictures))
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:

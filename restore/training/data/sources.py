@@ -150,34 +150,34 @@ class Dataset:
         return cell["bytes"] or Path(cell["path"]).read_bytes(), suffix
 
 
-def find(place: Place) -> Source:
+def find(location: Place) -> Source:
     """The pictures at a place.
 
     Args:
-        place: A dataset; a .tar; a list file with one path a line, relative to its folder; or a
+        location: A dataset; a .tar; a list file with one path a line, relative to its folder; or a
             folder of either tars or pictures.
 
     Raises:
         ConfigError: If there is no such place, or it cannot be read.
     """
-    if isinstance(place, DatasetOptions):
-        return Dataset(place)
-    if not place.exists():
+    if isinstance(location, DatasetOptions):
+        return Dataset(location)
+    if not location.exists():
         mend = (
             "name one with stage.data.photos=FOLDER; without photos, "
-            f"`restore data scenes -o {place}` draws pictures of coloured shapes"
+            f"`restore data scenes -o {location}` draws pictures of coloured shapes"
         )
-        raise ConfigError(f"{place}: no such file or folder; {mend}")
-    if place.suffix == ".tar":
-        return Shards([place], place)
-    if place.is_file():
-        return Files(listed(place), place.parent)
-    paths = [path for path in visible(place) if path.suffix.lower() in SUFFIXES]
-    tars = shards.find(place)
+        raise ConfigError(f"{location}: no such file or folder; {mend}")
+    if location.suffix == ".tar":
+        return Shards([location], location)
+    if location.is_file():
+        return Files(listed(location), location.parent)
+    paths = [path for path in visible(location) if path.suffix.lower() in SUFFIXES]
+    tars = shards.find(location)
     if tars and paths:
         message = f"{counted(len(tars), 'shard')} and {counted(len(paths), 'picture')}"
-        raise ConfigError(f"{place}: holds {message}; name a folder with one of them")
-    return Shards(tars, place) if tars else Files(paths, place)
+        raise ConfigError(f"{location}: holds {message}; name a folder with one of them")
+    return Shards(tars, location) if tars else Files(paths, location)
 
 
 def listed(file: Path) -> list[Path]:
@@ -203,6 +203,7 @@ class Refused:
         self.file: Path | None = None  # JSON lines
 
     def add(self, name: str, reason: str) -> None:
+        """Note a picture and why it cannot be used; only the first reason is kept."""
         if name in self.why:
             return
         self.why[name] = reason

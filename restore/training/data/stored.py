@@ -23,7 +23,7 @@ from degradations.pair_folder import plugin_sources
 from restore.diffusion import vae
 from restore.diffusion.stack import Stack
 from restore.errors import ConfigError, DiskFullError, counted
-from restore.files import held
+from restore.files import locked
 from restore.training.data import sources
 from restore.training.data.loading import Samples, build_loader, to_rgb
 from restore.training.data.pairs import Pair, PairOptions, draw_pair, make_pair
@@ -141,7 +141,7 @@ class PairStore:
     def samples(self) -> StoredPairs:
         """The stream of samples; the pairs may be made later."""
         if not self.path.is_dir():
-            with held(self.path.parent, waits=True):
+            with locked(self.path.parent, waits=True):
                 self._begin()
         return StoredPairs(self.path, self.options.window, self.seed, self.again, self.fill)
 
@@ -163,7 +163,7 @@ class PairStore:
         Raises:
             DiskFullError: If they do not fit on the disk.
         """
-        with held(self.path.parent, waits=True):  # what another run is making is not made twice
+        with locked(self.path.parent, waits=True):  # what another run is making is not made twice
             self._begin()
             if not (self.path / f"{MADE}.npy").exists():
                 return self.path
@@ -217,7 +217,7 @@ class PairStore:
             mend = "make room, or set stage.cache=FOLDER or a smaller stage.data.count"
             raise DiskFullError(f"{self.path}: {needed / 1e9:.1f} GB do not fit; {mend}")
 
-    def _make(self, missing: list[int], out: dict[str, np.ndarray], made: np.ndarray) -> None:
+    def _make(self, missing: list[int], out: dict[str, np.ndarray], is_stored: np.ndarray) -> None:
         options, stack = self.options, self.stack
         photos, recipe = options.pictures(options.crop, self.held_out), recipes.find(options.recipe)
         photos.refused.keep_in(self.path / "unreadable.jsonl")
@@ -232,16 +232,16 @@ class PairStore:
         last = time.monotonic()
         try:
             for chunk, batch in track(feed, len(missing), "encoding pairs", TOGETHER):
-                for key, rows in self._encoded(batch).items():
+                for key, rows in self._encode_batch(batch).items():
                     out[key][chunk] = rows[: len(chunk)]
                 fresh += chunk
                 if time.monotonic() - last > SAFE_S:
-                    _write_down(fresh, out, made)
+                    _write_down(fresh, out, is_stored)
                     last = time.monotonic()
         finally:
-            _write_down(fresh, out, made)
+            _write_down(fresh, out, is_stored)
 
-    def _encoded(self, batch: dict) -> dict[str, np.ndarray]:
+    def _encode_batch(self, batch: dict) -> dict[str, np.ndarray]:
         stack = self.stack
         kept = {name: batch[name].numpy() for name in ("truth", "trust")}
         with torch.autocast(stack.device.type, torch.bfloat16):
@@ -252,12 +252,12 @@ class PairStore:
         return kept
 
 
-def _write_down(fresh: list[int], out: dict[str, np.ndarray], made: np.ndarray) -> None:
+def _write_down(fresh: list[int], out: dict[str, np.ndarray], is_stored: np.ndarray) -> None:
     """Write the pairs first, then the array of which exist: a crash may come in between."""
     for array in out.values():
         array.flush()
-    made[fresh] = True
-    made.flush()
+    is_stored[fresh] = True
+    is_stored.flush()
     fresh.clear()
 
 

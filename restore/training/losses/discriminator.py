@@ -51,14 +51,14 @@ class Patches(nn.Sequential):
 
     def __init__(self, channels: int, layers: int, inputs: int = 3, spectral: bool = False):
         widths = [channels * min(2**n, 8) for n in range(layers + 1)]
-        made: list[nn.Module] = [nn.Conv2d(inputs, channels, 4, 2, 1), nn.LeakyReLU(0.2)]
+        modules: list[nn.Module] = [nn.Conv2d(inputs, channels, 4, 2, 1), nn.LeakyReLU(0.2)]
         for n in range(1, layers + 1):
             stride = 2 if n < layers else 1
-            made.append(nn.Conv2d(widths[n - 1], widths[n], 4, stride, 1, bias=spectral))
+            modules.append(nn.Conv2d(widths[n - 1], widths[n], 4, stride, 1, bias=spectral))
             if not spectral:
-                made.append(nn.GroupNorm(widths[n] // 16, widths[n]))
-            made.append(nn.LeakyReLU(0.2))
-        super().__init__(*made, nn.Conv2d(widths[-1], 1, 4, 1, 1))
+                modules.append(nn.GroupNorm(widths[n] // 16, widths[n]))
+            modules.append(nn.LeakyReLU(0.2))
+        super().__init__(*modules, nn.Conv2d(widths[-1], 1, 4, 1, 1))
         for module in self:
             if isinstance(module, nn.Conv2d):
                 if spectral:
@@ -69,7 +69,7 @@ class Patches(nn.Sequential):
 
 def adversarial_losses(
     discriminator: nn.Module,
-    made: Tensor,
+    result: Tensor,
     truth: Tensor,
     fidelity: Tensor,
     last_layer: Tensor,
@@ -85,10 +85,10 @@ def adversarial_losses(
 
     Args:
         discriminator: The network.
-        made: Generated rgb (B, 3, H, W).
+        result: Generated rgb (B, 3, H, W).
         truth: Real rgb of the same shape.
         fidelity: Scalar loss against which the adversarial one is balanced.
-        last_layer: The weight that `made` came out of.
+        last_layer: The weight that `result` came out of.
         options: Weights of the losses.
         given: rgb of the same size that both were made from, for a discriminator that sees it too.
 
@@ -100,11 +100,11 @@ def adversarial_losses(
         return (rgb if given is None else torch.cat([rgb, given], 1)) * 2 - 1
 
     still = {name: weight.detach() for name, weight in discriminator.named_parameters()}
-    fooled = -functional_call(discriminator, still, (inputs_of(made),)).mean()
+    fooled = -functional_call(discriminator, still, (inputs_of(result),)).mean()
     weight = options.weight
     if options.adaptive:
         weight = weight * adaptive_weight(fidelity, fooled, last_layer)
-    real, fake = (discriminator(inputs_of(rgb)) for rgb in (truth, made.detach()))
+    real, fake = (discriminator(inputs_of(rgb)) for rgb in (truth, result.detach()))
     verdict = (F.relu(1 - real).mean() + F.relu(1 + fake).mean()) / 2
     return {"adversarial": weight * fooled, "discriminator": verdict}
 

@@ -64,10 +64,12 @@ def distance(options: LpipsOptions | SqueezeNetOptions, device: torch.device) ->
     return lpips(options.net, device) if isinstance(options, LpipsOptions) else squeezenet
 
 
-def squeezenet(made: Tensor, truth: Tensor) -> Tensor:
-    with torch.autocast(made.device.type, enabled=False):  # bf16 has no room for 255 levels
+def squeezenet(result: Tensor, truth: Tensor) -> Tensor:
+    with torch.autocast(result.device.type, enabled=False):  # bf16 has no room for 255 levels
         layers = zip(
-            extract_features(made.float() * 255), extract_features(truth.float() * 255), strict=True
+            extract_features(result.float() * 255),
+            extract_features(truth.float() * 255),
+            strict=True,
         )
         return torch.stack([(unit(a) - unit(b)).square().sum(1).mean() for a, b in layers]).sum()
 

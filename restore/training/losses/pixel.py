@@ -9,15 +9,15 @@ from torch import Tensor
 PixelLoss = Literal["edges", "l1", "l2"]
 
 
-def gradient(made: Tensor, wanted: Tensor) -> Tensor:
+def gradient(result: Tensor, truth: Tensor) -> Tensor:
     """L1 between the horizontal and vertical differences of two tensors: it asks for edges."""
-    error = made - wanted
+    error = result - truth
     return error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
 
 
-def reconstruction(made: Tensor, wanted: Tensor) -> Tensor:
+def reconstruction(result: Tensor, truth: Tensor) -> Tensor:
     """L1 for fidelity, gradients for edges, half an MSE so that no large error stays."""
-    return F.l1_loss(made, wanted) + gradient(made, wanted) + 0.5 * F.mse_loss(made, wanted)
+    return F.l1_loss(result, truth) + gradient(result, truth) + 0.5 * F.mse_loss(result, truth)
 
 
 PIXEL_LOSSES: dict[PixelLoss, Callable[[Tensor, Tensor], Tensor]] = {

@@ -105,12 +105,12 @@ def build(options: AnyOptions) -> Vae:
         ConfigError: If the one to start from is of another kind.
     """
     if options.start:
-        made = components.trained_vae(model_paths.find_path(options.start))
-        if not isinstance(made, KINDS[options.kind]):
+        model = components.trained_vae(model_paths.find_path(options.start))
+        if not isinstance(model, KINDS[options.kind]):
             kinds = {kind.__name__: name for name, kind in KINDS.items()}
-            mend = f"take stage.kind={kinds[type(made).__name__]}"
-            raise ConfigError(f"stage.start: {options.start} is a {type(made).__name__}; {mend}")
-        return made.requires_grad_(True).train()
+            mend = f"take stage.kind={kinds[type(model).__name__]}"
+            raise ConfigError(f"stage.start: {options.start} is a {type(model).__name__}; {mend}")
+        return model.requires_grad_(True).train()
     if isinstance(options, AutoencoderOptions):
         width = (options.channels,) * len(options.encoder_blocks)
         return AutoencoderTiny(
@@ -130,10 +130,10 @@ def build(options: AnyOptions) -> Vae:
     }
     if isinstance(options, KlOptions):
         return AutoencoderKL(**shape)
-    made = VQModel(num_vq_embeddings=options.codes, **shape)
+    model = VQModel(num_vq_embeddings=options.codes, **shape)
     # by default diffusers weighs the wrong one of both terms, as taming transformers did
-    made.quantize.legacy, made.quantize.beta = False, options.commitment
-    return made
+    model.quantize.legacy, model.quantize.beta = False, options.commitment
+    return model
 
 
 def reconstruct(
@@ -209,16 +209,16 @@ class AutoencoderStage:
         """
         options, rgb = self.options, to_rgb(pixels.to(self.device))
         rng = generator(self.device, self.seed, step)
-        made, losses = reconstruct(self.vae, rgb, options, rng, part)
-        made = made.float() if self.distance or self.discriminator else made
-        seen = {"reconstruction": PIXEL_LOSSES[options.pixel_loss](made, rgb)}
+        result, losses = reconstruct(self.vae, rgb, options, rng, part)
+        result = result.float() if self.distance or self.discriminator else result
+        seen = {"reconstruction": PIXEL_LOSSES[options.pixel_loss](result, rgb)}
         if self.distance and options.perceptual:
-            seen["perceptual"] = options.perceptual.weight * self.distance(made, rgb)
+            seen["perceptual"] = options.perceptual.weight * self.distance(result, rgb)
         losses = seen | losses
         if self.discriminator and options.adversary and step >= options.adversary.start:
             fidelity, layer = torch.stack([*seen.values()]).sum(), last_layer(self.vae)
             losses |= adversarial_losses(
-                self.discriminator, made, rgb, fidelity, layer, options.adversary
+                self.discriminator, result, rgb, fidelity, layer, options.adversary
             )
         return losses
 

@@ -187,7 +187,15 @@ def move_to(stack: Stack, device: torch.device) -> None:
 def held_out_batch(
     stack: Stack, data: PairOptions, cache: Path, digest: str, seed: int
 ) -> dict[str, Tensor]:
-    """A batch of 32 whole pairs that no training sample is cut from."""
+    """A batch of 32 whole pairs that no training sample is cut from.
+
+    Args:
+        stack: Its autoencoder encodes them.
+        data: The training's own options of data.
+        cache: Folder in which encoded pairs are kept.
+        digest: Of the autoencoder's weights; pairs of others are not taken.
+        seed: The training's seed; these pairs take the next one.
+    """
     # for so few, photos need not stay decoded a second time
     few = {"count": 64, "memory_gb": 0, "window": data.crop // stack.factor}
     whole = data.model_copy(update=few)

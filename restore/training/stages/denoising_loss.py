@@ -93,23 +93,30 @@ def prediction_target(schedule: SchedulerMixin, clean: Tensor, noise: Tensor, t:
     return clean if kind == "sample" else noise
 
 
-def to_clean(schedule: SchedulerMixin, made: Tensor, x: Tensor, t: Tensor) -> Tensor:
+def to_clean(schedule: SchedulerMixin, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
     """The clean latent that a prediction stands for (diffusers' pred_original_sample).
 
     Args:
         schedule: The noise schedule.
-        made: The UNet's prediction, (B, C, h, w).
+        output: The UNet's prediction, (B, C, h, w).
         x: What it is about, (B, C, h, w).
         t: (B,) timesteps.
     """
     (alpha, sigma), kind = alpha_sigma(schedule, t), schedule.config.prediction_type
     if kind == "sample":
-        return made
-    return alpha * x - sigma * made if kind == "v_prediction" else (x - sigma * made) / alpha
+        return output
+    return alpha * x - sigma * output if kind == "v_prediction" else (x - sigma * output) / alpha
 
 
 def from_clean(schedule: SchedulerMixin, clean: Tensor, x: Tensor, t: Tensor) -> Tensor:
-    """The prediction about x at t that stands for a clean latent: the inverse of `to_clean`."""
+    """The prediction that stands for a clean latent: the inverse of `to_clean`.
+
+    Args:
+        schedule: The noise schedule.
+        clean: The clean latent, (B, C, h, w).
+        x: The noised latent, (B, C, h, w).
+        t: (B,) timesteps.
+    """
     (alpha, sigma), kind = alpha_sigma(schedule, t), schedule.config.prediction_type
     if kind == "sample":
         return clean
@@ -191,18 +198,18 @@ def train_step(
     """
     schedule = stack.schedule
     residual = stack.to_residual(batch["target"], batch["conditioning"])
-    drawn = draw(residual, schedule, options, step, rng, part)
+    draws = draw(residual, schedule, options, step, rng, part)
     ask = _asking(stack, batch)
     start = residual
     if options.texture and options.texture.own:
-        first = predict_first(ask, schedule, residual, drawn.noise, drawn.continued)
-        start = residual.index_copy(0, drawn.continued, first)
-    x = schedule.add_noise(start, drawn.noise, drawn.t)
-    made = ask(x, drawn.t, slice(None)).float()
-    losses = {"latent": latent_loss(made, residual, drawn, batch["trust"], schedule, options)}
-    if len(drawn.decoded):
+        first = predict_first(ask, schedule, residual, draws.noise, draws.continued)
+        start = residual.index_copy(0, draws.continued, first)
+    x = schedule.add_noise(start, draws.noise, draws.t)
+    output = ask(x, draws.t, slice(None)).float()
+    losses = {"latent": latent_loss(output, residual, draws, batch["trust"], schedule, options)}
+    if len(draws.decoded):
         losses |= pixel_losses(
-            stack, batch, made, x, drawn, options, step=step, discriminator=discriminator
+            stack, batch, output, x, draws, options, step=step, discriminator=discriminator
         )
     return losses
 
@@ -215,7 +222,16 @@ def draw(
     rng: torch.Generator,
     part: Part,
 ) -> Draw:
-    """Timesteps, noise and the rows that are decoded, for a batch like (B, C, h, w)."""
+    """Draw timesteps, noise and the rows that are decoded.
+
+    Args:
+        like: The residual of this process's part of the batch, (B, C, h, w).
+        schedule: The noise schedule.
+        options: Shares and weights.
+        step: The training step; decoding starts at `pixel_start`.
+        rng: Draws for the whole batch, so that the parts do not depend on the number of processes.
+        part: Which rows of the whole batch are here.
+    """
     last = schedule.config.num_train_timesteps - 1
     count = part.of * len(like)
     t = part.cut(timesteps(count, options.last_share, last, rng, options.lean))
@@ -246,34 +262,42 @@ def _asking(stack: Stack, batch: dict[str, Tensor]) -> Ask:
 
 
 def latent_loss(
-    made: Tensor,
+    output: Tensor,
     residual: Tensor,
-    drawn: Draw,
+    draws: Draw,
     trust: Tensor,
     schedule: SchedulerMixin,
     options: DenoisingOptions,
 ) -> Tensor:
-    """The weighted mean squared error of the predictions `made` (B, C, h, w), a scalar.
+    """The weighted mean squared error of the predictions, a scalar.
 
     Fresh noise and the content of holes are large and mostly cannot be predicted. At full weight
     they would drown the small errors that restoring is about.
+
+    Args:
+        output: The UNet's predictions, (B, C, h, w).
+        residual: The clean latents as the UNet sees them, (B, C, h, w).
+        draws: Timesteps and noise.
+        trust: The trust map at latent size, (B, 1, h, w).
+        schedule: Its prediction type decides what is predicted.
+        options: The weights.
     """
     last = schedule.config.num_train_timesteps - 1
     weight = options.walk_weight
     if options.min_snr:
-        weight = weight * min_snr(schedule, drawn.t, options.min_snr)
-    weight = torch.where(drawn.t == last, 1.0, weight).index_fill(0, drawn.continued, 0)
+        weight = weight * min_snr(schedule, draws.t, options.min_snr)
+    weight = torch.where(draws.t == last, 1.0, weight).index_fill(0, draws.continued, 0)
     weight = weight.view(-1, 1, 1, 1) * torch.where(trust == REPAINT, options.repaint_weight, 1.0)
-    wanted = prediction_target(schedule, residual, drawn.noise, drawn.t)
-    return (weight * (made - wanted).square()).mean()
+    wanted = prediction_target(schedule, residual, draws.noise, draws.t)
+    return (weight * (output - wanted).square()).mean()
 
 
 def pixel_losses(
     stack: Stack,
     batch: dict[str, Tensor],
-    made: Tensor,
+    output: Tensor,
     x: Tensor,
-    drawn: Draw,
+    draws: Draw,
     options: DenoisingOptions,
     *,
     step: int,
@@ -284,16 +308,16 @@ def pixel_losses(
     Args:
         stack: The networks and the noise schedule.
         batch: As in `train_step`.
-        made: The UNet's predictions (B, C, h, w) about x.
+        output: The UNet's predictions (B, C, h, w) about x.
         x: The noisy residuals (B, C, h, w).
-        drawn: Timesteps, and which rows are decoded.
+        draws: Timesteps, and which rows are decoded.
         options: Weights of the losses.
         step: Number of the update, from 0.
         discriminator: As in `train_step`.
     """
-    rows, last = drawn.decoded, stack.schedule.config.num_train_timesteps - 1
-    t = drawn.t[rows]
-    end = to_clean(stack.schedule, made[rows], x[rows], t)
+    rows, last = draws.decoded, stack.schedule.config.num_train_timesteps - 1
+    t = draws.t[rows]
+    end = to_clean(stack.schedule, output[rows], x[rows], t)
     latents = stack.from_residual(end, batch["conditioning"][rows])
     rgb = vae.decode_freely(stack.vae, latents).float()
     truth = to_rgb(batch["truth"][rows])
@@ -317,7 +341,18 @@ def spaced_indices(count: int, some: int) -> Tensor:
 def predict_first(
     ask: Ask, schedule: SchedulerMixin, residual: Tensor, noise: Tensor, rows: Tensor
 ) -> Tensor:
-    """What the first step of sampling predicts for these rows, where the second step starts."""
+    """Predict what the first step of sampling gives for some rows, where its second step starts.
+
+    Args:
+        ask: Runs the UNet: (x, t, rows) -> its output.
+        schedule: The noise schedule.
+        residual: The clean latents of the batch, (B, C, h, w).
+        noise: Of the same shape.
+        rows: Indices into the batch, (n,).
+
+    Returns:
+        Clean latents, (n, C, h, w).
+    """
     last = torch.full_like(rows, schedule.config.num_train_timesteps - 1)
     x = schedule.add_noise(residual[rows], noise[rows], last)
     return to_clean(schedule, ask(x, last, rows).float(), x, last) if len(rows) else residual[rows]

@@ -62,21 +62,21 @@ def sample_latents(
 
 
 def compare(
-    stack: Stack, batch: dict[str, Tensor], made: dict[str, Tensor]
+    stack: Stack, batch: dict[str, Tensor], latents: dict[str, Tensor]
 ) -> tuple[list[Tensor], dict[str, float]]:
     """Rows of pictures and PSNRs for a preview.
 
     Args:
         stack: Decodes the latents.
         batch: conditioning and truth.
-        made: Latents by the name of their score.
+        latents: Latents by the name of their score.
 
     Returns:
         Rows of the conditioning, each of the latents, and the truth; the mean PSNR of each but the
         last.
     """
     truth, rows, scores = to_rgb(batch["truth"]), [], {}
-    for name, latent in {"known_psnr": batch["conditioning"], **made}.items():
+    for name, latent in {"known_psnr": batch["conditioning"], **latents}.items():
         rgb = vae.decode(stack.vae, latent)
         error = (rgb - truth).square().mean((1, 2, 3))
         scores[name] = (-10 * error.log10()).mean().item()

@@ -129,18 +129,18 @@ class RestorerStage:
         """
         options = self.options
         low, truth = (to_rgb(batch[name].to(self.device)) for name in ("low", "truth"))
-        made = self.network(low.contiguous(memory_format=torch.channels_last)).float()
-        losses = {"pixel": F.l1_loss(made, truth) + options.edges * gradient(made, truth)}
+        result = self.network(low.contiguous(memory_format=torch.channels_last)).float()
+        losses = {"pixel": F.l1_loss(result, truth) + options.edges * gradient(result, truth)}
         if self.distance and options.perceptual:
-            losses["perceptual"] = options.perceptual.weight * self.distance(made, truth)
+            losses["perceptual"] = options.perceptual.weight * self.distance(result, truth)
         fidelity = torch.stack([*losses.values()]).sum()
         if self.teach and options.teacher:
-            losses["teacher"] = options.teacher.weight * F.l1_loss(made, self.teach(low))
+            losses["teacher"] = options.teacher.weight * F.l1_loss(result, self.teach(low))
         if self.discriminator and options.adversary and step >= options.adversary.start:
             layer = self.network.body[-1].weight
             seen = F.interpolate(low, scale_factor=float(SCALE))
             losses |= adversarial_losses(
-                self.discriminator, made, truth, fidelity, layer, options.adversary, seen
+                self.discriminator, result, truth, fidelity, layer, options.adversary, seen
             )
         return losses
 
@@ -154,20 +154,20 @@ class RestorerStage:
     @torch.inference_mode()
     def export(self, folder: Path) -> None:
         """Write the network as diffusers does, alone or within the model that it belongs to."""
-        made = deepcopy(self.network).to("cpu", memory_format=torch.contiguous_format)
+        network = deepcopy(self.network).to("cpu", memory_format=torch.contiguous_format)
         if self.options.blend:
-            made = blend(made, self.options.blend)
+            network = blend(network, self.options.blend)
         if self.options.stack is None:
-            return made.save_pretrained(folder / "restorer")
+            return network.save_pretrained(folder / "restorer")
         stack = load(self.options.stack, "cpu")
         if self.options.end == "faithful":
             if stack.restorer is None:
                 raise ConfigError(f"stage.stack: {self.options.stack} has no rich end yet")
-            stack.restorer.faithful = made
+            stack.restorer.faithful = network
         elif stack.restorer is None:
-            stack.restorer = FirstStage(made)
+            stack.restorer = FirstStage(network)
         else:
-            stack.restorer.rich = made
+            stack.restorer.rich = network
         save(stack, folder, card="")  # the loop writes it
 
 
@@ -177,17 +177,17 @@ def build(options: RestorerOptions) -> Restorer:
     Raises:
         ConfigError: If those have other shapes.
     """
-    made = Restorer(options.channels, options.layers)
+    network = Restorer(options.channels, options.layers)
     if options.start is None:
-        return made
-    place = model_paths.find_path(str(options.start))
+        return network
+    path = model_paths.find_path(str(options.start))
     try:
-        widening.grow(teachers.read(find_weights(place)), made)
+        widening.grow(teachers.read(find_weights(path)), network)
         if options.blend:  # refused before anything is trained
-            blend(made, options.blend)
+            blend(network, options.blend)
     except (KeyError, RuntimeError) as error:
-        raise ConfigError(f"stage.start: {place} is of another shape: {error}") from error
-    return made
+        raise ConfigError(f"stage.start: {path} is of another shape: {error}") from error
+    return network
 
 
 def blend(network: Restorer, options: BlendOptions) -> Restorer:
@@ -196,34 +196,36 @@ def blend(network: Restorer, options: BlendOptions) -> Restorer:
     Raises:
         KeyError: If some of these are missing.
     """
-    made, theirs = deepcopy(network).to("cpu"), teachers.read(options.path)
+    blended, theirs = deepcopy(network).to("cpu"), teachers.read(options.path)
     mixed = {
         name: torch.lerp(weight, theirs[name], options.share)
-        for name, weight in made.state_dict().items()
+        for name, weight in blended.state_dict().items()
     }
-    made.load_state_dict(mixed)
-    return made.to(memory_format=torch.contiguous_format)
+    blended.load_state_dict(mixed)
+    return blended.to(memory_format=torch.contiguous_format)
 
 
-def find_weights(place: Path) -> Path:
+def find_weights(path: Path) -> Path:
     """The weight file of a restorer: the file itself, or the one in an export or a model."""
-    if not place.is_dir():
-        return place
-    folder = place / "restorer" if (place / "restorer").is_dir() else place
+    if not path.is_dir():
+        return path
+    folder = path / "restorer" if (path / "restorer").is_dir() else path
     return folder / "diffusion_pytorch_model.safetensors"
 
 
-def preview_rows(low: Tensor, made: Tensor, truth: Tensor) -> tuple[list[Tensor], dict[str, float]]:
+def preview_rows(
+    low: Tensor, result: Tensor, truth: Tensor
+) -> tuple[list[Tensor], dict[str, float]]:
     """Rows for the sample grid, and mean scores of all pictures.
 
     Args:
         low: Inputs at the size of the result, rgb (B, 3, H, W).
-        made: Results.
+        result: Results.
         truth: Truths.
     """
-    error = (made - truth).square().mean((1, 2, 3))
-    scores = {"psnr": -10 * error.log10(), "pd": squeezenet(made, truth)}
-    rows = [low[:SHOWN], made[:SHOWN], truth[:SHOWN]]
+    error = (result - truth).square().mean((1, 2, 3))
+    scores = {"psnr": -10 * error.log10(), "pd": squeezenet(result, truth)}
+    rows = [low[:SHOWN], result[:SHOWN], truth[:SHOWN]]
     return rows, {name: value.mean().item() for name, value in scores.items()}
 
 

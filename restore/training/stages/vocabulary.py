@@ -36,10 +36,10 @@ def merges(words: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def _merged(word: list[str], pair: tuple[str, str]) -> list[str]:
-    made: list[str] = []
+    symbols: list[str] = []
     for symbol in word:
-        if made and (made[-1], symbol) == pair:
-            made[-1] += symbol
+        if symbols and (symbols[-1], symbol) == pair:
+            symbols[-1] += symbol
         else:
-            made.append(symbol)
-    return made
+            symbols.append(symbol)
+    return symbols

@@ -230,25 +230,25 @@ def main(
     unet = UNet2DModel.from_pretrained(model / "unet", local_files_only=True)
     schedule = DDPMScheduler.from_pretrained(model / "scheduler", local_files_only=True)
     labels = np.repeat(np.arange(CLASSES), count)
-    made = sample_digits(unet.eval(), schedule, labels, guidance, steps, seed).numpy()[:, 0]
+    samples = sample_digits(unet.eval(), schedule, labels, guidance, steps, seed).numpy()[:, 0]
     out.mkdir(parents=True, exist_ok=True)
-    apart = np.pad(made, ((0, 0), (1, 1), (1, 1)), constant_values=-1)
+    apart = np.pad(samples, ((0, 0), (1, 1), (1, 1)), constant_values=-1)
     lines = apart.reshape(CLASSES, count, *apart.shape[1:])[:, :16]
     page = np.concatenate([np.concatenate(list(line), 1) for line in lines], 0)
     grid = Image.fromarray(np.rint((page + 1) * 127.5).astype(np.uint8))
     grid.resize((grid.width * 4, grid.height * 4), Image.Resampling.NEAREST).save(out / "grid.png")
-    scores = score(made, labels, *pictures(images))
+    scores = score(samples, labels, *pictures(images))
     (out / "scores.json").write_text(json.dumps(scores, indent=1) + "\n")
     print(json.dumps(scores))
 
 
 def score(
-    made: np.ndarray, labels: np.ndarray, pixels: np.ndarray, digits: np.ndarray
+    samples: np.ndarray, labels: np.ndarray, pixels: np.ndarray, digits: np.ndarray
 ) -> dict[str, float]:
     """Score samples with a small classifier, which is trained on two thirds of 6,000 real digits.
 
     Args:
-        made: Samples (n, H, W).
+        samples: Samples (n, H, W).
         labels: The digits that were asked for.
         pixels: Real digits, as `pictures` returns them.
         digits: Their labels.
@@ -266,17 +266,17 @@ def score(
     machine = MLPClassifier(128, random_state=0, max_iter=500)
     machine.fit(pixels[fitted].reshape(fitted.sum(), -1), digits[fitted])
     scores = {}
-    for name, shown, meant in (("", made, labels), ("real_", pixels[~fitted], digits[~fitted])):
-        odds = machine.predict_proba(shown.reshape(len(shown), -1))
+    for name, chosen, meant in (("", samples, labels), ("real_", pixels[~fitted], digits[~fitted])):
+        odds = machine.predict_proba(chosen.reshape(len(chosen), -1))
         scores[f"{name}agree"] = float((odds.argmax(1) == meant).mean())
         scores[f"{name}sure"] = float((odds.max(1) >= SURE).mean())
-    scores["spread"] = within(made, labels) / within(pixels, digits)
+    scores["spread"] = within(samples, labels) / within(pixels, digits)
     return scores
 
 
-def within(shown: np.ndarray, labels: np.ndarray) -> float:
+def within(samples: np.ndarray, labels: np.ndarray) -> float:
     """Standard deviation of a pixel among pictures of one label."""
-    kinds = [shown[labels == label] for label in np.unique(labels)]
+    kinds = [samples[labels == label] for label in np.unique(labels)]
     return float(np.sqrt(np.mean([kind.var(0).mean() for kind in kinds])))
 
 

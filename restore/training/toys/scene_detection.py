@@ -59,19 +59,19 @@ def _border(pixels: np.ndarray) -> np.ndarray:
     return np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
 
 
-def _covered_by(rgb: np.ndarray, inside: np.ndarray, own: np.ndarray, colour) -> np.ndarray:
+def _covered_by(rgb: np.ndarray, inside: np.ndarray, visible: np.ndarray, colour) -> np.ndarray:
     """Pixels in or beside `inside` that the colour covers by half or more: their largest part.
 
     A pixel of an edge mixes colour and ground in proportion, so the share is a projection.
 
     Args:
-        own: Which pixels of the region count as this colour's.
+        visible: Which pixels of the region count as this colour's.
     """
     ground = np.median(_border(rgb), 0)
     towards = np.array(colour, np.float64) - ground
     share = (rgb - ground) @ towards / (towards @ towards)
     reach = cv2.dilate(inside.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    return largest(reach & (share >= 0.5) & (own | ~inside))
+    return largest(reach & (share >= 0.5) & (visible | ~inside))
 
 
 def largest(mask: np.ndarray) -> np.ndarray:

@@ -223,8 +223,8 @@ def main(
     """Draw held-out scenes from their prompts and score them."""
     stack = load(model)
     kind = stack.reader.kind
-    asked = [scenes.scene(seed, n, MOST[kind], held_out=True) for n in range(count)]
-    prompts = [scene.prompt(kind) for scene in asked]
+    wanted = [scenes.scene(seed, n, MOST[kind], held_out=True) for n in range(count)]
+    prompts = [scene.prompt(kind) for scene in wanted]
     seeds = [seed_of(seed, n) for n in range(count)]
     pictures = np.concatenate(
         [
@@ -232,7 +232,7 @@ def main(
             for n in range(0, count, 25)
         ]
     )
-    answers = [answer(scene, pixels) for scene, pixels in zip(asked, pictures, strict=True)]
+    answers = [answer(scene, pixels) for scene, pixels in zip(wanted, pictures, strict=True)]
     out.mkdir(parents=True, exist_ok=True)
     sheet(answers[:48], pictures[:48], prompts[:48]).save(out / "sheet.png")
     (out / "scores.json").write_text(json.dumps(scores(answers), indent=1) + "\n")

@@ -166,7 +166,7 @@ def draw(rng: np.random.Generator, most: int) -> Scene | None:
     colours = rng.permutation(list(COLOURS))[:count]
     things: list[Thing] = []
     for colour in colours:
-        tries = (place(str(colour), rng, ALONE if most == 1 else 1) for _ in range(TRIES))
+        tries = (random_thing(str(colour), rng, ALONE if most == 1 else 1) for _ in range(TRIES))
         free = (thing for thing in tries if not any(are_touching(thing, other) for other in things))
         thing = next(free, None)
         if thing is None:
@@ -175,7 +175,7 @@ def draw(rng: np.random.Generator, most: int) -> Scene | None:
     return Scene(ground, tuple(things))
 
 
-def place(colour: str, rng: np.random.Generator, larger: float) -> Thing:
+def random_thing(colour: str, rng: np.random.Generator, larger: float) -> Thing:
     """A thing in a ninth of the picture, called by colour and shape, at times by size and place."""
     shape, size = str(rng.choice(SHAPES)), str(rng.choice(list(SIZES)))
     half = larger * rng.uniform(*SIZES[size])

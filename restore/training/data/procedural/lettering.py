@@ -76,14 +76,14 @@ class Face:
             uint8 (height, width).
         """
         if isinstance(self.source, int):
-            made, (scale, weight) = np.zeros(size, np.uint8), _opencv(px)
+            canvas, (scale, weight) = np.zeros(size, np.uint8), _opencv(px)
             at = (round(at[0]), round(at[1]))
-            cv2.putText(made, text, at, self.source, scale, 255, weight, cv2.LINE_AA)
-            return made
-        made = Image.new("L", size[::-1])
+            cv2.putText(canvas, text, at, self.source, scale, 255, weight, cv2.LINE_AA)
+            return canvas
+        canvas = Image.new("L", size[::-1])
         font = _font(self.source, round(px))
-        ImageDraw.Draw(made).text(at, text, 255, font=font, anchor="ls")
-        return np.asarray(made)
+        ImageDraw.Draw(canvas).text(at, text, 255, font=font, anchor="ls")
+        return np.asarray(canvas)
 
 
 def _opencv(px: float) -> tuple[float, int]:
@@ -198,7 +198,7 @@ def write(
 
 def words(rng: np.random.Generator, count: int, script: str = "latin") -> list[str]:
     """Random words: English ones, random letters of a script, numbers; some with capitals."""
-    letters, said = SCRIPTS[script], []
+    letters, result = SCRIPTS[script], []
     spelled = rng.integers(len(letters), size=9 * count).tolist()
     kinds, picks = rng.random((count, 2)).tolist(), rng.integers(1 << 30, size=count).tolist()
     for number, ((kind, how), pick) in enumerate(zip(kinds, picks, strict=True)):
@@ -211,8 +211,8 @@ def words(rng: np.random.Generator, count: int, script: str = "latin") -> list[s
             word = "".join(letters[i] for i in spelled[first : first + 1 + pick % 9])
         if how < 0.25:
             word = word.upper() if how < 0.06 else word.capitalize()
-        said.append(word + (".,;:!?"[pick % 6] if how > 0.87 else ""))
-    return said
+        result.append(word + (".,;:!?"[pick % 6] if how > 0.87 else ""))
+    return result
 
 
 def lines(rng: np.random.Generator, count: int, length: int, script: str, style: str) -> list[str]:
@@ -225,20 +225,20 @@ def lines(rng: np.random.Generator, count: int, length: int, script: str, style:
         script: One of SCRIPTS.
         style: "prose", "code" or "table".
     """
-    said = iter(words(rng, count * (3 + length // 4), script) * 2)
-    made, depth = [], 0
+    text = iter(words(rng, count * (3 + length // 4), script) * 2)
+    result, depth = [], 0
     for _ in range(count):
         if style == "code":
             depth = min(max(depth + int(rng.integers(-1, 2)), 0), 4)
             form = CODE[rng.integers(len(CODE))]
-            made.append("    " * depth + form.format(next(said), next(said), next(said)))
+            result.append("    " * depth + form.format(next(text), next(text), next(text)))
             continue
-        line = next(said)
+        line = next(text)
         while len(line) < length:
             line += " " * (1 if style == "prose" else 2 + -len(line) % (length // 4 + 1))
-            line += next(said)
-        made.append(line)
-    return made
+            line += next(text)
+        result.append(line)
+    return result
 
 
 def page(

@@ -133,8 +133,8 @@ def gradient(rng: np.random.Generator, size: int, faces: tuple[Face, ...] = ()) 
     colours = tones(rng, 4) if rng.random() < 0.7 else rng.uniform(0, 255, (4, 3))
     if rng.random() < 0.4:
         mesh = colours.astype(np.float32).reshape(2, 2, 3)
-        made = cv2.resize(mesh, (3 * size, 3 * size), interpolation=cv2.INTER_LINEAR)
-        made = made[size : 2 * size, size : 2 * size]
+        plane = cv2.resize(mesh, (3 * size, 3 * size), interpolation=cv2.INTER_LINEAR)
+        plane = plane[size : 2 * size, size : 2 * size]
     else:
         rows, columns = np.mgrid[:size, :size].astype(np.float32) / size
         angle, (y, x) = rng.uniform(0, 2 * np.pi), rng.uniform(-0.3, 1.3, 2)
@@ -143,8 +143,8 @@ def gradient(rng: np.random.Generator, size: int, faces: tuple[Face, ...] = ()) 
         at = (at - at.min()) / max(float(np.ptp(at)), 1e-6)
         stops = np.linspace(0, 1, int(rng.integers(2, 5)))
         channels = colours[: len(stops)].T
-        made = np.stack([np.interp(at, stops, channel) for channel in channels], -1)
-    return np.rint(np.clip(made, 0, 255)).astype(np.uint8)
+        plane = np.stack([np.interp(at, stops, channel) for channel in channels], -1)
+    return np.rint(np.clip(plane, 0, 255)).astype(np.uint8)
 
 
 KINDS = {"leaves": leaves, "text": text, "lines": line_art, "screen": screen, "gradient": gradient}

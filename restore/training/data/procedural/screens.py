@@ -217,23 +217,23 @@ def panels(rng: Rng, area: Area, smallest: int) -> list[Area]:
 
 def screen(rng: Rng, size: int, faces: tuple[Face, ...]) -> np.ndarray:
     """uint8 (size, size, 3): panels, each with a title or none and one kind of content."""
-    made = Screen(rng, size, faces)
+    canvas = Screen(rng, size, faces)
     gap, radius = int(rng.integers(0, 6)), int(rng.integers(0, 10)) if rng.random() < 0.5 else 0
     is_titled = rng.random() < 0.5
-    bar, rim = made.accent(), 0.7 * made.ground + 0.3 * made.inks[0]
+    bar, rim = canvas.accent(), 0.7 * canvas.ground + 0.3 * canvas.inks[0]
     for left, above, wide, tall in panels(rng, (0, 0, size, size), int(rng.integers(40, 100))):
         x, y, width, height = left + gap, above + gap, wide - 2 * gap, tall - 2 * gap
-        made.box((x, y, width, height), rim, radius)
-        made.box((x + 1, y + 1, width - 2, height - 2), made.ground, radius)
-        top = int(made.px * 1.6) if is_titled and height > 4 * made.px else 0
+        canvas.box((x, y, width, height), rim, radius)
+        canvas.box((x + 1, y + 1, width - 2, height - 2), canvas.ground, radius)
+        top = int(canvas.px * 1.6) if is_titled and height > 4 * canvas.px else 0
         if top:
-            made.box((x + 1, y + 1, width - 2, top), bar)
-            title = " ".join(made.words(2))[: int(width / made.px * 1.5)]
-            made.label(title, x + 5, y + 0.75 * top, readable(bar))
+            canvas.box((x + 1, y + 1, width - 2, top), bar)
+            title = " ".join(canvas.words(2))[: int(width / canvas.px * 1.5)]
+            canvas.label(title, x + 5, y + 0.75 * top, readable(bar))
         inside = (x + 5, y + top + 5, width - 10, height - top - 10)
         if min(inside[2:]) > 4:
-            WIDGETS[rng.integers(len(WIDGETS))](made, inside)
-    rgb = halve(made.rgb)
-    for text, at, px, face, ink in made.labels:
+            WIDGETS[rng.integers(len(WIDGETS))](canvas, inside)
+    rgb = halve(canvas.rgb)
+    for text, at, px, face, ink in canvas.labels:
         write(rgb, text, at, px, face, ink)
     return rgb

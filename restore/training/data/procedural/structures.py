@@ -18,14 +18,14 @@ FINE = 16  # cv2 draws in sixteenths of a pixel
 
 def add(rgb: np.ndarray, rng: Rng) -> np.ndarray:
     """uint8 (S, S, 3) -> the same with one or two structures in it."""
-    made = rgb.astype(np.float32)
+    result = rgb.astype(np.float32)
     for _ in range(rng.integers(1, 3)):
         cover = np.zeros(rgb.shape[:2], np.uint8)
         KINDS[rng.integers(len(KINDS))](cover, rng)
         softened = cv2.GaussianBlur(cover, (0, 0), rng.uniform(0.3, 1.2)) * np.float32(1 / 255)
         light = 1 + rng.uniform(0.05, 0.35) * soft(rng, rgb.shape[0], int(rng.integers(2, 8)))
-        made += softened[..., None] * (_colour(rgb, rng) * light[..., None] - made)
-    return np.rint(np.clip(made, 0, 255)).astype(np.uint8)
+        result += softened[..., None] * (_colour(rgb, rng) * light[..., None] - result)
+    return np.rint(np.clip(result, 0, 255)).astype(np.uint8)
 
 
 def _colour(rgb: np.ndarray, rng: Rng) -> np.ndarray:

@@ -22,7 +22,7 @@ from degradations.ops.noise import standard_normal
 
 BARS = {
     "1 JPEG is libjpeg-turbo's to the last bit": [
-        "test_bars.test_jpeg_is_pillows_at_every_quality",
+        "test_degradation_promises.test_jpeg_is_pillows_at_every_quality",
         "test_ops.test_jpeg_equals_pillows",
         "test_device_jpeg.test_no_value_differs_from_libjpeg_turbo_at_any_quality",
         "test_device_jpeg.test_no_value_differs_on_a_gpu",
@@ -36,9 +36,9 @@ BARS = {
         "test_device.test_a_gpu_gives_what_the_cpu_gives",
     ],
     "3 every parameter is a picture's own": [
-        "test_bars.test_pictures_with_other_keys_share_no_draw",
-        "test_bars.test_noise_of_other_keys_is_other_noise",
-        "test_bars.test_order_codec_and_kinds_are_a_pictures_own",
+        "test_degradation_promises.test_pictures_with_other_keys_share_no_draw",
+        "test_degradation_promises.test_noise_of_other_keys_is_other_noise",
+        "test_degradation_promises.test_order_codec_and_kinds_are_a_pictures_own",
         "test_device.test_each_picture_has_steps_of_its_own",
         "test_device.test_nothing_waits_for_a_gpu",
     ],
@@ -53,7 +53,7 @@ BARS = {
     ],
     "6 a trace rebuilds its picture bit for bit, and is small and readable": [
         "test_pipeline.test_a_trace_replays_bit_for_bit_from_its_json",
-        "test_bars.test_a_trace_is_small_and_readable",
+        "test_degradation_promises.test_a_trace_is_small_and_readable",
     ],
     "7 recipes carry their paper; the published faults are there for comparison": [
         "test_recipes.test_the_yaml_equals_the_named_recipe",
@@ -65,10 +65,10 @@ BARS = {
         "test_compat.test_resizing_by_a_factor_drops_the_fraction_and_aliases",
     ],
     "8 an op of one's own is one class; albumentations by name": [
-        "test_own.test_an_op_beside_the_recipe_runs_nests_and_replays",
-        "test_own.test_an_op_of_an_installed_package_is_found_by_its_entry_point",
-        "test_own.test_a_recipe_with_an_own_file_works_in_a_spawned_worker",
-        "test_own.test_an_albumentations_transform_is_seeded_by_us",
+        "test_plugins.test_an_op_beside_the_recipe_runs_nests_and_replays",
+        "test_plugins.test_an_op_of_an_installed_package_is_found_by_its_entry_point",
+        "test_plugins.test_a_recipe_with_an_own_file_works_in_a_spawned_worker",
+        "test_plugins.test_an_albumentations_transform_is_seeded_by_us",
     ],
     "9 a recipe from one's own photos, checked against known truth": [
         "test_measure.test_quality_and_chroma_of_a_file_come_back_exactly",
