@@ -13,7 +13,8 @@ from heapq import nsmallest
 from pathlib import Path
 
 from restore.batch import ownership, template, views
-from restore.batch.journal import as_output_error, reports
+from restore.batch.folder_lock import alone_in, as_output_error
+from restore.batch.journal import reports
 from restore.batch.rows import Row, read_rows
 from restore.errors import UsageError, printable
 from restore.files import write_text
@@ -158,11 +159,11 @@ def merge(given: Sequence[Path], out: Path) -> Row:
     counts = Counter(row["status"] for row in rows)
     seconds = round(sum(row.get("seconds", 0) for row in rows), 3)
     summary = {**{name: counts[name] for name in GOOD}, "seconds": seconds}
-    with as_output_error(out):
-        out.mkdir(parents=True, exist_ok=True)
-        write_text(out / "report.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-        write_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
-    write_page(out / "report.html", rows, summary, [path.parent for path in found])
+    with alone_in(out):
+        with as_output_error(out):
+            write_text(out / "report.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+            write_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
+        write_page(out / "report.html", rows, summary, [path.parent for path in found])
     return summary
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 from restore.batch import remote
+from restore.batch.folder_lock import full, is_full
 from restore.batch.jobs import Job, digest_of
-from restore.batch.journal import full, is_full
 from restore.batch.result_index import ResultIndex
 from restore.batch.rows import Row
 from restore.errors import (
@@ -221,6 +221,7 @@ def make_failed_row(job: Job, error: Exception, seconds: float) -> Row:
         code, text = "OOM", "not enough memory; use fewer windows at a time or a smaller scale"
     elif isinstance(error, OSError) and error.errno:
         code = errno.errorcode.get(error.errno, "OS")
+        text = f"{error.filename}: {error.strerror}" if error.filename else text
     row = {**head(job, "failed"), "code": code, "error": text, "seconds": round(seconds, 3)}
     if code == "INTERNAL":  # a bug of ours: a bug report needs the traceback
         row["trace"] = "".join(traceback.format_exception(error))
