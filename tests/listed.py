@@ -103,7 +103,7 @@ if __name__ == "__main__":
         if objects:
             do(what, 10, Path(place, "warm"))
             # pathlib interns names, and that table grows by megabytes at a time: let it grow now
-            [sys.intern(f"name {nth}") for nth in range(200_000)]
+            [sys.intern(f"name {nth}") for nth in range(1_000_000)]
             tracemalloc.start()
         assert do(what, count, Path(place, "all")) == count
     peak = tracemalloc.get_traced_memory()[1] if objects else 0
