@@ -1,7 +1,7 @@
 """A run over names that are only listed, and the memory that the process which drives it takes.
 
 Run as a program it prints bytes: python tests/listed.py COUNT WHAT [objects]
-WHAT is local or team, a run by this process or by workers; masks, a run with a folder of masks; or
+WHAT is local or team, a run by this process or by workers; masks, a plan with a folder of masks; or
 merge, one report of two. With `objects` the bytes are those of Python's objects alone.
 """
 
@@ -47,21 +47,28 @@ def masks(count: int, place: Path) -> Path:
     return place
 
 
-def drive(count: int, out: Path, team=None, given: str = "") -> int:
+def prepare(count: int, out: Path, options, holes=Holes()) -> folder.PreparedFiles:
+    stack = SimpleNamespace(parts=(), device="cpu")
+    model = OpenedModel("none", lambda: stack, "weights", {})
+    return folder.prepare(names(count), options, Destination(out), lambda: model, holes=holes)
+
+
+def pair(count: int, place: Path) -> int:
+    """Plan a run with a folder of masks; return the number of names."""
+    given = masks(count, place / "masks")
+    prepared = prepare(count, place / "out", InpaintOptions(), Holes(str(given)))
+    assert sum(1 for _ in prepared.unpaired()) == (count + 1) // 2
+    assert sum(bool(job.others) for job in prepared.jobs) == count // 2
+    return len(prepared.jobs)
+
+
+def drive(count: int, out: Path, team=None) -> int:
     """Plan and do a run over so many names; return the number of rows in its report.
 
     Args:
         team: Does the work; None: the local runner, with a picture that cannot be read for each.
-        given: A folder of masks; then the run inpaints.
     """
-    stack = SimpleNamespace(parts=(), device="cpu")
-    model = OpenedModel("none", lambda: stack, "weights", {})
-    options = InpaintOptions() if given else UpscaleOptions(scale=2)
-    prepared = folder.prepare(
-        names(count), options, Destination(out), lambda: model, holes=Holes(given)
-    )
-    if given:
-        assert sum(1 for _ in prepared.unpaired()) == (count + 1) // 2
+    prepared = prepare(count, out, UpscaleOptions(scale=2))
     if team is None:
         prepared.run()
     else:
@@ -91,8 +98,9 @@ def do(what: str, count: int, place: Path) -> int:
     place.mkdir()
     if what == "merge":
         return merge(count, place)
-    given = str(masks(count, place / "masks")) if what == "masks" else ""
-    return drive(count, place / "out", refusing if what == "team" else None, given)
+    if what == "masks":
+        return pair(count, place)
+    return drive(count, place / "out", refusing if what == "team" else None)
 
 
 if __name__ == "__main__":
