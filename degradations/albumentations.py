@@ -17,6 +17,8 @@ from degradations.keys import next_key
 from degradations.pipeline import Recipe, Trace
 from degradations.samples import Maker, pixels
 
+TARGETS = "image", "key", "mask", "masks", "bboxes", "keypoints"
+
 
 class Degrade(BasicTransform):
     """A transform that degrades `image`, and adds the good picture as `hr`.
@@ -52,7 +54,7 @@ class Degrade(BasicTransform):
 
     @property
     def targets(self) -> dict[str, Any]:
-        return {"image": _identity, "key": _identity}
+        return dict.fromkeys(TARGETS, _identity)
 
     def get_params_dependent_on_data(
         self, params: dict[str, Any], data: dict[str, Any]
