@@ -14,8 +14,7 @@ from restore.batch.remote import Made, is_s3, open_filesystem, retry, s3_objects
 from restore.batch.rows import Row, parsed
 from restore.batch.store import HIDDEN, NOTES, REPORTS, note_name
 from restore.errors import ImageError, OutputError
-from restore.files import cache as cache_folder
-from restore.files import replacing, sha256
+from restore.files import home_folder, replacing, sha256
 from restore.storage.database import TemporaryDatabase
 from restore.storage.urls import redact_error, redact_url
 
@@ -32,7 +31,7 @@ UNKNOWN = ""  # digest of an object that does not say it
 
 def mirror(url: str) -> Path:
     """The folder on this machine that stands for a URL; it holds the journal."""
-    return cache_folder() / "remote" / short_digest(redact_url(url).rstrip("/"))
+    return home_folder("cache") / "remote" / short_digest(redact_url(url).rstrip("/"))
 
 
 class Bucket:

@@ -99,7 +99,7 @@ def do_job(
         finished result, with "finished": true.
     """
     source, store = _source(job), index.store
-    if exists != "overwrite" and (finished := index.finished(job, source.whole)):
+    if exists != "overwrite" and (finished := index.finished(job, source.digest)):
         known = {**finished, "finished": True}
         return lambda: known
     started = time.monotonic()
@@ -161,7 +161,7 @@ def _source(job: Job) -> Source:
     try:
         if not job.source:
             return Source("", "")
-        own, *others = map(digest_of, downloads.files_of(job))
+        first, *others = map(digest_of, downloads.files_of(job))
         if not others:
             return Source(first, first)
         together = hashlib.sha256(" ".join([first, *others]).encode()).hexdigest()
