@@ -7,6 +7,7 @@ If it is lost, the copy of its lines in `.restore/` rebuilds it: hashes prove ea
 import errno
 import json
 import os
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
@@ -54,6 +55,7 @@ class Journal(ResultIndex):
         self.out, self.ending, self.home = out, ending, home or out
         self.path = self.home / f"report{ending}.jsonl"
         self.copy = self.home / HIDDEN / f"report{ending}.jsonl"
+        self._adding = threading.Lock()  # results on their way to a store add rows from threads
         self.read()
 
     def read(self) -> None:
@@ -133,14 +135,15 @@ class Journal(ResultIndex):
                 run would make again anyway.
         """
         data = json.dumps(row).encode() + b"\n"  # ASCII: any file name survives
-        with as_output_error(self.path):
-            for file in self._files:
-                rest = data
-                while rest:
-                    rest = rest[file.write(rest) :]
-            if is_lasting:
-                os.fsync(self._files[0].fileno())
-        self.take(row)
+        with self._adding:
+            with as_output_error(self.path):
+                for file in self._files:
+                    rest = data
+                    while rest:
+                        rest = rest[file.write(rest) :]
+                if is_lasting:
+                    os.fsync(self._files[0].fileno())
+            self.take(row)
         return row
 
     def note(self, row: Row) -> Row:
@@ -185,7 +188,7 @@ class Journal(ResultIndex):
             "INSERT INTO lined(nth) SELECT nth FROM latest"
             " WHERE NOT is_foreign AND nth NOT IN (SELECT nth FROM lined) ORDER BY nth"
         )
-        rows = Reported(self.kept)
+        rows = Reported(self.kept, "lined JOIN latest USING (nth) JOIN row USING (id)")
         with as_output_error(self.out):
             write_lines(self.path, rows.lines())
             write_lines(self.copy, chain(self._replaced(), rows.lines()))
@@ -228,17 +231,19 @@ class Journal(ResultIndex):
 
 
 class Reported(Collection[Row]):
-    """The rows of a report in their order, read anew each time."""
+    """The rows of a report in their order, read anew each time.
 
-    def __init__(self, kept: TemporaryDatabase):
-        self._kept = kept
+    Args:
+        kept: It has a table `lined`, of the places in the report.
+        tables: That table, joined with those that have the rows.
+    """
+
+    def __init__(self, kept: TemporaryDatabase, tables: str):
+        self._kept, self._tables = kept, tables
 
     def lines(self) -> Iterator[str]:
         """The rows as JSON."""
-        query = (
-            "SELECT place, data FROM lined JOIN latest USING (nth) JOIN row USING (id)"
-            " WHERE place > ? ORDER BY place"
-        )
+        query = f"SELECT place, data FROM {self._tables} WHERE place > ? ORDER BY place"
         return (data for _, data in self._kept.pages(query))
 
     def __iter__(self) -> Iterator[Row]:

@@ -22,9 +22,11 @@ class Store(Protocol):
 
     Attributes:
         out: The folder on this machine that stands for it: the targets of jobs are below.
+        at_once: Results that may be on their way to it at a time; 1: it takes no time.
     """
 
     out: Path
+    at_once: int
 
     def name(self, path: Path) -> str:
         """The name of a target."""
@@ -90,7 +92,7 @@ class Folder:
     """A folder on a disk, which several machines may share."""
 
     def __init__(self, out: Path):
-        self.out = out
+        self.out, self.at_once = out, 1
 
     def where(self, name: str) -> str:
         return str(self.out / name)
