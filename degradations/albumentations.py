@@ -10,11 +10,14 @@ from typing import Any
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it asks the network at import
 
 import numpy as np
+from albumentations.augmentations.geometric.functional import keypoints_scale
 from albumentations.core.transforms_interface import BasicTransform
 
 from degradations.keys import next_key
 from degradations.pipeline import Recipe, Trace
-from degradations.samples import Maker
+from degradations.samples import Maker, pixels
+
+TARGETS = "image", "key", "mask", "masks", "bboxes", "keypoints"
 
 
 class Degrade(BasicTransform):
@@ -22,9 +25,11 @@ class Degrade(BasicTransform):
 
     It comes last, after the transforms that crop and turn. The result also has `trace`, as JSON:
     degradations.replay makes `image` from `hr`. A recipe that sharpens adds `hr_sharp`, the
-    training target. A recipe that draws damage adds `damage`, its mask. Other targets such as masks
-    and boxes stay as they are, because they belong to `hr`. The transform always acts (p is 1), so
-    that all samples have the same items; write a `maybe` into the recipe to degrade only a share.
+    training target. A recipe that draws damage adds `damage`, its mask. Masks stay as they are,
+    because they belong to `hr`. Boxes and keypoints belong to the smaller `image`, by whose size
+    Compose measures them: times `scale` they are those of `hr`. The transform always acts (p is 1),
+    so that all samples have the same items; write a `maybe` into the recipe to degrade only a
+    share.
 
     The draws are a function of the key that is passed with the image, as in transform(image=rgb,
     key="0/17"). Without a key they belong to the picture that degradations.torch.Keyed is at, or
@@ -49,18 +54,25 @@ class Degrade(BasicTransform):
 
     @property
     def targets(self) -> dict[str, Any]:
-        return {"image": _identity, "key": _identity}
+        return dict.fromkeys(TARGETS, _identity)
 
     def get_params_dependent_on_data(
         self, params: dict[str, Any], data: dict[str, Any]
     ) -> dict[str, Any]:
-        trace = self.maker.draw(data["image"], data.get("key") or next_key())
+        trace = self.maker.draw(pixels(data["image"]), data.get("key") or next_key())
         return {"trace": trace.to_json()}
 
     def apply_with_params(self, params: dict[str, Any], *args: Any, **data: Any) -> dict[str, Any]:
-        hr = np.ascontiguousarray(data["image"])
+        hr = np.ascontiguousarray(pixels(data["image"]))
         made = self.maker.sample(hr, Trace.from_json(params["trace"]))
-        return data | {"image": made.pop("lr")} | made
+        low = made.pop("lr")
+        down, across = (side / of for side, of in zip(low.shape[:2], hr.shape[:2], strict=True))
+        points = {
+            name: keypoints_scale(value, across, down)
+            for name, value in data.items()
+            if self._additional_targets.get(name, name) == "keypoints"
+        }
+        return data | points | {"image": low} | made
 
     def get_transform_init_args(self) -> dict[str, Any]:
         values = self.maker.recipe.model_dump(mode="json")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from degradations.errors import RecipeError
@@ -51,11 +52,13 @@ class Cutter:
 
 
 def files_in(folder: str | Path) -> list[Path]:
-    """The pictures in a folder and its subfolders, sorted by name.
+    """The pictures in a folder and its subfolders, sorted by name; or the one that it names.
 
     Raises:
         RecipeError: If there are none.
     """
+    if Path(folder).is_file():
+        return [Path(folder)]
     found = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES)
     if not found:
         raise RecipeError(f"{os.fspath(folder)}: holds no picture ({', '.join(sorted(SUFFIXES))})")
@@ -66,3 +69,20 @@ def to_planes(rgb: np.ndarray) -> Tensor:
     """uint8 (H, W[, 3]) -> uint8 (3 or 1, H, W)."""
     planes = rgb[None] if rgb.ndim == 2 else rgb.transpose(2, 0, 1)
     return torch.from_numpy(np.array(planes, order="C"))
+
+
+def like(rgb: np.ndarray, picture: Any) -> Any:
+    """uint8 (H, W[, 3]) in the type of another picture."""
+    if isinstance(picture, Image.Image):
+        return Image.fromarray(rgb)
+    if isinstance(picture, np.ndarray):
+        if picture.dtype.kind == "f":
+            return (rgb / 255).astype(picture.dtype)
+        return rgb.astype(np.uint16) * np.uint16(257) if picture.dtype == np.uint16 else rgb
+    if not isinstance(picture, Tensor):
+        return rgb
+    planes = to_planes(rgb)
+    if picture.dtype != torch.uint8:
+        planes = planes / 255 if picture.is_floating_point() else planes.int() * 257
+    planes = planes.to(picture.device, picture.dtype)
+    return planes if type(picture) is Tensor else planes.as_subclass(type(picture))

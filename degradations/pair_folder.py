@@ -9,10 +9,10 @@ import re
 import secrets
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import blake2b
+from hashlib import blake2b, file_digest
 from pathlib import Path
 
 import cv2
@@ -29,6 +29,9 @@ from degradations.samples import check_crop, draws_damage
 _PART = ".part"  # how the names of unfinished files end
 _MADE = re.compile(r"\.(\d{6,}\.(png|json)|recipe\.yaml|\w+\.py)\.[0-9a-f]{16}\.part")
 _IDENTITY = TypeAdapter(dict[str, str])
+LARGEST = 2**30  # bytes of a photo; a sparse file may have any size
+CONTENT = "content of the photos"  # changed in place, they have the same names and sizes
+Digests = Callable[[Sequence[Path]], Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,13 @@ def folders_of(recipe: Recipe) -> tuple[str, ...]:
     return ("hr", "lr", *extra, "traces")
 
 
-def identity_of(recipe: Recipe, pairs: PairSet, photos: dict[str, Path]) -> dict[str, str]:
+def identity_of(
+    recipe: Recipe, pairs: PairSet, photos: dict[str, Path], digests: Digests
+) -> dict[str, str]:
     """What must be the same for pairs to belong together, in words."""
+    names = sorted(photos)
+    found = zip(names, digests([photos[name] for name in names]), strict=True)
+    content = "/".join(f"{name}\0{digest}" for name, digest in found)
     sizes = (f"{key}\0{_size(photos[key])}" for key in sorted(photos))
     own = "".join(f"{name}{digest_of(data)}" for name, data in plugin_sources(recipe).items())
     return {
@@ -75,6 +83,7 @@ def identity_of(recipe: Recipe, pairs: PairSet, photos: dict[str, Path]) -> dict
         "crop": str(pairs.crop or "whole"),
         "severity": f"{pairs.severity:g}",
         "photos": f"{len(photos)} ({digest_of('/'.join(sizes))})",
+        CONTENT: digest_of(content),
     }
 
 
@@ -114,9 +123,10 @@ def hold(out: Path, identity: dict[str, str], folders: tuple[str, ...] = ()) -> 
             raise RecipeError(f"{identity_file}: is no file of its own; remove it")
         _lock(file.fileno(), out)
         file.seek(0)
-        text = file.read()
-        if not text.strip():
-            file.write(json.dumps(identity, indent=1) + "\n")
+        text, whole = file.read(), json.dumps(identity, indent=1) + "\n"
+        if whole.startswith(text) and text != whole:  # all that a killed run could write of it
+            file.truncate(0)
+            file.write(whole)
             file.flush()
             os.fsync(file.fileno())
         elif there := _describe_changes(text, identity):
@@ -130,7 +140,8 @@ def _describe_changes(text: str, identity: dict[str, str]) -> str:
         was = _IDENTITY.validate_json(text)
     except ValidationError:
         return "its pairs.json cannot be read"
-    changed = (name for name, value in identity.items() if was.get(name) != value)
+    known = {CONTENT: identity.get(CONTENT), **was}  # older releases did not record it
+    changed = (name for name, value in identity.items() if known.get(name) != value)
     return ", ".join(f"{name} {was.get(name)}, now {identity[name]}" for name in changed)
 
 
@@ -204,6 +215,21 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return -1
+
+
+def digests_of(paths: Sequence[Path]) -> list[str]:
+    """The sha256 of each file, or another text if it cannot be read."""
+    return [_sha256(path) for path in paths]
+
+
+def _sha256(path: Path) -> str:
+    try:
+        if path.stat().st_size > LARGEST:
+            return "too large"
+        with path.open("rb") as file:
+            return file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
 
 
 def digest_of(text: str) -> str:

@@ -29,9 +29,11 @@ import numpy as np
 from degradations.errors import RecipeError
 from degradations.ops.sharpen import sharpen
 from degradations.pair_folder import (
+    Digests,
     PairSet,
     begin,
     digest_of,
+    digests_of,
     finished,
     folders_of,
     hold,
@@ -72,6 +74,7 @@ def make(
     *,
     workers: int = 0,
     show: Callable[[int], None] = lambda pairs: None,
+    digests: Digests = digests_of,
 ) -> PairCounts:
     """Make the pairs 0 to count - 1 that are not in `out` yet.
 
@@ -84,6 +87,7 @@ def make(
         read: Reads a photo as uint8 (H, W, 3); a function of a module, so that it can be pickled.
         workers: Processes; 0 works in this one.
         show: Called with the number of pairs just made.
+        digests: Returns a digest of the content of each photo; a caller may keep them.
 
     Raises:
         RecipeError: If the recipe cannot be used, or `out` holds other pairs.
@@ -94,7 +98,7 @@ def make(
         raise RecipeError("no photos to cut pairs from")
     recipe = pairs.load()
     folders = folders_of(recipe)
-    with hold(out, identity_of(recipe, pairs, photos), folders):
+    with hold(out, identity_of(recipe, pairs, photos, digests), folders):
         begin(out, folders, recipe, pairs)
         done = set.intersection(*(finished(out / folder) for folder in folders))
         missing = [k for k in range(count) if name_of(k) not in done]
@@ -151,7 +155,7 @@ class _Maker:
 
     def _do(self, recipe: Recipe, key: str, path: Path, numbers: list[int]) -> str:
         try:
-            photo = self.read(path)
+            photo = self._read(path)
         except MemoryError:
             raise
         except Exception as error:  # whatever a reader may raise; a bad photo costs no other
@@ -171,6 +175,15 @@ class _Maker:
             plain = key.encode("utf-8", "backslashreplace").decode()  # JSON holds Unicode alone
             self._write(recipe, k, hr, f"{name_of(k)}/{plain}@{y},{x}")
         return ""
+
+    def _read(self, path: Path) -> np.ndarray:
+        """Read a photo; twice if need be: what a disk refuses once must not decide a pair."""
+        try:
+            return self.read(path)
+        except MemoryError:
+            raise
+        except Exception:
+            return self.read(path)
 
     def _write(self, recipe: Recipe, k: int, hr: np.ndarray, key: str) -> None:
         degraded = recipe.degrade(hr, self.pairs.scale, self.pairs.seed, key)

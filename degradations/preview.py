@@ -102,7 +102,7 @@ def write_png(rows: Sequence[Row], recipe: Recipe, path: Path, dpi: int = 200) -
             where = left / width, (top - deep - 0.03) / height
             figure.text(*where, plain(label), fontsize=4.8, color="0.3", **style)
         top -= down
-    figure.savefig(path, dpi=dpi)
+    figure.savefig(path, dpi=dpi, metadata={"Software": "restore-toolkit"})  # says whose it is
 
 
 def describe(steps: Sequence[Params]) -> list[str]:

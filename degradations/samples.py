@@ -17,6 +17,9 @@ from degradations.ops.sharpen import sharpen
 from degradations.pipeline import Recipe, Trace, rebuild, target_size
 from degradations.rng import Rng
 
+CHANNELS = 1, 3, 4
+BEYOND = 0.25  # that floats may lie outside [0, 1]
+
 
 @dataclass(frozen=True)
 class Maker:
@@ -141,24 +144,70 @@ def turn(hr: np.ndarray, rng: Rng) -> np.ndarray:
 
 
 def pixels(photo: Any) -> np.ndarray:
-    """A photo of any kind as uint8 (H, W, 3).
+    """A photo of any kind as uint8 (H, W, 3). Grey becomes RGB, alpha is left out.
 
     Args:
-        photo: A file (it is set upright, alpha is left out), an array, a PIL picture, or a tensor
-            (3, H, W), uint8 or in [0, 1]; of a tuple, as datasets return, the first item.
+        photo: A file (it is set upright), a PIL picture, an array (H, W), (H, W, 1), (H, W, 3) or
+            (H, W, 4), or a tensor (H, W) or (1, 3 or 4, H, W): uint8, uint16, or floats in [0, 1];
+            of a tuple, as datasets return, the first item.
+
+    Raises:
+        TypeError: It is something else.
+        ValueError: Its shape or its values are others.
+        RecipeError: The file cannot be read.
     """
     if isinstance(photo, str | Path):
         return read(Path(photo))
     if isinstance(photo, tuple | list):
         return pixels(photo[0])
     if isinstance(photo, Image.Image):
-        return np.asarray(photo.convert("RGB"))
+        # convert() would cut these off at 255
+        deep = photo.mode[0] in "IF"
+        return _rgb8(np.asarray(photo)) if deep else np.asarray(photo.convert("RGB"))
     if isinstance(photo, np.ndarray):
-        return photo
+        return _rgb8(photo)
     if hasattr(photo, "permute"):
-        rgb = photo if not photo.is_floating_point() else (photo * 255).round().clamp(0, 255).byte()
-        return np.ascontiguousarray(rgb.permute(1, 2, 0).cpu().numpy())
+        return _rgb8(_channels_last(photo))
     raise TypeError(f"a photo is a file, an array, a picture or a tensor, not {type(photo)}")
+
+
+def _channels_last(photo: Any) -> np.ndarray:
+    """A tensor (H, W) or (C, H, W) as an array (H, W, C)."""
+    shape = tuple(photo.shape)
+    planes = photo[None] if photo.ndim == 2 else photo
+    if planes.ndim != 3 or planes.shape[0] not in CHANNELS:
+        mend = "; permute(2, 0, 1) puts the channels first" if shape[-1:] == (3,) else ""
+        raise ValueError(f"a tensor of shape {shape}: a photo is (3, H, W){mend}")
+    planes = planes.detach().cpu().permute(1, 2, 0)
+    return (planes.float() if planes.is_floating_point() else planes).numpy()
+
+
+def _rgb8(photo: np.ndarray) -> np.ndarray:
+    """An array of any kind that a photo may have as uint8 (H, W, 3)."""
+    planes = photo[..., None] if photo.ndim == 2 else photo
+    if planes.ndim != 3 or planes.shape[2] not in CHANNELS:
+        raise ValueError(f"an array of shape {photo.shape}: a photo is (H, W, 3)")
+    planes = _eight(planes[..., :3])
+    return planes if planes.shape[2] == 3 else np.repeat(planes, 3, 2)
+
+
+def _eight(values: np.ndarray) -> np.ndarray:
+    """Values of any kind that a photo may have as uint8."""
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype == bool:
+        return values.astype(np.uint8) * np.uint8(255)
+    low, high = (float(values.min()), float(values.max())) if values.size else (0, 0)
+    if values.dtype.kind == "f":
+        # resampling overshoots a little; what is far beyond was normalised, or has another range
+        if not (low >= -BEYOND and high <= 1 + BEYOND):
+            told = f"values from {low:g} to {high:g}: floats of a photo are in [0, 1]"
+            raise ValueError(f"{told}; degrade it before it is normalised")
+        return np.rint(values.clip(0, 1) * 255).astype(np.uint8)
+    is_deep = values.dtype == np.uint16 or (values.dtype == np.int32 and 0 <= low <= high < 2**16)
+    if not is_deep:
+        raise ValueError(f"values of type {values.dtype}: a photo has uint8, uint16 or floats")
+    return np.rint(values / 257).astype(np.uint8)  # PIL has 16 bits in int32, too
 
 
 def read(path: Path) -> np.ndarray:

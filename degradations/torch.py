@@ -22,11 +22,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
+from torch.utils.data import (
+    ConcatDataset,
+    Dataset,
+    IterableDataset,
+    Sampler,
+    Subset,
+    get_worker_info,
+)
 
-from degradations.cutting import Cutter, files_in, to_planes
+from degradations.cutting import Cutter, files_in, like
 from degradations.errors import RecipeError
 from degradations.keys import keyed, next_key
 from degradations.pipeline import Recipe
@@ -51,6 +56,9 @@ class Epochs(Sampler[tuple[int, int]]):
         rank: Number of this rank: it takes every `ranks`-th picture. All ranks take equally many,
             so up to ranks - 1 pictures are left out of an epoch.
         ranks: Number of ranks.
+
+    Raises:
+        TypeError: The dataset is a Subset or ConcatDataset, which pass on only an index.
     """
 
     def __init__(
@@ -58,6 +66,12 @@ class Epochs(Sampler[tuple[int, int]]):
     ):
         if not 0 <= rank < ranks:
             raise ValueError(f"rank {rank} is none of {ranks}; give 0 to {ranks - 1}")
+        if isinstance(dataset, Subset | ConcatDataset):
+            raise TypeError(
+                f"{type(dataset).__name__} does not take (index, epoch), which Epochs yields; wrap "
+                "photos and Degrade in Keyed outermost, make PairDataset of a part of the files, "
+                "or give the loader shuffle=True and call PairDataset.set_epoch before each epoch"
+            )
         self.dataset, self.shuffle, self.seed = dataset, shuffle, seed
         self.rank, self.ranks, self.epoch = rank, ranks, 0
 
@@ -279,10 +293,11 @@ class PairStream(IterableDataset):
 class Degrade(torch.nn.Module):
     """A transform: a picture -> {"lr", "hr", "trace"}, in the type that the picture has.
 
-    It takes the place of a torchvision transform, v1 or v2, after those that crop and turn;
-    torchvision itself is not needed. PIL pictures, tensors (3, H, W), arrays (H, W, 3) and
-    tv_tensors.Image come back as their own type. Further arguments, such as a label, are passed
-    through. See PairDataset for what a sample holds.
+    It takes the place of a torchvision transform, v1 or v2, after those that crop and turn, and
+    before those that normalise; torchvision itself is not needed. PIL pictures, tensors (3, H, W),
+    arrays (H, W, 3) and tv_tensors.Image come back as their own type; grey ones and those with
+    alpha as RGB, for noise has colours. Further arguments, such as a label, are passed through.
+    See PairDataset for what a sample holds.
 
     The draws are a function of `key`, if it is given. Else they belong to the picture that
     degradations.torch.Keyed is at, or to the key of degradations.keyed, or to the number of the
@@ -301,7 +316,7 @@ class Degrade(torch.nn.Module):
     def forward(self, picture: Any, *beside: Any, key: str | None = None) -> Any:
         hr = pixels(picture)
         made = self.maker.sample(hr, self.maker.draw(hr, key or next_key()))
-        sample = {name: _like(v, picture) if name != "trace" else v for name, v in made.items()}
+        sample = {name: like(v, picture) if name != "trace" else v for name, v in made.items()}
         return (sample, *beside) if beside else sample
 
     def extra_repr(self) -> str:
@@ -322,14 +337,3 @@ def _global_generators(seed: int) -> Iterator[None]:
         finally:
             random.setstate(before[0])
             np.random.set_state(before[1])
-
-
-def _like(rgb: np.ndarray, picture: Any) -> Any:
-    """uint8 (H, W[, 3]) in the type of another picture."""
-    if isinstance(picture, Image.Image):
-        return Image.fromarray(rgb)
-    if not isinstance(picture, Tensor):
-        return rgb
-    planes = to_planes(rgb) / 255 if picture.is_floating_point() else to_planes(rgb)
-    planes = planes.to(picture.device, picture.dtype)
-    return planes if type(picture) is Tensor else planes.as_subclass(type(picture))

@@ -25,6 +25,7 @@ PICTURES = frozenset(READ | {".heic", ".heif"})  # what every command accepts
 KNOWN = READ | {".heic", ".heif", ".jxl", ".jp2", ".psd", ".svg", ".eps", ".pdf"}  # refused by name
 Links = Literal["inside", "skip", "follow"]
 BLOCK = 2**20  # bytes of a list that are read at a time
+LONGEST = 2**16  # bytes of a name in a list
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,11 @@ def gathered(found: Iterable[Found], choice: Choice, names: str) -> Listing:
 
 
 def read_list(file: BinaryIO) -> Iterator[str]:
-    """Read a list of names: one a line, or separated by NUL bytes as `find -print0` writes them."""
+    """Read a list of names: one a line, or separated by NUL bytes as `find -print0` writes them.
+
+    Raises:
+        UsageError: It is no list.
+    """
     with tempfile.TemporaryFile() as kept:  # a pipe can be read only once
         has_nul = False
         while data := file.read(BLOCK):
@@ -129,15 +134,24 @@ def read_list(file: BinaryIO) -> Iterator[str]:
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
-    return (line for piece in file for line in piece.splitlines())
+    while piece := file.readline(LONGEST + 1):
+        _refuse_long(piece)
+        yield from piece.splitlines()
 
 
 def _ended_by_nul(file: BinaryIO) -> Iterator[bytes]:
     left = b""
     while data := file.read(BLOCK):
         *whole, left = (left + data).split(b"\0")
+        _refuse_long(left)
         yield from whole
     yield left
+
+
+def _refuse_long(name: bytes) -> None:
+    if len(name) > LONGEST:
+        told = f"it holds a name of more than {LONGEST:,} bytes"
+        raise UsageError(f"--list: {told}; a list has a name on each line, or NUL-ended ones")
 
 
 def _listed_key(path: Path) -> str:
@@ -223,6 +237,20 @@ def visible(folder: Path) -> list[Path]:
 
     paths = sorted(folder.rglob("*"))
     return [path for path in paths if all(map(is_shown, path.relative_to(folder).parts))]
+
+
+def visible_files(folder: Path) -> Iterator[Path]:
+    """The files that `visible` lists, in no order, so that any number of them takes no memory."""
+    folders = [str(folder)]
+    while folders:
+        here = Path(folders.pop())
+        for path, is_folder in _entries(here):
+            if path == here or path.name.startswith(".") or path.name.casefold() in JUNK_FOLDERS:
+                continue
+            if not is_folder and path.is_file():
+                yield path
+            elif is_folder and not path.is_symlink():
+                folders.append(str(path))
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -17,6 +17,8 @@ from restore.errors import OutputError
 UMASK = os.umask(0o077)  # the umask can only be read by setting it
 os.umask(UMASK)
 LONGEST = 2**24  # bytes of a line
+ABSENT = {errno.ENOENT, errno.ENOTDIR}  # what reading raises where there is no file
+STRANGE = {errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.EFBIG}  # or no plain one
 XDG = {"cache": ".cache", "data": ".local/share", "state": ".local/state"}  # by its specification
 TEMPORARY = ".restore-"  # prefix of temporary files
 _OURS = re.compile(re.escape(TEMPORARY) + r"([0-9a-f]{8})([0-9a-f]{8})(\..*)?", re.DOTALL)
@@ -59,7 +61,7 @@ def _sign(nonce: str) -> str:
 def is_ours_or_absent(path: Path, is_ours: Callable[[bytes], bool]) -> bool:
     """Whether there is no file, or one whose contents are ours.
 
-    Links, pipes, folders and what cannot be read are never ours.
+    Links, pipes and folders are never ours. Raises OutputError if the disk does not say.
 
     Args:
         path: The file.
@@ -69,10 +71,21 @@ def is_ours_or_absent(path: Path, is_ours: Callable[[bytes], bool]) -> bool:
         return False
     try:
         return is_ours(read_plain(path))
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError as error:
+        return is_missing(path, error)
+
+
+def is_missing(path: Path, error: OSError) -> bool:
+    """Whether there is no file; if there is one, it is none of ours.
+
+    Raises:
+        OutputError: The disk does not say what is there.
+    """
+    if error.errno in ABSENT:
         return True
-    except OSError:
+    if error.errno in STRANGE:
         return False
+    raise OutputError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def read_plain(path: Path, most: int = 2**31) -> bytes:

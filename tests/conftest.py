@@ -5,10 +5,9 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the network is wrong
-SHARED = "PYTEST_XDIST_WORKER" in os.environ  # several processes test at once
-if SHARED:  # threads that spin for work take the cores of the other processes
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Threads that spin for work take the cores of the other processes that test.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 
 import cv2
 import huggingface_hub
@@ -26,7 +25,7 @@ from restore.images.picture import Picture
 from restore.training.stages import denoiser
 from restore.training.stages.autoencoder import AutoencoderOptions, build
 
-torch.set_num_threads(1 if SHARED else 2)
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 def pytest_xdist_auto_num_workers():

@@ -17,15 +17,29 @@ class Faulty:
 
     fault  (number of the request, method, path) -> 503: it never arrives; lost: it is done, and the
            answer is a 503; late: it is done, and the answer comes when nobody waits any more;
-           nothing: as it is.
+           403: it is refused; nothing: as it is.
+    latency_s  that each request takes longer.
+    busiest  the most requests that were there at a time.
     """
 
     def __init__(self, app: Callable):
         self.app, self.count, self.lock = app, 0, threading.Lock()
         self.fault: Callable[[int, str, str], str] = lambda number, method, path: ""
         self.seen: list[tuple[str, str]] = []
+        self.latency_s, self.busy, self.busiest = 0.0, 0, 0
 
     def __call__(self, environ, start):
+        with self.lock:
+            self.busy += 1
+            self.busiest = max(self.busiest, self.busy)
+        try:
+            time.sleep(self.latency_s)
+            return self.answer(environ, start)
+        finally:
+            with self.lock:
+                self.busy -= 1
+
+    def answer(self, environ, start):
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         with self.lock:
             self.count += 1
@@ -36,6 +50,9 @@ class Faulty:
             list(self.app(environ, lambda *given: None))
         if what == "late":
             time.sleep(LATE_S)
+        if what == "403":
+            start("403 Forbidden", [("Content-Type", "application/xml")])
+            return [b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>"]
         if what:
             start("503 Slow Down", [("Content-Type", "application/xml")])
             return [b"<Error><Code>SlowDown</Code><Message>slow down</Message></Error>"]

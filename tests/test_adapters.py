@@ -18,11 +18,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
 import degradations
 from degradations import RecipeError, Trace, recipes, replay
 from degradations.albumentations import Degrade as Transform
+from degradations.samples import pixels as read_pixels
 from degradations.torch import Degrade, Epochs, Keyed, PairDataset, PairStream
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -154,9 +155,39 @@ def test_draws_are_unique_the_same_for_any_workers_and_replayable(make, photos):
         same(drawn(make(photos), workers, **how), two)
 
 
-def test_workers_that_have_nothing_of_this_process_draw_the_same(photos):
-    how = {"multiprocessing_context": "spawn", "epochs": 1}
-    same(drawn(by_number(photos), 1, **how), drawn(by_number(photos), 0, epochs=1))
+@pytest.mark.parametrize("make", ADAPTERS)
+def test_workers_that_have_nothing_of_this_process_draw_the_same(make, photos):
+    how = {"multiprocessing_context": "spawn", "persistent_workers": True}
+    same(drawn(make(photos), 1, **how), drawn(make(photos), 0))
+
+
+def test_ranks_of_a_distributed_sampler_hear_of_the_epoch_from_the_dataset(photos):
+    traces = []
+    for rank in range(2):
+        pairs = by_number(photos)
+        sampler = DistributedSampler(pairs, 2, rank, seed=1)
+        loader = DataLoader(pairs, 2, sampler=sampler, num_workers=2, persistent_workers=True)
+        for epoch in range(2):
+            sampler.set_epoch(epoch), pairs.set_epoch(epoch)
+            traces += [trace for batch in loader for trace in batch["trace"]]
+    keys = {Trace.from_json(trace).key for trace in traces}
+    assert keys == {f"{epoch}/{index}" for epoch in range(2) for index in range(COUNT)}
+    assert len({str(Trace.from_json(trace).steps) for trace in traces}) == 2 * COUNT
+
+
+def test_a_part_of_a_dataset_is_told_the_epoch_by_the_whole(photos):
+    pairs = by_number(photos)
+    part, rest = torch.utils.data.random_split(pairs, [5, COUNT - 5])
+    traces = []
+    for epoch in range(2):
+        pairs.set_epoch(epoch)
+        traces += [s["trace"] for s in DataLoader(part, None, shuffle=True, num_workers=2)]
+    assert len(set(traces)) == len(traces) == 10
+    for whole in (part, part + rest):
+        with pytest.raises(TypeError, match=r"does not take \(index, epoch\)"):
+            Epochs(whole)
+    keyed = Keyed(Subset(Photos(photos, Chain()), [1, 3]), seed=5)
+    assert len(set(steps(drawn(keyed, 2)))) == 4
 
 
 @pytest.mark.parametrize("make", ADAPTERS)
@@ -317,6 +348,68 @@ def test_any_sequence_of_pictures_serves(photos):
         assert torch.equal(first["lr"], by_number(photos)[3, 0]["lr"]), kind
 
 
+def test_grey_deep_and_see_through_pictures_become_rgb_of_8_bits(pixels):
+    rgb = pixels(32, 32, 0)
+    grey, alpha = rgb[..., :1], np.full_like(rgb[..., :1], 9)
+    channels = torch.from_numpy(rgb).permute(2, 0, 1)
+    deep = grey[..., 0].astype(np.uint16) * 257
+    coloured = {
+        "RGBA": Image.fromarray(np.dstack([rgb, alpha])),
+        "array with alpha": np.dstack([rgb, alpha]),
+        "tensor with alpha": torch.cat([channels, channels[:1]]),
+        "16 bits": rgb.astype(np.uint16) * 257,
+        "floats": rgb / 255,
+        "half": channels.half() / 255,
+        "brain float": (channels / 255).to(torch.float32).bfloat16(),
+    }
+    greys = {
+        "L": Image.fromarray(grey[..., 0]),
+        "I;16": Image.fromarray(deep),
+        "I": Image.fromarray(deep.astype(np.int32)),
+        "F": Image.fromarray(grey[..., 0].astype(np.float32) / 255),
+        "array": grey[..., 0],
+        "array of one channel": grey,
+        "tensor": channels[:1],
+        "flat tensor": channels[0],
+    }
+    for kind, given in coloured.items():
+        found = read_pixels(given)
+        assert found.dtype == np.uint8 and found.shape == rgb.shape, kind
+        assert np.abs(found.astype(int) - rgb).max() <= (kind == "brain float"), kind
+    for kind, given in greys.items():
+        found = read_pixels(given)
+        assert found.dtype == np.uint8 and (found == np.repeat(grey, 3, 2)).all(), kind
+    degrade = Degrade("realesrgan")
+    for given in (*coloured.values(), *greys.values()):
+        made = degrade(given, key="a")["lr"]
+        assert isinstance(made, type(given))
+        shape = np.shape(made) if isinstance(made, Image.Image) else made.shape
+        assert sorted(shape) == [3, 8, 8]
+    assert degrade(coloured["floats"], key="a")["lr"].max() <= 1
+    assert degrade(coloured["16 bits"], key="a")["lr"].dtype == np.uint16
+    bit = Image.fromarray(grey[..., 0] > 99)
+    assert set(np.unique(read_pixels(bit))) == {0, 255}
+
+
+def test_what_is_no_photo_is_named(photos):
+    rgb = np.array(opened(photos / "0.png"))
+    normal = (torch.from_numpy(rgb).permute(2, 0, 1) / 255 - 0.5) / 0.25
+    for given, told in (
+        (normal, "floats of a photo are in .0, 1.; degrade it before it is normalised"),
+        (rgb.astype(np.float32), "floats of a photo are in"),
+        (torch.from_numpy(rgb), "permute.2, 0, 1. puts the channels first"),
+        (torch.zeros(2, 3, 8, 8), "a photo is .3, H, W."),
+        (np.zeros((8, 8, 2), np.uint8), "a photo is .H, W, 3."),
+        (rgb.astype(np.int64), "int64: a photo has uint8, uint16 or floats"),
+        (np.full((8, 8, 3), np.nan), "nan"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            Degrade("realesrgan")(given)
+    with pytest.raises(RecipeError, match="none of 2 photos can be used; the last: values from"):
+        PairDataset([normal, normal], "realesrgan", 4, 0, crop=32)[0]
+    assert len(PairDataset(photos / "0.png", "realesrgan", 4, 0, crop=32)) == 1
+
+
 def test_a_recipe_that_sharpens_and_one_that_damages_say_more(photos):
     sharp = PairDataset(photos, "realesrgan_compat", 4, 0, crop=32)[0, 0]
     hr = levels(sharp["hr"])
@@ -425,6 +518,46 @@ def test_the_transform_of_albumentations_is_one_of_its_own(photos):
     assert (again["image"] == first["image"]).all() and again["trace"] == first["trace"]
     strict = albumentations.Compose([Transform("realesrgan")], strict=True)
     assert Trace.from_json(strict(image=rgb, key="b")["trace"]).key == "b"
+
+
+def test_masks_belong_to_the_good_picture_and_points_and_boxes_to_the_bad_one(photos):
+    rgb = np.array(opened(photos / "0.png"))
+    compose = albumentations.Compose(
+        [albumentations.CenterCrop(32, 40), Transform("realesrgan", scale=4)],
+        keypoint_params=albumentations.KeypointParams("xy", label_fields=["names"]),
+        bbox_params=albumentations.BboxParams("pascal_voc", label_fields=["kinds"]),
+    )
+    compose = pickle.loads(pickle.dumps(compose))
+    points, boxes = np.array([[5.0, 5], [23, 19], [43, 35]]), np.array([[8.0, 8, 40, 28]])
+    about = {"keypoints": points, "names": [1, 2, 3], "bboxes": boxes, "kinds": [4]}
+    about["mask"] = rgb[..., 0]
+    made = compose(image=rgb, key="a", **about)
+    assert made["image"].shape == (8, 10, 3)
+    assert made["hr"].shape[:2] == made["mask"].shape == (32, 40)
+    corner = 4, 4  # of the crop, in a picture of 40 x 48
+    assert np.allclose(made["keypoints"] * 4, points - corner) and list(made["names"]) == [1, 2, 3]
+    assert np.allclose(made["bboxes"] * 4, boxes - (*corner, *corner), atol=1e-3)
+    assert list(made["kinds"]) == [4]
+    two = albumentations.Compose(
+        [Transform("realesrgan", scale=2)],
+        keypoint_params=albumentations.KeypointParams("xy"),
+        additional_targets={"second": "keypoints"},
+    )
+    made = two(image=rgb, keypoints=points, second=points[:1])
+    assert np.allclose(made["keypoints"] * 2, points) and np.allclose(
+        made["second"] * 2, points[:1]
+    )
+
+
+def test_grey_and_float_images_of_albumentations_are_degraded_as_rgb(photos):
+    rgb = np.array(opened(photos / "0.png"))
+    wanted = Transform("realesrgan")(image=rgb, key="a")
+    made = albumentations.Compose([albumentations.ToFloat(255), Transform("realesrgan")])
+    assert (made(image=rgb, key="a")["image"] == wanted["image"]).all()
+    grey = albumentations.Compose([Transform("realesrgan")])(image=rgb[..., 0], key="a")
+    assert grey["image"].shape == (10, 12, 3) and (grey["hr"][..., 0] == rgb[..., 0]).all()
+    with pytest.raises(ValueError, match="before it is normalised"):
+        albumentations.Compose([albumentations.Normalize(), Transform("realesrgan")])(image=rgb)
 
 
 def test_keyed_gives_the_global_generators_back(photos):

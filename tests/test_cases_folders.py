@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from restore import file_search
 from restore.batch.jobs import Shard, named
 from restore.errors import UsageError
 from restore.file_search import read_list
@@ -414,3 +415,21 @@ def test_too_many_failures_end_the_run(photo, restored, tmp_path):
     assert code == 1 and rows["z.png"]["status"] == "left"
     code, rows, _ = restored()
     assert code == 1 and rows["z.png"]["status"] == "done" and len(rows) == 5
+
+
+@posix
+def test_what_never_ends_is_no_list(photo, call, tmp_path, monkeypatch):
+    """It was copied into the folder for temporary files until the disk was full."""
+    photo("a.png")
+    monkeypatch.setattr(
+        file_search.tempfile, "TemporaryFile", lambda: pytest.fail("it was read and kept")
+    )
+    code, _, err = call("upscale", "--list", "/dev/zero")
+    assert code == 2 and "--list /dev/zero: is a device" in err
+
+
+@pytest.mark.parametrize("end", [b"\0", b"\n", b""])
+def test_a_name_without_end_is_no_name(end):
+    data = b"a" + end + b"b" * (file_search.LONGEST + file_search.BLOCK)
+    with pytest.raises(UsageError, match="a name of more than 65,536 bytes"):
+        list(read_list(io.BytesIO(data)))

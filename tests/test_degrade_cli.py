@@ -1,5 +1,6 @@
 """restore degrade: the same files whatever the workers, kills and order; refusals with the mend."""
 
+import errno
 import json
 import os
 import shutil
@@ -307,6 +308,67 @@ def test_other_photos_foreign_files_and_a_second_run_are_refused(make, tmp_path)
     assert code == 3 and "another run writes here" in err
 
 
+def test_photos_that_changed_in_place_make_no_pairs_beside_the_old_ones(make, tmp_path):
+    """Their names and sizes are the same, as those of a BMP that was inverted."""
+    photo = tmp_path / "photos" / "a.bmp"
+    photo.parent.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 80, 3), np.uint8)
+    Image.fromarray(pixels).save(photo)
+    assert make("out", "--pairs", 1, folder=photo.parent)[0] == 0
+    kept = json.loads((tmp_path / "out" / "pairs.json").read_text())
+    Image.fromarray(255 - pixels).save(photo)
+    code, _, err = make("out", "--pairs", 2, folder=photo.parent)
+    assert code == 2 and f"{pair_folder.CONTENT} {kept[pair_folder.CONTENT]}, now" in err
+    Image.fromarray(pixels).save(photo)
+    assert make("out", "--pairs", 2, folder=photo.parent)[0] == 0
+    del kept[pair_folder.CONTENT]  # by an older release
+    (tmp_path / "out" / "pairs.json").write_text(json.dumps(kept))
+    assert make("out", "--pairs", 3, folder=photo.parent)[0] == 0
+
+
+def test_what_a_disk_refuses_once_decides_no_pair(tmp_path):
+    photos, asked = {}, pairs.PairSet("phone", crop=32)
+    for number in range(3):
+        photos[str(number)] = tmp_path / f"{number}.png"
+        Image.fromarray(np.full((40, 40, 3), 50 * number, np.uint8)).save(photos[str(number)])
+    failed = []
+
+    def once(path):
+        if path not in failed:
+            failed.append(path)
+            raise OSError(errno.EIO, "Input/output error")
+        return read_rgb(path)
+
+    made = pairs.make(photos, asked, tmp_path / "once", 3, once)
+    assert not made.refused and len(failed) == 3
+    pairs.make(photos, asked, tmp_path / "out", 3, read_rgb)
+    assert files(tmp_path / "once") == files(tmp_path / "out")
+
+
+def test_photos_that_cannot_be_listed_make_no_pairs(make, tmp_path, monkeypatch):
+    real = os.scandir
+
+    def broken(path="."):
+        if str(path).endswith("sub"):
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path)
+
+    shutil.copytree(SAMPLES, tmp_path / "photos")
+    (tmp_path / "photos" / "sub").mkdir()
+    monkeypatch.setattr(os, "scandir", broken)
+    code, _, err = make("out", folder=tmp_path / "photos")
+    assert code == 3 and "sub: could not be listed" in err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 1])
+def test_a_record_that_a_full_disk_cut_is_written_anew(make, tmp_path, share):
+    assert make("out", "--pairs", 1)[0] == 0
+    record = tmp_path / "out" / "pairs.json"
+    whole = record.read_text()
+    record.write_text(whole[: int(len(whole) * share)])
+    assert make("out", "--pairs", 1)[0] == 0 and record.read_text() == whole
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -448,6 +510,18 @@ def test_a_preview_is_written_as_page_and_as_picture(call, tmp_path):
     assert out[0].read_text().count("<img") == 3
     code, _, err = call("preview", tmp_path / "text.jpg", *words, "-o", tmp_path / "b.html")
     assert code == 1 and not (tmp_path / "b.html").exists()
+
+
+@pytest.mark.parametrize("name", ["photo.png", "photo.html"])
+def test_a_preview_takes_the_place_of_a_preview_alone(call, tmp_path, name):
+    words = ("preview", SAMPLES / "portrait.jpg", "-r", "phone", "--seeds", 1, "--crop", 32)
+    out = tmp_path / name
+    Image.new("RGB", (9, 9)).save(out, "PNG")
+    mine = out.read_bytes()
+    code, _, err = call(*words, "-o", out)
+    assert code == 2 and "is no report of ours" in err and out.read_bytes() == mine
+    out.unlink()
+    assert [call(*words, "-o", out)[0] for _ in range(2)] == [0, 0]
 
 
 @pytest.mark.parametrize(

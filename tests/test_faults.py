@@ -32,7 +32,7 @@ from folders import (
 )
 from PIL import Image
 
-from restore.batch import journal
+from restore.batch import journal, store
 from restore.batch.jobs import plan
 from restore.batch.journal import HIDDEN, Journal
 from restore.batch.runner import Limits, run_all
@@ -243,6 +243,26 @@ def test_f3_a_full_disk_ends_the_run_and_spares_what_was_there(tmp_path, small_d
     check_all(inputs, small_disk / "first")
 
 
+def test_f3_no_room_for_temporary_files_costs_no_row(photos, tmp_path):
+    """The tables of a run are broken from then on: no report may be made of them."""
+    out = tmp_path / "out"
+    run(photos, out)
+    whole, data = rows(out), tree(out)
+    made = Journal(out, "other", "w")
+
+    def work(job, path):
+        if job.key.startswith("3"):
+            pages = made.kept.one("PRAGMA page_count")[0]
+            made.kept.run(f"PRAGMA max_page_count = {pages}")
+        return {**copying(job, path), "warnings": ["long " * 2000]}
+
+    with pytest.raises(OutputError, match="TMPDIR"):
+        run_all(plan(find([photos], out), out, lambda source: ".png"), work, made, "overwrite")
+    assert rows(out).keys() == whole.keys() and tree(out) == data
+    assert run(photos, out).finished == 8
+    check_all(photos, out)
+
+
 # F4: the output folder goes away, or is read-only, or the disk breaks
 
 
@@ -294,6 +314,46 @@ def test_f4_an_error_of_the_disk_costs_one_file(photos, tmp_path, monkeypatch, c
     assert codes == {errno.errorcode[code]}
     check_all(photos, tmp_path / "out")
     assert run(photos, tmp_path / "out").failed == 0
+
+
+def test_f4_a_folder_that_cannot_be_listed_is_3_and_told(photos, tmp_path, monkeypatch):
+    out, real = tmp_path / "out", os.listdir
+    run(photos, out)
+
+    def broken(path="."):
+        if Path(path) == out:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path)
+
+    monkeypatch.setattr(os, "listdir", broken)
+    with pytest.raises(OutputError, match="out: cannot be read: Input/output error"):
+        run(photos, out)
+
+
+@pytest.mark.parametrize("options", ["o", "other"])
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES])
+def test_f4_a_result_that_cannot_be_read_is_not_called_anothers(
+    photos, tmp_path, monkeypatch, options, code
+):
+    out, key = tmp_path / "out", "3/0003.png"
+    run(photos, out)
+    before, real = tree(out), store.sha256
+
+    def broken(path):
+        if path == out / key:
+            raise OSError(code, os.strerror(code), str(path))
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "sha256", broken)
+        jobs = plan(find([photos], out), out, lambda source: ".png")
+        assert run_all(jobs, copying, Journal(out, options, "w")).failed == 1
+    row = rows(out)[key]
+    assert (row["code"], row["error"]) == (
+        errno.errorcode[code],
+        f"{out / key}: {os.strerror(code)}",
+    )
+    assert tree(out) == before
 
 
 def test_f4_a_journal_that_cannot_be_written_ends_the_run(photos, tmp_path, monkeypatch):

@@ -279,3 +279,7 @@ def test_a_model_swapped_after_the_run_was_planned_ends_it(tmp_path, photo, caps
     monkeypatch.setattr(engines, "load", lambda *a, **k: made)
     assert cli.main([str(word) for word in words]) == 3
     assert "changed since the run began" in capsys.readouterr().err
+
+
+def test_there_are_twenty_loras():
+    assert len(HOSTILE) >= 20

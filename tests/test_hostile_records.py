@@ -11,7 +11,7 @@ from restore.batch.journal import Journal
 from restore.batch.rows import is_inside, parsed, results
 from restore.checkpoints import manifest
 from restore.errors import RestoreError
-from restore.training.data import digests
+from restore.storage import digests
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 ANY = st.recursive(

@@ -2,17 +2,20 @@
 
 import io
 import os
+import warnings
 from pathlib import Path
 
 import carrying
 import numpy as np
 import pytest
-from carrying import CASES, DEEP, FACTS, FORMATS, GAIN_SPACE, PIXELS
+from carrying import DEEP, FACTS, FORMATS, GAIN_SPACE, PIXELS
+from carrying_more import CASES, of_camera, with_mask
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from restore.images import encode, icc, picture
+from restore.errors import ImageError
+from restore.images import colours, encode, icc, metadata, picture
 from restore.images.picture import Encoded, convert_to_srgb
 from restore.images.tags import JPEG_XMP
 
@@ -46,6 +49,53 @@ def test_texts_of_other_tools_come_in_whole():
     told = dict(one.texts)
     assert told["workflow"] == '{"nodes": ["\\u00e9\\u2603"]}' and len(told["long"]) == 5500
     assert told["parameters"] == "a red boat\nSteps: 20"
+
+
+def test_the_rule_of_a_camera_is_no_offset_in_the_old_file():
+    """Its directory is inside of EXIF's; copied as a number, it would point to nothing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        one = picture.read(Encoded(carrying.jpeg(exif=of_camera(1, "R98")), ".jpg"))
+        for block in (one.exif, metadata.set_exif_size(one.exif, (3, 5))):
+            told = Image.Exif()
+            told.load(block)
+            assert told.get_ifd(0xA005) == {1: "R98", 2: b"0100"}
+
+
+def test_a_page_that_is_a_mask_costs_no_other():
+    """Pillow cannot decode it; the picture before it is whole."""
+    source = Encoded(with_mask(), ".tif")
+    [one], count = picture.read_frames(source)
+    assert (one.pixels == PIXELS).all() and count == 2
+    assert "only the first frame" in " ".join(one.warnings)
+    with pytest.raises(ImageError, match="a kind that is not read"):
+        picture.read_frames(source, picture.Reading(frames="all"))
+
+
+CHROMATICITY = st.floats(allow_nan=True) | st.integers(-5, 5)
+
+
+@given(st.lists(CHROMATICITY, max_size=9), st.lists(CHROMATICITY, max_size=3), CHROMATICITY)
+def test_any_colours_in_exif_make_a_profile_that_parses_or_none(primaries, white, gamma):
+    class Tags(dict):
+        def get_ifd(self, number):
+            return {0xA500: gamma} if number == 0x8769 else {}
+
+    image, notes = Image.new("RGB", (1, 1)), []
+    image.format, image.getexif = "JPEG", lambda: Tags({318: white, 319: primaries})
+    made = colours.find_profile(b"", image, None, False, notes)
+    assert made is None or ImageCms.ImageCmsProfile(io.BytesIO(made)).profile.xcolor_space == "RGB "
+    assert made is None or notes
+
+
+def test_names_of_document_and_page_come_back_from_each_format(tmp_path):
+    data = next(case for case in CASES if "document" in case.what).data()
+    one = picture.read(Encoded(data, ".tif"))
+    for format, suffix in FORMATS.items():
+        encode.write(one, tmp_path / f"a{suffix}", format)
+        told = Image.Exif()
+        told.load(picture.read(tmp_path / f"a{suffix}").exif)
+        assert (told[269], told[285]) == ("a scan", "page 7"), format
 
 
 def test_xmp_promises_no_gain_map_and_no_video_any_more():

@@ -1,5 +1,6 @@
 """Only what we can prove to have made is replaced, swept, pruned, renamed or written through."""
 
+import errno
 import json
 import os
 import shutil
@@ -62,6 +63,41 @@ def test_a_users_own_report_stays(tmp_path, name, text, exists):
     with pytest.raises(UsageError, match="no report"):
         report.merge([tmp_path / "out"], tmp_path / "out")
     assert path.read_text() == text and not (tmp_path / "out" / "a.png").exists()
+
+
+@pytest.mark.parametrize("name", ["report.jsonl", "summary.json", "report.html"])
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.EMFILE])
+def test_a_report_that_cannot_be_read_is_not_called_anothers(tmp_path, monkeypatch, name, code):
+    save(tmp_path / "in" / "a.png", "a")
+    run(tmp_path / "in", tmp_path / "out")
+
+    def broken(path, *_):
+        if path.name == name:
+            raise OSError(code, os.strerror(code))
+        return real(path)
+
+    for module, how in ((files, "read_plain"), (ownership, "read_lines")):
+        real = getattr(module, how)
+        with monkeypatch.context() as patch:
+            patch.setattr(module, how, broken)
+            if (how == "read_lines") == (name == "report.jsonl"):
+                with pytest.raises(
+                    OutputError, match=f"{name}: cannot be read: {os.strerror(code)}"
+                ):
+                    run(tmp_path / "in", tmp_path / "out")
+
+
+def test_what_a_killed_merge_left_goes_with_the_next_one(tmp_path):
+    save(tmp_path / "in" / "a.png", "a")
+    run(tmp_path / "in", tmp_path / "one")
+    out = tmp_path / "all"
+    out.mkdir()
+    left, mine = files.temporary_for(out / "report.jsonl"), save(out / ".restore-notes.txt", "mine")
+    left.write_text("half")
+    report.merge([tmp_path / "one"], out)
+    assert not left.exists() and mine.exists() and len(told(out)) == 1
+    with Journal(out, "o", "w").open(), pytest.raises(OutputError, match="another run writes"):
+        report.merge([tmp_path / "one", out], out)
 
 
 @pytest.mark.parametrize("name", ["scores.json", "scores.csv", "report.html"])

@@ -3,6 +3,7 @@
 import json
 import logging
 import random
+from collections import Counter
 from importlib.util import find_spec
 
 import pytest
@@ -11,8 +12,9 @@ from folders import counts, tree
 from teams import Watch, model, photos, report
 
 from restore import batch, cli
-from restore.batch import inputs, ray_executor, remote
+from restore.batch import bucket, inputs, ray_executor, remote
 from restore.batch.destination import Destination
+from restore.batch.store import note_name
 from restore.errors import OutputError, UsageError
 from restore.options import UpscaleOptions
 from restore.storage import urls
@@ -105,6 +107,52 @@ def test_a_bucket_is_worked_on_as_a_folder_is(stocked, tmp_path, model, monkeypa
     assert here.done == 6 and tree(tmp_path / "here") == tree(tmp_path / "out")
 
 
+def test_a_picture_costs_a_store_four_requests(stocked, model):
+    _, faults, _ = stocked
+    run("s3://shop/in", "s3://shop/out", model)
+    asked = Counter(ask for ask in faults.seen if ask[1].endswith("/0000.png"))
+    note = f"/shop/out/.restore/{note_name('0/0000.png')}"
+    assert asked == {
+        ("PUT", "/shop/in/0/0000.png"): 1,  # of this test
+        ("GET", "/shop/in/0/0000.png"): 1,
+        ("HEAD", "/shop/out/0/0000.png"): 1,
+        ("PUT", "/shop/out/0/0000.png"): 1,
+    }
+    assert faults.seen.count(("PUT", note)) == 1
+    faults.seen.clear()
+    assert run("s3://shop/in", "s3://shop/out", model).finished == 6
+    asked = Counter(ask for ask in faults.seen if ask[1].endswith("/0000.png"))
+    assert asked == {("GET", "/shop/in/0/0000.png"): 1, ("HEAD", "/shop/out/0/0000.png"): 1}
+
+
+@pytest.mark.parametrize(("count", "latency_s"), counts((24, 0.1), (40, 0.2)))
+def test_the_way_to_a_store_is_not_added_to_the_work(stock, model, count, latency_s):
+    _, faults, _ = stock(count)
+    near = run("s3://shop/in", "s3://shop/near", model)
+    faults.seen.clear()
+    faults.latency_s = latency_s
+    far = run("s3://shop/in", "s3://shop/far", model)
+    own = [path for _, path in faults.seen if path.endswith((".png", ".json"))]
+    print(f"\n{count} pictures: {near.seconds} s near, {far.seconds} s far; {len(own)} requests")
+    assert near.done == far.done == count - 1 and len(own) > 3 * count
+    assert far.seconds - near.seconds < latency_s * len(own) / 2
+    assert faults.busiest > 4
+
+
+@pytest.mark.parametrize("devices", [(), ("cpu",)])
+def test_an_upload_that_is_refused_ends_the_run_and_loses_nothing(stocked, model, devices):
+    _, faults, _ = stocked
+    faults.fault = lambda _, method, path: (
+        "403" if method == "PUT" and path == "/shop/out/2/0002.png" else ""
+    )
+    with pytest.raises(OutputError, match="s3://shop/out"):
+        run("s3://shop/in", "s3://shop/out", model, devices=devices)
+    faults.fault = lambda *_: ""
+    made = run("s3://shop/in", "s3://shop/out", model)
+    assert made.left == 0 and made.finished + made.done == 6
+    assert len(told("shop/out")) == 7 and len(stored("shop/out")) == 6
+
+
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("count", counts(7, [1000]))
 def test_a_server_that_fails_now_and_then_loses_nothing(stock, tmp_path, model, monkeypatch, count):
@@ -139,7 +187,7 @@ def test_a_large_report_survives_the_loss_of_its_parts(shop, tmp_path, monkeypat
     import s3fs
 
     _, faults = shop
-    monkeypatch.setattr(remote, "PART", 5 * 2**20)  # the least that S3 takes
+    monkeypatch.setattr(bucket, "PART", 5 * 2**20)  # the least that S3 takes
     report = tmp_path / "report.jsonl"
     report.write_bytes(random.Random(0).randbytes(12 * 2**20))
     met = {"post": 0, "put": 0}
@@ -152,7 +200,7 @@ def test_a_large_report_survives_the_loss_of_its_parts(shop, tmp_path, monkeypat
         return ""
 
     faults.fault = fault
-    remote.Bucket(tmp_path, "s3://shop/out").end(tmp_path)
+    bucket.Bucket(tmp_path, "s3://shop/out").end(tmp_path)
     faults.fault = lambda *_: ""
     files = s3fs.S3FileSystem(use_listings_cache=False)
     assert met["put"] >= 3 and met["post"] >= 2
@@ -193,11 +241,11 @@ def test_a_machine_that_is_lost_loses_no_result(stocked, tmp_path, model, monkey
         if len(watch.keys) == 3:
             raise KeyboardInterrupt
 
-    watch, end_of = Watch(end), remote.Bucket.end
-    monkeypatch.setattr(remote.Bucket, "end", lost)
+    watch, end_of = Watch(end), bucket.Bucket.end
+    monkeypatch.setattr(bucket.Bucket, "end", lost)
     with pytest.raises(KeyboardInterrupt):
         run("s3://shop/in", "s3://shop/out", model, show=watch)
-    monkeypatch.setattr(remote.Bucket, "end", end_of)
+    monkeypatch.setattr(bucket.Bucket, "end", end_of)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another-machine"))
     made = run("s3://shop/in", "s3://shop/out", model)
     assert made.finished >= 2 and made.left == 0

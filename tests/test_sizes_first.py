@@ -7,7 +7,7 @@ import pytest
 
 from restore.batch.jobs import LARGEST, digest_of
 from restore.errors import ImageError
-from restore.training.data import digests
+from restore.storage import digests
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.tif"])

@@ -1,5 +1,9 @@
-"""A run that ends at any of its calls to the file system leaves nothing wrong behind."""
+"""A run that ends at any of its calls to the file system leaves nothing wrong behind.
 
+`pytest -m stress tests/test_sweep.py` ends each run at each of its calls; here it is some of them.
+"""
+
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,25 +12,45 @@ import pytest
 from folders import posix
 
 SCRIPT = Path(__file__).with_name("sweeper.py")
+WAYS = ["kill", "ENOSPC", "EIO", "full"]
+CALLS = {"copies": 150, "upscale": 400, "apply": 60, "merge": 20, "evaluate": 100}  # at the least
 
 
-def swept(how: str, folder: Path, step: int) -> int:
-    command = [sys.executable, str(SCRIPT), how, str(folder), str(step)]
+def swept(what: str, how: str, folder: Path, step: int) -> int:
+    """How many calls of a run met their end."""
+    command = [sys.executable, SCRIPT, what, how, folder, step]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
     done = subprocess.run(
-        command, capture_output=True, text=True, cwd=SCRIPT.parents[1], check=False
+        list(map(str, command)),
+        env=environment,
+        capture_output=True,
+        text=True,
+        cwd=SCRIPT.parents[1],
+        check=False,
     )
     assert done.returncode == 0, done.stderr
-    return int(done.stdout)
+    return int(done.stdout.splitlines()[-1])
 
 
 @posix
-@pytest.mark.parametrize("how", ["kill", "ENOSPC", "EIO"])
+@pytest.mark.parametrize("how", WAYS)
 def test_some_calls_of_a_run_may_be_its_last(tmp_path, how):
-    assert swept(how, tmp_path, 23) >= 6
+    assert swept("copies", how, tmp_path, 23) >= 4
 
 
 @posix
-@pytest.mark.slow
-@pytest.mark.parametrize("how", ["kill", "ENOSPC", "EIO"])
-def test_any_call_of_a_run_may_be_its_last(tmp_path, how):
-    assert swept(how, tmp_path, 1) >= 150
+@pytest.mark.parametrize(("what", "how"), [("upscale", "EIO"), ("apply", "full")])
+def test_some_calls_of_a_command_may_be_its_last(tmp_path, what, how):
+    assert swept(what, how, tmp_path, 61) >= 2
+
+
+@posix
+@pytest.mark.stress
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("what", CALLS)
+@pytest.mark.parametrize("how", WAYS)
+def test_any_call_may_be_the_last(tmp_path, what, how):
+    if what == "evaluate" and how in ("EIO", "ENOSPC"):
+        pytest.skip("what cannot be read once is a failed row there, so the scores differ")
+    calls = swept(what, how, tmp_path, 1)
+    assert calls >= CALLS[what] // (3 if how == "full" else 1)  # those that need room are fewer

@@ -27,7 +27,8 @@ from degradations import consent
 from restore import cli, file_search
 from restore.errors import ConfigError, ImageError
 from restore.images import picture, sandbox
-from restore.training.data import digests, latent_pairs, shards, sources, stored
+from restore.storage import digests
+from restore.training.data import latent_pairs, shards, sources, stored
 from restore.training.data.crops import PhotoOptions, Photos
 from restore.training.data.loading import Rows, build_loader
 from restore.training.data.paired import PairedPhotos

@@ -6,13 +6,38 @@ from pathlib import Path
 
 import pytest
 
-from restore import cli
+from restore import cli, files
 from restore.checkpoints import manifest, model_paths
 
 
 def verify(capsys, *given):
     code = cli.main(["verify", *map(str, given)])
-    return code, capsys.readouterr().out
+    said = capsys.readouterr()
+    assert bool(said.err) == (code == 1), "what is wrong has a mend"
+    return code, said.out
+
+
+def test_each_fault_has_its_own_mend(tmp_path, capsys):
+    for what, name, mend in (
+        ("changed", "config.json", "take the model, checkpoint or record anew"),
+        ("missing", "config.json", "take the model, checkpoint or record anew"),
+        ("changed", "out", "a run leaves alone what was changed"),
+        ("missing", "out", "is made by the same run again"),
+    ):
+        folder = tmp_path / f"{what} {name}"
+        folder.mkdir()
+        path = folder / "config.json"
+        path.write_text("{}")
+        if name == "out":
+            row = {"key": "a", "status": "done", "output": path.name, "seconds": 1, "warnings": []}
+            row["output_sha256"] = files.sha256(path)
+            (folder / "report.jsonl").write_text(json.dumps(row) + "\n")
+        else:
+            manifest.write(folder)
+        path.write_text("changed") if what == "changed" else path.unlink()
+        assert cli.main(["verify", str(folder)]) == 1
+        said = capsys.readouterr()
+        assert f"{what} " in said.out and mend in said.err and said.err.count("\n") == 1
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -91,10 +116,19 @@ def test_a_model_is_checked_file_by_file_and_loaded(tmp_path, capsys):
     (nano / "README.md").unlink()
     code, said = verify(capsys, nano)
     assert code == 1
-    for line in ("changed file", "extra.safetensors (is not in the manifest, and would be loaded)"):
-        assert line in said
+    assert f"changed file {nano / 'vae' / 'config.json'}" in said
+    extra = nano / "unet" / "extra.safetensors"
+    assert f"added file {extra} (is not in the manifest, and would be loaded)" in said
     assert f"missing file {nano / 'README.md'}" in said
     assert f"left over file {nano / 'notes.md'}" in said
+
+
+def test_a_model_that_lost_its_list_is_told_so(tmp_path, capsys):
+    nano = shutil.copytree(model_paths.find_path("nano"), tmp_path / "nano")
+    (nano / manifest.NAME).unlink()
+    code, said = verify(capsys, nano)
+    assert code == 1 and "[Errno" not in said
+    assert f"missing file {nano / manifest.NAME} (the list of the model's files" in said
 
 
 def _files(folder: Path) -> int:

@@ -1,10 +1,11 @@
 """Where a run's results go: a folder, or one file."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from restore.batch import remote
+from restore.batch.bucket import Bucket, mirror
 from restore.batch.store import HIDDEN, Folder, Store
 from restore.errors import UsageError
 from restore.file_search import KNOWN
@@ -34,9 +35,9 @@ class Destination:
         """
         if is_url(given):
             if not urlsplit(str(given)).path.rpartition("/")[2].count("."):
-                return cls(remote.mirror(str(given)), "", str(given))
-            problem = "is a file by its name; -o takes a folder of an object store, without a dot"
-            raise UsageError(f"{redact_url(str(given))}: {problem}")
+                return cls(mirror(str(given)), "", str(given))
+            told = "is a file by its name; -o takes a folder of an object store, without a dot"
+            raise UsageError(f"{redact_url(str(given))}: {told}")
         given = Path(given)
         if given.suffix.casefold() in KNOWN and not given.is_dir():
             return cls(given.parent, given.name)
@@ -44,9 +45,9 @@ class Destination:
             raise UsageError(f"{given}: is a file; -o takes a folder, or a picture's name")
         return cls(given)
 
-    @property
+    @cached_property
     def store(self) -> Store:
-        return remote.Bucket(self.out, self.url) if self.url else Folder(self.out)
+        return Bucket(self.out, self.url) if self.url else Folder(self.out)
 
     @property
     def home(self) -> Path:

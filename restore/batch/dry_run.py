@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from restore.batch import rates, remote
+from restore.batch import downloads, rates
 from restore.batch.jobs import Job
 from restore.batch.journal import Journal, Row
 from restore.batch.runner import SKIPPED
@@ -152,7 +152,7 @@ def forecast(
     for path in unpaired:
         say(f"unpaired {printable(str(path))}: a mask without its picture")
     totals = Totals(options, model)
-    for job in jobs:
+    for job in downloads.ahead(jobs):
         yield _forecast_job(job, masks, journal, how, totals, say)
     for line in totals.describe(journal, rate):
         say(line)
@@ -167,8 +167,6 @@ def _forecast_job(
     say: Callable[[str], None],
 ) -> Row:
     """Say what becomes of a job and count it; return its row."""
-    from restore.images import sandbox
-
     name = printable(str(job.source))
     row = {"key": job.key, "source": job.origin}
     if job.skip:
@@ -176,7 +174,7 @@ def _forecast_job(
         return {**row, "status": "skipped", "code": job.skip, "error": SKIPPED[job.skip]}
     assert job.source
     try:
-        head = sandbox.probe(remote.fetch(job), how)
+        head = downloads.probe(job, how)
     except RestoreError as error:
         say(f"failing  {printable(str(error))}")
         return {**row, "status": "failed", "code": error.code, "error": str(error)}

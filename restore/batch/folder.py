@@ -6,7 +6,7 @@ summary = batch.run(files, UpscaleOptions(scale=2), Path("out"), batch.open_mode
 The run is the same for every caller: each continues where another stopped.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,7 +122,7 @@ class PreparedFiles(PreparedRun):
 
     settings: Settings
     masks: "Masks | None"
-    unpaired: list[Path]  # masks without a picture
+    unpaired: Callable[[], Iterable[Path]]  # finds the masks without a picture
     count: int
 
     def dry_run(
@@ -134,7 +134,7 @@ class PreparedFiles(PreparedRun):
             self.jobs,
             self.options,
             self.masks,
-            self.unpaired,
+            self.unpaired(),
             self.journal,
             self.settings.reading,
             rate=Rate(self.options, self.model.stack, self.model.made_by, self.count, note),

@@ -139,8 +139,11 @@ def digest_of(path: Path) -> str:
 
     Raises:
         OSError: The file cannot be read.
-        ImageError: The file is too large.
+        ImageError: The file is too large, or is a folder that could not be listed.
     """
+    if path.is_dir():
+        os.listdir(path)  # raises why
+        raise ImageError("UNREADABLE", "the folder could not be listed; run the same command again")
     size = path.stat().st_size
     if size > LARGEST and not _is_tiff(path):
         raise ImageError("TOO_LARGE", f"{size >> 20:,} MiB; the limit is {LARGEST >> 20:,}")

@@ -7,25 +7,22 @@ If it is lost, the copy of its lines in `.restore/` rebuilds it: hashes prove ea
 import errno
 import json
 import os
-import time
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
-from typing import BinaryIO
 
 from restore.batch import ownership
+from restore.batch.folder_lock import appending, as_output_error, holding
 from restore.batch.jobs import Job
 from restore.batch.result_index import ResultIndex
 from restore.batch.rows import Row, read_rows
-from restore.batch.store import HIDDEN, Folder, Store
-from restore.errors import DiskFullError, OutputError
-from restore.files import write_lines, write_text
+from restore.batch.store import HIDDEN, NOTES, Folder, Store
+from restore.errors import OutputError
+from restore.files import ABSENT, write_lines, write_text
 from restore.storage.database import TemporaryDatabase, to_bytes, to_text
-
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # EFBIG: `ulimit -f`
-PATIENCE_S = 30  # that a shard waits for another one's cleanup
 
 
 class Journal(ResultIndex):
@@ -58,11 +55,13 @@ class Journal(ResultIndex):
         self.out, self.ending, self.home = out, ending, home or out
         self.path = self.home / f"report{ending}.jsonl"
         self.copy = self.home / HIDDEN / f"report{ending}.jsonl"
+        self._adding = threading.Lock()  # results on their way to a store add rows from threads
         self.read()
 
     def read(self) -> None:
         """Read what earlier runs wrote. Raises OutputError."""
         self.forget()
+        self._seen = self._look()
         own_files = [self.copy, self.path]
         others = [path for folder in (self.home / HIDDEN, self.home) for path in reports(folder)]
         for path in sorted(set(others) - set(own_files)):
@@ -73,6 +72,18 @@ class Journal(ResultIndex):
             self.kept.run("UPDATE row SET is_theirs = is_done")
         for path in own_files:
             self.take_all(read_rows(path))
+
+    def _look(self) -> dict[Path, tuple[int, int, int]] | None:
+        """What the disk says of the reports; None where notes may be added elsewhere."""
+        if not isinstance(self.store, Folder) or (self.out / HIDDEN / NOTES).exists():
+            return None
+        seen = {}
+        for path in {self.path, self.copy, *reports(self.home), *reports(self.home / HIDDEN)}:
+            with suppress(OSError):  # reading it says so
+                status = path.stat()
+                if status.st_size:
+                    seen[path] = status.st_ino, status.st_size, status.st_mtime_ns
+        return seen
 
     @contextmanager
     def open(self, tidy: Callable[[], None] = lambda: None) -> Iterator[None]:
@@ -99,7 +110,8 @@ class Journal(ResultIndex):
                 paths = (self.path, self.copy)
                 self._files = [stack.enter_context(appending(path)) for path in paths]
                 self._opened = self._identity()
-            self.read()  # again, now that no other run adds to it
+            if self._seen is None or self._seen != self._look():
+                self.read()  # again, now that no other run adds to it
             yield
 
     def _identity(self) -> tuple[int, int]:
@@ -123,13 +135,15 @@ class Journal(ResultIndex):
                 run would make again anyway.
         """
         data = json.dumps(row).encode() + b"\n"  # ASCII: any file name survives
-        with as_output_error(self.path):
-            for file in self._files:
-                file.write(data)
-                file.flush()
-            if is_lasting:
-                os.fsync(self._files[0].fileno())
-        self.take(row)
+        with self._adding:
+            with as_output_error(self.path):
+                for file in self._files:
+                    rest = data
+                    while rest:
+                        rest = rest[file.write(rest) :]
+                if is_lasting:
+                    os.fsync(self._files[0].fileno())
+            self.take(row)
         return row
 
     def note(self, row: Row) -> Row:
@@ -174,7 +188,7 @@ class Journal(ResultIndex):
             "INSERT INTO lined(nth) SELECT nth FROM latest"
             " WHERE NOT is_foreign AND nth NOT IN (SELECT nth FROM lined) ORDER BY nth"
         )
-        rows = Reported(self.kept)
+        rows = Reported(self.kept, "lined JOIN latest USING (nth) JOIN row USING (id)")
         with as_output_error(self.out):
             write_lines(self.path, rows.lines())
             write_lines(self.copy, chain(self._replaced(), rows.lines()))
@@ -217,17 +231,19 @@ class Journal(ResultIndex):
 
 
 class Reported(Collection[Row]):
-    """The rows of a report in their order, read anew each time."""
+    """The rows of a report in their order, read anew each time.
 
-    def __init__(self, kept: TemporaryDatabase):
-        self._kept = kept
+    Args:
+        kept: It has a table `lined`, of the places in the report.
+        tables: That table, joined with those that have the rows.
+    """
+
+    def __init__(self, kept: TemporaryDatabase, tables: str):
+        self._kept, self._tables = kept, tables
 
     def lines(self) -> Iterator[str]:
         """The rows as JSON."""
-        query = (
-            "SELECT place, data FROM lined JOIN latest USING (nth) JOIN row USING (id)"
-            " WHERE place > ? ORDER BY place"
-        )
+        query = f"SELECT place, data FROM {self._tables} WHERE place > ? ORDER BY place"
         return (data for _, data in self._kept.pages(query))
 
     def __iter__(self) -> Iterator[Row]:
@@ -243,94 +259,11 @@ class Reported(Collection[Row]):
 
 
 def reports(folder: Path) -> list[Path]:
-    """The reports in a folder, by name: its own and those of shards."""
-    return [path for path in folder.glob("report*.jsonl") if ownership.REPORT.fullmatch(path.name)]
-
-
-@contextmanager
-def as_output_error(path: Path) -> Iterator[None]:
-    """Turn an OSError into an OutputError, or a DiskFullError if the disk is full."""
+    """The reports in a folder, by name: its own and those of shards. Raises OutputError."""
     try:
-        yield
+        names = os.listdir(folder)
     except OSError as error:
-        if is_full(error):
-            raise DiskFullError(full(path)) from error
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
-
-
-def full(path: Path) -> str:
-    return f"{path}: no room left there; make some, and run the same command again to go on"
-
-
-def is_full(error: BaseException | None) -> bool:
-    """Whether an error is, or comes from, a disk, quota or size limit that is used up."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in FULL:
-            return True
-        error = error.__cause__
-    return False
-
-
-@contextmanager
-def appending(path: Path) -> Iterator[BinaryIO]:
-    """Open a file of lines for appending, never through a link; end a torn last line."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
-    with open(os.open(path, flags, 0o666), "ab+") as file:
-        if os.fstat(file.fileno()).st_nlink > 1:
-            raise OSError(errno.EMLINK, "it has a second name, whose file would be written too")
-        size = file.seek(0, os.SEEK_END)
-        if size:
-            file.seek(size - 1)
-            if file.read(1) != b"\n":  # a torn line must not swallow the next one
-                file.write(b"\n")
-        yield file
-
-
-@contextmanager
-def holding(out: Path, own_lock: Path, whole: Path, tidy: Callable[[], None]) -> Iterator[None]:
-    """Lock a folder for one run: alone, or beside other shards or single files.
-
-    The system drops these locks with the process, however it dies, so none is ever stale.
-
-    Args:
-        out: The folder, for the error message.
-        own_lock: The lock file of this run; no second run may have it.
-        whole: The lock file of the folder; the same as `own_lock` if the run needs it alone.
-        tidy: Called if no other run is in the folder.
-
-    Raises:
-        OutputError: Another run is in the way.
-    """
-    try:
-        import fcntl  # not on Windows, where two runs on one folder go unnoticed
-    except ImportError:
-        tidy()
-        yield
-        return
-
-    def lock(file: BinaryIO, how: int) -> bool:
-        try:
-            fcntl.flock(file, how | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def shared(file: BinaryIO) -> bool:
-        until = time.monotonic() + PATIENCE_S
-        while not lock(file, fcntl.LOCK_SH):
-            if time.monotonic() > until:
-                return False
-            time.sleep(0.05)
-        return True
-
-    busy = OutputError(f"{out}: another run writes here; wait, or give another -o")
-    is_one = own_lock != whole  # of several
-    with appending(own_lock) as mine, ExitStack() as more:
-        if not lock(mine, fcntl.LOCK_EX):
-            raise busy
-        all_of_it = more.enter_context(appending(whole)) if is_one else mine
-        if lock(all_of_it, fcntl.LOCK_EX):  # nobody else is here
-            tidy()
-        if is_one and not shared(all_of_it):
-            raise busy
-        yield
+        if error.errno in ABSENT:
+            return []
+        raise OutputError(f"{folder}: cannot be read: {error.strerror or error}") from error
+    return [folder / name for name in sorted(names) if ownership.REPORT.fullmatch(name)]

@@ -1,8 +1,9 @@
 """Where masks come from: a picture, a folder of them, outlines in JSON, or the alpha channel."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,11 +12,80 @@ from restore.batch import outlines
 from restore.batch.jobs import DAMAGE, OVERLAY, Job
 from restore.batch.journal import HIDDEN
 from restore.errors import ImageError, UsageError
-from restore.file_search import KNOWN, visible
+from restore.file_search import KNOWN, visible_files
 from restore.images import sandbox
 from restore.images.picture import Picture
+from restore.storage.database import TemporaryDatabase, to_bytes, to_text
 
 ALPHA = "alpha"  # instead of a path: what is transparent is the hole
+SCHEMA = """
+CREATE TABLE met(name BLOB, path BLOB);
+CREATE TABLE mask(nth INTEGER PRIMARY KEY, name BLOB UNIQUE, path BLOB, taken INTEGER DEFAULT 0);
+"""
+TWO_OF_ONE = """
+SELECT path, name FROM met
+WHERE name = (SELECT name FROM met GROUP BY name HAVING count(*) > 1 ORDER BY name LIMIT 1)
+ORDER BY path LIMIT 2
+"""
+
+
+class MaskFolder:
+    """The masks of a folder, by name: a picture's relative path without suffix.
+
+    The names are in a temporary file: millions of them take no memory. They do not follow into
+    another process, where each job knows its mask.
+
+    Args:
+        found: (name, mask), in any order.
+
+    Raises:
+        UsageError: Two masks have one name.
+    """
+
+    def __init__(self, found: Iterable[tuple[str, Path]] = ()):
+        self._kept = TemporaryDatabase(SCHEMA)
+        rows = ((to_bytes(name), to_bytes(str(path))) for name, path in found)
+        self._kept.add_all("INSERT INTO met VALUES (?, ?)", rows)
+        two = self._kept.all(TWO_OF_ONE)
+        if two:
+            (first, name), (second, _) = (map(to_text, row) for row in two)
+            raise UsageError(f"{first} and {second}: two masks for {name}; remove one")
+        self._kept.run("INSERT INTO mask(name, path) SELECT name, path FROM met ORDER BY path")
+        self._kept.run("DROP TABLE met")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MaskFolder, ()
+
+    @property
+    def is_empty(self) -> bool:
+        return self._kept.one("SELECT 1 FROM mask") is None
+
+    def of(self, name: str) -> Path | None:
+        """The mask of a picture: one that --find-scratches made for it, else one of its name."""
+        found = self._row(name)
+        return Path(to_text(found[1])) if found else None
+
+    def _row(self, name: str) -> tuple[Any, ...] | None:
+        """(number, path) of a picture's mask."""
+        return self._named(name + DAMAGE) or (None if self._is_overlay(name) else self._named(name))
+
+    def _named(self, name: str) -> tuple[Any, ...] | None:
+        return self._kept.one("SELECT nth, path FROM mask WHERE name = ?", to_bytes(name))
+
+    def _is_overlay(self, name: str) -> bool:
+        of = name.removesuffix(OVERLAY)
+        return of != name and self._named(of + DAMAGE) is not None
+
+    def unused(self, names: Iterable[str]) -> Iterator[Path]:
+        """The masks that no picture of these names takes."""
+        self._kept.run("UPDATE mask SET taken = 0")
+        for name in names:
+            if found := self._row(name):
+                self._kept.run("UPDATE mask SET taken = 1 WHERE nth = ?", found[0])
+        query = "SELECT nth, name, path FROM mask WHERE NOT taken AND nth > ? ORDER BY nth"
+        for _, name, path in self._kept.pages(query):
+            if not self._is_overlay(to_text(name)):
+                yield Path(to_text(path))
 
 
 @dataclass(frozen=True)
@@ -23,13 +93,13 @@ class Masks:
     """Masks by the pictures they belong to.
 
     Attributes:
-        files: A picture's relative path without suffix -> a mask picture, or a LabelMe JSON.
+        folder: Of mask pictures and LabelMe JSONs.
         shapes: The outlines of a COCO JSON.
         single: One file for every picture.
         is_alpha: The transparency of each picture is its mask.
     """
 
-    files: dict[str, Path]
+    folder: MaskFolder | None = None
     shapes: outlines.Outlines | None = None
     single: Path | None = None
     is_alpha: bool = False
@@ -38,17 +108,17 @@ class Masks:
         """The file that holds the job's mask: for alpha its own picture; None if there is none."""
         if self.is_alpha:
             return job.source
-        name = Path(job.key)
         if self.shapes:
             return self.single if self.shapes.names(job.key) else None
-        return self.single or self.files.get(name.with_suffix("").as_posix())
+        return self.single or (self.folder.of(_stem(job)) if self.folder else None)
 
-    def unused(self, jobs: Iterable[Job]) -> list[Path]:
+    def unused(self, jobs: Iterable[Job]) -> Iterator[Path]:
         """Masks of a folder that no job takes."""
-        if not self.files:
-            return []
-        taken = {self.of(job) for job in jobs}
-        return [path for path in dict.fromkeys(self.files.values()) if path not in taken]
+        return self.folder.unused(map(_stem, jobs)) if self.folder else iter(())
+
+
+def _stem(job: Job) -> str:
+    return Path(job.key).with_suffix("").as_posix()
 
 
 def open_masks(given: str) -> Masks:
@@ -61,36 +131,26 @@ def open_masks(given: str) -> Masks:
         UsageError: There are none, or two for one picture.
     """
     if given == ALPHA:
-        return Masks({}, is_alpha=True)
+        return Masks(is_alpha=True)
     path = Path(given)
     if path.is_dir():
-        return Masks(_folder(path))
+        folder = MaskFolder(_found(path))
+        if folder.is_empty:
+            raise UsageError(f"{path}: no masks here; name them like the pictures")
+        return Masks(folder)
     if not path.is_file():
         raise UsageError(f"--mask {given}: no such file or folder; {ALPHA} takes the transparency")
     shapes = outlines.coco(path) if path.suffix.casefold() == ".json" else None
-    return Masks({}, shapes, path)
+    return Masks(None, shapes, path)
 
 
-def _folder(folder: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+def _found(folder: Path) -> Iterator[tuple[str, Path]]:
+    """(name, file) of each mask below a folder."""
     # the folder may be an output of --find-scratches, which holds summaries too
-    summaries = {*folder.glob("summary*.json")} if (folder / HIDDEN).is_dir() else set()
-    for path in visible(folder):
-        if (
-            path in summaries
-            or path.suffix.casefold() not in KNOWN | {".json"}
-            or not path.is_file()
-        ):
-            continue
-        key = path.relative_to(folder).with_suffix("").as_posix()
-        if key in found:
-            raise UsageError(f"{found[key]} and {path}: two masks for {key}; remove one")
-        found[key] = path
-    if not found:
-        raise UsageError(f"{folder}: no masks here; name them like the pictures")
-    kept = {k.removesuffix(DAMAGE): path for k, path in found.items() if k.endswith(DAMAGE)}
-    shows = {key + OVERLAY for key in kept}
-    return {key: path for key, path in found.items() if key not in shows} | kept
+    told = {*folder.glob("summary*.json")} if (folder / HIDDEN).is_dir() else set()
+    for path in visible_files(folder):
+        if path not in told and path.suffix.casefold() in KNOWN | {".json"}:
+            yield path.relative_to(folder).with_suffix("").as_posix(), path
 
 
 def read(masks: Masks, job: Job, picture: Picture, fit: bool = False) -> np.ndarray:
@@ -102,7 +162,7 @@ def read(masks: Masks, job: Job, picture: Picture, fit: bool = False) -> np.ndar
     Raises:
         ImageError: The mask is missing, cannot be read or has another size.
     """
-    path = masks.of(job)
+    path = job.others[0] if job.others else masks.of(job)
     if path is None:
         mend = "name a mask like the picture, or leave the picture out"
         raise ImageError("NO_MASK", f"{job.source}: no mask; {mend}")

@@ -7,14 +7,15 @@ from pathlib import Path
 
 from restore.batch.rows import parsed
 from restore.errors import UsageError
-from restore.files import is_ours_or_absent, read_lines
+from restore.files import is_missing, is_ours_or_absent, read_lines
 
 REPORT = re.compile(r"report(\.\d+-of-\d+)?\.jsonl")
 PAGE = re.compile(
     rb'<meta name="generator" content="restore-toolkit">'
     rb"|:root \{ color-scheme: light; --ink: #1a1a1a; --dim: #666; --line: #d8d8d8; \}"  # before
 )
-HEAD = 4096  # bytes at the start of a page, which name its maker
+SHEET = re.compile(rb"\x89PNG\r\n\x1a\n.*tEXtSoftware\0restore-toolkit", re.DOTALL)
+HEAD = 4096  # bytes at the start of a page or sheet, which name its maker
 SUMMARY = {"done", "failed", "skipped", "seconds"}
 SCORES = {"measures", "border", "sets"}
 
@@ -51,6 +52,12 @@ def refuse_page(path: Path) -> None:
         _refuse([path])
 
 
+def refuse_sheet(path: Path) -> None:
+    """Raise UsageError if a file is there that is not a PNG of a preview of ours."""
+    if not is_ours_or_absent(path, lambda data: SHEET.match(data[:HEAD]) is not None):
+        _refuse([path])
+
+
 def _refuse(paths: Iterable[Path]) -> None:
     for path in paths:
         raise UsageError(
@@ -68,7 +75,7 @@ def _is_report(path: Path) -> bool:
                     return True
                 count, is_torn = count + 1, line.startswith(b'{"key": "')
     except OSError as error:
-        return isinstance(error, FileNotFoundError | NotADirectoryError)
+        return is_missing(path, error)
     return not path.is_symlink() and (count == 0 or (count == 1 and is_torn))
 
 

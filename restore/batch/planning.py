@@ -4,11 +4,12 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from restore.batch import jobs, remote
+from restore.batch import downloads, jobs
 from restore.batch.destination import Destination
 from restore.batch.holes import Holes
 from restore.batch.jobs import Job, Jobs, OnCollision, Shard, refuse_collisions
@@ -34,13 +35,13 @@ class Plan:
         jobs: One for each input of the share.
         reading: How the files are read.
         masks: The masks that the jobs know by path; None: there are none.
-        unpaired: Masks without a picture.
+        unpaired: Finds the masks without a picture.
     """
 
     jobs: Jobs
     reading: "Reading"
     masks: "Masks | None"
-    unpaired: list[Path]
+    unpaired: Callable[[], Iterable[Path]]
 
 
 def plan_files(
@@ -72,7 +73,7 @@ def plan_files(
         destination.file,
     )
     masks, planned = holes.open(planned)
-    unpaired = masks.unused(planned) if masks else []
+    unpaired = partial(masks.unused, planned) if masks else tuple
     if share.count > 1:
         planned = planned.only(share.holds)
     if pictures.frames == "all":
@@ -91,16 +92,14 @@ def with_frames(planned: Jobs, reading: "Reading") -> Jobs:
     Raises:
         UsageError: A job has something else beside its target already, or two want one name.
     """
-    from restore.images import sandbox
-
     if any(job.beside for job in planned):
         raise UsageError("--frames all: each picture keeps others beside it already; take first")
     counts = array("L")  # a few bytes for each file
-    for job in planned:
+    for job in downloads.ahead(planned):
         counts.append(1)
         if job.source and not job.skip:
             with suppress(ImageError):  # its row will say so
-                counts[-1] = sandbox.probe(remote.fetch(job), reading).frames
+                counts[-1] = downloads.probe(job, reading).frames
 
     def knowing(nth: int, job: Job) -> Job:
         beside = tuple(f"_{frame:03}" for frame in range(2, counts[nth] + 1))
@@ -115,7 +114,7 @@ def refuse_transparent(
     planned: Iterable[Job], kind: Callable[[Path], str], reading: "Reading"
 ) -> None:
     """Raise UsageError if a picture is transparent but the format of its result cannot be."""
-    from restore.images import encode, sandbox
+    from restore.images import encode
 
     seen, count = [], 0
     for job in planned:
@@ -123,8 +122,10 @@ def refuse_transparent(
             continue
         if job.source.suffix.casefold() in encode.OPAQUE:
             continue  # the rare one with a wrong suffix is refused when it is read
+        if job.url:
+            continue  # so is a remote one: to download all of them first would double the run
         with suppress(ImageError):  # its row will say so
-            if sandbox.probe(remote.fetch(job), reading).has_alpha:
+            if downloads.probe(job, reading).has_alpha:
                 seen, count = [*seen, str(job.source)][:SHOWN], count + 1
     if seen:
         more = f" and {count - SHOWN} more" if count > SHOWN else ""

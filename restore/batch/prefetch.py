@@ -7,11 +7,10 @@ from itertools import pairwise
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
+from restore.batch.background import LISTEN_S
 from restore.batch.jobs import Job
 from restore.errors import CancelledError
 
-LISTEN_S = 0.2
-LAST_S = 2  # that a thread gets to end
 THREAD_NAME = "restore ahead"  # the name of these threads
 
 Made = TypeVar("Made")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from restore.batch.remote import open_filesystem, retry
+from restore.batch.remote import is_s3, open_filesystem, retry, s3_objects
 from restore.errors import UsageError
 from restore.file_search import unlike
 from restore.storage.listing import Found
@@ -68,8 +68,8 @@ def _objects(files: "AbstractFileSystem", top: str, closed: str) -> Iterator[tup
         inside = folder[len(top) :].strip("/")
         return folder != closed and not any(name.startswith(".") for name in inside.split("/"))
 
-    if "s3" in files.protocol:  # a thousand at a time, however many there are
-        for path, size in _s3_objects(files, top):
+    if is_s3(files):
+        for path, size in s3_objects(files, top):
             folders = itertools.accumulate(path[len(top) + 1 :].split("/")[:-1], "{}/{}".format)
             if all(is_open(f"{top}/{folder}") for folder in folders):
                 yield path, size
@@ -81,19 +81,6 @@ def _objects(files: "AbstractFileSystem", top: str, closed: str) -> Iterator[tup
         for name, about in here.items():
             if name:
                 yield f"{folder.rstrip('/')}/{name}", about["size"] or 0
-
-
-def _s3_objects(files: "AbstractFileSystem", top: str) -> Iterator[tuple[str, int]]:
-    bucket, _, folder = top.partition("/")
-    query = {"Bucket": bucket, "Prefix": f"{folder}/" if folder else "", **files.req_kw}
-    is_cut = True
-    while is_cut:
-        page = retry(lambda: files.call_s3("list_objects_v2", **query))
-        for about in page.get("Contents", []):
-            if not about["Key"].endswith("/"):  # else it stands for a folder
-                yield f"{bucket}/{about['Key']}", about["Size"]
-        is_cut = page.get("IsTruncated", False)
-        query["ContinuationToken"] = page.get("NextContinuationToken", "")
 
 
 def _found(url: str, path: str, key: str, size: int, skip: str = "") -> Found:

@@ -8,20 +8,29 @@ import base64
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from heapq import nsmallest
 from pathlib import Path
 
 from restore.batch import ownership, template, views
-from restore.batch.journal import as_output_error, reports
+from restore.batch.folder_lock import alone_in, as_output_error
+from restore.batch.journal import Reported, reports
 from restore.batch.rows import Row, read_rows
 from restore.errors import UsageError, printable
-from restore.files import write_text
+from restore.files import write_lines, write_text
+from restore.storage.database import TemporaryDatabase, to_bytes
 
 BYTES = 8_000_000  # of pictures in a page
 LINES = 5000
 ORDER = ("failed", "left", "done", "skipped")  # of the page
 GOOD = ("left", "skipped", "failed", "done")  # worst first: the better of two rows on a file counts
+# row    the best row of each input so far, as JSON; worth: its status in GOOD
+# lined  these rows in the order of the report
+MERGED = """
+CREATE TABLE row(id INTEGER PRIMARY KEY, key BLOB, source BLOB, worth INTEGER, data TEXT,
+                 UNIQUE(key, source));
+CREATE TABLE lined(place INTEGER PRIMARY KEY, id INTEGER);
+"""
 
 
 def publisher(out: Path, ending: str = "") -> Callable[[Collection[Row], Row], None]:
@@ -148,29 +157,42 @@ def merge(given: Sequence[Path], out: Path) -> Row:
     strange = [path for path in reports(out) if path.resolve() not in held]
     if strange:
         raise UsageError(f"{strange[0]}: would be lost; merge it too, or give another -o")
-    best: dict[tuple[str, str], Row] = {}
-    for path in found:
-        for row in _moved(read_rows(path), path.parent, out):
-            name = row["key"], row.get("source", "")
-            if name not in best or _rank(row) >= _rank(best[name]):
-                best[name] = row
-    rows = sorted(best.values(), key=lambda row: row["key"])
-    counts = Counter(row["status"] for row in rows)
-    seconds = round(sum(row.get("seconds", 0) for row in rows), 3)
-    summary = {**{name: counts[name] for name in GOOD}, "seconds": seconds}
-    with as_output_error(out):
-        out.mkdir(parents=True, exist_ok=True)
-        write_text(out / "report.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-        write_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
-    write_page(out / "report.html", rows, summary, [path.parent for path in found])
+    rows = _best(row for path in found for row in _moved(read_rows(path), path.parent, out))
+    counts: Counter[str] = Counter()
+    seconds = 0.0
+    for row in rows:
+        counts[row["status"]] += 1
+        seconds += row.get("seconds", 0)
+    summary = {**{name: counts[name] for name in GOOD}, "seconds": round(seconds, 3)}
+    homes = dict.fromkeys(path.parent for path in found)
+    with alone_in(out):
+        with as_output_error(out):
+            write_lines(out / "report.jsonl", rows.lines())
+            write_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
+        write_page(out / "report.html", rows, summary, list(homes))
     return summary
 
 
-def _rank(row: Row) -> int:
-    return GOOD.index(row["status"])
+def _best(rows: Iterable[Row]) -> Reported:
+    """The best row of each input, the latest of equals, sorted by key; they are in a file."""
+    kept = TemporaryDatabase(MERGED)
+    kept.add_all(
+        "INSERT INTO row(key, source, worth, data) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT(key, source) DO UPDATE SET worth = excluded.worth, data = excluded.data"
+        " WHERE excluded.worth >= worth",
+        (
+            (
+                *(to_bytes(row["key"]), to_bytes(row.get("source", ""))),
+                *(GOOD.index(row["status"]), json.dumps(row)),
+            )
+            for row in rows
+        ),
+    )
+    kept.run("INSERT INTO lined(id) SELECT id FROM row ORDER BY key, id")
+    return Reported(kept, "lined JOIN row USING (id)")
 
 
-def _moved(rows: Iterable[Row], old: Path, new: Path) -> Iterable[Row]:
+def _moved(rows: Iterable[Row], old: Path, new: Path) -> Iterator[Row]:
     """The rows, with the paths of their outputs relative to `new` instead of `old`."""
 
     def path(name: str) -> str:

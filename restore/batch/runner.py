@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
+from restore.batch import downloads
 from restore.batch.jobs import Job
 from restore.batch.journal import Journal
 from restore.batch.rows import Row
-from restore.batch.step import Exists, Work, attempt, head
+from restore.batch.step import Exists, Work, begin, head
 from restore.batch.store import HIDDEN
 from restore.batch.time_left import TimeLeft
+from restore.batch.uploads import Uploads
 from restore.errors import CancelledError, DiskFullError, OutputError, UsageError
 from restore.files import TEMPORARY, is_temporary
 
@@ -125,8 +127,18 @@ def run_all(
     """The same as `run_by`, with this process as the executor: it does one job after the other."""
 
     def alone(offered: Offered, journal: Journal) -> Iterator[tuple[Job, Row]]:
-        for job in offered:
-            yield job, attempt(job, work, journal, exists, journal.note)
+        coming = offered if is_near else downloads.ahead(offered, prepare, offered.is_over)
+        with Uploads(journal.store.at_once) as uploads:
+            for job in coming:
+                yield from uploads.add(job, begin(job, work, journal, exists, journal.note))
+            yield from uploads.rest()
+
+    def prepare(job: Job) -> None:
+        downloads.fetch(job)
+        journal.store.has(journal.store.name(job.target))
+
+    first = next(iter(jobs), None)
+    is_near = journal.store.at_once == 1 and not (first and first.url)
 
     return run_by(
         *(alone, jobs, journal),

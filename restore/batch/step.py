@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from restore.batch import remote
+from restore.batch import downloads
+from restore.batch.folder_lock import full, is_full
 from restore.batch.jobs import Job, digest_of
-from restore.batch.journal import full, is_full
 from restore.batch.result_index import ResultIndex
 from restore.batch.rows import Row
 from restore.errors import (
@@ -29,6 +29,8 @@ from restore.errors import (
 )
 from restore.files import sha256
 
+# Errors of the run, not of this file. After CancelledError it is left for the next run.
+OF_THE_RUN = ConfigError, ModelError, OutputError, CancelledError
 Exists = Literal["skip", "overwrite", "rename", "error"]
 Work = Callable[..., Row]
 """(job, path, *paths of its frames) -> facts for the report's row"""
@@ -43,24 +45,47 @@ def attempt(
         ConfigError, ModelError, OutputError: No other file of the run would do better.
         CancelledError: The run is over; the file is left for the next one.
     """
+    return begin(job, work, index, exists, note)()
+
+
+def begin(
+    job: Job, work: Work, index: ResultIndex, exists: Exists, note: Callable[[Row], object]
+) -> Callable[[], Row]:
+    """The first part of `attempt`: make the result. What is returned gives it its name.
+
+    So that, where this waits for a network, the next result is made meanwhile.
+    """
     started = time.monotonic()
-    try:
-        return do_job(job, work, index, exists, note)
-    except (ConfigError, ModelError, OutputError):  # of the run, not of this file
-        raise
-    except CancelledError:  # nor is this the file's fault: it is left for the next run
-        raise
-    except Exception as error:  # the one broad except: a bad file must not cost the others
+
+    def fail(error: Exception) -> Row:
         if is_full(error):
             error = DiskFullError(full(index.store.out))
         return make_failed_row(job, error, time.monotonic() - started)
+
+    try:
+        commit = do_job(job, work, index, exists, note)
+    except OF_THE_RUN:
+        raise
+    except Exception as error:  # the one broad except: a bad file must not cost the others
+        row = fail(error)
+        return lambda: row
     finally:
-        remote.release(job)
+        downloads.release(job)
+
+    def end() -> Row:
+        try:
+            return commit()
+        except OF_THE_RUN:
+            raise
+        except Exception as error:  # as above
+            return fail(error)
+
+    return end
 
 
 def do_job(
     job: Job, work: Work, index: ResultIndex, exists: Exists, note: Callable[[Row], object]
-) -> Row:
+) -> Callable[[], Row]:
     """Do a job, unless an earlier run finished it.
 
     Args:
@@ -70,11 +95,13 @@ def do_job(
         note: Records the row of a new result, before the result gets its name.
 
     Returns:
-        The new row; or the one of the finished result, with "finished": true.
+        A function that gives the new result its name, and returns the new row; or the row of the
+        finished result, with "finished": true.
     """
     source, store = _source(job), index.store
     if exists != "overwrite" and (finished := index.finished(job, source.digest)):
-        return {**finished, "finished": True}
+        known = {**finished, "finished": True}
+        return lambda: known
     started = time.monotonic()
     job = _placed(job, index, exists, source.file_digest)
     outdated = _outdated(job, index) if exists == "skip" else []
@@ -84,9 +111,6 @@ def do_job(
         facts = work(job, path, *frames)
         if _source(job) != source:
             raise ImageError("CHANGED", "the file changed while it was read; run again")
-        # The row is recorded before the result gets its name. If we are killed in between, the next
-        # run finds no result and makes it again. In the other order it would find a file without a
-        # row.
         row = {
             **head(job, "done"),
             "output": names[0],
@@ -103,8 +127,17 @@ def do_job(
         }
         if frames:
             row["frames"] = dict(zip(names[1:], map(sha256, frames), strict=True))
-        note(row)
-    return row
+        kept = making.pop_all()
+
+    def commit() -> Row:
+        # The row is recorded before the result gets its name. If we are killed in between, the next
+        # run finds no result and makes it again. In the other order it would find a file without a
+        # row.
+        with kept:
+            note(row)
+        return row
+
+    return commit
 
 
 @dataclass(frozen=True)
@@ -128,7 +161,7 @@ def _source(job: Job) -> Source:
     try:
         if not job.source:
             return Source("", "")
-        first, *others = map(digest_of, remote.files_of(job))
+        first, *others = map(digest_of, downloads.files_of(job))
         if not others:
             return Source(first, first)
         together = hashlib.sha256(" ".join([first, *others]).encode()).hexdigest()
@@ -216,11 +249,12 @@ def make_failed_row(job: Job, error: Exception, seconds: float) -> Row:
     if isinstance(error, RestoreError):
         code, text = error.code, str(error).removeprefix(f"{job.source}: ")
         if job.url:
-            text = text.removeprefix(f"{remote.cached_file(job)}: ")
+            text = text.removeprefix(f"{downloads.cached_file(job)}: ")
     elif isinstance(error, MemoryError):
         code, text = "OOM", "not enough memory; use fewer windows at a time or a smaller scale"
     elif isinstance(error, OSError) and error.errno:
         code = errno.errorcode.get(error.errno, "OS")
+        text = f"{error.filename}: {error.strerror}" if error.filename else text
     row = {**head(job, "failed"), "code": code, "error": text, "seconds": round(seconds, 3)}
     if code == "INTERNAL":  # a bug of ours: a bug report needs the traceback
         row["trace"] = "".join(traceback.format_exception(error))

@@ -10,7 +10,7 @@ from typing import Protocol
 from restore.batch.jobs import short_digest
 from restore.batch.rows import Row, read_rows
 from restore.errors import ImageError
-from restore.files import replacing, sha256, write_text
+from restore.files import ABSENT, STRANGE, replacing, sha256, write_text
 
 HIDDEN = ".restore"  # the folder in the output folder for what its user need not see
 REPORTS = "report*.jsonl"
@@ -22,9 +22,11 @@ class Store(Protocol):
 
     Attributes:
         out: The folder on this machine that stands for it: the targets of jobs are below.
+        at_once: Results that may be on their way to it at a time; 1: it takes no time.
     """
 
     out: Path
+    at_once: int
 
     def name(self, path: Path) -> str:
         """The name of a target."""
@@ -39,7 +41,10 @@ class Store(Protocol):
         ...
 
     def digest(self, name: str) -> str | None:
-        """sha256 of a result as it lies there; None if there is none."""
+        """sha256 of a result as it lies there; None if there is none.
+
+        Raises OSError if it cannot be read.
+        """
         ...
 
     def make_way(self, name: str) -> None:
@@ -87,7 +92,7 @@ class Folder:
     """A folder on a disk, which several machines may share."""
 
     def __init__(self, out: Path):
-        self.out = out
+        self.out, self.at_once = out, 1
 
     def where(self, name: str) -> str:
         return str(self.out / name)
@@ -107,8 +112,10 @@ class Folder:
     def digest(self, name: str) -> str | None:
         try:
             return sha256(self.out / name)
-        except OSError:
-            return None
+        except OSError as error:
+            if error.errno in ABSENT | STRANGE:
+                return None
+            raise
 
     def make_way(self, name: str) -> None:
         folder = (self.out / name).parent

@@ -3,7 +3,8 @@
 import json
 from typing import Any
 
-from restore.batch.journal import Journal, as_output_error
+from restore.batch.folder_lock import as_output_error
+from restore.batch.journal import Journal
 from restore.batch.rows import Row
 from restore.files import replacing
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 PAIRS = "pairs.json"
 STEPS = "step_*"
 WHOLE, CHANGED, MISSING, MOVED, LEFT = "whole", "changed", "missing", "moved", "left over"
-BAD = (CHANGED, MISSING)  # MOVED and LEFT are reported, but are no failure
+ADDED = "added"
+BAD = (CHANGED, MISSING, ADDED)  # MOVED and LEFT are reported, but are no failure
 
 
 Replay = Callable[[Path, "np.ndarray"], "np.ndarray"]
@@ -35,7 +36,7 @@ class Finding:
     Attributes:
         what: result, source, pair, file or model.
         path: Where it is.
-        state: whole, changed, missing, moved or left over.
+        state: whole, changed, missing, added, moved or left over.
         why: The reason, if there is more to say.
     """
 
@@ -152,17 +153,22 @@ def listed(folder: Path) -> Iterator[Finding]:
     try:
         names = manifest.read(read_plain(path, 2**24))
         strange = manifest.unlisted(folder)
-    except (OSError, ValueError) as error:
+    except FileNotFoundError:
+        told = "the list of the model's files: without it nothing can be checked"
+        yield Finding("file", str(path), MISSING, told)
+        return
+    except OSError as error:
+        yield Finding("file", str(path), CHANGED, f"cannot be read: {error.strerror or error}")
+        return
+    except ValueError as error:
         yield Finding("file", str(path), CHANGED, str(error))
         return
     for name, digest in sorted(names.items()):
         yield _compare("file", folder / name, digest)
     for extra in strange:
         is_taken = manifest.is_loaded(folder, extra)
-        why = (
-            "is not in the manifest, and would be loaded" if is_taken else "is not in the manifest"
-        )
-        yield Finding("file", str(extra), CHANGED if is_taken else LEFT, why)
+        why = "is not in the manifest" + ", and would be loaded" * is_taken
+        yield Finding("file", str(extra), ADDED if is_taken else LEFT, why)
 
 
 def is_whole(findings: Iterable[Finding]) -> bool:

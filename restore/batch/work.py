@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from restore.batch import jobs, rates, remote, views
+from restore.batch import downloads, jobs, rates, views
+from restore.batch.background import LAST_S
 from restore.batch.destination import Destination
 from restore.batch.holes import Holes, draw_overlay, make_opaque
 from restore.batch.jobs import Job
 from restore.batch.journal import Row
-from restore.batch.prefetch import LAST_S, Prefetcher
+from restore.batch.prefetch import Prefetcher
 from restore.batch.rates import Rate
 from restore.batch.step import Exists
 from restore.errors import CancelledError, ImageError
@@ -176,12 +177,18 @@ class FileWork:
         store = self.settings.destination.store
         return self.settings.exists == "overwrite" or not store.has(store.name(job.target))
 
+    def may_read(self, job: jobs.Job) -> bool:
+        """Whether to read a job ahead; no store is asked here, while the model waits."""
+        return self.settings.destination.store.at_once > 1 or self.is_new(job)
+
     def read(self, job: jobs.Job) -> Source:
         from restore.images import encode, memmap, sandbox
 
+        if self.settings.destination.store.at_once > 1:
+            self.is_new(job)  # it remembers, so that nobody waits for it later
         digests = self.digests(job)
         with memmap.use_folder(self.settings.destination.out):
-            pictures, count = sandbox.read_by_rows(remote.fetch(job), self.settings.reading)
+            pictures, count = sandbox.read_by_rows(downloads.fetch(job), self.settings.reading)
         for picture in pictures:
             size = self.options.output_size(picture.size)
             encode.check_fits(picture, self.kind_of(job), size, self.settings.writing.background)
@@ -194,7 +201,7 @@ class FileWork:
         """Read a job's source, and make the result of its first frame."""
         source = self.reading.take(job)
         if is_small(source.pictures[0]):
-            self.reading.begin_after(job, self.is_new)
+            self.reading.begin_after(job, self.may_read)
         self.warn(job, source.pictures[0])
         return source, self.make(source.pictures[0], source, self.seed(job))
 
@@ -302,7 +309,7 @@ class FileWork:
 
     def digests(self, job: jobs.Job) -> tuple[str, ...]:
         try:
-            return tuple(map(jobs.digest_of, remote.files_of(job)))
+            return tuple(map(jobs.digest_of, downloads.files_of(job)))
         except OSError as error:
             mend = "check the file and its permissions"
             raise ImageError("UNREADABLE", f"{error.strerror or error}; {mend}") from error

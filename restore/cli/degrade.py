@@ -21,7 +21,8 @@ from restore.cli.recipe_options import (
     refusals,
 )
 from restore.cli.settings import Seed
-from restore.errors import ImageError, UsageError, counted, printable
+from restore.errors import ImageError, OutputError, UsageError, counted, printable
+from restore.storage import digests
 
 if TYPE_CHECKING:  # cv2 and the rest are slow to load: the cheap checks come first
     import numpy as np
@@ -71,6 +72,9 @@ def apply(
     again to go on where it stopped; a larger --pairs adds to what is there.
     """
     photos = {file.key: file.path for file in file_search.find([folder], out) if not file.skip}
+    for path in photos.values():
+        if path.is_dir():  # which photos are there decides every pair
+            raise OutputError(f"{path}: could not be listed; check the disk, and run again")
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: is a file; -o takes a folder")
     if whole and crop:
@@ -86,7 +90,14 @@ def apply(
     try:
         with refusals(allow_code), counting(pairs, "pairs") as show:
             counts = stored_pairs.make(
-                photos, pair_set, out, pairs, read_rgb, workers=workers, show=show
+                photos,
+                pair_set,
+                out,
+                pairs,
+                read_rgb,
+                workers=workers,
+                show=show,
+                digests=digests.of,
             )
     except KeyboardInterrupt:
         print(
@@ -132,6 +143,8 @@ def preview(
     outs = outs or [Path("preview.html")]
     for out in outs:
         _check_file(out, ".html", ".png")
+        if out.suffix == ".png":
+            ownership.refuse_sheet(out)
     ours = {out.absolute() for out in outs}
     found = [
         f for f in file_search.find(inputs, outs[0]) if not f.skip and f.path.absolute() not in ours

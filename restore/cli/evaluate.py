@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from restore.batch import ownership
+from restore.batch.folder_lock import alone_in
 from restore.batch.models import open_model
 from restore.cli import shared
 from restore.cli.folder import takes
@@ -271,9 +272,9 @@ def _finish(report: "Report", out: Path | None, sort: str, worst: int) -> None:
     if out:
         from restore.metrics import page
 
-        out.mkdir(parents=True, exist_ok=True)
-        tables.write(report, out)
-        page.write(report, out, sort, worst)
+        with alone_in(out):
+            tables.write(report, out)
+            page.write(report, out, sort, worst)
         print(out / "report.html")
     raise typer.Exit(1 if report.failures else 0)
 

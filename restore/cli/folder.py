@@ -1,6 +1,8 @@
 """The options of a run over files: which files, in what shares, and what ends it early."""
 
 import inspect
+import os
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -89,6 +91,8 @@ def _named(path: Path) -> Iterator[str]:
     """The names in a list. Raises UsageError."""
     try:
         with nullcontext(sys.stdin.buffer) if path == STDIN else path.open("rb") as file:
+            if stat.S_ISCHR(os.fstat(file.fileno()).st_mode) and not file.isatty():
+                raise UsageError(f"--list {path}: is a device, which may never end")
             yield from file_search.read_list(file)
     except OSError as error:
         raise UsageError(f"--list {path}: {error.strerror or error}") from error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from restore.batch import verify as checks
-from restore.batch.verify import BAD, WHOLE, Finding
+from restore.batch.verify import ADDED, BAD, CHANGED, MISSING, WHOLE, Finding
 from restore.checkpoints import manifest, model_paths
 from restore.cli.recipe_options import refusals
 from restore.errors import counted, printable
@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     import numpy as np
 
 SHOWN = 1000  # findings that are not whole
+MENDS = {
+    (("result", MISSING), ("pair", MISSING)): "what is missing is made by the same run again",
+    (("result", CHANGED), ("pair", CHANGED)): "a run leaves alone what was changed: remove it, and "
+    "the same run makes it anew",
+    (("source", CHANGED),): "a source is another picture now: --exists overwrite makes its result "
+    "anew, --exists rename keeps both",
+    (("file", CHANGED), ("file", MISSING), ("file", ADDED), ("model", CHANGED)): "take the model, "
+    "checkpoint or record anew from where it came from, into an empty folder",
+}
 
 
 def verify(
@@ -33,7 +42,7 @@ def verify(
     pairs against what their traces make; models and checkpoints against each file of the manifest.
     Nothing is changed. Exit code 1 if something is missing or changed.
     """
-    is_whole = True
+    is_whole, bad = True, set[tuple[str, str]]()
     for name in given:
         found = list(_findings(name))
         broken = [one for one in found if one.state != WHOLE]
@@ -44,8 +53,10 @@ def verify(
             print(f"and {len(broken) - SHOWN} more")
         print(f"{printable(name)}: {_summary(found)}")
         is_whole &= checks.is_whole(found)
-    if not is_whole:
-        print("restore: run the same command again to make what is missing anew", file=sys.stderr)
+        bad |= {(one.what, one.state) for one in found if one.state in BAD}
+    for kinds, mend in MENDS.items():
+        if bad & set(kinds):
+            print(f"restore: {mend}", file=sys.stderr)
     raise typer.Exit(0 if is_whole else 1)
 
 
@@ -72,11 +83,11 @@ def _replayed(trace: Path, hr: "np.ndarray") -> "np.ndarray":
 
 def _loads(name: str) -> list[Finding]:
     """Load a model, and check that each tensor is there, without a NaN or an infinity."""
+    path, _ = manifest.find_model(name, offline=True)  # before torch is loaded, seconds
     import torch
 
     from restore.checkpoints import devices
 
-    path, _ = manifest.find_model(name, offline=True)
     model = devices.load(name, "cpu", "fp32", offline=True)
     bad = [
         f"{type(part).__name__}.{key}"

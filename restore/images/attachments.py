@@ -5,6 +5,8 @@ properties that refer to them are removed.
 """
 
 import re
+import struct
+from typing import Any
 
 from PIL import Image
 
@@ -39,6 +41,9 @@ CHUNKS = {  # of a PNG, that are carried on, are spent, or speak of the old file
     *(b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"pHYs", b"eXIf", b"tEXt", b"zTXt", b"iTXt"),
     *(b"sBIT", b"hIST", b"sPLT", b"iDOT"),
 }
+PATHS = range(2000, 3000)  # Photoshop's resources that are paths, and the name of the clipping path
+RESOURCES = {1034: "the mark of copyright", 1035: "the URL"}  # of Photoshop
+ALPHA = (1, 2)  # ExtraSamples of a TIFF that are transparency
 TAGS = {  # of a TIFF
     330: "further pages in SubIFDs",
     37724: "Photoshop's layers",
@@ -61,20 +66,64 @@ def list_dropped(image: Image.Image, data: bytes) -> list[str]:
     named: list[str] = []
     if data.startswith(sniff.JPEG):
         named = [name for segment in sniff.iter_jpeg_header(data) for name in _names(segment)]
+        named += _list_resources(image.info.get("photoshop"))
         if _has_video(data):
             named.append(VIDEO)
     elif data.startswith(sniff.PNG):
         others = {name.decode("latin-1") for name in sniff.list_png_chunks(data) - CHUNKS}
         named = [f"PNG's {name}" for name in sorted(others)]
     elif image.format == "TIFF":
-        named = [name for tag, name in TAGS.items() if tag in getattr(image, "tag_v2", {})]
+        tags = getattr(image, "tag_v2", {})
+        named = [name for tag, name in TAGS.items() if tag in tags]
+        named += _list_bands(tags.get(338, ())) + _list_resources(_unpack(tags.get(34377)))
     elif image.format in ("HEIF", "AVIF"):
         maps = [GAIN] if b"tmap" in sniff.read_brands(data) else []
         apart = [*image.info.get("aux", ()), *(["depth"] if image.info.get("depth_images") else [])]
         named = maps + [f"the auxiliary picture {name}" for name in map(_text, apart)]
         if sniff.is_deep_heif(data, image.info):
             return [*_dropped(named), "depth reduced to 8 bits"]
+    if not {GAIN, VIDEO} & set(named) and image.format != "MPO":
+        named += _list_appended(data)
     return _dropped(named)
+
+
+def _list_appended(data: bytes) -> list[str]:
+    """Name what follows the end of the picture, unless it only fills up."""
+    end = sniff.find_end(data)
+    return (
+        ["what follows the end of the picture"] if end and data[end:].strip(b"\0\xff\r\n ") else []
+    )
+
+
+def _list_bands(extra: Any) -> list[str]:
+    """Name the bands of a TIFF that are neither colour nor transparency."""
+    kinds = extra if isinstance(extra, tuple) else (extra,)
+    first_is_alpha = kinds[:1] in [(kind,) for kind in ALPHA]
+    count = len(kinds) - first_is_alpha
+    return [f"what its {count} further band{'s' * (count > 1)} hold{'s' * (count < 2)}"] * (
+        count > 0
+    )
+
+
+def _list_resources(resources: Any) -> list[str]:
+    """Name what Photoshop keeps beside a picture, by the numbers of its resources."""
+    if not isinstance(resources, dict):
+        return []
+    found = [name for number, name in RESOURCES.items() if any(resources.get(number, b""))]
+    return ["a path of Photoshop's"] * any(number in PATHS for number in resources) + found
+
+
+def _unpack(block: Any) -> dict[int, bytes]:
+    """Photoshop's resources in a TIFF: number -> content, as far as they are whole."""
+    found: dict[int, bytes] = {}
+    block, at = block[0] if isinstance(block, tuple) and block else block, 0
+    while isinstance(block, bytes) and block[at : at + 4] == b"8BIM" and at + 12 <= len(block):
+        number, name = struct.unpack(">HB", block[at + 4 : at + 7])
+        start = at + 6 + (name + 2) // 2 * 2
+        size = int.from_bytes(block[start : start + 4], "big")
+        found[number] = block[start + 4 : start + 4 + size]
+        at = start + 4 + size + size % 2
+    return found
 
 
 def _text(name: object) -> str:

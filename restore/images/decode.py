@@ -93,10 +93,22 @@ def count_frames(image: Image.Image, data: bytes, suffix: str) -> int:
     if image.format == "MPO" and attachments.is_gain_map_beside(data):
         return 1  # the others are no pictures
     with translate_errors(data, suffix):
-        count = getattr(image, "n_frames", 1)
+        count = (
+            _count_pages(image, data) if image.format == "TIFF" else getattr(image, "n_frames", 1)
+        )
     if count > MAX_FRAMES:
         raise ImageError("TOO_LARGE", f"{count} frames; the limit is {MAX_FRAMES}; split the file")
     return count
+
+
+def _count_pages(image: Image.Image, data: bytes) -> int:
+    """Count the pages of a TIFF, also those that Pillow cannot decode, such as masks."""
+    try:
+        return getattr(image, "n_frames", 1)
+    except SyntaxError:  # such a page
+        count = tiff_samples.count_pages(data)
+        image.seek(0)
+        return count
 
 
 def seek(image: Image.Image, data: bytes, suffix: str, frame: int) -> None:
@@ -134,6 +146,9 @@ def translate_errors(data: bytes, suffix: str) -> Iterator[None]:
             raise ImageError("METADATA", f"its texts unpack to too much; {mend}") from error
         if "truncated" in str(error).casefold() or sniff.is_short_riff(data):
             raise ImageError("TRUNCATED", "the file is cut short; fetch it again") from error
+        if isinstance(error, SyntaxError) and "unknown pixel mode" in str(error):
+            told = "a page with samples of a kind that is not read"
+            raise ImageError("UNSUPPORTED", f"{told}; take the others out") from error
         raise ImageError("CORRUPT", f"broken data: {error}; fetch it again") from error
 
 
@@ -232,6 +247,8 @@ def _deep_samples(image: Image.Image, data: bytes, frame: int, notes: list[str])
     """Decode samples of more than 8 bits as 16; None, with a note, if only 8 can be had."""
     if isinstance(image, tiff_samples.Page):
         return _of_page(image, frame, notes)
+    if tiff_samples.is_signed(getattr(image, "tag_v2", {})):
+        raise ImageError("UNSUPPORTED", "signed integers are not read; save it with unsigned ones")
     if image.mode == "F":
         values = np.asarray(image)
         values = 1 - values if _is_white_zero(image) else values
@@ -279,6 +296,7 @@ def _deep(image: Image.Image, data: bytes, frame: int) -> Samples | None:
         # Pillow calls a deep grey PNG with alpha RGBA; bit 1 of its header's byte 25 is colour
         grey = not data[25] & 2 if image.format == "PNG" else image.mode in ("L", "LA")
         samples = _from_cv2(array, grey)
+        samples = (samples[0], None, samples[2]) if layout and not layout.has_alpha else samples
         if _agree(samples, image):
             return samples
     if layout is None or not layout.is_known:

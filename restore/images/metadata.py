@@ -14,15 +14,23 @@ from PIL.ExifTags import Base
 from restore.images import attachments
 
 ORIENTATION = 0x0112
+IPTC_TAG, PHOTOSHOP_TAG = 33723, 34377  # of a TIFF
 DESCRIPTIONS = {  # EXIF that stays true when enlarged; the rest describes the old file's storage
     *(ORIENTATION, Base.ImageDescription, Base.Make, Base.Model, Base.Software, Base.DateTime),
     *(Base.Artist, Base.Copyright, Base.ExifOffset, Base.GPSInfo, Base.XPTitle, Base.XPComment),
     *(Base.XPAuthor, Base.XPKeywords, Base.XPSubject, Base.HostComputer),
+    *(Base.DocumentName, Base.PageName, Base.PageNumber),
     *(0x4746, 0x4749),  # stars, in two ways
+}
+SPENT = {  # what speaks of the old file's storage, or is read elsewhere; all else is named
+    *(*range(254, 260), *range(262, 267), *range(273, 285), 288, 289, 292, 293, 296, 301),
+    *(*range(317, 331), *range(332, 348), *range(512, 533), 700),
+    *(IPTC_TAG, PHOTOSHOP_TAG, 34675, 37724, 0xA005),
+    *(33550, 33922, 34264, 34735, 34736, 34737),  # GeoTIFF's
+    *(0xC4A5, 0xEA1C),  # for printers, and padding
 }
 WIDTH, HEIGHT = Base.ExifImageWidth, Base.ExifImageHeight
 ABOUT = "restore"  # the name of the text in which a PNG of ours tells how it was made
-IPTC_TAG, PHOTOSHOP_TAG = 33723, 34377  # of a TIFF
 IPTC_RESOURCE = 0x0404  # of Photoshop
 ELSEWHERE = re.compile(r"(?i)XML:com\.adobe\.xmp|Raw profile type (exif|app1|xmp|icc|icm)")
 Strip = Literal["nothing", "gps", "all"]
@@ -82,10 +90,12 @@ def read_metadata(image: Image.Image, strip: Strip, notes: list[str]) -> tuple[i
 def read_resolution(image: Image.Image, notes: list[str]) -> tuple[float, float] | None:
     """Read pixels per inch, (horizontal, vertical), of the picture as stored."""
     info = image.info
-    ratio = info.get("aspect") or (info.get("jfif_density") if info.get("jfif_unit") == 0 else None)
-    if ratio and len(set(ratio)) > 1:
-        notes.append(f"the shape of its pixels, {ratio[0]}:{ratio[1]}, is dropped")
     try:
+        ratio = info.get("aspect") or info.get("resolution")  # the latter of a TIFF without a unit
+        ratio = ratio or (info.get("jfif_density") if info.get("jfif_unit") == 0 else None)
+        if ratio and len(set(ratio)) > 1:
+            wide, tall = map(float, ratio)
+            notes.append(f"the shape of its pixels, {wide:g}:{tall:g}, is dropped")
         if image.format in ("JPEG", "MPO") and info.get("jfif_unit") not in (1, 2):
             found = _exif_resolution(image.getexif())  # Pillow would invent 72
         else:
@@ -159,8 +169,12 @@ def read_exif(image: Image.Image, strip: Strip, notes: list[str]) -> tuple[int, 
             kept[tag] = source[tag]
         for part in parts:
             inner = dict(source.get_ifd(part))
+            if ExifTags.IFD.Interop in inner:  # an offset in the old file
+                inner[ExifTags.IFD.Interop] = dict(source.get_ifd(ExifTags.IFD.Interop))
             if inner:
                 kept.get_ifd(part).update(inner)
+        if strip != "all":
+            notes += _name_dropped(set(source) - DESCRIPTIONS - SPENT)
         if ORIENTATION in kept:
             kept[ORIENTATION] = 1
         cleaned = kept.tobytes() if len(kept) or kept._ifds else None
@@ -171,6 +185,13 @@ def read_exif(image: Image.Image, strip: Strip, notes: list[str]) -> tuple[int, 
         notes.append(f"orientation {orientation} does not exist; taken as upright")
         orientation = 1
     return orientation, cleaned
+
+
+def _name_dropped(tags: set[int]) -> list[str]:
+    if not tags:
+        return []
+    named = [ExifTags.TAGS.get(tag, f"tag {tag}") for tag in sorted(tags)]
+    return [f"EXIF's {', '.join(named[:5])}{', ...' if len(named) > 5 else ''} dropped"]
 
 
 def set_exif_size(data: bytes, size: tuple[int, int]) -> bytes:

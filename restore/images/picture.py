@@ -178,7 +178,7 @@ def _frame(
         pixels = apply_orientation(pixels, orientation)
         alpha = None if alpha is None else apply_orientation(alpha, orientation)
         icc = metadata.check_profile(icc, grey, notes)
-        icc = colours.find_profile(data, image.info, icc, grey, notes)
+        icc = colours.find_profile(data, image, icc, grey, notes)
         notes += [note for note in attachments.list_dropped(image, data) if note not in notes]
     warnings, form = tuple(notes), image.format or ""
     made = Picture(pixels, alpha, grey, icc, format=form, warnings=warnings, **vars(facts))
@@ -270,6 +270,8 @@ def read_bytes(path: Path) -> bytes:
     """
     try:
         status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise ImageError("UNREADABLE", "is a folder that could not be listed; run again")
         if not stat.S_ISREG(status.st_mode):
             raise ImageError("UNREADABLE", "is not a regular file")
         if status.st_size > MAX_BYTES:

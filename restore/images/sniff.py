@@ -131,6 +131,20 @@ def find_png_chunk(data: bytes, wanted: bytes) -> bytes | None:
     return None
 
 
+def find_end(data: bytes) -> int:
+    """Return the offset at which a JPEG, PNG or WebP ends; 0 if it is another, or has no end."""
+    if data.startswith(JPEG):
+        return find_jpeg_end(data)
+    if data.startswith(PNG):
+        sizes = [(name, 12 + len(body)) for name, body, _ in _chunks(memoryview(data))]
+        is_whole = bool(sizes) and sizes[-1][0] == b"IEND"
+        return 8 + sum(size for _, size in sizes) if is_whole else 0
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        size = int.from_bytes(data[4:8], "little")
+        return 8 + size + size % 2
+    return 0
+
+
 def list_png_chunks(data: bytes) -> set[bytes]:
     """Return the names of all chunks of a PNG."""
     return {name for name, _, _ in _chunks(memoryview(data))}

@@ -48,7 +48,7 @@ def read(path: Path, how: Reading, target: Path) -> tuple[Picture, tuple[int, in
         turn, facts = metadata.read_metadata(image, how.strip, notes)
         grey = image.mode == "L"
         icc = metadata.check_profile(image.info.get("icc_profile"), grey, notes)
-        icc = colours.find_profile(data, image.info, icc, grey, notes)
+        icc = colours.find_profile(data, image, icc, grey, notes)
         notes += [note for note in attachments.list_dropped(image, data) if note not in notes]
     height, width = _upright(image, turn)
     with target.open("wb") as file:

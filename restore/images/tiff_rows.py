@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from restore.errors import ImageError
-from restore.images import attachments, metadata
+from restore.images import attachments, colours, metadata
 from restore.images import decode as decoding
 from restore.images.decode import MAX_PIXELS, grey_to_rgb, translate_errors
 from restore.images.picture import Header, Picture, Reading, collect_warnings
@@ -96,6 +96,7 @@ def read(path: Path, how: Reading) -> tuple[Picture, int] | None:
             raise ImageError("TOO_LARGE", f"{what}; {mend}")
         _, facts = metadata.read_metadata(image, how.strip, notes)
         icc = metadata.check_profile(image.info.get("icc_profile"), grey, notes)
+        icc = colours.find_profile(b"", image, icc, grey, notes)
         notes += attachments.list_dropped(image, b"")
         shape = image.height, image.width, 3
     if count > 1:

@@ -5,6 +5,7 @@ premultiplied. So its samples are used only if they agree with another decoder.
 """
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -19,8 +20,9 @@ DEEP = 65535
 MAX_SAMPLES = 6  # of a pixel; more are a bomb
 MAX_FRAMES = 1001  # that are counted
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2
+UNSPECIFIED = 0  # a sample of which the file says no more
 ASSOCIATED = 1  # alpha that the colours are multiplied by
-INTEGER, FLOAT = 1, 3
+INTEGER, SIGNED, FLOAT = 1, 2, 3
 BIG = (b"II+\0", b"MM\0+")  # how a BigTIFF begins
 KINDS = {(INTEGER, 8), (INTEGER, 16), (FLOAT, 16), (FLOAT, 32), (FLOAT, 64)}
 NEEDED = "pip install 'restore-toolkit[formats]', or convert it to PNG"
@@ -59,13 +61,18 @@ class Layout:
         return {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3}.get(self.photometric, 0)
 
     @property
+    def has_alpha(self) -> bool:
+        """Whether a sample beyond the colours is transparency, or nobody says what it is."""
+        return self.samples > self.colours and self.extra[:1] != (UNSPECIFIED,)
+
+    @property
     def is_known(self) -> bool:
         """Whether it is grey or RGB, with or without alpha, of a sample type in KINDS."""
-        has_alpha = self.samples == self.colours + 1
+        has_more = self.samples == self.colours + 1
         return (
             self.colours > 0
             and (self.kind, self.bits) in KINDS
-            and (self.samples == self.colours or has_alpha)
+            and (self.samples == self.colours or has_more)
         )
 
     def __str__(self) -> str:
@@ -92,8 +99,7 @@ class Page(Image.Image):
         self.layout = _layout(self.tag_v2)
         height, width = self.layout.size
         self._size = (height, width) if self.layout.orientation > 4 else (width, height)
-        has_alpha = self.layout.samples > self.layout.colours
-        self._mode = ("L" if self.layout.colours == 1 else "RGB") + "A" * has_alpha
+        self._mode = ("L" if self.layout.colours == 1 else "RGB") + "A" * self.layout.has_alpha
         self.info = {"icc_profile": self.tag_v2.get(34675), "xmp": self.tag_v2.get(700)}
 
     def getexif(self) -> Image.Exif:
@@ -160,6 +166,11 @@ def _several(value: Any) -> tuple[int, ...]:
     return tuple(map(int, value)) if isinstance(value, tuple) else (int(value),)
 
 
+def is_signed(tags: Mapping[int, Any]) -> bool:
+    """Whether samples are signed integers; Pillow reads signed bytes as if they were not."""
+    return SIGNED in _several(tags.get(339))
+
+
 def open_page(data: bytes) -> Page:
     """Open a TIFF that Pillow does not know.
 
@@ -179,6 +190,11 @@ def open_page(data: bytes) -> Page:
     if not _is_cv2s(layout) and find_spec("tifffile") is None:
         raise ImageError("UNSUPPORTED", f"a TIFF of {layout} needs tifffile; {NEEDED}")
     return page
+
+
+def count_pages(data: bytes) -> int:
+    """Count the pages. Raises UnidentifiedImageError if none is valid."""
+    return len(_directories(data))
 
 
 def read_layout(data: bytes, frame: int) -> Layout:
@@ -217,7 +233,7 @@ def decode(data: bytes, frame: int, layout: Layout) -> Samples | None:
             ..., :1
         ]
     colours = array[..., : layout.colours]
-    alpha = array[..., layout.colours].copy() if layout.samples > layout.colours else None
+    alpha = array[..., layout.colours].copy() if layout.has_alpha else None
     if alpha is not None and layout.extra[:1] == (ASSOCIATED,):
         colours = unpremultiply(colours, alpha)
     grey = layout.colours == 1

@@ -23,17 +23,28 @@ class TemporaryDatabase:
 
     def __init__(self, schema: str):
         self._lock = threading.Lock()
+        self._is_broken = False
         self._connection = sqlite3.connect("", check_same_thread=False, isolation_level=None)
         self._connection.execute("PRAGMA journal_mode = OFF")  # nobody needs it after a crash
         self._connection.executescript(schema)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Keep other threads out. Raises OutputError if there is no room for the file."""
+        """Keep other threads out.
+
+        Raises:
+            OutputError: There is no room for the file, or there was none before: without a journal
+                the tables may lack anything since then, so nothing may be made of them.
+        """
         with self._lock:
             try:
+                if self._is_broken:
+                    raise sqlite3.DatabaseError("it could not be written")
                 yield
-            except sqlite3.OperationalError as error:
+            except sqlite3.DatabaseError as error:
+                if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
+                    raise  # a mistake of ours
+                self._is_broken = True
                 where = "the folder for temporary files"
                 mend = "make room there, or name another one by TMPDIR"
                 raise OutputError(f"{where} cannot be used: {error}; {mend}") from error

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import uvicorn
 
-from restore.batch.journal import as_output_error
+from restore.batch.folder_lock import as_output_error
 from restore.checkpoints.engines import Engine
 from restore.errors import UsageError
 from restore.files import home_folder, locked

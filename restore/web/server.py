@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import UploadFile
 from pydantic import BaseModel, ConfigDict
 
-from restore.batch.journal import as_output_error
+from restore.batch.folder_lock import as_output_error
 from restore.errors import ImageError, RestoreError
 from restore.options import WalkOptions
 from restore.web import requests, store

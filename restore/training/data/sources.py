@@ -14,7 +14,8 @@ from restore.config import Options, near
 from restore.errors import ConfigError, ImageError, counted, printable
 from restore.file_search import PICTURES, visible
 from restore.images import picture, sandbox
-from restore.training.data import digests, shards
+from restore.storage import digests
+from restore.training.data import shards
 
 log = logging.getLogger(__name__)
 SUFFIXES = PICTURES

@@ -1,6 +1,6 @@
 """Digests of many files, cached with the status of each file: if that changed, it is read again.
 
-The cache is the user's, so a training run that continues need not read all photos first.
+The cache is the user's, so a run that continues need not read all photos first.
 """
 
 import json
@@ -40,7 +40,7 @@ def of(paths: Sequence[Path]) -> list[str]:
                 return kept[-1], kept
             if status.st_size > LARGEST and path.suffix.casefold() != ".tar":
                 return f"of {status.st_size} bytes", None  # no picture that is read
-            digest = sha256(path)
+            digest = _hash(path)
         except OSError as error:
             return f"unreadable {error.errno}", None
         is_young = now - status.st_mtime_ns / 1e9 < YOUNG_S
@@ -58,6 +58,14 @@ def of(paths: Sequence[Path]) -> list[str]:
             store.parent.mkdir(parents=True, exist_ok=True)
             write_text(store, json.dumps({**stored, **fresh}))
     return [digest for digest, _ in found]
+
+
+def _hash(path: Path) -> str:
+    """The sha256 of a file, read twice if need be: a digest stands for what is there for good."""
+    try:
+        return sha256(path)
+    except OSError:
+        return sha256(path)
 
 
 def _store() -> Path:
