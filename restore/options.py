@@ -128,6 +128,17 @@ class InpaintOptions(WalkOptions):
     else `patchmatch`.
     """
 
+    def engine_for(self, prompts_describe: str) -> str:
+        """Return what fills the hole, with a model of "subjects" or of "damage".
+
+        A model of subjects was chosen for what it paints. A model of damage restores, and has seen
+        too few pictures to invent: patches of the picture itself are closer to the truth.
+        """
+        if self.engine != "auto":
+            return self.engine
+        paints = prompts_describe != "damage" or self.words or self.strength < 1
+        return "model" if paints else "patchmatch"
+
     def sides(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
         """Pixels added at the left, top, right and bottom of a picture of `size`."""
         if not self.aspect:

@@ -162,7 +162,7 @@ def test_patches_fill_where_nobody_asked_a_model_of_subjects(stack, picture):
     modest = replace(stack, prompts_describe="damage")
 
     def made(model, **options):
-        given = InpaintOptions(steps=1, **options)
+        given = InpaintOptions(steps=2, **options)
         return restore(low, given, model, 0, mask=mask).pixels.tobytes()
 
     patches, painted = made(modest, engine="patchmatch"), made(modest, engine="model")

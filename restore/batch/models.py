@@ -13,7 +13,6 @@ from restore.checkpoints import controlnet as controlnets
 from restore.errors import ModelError, RestoreError, UsageError
 from restore.images.allocator import keep_freed_memory
 from restore.options import InpaintOptions, UpscaleOptions, WalkOptions
-from restore.tasks.fill import choose_engine
 
 if TYPE_CHECKING:
     from restore.tasks.run import Model
@@ -289,5 +288,5 @@ def _needs_sampling(options: WalkOptions) -> bool:
 def _may_load_lazily(options: WalkOptions | None) -> bool:
     """Whether a model of damage needs no sampling for these options."""
     if isinstance(options, InpaintOptions):
-        return choose_engine(options, "damage") != "model"
+        return options.engine_for("damage") != "model"
     return isinstance(options, UpscaleOptions) and not options.steps

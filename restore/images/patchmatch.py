@@ -39,8 +39,7 @@ def patchmatch(pixels: np.ndarray, hole: np.ndarray, seed: int = 0) -> np.ndarra
         The filled pixels. They are filled smoothly if no patch lies wholly outside of the hole.
     """
     smooth = fill_smoothly(pixels, hole)
-    levels = list(pyramid(smooth, hole))
-    if not hole.any() or not levels:
+    if not hole.any() or hole.all() or not (levels := list(pyramid(smooth, hole))):
         return smooth
     rng = np.random.default_rng(seed)
     match = None
@@ -233,7 +232,9 @@ def pyramid(pixels: np.ndarray, hole: np.ndarray) -> Iterator[Level]:
             return
         yield level
         half = (hole.shape[1] + 1) // 2, (hole.shape[0] + 1) // 2
-        values = cv2.resize(values, half, interpolation=cv2.INTER_AREA)
+        parts = values[..., :3], values[..., 3:]  # OpenCV takes four channels at most
+        smaller = [cv2.resize(part, half, interpolation=cv2.INTER_AREA) for part in parts]
+        values = np.concatenate(smaller, -1)
         share = cv2.resize(hole.astype(np.float32), half, interpolation=cv2.INTER_AREA)
         hole = share >= 0.5
 

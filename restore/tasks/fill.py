@@ -18,18 +18,6 @@ LEAST = 512  # px: the shortest side of that box
 OPENCV = {"telea": cv2.INPAINT_TELEA, "navier_stokes": cv2.INPAINT_NS}
 
 
-def choose_engine(options: InpaintOptions, prompts_describe: str) -> str:
-    """Return what fills the hole.
-
-    A model of subjects was chosen for what it paints. A model of damage restores, and has seen too
-    few pictures to invent: without words, patches of the picture itself are closer to the truth.
-    """
-    if options.engine != "auto":
-        return options.engine
-    is_asked = bool(options.words) or options.strength < 1
-    return "model" if is_asked or prompts_describe != "damage" else "patchmatch"
-
-
 def with_hole(
     picture: Picture, mask: np.ndarray, options: InpaintOptions
 ) -> tuple[Picture, np.ndarray]:

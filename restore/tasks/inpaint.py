@@ -17,7 +17,7 @@ from restore.images.masks import Box, feather, fill_smoothly, find_boxes
 from restore.images.picture import Picture
 from restore.images.sketches import placed
 from restore.options import InpaintOptions
-from restore.tasks.fill import NO_HOLE, choose_engine, fill_without_model, paste, with_hole
+from restore.tasks.fill import NO_HOLE, fill_without_model, paste, with_hole
 
 FALLBACK = "filled by blending latents: this model was not trained to fill"
 
@@ -46,7 +46,7 @@ def inpaint(
         ModelError: If the layout cannot do it.
         NonFiniteError: If sampling produces NaN or infinity.
     """
-    if choose_engine(options, stack.prompts_describe) != "model":
+    if options.engine_for(stack.prompts_describe) != "model":
         return fill_without_model(picture, mask, options, seed)
     if stack.layout != BASE:
         stack.require("inpaint")

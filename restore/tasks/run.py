@@ -13,7 +13,7 @@ from restore.images import memmap
 from restore.images.picture import Picture, bleed
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
 from restore.tasks import first_stage
-from restore.tasks.fill import choose_engine, fill_without_model
+from restore.tasks.fill import fill_without_model
 
 if TYPE_CHECKING:  # torch loads where it is needed
     from restore.diffusion.stack import Stack
@@ -80,7 +80,7 @@ def needed(stack: "Model", options: TaskOptions, has_hole: bool) -> "Model":
     if not isinstance(stack, LazyStack):
         return stack
     if isinstance(options, InpaintOptions):
-        is_ready = choose_engine(options, stack.prompts_describe) != "model"
+        is_ready = options.engine_for(stack.prompts_describe) != "model"
     else:
         is_ready = stack.suffices(options, has_hole)
     return stack if is_ready else stack.load()
@@ -93,7 +93,7 @@ def beyond(options: TaskOptions, picture: Picture | None, stack: "Model") -> tup
     notes = []
     if not isinstance(options, UpscaleOptions) and options.prompt:
         notes.append("draws nothing from words: it was taught what damage is; give a --model")
-    paints = isinstance(options, InpaintOptions) and choose_engine(options, "damage") == "model"
+    paints = isinstance(options, InpaintOptions) and options.engine_for("damage") == "model"
     if paints and picture and any(options.sides(picture.size)):
         notes.append(
             "paints no scene beyond the edges, it continues their colours, soon flat; give a "
