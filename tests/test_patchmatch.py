@@ -45,12 +45,13 @@ def test_what_is_in_the_hole_decides_nothing(pixels):
     assert np.array_equal(one, other)
 
 
-def test_each_filled_pixel_is_one_of_the_picture(pixels):
+def test_sixteen_bits_stay_sixteen(pixels):
     photo = pixels(80, 90).astype(np.uint16) * 257 + 3
     hole = hole_in((80, 90), slice(20, 50), slice(30, 60))
     made = patchmatch(photo, hole)
-    given = {tuple(value) for value in photo[~hole]}
-    assert all(tuple(value) in given for value in made[hole])
+    assert (made[hole].min(0) >= photo.min((0, 1))).all()
+    assert (made[hole].max(0) <= photo.max((0, 1))).all()
+    assert len(np.unique(made[hole] % 257)) > 100  # means of 16 bits, not of 8
 
 
 def test_a_seed_gives_the_same_and_another_one_a_candidate(pixels):
@@ -82,4 +83,4 @@ def test_many_odd_holes_are_filled_by_what_is_outside_of_all(pixels):
     hole = marks > 0
     loud = np.where(hole[..., None], [255, 0, 255], photo).astype(np.uint8)
     made = patchmatch(loud, hole)
-    assert not (made[hole] == [255, 0, 255]).all(1).any()
+    assert np.abs(made[hole] - np.array([255.0, 0, 255])).max(1).min() > 20

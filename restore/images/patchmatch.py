@@ -3,8 +3,9 @@
 Each patch that meets the hole looks for the most similar patch outside of it. The pixels of the
 hole become the mean of what those patches hold, and the search begins anew, from coarse to fine
 (Wexler et al. 2007, Space-Time Completion of Video). The search is PatchMatch (Barnes et al. 2009).
-Patches are compared by colour and texture, and the last round copies instead of averaging (Newson
-et al. 2017, Non-Local Patch-Based Image Inpainting).
+Patches are compared by colour and texture (Newson et al. 2017, Non-Local Patch-Based Image
+Inpainting). What is near the rim counts most, as does a source that is near: both keep other things
+of the picture out of the hole. Where patches disagree, their mean is soft, as it should be.
 """
 
 from collections.abc import Iterator
@@ -18,9 +19,9 @@ from restore.images.masks import fill_smoothly
 
 REACH = 3  # px from the middle of a patch to its side
 SIDE = 2 * REACH + 1
-TEXTURE = 7.0  # weight of a gradient beside a colour, both in [0, 255]
-DEPTH = 1.3  # a pixel counts this much less for each px that it lies deeper in the hole
-FAR = 200.0  # squared levels that a source a picture's side away costs
+TEXTURE = 3.0  # weight of a gradient beside a colour, both in [0, 255]
+DEPTH = 2.0  # a pixel counts this much less for each px that it lies deeper in the hole
+FAR = 400.0  # squared levels that a source a picture's side away costs
 ROUNDS = (10, 5, 3)  # of search and mean, at the coarsest, a middle and the finest level
 CHUNK = 1 << 14  # patches compared at once: 30 MB
 OFFSETS = [(y, x) for y in range(-REACH, REACH + 1) for x in range(-REACH, REACH + 1)]
@@ -48,11 +49,10 @@ def patchmatch(pixels: np.ndarray, hole: np.ndarray, seed: int = 0) -> np.ndarra
         match = Match(level, rng, match)
         for done in range(rounds):
             match.improve(rng, thorough=done == 0)
-            if nth or done < rounds - 1:
-                match.average()
-    assert match is not None
+            match.average()
+    top = np.iinfo(pixels.dtype).max
     made = smooth.copy()
-    made[hole] = pixels[match.best()]
+    made[hole] = np.rint(levels[0].pixels[hole][:, :3] * (top / 255)).clip(0, top)
     return made
 
 
@@ -143,16 +143,6 @@ class Match:
             total[:, :5] += weight * level.pixels[tuple(source)]
             total[:, 5:] += weight
         level.pixels[level.hole] = total[:, :5] / np.maximum(total[:, 5:], 1e-12)
-
-    def best(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return row and column that each pixel of the hole copies: its most similar patch's."""
-        count = int(self.level.hole.sum())
-        least, found = np.full(count, np.inf), np.zeros((2, count), np.int64)
-        for nth, source in self._votes():
-            error = np.where(nth >= 0, self.error[nth], np.inf)
-            found = np.where(error < least, source, found)
-            least = np.minimum(error, least)
-        return found[0], found[1]
 
     def _votes(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield, for each place in a patch, which target speaks for each pixel, or -1, and what."""
