@@ -208,6 +208,7 @@ def test_pickle_is_for_our_own_processes_alone():
         if isinstance(node, ast.Import) and any(alias.name == "pickle" for alias in node.names)
     }
     ours = {"restore/images/worker_pool.py", "restore/checkpoints/components.py"}
+    ours |= {"restore/checkpoints/weights.py"}  # the name of the error that torch raises
     assert using <= ours | {"restore/batch/ray_executor.py"}  # jobs and rows, to workers and back
 
 

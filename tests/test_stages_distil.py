@@ -69,7 +69,7 @@ class Student(nn.Module):
 def pair(stack, kind):
     """A student that knows nothing, and the teacher that knows all."""
     plan = schedule(kind)
-    common = {"schedule": plan, "place": torch.device("cpu")}
+    common = {"schedule": plan, "offload_device": torch.device("cpu")}
     teacher = replace(stack, unet=Teacher(plan, stack.channels), **common)
     return replace(stack, unet=Student(stack.channels), **common), teacher
 

@@ -72,6 +72,10 @@ class MaskFolder:
     def _named(self, name: str) -> tuple[Any, ...] | None:
         return self._kept.one("SELECT nth, path FROM mask WHERE name = ?", to_bytes(name))
 
+    def _is_shadowed(self, name: str) -> bool:
+        """Whether it is a result or an overlay beside the mask that --find-scratches made."""
+        return self._is_overlay(name) or self._named(name + DAMAGE) is not None
+
     def _is_overlay(self, name: str) -> bool:
         of = name.removesuffix(OVERLAY)
         return of != name and self._named(of + DAMAGE) is not None
@@ -84,7 +88,7 @@ class MaskFolder:
                 self._kept.run("UPDATE mask SET taken = 1 WHERE nth = ?", found[0])
         query = "SELECT nth, name, path FROM mask WHERE NOT taken AND nth > ? ORDER BY nth"
         for _, name, path in self._kept.pages(query):
-            if not self._is_overlay(to_text(name)):
+            if not self._is_shadowed(to_text(name)):
                 yield Path(to_text(path))
 
 
