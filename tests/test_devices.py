@@ -60,7 +60,9 @@ def test_taking_turns_changes_no_byte(stack, picture, options):
 def test_what_a_part_is_called_with_comes_along():
     place = torch.device("meta")
     part = nn.Linear(2, 2)
-    stack = type("Stack", (), {"parts": [part], "vae": None, "offload_device": None, "control": None})()
+    stack = type(
+        "Stack", (), {"parts": [part], "vae": None, "offload_device": None, "control": None}
+    )()
     devices.Turns(stack, place)
     assert part(torch.zeros(1, 2)).device == place
     assert part.weight.device == place
