@@ -117,17 +117,20 @@ def hold(out: Path, identity: dict[str, str], folders: tuple[str, ...] = ()) -> 
         raise RecipeError(f"{out}: holds files but no pairs.json; give a folder of its own")
     out.mkdir(parents=True, exist_ok=True)
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
-    with open(os.open(identity_file, flags, 0o666), "a+", encoding="utf-8") as file:
+    # Without a buffer: one that could not be written would be written again at the end.
+    with open(os.open(identity_file, flags, 0o666), "ab+", buffering=0) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
             raise RecipeError(f"{identity_file}: is no file of its own; remove it")
         _lock(file.fileno(), out)
         file.seek(0)
-        text, whole = file.read(), json.dumps(identity, indent=1) + "\n"
+        text = file.read().decode(errors="replace")
+        whole = json.dumps(identity, indent=1) + "\n"
         if whole.startswith(text) and text != whole:  # all that a killed run could write of it
             file.truncate(0)
-            file.write(whole)
-            file.flush()
+            rest = whole.encode()
+            while rest:
+                rest = rest[file.write(rest) :]
             os.fsync(file.fileno())
         elif there := _describe_changes(text, identity):
             mend = "give another folder, or the options it was made with"
