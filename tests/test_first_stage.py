@@ -1,5 +1,7 @@
 """The first stage: exact by blocks, any size and scale, and a start from published weights."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from restore.diffusion.restorer import Fusion, Restorer
 from restore.errors import ConfigError, ModelError, NonFiniteError
 from restore.images.picture import Picture
 from restore.options import UpscaleOptions
-from restore.tasks import first_stage
+from restore.tasks import first_stage, upscale
 from restore.tasks.first_stage import restored
 from restore.tasks.run import restore
 from restore.training.losses import teachers
@@ -192,6 +194,17 @@ def test_damage_is_filled_over_the_first_stages_answer(two_stages):
     far = np.ones((64, 64), bool)
     far[20:44, :] = False
     assert (made[far] == whole[far]).all()  # beyond the feather nothing knows of the scratch
+
+
+def test_a_model_of_damage_fills_damage_without_its_unet(two_stages, monkeypatch):
+    stack = replace(load(str(two_stages), "cpu"), prompts_describe="damage")
+    low, mask = picture(40, 40), np.zeros((40, 40), np.uint8)
+    mask[12:28, 12:28] = 255
+    hole = np.kron(mask, np.ones((2, 2), np.uint8)) > 0
+    painted = restore(low, UpscaleOptions(scale=2, prompt="noise"), stack, 0, mask=mask).pixels
+    monkeypatch.setattr(upscale, "filled", None)  # what paints with the UNet
+    patches = restore(low, UpscaleOptions(scale=2), stack, 0, mask=mask).pixels
+    assert (patches[hole] != painted[hole]).any()
 
 
 def test_words_that_nobody_hears_are_told(two_stages):

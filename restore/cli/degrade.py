@@ -71,10 +71,7 @@ def apply(
     target if it sharpens. Pair k depends on the seed, k and the photos alone. Run the same command
     again to go on where it stopped; a larger --pairs adds to what is there.
     """
-    photos = {file.key: file.path for file in file_search.find([folder], out) if not file.skip}
-    for path in photos.values():
-        if path.is_dir():  # which photos are there decides every pair
-            raise OutputError(f"{path}: could not be listed; check the disk, and run again")
+    photos = _find_photos(folder, out)
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: is a file; -o takes a folder")
     if whole and crop:
@@ -107,6 +104,15 @@ def apply(
         raise typer.Exit(INTERRUPTED) from None
     _report(counts, photos, out, time.monotonic() - began)
     raise typer.Exit(1 if counts.refused else 0)
+
+
+def _find_photos(folder: Path, out: Path) -> dict[str, Path]:
+    """Return the photos by name. Raises OutputError if a folder cannot be listed."""
+    photos = {file.key: file.path for file in file_search.find([folder], out) if not file.skip}
+    for path in photos.values():
+        if path.is_dir():  # which photos are there decides every pair
+            raise OutputError(f"{path}: could not be listed; check the disk, and run again")
+    return photos
 
 
 def _report(report: "PairCounts", photos: dict[str, Path], out: Path, took_s: float) -> None:

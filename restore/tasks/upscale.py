@@ -25,6 +25,7 @@ from restore.images.masks import fill_smoothly, resize
 from restore.images.picture import Picture, bleed, deepen
 from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions, WalkOptions
 from restore.tasks.colour import match
+from restore.tasks.fill import patched
 from restore.tasks.first_stage import refuse_own_colours, run_first_stage
 from restore.tasks.img2img import img2img
 from restore.tasks.inpaint import filled
@@ -147,7 +148,10 @@ def in_two_stages(
         hole = resize(damage, size)
         fields = WalkOptions.model_fields.keys() - {"steps"}
         changed = InpaintOptions(**{name: getattr(options, name) for name in fields})
-        result = filled(result, hole, changed, stack, seed, on_step)
+        if changed.engine_for(stack.prompts_describe) == "model":
+            result = filled(result, hole, changed, stack, seed, on_step)
+        else:
+            result = patched(result, hole, changed.feather, seed)
     return match(result, low, options.colour)
 
 
