@@ -114,6 +114,14 @@ def test_no_module_imports_itself_round_a_circle():
     TopologicalSorter(graph).prepare()  # raises CycleError
 
 
+def test_the_server_imports_before_its_threads():
+    """Requests and jobs run in threads; two that imported at once made a request fail."""
+    for name, tree in RESTORE.items():
+        if name.startswith("restore.web"):
+            late = (imported(tree) - imported(at_import(tree))) & EVERY.keys()
+            assert late <= {"restore.images", "restore.images.scratches"}, name
+
+
 def test_optional_packages_load_where_they_are_needed():
     for name, tree in EVERY.items():
         if name.startswith("restore.web"):  # a whole folder of it, which `restore serve` loads

@@ -110,6 +110,9 @@ class FileWork:
         def todo() -> Iterator[Job]:
             return (job for job in planned if not job.skip)
 
+        # before the threads, which would import it at once
+        from restore.images import encode, memmap, sandbox  # noqa: F401
+
         self.reading, self.making = (
             Prefetcher(todo(), self.read),
             Prefetcher(todo(), self.make_next),

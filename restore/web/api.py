@@ -12,6 +12,8 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from degradations import RecipeError, catalogue
+from degradations.recipes import named
 from restore import file_search
 from restore.errors import RestoreError, UsageError
 from restore.web import metrics, requests
@@ -187,10 +189,8 @@ def multiple_upload_route(server: Server, kind: Any) -> Callable[..., JobRespons
     def route(image: Images, request: Text = "{}") -> JobResponse:
         given = requests.parse(kind, request)
         if isinstance(given, requests.RecipeRequest):
-            from degradations import RecipeError, recipes
-
             try:
-                recipes.named(given.recipe)
+                named(given.recipe)
             except RecipeError as error:
                 raise UsageError(f"request: recipe: {error}") from error
         return server.queue(given, image)
@@ -268,8 +268,6 @@ def add_list_routes(app: FastAPI, server: Server) -> None:
     @app.get("/v1/recipes", operation_id="recipes")
     def recipes() -> list[dict[str, str]]:
         """The recipes of damage that a request may name."""
-        from degradations import catalogue
-
         return [{"name": one.name, "line": one.line} for one in catalogue.named_recipes()]
 
     @app.get("/v1/folders", responses=REFUSALS, operation_id="folders")

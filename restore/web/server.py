@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from restore.batch.folder_lock import as_output_error
 from restore.errors import ImageError, RestoreError
+from restore.images import sandbox
 from restore.options import WalkOptions
 from restore.web import requests, store
 from restore.web.models import Models
@@ -218,8 +219,6 @@ def probe_size(path: Path) -> tuple[int, int]:
     Raises:
         ImageError: It cannot be read; the text names the file without its folder.
     """
-    from restore.images import sandbox
-
     try:
         return sandbox.probe(path).size
     except ImageError as error:

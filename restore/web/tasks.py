@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from degradations import RecipeError, preview, recipes
+from degradations.estimate import estimate, write_page
+from degradations.pairs import PairSet, make
 from restore import file_search
 from restore.batch import folder, words
 from restore.batch.holes import Holes
@@ -16,6 +19,9 @@ from restore.batch.rows import Row, results
 from restore.batch.work import FileOptions
 from restore.errors import ImageError, UsageError
 from restore.files import replacing, sha256
+from restore.images import sandbox
+from restore.images.decode import grey_to_rgb
+from restore.images.picture import Picture, to_rgb8
 from restore.web import requests
 from restore.web.models import Models
 from restore.web.roots import Roots
@@ -164,9 +170,7 @@ class Tasks:
 
     def scratches(self, job: Job, given: requests.ScratchesRequest, watch: Watch) -> dict[str, Any]:
         """Make a mask of what looks scratched."""
-        from restore.images import sandbox, scratches
-        from restore.images.decode import grey_to_rgb
-        from restore.images.picture import Picture
+        from restore.images import scratches  # torch, seconds
 
         folder = self.store.folder_of(job.id)
         source = folder / "in" / job.uploads[0]
@@ -182,8 +186,6 @@ class Tasks:
 
     def sheet(self, job: Job, given: requests.SheetRequest, watch: Watch) -> dict[str, Any]:
         """Make a contact sheet of what a recipe does to pictures."""
-        from degradations import preview
-
         place = self.store.folder_of(job.id)
         recipe = _recipe(given).at(given.severity)
         photos = {name: _photo(place / "in" / name) for name in job.uploads}
@@ -200,12 +202,10 @@ class Tasks:
 
     def pairs(self, job: Job, given: requests.PairsRequest, watch: Watch) -> dict[str, Any]:
         """Make training pairs as `restore degrade apply` does, in one archive."""
-        from degradations import pairs
-
         folder = self.store.folder_of(job.id)
         made_pairs, kept = folder / "pairs", folder / "out" / "pairs.zip"
         photos = {name: folder / "in" / name for name in job.uploads}
-        wanted = pairs.PairSet(given.recipe, given.seed, given.scale, given.crop, given.severity)
+        wanted = PairSet(given.recipe, given.seed, given.scale, given.crop, given.severity)
         done = 0
 
         def show(more: int) -> None:
@@ -214,7 +214,7 @@ class Tasks:
             watch.part(done, given.pairs, "pairs")
 
         with _refusals():
-            found = pairs.make(photos, wanted, made_pairs, given.pairs, _photo, show=show)
+            found = make(photos, wanted, made_pairs, given.pairs, _photo, show=show)
         kept.parent.mkdir(exist_ok=True)
         files = sorted(path for path in made_pairs.rglob("*") if path.is_file())
         with replacing(kept) as temporary, zipfile.ZipFile(temporary, "w") as archive:
@@ -227,8 +227,6 @@ class Tasks:
 
     def estimate(self, job: Job, given: requests.EstimateRequest, watch: Watch) -> dict[str, Any]:
         """Fit a recipe to photos, and write a page on how well it fits."""
-        from degradations.estimate import estimate, write_page
-
         place = self.store.folder_of(job.id)
         recipe, page = place / "out" / f"{given.name}.yaml", place / "out" / f"{given.name}.html"
         recipe.parent.mkdir(exist_ok=True)
@@ -270,24 +268,18 @@ def summarize_row(row: Row, watch: Watch) -> dict[str, Any]:
 
 
 def _recipe(given: requests.RecipeRequest) -> Any:
-    from degradations import recipes
-
     with _refusals():
         return recipes.named(given.recipe)
 
 
 def _photo(path: Path) -> "np.ndarray":
     """Read a picture as uint8 (H, W, 3), in a worker process."""
-    from restore.images import picture, sandbox
-
-    return picture.to_rgb8(sandbox.read(path))
+    return to_rgb8(sandbox.read(path))
 
 
 @contextmanager
 def _refusals() -> Iterator[None]:
     """Turn errors of a recipe or its photos into errors of the request."""
-    from degradations import RecipeError
-
     try:
         yield
     except RecipeError as error:

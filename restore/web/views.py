@@ -6,6 +6,8 @@ from PIL import Image
 
 from restore.errors import ImageError
 from restore.files import replacing
+from restore.images import sandbox
+from restore.images.picture import to_rgb8
 
 SIDE = 4096  # px: to it a picture is shown pixel for pixel
 PIXELS = 2**26  # of a larger one there is no copy: decoding it again would take too long
@@ -18,13 +20,11 @@ def write_view(source: Path, path: Path) -> list[str]:
     Returns:
         The stem of `path` in a list; an empty list if there can be no copy.
     """
-    from restore.images import picture, sandbox
-
     try:
         height, width = sandbox.probe(source).size
         if height * width > PIXELS:
             return []
-        pixels = picture.to_rgb8(sandbox.read(source))
+        pixels = to_rgb8(sandbox.read(source))
     except ImageError:  # the result is there all the same
         return []
     image = Image.fromarray(pixels)
