@@ -18,8 +18,8 @@ from restore import cli
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), "")
 QUIET = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"]
-LONG_MS = 90_000
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
+LONG_MS = 150_000
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
 
 
 def test_a_browser_is_here():
@@ -58,7 +58,7 @@ def folders(tmp_path_factory):
     for number in range(2):
         Image.fromarray(smooth_pixels(20, 30, number)).save(top / f"root/scans/{number}.png")
     Image.fromarray(smooth_pixels(48, 64)).save(top / "photo.png")
-    Image.fromarray(smooth_pixels(500, 500)).save(top / "big.png")
+    Image.fromarray(smooth_pixels(256, 256)).save(top / "big.png")
     Image.fromarray(smooth_pixels(24, 32)).save(top / "<img src=x onerror=document.title=1>.png")
     return top
 
