@@ -1,4 +1,4 @@
-"""The first stage: exact by blocks, any size and scale, and a start from published weights."""
+"""The first stage: exact by parts, any size and scale, and a start from published weights."""
 
 from dataclasses import replace
 
@@ -10,6 +10,7 @@ from torch import nn
 
 from restore.checkpoints.load import load
 from restore.checkpoints.save import save
+from restore.diffusion import compact
 from restore.diffusion.compact import FirstStage
 from restore.diffusion.restorer import Fusion, Restorer
 from restore.errors import ConfigError, ModelError, NonFiniteError
@@ -46,14 +47,30 @@ def stage() -> FirstStage:
 
 @pytest.mark.parametrize("scale", [4, 2, 1.4, 1])
 @pytest.mark.parametrize("size", [(37, 51), (4, 4), (1, 7)])
-def test_blocks_give_what_the_whole_gives(scale, size, monkeypatch):
+def test_parts_give_what_the_whole_gives(scale, size, monkeypatch):
     low, made = picture(*size), stage()
     wanted = UpscaleOptions(scale=scale).output_size(size)
     whole = restored(low, wanted, made, 0.5).pixels
-    monkeypatch.setattr(first_stage, "BLOCK", 6)
+    monkeypatch.setattr(first_stage, "BLOCK", 6)  # of the fusion
+    monkeypatch.setattr(first_stage, "WIDTH", 6)
+    monkeypatch.setattr(compact, "ROWS", 2)
+    monkeypatch.setattr(compact, "VALUES", {"cpu": 1})
     parts = restored(low, wanted, made, 0.5).pixels
     assert parts.shape == (*wanted, 3)
     assert np.abs(parts.astype(int) - whole).max() <= 1  # kernels round by the block's size
+
+
+@pytest.mark.parametrize("height", [1, 3, 9, 10, 12, 16, 40, 41])
+def test_a_network_by_strips_gives_what_it_gives_whole(height, monkeypatch):
+    made, rgb = network(), torch.rand(1, 3, height, 11).numpy()
+    monkeypatch.setattr(compact, "ROWS", 4)
+    monkeypatch.setattr(compact, "VALUES", {"cpu": 1})
+    heights = made.cut(height, 11)
+    assert len(heights) == max(1, -(-(height - made.halo) // 4))
+    strips = np.split(rgb, np.cumsum(heights[:-1]), 2)
+    assert [strip.shape[2] for strip in strips] == heights
+    parts = [*made.by_strips(strips, height)]
+    np.testing.assert_allclose(np.concatenate(parts, 2), made.answer(rgb), atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -214,9 +231,9 @@ def test_words_that_nobody_hears_are_told(two_stages):
     assert not restore(picture(8, 8), UpscaleOptions(scale=2), stack, 0).warnings
 
 
-def test_each_block_is_told(two_stages, monkeypatch):
+def test_each_part_is_told(two_stages, monkeypatch):
     stack, told = load(str(two_stages), "cpu"), []
-    monkeypatch.setattr(first_stage, "BLOCK", 8)
+    monkeypatch.setattr(first_stage, "WIDTH", 8)
     options = UpscaleOptions(scale=4)
     restore(picture(8, 16), options, stack, 0, lambda done, of, _: told.append((done, of)))
     assert told == [(1, 2), (2, 2)]

@@ -4,6 +4,7 @@ restorer.py has the same networks with diffusers' base classes, which load and s
 seconds to import.
 """
 
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from typing import Any
 
@@ -14,6 +15,61 @@ from torch import Tensor, nn
 
 from restore.diffusion.lazy_stack import SCALE
 
+ROWS = 8  # of a strip, at least
+VALUES = {"cpu": 2**20}  # of a layer's output for a strip: on a CPU they stay in the cache
+VALUES_ELSEWHERE = 2**26
+
+
+class Chain(nn.Sequential):
+    """3x3 convolutions with zero padding, and an activation after each but the last."""
+
+    @property
+    def reach(self) -> int:
+        """How many rows and columns to each side an output pixel depends on."""
+        return (len(self) + 1) // 2
+
+    def cut(self, height: int, width: int) -> list[int]:
+        """Cut a picture into strips for `advance`; returns their heights."""
+        widest = max(layer.out_channels for layer in self[::2])
+        values = VALUES.get(self[0].weight.device.type, VALUES_ELSEWHERE)
+        rows = max(ROWS, values // (width * widest))
+        left = height - rows - self.reach  # the first is taller: each layer is a row behind
+        if left <= 0:
+            return [height]
+        return [height - left, *[rows] * (left // rows), *([left % rows] if left % rows else [])]
+
+    def advance(self, strip: Tensor, kept: list[Tensor], is_top: bool, is_bottom: bool) -> Tensor:
+        """Take the next strip of a picture through all layers (Alwani et al. 2016, fused layers).
+
+        Each layer keeps the last rows of its input, so nothing is computed twice.
+
+        Args:
+            strip: Rows (B, C, h, W) of the input.
+            kept: Rows that the layers keep; an empty list at the start.
+            is_top: Whether the strip is the first.
+            is_bottom: Whether it is the last.
+
+        Returns:
+            The rows of the output that can be computed now: `reach` fewer of the first strip, and
+            as many more of the last.
+        """
+        convolutions = 0
+        for layer in self:
+            if not isinstance(layer, nn.Conv2d):
+                strip = layer(strip)
+                continue
+            if is_top:
+                strip = F.pad(strip, (0, 0, 1, 0))
+                kept.append(strip[:, :, -2:].clone())
+            else:
+                strip = torch.cat([kept[convolutions], strip], 2)
+                kept[convolutions].copy_(strip[:, :, -2:])
+            if is_bottom:
+                strip = F.pad(strip, (0, 0, 0, 1))
+            strip = F.conv2d(strip, layer.weight, layer.bias, padding=(0, 1))
+            convolutions += 1
+        return strip
+
 
 class Network(nn.Module):
     """A convolutional network: a body, and a `forward` that uses its output.
@@ -23,7 +79,7 @@ class Network(nn.Module):
         ends: Channels of the body's input and output.
     """
 
-    body: nn.Sequential
+    body: Chain
     ends: tuple[int, int]
 
     def fill(self, channels: int, layers: int) -> None:
@@ -38,10 +94,8 @@ class Network(nn.Module):
     def answer(self, *rgb: np.ndarray) -> np.ndarray:
         """As forward, but with arrays, on whatever device the weights are."""
         weight = self.body[0].weight
-        given = [torch.from_numpy(one).to(weight.device) for one in rgb]
-        given = [one.contiguous(memory_format=torch.channels_last) for one in given]
         with torch.inference_mode():
-            return self(*given).float().cpu().numpy()
+            return self(*(_given(one, weight) for one in rgb)).float().cpu().numpy()
 
 
 class Enlarging(Network):
@@ -51,12 +105,41 @@ class Enlarging(Network):
 
     @property
     def halo(self) -> int:
-        return _layers(self.body) + 2
+        return self.body.reach
 
     def forward(self, rgb: Tensor) -> Tensor:
         """rgb (B, 3, H, W) in [0, 1] -> (B, 3, 4 H, 4 W), not clamped."""
-        added = F.pixel_shuffle(self.body(rgb), SCALE)
-        return added + F.interpolate(rgb, scale_factor=float(SCALE), mode="nearest")
+        return self._added(rgb, self.body(rgb))
+
+    def cut(self, height: int, width: int) -> list[int]:
+        """Cut a picture into strips for `by_strips`; returns their heights."""
+        return self.body.cut(height, width)
+
+    def by_strips(self, strips: Iterable[np.ndarray], height: int) -> Iterator[np.ndarray]:
+        """As `answer`, for a picture of which only some rows are in memory at a time.
+
+        Args:
+            strips: Its rows, float32 (1, 3, h, W), as high as `cut` says.
+            height: Of the picture.
+
+        Yields:
+            The next rows of the result, for each strip.
+        """
+        kept: list[Tensor] = []
+        done, waiting = 0, None  # rows, and those whose result is not known yet
+        for strip in strips:
+            with torch.inference_mode():
+                rgb = _given(strip, self.body[0].weight)
+                is_top, done = waiting is None, done + rgb.shape[2]
+                waiting = rgb if waiting is None else torch.cat([waiting, rgb], 2)
+                made = self.body.advance(rgb, kept, is_top, is_bottom=done == height)
+                known, waiting = waiting.tensor_split([made.shape[2]], 2)
+                result = self._added(known, made).float().cpu().numpy()
+            yield result
+
+    def _added(self, rgb: Tensor, made: Tensor) -> Tensor:
+        enlarged = F.interpolate(rgb, scale_factor=float(SCALE), mode="nearest")
+        return F.pixel_shuffle(made, SCALE) + enlarged
 
 
 class Fusing(Network):
@@ -67,7 +150,7 @@ class Fusing(Network):
     @property
     def halo(self) -> int:
         """How many pixels to each side an output pixel depends on; even."""
-        return 2 * (_layers(self.body) + 2)
+        return 2 * self.body.reach
 
     def forward(self, rgb: Tensor, restored: Tensor) -> Tensor:
         """Both (B, 3, H, W) in [0, 1], H and W even -> (B, 3, H, W), not clamped."""
@@ -75,7 +158,7 @@ class Fusing(Network):
         return restored + F.pixel_shuffle(self.body(seen), 2)
 
 
-def chain(first: int, channels: int, layers: int, last: int) -> nn.Sequential:
+def chain(first: int, channels: int, layers: int, last: int) -> Chain:
     """Stack 3x3 convolutions, with a PReLU after each but the last.
 
     Args:
@@ -88,11 +171,12 @@ def chain(first: int, channels: int, layers: int, last: int) -> nn.Sequential:
     for _ in range(layers):
         body += [nn.Conv2d(channels, channels, 3, padding=1), nn.PReLU(channels)]
     body.append(nn.Conv2d(channels, last, 3, padding=1))
-    return nn.Sequential(*body)
+    return Chain(*body)
 
 
-def _layers(body: nn.Sequential) -> int:
-    return (len(body) - 3) // 2
+def _given(rgb: np.ndarray, like: Tensor) -> Tensor:
+    tensor = torch.from_numpy(rgb).to(like.device)
+    return tensor.contiguous(memory_format=torch.channels_last)
 
 
 class FirstStage(nn.Module):

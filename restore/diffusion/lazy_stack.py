@@ -4,10 +4,10 @@ This module does not import torch. Upscaling takes no sampling steps by default,
 torch and diffusers takes a quarter of the time.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -26,6 +26,19 @@ class Answers(Protocol):
 
     def answer(self, *rgb: np.ndarray) -> np.ndarray:
         """One or two rgb float32 (1, 3, H, W) in [0, 1] -> rgb, not clamped."""
+        ...
+
+
+@runtime_checkable
+class Streaming(Answers, Protocol):
+    """A network that takes a picture strip by strip, and computes nothing twice."""
+
+    def cut(self, height: int, width: int) -> list[int]:
+        """Cut a picture into strips for `by_strips`; returns their heights."""
+        ...
+
+    def by_strips(self, strips: Iterable[np.ndarray], height: int) -> Iterator[np.ndarray]:
+        """As `answer`, for the strips of a picture; yields the next rows of the result."""
         ...
 
 

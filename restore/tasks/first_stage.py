@@ -1,16 +1,17 @@
-"""Run the first stage on a picture of any size: by blocks, with the result of the whole.
+"""Run the first stage on a picture of any size: by parts, with the result of the whole.
 
 This module does not import torch: a network takes and returns arrays, whatever computes it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from restore.diffusion import watch
-from restore.diffusion.lazy_stack import SCALE, Answers, LazyStack, Stage
+from restore.diffusion.lazy_stack import SCALE, Answers, LazyStack, Stage, Streaming
 from restore.diffusion.watch import OnStep, ignore
 from restore.errors import ConfigError, NonFiniteError
 from restore.images import memmap
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from restore.diffusion.stack import Stack
 
 BLOCK = 512  # pixels of the input, on a side; a halo round them is computed twice
+WIDTH = 2048  # pixels of the input that strips are wide, and their halo
 BAND = 256  # rows resized at a time
 NOISE = 4.0, 6.0  # levels: a picture is clean up to the first, noisy from the second
 REACH = 2  # below this scale the input is downscaled first
@@ -127,6 +129,8 @@ def restored(
 
 def enlarged(low: Picture, network: Answers, on_step: OnStep = ignore) -> np.ndarray:
     """Enlarge by the network; pixels (4 H, 4 W, 3) in the picture's depth."""
+    if isinstance(network, Streaming):
+        return by_strips(low, network, on_step)
 
     def make(block: Block) -> np.ndarray:
         rows, columns = block.outer
@@ -156,7 +160,7 @@ def fused(low: Picture, pixels: np.ndarray, network: Answers, share: float = 1.0
         mended = both[1] + np.float32(share) * (network.answer(*both) - both[1])
         return mended[..., :tall, :wide]
 
-    return by_blocks(result, 1, network.halo, make)
+    return by_blocks(result, 1, network.halo, make, ignore)
 
 
 def noise(low: Picture, pixels: np.ndarray) -> float:
@@ -183,12 +187,28 @@ def noise(low: Picture, pixels: np.ndarray) -> float:
     return float(np.quantile(deviations, 0.05))
 
 
+def by_strips(low: Picture, network: Streaming, on_step: OnStep = ignore) -> np.ndarray:
+    """Enlarge from the top to the bottom. Only columns of very wide pictures are computed twice."""
+    height, width = low.size
+    columns = [*blocks((1, width), (1, width), WIDTH, network.halo)]
+    heights = [network.cut(height, cut.outer[1].stop - cut.outer[1].start) for cut in columns]
+
+    def made() -> Iterator[tuple[Box, np.ndarray]]:
+        for column, high in zip(columns, heights, strict=True):
+            across, top = column.outer[1], 0
+            rows = pairwise(accumulate(high, initial=0))
+            strips = (Strip(low, low.size, pair).cut(across) for pair in rows)
+            for values in network.by_strips(strips, height):
+                down = slice(top, top + values.shape[2] // SCALE)
+                block = Block((down, column.inner[1]), (down, across))
+                yield block.inner, block.trim(values, SCALE)
+                top = down.stop
+
+    return assembled(low, SCALE, made(), sum(map(len, heights)), on_step)
+
+
 def by_blocks(
-    like: Picture,
-    scale: int,
-    halo: int,
-    make: Callable[[Block], np.ndarray],
-    on_step: OnStep = ignore,
+    like: Picture, scale: int, halo: int, make: Callable[[Block], np.ndarray], on_step: OnStep
 ) -> np.ndarray:
     """Make pixels block by block.
 
@@ -198,30 +218,50 @@ def by_blocks(
         halo: How many input pixels beside a block are read.
         make: Returns the rgb (1, 3, h, w) of a block with its halo.
         on_step: Called after each block.
+    """
+    cuts = [*blocks(like.size, like.size, BLOCK, halo)]
+    made = ((block.inner, block.trim(make(block), scale)) for block in cuts)
+    return assembled(like, scale, made, len(cuts), on_step)
+
+
+def assembled(
+    like: Picture,
+    scale: int,
+    made: Iterator[tuple[Box, np.ndarray]],
+    count: int,
+    on_step: OnStep,
+) -> np.ndarray:
+    """Put parts together.
+
+    Args:
+        like: The input; the result gets its depth.
+        scale: Of the result.
+        made: The parts: rows and columns of the input, and the rgb (1, 3, h, w) of the result.
+        count: How many parts there are.
+        on_step: Called after each part with (done, of, its rgb).
 
     Returns:
         Pixels (scale * H, scale * W, 3).
 
     Raises:
-        NonFiniteError: If `make` returns NaN or infinity.
+        NonFiniteError: If a part has NaN or infinity.
     """
     top = np.iinfo(like.pixels.dtype).max
     pixels = memmap.empty((scale * like.size[0], scale * like.size[1], 3), like.pixels.dtype)
-    cuts = [*blocks(like.size, like.size, BLOCK, halo)]
     finished: list[Box] = []
-    for done, block in enumerate(watch.over(cuts, "enlarge"), 1):
-        values = block.trim(make(block), scale)
-        if not np.isfinite(values).all():  # casting to integers would make it black
+    numbers = watch.over(range(1, count + 1), "enlarge")
+    for done, (inner, colours) in zip(numbers, made, strict=False):
+        if not np.isfinite(colours).all():  # casting to integers would make it black
             raise NonFiniteError("the first stage left the finite numbers")
-        if like.grey:
-            values = np.broadcast_to(values.mean(1, keepdims=True), values.shape)
+        grey = colours.mean(1, keepdims=True) if like.grey else None
+        values = colours if grey is None else np.broadcast_to(grey, colours.shape)
         levels = np.rint(values[0].transpose(1, 2, 0).clip(0, 1) * np.float32(top))
-        rows, columns = (slice(s.start * scale, s.stop * scale) for s in block.inner)
+        rows, columns = (slice(s.start * scale, s.stop * scale) for s in inner)
         pixels[rows, columns] = levels
         memmap.release_pages()
-        on_step(done, len(cuts), values)
+        on_step(done, count, values)
         finished.append((rows, columns))
-        if len(cuts) > 1:
+        if count > 1:
             watch.offer(lambda: sketch_finished(like.pixels, pixels, finished))
     return pixels
 
