@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from restore.checkpoints import devices, load, save
+from restore.checkpoints import accelerators, devices, load, save
 from restore.errors import ConfigError, ModelError
 from restore.options import Img2imgOptions, Text2imgOptions, UpscaleOptions
 from restore.tasks.run import restore
@@ -88,7 +88,7 @@ def test_cuda_where_there_is_none_is_refused_before_loading(monkeypatch):
 def test_the_vae_stays_in_fp32(stack, tmp_path, dtype):
     save.save(stack, tmp_path / "model", card="# tiny\n", dtype=torch.float32)
     made = devices.load(str(tmp_path / "model"), "cpu", dtype, offload=True)
-    assert made.unet.dtype == load.DTYPES[dtype]
+    assert made.unet.dtype == accelerators.DTYPES[dtype]
     assert made.vae.dtype == torch.float32
     assert made.offload_device == CPU
 

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from restore.checkpoints import engines
 from restore.checkpoints.load import load
 from restore.checkpoints.save import save
 from restore.diffusion import compact
@@ -245,6 +246,20 @@ def test_what_a_model_lacks_is_said(tmp_path):
     for options in (UpscaleOptions(fidelity=0.5), UpscaleOptions(steps=0)):
         with pytest.raises(ConfigError, match="first stage"):
             restore(picture(8, 8), options, stack, 0)
+
+
+@pytest.mark.parametrize("lazily", [True, False])
+def test_a_first_stage_computes_in_the_precision_that_was_asked_for(lazily):
+    low, options = picture(40, 30), UpscaleOptions(scale=1.5, fidelity=0.5)
+    exact, reduced = (
+        engines.load("nano", "cpu", dtype, lazily=lazily) for dtype in ("fp32", "bf16")
+    )
+    one, other = (restore(low, options, model, 0).pixels for model in (exact, reduced))
+    assert reduced.is_half and not exact.is_half
+    assert 0 < np.abs(one.astype(int) - other).max() < 20
+    with reduced.in_fp32():
+        assert (restore(low, options, reduced, 0).pixels == one).all()
+    assert (restore(low, options, reduced, 0).pixels == other).all()
 
 
 def test_a_picture_narrower_than_a_block_of_noise_is_restored():

@@ -93,7 +93,11 @@ def torch() -> Finding:
     try:
         import torch
 
+        from restore.checkpoints import accelerators
+
         names = [f"cpu, {torch.get_num_threads()} threads"]
+        if accelerators.has_amx():
+            names.append("it has AMX: --dtype bf16 computes faster")
         if torch.cuda.is_available():
             for nth in range(torch.cuda.device_count()):
                 about = torch.cuda.get_device_properties(nth)

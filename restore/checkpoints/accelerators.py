@@ -1,8 +1,12 @@
 """Devices that this torch can use."""
 
+from pathlib import Path
+
 import torch
 
 from restore.errors import ModelError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick() -> str:
@@ -10,6 +14,19 @@ def pick() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def has_amx() -> bool:
+    """Whether the CPU multiplies matrices of bf16 in hardware; known on Linux only."""
+    flags = Path("/proc/cpuinfo")
+    return flags.is_file() and "amx_bf16" in flags.read_text(encoding="utf-8", errors="replace")
+
+
+def precision(dtype: str, device: torch.device) -> torch.dtype:
+    """Return a precision by name; auto is fp32 on a CPU, where it is exact, and bf16 elsewhere."""
+    if dtype == "auto":
+        dtype = "fp32" if device.type == "cpu" else "bf16"
+    return DTYPES[dtype]
 
 
 def find(device: str) -> torch.device:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import restore.diffusion.torchvision
 from restore.checkpoints import file_kinds, manifest, model_paths, pixel
 from restore.checkpoints import load as loading
-from restore.checkpoints.accelerators import find
+from restore.checkpoints.accelerators import DTYPES, find
 from restore.diffusion.conditioning import Condition
 from restore.diffusion.lazy_stack import LazyStack
 from restore.diffusion.stack import Stack
@@ -56,7 +56,7 @@ def load(
         with sealed.sealing():
             path, digest = manifest.find_model(name)
             return pixel.load(path, name, digest, target, dtype)
-    if dtype == "auto":
+    if dtype == "auto" and offload:
         dtype = "fp32" if target.type == "cpu" else "bf16"
     stack = loading.load(name, "cpu" if offload else str(target), dtype, **more)
     if offload:
@@ -68,10 +68,10 @@ def load(
 
 def named_dtype(dtype: str | torch.dtype) -> str:
     """Return the name of a precision: auto, or one of DTYPES. Raises ConfigError."""
-    names = {value: name for name, value in loading.DTYPES.items()}
+    names = {value: name for name, value in DTYPES.items()}
     name = names.get(dtype, str(dtype)) if isinstance(dtype, torch.dtype) else dtype
-    if name not in ("auto", *loading.DTYPES):
-        raise ConfigError(f"dtype {name}: there are auto, {', '.join(loading.DTYPES)}")
+    if name not in ("auto", *DTYPES):
+        raise ConfigError(f"dtype {name}: there are auto, {', '.join(DTYPES)}")
     return name
 
 

@@ -58,7 +58,7 @@ def load(
         with sealed.sealing():
             path, digest = manifest.find_model(name, allow_pickle=more.get("allow_pickle", False))
             if lazy_stack.has_first_stage(path) and not configs.about(path).engine:
-                return lazy_stack.load(path, name, digest, device, whole)
+                return lazy_stack.load(path, name, digest, device, dtype, whole)
     return whole()
 
 

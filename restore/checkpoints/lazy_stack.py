@@ -18,19 +18,24 @@ if TYPE_CHECKING:
 
 
 @one_at_a_time
-def load(path: Path, name: str, digest: str, device: str, rest: Callable[[], "Stack"]) -> LazyStack:
-    """Load the first stage of a folder that has one (`has_first_stage`), in fp32.
+def load(
+    path: Path, name: str, digest: str, device: str, dtype: str, rest: Callable[[], "Stack"]
+) -> LazyStack:
+    """Load the first stage of a folder that has one (`has_first_stage`).
 
     Args:
         path: The model folder.
         name: The model's name in messages.
         digest: Of the folder.
         device: auto, cpu, cuda or mps.
+        dtype: auto, fp32, bf16 or fp16.
         rest: Loads the whole stack. LazyStack.load raises ModelError if its weights have changed.
 
     Raises:
         ModelError: As components.build.
     """
+    import torch
+
     from restore.checkpoints import accelerators
 
     where = accelerators.find(device)
@@ -38,6 +43,8 @@ def load(path: Path, name: str, digest: str, device: str, rest: Callable[[], "St
         stage = read(path)
         made = about(path, stage, name, digest, rest)
     stage.requires_grad_(False).eval().to(where)
+    stage.precision = accelerators.precision(dtype, where)
+    made.is_half = stage.precision != torch.float32
     made.device, made.parts = where, [stage]
     return made
 

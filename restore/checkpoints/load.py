@@ -33,7 +33,6 @@ from restore.diffusion.tiling import Windows
 from restore.errors import ModelError, RestoreError
 from restore.storage import sealed
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SD_SCALE, X4_SCALE = 0.18215, 0.08333  # 1 / std of the latents
 Build = Callable[[Path, str, components.Convert], nn.Module]
 
@@ -60,8 +59,8 @@ def load(
         name: The name of a model that ships; the path of a folder (ours, or a diffusers pipeline's)
             or of a .safetensors file of the SD family; or a hub id, `org/name@revision`.
         device: auto, cpu, cuda, mps. auto takes the accelerator if there is one.
-        dtype: fp32, bf16 or fp16: what the UNet computes in; the VAE stays in fp32. auto is fp32 on
-            the CPU, where it is exact for any batch, and bf16 elsewhere.
+        dtype: fp32, bf16 or fp16: what the UNet and the first stage compute in; the VAE stays in
+            fp32. auto is fp32 on the CPU, where it is exact for any batch, and bf16 elsewhere.
         revision: Of a hub id.
         offline: Do not use the network, as HF_HUB_OFFLINE=1. Only a hub id ever needs it.
         allow_pickle: Also read tensors of .ckpt and .bin, by torch's restricted unpickler.
@@ -232,10 +231,11 @@ def move(stack: Stack, device: str, dtype: str) -> None:
     for layer in stack.vae.modules():
         if isinstance(layer, nn.ReLU):
             layer.inplace = True  # new memory costs page faults, a tenth of the time
-    if dtype == "auto":
-        dtype = "fp32" if where.type == "cpu" else "bf16"
+    reduced = accelerators.precision(dtype, where)
     for part in (stack.unet, *([stack.control.net] if stack.control else [])):
-        part.to(dtype=DTYPES[dtype])
+        part.to(dtype=reduced)
+    if isinstance(stack.restorer, FirstStage):
+        stack.restorer.precision = reduced
 
 
 def silence_libraries() -> None:

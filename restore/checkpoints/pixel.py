@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from restore.checkpoints import file_kinds, weights
+from restore.checkpoints.accelerators import DTYPES
 from restore.diffusion import torchvision
 from restore.errors import ModelError
 from restore.pixel.model import PixelModel
 from restore.storage import sealed, tensor_files
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MEND = "pip install 'restore-toolkit[pixel]'"
 FACES = "restores a single cut-out face of 512 px, no whole pictures; take an upscaler"
 TRIED = 32  # side in px of the picture that each network is tried with

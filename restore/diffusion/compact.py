@@ -5,6 +5,7 @@ seconds to import.
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -77,10 +78,12 @@ class Network(nn.Module):
     Attributes:
         body: The convolutions.
         ends: Channels of the body's input and output.
+        precision: What `answer` and `by_strips` compute in. The weights stay in fp32.
     """
 
     body: Chain
     ends: tuple[int, int]
+    precision = torch.float32
 
     def fill(self, channels: int, layers: int) -> None:
         """Make a body with random weights; see `chain`."""
@@ -94,8 +97,15 @@ class Network(nn.Module):
     def answer(self, *rgb: np.ndarray) -> np.ndarray:
         """As forward, but with arrays, on whatever device the weights are."""
         weight = self.body[0].weight
-        with torch.inference_mode():
+        with self._inferring():
             return self(*(_given(one, weight) for one in rgb)).float().cpu().numpy()
+
+    @contextmanager
+    def _inferring(self) -> Iterator[None]:
+        device, is_reduced = self.body[0].weight.device.type, self.precision != torch.float32
+        precision = self.precision if is_reduced else None
+        with torch.inference_mode(), torch.autocast(device, precision, enabled=is_reduced):
+            yield
 
 
 class Enlarging(Network):
@@ -128,7 +138,7 @@ class Enlarging(Network):
         kept: list[Tensor] = []
         done, waiting = 0, None  # rows, and those whose result is not known yet
         for strip in strips:
-            with torch.inference_mode():
+            with self._inferring():
                 rgb = _given(strip, self.body[0].weight)
                 is_top, done = waiting is None, done + rgb.shape[2]
                 waiting = rgb if waiting is None else torch.cat([waiting, rgb], 2)
@@ -195,6 +205,27 @@ class FirstStage(nn.Module):
         super().__init__()
         self.rich, self.faithful, self.fusion = rich, faithful, fusion
         self._mixed: tuple[float, torch.device, Any] | None = None
+
+    @property
+    def precision(self) -> torch.dtype:
+        """What the networks compute in."""
+        return self.rich.precision
+
+    @precision.setter
+    def precision(self, dtype: torch.dtype) -> None:
+        for network in (self.rich, self.faithful, self.fusion):
+            if network is not None:
+                network.precision = dtype
+        self._mixed = None
+
+    @contextmanager
+    def in_fp32(self) -> Iterator[None]:
+        """Compute in fp32 in the block."""
+        before, self.precision = self.precision, torch.float32
+        try:
+            yield
+        finally:
+            self.precision = before
 
     def at(self, fidelity: float) -> Any:
         """Return the restorer for a fidelity from 0, the rich one, to 1, the faithful one."""

@@ -5,7 +5,7 @@ torch and diffusers takes a quarter of the time.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -46,6 +46,10 @@ class Stage(Protocol):
     """A first stage of any engine; see restore.diffusion.compact.FirstStage."""
 
     fusion: Any
+
+    def in_fp32(self) -> AbstractContextManager[None]:
+        """Compute in fp32 in the block."""
+        ...
 
     def at(self, fidelity: float) -> Any:
         """Return the network (Answers) for a fidelity from 0, rich, to 1, faithful."""
@@ -105,5 +109,6 @@ class LazyStack:
 
     @contextmanager
     def in_fp32(self) -> Iterator[None]:
-        """Do nothing: a first stage always computes in fp32."""
-        yield
+        """Compute in fp32 in the block."""
+        with self.restorer.in_fp32():
+            yield

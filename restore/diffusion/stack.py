@@ -127,13 +127,15 @@ class Stack:
 
     @contextmanager
     def in_fp32(self) -> Iterator[None]:
-        """Convert the UNet's weights to fp32 for the block; converting them back loses nothing."""
+        """Compute in fp32 in the block. Converting the weights back loses nothing."""
         half = self.unet.dtype
         walking = [self.unet, *([self.control.net] if self.control else [])]
         for part in walking:
             nn.Module.to(part, dtype=torch.float32)
+        first = self.restorer.in_fp32() if self.restorer else nullcontext()
         try:
-            yield
+            with first:
+                yield
         finally:
             for part in walking:
                 nn.Module.to(part, dtype=half)

@@ -1,5 +1,6 @@
 """A first stage by ONNX Runtime, without torch; see restore.diffusion.compact."""
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 
@@ -47,6 +48,10 @@ class OnnxStage:
         self._data = read(self._path)
         self._ends = read_weights(folder / ENDS) if sealed.is_file(folder / ENDS) else None
         self._mixed: tuple[float, OnnxNetwork] | None = None
+
+    def in_fp32(self) -> AbstractContextManager[None]:
+        """It always computes in fp32."""
+        return nullcontext()
 
     def at(self, fidelity: float) -> OnnxNetwork:
         """Return the restorer for a fidelity from 0, the rich one, to 1, the faithful one."""
