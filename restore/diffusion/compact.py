@@ -31,7 +31,7 @@ class Chain(nn.Sequential):
 
     def cut(self, height: int, width: int) -> list[int]:
         """Cut a picture into strips for `advance`; returns their heights."""
-        widest = max(layer.out_channels for layer in self[::2])
+        widest = max(one.out_channels for one in self if isinstance(one, nn.Conv2d))
         values = VALUES.get(self[0].weight.device.type, VALUES_ELSEWHERE)
         rows = max(ROWS, values // (width * widest))
         left = height - rows - self.reach  # the first is taller: each layer is a row behind

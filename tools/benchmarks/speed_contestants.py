@@ -54,6 +54,14 @@ def nano(folder: Path) -> "tuple[Run, nn.Module | None]":
     return lambda rgb: model.upscale(rgb, scale=SCALE), stage.at(0.0)
 
 
+def nano_bf16(folder: Path) -> "tuple[Run, nn.Module | None]":
+    """The same in bf16, which CPUs with AMX compute in hardware."""
+    import restore
+
+    model = restore.load("nano", dtype="bf16")
+    return lambda rgb: model.upscale(rgb, scale=SCALE), None
+
+
 def nano_onnx(folder: Path) -> "tuple[Run, nn.Module | None]":
     """The same by ONNX Runtime."""
     import restore
@@ -99,6 +107,32 @@ def plain(kind: str, tile: int = 0) -> Callable[[Path], "tuple[Run, nn.Module | 
         return run, network if not tile else None
 
     return build
+
+
+def ncnn_x4v3(folder: Path) -> "tuple[Run, nn.Module | None]":
+    """general-x4v3's shape by ncnn on the CPU, the whole picture: `pip install ncnn`."""
+    import ncnn
+    import torch
+
+    from benchmarks.speed_models import ncnn_files
+
+    network = ncnn.Net()
+    network.opt.num_threads, network.opt.use_vulkan_compute = torch.get_num_threads(), False
+    param, weights = ncnn_files(folder)
+    if network.load_param(str(param)) or network.load_model(str(weights)):
+        raise RuntimeError("ncnn does not load its files")
+
+    def run(rgb: np.ndarray) -> np.ndarray:
+        extractor = network.create_extractor()
+        low = np.ascontiguousarray(rgb.transpose(2, 0, 1), np.float32) / 255
+        extractor.input("rgb", ncnn.Mat(low))
+        failed, made = extractor.extract("result")
+        if failed:
+            raise RuntimeError("ncnn failed")
+        levels = np.rint(np.array(made).clip(0, 1) * np.float32(255))
+        return levels.astype(np.uint8).transpose(1, 2, 0)
+
+    return run, None
 
 
 def by_tiles(network, low, tile: int):
@@ -168,11 +202,13 @@ def diffusion_theirs(task: str) -> Callable[[Path], "tuple[Run, nn.Module | None
 
 CONTESTANTS = {
     "nano": Contestant(nano, against="general-x4v3, whole picture", keeps=True),
+    "nano, bf16": Contestant(nano_bf16, against="nano", keeps=True),
     "nano, ONNX": Contestant(nano_onnx, against="nano", keeps=True),
     "general-x4v3, whole picture": Contestant(plain("x4v3")),
     "general-x4v3, freed memory kept": Contestant(
         plain("x4v3"), against="general-x4v3, whole picture", keeps=True
     ),
+    "general-x4v3, ncnn": Contestant(ncnn_x4v3),
     "general-x4v3, our windows": Contestant(
         ours("x4v3"), against="general-x4v3, freed memory kept", keeps=True
     ),

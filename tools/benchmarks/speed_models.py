@@ -34,6 +34,30 @@ def pixel_file(folder: Path, kind: str) -> Path:
     return path
 
 
+def ncnn_files(folder: Path) -> tuple[Path, Path]:
+    """x4v3 as ncnn's text and weights, a layer a line: kind, name, inputs, outputs, settings."""
+    network = pixel_network("x4v3")
+    lines, data = ["Input rgb 0 1 rgb", "Split copies 1 2 rgb rgb_0 rgb_1"], []
+    last = "rgb_0"
+    for number, layer in enumerate(network.body):
+        blob = f"b{number}"
+        if isinstance(layer, nn.Conv2d):
+            size = f"0={layer.out_channels} 1=3 4=1 5=1 6={layer.weight.numel()}"
+            lines.append(f"Convolution {blob} 1 1 {last} {blob} {size}")
+            data += [torch.zeros(1), layer.weight.flatten(), layer.bias]  # 0: in fp32
+        else:
+            lines.append(f"PReLU {blob} 1 1 {last} {blob} 0={layer.num_parameters}")
+            data.append(layer.weight)
+        last = blob
+    lines += [f"PixelShuffle shuffled 1 1 {last} shuffled 0=4"]
+    lines += ["Interp enlarged 1 1 rgb_1 enlarged 0=1 1=4.0 2=4.0"]
+    lines += ["BinaryOp result 2 1 shuffled enlarged result 0=0"]
+    param, weights = folder / "x4v3.param", folder / "x4v3.bin"
+    param.write_text("\n".join(["7767517", f"{len(lines)} {len(lines) + 1}", *lines, ""]))
+    weights.write_bytes(torch.cat(data).detach().numpy().tobytes())
+    return param, weights
+
+
 def diffusion_folder(folder: Path, task: str) -> Path:
     """A pipeline of diffusers with random weights: Stable Diffusion's shape, a quarter as wide.
 
