@@ -55,7 +55,7 @@ def test_parts_give_what_the_whole_gives(scale, size, monkeypatch):
     monkeypatch.setattr(first_stage, "BLOCK", 6)  # of the fusion
     monkeypatch.setattr(first_stage, "WIDTH", 6)
     monkeypatch.setattr(compact, "ROWS", 2)
-    monkeypatch.setattr(compact, "VALUES", {"cpu": 1})
+    monkeypatch.setattr(compact, "CACHED", 1)
     parts = restored(low, wanted, made, 0.5).pixels
     assert parts.shape == (*wanted, 3)
     assert np.abs(parts.astype(int) - whole).max() <= 1  # kernels round by the block's size
@@ -65,7 +65,7 @@ def test_parts_give_what_the_whole_gives(scale, size, monkeypatch):
 def test_a_network_by_strips_gives_what_it_gives_whole(height, monkeypatch):
     made, rgb = network(), torch.rand(1, 3, height, 11).numpy()
     monkeypatch.setattr(compact, "ROWS", 4)
-    monkeypatch.setattr(compact, "VALUES", {"cpu": 1})
+    monkeypatch.setattr(compact, "CACHED", 1)
     heights = made.cut(height, 11)
     assert len(heights) == max(1, -(-(height - made.halo) // 4))
     strips = np.split(rgb, np.cumsum(heights[:-1]), 2)

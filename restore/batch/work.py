@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -110,9 +111,7 @@ class FileWork:
         def todo() -> Iterator[Job]:
             return (job for job in planned if not job.skip)
 
-        # before the threads, which would import it at once
-        from restore.images import encode, memmap, sandbox  # noqa: F401
-
+        import_module("restore.images.sandbox")  # before the threads, which would import it at once
         self.reading, self.making = (
             Prefetcher(todo(), self.read),
             Prefetcher(todo(), self.make_next),

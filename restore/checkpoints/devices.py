@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import restore.diffusion.torchvision
 from restore.checkpoints import file_kinds, manifest, model_paths, pixel
 from restore.checkpoints import load as loading
-from restore.checkpoints.accelerators import DTYPES, find
+from restore.checkpoints.accelerators import DTYPES, find, precision
 from restore.diffusion.conditioning import Condition
 from restore.diffusion.lazy_stack import LazyStack
 from restore.diffusion.stack import Stack
@@ -56,8 +56,7 @@ def load(
         with sealed.sealing():
             path, digest = manifest.find_model(name)
             return pixel.load(path, name, digest, target, dtype)
-    if dtype == "auto" and offload:
-        dtype = "fp32" if target.type == "cpu" else "bf16"
+    dtype = named_dtype(precision(dtype, target))
     stack = loading.load(name, "cpu" if offload else str(target), dtype, **more)
     if offload:
         Turns(stack, target)

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from restore.diffusion.lazy_stack import SCALE
 
 ROWS = 8  # of a strip, at least
-VALUES = {"cpu": 2**20}  # of a layer's output for a strip: on a CPU they stay in the cache
-VALUES_ELSEWHERE = 2**26
+CACHED, VALUES = 2**20, 2**26  # of a layer's output for a strip, on a CPU and elsewhere
 
 
 class Chain(nn.Sequential):
@@ -32,7 +31,7 @@ class Chain(nn.Sequential):
     def cut(self, height: int, width: int) -> list[int]:
         """Cut a picture into strips for `advance`; returns their heights."""
         widest = max(one.out_channels for one in self if isinstance(one, nn.Conv2d))
-        values = VALUES.get(self[0].weight.device.type, VALUES_ELSEWHERE)
+        values = CACHED if self[0].weight.device.type == "cpu" else VALUES
         rows = max(ROWS, values // (width * widest))
         left = height - rows - self.reach  # the first is taller: each layer is a row behind
         if left <= 0:
