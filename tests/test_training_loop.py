@@ -16,7 +16,7 @@ import degradations
 from restore import cli
 from restore.config import load_config
 from restore.errors import ConfigError, NonFiniteError
-from restore.training import logs, loop, model_card, optim
+from restore.training import logs, loop, model_card, optim, processes
 from restore.training.rng import WHOLE
 from restore.training.stages.denoiser import DenoiserStage
 
@@ -76,6 +76,22 @@ def test_a_device_that_is_not_there_is_refused(toys, tmp_path):
         train(tmp_path / "run", device="cuda")
     with pytest.raises(ConfigError, match="precision fp16 needs a CUDA device; bf16 serves"):
         train(tmp_path / "run", precision="fp16")
+
+
+@pytest.mark.parametrize(("gain", "chosen"), [(3.0, "bf16"), (0.5, "fp32")])
+def test_precision_auto_is_the_faster_one_and_is_recorded(
+    toys, tmp_path, monkeypatch, gain, chosen
+):
+    monkeypatch.setattr(processes, "bf16_gain", lambda device: gain)
+    train(tmp_path / "asked", steps=2, precision=chosen)
+    train(tmp_path / "auto", steps=2, precision="auto")
+    assert_equal(tmp_path / "asked" / "step_00000002", tmp_path / "auto" / "step_00000002")
+    recorded = (tmp_path / run / "config.yaml" for run in ("asked", "auto"))
+    assert [yaml.safe_load(path.read_text())["precision"] for path in recorded] == [chosen] * 2
+
+
+def test_the_gain_of_bf16_is_measured():
+    assert processes.bf16_gain(torch.device("cpu")) > 0
 
 
 def test_accumulated_parts_equal_the_whole_batch(toys, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import hostile
 import numpy as np
@@ -112,3 +113,28 @@ def test_a_worker_starts_without_torch_and_ends_with_its_caller():
             return
         time.sleep(0.05)
     pytest.fail("the worker outlives its caller")
+
+
+SCRIPT = """
+from pathlib import Path
+from restore import batch, file_search
+from restore.options import UpscaleOptions
+
+print("once")
+out = Path("out")
+files = file_search.find([Path({photo!r})], out)
+summary = batch.run(files, UpscaleOptions(scale=1), out, batch.open_model("nano"){devices})
+print(summary.done)
+"""
+
+
+@pytest.mark.parametrize("devices", ["", ', devices=["cpu"]'])
+def test_processes_do_not_run_the_script_again(tmp_path, devices):
+    photo = Path(__file__).parent / "samples" / "portrait.jpg"
+    script = tmp_path / "plain.py"
+    script.write_text(SCRIPT.format(photo=str(photo), devices=devices))
+    ran = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.split() == ["once", "1"]

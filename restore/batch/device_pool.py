@@ -26,6 +26,7 @@ from restore.batch.step import make_failed_row
 from restore.batch.work import Progress
 from restore.batch.worker import RunSpec, Worker
 from restore.errors import CancelledError, ImageError, ModelError
+from restore.images.worker_pool import hidden_script
 
 SPAWN = get_context("spawn")  # a fork would share what torch and CUDA hold
 LISTEN_S = 0.2
@@ -106,7 +107,8 @@ class DevicePool:
         arguments = theirs, self.spec, self.pinned.on(device), len(self.devices)
         # not a daemon: it starts processes of its own, which decode
         process = SPAWN.Process(target=_serve, args=arguments, name=f"restore worker {device}")
-        process.start()
+        with hidden_script():
+            process.start()
         theirs.close()
         return DeviceWorker(device, process, mine)
 

@@ -9,14 +9,16 @@ import math
 import os
 import pickle  # what crosses the pipe to a process of ours; never a file
 import signal
+import sys
 import threading
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from queue import LifoQueue
+from types import ModuleType
 from typing import Any, TypeVar
 
 from restore.errors import ImageError
@@ -26,6 +28,7 @@ TRIES = 2
 LISTEN_S = 0.2
 START_S = 60  # for a process to start, on a machine that is busy
 SPAWN = get_context("spawn")  # a fork would take the model's memory and threads along
+_HIDING = threading.Lock()
 
 Result = TypeVar("Result")
 
@@ -83,6 +86,20 @@ def shared_workers() -> Workers:
     return _shared(os.getpid())
 
 
+@contextmanager
+def hidden_script() -> Iterator[None]:
+    """Hide the running script from a process that starts: it would run the script once more, up to
+    `if __name__ == "__main__"` or, where there is none, to its end.
+    """
+    with _HIDING:
+        script = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = script
+
+
 @cache
 def _shared(pid: int) -> Workers:
     workers = Workers()
@@ -109,7 +126,8 @@ class _Worker:
         self._is_late = False
         self._pipe, theirs = SPAWN.Pipe()
         self._process = SPAWN.Process(target=_serve, args=(theirs, memory, function), daemon=True)
-        self._process.start()
+        with hidden_script():
+            self._process.start()
         theirs.close()
         self._answer(START_S)
 

@@ -26,7 +26,7 @@ from restore.training.data.loading import Rows, build_loader
 from restore.training.logs import Clock, Record, Scalars, progress_bar
 from restore.training.options import TrainOptions
 from restore.training.ownership import MADE_BY, refuse_foreign
-from restore.training.processes import setup_accelerator, user_errors
+from restore.training.processes import settle_precision, setup_accelerator, user_errors
 from restore.training.registry import STAGES
 from restore.training.resume import resume_run
 from restore.training.rng import Part, reseed
@@ -54,6 +54,7 @@ def run(config: Path, overrides: list[str]) -> Path:
     silence_libraries()
     options = load_config(TrainOptions, config, overrides)
     accelerator = setup_accelerator(options)
+    options = settle_precision(options, accelerator)
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     alone = locked(options.output) if accelerator.is_main_process else nullcontext()
@@ -102,7 +103,7 @@ class Training:
         self.is_main = accelerator.is_main_process
         is_slow = accelerator.device.type == "cpu" and options.precision == "fp32"
         if self.is_main and is_slow and accelerators.has_amx():
-            log.info("this CPU has AMX: precision=bf16 trains faster")
+            log.info("this CPU has AMX: precision=auto would train faster")
         with accelerator.main_process_first():
             torch.manual_seed(options.seed)  # the initial weights
             build = STAGES[options.stage.kind]

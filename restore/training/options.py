@@ -42,8 +42,9 @@ class TrainOptions(Options):
     """Norm at which gradients are clipped."""
     ema: float = Field(0.999, ge=0, lt=1)
     """Decay of the averaged weights, which are what is exported."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Precision of the arithmetic; fp16 needs a CUDA device."""
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
+    """Precision of the arithmetic; fp16 needs a CUDA device; auto: bf16 where it is measured to be
+    faster than fp32."""
     checkpointing: bool = False
     """Compute activations twice to keep fewer of them in memory."""
     compile: bool = False
