@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from restore.checkpoints import devices, engines, publish
+from restore.checkpoints import accelerators, engines
 from restore.config import Options, explain
-from restore.diffusion.stack import Stack
+from restore.diffusion.lazy_stack import LazyStack
 from restore.errors import ConfigError, UsageError
 from restore.images.arrays import OneImage, convert_like, take_first, to_list, to_mask, to_picture
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
@@ -58,7 +58,8 @@ def load(
         ModelError: If there is no such model, or it cannot be loaded.
     """
     how: dict[str, Any] = {"compiled": compiled, "offload": offload, "first_stage": first_stage}
-    return Restorer(engines.load(model, device, dtype, engine=engine, **how, **more))
+    how |= {"lazily": not more.get("controlnet"), "engine": engine}
+    return Restorer(engines.load(model, device, dtype, **how, **more))
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Restorer:
             decode, enlarge and colour; they start again for each lap, hole and pass.
     """
 
-    stack: "run.Model"
+    model: "run.Model"
 
     @classmethod
     def from_pretrained(
@@ -114,10 +115,17 @@ class Restorer:
         """
         if local_files_only:
             more["offline"] = True
-        how = devices.named_dtype(dtype if torch_dtype is None else torch_dtype)
-        flags: dict[str, Any] = {"compiled": compiled, "offload": offload}
-        flags |= {"engine": engine, "first_stage": str(first_stage)}
-        return cls(engines.load(str(model), str(device), how, **flags, **more))
+        name = accelerators.named_dtype(dtype if torch_dtype is None else torch_dtype)
+        how: dict[str, Any] = {"compiled": compiled, "offload": offload, "engine": engine}
+        how |= {"first_stage": str(first_stage), "lazily": not more.get("controlnet")}
+        return cls(engines.load(str(model), str(device), name, **how, **more))
+
+    @property
+    def stack(self) -> "run.Model":
+        """The whole model. A model that can work without sampling loads it at the first use."""
+        if isinstance(self.model, LazyStack) and self.model.engine == "torch":
+            return self.model.load()
+        return self.model
 
     def save_pretrained(self, folder: str | Path, *, card: str | None = None) -> None:
         """Write the model without loss, as `restore.load` reads it. Fused LoRAs stay fused.
@@ -128,6 +136,8 @@ class Restorer:
         Raises:
             OutputError: If the folder holds files that we did not write.
         """
+        from restore.checkpoints import publish
+
         publish.save(self.stack, Path(folder), card)
 
     def push_to_hub(
@@ -153,6 +163,8 @@ class Restorer:
         Raises:
             OutputError: If the hub refuses it; with the hub's message.
         """
+        from restore.checkpoints import publish
+
         how = {"revision": revision, "create_pr": create_pr, "commit_message": commit_message}
         return publish.push(self.stack, repo_id, card, private=private, token=token, **how)
 
@@ -163,6 +175,8 @@ class Restorer:
         dtype: torch.dtype | None = None,
     ) -> Self:
         """Move the model in place, as torch's modules do. A dtype changes a stack's UNet only."""
+        from restore.checkpoints import devices
+
         for one in where:
             if isinstance(one, torch.dtype):
                 dtype = one
@@ -173,7 +187,7 @@ class Restorer:
 
     @property
     def device(self) -> torch.device:
-        return self.stack.device
+        return self.model.device
 
     def text2img(
         self,
@@ -203,7 +217,7 @@ class Restorer:
         ]
         callbacks = Callbacks(callback, progress, arguments.on_step_end, self)
         results = [
-            convert_like(callbacks.restore(None, each, self.stack, own), like)
+            convert_like(callbacks.restore(None, each, self.model, own), like)
             for each, own in zip(chosen, arguments.seeds(seed, len(prompts)), strict=True)
         ]
         return results[0] if isinstance(prompt, str) and n is None else results
@@ -281,11 +295,11 @@ class Restorer:
 
     def with_control_image(self, image: OneImage) -> "Restorer":
         """Return the same model with this picture, of any size, as its ControlNet's input."""
-        control = self.stack.control if isinstance(self.stack, Stack) else None
+        control = getattr(self.model, "control", None)
         if control is None:
             raise UsageError("there is no ControlNet to steer; load(..., controlnet=FOLDER)")
         control = replace(control, picture=to_picture(image))
-        return replace(self, stack=replace(self.stack, control=control))
+        return replace(self, model=replace(self.model, control=control))
 
     def shown(self, image: OneImage) -> "Restorer":
         """Deprecated: the former name of `with_control_image`."""
@@ -316,7 +330,7 @@ class Restorer:
         for like, picture, hole, own in zip(
             images, pictures, holes, arguments.seeds(seed, len(images)), strict=True
         ):
-            done = callbacks.restore(picture, options, self.stack, own, hole)
+            done = callbacks.restore(picture, options, self.model, own, hole)
             results.append(convert_like(done, like if as_asked is None else as_asked))
         return (
             list(results) if as_asked is not None and gather is not take_first else gather(results)

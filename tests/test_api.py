@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -215,6 +216,25 @@ def test_all_tasks_share_one_set_of_weights(restorer, kinds):
     restorer.upscale(kinds["np"], 2)
     restorer.inpaint(kinds["np"], np.full((20, 26), 255, np.uint8), **QUICK)
     assert held() == before
+
+
+def test_enlarging_loads_no_more_than_the_first_stage():
+    code = (
+        "import sys, numpy, restore; nano = restore.load('nano', 'cpu'); "
+        "nano.upscale(numpy.zeros((8, 8, 3), 'uint8')); sys.exit('diffusers' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_the_whole_model_serves_every_task_once_it_is_loaded(kinds):
+    nano = restore.load("nano", "cpu")
+    before = nano.upscale(kinds["np"], 2)
+    with ThreadPoolExecutor(4) as threads:
+        assert len({id(one) for one in threads.map(lambda _: nano.stack, range(4))}) == 1
+    np.testing.assert_array_equal(nano.upscale(kinds["np"], 2), before)
+    for weight in nano.stack.restorer.parameters():
+        weight.mul_(0.9)
+    assert (nano.upscale(kinds["np"], 2) != before).any()
 
 
 def test_importing_restore_is_light():

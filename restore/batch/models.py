@@ -242,8 +242,7 @@ def open_model(
         name: A name of `restore models list`, a folder, a weight file or a hub id.
         device: auto, cpu, cuda or mps.
         dtype: auto, fp32, fp16 or bf16.
-        options: If given, a model that cannot do their steps and sampler is refused now, and only
-            the parts that they need are loaded.
+        options: If given, a model that cannot do their steps and sampler is refused now.
         note: Called with messages for the user when the model loads.
         **more: Further fields of ModelChoice.
 
@@ -286,7 +285,11 @@ def _needs_sampling(options: WalkOptions) -> bool:
 
 
 def _may_load_lazily(options: WalkOptions | None) -> bool:
-    """Whether a model of damage needs no sampling for these options."""
+    """Whether a model of damage needs no sampling for these options; without any, it is loaded as
+    its tasks need it.
+    """
+    if options is None:
+        return True
     if isinstance(options, InpaintOptions):
         return options.engine_for("damage") != "model"
     return isinstance(options, UpscaleOptions) and not options.steps

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from restore.errors import ModelError
+from restore.errors import ConfigError, ModelError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -27,6 +27,15 @@ def precision(dtype: str, device: torch.device) -> torch.dtype:
     if dtype == "auto":
         dtype = "fp32" if device.type == "cpu" else "bf16"
     return DTYPES[dtype]
+
+
+def named_dtype(dtype: str | torch.dtype) -> str:
+    """Return the name of a precision: auto, or one of DTYPES. Raises ConfigError."""
+    names = {value: name for name, value in DTYPES.items()}
+    name = names.get(dtype, str(dtype)) if isinstance(dtype, torch.dtype) else dtype
+    if name not in ("auto", *DTYPES):
+        raise ConfigError(f"dtype {name}: there are auto, {', '.join(DTYPES)}")
+    return name
 
 
 def find(device: str) -> torch.device:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import restore.diffusion.torchvision
 from restore.checkpoints import file_kinds, manifest, model_paths, pixel
 from restore.checkpoints import load as loading
-from restore.checkpoints.accelerators import DTYPES, find, precision
+from restore.checkpoints.accelerators import find, named_dtype, precision
 from restore.diffusion.conditioning import Condition
 from restore.diffusion.lazy_stack import LazyStack
 from restore.diffusion.stack import Stack
@@ -63,15 +63,6 @@ def load(
     if compiled:
         compile_unet(stack)
     return stack
-
-
-def named_dtype(dtype: str | torch.dtype) -> str:
-    """Return the name of a precision: auto, or one of DTYPES. Raises ConfigError."""
-    names = {value: name for name, value in DTYPES.items()}
-    name = names.get(dtype, str(dtype)) if isinstance(dtype, torch.dtype) else dtype
-    if name not in ("auto", *DTYPES):
-        raise ConfigError(f"dtype {name}: there are auto, {', '.join(DTYPES)}")
-    return name
 
 
 def move(

@@ -1,7 +1,6 @@
 """Load only the first stage of a model folder, for runs without sampling; without diffusers."""
 
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,7 +72,6 @@ def about(
     assert config.windows is not None
     step = factor(path)
 
-    @cache
     def whole() -> "Stack":
         made = rest()
         if made.digest != digest:
@@ -85,7 +83,7 @@ def about(
         fidelity=config.fidelity,
         restore_steps=config.restore_steps,
         span=(config.windows.size * step, config.windows.stride * step),
-        load=whole,
+        rest=whole,
         steps=config.steps,
         prompts_describe=config.hears,
         name=name,

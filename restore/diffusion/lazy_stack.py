@@ -7,6 +7,7 @@ torch and diffusers takes a quarter of the time.
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -65,7 +66,7 @@ class LazyStack:
         fidelity: Default of the first stage: 0 rich to 1 faithful.
         restore_steps: Default sampling steps after the first stage.
         span: Size and stride of the UNet's windows in pixels.
-        load: Loads the whole stack, of the same weights.
+        rest: Loads the whole stack, of the same weights.
         steps: Sampling steps by default.
         prompts_describe: What its training prompts describe: the subjects of pictures or damage.
         name: Its name in messages.
@@ -74,13 +75,14 @@ class LazyStack:
         device: Where the first stage computes.
         is_half: Whether it computes in 16 bits.
         parts: torch modules that hold weights.
+        whole: The whole stack, once it is loaded. It then does every task.
     """
 
     restorer: Stage
     fidelity: float
     restore_steps: int
     span: tuple[int, int]
-    load: Callable[[], Any]  # returns a Stack, whose module imports this one
+    rest: Callable[[], Any]  # returns a Stack, whose module imports this one
     steps: int = 20
     prompts_describe: Literal["subjects", "damage"] = "subjects"
     name: str = "this model"
@@ -89,6 +91,15 @@ class LazyStack:
     device: Any = "cpu"
     is_half: bool = False
     parts: list[Any] = field(default_factory=list)
+    whole: Any = None
+    _loading: Any = field(default_factory=Lock, repr=False, compare=False)
+
+    def load(self) -> Any:
+        """Return the whole stack, loaded at the first call. Raises ModelError."""
+        with self._loading:
+            if self.whole is None:
+                self.whole = self.rest()
+        return self.whole
 
     def suffices(self, options: WalkOptions, has_hole: bool) -> bool:
         """Whether the first stage alone can do the task."""

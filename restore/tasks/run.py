@@ -76,9 +76,13 @@ def restore(
 
 
 def needed(stack: "Model", options: TaskOptions, has_hole: bool) -> "Model":
-    """Return the model that the task needs: of a partly loaded one, the whole if necessary."""
+    """Return the model that the task needs: of a partly loaded one, the whole if necessary, or if
+    it is there already.
+    """
     if not isinstance(stack, LazyStack):
         return stack
+    if stack.whole is not None:
+        return stack.whole
     if isinstance(options, InpaintOptions):
         is_ready = options.engine_for(stack.prompts_describe) != "model"
     else:

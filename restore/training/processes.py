@@ -94,7 +94,7 @@ def setup_accelerator(options: TrainOptions) -> Accelerator:
 
 
 def settle_precision(options: TrainOptions, accelerator: Accelerator) -> TrainOptions:
-    """The options with the precision that `auto` means on this device, the same for all processes."""
+    """Return the options with the precision that `auto` means here, the same in all processes."""
     if options.precision != "auto":
         return options
     faster = "bf16" if bf16_gain(accelerator.device) > GAIN else "fp32"

@@ -17,6 +17,7 @@ from restore.batch.holes import Holes
 from restore.batch.models import OpenedModel
 from restore.batch.rows import Row, results
 from restore.batch.work import FileOptions
+from restore.diffusion.lazy_stack import LazyStack
 from restore.errors import ImageError, UsageError
 from restore.files import replacing, sha256
 from restore.images import sandbox
@@ -53,9 +54,11 @@ class Tasks:
     roots: Roots
 
     def prepare(self) -> None:
-        """Load the default model."""
+        """Load the default model, all of it."""
         first = requests.UpscaleRequest(model=self.models.first)
-        self.models.open(self.models.choose(first)).stack()
+        model = self.models.open(self.models.choose(first)).stack()
+        if isinstance(model, LazyStack):
+            model.load()
 
     def carry_out(self, job: Job, watch: Watch) -> dict[str, Any]:
         """Do a job.
