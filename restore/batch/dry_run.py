@@ -22,17 +22,20 @@ if TYPE_CHECKING:
 
 # Bytes for each pixel of a photo, at 8 bits and quality 95.
 BYTES = {"png": 1.9, "jpeg": 0.7, "webp": 0.5, "avif": 0.4, "tiff": 2.2}
-# Bytes of memory for the program, and for its blocks without and with sampling steps. Measured with
-# nano on a CPU at 6 megapixels: 0.49 GB and 1.68 GB in all. Models without a first stage always
-# sample; a tiny one took 1.1 GB.
-PROGRAM, BLOCKS, SAMPLING = 0.7e9, 0.7e9, 1.1e9
+# Bytes of memory for the program and for sampling. Measured with nano on a CPU: 1.68 GB for a
+# result of 6 megapixels. Models without a first stage always sample; a tiny one took 1.1 GB.
+PROGRAM, SAMPLING = 0.45e9, 1.35e9
+# Bytes of memory for a first stage without sampling: STRIP for each column that its network reads
+# (measured: 0.54 GB in all for a result of 5760x4096 at scale 4, 0.61 and 0.94 GB for 4000 and 9000
+# columns at scale 1), or BLOCKS for ONNX Runtime (0.54 and 0.85 GB for 6 and 24 megapixels).
+STRIP, BLOCKS = 110e3, 0.5e9
 # Bytes of memory for what is not on disk. For each pixel of the result: CANVASES, if the sampler
 # needs whole canvases, and CODEC, if the codec needs the whole picture. For each pixel of the
 # input: INPUT, if it cannot be read by rows, and LOWPASS, for the error of that colour match. For
 # each column of the result: COLUMN, for bands of rows.
 CANVASES, CODEC, INPUT, LOWPASS, COLUMN = 30, 9, 6, 40, 11e3
 ANSWER = 6  # bytes of a pixel upscaler's answer, 16 bits
-REST = 0.6e9  # bytes of a pixel upscaler's window, as integers and as floats, and of its kernels
+REST = 0.85e9  # bytes of a pixel upscaler's window, as integers and as floats, and of its kernels
 LAYERS = 1.3  # times a pixel upscaler's largest layer, measured: other tensors live beside it
 RGB = 3
 SPILLED = 8  # bytes on disk for each pixel while a picture is processed
@@ -74,6 +77,7 @@ class Totals:
 
     options: "TaskOptions"
     model: "PixelModel | None" = None
+    engine: str = "torch"
     count: int = 0
     before: int = 0
     after: int = 0
@@ -91,7 +95,7 @@ class Totals:
         self.after += one.after
         self.disk += one.after * _bytes_a_pixel(job.target) * max(1, len(job.frames))
         self.spilled = max(self.spilled, spilled(one, self.model))
-        needed = peak(one, job.target, self.options, self.model)
+        needed = peak(one, job.target, self.options, self.model, self.engine)
         if needed > self.peak:
             self.peak, self.hungry = needed, job.key
         if rates.is_large(one.size):
@@ -137,6 +141,7 @@ def forecast(
     *,
     rate: rates.Rate,
     model: "PixelModel | None" = None,
+    engine: str = "torch",
     say: Callable[[str], None] = print,
 ) -> Iterator[Row]:
     """Say one line for each file, then the totals.
@@ -145,6 +150,7 @@ def forecast(
         unpaired: Masks that belong to no picture of any shard.
         rate: Seconds for a megapixel, used if no earlier run into this folder measured them.
         model: A pixel upscaler, for the memory of its windows; None counts the memory of nano.
+        engine: What computes the networks: torch or onnx.
         say: Called with each line.
 
     Yields:
@@ -152,7 +158,7 @@ def forecast(
     """
     for path in unpaired:
         say(f"unpaired {printable(str(path))}: a mask without its picture")
-    totals = Totals(options, model)
+    totals = Totals(options, model, engine)
     for job in downloads.ahead(jobs):
         yield _forecast_job(job, masks, journal, how, totals, say)
     for line in totals.describe(journal, rate):
@@ -201,13 +207,22 @@ def spilled(one: Planned, model: "PixelModel | None") -> float:
 
 
 def peak(
-    one: Planned, target: Path, options: "TaskOptions", model: "PixelModel | None" = None
+    one: Planned,
+    target: Path,
+    options: "TaskOptions",
+    model: "PixelModel | None" = None,
+    engine: str = "torch",
 ) -> float:
     """Peak memory for a picture in bytes, with nano or a pixel upscaler on a CPU."""
     is_whole = options.sampler != "ddim" or options.eta > 0 or options.task == "inpaint"
     is_whole = is_whole and model is None
-    own = SAMPLING if options.steps or options.task != "upscale" else BLOCKS
-    blocks = own if model is None else REST + LAYERS * model.window_bytes(one.head.size)
+    if model is not None:
+        blocks = REST + LAYERS * model.window_bytes(one.head.size)
+    elif options.steps or options.task != "upscale":
+        blocks = SAMPLING
+    else:  # the network enlarges four times, and at smaller scales what it made is shrunk
+        read = min(one.head.size[1], one.size[1] / 2)
+        blocks = BLOCKS if engine == "onnx" else STRIP * read
     is_lowpass = getattr(options, "colour", "none") == "lowpass"
     held = (CANVASES if is_whole else 0) * one.after + (LOWPASS if is_lowpass else 0) * one.before
     held += 0 if one.head.by_rows else INPUT * one.before
