@@ -57,6 +57,8 @@ app.add_typer(models.app, name="models")
 def main(argv: list[str] | None = None) -> int:
     """Run a command; returns the exit code that EXITS tells."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch takes huge pages: fewer page faults
+    # threads that wait leave the CPU to decoders and encoders instead of spinning
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     leave_with(1)  # so early that all else which ends with the process ends before
     with steady():
         code = _run(sys.argv[1:] if argv is None else argv)
