@@ -57,6 +57,9 @@ def stocked(stock):
     return stock(7)
 
 
+ONLY_HERE = ("seconds", "load_s", "source", "source_md5")  # in rows
+
+
 def run(given, out, model, **more):
     """As the command line, in this process or by others."""
     place = Destination.parse(out)
@@ -80,7 +83,7 @@ def told(prefix: str) -> list[dict]:
 
     lines = s3fs.S3FileSystem(use_listings_cache=False).cat_file(f"{prefix}/report.jsonl")
     rows = [json.loads(line) for line in lines.splitlines()]
-    return [{k: row[k] for k in row if k not in ("seconds", "load_s", "source")} for row in rows]
+    return [{k: row[k] for k in row if k not in ONLY_HERE} for row in rows]
 
 
 def check_as(out, prefix: str) -> None:
@@ -122,7 +125,21 @@ def test_a_picture_costs_a_store_four_requests(stocked, model):
     faults.seen.clear()
     assert run("s3://shop/in", "s3://shop/out", model).finished == 6
     asked = Counter(ask for ask in faults.seen if ask[1].endswith("/0000.png"))
-    assert asked == {("GET", "/shop/in/0/0000.png"): 1, ("HEAD", "/shop/out/0/0000.png"): 1}
+    assert asked == {("HEAD", "/shop/out/0/0000.png"): 1}
+
+
+def test_what_changed_in_a_store_is_seen(stocked, model):
+    import s3fs
+
+    files = s3fs.S3FileSystem()
+    run("s3://shop/in", "s3://shop/out", model)
+    changed, lost, *_ = sorted(stored("shop/out"))
+    files.pipe_file(f"shop/in/{changed}", files.cat_file(f"shop/in/{lost}"))
+    files.rm_file(f"shop/out/{lost}")
+    again = run("s3://shop/in", "s3://shop/out", model)
+    assert (again.done, again.finished, again.failed) == (1, 4, 2)  # one is broken
+    assert [row.get("code") for row in told("shop/out") if row["key"] == changed] == ["EXISTS"]
+    assert run("s3://shop/in", "s3://shop/out", model, exists="overwrite").done == 6
 
 
 @pytest.mark.parametrize(("count", "latency_s"), counts((24, 0.1), (40, 0.2)))

@@ -156,7 +156,7 @@ class Bucket:
         files, top = self._files, self._path(f"{HIDDEN}/{NOTES}")
         try:
             if is_s3(files):
-                yield from (path for path, _ in s3_objects(files, top))
+                yield from (path for path, *_ in s3_objects(files, top))
             else:
                 yield from retry(lambda: files.find(top))
         except FileNotFoundError:

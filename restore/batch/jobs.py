@@ -42,6 +42,7 @@ class Job:
         others: More files that the result depends on, such as a mask.
         url: Where the source is, if it is remote; `source` then has the URL without secrets.
         size: Bytes, of a URL.
+        md5: MD5 of what the URL leads to, if its store lists it.
     """
 
     source: Path | None
@@ -52,6 +53,7 @@ class Job:
     others: tuple[Path, ...] = ()
     url: str = ""
     size: int = 0
+    md5: str = ""
 
     @property
     def origin(self) -> str:
@@ -195,7 +197,7 @@ def plan(
         folder, name = os.path.split(file.key)
         name = named(name, suffix(file.path), beside, on_collision == "keep-ext")
         target = out / only if only else out / folder / name
-        where = {"url": file.url, "size": file.size}
+        where = {"url": file.url, "size": file.size, "md5": file.md5}
         return Job(file.path, file.key, target, file.skip, beside, **where)
 
     jobs = Jobs(found, lambda nth, file: job(file))

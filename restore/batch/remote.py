@@ -3,6 +3,7 @@
 Secrets in a URL, such as a password or a signature, are used but never shown.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 TRIES = 4
+MD5 = re.compile(r"[0-9a-f]{32}")
 WAIT_S = 0.5  # before the second try; twice as long before each later one
 Made = TypeVar("Made")
 
@@ -66,8 +68,11 @@ def is_s3(files: "AbstractFileSystem") -> bool:
     return "s3" in files.protocol
 
 
-def s3_objects(files: "AbstractFileSystem", top: str) -> Iterator[tuple[str, int]]:
-    """(path, bytes) of each object below a folder of S3, a thousand at a time in memory."""
+def s3_objects(files: "AbstractFileSystem", top: str) -> Iterator[tuple[str, int, str]]:
+    """(path, bytes, MD5) of each object below a folder of S3, a thousand at a time in memory.
+
+    The MD5 is empty where the ETag is something else, as after an upload in parts.
+    """
     bucket, _, folder = top.partition("/")
     asked = {"Bucket": bucket, "Prefix": f"{folder}/" if folder else "", **files.req_kw}
     is_cut = True
@@ -75,6 +80,7 @@ def s3_objects(files: "AbstractFileSystem", top: str) -> Iterator[tuple[str, int
         page = retry(lambda: files.call_s3("list_objects_v2", **asked))
         for about in page.get("Contents", []):
             if not about["Key"].endswith("/"):  # else it stands for a folder
-                yield f"{bucket}/{about['Key']}", about["Size"]
+                etag = about.get("ETag", "").strip('"')
+                yield f"{bucket}/{about['Key']}", about["Size"], etag if MD5.fullmatch(etag) else ""
         is_cut = page.get("IsTruncated", False)
         asked["ContinuationToken"] = page.get("NextContinuationToken", "")

@@ -3,6 +3,7 @@
 import itertools
 import posixpath
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -56,23 +57,25 @@ def _walked(url: str, out: str) -> Iterator[Found]:
     files, top = open_filesystem(url)
     top = top.rstrip("/")
     closed = open_filesystem(out)[1].rstrip("/") if out else ""
-    for path, size in _objects(files, top, closed):
+    for path, size, md5 in _objects(files, top, closed):
         key = path[len(top) :].strip("/")
-        yield _found(url, path, key, size, unlike(key.rpartition("/")[2]))
+        yield replace(_found(url, path, key, size, unlike(key.rpartition("/")[2])), md5=md5)
 
 
-def _objects(files: "AbstractFileSystem", top: str, closed: str) -> Iterator[tuple[str, int]]:
-    """(path, bytes) of each file below a folder, but for hidden folders and the closed one."""
+def _objects(files: "AbstractFileSystem", top: str, closed: str) -> Iterator[tuple[str, int, str]]:
+    """(path, bytes, MD5 or "") of each file below a folder; hidden folders and the closed one are
+    left out.
+    """
 
     def is_open(folder: str) -> bool:
         inside = folder[len(top) :].strip("/")
         return folder != closed and not any(name.startswith(".") for name in inside.split("/"))
 
     if is_s3(files):
-        for path, size in s3_objects(files, top):
+        for path, size, md5 in s3_objects(files, top):
             folders = itertools.accumulate(path[len(top) + 1 :].split("/")[:-1], "{}/{}".format)
             if all(is_open(f"{top}/{folder}") for folder in folders):
-                yield path, size
+                yield path, size, md5
         return
     for folder, folders, here in files.walk(top, detail=True, on_error="raise"):
         for name in list(folders):
@@ -80,7 +83,7 @@ def _objects(files: "AbstractFileSystem", top: str, closed: str) -> Iterator[tup
                 del folders[name]
         for name, about in here.items():
             if name:
-                yield f"{folder.rstrip('/')}/{name}", about["size"] or 0
+                yield f"{folder.rstrip('/')}/{name}", about["size"] or 0, ""
 
 
 def _found(url: str, path: str, key: str, size: int, skip: str = "") -> Found:

@@ -138,6 +138,25 @@ class ResultIndex:
                 rows.setdefault(number, self._row(number))
         return list(rows.values())
 
+    def finished_unread(self, job: Job) -> Row | None:
+        """As `finished`, by the MD5 that the store lists: the source is not downloaded."""
+        return self._intact(job, self._unread(job))
+
+    def is_listed(self, job: Job) -> bool:
+        """Whether `finished_unread` finds a row, if its result is intact. Asks no store."""
+        return any(self._unread(job))
+
+    def _unread(self, job: Job) -> Iterator[Row]:
+        return self._same(job, "source_md5", job.md5) if job.md5 and not job.others else iter(())
+
+    def _same(self, job: Job, name: str, source: str) -> Iterator[Row]:
+        """The rows of the same source, options, weights and task, the latest first."""
+        wanted = source, self.options, self.weights
+        for _, row in reversed(self._done(job.key)):
+            found = tuple(row.get(each) for each in (name, "options", "weights"))
+            if found == wanted and row.get("task", self.task) == self.task:
+                yield row
+
     def finished(self, job: Job, source: str) -> Row | None:
         """Find an earlier run's row with the same source, options, weights and an intact result.
 
@@ -149,13 +168,11 @@ class ResultIndex:
         Returns:
             The row, or None if there is none.
         """
-        wanted = source, self.options, self.weights
-        for _, row in reversed(self._done(job.key)):
-            found = tuple(row.get(name) for name in ("source_sha256", "options", "weights"))
-            is_same = found == wanted and row.get("task", self.task) == self.task
-            if is_same and self.is_intact(row):
-                return self.keep({**row, "source": job.origin})
-        return None
+        return self._intact(job, self._same(job, "source_sha256", source))
+
+    def _intact(self, job: Job, rows: Iterator[Row]) -> Row | None:
+        row = next(filter(self.is_intact, rows), None)
+        return row and self.keep({**row, "source": job.origin})
 
     def keep(self, row: Row) -> Row:
         """Make the row of a finished result the latest one of its input; return it."""

@@ -30,6 +30,7 @@ class _Row(BaseModel):
     output_sha256: str = ""
     source_sha256: str = ""
     picture_sha256: str = ""
+    source_md5: str = ""
     options: str = ""
     weights: str = ""
     code: str = ""

@@ -134,7 +134,8 @@ def run_all(
             yield from uploads.rest()
 
     def prepare(job: Job) -> None:
-        downloads.fetch(job)
+        if exists == "overwrite" or not journal.is_listed(job):
+            downloads.fetch(job)
         journal.store.has(journal.store.name(job.target))
 
     first = next(iter(jobs), None)

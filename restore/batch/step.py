@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -27,7 +28,7 @@ from restore.errors import (
     OutputError,
     RestoreError,
 )
-from restore.files import sha256
+from restore.files import md5, sha256
 
 # Errors of the run, not of this file. After CancelledError it is left for the next run.
 OF_THE_RUN = ConfigError, ModelError, OutputError, CancelledError
@@ -98,10 +99,12 @@ def do_job(
         A function that gives the new result its name, and returns the new row; or the row of the
         finished result, with "finished": true.
     """
+    keeps = exists != "overwrite"
+    if keeps and (finished := index.finished_unread(job)):
+        return partial(dict, finished, finished=True)
     source, store = _source(job), index.store
-    if exists != "overwrite" and (finished := index.finished(job, source.digest)):
-        known = {**finished, "finished": True}
-        return lambda: known
+    if keeps and (finished := index.finished(job, source.digest)):
+        return partial(dict, finished, finished=True)
     started = time.monotonic()
     job = _placed(job, index, exists, source.file_digest)
     outdated = _outdated(job, index) if exists == "skip" else []
@@ -120,6 +123,7 @@ def do_job(
             "task": index.task,
             "source_sha256": source.digest,
             "picture_sha256": source.file_digest,
+            **({"source_md5": md5(downloads.fetch(job))} if job.url else {}),
             "options": index.options,
             "weights": index.weights,
             "words": index.words,

@@ -9,10 +9,10 @@ from restore.storage.database import TemporaryDatabase, to_bytes, to_text
 
 SCHEMA = """
 CREATE TABLE met(nth INTEGER PRIMARY KEY, place BLOB UNIQUE, taken INTEGER,
-                 key BLOB, path BLOB, skip TEXT, url BLOB, size INTEGER);
+                 key BLOB, path BLOB, skip TEXT, url BLOB, size INTEGER, md5 TEXT);
 """
 IN_ORDER = """
-CREATE TABLE file AS SELECT key, path, skip, url, size FROM met WHERE taken ORDER BY key, nth
+CREATE TABLE file AS SELECT key, path, skip, url, size, md5 FROM met WHERE taken ORDER BY key, nth
 """
 
 
@@ -26,6 +26,7 @@ class Found:
         skip: Why it is skipped: JUNK, NOT_A_PICTURE, NOT_A_FILE or LINK. Empty if it is not.
         url: Its URL, if it is not on a disk.
         size: Bytes, for a URL.
+        md5: MD5 of the file, if a store lists it; else empty.
     """
 
     path: Path
@@ -33,6 +34,7 @@ class Found:
     skip: str = ""
     url: str = ""
     size: int = 0
+    md5: str = ""
 
 
 class Listing(Sequence[Found]):
@@ -52,12 +54,12 @@ class Listing(Sequence[Found]):
     ):
         self._kept = TemporaryDatabase(SCHEMA)
         self._kept.add_all(
-            "INSERT OR IGNORE INTO met(place, taken, key, path, skip, url, size)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO met(place, taken, key, path, skip, url, size, md5)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 (
                     *(to_bytes(place), takes(file.key), to_bytes(file.key)),
-                    *(to_bytes(str(file.path)), file.skip, to_bytes(file.url), file.size),
+                    *(to_bytes(str(file.path)), file.skip, to_bytes(file.url), file.size, file.md5),
                 )
                 for place, file in met
             ),
@@ -77,7 +79,9 @@ class Listing(Sequence[Found]):
         return self._length
 
     def __iter__(self) -> Iterator[Found]:
-        query = "SELECT rowid, key, path, skip, url, size FROM file WHERE rowid > ? ORDER BY rowid"
+        query = (
+            "SELECT rowid, key, path, skip, url, size, md5 FROM file WHERE rowid > ? ORDER BY rowid"
+        )
         return (_file(row) for row in self._kept.pages(query))
 
     @overload
@@ -89,7 +93,7 @@ class Listing(Sequence[Found]):
     def __getitem__(self, index: int | slice) -> Found | list[Found]:
         if isinstance(index, slice):
             return [self[nth] for nth in range(*index.indices(len(self)))]
-        query = "SELECT rowid, key, path, skip, url, size FROM file WHERE rowid = ?"
+        query = "SELECT rowid, key, path, skip, url, size, md5 FROM file WHERE rowid = ?"
         row = self._kept.one(query, 1 + index + (len(self) if index < 0 else 0))
         if row is None:
             raise IndexError(index)
@@ -104,5 +108,5 @@ def kept(files: Sequence[Found], takes: Callable[[str], bool]) -> Sequence[Found
 
 
 def _file(row: tuple[Any, ...]) -> Found:
-    _, key, path, skip, url, size = row
-    return Found(Path(to_text(path)), to_text(key), skip, to_text(url), size)
+    _, key, path, skip, url, size, md5 = row
+    return Found(Path(to_text(path)), to_text(key), skip, to_text(url), size, md5)
