@@ -96,13 +96,19 @@ def test_there_and_back_changes_nothing(image):
         (np.zeros((4, 4, 3), np.int64), "int64"),
         (torch.zeros(4, 4), "shape"),
         (Image.new("F", (4, 4)), "mode F"),
-        ("photo.png", "str is no picture"),
+        ("photo.png", "str is no picture; open the file first, as by PIL.Image.open"),
         (None, "NoneType is no picture"),
     ],
 )
 def test_what_is_no_picture_is_refused_in_words(restorer, image, told):
     with pytest.raises(UsageError, match=told):
         restorer.upscale(image)
+
+
+@pytest.mark.parametrize("mask", ["mask.png", Path("mask.png"), 3, torch.full((4, 4), 9.0)])
+def test_what_is_no_mask_is_refused_in_words(restorer, kinds, mask):
+    with pytest.raises(UsageError):
+        restorer.inpaint(kinds["np"], mask)
 
 
 def test_masks_of_any_kind_are_the_same_hole():

@@ -1,6 +1,7 @@
 """Conversion between Picture and Pillow, numpy or torch images."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,10 @@ def to_picture(image: OneImage) -> Picture:
         return _from_array((array.float() if array.is_floating_point() else array).numpy())
     if isinstance(image, np.ndarray):
         return _from_array(image)
-    raise UsageError(f"a {type(image).__name__} is no picture; give Pillow, numpy or torch")
+    mend = "open the file first, as by PIL.Image.open"
+    if not isinstance(image, str | Path):
+        mend = "give Pillow, numpy or torch"
+    raise UsageError(f"a {type(image).__name__} is no picture; {mend}")
 
 
 def to_mask(mask: OneImage) -> np.ndarray:
@@ -62,7 +66,7 @@ def to_mask(mask: OneImage) -> np.ndarray:
     Raises:
         UsageError: It is not a picture: wrong type, shape or range.
     """
-    if not isinstance(mask, Image.Image) and mask.ndim == 2 and isinstance(mask, Tensor):
+    if isinstance(mask, Tensor) and mask.ndim == 2:
         mask = mask[None]
     if isinstance(mask, Tensor) and mask.dtype == torch.bool:
         mask = mask.to(torch.uint8) * 255
