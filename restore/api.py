@@ -127,6 +127,10 @@ class Restorer:
             return self.model.load()
         return self.model
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled and copied: the whole model, since loading cannot go on elsewhere."""
+        return {"model": self.stack}
+
     def save_pretrained(self, folder: str | Path, *, card: str | None = None) -> None:
         """Write the model without loss, as `restore.load` reads it. Fused LoRAs stay fused.
 

@@ -1,6 +1,8 @@
 """The Python face: any kind of picture in, the same kind out; seeds, callbacks, one stack."""
 
+import copy
 import io
+import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -241,6 +243,15 @@ def test_the_whole_model_serves_every_task_once_it_is_loaded(kinds):
     for weight in nano.stack.restorer.parameters():
         weight.mul_(0.9)
     assert (nano.upscale(kinds["np"], 2) != before).any()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_a_copy_makes_the_same_pictures(kinds, copied):
+    nano = restore.load("nano", "cpu")
+    again = copied(nano)
+    for scale, how in ((2, {}), (1, QUICK)):
+        made, wanted = (one.upscale(kinds["np"], scale, **how) for one in (again, nano))
+        np.testing.assert_array_equal(made, wanted)
 
 
 def test_importing_restore_is_light():
