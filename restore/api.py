@@ -58,8 +58,7 @@ def load(
         ModelError: If there is no such model, or it cannot be loaded.
     """
     how: dict[str, Any] = {"compiled": compiled, "offload": offload, "first_stage": first_stage}
-    how |= {"lazily": not more.get("controlnet"), "engine": engine}
-    return Restorer(engines.load(model, device, dtype, **how, **more))
+    return Restorer(engines.load(model, device, dtype, engine=engine, lazily=True, **how, **more))
 
 
 @dataclass(frozen=True)
@@ -117,8 +116,8 @@ class Restorer:
             more["offline"] = True
         name = accelerators.named_dtype(dtype if torch_dtype is None else torch_dtype)
         how: dict[str, Any] = {"compiled": compiled, "offload": offload, "engine": engine}
-        how |= {"first_stage": str(first_stage), "lazily": not more.get("controlnet")}
-        return cls(engines.load(str(model), str(device), name, **how, **more))
+        how |= {"first_stage": str(first_stage)}
+        return cls(engines.load(str(model), str(device), name, lazily=True, **how, **more))
 
     @property
     def stack(self) -> "run.Model":

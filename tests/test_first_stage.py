@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from restore.checkpoints import engines
+from restore.checkpoints import devices, engines
 from restore.checkpoints.load import load
 from restore.checkpoints.save import save
 from restore.diffusion import compact
@@ -246,6 +246,17 @@ def test_what_a_model_lacks_is_said(tmp_path):
     for options in (UpscaleOptions(fidelity=0.5), UpscaleOptions(steps=0)):
         with pytest.raises(ConfigError, match="first stage"):
             restore(picture(8, 8), options, stack, 0)
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), RuntimeError("odd")])
+def test_what_a_library_raises_on_a_late_load_is_an_error_of_the_model(monkeypatch, error):
+    def broken(*_, **__):
+        raise error
+
+    nano = engines.load("nano", "cpu", lazily=True)
+    monkeypatch.setattr(devices, "load", broken)
+    with pytest.raises(ModelError, match=r"nano: cannot be loaded: .*Error: odd"):
+        nano.load()
 
 
 @pytest.mark.parametrize("lazily", [True, False])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from restore.batch import environment
 from restore.checkpoints import configs, engines, file_kinds, manifest, model_paths
 from restore.checkpoints import controlnet as controlnets
-from restore.errors import ModelError, RestoreError, UsageError
+from restore.errors import ModelError, UsageError
 from restore.images.allocator import keep_freed_memory
 from restore.options import InpaintOptions, UpscaleOptions, WalkOptions
 
@@ -158,25 +158,19 @@ class ModelChoice:
             "control_image": self.control_image,
         }
         keep_freed_memory()
-        try:
-            model = engines.load(
-                self.name,
-                self.device,
-                self.dtype,
-                engine=self.engine,
-                first_stage=self.first_stage,
-                lazily=_may_load_lazily(options),
-                note=note,
-                offline=self.offline,
-                allow_pickle=self.allow_pickle,
-                **self._more(),
-                **(steering if self.controlnet else {}),
-            )
-        except (RestoreError, MemoryError):
-            raise
-        except Exception as error:  # any other error would be repeated for every file
-            problem = f"{self.name}: cannot be loaded: {type(error).__name__}: {error}"
-            raise ModelError(problem) from error
+        model = engines.load(
+            self.name,
+            self.device,
+            self.dtype,
+            engine=self.engine,
+            first_stage=self.first_stage,
+            lazily=_may_load_lazily(options),
+            note=note,
+            offline=self.offline,
+            allow_pickle=self.allow_pickle,
+            **self._more(),
+            **(steering if self.controlnet else {}),
+        )
         if getattr(model, "digest", "") not in ("", digest):
             raise ModelError(f"{self.name}: changed since the run began; run it again")
         return model
@@ -218,9 +212,9 @@ class PinnedModel:
         """The same on another device."""
         return replace(self, choice=replace(self.choice, device=device))
 
-    def open(self) -> OpenedModel:
+    def open(self, options: WalkOptions) -> OpenedModel:
         """Open the model. Raises ModelError if it is missing, or its weights are not the same."""
-        model = self.choice.open()
+        model = self.choice.open(options)
         if model.weights != self.weights:
             problem = f"{self.choice.name}: is another model here, or changed"
             raise ModelError(f"{problem}; run it again")

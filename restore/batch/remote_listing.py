@@ -3,7 +3,6 @@
 import itertools
 import posixpath
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -59,7 +58,7 @@ def _walked(url: str, out: str) -> Iterator[Found]:
     closed = open_filesystem(out)[1].rstrip("/") if out else ""
     for path, size, md5 in _objects(files, top, closed):
         key = path[len(top) :].strip("/")
-        yield replace(_found(url, path, key, size, unlike(key.rpartition("/")[2])), md5=md5)
+        yield _found(url, path, key, size, unlike(key.rpartition("/")[2]), md5)
 
 
 def _objects(files: "AbstractFileSystem", top: str, closed: str) -> Iterator[tuple[str, int, str]]:
@@ -86,6 +85,6 @@ def _objects(files: "AbstractFileSystem", top: str, closed: str) -> Iterator[tup
                 yield f"{folder.rstrip('/')}/{name}", about["size"] or 0, ""
 
 
-def _found(url: str, path: str, key: str, size: int, skip: str = "") -> Found:
+def _found(url: str, path: str, key: str, size: int, skip: str = "", md5: str = "") -> Found:
     whole = path if is_url(path) else f"{urlsplit(url).scheme}://{path.lstrip('/')}"
-    return Found(Path(redact_url(whole)), key, skip, whole, size)
+    return Found(Path(redact_url(whole)), key, skip, whole, size, md5)

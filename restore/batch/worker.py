@@ -74,7 +74,7 @@ class Worker:
     def __init__(self, spec: RunSpec, pinned: PinnedModel, show: Progress):
         self.spec, self.index = spec, spec.new_index()
         spec.settings.destination.out.mkdir(parents=True, exist_ok=True)  # local, also for a URL
-        self.work = spec.open_work(cache(lambda: pinned.open().stack()), show)
+        self.work = spec.open_work(cache(lambda: pinned.open(spec.options).stack()), show)
 
     def __call__(
         self,

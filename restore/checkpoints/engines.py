@@ -1,12 +1,13 @@
 """Choose the engine of a model, and how much of the model is loaded; without torch."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from restore.checkpoints import configs, manifest, model_paths
-from restore.errors import ConfigError, ModelError
+from restore.errors import ConfigError, ModelError, RestoreError
 from restore.storage import sealed
 
 if TYPE_CHECKING:
@@ -47,15 +48,16 @@ def load(
         from restore.checkpoints import onnx_folder
 
         refuse(name, device, dtype, **more, first_stage=first_stage)
-        return onnx_folder.load(name)
+        with _as_model_errors(name):
+            return onnx_folder.load(name)
     whole = partial(_torch, name, device, dtype, more, note)
     if first_stage:
         return with_first_stage(whole(), first_stage, device)
-    plain = not any(more.get(key) for key in ("compiled", "offload", "loras", "config"))
-    if lazily and plain and model_paths.find_path(name).is_dir():
+    beside = ("compiled", "offload", "loras", "config", "controlnet")
+    if lazily and not any(map(more.get, beside)) and model_paths.find_path(name).is_dir():
         from restore.checkpoints import lazy_stack
 
-        with sealed.sealing():
+        with _as_model_errors(name), sealed.sealing():
             path, digest = manifest.find_model(name, allow_pickle=more.get("allow_pickle", False))
             if lazy_stack.has_first_stage(path) and not configs.about(path).engine:
                 return lazy_stack.load(path, name, digest, device, dtype, whole)
@@ -70,7 +72,8 @@ def with_first_stage(stack: Any, file: str, device: str) -> Any:
 
     if not isinstance(stack, Stack):
         raise ConfigError(f"{stack.name}: is a pixel upscaler, and takes no first stage")
-    enlarger = devices.load(file, device)
+    with _as_model_errors(file):
+        enlarger = devices.load(file, device)
     if not isinstance(enlarger, PixelModel):
         raise ConfigError(f"--first-stage {file}: is no pixel upscaler")
     stack.enlarger = enlarger
@@ -91,7 +94,20 @@ def _torch(
 
     if problem := torchvision.complaint():
         note(problem)
-    return devices.load(name, device, dtype, **more)
+    with _as_model_errors(name):
+        return devices.load(name, device, dtype, **more)
+
+
+@contextmanager
+def _as_model_errors(name: str) -> Iterator[None]:
+    """Raise ModelError for whatever a library raises: any other would be one for every file."""
+    try:
+        yield
+    except (RestoreError, MemoryError):
+        raise
+    except Exception as error:
+        problem = f"{name}: cannot be loaded: {type(error).__name__}: {error}"
+        raise ModelError(problem) from error
 
 
 def refuse(name: str, device: str, dtype: str, **more: Any) -> None:

@@ -56,13 +56,10 @@ app.add_typer(models.app, name="models")
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; returns the exit code that EXITS tells."""
-    words = sys.argv[1:] if argv is None else argv
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch takes huge pages: fewer page faults
-    if words[:1] != ["train"]:  # which has no decoders and encoders beside it, and is slowed by it
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads wait without spinning
     leave_with(1)  # so early that all else which ends with the process ends before
     with steady():
-        code = _run(words)
+        code = _run(sys.argv[1:] if argv is None else argv)
     leave_with(code)
     return code
 

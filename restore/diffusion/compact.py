@@ -53,8 +53,6 @@ class Chain(nn.Sequential):
             The rows of the output that can be computed now: `reach` fewer of the first strip, and
             as many more of the last.
         """
-        if is_top and is_bottom:
-            return self(strip)
         convolutions = 0
         for layer in self:
             if not isinstance(layer, nn.Conv2d):

@@ -15,7 +15,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
-from restore.checkpoints import accelerators, manifest
+from restore.checkpoints import manifest
 from restore.checkpoints.load import silence_libraries
 from restore.config import load_config
 from restore.errors import NonFiniteError
@@ -101,9 +101,6 @@ class Training:
     def __init__(self, options: TrainOptions, accelerator: Accelerator):
         self.options, self.accelerator = options, accelerator
         self.is_main = accelerator.is_main_process
-        is_slow = accelerator.device.type == "cpu" and options.precision == "fp32"
-        if self.is_main and is_slow and accelerators.has_amx():
-            log.info("this CPU has AMX: precision=auto would train faster")
         with accelerator.main_process_first():
             torch.manual_seed(options.seed)  # the initial weights
             build = STAGES[options.stage.kind]

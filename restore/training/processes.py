@@ -16,6 +16,7 @@ from accelerate.utils import (
 )
 
 from degradations.errors import RecipeError
+from restore.checkpoints import accelerators
 from restore.errors import ConfigError, RestoreError
 from restore.training import trackers
 from restore.training.options import TrainOptions
@@ -96,6 +97,9 @@ def setup_accelerator(options: TrainOptions) -> Accelerator:
 def settle_precision(options: TrainOptions, accelerator: Accelerator) -> TrainOptions:
     """Return the options with the precision that `auto` means here, the same in all processes."""
     if options.precision != "auto":
+        is_slow = accelerator.device.type == "cpu" and options.precision == "fp32"
+        if accelerator.is_main_process and is_slow and accelerators.has_amx():
+            log.info("this CPU has AMX: precision=auto would train faster")
         return options
     faster = "bf16" if bf16_gain(accelerator.device) > GAIN else "fp32"
     chosen = broadcast_object_list([faster])[0]
