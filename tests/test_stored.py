@@ -52,11 +52,11 @@ def making(monkeypatch):
 
     made = Making()
 
-    def noted(photos, recipe, options, rng, key, factor):
+    def noted(photos, recipe, options, rng, key, *more):
         if len(made) == made.last:
             raise KeyboardInterrupt
         made.append(int(key))
-        return make_pair(photos, recipe, options, rng, key, factor)
+        return make_pair(photos, recipe, options, rng, key, *more)
 
     monkeypatch.setattr(stored, "make_pair", noted)
     return made

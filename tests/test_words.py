@@ -20,7 +20,8 @@ from restore.checkpoints import devices
 from restore.errors import ConfigError
 from restore.training.data import latent_pairs, stored
 from restore.training.data.captions import vocabulary
-from restore.training.data.pairs import GRAIN, PairOptions, draw_pair, enlarge
+from restore.training.data.enlarging import bicubic
+from restore.training.data.pairs import GRAIN, PairOptions, draw_pair
 from restore.training.stages.denoiser import DenoiserOptions
 from restore.training.stages.finetune import FinetuneOptions
 from restore.training.stages.vocabulary import letters
@@ -55,7 +56,7 @@ def test_words_decide_whether_the_grain_that_is_seen_is_in_the_truth(photos):
     assert 4 < sum(kept) < 20
     for photo, pair, is_kept in zip(plain, grainy, kept, strict=True):
         assert np.array_equal(
-            pair.conditioning, enlarge(degradations.replay(pair.trace, pair.original), 64)
+            pair.conditioning, bicubic(degradations.replay(pair.trace, pair.original), 64)
         )
         assert np.array_equal(pair.truth, pair.original if is_kept else photo.truth)
         deviation = (pair.original - photo.truth.astype(float)).std()

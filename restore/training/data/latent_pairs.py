@@ -20,7 +20,9 @@ from degradations import Trace, device, recipes
 from restore.diffusion import vae
 from restore.diffusion.contexts import Context
 from restore.diffusion.stack import Stack
+from restore.errors import ConfigError
 from restore.images.masks import fill_smoothly
+from restore.training.data.enlarging import Enlarge, bicubic, enlarger
 from restore.training.data.loading import to_rgb
 from restore.training.data.pairs import Pair, PairOptions, draw_pair
 from restore.training.data.stored import PairStore, StoredPairs
@@ -41,6 +43,7 @@ class LivePairs(Dataset):
         seed: Seed of all pairs.
         held_out: Use the photos that training does not see, if there are any.
         factor: Pixels a latent, on a side.
+        enlarge: Gives degraded pictures their size.
     """
 
     def __init__(
@@ -50,8 +53,9 @@ class LivePairs(Dataset):
         seed: int,
         held_out: bool = False,
         factor: int = 4,
+        enlarge: Enlarge = bicubic,
     ):
-        self.options, self.seed = options, seed
+        self.options, self.seed, self.enlarge = options, seed, enlarge
         self.factor, self.side = factor, factor * options.window
         self.photos = options.pictures(self.side, held_out)
         self.recipe = recipes.find(options.recipe)
@@ -65,7 +69,7 @@ class LivePairs(Dataset):
             apply: False leaves degradation and filling to the device.
         """
         rng = np.random.default_rng((self.seed, index))
-        more = {"apply": apply, "factor": self.factor}
+        more = {"apply": apply, "factor": self.factor, "enlarge": self.enlarge}
         return draw_pair(self.photos, self.recipe, self.options, rng, str(index), self.side, **more)
 
     def __getitem__(self, index: int) -> dict[str, Tensor | str]:
@@ -102,14 +106,16 @@ def prepare_batch(batch: dict[str, Any], stack: Stack, where: torch.device) -> d
         where: The device.
 
     Returns:
-        target and conditioning (B, C, h, w), scaled latents; trust (B, 1, h, w); truth, uint8 (B,
-        H, W, 3); tokens.
+        target and conditioning (B, C, h, w), scaled latents; trust (B, 1, h, w); truth and, for a
+        stack with a first stage, its result `shown`, uint8 (B, H, W, 3); tokens.
     """
     traces, holes = batch.pop("trace", None), batch.pop("hole", None)
     moved = {name: tensor.to(where, non_blocking=True) for name, tensor in batch.items()}
     if traces:
         moved["conditioning"] = degrade_pixels(moved, traces, holes)
     if "target" not in moved:
+        if stack.restorer is not None:
+            moved["shown"] = moved["conditioning"]
         with torch.no_grad():
             both = torch.cat([to_rgb(moved["truth"]), to_rgb(moved["conditioning"])])
             moved["target"], moved["conditioning"] = vae.encode(stack.vae, both).float().chunk(2)
@@ -161,7 +167,15 @@ def open_pairs(
         digest: Digest of the autoencoder that encodes them.
         seed: Seed of all pairs.
         held_out: Use the photos that training does not see, if there are any.
+
+    Raises:
+        ConfigError: If the device would have to enlarge by a first stage.
     """
+    if options.mode == "device" and stack.restorer is not None:
+        raise ConfigError(
+            f"{stack.name} has a first stage, which workers run: data.mode cached or live"
+        )
     if options.mode != "cached":
-        return LivePairs(options, stack.context, seed, held_out, stack.factor)
+        args = options, stack.context, seed, held_out, stack.factor
+        return LivePairs(*args, enlarge=enlarger(stack))
     return PairStore(options, stack, folder, digest, seed, held_out).samples()

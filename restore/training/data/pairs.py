@@ -5,7 +5,6 @@ from typing import Any, Literal, Self, TypeVar
 
 import cv2
 import numpy as np
-from PIL import Image
 from pydantic import Field, model_validator
 
 from degradations import Recipe, Trace, recipes, replay, sharpen
@@ -16,6 +15,7 @@ from restore.images.masks import fill_smoothly
 from restore.training.data import sources
 from restore.training.data.captions import caption, instruction
 from restore.training.data.crops import PhotoOptions, Photos
+from restore.training.data.enlarging import Enlarge, bicubic
 from restore.training.data.paired import PairedPhotos
 
 GREY = 128
@@ -180,6 +180,7 @@ def draw_pair(
     *,
     apply: bool = True,
     factor: int = 4,
+    enlarge: Enlarge = bicubic,
 ) -> Pair:
     """Draw a pair. A latent that the hole touches at all is repainted.
 
@@ -193,6 +194,7 @@ def draw_pair(
         apply: False leaves degradation and filling to a caller that has a whole batch; the
             conditioning is then what the trace and the hole have yet to be applied to.
         factor: Pixels a latent, on a side.
+        enlarge: Gives the degraded picture its size.
     """
     low, trace, words = None, None, ""
     if isinstance(photos, PairedPhotos):
@@ -294,13 +296,14 @@ def add_grain(
     return replay(grain, photo), trace, trace.model_copy(update={"steps": [*grain.steps, *rest]})
 
 
-def enlarge(low: np.ndarray, crop: int) -> np.ndarray:
-    """Enlarge uint8 (h, w, 3) to (crop, crop, 3), bicubic."""
-    return np.array(Image.fromarray(low).resize((crop, crop), Image.Resampling.BICUBIC))
-
-
 def make_pair(
-    photos: Photos, recipe: Recipe, options: PairOptions, rng, key: str, factor: int = 4
+    photos: Photos,
+    recipe: Recipe,
+    options: PairOptions,
+    rng: np.random.Generator,
+    key: str,
+    factor: int = 4,
+    enlarge: Enlarge = bicubic,
 ) -> dict:
     """Make the parts of a pair that are stored.
 
@@ -311,9 +314,11 @@ def make_pair(
         rng: Draws the crop and the task.
         key: Names the pair; the recipe draws from it.
         factor: Pixels per latent on a side.
+        enlarge: Gives the degraded picture its size.
 
     Returns:
         `truth` and `conditioning`, uint8 (H, W, 3), `trust`, uint8, and `caption`.
     """
-    pair = draw_pair(photos, recipe, options, rng, key, options.crop, factor=factor)
+    more = {"factor": factor, "enlarge": enlarge}
+    pair = draw_pair(photos, recipe, options, rng, key, options.crop, **more)
     return {name: getattr(pair, name) for name in ("truth", "conditioning", "trust", "caption")}

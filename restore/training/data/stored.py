@@ -24,7 +24,7 @@ from restore.diffusion import vae
 from restore.diffusion.stack import Stack
 from restore.errors import ConfigError, DiskFullError, counted
 from restore.files import locked
-from restore.training.data import sources
+from restore.training.data import enlarging, sources
 from restore.training.data.loading import Samples, build_loader, to_rgb
 from restore.training.data.pairs import Pair, PairOptions, draw_pair, make_pair
 from restore.training.logs import track
@@ -35,6 +35,7 @@ RUN_ONLY = {"window", "workers", "mode", "held_out", "memory_gb"}  # do not chan
 NEWER = {"low", "small", "turns", "geometry", "severity", "drawn", "fonts", "keeps"} | {"low_name"}
 TOGETHER = 8  # pairs encoded at once, always: rounding may depend on the batch size
 KNOWN = "known"  # the file of the conditioning latents, as earlier releases named it
+SHOWN = "shown"  # the first stage's results in pixels, of a stack that has one
 MADE = "made"  # the array of which pairs exist; without it all do
 SAFE_S = 10  # between two writes of that array
 
@@ -42,8 +43,8 @@ SAFE_S = 10  # between two writes of that array
 class StoredPairs(Dataset):
     """Encoded pairs on disk. Sample `index` is a window of one of them.
 
-    Samples hold target and conditioning (C, w, w), scaled float latents; trust (1, w, w); truth,
-    uint8 (factor * w, factor * w, 3); tokens (length,).
+    Samples hold target and conditioning (C, w, w), scaled float latents; trust (1, w, w); truth
+    and, if the stack has a first stage, shown: uint8 (factor * w, factor * w, 3); tokens (length,).
 
     Args:
         folder: The folder of .npy files.
@@ -104,7 +105,11 @@ class StoredPairs(Dataset):
             "trust": torch.from_numpy(
                 self.parts["trust"][pair][None, rows, columns] / np.float32(255)
             ),
-            "truth": torch.from_numpy(self.parts["truth"][pair][wide].copy()),
+            **{
+                name: torch.from_numpy(self.parts[name][pair][wide].copy())
+                for name in ("truth", SHOWN)
+                if name in self.parts
+            },
             "tokens": torch.from_numpy(self.parts["tokens"][pair].astype(np.int64)),
         }
 
@@ -136,6 +141,7 @@ class PairStore:
         held_out: bool = False,
     ):
         self.options, self.stack, self.seed, self.held_out = options, stack, seed, held_out
+        digest += enlarging.digest(stack)
         self.path = folder / name_of(options, digest, seed, held_out)
 
     def samples(self) -> StoredPairs:
@@ -149,7 +155,8 @@ class PairStore:
         """A pair as it was made, from its photo."""
         rng, options = np.random.default_rng((self.seed, number)), self.options
         photos, recipe = options.pictures(options.crop, self.held_out), recipes.find(options.recipe)
-        return draw_pair(photos, recipe, options, rng, str(number), options.crop)
+        more = {"enlarge": enlarging.enlarger(self.stack)}
+        return draw_pair(photos, recipe, options, rng, str(number), options.crop, **more)
 
     @torch.inference_mode()
     def fill(self, numbers: Iterable[int]) -> Path:
@@ -199,7 +206,8 @@ class PairStore:
         tokenizer, side = self.stack.reader.tokenizer, self.options.crop
         latents = side // self.stack.factor
         is_short = len(tokenizer) <= np.iinfo(np.int16).max
-        return {
+        shown = {SHOWN: ((side, side, 3), np.uint8)} if self.stack.restorer is not None else {}
+        return shown | {
             "target": ((self.stack.channels, latents, latents), np.float16),
             KNOWN: ((self.stack.channels, latents, latents), np.float16),
             "trust": ((latents, latents), np.uint8),
@@ -221,8 +229,9 @@ class PairStore:
         options, stack = self.options, self.stack
         photos, recipe = options.pictures(options.crop, self.held_out), recipes.find(options.recipe)
         photos.refused.keep_in(self.path / "unreadable.jsonl")
+        more = stack.factor, enlarging.enlarger(stack)
         samples = Samples(
-            lambda rng, index: make_pair(photos, recipe, options, rng, str(index), stack.factor),
+            lambda rng, index: make_pair(photos, recipe, options, rng, str(index), *more),
             self.seed,
         )
         chunks = [missing[n : n + TOGETHER] for n in range(0, len(missing), TOGETHER)]
@@ -248,6 +257,8 @@ class PairStore:
             for key, source in (("target", "truth"), (KNOWN, "conditioning")):
                 latent = vae.encode(stack.vae, to_rgb(batch[source].to(stack.device)))
                 kept[key] = latent.half().cpu().numpy()
+        if stack.restorer is not None:
+            kept[SHOWN] = batch["conditioning"].numpy()
         kept["tokens"] = torch.stack([stack.reader.inputs(it) for it in batch["caption"]]).numpy()
         return kept
 

@@ -21,6 +21,8 @@ class TextureOptions(Options):
 
     own: float = Field(0.5, ge=0, le=1)
     """Share of the decoded samples that continues from the model's own first prediction."""
+    every_step: bool = False
+    """Also at the last timestep, where sampling starts: for models that sample in one step."""
     pixel_weight: float = Field(0.2, ge=0)
     """Weight of the L1 and gradient losses."""
     perceptual: PerceptualOptions | None = None
@@ -36,6 +38,7 @@ def texture_losses(
     step: int,
     last_layer: Tensor,
     discriminator: nn.Module | None,
+    given: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The losses of decoded pictures at all timesteps but the last.
 
@@ -48,6 +51,7 @@ def texture_losses(
             others. Balanced at the picture itself, it outweighed them: there the gradients of
             errors cancel, those of the adversary add up.
         discriminator: The discriminator, if the options have an adversary.
+        given: What a discriminator sees beside each picture, of the same shape; None: nothing.
     """
     losses = {"walk_pixel": options.pixel_weight * (F.l1_loss(rgb, truth) + gradient(rgb, truth))}
     if options.perceptual:
@@ -56,6 +60,6 @@ def texture_losses(
     if discriminator and options.adversary and step >= options.adversary.start:
         fidelity = torch.stack([*losses.values()]).sum()
         losses |= adversarial_losses(
-            discriminator, rgb, truth, fidelity, last_layer, options.adversary
+            discriminator, rgb, truth, fidelity, last_layer, options.adversary, given
         )
     return losses

@@ -73,7 +73,8 @@ class EveryTaskStage:
         self.adversary = options.texture.adversary if options.texture else None
         self.discriminator = None
         if self.adversary:
-            self.discriminator = Patches(self.adversary.channels, self.adversary.layers).to(device)
+            a, inputs = self.adversary, 3 if stack.restorer is None else 6
+            self.discriminator = Patches(a.channels, a.layers, inputs, a.spectral).to(device)
             self.model["judge"] = self.discriminator
         self.samples = open_pairs(options.data, stack, options.cache, digest, seed)
         self.preview_batch = held_out_batch(stack, options.data, options.cache, digest, seed)
@@ -104,6 +105,8 @@ class DenoiserOptions(StepOptions, EveryTaskOptions):
     """What is one token: each letter, or the words of captions as well."""
     start: Path | None = None
     """A model of these shapes to start from: a folder, or `nano`."""
+    first_stage: str | None = None
+    """A model whose first stage this denoiser goes on from; None: from an interpolated picture."""
     shown_steps: int = Field(1, ge=1)
     """Steps of sampling in previews."""
 
@@ -115,6 +118,11 @@ class DenoiserStage(EveryTaskStage):
 
     def __init__(self, options: DenoiserOptions, seed: int, device: torch.device):
         words, stack = extra_tokens(options), build_stack(options)
+        if options.first_stage:
+            first = load(options.first_stage, "cpu", "fp32")
+            if first.restorer is None:
+                raise ConfigError(f"stage.first_stage: {options.first_stage} has none")
+            stack.restorer, stack.fidelity = first.restorer, first.fidelity
         if options.start:
             load_trained(load(str(options.start), "cpu", "fp32"), stack)
         model = {"unet": stack.unet, "text": stack.reader.module}

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore.config import Options
-from restore.diffusion import vae
 from restore.diffusion.layouts import REPAINT
 from restore.diffusion.stack import Stack
 from restore.training.data.loading import to_rgb
@@ -19,6 +18,7 @@ from restore.training.losses.perceptual import PerceptualOptions, distance
 from restore.training.losses.pixel import gradient
 from restore.training.losses.texture import TextureOptions, texture_losses
 from restore.training.rng import WHOLE, Part
+from restore.training.stages.previews import decode_freely
 
 
 class DenoisingOptions(Options):
@@ -45,7 +45,9 @@ class DenoisingOptions(Options):
     perceptual: PerceptualOptions | None = None
     """The perceptual loss of decoded pictures, if any."""
     texture: TextureOptions | None = None
-    """Losses of decoded pictures at all timesteps but the last; None: the same as at the last."""
+    """Losses of decoded pictures at all timesteps but the last, or at every one; None: the same as
+    at the last.
+    """
 
     @model_validator(mode="after")
     def _is_heard(self) -> Self:
@@ -186,7 +188,7 @@ def train_step(
         stack: The networks and the noise schedule.
         batch: What `prepare_batch` returns: target and conditioning (B, C, h, w), trust
             (B, 1, h, w), tokens as the context's `inputs` returns them and, where pixels count,
-            truth uint8 (B, H, W, 3).
+            truth and a first stage's shown, uint8 (B, H, W, 3).
         options: Weights and shares of the losses.
         step: Number of the update, from 0.
         rng: The generator of all draws, on the device of the batch.
@@ -303,7 +305,7 @@ def pixel_losses(
     step: int,
     discriminator: nn.Module | None,
 ) -> dict[str, Tensor]:
-    """The losses of the decoded rows: at the last timestep faithful, at all others textured.
+    """The losses of the decoded rows: faithful, or textured as the options say at which timesteps.
 
     Args:
         stack: The networks and the noise schedule.
@@ -319,16 +321,19 @@ def pixel_losses(
     t = draws.t[rows]
     end = to_clean(stack.schedule, output[rows], x[rows], t)
     latents = stack.from_residual(end, batch["conditioning"][rows])
-    rgb = vae.decode_freely(stack.vae, latents).float()
+    rgb = decode_freely(stack, latents, batch, rows)
     truth = to_rgb(batch["truth"][rows])
     losses: dict[str, Tensor] = {}
-    is_textured = (t < last) if options.texture else torch.zeros_like(rows).bool()
+    is_textured = torch.zeros_like(rows).bool()
+    if options.texture:
+        is_textured = (t < last) | options.texture.every_step
     if not is_textured.all():
         losses |= faithful_losses(rgb[~is_textured], truth[~is_textured], options)
     if options.texture and is_textured.any():
         pair = rgb[is_textured], truth[is_textured]
         layer = stack.unet.conv_out.weight
-        losses |= texture_losses(*pair, options.texture, step, layer, discriminator)
+        given = to_rgb(batch["shown"][rows][is_textured]) if "shown" in batch else None
+        losses |= texture_losses(*pair, options.texture, step, layer, discriminator, given)
     return losses
 
 
