@@ -111,7 +111,7 @@ class ModelChoice:
             self.name,
             stack,
             digest,
-            self._precision(first_stage),
+            self._precision(first_stage, options),
             not self.config_from and is_pixel(self.name),
             steering.record if steering else {},
             PinnedModel(self, digest),
@@ -180,7 +180,7 @@ class ModelChoice:
         more: dict[str, Any] = {"compiled": self.compiled, "offload": self.offload}
         return {**more, "loras": self.loras, "config": self.config_from}
 
-    def _precision(self, first_stage: str) -> dict[str, object]:
+    def _precision(self, first_stage: str, options: WalkOptions | None) -> dict[str, object]:
         facts: dict[str, object] = {"dtype": self.dtype}
         if self.compiled:
             facts["compiled"] = True
@@ -189,6 +189,9 @@ class ModelChoice:
         if first_stage:
             facts["first_stage"] = Path(self.first_stage).name
             facts["first_stage_sha256"] = first_stage
+        upscaler = self.first_stage or ("" if self.config_from else self.name)
+        if getattr(options, "fidelity", None) and upscaler and is_pixel(upscaler):
+            facts["faithful_sha256"] = manifest.find_model(model_paths.FAITHFUL)[1]
         if self.device != "auto":  # with dtype auto it decides the precision
             facts["device"] = self.device
         if self.config_from:

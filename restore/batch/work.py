@@ -335,8 +335,9 @@ def split_alpha(picture: "Picture") -> "tuple[np.ndarray, np.ndarray | None]":
 
 
 def describe_maker(made_by: dict[str, object]) -> Row:
-    """What a row records of the engine, first stage and ControlNet that made a picture."""
-    beside = {n: value for n, value in made_by.items() if n.startswith(("control", "first_stage"))}
+    """What a row records of all that made a picture beside the model."""
+    told = "control", "first_stage", "faithful"
+    beside = {name: value for name, value in made_by.items() if name.startswith(told)}
     return {"engine": made_by.get("engine", "torch"), **beside}
 
 

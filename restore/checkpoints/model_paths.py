@@ -7,6 +7,7 @@ from pathlib import Path
 from restore.files import home_folder
 
 SHIPPED = Path(__file__).parents[1] / "weights"
+FAITHFUL = "nano"  # its faithful result tempers those of other people's upscalers
 FOLDER_VARIABLE = "RESTORE_MODELS"  # environment variable: another folder for the user's models
 NAME = re.compile(r"[a-zA-Z0-9][\w.+-]*", re.ASCII)
 

@@ -180,8 +180,6 @@ def over_a_pixel_model(
         ConfigError: If an option does not suit such a model.
     """
     refuse_own_colours(options)
-    if options.fidelity is not None:
-        raise ConfigError("fidelity is of a model's own first stage; with another one leave it out")
     if "upscale" in stack.layout.tasks and stack.layout.conditioning == "latent":
         return in_two_stages(
             low, options.output_size(low.size), options, stack, seed, on_step, damage
@@ -204,9 +202,10 @@ def over_a_pixel_model(
 
 
 def of_pixel_model(low: Picture, options: UpscaleOptions, stack: Stack, on_step: OnStep) -> Picture:
-    """Run the stack's pixel upscaler at the scale of the options."""
+    """Run the stack's pixel upscaler at the scale and the fidelity of the options."""
     assert stack.enlarger is not None
-    return pixel_upscale(low, UpscaleOptions(scale=options.scale), stack.enlarger, on_step)
+    asked = UpscaleOptions(scale=options.scale, fidelity=options.fidelity)
+    return pixel_upscale(low, asked, stack.enlarger, on_step)
 
 
 def as_pixels(low: Picture, options: UpscaleOptions, stack: Stack, seed: int) -> Condition:

@@ -1,0 +1,28 @@
+"""The faithful restorer of nano, which tempers the results of other people's upscalers."""
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+from restore.checkpoints import lazy_stack, manifest, model_paths
+from restore.checkpoints.locks import one_at_a_time
+from restore.storage import sealed
+
+if TYPE_CHECKING:
+    import torch
+
+    from restore.diffusion.compact import FirstStage
+
+
+@one_at_a_time
+def load(device: "torch.device") -> "FirstStage":
+    """Load nano's first stage in fp32 onto a device; once. Raises ModelError if it is damaged."""
+    return _load().to(device)
+
+
+@cache
+def _load() -> "FirstStage":
+    with sealed.sealing():
+        path, found = manifest.find_model(model_paths.FAITHFUL)
+        with manifest.unchanged(path, found):
+            stage = lazy_stack.read(path)
+    return stage.requires_grad_(False).eval()
