@@ -94,7 +94,7 @@ class Totals:
         self.before += one.before
         self.after += one.after
         self.disk += one.after * _bytes_a_pixel(job.target) * max(1, len(job.frames))
-        self.spilled = max(self.spilled, spilled(one, self.model))
+        self.spilled = max(self.spilled, spilled(one, self.options, self.model))
         needed = peak(one, job.target, self.options, self.model, self.engine)
         if needed > self.peak:
             self.peak, self.hungry = needed, job.key
@@ -197,13 +197,15 @@ def _forecast_job(
     return {**row, "status": "planned", "output": output, "size_in": head.size, "size_out": made}
 
 
-def spilled(one: Planned, model: "PixelModel | None") -> float:
+def spilled(one: Planned, options: "TaskOptions", model: "PixelModel | None") -> float:
     """Bytes of temporary files while a picture is processed."""
     itself = RGB * one.before if one.head.is_spooled else 0
     if model is None:
         return SPILLED * one.after + itself
     native = one.before * model.scale**2  # px of its answer, which may then be resized
-    return ANSWER * native + (0 if native == one.after else ANSWER * one.after) + itself
+    # what it is blended with is made in 16 bits, and so is the answer then
+    beside = 2 * SPILLED * one.after if getattr(options, "fidelity", None) else 0
+    return ANSWER * native + (0 if native == one.after else ANSWER * one.after) + itself + beside
 
 
 def peak(

@@ -78,7 +78,10 @@ class Upscale:
     ] = None
     fidelity: Annotated[
         float | None,
-        typer.Option(help="0 is sharp, 1 is faithful: closest to the truth on average. [0]"),
+        typer.Option(
+            help="0 is sharp, 1 is faithful: closest to the truth on average. Other people's "
+            "upscalers are blended with nano. [0]"
+        ),
     ] = None
     unfade: Annotated[
         float | None,
