@@ -98,7 +98,7 @@ def test_nano_is_read_once_and_a_damaged_one_is_told(upscaler, monkeypatch):
     made(upscaler, scale=2, fidelity=0.5)
     monkeypatch.setattr(faithful.lazy_stack, "read", lambda path: pytest.fail("read again"))
     made(upscaler, scale=2, fidelity=0.5)
-    faithful._load.cache_clear()
+    faithful.load.cache_clear()
 
     def fails(path):
         raise ModelError(f"{path}: was changed")

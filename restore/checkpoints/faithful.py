@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from restore.checkpoints import lazy_stack, manifest, model_paths
 from restore.checkpoints.locks import one_at_a_time
-from restore.storage import sealed
 
 if TYPE_CHECKING:
     import torch
@@ -13,16 +12,11 @@ if TYPE_CHECKING:
     from restore.diffusion.compact import FirstStage
 
 
+@cache
 @one_at_a_time
 def load(device: "torch.device") -> "FirstStage":
-    """Load nano's first stage in fp32 onto a device; once. Raises ModelError if it is damaged."""
-    return _load().to(device)
-
-
-@cache
-def _load() -> "FirstStage":
-    with sealed.sealing():
-        path, found = manifest.find_model(model_paths.FAITHFUL)
-        with manifest.unchanged(path, found):
-            stage = lazy_stack.read(path)
-    return stage.requires_grad_(False).eval()
+    """Load nano's first stage in fp32; once a device. Raises ModelError if it is damaged."""
+    path, digest = manifest.find_model(model_paths.FAITHFUL)
+    with manifest.unchanged(path, digest):
+        stage = lazy_stack.read(path)
+    return stage.requires_grad_(False).eval().to(device)
