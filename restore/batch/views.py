@@ -118,6 +118,8 @@ def _part(layer: "np.ndarray | None", box: Box, size: tuple[int, ...]) -> "np.nd
     if layer is None:
         return None
     top, left, height, width = box
+    if layer.shape[:2] == size:
+        return np.ascontiguousarray(_eight(layer[top : top + height, left : left + width]))
     step_y, step_x = (side / whole for side, whole in zip(layer.shape[:2], size, strict=True))
     first_y, first_x = max(0, int(top * step_y) - MARGIN), max(0, int(left * step_x) - MARGIN)
     last_y, last_x = int((top + height) * step_y) + MARGIN, int((left + width) * step_x) + MARGIN
