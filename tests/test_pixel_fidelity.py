@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import restore
+from restore import batch, file_search
 from restore.checkpoints import faithful
 from restore.checkpoints.manifest import find_model
 from restore.cli import main
@@ -92,6 +93,18 @@ def test_rows_name_what_it_was_blended_with_and_runs_of_old_are_made_again(file,
     assert rows[0]["options"] != rows[1]["options"]
     assert rows[2] == rows[1]  # finished: nothing was written
     assert rows[1]["output_sha256"] != rows[0]["output_sha256"]
+
+
+def test_a_model_opened_without_options_goes_on_with_a_run_of_the_command(file, tmp_path, capsys):
+    """As the server opens it, and as scripts do."""
+    Image.fromarray(photo().pixels).save(tmp_path / "a.png")
+    out = tmp_path / "out"
+    asked = ["upscale", str(tmp_path / "a.png"), "-o", str(out), "--model", str(file)]
+    assert main([*asked, "--fidelity", "0.5"]) == 0, capsys.readouterr().err
+    model = batch.open_model(str(file))
+    files = file_search.find([tmp_path / "a.png"], out)
+    made = batch.run(files, UpscaleOptions(fidelity=0.5), out, model)
+    assert (made.done, made.finished) == (0, 1)
 
 
 def test_nano_is_read_once_and_a_damaged_one_is_told(upscaler, monkeypatch):

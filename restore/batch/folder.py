@@ -188,6 +188,7 @@ def prepare(
     if devices:
         model = open_on(model, devices)
     options = _settled(options, model)
+    model = model.for_options(options)
     candidates = {"count": count} if count > 1 else {}
     more = {**pictures.digest_fields, **model.precision, **candidates, **holes.digest_fields}
     pixels = options.digest(seed=seed, **more)

@@ -45,6 +45,14 @@ class OpenedModel:
         """What makes the pictures, as each result records it."""
         return {"model": self.name, "weights": self.weights, **self.precision, **self.steered}
 
+    def for_options(self, options: WalkOptions) -> "OpenedModel":
+        """The same model; its precision names what the options blend its results with."""
+        has_upscaler = self.is_pixel or "first_stage" in self.precision
+        if not (has_upscaler and getattr(options, "fidelity", None)):
+            return self
+        nano = manifest.find_model(model_paths.FAITHFUL)[1]
+        return replace(self, precision={**self.precision, "faithful_sha256": nano})
+
 
 @dataclass(frozen=True)
 class ModelChoice:
@@ -111,7 +119,7 @@ class ModelChoice:
             self.name,
             stack,
             digest,
-            self._precision(first_stage, options),
+            self._precision(first_stage),
             not self.config_from and is_pixel(self.name),
             steering.record if steering else {},
             PinnedModel(self, digest),
@@ -180,7 +188,7 @@ class ModelChoice:
         more: dict[str, Any] = {"compiled": self.compiled, "offload": self.offload}
         return {**more, "loras": self.loras, "config": self.config_from}
 
-    def _precision(self, first_stage: str, options: WalkOptions | None) -> dict[str, object]:
+    def _precision(self, first_stage: str) -> dict[str, object]:
         facts: dict[str, object] = {"dtype": self.dtype}
         if self.compiled:
             facts["compiled"] = True
@@ -189,9 +197,6 @@ class ModelChoice:
         if first_stage:
             facts["first_stage"] = Path(self.first_stage).name
             facts["first_stage_sha256"] = first_stage
-        upscaler = self.first_stage or ("" if self.config_from else self.name)
-        if getattr(options, "fidelity", None) and upscaler and is_pixel(upscaler):
-            facts["faithful_sha256"] = manifest.find_model(model_paths.FAITHFUL)[1]
         if self.device != "auto":  # with dtype auto it decides the precision
             facts["device"] = self.device
         if self.config_from:
