@@ -39,8 +39,8 @@ def pixel_upscale(
 
     If the scale is not the model's, its result is resized by bicubic interpolation in 16 bits.
 
-    `fidelity` blends the result with the faithful one of nano. Two networks err differently, so
-    their mean is closer to the truth than either and keeps most of the texture.
+    `fidelity` blends the result with the faithful one of nano. Two networks err differently, so a
+    blend is much closer to the truth than the network alone, and most of its texture stays.
 
     Args:
         low: The picture.
