@@ -22,7 +22,7 @@ from restore.training import loop
 from restore.training.data import enlarging, latent_pairs
 from restore.training.data.pairs import PairOptions
 from restore.training.data.stored import PairStore
-from restore.training.stages.previews import decode_freely
+from restore.training.stages.decoding import decode_result
 
 CPU = torch.device("cpu")
 
@@ -85,7 +85,7 @@ def test_losses_of_the_autoencoder_are_not_learnt_from(staged):
     """Where sampling changes nothing, the picture is the first stage's, to the last bit."""
     shown = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
     batch = {"shown": shown, "conditioning": torch.randn(2, staged.channels, 8, 8)}
-    same = decode_freely(staged, batch["conditioning"], batch)
+    same = decode_result(staged, batch["conditioning"], batch)
     before = vae.decode_freely(staged.vae, batch["conditioning"])
     clipped = before - before.clamp(0, 1)  # of which only the part in the range is taken off
     torch.testing.assert_close(same - clipped, shown.permute(0, 3, 1, 2) / 255)

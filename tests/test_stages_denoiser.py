@@ -18,14 +18,9 @@ from restore.training.data.captions import WORDS, vocabulary
 from restore.training.stages.autoencoder import KlOptions, VqOptions
 from restore.training.stages.autoencoder import build as build_autoencoder
 from restore.training.stages.denoiser import load_trained
-from restore.training.stages.denoising_loss import (
-    DenoisingOptions,
-    min_snr,
-    prediction_target,
-    to_clean,
-    train_step,
-)
+from restore.training.stages.denoising_loss import DenoisingOptions, train_step
 from restore.training.stages.networks import ShapeOptions, build, schedule
+from restore.training.stages.prediction import min_snr, prediction_target, to_clean
 from restore.training.stages.previews import drop_captions
 from restore.training.stages.vocabulary import letters
 

@@ -17,7 +17,6 @@ from restore.errors import ConfigError
 from restore.options import UpscaleOptions
 from restore.tasks.run import restore
 from restore.training import loop
-from restore.training.stages.denoising_loss import alpha_sigma, from_clean, to_clean
 from restore.training.stages.distil import (
     DistilOptions,
     DistilStage,
@@ -26,6 +25,7 @@ from restore.training.stages.distil import (
     timestep_grid,
 )
 from restore.training.stages.networks import schedule
+from restore.training.stages.prediction import alpha_sigma, from_clean, to_clean
 from restore.training.stages.previews import sample_latents
 
 MEAN, SPREAD = 0.3, 0.5  # of the Gaussian that is walked to

@@ -1,4 +1,4 @@
-"""Losses for texture at the later steps of sampling; the first step only gives an average."""
+"""Losses for texture. A first step of sampling that was not asked for any gives an average."""
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from restore.training.losses.pixel import gradient
 
 
 class TextureOptions(Options):
-    """Losses of decoded pictures at all timesteps but the last.
+    """Losses of decoded pictures at all timesteps but the last, or at every one.
 
     Sampling in few steps continues from the model's own predictions, so a share of the samples does
     so in training too. With an adversary this is adversarial diffusion distillation (Sauer et al.
@@ -40,7 +40,7 @@ def texture_losses(
     discriminator: nn.Module | None,
     given: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """The losses of decoded pictures at all timesteps but the last.
+    """The losses of decoded pictures.
 
     Args:
         rgb: Decoded pictures (B, 3, H, W).

@@ -22,7 +22,7 @@ from restore.training.data.latent_pairs import open_pairs, prepare_batch
 from restore.training.data.pairs import PairOptions
 from restore.training.rng import WHOLE, Part
 from restore.training.stages.denoiser import digest_of, held_out_batch, move_to
-from restore.training.stages.denoising_loss import from_clean, to_clean
+from restore.training.stages.prediction import from_clean, to_clean
 from restore.training.stages.previews import compare, predictor, sample_latents
 
 

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from restore.diffusion import vae
 from restore.diffusion.conditioning import as_velocity, guided
 from restore.diffusion.noise import generator
 from restore.diffusion.sampling import sample, start
@@ -11,6 +10,7 @@ from restore.diffusion.stack import Stack
 from restore.diffusion.tiling import Corner, Predict, WindowPredict
 from restore.training.data.loading import to_rgb
 from restore.training.rng import WHOLE, Part
+from restore.training.stages.decoding import decode_result
 
 
 def predictor(stack: Stack, batch: dict[str, Tensor], guidance: float = 1) -> Predict:
@@ -61,28 +61,6 @@ def sample_latents(
     return stack.from_residual(x, conditioning)
 
 
-def decode_freely(
-    stack: Stack, latents: Tensor, batch: dict[str, Tensor], rows: Tensor | slice = slice(None)
-) -> Tensor:
-    """Decode as `upscale` does: after a first stage, what sampling changed is added to its result.
-
-    Args:
-        stack: Decodes the latents.
-        latents: Scaled latents (B, C, h, w) of these rows.
-        batch: conditioning and, where the stack has a first stage, shown.
-        rows: The rows of the batch.
-
-    Returns:
-        rgb (B, 3, H, W), not clamped.
-    """
-    made = vae.decode_freely(stack.vae, latents).float()
-    if "shown" not in batch:
-        return made
-    with torch.no_grad():
-        before = vae.decode(stack.vae, batch["conditioning"][rows])
-    return made + (to_rgb(batch["shown"][rows]) - before)
-
-
 def compare(
     stack: Stack, batch: dict[str, Tensor], latents: dict[str, Tensor]
 ) -> tuple[list[Tensor], dict[str, float]]:
@@ -99,7 +77,7 @@ def compare(
     """
     truth, rows, scores = to_rgb(batch["truth"]), [], {}
     for name, latent in {"known_psnr": batch["conditioning"], **latents}.items():
-        rgb = decode_freely(stack, latent, batch).clamp(0, 1)
+        rgb = decode_result(stack, latent, batch).clamp(0, 1)
         error = (rgb - truth).square().mean((1, 2, 3))
         scores[name] = (-10 * error.log10()).mean().item()
         rows.append(rgb[:8])
