@@ -68,17 +68,25 @@ class Watch:
 class Deadly(RunSpec):
     """A run in which one file ends whoever works on it."""
 
+    key = "4/0004.png"
+
     def open_work(self, *given, **more):
         work = super().open_work(*given, **more)
         make = work.make_next
 
         def made(job):
-            if job.key == "4/0004.png":
+            if job.key == self.key:
                 os.kill(os.getpid(), signal.SIGKILL)
             return make(job)
 
         work.making._make = made
         return work
+
+
+class DeadlyAtOnce(Deadly):
+    """A run in which the first file ends whoever works on it, before there is a model."""
+
+    key = "0/0000.png"
 
 
 def report(out: Path, **same) -> list[dict]:

@@ -15,7 +15,9 @@ from PIL import Image
 
 import restore
 from restore.api import Restorer
+from restore.batch import mask_files
 from restore.errors import ConfigError, UsageError
+from restore.images import picture
 from restore.images.arrays import convert_like, to_mask, to_picture
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,6 +27,11 @@ QUICK = {"steps": 2, "guidance": 1}
 @pytest.fixture
 def restorer(stack):
     return Restorer(stack)
+
+
+@pytest.fixture(scope="module")
+def nano():
+    return restore.load("nano", "cpu")
 
 
 @pytest.fixture
@@ -54,6 +61,39 @@ def test_each_kind_comes_back_and_says_the_same(restorer, kinds):
     for one in made.values():
         for other in made.values():
             assert np.abs(as_float(one) - as_float(other)).max() <= 1 / 255
+
+
+DEEP = np.linspace(0, 65535, 12 * 14, dtype=np.uint16).reshape(12, 14)
+ANY = {
+    "uint8": (DEEP >> 8).astype(np.uint8)[..., None].repeat(3, 2),
+    "uint16": DEEP[..., None].repeat(3, 2),
+    "big-endian": DEEP[..., None].repeat(3, 2).astype(">u2"),
+    "grey": DEEP,
+    "float16": (DEEP / 65535).astype(np.float16)[..., None].repeat(3, 2),
+    "float64": (DEEP / 65535)[..., None].repeat(3, 2),
+    "alpha": DEEP[..., None].repeat(4, 2),
+    "tensor": torch.from_numpy(DEEP / 65535).float()[None].repeat(3, 1, 1),
+    "half tensor": torch.from_numpy(DEEP / 65535).half()[None].repeat(3, 1, 1),
+    "uint16 tensor": torch.from_numpy(DEEP)[None].repeat(3, 1, 1),
+    "Pillow's 16 bits": Image.fromarray(DEEP),
+    "Pillow's LA": Image.fromarray((DEEP >> 8).astype(np.uint8)).convert("LA"),
+}
+
+
+@pytest.mark.parametrize("name", ANY)
+def test_any_numbers_in_give_the_asked_kind_and_the_same_picture(nano, name):
+    image, wanted = ANY[name], nano.upscale(ANY["float64"], 1, output_type="pt")
+    eight = nano.upscale(image, 1, output_type="np")
+    assert eight.dtype == np.uint8 and eight.shape == (12, 14, eight.shape[2])
+    tensor = nano.upscale(image, 1, output_type="pt")
+    assert tensor.dtype == torch.float32 and tensor.shape[1:] == (12, 14)
+    pil = np.asarray(nano.upscale(image, 1, output_type="pil").convert("RGB"))
+    for made in (eight / 255, tensor.movedim(0, 2).numpy(), pil / 255):
+        assert np.abs(made[..., 0] - wanted[0].numpy()).max() < 0.04  # grey is a mean
+    own = nano.upscale(image, 1)
+    assert type(own) is type(image)
+    if not isinstance(image, Image.Image):
+        assert own.shape == image.shape and own.dtype.itemsize == image.dtype.itemsize
 
 
 @pytest.mark.parametrize(
@@ -127,6 +167,17 @@ def test_masks_of_any_kind_are_the_same_hole():
         ),
     ]:
         assert np.array_equal(to_mask(mask), eight)
+
+
+def test_a_mask_of_any_colour_or_transparency_is_the_hole_of_the_same_file(tmp_path):
+    red, clear = np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 4), 255, np.uint8)
+    red[2:5, 3:6], clear[..., 3] = (255, 0, 0), 0
+    clear[2:5, 3:6, 3] = 255
+    for mask in (red, clear):
+        Image.fromarray(mask).save(tmp_path / "mask.png")
+        of_file = mask_files.flatten(picture.read(tmp_path / "mask.png"))
+        assert np.array_equal(to_mask(Image.fromarray(mask)), of_file)
+        assert np.count_nonzero(of_file) == 9
 
 
 def test_a_list_gives_a_list_and_a_batch_a_batch(restorer, kinds):

@@ -9,15 +9,17 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from folders import TEMPORARY, posix, rows, tree
-from teams import Deadly, Watch, check_equal, model, photos, report, run
+from teams import Deadly, DeadlyAtOnce, Watch, check_equal, model, photos, report, run
 
 from restore import cli
-from restore.batch import devices, folder
-from restore.errors import UsageError
+from restore.batch import device_pool, devices, folder
+from restore.checkpoints import accelerators
+from restore.errors import ModelError, UsageError
 
 fixtures = model, photos
-TWO = ["cpu", "cpu"]
+ONE, TWO = ["cpu"], ["cpu", "cpu"]
 DRIVER = """
 import sys
 from pathlib import Path
@@ -100,12 +102,26 @@ def test_a_worker_that_dies_is_replaced_and_its_file_is_done_again(tmp_path, pho
 
 @posix
 @pytest.mark.slow
-def test_a_file_that_ends_its_workers_costs_no_other(tmp_path, photos, model, monkeypatch):
-    monkeypatch.setattr(folder, "RunSpec", Deadly)
-    made = run(photos(8), tmp_path / "out", model, devices=TWO)
-    report = rows(tmp_path / "out")
-    assert report["4/0004.png"]["code"] == "CRASHED" and "SIGKILL" in report["4/0004.png"]["error"]
+@pytest.mark.parametrize(("kind", "names"), [(Deadly, TWO), (Deadly, ONE), (DeadlyAtOnce, ONE)])
+def test_a_file_that_ends_its_workers_costs_no_other(
+    tmp_path, photos, model, monkeypatch, kind, names
+):
+    monkeypatch.setattr(folder, "RunSpec", kind)
+    made = run(photos(8), tmp_path / "out", model, devices=names)
+    row = rows(tmp_path / "out")[kind.key]
+    assert row["code"] == "CRASHED" and "SIGKILL" in row["error"]
     assert (made.done, made.failed) == (6, 2)
+
+
+@posix
+def test_workers_that_die_without_a_model_end_the_run(tmp_path, photos, model, monkeypatch):
+    monkeypatch.setattr(device_pool, "_serve", die)
+    with pytest.raises(ModelError, match=r"end before they have a model \(SIGKILL\)"):
+        run(photos(3), tmp_path / "out", model, devices=ONE)
+
+
+def die(*given):
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @posix
@@ -143,3 +159,17 @@ def test_devices_are_of_one_kind(given):
     with pytest.raises(UsageError, match="--devices"):
         devices.parse_devices(given)
     assert devices.parse_devices(["0", "cuda:1"]) == ["cuda:0", "cuda:1"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="speaks of machines without one")
+def test_devices_that_are_not_there_are_told_before_any_work(tmp_path, photos, model):
+    with pytest.raises(ModelError, match="cuda:0: no such device"):
+        run(photos(1), tmp_path / "out", model, "auto", devices=["0"])
+
+
+def test_devices_need_not_be_of_the_best_kind(tmp_path, photos, model, monkeypatch):
+    inputs = photos(2)
+    run(inputs, tmp_path / "alone", model)
+    monkeypatch.setattr(accelerators, "pick", lambda: "cuda")
+    run(inputs, tmp_path / "out", model, "auto", devices=ONE)
+    assert tree(tmp_path / "out") == tree(tmp_path / "alone")

@@ -342,6 +342,29 @@ def test_each_task_is_reached_through_the_call(stack, pixels):
         pipe(["a", "b"], image)
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_arrays_of_any_depth_are_answered_as_diffusers_does(pipe, kind):
+    top = 1 if kind == np.float32 else np.iinfo(kind).max
+    image = (np.linspace(0, 1, 12 * 14 * 3).reshape(12, 14, 3) * top).astype(kind)
+    floats = pipe(image=image, scale=1, output_type="np").images
+    assert floats.shape == (1, 12, 14, 3) and floats.dtype == np.float32
+    assert 0.9 < floats.max() <= 1
+    (shown,) = pipe(image=image, scale=1).images
+    assert shown.mode == "RGB"
+    assert np.abs(np.asarray(shown) / 255 - floats[0]).max() <= 0.5 / 255 + 1e-6
+
+
+def test_each_prompt_of_a_list_has_its_pictures(stack):
+    pipe = restore.RestorationPipeline(Restorer(stack))
+    few = {"num_inference_steps": 1, "height": 16, "width": 16}
+    made = pipe(["a", "b"], num_images_per_prompt=2, seed=np.int64(3), **few).images
+    alone = [
+        pipe.tasks.text2img(words, seed=3 + nth, steps=1, width=16, height=16)
+        for nth, words in enumerate("aabb")
+    ]
+    assert [one.tobytes() for one in made] == [one.tobytes() for one in alone]
+
+
 def test_another_scheduler_is_the_sampler_of_its_class(stack, pixels):
     pipe = restore.RestorationPipeline(Restorer(stack))
     image = Image.fromarray(pixels(20, 26))

@@ -4,6 +4,7 @@ import io
 import os
 import warnings
 from pathlib import Path
+from unittest import mock
 
 import carrying
 import numpy as np
@@ -12,10 +13,11 @@ from carrying import DEEP, FACTS, FORMATS, GAIN_SPACE, PIXELS
 from carrying_more import CASES, of_camera, with_mask
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms
 
 from restore.errors import ImageError
 from restore.images import colours, encode, icc, metadata, picture
+from restore.images.arrays import to_picture
 from restore.images.picture import Encoded, convert_to_srgb
 from restore.images.tags import JPEG_XMP
 
@@ -42,6 +44,31 @@ def test_what_a_file_says_is_kept_converted_or_named(case):
         assert one.dpi == pytest.approx((300, 300), abs=0.1)
     if "IPTC" in case.what:
         assert one.iptc == carrying.IPTC
+
+
+ODD = {  # of kinds that EXIF does not know there
+    "PageNumber": (None, 297, (70000, 1)),
+    "GPSAltitudeRef": (ExifTags.IFD.GPSInfo, 5, 300),
+    "GPSLatitude": (ExifTags.IFD.GPSInfo, 2, (-48.5, 5.0, 0.0)),
+    "ISOSpeedRatings": (ExifTags.IFD.Exif, 0x8827, 2**40),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_tag_costs_neither_the_turn_nor_any_other_tag(tmp_path, name):
+    part, tag, value = ODD[name]
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "Maker"
+    (exif if part is None else exif.get_ifd(part))[tag] = value
+    image = Image.new("RGB", (40, 20), "teal")
+    with mock.patch.object(Image.Image, "getexif", lambda image: exif):
+        notes = []
+        turn, facts = metadata.read_metadata(image, "nothing", notes)
+        assert to_picture(image).size == (40, 20)
+    assert turn == 6 and notes == [f"EXIF's {name} dropped: not of the kind that EXIF asks"]
+    kept = Image.Exif()
+    kept.load(facts.exif)
+    assert kept[0x010F] == "Maker" and kept[0x0112] == 1
 
 
 def test_texts_of_other_tools_come_in_whole():

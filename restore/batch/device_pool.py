@@ -32,7 +32,7 @@ SPAWN = get_context("spawn")  # a fork would share what torch and CUDA hold
 LISTEN_S = 0.2
 LAST_S = 5  # that a worker gets to clean up
 TRIES = 3  # of one file, before the file itself fails
-STILLBORN = 3  # workers in a row that die without a result: then the run stops
+STILLBORN = TRIES + 1  # workers in a row that die without a model: no one file alone makes so many
 
 
 @dataclass
@@ -44,6 +44,7 @@ class DeviceWorker:
     pipe: Connection
     job: Job | None = None
     following: Job | None = None  # reserved for it, but an idle worker may take it
+    has_model: bool = False
 
     def send(self, thing: object) -> None:
         with suppress(OSError):  # it died; `_receive` finds the pipe closed
@@ -151,6 +152,8 @@ class DevicePool:
             assert worker.job
             job, worker.job, self._stillborn = worker.job, None, 0
             yield job, thing
+        elif what == "loaded":
+            worker.has_model, self._stillborn = True, 0
         elif what == "error":
             raise thing
         elif what == "say":
@@ -161,11 +164,12 @@ class DevicePool:
     def _replace(self, worker: DeviceWorker) -> Iterator[tuple[Job, Row]]:
         """Replace a worker that died; its file is tried again, up to TRIES times."""
         worker.end()
-        self._stillborn += 1
+        self._stillborn += not worker.has_model
         how = worker.process.exitcode or 0
         ended = signal.Signals(-how).name if how < 0 else f"exit code {how}"
         if self._stillborn == STILLBORN:
-            raise ModelError(f"workers on {worker.device} end at once ({ended}); try one, --device")
+            problem = f"workers on {worker.device} end before they have a model ({ended})"
+            raise ModelError(f"{problem}; try one, --device")
         assert worker.job
         job, tries = worker.job, self._tries.get(worker.job.key, 0) + 1
         self._tries[job.key] = tries
@@ -224,7 +228,7 @@ def _serve(pipe: Connection, spec: RunSpec, pinned: PinnedModel, workers: int) -
     with suppress(EOFError, OSError, KeyboardInterrupt, CancelledError):
         if pinned.choice.device == "cpu":
             _share_cores(workers)
-        worker = Worker(spec, pinned, progress)
+        worker = Worker(spec, pinned, progress, lambda: progress.send("loaded", None))
         with worker.work:
             while asked := pipe.recv():
                 try:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from restore.batch.models import OpenedModel
 from restore.errors import UsageError
+from restore.options import WalkOptions
 
 
 def parse_devices(devices: Sequence[str]) -> list[str]:
@@ -22,19 +23,22 @@ def parse_devices(devices: Sequence[str]) -> list[str]:
     return found
 
 
-def open_on(model: OpenedModel, devices: Sequence[str]) -> OpenedModel:
+def open_on(model: OpenedModel, devices: Sequence[str], options: WalkOptions) -> OpenedModel:
     """The model as a run on one of these devices opens it, so that its results are the same.
 
     Raises:
         UsageError: `--device` names another kind, or only this process has the model.
+        ModelError: This torch has no such device.
     """
     from restore.checkpoints import accelerators
 
     if model.pinned is None:
         raise UsageError(f"{model.name} was loaded by its caller, and is in this process alone")
     asked, kind = model.pinned.choice.device, parse_devices(devices)[0].split(":")[0]
+    for name in parse_devices(devices):
+        accelerators.find(name)
     if asked not in ("auto", kind):
         raise UsageError(f"--device {asked} and --devices {','.join(devices)}: give one of them")
     if asked == "auto" and accelerators.pick().split(":")[0] != kind:
-        return model.pinned.on(kind).open()
+        return model.pinned.on(kind).open(options)
     return model

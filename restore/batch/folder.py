@@ -186,7 +186,7 @@ def prepare(
     plan = plan_files(files, options, destination, pictures, holes, count, **choices)
     model = open_model()
     if devices:
-        model = open_on(model, devices)
+        model = open_on(model, devices, options)
     options = _settled(options, model)
     model = model.for_options(options)
     candidates = {"count": count} if count > 1 else {}

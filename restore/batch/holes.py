@@ -78,12 +78,10 @@ def make_opaque(picture: "Picture") -> "Picture":
 
 def draw_overlay(picture: "Picture", mask: "np.ndarray") -> "Picture":
     """The picture without its transparency, darker, and red where the mask is."""
-    import numpy as np
 
-    from restore.images.picture import Picture
+    from restore.images.picture import Picture, to_uint8
 
-    deep = picture.pixels.dtype == np.uint16
-    eight = (picture.pixels >> 8).astype(np.uint8) if deep else picture.pixels
+    eight = to_uint8(picture.pixels)
     rgb = eight - eight // 3
     rgb[mask > 0] = (255, 0, 0)
     return Picture(rgb)

@@ -14,6 +14,7 @@ from restore.batch.journal import HIDDEN
 from restore.errors import ImageError, UsageError
 from restore.file_search import KNOWN, visible_files
 from restore.images import sandbox
+from restore.images.masks import flatten
 from restore.images.picture import Picture
 from restore.storage.database import TemporaryDatabase, to_bytes, to_text
 
@@ -177,7 +178,7 @@ def read(masks: Masks, job: Job, picture: Picture, fit: bool = False) -> np.ndar
     if path.suffix.casefold() == ".json":
         shapes = masks.shapes.of(job.key) if masks.shapes else outlines.labelme(path)
         return outlines.draw(shapes, picture.size, path, fit)
-    mask = flat(sandbox.read(path))
+    mask = flatten(sandbox.read(path))
     if mask.shape == picture.size:
         return mask
     if not fit:
@@ -186,11 +187,3 @@ def read(masks: Masks, job: Job, picture: Picture, fit: bool = False) -> np.ndar
         problem = " px, but the picture has ".join(sides)
         raise ImageError("MASK_SIZE", f"{path}: {problem} px; {mend}")
     return cv2.resize(mask, picture.size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-
-
-def flat(mask: Picture) -> np.ndarray:
-    """A mask's picture -> uint8 (H, W): its brightness, black where it is transparent."""
-    grey = mask.pixels.max(2).astype(np.float32) / np.iinfo(mask.pixels.dtype).max
-    if mask.alpha is not None:
-        grey = grey * (mask.alpha.astype(np.float32) / np.iinfo(mask.alpha.dtype).max)
-    return np.rint(grey * 255).astype(np.uint8)

@@ -69,12 +69,32 @@ class RunSpec:
 
 
 class Worker:
-    """Does the jobs of a run in a process that has no journal."""
+    """Does the jobs of a run in a process that has no journal.
 
-    def __init__(self, spec: RunSpec, pinned: PinnedModel, show: Progress):
+    Args:
+        spec: What the run does.
+        pinned: How it opens the model.
+        show: Receives the progress.
+        on_load: Called once, when the model is loaded.
+    """
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        pinned: PinnedModel,
+        show: Progress,
+        on_load: Callable[[], None] = lambda: None,
+    ):
         self.spec, self.index = spec, spec.new_index()
         spec.settings.destination.out.mkdir(parents=True, exist_ok=True)  # local, also for a URL
-        self.work = spec.open_work(cache(lambda: pinned.open(spec.options).stack()), show)
+
+        @cache
+        def stack() -> "Model":
+            model = pinned.open(spec.options).stack()
+            on_load()
+            return model
+
+        self.work = spec.open_work(stack, show)
 
     def __call__(
         self,

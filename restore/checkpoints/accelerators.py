@@ -49,4 +49,8 @@ def find(device: str) -> torch.device:
     if not there.get(name.split(":")[0], False):
         found = ", ".join(name for name, is_there in there.items() if is_there)
         raise ModelError(f"{device}: no such device for this torch; there are {found}")
-    return torch.device(name)
+    place = torch.device(name)
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ModelError(f"{device}: no such device; the last one is cuda:{count - 1}")
+    return place

@@ -6,17 +6,29 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
+from PIL.Image import Transpose
 from torch import Tensor
 
 from restore.errors import UsageError
-from restore.images.picture import Picture, grey_to_rgb
+from restore.images.masks import flatten
+from restore.images.metadata import read_exif
+from restore.images.picture import Picture, grey_to_rgb, to_uint8
 
 OneImage = Image.Image | np.ndarray | Tensor
 """Pillow; numpy (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), uint8, uint16, or float in [0, 1];
-torch (1, H, W), (3, H, W) or (4, H, W), uint8, or float in [0, 1]"""
+torch (1, H, W), (3, H, W) or (4, H, W), uint8, uint16, or float in [0, 1]"""
 
 Gather = Callable[[list[Any]], Any]
+TURNS = {  # by EXIF's orientation
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
 
 
 def to_list(images: Any) -> tuple[list[Any], Gather]:
@@ -27,6 +39,8 @@ def to_list(images: Any) -> tuple[list[Any], Gather]:
     """
     if isinstance(images, list | tuple):
         return list(images), list
+    if isinstance(images, Tensor | np.ndarray) and images.ndim == 4 and not len(images):
+        raise UsageError("a batch of no pictures")
     if isinstance(images, Tensor) and images.ndim == 4:
         return list(images), torch.stack
     if isinstance(images, np.ndarray) and images.ndim == 4:
@@ -61,7 +75,7 @@ def to_picture(image: OneImage) -> Picture:
 
 
 def to_mask(mask: OneImage) -> np.ndarray:
-    """Convert a mask to uint8 (H, W); booleans become 0 and 255.
+    """Convert a mask to uint8 (H, W), as that of a file is; booleans become 0 and 255.
 
     Raises:
         UsageError: It is not a picture: wrong type, shape or range.
@@ -72,30 +86,53 @@ def to_mask(mask: OneImage) -> np.ndarray:
         mask = mask.to(torch.uint8) * 255
     if isinstance(mask, np.ndarray) and mask.dtype == bool:
         mask = mask.astype(np.uint8) * 255
-    picture = to_picture(mask)
-    eight = (picture.pixels >> (picture.depth - 8)).astype(np.uint8)
-    return eight[..., 0] if picture.grey else np.asarray(Image.fromarray(eight).convert("L"))
+    return flatten(to_picture(mask))
 
 
 def convert_like(picture: Picture, like: OneImage) -> OneImage:
-    """Convert a picture to the type of `like`: class, channels, dtype and device."""
-    layers = picture.pixels[..., :1] if picture.grey else picture.pixels
+    """Convert a picture to the type of `like`: class, channels, dtype and device.
+
+    Alpha stays. Pillow has no colours of 16 bits: they become 8.
+    """
+    if isinstance(like, Image.Image):
+        return _to_pillow(picture)
+    is_tensor = isinstance(like, Tensor)
+    channels = 1 if like.ndim == 2 else like.shape[0 if is_tensor else 2]
+    is_grey = picture.grey and channels == 1
+    layers = picture.pixels[..., :1] if is_grey else picture.pixels
     if picture.alpha is not None:
         layers = np.dstack([layers, picture.alpha])
-    if isinstance(like, Image.Image):
-        made = Image.fromarray(layers[..., 0] if layers.shape[2] == 1 else layers)
-        if picture.icc:
-            made.info["icc_profile"] = picture.icc
-        return made
-    if isinstance(like, Tensor):
-        floats = _unit(layers) if like.is_floating_point() else layers
-        return torch.from_numpy(floats).movedim(2, 0).contiguous().to(like.device, like.dtype)
+    if is_tensor:
+        if like.is_floating_point():
+            made = _unit(layers)
+        else:
+            made = to_uint8(layers) if like.dtype == torch.uint8 else layers
+        return torch.from_numpy(made).movedim(2, 0).contiguous().to(like.device, like.dtype)
     layers = layers[..., 0] if like.ndim == 2 else layers
-    return _unit(layers).astype(like.dtype) if like.dtype.kind == "f" else layers
+    if like.dtype.kind == "f":
+        return _unit(layers).astype(like.dtype)
+    return to_uint8(layers) if like.dtype == np.uint8 else layers
+
+
+def _to_pillow(picture: Picture) -> Image.Image:
+    if picture.grey and picture.alpha is None:
+        layers = picture.pixels[..., 0]
+    else:
+        layers = to_uint8(picture.pixels[..., :1] if picture.grey else picture.pixels)
+        if picture.alpha is not None:
+            layers = np.dstack([layers, to_uint8(picture.alpha)])
+    made = Image.fromarray(layers)
+    if picture.icc:
+        made.info["icc_profile"] = picture.icc
+    return made
 
 
 def _from_pillow(image: Image.Image) -> Picture:
-    image = ImageOps.exif_transpose(image)
+    # not by ImageOps.exif_transpose, which fails on tags that it cannot write again
+    image.load()  # a TIFF turns itself now
+    orientation, _ = read_exif(image, "all", [])
+    if turn := TURNS.get(orientation):
+        image = image.transpose(turn)
     icc = image.info.get("icc_profile")
     if image.mode.startswith("I"):
         values = np.asarray(image)
@@ -122,9 +159,11 @@ def _from_array(array: np.ndarray) -> Picture:
     if array.dtype.kind == "f":
         if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
             raise UsageError("a picture of floats is in [0, 1]; divide by 255, or clip it")
-        array = np.rint(array * 65535).astype(np.uint16)
-    if array.dtype not in (np.uint8, np.uint16):
+        wide = np.promote_types(array.dtype, np.float32)  # 65535 is infinity to halves
+        array = np.rint(array.astype(wide) * 65535).astype(np.uint16)
+    if array.dtype.kind != "u" or array.dtype.itemsize > 2:
         raise UsageError(f"numbers of type {array.dtype}: give uint8, uint16, or floats in [0, 1]")
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.shape[2] == 1:
         return Picture(grey_to_rgb(array[..., 0]), grey=True)
     alpha = np.ascontiguousarray(array[..., 3]) if array.shape[2] == 4 else None

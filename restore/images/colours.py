@@ -154,6 +154,8 @@ def _from_exif(image: Image.Image, grey: bool, notes: list[str]) -> bytes | None
             curve = (float(gamma),)
         if table is not None:
             curve = _fitted(np.array(table, np.float64), grey)
+    except MemoryError:
+        raise
     except Exception as error:  # written by cameras and attackers
         notes.append(f"colours dropped that the tags tell: {error}"[:200])
         return None

@@ -12,6 +12,14 @@ from restore.images.picture import Picture
 Box = tuple[slice, slice]  # rows and columns
 
 
+def flatten(mask: Picture) -> np.ndarray:
+    """A mask's picture as uint8 (H, W): its brightest channel, black where it is transparent."""
+    grey = mask.pixels.max(2).astype(np.float32) / np.iinfo(mask.pixels.dtype).max
+    if mask.alpha is not None:
+        grey = grey * (mask.alpha.astype(np.float32) / np.iinfo(mask.alpha.dtype).max)
+    return np.rint(grey * 255).astype(np.uint8)
+
+
 def dilate(hole: np.ndarray, reach: int) -> np.ndarray:
     """Add every pixel within `reach` pixels of the hole; bool (H, W)."""
     if reach == 0 or not hole.any():  # without any, distances would be to nowhere

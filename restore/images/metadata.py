@@ -101,6 +101,8 @@ def read_resolution(image: Image.Image, notes: list[str]) -> tuple[float, float]
         else:
             found = info.get("dpi") or _exif_resolution(image.getexif())
         dpi = (float(found[0]), float(found[1])) if found else None
+    except MemoryError:
+        raise
     except Exception:  # Pillow raises anything on tags that cameras and attackers wrote
         return None
     is_sound = dpi and all(math.isfinite(side) and 1 <= side <= 10**6 for side in dpi)
@@ -133,6 +135,8 @@ def read_texts(image: Image.Image, notes: list[str]) -> tuple[tuple[str, str], .
     if image.format == "PNG":
         try:
             found = dict(image.text)  # pyright: ignore[reportAttributeAccessIssue]
+        except MemoryError:
+            raise
         except Exception as error:  # Pillow raises anything on hostile texts; the pixels are there
             notes.append(f"texts dropped: {error}"[:200])
     elif comment := image.info.get("comment"):
@@ -159,39 +163,79 @@ def read_exif(image: Image.Image, strip: Strip, notes: list[str]) -> tuple[int, 
     try:
         source = image.getexif()
         orientation = source.get(ORIENTATION, 1)
-        if strip == "all":
-            parts, tags = (), set()
-        else:
-            gps = () if strip == "gps" else (ExifTags.IFD.GPSInfo,)
-            parts, tags = (ExifTags.IFD.Exif, *gps), DESCRIPTIONS & set(source)
-        kept = Image.Exif()
-        for tag in tags - {Base.ExifOffset, Base.GPSInfo}:
-            kept[tag] = source[tag]
-        for part in parts:
-            inner = dict(source.get_ifd(part))
-            if ExifTags.IFD.Interop in inner:  # an offset in the old file
-                inner[ExifTags.IFD.Interop] = dict(source.get_ifd(ExifTags.IFD.Interop))
-            if inner:
-                kept.get_ifd(part).update(inner)
-        if strip != "all":
-            notes += _name_dropped(set(source) - DESCRIPTIONS - SPENT)
-        if ORIENTATION in kept:
-            kept[ORIENTATION] = 1
-        cleaned = kept.tobytes() if len(kept) or kept._ifds else None
+    except MemoryError:
+        raise
     except Exception as error:  # Pillow raises anything on such tags; the picture needs none
         notes.append(f"EXIF dropped: {error}"[:200])
         return 1, None
     if orientation not in range(1, 9):
         notes.append(f"orientation {orientation} does not exist; taken as upright")
         orientation = 1
-    return orientation, cleaned
+    return orientation, _clean_exif(source, strip, notes)
+
+
+def _clean_exif(source: Image.Exif, strip: Strip, notes: list[str]) -> bytes | None:
+    """EXIF of the upright picture. A tag that cannot be written costs no other."""
+    if strip == "all":
+        return None
+    gps = () if strip == "gps" else (ExifTags.IFD.GPSInfo,)
+    told = DESCRIPTIONS & set(source) - {Base.ExifOffset, Base.GPSInfo}
+    parts: dict[int | None, dict[int, Any]] = {None: {tag: source[tag] for tag in sorted(told)}}
+    if ORIENTATION in told:
+        parts[None][ORIENTATION] = 1
+    notes += _name_dropped(set(source) - DESCRIPTIONS - SPENT)
+    kept = Image.Exif()
+    for part in (ExifTags.IFD.Exif, *gps):
+        try:
+            inner = dict(source.get_ifd(part))
+            if ExifTags.IFD.Interop in inner:  # an offset in the old file
+                inner[ExifTags.IFD.Interop] = dict(source.get_ifd(ExifTags.IFD.Interop))
+        except MemoryError:
+            raise
+        except Exception as error:  # Pillow raises anything on such tags; the picture needs none
+            notes.append(f"EXIF's part {part.name} dropped: {error}"[:200])
+            continue
+        parts[part] = inner
+    odd: set[str] = set()
+    for part, tags in parts.items():
+        names = ExifTags.GPSTAGS if part == ExifTags.IFD.GPSInfo else ExifTags.TAGS
+        sound = _writable(tags, part)
+        odd |= {names.get(tag, f"tag {tag}") for tag in tags.keys() - sound.keys()}
+        if sound:
+            (kept if part is None else kept.get_ifd(part)).update(sound)
+    if odd:
+        notes.append(f"EXIF's {_some(sorted(odd))} dropped: not of the kind that EXIF asks")
+    return kept.tobytes() if len(kept) or kept._ifds else None
+
+
+def _writable(tags: dict[int, Any], part: int | None) -> dict[int, Any]:
+    """The tags that Pillow can write: cameras write numbers where EXIF has texts, and so on."""
+    if not tags or _can_be_written(tags, part):
+        return tags
+    return {tag: value for tag, value in tags.items() if _can_be_written({tag: value}, part)}
+
+
+def _can_be_written(tags: dict[int, Any], part: int | None) -> bool:
+    exif = Image.Exif()
+    (exif if part is None else exif.get_ifd(part)).update(tags)
+    try:
+        exif.tobytes()
+    except MemoryError:
+        raise
+    except Exception:  # struct.error, TypeError and others, by the kind of the tag
+        return False
+    return True
 
 
 def _name_dropped(tags: set[int]) -> list[str]:
     if not tags:
         return []
     named = [ExifTags.TAGS.get(tag, f"tag {tag}") for tag in sorted(tags)]
-    return [f"EXIF's {', '.join(named[:5])}{', ...' if len(named) > 5 else ''} dropped"]
+    return [f"EXIF's {_some(named)} dropped"]
+
+
+def _some(names: list[str]) -> str:
+    return f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
 
 
 def set_exif_size(data: bytes, size: tuple[int, int]) -> bytes:

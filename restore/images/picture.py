@@ -206,7 +206,9 @@ def convert_to_srgb(picture: Picture) -> Picture:
 
 
 def to_uint8(array: np.ndarray) -> np.ndarray:
-    """Convert uint16 samples to uint8, rounded."""
+    """Convert uint16 samples to uint8, rounded; uint8 stays as it is."""
+    if array.dtype == np.uint8:
+        return array
     return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 

@@ -78,6 +78,8 @@ def _opened(path: Path, how: Reading) -> tuple[Image.Image, bytes] | None:
     Image.init()
     try:  # straight to the decoder: Image.open's bomb guard is for what is held whole
         image = Image.OPEN[kind][0](io.BytesIO(data), str(path))
+    except MemoryError:
+        raise
     except Exception:  # Pillow raises anything on a broken header; reading it whole explains it
         return None
     pixels = image.width * image.height

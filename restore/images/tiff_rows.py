@@ -82,6 +82,8 @@ def read(path: Path, how: Reading) -> tuple[Picture, int] | None:
         Image.init()
         try:  # straight to the decoder: Image.open's bomb guard is for what is read whole
             image = Image.OPEN["TIFF"][0](file, str(path))
+        except MemoryError:
+            raise
         except Exception:  # Pillow raises anything on a broken header; reading it whole explains it
             return None
         if not LARGE < image.width * image.height <= how.max_pixels:

@@ -130,6 +130,8 @@ def _directories(data: bytes) -> list[Tags]:
             _layout(tags)
             found.append(tags)
             at = tags.next if tags.next > at else 0  # a circle has no end
+    except MemoryError:
+        raise
     except Exception as error:  # Pillow raises anything on a broken directory
         if not found:
             raise Image.UnidentifiedImageError from error

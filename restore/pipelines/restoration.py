@@ -5,15 +5,16 @@ large = pipe(image=photo, scale=4).images[0]
 """
 
 import inspect
+import operator
 from collections.abc import Sequence
-from typing import Any, Literal, NoReturn, Self
+from typing import Any, Literal, NoReturn, Self, SupportsIndex
 
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput
 
 from restore.api import Restorer
-from restore.checkpoints import devices
+from restore.checkpoints import accelerators, devices
 from restore.diffusion.contexts.text import TextContext
 from restore.diffusion.stack import SCHEDULERS, Stack
 from restore.errors import ConfigError, ModelError, UsageError
@@ -114,9 +115,23 @@ class RestorationPipeline(DiffusionPipeline):
         self._face.to(*args, **kwargs)
         return self
 
-    def enable_model_cpu_offload(self, *args: Any, **kwargs: Any) -> None:
-        """Keep on the device only the part that is computing, as `offload` does at loading."""
-        devices.take_turns(self._stack)
+    def enable_model_cpu_offload(
+        self, gpu_id: int | None = None, device: torch.device | str = "auto"
+    ) -> None:
+        """Keep on the device only the part that is computing, as `offload` does at loading.
+
+        Args:
+            gpu_id: The number of the device.
+            device: As in `restore.load`.
+
+        Raises:
+            ModelError: If there is no such device.
+        """
+        name = str(device)
+        if gpu_id is not None:
+            name = accelerators.pick() if name == "auto" else name.split(":", maxsplit=1)[0]
+            name = f"{name}:{gpu_id}"
+        devices.take_turns(self._stack, name)
 
     def enable_sequential_cpu_offload(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise ConfigError("the parts take turns as wholes here: call enable_model_cpu_offload()")
@@ -142,8 +157,8 @@ class RestorationPipeline(DiffusionPipeline):
             task: By default text2img without an image, inpaint with a mask_image, else upscale.
                 img2img has to be named.
             num_images_per_prompt: For text2img.
-            output_type: pil, np (N, H, W, 3) or pt (N, 3, H, W), both float in [0, 1]. It is a list
-                if the pictures differ in size.
+            output_type: pil; or np (N, H, W, 3) or pt (N, 3, H, W), both float in [0, 1], and a
+                list if the pictures differ in size.
             return_dict: Whether to return ImagePipelineOutput or a tuple.
             options: Fields of the task's class in restore.options, or diffusers' names.
 
@@ -154,11 +169,17 @@ class RestorationPipeline(DiffusionPipeline):
         if task is None:
             task = "upscale" if mask_image is None else "inpaint"
             task = "text2img" if image is None else task
-        given: dict[str, Any] = {**self._sampler(), **options, "output_type": output_type}
+        given: dict[str, Any] = {**self._sampler(), **options}
+        given["output_type"] = "pt" if output_type == "np" else output_type
         if callback := options.get("callback_on_step_end"):
             given["callback_on_step_end"] = self._watched(callback)
         if task == "text2img":
-            result = self._face.text2img(prompt or "", n=num_images_per_prompt, **given)
+            prompts = [prompt or ""] if isinstance(prompt or "", str) else list(prompt)
+            each = [words for words in prompts for _ in range(num_images_per_prompt)]
+            seed = given.get("seed", 0)
+            if isinstance(seed, SupportsIndex) and given.get("generator") is None:
+                given["seed"] = [operator.index(seed) + nth for nth in range(len(each))]
+            result = self._face.text2img(each, **given)
         elif num_images_per_prompt != 1:
             raise UsageError("num_images_per_prompt is of text2img; give a list of images")
         elif not isinstance(prompt or "", str):
@@ -210,9 +231,9 @@ class RestorationPipeline(DiffusionPipeline):
 
 
 def together(images: list[Any], output_type: str) -> Any:
-    """Return pictures as diffusers does: arrays or tensors stacked, float in [0, 1]."""
+    """Return pictures or float tensors as diffusers does: arrays or tensors, stacked."""
     if output_type == "np":
-        images = [image.astype(np.float32) / 255 for image in images]
+        images = [image.movedim(0, -1).numpy() for image in images]
     if output_type == "pil" or len({image.shape for image in images}) > 1:
         return images
     return np.stack(images) if output_type == "np" else torch.stack(images)

@@ -3,10 +3,11 @@
 The options themselves are in restore.options. A test compares the two.
 """
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, SupportsIndex, TypedDict
 
 import torch
 
@@ -172,9 +173,13 @@ def seeds_for(seed: Seeds, count: int) -> list[int]:
     """Return a seed for each of `count` pictures.
 
     Raises:
-        UsageError: If the counts differ, or a seed is not 0 to 2^63 - 1.
+        UsageError: If the counts differ, or a seed is no integer from 0 to 2^63 - 1.
     """
-    seeds = [seed] * count if isinstance(seed, int) else [int(one) for one in seed]
+    given = [seed] * count if isinstance(seed, SupportsIndex) else seed
+    try:
+        seeds = [operator.index(one) for one in given]
+    except TypeError as error:
+        raise UsageError(f"seed {seed!r}: a seed is an integer, or a list of them") from error
     if len(seeds) != count:
         raise UsageError(f"{len(seeds)} seeds for {count} pictures; give one, or one for each")
     if any(not 0 <= one < 2**63 for one in seeds):
