@@ -92,10 +92,11 @@ def to_mask(mask: OneImage) -> np.ndarray:
 def convert_like(picture: Picture, like: OneImage) -> OneImage:
     """Convert a picture to the type of `like`: class, channels, dtype and device.
 
-    Alpha stays. Pillow has no colours of 16 bits: they become 8.
+    Alpha stays. Pillow has no colours of 16 bits: they become 8, and so does grey, unless `like`
+    has 16 too.
     """
     if isinstance(like, Image.Image):
-        return _to_pillow(picture)
+        return _to_pillow(picture, is_deep=like.mode.startswith("I"))
     is_tensor = isinstance(like, Tensor)
     channels = 1 if like.ndim == 2 else like.shape[0 if is_tensor else 2]
     is_grey = picture.grey and channels == 1
@@ -107,6 +108,7 @@ def convert_like(picture: Picture, like: OneImage) -> OneImage:
             made = _unit(layers)
         else:
             made = to_uint8(layers) if like.dtype == torch.uint8 else layers
+        made = made if made.flags.writeable else made.copy()
         return torch.from_numpy(made).movedim(2, 0).contiguous().to(like.device, like.dtype)
     layers = layers[..., 0] if like.ndim == 2 else layers
     if like.dtype.kind == "f":
@@ -114,13 +116,12 @@ def convert_like(picture: Picture, like: OneImage) -> OneImage:
     return to_uint8(layers) if like.dtype == np.uint8 else layers
 
 
-def _to_pillow(picture: Picture) -> Image.Image:
-    if picture.grey and picture.alpha is None:
-        layers = picture.pixels[..., 0]
-    else:
-        layers = to_uint8(picture.pixels[..., :1] if picture.grey else picture.pixels)
-        if picture.alpha is not None:
-            layers = np.dstack([layers, to_uint8(picture.alpha)])
+def _to_pillow(picture: Picture, is_deep: bool) -> Image.Image:
+    layers = picture.pixels[..., 0] if picture.grey else picture.pixels
+    if not (picture.grey and picture.alpha is None and is_deep):
+        layers = to_uint8(layers)
+    if picture.alpha is not None:
+        layers = np.dstack([layers, to_uint8(picture.alpha)])
     made = Image.fromarray(layers)
     if picture.icc:
         made.info["icc_profile"] = picture.icc

@@ -43,7 +43,10 @@ class Callbacks:
             return run.restore(picture, options, stack, seed, self.step, hole)
 
     def step(self, step: int, steps: int, latent: Any) -> None:
-        latent = torch.as_tensor(latent)  # an engine may give an array
+        if self.callback is None and self.on_step_end is None:
+            return
+        if isinstance(latent, np.ndarray):  # an engine's, which may be read-only
+            latent = torch.from_numpy(latent.copy())
         if self.callback is not None and self.callback(step, steps, latent) is False:
             raise CancelledError(f"cancelled by the callback after step {step} of {steps}")
         if self.on_step_end is None:
