@@ -172,9 +172,9 @@ Decoded = tuple[np.ndarray, np.ndarray | None, bool, bytes | None]
 
 
 def applied_orientation(image: Image.Image) -> int:
-    """Return the orientation, 1 to 8, that Pillow and cv2 apply themselves: that of a TIFF."""
+    """Return the orientation, 1 to 8, that decoders apply themselves: that of a TIFF or HEIC."""
     tags = getattr(image, "tag_v2", {})
-    turn = tags.get(274, 1)
+    turn = tags.get(274, image.info.get("original_orientation", 1))
     return turn if turn in range(1, 9) else 1
 
 

@@ -90,7 +90,8 @@ def extend(
     alpha = picture.alpha
     if alpha is not None:
         alpha = np.pad(alpha, around, constant_values=np.iinfo(alpha.dtype).max)
-    return replace(picture, pixels=pixels, alpha=alpha), np.pad(mask, around, constant_values=255)
+    moved = replace(picture, pixels=pixels, alpha=alpha, described=None)
+    return moved, np.pad(mask, around, constant_values=255)
 
 
 def _pulled(pixels: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms
-from PIL.ExifTags import Base
+from PIL.ExifTags import Base, Interop
 
-from restore.images import attachments
+from restore.images import attachments, positions, xmp
 
 ORIENTATION = 0x0112
+MAKER_NOTE = 0x927C
 IPTC_TAG, PHOTOSHOP_TAG = 33723, 34377  # of a TIFF
 DESCRIPTIONS = {  # EXIF that stays true when enlarged; the rest describes the old file's storage
     *(ORIENTATION, Base.ImageDescription, Base.Make, Base.Model, Base.Software, Base.DateTime),
@@ -34,10 +35,10 @@ ABOUT = "restore"  # the name of the text in which a PNG of ours tells how it wa
 IPTC_RESOURCE = 0x0404  # of Photoshop
 ELSEWHERE = re.compile(r"(?i)XML:com\.adobe\.xmp|Raw profile type (exif|app1|xmp|icc|icm)")
 Strip = Literal["nothing", "gps", "all"]
-# A property of XMP (ISO 16684-1) stands as an attribute, name="value", or as an element.
-XMP_PROPERTY = rb'(?s)(?:\s%s\s*=\s*(?:"[^"<]*"|\'[^\'<]*\')|<%s>[^<]*</%s>)'
-XMP_GPS = rb"exif:GPS\w+"
-XMP_VALUE = rb"(\b(?:%s)(?:\s*=\s*[\"']|>))\s*\d+"
+TELLING = re.compile(  # texts of a PNG in which a place may hide
+    r"(?i)<x:xmpmeta|<rdf:RDF|gps_?(?:latitude|longitude|position)|^geo:"
+)
+PROFILE = re.compile(r"(?i)Raw profile type ")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Metadata:
         iptc: IPTC records, as in Photoshop's resource 0x0404.
         dpi: Pixels per inch, (horizontal, vertical).
         texts: (name, text) pairs: those of a PNG, or the comment of another format.
+        described: (height, width) of the picture whose positions EXIF and XMP tell.
     """
 
     exif: bytes | None = None
@@ -57,26 +59,34 @@ class Metadata:
     iptc: bytes | None = None
     dpi: tuple[float, float] | None = None
     texts: tuple[tuple[str, str], ...] = ()
+    described: tuple[int, int] | None = None
 
 
-def read_metadata(image: Image.Image, strip: Strip, notes: list[str]) -> tuple[int, Metadata]:
+def read_metadata(
+    image: Image.Image, strip: Strip, notes: list[str], applied: int = 1
+) -> tuple[int, Metadata]:
     """Read the metadata of an open image. What does not parse is dropped, with a note.
 
     Args:
         image: Pillow's image.
         strip: What to leave out.
         notes: Notes on what was dropped are appended here.
+        applied: The orientation that the decoder has applied and taken out of EXIF.
 
     Returns:
-        The EXIF orientation, 1 to 8, and the metadata as of the upright picture.
+        The EXIF orientation that is left to apply, 1 to 8, and the metadata as of the upright
+        picture.
     """
     orientation, kept = read_exif(image, strip, notes)
-    packet = read_xmp(image, strip)
+    turn = orientation if orientation > 1 else applied
+    size = (image.width, image.height) if orientation > 4 else (image.height, image.width)
+    kept = positions.turn_exif(kept, size, turn, notes) if kept else None
+    packet = read_xmp(image, strip, turn, notes)
     if packet:
         packet, dropped = attachments.strip_references(packet)
         notes += [note for note in dropped if note not in notes]
-    found = Metadata(kept, packet or None, dpi=read_resolution(image, notes))
-    if found.dpi and orientation > 4:
+    found = Metadata(kept, packet or None, dpi=read_resolution(image, notes), described=size)
+    if found.dpi and turn > 4:
         found = replace(found, dpi=found.dpi[::-1])
     if strip == "all":
         return orientation, found
@@ -84,7 +94,7 @@ def read_metadata(image: Image.Image, strip: Strip, notes: list[str]) -> tuple[i
     if records and strip == "gps":
         notes.append("IPTC dropped: it may tell where it was taken")
         records = None
-    return orientation, replace(found, iptc=records, texts=read_texts(image, notes))
+    return orientation, replace(found, iptc=records, texts=read_texts(image, strip, notes))
 
 
 def read_resolution(image: Image.Image, notes: list[str]) -> tuple[float, float] | None:
@@ -129,7 +139,7 @@ def read_iptc(image: Image.Image) -> bytes | None:
     return found if isinstance(found, bytes) and found.startswith(b"\x1c") else None
 
 
-def read_texts(image: Image.Image, notes: list[str]) -> tuple[tuple[str, str], ...]:
+def read_texts(image: Image.Image, strip: Strip, notes: list[str]) -> tuple[tuple[str, str], ...]:
     """Read (name, text) pairs, except EXIF, XMP and profiles stored as text, and our own note."""
     found: dict[str, Any] = {}
     if image.format == "PNG":
@@ -142,7 +152,16 @@ def read_texts(image: Image.Image, notes: list[str]) -> tuple[tuple[str, str], .
     elif comment := image.info.get("comment"):
         found = {"Comment": comment}
     kept = {name: _text(text) for name, text in found.items() if not ELSEWHERE.match(name)}
+    if strip == "gps":
+        telling = [name for name, text in kept.items() if _may_tell_place(name, text)]
+        if telling:
+            notes.append(f"texts dropped ({some(telling)}): they may tell where it was taken")
+        kept = {name: text for name, text in kept.items() if name not in telling}
     return tuple((name, text) for name, text in kept.items() if name != ABOUT and text)
+
+
+def _may_tell_place(name: str, text: str) -> bool:
+    return xmp.is_place(name) or bool(PROFILE.match(name) or TELLING.search(text))
 
 
 def _text(text: Any) -> str:
@@ -189,13 +208,21 @@ def _clean_exif(source: Image.Exif, strip: Strip, notes: list[str]) -> bytes | N
         try:
             inner = dict(source.get_ifd(part))
             if ExifTags.IFD.Interop in inner:  # an offset in the old file
-                inner[ExifTags.IFD.Interop] = dict(source.get_ifd(ExifTags.IFD.Interop))
+                related = source.get_ifd(ExifTags.IFD.Interop)
+                sizes = (Interop.RelatedImageWidth, Interop.RelatedImageHeight)
+                inner[ExifTags.IFD.Interop] = {
+                    tag: value for tag, value in related.items() if tag not in sizes
+                }
+            inner.pop(ExifTags.IFD.GPSInfo, None)  # it belongs elsewhere, and is but an offset
         except MemoryError:
             raise
         except Exception as error:  # Pillow raises anything on such tags; the picture needs none
             notes.append(f"EXIF's part {part.name} dropped: {error}"[:200])
             continue
         parts[part] = inner
+    if strip == "gps" and MAKER_NOTE in parts.get(ExifTags.IFD.Exif, {}):
+        parts[ExifTags.IFD.Exif].pop(MAKER_NOTE)
+        notes.append("EXIF's MakerNote dropped: it may tell where it was taken")
     odd: set[str] = set()
     for part, tags in parts.items():
         names = ExifTags.GPSTAGS if part == ExifTags.IFD.GPSInfo else ExifTags.TAGS
@@ -204,7 +231,7 @@ def _clean_exif(source: Image.Exif, strip: Strip, notes: list[str]) -> bytes | N
         if sound:
             (kept if part is None else kept.get_ifd(part)).update(sound)
     if odd:
-        notes.append(f"EXIF's {_some(sorted(odd))} dropped: not of the kind that EXIF asks")
+        notes.append(f"EXIF's {some(sorted(odd))} dropped: not of the kind that EXIF asks")
     return kept.tobytes() if len(kept) or kept._ifds else None
 
 
@@ -231,10 +258,11 @@ def _name_dropped(tags: set[int]) -> list[str]:
     if not tags:
         return []
     named = [ExifTags.TAGS.get(tag, f"tag {tag}") for tag in sorted(tags)]
-    return [f"EXIF's {_some(named)} dropped"]
+    return [f"EXIF's {some(named)} dropped"]
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
+    """The first names of a list, for a note."""
     return f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
 
 
@@ -249,27 +277,23 @@ def set_exif_size(data: bytes, size: tuple[int, int]) -> bytes:
     return exif.tobytes()
 
 
-def read_xmp(image: Image.Image, strip: Strip) -> bytes | None:
-    """Read the XMP packet (ISO 16684-1) of the upright picture."""
+def read_xmp(image: Image.Image, strip: Strip, turn: int, notes: list[str]) -> bytes | None:
+    """Read the XMP packet (ISO 16684-1) of a picture turned upright by `turn`, 1 to 8."""
     packet = image.info.get("xmp")
     if isinstance(packet, str):
         packet = packet.encode()
     if not packet or not isinstance(packet, bytes) or strip == "all":
         return None
-    if strip == "gps":
-        packet = re.sub(XMP_PROPERTY % ((XMP_GPS,) * 3), b"", packet)
-    return re.sub(XMP_VALUE % b"tiff:Orientation", rb"\g<1>1", packet)
-
-
-def set_xmp_size(packet: bytes, size: tuple[int, int]) -> bytes:
-    """Set the pixel dimensions in an XMP packet to (height, width)."""
-    for names, side in zip(
-        (b"tiff:ImageLength|exif:PixelYDimension", b"tiff:ImageWidth|exif:PixelXDimension"),
-        size,
-        strict=True,
-    ):
-        packet = re.sub(XMP_VALUE % names, rb"\g<1>%d" % side, packet)
-    return packet
+    try:
+        if strip == "gps":
+            packet = xmp.strip_place(packet)
+        if turn > 1:
+            packet, names = xmp.strip_positions(packet)
+            notes += positions.name_dropped("XMP", names)
+        return xmp.set_upright(packet)
+    except ValueError:
+        notes.append(xmp.BROKEN)
+        return None
 
 
 def check_profile(icc: bytes | None, grey: bool, notes: list[str]) -> bytes | None:

@@ -38,6 +38,8 @@ class Picture:
         iptc: IPTC records.
         dpi: Pixels per inch, (horizontal, vertical).
         texts: (name, text) pairs: those of a PNG, or the comment of another format.
+        described: (height, width) of the picture that EXIF and XMP speak of, when they tell where
+            something is in it. None: not known, so a result does not say it.
     """
 
     pixels: np.ndarray
@@ -51,6 +53,7 @@ class Picture:
     iptc: bytes | None = None
     dpi: tuple[float, float] | None = None
     texts: tuple[tuple[str, str], ...] = ()
+    described: tuple[int, int] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -170,8 +173,9 @@ def _frame(
     """Decode the current frame; `file_notes` concern the whole file."""
     notes = list(file_notes)
     with collect_warnings(notes):
+        applied = decoding.applied_orientation(image)  # once it is loaded, nothing tells it
         image = decoding.load(image, data, suffix, how.allow_truncated, notes)
-        orientation, facts = metadata.read_metadata(image, how.strip, notes)
+        orientation, facts = metadata.read_metadata(image, how.strip, notes, applied)
         profile = image.info.get("icc_profile")
         with decoding.translate_errors(data, suffix):
             pixels, alpha, grey, icc = decoding.to_arrays(image, data, frame, profile, notes)

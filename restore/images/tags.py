@@ -12,7 +12,8 @@ from PIL import Image, TiffImagePlugin
 from PIL.ExifTags import IFD, Base
 
 from restore.errors import ImageError
-from restore.images import metadata
+from restore.images import metadata, positions
+from restore.images import xmp as packets
 from restore.images.metadata import ABOUT, IPTC_RESOURCE, IPTC_TAG
 from restore.images.picture import Picture
 from restore.images.row_writers import make_png_chunk
@@ -57,8 +58,7 @@ def fit_tags(picture: Picture, format: str, notes: list[str]) -> Tags:
         format: A key of restore.images.encode.FORMATS.
         notes: Notes on what is dropped are appended here.
     """
-    exif = metadata.set_exif_size(picture.exif, picture.size) if picture.exif else None
-    xmp = metadata.set_xmp_size(picture.xmp, picture.size) if picture.xmp else None
+    exif, xmp = _fit_positions(picture.exif, picture.xmp, picture.described, picture.size, notes)
     iptc, texts = picture.iptc, picture.texts
     icc = picture.icc
     if icc and picture.grey and format in COLOURS_ALONE:
@@ -80,6 +80,34 @@ def fit_tags(picture: Picture, format: str, notes: list[str]) -> Tags:
         notes.append(f"texts dropped ({names}): {format} does not hold them; --format png does")
         texts = tuple(pair for pair in texts if pair[0] not in lost)
     return Tags(icc, exif, xmp, iptc, picture.dpi, texts)
+
+
+def _fit_positions(
+    exif: bytes | None,
+    packet: bytes | None,
+    old: tuple[int, int] | None,
+    size: tuple[int, int],
+    notes: list[str],
+) -> tuple[bytes | None, bytes | None]:
+    """Make what EXIF and XMP say of pixels true of a picture of another size.
+
+    Args:
+        exif: EXIF block.
+        packet: XMP packet.
+        old: (height, width) that their positions speak of; None if they hold no more.
+        size: (height, width) of the picture.
+        notes: Notes on what was dropped are appended here.
+    """
+    if exif:
+        exif = positions.scale_exif(metadata.set_exif_size(exif, size), old, size, notes)
+    if packet:
+        try:
+            packet, names = packets.fit(packet, old, size)
+            notes += positions.name_dropped("XMP", names)
+        except ValueError:
+            notes.append(packets.BROKEN)
+            packet = None
+    return exif, packet
 
 
 def _holds(format: str, name: str, text: str) -> bool:
