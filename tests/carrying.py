@@ -338,6 +338,12 @@ FACTS = {
         "grey": True,
         "icc": icc.build_profile(icc.SRGB, (2.2,), True, "grey"),
     },
+    "grey with its profile, transparent": {
+        "pixels": np.repeat(PIXELS[..., :1], 3, 2),
+        "grey": True,
+        "icc": icc.build_profile(icc.SRGB, (2.2,), True, "grey"),
+        "alpha": np.full(PIXELS.shape[:2], 200, np.uint8),
+    },
     "transparency": {"alpha": np.full(PIXELS.shape[:2], 200, np.uint8)},
     "colour profile": {"icc": SRGB},
     "EXIF": {"exif": exif()},
@@ -360,6 +366,8 @@ def goes(fact: str, format: str, folder: Path) -> tuple[str, list[str]]:
     except ImageError as error:
         return "refused", [str(error)]
     back = picture.read(path)
+    if back.icc and any("profile is kept as" in note for note in notes):
+        return "a colour profile", notes
     return "kept" if all(
         _same(name, value, back) for name, value in given.items()
     ) else "dropped", notes

@@ -243,6 +243,22 @@ def test_training_sees_what_the_file_shows():
     assert convert_to_srgb(deep).depth == 16 and convert_to_srgb(deep).icc is None
 
 
+@pytest.mark.parametrize("told", [{}, {282: 300.0}, {283: 300.0}, {296: 2}, {282: 1, 283: 1}])
+def test_a_tiff_that_tells_no_resolution_has_none(tmp_path, told):
+    Image.fromarray(PIXELS).save(tmp_path / "a.tif", tiffinfo=told)
+    one = picture.read(tmp_path / "a.tif")
+    assert one.dpi == ((1, 1) if len(told) == 2 else None) and not one.warnings
+
+
+@pytest.mark.parametrize(
+    "format", ["BMP", "DIB", "PNG", "GIF", "PPM", "TGA", "WEBP", "AVIF", "JPEG"]
+)
+def test_no_format_invents_a_resolution(format):
+    how = {"dpi": (0, 0)} if format in ("BMP", "DIB") else {}
+    data = carrying.saved(PIXELS, format, **how)
+    assert picture.read(Encoded(data, f".{format.lower()}")).dpi is None
+
+
 # The whole way: nothing that came in is missing from a result without a word in its row
 
 SAID = {

@@ -26,18 +26,22 @@ class Format:
         side: Longest side in pixels.
         deep: It holds 16 bits per channel.
         alpha: It holds transparency.
+        grey: It holds grey, where nothing is transparent.
+        grey_alpha: It holds grey with transparency, in a way that most programs read.
     """
 
     suffix: str
     side: int
     deep: bool = True
     alpha: bool = True
+    grey: bool = True
+    grey_alpha: bool = False
 
 
 FORMATS = {
-    "png": Format(".png", 2**31 - 1),
+    "png": Format(".png", 2**31 - 1, grey_alpha=True),
     "jpeg": Format(".jpg", 65500, deep=False, alpha=False),
-    "webp": Format(".webp", 16383, deep=False),
+    "webp": Format(".webp", 16383, deep=False, grey=False),
     "avif": Format(".avif", 65536, deep=False),
     "tiff": Format(".tif", 2**31 - 1),
 }
@@ -164,9 +168,10 @@ def encode(
         pixels = _flat(pixels, alpha, how.background)
         grey = grey and len(set(how.background)) == 1
         alpha = None
-    kept = tags.fit_tags(picture, format, notes)
-    if grey != picture.grey:  # a grey profile does not suit colours
-        kept = replace(kept, icc=None)
+    looks_grey = grey
+    grey = grey and (holds.grey if alpha is None else holds.grey_alpha)
+    written = replace(picture, pixels=pixels, alpha=alpha, grey=grey)
+    kept = tags.fit_tags(written, format, notes)
     if pixels.size > 3 * LARGE and format in row_writers.FORMATS:
         notes += _by_rows(path, format, (pixels, alpha, grey), kept, about)
         return notes
@@ -176,7 +181,7 @@ def encode(
     elif format == "tiff":
         parts = [_tiff(layers, kept)]
     else:
-        parts = [_pillow(layers, format, how, kept)]
+        parts = [_pillow(layers, format, how, kept, looks_grey)]
     with path.open("wb") as file:
         for part in parts:
             file.write(part)
@@ -196,8 +201,7 @@ def _by_rows(
 
     def layers(first: int, last: int) -> np.ndarray:
         cover = None if alpha is None else alpha[first:last]
-        made = _layers(pixels[first:last], cover, grey)
-        return _without_grey_alpha(made) if format == "tiff" else made
+        return _layers(pixels[first:last], cover, grey)
 
     size = pixels.shape[0], pixels.shape[1]
     with path.open("wb") as file:
@@ -260,13 +264,13 @@ def _layers(pixels: np.ndarray, alpha: np.ndarray | None, grey: bool) -> np.ndar
     return colours if alpha is None else np.dstack([colours, alpha])
 
 
-def _pillow(layers: np.ndarray, format: str, how: Writing, kept: Tags) -> bytes:
+def _pillow(layers: np.ndarray, format: str, how: Writing, kept: Tags, looks_grey: bool) -> bytes:
     image = Image.fromarray(layers[..., 0] if layers.shape[2] == 1 else layers)
     options: dict[str, Any] = {"quality": how.quality, **tags.pillow_options(kept, format)}
     if format == "webp" and how.lossless:
         # quality is effort now; `exact` keeps the colours that transparency hides
         options |= {"lossless": True, "exact": True, "quality": 75}
-    elif format in SUBSAMPLED and image.mode not in ("L", "LA"):
+    elif format in SUBSAMPLED and not looks_grey:
         # who asks for this quality wants the colours as sharp as the rest
         auto = "4:4:4" if how.quality >= 90 else "4:2:0"
         options["subsampling"] = auto if how.subsampling == "auto" else how.subsampling
@@ -297,7 +301,6 @@ def _png(layers: np.ndarray, kept: Tags, about: str) -> list[bytes]:
 
 def _tiff(layers: np.ndarray, kept: Tags) -> bytes:
     """Encode by tifffile: Pillow writes no 16-bit colour, cv2 no profile."""
-    layers = _without_grey_alpha(layers)
     options = tags.tifffile_options(layers, kept)
     import tifffile  # an extra, and there
 
@@ -306,8 +309,3 @@ def _tiff(layers: np.ndarray, kept: Tags) -> bytes:
     if kept.exif:
         tags.add_exif(buffer, kept.exif)  # such a small one has room
     return buffer.getvalue()
-
-
-def _without_grey_alpha(layers: np.ndarray) -> np.ndarray:
-    """Convert grey with alpha to RGBA, as few TIFF readers know the former."""
-    return layers[..., [0, 0, 0, 1]] if layers.shape[2] == 2 else layers

@@ -29,7 +29,26 @@ def build_profile(primaries: Chromaticities, curve: Curve, grey: bool, name: str
     Raises:
         ValueError: The primaries span no colours.
     """
-    tone = _parametric(curve)
+    return _built(primaries, _parametric(curve), grey, name)
+
+
+def widen(profile: bytes) -> bytes | None:
+    """Build a profile for RGB that gives equal channels the tones of a grey profile.
+
+    Returns:
+        The profile, or None if the grey one is no curve to a share of white.
+    """
+    (count,) = struct.unpack(">I", profile[128:132])
+    entries = (profile[at : at + 12] for at in range(132, 132 + 12 * min(count, 100), 12))
+    places = {entry[:4]: struct.unpack(">II", entry[4:]) for entry in entries if len(entry) == 12}
+    start, size = places.get(b"kTRC", (0, 0))
+    tone = profile[start : start + size]
+    if profile[20:24] != b"XYZ " or b"A2B0" in places or tone[:4] not in (b"curv", b"para"):
+        return None
+    return _built(SRGB, tone, False, "made from a profile for grey")
+
+
+def _built(primaries: Chromaticities, tone: bytes, grey: bool, name: str) -> bytes:
     adapted, columns = _to_d50(primaries)
     tags = {
         b"desc": _text(name),

@@ -30,6 +30,7 @@ SPENT = {  # what speaks of the old file's storage, or is read elsewhere; all el
     *(33550, 33922, 34264, 34735, 34736, 34737),  # GeoTIFF's
     *(0xC4A5, 0xEA1C),  # for printers, and padding
 }
+RESOLUTION = {Base.XResolution, Base.YResolution}
 WIDTH, HEIGHT = Base.ExifImageWidth, Base.ExifImageHeight
 ABOUT = "restore"  # the name of the text in which a PNG of ours tells how it was made
 IPTC_RESOURCE = 0x0404  # of Photoshop
@@ -100,6 +101,8 @@ def read_metadata(
 def read_resolution(image: Image.Image, notes: list[str]) -> tuple[float, float] | None:
     """Read pixels per inch, (horizontal, vertical), of the picture as stored."""
     info = image.info
+    if image.format == "TIFF" and not set(getattr(image, "tag_v2", ())) >= RESOLUTION:
+        return None  # Pillow would invent 1
     try:
         ratio = info.get("aspect") or info.get("resolution")  # the latter of a TIFF without a unit
         ratio = ratio or (info.get("jfif_density") if info.get("jfif_unit") == 0 else None)

@@ -14,6 +14,7 @@ from PIL.ExifTags import IFD, Base
 from restore.errors import ImageError
 from restore.images import metadata, positions
 from restore.images import xmp as packets
+from restore.images.icc import widen
 from restore.images.metadata import ABOUT, IPTC_RESOURCE, IPTC_TAG
 from restore.images.picture import Picture
 from restore.images.row_writers import make_png_chunk
@@ -24,7 +25,6 @@ JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\0"
 COMMENT = "Comment"  # the one text that a JPEG holds
 IPTC_FORMATS, TEXT_FORMATS = ("jpeg", "tiff"), ("png",)
 PACKED = 1024  # bytes from which a text of a PNG is packed
-COLOURS_ALONE = ("webp",)
 IN_EXIF = ("webp", "avif")  # whose resolution stands there
 XMP_TAG = 700
 
@@ -54,16 +54,13 @@ def fit_tags(picture: Picture, format: str, notes: list[str]) -> Tags:
     """Select the metadata that a format can hold, with pixel dimensions set to the picture's.
 
     Args:
-        picture: The picture to write.
+        picture: The picture as it is written: `grey` says whether the file has a channel of grey.
         format: A key of restore.images.encode.FORMATS.
         notes: Notes on what is dropped are appended here.
     """
     exif, xmp = _fit_positions(picture.exif, picture.xmp, picture.described, picture.size, notes)
     iptc, texts = picture.iptc, picture.texts
-    icc = picture.icc
-    if icc and picture.grey and format in COLOURS_ALONE:
-        notes.append(f"the colour profile is dropped: it is for grey, and {format} holds none")
-        icc = None
+    icc = _fit_profile(picture, notes)
     if picture.dpi and format in IN_EXIF:
         exif = _with_resolution(exif, picture.dpi)
     if iptc and format not in IPTC_FORMATS:
@@ -80,6 +77,16 @@ def fit_tags(picture: Picture, format: str, notes: list[str]) -> Tags:
         notes.append(f"texts dropped ({names}): {format} does not hold them; --format png does")
         texts = tuple(pair for pair in texts if pair[0] not in lost)
     return Tags(icc, exif, xmp, iptc, picture.dpi, texts)
+
+
+def _fit_profile(picture: Picture, notes: list[str]) -> bytes | None:
+    """The colour profile for the channels that are written."""
+    if not picture.icc or picture.grey or picture.icc[16:20] != b"GRAY":
+        return picture.icc
+    made = metadata.check_profile(widen(picture.icc), False, [])
+    became = "kept as one for colours" if made else "dropped"
+    notes.append(f"the colour profile is {became}: it is for grey, and the file holds colours")
+    return made
 
 
 def _fit_positions(
