@@ -69,6 +69,28 @@ def of_camera(space: int, kind: str) -> bytes:
     return told.tobytes()
 
 
+def raw(with_version: bool) -> bytes:
+    """A camera's raw file: a thumbnail, and the picture in a page below it."""
+    tags = [(50706, 1, 4, (1, 4, 0, 0), True)] if with_version else []
+    buffer = io.BytesIO()
+    how = {"metadata": None, "photometric": "rgb"}
+    with tifffile.TiffWriter(buffer) as file:
+        file.write(PIXELS[::4, ::4], subfiletype=1, subifds=1, extratags=tags, **how)
+        file.write(PIXELS, **how)
+    return buffer.getvalue()
+
+
+def pyramid(below: bool) -> bytes:
+    """A picture and smaller versions of it, as further pages or in pages below."""
+    buffer = io.BytesIO()
+    how = {"metadata": None, "photometric": "rgb"}
+    with tifffile.TiffWriter(buffer) as file:
+        file.write(PIXELS, subifds=int(below), **how)
+        file.write(PIXELS[::2, ::2], subfiletype=1, **how)
+    return buffer.getvalue()
+
+
+RAW = "a camera's raw file, of which only the thumbnail could be read"
 PATH = photoshop(2000, bytes(26))
 AFTER = b"SEFH" + bytes(range(256))
 MORE = [
@@ -181,6 +203,17 @@ MORE = [
         ".tif",
         "dropped",
         "path",
+    ),
+    Case("TIFF", "a camera's raw file (DNG)", lambda: raw(True), ".tif", "refused", RAW),
+    Case("TIFF", "a camera's raw file, as a TIFF", lambda: raw(False), ".tif", "refused", RAW),
+    Case("TIFF", "smaller versions", lambda: pyramid(False), ".tif", KEPT, "only the first frame"),
+    Case(
+        "TIFF",
+        "smaller versions in SubIFDs",
+        lambda: pyramid(True),
+        ".tif",
+        "dropped",
+        "further pages in SubIFDs",
     ),
     Case(
         "JPEG",

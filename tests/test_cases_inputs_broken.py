@@ -12,13 +12,14 @@ import zlib
 from pathlib import Path
 
 import broken
+import carrying_more
 import hostile
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, TiffImagePlugin
 
 from restore.errors import ImageError
-from restore.images import decode, sandbox
+from restore.images import decode, sandbox, tiff_rows
 from restore.images import picture as images
 from restore.images.picture import Reading
 from restore.images.worker_pool import Workers
@@ -241,3 +242,52 @@ def test_pillows_guards_are_never_lowered():
             for target in targets:
                 guards = ("MAX_IMAGE_PIXELS", "LOAD_TRUNCATED_IMAGES")
                 assert not (isinstance(target.ctx, ast.Store) and target.attr in guards), file
+
+
+@pytest.mark.parametrize(
+    ("start", "name"),
+    [
+        (b"\0\0\1\0\1\0\x10\x10", "ICO"),
+        (b"\0\0\2\0\1\0\x10\x10", "CUR"),
+        (b"\n\5\1\x08", "PCX"),
+        (b"8BPS\0\1", "Photoshop"),
+        (b"v/1\1", "OpenEXR"),
+        (b"\0\0\0\x18ftypcrx ", "raw file"),
+        (b"IIU\0", "raw file"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".ico", ".png", ".tif"])
+def test_a_format_that_is_not_read_is_named_with_a_mend(tmp_path, start, name, suffix):
+    path = saved(tmp_path, start + bytes(range(256)), f"a{suffix}")
+    with pytest.raises(ImageError, match=f"{name} is not read; (convert|develop) it to") as caught:
+        images.read(path)
+    assert caught.value.code == "UNSUPPORTED"
+
+
+def cr2() -> bytes:
+    """As Canon begins one: a mark after the header, and a preview as the first page."""
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags.update({256: 12, 257: 10, 258: (8, 8, 8), 259: 1, 262: 2, 277: 3, 278: 10, 279: 360})
+    tags[273] = 0
+    tags[273] = 16 + len(tags.tobytes(16))
+    return b"II*\0\x10\0\0\0CR\2\0" + bytes(4) + tags.tobytes(16) + bytes(360)
+
+
+RAWS = {"dng": carrying_more.raw(True), "nef": carrying_more.raw(False), "cr2": cr2()}
+
+
+@pytest.mark.parametrize("maker", RAWS)
+@pytest.mark.parametrize("name", ["a.raw", "a.tif", "a.jpg"])
+def test_a_raw_file_is_not_answered_with_its_thumbnail(tmp_path, maker, name):
+    path = saved(tmp_path, RAWS[maker], name)
+    for reading in (images.read, images.probe):
+        with pytest.raises(ImageError, match="raw file, of which only") as caught:
+            reading(path)
+        assert caught.value.code == "UNSUPPORTED"
+
+
+@pytest.mark.parametrize("maker", RAWS)
+def test_a_large_raw_file_is_not_answered_with_its_preview(tmp_path, maker, monkeypatch):
+    monkeypatch.setattr(tiff_rows, "LARGE", 50)
+    with pytest.raises(ImageError, match="raw file, of which only"):
+        tiff_rows.read(saved(tmp_path, RAWS[maker], "a.tif"), Reading())

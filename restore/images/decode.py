@@ -48,6 +48,7 @@ def open_image(data: bytes, suffix: str) -> Image.Image:
             image = Image.open(io.BytesIO(data), formats=formats)
         except UnidentifiedImageError:
             image = tiff_samples.open_page(data)
+    tiff_samples.refuse_raw(data, getattr(image, "tag_v2", {}))
     if image.width * image.height > MAX_PIXELS:
         raise _too_large(f"{image.width}x{image.height} pixels")
     return image
@@ -169,13 +170,6 @@ def _heif() -> str:
 
 
 Decoded = tuple[np.ndarray, np.ndarray | None, bool, bytes | None]
-
-
-def applied_orientation(image: Image.Image) -> int:
-    """Return the orientation, 1 to 8, that decoders apply themselves: that of a TIFF or HEIC."""
-    tags = getattr(image, "tag_v2", {})
-    turn = tags.get(274, image.info.get("original_orientation", 1))
-    return turn if turn in range(1, 9) else 1
 
 
 def to_arrays(

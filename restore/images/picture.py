@@ -16,7 +16,7 @@ from restore.errors import ImageError
 from restore.images import attachments, colours, memmap, metadata, sniff
 from restore.images import decode as decoding
 from restore.images.decode import grey_to_rgb
-from restore.images.tiff_samples import apply_orientation
+from restore.images.tiff_samples import applied_orientation, apply_orientation
 
 MAX_BYTES = 2**30
 BAND = 256  # rows converted together
@@ -173,7 +173,7 @@ def _frame(
     """Decode the current frame; `file_notes` concern the whole file."""
     notes = list(file_notes)
     with collect_warnings(notes):
-        applied = decoding.applied_orientation(image)  # once it is loaded, nothing tells it
+        applied = applied_orientation(image)  # once it is loaded, nothing tells it
         image = decoding.load(image, data, suffix, how.allow_truncated, notes)
         orientation, facts = metadata.read_metadata(image, how.strip, notes, applied)
         profile = image.info.get("icc_profile")
@@ -225,7 +225,7 @@ def probe(source: Source) -> Header:
     with _loaded(source) as (data, suffix), collect_warnings([]):
         image = decoding.open_image(data, suffix)
         orientation, _ = metadata.read_exif(image, "all", [])
-        if decoding.applied_orientation(image) > 1:  # its size is turned already
+        if applied_orientation(image) > 1:  # its size is turned already
             orientation = 1
         size = (image.height, image.width)
         frames = decoding.count_frames(image, data, suffix)

@@ -25,6 +25,16 @@ REFUSED = {  # formats told by their first bytes, and not read
     b"\0\0\0\x0cjP  ": "JPEG 2000",
     b"\0\0\0\x0cJXL ": "JPEG XL",
     b"\xff\x0a": "JPEG XL",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
+    **{b"II\xbc": "JPEG XR", b"P7\n": "PAM", b"gimp xcf": "GIMP's XCF", b"qoif": "QOI"},
+    **{b"\0\0\1\0": "ICO", b"\0\0\2\0": "CUR", b"icns": "ICNS", b"DDS ": "DDS"},
+    **{bytes([10, version, 1]): "PCX" for version in (0, 2, 3, 4, 5)},
+    **{b"v/1\1": "OpenEXR", b"#?RADIANCE": "Radiance HDR", b"#?RGBE": "Radiance HDR"},
+    **{b"\1\xda\0": "SGI", b"\1\xda\1": "SGI", b"\x59\xa6\x6a\x95": "Sun raster"},
+    **{b"AT&TFORM": "DjVu", b"SIMPLE  =": "FITS"},
+}
+RAW = {  # of cameras; those that begin as a TIFF does are told by its tags
+    *(b"FUJIFILMCCD-RAW", b"IIU\0", b"IIRO", b"IIRS", b"MMOR", b"FOVb", b"\0MRM"),
 }
 HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"}  # ISO/IEC 23008-12, annex B
 NAMED = {  # what a suffix says the bytes are; others say nothing
@@ -63,6 +73,9 @@ def explain_unidentified(data: bytes, suffix: str) -> ImageError:
     """Build the error for bytes that no decoder accepts, with the likeliest reason."""
     if is_short_riff(data):
         return ImageError("TRUNCATED", "the file is cut short; fetch it again")
+    if data.startswith(tuple(RAW)) or data[4:12] == b"ftypcrx ":
+        told = "a camera's raw file is not read; develop it to TIFF or JPEG"
+        return ImageError("UNSUPPORTED", told)
     refused = next((name for start, name in REFUSED.items() if data.startswith(start)), None)
     if refused or suffix.casefold() == ".svg" or b"<svg" in data[:1000]:
         name = refused or "SVG"

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from restore.errors import ImageError
-from restore.images import attachments, colours, metadata
+from restore.images import attachments, colours, metadata, tiff_samples
 from restore.images import decode as decoding
 from restore.images.decode import MAX_PIXELS, grey_to_rgb, translate_errors
 from restore.images.picture import Header, Picture, Reading, collect_warnings
@@ -76,7 +76,8 @@ def read(path: Path, how: Reading) -> tuple[Picture, int] | None:
         return None
     notes: list[str] = []
     with path.open("rb") as file, collect_warnings(notes), translate_errors(b"", path.suffix):
-        if file.read(4) not in SIGNATURES:
+        head = file.read(12)
+        if head[:4] not in SIGNATURES:
             return None
         file.seek(0)
         Image.init()
@@ -88,6 +89,7 @@ def read(path: Path, how: Reading) -> tuple[Picture, int] | None:
             return None
         if not LARGE < image.width * image.height <= how.max_pixels:
             return None
+        tiff_samples.refuse_raw(head, getattr(image, "tag_v2", {}))
         count = decoding.count_frames(image, b"", path.suffix)
         why, grey = _refused(image, count, how) or _unreadable(path), image.mode[0] in "LI"
         if why and image.width * image.height <= MAX_PIXELS:
@@ -177,7 +179,7 @@ def _is_plain(page: TiffPage) -> bool:
 
 def _refused(image: Image.Image, count: int, how: Reading) -> str:
     """Return why the header or the options require the whole picture; "" if nothing does."""
-    if decoding.applied_orientation(image) > 1:
+    if tiff_samples.applied_orientation(image) > 1:
         return "it is stored on its side"
     if how.icc == "srgb" and "icc_profile" in image.info:
         return "its colours are to be converted"

@@ -26,6 +26,9 @@ INTEGER, SIGNED, FLOAT = 1, 2, 3
 BIG = (b"II+\0", b"MM\0+")  # how a BigTIFF begins
 KINDS = {(INTEGER, 8), (INTEGER, 16), (FLOAT, 16), (FLOAT, 32), (FLOAT, 64)}
 NEEDED = "pip install 'restore-toolkit[formats]', or convert it to PNG"
+DNG, SUB_PAGES = 50706, 330  # tags
+REDUCED = 1  # the bit of tag 254 that says: a smaller version of another page
+RAW = "a camera's raw file, of which only the thumbnail could be read; develop it to TIFF or JPEG"
 Tags = TiffImagePlugin.ImageFileDirectory_v2
 Samples = tuple[np.ndarray, np.ndarray | None, bool]
 """(pixels (H, W, 3), alpha, whether grey)"""
@@ -173,6 +176,22 @@ def is_signed(tags: Mapping[int, Any]) -> bool:
     return SIGNED in _several(tags.get(339))
 
 
+def refuse_raw(data: bytes, tags: Mapping[int, Any]) -> None:
+    """Refuse a camera's raw file, which begins with a thumbnail as a TIFF: DNG, CR2, NEF, ARW.
+
+    Args:
+        data: The file's first bytes.
+        tags: The tags of its first page; none if it is no TIFF.
+
+    Raises:
+        ImageError: It is one.
+    """
+    is_reduced = bool(tags) and any(kind & REDUCED for kind in _several(tags.get(254)))
+    is_cr2 = bool(tags) and data[4:12] == b"\x10\0\0\0CR\2\0"
+    if DNG in tags or is_cr2 or (is_reduced and SUB_PAGES in tags):
+        raise ImageError("UNSUPPORTED", RAW)
+
+
 def open_page(data: bytes) -> Page:
     """Open a TIFF that Pillow does not know.
 
@@ -183,6 +202,7 @@ def open_page(data: bytes) -> Page:
     if data[:4] not in (b"II*\0", b"MM\0*", *BIG):
         raise Image.UnidentifiedImageError
     page = Page(data)
+    refuse_raw(data, page.tag_v2)
     layout = page.layout
     if layout.samples > MAX_SAMPLES:
         found = f"{layout.samples} samples a pixel"
@@ -267,6 +287,13 @@ def _by_tifffile(data: bytes, frame: int, layout: Layout) -> np.ndarray | None:
     array = array.reshape(shape)
     array = np.moveaxis(array, 0, 2) if layout.planes else array
     return apply_orientation(array.astype(array.dtype.newbyteorder("=")), layout.orientation)
+
+
+def applied_orientation(image: Image.Image) -> int:
+    """Return the orientation, 1 to 8, that decoders apply themselves: that of a TIFF or HEIC."""
+    tags = getattr(image, "tag_v2", {})
+    turn = tags.get(274, image.info.get("original_orientation", 1))
+    return turn if turn in range(1, 9) else 1
 
 
 def apply_orientation(array: np.ndarray, orientation: int) -> np.ndarray:
