@@ -62,6 +62,18 @@ def test_a_place_is_taken_from_xmp_and_not_a_byte_of_the_rest(what):
     assert picture.read(Encoded(data, ".jpg")).xmp == told.encode()
 
 
+def test_markup_that_only_looks_like_a_place_or_hides_one_is_read_as_xml():
+    told = b"\xef\xbb\xbf<a xmlns:q='u&#58;x' %sb='\"' ><![CDATA[<q:GPS>]]>%s\xc3\xa9%s</a>\n"
+    places = (
+        b'q:GPS="1>2" ',
+        b'<q:GPS a=">"><![CDATA[</q:GPS>]]></q:GPS>',
+        b"<q:GPS><q:GPS /></q:GPS >",
+    )
+    assert xmp.strip_place(told % places) == told % (b"", b"", b"")
+    long = b"A" * 3 * 2**20  # the parser takes it in pieces
+    assert xmp.strip_place(b"<a>%s<GPS>48</GPS></a>" % long) == b"<a>%s</a>" % long
+
+
 ENTITY = '<!DOCTYPE x [<!ENTITY a "48N">]>'
 
 
@@ -72,15 +84,16 @@ ENTITY = '<!DOCTYPE x [<!ENTITY a "48N">]>'
         f"{HEAD}>{TAIL}".replace("<x:", ENTITY + "<x:", 1),
         f"{HEAD} unknown:GPSLatitude='48'>{TAIL}",
         "<a>" * 10**5 + "48" + "</a>" * 10**5,
+        f"<a>{'<b/>' * 250_000}48</a>",
         f"{HEAD} e:GPSLatitude='48'>{TAIL}".encode("utf-16").decode("latin-1"),
     ],
-    ids=["cut", "entity", "prefix", "deep", "utf-16"],
+    ids=["cut", "entity", "prefix", "deep", "many", "utf-16"],
 )
 def test_xmp_that_cannot_be_read_safely_is_dropped_and_told(packet):
     image, notes = Image.new("RGB", (4, 4)), []
     image.info["xmp"] = packet.encode("latin-1", "replace")
     _, facts = picture.metadata.read_metadata(image, "gps", notes)
-    assert facts.xmp is None and notes == ["XMP dropped: it is not sound XML"]
+    assert facts.xmp is None and notes == [xmp.BROKEN]
 
 
 def test_texts_of_a_png_that_tell_a_place_go_and_the_others_stay():

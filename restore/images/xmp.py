@@ -38,11 +38,11 @@ REGIONS = {  # of faces and the like
     ("http://iptc.org/std/Iptc4xmpExt/2008-02-29/", "ImageRegion"),
 }
 IN_PIXELS = re.compile(r"(?:Pixels|Rect(?:Left|Top|Width|Height))$")
-DEPTH, PREFIXES = 100, 1000  # the most that are followed
+DEPTH, PREFIXES, ELEMENTS = 100, 1000, 200_000  # the most that are followed
 ATTRIBUTE = re.compile(rb"(\s+)([^\s=]+)(\s*=\s*)(\"[^\"]*\"|'[^']*')")
 DIGITS = re.compile(rb"\s*\d+\s*")
 NUMBER = re.compile(rb"\s*\d{1,10}(?:[./]\d{1,10})?\s*")
-BROKEN = "XMP dropped: it is not sound XML"
+BROKEN = "XMP dropped: it is no XML that can be read safely"
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ class _Editor:
     def __init__(self, packet: bytes, change: Change):
         self.packet, self.change = packet, change
         self.open: list[_Element] = []
+        self.elements = 0
         self.edits: list[tuple[int, int, bytes, str]] = []
         self.parser = expat.ParserCreate("utf-8")
         self.parser.StartElementHandler = self._start
@@ -105,8 +106,9 @@ class _Editor:
             if name == "xmlns" or name.startswith("xmlns:")
         }
         prefixes = {**prefixes, **told} if told else prefixes
-        if len(self.open) > DEPTH or len(prefixes) > PREFIXES:
-            raise ValueError("deeper than any packet")
+        self.elements += 1
+        if len(self.open) > DEPTH or len(prefixes) > PREFIXES or self.elements > ELEMENTS:
+            raise ValueError("more than any packet holds")
         space, name = _resolved(tag, prefixes)
         at = start + 1 + len(tag.encode())
         above = (*(one.name for one in self.open), name)
