@@ -9,7 +9,7 @@ from PIL import Image
 
 from restore.images import encode, masks, picture
 from restore.images.picture import Encoded
-from restore.images.tiff_samples import apply_orientation
+from restore.images.tiff_samples import applied_orientation, apply_orientation
 
 FOCAL = {0xA20E: 2000.0, 0xA20F: 1000.0}
 SPACES = (
@@ -120,6 +120,16 @@ def test_regions_of_a_turned_picture_are_named(turn):
     assert one.xmp == packet('p:PoseHeadingDegrees="350.0"')
     told = "XMP's FullPanoWidthPixels, CroppedAreaTopPixels, Regions dropped"
     assert one.warnings == (f"{told}: true of the old picture alone",)
+
+
+@pytest.mark.parametrize(
+    ("told", "turn"),
+    [({}, 1), ({"original_orientation": None}, 1), ({"original_orientation": 6}, 6)],
+)
+def test_the_turn_that_the_reader_of_heic_took_is_known(told, turn):
+    image = Image.new("RGB", (4, 4))
+    image.info |= told
+    assert applied_orientation(image) == turn
 
 
 def test_on_a_larger_canvas_nothing_is_where_it_was(tmp_path):
