@@ -45,6 +45,7 @@ from degradations.pair_folder import (
 from degradations.pipeline import Recipe
 from degradations.rng import Rng
 from degradations.samples import whole_size
+from degradations.trace import plain_text
 
 Read = Callable[[Path], np.ndarray]  # a photo as uint8 (H, W, 3) RGB; what it raises refuses it
 Task = tuple[str, Path, list[int]]  # a photo, and the pairs to cut from it
@@ -172,8 +173,7 @@ class _Maker:
             if crop:
                 y, x = (int(rng.uniform() * (side - crop + 1)) for side in (height, width))
             hr = np.ascontiguousarray(photo[y : y + sides[0], x : x + sides[1]])
-            plain = key.encode("utf-8", "backslashreplace").decode()  # JSON holds Unicode alone
-            self._write(recipe, k, hr, f"{name_of(k)}/{plain}@{y},{x}")
+            self._write(recipe, k, hr, f"{name_of(k)}/{plain_text(key)}@{y},{x}")
         return ""
 
     def _read(self, path: Path) -> np.ndarray:

@@ -23,7 +23,7 @@ from degradations.ops.jpeg import to_uint8
 from degradations.ops.op import Frozen, Op, Params, Size
 from degradations.ops.sharpen import sharpen
 from degradations.rng import Rng
-from degradations.trace import Trace
+from degradations.trace import Trace, plain_text
 
 # A recipe need not end at the target size.
 MISTAKES = (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError)
@@ -138,6 +138,7 @@ class Recipe(Frozen):
             seed: Seed of the draws.
             key: Names the picture, so that each has draws of its own.
         """
+        _check(hr)
         return rebuild(self.draw(hr.shape[:2], scale, seed, key), hr)
 
     def draw(self, size: Size, scale: float, seed: int, key: str) -> Trace:
@@ -172,16 +173,21 @@ class Recipe(Frozen):
         ]
 
     def _trace(self, size: Size, scale: float, seed: int, key: str, steps: list[Params]) -> Trace:
-        return Trace(
+        trace = Trace(
             recipe=self.name,
             digest=self.digest(),
             seed=int(seed),
-            key=key,
+            key=plain_text(key),
             scale=float(scale),
             hr_size=size,
             sharpen=self.sharpen,
             steps=steps,
         )
+        try:
+            trace.check()
+        except ValueError as error:
+            raise RecipeError(f"{self.name}: a trace of {key!r} cannot be: {error}") from error
+        return trace
 
     def draw_by_step(self, seed: int, key: str) -> list[list[Params]]:
         """What `draw` draws, one list for each step of the recipe."""

@@ -85,7 +85,13 @@ def root(seed: int, key: str) -> bytes:
     """What the digest of an image is made of."""
     # A digest, not hash(): Python salts the hash of a string per process.
     # surrogateescape: a file name that is not UTF-8 is still a key.
-    return f"{int(seed)}\n{key}".encode("utf-8", "surrogateescape")
+    if int(seed) != seed:
+        raise ValueError(f"a seed is a whole number, not {seed!r}")
+    text = f"{int(seed)}\n{key}"
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half a character, as Windows allows in a name
+        return text.encode("utf-8", "surrogatepass")
 
 
 def make_rngs(keys: Sequence[bytes]) -> list[Rng]:

@@ -1,6 +1,7 @@
 """What was done to one picture, as JSON: enough to do it again, whoever wrote it."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any, Self
 
@@ -8,11 +9,15 @@ from pydantic import ValidationError
 
 from degradations import plain_yaml
 from degradations.errors import RecipeError, mend
+from degradations.ops import OPS
 from degradations.ops.op import Frozen, Params, Size
+from degradations.ops.plugins import ALBUMENTATIONS
 
 MAX_BYTES = 2**30  # of a file of traces
-MAX_SIDE, MAX_SCALE = 65_535, 1000  # of what a trace is of
+MAX_SIDE = MAX_SCALE = 2**20  # of what a trace is of; OpenCV reads no longer side
 MAX_STEPS, MAX_DEPTH, MAX_LENGTH, LARGEST = 1000, 4, 10_000, 100_000  # and of what it holds
+OWN_DEPTH, OWN_VALUES = 40, 1_000_000  # of a step whose class is the user's
+_LIMITED = frozenset((*OPS, ALBUMENTATIONS))  # kinds that a stranger's trace can name
 
 
 class Trace(Frozen):
@@ -75,7 +80,7 @@ class Trace(Frozen):
         """
         try:
             made = cls.model_validate_json(text)
-            _check_trace(made)
+            made.check()
             return made
         except ValueError as error:
             first = error.errors()[0] if isinstance(error, ValidationError) else None
@@ -83,17 +88,44 @@ class Trace(Frozen):
             message = f"{place}: {first['msg']}".removeprefix(": ") if first else str(error)
             raise RecipeError(f"not a trace of a degradation: {message}") from error
 
+    def check(self) -> None:
+        """Refuse what cannot be written and read back, or what no recipe of ours draws.
 
-def _check_trace(trace: Trace) -> None:
-    """Raises ValueError for one that no recipe draws."""
-    if not (1 <= trace.scale <= MAX_SCALE and all(1 <= s <= MAX_SIDE for s in trace.hr_size)):
-        raise ValueError(f"a scale of {trace.scale:g} and a size of {trace.hr_size} cannot be")
-    if len(trace.steps) > MAX_STEPS:
-        raise ValueError(f"{len(trace.steps):,} steps; the limit is {MAX_STEPS:,}")
-    for number, params in enumerate(trace.steps):
-        if not isinstance(params.get("kind"), str):
-            raise ValueError(f"steps[{number}] names no kind")
-        _check_values(f"steps[{number}]", params)
+        Raises:
+            ValueError: Says what, and the limit.
+        """
+        if not 1 <= self.scale <= MAX_SCALE:
+            raise ValueError(f"scale must be 1 or more, up to {MAX_SCALE:,}, not {self.scale:g}")
+        if not all(1 <= side <= MAX_SIDE for side in self.hr_size):
+            raise ValueError(f"a picture of {self.hr_size} px; a side is from 1 to {MAX_SIDE:,}")
+        if len(self.steps) > MAX_STEPS:
+            raise ValueError(f"{len(self.steps):,} steps; the limit is {MAX_STEPS:,}")
+        for number, params in enumerate(self.steps):
+            kind = params.get("kind")
+            if not isinstance(kind, str):
+                raise ValueError(f"steps[{number}] names no kind")
+            if kind not in _LIMITED:
+                _check_own(f"steps[{number}]", params)
+            elif not _is_plain(params):
+                _check_values(f"steps[{number}]", params)
+
+
+def plain_text(key: str) -> str:
+    r"""A key as JSON holds it, which is Unicode alone: of other bytes of a file name \udce9."""
+    return key.encode("utf-8", "backslashreplace").decode()
+
+
+def _is_plain(params: Params) -> bool:
+    """Whether these are words and small numbers: as _check_values, but fast, for most steps."""
+    for name, value in params.items():
+        kind = type(value)
+        if kind is not str and name != "seed":
+            if kind is list and len(value) < 4:
+                if not all(type(one) is float and abs(one) <= LARGEST for one in value):
+                    return False
+            elif not ((kind is float or kind is int or kind is bool) and abs(value) <= LARGEST):
+                return False
+    return True
 
 
 def _check_values(where: str, value: Any, depth: int = 0) -> None:
@@ -109,3 +141,28 @@ def _check_values(where: str, value: Any, depth: int = 0) -> None:
         raise ValueError(
             f"{where} is {value!r:.40}; the largest number that is drawn is {LARGEST:,}"
         )
+
+
+def _check_own(where: str, params: Params) -> None:
+    """Raises ValueError for what JSON cannot hold, and for more than a trace should."""
+    level, count, depth = list(params.values()), 0, 0
+    words = list(params)
+    while level:
+        count, depth, below = count + len(level), depth + 1, []
+        if count > OWN_VALUES or depth > OWN_DEPTH:
+            raise ValueError(f"{where} is too long or too deep")
+        for value in level:
+            if isinstance(value, dict):
+                words += value
+                below += value.values()
+            elif isinstance(value, list | tuple):
+                below += value
+            elif isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{where} holds {value}; give finite numbers")
+            elif isinstance(value, str):
+                words.append(value)
+        level = below
+    try:
+        "".join(words).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{where} holds text that is no Unicode: {error}") from error

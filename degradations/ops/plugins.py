@@ -105,7 +105,10 @@ def draw(step: Op, rng: Rng) -> Params:
         RecipeError: If the op's own code fails, or returns what JSON cannot hold.
     """
     try:
-        return json.loads(json.dumps(dict(step.draw(rng)), allow_nan=False))
+        drawn = json.loads(json.dumps(dict(step.draw(rng)), allow_nan=False))
+        if "kind" in drawn:
+            raise ValueError("'kind' names the op itself; call the parameter otherwise")
+        return drawn
     except Exception as error:  # whatever a user's code may raise
         raise RecipeError(
             f"{step.kind}: draw failed: {error!r}; it has to return a dictionary of plain numbers, "
