@@ -3,7 +3,10 @@
 configs/degradations/ holds the same as YAML.
 """
 
-from math import pi
+from collections.abc import Callable
+from collections.abc import Sequence as SequenceOf
+from itertools import pairwise
+from math import pi, sqrt
 from pathlib import Path
 
 from degradations import real_world
@@ -27,15 +30,17 @@ from degradations.ops import (
 )
 from degradations.ops.blur import ALL_SIZES
 from degradations.pipeline import Recipe
-from degradations.ranges import Choice, LogUniform, Uniform
+from degradations.ranges import Choice, Uniform
 
 
-def _blur(sigma: Uniform, sinc: type[Sinc] | type[CompatSinc] = Sinc) -> OneOf:
+def _blur(
+    sigma: Uniform, sinc: type[Sinc] | type[CompatSinc] = Sinc, blur: Blur | None = None
+) -> OneOf:
     """Nine in ten of the Gaussian family, else sinc, its cutoff lower where the kernel is large."""
     small, large = (7, 9, 11), (13, 15, 17, 19, 21)
     return OneOf(
         steps=(
-            Blur(sigma=sigma),
+            (blur or Blur()).model_copy(update={"sigma": sigma}),
             sinc(size=Choice(small), cutoff=Uniform(pi / 3, pi)),
             sinc(size=Choice(large), cutoff=Uniform(pi / 5, pi)),
         ),
@@ -59,7 +64,10 @@ def _ending(quality: Uniform) -> OneOf:
 
 
 def realesrgan() -> Recipe:
-    """Two passes of blur, resize, noise and JPEG, with what was faulty in the code mended."""
+    """Two passes of blur, resize, noise and JPEG, with what was faulty in the code mended.
+
+    The good picture is not sharpened first, as it is there: `sharpen: true` does that.
+    """
     return Recipe(
         name="realesrgan",
         paper="Wang et al. 2021, Real-ESRGAN, arXiv:2107.10833",
@@ -77,16 +85,25 @@ def realesrgan() -> Recipe:
 
 
 def stablesr_light() -> Recipe:
-    """Real-ESRGAN's order with milder ranges, for pictures that are bad rather than ruined."""
+    """Real-ESRGAN's order with milder ranges, for pictures that are bad rather than ruined.
+
+    The numbers are those of StableSR's v2-finetune_text_T_512.yaml. Beside that code: faults are
+    mended as in `realesrgan`; the good picture is not sharpened first (use_usm); and one pair in a
+    hundred there is not degraded at all (no_degradation_prob), not even made smaller.
+    """
+    blur = Blur(
+        beta_generalised=Choice((Uniform(0.5, 1), Uniform(1, 2))),
+        beta_plateau=Choice((1, Uniform(1, 1.5))),
+    )
     return Recipe(
         name="stablesr_light",
         paper="Wang et al. 2023, StableSR, arXiv:2305.07015",
         steps=(
-            _blur(Uniform(0.2, 3)),
+            _blur(Uniform(0.2, 1.5), blur=blur),
             Resize(factor=_factor(0.3, 1.5, 0.2, 0.7)),
             _noise(Uniform(1, 15), Uniform(0.05, 2)),
             Jpeg(quality=Uniform(60, 95)),
-            Maybe(p=0.5, step=_blur(Uniform(0.2, 1.5))),
+            Maybe(p=0.5, step=_blur(Uniform(0.2, 1), blur=blur)),
             Resize(of="target", factor=_factor(0.6, 1.2, 0.3, 0.4)),
             _noise(Uniform(1, 12), Uniform(0.05, 1)),
             _ending(Uniform(60, 100)),
@@ -129,24 +146,30 @@ def realesrgan_compat() -> Recipe:
     )
 
 
-def bsrgan() -> Recipe:
-    """Shuffled blurs, downscales, noise and JPEG, then a last JPEG; for scale 4.
+def _pieces(ends: SequenceOf[float], to: Callable[[float], float]) -> Choice:
+    """As to(u) for a uniform u: in pieces, each as likely and uniform within."""
+    made = [sorted((round(to(a), 4), round(to(b), 4))) for a, b in pairwise(ends)]
+    shares = tuple(b - a for a, b in pairwise(ends))
+    return Choice(tuple(Uniform(*ends) for ends in made), shares if len(set(shares)) > 1 else None)
 
-    Beside the released code: without the camera ISP, whose model was never released; the first
-    downscale, by 1 / U(1, 8), is drawn from the logarithm; noise with correlated channels is colour
-    noise. There subsampling by the nearest pixel shifts, and a kernel shifted by linear
-    interpolation makes up for it: together that is bilinear without antialias.
-    """
+
+def _bsrgan_shuffle(scale: int) -> Shuffle:
+    """The shuffled steps of BSRGAN on the way to a picture that is `scale` times smaller."""
+    modes, sizes = Choice(("bilinear", "bicubic", "area")), Choice(ALL_SIZES)
     isotropic = Choice(("isotropic",))
-    blur = Blur(
-        shape=Choice(("isotropic", "anisotropic")), size=Choice(ALL_SIZES), sigma=Uniform(0.1, 2.8)
+    variances = 0, 0.125, 0.5, *range(1, 4 + scale + 1)  # of each axis, uniform
+    blur = OneOf(
+        steps=(
+            Blur(shape=Choice(("anisotropic",)), size=sizes, sigma=_pieces(variances, sqrt)),
+            Blur(shape=isotropic, size=sizes, sigma=Uniform(0, round(2 + 0.2 * scale, 6))),
+        )
     )
-    modes = Choice(("bilinear", "bicubic", "area"))
     thinned = (
-        Blur(shape=isotropic, size=Choice((25,)), sigma=Uniform(0.1, 2.4)),
-        Resize(factor=Uniform(0.25, 0.25), mode=Choice(("bilinear",)), antialias=False),
+        Blur(shape=isotropic, size=Choice((25,)), sigma=Uniform(0.1, round(0.6 * scale, 6))),
+        Resize(factor=Uniform(1 / scale, 1 / scale), mode=Choice(("bilinear",)), antialias=False),
     )
-    shrunk = Resize(factor=LogUniform(0.125, 1), mode=modes, antialias=False)
+    divisors = range(1, 2 * scale + 1)  # of the size, uniform
+    shrunk = Resize(factor=_pieces(divisors, lambda n: 1 / n), mode=modes, antialias=False)
     steps = (
         blur,
         blur,
@@ -155,10 +178,37 @@ def bsrgan() -> Recipe:
         GaussianNoise(sigma_levels=Uniform(2, 25)),
         Maybe(p=0.9, step=Jpeg()),
     )
+    return Shuffle(steps=steps, keep=(2, 3))
+
+
+def bsrgan() -> Recipe:
+    """Shuffled blurs, downscales, noise and JPEG, then a last JPEG; for scale 4.
+
+    One picture in four is halved first; the steps after that are those of scale 2. Where the code
+    draws the variance of an axis or the divisor of a size, the range is cut in pieces, each as
+    likely as there. Beside the released code: without the camera ISP (1 in 4), whose model was
+    never released; levels of noise are not whole numbers; one noise in five there has correlated
+    channels, always of level 25, and is colour noise of any level here. There subsampling by the
+    nearest pixel shifts, and a kernel shifted by linear interpolation makes up for it: together
+    that is bilinear without antialias.
+    """
+    halves = (
+        Resize(
+            factor=Uniform(0.5, 0.5),
+            mode=Choice(("bilinear", "bicubic", "area")),
+            antialias=False,
+        ),
+        Resize(factor=Uniform(0.5, 0.5), mode=Choice(("bicubic",))),
+    )
+    halved = Sequence(steps=(OneOf(steps=halves), _bsrgan_shuffle(2)))
     return Recipe(
         name="bsrgan",
         paper="Zhang et al. 2021, BSRGAN, arXiv:2103.14006",
-        steps=(Shuffle(steps=steps, keep=(2, 3)), Resize(of="target"), Jpeg()),
+        steps=(
+            OneOf(steps=(_bsrgan_shuffle(4), halved), weights=(3, 1)),
+            Resize(of="target"),
+            Jpeg(),
+        ),
     )
 
 

@@ -61,6 +61,45 @@ X4PLUS = {
 }
 
 
+STABLESR = {  # IceClear/StableSR configs/stableSRNew/v2-finetune_text_T_512.yaml, those that count
+    "degradation": {
+        "resize_prob": [0.2, 0.7, 0.1],
+        "resize_range": [0.3, 1.5],
+        "gaussian_noise_prob": 0.5,
+        "noise_range": [1, 15],
+        "poisson_scale_range": [0.05, 2.0],
+        "gray_noise_prob": 0.4,
+        "jpeg_range": [60, 95],
+        "second_blur_prob": 0.5,
+        "resize_prob2": [0.3, 0.4, 0.3],
+        "resize_range2": [0.6, 1.2],
+        "gaussian_noise_prob2": 0.5,
+        "noise_range2": [1, 12],
+        "poisson_scale_range2": [0.05, 1.0],
+        "gray_noise_prob2": 0.4,
+        "jpeg_range2": [60, 100],
+        "no_degradation_prob": 0.01,
+    },
+    "data": {
+        "blur_kernel_size": 21,
+        "kernel_list": list(KERNELS),
+        "kernel_prob": [0.45, 0.25, 0.12, 0.03, 0.12, 0.03],
+        "sinc_prob": 0.1,
+        "blur_sigma": [0.2, 1.5],
+        "betag_range": [0.5, 2.0],
+        "betap_range": [1, 1.5],
+        "blur_kernel_size2": 11,  # the code draws 7 to 21 all the same
+        "kernel_list2": list(KERNELS),
+        "kernel_prob2": [0.45, 0.25, 0.12, 0.03, 0.12, 0.03],
+        "sinc_prob2": 0.1,
+        "blur_sigma2": [0.2, 1.0],
+        "betag_range2": [0.5, 2.0],
+        "betap_range2": [1, 1.5],
+        "final_sinc_prob": 0.8,
+    },
+}
+
+
 def written(tmp_path, values, name="mine.yml"):
     path = tmp_path / name
     path.write_text(values if isinstance(values, str) else yaml.safe_dump(values))
@@ -75,6 +114,13 @@ def test_the_published_values_give_the_named_recipe(tmp_path):
     plain = {key: value for key, value in X4PLUS.items() if not key.endswith("_usm")}
     made = load(written(tmp_path, plain | {"gt_usm": False}))
     assert not made.recipe.sharpen and made.notes == ()
+
+
+def test_stablesrs_own_file_gives_the_named_recipe(tmp_path):
+    made = load(written(tmp_path, STABLESR))
+    assert made.recipe.steps == recipes.named("stablesr_light").steps
+    told = " ".join(made.notes)
+    assert "no_degradation_prob is left out" in told and "assumed [" not in told
 
 
 def test_compat_gives_the_recipe_with_the_published_faults(tmp_path):

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from pydantic import ValidationError
 
 from degradations import Recipe, RecipeError, recipes
 from degradations.ops import Blur, Jpeg, OneOf
+from degradations.ranges import Uniform
 from degradations.rng import Rng
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "degradations"
@@ -119,11 +121,41 @@ def test_realesrgan_draws_by_the_papers_table():
 
 
 def test_bsrgan_shuffles_but_its_downscales_stay_in_order():
-    shuffle = recipes.named("bsrgan").steps[0]
-    chosen = [shuffle.choose(Rng(0, str(i))) for i in range(200)]
-    downscales = [[step for step in steps if step in shuffle.steps[2:4]] for steps in chosen]
-    assert all(pair == list(shuffle.steps[2:4]) for pair in downscales)
-    assert {steps.index(shuffle.steps[4]) for steps in chosen} == set(range(6))
+    whole, halved = recipes.named("bsrgan").steps[0].steps
+    for shuffle in (whole, halved.steps[1]):
+        chosen = [shuffle.choose(Rng(0, str(i))) for i in range(200)]
+        downscales = [[step for step in steps if step in shuffle.steps[2:4]] for steps in chosen]
+        assert all(pair == list(shuffle.steps[2:4]) for pair in downscales)
+        assert {steps.index(shuffle.steps[4]) for steps in chosen} == set(range(6))
+
+
+@pytest.mark.parametrize("scale", [4, 2])
+def test_bsrgan_draws_as_the_released_code_does(scale):
+    """Against cszn/BSRGAN utils/utils_blindsr.py: add_blur, degradation_bsrgan, written out."""
+    choice = recipes.named("bsrgan").steps[0]
+    assert choice.weights == (3, 1)  # scale2_prob = 0.25: halved, and sf = 2 from there on
+    shuffle = choice.steps[0] if scale == 4 else choice.steps[1].steps[1]
+    uniform = (np.arange(4000) + 0.5) / 4000
+
+    def alike(ours, theirs):
+        shares = np.linspace(0.05, 0.95, 19)
+        assert np.quantile(ours, shares) == pytest.approx(np.quantile(theirs, shares), rel=0.1)
+
+    rngs = [Rng(0, str(i)) for i in range(4000)]
+    for blur in shuffle.steps[:2]:
+        turned, round_ = blur.steps
+        assert blur.weights is None and turned.size == round_.size  # 2 * randint(2, 11) + 3
+        drawn = [turned.draw(rng) for rng in rngs]
+        for axis in (0, 1):  # l1, l2 = wd2 * random(): variances
+            alike([params["sigma"][axis] for params in drawn], ((4 + scale) * uniform) ** 0.5)
+        alike([round_.draw(rng)["sigma"][0] for rng in rngs], (2 + 0.2 * scale) * uniform)
+    shrunk, thinned = shuffle.steps[2].steps
+    assert shuffle.steps[2].weights == (3, 1)
+    alike([shrunk.draw(rng)["factor"] for rng in rngs], 1 / (1 + (2 * scale - 1) * uniform))
+    assert thinned.steps[0].sigma == Uniform(0.1, 0.6 * scale)
+    assert thinned.steps[1].factor == Uniform(1 / scale, 1 / scale)
+    assert shuffle.steps[4].sigma_levels == Uniform(2, 25)  # noise_level1, noise_level2
+    assert shuffle.steps[5].p == 0.9 and shuffle.steps[5].step == Jpeg()  # jpeg_prob; 30 to 95
 
 
 def test_the_milder_recipe_scales_strengths_and_keeps_probabilities():
