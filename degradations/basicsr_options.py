@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from math import isfinite, pi
+from math import pi
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from degradations.ops import (
 )
 from degradations.ops.blur import SHAPES
 from degradations.pipeline import Recipe
-from degradations.ranges import Choice, Uniform
+from degradations.ranges import Choice, Uniform, is_finite
 
 _SMALL, _LARGE = (7, 9, 11), (13, 15, 17, 19, 21)  # sinc kernels with the high and low cutoff
 _KERNELS = dict(
@@ -97,6 +97,9 @@ def load(path: Path, compat: bool = False) -> Imported:
     """
     options = _Options(path, *_found(path))
     sharpens = [key for key in _USM if key in options.found]
+    for key in sharpens:
+        if not isinstance(options.found[key], bool):
+            raise options.wrong(key, options.found[key], "give true or false, without quotes")
     recipe = Recipe(
         name=path.stem,
         paper="Wang et al. 2021, Real-ESRGAN, arXiv:2107.10833, with the values of " + path.name,
@@ -134,7 +137,7 @@ def _found(path: Path) -> tuple[dict[str, Any], float | None, list[str]]:
         some = ", ".join(list(PUBLISHED)[1:4])
         raise RecipeError(f"{path}: no option of a degradation here, such as {some}")
     scale = values.get("scale")
-    return values_found, float(scale) if isinstance(scale, int | float) else None, notes
+    return values_found, float(scale) if _is_number(scale) else None, notes
 
 
 def _sections(values: Any, prefix: str) -> Iterator[tuple[dict, str]]:
@@ -266,4 +269,4 @@ def _noise(options: _Options, two: str, compat: bool) -> OneOf:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and is_finite(value)

@@ -7,11 +7,13 @@
 """
 
 import math
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, PlainSerializer, PlainValidator
+from pydantic import GetCoreSchemaHandler, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic_core import core_schema
 
 from degradations.rng import Rng
 
@@ -99,11 +101,14 @@ class Choice:
 _RANGES = Uniform, Choice
 
 
-def check_weights(count: int, weights: tuple[float, ...] | None) -> None:
+def check_weights(count: int, weights: Any) -> None:
+    """Raises ValueError unless these are the weights of so many options; None is always."""
     if not count:
         raise ValueError("a choice needs at least one option")
     if weights is None:
         return
+    if not isinstance(weights, list | tuple) or not all(map(is_finite, weights)):
+        raise ValueError(f"weights are a list of finite numbers, not {_short(weights)}")
     if len(weights) != count:
         raise ValueError(f"{len(weights)} weights for {count} options; give one weight each")
     if min(weights) < 0 or not 0 < sum(weights) < math.inf:
@@ -128,15 +133,50 @@ def _total(weights: tuple[float, ...]) -> float:
     return sum(weights)
 
 
-def _check_ends(low: float, high: float) -> None:
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise ValueError(f"a range needs finite numbers, not {low} and {high}")
+def _check_ends(low: Any, high: Any) -> None:
+    if not (is_finite(low) and is_finite(high)):
+        raise ValueError(f"a range needs finite numbers, not {_short(low)} and {_short(high)}")
     if low > high:
         raise ValueError(f"a range goes from low to high, not from {low:g} to {high:g}")
 
 
+def is_finite(value: Any) -> bool:
+    """Whether it is a number that a float can hold, and neither infinite nor NaN."""
+    try:
+        return math.isfinite(value)
+    except (TypeError, OverflowError):  # no number; a whole one of 400 digits
+        return False
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _short(value: Any) -> str:
+    """For messages, without what Python refuses to write: a number of very many digits."""
+    try:
+        text = repr(list(value) if isinstance(value, tuple) else value)
+    except ValueError:
+        return "a number of very many digits"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+_NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*", re.IGNORECASE)
+
+
+def _refuse_numbers_as_text(value: Any) -> None:
+    """Raises ValueError where YAML took a number for text: 1e-4 has no point."""
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        written = value.strip().lower()
+        if "e" in written:  # YAML 1.1 wants a point, and a sign of the exponent
+            mantissa, exponent = written.split("e")
+            mantissa += "" if "." in mantissa else ".0"
+            written = f"{mantissa}e{exponent if exponent[0] in '+-' else '+' + exponent}"
+        told = "write" if "e" in written else "without quotes write"
+        raise ValueError(f"YAML reads {value} as text; {told} {written}")
+    if isinstance(value, dict | list | tuple):
+        for one in value.values() if isinstance(value, dict) else value:
+            _refuse_numbers_as_text(one)
 
 
 _SPELLINGS = "0.4, [0.2, 3], {log: [0.01, 1]} or {choice: [1, 2], weights: [1, 3]}"
@@ -150,23 +190,49 @@ def parse(value: Any) -> Uniform | Choice:
     """
     if isinstance(value, Uniform | Choice):
         return value
+    _refuse_numbers_as_text(value)
     if _is_number(value):
         return Uniform(value, value)
     if isinstance(value, str):
         return Choice((value,))
-    if isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_number, value)):
+    if _is_pair(value):
         return Uniform(*value)
     if isinstance(value, dict):
-        ends = value.get("log")
-        if set(value) == {"log"} and isinstance(ends, list) and len(ends) == 2:
-            return LogUniform(*ends)
+        if set(value) == {"log"} and _is_pair(value["log"]):
+            return LogUniform(*value["log"])
         if set(value) in ({"choice"}, {"choice", "weights"}) and isinstance(value["choice"], list):
             options = (
                 o if _is_number(o) or isinstance(o, str) else parse(o) for o in value["choice"]
             )
             weights = value.get("weights")
-            return Choice(tuple(options), None if weights is None else tuple(weights))
-    raise ValueError(f"{value!r} is not a range; write it as {_SPELLINGS}")
+            return Choice(tuple(options), tuple(weights) if isinstance(weights, list) else weights)
+    raise ValueError(f"{_short(value)} is not a range; write it as {_SPELLINGS}")
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_number, value))
+
+
+def _parse_words(value: Any) -> Choice:
+    """A choice of words or sizes; nothing between two of them can be drawn."""
+    if isinstance(value, list | tuple):
+        raise ValueError(f"{_short(value)} is no choice; {_list_them(value)}")
+    parsed = parse(value)
+    return parsed if isinstance(parsed, Choice) else Choice((_only(parsed),))
+
+
+def _list_them(values: Any) -> str:
+    if _is_pair(values):
+        return f"write {{choice: [{values[0]:g}, {values[0] + 2:g}, ...]}}"
+    return "write {choice: [...]}"
+
+
+def _only(spread: Uniform) -> float:
+    """The one value of a range. Raises ValueError if it has others."""
+    if spread.low != spread.high:
+        ends = spread.low, spread.high
+        raise ValueError(f"{list(ends)} would draw what lies between; {_list_them(ends)}")
+    return spread.low
 
 
 def spell(value: Any) -> Any:
@@ -181,29 +247,89 @@ def spell(value: Any) -> Any:
     return value
 
 
-Range = Annotated[Uniform | Choice, PlainValidator(parse), PlainSerializer(spell)]  # of numbers
-Words = Annotated[Choice, PlainValidator(parse), PlainSerializer(spell)]
+def _json_schema(one: dict[str, Any], spread: bool) -> dict[str, Any]:
+    """The spellings of a range as a JSON schema.
+
+    Args:
+        one: Schema of a value.
+        spread: Whether what lies between two values can be drawn.
+    """
+    ways = [one]
+    if spread:
+        pair = {"type": "array", "items": one, "minItems": 2, "maxItems": 2}
+        ways += [pair, _only_key("log", pair)]
+    nested = {"type": "object", "required": ["choice"]}
+    options = {"type": "array", "minItems": 1, "items": {"anyOf": [*ways, nested]}}
+    weights = {"type": "array", "minItems": 1, "items": {"type": "number", "minimum": 0}}
+    choice = _only_key("choice", options)
+    choice["properties"]["weights"] = {"anyOf": [weights, {"type": "null"}]}
+    return {"anyOf": [*ways, choice]}
 
 
-def within(low: float, high: float = math.inf) -> AfterValidator:
+def _only_key(name: str, value: dict[str, Any]) -> dict[str, Any]:
+    held = {"type": "object", "required": [name], "additionalProperties": False}
+    return held | {"properties": {name: value}}
+
+
+_ANY = {"anyOf": [{"type": "number"}, {"type": "string"}]}
+Range = Annotated[  # of numbers
+    Uniform | Choice,
+    PlainValidator(parse),
+    PlainSerializer(spell),
+    WithJsonSchema(_json_schema(_ANY, spread=True)),
+]
+Words = Annotated[
+    Choice,
+    PlainValidator(_parse_words),
+    PlainSerializer(spell),
+    WithJsonSchema(_json_schema(_ANY, spread=False)),
+]
+
+
+@dataclass(frozen=True)
+class within:  # noqa: N801 - it is read as a word of an annotation
     """A validator: a range yields only numbers in [low, high]."""
 
-    def check(value: Uniform | Choice) -> Uniform | Choice:
+    low: float
+    high: float = math.inf
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        bounds = {"minimum": self.low} | ({"maximum": self.high} if self.high < math.inf else {})
+        return _json_schema({"type": "number"} | bounds, spread=True)
+
+    def check(self, value: Uniform | Choice) -> Uniform | Choice:
         for end in value.values():
-            if not _is_number(end) or not low <= end <= high:
-                raise ValueError(f"{end!r} is outside {low:g} to {high:g}")
+            if not _is_number(end):
+                raise ValueError(f"{_short(end)} is no number")
+            if not (is_finite(end) and self.low <= end <= self.high):
+                raise ValueError(f"{_short(end)} is outside {self.low:g} to {self.high:g}")
         return value
 
-    return AfterValidator(check)
 
+@dataclass(frozen=True)
+class among:  # noqa: N801
+    """A validator: a choice yields only what is in `allowed`, as it is spelt there."""
 
-def among(allowed: tuple) -> AfterValidator:
-    """A validator: a choice yields only what is in `allowed`."""
+    allowed: tuple
 
-    def check(value: Uniform | Choice) -> Uniform | Choice:
-        for option in value.values():
-            if option not in allowed:
-                raise ValueError(f"{option!r} is not one of {', '.join(map(str, allowed))}")
-        return value
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
 
-    return AfterValidator(check)
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        return _json_schema({"enum": list(self.allowed)}, spread=False)
+
+    def check(self, value: Choice) -> Choice:
+        options = tuple(map(self._allowed, value.options))
+        return Choice(options, value.weights)
+
+    def _allowed(self, option: Any) -> Any:
+        if isinstance(option, Choice):
+            return self.check(option)
+        option = _only(option) if isinstance(option, Uniform) else option
+        if option not in self.allowed:
+            told = ", ".join(map(str, self.allowed))
+            raise ValueError(f"{_short(option)} is not one of {told}")
+        return self.allowed[self.allowed.index(option)]

@@ -150,7 +150,7 @@ def _pieces(ends: SequenceOf[float], to: Callable[[float], float]) -> Choice:
     """As to(u) for a uniform u: in pieces, each as likely and uniform within."""
     made = [sorted((round(to(a), 4), round(to(b), 4))) for a, b in pairwise(ends)]
     shares = tuple(b - a for a, b in pairwise(ends))
-    return Choice(tuple(Uniform(*ends) for ends in made), shares if len(set(shares)) > 1 else None)
+    return Choice(tuple(Uniform(*ends) for ends in made), shares)
 
 
 def _bsrgan_shuffle(scale: int) -> Shuffle:
@@ -168,7 +168,7 @@ def _bsrgan_shuffle(scale: int) -> Shuffle:
         Blur(shape=isotropic, size=Choice((25,)), sigma=Uniform(0.1, round(0.6 * scale, 6))),
         Resize(factor=Uniform(1 / scale, 1 / scale), mode=Choice(("bilinear",)), antialias=False),
     )
-    divisors = range(1, 2 * scale + 1)  # of the size, uniform
+    divisors = 1, 1.25, 1.5, *range(2, 2 * scale + 1)  # of the size, uniform
     shrunk = Resize(factor=_pieces(divisors, lambda n: 1 / n), mode=modes, antialias=False)
     steps = (
         blur,

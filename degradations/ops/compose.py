@@ -93,7 +93,7 @@ class OneOf(Frozen):
     """One of the steps, by weight; without weights each is as likely."""
 
     kind: Literal["one_of"] = "one_of"
-    steps: tuple["Step", ...]
+    steps: tuple["Step", ...] = Field(json_schema_extra={"minItems": 1})
     """The steps to choose from."""
     weights: tuple[float, ...] | None = None
     """One weight a step; None: all are equally likely."""
