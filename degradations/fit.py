@@ -30,6 +30,7 @@ _LARGEST_BLUR = 6.0  # pixels; the kernels have at most 25 taps
 _FEW_VALUES = 5
 _CLEAR = 0.06  # a cast, from neutral
 _FADED = 0.1, 0.88  # blacks above, whites below
+_FLAT = 0.05  # contrast below which a picture is a blank page, of which nothing can be said
 _USUAL = 0.94  # contrast of a photo that is not faded, luma of 99 % of its pixels
 
 
@@ -137,6 +138,9 @@ def _gain(photo: Measured, usual: float) -> float:
 
 
 def _fading(photos: Sequence[Measured]) -> Step | None:
+    photos = [photo for photo in photos if photo.white - photo.black > _FLAT]
+    if not photos:
+        return None
     black = statistics.median(photo.black for photo in photos)
     white = statistics.median(photo.white for photo in photos)
     if black < _FADED[0] or white > _FADED[1]:
@@ -172,7 +176,7 @@ def _last_jpeg(photos: Sequence[Measured]) -> Step | None:
     quality = [photo.last_quality for photo in photos if photo.last_quality]
     if not quality:
         return None
-    near = {"4:2:2": "4:2:2", "4:4:0": "4:2:2", "4:4:4": "4:4:4", "grey": "4:4:4"}
+    near = {name: name for name in ("4:2:2", "4:4:0", "4:4:4")} | {"grey": "4:4:4"}
     chroma = Counter(near.get(p.chroma, "4:2:0") for p in photos if p.chroma)
     names = sorted(chroma) or ["4:2:0"]
     counts = tuple(float(chroma[name]) for name in names) if len(names) > 1 else None

@@ -205,7 +205,9 @@ def _unpickle(
 
 
 def replay(trace: Trace, hr: np.ndarray) -> np.ndarray:
-    """Make the degraded picture again, bit for bit.
+    """Make the degraded picture again.
+
+    It is the same bit for bit on the same kind of processor with the same versions of the packages.
 
     Args:
         trace: The trace of a degraded picture.

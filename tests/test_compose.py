@@ -1,11 +1,24 @@
 """Steps made of steps: they choose by chance alone, and severity works through all of them."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 
-from degradations import Recipe
-from degradations.ops import Blur, GaussianNoise, Jpeg, Maybe, OneOf, Repeat, Sequence, Shuffle
-from degradations.ranges import Uniform
+from degradations import Recipe, RecipeError
+from degradations.ops import (
+    OPS,
+    Blur,
+    GaussianNoise,
+    Jpeg,
+    Maybe,
+    OneOf,
+    Op,
+    Repeat,
+    Sequence,
+    Shuffle,
+)
+from degradations.ranges import Choice, Range, Uniform
 from degradations.rng import Rng
 
 THREE = (Blur(sigma=Uniform(1, 1)), GaussianNoise(), Jpeg())
@@ -15,6 +28,33 @@ def kinds(recipe, key):
 
     hr = np.zeros((4, 4, 3), np.uint8)
     return [step["kind"] for step in recipe.degrade(hr, scale=1, seed=0, key=key).trace.steps]
+
+
+@pytest.mark.parametrize("kind", OPS)
+def test_an_op_at_any_severity_is_one_that_can_be_saved(kind):
+    for severity in (1e-9, 0.001, 0.019, 0.1, 0.5, 0.999):
+        moved = OPS[kind]().at(severity)
+        assert type(moved).model_validate(moved.model_dump()) == moved
+
+
+class Plain(Op):
+    neutral: ClassVar = {"amount": 0}
+    amount: float = 0.5
+
+
+class Wordy(Op):
+    neutral: ClassVar = {"amount": 0}
+    amount: Range = Choice(("a", "b"))
+
+
+class Missing(Op):
+    neutral: ClassVar = {"amount": 0}
+
+
+@pytest.mark.parametrize("own", [Plain, Wordy, Missing])
+def test_an_own_op_is_told_what_severity_needs(own):
+    with pytest.raises(RecipeError, match=r"names amount, which is no range .* `amount: Range ="):
+        own().at(0.5)
 
 
 def test_a_shuffle_takes_each_step_once_in_every_order():

@@ -1,6 +1,7 @@
 """A batch on a device is what the CPU makes of each trace, up to rounding that is stated here."""
 
 import importlib.util
+import threading
 from itertools import takewhile
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import degradations
 from degradations import device, ops, recipes
 from degradations.device import batching, blur, noise, resize
-from degradations.device.canvas import Canvas
+from degradations.device.canvas import Canvas, exact_float32
 from degradations.ops.noise import standard_normal
 from degradations.pipeline import Recipe, Trace
 from degradations.ranges import Choice, Uniform
@@ -330,3 +331,27 @@ def test_a_gpu_gives_what_the_cpu_gives(name, pixels):
     alone = torch.cat([device.degrade(traces[i : i + 1], hr[i : i + 1]) for i in range(7)])
     apart = ((alone - device.degrade(traces, hr)) * 255).round().abs()
     assert (apart <= 2).float().mean() > 0.99
+
+
+def test_threads_leave_torchs_precision_as_it_was():
+    backend, begun, ended = torch.backends.cuda.matmul, threading.Event(), threading.Event()
+    before = backend.fp32_precision
+
+    def work():
+        with exact_float32():
+            begun.set()
+            ended.wait(10)
+
+    backend.fp32_precision = "tf32"
+    try:
+        thread = threading.Thread(target=work)
+        with exact_float32():
+            thread.start()
+            begun.wait(10)
+        assert backend.fp32_precision == "ieee"  # the other still computes
+        ended.set()
+        thread.join()
+        assert backend.fp32_precision == "tf32"
+    finally:
+        ended.set()
+        backend.fp32_precision = before

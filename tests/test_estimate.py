@@ -177,6 +177,19 @@ def test_an_enlarged_photo_is_shrunk_and_enlarged_again():
     assert not steps["blur"]
 
 
+def test_a_blank_page_says_nothing_of_fading():
+    faded = [photo(black=0.2, white=0.8)] * 4
+    blank = [photo(black=level, white=level + 0.01) for level in (0.3, 0.7, 0.9)]
+    assert recipe_of(faded + blank, "a").steps[1:] == recipe_of(faded, "a").steps[1:]
+    assert [step.kind for step in recipe_of(blank, "a").steps] == ["resize"]
+
+
+def test_every_subsampling_that_is_measured_is_drawn():
+    for chroma in ("4:4:4", "4:2:2", "4:2:0", "4:4:0"):
+        jpeg = recipe_of([photo(format="JPEG", quality=80, chroma=chroma)], "a").steps[-1]
+        assert jpeg.chroma.options == (chroma,)
+
+
 def test_a_fade_and_a_cast_come_in_only_where_most_photos_have_them():
     rng = np.random.default_rng(0)
 

@@ -1,5 +1,6 @@
 """Pictures of several sizes in one tensor, and how numbers reach a device without a wait."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -217,16 +218,31 @@ def quantise(rgb: Tensor) -> Tensor:
     return straight_through((rgb.detach() * 255).round_().clamp_(0, 255), rgb * 255)
 
 
+_lock = threading.Lock()
+_outside: list[str] = []  # what was set before the first block of exact_float32 that runs
+_inside: list[None] = []  # one for each block that runs, in any thread
+
+
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """Products of float32 without TF32, bfloat16 or autocast, whatever is set outside."""
+    """Products of float32 without TF32, bfloat16 or autocast, whatever is set outside.
+
+    torch's precision holds for the whole process, so other threads compute exactly, too, until the
+    last of the blocks that run at once ends, which sets what was before the first.
+    """
     backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv
-    outside = [backend.fp32_precision for backend in backends]
-    for backend in backends:
-        backend.fp32_precision = "ieee"
+    with _lock:
+        if not _inside:
+            _outside[:] = [backend.fp32_precision for backend in backends]
+            for backend in backends:
+                backend.fp32_precision = "ieee"
+        _inside.append(None)
     try:
         with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
             yield
     finally:
-        for backend, precision in zip(backends, outside, strict=True):
-            backend.fp32_precision = precision
+        with _lock:
+            _inside.pop()
+            if not _inside:
+                for backend, precision in zip(backends, _outside, strict=True):
+                    backend.fp32_precision = precision

@@ -76,7 +76,7 @@ class CompatJpeg(Op):
     """BasicSR's differentiable JPEG: luma table transposed, black padding, chroma replicated."""
 
     kind: Literal["compat_jpeg"] = "compat_jpeg"
-    neutral: ClassVar = {"quality": 100}
+    neutral: ClassVar = {"quality": 99.9}  # at 100 its table would be 0
     fades: ClassVar = False
     quality: Annotated[Range, within(1, 99.9)] = Uniform(30, 95)
     """Quality on libjpeg's scale, not rounded."""

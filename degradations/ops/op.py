@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from degradations.errors import RecipeError
 from degradations.rng import Rng
 
 Params = dict[str, Any]  # numbers and words: what JSON holds
@@ -80,5 +81,13 @@ class Op(Frozen):
         """The op with its ranges moved towards neutral; None at severity 0, by default."""
         if severity == 0:
             return None
-        moved = {n: getattr(self, n).towards(value, severity) for n, value in self.neutral.items()}
+        moved = {}
+        for name, value in self.neutral.items():
+            try:
+                moved[name] = getattr(self, name).towards(value, severity)
+            except (AttributeError, TypeError) as error:
+                raise RecipeError(
+                    f"{self.kind}: `neutral` names {name}, which is no range of numbers; declare "
+                    f"it as `{name}: Range = Uniform({value}, ...)`, or leave it out of `neutral`"
+                ) from error
         return self.model_copy(update=moved)

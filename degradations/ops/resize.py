@@ -20,9 +20,9 @@ MODES = (*PUBLISHED, "lanczos", "nearest")
 class Resize(Op):
     """Resize by a factor of the current size, or to a factor of the recipe's target size.
 
-    Area, bilinear and bicubic as Real-ESRGAN; a smooth blob stays within 0.01 pixels of its place
-    through any chain of them. Nearest takes the pixel under the middle, without antialias, and
-    alone may shift: each time by up to half a pixel of what it reads.
+    Area, bilinear and bicubic as Real-ESRGAN; a large smooth blob stays within 0.01 pixels of its
+    place through any chain of them. Nearest takes the pixel under the middle, without antialias,
+    and alone may shift: each time by up to half a pixel of what it reads.
     """
 
     kind: Literal["resize"] = "resize"
