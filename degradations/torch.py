@@ -34,12 +34,12 @@ from torch.utils.data import (
 from degradations.cutting import Cutter, files_in, like
 from degradations.errors import RecipeError
 from degradations.keys import keyed, next_key
+from degradations.passes import MOST_WORKERS, Passes
 from degradations.pipeline import Recipe
 from degradations.rng import Rng
 from degradations.samples import Maker, pixels
 
 log = logging.getLogger(__name__)
-MOST_WORKERS = 1024
 Index = int | tuple[int, int]  # which picture; or which, and in which epoch
 
 
@@ -227,7 +227,8 @@ class PairDataset(_Numbered):
 class PairStream(IterableDataset):
     """As PairDataset, from photos that come one after another: shards, a queue, a hub's stream.
 
-    Each pass of a worker over the photos is the next epoch; `set_epoch` says which one comes next.
+    Each pass over the photos is the next epoch, with however many workers, and a look at a single
+    sample is a pass too; `set_epoch` says which one comes next.
     A photo that cannot be used is left out and logged.
 
     Args:
@@ -266,19 +267,23 @@ class PairStream(IterableDataset):
         self.photos, self.apply, self.named = photos, apply, named
         self.cutter = Cutter(Maker.of(recipe, scale, seed), crop, turns, read)
         self.rank, self.ranks = rank, ranks
-        # by worker, in shared memory: persistent workers see what set_epoch sets, and workers that
-        # end leave the number of their next epoch to those that follow
-        self._next = torch.zeros(MOST_WORKERS, dtype=torch.int64).share_memory_()
+        self._epochs, self._passes = Passes(), 0
 
     def set_epoch(self, epoch: int) -> None:
         """Set which epoch the next pass is."""
-        self._next.fill_(epoch)
+        self._epochs.set_next(epoch)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         worker = get_worker_info()
-        at, workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        epoch = int(self._next[at])
-        self._next[at] += 1
+        self._passes += 1
+        if worker is None:
+            return self._samples(self._epochs.begin(MOST_WORKERS, None), 0, 1)
+        # a loader's workers have seeds that follow on each other, and make equally many passes
+        loader = worker.seed - worker.id, worker.num_workers, self._passes
+        epoch = self._epochs.begin(worker.id, loader)
+        return self._samples(epoch, worker.id, worker.num_workers)
+
+    def _samples(self, epoch: int, at: int, workers: int) -> Iterator[dict[str, Any]]:
         # so ranks differ by one photo at most, however many workers they have
         part, parts = at * self.ranks + self.rank, workers * self.ranks
         for number, photo in enumerate(self.photos):

@@ -203,6 +203,33 @@ def test_training_that_is_gone_on_with_sees_what_it_would_have_seen(make, photos
     assert [sample["trace"] for sample in samples] == [row[0] for row in whole[1].values()]
 
 
+@pytest.mark.parametrize("workers", [(3, 1, 0, 2), (0, 2, 3), (1, 3)])
+def test_a_stream_draws_nothing_twice_whatever_workers_its_passes_have(workers, photos):
+    stream, passes = by_stream(photos), []
+    for count in workers:
+        found = drawn(stream, count, epochs=1)
+        passes.append(found[0])
+    same(passes, drawn(by_stream(photos), 0, epochs=len(workers)))
+    assert len(set(steps(passes))) == len(workers) * COUNT
+
+
+def test_a_look_at_one_sample_is_a_pass_of_its_own(photos):
+    wanted, stream = drawn(by_stream(photos), 0, epochs=4), by_stream(photos)
+    next(iter(stream))
+    same(drawn(stream, 3, epochs=1), wanted[1:2])
+    next(iter(DataLoader(stream, None, num_workers=3)))
+    same(drawn(stream, 2, epochs=1, persistent_workers=True), wanted[3:4])
+    stream.set_epoch(0)
+    same(drawn(stream, 2, epochs=4, persistent_workers=True), wanted)
+
+
+def test_a_loader_that_is_seeded_again_goes_on_to_the_next_epoch(photos):
+    wanted, stream = drawn(by_stream(photos), 0, epochs=3), by_stream(photos)
+    for epoch in range(3):
+        torch.manual_seed(0)
+        same(drawn(stream, 2, epochs=1), wanted[epoch : epoch + 1])
+
+
 def test_who_forgets_the_epoch_is_told_once(photos):
     pairs = by_number(photos)
     loader = DataLoader(pairs, 2, num_workers=0)
