@@ -13,7 +13,7 @@ from torch import Tensor
 
 from degradations.errors import RecipeError
 from degradations.rng import Rng
-from degradations.samples import Maker, check_crop, crop_of, turn
+from degradations.samples import Maker, check_crop, crop_of, is_deep, turn
 
 log = logging.getLogger("degradations.torch")
 SUFFIXES = frozenset(  # what cv2 or Pillow read
@@ -78,7 +78,7 @@ def like(rgb: np.ndarray, picture: Any) -> Any:
     if isinstance(picture, np.ndarray):
         if picture.dtype.kind == "f":
             return (rgb / 255).astype(picture.dtype)
-        return rgb.astype(np.uint16) * np.uint16(257) if picture.dtype == np.uint16 else rgb
+        return rgb.astype(picture.dtype) * 257 if is_deep(picture.dtype) else rgb
     if not isinstance(picture, Tensor):
         return rgb
     planes = to_planes(rgb)

@@ -1,12 +1,13 @@
 """Training samples from any picture; shared by the loaders and transforms for other libraries."""
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from degradations import recipes
 from degradations.errors import RecipeError
@@ -163,12 +164,20 @@ def pixels(photo: Any) -> np.ndarray:
     if isinstance(photo, Image.Image):
         # convert() would cut these off at 255
         deep = photo.mode[0] in "IF"
-        return _rgb8(np.asarray(photo)) if deep else np.asarray(photo.convert("RGB"))
+        return _rgb8(_deep(photo)) if deep else np.asarray(photo.convert("RGB"))
     if isinstance(photo, np.ndarray):
         return _rgb8(photo)
     if hasattr(photo, "permute"):
         return _rgb8(_channels_last(photo))
     raise TypeError(f"a photo is a file, an array, a picture or a tensor, not {type(photo)}")
+
+
+def _deep(photo: Image.Image) -> np.ndarray:
+    """A PIL picture of 16 bits or floats; 16 bits may be in int32 there, and only there."""
+    values = np.asarray(photo)
+    if values.dtype.kind == "i" and values.size and 0 <= values.min() <= values.max() < 2**16:
+        return values.astype(np.uint16)
+    return values
 
 
 def _channels_last(photo: Any) -> np.ndarray:
@@ -204,10 +213,14 @@ def _eight(values: np.ndarray) -> np.ndarray:
             told = f"values from {low:g} to {high:g}: floats of a photo are in [0, 1]"
             raise ValueError(f"{told}; degrade it before it is normalised")
         return np.rint(values.clip(0, 1) * 255).astype(np.uint8)
-    is_deep = values.dtype == np.uint16 or (values.dtype == np.int32 and 0 <= low <= high < 2**16)
-    if not is_deep:
+    if not is_deep(values.dtype):
         raise ValueError(f"values of type {values.dtype}: a photo has uint8, uint16 or floats")
-    return np.rint(values / 257).astype(np.uint8)  # PIL has 16 bits in int32, too
+    return np.rint(values / 257).astype(np.uint8)
+
+
+def is_deep(dtype: np.dtype) -> bool:
+    """Whether it is uint16, in either order of bytes."""
+    return dtype.kind == "u" and dtype.itemsize == 2
 
 
 def read(path: Path) -> np.ndarray:
@@ -217,10 +230,29 @@ def read(path: Path) -> np.ndarray:
         RecipeError: If OpenCV cannot read it.
     """
     try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
-        rgb = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
-    except (OSError, cv2.error) as error:
+        data = path.read_bytes()
+        # OpenCV would cut 16 bits to 8; in other formats it leaves 10 and 12 bits unscaled
+        depth = cv2.IMREAD_ANYDEPTH if data.startswith(b"\x89PNG") else 0
+        whole = np.frombuffer(data, np.uint8)
+        rgb = cv2.imdecode(whole, cv2.IMREAD_COLOR_RGB | depth) if whole.size else None
+        if rgb is None:
+            raise RecipeError(f"{path}: is no picture that OpenCV reads")
+        return _upright(_eight(rgb), data)
+    except RecipeError:
+        raise
+    except (OSError, ValueError, cv2.error) as error:
         raise RecipeError(f"{path}: cannot be read: {error}") from error
-    if rgb is None:
-        raise RecipeError(f"{path}: is no picture that OpenCV reads")
-    return rgb
+
+
+def _upright(rgb: np.ndarray, data: bytes) -> np.ndarray:
+    """A picture turned as its file says, where it is an AVIF: OpenCV turns all others."""
+    if data[4:8] != b"ftyp":
+        return rgb
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    except UnidentifiedImageError:  # this Pillow knows no AVIF
+        return rgb
+    turned = Image.fromarray(rgb)
+    turned.getexif()[ExifTags.Base.Orientation] = orientation
+    return np.array(ImageOps.exif_transpose(turned))

@@ -14,10 +14,11 @@ import warnings
 from pathlib import Path
 
 import albumentations
+import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps, features
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
 import degradations
@@ -385,6 +386,8 @@ def test_grey_deep_and_see_through_pictures_become_rgb_of_8_bits(pixels):
         "array with alpha": np.dstack([rgb, alpha]),
         "tensor with alpha": torch.cat([channels, channels[:1]]),
         "16 bits": rgb.astype(np.uint16) * 257,
+        "16 bits, big-endian": (rgb.astype(np.uint16) * 257).astype(">u2"),
+        "floats, big-endian": (rgb / 255).astype(">f4"),
         "floats": rgb / 255,
         "half": channels.half() / 255,
         "brain float": (channels / 255).to(torch.float32).bfloat16(),
@@ -392,6 +395,7 @@ def test_grey_deep_and_see_through_pictures_become_rgb_of_8_bits(pixels):
     greys = {
         "L": Image.fromarray(grey[..., 0]),
         "I;16": Image.fromarray(deep),
+        "I;16B": Image.frombytes("I;16B", deep.shape[::-1], deep.astype(">u2").tobytes()),
         "I": Image.fromarray(deep.astype(np.int32)),
         "F": Image.fromarray(grey[..., 0].astype(np.float32) / 255),
         "array": grey[..., 0],
@@ -429,12 +433,40 @@ def test_what_is_no_photo_is_named(photos):
         (np.zeros((8, 8, 2), np.uint8), "a photo is .H, W, 3."),
         (rgb.astype(np.int64), "int64: a photo has uint8, uint16 or floats"),
         (np.full((8, 8, 3), np.nan), "nan"),
+        (rgb.astype(np.int32), "int32: a photo has uint8, uint16 or floats"),
+        (rgb.astype(">i4"), "i4: a photo has uint8, uint16 or floats"),
+        (torch.from_numpy(rgb).permute(2, 0, 1).int(), "int32: a photo has uint8"),
+        (Image.fromarray(np.full((8, 8), 70_000, np.int32)), "int32: a photo has uint8"),
     ):
         with pytest.raises(ValueError, match=told):
             Degrade("realesrgan")(given)
     with pytest.raises(RecipeError, match="none of 2 photos can be used; the last: values from"):
         PairDataset([normal, normal], "realesrgan", 4, 0, crop=32)[0]
     assert len(PairDataset(photos / "0.png", "realesrgan", 4, 0, crop=32)) == 1
+
+
+def test_16_bits_are_the_same_from_a_file_as_from_an_array(tmp_path):
+    deep = np.arange(2**16, dtype=np.uint16).reshape(256, 256)
+    for values in (deep, np.dstack([deep, deep.T, deep[::-1]])):
+        (tmp_path / "a.png").write_bytes(cv2.imencode(".png", values)[1].tobytes())
+        bgr = values[..., ::-1] if values.ndim == 3 else values
+        assert (read_pixels(tmp_path / "a.png") == read_pixels(np.ascontiguousarray(bgr))).all()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".avif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_file_of_any_format_is_set_upright(suffix, orientation, tmp_path):
+    if suffix == ".avif" and not features.check("avif"):
+        pytest.skip("this Pillow writes no AVIF")
+    lying = np.zeros((48, 32, 3), np.uint8)
+    lying[:8, :8] = 255
+    exif, path = Image.Exif(), tmp_path / f"a{suffix}"
+    exif[274] = orientation
+    Image.fromarray(lying).save(path, exif=exif, quality=95)
+    with Image.open(path) as picture:
+        upright = np.asarray(ImageOps.exif_transpose(picture).convert("RGB")).astype(int)
+    assert upright.shape == ((48, 32, 3) if orientation < 5 else (32, 48, 3))
+    assert np.abs(read_pixels(path) - upright).mean() < 8
 
 
 def test_a_recipe_that_sharpens_and_one_that_damages_say_more(photos):

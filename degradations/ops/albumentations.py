@@ -20,6 +20,7 @@ _PIXEL = {
     for name, found in vars(albumentations).items()
     if isinstance(found, type) and issubclass(found, albumentations.ImageOnlyTransform)
 }
+_TRIAL = np.indices((64, 64, 3)).sum(0).astype(np.uint8)  # what is tried when a recipe is loaded
 
 
 class Albumentations(Op):
@@ -42,6 +43,10 @@ class Albumentations(Op):
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # it only warns of an unknown argument
                 _build(self.transform, self.params)
+                warnings.simplefilter("ignore")
+                transform = _build(self.transform, self.params | {"p": 1.0})
+                transform.set_random_seed(0)
+                _transformed(transform, _TRIAL)
         except RecipeError:
             raise
         except Exception as error:  # a transform of another package, which may raise anything
@@ -56,7 +61,23 @@ class Albumentations(Op):
     def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
         transform = _build(params["transform"], params["params"])
         transform.set_random_seed(params["seed"])
-        return transform(image=to_uint8(rgb))["image"].astype(np.float32) * np.float32(1 / 255)
+        made = _transformed(transform, to_uint8(rgb))
+        return made.astype(np.float32) * np.float32(1 / 255)
+
+
+def _transformed(transform: Any, rgb: np.ndarray) -> np.ndarray:
+    """uint8 (H, W, 3) -> the same. Raises RecipeError where a transform gives something else."""
+    made = transform(image=rgb)["image"]
+    kept = isinstance(made, np.ndarray) and made.dtype == np.uint8 and made.shape == rgb.shape
+    if not kept:
+        told = (
+            f"{made.dtype} {tuple(made.shape)}" if hasattr(made, "dtype") else type(made).__name__
+        )
+        raise RecipeError(
+            f"{type(transform).__name__} makes {told} of uint8 {rgb.shape}; a step keeps pictures "
+            "of 8 bits in RGB: leave such a transform to the trainer's own pipeline"
+        )
+    return made
 
 
 def _build(name: str, params: dict[str, Any]) -> Any:
