@@ -13,7 +13,7 @@ import numpy as np
 from albumentations.augmentations.geometric.functional import keypoints_scale
 from albumentations.core.transforms_interface import BasicTransform
 
-from degradations.keys import next_key
+from degradations.keys import key_of
 from degradations.pipeline import Recipe, Trace
 from degradations.samples import Maker, pixels
 
@@ -59,7 +59,7 @@ class Degrade(BasicTransform):
     def get_params_dependent_on_data(
         self, params: dict[str, Any], data: dict[str, Any]
     ) -> dict[str, Any]:
-        trace = self.maker.draw(pixels(data["image"]), data.get("key") or next_key())
+        trace = self.maker.draw(pixels(data["image"]), key_of(data.get("key")))
         return {"trace": trace.to_json()}
 
     def apply_with_params(self, params: dict[str, Any], *args: Any, **data: Any) -> dict[str, Any]:

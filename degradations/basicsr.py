@@ -19,6 +19,7 @@ gt_plain, where the recipe sharpens the target. Pair it with SRModel or any mode
 """
 
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from degradations import recipes
 from degradations.errors import RecipeError, mend
 from degradations.torch import PairDataset, files_in
 
+_SIZE = re.compile(r"\s\(\d+,\s*\d+(,\s*\d+)?\)(\s+\d+)?\s*$")  # and how it is compressed
 OURS = {"dataroot_gt", "meta_info", "recipe", "severity", "gt_size", "scale", "seed", "use_rot"}
 OF_THE_LOADER = {
     *("name", "type", "phase", "num_worker_per_gpu", "batch_size_per_gpu", "use_shuffle"),
@@ -53,19 +55,19 @@ class RecipePairs(Dataset):
         for name in ("dataroot_gt", "recipe", "scale"):
             if name not in opt:
                 raise RecipeError(f"RecipePairs needs {name}; add it to the dataset's options")
+        turns = opt.get("use_rot", True)
+        if not isinstance(turns, bool):
+            raise RecipeError(f"use_rot is {turns!r}; give true or false, without quotes")
         self.opt, folder = opt, Path(opt["dataroot_gt"])
-        if "meta_info" in opt:  # a name a line, then perhaps its size
-            lines = Path(opt["meta_info"]).read_text(encoding="utf-8").splitlines()
-            files = [folder / line.split(" (")[0].strip() for line in lines if line.strip()]
-        else:
-            files = files_in(folder)
+        listed = opt.get("meta_info")
+        files = files_in(folder) if listed is None else _listed(Path(listed), folder)
         self.pairs = PairDataset(
             files,
             recipes.find(opt["recipe"]).at(opt.get("severity", 1)),
             opt["scale"],
             opt.get("seed", 0),
             crop=opt.get("gt_size", 256),
-            turns=opt.get("use_rot", True),
+            turns=turns,
         )
 
     def __len__(self) -> int:
@@ -78,6 +80,26 @@ class RecipePairs(Dataset):
         if "hr_sharp" in made:
             sample["gt_plain"] = made["hr"]
         return sample | {"lq_path": path, "gt_path": path}
+
+
+def _listed(path: Path, folder: Path) -> list[Path]:
+    """The files of a meta_info: a name a line, then perhaps its size, as in (480,480,3).
+
+    Raises:
+        RecipeError: If a file is missing, or the list cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read: {error}") from error
+    files = [folder / _SIZE.sub("", line).strip() for line in lines if line.strip()]
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        raise RecipeError(
+            f"{path}: {len(missing)} of {len(files)} files are not there, such as {missing[0]}; "
+            "dataroot_gt is the folder that the names start from"
+        )
+    return files
 
 
 def register() -> None:

@@ -29,6 +29,20 @@ def keyed(key: str) -> Iterator[None]:
         _names.reset(token)
 
 
+def key_of(given: object) -> str:
+    """The key that a caller gave, or else the next one.
+
+    Raises:
+        TypeError: If it is no text.
+        RecipeError: As `next_key`.
+    """
+    if given is None:
+        return next_key()
+    if not isinstance(given, str):
+        raise TypeError(f"a key is text, not {given!r}; give str({given!r})")
+    return given
+
+
 def next_key() -> str:
     """The key of the next draw; without `keyed` it is the number of the call in this process.
 
@@ -39,10 +53,18 @@ def next_key() -> str:
     names = _names.get()
     if names is not None:
         return next(names)
-    if multiprocessing.parent_process() or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if multiprocessing.parent_process() or _ranks() > 1:
         raise RecipeError(
             "several processes draw, and none knows which picture is whose: their draws would be "
             "the same. Wrap the dataset in degradations.torch.Keyed, pass a key of your own, or "
             "draw within degradations.keyed('EPOCH/INDEX')"
         )
     return next(_calls)
+
+
+def _ranks() -> int:
+    told = os.environ.get("WORLD_SIZE", "").strip() or "1"
+    try:
+        return int(told)
+    except ValueError as error:
+        raise RecipeError(f"WORLD_SIZE is {told!r}; set it to the number of ranks") from error

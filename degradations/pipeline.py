@@ -91,7 +91,9 @@ class Recipe(Frozen):
 
     def save(self, path: str | Path, *comments: str) -> None:
         """Write the recipe as YAML, with the comments at its head."""
-        head = "".join(f"# {line}\n" for line in comments)
+        lines = (line for comment in comments for line in comment.splitlines())
+        plain = ("".join(c if c.isprintable() else " " for c in line) for line in lines)
+        head = "".join(f"# {line}\n" for line in plain)
         Path(path).write_text(head + self.to_yaml(), encoding="utf-8")
 
     def at(self, severity: float) -> Self:

@@ -58,19 +58,47 @@ def loads(data: bytes | str) -> Any:
     """
     try:
         _measure(data)
-        return yaml.safe_load(data)
+        loader = yaml.SafeLoader(data)
+        try:
+            node = loader.get_single_node()
+            _refuse_repeated_keys(node)
+            return loader.construct_document(node) if node else None
+        finally:
+            loader.dispose()
     except yaml.reader.ReaderError as error:
         message = f"it is neither UTF-8 nor UTF-16 at byte {error.position}; save it as UTF-8"
         raise ValueError(f"is not YAML: {message}") from error
     except yaml.YAMLError as error:
         raise ValueError(f"is not YAML: {' '.join(str(error).split())}") from error
     except (ValueError, OverflowError, RecursionError) as error:
-        message = str(error) if isinstance(error, _TooMuchError) else f"is not YAML: {error}"
+        message = str(error) if isinstance(error, _RefusedError) else f"is not YAML: {error}"
         raise ValueError(" ".join(message.split())) from error
 
 
-class _TooMuchError(ValueError):
+class _RefusedError(ValueError):
     pass
+
+
+def _refuse_repeated_keys(root: yaml.Node | None) -> None:
+    """Raises ValueError for a key that stands twice in a mapping: one would be lost unseen."""
+    nodes, met = [root] if root else [], set()
+    while nodes:
+        node = nodes.pop()
+        if id(node) in met:  # an alias
+            continue
+        met.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            nodes += node.value
+        elif isinstance(node, yaml.MappingNode):
+            lines: dict[tuple[str, str], int] = {}
+            for key, value in node.value:
+                nodes += (key, value)
+                if isinstance(key, yaml.ScalarNode):
+                    name, line = (key.tag, key.value), key.start_mark.line + 1
+                    if name in lines:
+                        told = f"{key.value!r} stands in line {lines[name]} already; keep one"
+                        raise _RefusedError(f"line {line}: {told}")
+                    lines[name] = line
 
 
 def _measure(data: bytes | str) -> None:
@@ -94,7 +122,7 @@ def _measure(data: bytes | str) -> None:
             count, below = 1, 0
         elif isinstance(event, AliasEvent):
             if any(anchor == event.anchor for anchor, *_ in open_nodes):
-                raise _TooMuchError(f"{where}: *{event.anchor} stands within itself")
+                raise _RefusedError(f"{where}: *{event.anchor} stands within itself")
             count, below = sizes.get(event.anchor, 1), depths.get(event.anchor, 0)
             _add(open_nodes, count, below + 1)
         else:
@@ -104,11 +132,11 @@ def _measure(data: bytes | str) -> None:
             _add(open_nodes, 1, 1)
         total += count
         if total > MAX_VALUES:
-            raise _TooMuchError(
+            raise _RefusedError(
                 f"{where}: more than {MAX_VALUES:,} values, those of aliases among them"
             )
         if len(open_nodes) + below > MAX_DEPTH:
-            raise _TooMuchError(f"{where}: nested more than {MAX_DEPTH} deep")
+            raise _RefusedError(f"{where}: nested more than {MAX_DEPTH} deep")
 
 
 def _add(open_nodes: list[list[Any]], values: int, below: int) -> None:

@@ -33,7 +33,7 @@ from torch.utils.data import (
 
 from degradations.cutting import Cutter, files_in, like
 from degradations.errors import RecipeError
-from degradations.keys import keyed, next_key
+from degradations.keys import key_of, keyed
 from degradations.passes import MOST_WORKERS, Passes
 from degradations.pipeline import Recipe
 from degradations.rng import Rng
@@ -320,7 +320,7 @@ class Degrade(torch.nn.Module):
 
     def forward(self, picture: Any, *beside: Any, key: str | None = None) -> Any:
         hr = pixels(picture)
-        made = self.maker.sample(hr, self.maker.draw(hr, key or next_key()))
+        made = self.maker.sample(hr, self.maker.draw(hr, key_of(key)))
         sample = {name: like(v, picture) if name != "trace" else v for name, v in made.items()}
         return (sample, *beside) if beside else sample
 

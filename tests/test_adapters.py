@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 import degradations
 from degradations import RecipeError, Trace, recipes, replay
 from degradations.albumentations import Degrade as Transform
+from degradations.basicsr import RecipePairs
 from degradations.samples import pixels as read_pixels
 from degradations.torch import Degrade, Epochs, Keyed, PairDataset, PairStream
 
@@ -516,7 +517,39 @@ def test_without_a_key_calls_are_counted_and_workers_refused(photos, monkeypatch
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(RecipeError, match="several processes draw"):
         Degrade("realesrgan")(picture)
-    assert Trace.from_json(Degrade("realesrgan")(picture, key="mine")["trace"]).key == "mine"
+    for key in ("mine", ""):
+        assert Trace.from_json(Degrade("realesrgan")(picture, key=key)["trace"]).key == key
+        made = Transform("realesrgan")(image=np.array(picture), key=key)
+        assert Trace.from_json(made["trace"]).key == key
+    for key in (0, 7, ("a",)):
+        with pytest.raises(TypeError, match=r"a key is text, not .* give str\("):
+            Degrade("realesrgan")(picture, key=key)
+        with pytest.raises(TypeError, match=r"a key is text, not .* give str\("):
+            Transform("realesrgan")(image=np.array(picture), key=key)
+    monkeypatch.setenv("WORLD_SIZE", "")
+    Degrade("realesrgan")(picture)
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    with pytest.raises(RecipeError, match="WORLD_SIZE is 'two'; set it to"):
+        Degrade("realesrgan")(picture)
+
+
+def test_a_list_of_basicsr_names_files_with_spaces_and_brackets(photos, tmp_path):
+    rgb = opened(photos / "0.png")
+    names = "photo (1).png", "plain.png", "b (40,40,3).png"
+    for name in names:
+        rgb.save(tmp_path / name)
+    sizes = " (40,40,3)", "", " (40, 40, 3) 1"
+    lines = [name + size for name, size in zip(names, sizes, strict=True)]
+    listed = tmp_path / "meta.txt"
+    listed.write_text("\n".join(lines), encoding="utf-8-sig")
+    given = {"dataroot_gt": tmp_path, "recipe": "clean_bicubic", "scale": 4, "gt_size": 32}
+    given |= {"meta_info": listed}
+    assert [path.name for path in RecipePairs(given).pairs.photos] == [*names]
+    listed.write_text("plain.png\nnone.png (40,40,3)\n")
+    with pytest.raises(RecipeError, match=r"1 of 2 files are not there, such as .*none\.png;"):
+        RecipePairs(given)
+    with pytest.raises(RecipeError, match="use_rot is 'no'; give true or false"):
+        RecipePairs(given | {"use_rot": "no"})
 
 
 def test_a_key_holds_for_each_transform_within_it(photos):

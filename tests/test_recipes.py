@@ -90,6 +90,35 @@ def test_a_wrong_file_is_refused_naming_file_key_and_mend(text, wanted, tmp_path
     assert wanted in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("name: a\nname: b\n", "line 2: 'name' stands in line 1 already"),
+        (
+            "name: a\nsteps:\n  - kind: blur\n    sigma: 1\n    sigma: 2",
+            "line 5: 'sigma' stands in",
+        ),
+        ("name: a\nsteps: [{kind: blur, sigma: 1, sigma: 2}]", "line 2: 'sigma' stands in line 2"),
+        ('name: a\n"name": b', "line 2: 'name' stands in line 1 already"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused_with_its_line(text, wanted, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(RecipeError, match=wanted):
+        Recipe.load(path)
+    path.write_text("name: a\nsteps: [&b {kind: blur}, *b, {kind: blur}]", encoding="utf-8")
+    assert len(Recipe.load(path).steps) == 3
+
+
+def test_any_comment_stays_a_comment(tmp_path):
+    path, recipe = tmp_path / "mine.yaml", recipes.named("phone")
+    comments = "a\nb: c", "d\r\ne", "f\x85g: h", "i\u2028j: k", "l\x00\x1b", "caf\udce9", "\u00e9"
+    recipe.save(path, *comments)
+    assert Recipe.load(path) == recipe
+    assert "# b: c\n" in path.read_text(encoding="utf-8")
+
+
 def test_a_recipe_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(RecipeError, match=r"none\.yaml: cannot be read: No such file"):
         Recipe.load(tmp_path / "none.yaml")
