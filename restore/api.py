@@ -1,5 +1,6 @@
 """The Python interface: `restore.load("nano")`, then pictures in, the same kind of pictures out."""
 
+import copy
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from restore.checkpoints import accelerators, engines
+from restore.checkpoints import accelerators, arguments, engines, reloading
 from restore.config import Options, explain
 from restore.diffusion.lazy_stack import LazyStack
 from restore.errors import ConfigError, UsageError
@@ -31,23 +32,23 @@ Some = TypeVar("Some", bound=Options)
 
 
 def load(
-    model: str = "nano",
-    device: str = "auto",
-    dtype: str = "auto",
+    model: str | Path = "nano",
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
     *,
     compiled: bool = False,
     offload: bool = False,
     engine: Literal["torch", "onnx"] = "torch",
-    first_stage: str = "",
-    **more: Unpack[keywords.Loading],
+    first_stage: str | Path = "",
+    **more: Unpack[arguments.Loading],
 ) -> "Restorer":
     """Load a model. Its weights are in memory once and serve every task.
 
     Args:
         model: The name of a model that ships or of one of the user's own, a folder, a .safetensors
             file, an upscaler's .pth, or a hub id.
-        device: auto, cpu, cuda or mps.
-        dtype: fp32, bf16 or fp16. auto is fp32 on the CPU and bf16 elsewhere.
+        device: auto, cpu, cuda or mps; or a torch.device.
+        dtype: fp32, bf16 or fp16, or a torch.dtype. auto is fp32 on the CPU and bf16 elsewhere.
         compiled: Compile the UNet. This takes minutes once and makes the steps faster.
         offload: Keep on the device only the part that is computing.
         engine: torch; or onnx, ONNX Runtime on the CPU, for a folder that `restore export` wrote.
@@ -56,9 +57,14 @@ def load(
 
     Raises:
         ModelError: If there is no such model, or it cannot be loaded.
+        ConfigError: If an argument is unknown, or the model or the engine would ignore it.
+        UsageError: If a ControlNet's picture or scale is given without one.
     """
-    how: dict[str, Any] = {"compiled": compiled, "offload": offload, "first_stage": first_stage}
-    return Restorer(engines.load(model, device, dtype, engine=engine, lazily=True, **how, **more))
+    how: dict[str, Any] = {"compiled": compiled, "offload": offload, "engine": engine}
+    name, where = arguments.to_text("model", model), str(device)
+    first = arguments.to_text("first_stage", first_stage)
+    kind = accelerators.named_dtype(dtype)
+    return Restorer(engines.load(name, where, kind, lazily=True, first_stage=first, **how, **more))
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class Restorer:
             decode, enlarge and colour; they start again for each lap, hole and pass.
     """
 
-    model: "run.Model"
+    model: "arguments.Model"
 
     @classmethod
     def from_pretrained(
@@ -91,16 +97,16 @@ class Restorer:
         local_files_only: bool = False,
         compiled: bool = False,
         offload: bool = False,
-        engine: engines.Engine = "torch",
+        engine: arguments.Engine = "torch",
         first_stage: str | Path = "",
-        **more: Unpack[keywords.Loading],
+        **more: Unpack[arguments.Loading],
     ) -> Self:
         """Load a model, as `restore.load` does, also by diffusers' names of arguments.
 
         Args:
             model: As in `restore.load`.
-            device: As in `restore.load`; or a torch.device.
-            dtype: As in `restore.load`; or a torch.dtype.
+            device: As in `restore.load`.
+            dtype: As in `restore.load`.
             torch_dtype: Diffusers' name of `dtype`; it wins.
             local_files_only: Diffusers' name of `offline`: use no network.
             compiled: As in `restore.load`.
@@ -110,25 +116,36 @@ class Restorer:
             more: Further arguments of restore.checkpoints.load.load.
 
         Raises:
-            ModelError: If there is no such model, or it cannot be loaded.
+            RestoreError: As `restore.load`.
         """
         if local_files_only:
             more["offline"] = True
-        name = accelerators.named_dtype(dtype if torch_dtype is None else torch_dtype)
+        kind = dtype if torch_dtype is None else torch_dtype
         how: dict[str, Any] = {"compiled": compiled, "offload": offload, "engine": engine}
-        how |= {"first_stage": str(first_stage)}
-        return cls(engines.load(str(model), str(device), name, lazily=True, **how, **more))
+        return cls(load(model, device, kind, first_stage=first_stage, **how, **more).model)
 
     @property
-    def stack(self) -> "run.Model":
+    def stack(self) -> "arguments.Model":
         """The whole model. A model that can work without sampling loads it at the first use."""
         if isinstance(self.model, LazyStack) and self.model.engine == "torch":
             return self.model.load()
         return self.model
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is pickled and copied: the whole model, since loading cannot go on elsewhere."""
-        return {"model": self.stack}
+        """What is pickled: the whole model, since loading cannot go on elsewhere.
+
+        Pixel upscalers and ONNX exports are loaded again, from the same file or folder.
+        """
+        return {"model": reloading.pack(self.stack)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        object.__setattr__(self, "model", reloading.unpack(state["model"]))
+
+    def __copy__(self) -> Self:
+        return replace(self, model=self.stack)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return replace(self, model=copy.deepcopy(self.stack, memo))
 
     def save_pretrained(self, folder: str | Path, *, card: str | None = None) -> None:
         """Write the model without loss, as `restore.load` reads it. Fused LoRAs stay fused.
@@ -137,6 +154,7 @@ class Restorer:
             card: README.md. By default it is copied, as licences and the list of photos are.
 
         Raises:
+            UsageError: If a first stage or a ControlNet would be lost, or it is no stack.
             OutputError: If the folder holds files that we did not write.
         """
         from restore.checkpoints import publish
@@ -164,6 +182,7 @@ class Restorer:
             The URL of the commit.
 
         Raises:
+            UsageError: As `save_pretrained`.
             OutputError: If the hub refuses it; with the hub's message.
         """
         from restore.checkpoints import publish

@@ -16,7 +16,7 @@ from PIL import Image
 import restore
 from restore.api import Restorer
 from restore.batch import mask_files
-from restore.errors import ConfigError, UsageError
+from restore.errors import ConfigError, ModelError, UsageError
 from restore.images import picture
 from restore.images.arrays import convert_like, to_mask, to_picture
 
@@ -320,3 +320,58 @@ def test_a_photo_that_was_taken_upright_is_worked_on_upright(pixels):
     image = Image.open(buffer)
     assert to_picture(image).size == (40, 20)
     assert convert_like(to_picture(image), image).size == (20, 40)
+
+
+# what loading is told
+
+WRONG = {
+    "a typing error": ({"lora": [("/nope", 1)]}, ConfigError, "lora is no argument.*'loras'"),
+    "another's name": ({"foo": 1}, ConfigError, "foo is no argument"),
+    "engine": ({"engine": "tensorrt"}, ConfigError, "'tensorrt': there are torch, onnx"),
+    "a guide alone": ({"control_image": "/nope"}, UsageError, "give --controlnet"),
+    "a scale alone": ({"controlnet_scale": 99}, UsageError, "give --controlnet"),
+    "a revision": ({"revision": "v2"}, ConfigError, "is for the hub's models"),
+    "configs": ({"config": "/nope"}, UsageError, "has configs of its own"),
+    "one LoRA": ({"loras": "x.safetensors"}, ConfigError, "give a list"),
+    "a LoRA of numbers": ({"loras": [(1, 2)]}, ConfigError, "1 is no name"),
+    "a LoRA's scale": ({"loras": [("x", "1")]}, ConfigError, "'1' is no finite number"),
+    "a scale of text": ({"controlnet_scale": "1"}, ConfigError, "'1' is no finite number"),
+    "a first stage": ({"first_stage": 3}, ConfigError, "first_stage: 3 is no name"),
+    "a dtype": ({"dtype": 32}, ConfigError, "dtype 32: there are"),
+    "a device": ({"device": 0}, ModelError, "0: no such device"),
+    "onnx": ({"engine": "onnx", "controlnet": "/nope"}, ConfigError, "--controlnet: engine onnx"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_no_argument_of_loading_is_swallowed(case):
+    given, kind, told = WRONG[case]
+    with pytest.raises(kind, match=told):
+        restore.load("nano", **given)
+
+
+def test_torchs_types_and_paths_are_names_too(tmp_path):
+    made = restore.load("nano", torch.device("cpu"), torch.float32)
+    assert made.device.type == "cpu"
+    assert restore.load(Path(made.stack.origin), "cpu").stack.digest == made.stack.digest
+    with pytest.raises(ModelError, match=r"x\.safetensors"):
+        restore.load("nano", "cpu", loras=[tmp_path / "x.safetensors"])
+    with pytest.raises(ConfigError, match="model: 3 is no name"):
+        restore.load(3)
+
+
+@pytest.mark.parametrize("no", [False, np.bool_(False), torch.tensor(False)])
+def test_every_librarys_false_cancels_and_none_does_not(nano, kinds, no):
+    with pytest.raises(restore.Cancelled):
+        nano.upscale(kinds["np"], 2, progress=lambda *given: no)
+    with pytest.raises(restore.Cancelled):
+        nano.upscale(kinds["np"], 2, callback=lambda *given: no)
+    nano.upscale(kinds["np"], 1, progress=lambda *given: None, callback=lambda *given: 0)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_grey_picture_makes_no_warning(nano):
+    seen = []
+    nano.upscale(np.full((9, 8), 90, np.uint8), 2)
+    nano.upscale(np.full((9, 8), 90, np.uint8), 2, callback=lambda *given: seen.append(given))
+    assert seen

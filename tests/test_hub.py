@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 import restore
 from restore import options
 from restore.api import Restorer
-from restore.checkpoints import card, hub, load, manifest, model_paths
+from restore.checkpoints import arguments, card, hub, load, manifest, model_paths
 from restore.errors import ConfigError, ModelError, OutputError, UsageError
 from restore.tasks import keywords
 
@@ -296,7 +296,7 @@ def test_keywords_are_the_options(task, kind, told):
 
 
 def test_what_loading_takes_is_typed_alike():
-    said = get_type_hints(keywords.Loading)
+    said = get_type_hints(arguments.Loading)
     taken = get_type_hints(load.load)
     assert {*said} == taken.keys() - {"name", "device", "dtype", "return"}
     assert said == {name: taken[name] for name in said}

@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -381,6 +382,25 @@ def test_from_python_the_engine_is_an_argument_and_what_it_lacks_is_refused(nano
         with pytest.raises(UsageError, match="is an ONNX export; copy its folder"):
             one.save_pretrained(tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
+
+
+def test_a_pickled_export_is_loaded_again(nano):
+    made = restore.load(nano, engine="onnx")
+    again = pickle.loads(pickle.dumps(made))
+    photo = Image.new("RGB", (8, 6), "red")
+    assert again.upscale(photo, 2).tobytes() == made.upscale(photo, 2).tobytes()
+    assert (again.model.engine, again.model.digest) == ("onnx", made.model.digest)
+
+
+def test_a_controlnet_is_refused_before_any_digest(nano, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(manifest, "find_model", lambda *given: 1 / 0)
+    words = ["--model", str(nano), "--engine", "onnx", "--controlnet", "/nope"]
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.png")
+    out = str(tmp_path / "out")
+    assert main(["img2img", str(tmp_path / "a.png"), "-o", out, *words]) != 0
+    assert "--controlnet: engine onnx" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="--controlnet: engine onnx"):
+        restore.load(nano, engine="onnx", controlnet="/nope")
 
 
 def test_a_long_answer_can_be_stopped(both, monkeypatch):

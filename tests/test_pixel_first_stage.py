@@ -1,8 +1,12 @@
 """A pixel upscaler's answer, and what a model of diffusion makes of it."""
 
+import copy
 import json
+import pickle
+import shutil
 from importlib.util import find_spec
 
+import diffusers
 import numpy as np
 import pixel_nets
 import pytest
@@ -13,7 +17,7 @@ from test_security import harms
 
 import restore
 from restore.cli import main
-from restore.errors import ConfigError
+from restore.errors import ConfigError, ModelError, UsageError
 from restore.files import sha256
 from restore.images.picture import Picture
 from restore.options import UpscaleOptions
@@ -116,3 +120,53 @@ def test_an_evil_pickle_stays_inert(tmp_path, capsys):
     asked = ["upscale", str(tmp_path / "a.png"), "-o", str(tmp_path / "out"), "--device", "cpu"]
     assert main([*asked, "--first-stage", str(path)]) == 3
     assert "holds more than tensors" in capsys.readouterr().err and not mark.exists()
+
+
+@pytest.mark.parametrize("given", [{"foo": 1}, {"lora": []}, {"control_image": "/nope"}])
+def test_no_argument_of_loading_is_swallowed(file, given):
+    with pytest.raises((ConfigError, UsageError)):
+        restore.load(file, "cpu", **given)
+    with pytest.raises((ConfigError, UsageError)):
+        restore.load("nano", "cpu", first_stage=file, **given)
+
+
+def test_what_saving_would_lose_is_refused(file, tmp_path):
+    with pytest.raises(UsageError, match=r"first stage, .*SPAN.*first_stage=FILE"):
+        restore.load("nano", "cpu", first_stage=file).save_pretrained(tmp_path / "out")
+    folder = tiny.checkpoint(tmp_path / "sd", "base")
+    unet = diffusers.UNet2DConditionModel.from_pretrained(folder / "unet")
+    net = tiny.controlnet(tmp_path / "net", unet)
+    steered = restore.load(folder, "cpu", controlnet=net)
+    with pytest.raises(UsageError, match="its ControlNet would be lost"):
+        steered.save_pretrained(tmp_path / "out")
+    with pytest.raises(UsageError, match="its ControlNet would be lost"):
+        steered.push_to_hub("org/name")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("how", ["alone", "first stage"])
+def test_a_pickled_upscaler_is_loaded_again_and_must_be_the_same(file, tmp_path, how, monkeypatch):
+    own = tmp_path / "x2.safetensors"
+    shutil.copy(file, own)
+    monkeypatch.chdir(tmp_path)
+    made = (
+        restore.load(own.name, "cpu")
+        if how == "alone"
+        else restore.load("nano", "cpu", first_stage=own.name)
+    )
+    held = pickle.dumps(made)
+    monkeypatch.chdir("/")
+    again = pickle.loads(held)
+    assert (again.model.name, again.model.digest) == (made.model.name, made.stack.digest)
+    pixels = photo().pixels
+    wanted = made.upscale(pixels, 2)
+    for other in (again, copy.copy(made), copy.deepcopy(made)):
+        assert np.array_equal(other.upscale(pixels, 2), wanted)
+    shutil.copy(pixel_nets.save(tmp_path / "other", "PLKSR"), own)
+    with pytest.raises(ModelError, match="changed since"):
+        pickle.loads(held)
+    own.unlink()
+    with pytest.raises(ModelError):
+        pickle.loads(held)
+    with pytest.raises(UsageError, match="load it in each process"):
+        pickle.dumps(made)

@@ -15,7 +15,7 @@ from restore.images.allocator import keep_freed_memory
 from restore.options import InpaintOptions, UpscaleOptions, WalkOptions
 
 if TYPE_CHECKING:
-    from restore.tasks.run import Model
+    from restore.checkpoints.arguments import Model
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,8 @@ class ModelChoice:
     ) -> OpenedModel:
         """Find the model and identify its weights, as `open_model` does."""
         environment.require()
+        if self.engine == "onnx":  # before the digest, which may take long
+            engines.refuse_options(self.device, self.dtype, **self._more())
         how = {"offline": self.offline, "allow_pickle": self.allow_pickle}
         place, weights = manifest.find_model(self.name, **how)
         self._refuse(place, options)
@@ -135,9 +137,7 @@ class ModelChoice:
 
             sampling_check.refuse(path, options)
         if self.engine == "onnx":
-            engines.refuse(
-                self.name, self.device, self.dtype, **self._more(), first_stage=self.first_stage
-            )
+            engines.refuse(self.name, self.device, self.dtype, **self._more())
         elif path.is_dir() and configs.about(path).engine:
             raise UsageError(f"{self.name}: is an ONNX export; run it by --engine onnx")
 
@@ -161,7 +161,6 @@ class ModelChoice:
     ) -> "Model":
         """Load the model. Raises ModelError if it cannot, or if its files have changed since."""
         steering = {
-            "controlnet": self.controlnet,
             "controlnet_scale": self.controlnet_scale,
             "control_image": self.control_image,
         }
@@ -171,7 +170,6 @@ class ModelChoice:
             self.device,
             self.dtype,
             engine=self.engine,
-            first_stage=self.first_stage,
             lazily=_may_load_lazily(options),
             note=note,
             offline=self.offline,
@@ -186,7 +184,8 @@ class ModelChoice:
     def _more(self) -> dict[str, Any]:
         """The options that not every engine supports, by the names in `engines.load`."""
         more: dict[str, Any] = {"compiled": self.compiled, "offload": self.offload}
-        return {**more, "loras": self.loras, "config": self.config_from}
+        more |= {"loras": self.loras, "config": self.config_from}
+        return {**more, "controlnet": self.controlnet, "first_stage": self.first_stage}
 
     def _precision(self, first_stage: str) -> dict[str, object]:
         facts: dict[str, object] = {"dtype": self.dtype}

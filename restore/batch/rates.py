@@ -15,7 +15,7 @@ from restore.files import home_folder, write_text
 from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions
 
 if TYPE_CHECKING:
-    from restore.tasks.run import Model
+    from restore.checkpoints.arguments import Model
 
     FileOptions = UpscaleOptions | Img2imgOptions | InpaintOptions
 

@@ -18,7 +18,7 @@ from restore.batch.work import FileOptions, FileWork, Progress, Settings
 
 if TYPE_CHECKING:
     from restore.batch.mask_files import Masks
-    from restore.tasks.run import Model
+    from restore.checkpoints.arguments import Model
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import restore.diffusion.torchvision
-from restore.checkpoints import file_kinds, manifest, model_paths, pixel
+from restore.checkpoints import arguments, file_kinds, manifest, model_paths, pixel
 from restore.checkpoints import load as loading
 from restore.checkpoints.accelerators import find, named_dtype, precision
 from restore.diffusion.conditioning import Condition
@@ -44,8 +44,9 @@ def load(
 
     Raises:
         ModelError: If the device is missing, or the model cannot be loaded or compiled.
-        ConfigError: If the options exclude each other.
+        ConfigError: If the options exclude each other, or one is unknown.
     """
+    arguments.refuse_unknown(more)
     if compiled and offload:
         raise ConfigError("a compiled UNet stays on its device: --compile or --offload, not both")
     target = find(device)

@@ -4,16 +4,15 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from restore.checkpoints import configs, manifest, model_paths
+from restore.checkpoints import arguments, configs, manifest, model_paths
+from restore.checkpoints.arguments import Engine
 from restore.errors import ConfigError, ModelError, RestoreError
 from restore.storage import sealed
 
 if TYPE_CHECKING:
-    from restore.tasks.run import Model
-
-Engine = Literal["torch", "onnx"]
+    from restore.checkpoints.arguments import Model
 
 
 def load(
@@ -42,8 +41,10 @@ def load(
 
     Raises:
         ModelError: If there is no such model, or it cannot be loaded.
-        ConfigError: If the engine does not support an option.
+        ConfigError: If an argument is unknown or wrong, or the engine does not support it.
+        UsageError: If a ControlNet's picture or scale is given without one.
     """
+    more = arguments.check(name, engine, more)
     if engine == "onnx":
         from restore.checkpoints import onnx_folder
 
@@ -112,15 +113,20 @@ def _as_model_errors(name: str) -> Iterator[None]:
 
 def refuse(name: str, device: str, dtype: str, **more: Any) -> None:
     """Raise ConfigError or ModelError if ONNX Runtime does not support the options or model."""
-    asked = {"--device": device not in ("auto", "cpu"), "--dtype": dtype not in ("auto", "fp32")}
-    asked |= {"--compile": more.get("compiled"), "--offload": more.get("offload")}
-    asked |= {"--first-stage": more.get("first_stage")}
-    asked |= {"--lora": more.get("loras"), "--config-from": more.get("config")}
-    if refused := ", ".join(option for option, is_asked in asked.items() if is_asked):
-        raise ConfigError(f"{refused}: engine onnx computes on the CPU in fp32; leave it out")
+    refuse_options(device, dtype, **more)
     place = model_paths.find_path(name)
     if not place.is_dir() or configs.about(place).engine != "onnx":
         raise ModelError(
             f"{name}: is no ONNX export; `restore export {name} -o FOLDER` makes one, for --model "
             "FOLDER --engine onnx"
         )
+
+
+def refuse_options(device: str, dtype: str, **more: Any) -> None:
+    """Raise ConfigError if ONNX Runtime does not support the options of `load`."""
+    asked = {"--device": device not in ("auto", "cpu"), "--dtype": dtype not in ("auto", "fp32")}
+    asked |= {"--compile": more.get("compiled"), "--offload": more.get("offload")}
+    asked |= {"--first-stage": more.get("first_stage"), "--controlnet": more.get("controlnet")}
+    asked |= {"--lora": more.get("loras"), "--config-from": more.get("config")}
+    if refused := ", ".join(option for option, is_asked in asked.items() if is_asked):
+        raise ConfigError(f"{refused}: engine onnx computes on the CPU in fp32; leave it out")

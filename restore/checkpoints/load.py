@@ -11,6 +11,7 @@ from torch import nn
 
 from restore.checkpoints import (
     accelerators,
+    arguments,
     components,
     configs,
     families,
@@ -47,9 +48,9 @@ def load(
     revision: str | None = None,
     offline: bool = False,
     allow_pickle: bool = False,
-    config: str | None = None,
-    loras: Sequence[tuple[str, float]] = (),
-    controlnet: str | None = None,
+    config: str | Path | None = None,
+    loras: Sequence[tuple[str | Path, float] | str | Path] = (),
+    controlnet: str | Path | None = None,
     controlnet_scale: float = 1.0,
     control_image: str | Path | None = None,
 ) -> Stack:
@@ -65,7 +66,7 @@ def load(
         offline: Do not use the network, as HF_HUB_OFFLINE=1. Only a hub id ever needs it.
         allow_pickle: Also read tensors of .ckpt and .bin, by torch's restricted unpickler.
         config: For a single file: the diffusers folder with configs and vocabulary.
-        loras: (path, scale) of each to fuse.
+        loras: (path, scale) of each to fuse; a path alone has the scale 1.
         controlnet: A folder or a hub id.
         controlnet_scale: Its conditioning scale.
         control_image: Its input; None: the picture that is processed.
@@ -75,18 +76,20 @@ def load(
     """
     path, digest = manifest.find_model(name, revision, offline, allow_pickle)
     more = {"offline": offline, "allow_pickle": allow_pickle}
-    steering = controlnets.find(controlnet, controlnet_scale, control_image, **more)
-    adapted = manifest.with_loras(digest, loras)
+    net, adapters = controlnet and str(controlnet), arguments.parse_loras(loras)
+    steering = controlnets.find(net, controlnet_scale, control_image, **more)
+    adapted = manifest.with_loras(digest, adapters)
     silence_libraries()
     is_single = path.is_file()
-    stack = read_single(path, config, **more) if is_single else _read_folder(path, allow_pickle)
+    own = config and str(config)
+    stack = read_single(path, own, **more) if is_single else _read_folder(path, allow_pickle)
     stack.name, stack.digest = full_name(name, path), adapted
     if steering:
         controlnets.steer(stack, steering, allow_pickle)
         stack.digest = steering.with_digest(adapted)
     stack.origin = path if path.is_dir() else None
     move(stack, device, dtype)
-    _fuse(stack, loras)
+    _fuse(stack, adapters)
     return stack
 
 

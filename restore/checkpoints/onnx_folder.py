@@ -11,9 +11,9 @@ from restore.onnx.stage import OnnxNetwork, OnnxStage
 from restore.storage import sealed
 
 if TYPE_CHECKING:
+    from restore.checkpoints.arguments import Model
     from restore.diffusion.stack import Stack
     from restore.pixel.model import PixelModel
-    from restore.tasks.run import Model
 
 
 @sealed.sealing()

@@ -26,19 +26,34 @@ def save(model: Stack | PixelModel | LazyStack, folder: Path, card: str | None =
         card: README.md. None: that of the folder it was loaded from, or a short one.
 
     Raises:
-        UsageError: If it is a pixel upscaler or an ONNX export, or the folder is the one it was
-            loaded from.
+        UsageError: If it is a pixel upscaler or an ONNX export, if it has a first stage or a
+            ControlNet of another file, or if the folder is the one it was loaded from.
         OutputError: As save.save.
     """
     if isinstance(model, LazyStack) or model.engine == "onnx":  # its parts hold no weights
         raise UsageError(f"{model.name}: is an ONNX export; copy its folder")
     if isinstance(model, PixelModel):
         raise UsageError(f"{model.name}: a pixel upscaler is one file, unchanged; copy that")
+    _refuse_beside(model)
     if model.origin is not None and folder.resolve() == model.origin.resolve():
         raise UsageError(f"{folder}: is what the model was read from; give another folder")
     text = _card_of(model) if card is None else card
     more = [path for path in _beside(model) if COMES_ALONG.fullmatch(path.name)]
     saving.save(model, folder, cards.headed(text, folder.name), dtype=None, more=more)
+
+
+def _refuse_beside(stack: Stack) -> None:
+    """Raise UsageError if the stack has a part that is no part of a model folder."""
+    if stack.enlarger is not None:
+        part, argument = f"first stage, {stack.enlarger.name},", "first_stage=FILE"
+    elif stack.control is not None:
+        part, argument = "ControlNet", "controlnet=FOLDER"
+    else:
+        return
+    raise UsageError(
+        f"{stack.name}: its {part} would be lost, as a model folder holds none; save the model "
+        f"loaded without it, and give it at loading: restore.load(MODEL, {argument})"
+    )
 
 
 def _beside(stack: Stack) -> list[Path]:

@@ -30,7 +30,7 @@ from restore.errors import OutputError, UsageError, printable
 from restore.options import Text2imgOptions
 
 if TYPE_CHECKING:
-    from restore.tasks.run import Model as Loaded
+    from restore.checkpoints.arguments import Model as Loaded
 
 GO_ON = "what is finished is kept; run the same command again to go on"
 Out = Annotated[

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from restore.errors import CancelledError, UsageError
 from restore.images.picture import Picture
 from restore.tasks import keywords, run
 
+if TYPE_CHECKING:
+    from restore.checkpoints.arguments import Model
+
 Callback = Callable[[int, int, Tensor], bool | None]
 """(steps done, all steps, latent) -> False to cancel"""
 Progress = Callable[[int, int, watch.What], bool | None]
@@ -22,7 +25,10 @@ Progress = Callable[[int, int, watch.What], bool | None]
 
 @dataclass(frozen=True)
 class Callbacks:
-    """The callbacks of one call. If one returns False, CancelledError is raised."""
+    """The callbacks of one call. If one returns False, CancelledError is raised.
+
+    NumPy's and torch's False are one too; None, of a function that returns nothing, is not.
+    """
 
     callback: Callback | None = None
     progress: Progress | None = None
@@ -33,7 +39,7 @@ class Callbacks:
         self,
         picture: Picture | None,
         options: run.TaskOptions,
-        stack: "run.Model",
+        stack: "Model",
         seed: int,
         hole: np.ndarray | None = None,
     ) -> Picture:
@@ -47,18 +53,25 @@ class Callbacks:
             return
         if isinstance(latent, np.ndarray):  # an engine's, which may be read-only
             latent = torch.from_numpy(latent.copy())
-        if self.callback is not None and self.callback(step, steps, latent) is False:
+        if self.callback is not None and is_false(self.callback(step, steps, latent)):
             raise CancelledError(f"cancelled by the callback after step {step} of {steps}")
         if self.on_step_end is None:
             return
         values = {"latents": latent}
         answer = self.on_step_end(self.maker, step - 1, watch.timestep(), values)
-        if answer is False:
+        if is_false(answer):
             why = f"cancelled by callback_on_step_end after step {step} of {steps}"
             raise CancelledError(why)
         if isinstance(answer, dict) and answer.get("latents", latent) is not latent:
             raise UsageError("callback_on_step_end gave other latents: it may only look and stop")
 
     def part(self, done: int, of: int, what: watch.What) -> None:
-        if self.progress is not None and self.progress(done, of, what) is False:
+        if self.progress is not None and is_false(self.progress(done, of, what)):
             raise CancelledError(f"cancelled by progress at {what}, {done} of {of}")
+
+
+def is_false(answer: object) -> bool:
+    """Whether an answer is False, of Python, NumPy or torch."""
+    if isinstance(answer, Tensor):
+        return answer.dtype == torch.bool and answer.numel() == 1 and not answer
+    return isinstance(answer, bool | np.bool_) and not answer

@@ -6,7 +6,6 @@ The options themselves are in restore.options. A test compares the two.
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, SupportsIndex, TypedDict
 
 import torch
@@ -24,19 +23,6 @@ SAME = {  # diffusers' name -> ours
     "guidance_scale": "guidance",
     "negative_prompt": "negative",
 }
-
-
-class Loading(TypedDict, total=False):
-    """Arguments of restore.checkpoints.load.load."""
-
-    revision: str | None
-    offline: bool
-    allow_pickle: bool
-    config: str | None
-    loras: Sequence[tuple[str, float]]
-    controlnet: str | None
-    controlnet_scale: float
-    control_image: str | Path | None
 
 
 class Diffusers(TypedDict, total=False):

@@ -16,11 +16,8 @@ from restore.tasks import first_stage
 from restore.tasks.fill import fill_without_model
 
 if TYPE_CHECKING:  # torch loads where it is needed
-    from restore.diffusion.stack import Stack
-    from restore.pixel.model import PixelModel
+    from restore.checkpoints.arguments import Model
     from restore.tasks.img2img import OnFrame
-
-    Model = Stack | PixelModel | LazyStack
 
 BAND = 256  # rows checked together
 TaskOptions = UpscaleOptions | Img2imgOptions | InpaintOptions | Text2imgOptions
