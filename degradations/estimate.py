@@ -5,7 +5,7 @@ found.save("mine.yaml")
 write_page(found, "mine.html")
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -46,7 +46,12 @@ class Estimate:
         )
 
 
-def estimate(paths: Iterable[str | Path], name: str = "mine", workers: int = 1) -> Estimate:
+def estimate(
+    paths: Iterable[str | Path],
+    name: str = "mine",
+    workers: int = 1,
+    check: Callable[[], object] = lambda: None,
+) -> Estimate:
     """Measure each photo, then fit a recipe. Files that cannot be measured are refused with a
     reason.
 
@@ -54,6 +59,7 @@ def estimate(paths: Iterable[str | Path], name: str = "mine", workers: int = 1) 
         paths: The photos.
         name: Name of the recipe.
         workers: Processes that measure; 1 measures in this one.
+        check: Called before each photo that this process measures; what it raises ends the work.
 
     Raises:
         RecipeError: If no photo could be measured.
@@ -61,7 +67,7 @@ def estimate(paths: Iterable[str | Path], name: str = "mine", workers: int = 1) 
     paths = [Path(path) for path in paths]
     if not paths:
         raise RecipeError("no photos to measure; give a folder of the photos to be restored")
-    results = _all(paths, workers)
+    results = _all(paths, workers, check)
     pairs = list(zip(paths, results, strict=True))
     photos = [result for result in results if isinstance(result, Measured)]
     refused = [(str(path), result) for path, result in pairs if isinstance(result, str)]
@@ -90,9 +96,13 @@ def write_page(
     fit_report.page(found.photos, found.refused, found.recipe, simulated).write(Path(path))
 
 
-def _all(paths: Sequence[Path], workers: int) -> list[Measured | str]:
+def _all(paths: Sequence[Path], workers: int, check: Callable[[], object]) -> list[Measured | str]:
     if workers <= 1:
-        return [_one(path) for path in paths]
+        results = []
+        for path in paths:
+            check()
+            results.append(_one(path))
+        return results
     chunk = max(1, min(16, len(paths) // (4 * workers)))
     try:
         with _pool(min(workers, len(paths))) as pool:

@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,12 @@ class Row:
 
 
 def rows(
-    pictures: dict[str, np.ndarray], recipe: Recipe, seeds: Sequence[int], scale: float, crop: int
+    pictures: dict[str, np.ndarray],
+    recipe: Recipe,
+    seeds: Sequence[int],
+    scale: float,
+    crop: int,
+    check: Callable[[], object] = lambda: None,
 ) -> list[Row]:
     """Degrade the middle of each picture once a seed.
 
@@ -46,13 +51,19 @@ def rows(
         seeds: Seeds of the draws.
         scale: HR size over LR size.
         crop: Side of the part that is taken, pixels; of a smaller picture, all of it.
+        check: Called before each draw; what it raises ends the work.
     """
+
+    def degraded(hr: np.ndarray, seed: int, name: str) -> Degraded:
+        check()
+        return recipe.degrade(hr, scale, seed, name)
+
     result = []
     for name, picture in pictures.items():
         height, width = (min(side, crop) for side in picture.shape[:2])
         y, x = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
         hr = np.ascontiguousarray(picture[y : y + height, x : x + width])
-        result.append(Row(name, hr, tuple(recipe.degrade(hr, scale, s, name) for s in seeds)))
+        result.append(Row(name, hr, tuple(degraded(hr, s, name) for s in seeds)))
     return result
 
 

@@ -17,6 +17,7 @@ from conftest import smooth_pixels
 from PIL import Image
 from starlette.testclient import TestClient
 
+from degradations import Recipe
 from restore import cli
 from restore.errors import UsageError
 from restore.web.api import create_app
@@ -494,3 +495,74 @@ def test_the_client_of_the_documents_works(client, monkeypatch):
     space = {}
     exec(compile(block, "page.md", "exec"), space)
     assert Image.open(io.BytesIO(space["large"])).size == (256, 324)
+
+
+def tiff(*sizes) -> bytes:
+    pages, file = [Image.fromarray(smooth_pixels(*size)) for size in sizes], io.BytesIO()
+    pages[0].save(file, "TIFF", save_all=True, append_images=pages[1:])
+    return file.getvalue()
+
+
+def test_every_picture_and_frame_keeps_to_the_limit(client, photos):
+    pages = tiff((20, 20), (600, 500))
+    asked = {"pictures": {"frames": "all"}, "upscale": {"scale": 2}}
+    job = ended(client, post(client, "upscale", pages, asked, "pages.tif"))
+    assert (job["status"], job["code"]) == ("failed", "TOO_LARGE")
+    assert "1000x1200 pixels; at most 1 million" in job["error"]
+    folder = photos / "large"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(picture(300, 300))
+    (folder / "b.png").write_bytes(picture(12, 9))
+    asked = {"root": "root", "folder": "large", "out": "large_out"}
+    job = ended(client, client.post("/v1/batch", json=asked))
+    assert (job["tally"]["done"], job["tally"]["failed"]) == (2, 1)
+    assert job["tally"]["failures"][0].startswith("a.png: the result would have 1200x1200")
+    assert post(client, "scratches", picture(1100, 1000)).status_code == 413
+
+
+def test_a_folder_is_not_its_own_output_and_no_path_is_told(client, photos):
+    asked = {"root": "root", "folder": "scans", "out": "scans"}
+    answer = client.post("/v1/batch", json=asked)
+    assert answer.status_code == 422 and "out: is the folder of the pictures" in answer.text
+    (photos / "empty").mkdir()
+    answer = client.post("/v1/batch", json={**asked, "folder": "empty"})
+    assert answer.status_code == 422 and "root/empty: no picture here" in answer.text
+    assert str(photos) not in answer.text
+
+
+def test_uploads_of_any_names_have_names_of_their_own(client):
+    names = ["a.png", "2_a.png", "a.png", "a.png", "2_a.png"]
+    files = [("image", (name, picture(seed=n))) for n, name in enumerate(names)]
+    asked = {"recipe": "bsrgan", "columns": 1, "crop": 16}
+    answer = client.post("/v1/sheet", files=files, data={"request": json.dumps(asked)})
+    assert ended(client, answer)["status"] == "done"
+
+
+@pytest.mark.parametrize("kind", ["sheet", "estimate"])
+def test_jobs_of_many_photos_are_cancelled_between_two(client, kind, monkeypatch):
+    """The third photo is not reached."""
+    seen, job_id, real = [], [""], Recipe.degrade
+
+    def begin() -> None:
+        seen.append(1)
+        while not job_id[0]:
+            time.sleep(0.01)
+        if len(seen) == 2:
+            client.post(f"/v1/jobs/{job_id[0]}/cancel")
+
+    def degrade(self, *given, **named):
+        begin()
+        return real(self, *given, **named)
+
+    def measure(path):
+        begin()
+        return "not measured"
+
+    monkeypatch.setattr(Recipe, "degrade", degrade)
+    monkeypatch.setattr("degradations.estimate._one", measure)
+    files = [("image", (f"{n}.png", picture())) for n in range(6)]
+    asked = {"recipe": "bsrgan", "columns": 1, "crop": 16} if kind == "sheet" else {}
+    answer = client.post(f"/v1/{kind}", files=files, data={"request": json.dumps(asked)})
+    job_id[0] = answer.json()["id"]
+    assert ended(client, answer)["status"] == "cancelled"
+    assert len(seen) == 2

@@ -159,6 +159,7 @@ def prepare(
     on_collision: OnCollision = "error",
     devices: Sequence[str] = (),
     cluster: "Cluster | None" = None,
+    most_pixels: int = 0,
 ) -> PreparedFiles:
     """Prepare a run over files: plan it, then open the model and the journal.
 
@@ -176,6 +177,7 @@ def prepare(
         on_collision: What to do where two files want one result.
         devices: One process on each does the work: 0, 1, ... or cpu. Empty: this process does it.
         cluster: Where Ray does the work; None: Ray is not used.
+        most_pixels: A picture or frame whose results would have more fails; 0: there is no limit.
 
     Raises:
         UsageError: The options, files and masks do not fit together.
@@ -195,7 +197,8 @@ def prepare(
     identity = destination.out, pixels, model.weights, share.ending, options.words, options.task
     destination.store.begin(destination.home)
     journal = Journal(*identity, destination.home, store=destination.store)
-    settings = Settings(destination, seed, exists, plan.reading, pictures.writing, model.made_by)
+    how = plan.reading, pictures.writing, model.made_by, most_pixels
+    settings = Settings(destination, seed, exists, *how)
     spec = RunSpec(options, settings, pictures, holes, plan.masks, count, pixels, model.weights)
     executor, workers = choose_executor(spec, model, devices, cluster)
     return PreparedFiles(
@@ -255,6 +258,7 @@ def run(
     exists: Exists = "skip",
     devices: Sequence[str] = (),
     cluster: "Cluster | None" = None,
+    most_pixels: int = 0,
     show: Progress = QUIET,
     stop: Callable[[], str] = lambda: "",
 ) -> Summary:
@@ -274,5 +278,6 @@ def run(
         exists=exists,
         devices=devices,
         cluster=cluster,
+        most_pixels=most_pixels,
     )
     return prepared.run(show, stop)

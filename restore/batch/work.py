@@ -51,6 +51,7 @@ class Settings:
 
     Attributes:
         made_by: As results record it: the model, its digest, and what else decides the pixels.
+        most_pixels: Of all results of one picture; 0: no limit.
     """
 
     destination: Destination
@@ -59,6 +60,7 @@ class Settings:
     reading: "Reading"
     writing: "Writing"
     made_by: dict[str, object]
+    most_pixels: int = 0
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,8 @@ class FileWork:
             pictures, count = sandbox.read_by_rows(downloads.fetch(job), self.settings.reading)
         for picture in pictures:
             size = self.options.output_size(picture.size)
+            copies = self.count * getattr(self.options, "loopback", 1)
+            refuse_large(size, copies, self.settings.most_pixels)
             encode.check_fits(picture, self.kind_of(job), size, self.settings.writing.background)
         mask = self.holes.read(self.masks, job, pictures[0])
         if self.masks and self.masks.is_alpha:  # the filled hole is opaque
@@ -315,6 +319,16 @@ class FileWork:
         except OSError as error:
             mend = "check the file and its permissions"
             raise ImageError("UNREADABLE", f"{error.strerror or error}; {mend}") from error
+
+
+def refuse_large(size: tuple[int, int], copies: int, most_pixels: int) -> None:
+    """Raise ImageError if results of (height, width) have more pixels than are made; 0: any."""
+    height, width = size[0] * copies, size[1]
+    if most_pixels and height * width > most_pixels:
+        found = f"the result would have {width}x{height} pixels"
+        raise ImageError(
+            "TOO_LARGE", f"{found}; at most {most_pixels / 1e6:g} million are made here"
+        )
 
 
 def looks_of(show: Progress) -> "OnLook | None":

@@ -143,10 +143,10 @@ def steer(stack: "Stack", found: Found, allow_pickle: bool = False) -> None:
         kind="controlnet",
     )
     refuse_another(stack, dict(net.config), found.name)
-    stack.control = Control(net, found.scale, _picture(found.image) if found.image else None)
+    stack.control = Control(net, found.scale, read_picture(found.image) if found.image else None)
 
 
-def _picture(path: Path) -> "Picture":
+def read_picture(path: Path) -> "Picture":
     """Read the picture of a ControlNet, from the bytes that were hashed."""
     from restore.images import sandbox
     from restore.images.picture import Encoded, Reading

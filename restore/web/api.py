@@ -53,7 +53,7 @@ def create_app(
         limits: Limits of requests.
     """
     kept = Store(state)
-    tasks = Tasks(kept, models, roots)
+    tasks = Tasks(kept, models, roots, limits.most_pixels)
     worker = Worker(kept, tasks.carry_out, limits.jobs, tasks.prepare)
     server = Server(kept, worker, models, roots, limits)
 
@@ -132,7 +132,7 @@ def add_task_routes(app: FastAPI, server: Server) -> None:
     @app.post("/v1/text2img", status_code=202, responses=REFUSALS, operation_id="text2img")
     def text2img(given: requests.Text2imgRequest) -> JobResponse:
         """Make pictures from words."""
-        server.check_size(given.text2img.height * given.count, given.text2img.width)
+        server.check_size((given.text2img.height, given.text2img.width), given.count)
         return server.queue(given, [])
 
     @app.post(
@@ -145,14 +145,18 @@ def add_task_routes(app: FastAPI, server: Server) -> None:
     )
     def text2img_form(control_image: Control, request: Text = "{}") -> JobResponse:
         given = requests.parse(requests.Text2imgRequest, request)
-        server.check_size(given.text2img.height * given.count, given.text2img.width)
+        server.check_size((given.text2img.height, given.text2img.width), given.count)
         return server.queue(given, [], control=control_image)
 
     @app.post("/v1/batch", status_code=202, responses=REFUSALS, operation_id="batch")
     def batch(given: requests.BatchRequest) -> JobResponse:
         """Work on a folder of the server, as the command line does."""
-        server.roots.find(given.root, given.out, is_new=True)
-        file_search.find([server.roots.find(given.root, given.folder)], Path("."))
+        out = server.roots.find(given.root, given.out, is_new=True)
+        folder = server.roots.find(given.root, given.folder)
+        if out == folder:
+            raise UsageError("request: out: is the folder of the pictures too; name another")
+        with server.roots.hiding_paths():
+            file_search.find([folder], out)
         return server.queue(given, [])
 
 

@@ -3,22 +3,37 @@
 import gc
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from restore.batch.models import ModelChoice, OpenedModel, is_pixel, parse_lora
-from restore.checkpoints import configs, controlnet, engines, library, model_paths
-from restore.checkpoints.engines import Engine
+from restore.checkpoints import (
+    configs,
+    controlnet,
+    engines,
+    file_kinds,
+    hub,
+    library,
+    model_paths,
+)
+from restore.checkpoints.arguments import Engine
 from restore.errors import ModelError, RestoreError, UsageError
+from restore.options import UpscaleOptions
 from restore.web.adapters import Adapters
 from restore.web.requests import TaskRequest
+
+if TYPE_CHECKING:
+    from restore.checkpoints.arguments import Model
 
 DEFAULT = "nano"  # as the command line's
 NONE = Adapters()
 PIXEL_TASKS = ["upscale"]
 TASKS = ["upscale", "inpaint", "img2img", "text2img"]
+WEIGHTS = (".safetensors", *file_kinds.PICKLED_PIXELS, *hub.PICKLED)
+Stamps = tuple[tuple[str, int, int, int], ...]
 
 
 class Models:
@@ -35,7 +50,7 @@ class Models:
         adapters: LoRAs and ControlNets that may be named.
 
     Raises:
-        UsageError: The engine is onnx, but no model is given.
+        UsageError: The engine is onnx, but no model is given; or two have the same name.
         ConfigError: The engine does not support the device or the precision.
         ModelError: The engine is onnx, and a given model is not an export.
     """
@@ -49,14 +64,18 @@ class Models:
         adapters: Adapters = NONE,
     ):
         self.device, self.dtype, self.engine, self.adapters = device, dtype, engine, adapters
-        self._given = {Path(name).name or name: name for name in given}
+        self._given: dict[str, str] = {}
+        for path in given:
+            name = Path(path).name or path
+            if self._given.setdefault(name, path) != path:
+                raise UsageError(f"--model {path}: another model is called {name!r} too")
         if engine == "onnx":
             if not given:
                 mend = "--model FOLDER names one; `restore export nano -o FOLDER` makes it"
                 raise UsageError(f"--engine onnx: needs an exported model: {mend}")
             for name in given:
                 engines.refuse(name, device, dtype)
-        self._opened: tuple[ModelChoice, OpenedModel] | None = None
+        self._opened: Opened | None = None
 
     @property
     def first(self) -> str:
@@ -90,6 +109,24 @@ class Models:
                 kind = {"name": entry.name, "tasks": PIXEL_TASKS, "takes": []}
                 found.setdefault(entry.name, kind)["about"] = about
         return list(found.values())
+
+    def require_given(self) -> None:
+        """Raise ModelError if a given model is missing here, and no name of the hub's."""
+        for name in self._given.values():
+            if not hub.HUB_ID.fullmatch(name) or Path(name).suffix in WEIGHTS:
+                library.path_of(name)
+
+    def scale_of(self, name: str) -> float:
+        """Return the scale of `upscale` without one; 1 if it is known only once the model loads."""
+        place = model_paths.find_path(self._given.get(name or self.first, name or self.first))
+        if place.is_dir():
+            pixels = configs.about(place).pixels
+            return pixels.scale if pixels else UpscaleOptions().scale
+        if not place.is_file() or not file_kinds.is_pixel(place):
+            return UpscaleOptions().scale
+        is_plain = place.suffix.casefold() == ".safetensors"
+        told = file_kinds.header(place)[1].get("scale", "") if is_plain else ""
+        return float(told) if told.isdigit() else 1.0
 
     def require(self, name: str, task: str) -> None:
         """Check that a model exists and can do a task; the default one if the name is empty.
@@ -143,18 +180,23 @@ class Models:
                 found.require(given.task)
 
     def open(self, choice: ModelChoice) -> OpenedModel:
-        """Load a model, and unload the one before it.
+        """Load a model, and unload the one before it, unless it is the same and has not changed.
 
-        Results record the names that clients know, not paths of this machine.
+        Another picture for the same ControlNet loads nothing. Results record the names that
+        clients know, not paths of this machine.
 
         Raises:
             ModelError: It cannot be loaded.
         """
-        if self._opened is None or self._opened[0] != choice:
+        wanted = replace(choice, control_image=None)
+        stamps = stamps_of(wanted)
+        if self._opened is None or (self._opened.choice, self._opened.stamps) != (wanted, stamps):
             self._opened = None
             gc.collect()  # two at once may be more than there is memory for
-            self._opened = choice, choice.open()
-        opened = self._opened[1]
+            self._opened = Opened(wanted, stamps, wanted.open())
+        opened = self._opened.model
+        if choice.controlnet and choice.control_image:
+            opened = self._opened.steered_by(Path(choice.control_image))
         steered = dict(opened.steered)
         for key in ("controlnet", "control_image"):
             if key in steered:
@@ -187,6 +229,57 @@ class Models:
         for path in sorted(paths, key=len, reverse=True):
             text = text.replace(path, paths[path])
         return text
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The model in memory.
+
+    Attributes:
+        choice: What was asked for, without the ControlNet's picture.
+        stamps: Of its files, as `stamps_of` returns them.
+        model: The model.
+    """
+
+    choice: ModelChoice
+    stamps: Stamps
+    model: OpenedModel
+
+    @cached_property
+    def unsteered(self) -> str:
+        """The digest of the model's weights without the ControlNet."""
+        return replace(self.choice, controlnet=None, controlnet_scale=1.0).open().weights
+
+    def steered_by(self, image: Path) -> OpenedModel:
+        """The same model with this picture as its ControlNet's input."""
+        how = self.choice
+        found = controlnet.find(how.controlnet, how.controlnet_scale, image, offline=True)
+        assert found is not None
+        weights, load = found.with_digest(self.unsteered), self.model.stack
+
+        @cache
+        def stack() -> "Model":
+            model: Any = load()
+            control = replace(model.control, picture=controlnet.read_picture(image))
+            return replace(model, control=control, digest=weights)
+
+        record = {"steered": found.record, "weights": weights, "pinned": None}
+        return replace(self.model, stack=stack, **record)
+
+
+def stamps_of(choice: ModelChoice) -> Stamps:
+    """Return path, size and time of the files of a model and its adapters, to see changes."""
+    places = [model_paths.find_path(choice.name)]
+    for name in (*(file for file, _ in choice.loras), choice.controlnet):
+        places += [Path(name)] if name else []
+    places += [Path(file).with_name(hub.PEFT_CONFIG) for file, _ in choice.loras]
+    found = []
+    for place in places:
+        for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
+            with suppress(OSError):
+                state = path.stat()
+                found.append((str(path), state.st_size, state.st_mtime_ns, state.st_ino))
+    return tuple(found)
 
 
 def adapters_of(name: str) -> list[str]:

@@ -1,12 +1,13 @@
 """Folders of the server that clients may read and write, each under a root with a name."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from restore.errors import UsageError
+from restore.errors import RestoreError, UsageError
 from restore.file_search import KNOWN
 
 MOST = 1000  # entries of a folder that are looked at
@@ -69,6 +70,18 @@ class Roots:
         if not is_new and not path.is_dir():
             raise refused
         return path
+
+    @contextmanager
+    def hiding_paths(self) -> Iterator[None]:
+        """Replace the roots' paths by their names, in the texts of errors."""
+        try:
+            yield
+        except RestoreError as error:
+            text = str(error)
+            for name, path in sorted(self.folders.items(), key=lambda item: -len(str(item[1]))):
+                text = text.replace(str(path), name)
+            error.args = (text,)
+            raise
 
     def list_folder(self, root: str, inside: str) -> dict[str, Any]:
         """List the folders inside a folder, and count its pictures.

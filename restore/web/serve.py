@@ -11,7 +11,7 @@ from pathlib import Path
 import uvicorn
 
 from restore.batch.folder_lock import as_output_error
-from restore.checkpoints.engines import Engine
+from restore.checkpoints.arguments import Engine
 from restore.errors import UsageError
 from restore.files import home_folder, locked
 from restore.web.adapters import Adapters
@@ -80,6 +80,7 @@ def serve(how: Serving) -> None:
     )
     adapters = Adapters.of(how.loras, how.controlnets)
     models = Models(how.models, how.device, how.dtype, how.engine, adapters)
+    models.require_given()
     with as_output_error(how.state), locked(how.state), open_socket(how) as listener:
         app = create_app(how.state, rules, models, roots, how.limits)
         print(f"restore: open {build_url(how, token)}", flush=True)

@@ -10,9 +10,11 @@ from fastapi import UploadFile
 from pydantic import BaseModel, ConfigDict
 
 from restore.batch.folder_lock import as_output_error
+from restore.batch.work import refuse_large
 from restore.errors import ImageError, RestoreError
 from restore.images import sandbox
-from restore.options import WalkOptions
+from restore.images.picture import Reading
+from restore.options import UpscaleOptions, WalkOptions
 from restore.web import requests, store
 from restore.web.models import Models
 from restore.web.roots import Roots
@@ -87,6 +89,11 @@ class Limits:
     jobs: int = 32
     body: int = 2**28
     megapixels: int = 400
+
+    @property
+    def most_pixels(self) -> int:
+        """Pixels of a result."""
+        return self.megapixels * 10**6
 
 
 @dataclass
@@ -164,8 +171,9 @@ class Server:
                 save_upload(image, folder / "in", number=number)
                 for number, image in enumerate(images)
             ]
-            for name in names:
-                self.check(folder / "in" / name, given)
+            with self.models.hiding_paths():
+                for name in names:
+                    self.check(folder / "in" / name, given)
             mask_name = save_upload(mask, folder / "mask", fallback="mask.png") if mask else ""
             if mask_name and not mask_name.casefold().endswith(".json"):
                 probe_size(folder / "mask" / mask_name)
@@ -182,29 +190,28 @@ class Server:
         return job_id
 
     def check(self, path: Path, given: Any) -> None:
-        """Check an uploaded picture and the size of its result.
+        """Check an uploaded picture and the size of its result, as far as its header tells it.
+
+        The job checks every frame, and with the scale of the loaded model.
 
         Raises:
             ImageError: It cannot be read, or the result would be too large.
         """
-        size = probe_size(path)
+        pictures = getattr(given, "pictures", None)
+        size = probe_size(path, pictures.reading if pictures else Reading())
         options = getattr(given, given.kind, None)
+        if isinstance(given, requests.ScratchesRequest):
+            self.check_size(size)
         if not isinstance(options, WalkOptions):
             return
-        height, width = options.output_size(size)
+        if isinstance(options, UpscaleOptions) and "scale" not in options.model_fields_set:
+            options = options.model_copy(update={"scale": self.models.scale_of(given.model)})
         copies = getattr(given, "count", 1) * getattr(options, "loopback", 1)
-        self.check_size(height * copies, width)
+        self.check_size(options.output_size(size), copies)
 
-    def check_size(self, height: int, width: int) -> None:
-        """Check the size of a result in pixels.
-
-        Raises:
-            ImageError: It is above the limit.
-        """
-        if height * width > self.limits.megapixels * 10**6:
-            found = f"the result would have {width}x{height} pixels"
-            limit = f"this server makes at most {self.limits.megapixels} million"
-            raise ImageError("TOO_LARGE", f"{found}; {limit}")
+    def check_size(self, size: tuple[int, int], copies: int = 1) -> None:
+        """Raise ImageError if results of (height, width) are larger than is allowed."""
+        refuse_large(size, copies, self.limits.most_pixels)
 
 
 class MissingError(RestoreError):
@@ -213,14 +220,14 @@ class MissingError(RestoreError):
     code = "MISSING"
 
 
-def probe_size(path: Path) -> tuple[int, int]:
+def probe_size(path: Path, how: Reading = Reading()) -> tuple[int, int]:
     """Read (height, width) from the header, in a worker process.
 
     Raises:
         ImageError: It cannot be read; the text names the file without its folder.
     """
     try:
-        return sandbox.probe(path).size
+        return sandbox.probe(path, how).size
     except ImageError as error:
         raise ImageError(error.code, str(error).replace(f"{path}: ", f"{path.name}: ")) from error
 
@@ -233,16 +240,18 @@ def save_upload(
     Args:
         upload: The upload.
         folder: Where to write it.
-        number: Prefix for the name if there is a file of that name already.
+        number: Prefix for the name if there is a file of that name already; counted on from there
+            if there is one of that name too.
         fallback: Name for an upload that has none.
 
     Returns:
         The file name: that of the upload, made safe.
     """
     folder.mkdir(exist_ok=True)
-    name = requests.safe_name(upload.filename, fallback)
-    if (folder / name).exists():  # two photos of one name from two folders
-        name = f"{number}_{name}"
+    name = given = requests.safe_name(upload.filename, fallback)
+    while (folder / name).exists():  # two photos of one name from two folders
+        name = f"{number}_{given}"
+        number += 1
     with (folder / name).open("xb") as file:
         shutil.copyfileobj(upload.file, file, 2**20)
     return name

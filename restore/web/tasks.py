@@ -47,11 +47,13 @@ class Tasks:
         store: The jobs and their folders.
         models: The models that requests name.
         roots: The folders that requests name.
+        most_pixels: Of a result; 0: no limit.
     """
 
     store: Store
     models: Models
     roots: Roots
+    most_pixels: int = 0
 
     def prepare(self) -> None:
         """Load the default model, all of it."""
@@ -82,7 +84,7 @@ class Tasks:
         }
         place = self.store.folder_of(job.id)
         uploads = (place / name for name in ("in", "mask", "control"))
-        with self.models.hiding_paths(*uploads):
+        with self.roots.hiding_paths(), self.models.hiding_paths(*uploads):
             return does[job.request.kind](job, job.request, watch)
 
     def _model(self, job: Job, given: requests.TaskRequest) -> OpenedModel:
@@ -127,6 +129,7 @@ class Tasks:
             holes=holes,
             seed=given.seed,
             count=count,
+            most_pixels=self.most_pixels,
             show=watch,
         )
         watch.check()
@@ -163,6 +166,7 @@ class Tasks:
             pictures=given.pictures,
             holes=Holes(find=given.find_scratches),
             seed=given.seed,
+            most_pixels=self.most_pixels,
             show=watch,
             stop=watch.stop_reason,
         )
@@ -191,13 +195,16 @@ class Tasks:
         """Make a contact sheet of what a recipe does to pictures."""
         place = self.store.folder_of(job.id)
         recipe = _recipe(given).at(given.severity)
-        photos = {name: _photo(place / "in" / name) for name in job.uploads}
-        watch.check()
+        photos = {}
+        for name in job.uploads:
+            watch.check()
+            photos[name] = _photo(place / "in" / name)
         seeds = range(given.seed, given.seed + given.columns)
         path = place / "out" / "sheet.png"
         path.parent.mkdir(exist_ok=True)
         with _refusals():
-            rows = preview.rows(photos, recipe, seeds, given.scale, min(given.crop, SIDE))
+            crop = min(given.crop, SIDE)
+            rows = preview.rows(photos, recipe, seeds, given.scale, crop, watch.check)
             watch.check()
             with replacing(path) as temporary:
                 preview.write_png(rows, recipe, temporary)
@@ -234,7 +241,8 @@ class Tasks:
         recipe, page = place / "out" / f"{given.name}.yaml", place / "out" / f"{given.name}.html"
         recipe.parent.mkdir(exist_ok=True)
         with _refusals():
-            found = estimate([place / "in" / name for name in job.uploads], given.name)
+            photos = [place / "in" / name for name in job.uploads]
+            found = estimate(photos, given.name, check=watch.check)
             watch.check()
             with replacing(recipe) as temporary:
                 found.save(temporary)
