@@ -261,6 +261,20 @@ def test_what_is_wrong_is_said_in_words(browser, address, tmp_path):
         assert "notes.txt: the file is not a picture" in error.inner_text()
 
 
+def test_a_mask_of_another_shape_is_refused(browser, address, folders, tmp_path):
+    for name, size in (("other", (64, 64)), ("half", (32, 24))):  # the picture has 64 x 48
+        Image.new("L", size, 255).save(tmp_path / f"{name}.png")
+    with visit(browser, address) as page:
+        upload(page, "inpaint", folders / "photo.png")
+        page.locator("#inpaint .canvas canvas").first.wait_for()
+        page.set_input_files("#inpaint [name=maskfile]", tmp_path / "other.png")
+        complaint = page.locator("#inpaint .complaint")
+        complaint.wait_for()
+        assert "other.png: the mask has another shape" in complaint.inner_text()
+        page.set_input_files("#inpaint [name=maskfile]", tmp_path / "half.png")
+        complaint.wait_for(state="detached")
+
+
 def test_a_keyboard_is_enough(browser, address):
     with visit(browser, address) as page:
 

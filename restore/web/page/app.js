@@ -92,9 +92,9 @@ function inpaint() {
     const [file] = form.elements.maskfile.files;
     if (!file) return;
     try {
-      if (brush.picture) await brush.add(file);
-      else uploaded = file;
-      complain(form, "");
+      const isFit = !brush.picture || (await brush.add(file));
+      if (!brush.picture) uploaded = file;
+      complain(form, isFit ? "" : `${file.name}: the mask has another shape than the picture.`);
     } catch {
       complain(form, `${file.name}: this browser cannot show it; take a PNG.`);
     }

@@ -40,6 +40,7 @@ export class Brush {
     } catch {
       return false;
     }
+    this.full = [bitmap.width, bitmap.height];
     const scale = Math.min(1, SIDE / Math.max(bitmap.width, bitmap.height));
     const [width, height] = [bitmap.width, bitmap.height].map((side) => Math.max(1, Math.round(side * scale)));
     this.picture = el("canvas", { width, height });
@@ -148,9 +149,12 @@ export class Brush {
     pen.stroke();
   }
 
-  // Adds a mask, white on black, to what is painted.
+  // Adds a mask, white on black, to what is painted; false if it has another shape than the picture.
   async add(blob) {
     const bitmap = await createImageBitmap(blob);
+    const [width, height] = this.full;
+    // a mask that was scaled may be off by a pixel
+    if (Math.abs(bitmap.width * height - bitmap.height * width) > Math.max(width, height)) return false;
     const mask = el("canvas", { width: this.layer.width, height: this.layer.height });
     const pen = mask.getContext("2d");
     pen.imageSmoothingEnabled = false;
@@ -163,6 +167,7 @@ export class Brush {
     pen.putImageData(data, 0, 0);
     this.strokes.push({ mask });
     this.draw(this.strokes.at(-1));
+    return true;
   }
 
   get isEmpty() {
