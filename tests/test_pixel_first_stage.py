@@ -170,3 +170,21 @@ def test_a_pickled_upscaler_is_loaded_again_and_must_be_the_same(file, tmp_path,
         pickle.loads(held)
     with pytest.raises(UsageError, match="load it in each process"):
         pickle.dumps(made)
+
+
+def test_no_steps_are_none_and_what_is_not_heard_is_told(file, tmp_path):
+    folder, pixels = tiny.checkpoint(tmp_path / "sd", "base"), photo().pixels
+    wanted = restore.load(file, "cpu").upscale(pixels, 2)
+    made = restore.load(folder, "cpu", first_stage=file)
+    assert np.array_equal(made.upscale(pixels, 2, strength=0.5, steps=0), wanted)
+    assert np.array_equal(made.upscale(pixels, 2, steps=0), wanted)
+    nano = restore.load("nano", "cpu", first_stage=file)
+    for model in (made, nano):
+        options = UpscaleOptions(scale=2, steps=0, prompt="scratch", strength=0.3)
+        told = run.restore(photo(), options, model.stack, 0).warnings
+        assert told == (
+            "prompt, strength are heard by the walk alone, which this model leaves out; add "
+            "--steps 1",
+        )
+        with pytest.raises(ConfigError, match="unfade: is of nano's own"):
+            model.upscale(pixels, 2, unfade=1, steps=0)

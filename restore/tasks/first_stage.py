@@ -21,6 +21,7 @@ from restore.images.resample import resize_alpha, resize_band
 from restore.images.sketches import sketch_finished
 from restore.images.strips import Block, Strip, blocks
 from restore.options import UpscaleOptions
+from restore.tasks import unheard
 from restore.tasks.colour import match, unfaded
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ def upscale(
         ConfigError: If the options would give back the input.
     """
     refuse_own_colours(options)
-    return match(run_first_stage(low, options, model, on_step), low, options.colour)
+    made = unheard.warn(run_first_stage(low, options, model, on_step), options)
+    return match(made, low, options.colour)
 
 
 def refuse_own_colours(options: UpscaleOptions) -> None:
@@ -74,11 +76,7 @@ def run_first_stage(
     fidelity = model.fidelity if options.fidelity is None else options.fidelity
     steps = model.restore_steps if options.steps is None else options.steps
     on_block, size = ignore if steps else on_step, options.output_size(low.size)
-    made = restored(low, size, model.restorer, fidelity, on_block, options.unfade)
-    if not options.prompt or steps:
-        return made
-    note = "the prompt is heard by the walk alone, which this model leaves out; add --steps 1"
-    return replace(made, warnings=(*made.warnings, note))
+    return restored(low, size, model.restorer, fidelity, on_block, options.unfade)
 
 
 def restored(

@@ -24,6 +24,7 @@ from restore.errors import ConfigError
 from restore.images.masks import fill_smoothly, resize
 from restore.images.picture import Picture, bleed, deepen
 from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions, WalkOptions
+from restore.tasks import unheard
 from restore.tasks.colour import match
 from restore.tasks.fill import patched
 from restore.tasks.first_stage import refuse_own_colours, run_first_stage
@@ -144,14 +145,18 @@ def in_two_stages(
         changed = options.model_copy(update={"steps": steps})
         latent = run_sampling(stack, condition, changed, seed, on_step, begin, size)
         result = add_changes(result, latent, conditioning, stack, low.pixels.dtype)
+    is_painted = False
     if damage is not None and stack.fills:
         hole = resize(damage, size)
         fields = WalkOptions.model_fields.keys() - {"steps"}
         changed = InpaintOptions(**{name: getattr(options, name) for name in fields})
-        if changed.engine_for(stack.prompts_describe) == "model":
+        is_painted = changed.engine_for(stack.prompts_describe) == "model"
+        if is_painted:
             result = filled(result, hole, changed, stack, seed, on_step)
         else:
             result = patched(result, hole, changed.feather, seed)
+    if not steps:
+        result = unheard.warn(result, options, is_painted)
     return match(result, low, options.colour)
 
 
@@ -180,6 +185,11 @@ def over_a_pixel_model(
         ConfigError: If an option does not suit such a model.
     """
     refuse_own_colours(options)
+    assert stack.enlarger is not None
+    if "unfade" in options.model_fields_set:
+        raise ConfigError(
+            f"unfade: is of nano's own first stage; {stack.enlarger.name} leaves blacks as they are"
+        )
     if "upscale" in stack.layout.tasks and stack.layout.conditioning == "latent":
         return in_two_stages(
             low, options.output_size(low.size), options, stack, seed, on_step, damage
@@ -188,15 +198,17 @@ def over_a_pixel_model(
         raise ConfigError(
             f"{stack.name} enlarges a picture by itself; a first stage is for models that do not"
         )
-    if options.strength == 1:
+    if options.strength == 1 and options.steps != 0:
         raise ConfigError(
             f"{stack.name} forgets the first stage at strength 1; --set upscale.strength=0.3 keeps "
             "most of it"
         )
     low = without_damage(low, damage)
+    if options.steps == 0:
+        made = unheard.warn(of_pixel_model(low, options, stack, on_step), options)
+        return match(made, low, options.colour)
     made = of_pixel_model(low, options, stack, ignore)
     given = {name: getattr(options, name) for name in WalkOptions.model_fields}
-    given["steps"] = given["steps"] or None
     walked = Img2imgOptions(**given, strength=options.strength)
     return match(img2img(made, walked, stack, seed, on_step), low, options.colour)
 
