@@ -235,7 +235,7 @@ def test_words_that_nobody_hears_are_told(two_stages):
             told = UpscaleOptions(scale=2, **{name: value})
             (note,) = restore(picture(8, 8), told, model, 0).warnings
             assert note.startswith(f"the {name} is heard by the walk alone")
-    walked = UpscaleOptions(scale=1, steps=1, strength=0.5)
+    walked = UpscaleOptions(scale=2, steps=2, strength=0.5)
     assert not restore(picture(8, 8), walked, stack, 0).warnings
     assert not restore(picture(8, 8), UpscaleOptions(scale=2), stack, 0).warnings
 

@@ -57,7 +57,7 @@ def compact(tmp_path):
 def same(param: Path, net: nn.Module) -> None:
     rgb = torch.rand(1, 3, 20, 24)
     state = {name: part.float() for name, part in ncnn.convert(param).items()}
-    found = pixel.build(pixel.import_spandrel(), state, param)
+    found, _ = pixel.build(pixel.import_spandrel(), state, param)
     torch.testing.assert_close(found(rgb), net(rgb).clamp(0, 1), atol=2e-3, rtol=0)  # fp16
 
 
@@ -150,5 +150,5 @@ def test_published_weights_answer_as_by_ncnn(name):
     run.input(lines[2].split()[-1], theirs.Mat(np.ascontiguousarray(rgb[0].numpy())).clone())
     wanted = torch.from_numpy(np.array(run.extract("output")[1])).clamp(0, 1)
     state = {key: part.float() for key, part in ncnn.convert(param).items()}
-    made = pixel.build(pixel.import_spandrel(), state, param)(rgb)[0]
+    made = pixel.build(pixel.import_spandrel(), state, param)[0](rgb)[0]
     assert (made - wanted).abs().max() < 0.05 / 255

@@ -18,7 +18,7 @@ from test_security import harms
 from torch import nn
 
 import restore
-from restore.checkpoints import devices, pixel
+from restore.checkpoints import devices, library, pixel
 from restore.errors import ConfigError, ModelError, NonFiniteError
 from restore.images.picture import Picture
 from restore.options import Img2imgOptions, UpscaleOptions
@@ -199,8 +199,15 @@ def test_other_ways_to_keep_a_state_dict_are_read(files, tmp_path):
     torch.save(state, tmp_path / "bare.pth")
     torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     torch.save({"params": {f"module.{k}": v.half() for k, v in state.items()}}, tmp_path / "a.PTH")
-    for path in tmp_path.iterdir():
+    torch.save({**state, "iter": 5, "loss": [0.5]}, tmp_path / "counted.pth")
+    torch.save({"net_g_ema": state, "iter": 5}, tmp_path / "training.pth")
+    answers, rgb = [], photo(9, 8)
+    for path in sorted(tmp_path.glob("*.[pP]*")):
         assert pixel.load(path, "x", "digest", CPU, "auto").scale == 4
+        added = library.add(path.stem, path)  # which keeps what fitted
+        answers.append(pixel.load(added.path, "x", "digest", CPU, "auto")(rgb))
+    whole = [one for one in answers if torch.equal(one, answers[-1])]
+    assert (len(whole), len(answers)) == (4, 5)  # one is in half precision
     (tmp_path / "bare.pth").rename(tmp_path / "bare.pt")
     refused(tmp_path / "bare.pt", "call it .pth")
 
@@ -258,6 +265,11 @@ def test_weights_of_no_known_network_name_themselves(tmp_path):
     refused(path, "mine.weight", "no upscaler that spandrel")
 
 
+def test_types_of_tensors_that_no_pickle_is_read_with_are_no_code(tmp_path):
+    torch.save({"params": {"a": torch.zeros(3).to(torch.float8_e4m3fn)}}, tmp_path / "f8.pth")
+    refused(tmp_path / "f8.pth", "are of float8", "take a .safetensors")
+
+
 def test_weights_that_make_up_no_network_are_told(files, tmp_path):
     state = load_file(files("SRVGGNetCompact"))
     del state["body.4.weight"]
@@ -273,7 +285,7 @@ def test_without_spandrel_the_mend_is_told(files, monkeypatch):
 
 def test_what_fills_holes_or_mends_faces_alone_is_told(files, monkeypatch, tmp_path):
     spandrel = pixel.import_spandrel()
-    arch = pixel.build(spandrel, load_file(files("SPAN")), tmp_path).architecture
+    arch = pixel.build(spandrel, load_file(files("SPAN")), tmp_path)[0].architecture
     net, made = nn.Conv2d(3, 3, 1), []
     monkeypatch.setattr(
         spandrel.ModelLoader, "load_from_state_dict", lambda self, state: made.pop()

@@ -184,7 +184,7 @@ def test_no_steps_are_none_and_what_is_not_heard_is_told(file, tmp_path):
         told = run.restore(photo(), options, model.stack, 0).warnings
         assert told == (
             "prompt, strength are heard by the walk alone, which this model leaves out; add "
-            "--steps 1",
+            "--steps 2",
         )
         with pytest.raises(ConfigError, match="unfade: is of nano's own"):
             model.upscale(pixels, 2, unfade=1, steps=0)

@@ -71,14 +71,16 @@ def add(name: str, source: Path | None = None, licence: str = "") -> UserModel:
     state, metadata = (
         (ncnn.convert(source.with_suffix(".param")), {}) if is_ncnn else pixel.read_state(source)
     )
-    facts = pixel.about(pixel.build(pixel.import_spandrel(), state, source), metadata)
+    found, fitting = pixel.build(pixel.import_spandrel(), state, source)
+    facts = pixel.about(found, metadata)
     facts["licence"] = licence or facts["licence"]
     facts["source"] = source.name
     about = {"format": "pt", **{key: value for key, value in facts.items() if value}}
     path = model_paths.user_file(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        save_file({key: part.clone().contiguous() for key, part in state.items()}, temporary, about)
+        parts = {key: part.clone().contiguous() for key, part in fitting.items()}
+        save_file(parts, temporary, about)
     return UserModel(name, path, about)
 
 

@@ -19,6 +19,7 @@ from restore.storage import sealed, tensor_files
 
 MEND = "pip install 'restore-toolkit[pixel]'"
 FACES = "restores a single cut-out face of 512 px, no whole pictures; take an upscaler"
+STRANGE_TENSORS = "torch._utils._rebuild_tensor_v3", "torch.float8"  # in a pickle
 TRIED = 32  # side in px of the picture that each network is tried with
 
 
@@ -57,7 +58,7 @@ def read(path: Path, name: str) -> PixelModel:
     state, metadata = read_state(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about how the networks are built
-        found = build(spandrel, state, path)
+        found, _ = build(spandrel, state, path)
         network = Network(found)
         model = PixelModel(network, found.scale, name=name, about=about(found, metadata))
         supports = {torch.float16: found.supports_half, torch.bfloat16: found.supports_bfloat16}
@@ -103,6 +104,11 @@ def read_state(path: Path) -> tuple[dict[str, Any], Mapping[str, str]]:
     except Exception as error:  # a damaged or hostile pickle may raise anything
         if "is forbidden" in str(error):
             what = str(error).partition("Global ")[2].removesuffix(" is forbidden")
+            if what.strip("'").startswith(STRANGE_TENSORS):
+                raise ModelError(
+                    f"{path}: its tensors are of float8 or another type that is not read from "
+                    "a .pth; take a .safetensors of it"
+                ) from error
             raise ModelError(
                 f"{path}: holds more than tensors ({what}), which is never loaded, since it may "
                 "run code; take a .safetensors of it"
@@ -128,10 +134,17 @@ def refuse_code(path: Path, data: bytes) -> None:
         raise ModelError(f"{path}: holds plain weights by the name of a program; call it .pth")
 
 
-def build(spandrel: ModuleType, state: dict[str, Any], path: Path) -> Any:
-    """Build spandrel's descriptor of a network from rgb to rgb, with weights. Raises ModelError."""
+def build(spandrel: ModuleType, state: dict[str, Any], path: Path) -> tuple[Any, dict[str, Tensor]]:
+    """Build spandrel's descriptor of a network from rgb to rgb, with weights.
+
+    Returns:
+        The descriptor, and the state dict in the checkpoint that it was built from.
+
+    Raises:
+        ModelError: If the weights are of no such network.
+    """
     try:
-        found = recognise(spandrel, state)
+        found, fitting = recognise(spandrel, state)
     except spandrel.UnsupportedModelError as error:
         raise ModelError(
             f"{path}: its weights ({', '.join(sorted(map(str, state))[:3])}, ...) are of no "
@@ -151,21 +164,31 @@ def build(spandrel: ModuleType, state: dict[str, Any], path: Path) -> Any:
     channels = found.input_channels, found.output_channels
     if not {*channels} <= {1, 3, 4}:
         raise ModelError(f"{path}: {kind} of {channels} channels: what can be fed is 1, 3 or 4")
-    return found
+    return found, fitting
 
 
-def recognise(spandrel: ModuleType, state: dict[str, Any]) -> Any:
+def recognise(spandrel: ModuleType, state: dict[str, Any]) -> tuple[Any, dict[str, Tensor]]:
     """Build the descriptor of a state dict, or of the one network in a training's checkpoint.
+
+    What lies beside flat weights, such as the number of the iteration, is left out.
+
+    Returns:
+        The descriptor and its state dict.
 
     Raises:
         UnsupportedModelError: spandrel's; if neither it nor what lies in it is a known network.
     """
+
+    def load(weights: dict[str, Tensor]) -> tuple[Any, dict[str, Tensor]]:
+        return spandrel.ModelLoader().load_from_state_dict(weights), weights
+
     try:
-        return spandrel.ModelLoader().load_from_state_dict(state)
+        return load({name: part for name, part in state.items() if isinstance(part, Tensor)})
     except spandrel.UnsupportedModelError:
-        for held in sorted(find_state_dicts(state), key=lambda name: "ema" not in name.casefold()):
+        inside = find_state_dicts(state)
+        for held in sorted(inside, key=lambda name: "ema" not in name.casefold()):
             try:
-                return spandrel.ModelLoader().load_from_state_dict(find_state_dicts(state)[held])
+                return load(inside[held])
             except spandrel.UnsupportedModelError:
                 continue  # such as an optimizer's
         raise

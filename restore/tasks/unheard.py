@@ -23,8 +23,8 @@ def warn(result: Picture, options: UpscaleOptions, is_painted: bool = False) -> 
     if not given:
         return result
     what = f"the {given[0]} is" if len(given) == 1 else f"{', '.join(given)} are"
-    mend = "which this model leaves out; add --steps 1"
-    note = f"{what} heard by the walk alone, {mend}"
+    steps = 2 if "strength" in given else 1  # one step begins at pure noise
+    note = f"{what} heard by the walk alone, which this model leaves out; add --steps {steps}"
     return replace(result, warnings=(*result.warnings, note))
 
 
