@@ -5,30 +5,27 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, Unpack
+from typing import Any, Literal, Self, Unpack
 
-import numpy as np
 import torch
-from PIL import Image
-from pydantic import ValidationError
 
 from restore.checkpoints import accelerators, arguments, engines, reloading
-from restore.config import Options, explain
 from restore.diffusion.lazy_stack import LazyStack
-from restore.errors import ConfigError, UsageError
-from restore.images.arrays import OneImage, convert_like, take_first, to_list, to_mask, to_picture
+from restore.errors import UsageError
+from restore.images.arrays import (
+    Kind,
+    OneImage,
+    convert_like,
+    example_of,
+    take_first,
+    to_list,
+    to_mask,
+    to_picture,
+)
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
 from restore.tasks import keywords, run
 from restore.tasks.callbacks import Callback, Callbacks, Progress
 from restore.tasks.keywords import Seeds
-
-Kind = Literal["pil", "np", "pt"]
-LIKE: dict[Kind, OneImage] = {  # an example of each kind
-    "pil": Image.new("RGB", (1, 1)),
-    "np": np.zeros((1, 1, 3), np.uint8),
-    "pt": torch.zeros(3, 1, 1),
-}
-Some = TypeVar("Some", bound=Options)
 
 
 def load(
@@ -235,7 +232,8 @@ class Restorer:
             prompts = prompts * n
             seed = list(range(seed, seed + n)) if arguments.generators is None else seed
         chosen = [
-            build_options(Text2imgOptions, "text2img", arguments, prompt=words) for words in prompts
+            keywords.build_options(Text2imgOptions, "text2img", arguments, prompt=words)
+            for words in prompts
         ]
         callbacks = Callbacks(callback, progress, arguments.on_step_end, self)
         results = [
@@ -263,7 +261,7 @@ class Restorer:
             options: `strength` near 0 keeps the picture, 1 ignores it.
         """
         arguments = keywords.translate(options)
-        chosen = build_options(Img2imgOptions, "img2img", arguments, prompt=prompt)
+        chosen = keywords.build_options(Img2imgOptions, "img2img", arguments, prompt=prompt)
         callbacks = Callbacks(callback, progress, arguments.on_step_end, self)
         return self._each(image, None, chosen, seed, arguments, callbacks, output_type)
 
@@ -287,7 +285,7 @@ class Restorer:
         """
         arguments = keywords.translate(options)
         given = {} if scale is None else {"scale": scale}
-        chosen = build_options(UpscaleOptions, "upscale", arguments, **given)
+        chosen = keywords.build_options(UpscaleOptions, "upscale", arguments, **given)
         callbacks = Callbacks(callback, progress, arguments.on_step_end, self)
         return self._each(image, damage, chosen, seed, arguments, callbacks, output_type)
 
@@ -311,7 +309,7 @@ class Restorer:
             prompt: What fills the hole.
         """
         arguments = keywords.translate(options)
-        chosen = build_options(InpaintOptions, "inpaint", arguments, prompt=prompt)
+        chosen = keywords.build_options(InpaintOptions, "inpaint", arguments, prompt=prompt)
         callbacks = Callbacks(callback, progress, arguments.on_step_end, self)
         return self._each(image, mask, chosen, seed, arguments, callbacks, output_type)
 
@@ -357,21 +355,3 @@ class Restorer:
         return (
             list(results) if as_asked is not None and gather is not take_first else gather(results)
         )
-
-
-def example_of(output_type: str) -> OneImage:
-    """Return an example picture of an output type. Raises UsageError if there is no such type."""
-    if output_type not in LIKE:
-        raise UsageError(f"output_type {output_type!r}: there are {', '.join(LIKE)}")
-    return LIKE[output_type]
-
-
-def build_options(
-    kind: type[Some], task: str, arguments: keywords.Arguments, **given: object
-) -> Some:
-    """Make a task's options from keyword arguments. ConfigError suggests the nearest name."""
-    try:
-        return kind.model_validate({**arguments.options, **given})
-    except ValidationError as error:
-        lines = explain(error, kind, (), lambda way: task)
-        raise ConfigError("\n".join(lines)) from error

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,12 @@ OneImage = Image.Image | np.ndarray | Tensor
 """Pillow; numpy (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), uint8, uint16, or float in [0, 1];
 torch (1, H, W), (3, H, W) or (4, H, W), uint8, uint16, or float in [0, 1]"""
 
+Kind = Literal["pil", "np", "pt"]
+LIKE: dict[Kind, OneImage] = {  # an example of each kind
+    "pil": Image.new("RGB", (1, 1)),
+    "np": np.zeros((1, 1, 3), np.uint8),
+    "pt": torch.zeros(3, 1, 1),
+}
 Gather = Callable[[list[Any]], Any]
 TURNS = {  # by EXIF's orientation
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -173,3 +179,10 @@ def _from_array(array: np.ndarray) -> Picture:
 
 def _unit(array: np.ndarray) -> np.ndarray:
     return array / np.float32(np.iinfo(array.dtype).max)
+
+
+def example_of(output_type: str) -> OneImage:
+    """Return an example picture of an output type. Raises UsageError if there is no such type."""
+    if output_type not in LIKE:
+        raise UsageError(f"output_type {output_type!r}: there are {', '.join(LIKE)}")
+    return LIKE[output_type]

@@ -6,13 +6,16 @@ The options themselves are in restore.options. A test compares the two.
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, SupportsIndex, TypedDict
+from typing import Any, Literal, SupportsIndex, TypedDict, TypeVar
 
 import torch
+from pydantic import ValidationError
 
-from restore.errors import UsageError
+from restore.config import Options, explain
+from restore.errors import ConfigError, UsageError
 from restore.options import Colour, Sampler
 
+Some = TypeVar("Some", bound=Options)
 Seeds = int | Sequence[int]
 Generators = torch.Generator | Sequence[torch.Generator]
 OnStepEnd = Callable[[Any, int, Any, dict[str, Any]], Any]
@@ -171,3 +174,12 @@ def seeds_for(seed: Seeds, count: int) -> list[int]:
     if any(not 0 <= one < 2**63 for one in seeds):
         raise UsageError("a seed is 0 to 2^63 - 1")
     return seeds
+
+
+def build_options(kind: type[Some], task: str, arguments: Arguments, **given: object) -> Some:
+    """Make a task's options from keyword arguments. ConfigError suggests the nearest name."""
+    try:
+        return kind.model_validate({**arguments.options, **given})
+    except ValidationError as error:
+        lines = explain(error, kind, (), lambda way: task)
+        raise ConfigError("\n".join(lines)) from error
