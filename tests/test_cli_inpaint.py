@@ -222,3 +222,62 @@ def test_a_dry_run_of_a_shard_finds_no_mask_of_another_shard_unpaired(call, phot
         words = (photos, "--mask", tmp_path / "masks", "--shard", shard, "--dry-run")
         told = call("inpaint", *words)[1]
         assert told.count("unpaired") == 1 and "c.png: a mask without" in told
+
+
+def holed(path: Path, corners, sizes=((50, 40),) * 3) -> Path:
+    """Frames of one colour each; each has a transparent hole at a place of its own."""
+    frames = []
+    for nth, (corner, size) in enumerate(zip(corners, sizes, strict=True)):
+        frame = Image.new("RGBA", size, (60 + 40 * nth, 90, 120, 255))
+        if corner:
+            frame.paste((0, 0, 0, 0), (*corner, corner[0] + 8, corner[1] + 8))
+        frames.append(frame)
+    more = {"compression": "tiff_deflate"} if path.suffix == ".tif" else {"blend": 0}
+    frames[0].save(path, save_all=True, append_images=frames[1:], **more)
+    return path
+
+
+def test_each_frame_has_the_hole_of_its_own_transparency(call, tmp_path):
+    corners = ((4, 4), (20, 20), None)
+    source = holed(tmp_path / "an.png", corners)
+    words = ("--mask", "alpha", "--frames", "all", "--feather", 0, "--steps", 1)
+    assert call("inpaint", source, *words)[0] == 0
+    for nth, corner in enumerate(corners, 1):
+        made = Image.open(tmp_path / "out" / ("an.png" if nth == 1 else f"an_{nth:03}.png"))
+        values = np.asarray(made.convert("RGBA"))
+        assert (values[..., 3] == 255).all()
+        opaque = np.ones((40, 50), bool)
+        if corner:
+            opaque[corner[1] : corner[1] + 8, corner[0] : corner[0] + 8] = False
+        assert (values[opaque] == (20 + 40 * nth, 90, 120, 255)).all()
+
+
+@pytest.mark.parametrize("words", [("inpaint", "--mask"), ("upscale", "-s", 1, "--damage")])
+def test_pages_of_another_size_than_the_mask_are_a_row_with_its_mend(call, tmp_path, words):
+    source = holed(tmp_path / "two.tif", (None, None), ((50, 40), (40, 30)))
+    command, *options = words
+    words = (source, *options, masked(tmp_path / "m.png"), "--frames", "all", "--background", "red")
+    assert call(command, *words)[0] == 1
+    row = rows(tmp_path / "out")["two.tif"]
+    assert row["code"] == "MASK_SIZE"
+    assert "for frame 2, 50x40 px, but the picture has 40x30 px; --fit-mask" in row["error"]
+    assert call(command, *words, "--fit-mask")[0] == 0
+    assert opened(tmp_path / "out" / "two_002.png").shape == (30, 40, 3)
+
+
+def test_a_mask_of_several_pages_gives_each_page_its_own(call, tmp_path):
+    source = holed(tmp_path / "an.tif", (None, None), ((50, 40),) * 2)
+    pages = [Image.open(masked(tmp_path / "m.png")), Image.new("L", (50, 40))]
+    pages[1].paste(255, (30, 25, 40, 30))
+    pages[0].save(tmp_path / "m.tif", save_all=True, append_images=pages[1:])
+    words = (source, "--mask", tmp_path / "m.tif", "--frames", "all")
+    assert call("inpaint", *words, "--feather", 0, "--steps", 1)[0] == 0
+    for name, box in (("an.png", np.s_[10:20, 10:25]), ("an_002.png", np.s_[25:30, 30:40])):
+        made = opened(tmp_path / "out" / name)
+        outside = np.ones((40, 50), bool)
+        outside[box] = False
+        assert (made[outside] == made[0, 0]).all()
+    pages[0].save(tmp_path / "m.tif", save_all=True, append_images=[pages[1], pages[1]])
+    assert call("inpaint", *words)[0] == 1
+    row = rows(tmp_path / "out")["an.tif"]
+    assert row["code"] == "MASK_SIZE" and "3 frames, but the picture has 2" in row["error"]

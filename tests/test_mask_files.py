@@ -35,7 +35,8 @@ def mask_image(folder: Path, name: str, mode: str = "L", size=(40, 30)) -> Path:
 
 def read(given, photo, key="a.png", fit=False):
     one = job(photo, key)
-    return mask_files.read(mask_files.open_masks(str(given)), one, picture.read(photo), fit)
+    masks = mask_files.open_masks(str(given))
+    return mask_files.read(masks, one, [picture.read(photo)], fit)[0]
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "RGB", "P", "RGBA", "I;16"])

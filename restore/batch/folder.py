@@ -192,7 +192,8 @@ def prepare(
     options = _settled(options, model)
     model = model.for_options(options)
     candidates = {"count": count} if count > 1 else {}
-    more = {**pictures.digest_fields, **model.precision, **candidates, **holes.digest_fields}
+    hole_fields = holes.digest_fields(pictures.frames)
+    more = {**pictures.digest_fields, **model.precision, **candidates, **hole_fields}
     pixels = options.digest(seed=seed, **more)
     identity = destination.out, pixels, model.weights, share.ending, options.words, options.task
     destination.store.begin(destination.home)

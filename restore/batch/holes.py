@@ -1,5 +1,6 @@
 """Where pictures have holes: the masks that a command names, and pictures that show them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -29,13 +30,18 @@ class Holes:
     fit: bool = False
     find: Find = ""
 
-    @property
-    def digest_fields(self) -> dict[str, object]:
-        """The options that decide the pixels; each mask's digest is in its job's row."""
+    def digest_fields(self, frames: str = "first") -> dict[str, object]:
+        """The options that decide the pixels; each mask's digest is in its job's row.
+
+        Args:
+            frames: Which frames of a file are read. Before version 0.2 the hole of the first one
+                was that of all, so such results are made again.
+        """
         fields = {
             "hole_given": bool(self.given),
             "hole_fit": self.fit,
             "hole_find": self.find,
+            "hole_frames": "own" if self.given and frames == "all" else "",
         }
         return {name: value for name, value in fields.items() if value}
 
@@ -53,17 +59,19 @@ class Holes:
 
         return masks, given.changed(knowing)
 
-    def read(self, masks: "Masks | None", job: jobs.Job, picture: "Picture") -> "np.ndarray | None":
-        """The job's mask, uint8 (H, W) of the picture's size; None if no holes are asked for."""
+    def read(
+        self, masks: "Masks | None", job: jobs.Job, pictures: "Sequence[Picture]"
+    ) -> "Sequence[np.ndarray | None]":
+        """The mask of each of a job's pictures, uint8 (H, W); None if no holes are asked for."""
         if self.find:
             from restore.images import scratches
 
-            return scratches.find(picture)
+            return [scratches.find(picture) for picture in pictures]
         if masks is None:
-            return None
+            return [None] * len(pictures)
         from restore.batch import mask_files
 
-        return mask_files.read(masks, job, picture, self.fit)
+        return mask_files.read(masks, job, pictures, self.fit)
 
 
 def make_opaque(picture: "Picture") -> "Picture":

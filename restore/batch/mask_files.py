@@ -1,6 +1,6 @@
 """Where masks come from: a picture, a folder of them, outlines in JSON, or the alpha channel."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from restore.errors import ImageError, UsageError
 from restore.file_search import KNOWN, visible_files
 from restore.images import sandbox
 from restore.images.masks import flatten
-from restore.images.picture import Picture
+from restore.images.picture import Picture, Reading
 from restore.storage.database import TemporaryDatabase, to_bytes, to_text
 
 ALPHA = "alpha"  # instead of a path: what is transparent is the hole
@@ -158,32 +158,56 @@ def _found(folder: Path) -> Iterator[tuple[str, Path]]:
             yield path.relative_to(folder).with_suffix("").as_posix(), path
 
 
-def read(masks: Masks, job: Job, picture: Picture, fit: bool = False) -> np.ndarray:
-    """The job's mask, uint8 (H, W) of the picture's size; 255 is repainted.
+def read(
+    masks: Masks, job: Job, pictures: Sequence[Picture], fit: bool = False
+) -> list[np.ndarray]:
+    """The masks of a job's pictures, each uint8 (H, W) of its picture's size; 255 is repainted.
+
+    A mask of one picture is the mask of every frame; one of several gives each frame its own.
 
     Args:
+        pictures: The frames asked for.
         fit: Resize a mask of another size by the nearest pixel, instead of refusing it.
 
     Raises:
-        ImageError: The mask is missing, cannot be read or has another size.
+        ImageError: The mask is missing, cannot be read, or has another size or number of frames.
     """
     path = job.others[0] if job.others else masks.of(job)
     if path is None:
         mend = "name a mask like the picture, or leave the picture out"
         raise ImageError("NO_MASK", f"{job.source}: no mask; {mend}")
     if masks.is_alpha:
-        if picture.alpha is None:
+        if all(picture.alpha is None for picture in pictures):
             raise ImageError("NO_MASK", f"{job.source}: has no alpha channel to take the hole from")
-        return np.where(picture.alpha < np.iinfo(picture.alpha.dtype).max, 255, 0).astype(np.uint8)
+        return [_transparent(picture) for picture in pictures]
     if path.suffix.casefold() == ".json":
-        shapes = masks.shapes.of(job.key) if masks.shapes else outlines.labelme(path)
-        return outlines.draw(shapes, picture.size, path, fit)
-    mask = flatten(sandbox.read(path))
+        shapes = tuple(masks.shapes.of(job.key) if masks.shapes else outlines.labelme(path))
+        return [outlines.draw(shapes, picture.size, path, fit) for picture in pictures]
+    frames = "all" if len(pictures) > 1 else "first"
+    found = [flatten(frame) for frame in sandbox.read_frames(path, Reading(frames=frames))[0]]
+    if len(found) not in (1, len(pictures)):
+        problem = f"it has {len(found)} frames, but the picture has {len(pictures)}"
+        raise ImageError("MASK_SIZE", f"{path}: {problem}; give one mask for all, or one for each")
+    found = found * len(pictures) if len(found) == 1 else found
+    return [
+        _fitting(mask, picture, fit, f"{path}: " if nth == 1 else f"{path}: for frame {nth}, ")
+        for nth, (mask, picture) in enumerate(zip(found, pictures, strict=True), 1)
+    ]
+
+
+def _transparent(picture: Picture) -> np.ndarray:
+    """Where a picture is not opaque; nowhere in one without alpha, such as one frame of several."""
+    if picture.alpha is None:
+        return np.zeros(picture.size, np.uint8)
+    return np.where(picture.alpha < np.iinfo(picture.alpha.dtype).max, 255, 0).astype(np.uint8)
+
+
+def _fitting(mask: np.ndarray, picture: Picture, fit: bool, name: str) -> np.ndarray:
+    """A mask of the picture's size. Raises ImageError, which begins with `name`."""
     if mask.shape == picture.size:
         return mask
     if not fit:
         sides = (f"{w}x{h}" for h, w in (mask.shape, picture.size))
-        mend = "--fit-mask resizes it"
         problem = " px, but the picture has ".join(sides)
-        raise ImageError("MASK_SIZE", f"{path}: {problem} px; {mend}")
+        raise ImageError("MASK_SIZE", f"{name}{problem} px; --fit-mask resizes it")
     return cv2.resize(mask, picture.size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)

@@ -10,10 +10,11 @@ from restore.batch.destination import Destination
 from restore.batch.folder import QUIET, PreparedRun
 from restore.batch.journal import Journal
 from restore.batch.models import OpenedModel
+from restore.batch.provenance import describe_maker, format_settings
 from restore.batch.rows import Row
 from restore.batch.runner import Summary, refuse_existing
 from restore.batch.step import Exists, Work
-from restore.batch.work import Progress, describe_maker, format_settings, looks_of, split_alpha
+from restore.batch.work import Progress, looks_of, split_alpha
 from restore.errors import UsageError, counted
 from restore.options import Text2imgOptions
 

@@ -1,12 +1,11 @@
 """The work on one picture of a run over files: read it, make its result, write it."""
 
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from restore.batch import downloads, jobs, rates, views
 from restore.batch.background import LAST_S
@@ -15,6 +14,7 @@ from restore.batch.holes import Holes, draw_overlay, make_opaque
 from restore.batch.jobs import Job
 from restore.batch.journal import Row
 from restore.batch.prefetch import Prefetcher
+from restore.batch.provenance import describe_maker, format_settings
 from restore.batch.rates import Rate
 from restore.batch.step import Exists
 from restore.errors import CancelledError, ImageError
@@ -69,8 +69,13 @@ class Source:
 
     pictures: "list[Picture]"  # the frames asked for
     count: int  # of all its frames
-    mask: "np.ndarray | None"
+    masks: "Sequence[np.ndarray | None]"  # one for each of these frames
     digests: tuple[str, ...]  # of the file and of its mask, taken before the reading
+
+    @property
+    def mask(self) -> "np.ndarray | None":
+        """Of the first frame."""
+        return self.masks[0]
 
 
 @runtime_checkable
@@ -198,10 +203,10 @@ class FileWork:
             copies = self.count * getattr(self.options, "loopback", 1)
             refuse_large(size, copies, self.settings.most_pixels)
             encode.check_fits(picture, self.kind_of(job), size, self.settings.writing.background)
-        mask = self.holes.read(self.masks, job, pictures[0])
+        masks = self.holes.read(self.masks, job, pictures)
         if self.masks and self.masks.is_alpha:  # the filled hole is opaque
-            pictures[0] = make_opaque(pictures[0])
-        return Source(pictures, count, mask, digests)
+            pictures = list(map(make_opaque, pictures))
+        return Source(pictures, count, masks, digests)
 
     def make_next(self, job: jobs.Job) -> "tuple[Source, Picture]":
         """Read a job's source, and make the result of its first frame."""
@@ -209,12 +214,12 @@ class FileWork:
         if is_small(source.pictures[0]):
             self.reading.begin_after(job, self.may_read)
         self.warn(job, source.pictures[0])
-        return source, self.make(source.pictures[0], source, self.seed(job))
+        return source, self.make(source.pictures[0], source.mask, self.seed(job))
 
     def make(
         self,
         picture: "Picture",
-        source: Source,
+        mask: "np.ndarray | None",
         seed: int,
         keep: "Callable[[int, Picture], object]" = lambda lap, frame: None,
     ) -> "Picture":
@@ -223,7 +228,7 @@ class FileWork:
         from restore.images import memmap
         from restore.tasks.run import needed, restore
 
-        hole = None if self.holes.find == "propose" else source.mask
+        hole = None if self.holes.find == "propose" else mask
         stack = needed(self.stack(), self.options, hole is not None)
         if not self.rate.pixels:  # the first picture of the run
             self.load_s, began = time.monotonic() - began, time.monotonic()
@@ -251,11 +256,14 @@ class FileWork:
         self.warn(job, picture)
         laps: Sequence[Path] = ()
         notes: list[str] = []
-        todo = [(picture, path, seed)]
+        todo = [(picture, source.mask, path, seed)]
         if self.settings.reading.frames == "all":
-            todo = [(*pair, seed) for pair in zip(source.pictures, (path, *frames), strict=True)]
+            each = zip(source.pictures, source.masks, (path, *frames), strict=True)
+            todo = [(*one, seed) for one in each]
         elif self.count > 1:
-            todo = [(picture, frame, self.seed(job, nth)) for nth, frame in enumerate(frames)]
+            seeds = [self.seed(job, nth) for nth in range(self.count)]
+            each = zip(frames, seeds, strict=True)
+            todo = [(picture, source.mask, *one) for one in each]
         elif self.holes.find:
             assert source.mask is not None
             notes += self.keep_damage(picture, source.mask, job, frames)
@@ -267,8 +275,8 @@ class FileWork:
                 self.put(frame, laps[lap - 1], job, seed)
 
         pictures: list[Picture] = []
-        for picture, place, own in todo:
-            result = self.make(picture, source, own, keep)
+        for picture, mask, place, own in todo:
+            result = self.make(picture, mask, own, keep)
             notes += [*result.warnings, *self.put(result, place, job, own)]
             pictures = pictures or [result]  # only the first: there may be many
         if self.count > 1:
@@ -346,16 +354,3 @@ def is_small(picture: "Picture") -> bool:
 def split_alpha(picture: "Picture") -> "tuple[np.ndarray, np.ndarray | None]":
     """The pixels and alpha of a picture, for its thumbnail."""
     return picture.pixels, picture.alpha
-
-
-def describe_maker(made_by: dict[str, object]) -> Row:
-    """What a row records of all that made a picture beside the model."""
-    told = "control", "first_stage", "faithful"
-    beside = {name: value for name, value in made_by.items() if name.startswith(told)}
-    return {"engine": made_by.get("engine", "torch"), **beside}
-
-
-def format_settings(options: Any, seed: int, made_by: dict[str, object]) -> str:
-    """What is needed to make a picture again, as JSON: `--set` takes each option in it."""
-    values = options.model_dump(mode="json", exclude={"task", *options.run_only})
-    return json.dumps({options.task: values, "seed": seed, **made_by})
