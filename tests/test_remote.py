@@ -110,6 +110,17 @@ def test_a_bucket_is_worked_on_as_a_folder_is(stocked, tmp_path, model, monkeypa
     assert here.done == 6 and tree(tmp_path / "here") == tree(tmp_path / "out")
 
 
+def test_two_machines_take_turns(stocked, tmp_path, model, monkeypatch):
+    import s3fs
+
+    files = s3fs.S3FileSystem()
+    for machine, finished, done in (("a", 0, 6), ("b", 6, 1), ("a", 7, 0)):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / machine))
+        made = run("s3://shop/in", "s3://shop/out", model)
+        assert (made.finished, made.done, made.failed) == (finished, done, 1)
+        files.pipe_file("shop/in/new.png", files.cat_file("shop/in/0/0000.png"))
+
+
 def test_a_picture_costs_a_store_four_requests(stocked, model):
     _, faults, _ = stocked
     run("s3://shop/in", "s3://shop/out", model)
@@ -251,7 +262,7 @@ def test_a_machine_that_is_lost_loses_no_result(stocked, tmp_path, model, monkey
     _, _, folder = stocked
     run(folder, tmp_path / "out", model)
 
-    def lost(store, home):
+    def lost(store, home, ending):
         raise OutputError("it had no time for it")
 
     def end(row):

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -14,7 +13,7 @@ from restore.batch.remote import Made, is_s3, open_filesystem, retry, s3_objects
 from restore.batch.rows import Row, parsed
 from restore.batch.store import HIDDEN, NOTES, REPORTS, note_name
 from restore.errors import ImageError, OutputError
-from restore.files import home_folder, replacing, sha256
+from restore.files import home_folder, replacing, sha256, temporary_for, write_text
 from restore.storage.database import TemporaryDatabase
 from restore.storage.urls import redact_error, redact_url
 
@@ -26,6 +25,7 @@ DIGEST = "sha256"  # its name in an object's metadata
 PAGE = 500  # notes that are read or removed at a time
 SEEN = 256  # names whose state is remembered until they are written
 AT_ONCE = 8  # results on their way
+SEEN_REPORTS = "seen.json"  # what was downloaded of the store's reports, or uploaded
 UNKNOWN = ""  # digest of an object that does not say it
 
 
@@ -101,11 +101,13 @@ class Bucket:
         is_new = not self.has(name)
         place = self.out / name
         place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=place.parent, prefix=".restore-") as folder:
-            path = Path(folder) / place.name
+        path = temporary_for(place)  # the next run here removes it, should we be killed
+        try:
             path.touch()
             yield path
             self._put(name, path, is_new)
+        finally:
+            path.unlink(missing_ok=True)
 
     def _put(self, name: str, path: Path, is_new: bool) -> None:
         data, digest = path.read_bytes(), sha256(path)
@@ -172,26 +174,43 @@ class Bucket:
         return [row] if row else []
 
     def begin(self, home: Path) -> None:
-        """Download the reports of earlier runs, if this machine has none."""
+        """Download the reports that are not those which this machine has seen there.
+
+        They take the place of ours: what we did since, but did not upload, is in notes.
+        """
         kept = home / HIDDEN
         kept.mkdir(parents=True, exist_ok=True)
-        if any(kept.glob(REPORTS)):
-            return
+        seen = _read_seen(kept / SEEN_REPORTS)
         with suppress(FileNotFoundError):
             for path in self._ask(lambda: self._files.glob(self._path(f"{HIDDEN}/{REPORTS}"))):
-                with replacing(kept / path.rpartition("/")[2]) as place:
+                name, key = path.rpartition("/")[2], self._ask(lambda path=path: self._key(path))
+                if seen.get(name) == key and (kept / name).exists():
+                    continue
+                with replacing(kept / name) as place:
                     self._ask(lambda path=path, place=place: self._files.get_file(path, str(place)))
+                (home / name).unlink(missing_ok=True)  # an older state of the same report
+                seen[name] = key
+                write_text(kept / SEEN_REPORTS, json.dumps(seen))
 
-    def end(self, home: Path) -> None:
-        """Upload the reports beside the results."""
-        for path in [*home.glob("report*"), *home.glob("summary*"), *(home / HIDDEN).glob(REPORTS)]:
-            name = path.relative_to(home).as_posix()
-            more = {"chunksize": PART, "max_concurrency": 2} if is_s3(self._files) else {}
-            self._ask(
-                lambda name=name, path=path, more=more: self._files.put_file(
-                    str(path), self._path(name), **more
-                )
-            )
+    def end(self, home: Path, ending: str = "") -> None:
+        """Upload the reports of this run beside the results; those of others are not ours."""
+        kept, report = home / HIDDEN, f"report{ending}.jsonl"
+        names = [f"report{ending}{suffix}" for suffix in (".jsonl", ".html", ".parquet")]
+        for path in [*map(home.joinpath, names), home / f"summary{ending}.json", kept / report]:
+            if path.exists():
+                self._upload(path, path.relative_to(home).as_posix())
+        if (kept / report).exists():
+            key = self._ask(lambda: self._key(self._path(f"{HIDDEN}/{report}")))
+            seen = {**_read_seen(kept / SEEN_REPORTS), report: key}
+            write_text(kept / SEEN_REPORTS, json.dumps(seen))
+
+    def _upload(self, path: Path, name: str) -> None:
+        more = {"chunksize": PART, "max_concurrency": 2} if is_s3(self._files) else {}
+        self._ask(lambda: self._files.put_file(str(path), self._path(name), **more))
+
+    def _key(self, path: str) -> str:
+        """What changes when an object does: its ETag, or its size and time."""
+        return self._files.ukey(path)
 
     def _ask(self, what: Callable[[], Made]) -> Made:
         """Call `what` as `retry` does; turn an error that concerns all files into OutputError."""
@@ -205,6 +224,15 @@ class Bucket:
     def _error(self, error: OSError) -> OutputError:
         mend = "check the URL and who may write there"
         return OutputError(f"{redact_url(self.url)}: {redact_error(error)}; {mend}")
+
+
+def _read_seen(path: Path) -> dict[str, str]:
+    """The keys of the reports that are here as they were in the store; empty if that is lost."""
+    with suppress(OSError, ValueError):
+        seen = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(seen, dict):
+            return seen
+    return {}
 
 
 def _pages(paths: Iterable[str]) -> Iterator[list[str]]:

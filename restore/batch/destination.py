@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from restore.batch.bucket import Bucket, mirror
+from restore.batch.remote import refuse_local
 from restore.batch.store import HIDDEN, Folder, Store
 from restore.errors import UsageError
 from restore.file_search import KNOWN
@@ -34,6 +35,7 @@ class Destination:
             UsageError: It is any other file.
         """
         if is_url(given):
+            refuse_local(str(given))
             if not urlsplit(str(given)).path.rpartition("/")[2].count("."):
                 return cls(mirror(str(given)), "", str(given))
             told = "is a file by its name; -o takes a folder of an object store, without a dot"

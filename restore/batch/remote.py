@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import unquote, urlsplit
 
 from restore.errors import RestoreError, UsageError
 from restore.storage.urls import redact_error, redact_url
@@ -20,6 +21,16 @@ TRIES = 4
 MD5 = re.compile(r"[0-9a-f]{32}")
 WAIT_S = 0.5  # before the second try; twice as long before each later one
 Made = TypeVar("Made")
+
+
+def refuse_local(url: str) -> None:
+    """Raise UsageError if a URL names a file or folder of this machine, which is no object store.
+
+    To a store its results would be objects without a report, and none of the rules of a disk hold.
+    """
+    parts = urlsplit(url)
+    if parts.scheme.casefold() in ("file", "local"):
+        raise UsageError(f"{url}: is of this machine; give the path itself: {unquote(parts.path)}")
 
 
 @cache
@@ -49,13 +60,16 @@ def retry(what: Callable[[], Made]) -> Made:
     """Call `what` and return its result; try again after a fault of the network or the server.
 
     Raises:
-        FileNotFoundError, FileExistsError, PermissionError, RestoreError: At once.
+        FileNotFoundError, FileExistsError, PermissionError, RestoreError: At once, and so are
+            mistakes of ours and a full memory: no other try would do better.
         OSError: All tries failed; its message holds no secret.
     """
     for number in range(TRIES):
         try:
             return what()
         except (FileNotFoundError, FileExistsError, PermissionError, RestoreError):
+            raise
+        except (TypeError, AttributeError, NameError, AssertionError, MemoryError):
             raise
         except Exception as error:  # each library has its own
             if number == TRIES - 1:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from restore.batch.remote import is_s3, open_filesystem, retry, s3_objects
+from restore.batch.remote import is_s3, open_filesystem, refuse_local, retry, s3_objects
 from restore.errors import UsageError
 from restore.file_search import unlike
 from restore.storage.listing import Found
@@ -29,6 +29,7 @@ def found(url: str, out: str = "") -> Iterator[Found]:
     Raises:
         UsageError: There is nothing, or it cannot be listed.
     """
+    refuse_local(url)
     files, top = open_filesystem(url)
     try:
         if urlsplit(url).scheme in WEB or retry(lambda: files.isfile(top)):
@@ -46,6 +47,7 @@ def named(url: str) -> Found:
 
     Its key is its path with the name of the server or the bucket, but never leads up.
     """
+    refuse_local(url)
     parts = urlsplit(redact_url(url))
     inside = posixpath.normpath(f"/{parts.path}").lstrip("/")
     key = posixpath.normpath(f"/{parts.netloc}/{inside}").lstrip("/")

@@ -208,7 +208,7 @@ def _also(
 ) -> Callable[[Collection[Row], Row], None]:
     def published(rows: Collection[Row], summary: Row) -> None:
         publish(rows, summary)
-        journal.store.end(journal.home)
+        journal.store.end(journal.home, journal.ending)
         journal.store.drop_notes(row["key"] for row in rows)  # the report there has them
 
     return published

@@ -83,8 +83,8 @@ class Store(Protocol):
         """Called before a run; `home` is the folder of its reports."""
         ...
 
-    def end(self, home: Path) -> None:
-        """Called after the run."""
+    def end(self, home: Path, ending: str = "") -> None:
+        """Called after the run; `ending` is that of its reports' names, such as ".2-of-3"."""
         ...
 
 
@@ -101,7 +101,7 @@ class Folder:
 
     def begin(self, home: Path) -> None: ...
 
-    def end(self, home: Path) -> None: ...
+    def end(self, home: Path, ending: str = "") -> None: ...
 
     def name(self, path: Path) -> str:
         return path.relative_to(self.out).as_posix()
