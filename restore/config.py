@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 import types
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
 
@@ -47,8 +47,23 @@ class Options(BaseModel):
         Args:
             more: Further values that decide them, such as the seed and the format.
         """
-        values = {**self.model_dump(mode="json", exclude=set(self.run_only)), **more}
+        values = self.dump_beside(more, self.run_only)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+    def dump_beside(self, more: Mapping[str, object], without: Iterable[str]) -> dict[str, Any]:
+        """Return the values and `more` as one, in which nothing hides anything else.
+
+        A name that both have is that of `more`, as in all earlier digests; an option of it that was
+        set is named apart.
+        """
+        values = self.model_dump(mode="json", exclude=set(without))
+        fields = type(self).model_fields
+        hidden = {
+            name: values[name]
+            for name in more
+            if name in values and values[name] != fields[name].get_default()
+        }
+        return {**values, **more, **({"own options": hidden} if hidden else {})}
 
 
 Model = TypeVar("Model", bound=BaseModel)

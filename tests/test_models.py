@@ -1,6 +1,7 @@
 """`restore models`, and models by name."""
 
 import sys
+from dataclasses import replace
 
 import pixel_nets
 import pytest
@@ -10,7 +11,8 @@ from safetensors.torch import load_file
 from test_ncnn import compact  # noqa: F401
 
 from restore import cli, load
-from restore.checkpoints import library, model_paths
+from restore.batch.models import ModelChoice
+from restore.checkpoints import engines, library, model_paths
 
 
 @pytest.fixture
@@ -105,3 +107,45 @@ def test_an_unknown_name_lists_those_there_are(own, tmp_path, photo, capsys):
     photo("a.png")
     code = cli.main(["upscale", str(tmp_path / "in"), "-o", str(tmp_path / "o"), "--model", "x4"])
     assert code == 3 and "choose from nano, SPAN" in capsys.readouterr().err
+
+
+def precision(choice, **more):
+    return replace(choice, **more).open().precision
+
+
+def test_the_kind_of_device_that_auto_takes_decides_the_pixels(monkeypatch):
+    choice = ModelChoice("nano")
+    assert precision(choice) == {"dtype": "auto"}  # on a CPU, as ever
+    here = choice.open()
+    assert here.computed_on("cuda").precision == {"dtype": "auto", "device": "cuda"}
+    monkeypatch.setattr(engines, "kind_of_auto", lambda: "cuda")
+    assert (
+        precision(choice) == {"dtype": "auto", "device": "cuda"} == precision(choice, device="cuda")
+    )
+    assert precision(choice, device="cpu")["device"] == "cpu"
+    assert choice.open().computed_on("cpu").precision == here.precision
+
+
+def test_torch_is_not_loaded_to_see_that_there_is_no_accelerator(monkeypatch):
+    monkeypatch.setattr(engines, "ACCELERATORS", ())
+    monkeypatch.setattr(engines.sys, "platform", "linux")
+    monkeypatch.setitem(sys.modules, "restore.checkpoints.accelerators", None)
+    assert engines.kind_of_auto.__wrapped__() == "cpu"
+
+
+def test_configs_decide_by_what_they_say_and_not_by_where_they_are(tmp_path):
+    choice = ModelChoice("nano")
+    for name in ("one", "two"):
+        (tmp_path / name / "unet").mkdir(parents=True)
+        (tmp_path / name / "unet" / "config.json").write_text("{}")
+    facts = [
+        choice._precision(""),
+        *(
+            replace(choice, config_from=str(tmp_path / name))._precision("")
+            for name in ("one", "two")
+        ),
+    ]
+    assert facts[1] == facts[2] != facts[0]
+    (tmp_path / "two" / "unet" / "config.json").write_text('{"a": 1}')
+    assert replace(choice, config_from=str(tmp_path / "two"))._precision("") != facts[1]
+    assert replace(choice, config_from="org/name")._precision("")["config_from"] == "org/name"

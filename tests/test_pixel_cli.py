@@ -170,3 +170,19 @@ def test_memory_is_flat_and_what_the_plan_tells(tmp_path):
     assert rows[1]["own_mb"] < rows[0]["own_mb"] + 300
     for row in rows:
         assert row["own_mb"] < row["told_mb"] < 2.5 * row["own_mb"]
+
+
+def test_an_upscaler_is_measured_on_a_set_and_its_device_is_part_of_the_result(folder, capsys):
+    file = pixel_nets.save(folder / "models", "SPAN")
+    for name, shrink in (("hr", 1), ("lr", 2)):
+        (folder / "set" / name).mkdir(parents=True)
+        with Image.open(folder / "in" / "deep" / "grey.png") as image:
+            image.reduce(shrink).save(folder / "set" / name / "a.png")
+    words = ["evaluate", "--model", file, "--set", folder / "set", "-o", folder / "scores"]
+    words += ["--border", 0, "--metrics", "psnr"]
+    options = set()
+    for more in ([], ["--device", "cpu"]):
+        assert cli.main([str(word) for word in [*words, *more]]) == 0, capsys.readouterr().err
+        report = folder / "scores" / "restored" / "set" / "report.jsonl"
+        options.add(json.loads(report.read_text())["options"])
+    assert len(options) == 2

@@ -88,7 +88,9 @@ def scaled(
     Raises:
         ImageError: No scale does.
     """
-    values: dict[str, Any] = options.model_dump() | {"scale": wanted[0] / size[0]}
+    # only what was set: a model refuses options that are not its own
+    values: dict[str, Any] = options.model_dump(exclude_unset=True)
+    values |= {"scale": wanted[0] / size[0]}
     try:
         chosen = UpscaleOptions.model_validate(values)
     except ValidationError:

@@ -189,6 +189,8 @@ def prepare(
     model = open_model()
     if devices:
         model = open_on(model, devices, options)
+    elif cluster:
+        model = model.computed_on("cuda" if cluster.gpus else "cpu")
     options = _settled(options, model)
     model = model.for_options(options)
     candidates = {"count": count} if count > 1 else {}

@@ -1,5 +1,6 @@
 """The model of a run: found and identified at once, loaded only when the first picture needs it."""
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from restore.batch import environment
 from restore.checkpoints import configs, engines, file_kinds, manifest, model_paths
 from restore.checkpoints import controlnet as controlnets
 from restore.errors import ModelError, UsageError
+from restore.files import sha256
 from restore.images.allocator import keep_freed_memory
 from restore.options import InpaintOptions, UpscaleOptions, WalkOptions
 
@@ -28,7 +30,8 @@ class OpenedModel:
         weights: A digest of all its weights, LoRAs, first stage and ControlNet included.
         precision: What else decides the pixels, such as dtype and device.
         is_pixel: Whether it is one network from rgb to rgb.
-        steered: The ControlNet and its settings, as results record them; `weights` includes it.
+        steered: The ControlNet and its settings, and the folder of --config-from, as results record
+            them; `weights` or `precision` has what they hold.
         pinned: How another process opens the same model; None if none can.
     """
 
@@ -52,6 +55,13 @@ class OpenedModel:
             return self
         nano = manifest.find_model(model_paths.FAITHFUL)[1]
         return replace(self, precision={**self.precision, "faithful_sha256": nano})
+
+    def computed_on(self, kind: str) -> "OpenedModel":
+        """The same model, as other processes compute on this kind of device if none is named."""
+        if self.pinned is None or self.pinned.choice.device != "auto" or "engine" in self.precision:
+            return self
+        facts = {name: value for name, value in self.precision.items() if name != "device"}
+        return replace(self, precision=facts if kind == "cpu" else {**facts, "device": kind})
 
 
 @dataclass(frozen=True)
@@ -123,7 +133,7 @@ class ModelChoice:
             digest,
             self._precision(first_stage),
             not self.config_from and is_pixel(self.name),
-            steering.record if steering else {},
+            self._record(steering.record if steering else {}),
             PinnedModel(self, digest),
         )
 
@@ -198,9 +208,17 @@ class ModelChoice:
             facts["first_stage_sha256"] = first_stage
         if self.device != "auto":  # with dtype auto it decides the precision
             facts["device"] = self.device
-        if self.config_from:
+        elif self.engine == "torch" and (kind := engines.kind_of_auto()) != "cpu":
+            facts["device"] = kind
+        if self.config_from and (digest := _digest_configs(Path(self.config_from))):
+            facts["config_sha256"] = digest
+        elif self.config_from:  # a hub id
             facts["config_from"] = self.config_from
         return facts
+
+    def _record(self, steering: dict[str, object]) -> dict[str, object]:
+        """What results record beside what decides the pixels."""
+        return {**steering, **({"config_from": self.config_from} if self.config_from else {})}
 
 
 @dataclass(frozen=True)
@@ -279,6 +297,14 @@ def is_pixel(name: str) -> bool:
     if file.is_dir():
         return configs.about(file).pixels is not None
     return file.is_file() and file_kinds.is_pixel(file)
+
+
+def _digest_configs(folder: Path) -> str:
+    """A digest of the configs and vocabularies of a diffusers folder; empty if it is none."""
+    paths = (path for kind in ("json", "txt") for path in folder.rglob(f"*.{kind}"))
+    found = {path.relative_to(folder).as_posix(): path for path in paths if path.is_file()}
+    lines = [f"{name} {sha256(path)}" for name, path in sorted(found.items())]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest() if lines else ""
 
 
 def _needs_sampling(options: WalkOptions) -> bool:

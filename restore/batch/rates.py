@@ -48,7 +48,7 @@ class Rate:
         note: Callable[[str], None] = lambda text: None,
     ):
         self.options, self.stack, self.count, self.note = options, stack, count, note
-        facts = {**options.model_dump(mode="json", exclude=UNTIMED), **made_by, "count": count}
+        facts = {**options.dump_beside(made_by, UNTIMED), "count": count}
         facts |= {"machine": platform.node(), "cores": os.cpu_count()}
         self.key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         self.seconds = self.pixels = 0.0  # of this run

@@ -1,9 +1,12 @@
 """Choose the engine of a model, and how much of the model is loaded; without torch."""
 
 import hashlib
+import os
+import platform
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from restore.checkpoints import arguments, configs, manifest, model_paths
@@ -13,6 +16,29 @@ from restore.storage import sealed
 
 if TYPE_CHECKING:
     from restore.checkpoints.arguments import Model
+
+# What a driver of NVIDIA, also of its small boards and in WSL and Windows, or of AMD shows.
+ACCELERATORS = (
+    "/dev/nvidiactl",
+    "/dev/nvmap",
+    "/dev/dxg",
+    r"C:\Windows\System32\nvcuda.dll",
+    "/dev/kfd",
+)
+
+
+@cache
+def kind_of_auto() -> str:
+    """The kind of device that `auto` takes: cuda, mps or cpu.
+
+    torch is asked, and so loaded, which takes seconds, only where the system has an accelerator.
+    """
+    is_apple = sys.platform == "darwin" and platform.machine() == "arm64"
+    if not is_apple and not any(map(os.path.exists, ACCELERATORS)):
+        return "cpu"
+    from restore.checkpoints import accelerators
+
+    return accelerators.pick()
 
 
 def load(

@@ -228,9 +228,7 @@ def _sets(
         raise UsageError(f"--model needs --set: {pairing.LAYOUTS}")
     opened = pairing.open_sets(sets, reference)
     loaded = open_model(model, run.device, run.dtype, engine=run.engine, offline=run.offline)
-    precision = {
-        key: loaded.precision[key] for key in ("dtype", "engine") if key in loaded.precision
-    }
+    loaded = loaded.for_options(options)
     groups = []
     for one in opened:
         there = pairing.pair(one.inputs, one.originals, out)
@@ -245,7 +243,7 @@ def _sets(
                 out / "restored" / one.name,
                 run.seed,
                 lambda row, count=count: count(1),
-                **precision,
+                **loaded.precision,
             )
         scored = chosen.score(Path(model).name, restored)
         scored.rows += [failed_row(key, *why) for key, why in failures.items()]
