@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from restore import cli, files
+from restore.batch import report
+from restore.batch.rows import read_rows
+from restore.batch.store import output_folder
 from restore.checkpoints import manifest, model_paths
 
 
@@ -151,3 +154,47 @@ def test_checkpoints_are_held_against_their_lists(tmp_path, capsys):
 def test_what_is_neither_is_refused(tmp_path, capsys, make):
     make(tmp_path / "x")
     assert cli.main(["verify", str(tmp_path / "x")]) in (2, 3)
+
+
+def test_a_result_that_was_named_is_verified_by_its_name_and_by_its_reports(
+    call, photo, tmp_path, capsys
+):
+    assert call("upscale", photo("a.png"), "-s", 1, out="made/big.png")[0] == 0
+    big, own = tmp_path / "made" / "big.png", tmp_path / "made" / ".restore" / "big.png"
+    for given in (big, own):
+        code, said = verify(capsys, given)
+        assert code == 0 and "1 result whole" in said
+    merged = report.merge([own], tmp_path / "merged")
+    assert merged["done"] == 1
+    [row] = read_rows(tmp_path / "merged" / "report.jsonl")
+    assert (tmp_path / "merged" / row["output"]).samefile(big)
+    big.unlink()
+    for given in (big, own):
+        code, said = verify(capsys, given)
+        assert code == 1 and f"missing result {big}" in said
+
+
+@pytest.mark.parametrize("inside", ["", ".restore", ".restore/a.png", ".restore/a.png/.restore"])
+def test_reports_know_the_folder_of_their_results(tmp_path, inside, monkeypatch):
+    assert output_folder(tmp_path / inside) == tmp_path
+    (tmp_path / inside).mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(tmp_path / inside)
+    assert output_folder(Path()).resolve() == tmp_path
+
+
+def test_results_that_rename_kept_are_held_against_the_journal_too(call, photo, tmp_path, capsys):
+    words = ("upscale", photo("a.png"), "-s", 1)
+    out = tmp_path / "out"
+    for more in ((), ("--seed", 1, "--exists", "rename"), ("--seed", 2, "--exists", "rename")):
+        assert call(*words, *more)[0] == 0
+    code, said = verify(capsys, out)
+    assert code == 0 and "3 results whole, 1 source whole" in said
+    (out / "a.png").write_bytes(b"no picture")
+    (out / "a_1.png").unlink()
+    code, said = verify(capsys, out)
+    assert code == 1 and "1 result whole" in said
+    assert f"changed result {out / 'a.png'}" in said
+    assert f"missing result {out / 'a_1.png'}" in said
+    assert call(*words, "--exists", "overwrite")[0] == 0  # replaces one of them
+    assert f"missing result {out / 'a_1.png'}" in verify(capsys, out)[1]
+    assert "changed" not in verify(capsys, out)[1]

@@ -184,6 +184,14 @@ def test_a_folder_goes_on_where_the_command_line_stopped(client, photos, capsys)
     assert "scans" in listed["folders"]
 
 
+def test_the_folder_where_the_server_was_started_is_worked_on(client, photos, monkeypatch):
+    monkeypatch.chdir(photos / "scans")
+    asked = {"root": "root", "folder": "scans", "out": "of_here", "upscale": {"scale": 1}}
+    answer = client.post("/v1/batch", json=asked)
+    assert answer.status_code == 202, answer.json()
+    assert ended(client, answer)["status"] == "done"
+
+
 def test_a_name_that_is_no_text_is_told_all_the_same(client, photos):
     (photos / "odd").mkdir()
     (photos / "odd" / "fine.png").write_bytes(picture())

@@ -270,6 +270,18 @@ def test_a_full_disk_ends_a_job_and_not_the_worker(kept, hand, monkeypatch):
     worker.close()
 
 
+def test_a_job_that_meets_a_full_disk_says_so(kept):
+    def full(job, watch):
+        raise RuntimeError("while saving") from OSError(errno.ENOSPC, "No space left on device")
+
+    worker = Worker(kept, full, 10)
+    worker.submit(job := store.new_job(kept.begin()[0], ScratchesRequest(), []))
+    worker.start()
+    wait(lambda: kept.get(job.id).status == "failed")
+    assert kept.get(job.id).code == "DISK_FULL" and "no room left" in kept.get(job.id).error
+    worker.close()
+
+
 def test_what_serve_lacks_is_named(monkeypatch, capsys):
     monkeypatch.setattr("restore.cli.serve.EXTRA", ("fastapi", "no_such_package"))
     assert cli.main(["serve"]) == 2

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from restore.batch.bucket import Bucket, mirror
 from restore.batch.remote import refuse_local
-from restore.batch.store import HIDDEN, Folder, Store
+from restore.batch.store import Folder, Store, reports_of
 from restore.errors import UsageError
 from restore.file_search import KNOWN
 from restore.storage.urls import is_url, redact_url
@@ -57,7 +57,7 @@ class Destination:
 
         So two results in one folder never share a report.
         """
-        return self.out / HIDDEN / self.file if self.file else self.out
+        return reports_of(self.path) if self.file else self.out
 
     @property
     def path(self) -> Path:

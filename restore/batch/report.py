@@ -16,6 +16,7 @@ from restore.batch import ownership, template, views
 from restore.batch.folder_lock import alone_in, as_output_error
 from restore.batch.journal import Reported, reports
 from restore.batch.rows import Row, read_rows
+from restore.batch.store import output_folder
 from restore.errors import UsageError, printable
 from restore.files import write_lines, write_text
 from restore.storage.database import TemporaryDatabase, to_bytes
@@ -157,7 +158,9 @@ def merge(given: Sequence[Path], out: Path) -> Row:
     strange = [path for path in reports(out) if path.resolve() not in held]
     if strange:
         raise UsageError(f"{strange[0]}: would be lost; merge it too, or give another -o")
-    rows = _best(row for path in found for row in _moved(read_rows(path), path.parent, out))
+    rows = _best(
+        row for path in found for row in _moved(read_rows(path), output_folder(path.parent), out)
+    )
     counts: Counter[str] = Counter()
     seconds = 0.0
     for row in rows:

@@ -129,6 +129,23 @@ class ResultIndex:
         query = "SELECT nth, data FROM latest JOIN row USING (id) WHERE nth > ? ORDER BY nth"
         return (json.loads(data) for _, data in self.kept.pages(query))
 
+    def standing(self) -> Iterator[tuple[Row, dict[str, str]]]:
+        """The rows whose results no later row replaced, each with these results and their digests.
+
+        More than the latest rows have: an input may have results under several names.
+        """
+        query = "SELECT id, data FROM row WHERE id > ? AND is_done ORDER BY id"
+        for number, data in self.kept.pages(query):
+            row = json.loads(data)
+            newest = "SELECT max(id) FROM made WHERE result = ?"
+            made = {
+                name: digest
+                for name, digest in results(row).items()
+                if self.kept.one(newest, to_bytes(name)) == (number,)
+            }
+            if made:
+                yield row, made
+
     def about(self, job: Job) -> list[Row]:
         """All rows that matter to one job, for a worker without a journal."""
         rows = dict(self._done(job.key))

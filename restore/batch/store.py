@@ -17,6 +17,23 @@ REPORTS = "report*.jsonl"
 NOTES = "rows"  # the folder in it for rows of workers, one file each, until the report has them
 
 
+def output_folder(reports: Path) -> Path:
+    """The output folder of a folder of reports.
+
+    They are in the output folder itself; those of `-o FILE` in `.restore/FILE` below it. Either has
+    a `.restore` with a copy of them.
+    """
+    whole = Path(os.path.abspath(reports))
+    top = whole.parent if whole.name == HIDDEN else whole
+    top = top.parent.parent if top.parent.name == HIDDEN else top
+    return reports if top == whole else top  # as it was spelt
+
+
+def reports_of(file: Path) -> Path:
+    """The folder of the reports of a result that `-o FILE` named."""
+    return file.parent / HIDDEN / file.name
+
+
 class Store(Protocol):
     """The place of a run's results. A name is the path of a file relative to it, with /.
 

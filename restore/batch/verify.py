@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from restore.batch.journal import HIDDEN, Journal, reports
 from restore.batch.rows import Row, results
+from restore.batch.store import output_folder, reports_of
 from restore.checkpoints import manifest
 from restore.errors import RestoreError, UsageError
 from restore.files import is_temporary, read_plain, sha256
@@ -47,14 +48,17 @@ class Finding:
 
 
 def verify(target: Path, replayed: Replay) -> Iterator[Finding]:
-    """Check a folder of results, pairs or checkpoints, or a model's folder.
+    """Check results, pairs, checkpoints or a model.
 
     Args:
+        target: A folder of any of these; or a result that `-o FILE` named.
         replayed: Makes a pair's bad picture again from its trace.
 
     Raises:
         UsageError: It is none of these.
     """
+    if own := reports(reports_of(target)):
+        return _results(own[0].parent)
     if not target.is_dir():
         raise UsageError(f"{target}: no such folder; name an output folder or a model")
     if reports(target) or reports(target / HIDDEN):
@@ -72,18 +76,24 @@ def verify(target: Path, replayed: Replay) -> Iterator[Finding]:
     )
 
 
-def _results(out: Path) -> Iterator[Finding]:
-    journal = Journal(out, "", "")
-    for row in journal.latest_rows():
-        if row["status"] != "done":
-            continue
-        made = results(row)
-        if not made:
-            yield Finding("result", row["output"], MOVED, "of a report put together elsewhere")
+def is_known(target: Path) -> bool:
+    """Whether it is a result that `-o FILE` named, there or missing."""
+    return bool(reports(reports_of(target)))
+
+
+def _results(home: Path) -> Iterator[Finding]:
+    """Check the results of a folder's reports."""
+    out = output_folder(home)
+    journal = Journal(out, "", "", home=home)
+    for _, made in journal.standing():
         for name, digest in made.items():
             yield _compare("result", out / name, digest)
-        yield from _source(row)
-    for path in sorted(out.rglob(".restore-*")):
+    for row in journal.latest_rows():
+        if row["status"] == "done":
+            if not results(row):
+                yield Finding("result", row["output"], MOVED, "of a report put together elsewhere")
+            yield from _source(row)
+    for path in sorted(out.rglob(".restore-*") if out == home else out.glob(".restore-*")):
         if is_temporary(path):
             yield Finding("file", str(path), LEFT, "in the making; the next run removes it")
 

@@ -32,7 +32,8 @@ def verify(
     given: Annotated[
         list[str],
         typer.Argument(
-            metavar="OUT|MODEL", help="Output folders, or models as --model takes them."
+            metavar="OUT|MODEL",
+            help="Output folders, results that -o FILE named, or models as --model takes them.",
         ),
     ],
 ) -> None:
@@ -61,6 +62,8 @@ def verify(
 
 
 def _findings(name: str) -> list[Finding]:
+    if checks.is_known(Path(name)):
+        return list(checks.verify(Path(name), _replayed))
     place = model_paths.find_path(name)
     if place.is_dir() and not (place / "stack.json").is_file():
         if not (place / "model_index.json").is_file():

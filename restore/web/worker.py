@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from restore.batch.folder_lock import is_full
 from restore.batch.prefetch import THREAD_NAME
 from restore.batch.rows import Row
-from restore.errors import CancelledError, RestoreError, printable
+from restore.errors import CancelledError, DiskFullError, RestoreError, printable
 from restore.web.previews import Previews
 from restore.web.store import ENDED, Job, Part, Store, Tally
 
@@ -247,6 +248,8 @@ class Worker:
             log.exception("job %s", job.id)
             code = "OOM" if isinstance(error, MemoryError) else "INTERNAL"
             text = f"{type(error).__name__}; the server's log has more"
+            if is_full(error):
+                code, text = DiskFullError.code, "no room left on the server's disk; make some"
             return {"status": "failed", "code": code, "error": text}
 
     def _end(self, job: Job, **values: Any) -> None:
