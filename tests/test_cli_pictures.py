@@ -1,11 +1,13 @@
 """text2img and img2img from the command line, over a tiny stack."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from restore.batch import dry_run
 from restore.cli import progress
 
 QUICK = ("--steps", 2)
@@ -227,3 +229,41 @@ def test_a_picture_that_takes_long_tells_how_far_it_is(call, photo, tmp_path, mo
     for what in ("encode", "walk", "decode"):
         assert f"[1/1] {what}: 1 of 1 parts" in err
     assert "[1/1] walk: 2 of 2 parts" in call("text2img", *SMALL, out="words")[2]
+
+
+def planned(said):
+    """(what a dry run says of the results, bytes on disk)"""
+    disk = re.search(r"disk: about ([\d.]+) MB", said)
+    return re.search(r"1 picture, (.*) megapixels", said)[1], float(disk[1]) * 1e6
+
+
+def test_a_dry_run_counts_all_that_one_picture_becomes(call, pixels, tmp_path):
+    frames = [Image.fromarray(pixels(500, 800, seed)) for seed in range(3)]
+    source = tmp_path / "in" / "an.png"
+    source.parent.mkdir()
+    frames[0].save(source, save_all=True, append_images=frames[1:])
+    one = planned(call("upscale", source, "-s", 1, "--dry-run", out="dry")[1])
+    assert one[0] == "0.4 -> 0.4"
+    for words in (
+        ("upscale", source, "-s", 1, "--frames", "all"),
+        ("img2img", source, "--loopback", 2, *QUICK),
+        ("inpaint", source, "--extend", "0,0,0,100", "-n", 2),
+    ):
+        code, said, _ = call(*words, "--dry-run", out="dry")
+        made, disk = planned(said)
+        results = 2 if words[0] == "inpaint" else 3
+        assert code == 0 and made.startswith(f"{results} results, 0.4 -> "), said
+        assert float(made.rpartition(" ")[2]) == round(results * (0.48 if results == 2 else 0.4), 1)
+        assert "an.png, an_0" in said
+        spilled = 8 * 0.4e6
+        assert disk > (one[1] - spilled) * results * 0.9 + spilled
+    _, said, _ = call("upscale", source, "-s", 1, "--frames", "all", "--dry-run", "--json")
+    assert json.loads(said.splitlines()[0])["frames"] == ["an_002.png", "an_003.png"]
+
+
+def test_the_time_of_all_frames_is_that_of_each():
+    rows = [
+        {"status": "done", "seconds": 6.0, "size_out": [1000, 1000], "frames": {"b": "", "c": ""}}
+    ]
+    assert dry_run.seconds_a_megapixel(rows, True) == 2
+    assert dry_run.seconds_a_megapixel(rows) == 6

@@ -38,6 +38,8 @@ ANSWER = 6  # bytes of a pixel upscaler's answer, 16 bits
 REST = 0.85e9  # bytes of a pixel upscaler's window, as integers and as floats, and of its kernels
 LAYERS = 1.3  # times a pixel upscaler's largest layer, measured: other tensors live beside it
 RGB = 3
+SHOWN = 3  # names beside a result
+CELL = 512  # px, the side of a picture on a sheet
 SPILLED = 8  # bytes on disk for each pixel while a picture is processed
 
 
@@ -64,9 +66,13 @@ class Totals:
     """What the files seen so far need together.
 
     Attributes:
+        candidates: Results of each picture, beside a sheet of them.
+        is_each_frame: Every frame of a file has a result.
         count: Files that can be done.
+        results: Pictures that are made of them: frames, candidates and laps too.
         before: Pixels of the pictures.
         after: Pixels of the results.
+        timed: Pixels as a rate counts them: of all frames, but of one candidate or lap.
         disk: Bytes of the results.
         spilled: Bytes of temporary files, of the picture that needs most.
         peak: Bytes of memory, of the picture that needs most.
@@ -78,9 +84,13 @@ class Totals:
     options: "TaskOptions"
     model: "PixelModel | None" = None
     engine: str = "torch"
+    candidates: int = 1
+    is_each_frame: bool = False
     count: int = 0
+    results: int = 0
     before: int = 0
     after: int = 0
+    timed: int = 0
     disk: float = 0
     spilled: float = 0
     peak: float = -1
@@ -90,10 +100,17 @@ class Totals:
 
     def add(self, job: Job, one: Planned) -> None:
         """Count one more picture."""
+        marks = [ending for ending in job.beside if Path(ending).suffix]  # of damage, as the input
+        has_sheet = self.candidates > 1
+        made = len(job.frames) - len(marks) + (not has_sheet)
         self.count += 1
+        self.results += made
         self.before += one.before
-        self.after += one.after
-        self.disk += one.after * _bytes_a_pixel(job.target) * max(1, len(job.frames))
+        self.after += one.after * made
+        self.timed += one.after * (made if self.is_each_frame else 1)
+        shrunk = min(one.after, CELL**2) * made * has_sheet
+        self.disk += (one.after * made + shrunk) * _bytes_a_pixel(job.target)
+        self.disk += sum(one.before * _bytes_a_pixel(Path(mark)) for mark in marks)
         self.spilled = max(self.spilled, spilled(one, self.options, self.model))
         needed = peak(one, job.target, self.options, self.model, self.engine)
         if needed > self.peak:
@@ -108,6 +125,8 @@ class Totals:
         if not self.count:
             return
         sizes = f"{self.before / 1e6:.1f} -> {self.after / 1e6:.1f} megapixels"
+        if self.results != self.count:
+            sizes = f"{counted(self.results, 'result')}, {sizes}"
         yield f"{counted(self.count, 'picture')}, {sizes}"
         needed = self.disk + self.spilled
         there = next(
@@ -117,13 +136,14 @@ class Totals:
         few = ": TOO LITTLE" if free < needed else ""
         yield f"disk: about {gigabytes(needed)}; {gigabytes(free)} are free{few}"
         yield f"memory: about {gigabytes(self.peak)} at its peak, for {printable(self.hungry)}"
-        seconds, by = seconds_a_megapixel(journal.latest_rows()), f"by the files in {journal.out}"
+        seconds = seconds_a_megapixel(journal.latest_rows(), self.is_each_frame)
+        by = f"by the files in {journal.out}"
         if seconds is None:
             seconds, by = rate.get(), "by the rate of this machine"
         if seconds is None:
             yield "time: told once the first files are done"
         else:
-            needed = rates.format_duration(seconds * self.after / 1e6)
+            needed = rates.format_duration(seconds * self.timed / 1e6)
             yield f"time: about {needed} if all are done, {by}"
         if self.largest:
             key, one = self.largest
@@ -158,7 +178,7 @@ def forecast(
     """
     for path in unpaired:
         say(f"unpaired {printable(str(path))}: a mask without its picture")
-    totals = Totals(options, model, engine)
+    totals = Totals(options, model, engine, rate.count, how.frames == "all")
     for job in downloads.ahead(jobs):
         yield _forecast_job(job, masks, journal, how, totals, say)
     for line in totals.describe(journal, rate):
@@ -185,16 +205,21 @@ def _forecast_job(
     except RestoreError as error:
         say(f"failing  {printable(str(error))}")
         return {**row, "status": "failed", "code": error.code, "error": str(error)}
-    there = " (there already)" if job.target.exists() else ""
-    target = printable(str(job.target))
+    names = [path.name for path in job.frames]
+    there = " (there already)" if any(path.exists() for path in (job.target, *job.frames)) else ""
+    more = [f"and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
+    target = printable(", ".join([str(job.target), *names[:SHOWN], *more]))
     if masks:
         found = masks.of(job)
         name += f" + {printable(str(found))}" if found else " (no mask: it will fail)"
     made = totals.options.output_size(head.size)
     say(f"{sides(head.size)} -> {sides(made)}  {name} -> {target}{there}")
     totals.add(job, Planned(head, made))
-    output = job.target.relative_to(journal.out).as_posix()
-    return {**row, "status": "planned", "output": output, "size_in": head.size, "size_out": made}
+    output, *others = (
+        path.relative_to(journal.out).as_posix() for path in (job.target, *job.frames)
+    )
+    planned = {**row, "status": "planned", "output": output, "size_in": head.size, "size_out": made}
+    return {**planned, "frames": others} if others else planned
 
 
 def spilled(one: Planned, options: "TaskOptions", model: "PixelModel | None") -> float:
@@ -232,12 +257,17 @@ def peak(
     return PROGRAM + max(blocks, codec) + held + COLUMN * one.size[1]
 
 
-def seconds_a_megapixel(rows: Iterable[Row]) -> float | None:
-    """Seconds for a megapixel of results in these rows; None if none of them has a result."""
+def seconds_a_megapixel(rows: Iterable[Row], is_each_frame: bool = False) -> float | None:
+    """Seconds for a megapixel of results in these rows; None if none of them has a result.
+
+    Args:
+        is_each_frame: What lies beside a result is another frame of its source, done in that time.
+    """
     pixels = seconds = 0.0
     for row in rows:
         if row["status"] == "done" and "size_out" in row:
-            pixels += row["size_out"][0] * row["size_out"][1]
+            frames = 1 + len(row.get("frames", {})) if is_each_frame else 1
+            pixels += row["size_out"][0] * row["size_out"][1] * frames
             seconds += row["seconds"]
     return seconds / pixels * 1e6 if pixels else None
 
