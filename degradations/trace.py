@@ -55,7 +55,7 @@ class Trace(Frozen):
             RecipeError: If there is no such trace, or the file cannot be read.
         """
         try:
-            text = plain_yaml.plain_bytes(path, MAX_BYTES).decode()
+            text = plain_yaml.plain_bytes(path, MAX_BYTES).decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise RecipeError(f"{path}: is no text: {error}") from error
         try:

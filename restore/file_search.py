@@ -3,6 +3,7 @@
 import os
 import stat
 import tempfile
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +24,12 @@ READ = {  # by name only; the content is checked when a file is read
 }
 PICTURES = frozenset(READ | {".heic", ".heif"})  # what every command accepts
 KNOWN = READ | {".heic", ".heif", ".jxl", ".jp2", ".psd", ".svg", ".eps", ".pdf"}  # refused by name
+SKIPPED = {
+    "JUNK": "of the system or hidden, no picture",
+    "NOT_A_PICTURE": "its name is not a picture's; name the file itself to have it tried",
+    "NOT_A_FILE": "no file: a pipe, a socket, a device, or a folder in a list",
+    "LINK": "a link that is broken, or not followed; see --links, or name its target itself",
+}
 Links = Literal["inside", "skip", "follow"]
 BLOCK = 2**20  # bytes of a list that are read at a time
 LONGEST = 2**16  # bytes of a name in a list
@@ -112,7 +119,11 @@ def gathered(found: Iterable[Found], choice: Choice, names: str) -> Listing:
     listing = Listing(places, choice.takes)
     if not listing.has_pictures:
         what = "that is asked for" if listing.met else "here"
-        raise UsageError(f"{names or 'the list'}: no picture {what}")
+        told = f"{names or 'the list'}: no picture {what}"
+        odd = next((file for file in listing if file.skip in ("LINK", "NOT_A_FILE")), None)
+        if odd:
+            told = f"{told}; {odd.path}: {odd.skip}: {SKIPPED[odd.skip]}"
+        raise UsageError(told)
     return listing
 
 
@@ -128,6 +139,8 @@ def read_list(file: BinaryIO) -> Iterator[str]:
             has_nul = has_nul or b"\0" in data
             kept.write(data)
         kept.seek(0)
+        if kept.read(len(BOM_UTF8)) != BOM_UTF8:  # with which editors of Windows begin a text
+            kept.seek(0)
         for name in _ended_by_nul(kept) if has_nul else _lines(kept):
             if name:
                 yield os.fsdecode(name)

@@ -22,6 +22,7 @@ from restore.batch.jobs import Shard, named
 from restore.errors import UsageError
 from restore.file_search import read_list
 from restore.tasks import run
+from restore.training.data import sources
 
 posix = pytest.mark.skipif(os.name != "posix", reason="speaks of POSIX")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="names are bytes there")
@@ -177,7 +178,22 @@ def test_case_73_pipes_and_sockets_never_block(photo, restored, tmp_path):
         assert code == 0 and rows["a.png"]["status"] == "done"
         assert {rows[key]["code"] for key in ("pipe.png", "socket.png")} == {"NOT_A_FILE"}
         named = restored(inputs=[tmp_path / "in" / "pipe.png"], out="named")
-        assert named[0] == 2 and "no picture" in named[2]
+        assert named[0] == 2 and "no picture" in named[2] and "pipe.png: NOT_A_FILE" in named[2]
+
+
+@posix
+def test_a_link_that_leads_nowhere_is_named_when_it_is_the_only_input(restored, tmp_path):
+    (tmp_path / "broken.jpg").symlink_to(tmp_path / "gone.jpg")
+    code, _, said = restored(inputs=[tmp_path / "broken.jpg"])
+    assert code == 2 and "broken.jpg: LINK: a link that is broken" in said
+
+
+def test_a_text_that_begins_with_a_mark_of_its_encoding_is_read_as_without(tmp_path):
+    listed = "a.png\nb.png\n".encode("utf-8-sig")
+    assert list(read_list(io.BytesIO(listed))) == ["a.png", "b.png"]
+    assert list(read_list(io.BytesIO("a.png\0b.png\0".encode("utf-8-sig")))) == ["a.png", "b.png"]
+    (tmp_path / "list").write_bytes(listed)
+    assert sources.listed(tmp_path / "list") == [tmp_path / "a.png", tmp_path / "b.png"]
 
 
 # Files that cannot be read, go away or change

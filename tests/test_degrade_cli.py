@@ -105,6 +105,9 @@ def test_whole_photos_are_degraded_as_they_are_one_pair_each(call, tmp_path, sca
     met = set()
     for path in (tmp_path / "out" / "traces").iterdir():
         trace = Trace.load(path)
+        marked = tmp_path / "marked.json"
+        marked.write_text(path.read_text(), encoding="utf-8-sig")  # as editors of Windows save it
+        assert Trace.load(marked) == trace
         photo = trace.key.partition("/")[2].rpartition("@")[0]
         hr, lr = (read_rgb(tmp_path / "out" / kind / f"{path.stem}.png") for kind in ("hr", "lr"))
         whole = read_rgb(SAMPLES / photo)

@@ -21,14 +21,9 @@ from restore.batch.store import HIDDEN
 from restore.batch.time_left import TimeLeft
 from restore.batch.uploads import Uploads
 from restore.errors import CancelledError, DiskFullError, OutputError, UsageError
+from restore.file_search import SKIPPED
 from restore.files import TEMPORARY, is_temporary
 
-SKIPPED = {
-    "JUNK": "of the system or hidden, no picture",
-    "NOT_A_PICTURE": "its name is not a picture's; name the file itself to have it tried",
-    "NOT_A_FILE": "no file: a pipe, a socket, a device, or a folder in a list",
-    "LINK": "a link that is broken, or not followed; see --links, or name its target itself",
-}
 SHOWN = 5  # names in an error
 
 

@@ -160,7 +160,8 @@ class Inpaint:
     extend: Annotated[
         str | None,
         typer.Option(
-            help="LEFT,TOP,RIGHT,BOTTOM in px: paint beyond the edges. nano adds flat bands."
+            help="LEFT,TOP,RIGHT,BOTTOM in px: paint beyond the edges. nano goes on with the "
+            "picture's own patches."
         ),
     ] = None
     aspect: Annotated[

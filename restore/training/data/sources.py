@@ -187,7 +187,7 @@ def listed(file: Path) -> list[Path]:
         ConfigError: If it is not UTF-8 text.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         mend = "a list is UTF-8 text, one picture a line"
         raise ConfigError(f"{file}: cannot be read as a list: {error}; {mend}") from error
