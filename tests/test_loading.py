@@ -8,6 +8,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import diffusers
 import huggingface_hub
@@ -17,10 +18,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from restore import cli
-from restore.checkpoints import manifest
+from restore.checkpoints import components, manifest, pixel
+from restore.checkpoints import load as loading
 from restore.checkpoints.load import load, windows_of
 from restore.checkpoints.save import save
 from restore.checkpoints.weights import read_file
+from restore.diffusion import rehearsal
+from restore.diffusion import stack as stacks
 from restore.diffusion.layouts import LAYOUTS
 from restore.diffusion.tiling import Windows
 from restore.errors import ModelError
@@ -474,3 +478,30 @@ def test_models_load_in_threads_at_once():
         stacks = list(pool.map(lambda _: load("nano", "cpu"), range(8)))
     for stack in stacks:
         assert not any(weight.is_meta for part in stack.parts for weight in part.parameters())
+
+
+def test_a_full_memory_is_no_damaged_file(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise MemoryError
+
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / "tokenizer.json").write_text("{}")
+    (tmp_path / "a.safetensors").write_bytes(b"")
+    for place, name in (
+        (components.configs, "tokenizer"),
+        (loading.contexts, "load"),
+        (pixel, "recognise"),
+        (pixel.tensor_files, "load"),
+    ):
+        monkeypatch.setattr(place, name, full)
+    for what in (
+        lambda: components.build_tokenizer(tmp_path, 9),
+        lambda: loading.read_context(tmp_path, full, "labels"),
+        lambda: pixel.read_state(tmp_path / "a.safetensors"),
+        lambda: pixel.build(pixel.import_spandrel(), {}, tmp_path),
+        lambda: pixel.try_out(SimpleNamespace(scale=1, network=full), tmp_path),
+        lambda: rehearsal.most_steps(full, 5),
+        lambda: stacks._rehearse(full, "ddim", 5, False),
+    ):
+        with pytest.raises(MemoryError):
+            what()

@@ -7,10 +7,12 @@ import json
 import re
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from restore import cli
 from restore.batch import report, template, views
+from restore.batch.journal import Journal
 
 EVIL = "bad <b>&\x1b[31m.png"
 
@@ -152,3 +154,19 @@ def test_the_exit_codes_are_in_the_help(capsys):
     assert cli.main(["--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "Exit codes: 0 all well" in said and "143 by SIGTERM" in said
+
+
+def test_a_table_of_a_run_that_failed_is_not_taken_for_a_whole_one(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="not installed: the extra ray")
+    from restore.batch.table import Table
+
+    journal = Journal(tmp_path, "", "")
+    row = {"key": "a.png", "status": "done"}
+    with Table(journal) as table:
+        table.add(row)
+    with pytest.raises(RuntimeError), Table(journal) as table:
+        table.add({**row, "key": "b.png"})
+        raise RuntimeError("a worker died")
+    held = parquet.read_table(tmp_path / "report.parquet").to_pylist()
+    assert [one["key"] for one in held] == ["a.png"]
+    assert [path.name for path in tmp_path.iterdir()] == ["report.parquet"]

@@ -1,6 +1,7 @@
 """The rows of a run as a Parquet table, for queries over millions of them."""
 
 import json
+import sys
 from typing import Any
 
 from restore.batch.folder_lock import as_output_error
@@ -50,11 +51,18 @@ class Table:
             self._writer.write_table(pa.Table.from_pylist(lines, self._schema))
             self.rows.clear()
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *error: Any) -> None:
+        """Give the table its name; after an error the old one stays, rather than half of this."""
+        try:
+            with as_output_error(self.path):
+                if error[0] is None:
+                    self._write()
+                self._writer.close()
+        except BaseException:
+            self._lent.__exit__(*sys.exc_info())
+            raise
         with as_output_error(self.path):
-            self._write()
-            self._writer.close()
-            self._lent.__exit__(None, None, None)
+            self._lent.__exit__(*error)
 
 
 def _line(row: Row) -> dict[str, Any]:

@@ -209,7 +209,7 @@ def build_tokenizer(folder: Path, words: int, name: str = "tokenizer") -> CLIPTo
         with configs.tokenizer(part) as lent:
             tokenizer = CLIPTokenizer.from_pretrained(lent, local_files_only=True)
             tokenizer.name_or_path = str(part)
-    except ModelError:
+    except (ModelError, MemoryError):
         raise
     except Exception as error:  # the Rust library raises plain Exception
         raise ModelError(f"{part}: the tokenizer cannot be read: {error}") from error

@@ -195,7 +195,7 @@ def read_context(folder: Path, convert: components.Convert, kind: str = "text") 
     if kind != "text":
         try:
             return contexts.load(folder, kind)
-        except RestoreError:
+        except (RestoreError, MemoryError):
             raise
         except Exception as error:  # a wrong config may raise anything in our classes or torch's
             raise ModelError(f"{folder}: its context cannot be read: {error!r}") from error

@@ -97,7 +97,7 @@ def read_state(path: Path) -> tuple[dict[str, Any], Mapping[str, str]]:
         # its public call takes a path, whose bytes might have changed by now
         held = spandrel.ModelLoader()._load_pth(io.BytesIO(data))
         return spandrel.canonicalize_state_dict(held), {}
-    except ModelError:
+    except (ModelError, MemoryError):
         raise
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
@@ -151,6 +151,8 @@ def build(spandrel: ModuleType, state: dict[str, Any], path: Path) -> tuple[Any,
             f"upscaler that spandrel {spandrel.__version__} knows, nor a whole checkpoint of the "
             "Stable Diffusion family"
         ) from error
+    except MemoryError:
+        raise
     except Exception as error:  # architectures guess sizes from shapes, and may raise anything
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ModelError(
@@ -231,6 +233,8 @@ def try_out(model: PixelModel, path: Path) -> None:
     try:
         with torch.inference_mode():
             made = model.network(torch.full((1, 3, TRIED, TRIED), 0.5))
+    except MemoryError:
+        raise
     except Exception as error:  # a network with guessed sizes may raise anything
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ModelError(f"{path}: its network does not compute: {reason}") from error

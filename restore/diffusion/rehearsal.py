@@ -51,6 +51,8 @@ def most_steps(make: Callable[[int], SchedulerMixin], wanted: int) -> int:
     def can(steps: int) -> bool:
         try:
             return not find_failure(make(steps))
+        except MemoryError:
+            raise
         except Exception:  # to make a scheduler may raise anything too
             return False
 

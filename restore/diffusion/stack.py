@@ -288,6 +288,8 @@ def _rehearse(
 ) -> None:
     try:
         why = rehearsal.find_failure(make(steps))
+    except MemoryError:
+        raise
     except Exception as error:  # diffusers' schedulers check their options each in its own way
         why = f"{type(error).__name__}: {error}"
     if not why:

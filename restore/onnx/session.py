@@ -112,6 +112,8 @@ class Session:
             self._session = runtime.InferenceSession(
                 data, options, providers=["CPUExecutionProvider"]
             )
+        except MemoryError:
+            raise
         except Exception as error:  # ONNX Runtime's errors have no other common base
             reason = str(error).splitlines()[0]
             raise ModelError(f"{path}: cannot be read, export it again: {reason}") from error
@@ -145,6 +147,8 @@ class Session:
     def _run(self, feed: dict[str, np.ndarray], options: object) -> np.ndarray:
         try:
             return self._session.run(None, feed, options)[0]
+        except MemoryError:
+            raise
         except Exception as error:  # as above
             reason = str(error).splitlines()[0]
             if "bad_alloc" in reason or "Failed to allocate memory" in reason:

@@ -113,6 +113,8 @@ def write(
             )
             if size > MOST:
                 _put_beside(network, path, inputs)
+    except MemoryError:
+        raise
     except Exception as error:  # the exporter and networks raise anything
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ModelError(f"{name}: cannot be exported: {reason}") from error
