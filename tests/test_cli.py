@@ -292,3 +292,25 @@ def test_a_tool_is_its_command_from_anywhere(tool, tmp_path):
     assert done.returncode == 0, done.stderr
     assert f"Usage: restore {tool}" in done.stdout
     assert os.times().children_user - before.children_user < 5  # no torch
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("--format", "png", "--quality", 20),
+        ("--format", "png", "--background", "red"),
+        ("--format", "tiff", "--subsampling", "4:2:0"),
+        ("--format", "webp", "--subsampling", "4:2:0"),
+    ],
+)
+def test_an_option_without_effect_on_the_format_is_said_and_makes_nothing_anew(photos, call, given):
+    assert "of no effect" not in call(photos, *given[:2])[2]
+    code, said, told = call(photos, *given)
+    assert code == 0 and f"{given[2]}: of no effect on {given[1]}" in told
+    assert "4 finished" in said
+
+
+def test_an_option_that_some_result_may_heed_is_taken(photos, call):
+    for given in (("--quality", 20), ("--background", "red"), ("--subsampling", "4:2:0")):
+        assert "of no effect" not in call(photos, *given)[2]
+    assert "of no effect" not in call(photos, "--format", "jpeg", "--quality", 20)[2]

@@ -281,3 +281,20 @@ def test_a_mask_of_several_pages_gives_each_page_its_own(call, tmp_path):
     assert call("inpaint", *words)[0] == 1
     row = rows(tmp_path / "out")["an.tif"]
     assert row["code"] == "MASK_SIZE" and "3 frames, but the picture has 2" in row["error"]
+
+
+@pytest.mark.parametrize("place", ["masks", "masks/sub", "masks/one.png"])
+def test_results_among_the_masks_are_refused(call, photos, tmp_path, place):
+    mask = masked(tmp_path / "masks" / "a.png")
+    words = ("upscale", photos / "a.png", "-s", 1, "--damage", tmp_path / "masks")
+    code, _, told = call(*words, out=place)
+    assert code == 2 and "results there would be taken for masks; give another -o" in told
+    assert [*(tmp_path / "masks").rglob("*")] == [mask]
+
+
+def test_proposed_masks_may_have_the_filled_results_beside_them(call, photos, tmp_path, found):
+    words = ("upscale", photos / "a.png", "-s", 1)
+    assert call(*words, "--find-scratches", out="out")[0] == 0
+    for more in (("1 done",), ("1 finished",)):
+        code, said, told = call(*words, "--damage", tmp_path / "out", out="out")
+        assert code == 0 and more[0] in said, told

@@ -21,7 +21,7 @@ from restore.batch.jobs import OnCollision, Shard
 from restore.batch.journal import Journal
 from restore.batch.models import OpenedModel
 from restore.batch.picture_options import PictureOptions
-from restore.batch.planning import plan_files
+from restore.batch.planning import plan_files, settled_format
 from restore.batch.rates import Rate
 from restore.batch.rows import Row
 from restore.batch.runner import Executor, Limits, Summary, run_all, run_by
@@ -195,7 +195,8 @@ def prepare(
     model = model.for_options(options)
     candidates = {"count": count} if count > 1 else {}
     hole_fields = holes.digest_fields(pictures.frames)
-    more = {**pictures.digest_fields, **model.precision, **candidates, **hole_fields}
+    picture_fields = pictures.digest_fields(settled_format(options, pictures.format, count))
+    more = {**picture_fields, **model.precision, **candidates, **hole_fields}
     pixels = options.digest(seed=seed, **more)
     identity = destination.out, pixels, model.weights, share.ending, options.words, options.task
     destination.store.begin(destination.home)

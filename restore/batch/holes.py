@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from restore.batch import jobs
@@ -45,13 +46,22 @@ class Holes:
         }
         return {name: value for name, value in fields.items() if value}
 
-    def open(self, given: jobs.Jobs) -> tuple["Masks | None", jobs.Jobs]:
-        """Open the masks; return them, and the jobs with their masks among `others`."""
+    def open(self, given: jobs.Jobs, out: Path) -> tuple["Masks | None", jobs.Jobs]:
+        """Open the masks; return them, and the jobs with their masks among `others`.
+
+        Args:
+            given: The jobs.
+            out: The output folder.
+
+        Raises:
+            UsageError: There are no masks, two for one picture, or `out` is in their folder.
+        """
         if not self.given:
             return None, given
-        from restore.batch.mask_files import open_masks
+        from restore.batch.mask_files import open_masks, refuse_output
 
         masks = open_masks(self.given)
+        refuse_output(masks, Path(self.given), out)
 
         def knowing(nth: int, job: jobs.Job) -> jobs.Job:
             path = masks.of(job)

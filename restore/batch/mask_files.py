@@ -81,6 +81,13 @@ class MaskFolder:
         of = name.removesuffix(OVERLAY)
         return of != name and self._named(of + DAMAGE) is not None
 
+    @property
+    def is_proposed(self) -> bool:
+        """Whether all are masks that --find-scratches made, or lie beside these as results do."""
+        found = self._kept.pages("SELECT nth, name FROM mask WHERE nth > ? ORDER BY nth")
+        names = (to_text(name) for _, name in found)
+        return all(name.endswith(DAMAGE) or self._is_shadowed(name) for name in names)
+
     def unused(self, names: Iterable[str]) -> Iterator[Path]:
         """The masks that no picture of these names takes."""
         self._kept.run("UPDATE mask SET taken = 0")
@@ -120,6 +127,15 @@ class Masks:
     def unused(self, jobs: Iterable[Job]) -> Iterator[Path]:
         """Masks of a folder that no job takes."""
         return self.folder.unused(map(_stem, jobs)) if self.folder else iter(())
+
+
+def refuse_output(masks: Masks, given: Path, out: Path) -> None:
+    """Raise UsageError if results would lie among the masks: the next run takes them for masks."""
+    if masks.folder is None or not out.resolve().is_relative_to(given.resolve()):
+        return
+    if not masks.folder.is_proposed:
+        problem = f"is in the folder of masks, {given}: results there would be taken for masks"
+        raise UsageError(f"{out}: {problem}; give another -o")
 
 
 def _stem(job: Job) -> str:

@@ -12,6 +12,11 @@ if TYPE_CHECKING:  # cv2 is slow to load: the cheap checks come first
     from restore.images.picture import Reading
 
 FormatName = Literal["auto", "png", "jpeg", "webp", "avif", "tiff"]
+HEEDED = {  # options -> the formats in which they change a result
+    "quality": ("jpeg", "webp", "avif"),
+    "subsampling": ("jpeg", "avif"),
+    "background": ("jpeg",),
+}
 
 
 class PictureOptions(Options):
@@ -58,20 +63,33 @@ class PictureOptions(Options):
 
         return Writing(self.quality, _colour(self.background), self.subsampling, self.lossless)
 
-    @property
-    def digest_fields(self) -> dict[str, Any]:
+    def without_effect(self, form: str) -> list[str]:
+        """The options that were set and change no result in this format; none for auto."""
+        return [
+            name
+            for name, formats in HEEDED.items()
+            if form not in ("auto", *formats)
+            and getattr(self, name) != PictureOptions.model_fields[name].default
+        ]
+
+    def digest_fields(self, form: str) -> dict[str, Any]:
         """The options that decide the results, as they enter the digest of a run.
 
         Newer options enter only if they differ from their defaults, so that older digests stay
         valid.
+
+        Args:
+            form: The format of all results; auto if it differs from one to the next.
         """
-        fields = self.model_dump(exclude={"allow_truncated", "megapixels"})
+        moot = {name: PictureOptions.model_fields[name].default for name in HEEDED}
+        moot = {name: moot[name] for name in self.without_effect(form)}
+        fields = self.model_dump(exclude={"allow_truncated", "megapixels"}) | moot
         if self.frames == "refuse":  # a file with one frame gives the same result
             fields["frames"] = "first"
         for name in ("subsampling", "lossless", "icc", "strip", "frames"):
             if fields[name] == PictureOptions.model_fields[name].default:
                 del fields[name]
-        return {**fields, "background": self.writing.background}
+        return {**fields, "background": _colour(fields["background"])}
 
 
 def _colour(name: str | None) -> tuple[int, int, int] | None:

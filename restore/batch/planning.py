@@ -72,7 +72,7 @@ def plan_files(
         on_collision,
         destination.file,
     )
-    masks, planned = holes.open(planned)
+    masks, planned = holes.open(planned, destination.out)
     unpaired = partial(masks.unused, planned) if masks else tuple
     if share.count > 1:
         planned = planned.only(share.holds)
@@ -148,9 +148,22 @@ def choose_format(
         raise UsageError(f"TIFF is written by tifffile, which is missing; {mend}")
     if count > 1 and form not in ("auto", "png"):
         raise UsageError(f"-n {count}: candidates and their sheet are PNG, not {form}")
-    if count > 1 or (form == "auto" and isinstance(options, InpaintOptions)):
-        form = "png"  # what is outside the mask stays
+    form = settled_format(options, form, count)
     return lambda source: encode.choose_format(source, form, lossless)
+
+
+def settled_format(options: FileOptions, form: str, count: int) -> str:
+    """The format of all results; auto if it differs from one to the next."""
+    if count > 1 or (form == "auto" and isinstance(options, InpaintOptions)):
+        return "png"  # what is outside the mask stays
+    return form
+
+
+def say_without_effect(options: FileOptions, pictures: PictureOptions, count: int) -> str:
+    """Say which options on pictures change nothing in the format of the results; or be empty."""
+    form = settled_format(options, pictures.format, count)
+    names = [f"--{name}" for name in pictures.without_effect(form)]
+    return f"{', '.join(names)}: of no effect on {form}, which is written" if names else ""
 
 
 def reading_for(options: FileOptions, holes: Holes, reading: "Reading") -> "Reading":

@@ -15,6 +15,7 @@ from restore.batch.folder import PreparedRun, prepare
 from restore.batch.holes import Holes
 from restore.batch.journal import Journal
 from restore.batch.models import OpenedModel
+from restore.batch.planning import say_without_effect
 from restore.batch.runner import Exists, Summary
 from restore.batch.words import prepare_words
 from restore.batch.work import FileOptions
@@ -120,12 +121,15 @@ def run_files(
     """
     run.console.begin()
     destination = run.destination
+    pictures = replace(run.pictures, format=run.format).chosen
+    if moot := say_without_effect(options, pictures, count):
+        run.console.note(moot)
     prepared = prepare(
         folder.find(destination),
         options,
         destination,
         lambda: run.open(options),
-        pictures=replace(run.pictures, format=run.format).chosen,
+        pictures=pictures,
         holes=holes,
         seed=run.seed,
         count=count,
