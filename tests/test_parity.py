@@ -1,7 +1,9 @@
 """The same weights, the same noise: every step and the picture equal the stock pipelines'."""
 
 import inspect
+import json
 import os
+import shutil
 from contextlib import contextmanager
 from functools import cache
 from itertools import product
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import checkpoint
+from tiny import BETAS, checkpoint
 
 from restore.checkpoints.load import load
 from restore.diffusion.contexts.two_texts import TwoTextContext
@@ -224,6 +226,23 @@ def test_text_to_image_equals_the_stock_pipeline(case, sampler, guidance):
 @pytest.mark.parametrize("sampler", FEW)
 def test_other_predictions_equal_the_stock_pipeline(case, sampler, prediction):
     case("base", prediction=prediction).text2img(sampler=sampler)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "euler", "pndm"])
+def test_a_folder_as_published_with_pndm_equals_the_stock_pipeline(
+    folders, picture, monkeypatch, tmp_path, sampler
+):
+    """Its scheduler's file has fields for other classes, such as that latents are not clipped."""
+    folder = tmp_path / "model"
+    shutil.copytree(folders("base"), folder)
+    published = {
+        **{"_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0", **BETAS},
+        **{"clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True},
+        **{"num_train_timesteps": 1000, "steps_offset": 1, "trained_betas": None},
+    }
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(published))
+    stack = load(str(folder), device="cpu")
+    Case(stack, folder, picture, monkeypatch).text2img(sampler=sampler, guidance=7.5)
 
 
 @pytest.mark.parametrize("more", [{"rescale": 0.7}, {"eta": 0.6}, {"rescale": 1, "eta": 1}])

@@ -6,13 +6,21 @@ import re
 import shutil
 from pathlib import Path
 
+import diffusers
 import pytest
 from diffusers import DDIMScheduler
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from restore import cli
-from restore.checkpoints import components, configs, manifest, model_paths, sampling_check
+from restore.checkpoints import (
+    components,
+    configs,
+    families,
+    manifest,
+    model_paths,
+    sampling_check,
+)
 from restore.diffusion import rehearsal
 from restore.diffusion.stack import SCHEDULERS, scheduler_of
 from restore.errors import ConfigError, ModelError, RestoreError
@@ -148,3 +156,13 @@ def test_any_schedule_is_walked_or_refused(tmp_path, change, sampler, steps):
         assert str(error)
     else:
         assert not rehearsal.find_failure(scheduler)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of SciPy's, in two of them
+@pytest.mark.parametrize("saved", sorted(families.SCHEDULERS))
+def test_a_scheduler_saved_by_diffusers_is_read_and_clips_no_latents(tmp_path, saved):
+    getattr(diffusers, saved)().save_pretrained(tmp_path / "scheduler")
+    schedule = components.build_scheduler(tmp_path)
+    assert not scheduler_of(schedule, "ddim", 4).config.clip_sample
+    assert not scheduler_of(schedule, "ddpm", 4).config.clip_sample
+    assert scheduler_of(schedule, "ddim", 4, {"clip_sample": True}).config.clip_sample

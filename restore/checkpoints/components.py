@@ -134,7 +134,7 @@ def bare(
     """
     try:
         is_clip = issubclass(kind, CLIPTextModel | CLIPTextModelWithProjection)
-        config = configs.clip(config) if is_clip else configs.fields_of(kind, config)
+        config = configs.clip(config) if is_clip else configs.fields_of(config, kind)
         with init_empty_weights(include_buffers=False):
             return kind(CLIPTextConfig(**config)) if is_clip else kind.from_config(config), config
     except BUILDING as error:
@@ -171,7 +171,14 @@ def trained_vae(folder: Path) -> Vae:
 
 
 def build_scheduler(folder: Path, part: str = "scheduler") -> SchedulerMixin:
-    """Build a diffusers scheduler. Raises ModelError if its class is not on the allow-list."""
+    """Build a diffusers scheduler.
+
+    Its config keeps the fields of other schedulers, as diffusers does, for when one of them is
+    chosen: Stable Diffusion's own file is PNDM's, but also says how DDIM takes its last step.
+
+    Raises:
+        ModelError: If its class is not on the allow-list, or refuses its config.
+    """
     config = configs.of(folder, part, "scheduler_config.json")
     name = str(config.get("_class_name"))
     kind = getattr(diffusers, name, None) if name in families.SCHEDULERS else None
@@ -181,8 +188,9 @@ def build_scheduler(folder: Path, part: str = "scheduler") -> SchedulerMixin:
             f"diffusers {diffusers.__version__}; set _class_name in scheduler_config.json to one "
             "that is, such as DDIMScheduler"
         )
+    kinds = [getattr(diffusers, known, kind) for known in families.SCHEDULERS]
     try:
-        return kind.from_config(configs.fields_of(kind, config))
+        return kind.from_config(configs.fields_of(config, *kinds))
     except BUILDING as error:
         raise ModelError(f"{folder / part}: {name} refuses its config: {error}") from error
 

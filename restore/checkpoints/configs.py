@@ -21,6 +21,7 @@ REPEATED = re.compile(r"layers|blocks|repeat")  # fields that count layers or bl
 REPEATS = 128
 WORD = re.compile(r"[\w.+:-]{0,64}")
 KEPT = {"_class_name", "_diffusers_version", "_use_default_values"}  # diffusers' own fields
+UNCLIPPED = "lambda_min_clipped", -math.inf  # as diffusers saves it for DPM solvers
 FILES = ("tokenizer.json", "vocab.json", "merges.txt")
 Count = Annotated[int, Field(ge=1, le=65536)]
 Share = Annotated[float, Field(ge=0, le=1000)]
@@ -162,12 +163,17 @@ def clip(config: Mapping[str, Any]) -> dict[str, Any]:
     return _checked(Clip, config).model_dump(exclude_unset=True)
 
 
-def fields_of(kind: type, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that a diffusers class accepts. Raises ValueError for an odd value."""
-    known = {*inspect.signature(kind).parameters, *KEPT} - {"kwargs", "args"}
+def fields_of(config: Mapping[str, Any], *kinds: type) -> dict[str, Any]:
+    """Return the fields that any of the diffusers classes accepts.
+
+    Raises:
+        ValueError: For an odd value.
+    """
+    known = KEPT.union(*(inspect.signature(kind).parameters for kind in kinds)) - {"kwargs", "args"}
     chosen = {name: value for name, value in config.items() if name in known}
     for name, value in chosen.items():
-        _refuse_odd(name, value, name not in KEPT)
+        if (name, value) != UNCLIPPED:
+            _refuse_odd(name, value, name not in KEPT)
     return chosen
 
 

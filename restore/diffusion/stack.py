@@ -264,6 +264,8 @@ def scheduler_of(
     for key in options or {}:
         if key not in known:
             raise ConfigError(f"sampler_options: {sampler} has no {key!r}{near(key, known)}")
+    if "clip_sample" in known:  # latents are not in [-1, 1], whatever the class takes for granted
+        changes = {"clip_sample": False} | changes
     # As keywords: inside the config, diffusers would drop what the checkpoint leaves to defaults.
     if schedule.config.prediction_type == "sample":
         changes = changes | {"prediction_type": "v_prediction"}  # as_velocity
