@@ -80,6 +80,19 @@ def test_stable_diffusion_starts_from_it(file, tmp_path):
         run.restore(photo(), UpscaleOptions(scale=2), stack, 0)
 
 
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_its_half_precision_that_overflows_is_computed_again_in_fp32(file, dtype):
+    """Whatever the UNet computes in: a pixel upscaler takes its own best precision on a GPU."""
+    stack = restore.load("nano", "cpu", dtype, first_stage=str(file)).stack
+    network = stack.enlarger.network.half()
+    network.register_forward_hook(
+        lambda _, __, made: made * torch.inf if made.dtype == torch.float16 else made
+    )
+    made = run.restore(photo(), UpscaleOptions(scale=2), stack, 0)
+    assert "computed again in fp32" in made.warnings[-1]
+    assert stack.enlarger.is_half
+
+
 def test_what_has_no_meaning_is_refused(file, tmp_path):
     stack = restore.load("nano", "cpu", first_stage=str(file)).stack
     torch.manual_seed(0)

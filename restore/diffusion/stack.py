@@ -3,7 +3,7 @@
 import inspect
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -123,7 +123,8 @@ class Stack:
 
     @property
     def is_half(self) -> bool:
-        return self.unet.dtype != torch.float32
+        is_enlarger_half = self.enlarger is not None and self.enlarger.is_half
+        return self.unet.dtype != torch.float32 or is_enlarger_half
 
     @contextmanager
     def in_fp32(self) -> Iterator[None]:
@@ -132,9 +133,12 @@ class Stack:
         walking = [self.unet, *([self.control.net] if self.control else [])]
         for part in walking:
             nn.Module.to(part, dtype=torch.float32)
-        first = self.restorer.in_fp32() if self.restorer else nullcontext()
         try:
-            with first:
+            with ExitStack() as stages:
+                if self.restorer is not None:
+                    stages.enter_context(self.restorer.in_fp32())
+                if self.enlarger is not None and self.enlarger.is_half:
+                    stages.enter_context(self.enlarger.in_fp32())
                 yield
         finally:
             for part in walking:
