@@ -116,6 +116,16 @@ def test_every_frame_is_seen_and_the_last_is_the_result(stack, picture):
     assert not np.array_equal(frames[2].pixels, frames[1].pixels)
 
 
+@pytest.mark.parametrize("sampler", ["ddim", "euler"])
+def test_the_least_strength_takes_the_shortest_walk_that_there_is(stack, picture, sampler):
+    """Not as many steps as one over it, which no schedule has."""
+    near, nearer = (
+        restore(picture(9, 8), Img2imgOptions(strength=s, sampler=sampler), stack, seed=0).pixels
+        for s in (1e-4, 1e-12)
+    )
+    assert np.array_equal(near, nearer)
+
+
 @pytest.mark.parametrize("colour", ["wavelet", "adain", "lowpass"])
 def test_colours_are_given_back_on_request(stack, picture, colour):
     low = picture(20, 24)

@@ -289,8 +289,11 @@ def test_sdxls_text_to_image_equals_the_stock_pipeline(case, sampler, guidance):
     case("xl").text2img(sampler=sampler, guidance=guidance)
 
 
-def test_sdxl_without_a_negative_prompt_is_guided_away_from_zeros_as_the_stock_pipeline(case):
-    case("xl").text2img(negative="")
+@pytest.mark.parametrize("prompt", [WORDS["prompt"], ""])
+def test_sdxl_without_a_negative_prompt_is_guided_away_from_zeros_as_the_stock_pipeline(
+    case, prompt
+):
+    case("xl").text2img(prompt=prompt, negative="")
 
 
 @pytest.mark.parametrize(("sampler", "strength"), [*product(FEW, [0.5]), ("ddim", 1)])

@@ -192,8 +192,8 @@ def run_sampling(
     """
     wanted = stack.predict(condition, options.prompt, options.clip_skip)
     unwanted = stack.predict(condition, options.negative, options.clip_skip, is_wanted=False)
-    same = options.prompt == options.negative
-    predict = guided(wanted, unwanted, 1 if same else options.guidance, options.rescale)
+    guidance = options.guidance if stack.tells_apart(options.prompt, options.negative) else 1
+    predict = guided(wanted, unwanted, guidance, options.rescale)
     steps = count_steps(stack, options, begin.strength)
     scheduler = stack.scheduler(options.sampler, steps, options.sampler_options)
     shape = (1, stack.channels, *condition.trust.shape[-2:])
@@ -228,8 +228,10 @@ def count_steps(stack: Stack, options: WalkOptions, strength: float) -> int:
     Raises:
         ConfigError: If the strength is below 1 but there is only one step.
     """
-    # at low strength at least one step must remain
-    steps = options.steps or max(stack.steps, math.ceil(1 / strength))
+    # At low strength at least one step must remain, but no schedule is finer than its training.
+    finest = stack.schedule.config.num_train_timesteps - 1
+    needed = min(math.ceil(1 / max(strength, 1e-9)), finest)
+    steps = options.steps or max(stack.steps, needed)
     if strength < 1 and steps == 1:
         problem = f"one step always begins at pure noise, whatever the strength ({strength:g})"
         raise ConfigError(f"{problem}; take 2 steps or more, or leave them out")

@@ -216,6 +216,14 @@ class Stack:
         predict = conditioned(self.unet, self.layout, condition, tokens, **more)
         return as_velocity(predict, self.schedule)
 
+    def tells_apart(self, prompt: str, negative: str) -> bool:
+        """Whether a prompt and a negative one are embedded differently, so that guidance matters.
+
+        Without either, SDXL is guided from zeros to the embedding of "".
+        """
+        is_zeroed = isinstance(self.context, TwoTextContext) and self.context.zeroes
+        return prompt != negative or (is_zeroed and not negative)
+
     def scheduler(
         self, sampler: Sampler, steps: int, options: dict[str, Any] | None = None
     ) -> SchedulerMixin:
