@@ -83,6 +83,18 @@ def test_a_scaled_latent_has_a_spread_of_one(photos, tmp_path):
         assert abs(vae.encode(exported, crops).std() - 1) < 0.01
 
 
+def test_the_scale_is_measured_by_parts_as_on_all_crops_at_once(photos, tmp_path, monkeypatch):
+    """So that an export takes no more memory than a step of training."""
+    made, encode, counts = stage(photos, TINY), vae.encode, []
+    monkeypatch.setattr(vae, "encode", lambda v, x: counts.append(len(x)) or encode(v, x))
+    made.export(tmp_path)
+    assert sum(counts) == 256 and max(counts) <= 8
+    exported = AutoencoderTiny.from_pretrained(tmp_path / "vae", local_files_only=True)
+    with torch.inference_mode():
+        whole = made.vae.encoder(batch(made, 256).permute(0, 3, 1, 2) / 127.5 - 1)
+    assert exported.config.scaling_factor == pytest.approx(1 / whole.double().std().item())
+
+
 def test_the_vq_one_quantises_in_decode(photos):
     coder = build(options(photos, VQ))
     latent = coder.encode(rgb()).latents

@@ -1,5 +1,6 @@
 """Stage one: an autoencoder, tiny and without normalisation, or as in latent diffusion: KL, VQ."""
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,8 @@ from restore.training.losses.discriminator import AdversaryOptions, Patches, adv
 from restore.training.losses.perceptual import PerceptualOptions, distance
 from restore.training.losses.pixel import PIXEL_LOSSES, PixelLoss
 from restore.training.rng import WHOLE, Part
+
+MEASURED, TOGETHER = 256, 8  # crops that the scaling factor is measured on; so many at once
 
 
 class PictureOptions(Options):
@@ -237,8 +240,19 @@ class AutoencoderStage:
     @torch.inference_mode()
     def export(self, folder: Path) -> None:
         """Save the autoencoder as diffusers does, its scaling factor measured on crops."""
-        rgb = to_rgb(torch.from_numpy(np.stack([self.samples[i] for i in range(256)])))
-        self.vae.register_to_config(scaling_factor=1.0)
-        latent = vae.encode(self.vae, rgb.to(self.device))
-        self.vae.register_to_config(scaling_factor=1 / latent.std().item())
-        self.vae.to(memory_format=torch.contiguous_format).save_pretrained(folder / "vae")
+        made = deepcopy(self.vae)  # training goes on with the original, in its memory format
+        made.register_to_config(scaling_factor=1.0)
+        made.register_to_config(scaling_factor=1 / self._spread(made))
+        made.to("cpu", memory_format=torch.contiguous_format).save_pretrained(folder / "vae")
+
+    def _spread(self, coder: Vae) -> float:
+        """The standard deviation of the latents of crops."""
+        count, total, squares = 0, 0.0, 0.0
+        for first in range(0, MEASURED, TOGETHER):
+            rows = [self.samples[first + n] for n in range(TOGETHER)]
+            rgb = to_rgb(torch.from_numpy(np.stack(rows)))
+            latent = vae.encode(coder, rgb.to(self.device)).cpu().double()
+            count += latent.numel()
+            total += latent.sum().item()
+            squares += latent.square().sum().item()
+        return ((squares - total**2 / count) / (count - 1)) ** 0.5
