@@ -15,7 +15,12 @@ from restore.training import loop
 from restore.training.losses.discriminator import AdversaryOptions, Patches, adversarial_losses
 from restore.training.optim import compile_networks
 from restore.training.rng import WHOLE, Part
-from restore.training.stages.denoising_loss import DenoisingOptions, spaced_indices, train_step
+from restore.training.stages.denoising_loss import (
+    DenoisingOptions,
+    draw,
+    spaced_indices,
+    train_step,
+)
 
 SIZE = 8  # samples of a batch, half of them on the walk
 GAN = {"start": 1, "channels": 16, "layers": 1}
@@ -124,6 +129,42 @@ def test_the_number_that_is_decoded_is_of_the_whole_batch(learner, monkeypatch):
     losses(learner, given=GIVEN | {"pixel_samples": 4})
     losses(learner, given=GIVEN | {"pixel_samples": 4}, part=Part(0, 2))
     assert counts == [4, 2]
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4, 8])
+@pytest.mark.parametrize("some", [3, 4, 8])
+def test_parts_decode_the_rows_that_the_whole_batch_would(stack, parts, some):
+    options = DenoisingOptions.model_validate({**GIVEN, "pixel_samples": some})
+    residual, rows = torch.zeros(SIZE, stack.channels, 4, 4), []
+    for part in (Part(at, parts) for at in range(parts)):
+        rng = torch.Generator().manual_seed(0)
+        draws = draw(residual[part.at :: parts], stack.schedule, options, 1, rng, part)
+        rows += [part.rows(SIZE)[row] for row in draws.decoded]
+    assert sorted(rows) == spaced_indices(SIZE, some).tolist()
+
+
+@pytest.mark.parametrize("parts", [2, 4, 8])
+def test_parts_teach_texture_as_the_whole_batch_does(learner, parts):
+    """Some parts decode walk rows alone, some the others, some none."""
+    given = {**GIVEN, "pixel_samples": 3, "texture": {"own": 0.5, "pixel_weight": 0.2}}
+    options = DenoisingOptions.model_validate(given)
+
+    def taught(of):
+        found = []
+        for part in (Part(at, of) for at in range(of)):
+            own = {name: part.cut(tensor) for name, tensor in batch(learner).items()}
+            rng = torch.Generator().manual_seed(0)
+            found.append(train_step(learner, own, options, 1, rng, part))
+        gradient = torch.autograd.grad(
+            sum(sum(losses.values()) for losses in found) / of, learner.unet.conv_out.weight
+        )
+        return loop.average_losses(found), gradient[0]
+
+    (losses, gradient), (whole, wanted) = taught(parts), taught(1)
+    assert losses.keys() == whole.keys() == {"latent", "pixel", "walk_pixel"}
+    for name, loss in losses.items():
+        torch.testing.assert_close(loss, whole[name], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(gradient, wanted, rtol=1e-3, atol=1e-5)
 
 
 def test_an_adversary_is_weighed_through_a_compiled_network():

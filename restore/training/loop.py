@@ -69,10 +69,12 @@ def run(config: Path, overrides: list[str]) -> Path:
 
 
 def average_losses(found: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The mean of each loss over parts of a batch; a part without samples for a loss lacks it."""
+    """The mean of each loss over parts of a batch, which is what is minimised; a part without
+    samples for a loss lacks it, and counts as 0.
+    """
     names = {name: None for losses in found for name in losses}
     parts = {name: [losses[name] for losses in found if name in losses] for name in names}
-    return {name: torch.stack(some).mean().detach() for name, some in parts.items()}
+    return {name: torch.stack(some).sum().detach() / len(found) for name, some in parts.items()}
 
 
 class Losses(nn.Module):
@@ -320,7 +322,7 @@ class Training:
         )
 
     def _values(self, losses: dict[str, Tensor]) -> Scalars:
-        """The losses as all processes have them, each over those where there was one."""
+        """The losses as all processes have them."""
         found = {name: loss.cpu() for name, loss in losses.items()}
         return {name: loss.item() for name, loss in average_losses(gather_object([found])).items()}
 

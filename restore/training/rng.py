@@ -37,6 +37,10 @@ class Part:
         """Which of a whole batch's `count` rows are in this part."""
         return range(self.at, count, self.of)
 
+    def own(self, rows: Tensor) -> Tensor:
+        """Those of a whole batch's row numbers that are in this part, as rows of the part."""
+        return (rows[rows % self.of == self.at] - self.at) // self.of
+
     def normal(self, like: Tensor, rng: torch.Generator) -> Tensor:
         """Standard normal noise for a tensor that holds this part."""
         shape = (self.of * len(like), *like.shape[1:])

@@ -89,7 +89,11 @@ class Draw:
     noise: Tensor
     """(B, C, h, w)."""
     decoded: Tensor
-    """Rows of the batch whose predictions are decoded to pixels."""
+    """Rows of this part of the batch whose predictions are decoded to pixels."""
+    of_all: Tensor
+    """Timesteps of the rows of the whole batch that are decoded, here or in other parts."""
+    parts: int
+    """Parts of the whole batch."""
     continued: Tensor
     """Those of `decoded` that start from the model's own first prediction, not from the target."""
 
@@ -165,18 +169,20 @@ def draw(
     """
     last = schedule.config.num_train_timesteps - 1
     count = part.of * len(like)
-    t = part.cut(timesteps(count, options.last_share, last, rng, options.lean))
+    whole = timesteps(count, options.last_share, last, rng, options.lean)
+    t = part.cut(whole)
     noise = part.normal(like, rng)
     if options.offset_noise:  # so that the mean of a picture is learnt too (Guttenberg 2023)
         noise = noise + options.offset_noise * part.normal(like[..., :1, :1], rng)
     is_decoded = options.pixel_weight and step >= options.pixel_start
-    here = max(1, options.pixel_samples // part.of)
-    decoded = spaced_indices(len(t), here).to(t.device) if is_decoded else t[:0]
+    # of the whole batch: the first rows of every part are at the last timestep
+    chosen = spaced_indices(count, options.pixel_samples if is_decoded else 0).to(t.device)
+    decoded = part.own(chosen)
     continued = decoded[:0]
     if options.texture and options.texture.own:
         chance = part.cut(torch.rand(count, generator=rng, device=t.device))[decoded]
         continued = decoded[(chance < options.texture.own) & (t[decoded] < last)]
-    return Draw(t, noise, decoded, continued)
+    return Draw(t, noise, decoded, whole[chosen], part.of, continued)
 
 
 def _asking(stack: Stack, batch: dict[str, Tensor]) -> Ask:
@@ -253,17 +259,30 @@ def pixel_losses(
     rgb = decode_result(stack, latents, batch, rows)
     truth = to_rgb(batch["truth"][rows])
     losses: dict[str, Tensor] = {}
-    is_textured = torch.zeros_like(rows).bool()
-    if options.texture:
-        is_textured = (t < last) | options.texture.every_step
+    is_textured, in_whole = (_is_textured(some, last, options) for some in (t, draws.of_all))
     if not is_textured.all():
-        losses |= faithful_losses(rgb[~is_textured], truth[~is_textured], options)
+        found = faithful_losses(rgb[~is_textured], truth[~is_textured], options)
+        losses |= _share(found, ~is_textured, ~in_whole, draws.parts)
     if options.texture and is_textured.any():
         pair = rgb[is_textured], truth[is_textured]
         layer = stack.unet.conv_out.weight
         given = to_rgb(batch["shown"][rows][is_textured]) if "shown" in batch else None
-        losses |= texture_losses(*pair, options.texture, step, layer, discriminator, given)
+        found = texture_losses(*pair, options.texture, step, layer, discriminator, given)
+        losses |= _share(found, is_textured, in_whole, draws.parts)
     return losses
+
+
+def _is_textured(t: Tensor, last: int, options: DenoisingOptions) -> Tensor:
+    """Whether decoded rows at these timesteps have the losses of texture."""
+    if not options.texture:
+        return torch.zeros_like(t).bool()
+    return (t < last) | options.texture.every_step
+
+
+def _share(losses: dict[str, Tensor], here: Tensor, whole: Tensor, parts: int) -> dict[str, Tensor]:
+    """Means over the rows here, so weighted that the mean over all parts is that over all rows."""
+    weight = parts * here.sum() / whole.sum()
+    return {name: weight * loss for name, loss in losses.items()}
 
 
 def spaced_indices(count: int, some: int) -> Tensor:
