@@ -158,6 +158,16 @@ def test_samples_show_their_damage_and_are_a_function_of_their_number(photos):
     )
 
 
+@pytest.mark.parametrize("share", [0, 0.3, 1])
+def test_so_many_scenes_are_drawn_as_is_asked(photos, monkeypatch, share):
+    drawn, blank = [], np.zeros((32, 32, 3), np.uint8)
+    monkeypatch.setattr(pictures, "draw", lambda rng, side, faces: drawn.append(side) or blank)
+    source = ScratchedOptions(photos=photos, crop=32, drawn=share).open(crop=96)
+    for number in range(400):
+        scratched.scene(source, 32, 1, np.random.default_rng((0, number)))
+    assert len(drawn) == pytest.approx(400 * share, abs=40)
+
+
 @pytest.mark.parametrize("kind", scratched.KINDS)
 def test_each_kind_of_damage_covers_some_of_a_crop(kind):
     rng, covers = np.random.default_rng(3), []

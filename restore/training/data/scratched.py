@@ -30,7 +30,7 @@ from degradations.ops.damage import Damage
 from degradations.ranges import Choice, LogUniform, Uniform
 from degradations.rng import Rng as OpRng
 from restore.training.data.crops import PhotoOptions, Photos
-from restore.training.data.procedural import structures
+from restore.training.data.procedural import pictures, structures
 
 Rng = np.random.Generator
 Layer = tuple[np.ndarray, np.ndarray]  # coverage (H, W) in [0, 1], colour that broadcasts to rgb
@@ -125,7 +125,7 @@ def scene(photos: Photos, side: int, detail: int, rng: Rng) -> np.ndarray:
         rng: Draws place and zoom.
     """
     if rng.random() < photos.drawn:
-        return photos.picture(side, detail, rng)
+        return pictures.draw(rng, side, photos.faces)
     room = min(photos.smallest, round(side * 0.7 * (ROOM / 0.7) ** rng.random()))
     crop = photos.crop(max(16, room), detail, rng)
     shrinks = crop.shape[0] >= side
