@@ -2,6 +2,8 @@
 
 import logging
 from collections import namedtuple
+from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from restore.training import logs, loop
 from restore.training.data import stored
 from restore.training.data.pairs import PairOptions, make_pair
 from restore.training.data.stored import PairStore, StoredPairs
+from restore.training.stages.denoiser import digest_of
 
 COUNT = 40
 
@@ -60,6 +63,39 @@ def making(monkeypatch):
 
     monkeypatch.setattr(stored, "make_pair", noted)
     return made
+
+
+def test_pairs_are_made_anew_where_the_autoencoder_scales_otherwise(stack):
+    """Its weights stay the same then."""
+    digests = {digest_of(stack)}
+    for change in ({"scaling_factor": 3.0}, {"shift_factor": 0.5}):
+        coder = deepcopy(stack.vae)
+        coder.register_to_config(**change)
+        digests.add(digest_of(replace(stack, vae=coder)))
+    assert len(digests) == 3
+
+
+def test_pairs_are_made_anew_where_words_have_other_numbers(stack, monkeypatch):
+    before, words = digest_of(stack), stack.reader.tokenizer.get_vocab()
+    first, second, *_ = words
+    other = words | {first: words[second], second: words[first]}
+    monkeypatch.setattr(type(stack.reader.tokenizer), "get_vocab", lambda self: other)
+    assert digest_of(stack) != before
+
+
+def test_pairs_are_made_anew_where_held_out_pictures_or_fonts_changed(options, pixels, tmp_path):
+    (tmp_path / "held").mkdir()
+    (tmp_path / "fonts").mkdir()
+    face = b"as if it were a font"
+    more = {"held_out": tmp_path / "held", "fonts": tmp_path / "fonts", "drawn": 0.1}
+    given, names = options.model_copy(update=more), []
+    for seed, font in ((0, face), (1, face), (1, face + b"x")):
+        Image.fromarray(pixels(90, 100, seed)).save(tmp_path / "held" / "0.png")
+        (tmp_path / "fonts" / "a.ttf").write_bytes(font)
+        names.append([stored.name_of(given, "digest", 5, held) for held in (False, True)])
+    (one, two, three), held = zip(*names, strict=True)
+    assert one == two != three  # training does not see what is held out
+    assert len({*held}) == 3
 
 
 def arrays(folder):

@@ -24,9 +24,11 @@ from restore.diffusion import vae
 from restore.diffusion.stack import Stack
 from restore.errors import ConfigError, DiskFullError, counted
 from restore.files import locked
+from restore.storage import digests
 from restore.training.data import enlarging, sources
 from restore.training.data.loading import Samples, build_loader, to_rgb
 from restore.training.data.pairs import Pair, PairOptions, draw_pair, make_pair
+from restore.training.data.procedural import lettering
 from restore.training.logs import track
 
 log = logging.getLogger(__name__)
@@ -284,15 +286,19 @@ def name_of(options: PairOptions, digest: str, seed: int, held_out: bool) -> str
     default = PairOptions.model_fields
     unsaid = {name for name in NEWER if getattr(options, name) == default[name].default}
     asked = options.model_dump_json(exclude=RUN_ONLY | unsaid)
-    if held_out and options.held_out:
-        asked += f" {options.held_out}"
-    asked += contents(options)
+    asked += contents(options, held_out)
     return hashlib.sha256(f"{asked} {digest} {seed}".encode()).hexdigest()[:16]
 
 
-def contents(options: PairOptions) -> str:
-    """A digest of what the options only name: the photos, and a recipe that is not ours."""
-    recipe, places = recipes.find(options.recipe), (options.photos, options.low)
+def contents(options: PairOptions, held_out: bool = False) -> str:
+    """A digest of what the options only name: pictures, fonts, and a recipe that is not ours.
+
+    Args:
+        options: How pairs are made.
+        held_out: Whether the photos are those that training does not see.
+    """
+    place = options.held_out if held_out and options.held_out else options.photos
+    recipe, places = recipes.find(options.recipe), (place, options.low)
     parts = (
         []
         if options.recipe in recipes.NAMED
@@ -300,4 +306,6 @@ def contents(options: PairOptions) -> str:
     )
     for found in [sources.find(place) for place in places if place is not None]:
         parts += found.identity()
+    if options.fonts:
+        parts += digests.of(lettering.font_files(options.fonts))
     return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()

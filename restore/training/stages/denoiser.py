@@ -1,6 +1,7 @@
 """Stage two: the denoiser, on pairs whose conditioning and trust are drawn from all tasks."""
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -10,7 +11,6 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from restore.checkpoints.load import load
-from restore.checkpoints.model_paths import find_path
 from restore.checkpoints.save import save
 from restore.diffusion.noise import generator
 from restore.diffusion.stack import Stack
@@ -117,7 +117,7 @@ class DenoiserStage(EveryTaskStage):
     options: DenoiserOptions
 
     def __init__(self, options: DenoiserOptions, seed: int, device: torch.device):
-        words, stack = extra_tokens(options), build_stack(options)
+        stack = build_stack(options)
         if options.first_stage:
             first = load(options.first_stage, "cpu", "fp32")
             if first.restorer is None:
@@ -126,11 +126,7 @@ class DenoiserStage(EveryTaskStage):
         if options.start:
             load_trained(load(str(options.start), "cpu", "fp32"), stack)
         model = {"unet": stack.unet, "text": stack.reader.module}
-        weights = (
-            find_path(str(options.autoencoder)) / "vae" / "diffusion_pytorch_model.safetensors"
-        )
-        digest = weights.read_bytes().hex() + " ".join(words)
-        super().__init__(options, stack, model, digest, seed, device)
+        super().__init__(options, stack, model, digest_of(stack), seed, device)
 
     def export(self, folder: Path) -> None:
         """Save the whole stack as `restore.checkpoints.load.load` reads it."""
@@ -201,7 +197,7 @@ def held_out_batch(
         stack: Its autoencoder encodes them.
         data: The training's own options of data.
         cache: Folder in which encoded pairs are kept.
-        digest: Of the autoencoder's weights; pairs of others are not taken.
+        digest: Of the autoencoder and the vocabulary; pairs of others are not taken.
         seed: The training's seed; these pairs take the next one.
     """
     # for so few, photos need not stay decoded a second time
@@ -214,9 +210,12 @@ def held_out_batch(
 
 
 def digest_of(stack: Stack) -> str:
-    """Digest of what decides how pairs are stored: the autoencoder's weights and the vocabulary."""
-    found = hashlib.sha256()
+    """Digest of what decides how pairs are stored: the autoencoder, with the scale and the shift of
+    its latents, and the vocabulary.
+    """
+    config = {name: value for name, value in stack.vae.config.items() if name[0] != "_"}
+    found = hashlib.sha256(json.dumps([type(stack.vae).__name__, config], sort_keys=True).encode())
     for name, tensor in stack.vae.state_dict().items():
         found.update(name.encode() + tensor.cpu().numpy().tobytes())
-    found.update(" ".join(sorted(stack.reader.tokenizer.get_vocab())).encode())
+    found.update(json.dumps(stack.reader.tokenizer.get_vocab(), sort_keys=True).encode())
     return found.hexdigest()

@@ -123,12 +123,17 @@ def faces(folder: Path | None = None) -> tuple[Face, ...]:
         return bundled_faces()
     if not folder.is_dir():
         raise ConfigError(f"data.fonts: {folder} is no folder; name one with .ttf or .otf files")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".ttf", ".otf"))
+    files = font_files(folder)
     theirs = [face for face in map(_usable, files) if face]
     if not theirs:
         message = f"{folder}: none of its {len(files)} .ttf and .otf files can be used"
         raise ConfigError(f"data.fonts: {message}; name another folder, or leave it out")
     return (*bundled_faces(), *theirs)
+
+
+def font_files(folder: Path) -> list[Path]:
+    """The .ttf and .otf files of a folder."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".ttf", ".otf"))
 
 
 def _usable(file: Path) -> Face | None:
