@@ -327,6 +327,15 @@ def test_given_pairs_that_lack_or_misfit_a_partner_are_listed(given, pixels):
     assert "128x128 px is no whole multiple of its partner's 32x33" in found.refused.why["odd.png"]
 
 
+def test_partners_that_are_all_broken_are_told_and_not_tried_for_ever(given):
+    for path in (given / "lr").iterdir():
+        path.write_bytes(path.read_bytes()[:500])
+    found = PairedPhotos(given / "hr", given / "lr", 64)
+    with pytest.raises(ConfigError, match="1000 pictures in a row cannot be read"):
+        found.cut(64, 2, np.random.default_rng(0))
+    assert found.refused.why.keys() == {"0.bmp", "1.bmp"}
+
+
 def pair_options(photos, **more):
     return PairOptions.model_validate({"photos": str(photos), "crop": 64, "window": 16, **more})
 

@@ -19,6 +19,7 @@ from restore.training.logs import track
 
 log = logging.getLogger(__name__)
 PATIENCE = 1000  # draws in a row that give no readable picture
+UNREADABLE = f"{PATIENCE} pictures in a row cannot be read; the list says why"
 
 
 class PhotoOptions(Options):
@@ -64,7 +65,12 @@ class PhotoOptions(Options):
             photos: Another place; None: that of the options.
             crop: Side of the crops that must fit, pixels; None: `crop`.
             only_photos: Leave out pictures that are drawn.
+
+        Raises:
+            ConfigError: If held-out pictures are among those that are trained on.
         """
+        if photos is not None and photos == self.held_out:
+            sources.refuse_shared(self.photos, self.held_out)
         where = self.photos if photos is None else photos
         return Photos(
             where, crop or self.crop, small=self.small, memory_gb=self.memory_gb,
@@ -184,7 +190,7 @@ class Photos:
             picture = self.cache[index] if self.cache else self.read(index)
             if picture is not None:
                 return index, picture
-        raise ConfigError(f"{PATIENCE} pictures in a row cannot be read; the list says why")
+        raise ConfigError(UNREADABLE)
 
     def picture(self, size: int, detail: int, rng: np.random.Generator) -> np.ndarray:
         """A crop, or a drawn picture.

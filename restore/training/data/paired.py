@@ -8,7 +8,14 @@ import numpy as np
 
 from restore.errors import ConfigError, ImageError, counted
 from restore.training.data import sources
-from restore.training.data.crops import Photos, apply_turn, draw_turn, gradient_strength
+from restore.training.data.crops import (
+    PATIENCE,
+    UNREADABLE,
+    Photos,
+    apply_turn,
+    draw_turn,
+    gradient_strength,
+)
 
 
 class Cut(NamedTuple):
@@ -128,8 +135,21 @@ class PairedPhotos(Photos):
             rng: Draws them.
 
         Raises:
-            ConfigError: If the size is no multiple of the scale of a pair.
+            ConfigError: If the size is no multiple of the scale of a pair, or if very many pictures
+                in a row cannot be read.
         """
+        for _ in range(PATIENCE):
+            if best := self._most_detailed(size, detail, rng):
+                break
+        else:
+            raise ConfigError(UNREADABLE)
+        if not self.turns:
+            return best
+        way = draw_turn(rng)
+        return Cut(apply_turn(best.truth, *way), apply_turn(best.low, *way), best.scale)
+
+    def _most_detailed(self, size: int, detail: int, rng: np.random.Generator) -> Cut | None:
+        """The best of some candidates; None if no partner of theirs can be read."""
         best, most = None, -1.0
         for _ in range(detail):
             index, high = self.draw(rng)
@@ -147,12 +167,7 @@ class PairedPhotos(Photos):
             if (strength := gradient_strength(truth)) > most:
                 small = low[y : y + size // scale, x : x + size // scale]
                 best, most = Cut(truth, small, scale), strength
-        if best is None:
-            return self.cut(size, detail, rng)
-        if not self.turns:
-            return best
-        way = draw_turn(rng)
-        return Cut(apply_turn(best.truth, *way), apply_turn(best.low, *way), best.scale)
+        return best
 
 
 def _stem(name: str) -> str:

@@ -100,10 +100,15 @@ class PairOptions(PhotoOptions):
             crop: Side of the crops, pixels.
             held_out: Use the photos that training does not see, if there are any. These are never
                 drawn, so previews stay the same whatever is drawn for training.
+
+        Raises:
+            ConfigError: If these are among those that are trained on.
         """
         place = self.held_out if held_out and self.held_out else self.photos
         if self.low is None:  # previews have photos only
             return self.open(place, crop, only_photos=held_out)
+        if held_out and self.held_out:
+            sources.refuse_shared(self.photos, self.held_out)
         return PairedPhotos(
             place, self.low, crop, self.low_name, memory_gb=self.memory_gb, turns=self.turns
         )

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -65,6 +66,10 @@ class Source(Protocol):
         """What distinguishes these pictures from all others: names, and digests of the contents."""
         ...
 
+    def places(self) -> list[str]:
+        """Where each picture is: one name of its file, however it was reached, or of its row."""
+        ...
+
 
 class Files:
     """Pictures in files of their own."""
@@ -86,6 +91,9 @@ class Files:
     def identity(self) -> list[str]:
         return [*self.names, *digests.of(self.paths)]
 
+    def places(self) -> list[str]:
+        return [os.path.realpath(path) for path in self.paths]
+
 
 class Shards:
     """Pictures within tar files."""
@@ -104,6 +112,10 @@ class Shards:
 
     def identity(self) -> list[str]:
         return [*self.names, *digests.of(sorted({member.shard for member in self.members}))]
+
+    def places(self) -> list[str]:
+        real = {shard: os.path.realpath(shard) for shard in {m.shard for m in self.members}}
+        return [f"{real[member.shard]}/{member.name}" for member in self.members]
 
     def _of(self, number: int, how: Callable[[picture.Encoded], Any]) -> Any:
         member = self.members[number]
@@ -144,6 +156,9 @@ class Dataset:
     def identity(self) -> list[str]:
         return [*self.names, self.rows._fingerprint]  # of `datasets`, over all that made the rows
 
+    def places(self) -> list[str]:
+        return self.names
+
     def _data(self, number: int) -> tuple[bytes, str]:
         cell = self.rows[number][self.column]
         suffix = Path(cell["path"] or "").suffix
@@ -178,6 +193,22 @@ def find(location: Place) -> Source:
         message = f"{counted(len(tars), 'shard')} and {counted(len(paths), 'picture')}"
         raise ConfigError(f"{location}: holds {message}; name a folder with one of them")
     return Shards(tars, location) if tars else Files(paths, location)
+
+
+def refuse_shared(photos: Place, held_out: Place) -> None:
+    """Make sure that no picture is trained on and held out.
+
+    Raises:
+        ConfigError: Names the first that is.
+    """
+    others = find(held_out)
+    seen = set(find(photos).places())
+    for name, place in zip(others.names, others.places(), strict=True):
+        if place in seen:
+            raise ConfigError(
+                f"stage.data.held_out: {name} is among stage.data.photos too, so training would "
+                "see it; move the held-out pictures out of that place, or name each set by a list"
+            )
 
 
 def listed(file: Path) -> list[Path]:
