@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from toy import tensors
 from typer.testing import CliRunner
 
 from restore.checkpoints.load import load
@@ -128,6 +129,12 @@ def test_a_run_ends_by_the_clock_and_exports_on_the_way(photos, small, tmp_path,
     assert len(exported) >= 2 and exported[0] < 1 <= exported[-1]
     (last,) = (tmp_path / "run").glob("step_*")
     assert 0 < int(last.name[5:]) < 100000
+    before = tensors(last)
+    monkeypatch.setattr(loop.Training, "step", None)
+    loop.run(CONFIGS / "nano_faithful.yaml", words)  # it is done, and is exported once more
+    assert [*(tmp_path / "run").glob("step_*")] == [last]
+    assert all(torch.equal(before[name], now) for name, now in tensors(last).items())
+    assert exported[-1] >= 1
 
 
 @pytest.fixture
@@ -179,9 +186,17 @@ def test_one_lane_of_the_short_training_is_run_alone(tool, monkeypatch, tmp_path
 
     monkeypatch.setattr(tool, "run_lane", run_lane)
     monkeypatch.setattr(tool, "ROOT", tmp_path)
-    save_file({"one": torch.zeros(1)}, tmp_path / f"eight_bits_{tool.TEACHER}")
-    words = ["run", str(tmp_path), str(tmp_path / "out"), "--seconds", "20"]
+    (tmp_path / "bundle").mkdir()
+    save_file({"one": torch.zeros(1)}, tmp_path / "bundle" / f"eight_bits_{tool.TEACHER}")
+    words = ["run", str(tmp_path / "bundle"), str(tmp_path / "out"), "--seconds", "20"]
     assert CliRunner().invoke(tool.app, [*words, "--only", "base"]).exit_code == 0
     assert ran == ["base_restorer", "base_faithful", "base_fusion"]
+    (tmp_path / "runs" / "base_fusion" / "step_00000009").mkdir(parents=True)
+    assert CliRunner().invoke(tool.app, [*words, "--only", "base"]).exit_code == 0
+    (tmp_path / "bundle" / "more").touch()
+    other = CliRunner().invoke(tool.app, [*words, "--only", "base"])
+    assert other.exit_code == 2 and "holds checkpoints of another bundle" in other.output
+    assert len(ran) == 6
+    assert CliRunner().invoke(tool.app, [*words, "--only", "nano"]).exit_code == 0
     refused = CliRunner().invoke(tool.app, [*words, "--only", "large"])
     assert refused.exit_code == 2 and "no lane is named large" in refused.output

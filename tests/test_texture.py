@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from restore.diffusion import vae
-from restore.training import loop
+from restore.training import logs, loop
 from restore.training.losses.discriminator import AdversaryOptions, Patches, adversarial_losses
 from restore.training.optim import compile_networks
 from restore.training.rng import WHOLE, Part
@@ -158,7 +158,7 @@ def test_parts_teach_texture_as_the_whole_batch_does(learner, parts):
         gradient = torch.autograd.grad(
             sum(sum(losses.values()) for losses in found) / of, learner.unet.conv_out.weight
         )
-        return loop.average_losses(found), gradient[0]
+        return logs.average_losses(found), gradient[0]
 
     (losses, gradient), (whole, wanted) = taught(parts), taught(1)
     assert losses.keys() == whole.keys() == {"latent", "pixel", "walk_pixel"}

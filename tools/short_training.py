@@ -9,6 +9,7 @@ configs/train, and keeps in OUT what is exported on the way: a run that is cut o
 What FILE and TEACHER are, configs/train/base_restorer.yaml says.
 """
 
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -139,6 +140,7 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     runs = ROOT / "runs"  # where the YAMLs look for one another's exports
     runs.mkdir(exist_ok=True)
+    refuse_others(runs, lanes, identify(bundle))
     save_file(dequantize(load_file(bundle / f"eight_bits_{TEACHER}")), bundle / TEACHER)
     common = {
         "device": device,
@@ -163,6 +165,29 @@ def run(
     collect(runs, out)
     print(f"failed: {', '.join(failed)}" if failed else "all stages are done")
     raise typer.Exit(bool(failed))
+
+
+def identify(bundle: Path) -> str:
+    """A digest of what was packed."""
+    found = hashlib.sha256()
+    for path in sorted(bundle.rglob("*")):
+        if path.is_file() and path != bundle / TEACHER:  # which `run` makes
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            found.update(f"{path.relative_to(bundle).as_posix()} {digest}\n".encode())
+    return found.hexdigest()
+
+
+def refuse_others(runs: Path, lanes: list[tuple[Stage, ...]], bundle: str) -> None:
+    """Note the bundle of each stage, and refuse to go on with what learnt from another one."""
+    for stage in (stage for lane in lanes for stage in lane):
+        note = runs / f"{stage.config}.bundle"
+        is_same = note.is_file() and note.read_text() == bundle
+        if not is_same and any((runs / stage.config).glob("step_*")):
+            mend = "move that folder away to start anew"
+            raise typer.BadParameter(
+                f"{runs / stage.config}: holds checkpoints of another bundle; {mend}"
+            )
+        note.write_text(bundle)
 
 
 def run_lane(

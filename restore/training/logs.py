@@ -98,6 +98,13 @@ def _drop_after(file: Path, step: int) -> None:
             csv.writer(lines).writerows(kept)
 
 
+def average_losses(found: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """What is minimised: the mean of each loss over parts of a batch, 0 where one lacks it."""
+    names = {name: None for losses in found for name in losses}
+    parts = {name: [losses[name] for losses in found if name in losses] for name in names}
+    return {name: torch.stack(some).sum().detach() / len(found) for name, some in parts.items()}
+
+
 def image_grid(rows: list[Tensor]) -> Image.Image:
     """One picture of rows of pictures.
 

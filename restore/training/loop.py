@@ -23,7 +23,7 @@ from restore.files import locked, write_text
 from restore.images.allocator import keep_freed_memory
 from restore.training import checkpoint, failed_batch, model_card, optim, sharding, trackers
 from restore.training.data.loading import Rows, build_loader
-from restore.training.logs import Clock, Record, Scalars, progress_bar
+from restore.training.logs import Clock, Record, Scalars, average_losses, progress_bar
 from restore.training.options import TrainOptions
 from restore.training.ownership import MADE_BY, refuse_foreign
 from restore.training.processes import settle_precision, setup_accelerator, user_errors
@@ -66,15 +66,6 @@ def run(config: Path, overrides: list[str]) -> Path:
         trackers.end(accelerator)
         accelerator.end_training()
     return options.output / "export"
-
-
-def average_losses(found: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The mean of each loss over parts of a batch, which is what is minimised; a part without
-    samples for a loss lacks it, and counts as 0.
-    """
-    names = {name: None for losses in found for name in losses}
-    parts = {name: [losses[name] for losses in found if name in losses] for name in names}
-    return {name: torch.stack(some).sum().detach() / len(found) for name, some in parts.items()}
 
 
 class Losses(nn.Module):
@@ -133,6 +124,7 @@ class Training:
         with accelerator.main_process_first():  # it puts damaged ones aside
             self.start = resume_run(options, self.state, self.is_main)
         self.first = self.ema.optimization_step = self.start.step
+        self.last = self.first if self._is_done() else options.steps
         with accelerator.main_process_first():  # what it encodes, the others find
             self._prepare()
         self.began = time.monotonic()
@@ -142,22 +134,26 @@ class Training:
         if not is_cut:
             self.losses = accelerator.prepare_model(self.losses)
 
+    def _is_done(self) -> bool:
+        """Whether an earlier run took all the steps, or all the time."""
+        steps, seconds = self.options.steps, self.options.seconds
+        is_over = seconds is not None and self.start.seconds >= seconds
+        return self.first >= steps or (self.first > 0 and is_over)
+
     def _prepare(self) -> None:
         """Have the samples made that this run will ask for, where they are made ahead."""
         if isinstance(self.stage.samples, PreparedSamples):
-            steps = max(0, self.options.steps - self.first)
-            self.stage.samples.prepare(
-                self.start.position, self.start.position + steps * self.options.batch
-            )
+            first, steps = self.start.position, self.last - self.first
+            self.stage.samples.prepare(first, first + steps * self.options.batch)
 
     def run(self) -> None:
         o = self.options
         record = self._begin_record() if self.is_main else None
         scores: Scalars = {}
-        clock, feed = Clock(), self.feed(self.first, o.steps)
+        clock, feed = Clock(), self.feed(self.first, self.last)
         exported = self.began
         with progress_bar(o.steps, self.first, self.is_main) as advance:
-            for step in range(self.first, o.steps):
+            for step in range(self.first, self.last):
                 losses = self.step(step, feed, clock)
                 done = step + 1
                 self.passed = self._share_of_time()
@@ -180,7 +176,7 @@ class Training:
                     self.accelerator.wait_for_everyone()
                 if is_last:
                     break
-        if self.lends and self.first >= o.steps:  # it was done before, and is exported once more
+        if self.lends and self.first == self.last:  # it was done before, and is exported once more
             scores = self._show(record, self.first)
         if self.lends:
             self._export(scores)
