@@ -53,6 +53,20 @@ class PhotoOptions(Options):
             raise ValueError("fonts are for drawn pictures, of which there are none; set drawn=0.1")
         return self
 
+    @model_validator(mode="after")
+    def _is_left_whole(self) -> Self:
+        if not self.geometry:
+            return self
+        side = 2 * self.crop
+        try:  # what a transform leaves may depend on chance: such are met later
+            move(
+                np.zeros((side, side, 3), np.uint8), (0, 0), self.crop, self.geometry,
+                np.random.default_rng(0),
+            )  # fmt: skip
+        except ConfigError as error:
+            raise ValueError(str(error).removeprefix("stage.data.geometry: ")) from error
+        return self
+
     def open(
         self,
         photos: sources.Place | None = None,

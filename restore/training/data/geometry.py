@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import model_validator
 
 from restore.config import Options, near
+from restore.errors import ConfigError
 
 ROOM = 1.5  # the crop that is moved is so many times wider, so that its edges stay outside
 
@@ -81,7 +82,7 @@ def move(
         uint8 (size, size, 3).
 
     Raises:
-        ValueError: If a transform leaves less than the crop.
+        ConfigError: If a transform leaves less than the crop.
     """
     places = []
     for start, side in zip(corner, picture.shape, strict=False):
@@ -96,5 +97,7 @@ def move(
     top, left = ((side - size) // 2 for side in wider.shape[:2])
     if min(top, left) < 0:
         names = ", ".join(step.transform for step in steps)
-        raise ValueError(f"{names}: leaves {wider.shape[:2]} px of a crop of {size}; leave it out")
+        height, width = wider.shape[:2]
+        message = f"{names}: leaves {width}x{height} px of a crop of {size}; leave it out"
+        raise ConfigError(f"stage.data.geometry: {message}")
     return wider[top : top + size, left : left + size]

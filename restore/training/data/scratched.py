@@ -7,10 +7,11 @@ difference, so both are drawn, each at its place in the chain.
 
 import math
 from collections.abc import Callable
+from typing import Self
 
 import cv2
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from degradations import Recipe
 from degradations.ops import (
@@ -78,6 +79,18 @@ class ScratchedOptions(PhotoOptions):
     """Range of the width of a scratch, pixels before the picture is enlarged."""
     enlarged: tuple[float, float] = (0.6, 2)
     """Share of the samples that is enlarged, and the largest factor."""
+
+    @model_validator(mode="after")
+    def _can_be_drawn(self) -> Self:
+        (thin, wide), (share, most) = self.widths, self.enlarged
+        if not 0 < thin <= wide:
+            raise ValueError(f"widths are above 0, the thinner first, not {thin:g} to {wide:g}")
+        if not 0 <= share <= 1 <= most:
+            raise ValueError(
+                f"enlarged is a share from 0 to 1 and a factor of 1 or more, not [{share:g}, "
+                f"{most:g}]"
+            )
+        return self
 
 
 def sample(photos: Photos, options: ScratchedOptions, rng: Rng) -> dict[str, np.ndarray]:

@@ -2,13 +2,13 @@
 
 from copy import deepcopy
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, VQModel
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from restore.checkpoints import components, model_paths
@@ -19,6 +19,7 @@ from restore.diffusion.vae import Vae
 from restore.errors import ConfigError
 from restore.training.data.crops import PhotoOptions
 from restore.training.data.loading import Samples, to_rgb
+from restore.training.losses import sizes
 from restore.training.losses.discriminator import AdversaryOptions, Patches, adversarial_losses
 from restore.training.losses.perceptual import PerceptualOptions, distance
 from restore.training.losses.pixel import PIXEL_LOSSES, PixelLoss
@@ -40,6 +41,12 @@ class PictureOptions(Options):
     """The perceptual loss, if any."""
     adversary: AdversaryOptions | None = None
     """The discriminator, if any."""
+
+    @model_validator(mode="after")
+    def _can_be_judged(self) -> Self:
+        if why := sizes.complaint(self.data.crop, self.perceptual, self.adversary):
+            raise ValueError(f"{why} (data.crop)")
+        return self
 
 
 class AutoencoderOptions(PictureOptions):
@@ -192,14 +199,17 @@ class AutoencoderStage:
             self.discriminator = Patches(self.adversary.channels, self.adversary.layers).to(device)
             self.model = nn.ModuleDict({"vae": self.vae, "judge": self.discriminator})
         self.distance = distance(options.perceptual, device) if options.perceptual else None
-        crop = options.data.crop
+        crop, step = options.data.crop, vae.factor(self.vae)
+        if crop % step:
+            mend = "make it a multiple"
+            raise ConfigError(f"stage.data.crop {crop}: a latent is {step} px of it; {mend}")
         photos = options.data.open()
         self.samples = Samples(
             lambda rng, _: photos.picture(crop, options.data.detail, rng), seed, photos
         )
         place = options.data.held_out
         shown = options.data.open(place, only_photos=True) if place else photos
-        side = min(128, *map(min, shown.sizes)) // vae.factor(self.vae) * vae.factor(self.vae)
+        side = min(128, *map(min, shown.sizes)) // step * step
         still = np.random.default_rng(seed)
         self.preview_batch = torch.from_numpy(
             np.stack([shown.crop(side, 4, still) for _ in range(8)])

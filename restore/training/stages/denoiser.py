@@ -20,6 +20,7 @@ from restore.training.data.captions import vocabulary
 from restore.training.data.latent_pairs import open_pairs, prepare_batch
 from restore.training.data.pairs import PairOptions, check_captions
 from restore.training.data.stored import StoredPairs
+from restore.training.losses import sizes
 from restore.training.losses.discriminator import Patches
 from restore.training.rng import WHOLE, Part
 from restore.training.stages.denoising_loss import DenoisingOptions, train_step
@@ -68,6 +69,7 @@ class EveryTaskStage:
         device: torch.device,
     ):
         self.options, self.stack, self.seed, self.device = options, stack, seed, device
+        refuse_impossible(options, stack)
         move_to(stack, device)
         self.model = nn.ModuleDict(model)
         self.adversary = options.texture.adversary if options.texture else None
@@ -207,6 +209,34 @@ def held_out_batch(
     if isinstance(found, StoredPairs):
         found.prepare(0, 32)
     return torch.utils.data.default_collate([found[i] for i in range(32)])
+
+
+def refuse_impossible(options: EveryTaskOptions, stack: Stack) -> None:
+    """Refuse what would fail at the first picture that is decoded, or at the first preview.
+
+    Raises:
+        ConfigError: If windows are too small for what judges them, or steps too many.
+    """
+    side, texture = stack.factor * options.data.window, options.texture
+    for perceptual, adversary in (
+        (options.perceptual, None),
+        (texture and texture.perceptual, texture and texture.adversary),
+    ):
+        why = sizes.complaint(side, perceptual, adversary)
+        if why and options.pixel_weight:
+            raise ConfigError(f"stage.data.window {options.data.window}: {why}")
+    refuse_steps("stage.shown_steps", options.shown_steps or 1, stack)
+
+
+def refuse_steps(name: str, steps: int, stack: Stack) -> None:
+    """Refuse more steps of sampling than the noise schedule has.
+
+    Raises:
+        ConfigError: If they are more.
+    """
+    most = stack.schedule.config.num_train_timesteps
+    if steps > most:
+        raise ConfigError(f"{name}: {steps} steps of sampling are more than the {most} there are")
 
 
 def digest_of(stack: Stack) -> str:

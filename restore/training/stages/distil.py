@@ -21,7 +21,7 @@ from restore.errors import ConfigError
 from restore.training.data.latent_pairs import open_pairs, prepare_batch
 from restore.training.data.pairs import PairOptions
 from restore.training.rng import WHOLE, Part
-from restore.training.stages.denoiser import digest_of, held_out_batch, move_to
+from restore.training.stages.denoiser import digest_of, held_out_batch, move_to, refuse_steps
 from restore.training.stages.prediction import from_clean, to_clean
 from restore.training.stages.previews import compare, predictor, sample_latents
 
@@ -139,6 +139,7 @@ class DistilStage:
             raise ConfigError(f"stage.teacher {has}; tune it to trust first (kind: finetune)")
         config = self.teacher.schedule.config
         self.teacher.schedule = DDIMScheduler.from_config(config, timestep_spacing="trailing")
+        refuse_steps("stage.few times stage.each", options.few * options.each, self.teacher)
         unet = deepcopy(self.teacher.unet)
         if options.student:
             unet.load_state_dict(load(options.student, "cpu", "fp32").unet.state_dict())

@@ -23,7 +23,7 @@ from restore.errors import ConfigError
 from restore.training.data.crops import PhotoOptions, Photos
 from restore.training.data.loading import Samples, to_rgb
 from restore.training.data.pairs import draw_weighted
-from restore.training.losses import teachers
+from restore.training.losses import sizes, teachers
 from restore.training.losses.discriminator import AdversaryOptions, Patches, adversarial_losses
 from restore.training.losses.perceptual import PerceptualOptions, distance, squeezenet
 from restore.training.losses.pixel import gradient
@@ -105,6 +105,12 @@ class RestorerOptions(Options):
     """The teacher, if any."""
     adversary: AdversaryOptions | None = None
     """The discriminator, if any; it sees the input beside each picture."""
+
+    @model_validator(mode="after")
+    def _can_be_judged(self) -> Self:
+        if why := sizes.complaint(self.data.crop, self.perceptual, self.adversary):
+            raise ValueError(f"{why} (data.crop)")
+        return self
 
 
 class RestorerStage:

@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -26,7 +27,7 @@ class ScratchOptions(Options):
     """How damaged pictures are made."""
     start: Path | None = None
     """A scratches.safetensors to start from."""
-    overlap: float = 0.5
+    overlap: float = Field(0.5, ge=0)
     """Weight of the Dice loss, which counts a thin mask as much as a wide one."""
 
 

@@ -7,14 +7,14 @@ import gzip
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import torch
 import typer
 from diffusers import DDPMScheduler, UNet2DModel
 from PIL import Image
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -51,6 +51,12 @@ class PixelOptions(Options):
     """Guidance in previews."""
     steps: int = Field(50, ge=1)
     """Steps of sampling in previews."""
+
+    @model_validator(mode="after")
+    def _has_the_steps(self) -> Self:
+        if self.steps > self.timesteps:
+            raise ValueError(f"steps is at most timesteps, {self.timesteps}, not {self.steps}")
+        return self
 
 
 def pictures(images: Path | None) -> tuple[np.ndarray, np.ndarray]:
