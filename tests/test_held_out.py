@@ -72,3 +72,16 @@ def data_of(places, kind, **more):
 def test_no_stage_trains_on_what_it_is_scored_by(places, begin):
     with pytest.raises(ConfigError, match=r"held_out: .*is among"):
         begin(places)
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_a_preview_of_the_training_photos_shows_other_crops(tmp_path, pixels, seed):
+    Image.fromarray(pixels(160, 160)).save(tmp_path / "0.png")
+    photos = {"photos": tmp_path, "crop": 128, "detail": 4}
+    samples, shown = open_pairs(LowOptions(**photos), 4, seed)
+    trained = [samples[n]["truth"] for n in range(8)]
+    assert not any(torch.equal(a, b) for a in shown["truth"] for b in trained)
+    stage = AutoencoderStage(AutoencoderOptions(data=PhotoOptions(**photos), **TINY), seed, CPU)
+    trained = [torch.from_numpy(stage.samples[n]) for n in range(8)]
+    assert stage.preview_batch.shape[1:] == trained[0].shape
+    assert not any(torch.equal(a, b) for a in stage.preview_batch for b in trained)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from restore.checkpoints import components, model_paths
 from restore.config import Options
 from restore.diffusion import vae
-from restore.diffusion.noise import generator
+from restore.diffusion.noise import generator, seed_of
 from restore.diffusion.vae import Vae
 from restore.errors import ConfigError
 from restore.training.data.crops import PhotoOptions
@@ -210,10 +210,9 @@ class AutoencoderStage:
         place = options.data.held_out
         shown = options.data.open(place, only_photos=True) if place else photos
         side = min(128, *map(min, shown.sizes)) // step * step
-        still = np.random.default_rng(seed)
-        self.preview_batch = torch.from_numpy(
-            np.stack([shown.crop(side, 4, still) for _ in range(8)])
-        )
+        # hashed: numpy takes the seed alone for (seed, 0), which is that of sample 0
+        still = [np.random.default_rng(seed_of(seed, "preview", n)) for n in range(8)]
+        self.preview_batch = torch.from_numpy(np.stack([shown.crop(side, 4, rng) for rng in still]))
 
     def loss(self, pixels: Tensor, step: int, part: Part = WHOLE) -> dict[str, Tensor]:
         """Pixel, perceptual and adversarial losses, and those of the regularisation.

@@ -18,6 +18,7 @@ from restore.checkpoints.save import save
 from restore.config import Options
 from restore.diffusion.compact import FirstStage
 from restore.diffusion.lazy_stack import SCALE
+from restore.diffusion.noise import seed_of
 from restore.diffusion.restorer import Restorer
 from restore.errors import ConfigError
 from restore.training.data.crops import PhotoOptions, Photos
@@ -250,7 +251,9 @@ def open_pairs(options: LowOptions, scale: int, seed: int) -> tuple[Samples, dic
     others = (
         LowPairs(options.open(place, room, only_photos=True), options, scale) if place else makes
     )
-    still = [others(np.random.default_rng((seed, 1, n)), n) for n in range(4 * SHOWN)]
+    # hashed: numpy takes (seed, 1, 0) for (seed, 1), which is that of sample 1
+    seeds = [seed_of(seed, "preview", n) for n in range(4 * SHOWN)]
+    still = [others(np.random.default_rng(s), n) for n, s in enumerate(seeds)]
     return Samples(makes, seed, photos), {
         name: torch.stack([one[name] for one in still]) for name in still[0]
     }

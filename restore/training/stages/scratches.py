@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from restore.config import Options
+from restore.diffusion.noise import seed_of
 from restore.images.scratches import ScratchNet
 from restore.training.data.loading import Samples, to_rgb
 from restore.training.data.scratched import ROOM, ScratchedOptions, sample
@@ -44,7 +45,7 @@ class ScratchStage:
         photos = data.open(crop=round(ROOM * data.crop))
         self.samples = Samples(lambda rng, _: sample(photos, data, rng), seed, photos)
         others = data.open(data.held_out, round(ROOM * data.crop)) if data.held_out else photos
-        still = [np.random.default_rng((seed, 2**32, n)) for n in range(SHOWN)]
+        still = [np.random.default_rng(seed_of(seed, "preview", n)) for n in range(SHOWN)]
         shown = [sample(others, data, rng) for rng in still]
         self.preview_batch = {
             k: torch.from_numpy(np.stack([one[k] for one in shown])) for k in shown[0]
