@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from restore.training import checkpoint, loop
+from restore.training import checkpoint
 
 
 def begun() -> checkpoint.State:
@@ -53,6 +53,8 @@ def kill_saving(folder: Path, keep: int, count: int) -> None:
 
 def kill_training(folder: Path, config: Path, count: int) -> None:
     """FOLDER/whole is trained without a stop, FOLDER/torn with so many kills."""
+    from restore.training import loop  # here: it imports every stage
+
     rng = random.Random(0)
 
     def start(name: str) -> int:

@@ -1,5 +1,6 @@
 """What the walk's later steps are asked for: texture, judged by its looks."""
 
+import shutil
 from copy import deepcopy
 from dataclasses import replace
 
@@ -100,14 +101,13 @@ def test_an_adversary_of_the_walk_resumes_bit_for_bit(autoencoder, pixels, tmp_p
     told = {"kind": "denoiser", "autoencoder": str(autoencoder), "data": data, **shape, **GIVEN}
     told["cache"] = str(tmp_path / "pairs")
     common = {"stage": told, "batch": 4, "save_every": 3, "show_every": 9, "steps": 4}
-    for run in ("whole", "torn"):
-        (tmp_path / f"{run}.yaml").write_text(
-            yaml.safe_dump({**common, "output": str(tmp_path / run)})
-        )
-        loop.run(tmp_path / f"{run}.yaml", [])
-    for path in (tmp_path / "torn" / "step_00000004").iterdir():
-        path.unlink()  # as if it had been killed: back to step 3
-    loop.run(tmp_path / "torn.yaml", [])
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump({**common, "output": str(tmp_path / "whole")}))
+    loop.run(path, [])
+    shutil.copytree(tmp_path / "whole", tmp_path / "torn")
+    for file in (tmp_path / "torn" / "step_00000004").iterdir():
+        file.unlink()  # as if it had been killed: back to step 3
+    loop.run(path, [f"output={tmp_path / 'torn'}"])
     for file in ("model", "ema", "optimizer"):
         whole, torn = (
             load_file(tmp_path / run / "step_00000004" / f"{file}.safetensors")

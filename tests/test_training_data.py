@@ -499,20 +499,23 @@ def test_f12_no_draw_comes_twice_and_workers_and_ranks_change_no_sample(photos, 
     batch, steps = 4, 9
     alone = [pairs[index]["trace"] for index in range(batch * steps)]
     assert len({json.dumps(json.loads(trace)["steps"]) for trace in alone}) == len(alone)
-    for workers in (0, 1, 4):
-        for ranks in (1, 2):
-            for persistent in (True, False):
-                met = {}
-                for rank in range(ranks):
-                    for epoch in range(1 if persistent else 3):
-                        each = steps if persistent else steps // 3
-                        rows = Rows(epoch * each * batch, batch, each, rank, ranks)
-                        for numbers, made in zip(
-                            rows, build_loader(pairs, rows, workers), strict=True
-                        ):
-                            assert not met.keys() & set(numbers)
-                            met |= zip(numbers, made["trace"], strict=True)
-                assert [met[index] for index in sorted(met)] == alone
+    # each number of workers with each of ranks, and either with one loader or one an epoch
+    for workers, ranks, epochs in (
+        (0, 1, 1),
+        (0, 2, 3),
+        (1, 1, 3),
+        (1, 2, 1),
+        (4, 1, 1),
+        (4, 2, 3),
+    ):
+        met, each = {}, steps // epochs
+        for rank in range(ranks):
+            for epoch in range(epochs):
+                rows = Rows(epoch * each * batch, batch, each, rank, ranks)
+                for numbers, made in zip(rows, build_loader(pairs, rows, workers), strict=True):
+                    assert not met.keys() & set(numbers)
+                    met |= zip(numbers, made["trace"], strict=True)
+        assert [met[index] for index in sorted(met)] == alone
 
 
 def test_parts_of_a_step_make_up_its_batch():

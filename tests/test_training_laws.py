@@ -1,4 +1,4 @@
-"""What each weight weighs: doubled, exactly its loss doubles. And what the optimiser makes of it."""
+"""What each weight weighs: doubled, exactly its loss doubles. What the optimiser makes of it."""
 
 from copy import deepcopy
 from dataclasses import replace
