@@ -12,9 +12,11 @@ from toy import tensors
 from typer.testing import CliRunner
 
 from restore.checkpoints.load import load
+from restore.checkpoints.save import save_first_stage
 from restore.config import load_config
+from restore.diffusion.compact import FirstStage
 from restore.diffusion.restorer import Fusion, Restorer
-from restore.errors import ConfigError
+from restore.errors import ConfigError, ModelError
 from restore.images import picture
 from restore.training import loop, optim
 from restore.training.registry import STAGES
@@ -22,6 +24,7 @@ from restore.training.stages import widening
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 CONFIGS = TOOLS.parent / "configs" / "train"
+RECIPE = "stage.data.recipes={realesrgan: 1}"
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +93,101 @@ def test_a_start_of_another_shape_is_refused_by_name(photos, small):
     )
     with pytest.raises(ConfigError, match="is of another shape"):
         STAGES["restorer"](asked.stage, 0, torch.device("cpu"))
+
+
+def start(name, photos, *sets):
+    asked = options(name, photos, *sets)
+    return STAGES[asked.stage.kind](asked.stage, 0, torch.device("cpu"))
+
+
+def test_a_restorer_joins_a_model_whose_other_end_has_its_shape(photos, tmp_path):
+    sets = "stage.stack=nano", "stage.channels=64", "stage.layers=32"
+    for end in ("rich", "faithful"):
+        stage = start("nano_faithful", photos, "stage.start=null", f"stage.end={end}", *sets)
+        stage.export(tmp_path / end)
+        made = getattr(load(str(tmp_path / end), "cpu").restorer, end)
+        kept = stage.network.body[0].weight.half().float()
+        torch.testing.assert_close(made.body[0].weight, kept)
+
+
+@pytest.mark.parametrize("end, other", [("rich", "faithful"), ("faithful", "rich")])
+def test_a_restorer_of_another_shape_than_the_other_end_is_refused_first(photos, end, other):
+    sets = "stage.stack=nano", f"stage.end={end}", "stage.channels=8", "stage.layers=2"
+    with pytest.raises(ConfigError) as told:
+        start("nano_faithful", photos, "stage.start=null", *sets)
+    says = str(told.value)
+    assert f"the {other} end of nano has 64 channels and 32 layers" in says
+    assert "this restorer has 8 channels and 2 layers" in says
+    assert "set stage.channels=64 and stage.layers=32" in says
+
+
+def test_two_ends_of_different_shapes_are_not_saved(tmp_path):
+    with pytest.raises(ModelError, match="of one shape"):
+        save_first_stage(FirstStage(Restorer(8, 2), Restorer(12, 2)), tmp_path, None)
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_the_export_needs_is_checked_before_training(photos, small, tmp_path):
+    little = "stage.start=null", "stage.channels=8", "stage.layers=2"
+    for name, tensors in {"other": {"conv_first.weight": torch.ones(2)}, "none": {}}.items():
+        save_file(tensors, tmp_path / f"{name}.safetensors")
+        with pytest.raises(ConfigError, match=r"stage\.blend\.path: .* is of another shape"):
+            path = tmp_path / f"{name}.safetensors"
+            start("nano_faithful", photos, f"stage.blend={{path: {path}}}", *little)
+    with pytest.raises(ConfigError, match=r"stage\.stack: .*nosuch.*no model of that name"):
+        start("nano_faithful", photos, "stage.stack=nosuch", *little)
+    with pytest.raises(ConfigError, match=r"end is of a model's first stage; name .* stack"):
+        options("nano_faithful", photos, "stage.end=faithful")
+    start("nano_faithful", photos, f"stage.blend={{path: {small}}}", *little)
+
+
+def test_weights_of_another_network_are_refused_in_words(photos, tmp_path):
+    other = tmp_path / "other.safetensors"
+    for tensors in (
+        {"conv_first.weight": torch.ones(2), "body.0.rdb1.conv1.bias": torch.ones(2)},
+        {"body.0.weight": torch.ones(8, 3, 3, 3)},
+        {"one": torch.ones(1)},
+    ):
+        save_file(tensors, other)
+        with pytest.raises(ConfigError, match=r"stage\.start: .*other.* is of another shape: it h"):
+            start("nano_faithful", photos, f"stage.start={other}", "stage.channels=8")
+        with pytest.raises(ConfigError, match=r"stage\.start: .*other.* is another network"):
+            start("scratches", photos, f"stage.start={other}", "stage.data.crop=32")
+    missing = tmp_path / "nosuch"
+    with pytest.raises(ConfigError, match="nosuch"):
+        start("scratches", photos, f"stage.start={missing}", "stage.data.crop=32")
+    (tmp_path / "else").mkdir()
+    for place in (missing, tmp_path / "else"):
+        with pytest.raises(ConfigError, match=r"stage\.restorer: .* name the export"):
+            start("nano_fusion", photos, f"stage.restorer={place}", RECIPE)
+
+
+def test_weights_are_read_as_basicsr_ships_them(photos, small, tmp_path):
+    torch.save({"params_ema": load_file(small)}, tmp_path / "small.pth")
+    little = "stage.channels=8", "stage.layers=2"
+    sets = [f"stage.start={tmp_path / 'small.pth'}", *little]
+    stage = start("nano_faithful", photos, *sets, f"stage.teacher.path={tmp_path / 'small.pth'}")
+    for name, weight in load_file(small).items():
+        torch.testing.assert_close(stage.network.state_dict()[name], weight)
+    torch.save({"params": Path("x")}, tmp_path / "code.pth")
+    with pytest.raises(ModelError, match="holds more than tensors"):
+        start("nano_faithful", photos, f"stage.start={tmp_path / 'code.pth'}", *little)
+
+
+@pytest.mark.parametrize(
+    "name, sets, says",
+    [
+        ("nano_denoiser", ["stage.channels=[20, 20]"], "20 is no multiple of groups, 8"),
+        ("nano_denoiser", ["stage.channels=[]"], "stage.channels"),
+        ("nano_denoiser", ["stage.text_width=63"], "63 is no multiple of 2 heads"),
+        ("nano_denoiser", ["stage.text_width=66", "stage.pooled=true"], "no multiple of 4 heads"),
+        ("nano_autoencoder", ["stage.encoder_blocks=[1]"], "one number a resolution"),
+        ("scratches", ["stage.overlap=-1"], "stage.overlap"),
+    ],
+)
+def test_a_shape_that_cannot_be_built_is_refused_as_an_option(photos, name, sets, says):
+    with pytest.raises(ConfigError, match=says):
+        options(name, photos, "stage.data.crop=128", *sets)
 
 
 def test_a_fusion_learns_beside_a_restorer_that_is_alone_or_in_a_model(photos, tmp_path):

@@ -18,6 +18,7 @@ from restore.diffusion.contexts.text import TextContext
 from restore.diffusion.contexts.two_texts import TwoTextContext
 from restore.diffusion.layouts import LDM_UPSCALE, TRUST
 from restore.diffusion.stack import Stack
+from restore.errors import ModelError
 
 SHARD = "14MB"  # largest file of weights, so that repositories and e-mail accept them
 
@@ -42,6 +43,7 @@ def save(
         more: Files to copy too, such as licences.
 
     Raises:
+        ModelError: If both ends of its first stage are not of one shape.
         OutputError: If the folder holds files that we did not export.
     """
     lora.require_fused(stack)
@@ -94,12 +96,22 @@ def describe(stack: Stack) -> dict[str, Any]:
 
 
 def save_first_stage(stage: FirstStage, folder: Path, dtype: torch.dtype | None) -> None:
-    """Write the rich weights, the faithful ones as their variant, and the fusion."""
+    """Write the rich weights, the faithful ones as their variant, and the fusion.
+
+    Raises:
+        ModelError: If both ends are not of one shape, since one config describes them.
+    """
+    if stage.faithful is not None and _shapes(stage.rich) != _shapes(stage.faithful):
+        raise ModelError("the rich and the faithful end of a first stage must be of one shape")
     cast(stage.rich, dtype).save_pretrained(folder / "restorer", max_shard_size=SHARD)
     if stage.faithful is not None:
         cast(stage.faithful, dtype).save_pretrained(folder / "restorer", variant="faithful")
     if stage.fusion is not None:
         cast(stage.fusion, dtype).save_pretrained(folder / "fusion")
+
+
+def _shapes(network: nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in network.state_dict().items()}
 
 
 def prefix_clip(path: Path) -> None:

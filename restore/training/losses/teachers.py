@@ -7,30 +7,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from restore.checkpoints import pixel
 from restore.errors import ConfigError
 from restore.storage import tensor_files
 
+PICKLED = (".pth", ".pt")
 Teacher = Callable[[Tensor], Tensor]
 """rgb (B, 3, h, w) in [0, 1] -> its answer (B, 3, 4 h, 4 w), without a gradient"""
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a teacher's file, in fp32.
+    """The tensors of a .safetensors or .pth file, in fp32.
 
     Raises:
         ConfigError: If it cannot be read.
+        ModelError: If a .pth holds more than tensors, or is damaged.
     """
+    if path.suffix.casefold() in PICKLED:  # basicsr's own; only tensors are read
+        state, _ = pixel.read_state(path)
+        return {name: tensor.float() for name, tensor in state.items()}
     try:
         return {name: tensor.float() for name, tensor in tensor_files.load(path)[0].items()}
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: is no readable .safetensors file: {error}") from error
+        why = f"is no readable .safetensors or .pth file: {error}"
+        raise ConfigError(f"{path}: {why}") from error
 
 
 def load(path: Path, device: torch.device) -> Teacher:
     """An x4 SRVGGNetCompact or RRDBNet (Wang et al. 2021).
 
     Args:
-        path: A .safetensors file with basicsr's names.
+        path: A .safetensors or .pth file with basicsr's names.
         device: Where it runs.
 
     Raises:

@@ -66,6 +66,13 @@ class AutoencoderOptions(PictureOptions):
     smooth.
     """
 
+    @model_validator(mode="after")
+    def _has_as_many_levels(self) -> Self:
+        down, up = self.encoder_blocks, self.decoder_blocks
+        if len(down) != len(up) or not down or min(*down, *up) < 0:
+            raise ValueError("encoder_blocks and decoder_blocks take one number a resolution each")
+        return self
+
 
 class StockOptions(PictureOptions):
     """The shape of the autoencoders of latent diffusion (Rombach et al. 2022)."""

@@ -22,6 +22,7 @@ from restore.training.data.latent_pairs import open_pairs, prepare_batch
 from restore.training.data.pairs import PairOptions
 from restore.training.rng import WHOLE, Part
 from restore.training.stages.denoiser import digest_of, held_out_batch, move_to, refuse_steps
+from restore.training.stages.networks import start_from
 from restore.training.stages.prediction import from_clean, to_clean
 from restore.training.stages.previews import compare, predictor, sample_latents
 
@@ -142,7 +143,7 @@ class DistilStage:
         refuse_steps("stage.few times stage.each", options.few * options.each, self.teacher)
         unet = deepcopy(self.teacher.unet)
         if options.student:
-            unet.load_state_dict(load(options.student, "cpu", "fp32").unet.state_dict())
+            start_from(unet, load(options.student, "cpu", "fp32").unet, "stage.student")
         self.student = replace(
             self.teacher, unet=unet.requires_grad_(True).train(), steps=options.few
         )

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from restore.checkpoints import model_paths
+from restore.checkpoints import components, model_paths
 from restore.checkpoints.load import load
 from restore.checkpoints.save import save
 from restore.config import Options
 from restore.diffusion.restorer import Fusion, Restorer
-from restore.errors import ConfigError
+from restore.errors import ConfigError, ModelError
 from restore.training.data.loading import to_rgb
 from restore.training.losses.perceptual import PerceptualOptions, distance
 from restore.training.losses.pixel import gradient
@@ -52,17 +52,32 @@ class FusionOptions(Options):
         """The restorer that the fusion reads, which is not trained.
 
         Raises:
-            ConfigError: If the model has none.
+            ConfigError: If there is none.
         """
         if self.restorer is not None:
-            return Restorer.from_pretrained(
-                find_weights(model_paths.find_path(str(self.restorer))).parent
-            )
+            return _read(model_paths.find_path(str(self.restorer)))
         assert self.stack is not None
-        first = load(self.stack, "cpu").restorer
+        try:
+            first = load(self.stack, "cpu").restorer
+        except ModelError as error:
+            raise ConfigError(f"stage.stack: {error}") from error
         if first is None:
             raise ConfigError(f"stage.stack: {self.stack} has no first stage to fuse with")
         return first.rich
+
+
+def _read(path: Path) -> Restorer:
+    folder = find_weights(path).parent.resolve()
+    try:
+        if not path.exists():
+            raise ModelError(f"{path}: there is no such folder")
+        weights = components.read_weights(folder.parent, folder.name)
+        network = components.build(folder.parent, folder.name, lambda *_: weights, kind="restorer")
+    except ModelError as error:
+        mend = "name the export of a restorer's training, or a model with a first stage"
+        raise ConfigError(f"stage.restorer: {error}; {mend}") from error
+    assert isinstance(network, Restorer)
+    return network
 
 
 class FusionStage:

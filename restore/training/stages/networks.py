@@ -1,10 +1,10 @@
 """Fresh networks for stage two, over a trained autoencoder."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from diffusers import DDIMScheduler, UNet2DConditionModel
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -21,6 +21,8 @@ from restore.diffusion.vae import Vae
 from restore.errors import ConfigError
 from restore.training.stages.vocabulary import letters
 
+HEADS = 2  # of the text encoder
+POOLING_HEADS = 4  # of what pools its context
 Prediction = Literal["v_prediction", "sample", "epsilon"]
 """What the UNet predicts: v (Salimans and Ho 2022), the clean sample, or the noise."""
 
@@ -30,7 +32,7 @@ class ShapeOptions(Options):
 
     autoencoder: Path
     """The export of an autoencoder, or a model that ships: `nano`."""
-    channels: tuple[int, ...] = (32, 64, 96, 128)
+    channels: tuple[int, ...] = Field((32, 64, 96, 128), min_length=1)
     """Channels of the UNet, from full latent resolution down."""
     reading: int = Field(0, ge=0)
     """Number of the UNet's coarsest levels that read the context by cross-attention."""
@@ -54,6 +56,16 @@ class ShapeOptions(Options):
     """What the UNet predicts."""
     zero_terminal_snr: bool = True
     """Start sampling at pure noise (Lin et al. 2024)."""
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        for width in self.channels:
+            if width < 1 or width % self.groups:
+                raise ValueError(f"channels: {width} is no multiple of groups, {self.groups}")
+        heads = POOLING_HEADS if self.pooled else HEADS
+        if self.text_width % heads:
+            raise ValueError(f"text_width: {self.text_width} is no multiple of {heads} heads")
+        return self
 
 
 def build(
@@ -95,7 +107,7 @@ def build(
         cross_attention_dim=options.text_width,
         attention_head_dim=4,
         addition_embed_type="text" if options.pooled else None,
-        addition_embed_type_num_heads=4,
+        addition_embed_type_num_heads=POOLING_HEADS,
         resnet_time_scale_shift="scale_shift" if options.scale_shift else "default",
     )
     nn.init.zeros_(unet.conv_out.weight)  # its first prediction is the conditioning itself
@@ -133,10 +145,24 @@ def text(options: ShapeOptions, tokenizer: CLIPTokenizer) -> TextContext:
         hidden_size=options.text_width,
         intermediate_size=4 * options.text_width,
         num_hidden_layers=options.text_layers,
-        num_attention_heads=2,
+        num_attention_heads=HEADS,
         max_position_embeddings=tokenizer.model_max_length,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
     return TextContext(CLIPTextModel(config), tokenizer)
+
+
+def start_from(network: nn.Module, trained: nn.Module, option: str) -> None:
+    """Copy the weights of a trained network of the same shape.
+
+    Raises:
+        ConfigError: If it has another shape; the message names the option that chose it.
+    """
+    try:
+        network.load_state_dict(trained.state_dict())
+    except RuntimeError as error:
+        more = str(error).splitlines()
+        why = more[1].strip() if len(more) > 1 else more[0]
+        raise ConfigError(f"{option}: its networks are of another shape: {why}") from error

@@ -13,10 +13,8 @@ from torch import Tensor, nn
 
 from degradations import recipes, replay
 from restore.checkpoints import model_paths
-from restore.checkpoints.load import load
 from restore.checkpoints.save import save
 from restore.config import Options
-from restore.diffusion.compact import FirstStage
 from restore.diffusion.lazy_stack import SCALE
 from restore.diffusion.noise import seed_of
 from restore.diffusion.restorer import Restorer
@@ -29,7 +27,8 @@ from restore.training.losses.discriminator import AdversaryOptions, Patches, adv
 from restore.training.losses.perceptual import PerceptualOptions, distance, squeezenet
 from restore.training.losses.pixel import gradient
 from restore.training.rng import WHOLE, Part
-from restore.training.stages import widening
+from restore.training.stages import ends, widening
+from restore.training.stages.ends import BlendOptions, End
 
 SHOWN = 8
 
@@ -66,18 +65,9 @@ class TeacherOptions(Options):
     """An x4 upscaler whose output is a second target, beside the truth."""
 
     path: Path
-    """A .safetensors file with basicsr's names."""
+    """A .safetensors or .pth file with basicsr's names."""
     weight: float = Field(0.5, gt=0)
     """Weight of the L1 distance to the teacher's output."""
-
-
-class BlendOptions(Options):
-    """Published weights of x4 that an export is averaged with (Wortsman et al. 2022, WiSE-FT)."""
-
-    path: Path
-    """A .safetensors file with basicsr's names."""
-    share: float = Field(0.5, ge=0, le=1)
-    """Share of the published weights in the average."""
 
 
 class RestorerOptions(Options):
@@ -87,13 +77,17 @@ class RestorerOptions(Options):
     data: LowOptions
     """How pairs are made."""
     start: Path | None = None
-    """Published weights of x4, or an export of this stage; narrower or shallower ones are grown."""
+    """Published weights of x4, .safetensors or .pth, or an export of this stage; narrower or
+    shallower ones are grown.
+    """
     blend: BlendOptions | None = None
     """Average the exported weights with others."""
     stack: str | None = None
-    """A model whose first stage this becomes; then the export is the whole model."""
-    end: Literal["rich", "faithful"] = "rich"
-    """Which of the two restorers of that first stage this is."""
+    """A model whose first stage this becomes; then the export is the whole model. None: the export
+    is the restorer alone.
+    """
+    end: End = "rich"
+    """Which of the two restorers of that first stage this is; both have one shape."""
     channels: int = Field(64, ge=8)
     """Channels of every layer."""
     layers: int = Field(32, ge=1)
@@ -113,13 +107,24 @@ class RestorerOptions(Options):
             raise ValueError(f"{why} (data.crop)")
         return self
 
+    @model_validator(mode="after")
+    def _is_an_end(self) -> Self:
+        if self.stack is None and "end" in self.model_fields_set and self.end != "rich":
+            raise ValueError("end is of a model's first stage; name the model with stack, too")
+        return self
+
 
 class RestorerStage:
     """Trains a restorer of x4."""
 
     def __init__(self, options: RestorerOptions, seed: int, device: torch.device):
         self.options, self.seed, self.device = options, seed, device
-        self.network = build(options).to(device)
+        self.network = build(options)
+        if options.blend:  # refused before anything is trained
+            ends.blend(self.network, options.blend)
+        if options.stack:
+            ends.join(self.network, options.stack, options.end)
+        self.network.to(device)
         self.model: nn.Module = self.network
         self.adversary, self.discriminator = options.adversary, None
         if options.adversary:
@@ -163,18 +168,10 @@ class RestorerStage:
         """Write the network as diffusers does, alone or within the model that it belongs to."""
         network = deepcopy(self.network).to("cpu", memory_format=torch.contiguous_format)
         if self.options.blend:
-            network = blend(network, self.options.blend)
+            network = ends.blend(network, self.options.blend)
         if self.options.stack is None:
             return network.save_pretrained(folder / "restorer")
-        stack = load(self.options.stack, "cpu")
-        if self.options.end == "faithful":
-            if stack.restorer is None:
-                raise ConfigError(f"stage.stack: {self.options.stack} has no rich end yet")
-            stack.restorer.faithful = network
-        elif stack.restorer is None:
-            stack.restorer = FirstStage(network)
-        else:
-            stack.restorer.rich = network
+        stack = ends.join(network, self.options.stack, self.options.end)
         save(stack, folder, card="")  # the loop writes it
 
 
@@ -190,26 +187,10 @@ def build(options: RestorerOptions) -> Restorer:
     path = model_paths.find_path(str(options.start))
     try:
         widening.grow(teachers.read(find_weights(path)), network)
-        if options.blend:  # refused before anything is trained
-            blend(network, options.blend)
     except (KeyError, RuntimeError) as error:
-        raise ConfigError(f"stage.start: {path} is of another shape: {error}") from error
+        why = error.args[0]
+        raise ConfigError(f"stage.start: {path} is of another shape: {why}") from error
     return network
-
-
-def blend(network: Restorer, options: BlendOptions) -> Restorer:
-    """A copy whose weights are averaged with published ones.
-
-    Raises:
-        KeyError: If some of these are missing.
-    """
-    blended, theirs = deepcopy(network).to("cpu"), teachers.read(options.path)
-    mixed = {
-        name: torch.lerp(weight, theirs[name], options.share)
-        for name, weight in blended.state_dict().items()
-    }
-    blended.load_state_dict(mixed)
-    return blended.to(memory_format=torch.contiguous_format)
 
 
 def find_weights(path: Path) -> Path:

@@ -7,14 +7,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from restore.config import Options
 from restore.diffusion.noise import seed_of
+from restore.errors import ConfigError
 from restore.images.scratches import ScratchNet
 from restore.training.data.loading import Samples, to_rgb
 from restore.training.data.scratched import ROOM, ScratchedOptions, sample
+from restore.training.losses import teachers
 from restore.training.rng import WHOLE, Part
 
 SHOWN = 64  # samples of a preview's score, the first 8 of which are drawn
@@ -39,8 +41,14 @@ class ScratchStage:
         self.options, self.seed, self.device = options, seed, device
         self.model = ScratchNet().to(device, memory_format=torch.channels_last)
         if options.start:
-            held = load_file(options.start)
-            self.model.load_state_dict({name: tensor.float() for name, tensor in held.items()})
+            held = teachers.read(options.start)
+            try:
+                self.model.load_state_dict(held)
+            except RuntimeError as error:
+                mend = "take the scratches.safetensors of such a run"
+                raise ConfigError(
+                    f"stage.start: {options.start} is another network; {mend}"
+                ) from error
         data = options.data
         photos = data.open(crop=round(ROOM * data.crop))
         self.samples = Samples(lambda rng, _: sample(photos, data, rng), seed, photos)

@@ -1,5 +1,6 @@
 """Enlarging trained networks so that their output stays the same at first."""
 
+import re
 from dataclasses import replace
 
 import torch
@@ -12,6 +13,9 @@ from restore.diffusion.layouts import BASE, INPAINTING, TRUST
 from restore.diffusion.restorer import Restorer
 from restore.diffusion.stack import Stack
 from restore.errors import ModelError
+
+KINDS = ("weight", "bias")  # of a convolution
+NAME = re.compile(rf"body\.\d{{1,4}}\.({'|'.join(KINDS)})")  # basicsr's, of an SRVGGNetCompact
 
 
 def widen_stack(stack: Stack) -> Stack:
@@ -64,9 +68,17 @@ def grow(small: dict[str, Tensor], network: Restorer) -> None:
 
     Raises:
         KeyError: If they are of another network, or of a larger one.
+        RuntimeError: If a tensor has another shape.
     """
+    if not small or not all(NAME.fullmatch(name) for name in small):
+        raise KeyError("it holds another network; a restorer is an SRVGGNetCompact by its keys")
     numbers = sorted({int(name.split(".")[1]) for name in small})
     old, new = numbers[-1] // 2, len(network.body) // 2  # convolutions before the last
+    if (
+        missing := {f"body.{2 * at}.{kind}" for at in range(old + 1) for kind in KINDS}
+        - small.keys()
+    ):
+        raise KeyError(f"it has no {min(missing)}")
     width = len(small["body.0.weight"])
     if old > new or width > network.config["channels"]:
         raise KeyError(f"{width} channels and {old - 1} layers do not fit into it")

@@ -24,7 +24,7 @@ from restore.training.data.loading import Samples, to_rgb
 from restore.training.rng import WHOLE, Part
 from restore.training.stages.denoiser import StepOptions
 from restore.training.stages.denoising_loss import train_step
-from restore.training.stages.networks import Prediction, build, text
+from restore.training.stages.networks import Prediction, build, start_from, text
 from restore.training.stages.vocabulary import letters
 from restore.training.toys import scenes
 from restore.training.toys.scene_score import MOST, answer, sample_scenes, scores
@@ -91,7 +91,7 @@ class SceneStage:
         self.context = self.stack.reader
         self.stack.unet.conv_out.reset_parameters()  # no known picture to start from: zero is slow
         if options.start:
-            self.stack.unet.load_state_dict(load(str(options.start), "cpu").unet.state_dict())
+            start_from(self.stack.unet, load(str(options.start), "cpu").unet, "stage.start")
         self.stack.vae.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)
         self.stack.unet.to(device, memory_format=torch.channels_last)
         self.context.module.to(device)
