@@ -89,6 +89,8 @@ class Progress:
     """Seconds that training took so far."""
     options: Mapping[str, Any] | None = None
     """The options of the run so far, as JSON holds them."""
+    contents: Mapping[str, str] | None = None
+    """Digests of what these name; None: they were not recorded."""
 
 
 def save(folder: Path, progress: Progress, state: State, keep: int, is_writer: bool = True) -> Path:
@@ -159,6 +161,7 @@ def _write(
         save_file(tensors, folder / f"{file}.safetensors")
     values: dict[str, Any] = {"step": progress.step, "position": progress.position}
     values |= {"seconds": progress.seconds, "options": progress.options}
+    values |= {"contents": progress.contents}
     values |= {"scaler": state.scaler.state_dict() if state.scaler else {}}
     (folder / "state.json").write_text(json.dumps(values, indent=1))
     manifest.write(folder)
@@ -255,7 +258,7 @@ def _resume(path: Path, state: State) -> Progress:
     if state.scaler and values.get("scaler"):
         state.scaler.load_state_dict(values["scaler"])
     rest = values.get("position", -1), values.get("seconds", 0.0), values.get("options")
-    return Progress(values["step"], *rest)
+    return Progress(values["step"], *rest, values.get("contents"))
 
 
 def _placed_as(weight: Tensor, moment: Tensor) -> Tensor:

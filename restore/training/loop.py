@@ -337,8 +337,8 @@ class Training:
     def _save(self, done: int) -> None:
         o = self.options
         position = self.start.position + (done - self.first) * o.batch
-        options = o.model_dump(mode="json")
-        progress = checkpoint.Progress(done, position, self._seconds(), options)
+        about = o.model_dump(mode="json"), self.start.contents
+        progress = checkpoint.Progress(done, position, self._seconds(), *about)
         checkpoint.save(o.output, progress, self.state, o.keep, is_writer=self.is_main)
 
     def _seconds(self) -> float:

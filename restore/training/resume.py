@@ -1,13 +1,15 @@
 """Whether and from where a run continues, given the checkpoints in its folder."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from restore.errors import ConfigError
-from restore.training import checkpoint
+from restore.training import checkpoint, contents
 
 log = logging.getLogger(__name__)
 SAME = ("seed", "batch", "stage")  # must not change
@@ -16,10 +18,15 @@ FREE = {  # may change between runs without a warning
     *("channels_last", "log_every", "log_with", "project", "show_every", "save_every", "keep"),
     *("seconds", "export_every_s", "shard"),
     # where data is and how it is loaded, not what it is
-    *("stage.data.photos", "stage.data.memory_gb", "stage.data.workers"),
-    *("stage.data.held_out", "stage.data.fonts", "stage.cache", "stage.autoencoder", "stage.start"),
-    *("stage.model", "stage.teacher", "stage.student", "stage.shown_steps"),
+    *("stage.data.photos", "stage.data.held_out", "stage.data.memory_gb", "stage.data.workers"),
+    *("stage.data.fonts", "stage.cache", "stage.autoencoder", "stage.start", "stage.model"),
+    *("stage.teacher.path", "stage.student", "stage.shown_steps"),
 }
+FREE_OF_KIND = {
+    "distil": {"stage.teacher"},  # the path of a model
+    "restorer": {"stage.stack", "stage.end", "stage.blend"},  # they only decide the export
+}
+ABSENT = "absent"
 
 
 def resume_run(options: Any, state: checkpoint.State, is_main: bool) -> checkpoint.Progress:
@@ -37,13 +44,14 @@ def resume_run(options: Any, state: checkpoint.State, is_main: bool) -> checkpoi
     out = options.output
     if is_main:
         checkpoint.sweep(out)
-    path = _chosen(out, options.resume)
+    path, named = _chosen(out, options.resume), contents.of(options.stage)
     if path is None:
-        return checkpoint.Progress()
+        return checkpoint.Progress(contents=named)
     progress = checkpoint.resume(path, state)
     if progress.options:
-        _compare(path, progress.options, options.model_dump(mode="json"), options.resume)
+        _compare(path, progress, options, named)
     log.info("going on from %s", path)
+    progress = replace(progress, contents=named)
     if progress.position < 0:
         return replace(progress, position=progress.step * options.batch)
     return progress
@@ -68,14 +76,12 @@ def _chosen(out: Path, resume: bool | str | Path) -> Path | None:
     return resume
 
 
-def _compare(path: Path, was: Mapping[str, Any], now: Mapping[str, Any], resume: object) -> None:
-    changed = {
-        name: f"{name} was {old!r}, now {new!r}"
-        for name, old, new in _differing(was, now)
-        if name not in FREE
-    }
+def _compare(
+    path: Path, progress: checkpoint.Progress, options: Any, named: Mapping[str, str]
+) -> None:
+    changed = _changes(progress, options, named)
     other = [message for name, message in changed.items() if name.split(".")[0] in SAME]
-    if other and not isinstance(resume, Path):
+    if other and not isinstance(options.resume, Path):
         raise ConfigError(
             f"{path}: is of a run with other options: {'; '.join(other)}. Give another output, or "
             f"resume={path} if that is meant"
@@ -84,11 +90,70 @@ def _compare(path: Path, was: Mapping[str, Any], now: Mapping[str, Any], resume:
         log.warning("going on with another option: %s", message)
 
 
-def _differing(was: Mapping[str, Any], now: Mapping[str, Any], way: str = ""):
-    """(name, old, new) of the values that differ; what only one of the two has is passed over."""
-    for key in was.keys() & now.keys():
-        old, new, name = was[key], now[key], f"{way}{key}"
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            yield from _differing(old, new, f"{name}.")
-        elif old != new:
-            yield name, old, new
+def _changes(
+    progress: checkpoint.Progress, options: Any, named: Mapping[str, str]
+) -> dict[str, str]:
+    """What differs and matters, in words, by the option's key."""
+    was, now = dict(progress.options or {}), options.model_dump(mode="json")
+    before = progress.contents
+    if before is None:  # of an earlier release: a file of a recipe counts by its name
+        was, now, before, named = _without_folders(was), _without_folders(now), {}, {}
+    known = before.keys() & named.keys()  # for these the content counts, not the path
+    free = FREE | FREE_OF_KIND.get(options.stage.kind, set())
+    free = free - before.keys() - named.keys() | known
+    changed = {
+        name: f"{name} was {old!r}, now {new!r}"
+        for name, old, new in _differing(was, now, options)
+        if not _is_within(name, free)
+    }
+    for name in sorted(known):
+        if before[name] != named[name]:
+            old, new = _value(was, name), _value(now, name)
+            same = f"{name}: {new!r} has other content than it had"
+            changed[name] = same if old == new else f"{name} was {old!r}, now {new!r}"
+    return changed
+
+
+def _is_within(name: str, others: Iterable[str]) -> bool:
+    return any(name == other or name.startswith(f"{other}.") for other in others)
+
+
+def _value(values: Any, name: str) -> Any:
+    for key in name.split("."):
+        values = values.get(key, ABSENT) if isinstance(values, Mapping) else ABSENT
+    return values
+
+
+def _without_folders(values: Mapping[str, Any]) -> dict[str, Any]:
+    stage = dict(values.get("stage") or {})
+    data = dict(stage.get("data") or {})
+    if isinstance(data.get("recipe"), str):
+        data["recipe"] = Path(data["recipe"]).name
+    if isinstance(data.get("recipes"), Mapping):
+        data["recipes"] = {Path(name).name: share for name, share in data["recipes"].items()}
+    return {**values, "stage": {**stage, "data": data} if "data" in stage else stage}
+
+
+def _differing(was: Any, now: Any, options: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(name, old, new) of the values that differ.
+
+    An option that only one of two releases has is passed over. The keys of other mappings, such as
+    weights by name, are values too.
+    """
+    if isinstance(was, Mapping) and isinstance(now, Mapping):
+        is_group = isinstance(options, BaseModel)
+        keys = was.keys() & now.keys() if is_group else was.keys() | now.keys()
+        for key in sorted(keys):
+            inner = getattr(options, key, None) if is_group else None
+            way = f"{name}.{key}" if name else key
+            yield from _differing(was.get(key, ABSENT), now.get(key, ABSENT), inner, way)
+    elif _are_groups(was) and _are_groups(now) and len(was) == len(now):
+        inner = options or [None] * len(now)
+        for number, pair in enumerate(zip(was, now, inner, strict=True)):
+            yield from _differing(*pair, f"{name}.{number}")
+    elif was != now:
+        yield name, was, now
+
+
+def _are_groups(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(v, Mapping) for v in value)

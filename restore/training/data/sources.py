@@ -148,10 +148,10 @@ class Dataset:
         self.sizes = []
 
     def read(self, number: int) -> np.ndarray:
-        return picture.to_rgb8(sandbox.read(picture.Encoded(*self._data(number))))
+        return picture.to_rgb8(sandbox.read(picture.Encoded(*self.cell(number))))
 
     def size(self, number: int) -> tuple[int, int]:
-        return sandbox.probe(picture.Encoded(*self._data(number))).size
+        return sandbox.probe(picture.Encoded(*self.cell(number))).size
 
     def identity(self) -> list[str]:
         return [*self.names, self.rows._fingerprint]  # of `datasets`, over all that made the rows
@@ -159,7 +159,8 @@ class Dataset:
     def places(self) -> list[str]:
         return self.names
 
-    def _data(self, number: int) -> tuple[bytes, str]:
+    def cell(self, number: int) -> tuple[bytes, str]:
+        """The bytes of a picture's file, and the end of its name."""
         cell = self.rows[number][self.column]
         suffix = Path(cell["path"] or "").suffix
         return cell["bytes"] or Path(cell["path"]).read_bytes(), suffix
