@@ -68,6 +68,24 @@ def test_a_folder_a_list_and_shards_give_the_same_crops(photos, packed, tmp_path
         assert_same(one, crops(Photos(place, 64)))
 
 
+def test_a_pack_keeps_the_order_and_the_set_of_its_folder(tmp_path, pixels):
+    folder, named = (
+        tmp_path / "photos",
+        "a-1.png a/1.png a/2.png a b.png B.png b.png a.png a/b/1.png",
+    )
+    for seed, name in enumerate([*named.replace("a b.png ", "").split(), "a b.png"]):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels(64, 70 + seed, seed)).save(folder / name)
+    Image.fromarray(pixels(64, 64, 99)).save(tmp_path / "outside.png")
+    (folder / "a" / "link.png").symlink_to(tmp_path / "outside.png")
+    order = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.png"))]
+    assert sources.find(folder).names == order != sorted(order)
+    assert cli.main(["data", "pack", str(folder), "-o", str(tmp_path / "shards"), "--size=1"]) == 0
+    whole, packed = sources.find(folder), sources.find(tmp_path / "shards")
+    assert packed.sizes == whole.sizes
+    assert_same(crops(Photos(folder, 64), 12), crops(Photos(tmp_path / "shards", 64), 12))
+
+
 def test_pictures_read_anew_give_the_same_crops_as_those_that_are_kept(photos):
     kept, read = Photos(photos, 64), Photos(photos, 64, memory_gb=0)
     assert kept.cache and read.cache is None

@@ -39,27 +39,31 @@ def pack(
 ) -> None:
     """Pack a folder of pictures into WebDataset shards.
 
-    `restore train` takes them as `stage.data.photos=SHARDS`. Pictures are kept byte for byte, each
-    beside a JSON with its path. What cannot be read is reported and left out, and the exit code is
-    1; a CSV of sources beside the photos is copied.
+    `restore train` takes them as `stage.data.photos=SHARDS` and cuts the crops of the folder.
+    Pictures are kept byte for byte, each beside a JSON with its path. What cannot be read is
+    reported and left out, and the exit code is 1; a CSV of sources beside the photos is copied.
     """
     vacant(out)
-    found = [file for file in file_search.find([folder], out) if not file.skip]
     from restore.images import sandbox
     from restore.training import model_card
     from restore.training.data import shards, sources
 
+    found = {file.path for file in file_search.met([folder], out, "inside") if not file.skip}
+    found |= {*sources.pictures(folder)}  # all that training would read of the folder
+    if not found:
+        raise UsageError(f"{folder}: no picture here")
     pictures, broken = [], 0
-    for file in found:
+    for path in sorted(found):  # in the order of training
         try:
-            if file.path.suffix.lower() not in sources.SUFFIXES:
-                raise ImageError("UNSUPPORTED", f"{file.path}: training reads no such pictures")
-            sandbox.read(file.path)
+            if path.suffix.lower() not in sources.SUFFIXES:
+                raise ImageError("UNSUPPORTED", f"{path}: training reads no such pictures")
+            sandbox.read(path)
         except ImageError as error:
             typer.echo(f"restore: left out: {printable(str(error))}", err=True)
             broken += 1
             continue
-        pictures.append((file.key, file.path))
+        key = path.name if path == folder else path.relative_to(folder).as_posix()
+        pictures.append((key, path))
     made = shards.pack(pictures, out, size * 1_000_000)
     if notes := model_card.find_notes(str(folder)):
         shutil.copyfile(notes, out / "photos.csv")

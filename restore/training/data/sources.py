@@ -188,7 +188,7 @@ def find(location: Place) -> Source:
         return Shards([location], location)
     if location.is_file():
         return Files(listed(location), location.parent)
-    paths = [path for path in visible(location) if path.suffix.lower() in SUFFIXES]
+    paths = pictures(location)
     tars = shards.find(location)
     if tars and paths:
         message = f"{counted(len(tars), 'shard')} and {counted(len(paths), 'picture')}"
@@ -210,6 +210,11 @@ def refuse_shared(photos: Place, held_out: Place) -> None:
                 f"stage.data.held_out: {name} is among stage.data.photos too, so training would "
                 "see it; move the held-out pictures out of that place, or name each set by a list"
             )
+
+
+def pictures(folder: Path) -> list[Path]:
+    """The pictures in a folder, in the order of their numbers: by the parts of their paths."""
+    return [path for path in visible(folder) if path.suffix.lower() in SUFFIXES]
 
 
 def listed(file: Path) -> list[Path]:
