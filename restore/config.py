@@ -41,6 +41,11 @@ class Options(BaseModel):
                 if cls.model_fields[name].description is None:
                     cls.model_fields[name].description = field.description
 
+    @classmethod
+    def found_beside(cls, values: dict[str, Any], folder: Path) -> dict[str, Any]:
+        """The values of a YAML file in a folder, with the paths of files that lie beside it."""
+        return values
+
     def digest(self, **more: object) -> str:
         """Return the SHA-256 of all values that decide the pixels.
 
@@ -128,6 +133,8 @@ def load_config(model_class: type[Model], path: Path, overrides: Sequence[str] =
         ConfigError: With a line for each mistake.
     """
     values = read_yaml(path)
+    if issubclass(model_class, Options):
+        values = model_class.found_beside(values, path.parent)
     origins: dict[Way, str] = {(): str(path)}
     for pair in overrides:
         way, value = _pair(pair)
@@ -235,7 +242,7 @@ def explain(
     for found in error.errors(include_url=False):
         spelled, owner = _spelled(model_class, found["loc"])
         way = (*base, *spelled)
-        name = ".".join(way)
+        name, field = ".".join(way), owner.model_fields.get(spelled[-1] if spelled else "")
         if found["type"] == "extra_forbidden":
             fields = [field.alias or key for key, field in owner.model_fields.items()]
             says = f"{name} is not an option of {owner.__name__}{near(way[-1], fields)}"
@@ -243,15 +250,37 @@ def explain(
             says = f"{name} is missing"
         elif found["type"] == "value_error":  # from our own validators, a whole sentence
             says = f"{name}: {found['msg'].removeprefix('Value error, ')}"
+        elif found["type"] == "string_pattern_mismatch" and field and field.description:
+            meaning = " ".join(field.description.split()).rstrip(".")
+            says = f"{name}: {_short(found['input'])} does not fit; it is: {meaning}"
         else:
-            must = found["msg"].replace("Input should be", "must be")
-            says = f"{name} {must}, not {_short(found['input'])}"
+            says = f"{name} {_must(found, field)}, not {_short(found['input'])}"
             if found["type"] == "literal_error":
                 says += _meant(
                     found["input"], re.findall("'(.*?)'", found.get("ctx", {})["expected"])
                 )
         lines.append(f"{origin(way)}: {says}")
     return lines
+
+
+def _must(found: Any, field: Any) -> str:
+    """What the value of a field must be, in the words of a file instead of pydantic's."""
+    kind, members = found["type"], _members(field.annotation) if field else []
+    if kind in ("tuple_type", "list_type", "too_long"):
+        counts = {len(get_args(it)) for it in members if get_origin(it) is tuple}
+        if len(counts) == 1 and not any(... in get_args(it) for it in members):
+            return f"must be a list of {counts.pop()} values"
+        if kind != "too_long":
+            return "must be a list: [ONE, TWO]"
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        models = [it for it in members if isinstance(it, type) and issubclass(it, BaseModel)]
+        fields = [item for it in models[:1] for item in it.model_fields.items()]
+        keys = [key for key, its in fields if key == "kind" or its.is_required()]
+        shown = keys or [key for key, _ in fields[:1]] or ["KEY"]
+        return f"must hold keys, such as {{{', '.join(f'{key}: ...' for key in shown)}}}"
+    if kind == "path_type":
+        return "must be a path"
+    return found["msg"].replace("Input should be", "must be")
 
 
 def near(name: object, names: Collection[str]) -> str:
@@ -284,6 +313,9 @@ def _spelled(
         if len(models) > 1 and tagged:  # a union's tag, even if a member has such a field
             here = tagged
             continue
+        if _is_member(part, here) and not any(part in kind.model_fields for kind in models):
+            here = [kind for kind in models if kind.__name__ == part] or here
+            continue
         way.append(str(part))
         owner = models[0] if models else owner
         inner = [kind.model_fields[part] for kind in models if part in kind.model_fields]
@@ -292,6 +324,13 @@ def _spelled(
         elif isinstance(part, int):
             here = [kind for listed in here for arg in get_args(listed) for kind in _members(arg)]
     return tuple(way), owner
+
+
+def _is_member(part: int | str, union: list[Any]) -> bool:
+    """Whether it only says which member of a union was tried: its class, or pydantic's words."""
+    some = [kind for kind in union if kind is not types.NoneType]
+    names = {kind.__name__ for kind in some if isinstance(kind, type)}
+    return len(some) > 1 and isinstance(part, str) and ("[" in part or part in names)
 
 
 def _members(annotation: Any) -> list[Any]:

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from restore.diffusion.compact import FirstStage
 from restore.diffusion.restorer import Fusion, Restorer
 from restore.errors import ConfigError, ModelError
 from restore.images import picture
-from restore.training import loop, optim
+from restore.training import loop, model_card, optim
 from restore.training.registry import STAGES
 from restore.training.stages import widening
 
@@ -205,6 +206,33 @@ def test_a_fusion_learns_beside_a_restorer_that_is_alone_or_in_a_model(photos, t
     assert load(str(tmp_path / "model"), "cpu").restorer.fusion.config["channels"] == 8
     with pytest.raises(ConfigError, match="give stack, a model, or restorer"):
         options("nano_fusion", photos, "stage.stack=nano")
+
+
+def test_a_part_that_was_exported_alone_says_how_it_becomes_a_model(photos, tmp_path):
+    parts = {"restorer": Restorer(8, 1), "fusion": Fusion(8, 1)}
+    for name, network in parts.items():
+        network.save_pretrained(tmp_path / name / name)
+        with pytest.raises(ModelError, match=f"a {name} alone, no model: .*stage.stack=nano"):
+            load(str(tmp_path / name), "cpu")
+
+
+def test_a_card_tells_a_part_from_a_model_and_no_private_folder(photos, tmp_path):
+    (tmp_path / "mine.yaml").write_text("name: mine\nsteps: [{kind: jpeg}]\n")
+    places = {
+        "stage.data.recipes": f"{{scan: 1, {tmp_path / 'mine.yaml'}: 1}}",
+        "stage.blend.path": tmp_path / "b.safetensors",
+        "stage.teacher.path": tmp_path / "t.safetensors",
+    }
+    asked = options("nano_faithful", photos, *(f"{key}={value}" for key, value in places.items()))
+    values = asked.model_dump(mode="json")
+    machine = SimpleNamespace(num_processes=1, device=torch.device("cpu"))
+    alone = model_card.render("run", model_card.About(values, {}, 1, machine), None)
+    assert "stage.stack=nano` exports a whole model" in " ".join(alone.split())
+    assert "Recipe `scan` and `mine.yaml`." in alone
+    assert str(tmp_path) not in alone and "t.safetensors" in alone
+    values["stage"]["stack"] = "nano"
+    whole = model_card.render("run", model_card.About(values, {}, 1, machine), None)
+    assert "--model FOLDER` uses it" in whole and "a part of a model" not in whole
 
 
 def test_the_schedule_goes_by_time_where_that_ends_the_run():

@@ -26,6 +26,12 @@ CARD = "Made by `restore train`"
 LOADED = re.compile(r".*\.(safetensors|onnx|bin|pt|pth|ckpt|json|txt|model)")  # of components
 ABOUT = {"stack.json", "model_index.json"}
 
+ALONE = {  # what a training may export that is a part of a model
+    "restorer": ("a restorer", "train again with stage.stack=nano added, which exports a model"),
+    "fusion": ("a fusion", "train it with stage.stack=nano instead of stage.restorer"),
+    "vae": ("an autoencoder", "a denoiser is trained over it: stage.autoencoder names it"),
+}
+
 
 class Listed(RootModel[dict[str, str]]):
     """manifest.json: names of files, with /, and their SHA-256."""
@@ -86,6 +92,9 @@ def find_model(
         )
         return path, hub.digest(path)
     if not (path / "stack.json").is_file():
+        for part, (what, mend) in ALONE.items():
+            if (path / part / "config.json").is_file() and not (path / "unet").is_dir():
+                raise ModelError(f"{path}: is {what} alone, no model: {mend}")
         raise ModelError(
             f"{path}: is no model: it has neither stack.json, as ours do, nor model_index.json, as "
             "a diffusers pipeline does"

@@ -16,10 +16,11 @@ from restore.errors import counted
 
 SCORES = "| score | value |\n| --- | --- |"
 FOLDERS = (
-    *("photos", "low", "held_out", "fonts"),
-    *("output", "autoencoder", "start", "cache", "images"),
+    *("photos", "low", "held_out", "fonts", "recipe"),
+    *("output", "autoencoder", "start", "cache", "images", "restorer"),
+    "path",  # of a teacher, or of weights to blend with
 )
-MODELS = ("model", "teacher", "student")  # a folder, or a public name
+MODELS = ("model", "teacher", "student", "stack", "first_stage")  # a folder, or a public name
 NOTES = "photos.csv"  # beside or in a folder of photos
 NEEDED = {"file", "source"}  # its columns; a table with others is not copied
 COLUMNS = NEEDED | {"licence", "license", "commit", "path", "width", "height"}
@@ -87,6 +88,13 @@ def _purpose(stage: dict[str, Any]) -> str:
     made = f"Made by `restore train`, stage {stage['kind']}."
     if stage["kind"] in ("denoiser", "finetune", "distil"):
         return f"{made} `restore upscale IN -o OUT --model FOLDER` uses it."
+    if stage["kind"] in ("restorer", "fusion"):
+        if stage.get("stack"):
+            return f"{made} `restore upscale IN -o OUT --model FOLDER` uses it."
+        return (
+            f"{made} It is a part of a model alone, which `--model` does not take: the same "
+            "training with `stage.stack=nano` exports a whole model."
+        )
     return made
 
 
@@ -129,7 +137,9 @@ def _scores(about: About) -> str:
 def _data(data: dict[str, Any], notes: Path | None) -> str:
     if not data:
         return "None from outside: pictures are drawn, or come with a package."
-    recipe = f"Recipe `{data['recipe']}`" if "recipe" in data else ""
+    names = [data["recipe"]] if "recipe" in data else data.get("recipes", ())
+    recipe = " and ".join(f"`{Path(name).name}`" for name in names)
+    recipe = f"Recipe {recipe}" if recipe else ""
     if data.get("low"):
         recipe = "Given pairs of good and bad pictures"
     drawn = ""
@@ -180,6 +190,8 @@ def _configuration(options: dict[str, Any]) -> str:
     """The options as YAML; of a folder only the last name, since the rest is private."""
 
     def plain(name: str, value: Any) -> Any:
+        if name == "recipes":
+            return {Path(recipe).name: weight for recipe, weight in value.items()}
         if isinstance(value, dict):
             return {key: plain(key, inner) for key, inner in value.items()}
         is_place = name in FOLDERS or (name in MODELS and Path(str(value)).exists())

@@ -5,10 +5,13 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from degradations import recipes
 from restore.config import Options
 from restore.training.optim import Schedule
 from restore.training.registry import StageOptions
 from restore.training.trackers import Tracker
+
+RECIPES = ("recipe", "recipes")  # options that name recipes
 
 
 class TrainOptions(Options):
@@ -60,7 +63,9 @@ class TrainOptions(Options):
     log_every: int = Field(50, ge=1)
     """Steps between two entries of the log."""
     log_with: tuple[Tracker, ...] | Literal["auto"] = "auto"
-    """Where the run can be followed, beside log.csv; auto: TensorBoard, where it is installed."""
+    """Where the run can be followed, beside log.csv: one name or a list; auto: TensorBoard, where
+    it is installed; none or []: nowhere else.
+    """
     project: str = Field("restore", pattern=r"^\w[\w .-]*$")
     """Project of Weights & Biases, experiment of MLflow, folder of TensorBoard."""
     show_every: int = Field(1000, ge=1)
@@ -76,14 +81,39 @@ class TrainOptions(Options):
     a checkpoint; false: refuse a folder that holds checkpoints.
     """
 
+    @classmethod
+    def found_beside(cls, values: dict[str, Any], folder: Path) -> dict[str, Any]:
+        """A recipe's file lies beside the YAML file that names it, or else in the working folder,
+        from which all other paths go out.
+        """
+
+        def place(name: Any) -> Any:
+            is_file = isinstance(name, str) and name not in recipes.NAMED
+            return str(folder / name) if is_file and (folder / name).is_file() else name
+
+        stage = values.get("stage")
+        data = stage.get("data") if isinstance(stage, dict) else None
+        if not isinstance(data, dict):
+            return values
+        data = {key: place(value) if key in RECIPES else value for key, value in data.items()}
+        if isinstance(weights := data.get("recipes"), dict):
+            data["recipes"] = {place(name): weight for name, weight in weights.items()}
+        return {**values, "stage": {**stage, "data": data}}
+
     @model_validator(mode="before")
     @classmethod
     def _translate(cls, values: Any) -> Any:
-        """Read `tensorboard: true` or false, the name of `log_with` before it had others."""
-        if isinstance(values, dict) and isinstance(values.get("tensorboard"), bool):
-            values = dict(values)
+        """Read one tracker, or none, without a list, and `tensorboard: true` or false, the name of
+        `log_with` before it had others.
+        """
+        if not isinstance(values, dict):
+            return values
+        values = dict(values)
+        if isinstance(values.get("tensorboard"), bool):
             wanted = "auto" if values.pop("tensorboard") else ()
             values.setdefault("log_with", wanted)
+        if isinstance(name := values.get("log_with"), str) and name != "auto":
+            values["log_with"] = () if name == "none" else (name,)
         return values
 
     @model_validator(mode="after")

@@ -2,13 +2,13 @@
 
 from copy import deepcopy
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from degradations import recipes, replay
@@ -39,7 +39,7 @@ class LowOptions(PhotoOptions):
     crop: int = Field(128, ge=32, multiple_of=4)
     """Side of the good picture, pixels."""
     recipes: dict[str, float] = {"realesrgan": 1.0}
-    """Weight of each recipe: a named recipe, or a YAML file."""
+    """Weight of each recipe: a named recipe, or a YAML file; one alone needs no weight."""
     shrink: float = Field(1.0, ge=1, le=8)
     """Largest factor by which crops are cut larger and then shrunk: photos are sharper at a smaller
     size.
@@ -48,6 +48,11 @@ class LowOptions(PhotoOptions):
     """Share of the pairs that is only made smaller, not degraded."""
     severity: tuple[float, float] = (0.02, 1.0)
     """Range of the recipe's severity, drawn uniformly."""
+
+    @field_validator("recipes", mode="before")
+    @classmethod
+    def _one(cls, value: Any) -> Any:
+        return {value: 1.0} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _can_be_made(self) -> Self:
