@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from toy import tensors
 from typer.testing import CliRunner
 
+from restore import cli
 from restore.checkpoints.load import load
 from restore.checkpoints.save import save_first_stage
 from restore.config import load_config
@@ -19,7 +20,7 @@ from restore.diffusion.compact import FirstStage
 from restore.diffusion.restorer import Fusion, Restorer
 from restore.errors import ConfigError, ModelError
 from restore.images import picture
-from restore.training import loop, model_card, optim
+from restore.training import failed_batch, loop, model_card, optim
 from restore.training.registry import STAGES
 from restore.training.stages import widening
 
@@ -233,6 +234,25 @@ def test_a_card_tells_a_part_from_a_model_and_no_private_folder(photos, tmp_path
     values["stage"]["stack"] = "nano"
     whole = model_card.render("run", model_card.About(values, {}, 1, machine), None)
     assert "--model FOLDER` uses it" in whole and "a part of a model" not in whole
+
+
+@pytest.mark.parametrize("kind", ["restorer", "fusion"])
+def test_a_failed_batch_of_a_first_stage_can_be_replayed(photos, tmp_path, kind):
+    little = "stage.channels=8", "stage.layers=1"
+    Restorer(8, 1).save_pretrained(tmp_path / "export" / "restorer")
+    names = {
+        "restorer": ("nano_faithful", "stage.start=null"),
+        "fusion": ("nano_fusion", f"stage.restorer={tmp_path / 'export'}"),
+    }
+    samples = start(names[kind][0], photos, names[kind][1], *little).samples
+    batch = torch.utils.data.default_collate([samples[4], samples[5]])
+    failed_batch.keep(tmp_path / "failed", batch, [4, 5], samples)
+    for number, low in zip((4, 5), batch["low"], strict=True):
+        name, again = f"{number:06d}", tmp_path / f"{number}.png"
+        words = [f"traces/{name}.json", f"hr/{name}.png"]
+        words = ["degrade", "replay", *(str(tmp_path / "failed" / word) for word in words)]
+        assert cli.main([*words, "-o", str(again)]) == 0
+        assert np.array_equal(np.asarray(Image.open(again)), low.numpy())
 
 
 def test_the_schedule_goes_by_time_where_that_ends_the_run():

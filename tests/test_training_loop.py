@@ -271,6 +271,17 @@ def test_a_step_is_one_line_however_many_losses_it_has(capsys):
     assert any("loss_0 0.5" in line and "images_per_s 2.00" in line for line in lines)
 
 
+def test_exporting_a_finished_run_again_adds_nothing_to_its_log(toys, tmp_path):
+    for _ in range(3):
+        train(tmp_path / "run", steps=3, log_every=2)
+        lines = (tmp_path / "run" / "log.csv").read_text().splitlines()
+        names = [tuple(line.split(",")[:2]) for line in lines]
+        assert len(names) == len(set(names)) and ("3", "weight") in names
+    train(tmp_path / "run", steps=4, log_every=2)
+    more = (tmp_path / "run" / "log.csv").read_text().splitlines()
+    assert more[: len(lines)] == lines and len(more) > len(lines)
+
+
 def test_a_failed_batch_of_pairs_can_be_replayed(denoiser, tmp_path, monkeypatch):
     def broken(stage, batch, step, part):
         losses = loss(stage, batch, step, part)

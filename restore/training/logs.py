@@ -69,11 +69,16 @@ class Record:
 
     def __init__(self, folder: Path, first: int, accelerator: Accelerator):
         self.folder, self.file, self.accelerator = folder, folder / "log.csv", accelerator
-        if self.file.exists():
-            _drop_after(self.file, first)
+        # a run that was done already measures its last step once more, for its export's card
+        self.told = _drop_after(self.file, first) if self.file.exists() else set()
 
     def scalars(self, step: int, values: Scalars) -> None:
-        """Append a step's values to log.csv, and give them to the trackers."""
+        """Append a step's values to log.csv, and give them to the trackers, unless an earlier run
+        has.
+        """
+        values = {name: x for name, x in values.items() if (step, name) not in self.told}
+        if not values:
+            return
         with self.file.open("a", newline="") as file:
             csv.writer(file).writerows((step, name, f"{x:.6g}") for name, x in values.items())
         trackers.log_scalars(self.accelerator, step, values)
@@ -89,13 +94,15 @@ class Record:
         trackers.log_picture(self.accelerator, step, made, file)
 
 
-def _drop_after(file: Path, step: int) -> None:
+def _drop_after(file: Path, step: int) -> set[tuple[int, str]]:
+    """Drop the lines after a step; returns the names of the values that the step itself has."""
     with file.open(newline="") as lines:
         rows = list(csv.reader(lines))
     kept = [row for row in rows if len(row) == 3 and row[0].isdigit() and int(row[0]) <= step]
     if kept != rows:
         with replacing(file) as path, path.open("w", newline="") as lines:
             csv.writer(lines).writerows(kept)
+    return {(step, name) for at, name, _ in kept if int(at) == step}
 
 
 def average_losses(found: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from degradations import recipes
 from restore.config import Options
@@ -11,6 +11,7 @@ from restore.training.optim import Schedule
 from restore.training.registry import StageOptions
 from restore.training.trackers import Tracker
 
+Trackers = tuple[Tracker, ...] | Tracker | Literal["auto"]
 RECIPES = ("recipe", "recipes")  # options that name recipes
 
 
@@ -103,18 +104,19 @@ class TrainOptions(Options):
     @model_validator(mode="before")
     @classmethod
     def _translate(cls, values: Any) -> Any:
-        """Read one tracker, or none, without a list, and `tensorboard: true` or false, the name of
-        `log_with` before it had others.
-        """
-        if not isinstance(values, dict):
-            return values
-        values = dict(values)
-        if isinstance(values.get("tensorboard"), bool):
+        """Read `tensorboard: true` or false, the name of `log_with` before it had others."""
+        if isinstance(values, dict) and isinstance(values.get("tensorboard"), bool):
+            values = dict(values)
             wanted = "auto" if values.pop("tensorboard") else ()
             values.setdefault("log_with", wanted)
-        if isinstance(name := values.get("log_with"), str) and name != "auto":
-            values["log_with"] = () if name == "none" else (name,)
         return values
+
+    @field_validator("log_with", mode="before", json_schema_input_type=Trackers | Literal["none"])
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        if not isinstance(value, str) or value == "auto":
+            return value
+        return () if value == "none" else (value,)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

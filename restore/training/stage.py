@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from degradations import Trace
 from restore.training.data.crops import Photos
-from restore.training.data.pairs import Pair
 from restore.training.losses.discriminator import AdversaryOptions
 from restore.training.rng import Part
 
@@ -74,10 +75,24 @@ class PhotoSamples(Protocol):
     photos: Photos | None
 
 
+class Traced(Protocol):
+    """A pair of which it is known how its picture was degraded."""
+
+    @property
+    def trace(self) -> Trace | None:
+        """How, if it was by a recipe."""
+        ...
+
+    @property
+    def original(self) -> np.ndarray:
+        """uint8 (S, S, 3): what the trace replays on."""
+        ...
+
+
 @runtime_checkable
 class PairSamples(Protocol):
     """Samples that can make their whole pair once more, for a look at a batch that failed."""
 
-    def pair(self, index: int) -> Pair:
+    def pair(self, index: int) -> Traced:
         """The pair of sample `index`."""
         ...

@@ -1,6 +1,7 @@
 """Training of the first stage: a restorer, by truth, teacher and discriminator."""
 
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from degradations import recipes, replay
+from degradations import Trace, recipes, replay
 from restore.checkpoints import model_paths
 from restore.checkpoints.save import save
 from restore.config import Options
@@ -49,7 +50,7 @@ class LowOptions(PhotoOptions):
     severity: tuple[float, float] = (0.02, 1.0)
     """Range of the recipe's severity, drawn uniformly."""
 
-    @field_validator("recipes", mode="before")
+    @field_validator("recipes", mode="before", json_schema_input_type=str | dict[str, float])
     @classmethod
     def _one(cls, value: Any) -> Any:
         return {value: 1.0} if isinstance(value, str) else value
@@ -240,9 +241,19 @@ def open_pairs(options: LowOptions, scale: int, seed: int) -> tuple[Samples, dic
     # hashed: numpy takes (seed, 1, 0) for (seed, 1), which is that of sample 1
     seeds = [seed_of(seed, "preview", n) for n in range(4 * SHOWN)]
     still = [others(np.random.default_rng(s), n) for n, s in enumerate(seeds)]
-    return Samples(makes, seed, photos), {
+    return LowSamples(makes, seed, photos), {
         name: torch.stack([one[name] for one in still]) for name in still[0]
     }
+
+
+@dataclass(frozen=True)
+class LowPair:
+    """A good picture, and how it is degraded."""
+
+    original: np.ndarray
+    """uint8 (S, S, 3)."""
+    trace: Trace
+    """How."""
 
 
 class LowPairs:
@@ -252,7 +263,8 @@ class LowPairs:
         self.photos, self.options, self.scale = photos, options, scale
         self.found = {name: recipes.find(name) for name in options.recipes}
 
-    def __call__(self, rng: np.random.Generator, index: int) -> dict[str, Tensor]:
+    def draw(self, rng: np.random.Generator, index: int) -> LowPair:
+        """The pair of a sample, before it is degraded."""
         options, crop = self.options, self.options.crop
         large = round(crop * rng.uniform(1, options.shrink))
         truth = self.photos.picture(large, options.detail, rng)
@@ -261,5 +273,19 @@ class LowPairs:
         severity = 0.0 if rng.random() < options.clean else rng.uniform(*options.severity)
         seed = int(rng.integers(2**62))
         trace = recipe.at(severity).draw((crop, crop), self.scale, seed, str(index))
-        pair = {"truth": truth, "low": replay(trace, truth)}
+        return LowPair(truth, trace)
+
+    def __call__(self, rng: np.random.Generator, index: int) -> dict[str, Tensor]:
+        drawn = self.draw(rng, index)
+        pair = {"truth": drawn.original, "low": replay(drawn.trace, drawn.original)}
         return {name: torch.from_numpy(np.ascontiguousarray(rgb)) for name, rgb in pair.items()}
+
+
+class LowSamples(Samples):
+    """The endless stream of what LowPairs makes."""
+
+    make: LowPairs
+
+    def pair(self, index: int) -> LowPair:
+        """The pair of sample `index`."""
+        return self.make.draw(np.random.default_rng((self.seed, index)), index)
