@@ -93,8 +93,7 @@ class TrainOptions(Options):
             return str(folder / name) if is_file and (folder / name).is_file() else name
 
         stage = values.get("stage")
-        data = stage.get("data") if isinstance(stage, dict) else None
-        if not isinstance(data, dict):
+        if not isinstance(stage, dict) or not isinstance(data := stage.get("data"), dict):
             return values
         data = {key: place(value) if key in RECIPES else value for key, value in data.items()}
         if isinstance(weights := data.get("recipes"), dict):
