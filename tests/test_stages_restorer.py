@@ -131,8 +131,8 @@ def test_two_ends_of_different_shapes_are_not_saved(tmp_path):
 
 def test_what_the_export_needs_is_checked_before_training(photos, small, tmp_path):
     little = "stage.start=null", "stage.channels=8", "stage.layers=2"
-    for name, tensors in {"other": {"conv_first.weight": torch.ones(2)}, "none": {}}.items():
-        save_file(tensors, tmp_path / f"{name}.safetensors")
+    for name, weights in {"other": {"conv_first.weight": torch.ones(2)}, "none": {}}.items():
+        save_file(weights, tmp_path / f"{name}.safetensors")
         with pytest.raises(ConfigError, match=r"stage\.blend\.path: .* is of another shape"):
             path = tmp_path / f"{name}.safetensors"
             start("nano_faithful", photos, f"stage.blend={{path: {path}}}", *little)
@@ -145,12 +145,12 @@ def test_what_the_export_needs_is_checked_before_training(photos, small, tmp_pat
 
 def test_weights_of_another_network_are_refused_in_words(photos, tmp_path):
     other = tmp_path / "other.safetensors"
-    for tensors in (
+    for weights in (
         {"conv_first.weight": torch.ones(2), "body.0.rdb1.conv1.bias": torch.ones(2)},
         {"body.0.weight": torch.ones(8, 3, 3, 3)},
         {"one": torch.ones(1)},
     ):
-        save_file(tensors, other)
+        save_file(weights, other)
         with pytest.raises(ConfigError, match=r"stage\.start: .*other.* is of another shape: it h"):
             start("nano_faithful", photos, f"stage.start={other}", "stage.channels=8")
         with pytest.raises(ConfigError, match=r"stage\.start: .*other.* is another network"):
