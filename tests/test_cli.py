@@ -259,6 +259,13 @@ def test_help_is_at_hand(words, capsys):
     assert code == (0 if words else 2) and "Usage: restore" in said.out + said.err
 
 
+@pytest.mark.parametrize("words", [["upscale"], ["inpaint"], ["evaluate"], ["degrade", "apply"]])
+def test_help_fits_a_terminal(words, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main([*words, "--help"]) == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if len(line) > 80] == []
+
+
 def test_the_version_is_told_installed_or_not(capsys, monkeypatch):
     monkeypatch.setattr(metadata, "version", lambda name: {"restore-toolkit": "1.2.3"}[name])
     assert cli.main(["--version"]) == 0

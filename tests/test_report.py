@@ -141,6 +141,18 @@ def test_a_report_of_ten_thousand_files_stays_small(tmp_path):
     assert page.count('class="pair"') > 20
 
 
+def test_a_page_has_ways_to_its_parts_and_says_when_there_are_none(tmp_path):
+    page = tmp_path / "report.html"
+    report.write_page(page, [], {"done": 0, "seconds": 0}, [tmp_path])
+    assert "nothing to do; 0 s" in page.read_text() and "<nav" not in page.read_text()
+    failed = {"key": "a.png", "status": "failed", "code": "CORRUPT", "error": "broken"}
+    done = {"key": "b.png", "status": "done", "seconds": 1.0}
+    report.write_page(page, [failed, done], {"failed": 1, "done": 1, "seconds": 1}, [tmp_path])
+    links = re.findall(r'<a href="#(\w+)">([^<]*)</a>', page.read_text())
+    assert links == re.findall(r'<h2 id="(\w+)">([^<]*)</h2>', page.read_text())
+    assert [text for _, text in links] == ["failed (1)", "done (1)"]
+
+
 def test_a_plan_tells_what_a_run_takes(photo, restored, monkeypatch):
     photo("a.png")
     code, _, said = restored("--dry-run")

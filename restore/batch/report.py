@@ -72,7 +72,7 @@ def write_page(path: Path, rows: Collection[Row], summary: Row, homes: Sequence[
         if (count := counted[status])
     ]
     counts = ", ".join(f"{count} {name}" for name, count in _counts(summary).items() if count)
-    summary_line = f"{counts}; {summary['seconds']:.0f} s" + (
+    summary_line = f"{counts or 'nothing to do'}; {summary['seconds']:.0f} s" + (
         f"; stopped early: {summary['stopped']}" if summary.get("stopped") else ""
     )
     html = (

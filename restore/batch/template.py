@@ -57,11 +57,12 @@ PAGE = """<!doctype html>
   body { background: #161616 }
 }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); margin: 2rem auto;
-  max-width: 62rem; padding: 0 1rem }
-h1 { font-size: 1.6rem; margin-bottom: .2rem; overflow-wrap: anywhere }
+  max-width: 62rem; padding: 0 1rem; overflow-wrap: anywhere }
+h1 { font-size: 1.6rem; margin-bottom: .2rem }
 h2 { font-size: 1.2rem; margin: 2.2rem 0 .4rem }
-h3 { font-size: 1rem; margin: 0; overflow-wrap: anywhere }
+h3 { font-size: 1rem; margin: 0 }
 p { margin: .2rem 0 }
+nav { display: flex; flex-wrap: wrap; gap: .2rem 1rem } a { color: inherit }
 .dim { color: var(--dim) } .bad { color: var(--bad) }
 article { border-top: 1px solid var(--line); padding: .8rem 0 }
 .row { display: flex; flex-wrap: wrap; gap: .8rem; align-items: flex-start; margin-top: .5rem }
@@ -69,7 +70,7 @@ article { border-top: 1px solid var(--line); padding: .8rem 0 }
 .pair { display: flex; flex-wrap: wrap; gap: 2px; cursor: ew-resize; position: relative;
   touch-action: pan-y }
 .pair i { display: block; position: relative; width: var(--w); height: var(--h);
-  background: var(--u) 0 0 no-repeat; overflow: hidden }
+  background: var(--u) 0 0 no-repeat; overflow: hidden; print-color-adjust: exact }
 .pair i + i { background-position: calc(-1 * var(--w)) 0 }
 .pair i::after { content: attr(data-is); position: absolute; left: 0; bottom: 0; padding: 0 .4em;
   font: 12px/1.6 system-ui, sans-serif; color: #fff; background: #0009 }
@@ -78,11 +79,14 @@ article { border-top: 1px solid var(--line); padding: .8rem 0 }
 .pair.over i + i::after { left: auto; right: 0 }
 .pair.over::after { content: ""; position: absolute; top: 0; bottom: 0; left: var(--cut);
   width: 2px; margin-left: -1px; background: #fff; box-shadow: 0 0 3px #000 }
+@media print { article { break-inside: avoid } h2 { break-after: avoid } }
 </style></head><body><h1>{{ title }}</h1>
 <p class="dim">{{ summary }}</p>
-{% if has_pairs %}<p class="dim">Under each picture: the place that changed most, at 100 %,
+{% if has_pairs %}<p class="dim">With each picture: the place that changed most, at 100 %,
 the input enlarged to the size of the result. Click for a slider.</p>{% endif %}
-{% for heading, rows in parts %}<h2>{{ heading }}</h2>
+{% if parts | length > 1 %}<nav aria-label="Parts">{% for heading, rows in parts -%}
+<a href="#part{{ loop.index }}">{{ heading }}</a> {% endfor %}</nav>
+{% endif %}{% for heading, rows in parts %}<h2 id="part{{ loop.index }}">{{ heading }}</h2>
 {% for row in rows %}<article><h3>{{ row.name }}</h3>
 <p class="{{ 'bad' if row.is_bad else 'dim' }}">{{ row.facts | join(' · ') }}</p>
 {% for note in row.notes %}<p>{{ note }}</p>{% endfor -%}

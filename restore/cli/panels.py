@@ -42,7 +42,9 @@ class Panels(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         is_whole = bool(ctx.meta.get(ALL))
-        formatter.write(f"{self.get_usage(ctx)}\n\n{inspect.cleandoc(self.help or '')}\n\n")
+        formatter.write(f"{self.get_usage(ctx)}\n\n")
+        formatter.write_text(inspect.cleandoc(self.help or ""))
+        formatter.write("\n")
         panels: dict[str, list[tuple[str, str]]] = {"Everyday options": [], "More options": []}
         for param in self.get_params(ctx):
             is_everyday = param.name in EVERYDAY
