@@ -3,7 +3,7 @@
 import { addAdapters, asked as adapters, lacking, uploads } from "./adapters.js";
 import { Brush } from "./brush.js";
 import { counted, dropZone, el, keepSettings, recall, remember } from "./dom.js";
-import { ask, bound, comeBack, send } from "./jobs.js";
+import { ask, bound, comeBack, Refused, send, sleep } from "./jobs.js";
 
 const FORMATS = { auto: "as the input's", png: "PNG", jpeg: "JPEG", webp: "WebP", avif: "AVIF", tiff: "TIFF" };
 const section = (id) => document.getElementById(id);
@@ -25,11 +25,11 @@ function tabs() {
   for (const [number, tab] of all.entries()) {
     tab.addEventListener("click", () => showTab(ids[number]));
     tab.addEventListener("keydown", (event) => {
-      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-      if (!step) return;
-      const next = (number + step + all.length) % all.length;
-      showTab(ids[next]);
-      all[next].focus();
+      const next = { ArrowRight: number + 1, ArrowLeft: number - 1 + all.length, Home: 0, End: all.length - 1 }[event.key];
+      if (next === undefined) return;
+      event.preventDefault();
+      showTab(ids[next % all.length]);
+      all[next % all.length].focus();
     });
   }
   const asked = location.hash.slice(1);
@@ -72,7 +72,8 @@ function eachPicture(id, asked) {
     event.preventDefault();
     const files = zone.get();
     complain(form, files.length ? "" : "Choose a picture first, or try the example.");
-    for (const file of files) await send(section(id), id, file.name, request(file, asked(form), ...uploads(form)));
+    const [now, guide] = [asked(form), uploads(form)]; // as the form is now, not when the queue has room
+    for (const file of files) await send(section(id), id, file.name, request(file, now, ...guide));
   });
   keepSettings(form, id);
 }
@@ -86,6 +87,7 @@ function inpaint() {
     uploaded = null;
     editor.hidden = !file;
     const isShown = await brush.open(file);
+    if (zone.get()[0] !== file) return; // another was chosen meanwhile
     complain(form, isShown ? "" : `This browser cannot show ${file.name}. Load a mask for it, or find its scratches.`);
   });
   form.elements.maskfile.addEventListener("change", async () => {
@@ -104,7 +106,8 @@ function inpaint() {
     const [file] = zone.get();
     await send(section("inpaint"), "scratches", `scratches of ${file.name}`, request(file, {}), async (job, at) => {
       const mask = await (await fetch(at("damage.png"))).blob();
-      if (brush.picture && zone.get()[0] === file) await brush.add(mask);
+      if (zone.get()[0] !== file) return; // they are no scratches of the picture that is here now
+      if (brush.picture) await brush.add(mask);
       else uploaded = mask;
     });
   });
@@ -211,17 +214,26 @@ function batch(roots) {
   keepSettings(form, "batch");
 }
 
+// What the server has, once it answers: it may be starting, or start again.
+async function offers(status) {
+  for (;;) {
+    try {
+      return await Promise.all(["models", "recipes", "folders", "limits", "adapters"].map((name) => ask(`/v1/${name}`)));
+    } catch (refused) {
+      if (!(refused instanceof Refused)) throw refused;
+      if (status.textContent !== refused.message) status.textContent = refused.message;
+      await sleep(3000);
+    }
+  }
+}
+
 async function begin() {
   tabs();
+  // A browser cannot point at a wrong field in what is closed: it would do nothing, and say nothing.
+  const open = ({ target }) => target.closest("details")?.setAttribute("open", "");
+  document.addEventListener("invalid", open, true);
   const status = section("server");
-  let models, recipes, folders, limits, known;
-  try {
-    const asked = ["models", "recipes", "folders", "limits", "adapters"].map((name) => ask(`/v1/${name}`));
-    [models, recipes, folders, limits, known] = await Promise.all(asked);
-  } catch (refused) {
-    status.textContent = refused.message;
-    return;
-  }
+  const [models, recipes, folders, limits, known] = await offers(status);
   bound(limits.body);
   for (const select of document.querySelectorAll("select[data-task]")) {
     const able = models.filter(({ tasks }) => tasks.includes(select.dataset.task));
@@ -250,6 +262,7 @@ async function begin() {
     addAdapters(section(id).querySelector("form"), id, known, models);
   }
   status.textContent = "everything stays on this server";
+  document.querySelector("main").inert = false;
   document.body.dataset.ready = "";
   await comeBack();
 }

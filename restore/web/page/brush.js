@@ -31,6 +31,7 @@ export class Brush {
   // Shows a file; false where this browser cannot.
   async open(file) {
     this.picture = null;
+    this.file = file;
     this.set([]);
     this.place.replaceChildren();
     if (!file) return true;
@@ -40,6 +41,7 @@ export class Brush {
     } catch {
       return false;
     }
+    if (this.file !== file) return true; // a small one was quicker to open
     this.full = [bitmap.width, bitmap.height];
     const scale = Math.min(1, SIDE / Math.max(bitmap.width, bitmap.height));
     const [width, height] = [bitmap.width, bitmap.height].map((side) => Math.max(1, Math.round(side * scale)));
@@ -171,7 +173,7 @@ export class Brush {
   }
 
   get isEmpty() {
-    return !this.strokes.length;
+    return this.strokes.every(({ isErased }) => isErased);
   }
 
   // The mask as a PNG, white where it is painted.

@@ -62,9 +62,19 @@ export function keepSettings(form, key) {
 // A small picture of a file; nothing where this browser cannot show it.
 function thumbnail(file) {
   const image = el("img", { alt: "", src: URL.createObjectURL(file) });
-  image.addEventListener("load", () => URL.revokeObjectURL(image.src));
-  image.addEventListener("error", () => image.remove());
+  const free = () => URL.revokeObjectURL(image.src);
+  image.addEventListener("load", free);
+  image.addEventListener("error", () => {
+    free();
+    image.remove();
+  });
   return image;
+}
+
+// A file that misses the place for it would replace this page and what was painted on it.
+const holdsFiles = (event) => event.dataTransfer?.types.includes("Files");
+for (const kind of ["dragover", "drop"]) {
+  document.addEventListener(kind, (event) => holdsFiles(event) && event.preventDefault());
 }
 
 // A place to choose, drop or paste pictures; calls changed(files).
@@ -80,7 +90,12 @@ export function dropZone(zone, changed) {
     files = many ? given : given.slice(-1);
     list.replaceChildren(
       ...files.map((file) => {
-        const drop = el("button", { type: "button", textContent: "×", onclick: () => set(files.filter((f) => f !== file)) });
+        const drop = el("button", { type: "button", textContent: "×" });
+        drop.addEventListener("click", () => {
+          const place = files.indexOf(file);
+          set(files.filter((other) => other !== file));
+          (list.querySelectorAll("button")[Math.min(place, files.length - 1)] ?? input).focus();
+        });
         drop.setAttribute("aria-label", `Remove ${file.name}`);
         return el("li", {}, thumbnail(file), el("span", { textContent: file.name }), drop);
       }),
@@ -102,15 +117,11 @@ export function dropZone(zone, changed) {
     actions.append(example);
   }
   zone.append(actions, el("p", { textContent: `or drop or paste ${many ? "them" : "it"} here` }), list);
-  zone.addEventListener("dragover", (event) => {
-    event.preventDefault();
-    zone.classList.add("over");
-  });
+  zone.addEventListener("dragover", (event) => holdsFiles(event) && zone.classList.add("over"));
   zone.addEventListener("dragleave", () => zone.classList.remove("over"));
   zone.addEventListener("drop", (event) => {
-    event.preventDefault();
     zone.classList.remove("over");
-    take([...event.dataTransfer.files]);
+    if (holdsFiles(event)) take([...event.dataTransfer.files]);
   });
   document.addEventListener("paste", (event) => {
     const pasted = [...(event.clipboardData?.files ?? [])];

@@ -33,7 +33,10 @@ export async function ask(path, options = {}) {
   throw refused;
 }
 
-const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
+export const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
+
+// Does the server answer? If so, what it did not get was not to be read here.
+const isThere = () => ask("/v1/limits").then(() => true, () => false);
 
 function form(parts) {
   const body = new FormData();
@@ -51,17 +54,20 @@ export async function send(section, kind, name, { parts, json, path = kind }, on
     ? { method: "POST", body: JSON.stringify(json), headers: { "Content-Type": "application/json" } }
     : { method: "POST", body: form(parts) };
   for (;;) {
+    if (card.isUnwanted) return card.refuse("It was cancelled before it was sent.", "cancelled");
     try {
       card.update(await ask(`/v1/${path}`, options));
       break;
     } catch (refused) {
       if (!(refused instanceof Refused)) throw refused;
+      if (!refused.status && (await isThere())) return card.refuse(`${name} could not be sent. If it is a folder, or was moved or changed, choose it again.`);
       if (refused.status !== 429) return card.refuse(refused.message);
       card.say("the server's queue is full; waiting for room");
       await sleep(3000);
     }
   }
-  keep();
+  keep(card);
+  if (card.isUnwanted) await card.stop();
   watch();
 }
 
@@ -70,19 +76,23 @@ export async function comeBack() {
   for (const { id, kind, name, home } of recall("jobs", [])) {
     const section = document.getElementById(home);
     if (!section) continue;
-    try {
-      new Card(section, kind, name).update(await ask(`/v1/jobs/${id}`), true);
-    } catch {
-      continue; // removed meanwhile
-    }
+    const job = await ask(`/v1/jobs/${id}`).catch((refused) => refused);
+    if (job.status === 404) forget(id); // removed meanwhile
+    else if (job instanceof Refused) new Card(section, kind, name).waitFor(id, job.message);
+    else new Card(section, kind, name).update(job, true);
   }
-  keep();
   watch();
 }
 
-function keep() {
-  const known = [...cards.values()].slice(-KEPT);
-  remember("jobs", known.map((card) => ({ id: card.id, kind: card.kind, name: card.name, home: card.section.id })));
+// What is kept is changed by one job at a time: another tab keeps its own there too.
+const others = (id) => recall("jobs", []).filter((one) => one.id !== id);
+
+function keep({ id, kind, name, section }) {
+  remember("jobs", [...others(id), { id, kind, name, home: section.id }].slice(-KEPT));
+}
+
+function forget(id) {
+  remember("jobs", others(id));
 }
 
 function watch() {
@@ -116,7 +126,7 @@ class Card {
     this.line = el("div", { className: "line" }, el("span", { className: "name", textContent: name, title: name }), this.state, this.buttons);
     this.more = el("div");
     this.soFar = new SoFar(this.more);
-    this.box = el("article", { className: "job" }, this.line, this.bar, this.more);
+    this.box = el("article", { className: "job", "aria-label": name }, this.line, this.bar, this.more);
     section.querySelector(".jobs").prepend(this.box);
   }
 
@@ -124,12 +134,24 @@ class Card {
     this.state.textContent = text;
   }
 
-  refuse(text) {
+  waitFor(id, text) {
+    this.id = id;
+    cards.set(id, this);
+    this.say(text);
+  }
+
+  refuse(text, state = "refused") {
     this.end();
-    this.say("refused");
+    this.say(state);
     this.more.replaceChildren(el("p", { className: "error", role: "alert", textContent: text }));
-    this.buttons.replaceChildren(this.button("Remove", () => this.remove()));
-    if (this.again) this.buttons.prepend(this.button("Try again", () => this.retry()));
+    this.offer(this.again && this.button("Try again", () => this.retry()), this.button("Remove", () => this.remove()));
+  }
+
+  // Puts these buttons in the place of the old; who was on one of them stays here.
+  offer(...buttons) {
+    const isHere = this.buttons.contains(document.activeElement);
+    this.buttons.replaceChildren(...buttons.filter(Boolean));
+    if (isHere) this.buttons.firstElementChild?.focus();
   }
 
   end() {
@@ -143,28 +165,37 @@ class Card {
   }
 
   retry() {
-    this.remove();
     this.again();
+    this.section.querySelector(".jobs button").focus(); // Cancel of the new one
+    this.remove();
   }
 
   async stop() {
+    this.isUnwanted = true; // while it is sent it has no id: then send() asks again
     this.cancel.disabled = true;
-    if (!this.id) return;
-    await ask(`/v1/jobs/${this.id}/cancel`, { method: "POST" }).catch((refused) => this.say(refused.message));
+    if (!this.id) return this.say("is cancelled");
+    try {
+      await ask(`/v1/jobs/${this.id}/cancel`, { method: "POST" });
+    } catch (refused) {
+      this.say(refused.message);
+      this.cancel.disabled = false;
+    }
     watch();
   }
 
   async remove() {
+    const next = this.box.nextElementSibling ?? this.box.previousElementSibling ?? this.section.querySelector("form");
+    if (this.box.contains(document.activeElement)) next.querySelector(".line .actions > *, button.main")?.focus();
     this.box.remove();
     if (!this.id) return;
     cards.delete(this.id);
-    keep();
+    forget(this.id);
     await ask(`/v1/jobs/${this.id}`, { method: "DELETE" }).catch(() => {});
   }
 
   update(job, isOld = false) {
-    if (!this.id) cards.set(job.id, this);
     this.id = job.id;
+    cards.set(job.id, this);
     this.box.dataset.status = job.status;
     if (job.status === "queued") {
       this.say(job.position ? `waits; ${counted(job.position, "job")} before it` : "waits");
@@ -192,14 +223,16 @@ class Card {
     const seconds = job.seconds === null ? "" : `${job.seconds.toFixed(1)} s`;
     const sizes = [job.size_in, job.size_out].filter(Boolean).map(([height, width]) => `${width} × ${height}`);
     this.say([{ done: "done", failed: "failed", cancelled: "cancelled" }[job.status], sizes.join(" → "), seconds].filter(Boolean).join(", "));
+    const isHere = this.buttons.contains(document.activeElement);
     this.buttons.replaceChildren();
     if (job.status !== "done" && this.again) this.buttons.append(this.button("Try again", () => this.retry()));
     this.more.replaceChildren();
-    if (job.error) this.more.append(el("p", { className: "error", role: "alert", textContent: job.error }));
-    const notes = [...job.warnings, ...(job.tally?.failures ?? [])];
-    if (notes.length) this.more.append(el("ul", {}, ...notes.map((text) => el("li", { textContent: text }))));
+    if (job.error) this.more.append(el("p", { className: "error", role: isOld ? "note" : "alert", textContent: job.error }));
+    const notes = new Set([...job.warnings, ...(job.tally?.failures ?? [])]); // of several pictures, each once
+    if (notes.size) this.more.append(el("ul", {}, ...[...notes].map((text) => el("li", { textContent: text }))));
     if (job.status === "done") this.results(job, isOld);
     this.buttons.append(this.button("Remove", () => this.remove()));
+    if (isHere) this.buttons.firstElementChild.focus();
   }
 
   results(job, isOld) {

@@ -53,7 +53,8 @@ export function viewer(before, after, size) {
   const frame = el("div", { className: "frame" }, under, over, edge, el("b", { textContent: "before" }), el("b", { textContent: "after" }));
   frame.style.aspectRatio = `${width} / ${height}`;
   const stage = el("div", { className: "stage" }, frame);
-  stage.tabIndex = 0;
+  stage.tabIndex = 0; // its scroll bars, by keyboard
+  stage.setAttribute("role", "group");
   stage.setAttribute("aria-label", "Before and after, side by side");
   const range = el("input", { type: "range", min: 0, max: 100, step: 0.5, value: 50 });
   range.setAttribute("aria-label", "Edge between before and after");
@@ -77,6 +78,7 @@ export function viewer(before, after, size) {
     button.addEventListener("click", () => {
       for (const other of buttons) other.setAttribute("aria-pressed", other === button);
       const pixels = width / (window.devicePixelRatio || 1);
+      frame.classList.toggle("whole", !zoom);
       frame.style.width = zoom ? `${pixels * zoom}px` : "100%";
       frame.style.maxWidth = zoom ? "none" : `${Math.max(pixels, 640)}px`;
     });
