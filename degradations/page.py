@@ -34,7 +34,8 @@ svg { max-width: 100%; height: auto }
 {%- if part.kind == "heading" %}<h2>{{ part.text }}</h2>
 {% elif part.kind == "text" %}<p>{{ part.text }}</p>
 {% elif part.kind == "code" %}<pre>{{ part.text }}</pre>
-{% elif part.kind == "figure" %}<figure>{{ part.svg | safe }}
+{% elif part.kind == "figure" %}<figure>
+<div role="img" aria-label="{{ part.caption }}">{{ part.svg | safe }}</div>
 <figcaption>{{ part.caption }}</figcaption></figure>
 {% elif part.kind == "table" %}<figure><table><tr>{% for name in part.head %}<th>{{ name }}</th>
 {%- endfor %}</tr>

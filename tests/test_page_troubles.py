@@ -134,6 +134,28 @@ def test_of_two_pictures_chosen_one_after_the_other_the_last_is_painted_on(
         assert "Paint over" in page.locator("#inpaint .complaint").inner_text()
 
 
+def test_only_a_stroke_that_begins_on_the_picture_paints(browser, address, folders):
+    painted = """() => document.querySelectorAll("#inpaint canvas")[1].getContext("2d")
+        .getImageData(0, 0, 64, 48).data.filter((value, at) => at % 4 === 3 && value).length"""
+    with visit(browser, address, faults=("getImageData",)) as page:  # which we ask for twice
+        upload(page, "inpaint", folders / "photo.png")
+        layer = page.locator("#inpaint .canvas canvas").nth(1)
+        layer.wait_for()
+        box = layer.bounding_box()
+        assert box
+        places = [
+            (box["x"] + box["width"] * part, box["y"] + box["height"] / 2) for part in (0.2, 0.8)
+        ]
+        page.mouse.click(*places[0])
+        dot = page.evaluate(painted)
+        page.mouse.click(*places[1], button="right")
+        page.mouse.move(box["x"] - 20, places[1][1])
+        page.mouse.down()
+        page.mouse.move(*places[1], steps=4)
+        page.mouse.up()
+        assert 0 < dot == page.evaluate(painted)
+
+
 def test_scratches_of_one_picture_are_no_mask_of_the_next(browser, address, folders):
     with visit(browser, address) as page:
         upload(page, "inpaint", folders / "photo.png")

@@ -323,7 +323,7 @@ def _recipe(word: str, severity: float, allow_code: bool) -> "Recipe":
 
 def _check_file(out: Path, *suffixes: str) -> None:
     if out.suffix not in suffixes or out.is_dir():
-        raise UsageError(f"{out}: this output is a file, {' or '.join(suffixes)}")
+        raise UsageError(f"{out}: this output is a file, {' or '.join(suffixes)}; name it so")
     if not out.parent.is_dir():
         raise UsageError(f"{out}: there is no folder {out.parent}; make it first")
     if out.suffix == ".html":

@@ -67,13 +67,15 @@ export class Brush {
       return [((event.clientX - box.left) * this.layer.width) / box.width, ((event.clientY - box.top) * this.layer.height) / box.height];
     };
     this.layer.addEventListener("pointerdown", (event) => {
+      if (!event.isPrimary || event.button) return; // a second finger, or another button
       this.layer.setPointerCapture(event.pointerId);
       this.begin(place(event));
     });
     this.layer.addEventListener("pointermove", (event) => {
+      if (!event.isPrimary) return;
       this.at = place(event);
       this.point();
-      if (event.buttons) this.go(this.at);
+      if (this.layer.hasPointerCapture(event.pointerId)) this.go(this.at); // not one that began outside
     });
     this.layer.addEventListener("pointerleave", () => (this.cursor.hidden = true));
     this.layer.addEventListener("focus", () => this.point());
