@@ -1,10 +1,13 @@
 """The page in a real Chromium when something is odd: slow, gone, dropped elsewhere, in two tabs."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from conftest import smooth_pixels
 from PIL import Image
+from servers import ROOT
 from test_page import LONG_MS, address, browser, finish, folders, upload, visit
 
 from restore.batch import report, views
@@ -252,3 +255,15 @@ def test_words_and_fields_stand_out_by_day_and_by_night(browser, address, scheme
         for tab in ("upscale", "inpaint", "text2img", "img2img", "degrade", "batch"):
             page.click(f"#tab-{tab}")
             assert page.evaluate(READABLE) == [], tab  # WCAG 2.2 AA: 1.4.3 and 1.4.11
+
+
+def test_the_site_of_the_documents_fetches_nothing(browser, tmp_path):
+    pytest.importorskip("zensical")
+    tool = [sys.executable, ROOT / "tools" / "docs.py", "site", "-o", tmp_path / "site"]
+    subprocess.run(tool, check=True, capture_output=True)
+    page, asked = browser.new_page(), []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto((tmp_path / "site" / "site" / "index.html").as_uri())
+    page.wait_for_timeout(500)
+    assert [url for url in asked if not url.startswith("file:")] == []
+    page.close()
