@@ -233,6 +233,20 @@ def test_a_hole_is_shown_its_own_part_of_the_picture(stacks, picture):
     assert (answers[0] == answers[1]).all() and (answers[0] != pixels).any()
 
 
+def test_a_hole_is_shown_no_hidden_colours_of_the_picture(stacks, picture):
+    stack, hole = stacks("base"), np.zeros((40, 40), np.uint8)
+    hole[10:20, 15:30] = 255
+    alpha = np.full((40, 40), 255, np.uint8)
+    alpha[:, :20] = 0
+    answers = []
+    for hidden in (0, 255):
+        shown = np.where(alpha[..., None] > 0, picture(40, 40, 3).pixels, hidden)
+        stack.control.picture = Picture(shown.astype(np.uint8), alpha=alpha)
+        answers.append(restore(picture(40, 40), OPTIONS["inpaint"], stack, SEED, mask=hole).pixels)
+    stack.control.picture = None
+    assert (answers[0] == answers[1]).all()
+
+
 def test_an_inpainter_takes_the_controlnet_of_its_family(folders, picture, tmp_path):
     folder = tiny.checkpoint(tmp_path / "model", "inpainting")
     stack = load(str(folder), device="cpu", controlnet=str(folders("base")[1]))

@@ -96,6 +96,28 @@ def test_the_classical_engines_keep_the_promise_too(stack, picture, engine):
     assert np.abs(made.pixels[mask > 0].astype(int) - low.pixels[mask > 0]).mean() < 40
 
 
+@pytest.mark.parametrize("engine", ["model", "patchmatch", "telea", "navier_stokes", "upscale"])
+def test_neither_hidden_colours_nor_the_holes_own_reach_what_fills_it(stack, picture, engine):
+    """The hole has thick and thin parts, and reaches into what is transparent."""
+    low, mask = picture(60, 60), hole_in(60, 60, slice(20, 36), slice(20, 45))
+    mask[50:52, 10:55] = 255
+    alpha = np.full((60, 60), 255, np.uint8)
+    alpha[:, :28] = 0
+    is_upscale = engine == "upscale"
+    options = UpscaleOptions(scale=2) if is_upscale else InpaintOptions(engine=engine, feather=2)
+    made = []
+    for hidden, held in ((0, 255), (255, 0)):
+        pixels = np.where((alpha == 0)[..., None], hidden, low.pixels)
+        pixels = np.where(mask[..., None] > 0, held, pixels).astype(np.uint8)
+        given = replace(low, pixels=pixels, alpha=alpha)
+        result = restore(given, options, stack, 0, mask=mask)
+        made.append(result.pixels[result.alpha > 0])
+        if not is_upscale:
+            far = dilate(mask > 0, 3)
+            assert np.array_equal(result.pixels[~far], pixels[~far])
+    assert np.array_equal(*made)
+
+
 def test_restoring_and_filling_in_one_pass_ignores_what_the_damage_shows(stack, picture):
     low, mask = picture(40, 40), hole_in(40, 40, slice(10, 12), slice(0, 40))
     white = replace(low, pixels=np.where(mask[..., None] > 0, 255, low.pixels).astype(np.uint8))

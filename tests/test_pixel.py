@@ -395,6 +395,12 @@ def test_what_is_transparent_does_not_bleed(loaded):
     painted = replace(low, pixels=low.pixels.copy())
     painted.pixels[:, :25] = (255, 0, 255)
     assert np.array_equal(done(model, low).pixels, done(model, painted).pixels)
+    damage = np.zeros((40, 50), np.uint8)
+    damage[10:14, 20:35] = 255
+    one, other = (
+        run.restore(each, UpscaleOptions(), model, 0, mask=damage) for each in (low, painted)
+    )
+    assert np.array_equal(one.pixels[one.alpha > 0], other.pixels[one.alpha > 0])
 
 
 def test_damage_is_mended_beforehand(loaded):

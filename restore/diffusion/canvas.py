@@ -38,7 +38,7 @@ def encode_picture(
     Returns:
         The scaled latent (1, C, h, w).
     """
-    picture, canvas = bleed(picture), stack.canvas(size)
+    picture, canvas = bleed(picture, hole), stack.canvas(size)
     if hole is not None:  # before resizing, which would mix the hole into its surroundings
         picture = replace(picture, pixels=fill_smoothly(picture.pixels, hole))
     height, width = (n * stack.factor for n in canvas)

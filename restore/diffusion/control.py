@@ -68,7 +68,7 @@ def hint_of(picture: Picture, size: Size) -> Hint:
 def part_of(picture: Picture, size: Size, box: Box) -> Picture:
     """Cut a box from a picture resized to `size`; in 8 bits."""
     rows, columns = box
-    made = resize_band(picture, size, (rows.start, rows.stop))[:, columns]
+    made = resize_band(bleed(picture), size, (rows.start, rows.stop))[:, columns]
     return replace(picture, pixels=np.rint(made * 255).astype(np.uint8), alpha=None)
 
 

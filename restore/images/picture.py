@@ -301,11 +301,18 @@ def deepen(picture: Picture) -> Picture:
     return replace(picture, pixels=pixels)
 
 
-def bleed(picture: Picture) -> Picture:
-    """Give each transparent pixel the nearest visible colour, so that enlarging makes no halo."""
+def bleed(picture: Picture, hole: np.ndarray | None = None) -> Picture:
+    """Give each transparent pixel the nearest visible colour, so that enlarging makes no halo.
+
+    Args:
+        picture: The picture.
+        hole: bool (H, W): what is replaced; it stays as it is, and gives no colour.
+    """
     if picture.alpha is None:
         return picture
     visible = picture.alpha > 0
+    if hole is not None:
+        visible &= ~hole
     if visible.all() or not visible.any():
         return picture
     _, labels = cv2.distanceTransformWithLabels(
@@ -315,5 +322,6 @@ def bleed(picture: Picture) -> Picture:
     pixels = picture.pixels.copy()
     owner = np.zeros(nearest.max() + 1, np.intp)  # label -> the pixel that carries it
     owner[nearest[visible]] = np.flatnonzero(visible)
-    pixels[~visible] = picture.pixels.reshape(-1, 3)[owner[nearest[~visible]]]
+    hidden = ~visible if hole is None else ~visible & ~hole
+    pixels[hidden] = picture.pixels.reshape(-1, 3)[owner[nearest[hidden]]]
     return replace(picture, pixels=pixels)

@@ -7,7 +7,7 @@ import numpy as np
 
 from restore.images.masks import dilate, extend, feather, find_boxes, label_parts
 from restore.images.patchmatch import patchmatch
-from restore.images.picture import Picture
+from restore.images.picture import Picture, bleed
 from restore.options import InpaintOptions
 
 NO_HOLE = "nothing to fill: the mask is black throughout"
@@ -44,7 +44,7 @@ def fill_without_model(
     if not hole.any():
         return replace(picture, warnings=(*picture.warnings, NO_HOLE))
     if options.engine in OPENCV:
-        pixels = continued(picture.pixels, hole, OPENCV[options.engine])
+        pixels = continued(bleed(picture, hole).pixels, hole, OPENCV[options.engine])
         pixels = paste(picture.pixels, pixels, feather(hole, options.feather))
         return replace(picture, pixels=pixels)
     return patched(picture, hole, options.feather, seed)
@@ -60,12 +60,13 @@ def patched(picture: Picture, hole: np.ndarray, width: int, seed: int) -> Pictur
         seed: Of the search for patches.
     """
     fine = keep_thin(hole)
-    picture = smoothed(picture, fine, hole)
+    seen = smoothed(bleed(picture, hole), fine, hole)
     share = feather(hole & ~fine, width)
     pixels = picture.pixels.copy()
+    pixels[fine] = seen.pixels[fine]
     for box in find_boxes(share > 0, AROUND, LEAST, 1):
-        made = patchmatch(picture.pixels[box], hole[box] & ~fine[box], seed)
-        pixels[box] = paste(picture.pixels[box], made, share[box])
+        made = patchmatch(seen.pixels[box], hole[box] & ~fine[box], seed)
+        pixels[box] = paste(pixels[box], made, share[box])
     return replace(picture, pixels=pixels)
 
 

@@ -14,7 +14,7 @@ from restore.diffusion.sampling import Start, run_sampling
 from restore.diffusion.stack import Stack
 from restore.diffusion.watch import OnStep, ignore
 from restore.images.masks import Box, feather, fill_smoothly, find_boxes
-from restore.images.picture import Picture
+from restore.images.picture import Picture, bleed
 from restore.images.sketches import placed
 from restore.options import InpaintOptions
 from restore.tasks.fill import NO_HOLE, fill_without_model, paste, with_hole
@@ -77,11 +77,11 @@ def filled(
         on_step: Called after each sampling step.
     """
     share = feather(hole, options.feather)
-    pixels = picture.pixels.copy()
+    pixels, seen = picture.pixels.copy(), bleed(picture, hole)
     least = stack.windows.size * stack.factor
     for box in find_boxes(share > 0, options.context, least, stack.factor):
         with watch.framed(partial(placed, pixels, box, share[box])):
-            made = fill(picture, hole, box, options, stack, seed, on_step)
+            made = fill(seen, hole, box, options, stack, seed, on_step)
         pixels[box] = paste(picture.pixels[box], made.pixels, share[box])
     return replace(picture, pixels=pixels)
 

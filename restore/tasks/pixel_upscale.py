@@ -57,7 +57,7 @@ def pixel_upscale(
     """
     refuse_own_colours(options)
     if damage is not None:
-        low = replace(low, pixels=fill_smoothly(low.pixels, damage))
+        low = replace(low, pixels=fill_smoothly(bleed(low, damage).pixels, damage))
     size = options.output_size(low.size)
     native = low.size[0] * model.scale, low.size[1] * model.scale
     depth, deep = low.pixels.dtype, np.dtype(np.uint16)

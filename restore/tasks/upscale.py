@@ -92,7 +92,9 @@ def upscale(
 
 def without_damage(low: Picture, damage: np.ndarray | None) -> Picture:
     """Return the picture with its damage filled smoothly from the pixels round it."""
-    return low if damage is None else replace(low, pixels=fill_smoothly(low.pixels, damage))
+    if damage is None:
+        return low
+    return replace(low, pixels=fill_smoothly(bleed(low, damage).pixels, damage))
 
 
 def steer_condition(
