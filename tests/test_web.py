@@ -184,6 +184,17 @@ def test_a_folder_goes_on_where_the_command_line_stopped(client, photos, capsys)
     assert "scans" in listed["folders"]
 
 
+def test_a_large_folder_is_listed_whole_or_said_to_hold_more(client, photos, monkeypatch):
+    for number in range(1200):
+        (photos / "large" / f"{number:04}").mkdir(parents=True)
+    asked = {"root": "root", "folder": "large"}
+    listed = client.get("/v1/folders", params=asked).json()
+    assert len(listed["folders"]) == 1200 and not listed["has_more"]
+    monkeypatch.setattr("restore.web.roots.MOST", 50)
+    listed = client.get("/v1/folders", params=asked).json()
+    assert len(listed["folders"]) == 50 and listed["has_more"]
+
+
 def test_the_folder_where_the_server_was_started_is_worked_on(client, photos, monkeypatch):
     monkeypatch.chdir(photos / "scans")
     asked = {"root": "root", "folder": "scans", "out": "of_here", "upscale": {"scale": 1}}

@@ -10,7 +10,7 @@ from typing import Any
 from restore.errors import RestoreError, UsageError
 from restore.file_search import KNOWN
 
-MOST = 1000  # entries of a folder that are looked at
+MOST = 100_000  # entries of a folder that are looked at: a tenth of a second
 
 
 @dataclass(frozen=True)
@@ -86,15 +86,18 @@ class Roots:
     def list_folder(self, root: str, inside: str) -> dict[str, Any]:
         """List the folders inside a folder, and count its pictures.
 
+        Of a folder with more than MOST entries it tells those of the first, and that there are more.
+
         Raises:
             UsageError: There is no such folder, or it cannot be read.
         """
         path = self.find(root, inside)
-        names, pictures = [], 0
+        names, pictures, has_more = [], 0, False
         try:
             with os.scandir(path) as entries:
                 for number, entry in enumerate(entries):
                     if number >= MOST:
+                        has_more = True
                         break
                     if entry.name.startswith("."):
                         continue
@@ -105,4 +108,5 @@ class Roots:
         except OSError as error:
             raise UsageError(f"request: {inside!r}: {error.strerror}") from error
         printable = [name for name in sorted(names) if name.isprintable()]
-        return {"root": root, "folder": inside, "folders": printable, "pictures": pictures}
+        told = {"root": root, "folder": inside, "folders": printable, "pictures": pictures}
+        return {**told, "has_more": has_more}

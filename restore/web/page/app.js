@@ -195,7 +195,7 @@ function batch(roots) {
     const others = folder ? [] : roots.filter((name) => name !== root);
     const isMoved = browser.contains(document.activeElement);
     browser.replaceChildren(
-      el("p", {}, el("b", { textContent: [root, folder].filter(Boolean).join("/") }), `: ${counted(told.pictures, "picture")} here`),
+      el("p", {}, el("b", { textContent: [root, folder].filter(Boolean).join("/") }), `: ${counted(told.pictures, "picture")}${told.has_more ? " or more" : ""} here`),
       el("ul", {}, ...(folder ? [button("↑ up", up)] : []), ...others.map((name) => button(`${name}/`, "", name)),
         ...told.folders.map((name) => button(name, folder ? `${folder}/${name}` : name))),
     );
