@@ -238,6 +238,16 @@ def test_a_model_that_was_not_taught_to_fill_restores_the_continued_rim(stack, p
     assert np.array_equal(restored.pixels[mask == 0], low.pixels[mask == 0])
 
 
+@pytest.mark.timeout(30)  # pair by pair it took minutes
+def test_the_specks_of_a_dusty_scan_are_told_apart_quickly():
+    hole = np.zeros((3000, 3000), bool)
+    hole[tuple(np.random.default_rng(0).integers(0, 3000, (2, 15000)))] = True
+    times = np.zeros(hole.shape, np.uint8)
+    for box in find_boxes(hole, 0.0, 9, 1):
+        times[box] += 1
+    assert times.max() == 1 and times[hole].min() == 1
+
+
 def test_a_small_hole_costs_one_window_of_the_model():
     for row, column, radius in ((50, 70, 3), (301, 402, 30), (598, 5, 20), (333, 250, 60)):
         rows, columns = np.ogrid[:600, :800]

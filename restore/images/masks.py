@@ -124,17 +124,26 @@ def find_boxes(hole: np.ndarray, context: float, least: int, step: int) -> Itera
         step: Boxes begin at multiples of this.
     """
     parts = ndimage.find_objects(label_parts(hole))
-    found = [_widened(box, hole.shape, context, least, step) for box in parts]
-    while found:
-        box = found.pop()
-        meeting = [other for other in found if _meet(box, other)]
-        if not meeting:
-            yield box
+    waiting = np.array(
+        [_ends(_widened(box, hole.shape, context, least, step)) for box in parts], np.int64
+    ).reshape(-1, 4)
+    done = waiting[:0]
+    while len(waiting):  # dusty scans have tens of thousands: compared in arrays, not in pairs
+        box, waiting = waiting[-1], waiting[:-1]
+        meeting, near = _meets(waiting, box), _meets(done, box)
+        if not (meeting.any() or near.any()):
+            done = np.vstack([done, box])
             continue
-        found = [other for other in found if other not in meeting]
-        sides = zip(*meeting, box, strict=True)
-        rows, columns = (slice(min(s.start for s in x), max(s.stop for s in x)) for x in sides)
-        found.append((rows, columns))
+        group = np.vstack([waiting[meeting], done[near], box])
+        first, last = group.min(0), group.max(0)
+        joined = [[first[0], last[1], first[2], last[3]]]
+        waiting, done = np.vstack([waiting[~meeting], joined]), done[~near]
+    for top, bottom, left, right in done.tolist():
+        yield slice(top, bottom), slice(left, right)
+
+
+def _ends(box: Box) -> tuple[int, int, int, int]:
+    return box[0].start, box[0].stop, box[1].start, box[1].stop
 
 
 def _widened(box: Box, size: tuple[int, ...], context: float, least: int, step: int) -> Box:
@@ -150,5 +159,7 @@ def _widened(box: Box, size: tuple[int, ...], context: float, least: int, step: 
     return rows, columns
 
 
-def _meet(one: Box, other: Box) -> bool:
-    return all(a.start < b.stop and b.start < a.stop for a, b in zip(one, other, strict=True))
+def _meets(boxes: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """Which boxes, (n, 4) as _ends gives them, overlap one of them; bool (n,)."""
+    top, bottom, left, right = boxes.T
+    return (top < box[1]) & (box[0] < bottom) & (left < box[3]) & (box[2] < right)
