@@ -86,7 +86,7 @@ class Roots:
     def list_folder(self, root: str, inside: str) -> dict[str, Any]:
         """List the folders inside a folder, and count its pictures.
 
-        Of a folder with more than MOST entries it tells those of the first, and that there are more.
+        Of more than MOST entries it tells those of the first, and that there are more.
 
         Raises:
             UsageError: There is no such folder, or it cannot be read.
