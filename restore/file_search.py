@@ -1,4 +1,8 @@
-"""Find the files that a run works on: its inputs, with all folders below them."""
+"""Find the files that a run works on: its inputs, with all folders below them.
+
+Files are asked about by os.path, which answers no where pathlib raises: the entries of a folder
+that may be read but not entered are listed, and each becomes a failed row.
+"""
 
 import os
 import stat
@@ -93,7 +97,7 @@ def met(inputs: Iterable[Path], output: Path, links: Links) -> Iterator[Found]:
     for given in inputs:
         if not os.path.lexists(given):
             raise UsageError(f"{given}: no such file or folder")
-        if not given.is_dir():
+        if not os.path.isdir(given):
             yield Found(given, given.name, _unfit(given))
         elif _same(given, output):
             raise UsageError(f"{output}: is the input folder too; give -o another folder")
@@ -186,7 +190,7 @@ def _walk(top: Path, output: Path, links: Links) -> Iterator[Found]:
             elif not is_folder:
                 skip = _unfit(path) or unlike(path.name) or _unfollowed(path, top, links)
                 yield Found(path, key, skip)
-            elif path.is_symlink() and (links != "follow" or _is_circle(path, top)):
+            elif os.path.islink(path) and (links != "follow" or _is_circle(path, top)):
                 yield Found(path, key, "LINK")
             elif path.name.startswith(".") or path.name.casefold() in JUNK_FOLDERS:
                 yield Found(path, key, "JUNK")
@@ -224,7 +228,7 @@ def _unfit(path: Path) -> str:
     except PermissionError:
         return ""  # opening it will say so
     except OSError:
-        return "LINK" if path.is_symlink() else ""
+        return "LINK" if os.path.islink(path) else ""
     return "" if stat.S_ISREG(mode) else "NOT_A_FILE"
 
 
@@ -236,7 +240,7 @@ def unlike(name: str) -> str:
 
 
 def _unfollowed(path: Path, top: Path, links: Links) -> str:
-    if not path.is_symlink() or links == "follow":
+    if not os.path.islink(path) or links == "follow":
         return ""
     inside = links == "inside" and path.resolve().is_relative_to(top.resolve())
     return "" if inside else "LINK"
@@ -260,9 +264,9 @@ def visible_files(folder: Path) -> Iterator[Path]:
         for path, is_folder in _entries(here):
             if path == here or path.name.startswith(".") or path.name.casefold() in JUNK_FOLDERS:
                 continue
-            if not is_folder and path.is_file():
+            if not is_folder and os.path.isfile(path):
                 yield path
-            elif is_folder and not path.is_symlink():
+            elif is_folder and not os.path.islink(path):
                 folders.append(str(path))
 
 

@@ -18,7 +18,7 @@ from restore.batch.journal import Journal
 from restore.batch.runner import run_all
 from restore.errors import ImageError, OutputError, UsageError
 from restore.file_search import find
-from restore.files import TEMPORARY
+from restore.files import TEMPORARY, temporary_for
 from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions
 
 
@@ -263,6 +263,21 @@ def test_a_source_that_changes_while_it_is_read_fails(photos, tmp_path, monkeypa
     out = tmp_path / "out"
     run(photos / "a.png", out)
     assert rows(out)["a.png"]["code"] == "CHANGED" and not (out / "a.png").exists()
+
+
+def test_a_stale_file_that_cannot_be_removed_ends_no_run(photos, tmp_path, monkeypatch):
+    unlink = Path.unlink
+
+    def refused(path, missing_ok=False):
+        if path == stale:
+            raise PermissionError(13, "Permission denied")
+        unlink(path, missing_ok)
+
+    stale = temporary_for(tmp_path / "out" / "a.png")
+    stale.parent.mkdir()
+    stale.touch()
+    monkeypatch.setattr(Path, "unlink", refused)
+    assert run(photos, tmp_path / "out")[1].done == 3
 
 
 def test_an_unreadable_file_is_a_failed_row(photos, tmp_path, monkeypatch):

@@ -216,14 +216,17 @@ print(run_all(jobs, work, Journal(place / "out", "o", "w")))
 
 
 @posix
-def test_case_74_a_file_that_may_not_be_read(pixels):
+def test_case_74_a_file_that_may_not_be_read_or_not_even_asked_about(pixels):
     """Root reads everything, so that a root hands its rights in first."""
     place = Path(tempfile.mkdtemp())
     try:
         (place / "in").mkdir()
-        for name in ("a.png", "closed.png"):
+        listed = place / "in" / "listed"  # may be listed, but not entered
+        listed.mkdir()
+        for name in ("a.png", "closed.png", "listed/b.png"):
             Image.fromarray(pixels(8, 8)).save(place / "in" / name)
         (place / "in" / "closed.png").chmod(0)
+        listed.chmod(0o444)
         for folder in (place, place / "in"):
             folder.chmod(0o777)
         done = subprocess.run(
@@ -234,12 +237,14 @@ def test_case_74_a_file_that_may_not_be_read(pixels):
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        assert "failed=1" in done.stdout and "done=1" in done.stdout
+        assert "failed=2" in done.stdout and "done=1" in done.stdout
         report = (place / "out" / "report.jsonl").read_text().splitlines()
         rows = {row["key"]: row for row in map(json.loads, report)}
-        assert rows["closed.png"]["code"] == "UNREADABLE"
-        assert "Permission denied" in rows["closed.png"]["error"]
+        for name in ("closed.png", "listed/b.png"):
+            assert rows[name]["code"] == "UNREADABLE"
+            assert "Permission denied" in rows[name]["error"]
     finally:
+        (place / "in" / "listed").chmod(0o777)
         shutil.rmtree(place)
 
 

@@ -1,5 +1,6 @@
 """However a command ends, by whatever streams: the exit code is the README's."""
 
+import io
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from folders import fill, posix, start, tree
 
 from restore.batch.jobs import Job
 from restore.batch.prefetch import Prefetcher
+from restore.cli.streams import Patient
 from restore.errors import CancelledError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -113,6 +115,14 @@ def test_lost_streams_decide_nothing(tmp_path, streams):
     assert len(tree(out)) == 5
     for path in inputs.rglob("*.png"):
         assert path.read_bytes() == tree(out)[path.relative_to(inputs).as_posix()][::-1]
+
+
+def test_a_name_that_stdout_cannot_encode_costs_no_other_line():
+    kept = io.BytesIO()
+    patient = Patient(io.TextIOWrapper(kept, encoding="cp1252", write_through=True))
+    for text in ("a.png\n", "\u4e2d\xe9.png\n", "c.png\n"):
+        assert patient.write(text) == len(text)
+    assert kept.getvalue() == b"a.png\n\\u4e2d\xe9.png\nc.png\n"
 
 
 def test_what_was_asked_of_a_closed_thread_is_never_waited_for():

@@ -61,6 +61,7 @@ def code_of(path):
         (b"<!doctype html><title>404</title>", "NOT_IMAGE"),
         (RNG.bytes(3000), "NOT_IMAGE"),
         (b"%PDF-1.7\n", "UNSUPPORTED"),
+        (b"MM\0+\0\x08\0\0", "UNSUPPORTED"),  # a big-endian BigTIFF
         (b"\0\0\0\x18ftypheic\0\0\0\0", "UNSUPPORTED"),
         (encoded(COLOURS, "JPEG")[:400], "TRUNCATED"),
         (encoded(COLOURS, "JPEG")[:-2], "TRUNCATED"),

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from restore.batch.runner import _sweep
 from restore.errors import ImageError
+from restore.files import is_temporary
 from restore.images import decode, memmap, sandbox, spooled
 from restore.images import picture as images
 from restore.images.picture import Reading
@@ -147,3 +149,10 @@ def test_156_megapixels_of_jpeg_come_through_a_real_worker(tmp_path):
     made = spool(tmp_path / "a.jpg", tmp_path, Reading(max_pixels=400_000_000))
     assert made.size == (12_000, 13_000)
     assert made.pixels[11_990, 5].max() > 250 and made.pixels[10, 5].max() < 5
+
+
+def test_what_a_killed_run_spooled_is_known_as_ours_and_removed_by_the_next(tmp_path):
+    with memmap.use_folder(tmp_path), memmap.temporary_file() as file:
+        assert file and is_temporary(file)
+        _sweep([], tmp_path)
+        assert not file.exists()

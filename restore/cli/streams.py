@@ -20,7 +20,7 @@ class Patient:
         # RuntimeError: a signal handler prints in the middle of another print
         with suppress(RuntimeError):
             try:
-                self._stream.write(text)
+                self._write(text)
             except (OSError, ValueError):
                 self._give_up()
         return len(text)
@@ -31,6 +31,13 @@ class Patient:
                 self._stream.flush()
             except (OSError, ValueError):
                 self._give_up()
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+        except UnicodeEncodeError:  # a name that the encoding lacks costs no other line
+            coding = self._stream.encoding
+            self._stream.write(text.encode(coding, "backslashreplace").decode(coding))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

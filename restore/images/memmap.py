@@ -14,7 +14,7 @@ from weakref import WeakSet
 
 import numpy as np
 
-from restore.files import TEMPORARY
+from restore.files import TEMPORARY, temporary_for
 
 if TYPE_CHECKING:  # processes that read and write files do without
     import torch
@@ -66,12 +66,12 @@ def temporary_file() -> Iterator[Path | None]:
         yield None
         return
     folder.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=folder)
-    os.close(handle)
+    path = temporary_for(folder / "pixels")  # the next run removes it, should we be killed
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     try:
-        yield Path(name)
+        yield path
     finally:
-        Path(name).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
 def map_file(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -22,6 +22,7 @@ REFUSED = {  # formats told by their first bytes, and not read
     b"%PDF": "PDF",
     b"%!PS": "PostScript",
     b"8BPS": "Photoshop",
+    b"MM\0+": "a big-endian BigTIFF",
     b"\0\0\0\x0cjP  ": "JPEG 2000",
     b"\0\0\0\x0cJXL ": "JPEG XL",
     b"\xff\x0a": "JPEG XL",
