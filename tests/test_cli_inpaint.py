@@ -70,6 +70,8 @@ def test_a_dry_run_says_which_mask_goes_with_which_picture(call, photos, tmp_pat
     assert f"unpaired {tmp_path / 'masks' / 'c.png'}" in out
     assert f"a.png + {tmp_path / 'masks' / 'a.png'} -> " in out
     assert "b.jpg (no mask: it will fail) -> " in out
+    said = call("inpaint", photos, "--mask", tmp_path / "masks", "--dry-run", "--json")[1]
+    assert [row.get("code") for row in map(json.loads, said.splitlines())] == [None, "NO_MASK"]
     assert not (tmp_path / "out").exists()
 
 

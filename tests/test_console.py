@@ -4,6 +4,7 @@ import json
 import sys
 
 import pytest
+from PIL import Image
 
 from restore import cli
 from restore.tasks import run as tasks
@@ -97,3 +98,41 @@ def test_every_picture_command_has_them(command, capsys):
     assert cli.main([command, "--help-all"]) == 0
     whole = capsys.readouterr().out
     assert all(word in whole for word in ("-q, --quiet", "-v, --verbose", "--json"))
+
+
+def outcome(said):
+    """What the rows on stdout say of each input, but for what the work itself adds."""
+    rows = map(json.loads, said.splitlines())
+    names = ("output", "code", "error", "finished")
+    return {
+        row["key"]: (
+            row["status"].replace("planned", "done"),
+            list(row.get("frames", ())),
+            *(row.get(name) for name in names),
+        )
+        for row in rows
+    }
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["-s", 1], ["-s", 2], ["-s", 2, "--exists", "overwrite"]),
+        *(["-s", 1, "--exists", "rename"], ["-s", 2, "--exists", "rename"]),
+        *(["-s", 1, "--frames", "refuse"], ["-s", 1, "--frames", "all"]),
+    ],
+)
+def test_a_dry_run_says_of_each_file_what_the_run_then_says(call, pixels, tmp_path, words):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for name in ("done.png", "others.png", "new.png"):
+        Image.fromarray(pixels(8, 8)).save(folder / name)
+    (folder / "text.png").write_text("no picture")
+    pages = [Image.fromarray(pixels(8, 8, seed)) for seed in range(2)]
+    pages[0].save(folder / "pages.gif", save_all=True, append_images=pages[1:])
+    assert call("upscale", folder / "done.png", "-s", 1, out=out)[0] == 0
+    (out / "others.png").write_text("of another program")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    foreseen = call("upscale", folder, *words, "--json", "--dry-run", out=out)[1]
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert outcome(foreseen) == outcome(call("upscale", folder, *words, "--json", out=out)[1])

@@ -10,6 +10,7 @@ from restore.batch import downloads, rates
 from restore.batch.jobs import Job
 from restore.batch.journal import Journal, Row
 from restore.batch.runner import SKIPPED
+from restore.batch.step import Exists, foresee, make_failed_row
 from restore.errors import RestoreError, counted, printable, sides
 
 if TYPE_CHECKING:
@@ -159,6 +160,7 @@ def forecast(
     journal: Journal,
     how: "Reading",
     *,
+    exists: Exists,
     rate: rates.Rate,
     model: "PixelModel | None" = None,
     engine: str = "torch",
@@ -168,6 +170,7 @@ def forecast(
 
     Args:
         unpaired: Masks that belong to no picture of any shard.
+        exists: What the run would do with an output that is there already.
         rate: Seconds for a megapixel, used if no earlier run into this folder measured them.
         model: A pixel upscaler, for the memory of its windows; None counts the memory of nano.
         engine: What computes the networks: torch or onnx.
@@ -180,7 +183,7 @@ def forecast(
         say(f"unpaired {printable(str(path))}: a mask without its picture")
     totals = Totals(options, model, engine, rate.count, how.frames == "all")
     for job in downloads.ahead(jobs):
-        yield _forecast_job(job, masks, journal, how, totals, say)
+        yield _forecast_job(job, masks, journal, how, exists, totals, say)
     for line in totals.describe(journal, rate):
         say(line)
 
@@ -190,10 +193,13 @@ def _forecast_job(
     masks: "Masks | None",
     journal: Journal,
     how: "Reading",
+    exists: Exists,
     totals: Totals,
     say: Callable[[str], None],
 ) -> Row:
     """Say what becomes of a job and count it; return its row."""
+    from restore.images.picture import refuse_frames
+
     name = printable(str(job.source))
     row = {"key": job.key, "source": job.origin}
     if job.skip:
@@ -201,19 +207,27 @@ def _forecast_job(
         return {**row, "status": "skipped", "code": job.skip, "error": SKIPPED[job.skip]}
     assert job.source
     try:
-        head = downloads.probe(job, how)
+        planned = foresee(job, journal, exists)
+        if isinstance(planned, dict):
+            say(f"finished {name}")
+            return planned
+        job, head = planned, downloads.probe(job, how)
+        refuse_frames(head.frames, how)
     except RestoreError as error:
-        say(f"failing  {printable(str(error))}")
-        return {**row, "status": "failed", "code": error.code, "error": str(error)}
+        failed = make_failed_row(job, error, 0)
+        say(f"failing  {name}: {printable(failed['error'])}")
+        return failed
     names = [path.name for path in job.frames]
     there = " (there already)" if any(path.exists() for path in (job.target, *job.frames)) else ""
     more = [f"and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
     target = printable(", ".join([str(job.target), *names[:SHOWN], *more]))
+    found = masks.of(job) if masks else None
     if masks:
-        found = masks.of(job)
         name += f" + {printable(str(found))}" if found else " (no mask: it will fail)"
     made = totals.options.output_size(head.size)
     say(f"{sides(head.size)} -> {sides(made)}  {name} -> {target}{there}")
+    if masks and not found:
+        return make_failed_row(job, masks.missing(job), 0)
     totals.add(job, Planned(head, made))
     output, *others = (
         path.relative_to(journal.out).as_posix() for path in (job.target, *job.frames)

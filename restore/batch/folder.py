@@ -137,6 +137,7 @@ class PreparedFiles(PreparedRun):
             self.unpaired(),
             self.journal,
             self.settings.reading,
+            exists=self.exists,
             rate=Rate(self.options, self.model.stack, self.model.made_by, self.count, note),
             model=self.model.stack() if self.model.is_pixel else None,
             engine=str(self.model.precision.get("engine", "torch")),

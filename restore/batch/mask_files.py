@@ -124,6 +124,11 @@ class Masks:
             return self.single if self.shapes.names(job.key) else None
         return self.single or (self.folder.of(_stem(job)) if self.folder else None)
 
+    def missing(self, job: Job) -> ImageError:
+        """The error of a picture without a mask."""
+        mend = "name a mask like the picture, or leave the picture out"
+        return ImageError("NO_MASK", f"{job.source}: no mask; {mend}")
+
     def unused(self, jobs: Iterable[Job]) -> Iterator[Path]:
         """Masks of a folder that no job takes."""
         return self.folder.unused(map(_stem, jobs)) if self.folder else iter(())
@@ -190,8 +195,7 @@ def read(
     """
     path = job.others[0] if job.others else masks.of(job)
     if path is None:
-        mend = "name a mask like the picture, or leave the picture out"
-        raise ImageError("NO_MASK", f"{job.source}: no mask; {mend}")
+        raise masks.missing(job)
     if masks.is_alpha:
         if all(picture.alpha is None for picture in pictures):
             raise ImageError("NO_MASK", f"{job.source}: has no alpha channel to take the hole from")

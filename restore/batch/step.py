@@ -106,6 +106,7 @@ def do_job(
     if keeps and (finished := index.finished(job, source.digest)):
         return partial(dict, finished, finished=True)
     started = time.monotonic()
+    store.make_way(store.name(job.target))
     job = _placed(job, index, exists, source.file_digest)
     outdated = _outdated(job, index) if exists == "skip" else []
     names = [store.name(target) for target in (job.target, *job.frames)]
@@ -144,6 +145,28 @@ def do_job(
     return commit
 
 
+def foresee(job: Job, index: ResultIndex, exists: Exists) -> Job | Row:
+    """The job as `do_job` would do it, or the row of its finished result; nothing is changed.
+
+    A source is read only if an earlier run knows it or something has its result's name, and never
+    downloaded for this.
+
+    Raises:
+        ImageError: A file is there that may not be replaced, or the source cannot be read.
+    """
+    keeps = exists != "overwrite"
+    if not index.about(job) and not _taken(job, index):
+        return job
+    if keeps and (finished := index.finished_unread(job)):
+        return {**finished, "finished": True}
+    if job.url:
+        return job
+    source = _source(job)
+    if keeps and (finished := index.finished(job, source.digest)):
+        return {**finished, "finished": True}
+    return _placed(job, index, exists, source.file_digest)
+
+
 @dataclass(frozen=True)
 class Source:
     """Digests of what a picture is made of.
@@ -176,7 +199,7 @@ def _source(job: Job) -> Source:
 
 
 def _placed(job: Job, index: ResultIndex, exists: Exists, source: str) -> Job:
-    """The job with a target that may be written, in a folder that exists.
+    """The job with a target that may be written.
 
     Args:
         source: sha256 of the job's picture.
@@ -188,9 +211,8 @@ def _placed(job: Job, index: ResultIndex, exists: Exists, source: str) -> Job:
     store = index.store
 
     def taken(job: Job) -> list[Path]:
-        return [path for path in (job.target, *job.frames) if store.has(store.name(path))]
+        return _taken(job, index)
 
-    store.make_way(store.name(job.target))
     if exists == "rename" and taken(job):
         stem = job.target.stem
         names = (job.target.with_stem(f"{stem}_{count}") for count in range(1, 10_000))
@@ -203,6 +225,12 @@ def _placed(job: Job, index: ResultIndex, exists: Exists, source: str) -> Job:
             mend = "--exists overwrite replaces it, --exists rename keeps both"
             raise ImageError("EXISTS", f"{store.where(store.name(path))} {why}; {mend}")
     return job
+
+
+def _taken(job: Job, index: ResultIndex) -> list[Path]:
+    """The files of a job's result whose names are in use."""
+    store = index.store
+    return [path for path in (job.target, *job.frames) if store.has(store.name(path))]
 
 
 def _foreign(job: Job, index: ResultIndex, path: Path, source: str) -> str:

@@ -105,6 +105,12 @@ class Header:
     is_spooled: bool = False
 
 
+def refuse_frames(count: int, how: Reading) -> None:
+    """Raise ImageError if a file of so many frames is not read."""
+    if count > 1 and how.frames == "refuse":
+        raise ImageError("FRAMES", f"{count} frames; --frames first takes one, all keeps all")
+
+
 class Encoded(NamedTuple):
     """A picture file in memory.
 
@@ -150,8 +156,7 @@ def _decode_frames(data: bytes, suffix: str, how: Reading) -> tuple[list[Picture
         count = decoding.count_frames(image, data, suffix)
     if misnamed := sniff.check_suffix(suffix, image.format or ""):
         notes.append(misnamed)
-    if count > 1 and how.frames == "refuse":
-        raise ImageError("FRAMES", f"{count} frames; --frames first takes one, all keeps all")
+    refuse_frames(count, how)
     if count > 1 and how.frames == "first":
         notes.append(decoding.FIRST_ALONE.format(count))
     wanted = count if how.frames == "all" else 1
