@@ -101,7 +101,10 @@ def test_f1_the_command_killed_at_random_gives_the_same_bytes(tmp_path, stack, p
 
 @posix
 @pytest.mark.parametrize("repeats", counts(1, (10,)))
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (getattr(signal, "SIGHUP", None), 129)],
+)
 def test_f2_a_signal_ends_the_run_within_ten_seconds(tmp_path, pixels, number, code, repeats):
     (tmp_path / "in").mkdir()
     for index in range(40):
@@ -125,6 +128,20 @@ def test_f2_a_signal_ends_the_run_within_ten_seconds(tmp_path, pixels, number, c
         assert done and left and len(done) + len(left) == 40
         assert len(tree(out)) == len(done) and not list(out.rglob(f"{TEMPORARY}*"))
         assert json.loads((out / "summary.json").read_text())["stopped"] == number.name
+
+
+@posix
+def test_f2_a_run_under_nohup_outlives_its_terminal(tmp_path, pixels):
+    (tmp_path / "in").mkdir()
+    for index in range(5):
+        Image.fromarray(pixels(8, 8, index)).save(tmp_path / "in" / f"{index}.png")
+    words = ["upscale", tmp_path / "in", "-o", tmp_path / "out"]
+    ignoring = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
+    process = start(ignoring + SLOW, *words, stderr=subprocess.PIPE, text=True)
+    while "done" not in process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGHUP)
+    assert "[5/5] done" in process.communicate(timeout=30)[1] and process.returncode == 0
 
 
 SLOW = """

@@ -39,7 +39,8 @@ class Summary:
         left: Not reached.
         seconds: The time of the run.
         expected_seconds: The estimate after the first files; None: there was none.
-        stopped: Why it ended early: SIGINT, SIGTERM, MAX_FAILURES, or an error's code; else empty.
+        stopped: Why it ended early: SIGINT, SIGTERM, SIGHUP, MAX_FAILURES, or an error's code;
+            else empty.
     """
 
     done: int

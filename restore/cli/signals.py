@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the current file is finished if that is quick, else dropped cleanly."""
+"""Ctrl-C, SIGTERM, SIGHUP: the current file is finished if that is quick, else dropped cleanly."""
 
 import _thread
 import atexit
@@ -51,7 +51,7 @@ class Stop:
 
     def __enter__(self) -> "Stop":
         if threading.current_thread() is threading.main_thread():  # no others may set handlers
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in _heeded():
                 self._before[number] = signal.signal(number, self._came)
         return self
 
@@ -78,8 +78,16 @@ class Stop:
 
     @property
     def exit_code(self) -> int:
-        """The exit code, as in a shell: 130 for SIGINT, 143 for SIGTERM."""
+        """The exit code, as in a shell: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP."""
         return 128 + (self.number or signal.SIGINT)
+
+
+def _heeded() -> list[signal.Signals]:
+    """The signals that ask a run to end; not SIGHUP where `nohup` has it ignored."""
+    asking = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        asking.append(signal.SIGHUP)  # Windows has none
+    return asking
 
 
 def _interrupt(number: int) -> None:
