@@ -249,7 +249,7 @@ def _upright(rgb: np.ndarray, data: bytes) -> np.ndarray:
     if data[4:8] != b"ftyp":
         return rgb
     try:
-        with Image.open(io.BytesIO(data)) as picture:
+        with Image.open(io.BytesIO(data), formats=["AVIF"]) as picture:
             orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
     except UnidentifiedImageError:  # this Pillow knows no AVIF
         return rgb

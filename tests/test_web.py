@@ -186,8 +186,8 @@ def test_a_folder_goes_on_where_the_command_line_stopped(client, photos, capsys)
 
 def test_a_large_folder_is_listed_whole_or_said_to_hold_more(client, photos, monkeypatch):
     for number in range(1200):
-        (photos / "large" / f"{number:04}").mkdir(parents=True)
-    asked = {"root": "root", "folder": "large"}
+        (photos / "many" / f"{number:04}").mkdir(parents=True)
+    asked = {"root": "root", "folder": "many"}
     listed = client.get("/v1/folders", params=asked).json()
     assert len(listed["folders"]) == 1200 and not listed["has_more"]
     monkeypatch.setattr("restore.web.roots.MOST", 50)
