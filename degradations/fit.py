@@ -108,10 +108,16 @@ def _softness(photos: Sequence[Measured]) -> Step | None:
 
 
 def _noise(photos: Sequence[Measured]) -> Step | None:
-    """Of one deviation, or growing with the light where most of the variance does."""
-    known = [p.colour_noise for p in photos if p.colour_noise is not None]
+    """Of one deviation, or growing with the light where most of the variance does.
+
+    Grey pictures have grey noise, and say nothing of the noise of those in colour.
+    """
+    noisy = [p for p in photos if p.noise is not None]
+    in_colour = [p for p in noisy if not p.grey]
+    known = [p.colour_noise for p in in_colour if p.colour_noise is not None]
     colour = sum(known) / len(known) if known else 1.0
     usual = colour * _COLOUR + (1 - colour)
+    colour *= len(in_colour) / max(len(noisy), 1)
     even, shot = [], []
     for p in photos:
         if p.noise is None or p.noise_read is None or p.noise_shot is None:

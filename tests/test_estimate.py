@@ -171,6 +171,29 @@ def test_noise_that_grows_with_light_is_shot_noise():
     assert len(steps["poisson_noise"]) == pytest.approx(200, abs=40)
 
 
+def test_grey_pictures_get_grey_noise_also_where_they_are_jpegs(tmp_path):
+    grey = noisy(scene(256), 10, grey=True)[..., 1]
+    Image.fromarray(grey).save(tmp_path / "grey.jpg", quality=92)
+    Image.fromarray(np.dstack([grey] * 3)).save(tmp_path / "as_rgb.jpg", quality=92)
+    Image.fromarray(noisy(scene(256), 10)).save(tmp_path / "colour.jpg", quality=92)
+    found = estimate(sorted(tmp_path.glob("*.jpg")))
+    assert [(p.grey, p.colour_noise) for p in found.photos] == [
+        (True, False),
+        (False, None),
+        (True, False),
+    ]
+    (noise,) = recipe_of([p for p in found.photos if p.grey], "grey").steps[-2:-1]
+    assert noise.grey == 1 and noise.sigma_levels.low == pytest.approx(10, rel=0.2)
+
+
+def test_grey_pictures_say_nothing_of_the_noise_of_those_in_colour():
+    told = {"noise": 6.68, "noise_read": 44.6, "noise_shot": 0.0}
+    colour, grey = photo(**told, grey=False), photo(**told, grey=True, colour_noise=False)
+    steps = drawn(recipe_of([colour] * 3 + [grey], "mine"))["gaussian_noise"]
+    assert np.mean([step["grey"] for step in steps]) == pytest.approx(0.25, abs=0.06)
+    assert max(step["sigma_levels"] for step in steps) == pytest.approx(10, rel=0.01)
+
+
 def test_an_enlarged_photo_is_shrunk_and_enlarged_again():
     steps = drawn(recipe_of([photo(enlarged=2.5, blur=1.1)], "mine"))
     assert steps["resize"][1]["factor"] == pytest.approx(0.4)

@@ -63,7 +63,7 @@ class Noise:
     curve: tuple[tuple[float, float], ...]
     """(luma, sigma) of each bin of luma that had flat blocks."""
     colour: bool | None
-    """Whether the noises of the channels differ; None where JPEG hides it."""
+    """Whether the noises of the channels differ; None where JPEG hides it in a colour picture."""
 
 
 def measure(
@@ -93,7 +93,7 @@ def measure(
     curve, middle, share = _fit(coefficients, levels, _UNQUANTISED if steps is None else steps)
     if not curve or _share_noisy(curve) < _EVERYWHERE:
         return None
-    colour = None
+    colour = False if is_grey(rgb) else None  # no JPEG hides that
     if steps is None:
         implied = _COLOUR * _chroma_noise(rgb, corners, keep, levels)
         excess = max(middle - implied**2, 0) ** 0.5
@@ -106,6 +106,11 @@ def measure(
         return None
     shown = tuple((one.level, one.sigma) for one in curve if not one.is_bound)
     return Noise(sigma, read, shot, shown, colour)
+
+
+def is_grey(rgb: np.ndarray) -> bool:
+    """Whether the three channels of (H, W, 3) are equal."""
+    return bool((rgb == rgb[..., :1]).all())
 
 
 def _fit(

@@ -45,6 +45,8 @@ class Measured:
     """(luma, sigma) of each bin of luma."""
     colour_noise: bool | None
     """Whether the noises of red, green and blue differ."""
+    grey: bool
+    """Whether red, green and blue are equal in every pixel."""
     blur: float | None
     """Sigma of a Gaussian, pixels."""
     enlarged: float | None
@@ -158,6 +160,7 @@ def _assemble(
         noise_shot=noisy.shot if noisy else None,
         noise_curve=noisy.curve if noisy else (),
         colour_noise=noisy.colour if noisy else None,
+        grey=noise.is_grey(rgb),
         blur=soft,
         enlarged=resampling.enlargement(luma, soft),
         cast=colours.cast,
