@@ -246,6 +246,16 @@ def test_a_picture_too_small_for_a_measure_has_the_others(tmp_path, evaluate):
     assert "too small for ms_ssim" in rows["40"]["warnings"] and "MS-SSIM" in out
 
 
+def test_a_flat_picture_is_not_said_to_be_too_small(tmp_path, evaluate):
+    for folder in ("hr", "made"):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (40, 40), (90, 90, 90)).save(tmp_path / folder / "flat.png")
+    _, _, err, told = evaluate(tmp_path / "made", "--reference", tmp_path / "hr")
+    assert "made: too flat for detail: 1 of 1" in err and "too small for detail" not in err
+    notes = rows_of(told)["flat"]["warnings"]
+    assert "too flat for detail" in notes and "too small for ms_ssim" in notes
+
+
 def test_a_model_is_measured_on_sets_of_every_layout(tmp_path, capsys, call, pixels):
     for name, scale in (("x2", 2), ("x1", 1)):
         for stem in ("one", "two"):

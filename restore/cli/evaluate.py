@@ -265,8 +265,9 @@ def _finish(report: "Report", out: Path | None, sort: str, worst: int) -> None:
     for name, one in report.titled():
         _complain(f"{name}: failed", [row["error"] for row in one.failed])
         for measure in report.measures:
-            if small := len(one.done) - len(one.values(measure)):
-                _complain(f"{name}: too small for {measure.name}", [f"{small} of {len(one.done)}"])
+            if count := len(one.done) - len(one.values(measure)):
+                what = f"{name}: {measure.nan} for {measure.name}"
+                _complain(what, [f"{count} of {len(one.done)}"])
     if out:
         from restore.metrics import page
 

@@ -55,8 +55,9 @@ class Measure:
         label: Name in tables.
         digits: Digits printed after the decimal point.
         higher: Whether higher is better.
-        of: Computes it; NaN for a picture that is too small.
+        of: Computes it; NaN for a picture that it says nothing of.
         absent: Says why it cannot be computed here, and how to mend that; "" if it can.
+        nan: What a picture is that it says nothing of.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Measure:
     higher: bool
     of: Callable[[Pair], float]
     absent: Callable[[], str] = str
+    nan: str = "too small"
 
     def format(self, value: float | None) -> str:
         """Format a value for tables; "-" for none."""
@@ -80,7 +82,14 @@ MEASURES = {
         Measure("ssim_rgb", "SSIM RGB", 4, True, lambda pair: fidelity.ssim(*pair.inner)),
         Measure("ms_ssim", "MS-SSIM Y", 4, True, lambda pair: fidelity.ms_ssim(*pair.luma)),
         Measure("gmsd", "GMSD", 4, False, lambda pair: fidelity.gmsd(*pair.luma)),
-        Measure("detail", "detail", 3, True, lambda pair: fidelity.detail(*pair.luma)),
+        Measure(
+            "detail",
+            "detail",
+            3,
+            True,
+            lambda pair: fidelity.detail(*pair.luma),
+            nan="too flat",
+        ),
         Measure("pd", "pd", 3, False, lambda pair: perceptual.pd(pair.restored, pair.original)),
         Measure(
             "lpips",
@@ -90,7 +99,15 @@ MEASURES = {
             lambda pair: perceptual.lpips(pair.restored, pair.original),
             perceptual.explain_lpips_absence,
         ),
-        Measure("niqe", "NIQE", 2, False, lambda pair: niqe(pair.luma[0]), explain_niqe_absence),
+        Measure(
+            "niqe",
+            "NIQE",
+            2,
+            False,
+            lambda pair: niqe(pair.luma[0]),
+            explain_niqe_absence,
+            nan="too small or too flat",
+        ),
     )
 }
 

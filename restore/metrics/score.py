@@ -116,7 +116,7 @@ def _measured(pair: PicturePair, measures: Sequence[Measure], border: int) -> Ro
     notes = list(_notes(restored, original))
     if profiles[0] != profiles[1]:
         notes.append("compared in sRGB: their colour profiles differ")
-    notes += [f"too small for {name}" for name, value in scores.items() if value is None]
+    notes += [f"{m.nan} for {m.name}" for m in measures if scores[m.name] is None]
     return {"status": "done", "size": original.size, "scores": scores, "warnings": notes}
 
 
