@@ -191,6 +191,9 @@ def test_what_is_not_understood_is_warned_about(tmp_path):
     told = "\n".join(load(written(tmp_path, X4PLUS | odd)).notes)
     assert "jpeg_rnage is left out: not a known option; did you mean 'jpeg_range'?" in told
     assert "webp_prob is left out" in told and told.count("\n") == 1
+    gfpgan = {"downsample_range": [0.8, 8], "color_jitter_prob": 0.3, "gray_prob": 0.01}
+    told = load(written(tmp_path, X4PLUS | gfpgan)).notes
+    assert [note.split(": ")[1].split()[0] for note in told] == sorted(gfpgan)
     told = load(written(tmp_path, {"blur_kernel_size": 13, "blur_kernel_size2": 21})).notes[-1]
     assert "blur_kernel_size 13 is left out: the published code draws 7, 9 .. 21" in told
 
