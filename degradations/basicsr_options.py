@@ -72,7 +72,8 @@ PUBLISHED: dict[str, Any] = {
 _USM = ("gt_usm", "l1_gt_usm", "percep_gt_usm", "gan_gt_usm")
 _VALIDATION = re.compile("val|test")  # sections that do not train
 _DEGRADES = re.compile(  # ours, and those of GFPGAN, KAIR and videos
-    "blur|kernel|sinc|noise|poisson|resize|downsampl|jpeg|webp|codec|usm|degrad|beta[gp]|jitter|gr[ae]y"
+    "blur|kernel|sinc|noise|poisson|resize|downsampl|jpeg|webp|codec|usm|degrad|beta[gp]|jitter"
+    "|gr[ae]y"
 )
 
 

@@ -256,6 +256,13 @@ def test_a_flat_picture_is_not_said_to_be_too_small(tmp_path, evaluate):
     assert "too flat for detail" in notes and "too small for ms_ssim" in notes
 
 
+def test_the_help_and_the_page_name_every_measure(capsys):
+    cli.main(["evaluate", "--help-all"])
+    told = capsys.readouterr().out
+    page = (Path(__file__).parents[1] / "docs/reference/evaluation.md").read_text()
+    assert all(re.search(rf"\b{name}\b", told) and f"`{name}`" in page for name in MEASURES)
+
+
 def test_a_model_is_measured_on_sets_of_every_layout(tmp_path, capsys, call, pixels):
     for name, scale in (("x2", 2), ("x1", 1)):
         for stem in ("one", "two"):

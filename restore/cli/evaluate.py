@@ -36,12 +36,12 @@ class Scoring:
     metrics: Annotated[
         str,
         typer.Option(
-            help="Of psnr, ssim, psnr_rgb, ssim_rgb, ms_ssim, pd, lpips, niqe, between commas; "
-            "else all that are there."
+            help="Of psnr, ssim, psnr_rgb, ssim_rgb, ms_ssim, gmsd, detail, pd, lpips, niqe, "
+            "between commas; else all that are there."
         ),
     ] = ""
     border: Annotated[
-        int, typer.Option(min=0, max=1024, help="px left out on each side; pd sees all.")
+        int, typer.Option(min=0, max=1024, help="px left out on each side; pd, LPIPS see all.")
     ] = 4
     sort: Annotated[
         str | None, typer.Option(help="The measure that worst cases are sorted by. [pd]")

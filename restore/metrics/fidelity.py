@@ -85,7 +85,9 @@ def ms_ssim(one: np.ndarray, other: np.ndarray) -> float:
 def gmsd(one: np.ndarray, other: np.ndarray) -> float:
     """Gradient magnitude similarity deviation (Xue et al. 2014), 0 for equal pictures.
 
-    Prewitt gradients of the means of 2x2 pixels, with the paper's constant of 170.
+    Prewitt gradients of the means of 2x2 pixels, with the paper's constant of 170. Borders are
+    reflected. The authors' code has zeros there, which raises the similarity of the border and so
+    lowers the deviation: by some 0.002 for 256 pixels a side.
 
     Args:
         one: Levels (H, W) in 0 to 255.
