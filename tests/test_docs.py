@@ -1,6 +1,7 @@
 """What the documents say exists: links, and paths of the code."""
 
 import ast
+import json
 import re
 from importlib.metadata import version
 from pathlib import Path
@@ -149,6 +150,16 @@ def test_a_link_that_leads_nowhere_ends_the_building(tmp_path, monkeypatch):
     monkeypatch.setattr(site, "ROOT", tmp_path)
     with pytest.raises(FileNotFoundError, match="leads nowhere"):
         site.copy_pages(tmp_path / "site")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs/notebooks").glob("*.ipynb")))
+def test_a_notebook_finds_the_clone_from_its_own_folder(path, monkeypatch):
+    """Jupyter starts there."""
+    cells = json.loads(path.read_text())["cells"]
+    first = next("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    monkeypatch.chdir(path.parent)
+    exec(first, {})
+    assert Path.cwd() == ROOT
 
 
 def test_the_gallery_shows_what_the_code_makes(tmp_path):

@@ -10,7 +10,13 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 ROOT = Path(__file__).resolve().parents[2]
 PLACE = ROOT / "docs" / "notebooks"
 PATIENCE_S = 300
-START = "Run this notebook in the folder of the clone, after `pip install .`. It needs no network."
+START = "Run this notebook in a clone, after `pip install .`. It needs no network."
+GO = """import os
+from pathlib import Path
+
+# Jupyter starts in the folder of the notebook, the pictures are in that of the clone
+here = Path.cwd()
+os.chdir(next(at for at in (here, *here.parents) if (at / "tests/samples").is_dir()))"""
 SHOW = '''def show(*pictures, height=240):
     """Pictures side by side."""
     made = [p.resize((max(1, p.width * height // p.height), height)) for p in pictures]
@@ -38,6 +44,7 @@ class Markdown(str):
 CELLS: dict[str, tuple[str, ...]] = {
     "restore_photos": (
         Markdown(f"# Restore photos\n\n{START}"),
+        GO,
         IMPORTS + "import restore\n\n\n" + SHOW,
         Markdown(
             "## Enlarge\n\nThe model is loaded once. Pillow, numpy and torch pictures are taken, "
@@ -67,6 +74,7 @@ CELLS: dict[str, tuple[str, ...]] = {
             "# Damage pictures on purpose\n\nTo train a network that restores, you need pairs of "
             f"good and bad pictures. {START}"
         ),
+        GO,
         IMPORTS + "import degradations\n\n\n" + SHOW,
         Markdown(
             "A recipe lists kinds of damage with ranges. Each call draws from the ranges; the key "
@@ -90,8 +98,8 @@ CELLS: dict[str, tuple[str, ...]] = {
             "# Measure results\n\nDamage pictures, restore them, and compare with the originals. "
             f"{START}"
         ),
-        "import tempfile\nfrom pathlib import Path\n\nfrom restore import cli\n\n"
-        "work = Path(tempfile.mkdtemp())",
+        GO,
+        "import tempfile\n\nfrom restore import cli\n\nwork = Path(tempfile.mkdtemp())",
         Markdown("The commands are the same as in a shell. `main` returns the exit code."),
         'cli.main(["degrade", "apply", "tests/samples", "-r", "phone", "-o", f"{work}/test",\n'
         '          "--pairs", "4", "--crop", "96", "--scale", "2", "--workers", "0"])',
@@ -130,12 +138,11 @@ def make_notebook(name: str) -> nbformat.NotebookNode:
 
 
 def run(book: nbformat.NotebookNode) -> None:
-    """Run a notebook in the clone, offline.
+    """Run a notebook in its folder, as Jupyter does, offline.
 
     Raises:
         CellExecutionError: A cell raised an error.
     """
     os.environ["HF_HUB_OFFLINE"] = "1"
-    NotebookClient(
-        book, timeout=PATIENCE_S, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}
-    ).execute()
+    place = {"metadata": {"path": str(PLACE)}}
+    NotebookClient(book, timeout=PATIENCE_S, kernel_name="python3", resources=place).execute()
