@@ -181,7 +181,7 @@ def words(
     count: Annotated[int, typer.Option("-n", min=2, help="Crops, one of each photo first.")] = 24,
     crop: Annotated[int, typer.Option(min=64, help="Pixels a side of the truth.")] = 256,
     scales: Annotated[str, typer.Option(help="That are enlarged by; 1 restores.")] = "4,1",
-    steps: Annotated[int, typer.Option(min=0, help="0: the model's default.")] = 0,
+    steps: Annotated[int, typer.Option(min=1, help="Words are heard by steps alone.")] = 2,
     guidance: Annotated[
         float, typer.Option(min=1, max=30, help="Above 1: the right words with it as well.")
     ] = 1,

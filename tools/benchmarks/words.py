@@ -41,7 +41,7 @@ class Settings:
         count: Number of crops.
         crop: Side of a crop in pixels.
         scales: Scales to enlarge by; 1 restores.
-        steps: Sampling steps; 0 is the model's default.
+        steps: Sampling steps, 1 or more: words are heard by them alone.
         guidance: Above 1, the right words are also measured with this guidance.
         seed: Seed of crops, damage and sampling.
     """
@@ -52,7 +52,7 @@ class Settings:
     count: int = 24
     crop: int = 256
     scales: tuple[float, ...] = (4, 1)
-    steps: int = 0
+    steps: int = 2
     guidance: float = 1
     seed: int = 0
 
@@ -201,7 +201,7 @@ def score_wordings(name: str, cases: list[Case], settings: Settings, stack: Stac
         if settings.guidance > 1:
             wordings[guided] = (case.right, settings.guidance)
         case.results[INPUT] = figures.enlarge(case.low, case.truth.shape[:2])
-        how = {"scale": len(case.truth) / len(case.low), "steps": settings.steps or None}
+        how = {"scale": len(case.truth) / len(case.low), "steps": settings.steps}
         seed = seed_of(settings.seed, case.key)
         for who, (prompt, guidance) in wordings.items():
             options = UpscaleOptions(prompt=prompt, guidance=guidance, **how)
