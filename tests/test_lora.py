@@ -291,13 +291,14 @@ def xl_lora(path, stack, naming: str) -> None:
             tensors[f"{own}.alpha"] = torch.tensor(alpha)
         else:
             tensors |= {f"{name}.lora_A.weight": a, f"{name}.lora_B.weight": b}
+            tensors |= {f"{name}.alpha": torch.tensor(alpha)} if naming == "alphas" else {}
     for prefix, alpha in ALPHA.items():
         metadata |= {f"{prefix}.r": RANK, f"{prefix}.lora_alpha": alpha}
     about = {"format": "pt", "lora_adapter_metadata": json.dumps(metadata)}
     save_file(tensors, path, metadata=about if naming == "diffusers" else None)
 
 
-@pytest.mark.parametrize("naming", ["kohya", "diffusers"])
+@pytest.mark.parametrize("naming", ["kohya", "diffusers", "alphas"])
 def test_a_lora_of_sdxl_reaches_the_unet_and_both_text_encoders(xl, xl_folder, tmp_path, naming):
     path, plain, wanted = tmp_path / "lora.safetensors", heard(xl), load(str(xl_folder), "cpu")
     xl_lora(path, wanted, naming)
@@ -334,6 +335,13 @@ def test_a_file_of_which_diffusers_would_drop_a_part_is_refused(xl, xl_folder, t
     save_file({**held, **more}, path)
     with pytest.raises(ModelError, match="in two ways"):
         lora.add(xl, path)
+
+
+def test_embeddings_of_new_words_beside_layers_are_refused_by_name(stack, loras, tmp_path):
+    held = load_file(next(loras[0].glob("*.safetensors")))
+    words = {"bundle_emb.bird.string_to_param.*": torch.zeros(2, 16)}
+    save_file(held | words, tmp_path / "lora.safetensors")
+    refused(stack, tmp_path / "lora.safetensors", "embeddings of new words", "bird")
 
 
 def refused(stack, path, *words: str) -> None:

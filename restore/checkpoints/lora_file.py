@@ -60,6 +60,8 @@ def named(path: Path, targets: Targets, model: str) -> tuple[Weights, dict[str, 
     how = {"unet_config": targets["unet"].config} if is_xl else {}
     try:
         state, alphas, *_ = mixin.lora_state_dict(tensors, local_files_only=True, **how)
+        # beside names other than kohya's, diffusers leaves alphas among the tensors
+        beside = {key: float(state.pop(key)) for key in list(state) if key.endswith(".alpha")}
     except (OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
         raise ModelError(f"{path}: is no LoRA that diffusers can read: {error}") from error
     if len(state) != count:  # it reads one naming of blocks, and drops others without a message
@@ -85,6 +87,7 @@ def named(path: Path, targets: Targets, model: str) -> tuple[Weights, dict[str, 
         name if name.endswith(".weight") else f"{name}.lora.down.weight": alpha
         for name, alpha in ((key.removesuffix(".alpha"), a) for key, a in (alphas or {}).items())
     }
+    by_weight |= {f"{key.removesuffix('.alpha')}.lora_A.weight": a for key, a in beside.items()}
     alphas = by_peft(by_weight, targets)
     return ours, about or {"": About(alphas=alphas)}
 
@@ -149,6 +152,11 @@ def tensors_of(path: Path) -> tuple[Weights, Any]:
         values = json.loads(metadata.get(LORA_ADAPTER_METADATA_KEY) or "null")
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: is no LoRA that can be read: {error}") from error
+    if words := [name for name in tensors if name.startswith("bundle_emb.")]:
+        raise ModelError(
+            f"{path}: holds embeddings of new words ({first(words)}), which are not read here, and "
+            "layers that rely on them; take a LoRA without them"
+        )
     if any("dora_scale" in name or "magnitude_vector" in name for name in tensors):
         raise ModelError(f"{path}: {DORA}")
     return tensors, values
