@@ -125,7 +125,7 @@ def test_other_layouts_give_the_same_picture(kind, tmp_path):
     assert apart(options, photo(24, 50), stacks, mask) <= 1
 
 
-@pytest.mark.parametrize("kind", [*pixel_nets.EIGHT, "DRUNet"])
+@pytest.mark.parametrize("kind", [*pixel_nets.EIGHT, "DRUNet", "RCAN"])
 def test_a_pixel_upscaler_keeps_its_windows(kind, tmp_path, monkeypatch):
     """Windows of attention, too: sizes that they divide and that they do not, and tiny ones."""
     file = pixel_nets.save(tmp_path, kind, ".safetensors")

@@ -339,6 +339,13 @@ def test_a_noise_level_is_passed_as_spandrel_does(loaded):
     assert model.windows.margin % 16 == 0
 
 
+def test_a_network_that_changes_its_input_changes_a_copy(loaded):
+    rgb = photo(20, 30)
+    given = rgb.clone()
+    loaded("RCAN")(given)
+    assert torch.equal(given, rgb)
+
+
 # Pictures
 
 

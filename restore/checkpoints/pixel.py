@@ -269,7 +269,7 @@ class Network(nn.Module):
         return made.expand(-1, 3, -1, -1) if self._answers == 1 else made[:, :3]
 
     def _one(self, given: Tensor) -> Tensor:
-        made = self._call(given)
+        made = self._call(given.clone())  # RCAN multiplies its input in place
         return made if self._is_finite else torch.full_like(made, torch.nan)
 
     def _watch(self, layer: nn.Module, given: object, output: Any) -> None:
