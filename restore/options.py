@@ -37,7 +37,7 @@ class WalkOptions(Options):
     eta: float = Field(default=0, ge=0, le=1)
     """Share of fresh noise in each step of ddim."""
     guidance: float = Field(default=1, ge=0, le=30)
-    """Scale of classifier-free guidance; 1 is off."""
+    """Scale of classifier-free guidance; as in diffusers, 0 to 1 is off."""
     rescale: float = Field(default=0, ge=0, le=1)
     """Share by which guidance is rescaled (Lin et al. 2024); 0 is off."""
     prompt: str = ""

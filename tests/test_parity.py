@@ -217,7 +217,9 @@ def case(stacks, folders, picture, monkeypatch):
     )
 
 
-@pytest.mark.parametrize(("sampler", "guidance"), [*product(SAMPLERS, [5]), ("ddim", 1)])
+@pytest.mark.parametrize(
+    ("sampler", "guidance"), [*product(SAMPLERS, [5]), ("ddim", 1), ("euler_a", 0)]
+)
 def test_text_to_image_equals_the_stock_pipeline(case, sampler, guidance):
     case("base").text2img(sampler=sampler, guidance=guidance)
 

@@ -42,7 +42,7 @@ WRITTEN = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff")  # as -o 
 Prompt = Annotated[str | None, typer.Option(help="What the pictures show.")]
 Negative = Annotated[str | None, typer.Option(help="What the pictures should not show.")]
 Sampler = Annotated[str | None, typer.Option(help="ddim, euler, euler_a, dpm++_2m, unipc, ...")]
-Guidance = Annotated[float | None, typer.Option(help="How much the prompt counts; 1 is off.")]
+Guidance = Annotated[float | None, typer.Option(help="How much the prompt counts; 0 to 1 is off.")]
 FitMask = Annotated[bool, typer.Option("--fit-mask", help="Resize masks of another size.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")]
 

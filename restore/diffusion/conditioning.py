@@ -143,13 +143,13 @@ def guided(
 
     Args:
         wanted: Predictions for the prompt.
-        unwanted: Predictions for the negative prompt. They are not computed at guidance 1.
-        guidance: The guidance scale; 1 is off.
+        unwanted: Predictions for the negative prompt. They are not computed without guidance.
+        guidance: The guidance scale; 1 and below is off, as in diffusers.
         rescale: The share of the prediction that is scaled back to the standard deviation of
             `wanted` (Lin et al. 2024, Common Diffusion Noise Schedules and Sample Steps are
             Flawed); 0 is off.
     """
-    if guidance == 1:
+    if guidance <= 1:  # published models that need none say 0; below 1 the prompt would fade
         return wanted
 
     def predict(x: Tensor, t: Tensor, corners: list[Corner]) -> Tensor:

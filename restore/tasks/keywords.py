@@ -152,7 +152,7 @@ def translate(given: Any) -> Arguments:
         value = options.pop(theirs)
         if value is None:  # diffusers' value for an argument that is not given
             continue
-        # in diffusers any scale up to 1 means off, and some pass 0; here 0 would drop the prompt
+        # in diffusers any scale up to 1 means off, negative ones too
         off = name == "guidance" and isinstance(value, int | float) and value < 1
         options[name] = 1 if off else value
     return Arguments(options, generators, on_step_end)
