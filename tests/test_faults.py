@@ -112,7 +112,8 @@ def test_f2_a_signal_ends_the_run_within_ten_seconds(tmp_path, pixels, number, c
     for repeat in range(repeats):
         out = tmp_path / f"out{repeat}"
         words = ["upscale", tmp_path / "in", "-o", out]
-        process = start(SLOW, *words, stderr=subprocess.PIPE, text=True)
+        heeding = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)"  # though by nohup
+        process = start(heeding + SLOW, *words, stderr=subprocess.PIPE, text=True)
         while "done" not in process.stderr.readline():
             pass
         time.sleep(random.Random(repeat).uniform(0, 0.3))

@@ -159,7 +159,9 @@ def test_a_plan_tells_what_a_run_takes(photo, restored, monkeypatch):
     assert code == 0 and "1 picture, 0.0 -> 0.0 megapixels" in said
     assert "if all are done, by the rate of this machine" in said
     restored()
-    assert "time: about" in restored("--dry-run")[2]
+    photo("b.png")
+    said = restored("--dry-run")[2]
+    assert "finished" in said and "1 picture, " in said and "by the files in" in said
 
 
 def test_the_exit_codes_are_in_the_help(capsys):

@@ -34,7 +34,8 @@ from restore.errors import ModelError, RestoreError
 
 EXITS = (
     "Exit codes: 0 all well; 1 some files failed; 2 the command is wrong, nothing was begun; 3 the "
-    "model or the output folder cannot be used; 130 stopped by Ctrl-C, 143 by SIGTERM."
+    "model or the output folder cannot be used; 130 stopped by Ctrl-C, 143 by SIGTERM, "
+    "129 by SIGHUP."
 )
 
 app = typer.Typer(
