@@ -310,7 +310,7 @@ class within:  # noqa: N801 - it is read as a word of an annotation
 
 
 @dataclass(frozen=True)
-class among:  # noqa: N801
+class among:  # noqa: N801 - as above
     """A validator: a choice yields only what is in `allowed`, as it is spelt there."""
 
     allowed: tuple

@@ -1,6 +1,5 @@
 """Stage one for every regularisation, with what its pictures are judged by."""
 
-import shutil
 import sys
 from types import SimpleNamespace
 
@@ -11,8 +10,8 @@ import yaml
 from diffusers import AutoencoderKL, AutoencoderTiny, VQModel
 from PIL import Image
 from pydantic import TypeAdapter
-from safetensors.torch import load_file
 from torch.nn import functional as F
+from toy import assert_resumes
 
 from restore.diffusion import vae
 from restore.errors import ConfigError
@@ -195,19 +194,8 @@ def test_an_adversary_resumes_bit_for_bit(photos, tmp_path):
     stage_of = {**TINY, "data": {"photos": str(photos), "crop": 32}, "adversary": GAN}
     common = {"stage": stage_of, "batch": 2, "save_every": 3, "show_every": 9, "steps": 4}
     path = tmp_path / "c.yaml"
-    path.write_text(yaml.safe_dump({**common, "output": str(tmp_path / "whole")}))
-    loop.run(path, [])
-    shutil.copytree(tmp_path / "whole", tmp_path / "torn")
-    for file in (tmp_path / "torn" / "step_00000004").iterdir():
-        file.unlink()  # as if it had been killed: back to step 3
-    loop.run(path, [f"output={tmp_path / 'torn'}"])
-    for file in ("model", "ema", "optimizer"):
-        whole, torn = (
-            load_file(tmp_path / run / "step_00000004" / f"{file}.safetensors")
-            for run in ("whole", "torn")
-        )
-        assert whole.keys() == torn.keys()
-        assert all(torch.equal(whole[key], torn[key]) for key in whole)
+    path.write_text(yaml.safe_dump(common))
+    assert_resumes(path, tmp_path)
 
 
 def test_squeezenet_sees_blur_and_teaches_the_autoencoder(photos):

@@ -1,5 +1,6 @@
 """A stage small enough that hundreds of training steps take a second."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,22 @@ def tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
         for file in sorted(checkpoint.glob("*.safetensors"))
         for name, tensor in load_file(file).items()
     }
+
+
+def assert_resumes(config: Path, place: Path) -> dict[str, torch.Tensor]:
+    """Make sure that a run of 4 steps, killed after its checkpoint of step 3, goes on to the same.
+
+    Returns:
+        The tensors of the last checkpoint.
+    """
+    whole, torn = place / "whole", place / "torn"
+    loop.run(config, [f"output={whole}"])
+    shutil.copytree(whole, torn)
+    for file in (torn / "step_00000004").iterdir():
+        file.unlink()  # as if it had been killed: back to step 3
+    loop.run(config, [f"output={torn}"])
+    assert_equal(whole / "step_00000004", torn / "step_00000004")
+    return tensors(whole / "step_00000004")
 
 
 def assert_equal(one: Path, other: Path) -> None:

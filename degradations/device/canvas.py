@@ -218,9 +218,39 @@ def quantise(rgb: Tensor) -> Tensor:
     return straight_through((rgb.detach() * 255).round_().clamp_(0, 255), rgb * 255)
 
 
-_lock = threading.Lock()
-_outside: list[str] = []  # what was set before the first block of exact_float32 that runs
-_inside: list[None] = []  # one for each block that runs, in any thread
+class _Precision:
+    """torch's precision of float32, which all threads share.
+
+    Attributes:
+        blocks: How many blocks of `exact_float32` run now.
+        outside: What was set before the first of them.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.blocks = threading.Lock(), 0
+        self.outside: list[str] = []
+
+    def enter(self) -> None:
+        with self.lock:
+            self.blocks += 1
+            if self.blocks == 1:
+                self.outside = [backend.fp32_precision for backend in _backends()]
+                for backend in _backends():
+                    backend.fp32_precision = "ieee"
+
+    def leave(self) -> None:
+        with self.lock:
+            self.blocks -= 1
+            if self.blocks == 0:
+                for backend, precision in zip(_backends(), self.outside, strict=True):
+                    backend.fp32_precision = precision
+
+
+def _backends() -> tuple[Any, ...]:
+    return torch.backends.cuda.matmul, torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv
+
+
+_precision = _Precision()
 
 
 @contextmanager
@@ -230,19 +260,9 @@ def exact_float32() -> Iterator[None]:
     torch's precision holds for the whole process, so other threads compute exactly, too, until the
     last of the blocks that run at once ends, which sets what was before the first.
     """
-    backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv
-    with _lock:
-        if not _inside:
-            _outside[:] = [backend.fp32_precision for backend in backends]
-            for backend in backends:
-                backend.fp32_precision = "ieee"
-        _inside.append(None)
+    _precision.enter()
     try:
         with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
             yield
     finally:
-        with _lock:
-            _inside.pop()
-            if not _inside:
-                for backend, precision in zip(backends, _outside, strict=True):
-                    backend.fp32_precision = precision
+        _precision.leave()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restore.batch import environment
-from restore.checkpoints import configs, engines, file_kinds, manifest, model_paths
+from restore.checkpoints import arguments, configs, engines, file_kinds, manifest, model_paths
 from restore.checkpoints import controlnet as controlnets
 from restore.errors import ModelError, UsageError
 from restore.files import sha256
@@ -139,8 +139,7 @@ class ModelChoice:
 
     def _refuse(self, path: Path, options: WalkOptions | None) -> None:
         """Raise what `open` raises, before any weight is read."""
-        if self.config_from and not path.is_file():
-            raise UsageError(f"--config-from: {self.name} is a folder and has configs of its own")
+        arguments.refuse_configs(self.name, path, self.config_from)
         self.refuse_beside_pixel()
         if options and path.is_dir() and _needs_sampling(options):
             from restore.checkpoints import sampling_check  # which loads diffusers

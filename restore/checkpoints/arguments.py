@@ -67,9 +67,14 @@ def check(name: str, engine: str, more: Mapping[str, Any]) -> dict[str, Any]:
     place = model_paths.find_path(name)
     if known.get("revision") and place.exists():
         raise ConfigError(f"revision {known['revision']}: is for the hub's models; {name} is here")
-    if known.get("config") and place.is_dir():
-        raise UsageError(f"--config-from: {name} is a folder and has configs of its own")
+    refuse_configs(name, place, known.get("config"))
     return known
+
+
+def refuse_configs(name: str, place: Path, config: str | None) -> None:
+    """Raise UsageError if configs are given for a folder, which has its own."""
+    if config and place.is_dir():
+        raise UsageError(f"--config-from: {name} is a folder and has configs of its own")
 
 
 def refuse_unknown(more: Mapping[str, Any]) -> None:

@@ -158,7 +158,7 @@ def read_texts(image: Image.Image, strip: Strip, notes: list[str]) -> tuple[tupl
     if strip == "gps":
         telling = [name for name, text in kept.items() if _may_tell_place(name, text)]
         if telling:
-            notes.append(f"texts dropped ({some(telling)}): they may tell where it was taken")
+            notes.append(f"texts dropped ({first_few(telling)}): they may tell where it was taken")
         kept = {name: text for name, text in kept.items() if name not in telling}
     return tuple((name, text) for name, text in kept.items() if name != ABOUT and text)
 
@@ -234,7 +234,7 @@ def _clean_exif(source: Image.Exif, strip: Strip, notes: list[str]) -> bytes | N
         if sound:
             (kept if part is None else kept.get_ifd(part)).update(sound)
     if odd:
-        notes.append(f"EXIF's {some(sorted(odd))} dropped: not of the kind that EXIF asks")
+        notes.append(f"EXIF's {first_few(sorted(odd))} dropped: not of the kind that EXIF asks")
     return kept.tobytes() if len(kept) or kept._ifds else None
 
 
@@ -261,10 +261,10 @@ def _name_dropped(tags: set[int]) -> list[str]:
     if not tags:
         return []
     named = [ExifTags.TAGS.get(tag, f"tag {tag}") for tag in sorted(tags)]
-    return [f"EXIF's {some(named)} dropped"]
+    return [f"EXIF's {first_few(named)} dropped"]
 
 
-def some(names: list[str]) -> str:
+def first_few(names: list[str]) -> str:
     """The first names of a list, for a note."""
     return f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
 
