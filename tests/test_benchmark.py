@@ -93,3 +93,22 @@ def test_a_contestant_that_could_not_be_measured_is_named():
         "b: not measured, no spandrel",
         "c: not measured, it takes too long",
     ]
+
+
+def test_of_several_rounds_the_fastest_counts_and_the_most_memory():
+    rows = [
+        {"name": "nano", "mp": 1.0, "cpu_s": 2.0, "peak_mb": 60.0, "limit_cpu_s": 1.5},
+        {"name": "peer", "missing": "not installed"},
+        {"name": "nano", "mp": 1.0, "cpu_s": 1.0, "peak_mb": 50.0, "limit_cpu_s": 1.6},
+        {"name": "peer", "missing": "not installed"},
+    ]
+    nano, peer = speed.best(rows)
+    assert nano == {
+        "name": "nano",
+        "mp": 1.0,
+        "cpu_s": 1.0,
+        "most_cpu_s": 2.0,
+        "peak_mb": 60.0,
+        "limit_cpu_s": 1.5,
+    }
+    assert peer == {"name": "peer", "missing": "not installed"}

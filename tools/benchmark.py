@@ -144,6 +144,9 @@ def speed(
     limit_s: Annotated[
         float, typer.Option(min=1, help="Leave out a size that would take longer.")
     ] = 120,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Turns of each contestant; the fastest counts.")
+    ] = 2,
     quick: Annotated[
         bool,
         typer.Option("--quick", help="Few contestants at 1 MP; names ratios that moved by 20 %."),
@@ -160,7 +163,7 @@ def speed(
         raise typer.BadParameter(problem)
     wanted = [1.0] if quick else [float(size) for size in sizes.split(",")]
     out.mkdir(parents=True, exist_ok=True)
-    rows = speed.measure(chosen, wanted, out / "models", threads, limit_s)
+    rows = speed.measure(chosen, wanted, out / "models", threads, limit_s, rounds)
     if quick:
         changes = speed.moved(speed.ratios(rows), speed.published()) + speed.unmeasured(
             chosen, rows
