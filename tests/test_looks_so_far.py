@@ -134,7 +134,7 @@ def test_windows_of_a_pixel_upscaler_are_shown(monkeypatch, pixels):
     monkeypatch.setattr(model, "BUDGET", 1)
     network = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.Upsample(scale_factor=2))
     upscaler = Restorer(model.PixelModel(network.requires_grad_(False), 2))
-    picture = pixels(140, 230)
+    picture = pixels(140, 460)
     made, seen = looked(upscaler.upscale, picture, colour="none")
     assert len(seen) > 3
     assert np.abs(seen[-1].astype(int) - sketches.small(made)).max() <= 1

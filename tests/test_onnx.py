@@ -135,7 +135,8 @@ def test_a_pixel_upscaler_keeps_its_windows(kind, tmp_path, monkeypatch):
     options = UpscaleOptions(scale=models[0].scale)
     for size in ((32, 48), (37, 18), (3, 5)):
         assert apart(options, photo(*size), models) <= 1
-    monkeypatch.setattr(pixel_model, "LARGEST", 16)  # below it a picture is one window
+    for name, value in {"LARGEST": 16, "WIDE": 16, "FAR": 0, "BLEND": 0}.items():
+        monkeypatch.setattr(pixel_model, name, value)  # a smaller picture is one window
     for model in models:
         model.windows = PixelWindows(32, 16, 8)
     assert apart(options, photo(41, 33), models) <= 1

@@ -23,6 +23,7 @@ from restore.errors import ConfigError, ModelError, NonFiniteError
 from restore.images.picture import Picture
 from restore.options import Img2imgOptions, UpscaleOptions
 from restore.pixel import model as pixel_model
+from restore.pixel import tail
 from restore.pixel.model import FAR, PixelModel
 from restore.pixel.windows import PixelWindows, enlarge
 from restore.tasks import run
@@ -159,8 +160,47 @@ def test_windows_are_smaller_where_layers_are_wide():
     model = PixelModel(wide.requires_grad_(False), 1)
     assert model.bytes_a_pixel == 4 * 6003
     assert model.windows.inner < 300 and model.windows.inner % 32 == 0
-    assert model.window_bytes((5000, 5000)) < pixel_model.BUDGET
-    assert model.window_bytes((10, 10)) == 100 * model.bytes_a_pixel
+    assert model.window_bytes((5000, 5000)) < pixel_model.LAYERS * pixel_model.BUDGET
+    assert model.window_bytes((10, 10)) == pixel_model.LAYERS * 100 * model.bytes_a_pixel
+
+
+@pytest.mark.parametrize("size", [(1, 9), (2, 30), (3, 7), (17, 12), (40, 23)])
+@pytest.mark.parametrize(
+    "shape", [{}, {"scale": 8}, {"scale": 2}, {"scale": 1}, {"plus": True}], ids=str
+)
+def test_the_tail_of_an_esrgan_is_the_same_strip_by_strip(shape, size, tmp_path, monkeypatch):
+    pixel.import_spandrel()
+    from spandrel.architectures import ESRGAN
+
+    torch.manual_seed(0)
+    network = ESRGAN.ESRGAN(**{"num_filters": 8, "num_blocks": 1, "scale": 4} | shape)
+    save_file(network.state_dict(), tmp_path / "esrgan.safetensors")
+    model = pixel.read(tmp_path / "esrgan.safetensors", "esrgan")
+    (last,) = (part for part in model.network.modules() if isinstance(part, tail.Tail))
+    rgb = photo(*size)
+    with torch.inference_mode():
+        for values in (1, 2000):
+            monkeypatch.setattr(tail, "CACHED", values)
+            last.is_whole = False
+            made = model.network(rgb)
+            last.is_whole = True
+            assert torch.allclose(made, model.network(rgb), atol=1e-6)
+
+
+def test_layers_that_run_by_strips_do_not_make_windows_smaller(loaded):
+    by_strips, whole = loaded("RRDBNet"), loaded("RRDBNet")
+    for part in whole.network.modules():
+        if isinstance(part, tail.Tail):
+            part.is_whole = True
+    assert by_strips.bytes_a_pixel < whole.bytes_a_pixel == 4 * 16 * 2 * 8
+
+
+def test_a_picture_no_larger_than_a_window_is_one(loaded):
+    model = loaded("SRVGGNetCompact")
+    side = model.windows.inner + 2 * (FAR + pixel_model.BLEND)
+    for size in ((side, side), (side // 2, 2 * side), (10, side**2 // 10)):
+        assert model.windows_for(size).is_one(size)
+        assert not model.windows_for((size[0] + 1, size[1])).is_one((size[0] + 1, size[1]))
 
 
 @pytest.mark.parametrize("kind", pixel_nets.EIGHT)
@@ -436,8 +476,8 @@ def test_options_of_a_walk_and_other_tasks_are_refused(loaded):
 def test_who_wants_whole_pictures_is_told_of_windows(loaded, monkeypatch):
     model = loaded("SwinIR")
     assert not done(model, picture(40, 40)).warnings
-    monkeypatch.setattr(pixel_model, "LARGEST", 64)
-    assert "it saw 64 px of this at a time" in done(model, picture(40, 130)).warnings[0]
+    monkeypatch.setattr(pixel_model, "WIDE", 64)
+    assert "it saw 64 px of this at a time" in done(model, picture(40, 1100)).warnings[0]
 
 
 def test_colours_are_given_back(loaded):
@@ -450,9 +490,9 @@ def test_progress_is_told_window_by_window_and_may_end_it(files, monkeypatch):
     monkeypatch.setattr(pixel_model, "LARGEST", 64)
     restorer = restore.load(str(files("SRVGGNetCompact")), device="cpu")
     seen = []
-    low = picture(100, 200).pixels
-    assert restorer.upscale(low, callback=lambda *at: seen.append(at[:2])).shape == (400, 800, 3)
-    assert seen == [(nth, 6) for nth in range(1, 7)]
+    low = picture(150, 300).pixels
+    assert restorer.upscale(low, callback=lambda *at: seen.append(at[:2])).shape == (600, 1200, 3)
+    assert seen == [(nth, 15) for nth in range(1, 16)]
     with pytest.raises(restore.Cancelled):
         restorer.upscale(low, callback=lambda step, *_: step < 2)
 

@@ -166,8 +166,8 @@ def test_a_pixel_upscaler_tells_of_its_windows(pixels, monkeypatch):
     monkeypatch.setattr(model, "BUDGET", 1)  # windows as small as they may be
     network = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.Upsample(scale_factor=2))
     restorer = Restorer(model.PixelModel(network.requires_grad_(False), 2))
-    made, told = watched(restorer.upscale, pixels(140, 230), colour="none")
-    assert made.shape == (280, 460, 3)
+    made, told = watched(restorer.upscale, pixels(140, 460), colour="none")
+    assert made.shape == (280, 920, 3)
     windows = told[0][1]
     assert told == [(done, windows, "enlarge") for done in range(windows + 1)] and windows > 3
     with pytest.raises(restore.Cancelled, match="by progress at enlarge, 0 of"):

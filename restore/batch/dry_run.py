@@ -37,7 +37,6 @@ STRIP, BLOCKS = 110e3, 0.5e9
 CANVASES, CODEC, INPUT, LOWPASS, COLUMN = 30, 9, 6, 40, 11e3
 ANSWER = 6  # bytes of a pixel upscaler's answer, 16 bits
 REST = 0.85e9  # bytes of a pixel upscaler's window, as integers and as floats, and of its kernels
-LAYERS = 1.3  # times a pixel upscaler's largest layer, measured: other tensors live beside it
 RGB = 3
 SHOWN = 3  # names beside a result
 CELL = 512  # px, the side of a picture on a sheet
@@ -258,7 +257,7 @@ def peak(
     is_whole = options.sampler != "ddim" or options.eta > 0 or options.task == "inpaint"
     is_whole = is_whole and model is None
     if model is not None:
-        blocks = REST + LAYERS * model.window_bytes(one.head.size)
+        blocks = REST + model.window_bytes(one.head.size)
     elif options.steps or options.task != "upscale":
         blocks = SAMPLING
     else:  # the network enlarges four times, and at smaller scales what it made is shrunk

@@ -96,8 +96,8 @@ def torch() -> Finding:
         from restore.checkpoints import accelerators
 
         names = [f"cpu, {torch.get_num_threads()} threads"]
-        if accelerators.has_amx():
-            names.append("it has AMX: --dtype bf16 computes faster")
+        if accelerators.cpu_computes_bf16():
+            names.append("it computes bf16: --dtype bf16 is faster")
         if torch.cuda.is_available():
             for nth in range(torch.cuda.device_count()):
                 about = torch.cuda.get_device_properties(nth)

@@ -16,10 +16,11 @@ def pick() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def has_amx() -> bool:
-    """Whether the CPU multiplies matrices of bf16 in hardware; known on Linux only."""
-    flags = Path("/proc/cpuinfo")
-    return flags.is_file() and "amx_bf16" in flags.read_text(encoding="utf-8", errors="replace")
+def cpu_computes_bf16() -> bool:
+    """Whether the CPU multiplies in bf16, by AMX or AVX-512; known on Linux only."""
+    info = Path("/proc/cpuinfo")
+    flags = info.read_text(encoding="utf-8", errors="replace").split() if info.is_file() else []
+    return not {"amx_bf16", "avx512_bf16"}.isdisjoint(flags)
 
 
 def precision(dtype: str, device: torch.device) -> torch.dtype:

@@ -20,6 +20,7 @@ from restore.errors import ModelError
 from restore.onnx import session, traced
 from restore.onnx.stage import ENDS
 from restore.pixel.model import PixelModel
+from restore.pixel.tail import Tail
 from restore.storage import sealed
 
 LICENCES = "LICENSE*", "LICENCE*", "COPYING*", "NOTICE*"
@@ -158,6 +159,9 @@ def write_pixels(model: PixelModel, folder: Path) -> dict[str, Any]:
 
     place, free = folder / "network" / "model.onnx", [{2: "height", 3: "width"}]
     network = model.network.to(memory_format=torch.contiguous_format)
+    for part in network.modules():
+        if isinstance(part, Tail):
+            part.is_whole = True  # a trace holds no loop over strips
     kind = model.about.get("architecture", "its network")
     traced.write(network, place, free, example, f"{model.name}: {kind}", trials=len(PIXELS))
     windows = model.windows

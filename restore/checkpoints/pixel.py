@@ -14,6 +14,7 @@ from restore.checkpoints import file_kinds, weights
 from restore.checkpoints.accelerators import DTYPES
 from restore.diffusion import torchvision
 from restore.errors import ModelError
+from restore.pixel import tail
 from restore.pixel.model import PixelModel
 from restore.storage import sealed, tensor_files
 
@@ -252,6 +253,9 @@ class Network(nn.Module):
     def __init__(self, found: Any):
         super().__init__()
         self.model = found.model
+        if found.architecture.id == "ESRGAN":
+            enlarges = found.scale * (self.model.shuffle_factor or 1)
+            self.model.model = tail.split(self.model.model, enlarges)
         self._call = found  # pads to the sizes it accepts, and gives it its further inputs
         self._reads, self._answers = found.input_channels, found.output_channels
         # The descriptor clamps its output, so infinity would become white

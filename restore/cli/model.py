@@ -16,7 +16,7 @@ Device = Annotated[
 ]
 Dtype = Annotated[
     Literal["auto", "fp32", "fp16", "bf16"],
-    typer.Option(help="auto: fp32 on the CPU, else bf16, which is quick on CPUs with AMX too."),
+    typer.Option(help="auto: fp32 on the CPU, else bf16, which some CPUs compute faster too."),
 ]
 Engine = Annotated[
     Literal["torch", "onnx"],

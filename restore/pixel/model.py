@@ -10,15 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from restore.errors import NonFiniteError
+from restore.pixel.tail import Tail
 from restore.pixel.windows import PixelWindows
 
-LARGEST = 512  # side of a window's square
+LARGEST, WIDE = 640, 512  # side of a convolutional network's window, and of others
 SMALLEST = 64
 ALIGNED = 32  # squares begin at multiples, which suits strides and most attention windows
 FAR = 64  # context with which a deep convolutional network is within 1/255 of the exact result
 NEAR = 16  # context for attention and the like, which no context makes exact
 BLEND = 8  # px blended on each side of a border, if windows are not exact
 BUDGET = 2e9  # bytes that a layer's input and output may take together
+LAYERS = 1.3  # times the largest layer, measured: other tensors live beside it
+DENSE = 4  # the same for an ESRGAN's trunk, whose blocks hold all their layers
 BLOCK, BAND = 16, 64  # pixels: length of a probe's NaN block, and width of its band
 CONVOLUTIONAL = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.PReLU)
 
@@ -112,7 +115,10 @@ class PixelModel:
 
     @cached_property
     def bytes_a_pixel(self) -> int:
-        """Bytes of the largest layer's input and output per input pixel, in fp32."""
+        """Bytes of the largest layer's input and output per input pixel, in fp32.
+
+        Layers that run strip by strip do not count.
+        """
         largest = 0
 
         def seen(layer: nn.Module, given: object, made: object) -> None:
@@ -120,7 +126,8 @@ class PixelModel:
             held = [one for one in (*_tensors(given), *_tensors(made))]
             largest = max(largest, sum(one.numel() for one in held))
 
-        leaves = [part for part in self.network.modules() if not list(part.children())]
+        parts = set(self.network.modules()) - self._by_strips()
+        leaves = [part for part in parts if not list(part.children())]
         hooks = [part.register_forward_hook(seen) for part in leaves]
         try:
             with self._probed() as device:
@@ -148,20 +155,28 @@ class PixelModel:
     def windows_for(self, size: tuple[int, int]) -> PixelWindows:
         """Return the grid for a picture of (height, width).
 
-        A small picture is one window, and the reach is then not measured.
+        A picture no larger than a window is one, and the reach is then not measured.
         """
-        is_small = max(size) <= self._inner(FAR + BLEND)
+        halo = FAR + BLEND
+        is_small = math.prod(size) <= (self._inner(halo) + 2 * halo) ** 2
         return PixelWindows(max(size), 0) if is_small else self.windows
 
     def _inner(self, halo: int) -> int:
         side = math.isqrt(int(BUDGET / max(1, self.bytes_a_pixel))) - 2 * halo
-        return min(LARGEST, max(SMALLEST, side // ALIGNED * ALIGNED))
+        largest = LARGEST if self.is_convolutional else WIDE
+        return min(largest, max(SMALLEST, side // ALIGNED * ALIGNED))
 
-    def window_bytes(self, size: tuple[int, int]) -> int:
-        """Return the bytes of the largest layer for one window of a picture of (height, width)."""
+    def window_bytes(self, size: tuple[int, int]) -> float:
+        """Return about what the network holds for one window of a picture of (height, width)."""
         windows = self.windows_for(size)
         sides = (min(length, windows.inner + 2 * windows.halo) for length in size)
-        return self.bytes_a_pixel * math.prod(sides)
+        layers = DENSE if self._by_strips() else LAYERS
+        return layers * self.bytes_a_pixel * math.prod(sides)
+
+    def _by_strips(self) -> set[nn.Module]:
+        """The layers that do not hold a whole window."""
+        tails = (part for part in self.network.modules() if isinstance(part, Tail))
+        return {layer for tail in tails if not tail.is_whole for layer in tail}
 
     @contextmanager
     def _probed(self) -> Iterator[torch.device]:

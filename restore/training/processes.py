@@ -98,8 +98,8 @@ def settle_precision(options: TrainOptions, accelerator: Accelerator) -> TrainOp
     """Return the options with the precision that `auto` means here, the same in all processes."""
     if options.precision != "auto":
         is_slow = accelerator.device.type == "cpu" and options.precision == "fp32"
-        if accelerator.is_main_process and is_slow and accelerators.has_amx():
-            log.info("this CPU has AMX: precision=auto would train faster")
+        if accelerator.is_main_process and is_slow and accelerators.cpu_computes_bf16():
+            log.info("this CPU computes bf16: precision=auto tries whether it trains faster")
         return options
     faster = "bf16" if bf16_gain(accelerator.device) > GAIN else "fp32"
     chosen = broadcast_object_list([faster])[0]

@@ -55,7 +55,7 @@ def nano(folder: Path) -> "tuple[Run, nn.Module | None]":
 
 
 def nano_bf16(folder: Path) -> "tuple[Run, nn.Module | None]":
-    """The same in bf16, which CPUs with AMX compute in hardware."""
+    """The same in bf16, which some CPUs compute in hardware."""
     import restore
 
     model = restore.load("nano", dtype="bf16")
