@@ -100,6 +100,6 @@ def test_words_and_sizes_are_drawn_from_what_is_listed_alone(kind):
 
 
 def test_weights_in_python_may_be_a_list():
-    assert Choice((1, 2), [1, 0]).draw(Rng(0, "a")) == 1  # pyright: ignore
+    assert Choice((1, 2), [1, 0]).draw(Rng(0, "a")) == 1
     assert OneOf(steps=(Jpeg(), Jpeg()), weights=(1, 0)).weights == (1, 0)
     assert yaml.safe_load("1e-4") == "1e-4"  # why a number may be text

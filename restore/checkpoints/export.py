@@ -196,7 +196,7 @@ def config(module: nn.Module, folder: Path) -> None:
     """Write a module's config as diffusers does, without paths of this machine."""
     if not hasattr(module, "save_config"):
         raise ModelError(f"{folder.name}: {type(module).__name__} cannot be exported")
-    module.save_config(folder)  # type: ignore[operator]
+    module.save_config(folder)
     path = folder / "config.json"
     values = json.loads(path.read_text())
     values.pop("_name_or_path", None)

@@ -79,7 +79,7 @@ def about(
         return made
 
     return LazyStack(
-        restorer=stage,  # type: ignore[arg-type]
+        restorer=stage,
         fidelity=config.fidelity,
         restore_steps=config.restore_steps,
         span=(config.windows.size * step, config.windows.stride * step),

@@ -78,7 +78,7 @@ def build(folder: Path, part: str, convert: object) -> Any:
     if part == "unet":
         parts.unet(module, folder / part / "model.onnx")
     else:
-        parts.vae(module, folder / part)  # type: ignore[arg-type]
+        parts.vae(module, folder / part)
     return module
 
 

@@ -52,7 +52,6 @@ class Layout:
         parts = {
             "x": x,
             "conditioning": conditioning,
-            "known": conditioning,  # its former name
             "trust": trust,
             "mask": mask,
             "signed_mask": 2 * mask - 1,

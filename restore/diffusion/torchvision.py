@@ -48,7 +48,7 @@ def tried() -> tuple[State, str]:
     except Exception as error:  # a build for another torch fails in many ways
         for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
             del sys.modules[name]
-        sys.modules["torchvision"] = None  # type: ignore[assignment]  # makes Python's import say that it is absent
+        sys.modules["torchvision"] = None  # makes Python's import say that it is absent
         return "broken", f"{type(error).__name__}: {error}".splitlines()[0]
     return "works", ""
 

@@ -224,7 +224,7 @@ def _is_deep(image: Image.Image, data: bytes) -> bool:
         header = re.match(rb"P[36](?:\s+|#[^\n]*\n)+\d+\s+\d+\s+(\d+)\s", data)
         return bool(header) and int(header[1]) > 255
     if image.format == "TIFF":
-        bits = image.tag_v2.get(258, (8,))  # pyright: ignore[reportAttributeAccessIssue]
+        bits = image.tag_v2.get(258, (8,))
         return max(bits) > 8 and image.mode in ("RGB", "RGBA", "LA", "CMYK")
     return False
 

@@ -127,7 +127,7 @@ def _exif_resolution(tags: Image.Exif) -> tuple[Any, Any] | None:
     sides = tags.get(Base.XResolution), tags.get(Base.YResolution)
     if inch is None or None in sides:
         return None
-    return float(sides[0]) * inch, float(sides[1]) * inch  # pyright: ignore[reportArgumentType]
+    return float(sides[0]) * inch, float(sides[1]) * inch
 
 
 def read_iptc(image: Image.Image) -> bytes | None:
@@ -147,7 +147,7 @@ def read_texts(image: Image.Image, strip: Strip, notes: list[str]) -> tuple[tupl
     found: dict[str, Any] = {}
     if image.format == "PNG":
         try:
-            found = dict(image.text)  # pyright: ignore[reportAttributeAccessIssue]
+            found = dict(image.text)
         except MemoryError:
             raise
         except Exception as error:  # Pillow raises anything on hostile texts; the pixels are there

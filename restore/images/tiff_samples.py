@@ -279,7 +279,7 @@ def _by_tifffile(data: bytes, frame: int, layout: Layout) -> np.ndarray | None:
 
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         try:
-            array = file.pages[frame].asarray(maxworkers=1)  # pyright: ignore[reportAttributeAccessIssue]
+            array = file.pages[frame].asarray(maxworkers=1)
         except ValueError:  # no codec for its compression
             return None
     height, width = layout.size

@@ -63,9 +63,7 @@ class RestorationPipeline(DiffusionPipeline):
         self._parts = parts
 
     @classmethod
-    def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
-        cls, pretrained_model_name_or_path: Any = "nano", **how: Any
-    ) -> Self:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any = "nano", **how: Any) -> Self:
         """Load and check a model by any name that `restore.load` accepts.
 
         Args:

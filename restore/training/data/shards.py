@@ -49,7 +49,7 @@ def members(shard: Path, suffixes: frozenset[str]) -> Iterator[Member]:
             for count, info in enumerate(tar):
                 if why := _unsafe(info, length) or (count >= MOST and f"over {MOST:,} files"):
                     raise ConfigError(f"{shard}: {info.name!r}: {why}; pack it again")
-                tar.members = []  # pyright: ignore  # else tarfile keeps all it has passed
+                tar.members = []  # else tarfile keeps all it has passed
                 suffix = PurePosixPath(info.name).suffix.lower()
                 if info.isdir() or suffix not in suffixes:
                     continue
