@@ -174,6 +174,14 @@ def test_the_adaptive_weight_brings_both_gradients_to_one_size(photos, shape):
     torch.testing.assert_close(adverse, 0.5 * kept, rtol=0.02, atol=0)
 
 
+@pytest.mark.parametrize("spectral", [False, True])
+def test_the_judge_is_normalised_as_its_options_say(photos, spectral):
+    made = stage(photos, TINY, adversary={**GAN, "spectral": spectral})
+    grouped = [isinstance(layer, torch.nn.GroupNorm) for layer in made.discriminator]
+    bounded = [torch.nn.utils.parametrize.is_parametrized(layer) for layer in made.discriminator]
+    assert (any(grouped), any(bounded)) == (not spectral, spectral)
+
+
 def test_the_judge_learns_to_tell(photos):
     """Its loss falls from 1, that of no opinion, when what it sees does not change."""
     torch.manual_seed(0)

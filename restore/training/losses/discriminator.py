@@ -34,6 +34,10 @@ class AdversaryOptions(Options):
     discriminator smooth.
     """
 
+    def build(self, inputs: int = 3) -> "Patches":
+        """A new discriminator; `inputs` as in `Patches`."""
+        return Patches(self.channels, self.layers, inputs, self.spectral)
+
 
 class Patches(nn.Sequential):
     """A discriminator of patches (Isola et al. 2017): (B, inputs, H, W) in [-1, 1] -> logits, above

@@ -20,7 +20,7 @@ from restore.errors import ConfigError
 from restore.training.data.crops import PhotoOptions
 from restore.training.data.loading import Samples, to_rgb
 from restore.training.losses import sizes
-from restore.training.losses.discriminator import AdversaryOptions, Patches, adversarial_losses
+from restore.training.losses.discriminator import AdversaryOptions, adversarial_losses
 from restore.training.losses.perceptual import PerceptualOptions, distance
 from restore.training.losses.pixel import PIXEL_LOSSES, PixelLoss
 from restore.training.rng import WHOLE, Part
@@ -203,7 +203,7 @@ class AutoencoderStage:
         self.model: nn.Module = self.vae
         self.adversary, self.discriminator = options.adversary, None
         if self.adversary:
-            self.discriminator = Patches(self.adversary.channels, self.adversary.layers).to(device)
+            self.discriminator = self.adversary.build().to(device)
             self.model = nn.ModuleDict({"vae": self.vae, "judge": self.discriminator})
         self.distance = distance(options.perceptual, device) if options.perceptual else None
         crop, step = options.data.crop, vae.factor(self.vae)

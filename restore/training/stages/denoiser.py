@@ -21,7 +21,6 @@ from restore.training.data.latent_pairs import open_pairs, prepare_batch
 from restore.training.data.pairs import PairOptions, check_captions
 from restore.training.data.stored import StoredPairs
 from restore.training.losses import sizes
-from restore.training.losses.discriminator import Patches
 from restore.training.rng import WHOLE, Part
 from restore.training.stages.denoising_loss import DenoisingOptions, train_step
 from restore.training.stages.networks import ShapeOptions, build, text
@@ -75,8 +74,7 @@ class EveryTaskStage:
         self.adversary = options.texture.adversary if options.texture else None
         self.discriminator = None
         if self.adversary:
-            a, inputs = self.adversary, 3 if stack.restorer is None else 6
-            self.discriminator = Patches(a.channels, a.layers, inputs, a.spectral).to(device)
+            self.discriminator = self.adversary.build(3 if stack.restorer is None else 6).to(device)
             self.model["judge"] = self.discriminator
         self.samples = open_pairs(options.data, stack, options.cache, digest, seed)
         self.preview_batch = held_out_batch(stack, options.data, options.cache, digest, seed)

@@ -24,7 +24,7 @@ from restore.training.data.crops import PhotoOptions, Photos
 from restore.training.data.loading import Samples, to_rgb
 from restore.training.data.pairs import draw_weighted
 from restore.training.losses import sizes, teachers
-from restore.training.losses.discriminator import AdversaryOptions, Patches, adversarial_losses
+from restore.training.losses.discriminator import AdversaryOptions, adversarial_losses
 from restore.training.losses.perceptual import PerceptualOptions, distance, squeezenet
 from restore.training.losses.pixel import gradient
 from restore.training.rng import WHOLE, Part
@@ -134,8 +134,7 @@ class RestorerStage:
         self.model: nn.Module = self.network
         self.adversary, self.discriminator = options.adversary, None
         if options.adversary:
-            a = options.adversary
-            self.discriminator = Patches(a.channels, a.layers, 6, a.spectral).to(device)
+            self.discriminator = options.adversary.build(inputs=6).to(device)
             self.model = nn.ModuleDict({"restorer": self.network, "judge": self.discriminator})
         self.distance = distance(options.perceptual, device) if options.perceptual else None
         self.teach = teachers.load(options.teacher.path, device) if options.teacher else None
