@@ -104,3 +104,9 @@ def test_geometry_that_leaves_less_than_a_crop_is_refused_with_the_options_or_in
     photo, rng = np.zeros((99, 99, 3), np.uint8), np.random.default_rng(0)
     with pytest.raises(ConfigError, match="Resize: leaves 20x16 px"):
         move(photo, (0, 0), 64, (Geometry.model_validate(small),), rng)
+
+
+def test_a_discriminator_is_refused_where_none_is_trained():
+    asked = {"kind": "scenes", "pixel_weight": 1, "texture": {"adversary": gan(1)}}
+    with pytest.raises(ValidationError, match=r"leave out texture\.adversary"):
+        TypeAdapter(StageOptions).validate_python(asked)

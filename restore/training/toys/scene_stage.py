@@ -1,11 +1,11 @@
 """A tiny stack that learns to draw scenes from prompts: text, classes or boxes."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from restore.checkpoints import model_paths
@@ -64,6 +64,12 @@ class SceneOptions(StepOptions):
     """Guidance in previews."""
     shown: int = Field(32, ge=1)
     """Number of scenes in previews."""
+
+    @model_validator(mode="after")
+    def _has_no_judge(self) -> Self:
+        if self.texture and self.texture.adversary:
+            raise ValueError("scenes have no discriminator; leave out texture.adversary")
+        return self
 
 
 def build_context(options: SceneOptions) -> Context:
