@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import UploadFile
-from pydantic import BaseModel, ConfigDict
 
 from restore.batch.folder_lock import as_output_error
 from restore.batch.work import refuse_large
@@ -22,49 +21,22 @@ from restore.web.store import Job, Store
 from restore.web.worker import Worker
 
 
-class JobResponse(BaseModel):
+class JobResponse(store.JobFacts):
     """A job as clients see it."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
-    id: str
-    """Names the job in later requests."""
     kind: str
     """The kind of request, such as "upscale"."""
     name: str
     """Name of the first upload."""
-    status: store.Status
     position: int | None = None
     """Jobs before it, while it waits."""
-    created: float
-    """Seconds since the epoch."""
     seconds: float | None = None
     """How long it took, once it has ended."""
-    part: store.Part | None = None
-    """Progress of the current picture."""
-    preview: int = 0
-    """Number of the latest preview of the unfinished result; 0: there is none."""
-    tally: store.Tally | None = None
-    """Progress of a run over a folder."""
-    code: str = ""
-    """Code of the error, if it failed."""
-    error: str = ""
-    """Text of the error, if it failed."""
-    warnings: list[str] = []
-    """What was lost or left out."""
-    size_in: tuple[int, int] | None = None
-    """(height, width) of the input."""
-    size_out: tuple[int, int] | None = None
-    """(height, width) of the result."""
-    results: list[store.Result] = []
-    """Files that it made."""
-    views: list[str] = []
-    """Copies for the browser: "before", "after"."""
 
 
-class ErrorResponse(BaseModel):
+class ErrorResponse(store.Described):
     """The body of every error."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
     code: str
     """What went wrong, for programs, such as "TOO_LARGE"."""
     error: str
@@ -116,13 +88,13 @@ class Server:
 
     def describe(self, job: Job) -> JobResponse:
         """Describe a job for clients."""
-        values = {
-            name: getattr(job, name) for name in JobResponse.model_fields if hasattr(job, name)
-        }
-        seconds = job.ended - job.started if job.ended and job.started else None
-        name = job.uploads[0] if job.uploads else ""
-        more = {"kind": job.request.kind, "name": name, "seconds": seconds}
-        return JobResponse(**{**values, **more, "position": self.worker.position(job.id)})
+        return JobResponse(
+            **{name: getattr(job, name) for name in store.JobFacts.model_fields},
+            kind=job.request.kind,
+            name=job.uploads[0] if job.uploads else "",
+            position=self.worker.position(job.id),
+            seconds=job.ended - job.started if job.ended and job.started else None,
+        )
 
     def find(self, job_id: str) -> Job:
         """Return a job.

@@ -28,10 +28,15 @@ ID = re.compile(r"[0-9a-f]{32}")
 KEPT = 200  # jobs that have ended; older ones are removed with their files
 
 
-class Result(BaseModel):
-    """A file that a job made."""
+class Described(BaseModel):
+    """Base of what the API answers: its schema has the descriptions of the fields."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class Result(Described):
+    """A file that a job made."""
+
     name: str
     """Path relative to the folder of results."""
     bytes: int
@@ -40,10 +45,9 @@ class Result(BaseModel):
     """SHA-256 of the file, in hex."""
 
 
-class Part(BaseModel):
+class Part(Described):
     """Progress of the current picture."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
     done: int
     """Units that are done."""
     of: int
@@ -52,10 +56,9 @@ class Part(BaseModel):
     """The unit: windows, blocks or bands of a stage."""
 
 
-class Tally(BaseModel):
+class Tally(Described):
     """Progress of a run over a folder."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
     total: int
     """Files in all."""
     done: int = 0
@@ -70,26 +73,20 @@ class Tally(BaseModel):
     """The first failures: file and error."""
 
 
-class Job(BaseModel):
-    """A request and its state."""
+class JobFacts(Described):
+    """What clients are told of a job as it is kept."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True, populate_by_name=True)
     id: str
-    request: AnyRequest = Field(alias="asked")
-    """The request; job.json calls it `asked`."""
-    uploads: list[str] = []
-    """Names of the uploaded pictures, in the folder in/."""
-    mask: str = ""
-    """Name of the uploaded mask, in the folder mask/."""
-    control: str = ""
-    """Name of the uploaded picture for the ControlNet, in the folder control/."""
-    status: Status = "queued"
+    """Names the job in later requests."""
+    status: Status
     created: float
-    """Seconds since the epoch, as are `started` and `ended`."""
-    started: float | None = None
-    ended: float | None = None
-    attempts: int = 0
-    """How often it was started: a job that ends the server each time is given up."""
+    """Seconds since the epoch."""
+    part: Part | None = None
+    """Progress of the current picture."""
+    preview: int = 0
+    """Number of the latest preview of the unfinished result; 0: there is none."""
+    tally: Tally | None = None
+    """Progress of a run over a folder."""
     code: str = ""
     """Code of the error, if it failed."""
     error: str = ""
@@ -104,12 +101,26 @@ class Job(BaseModel):
     """Files that it made."""
     views: list[str] = []
     """Copies for the browser: "before", "after"."""
-    tally: Tally | None = None
-    """Progress of a run over a folder."""
-    part: Part | None = None
-    """Progress of the current picture."""
-    preview: int = 0
-    """Number of the latest preview of the unfinished result; 0: there is none."""
+
+
+class Job(JobFacts):
+    """A request and its state."""
+
+    model_config = ConfigDict(populate_by_name=True)
+    status: Status = "queued"
+    request: AnyRequest = Field(alias="asked")
+    """The request; job.json calls it `asked`."""
+    uploads: list[str] = []
+    """Names of the uploaded pictures, in the folder in/."""
+    mask: str = ""
+    """Name of the uploaded mask, in the folder mask/."""
+    control: str = ""
+    """Name of the uploaded picture for the ControlNet, in the folder control/."""
+    started: float | None = None
+    """Seconds since the epoch, as is `ended`."""
+    ended: float | None = None
+    attempts: int = 0
+    """How often it was started: a job that ends the server each time is given up."""
 
 
 class Store:
