@@ -3,6 +3,9 @@
 A command returns the error's `exit_code`.
 """
 
+from collections.abc import Iterable
+from itertools import islice
+
 
 class RestoreError(Exception):
     """Base class of all errors that this package raises on purpose.
@@ -88,6 +91,14 @@ class ImageError(RestoreError):
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun: 1 picture, 2 pictures."""
     return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def first_few(texts: Iterable[str], most: int = 5) -> str:
+    """Join the first texts, and say how many more there are; empty if there are none."""
+    texts = iter(texts)
+    shown = ", ".join(islice(texts, most))
+    left = sum(1 for _ in texts)
+    return shown + f" and {left} more" * (left > 0)
 
 
 def printable(text: str) -> str:

@@ -16,15 +16,13 @@ from restore.batch.jobs import Job, Jobs, OnCollision, Shard, refuse_collisions
 from restore.batch.picture_options import PictureOptions
 from restore.batch.runner import Exists, refuse_existing
 from restore.batch.work import FileOptions
-from restore.errors import ImageError, UsageError
+from restore.errors import ImageError, UsageError, first_few
 from restore.file_search import Found
 from restore.options import Img2imgOptions, InpaintOptions
 
 if TYPE_CHECKING:
     from restore.batch.mask_files import Masks
     from restore.images.picture import Reading
-
-SHOWN = 5  # names in an error
 
 
 @dataclass(frozen=True)
@@ -116,20 +114,19 @@ def refuse_transparent(
     """Raise UsageError if a picture is transparent but the format of its result cannot be."""
     from restore.images import encode
 
-    seen, count = [], 0
-    for job in planned:
+    def is_refused(job: Job) -> bool:
         if job.skip or not job.source or encode.FORMATS[kind(job.source)].alpha:
-            continue
+            return False
         if job.source.suffix.casefold() in encode.OPAQUE:
-            continue  # the rare one with a wrong suffix is refused when it is read
+            return False  # the rare one with a wrong suffix is refused when it is read
         if job.url:
-            continue  # so is a remote one: to download all of them first would double the run
+            return False  # so is a remote one: to download all of them first would double the run
         with suppress(ImageError):  # its row will say so
-            if downloads.probe(job, reading).has_alpha:
-                seen, count = [*seen, str(job.source)][:SHOWN], count + 1
-    if seen:
-        more = f" and {count - SHOWN} more" if count > SHOWN else ""
-        problem = f"{', '.join(seen)}{more}: transparent, which jpeg cannot hold"
+            return downloads.probe(job, reading).has_alpha
+        return False
+
+    if names := first_few(str(job.source) for job in planned if is_refused(job)):
+        problem = f"{names}: transparent, which jpeg cannot hold"
         raise UsageError(f"{problem}; give a --background such as white, or use --format png")
 
 

@@ -20,11 +20,9 @@ from restore.batch.step import Exists, Work, begin, head
 from restore.batch.store import HIDDEN
 from restore.batch.time_left import TimeLeft
 from restore.batch.uploads import Uploads
-from restore.errors import CancelledError, DiskFullError, OutputError, UsageError
+from restore.errors import CancelledError, DiskFullError, OutputError, UsageError, first_few
 from restore.file_search import SKIPPED
 from restore.files import TEMPORARY, is_temporary
-
-SHOWN = 5  # names in an error
 
 
 @dataclass(frozen=True)
@@ -275,13 +273,8 @@ def refuse_existing(
 ) -> None:
     """Raise UsageError if any output is there already."""
     paths = (path for job in jobs if not job.skip for path in (job.target, *job.frames))
-    there, count = [], 0
-    for path in paths:
-        if is_there(path):
-            there, count = [*there, str(path)][:SHOWN], count + 1
-    if there:
-        more = f" and {count - SHOWN} more" if count > SHOWN else ""
-        raise UsageError(f"{', '.join(there)}{more}: there already, and --exists is error")
+    if there := first_few(str(path) for path in paths if is_there(path)):
+        raise UsageError(f"{there}: there already, and --exists is error")
 
 
 def _sweep(jobs: Iterable[Job], out: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from restore.checkpoints import hub
-from restore.errors import ModelError
+from restore.errors import ModelError, first_few
 from restore.storage import sealed, tensor_files
 
 Weights = dict[str, Tensor]
@@ -91,11 +91,9 @@ def fill(module: nn.Module, weights: Weights, what: str) -> None:
 MEND = "config and weights are not of the same model, or the file is cut; copy it again"
 
 
-def first(names: Iterable[str], count: int = 3) -> str:
+def first(names: Iterable[str]) -> str:
     """Format the first names, sorted, and how many are left out."""
-    names = sorted(names)
-    more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + more
+    return first_few(sorted(names), 3)
 
 
 def renamed(name: str, wanted: Weights) -> str:
