@@ -38,16 +38,6 @@ def gallery(
 
 
 @app.command()
-def stages(
-    out: Annotated[Path, typer.Option("-o", "--out")] = ROOT / "docs" / "images",
-) -> None:
-    """Make the picture of docs/reference/models.md with Real-ESRGAN's x4plus, a minute."""
-    from documents import stages
-
-    stages.write(out)
-
-
-@app.command()
 def notebooks() -> None:
     """Make and run docs/notebooks, with nbclient and ipykernel, a minute."""
     from documents import notebooks

@@ -199,7 +199,7 @@ def measure(
     with tempfile.TemporaryDirectory() as made, ExitStack() as living:
         place = photos or _made_up(Path(made) / "photos")
         config = Path(made) / "config.yaml"
-        config.write_text(yaml.safe_dump(_config(place, Path(made), batch, workers, steps)))
+        config.write_text(yaml.safe_dump(_config(place, Path(made), batch, workers)))
         contestants = {"restore train": our_loop, "plain loop": _plainly}
         turns = {
             name: living.enter_context(_apart(make, config, threads))
@@ -229,7 +229,7 @@ def race(turns: dict[str, Turn], steps: int, rounds: int) -> list[dict[str, Any]
     return rows
 
 
-def _config(photos: Path, folder: Path, batch: int, workers: int, steps: int) -> dict[str, Any]:
+def _config(photos: Path, folder: Path, batch: int, workers: int) -> dict[str, Any]:
     data = {"photos": str(photos), "crop": SIDE, "window": SIDE // 4, "mode": "live"}
     data |= {"tasks": {"restore": 1}, "scales": {"4": 1}, "clean": 0, "described": 0}
     stage = {"kind": "denoiser", "autoencoder": str(model_paths.SHIPPED / "nano"), "data": data}
