@@ -12,7 +12,6 @@ copies that know neither each other nor the epoch, so a generator in them would 
 that use it.
 """
 
-import logging
 import random
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -39,7 +38,6 @@ from degradations.pipeline import Recipe
 from degradations.rng import Rng
 from degradations.samples import Maker, pixels
 
-log = logging.getLogger(__name__)
 Index = int | tuple[int, int]  # which picture; or which, and in which epoch
 
 

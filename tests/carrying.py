@@ -362,7 +362,7 @@ def goes(fact: str, format: str, folder: Path) -> tuple[str, list[str]]:
     one = replace(Picture(PIXELS), **given)
     path = folder / f"out{FORMATS[format]}"
     try:
-        notes = encode.write(one, path, format, Writing(lossless=format == "webp"))
+        notes = encode.encode(one, path, format, Writing(lossless=format == "webp"))
     except ImageError as error:
         return "refused", [str(error)]
     back = picture.read(path)

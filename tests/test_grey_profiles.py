@@ -35,7 +35,7 @@ COLOURED = Writing(background=(250, 200, 255), lossless=True)
 def test_grey_that_is_written_as_colours_keeps_its_tones(tmp_path, format, alpha, tone):
     grey = replace(RAMP, alpha=alpha, grey=True, icc=grey_profile(TONES[tone]))
     path = tmp_path / f"a{encode.FORMATS[format].suffix}"
-    notes = encode.write(grey, path, format, replace(COLOURED, lossless=format == "webp"))
+    notes = encode.encode(grey, path, format, replace(COLOURED, lossless=format == "webp"))
     assert "kept as one for colours" in " ".join(notes)
     back = picture.read(path)
     assert not back.warnings and back.icc[16:20] == b"RGB "
@@ -48,7 +48,7 @@ def test_grey_that_is_written_as_colours_keeps_its_tones(tmp_path, format, alpha
 def test_a_grey_profile_that_is_no_curve_of_light_is_dropped_and_told(tmp_path, format):
     grey = replace(RAMP, alpha=COVER, grey=True, icc=grey_profile(TONES["line"], b"Lab "))
     path = tmp_path / f"a{encode.FORMATS[format].suffix}"
-    [note] = encode.write(grey, path, format)
+    [note] = encode.encode(grey, path, format)
     assert note.startswith("the colour profile is dropped: it is for grey")
     back = picture.read(path)
     assert back.icc is None and not back.warnings

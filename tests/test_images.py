@@ -15,6 +15,7 @@ import pytest
 from PIL import Image, ImageCms, ImageFile
 
 from restore.errors import ImageError
+from restore.files import replacing
 from restore.images import decode, encode, row_writers
 from restore.images.encode import Writing
 from restore.images.picture import Picture, bleed, probe, read, to_uint8
@@ -280,7 +281,7 @@ def test_png_and_tiff_keep_depth_grey_and_alpha(tmp_path, format, grey, with_alp
     icc = None if grey else SRGB
     picture = Picture(pixels, alpha if with_alpha else None, grey, icc)
     path = tmp_path / "out"
-    assert encode.write(picture, path, format) == []
+    assert encode.encode(picture, path, format) == []
     back = read(path)
     assert back.warnings == ()
     assert back.depth == depth and back.icc == icc
@@ -302,7 +303,7 @@ def test_profile_and_exif_survive(tmp_path, format):
     exif.get_ifd(0x8769)[0xA002] = 999  # the old width, which would be wrong
     exif.get_ifd(0x8825)[1] = "N"
     source = saved(tmp_path, encoded(COLOURS, "JPEG", exif=exif, icc_profile=SRGB), "s.jpg")
-    notes = encode.write(read(source), tmp_path / "out", format)
+    notes = encode.encode(read(source), tmp_path / "out", format)
     back = read(tmp_path / "out")
     assert back.size == (30, 20) and back.icc == SRGB
     assert notes == []
@@ -314,7 +315,7 @@ def test_profile_and_exif_survive(tmp_path, format):
 
 
 def test_16_bits_are_rounded_where_only_8_fit_and_told(tmp_path):
-    notes = encode.write(Picture(DEEP), tmp_path / "out", "webp", Writing(quality=100))
+    notes = encode.encode(Picture(DEEP), tmp_path / "out", "webp", Writing(quality=100))
     assert notes == ["depth reduced to 8 bits for webp"]
     levels = np.arange(65536, dtype=np.uint16)
     assert (to_uint8(levels) == np.rint(levels / 257)).all()
@@ -323,9 +324,9 @@ def test_16_bits_are_rounded_where_only_8_fit_and_told(tmp_path):
 def test_transparency_to_jpeg_needs_a_background(tmp_path):
     picture = Picture(np.full((16, 16, 3), 200, np.uint8), np.zeros((16, 16), np.uint8))
     with pytest.raises(ImageError, match="--background"):
-        encode.write(picture, tmp_path / "out.jpg", "jpeg")
+        encode.encode(picture, tmp_path / "out.jpg", "jpeg")
     assert not list(tmp_path.iterdir())
-    encode.write(picture, tmp_path / "out.jpg", "jpeg", Writing(background=(10, 200, 30)))
+    encode.encode(picture, tmp_path / "out.jpg", "jpeg", Writing(background=(10, 200, 30)))
     back = read(tmp_path / "out.jpg").pixels.astype(int)
     assert np.abs(back - (10, 200, 30)).max() <= 3
 
@@ -337,7 +338,7 @@ def test_a_size_that_the_format_cannot_hold_is_refused_before_the_work():
 
 def test_an_error_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "out.png"
-    encode.write(Picture(COLOURS), path)
+    encode.encode(Picture(COLOURS), path)
     before = path.read_bytes()
     halves = [lambda *_: [before[:500]], lambda *_: iter([before[:500], 1 / 0])]
 
@@ -346,8 +347,8 @@ def test_an_error_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
 
     for broken, error in [(halves[0], ImageError), (full, OSError)]:
         monkeypatch.setattr(encode, "_png", broken)
-        with pytest.raises(error):
-            encode.write(Picture(255 - COLOURS), path)
+        with pytest.raises(error), replacing(path) as temporary:
+            encode.encode(Picture(255 - COLOURS), temporary)
         assert path.read_bytes() == before
         assert list(tmp_path.iterdir()) == [path]
 
@@ -355,7 +356,7 @@ def test_an_error_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
 @pytest.mark.skipif(os.name != "posix", reason="kill -9")
 def test_a_killed_writer_leaves_the_old_file(tmp_path):
     path = tmp_path / "out.png"
-    encode.write(Picture(COLOURS), path)
+    encode.encode(Picture(COLOURS), path)
     before = path.read_bytes()
     code = (
         "import os, sys, pathlib; from restore.files import replacing\n"

@@ -119,7 +119,7 @@ def test_names_of_document_and_page_come_back_from_each_format(tmp_path):
     data = next(case for case in CASES if "document" in case.what).data()
     one = picture.read(Encoded(data, ".tif"))
     for format, suffix in FORMATS.items():
-        encode.write(one, tmp_path / f"a{suffix}", format)
+        encode.encode(one, tmp_path / f"a{suffix}", format)
         told = Image.Exif()
         told.load(picture.read(tmp_path / f"a{suffix}").exif)
         assert (told[269], told[285]) == ("a scan", "page 7"), format
@@ -228,7 +228,7 @@ def test_16_bits_by_planes_agree_with_tifffile_in_any_packing():
 def test_results_thinner_than_a_block_are_written_and_checked(tmp_path, size, format):
     one = picture.Picture(np.full((*size, 3), 90, np.uint8))
     path = tmp_path / f"a{FORMATS[format]}"
-    encode.write(one, path, format)
+    encode.encode(one, path, format)
     assert picture.read(path).size == size
 
 

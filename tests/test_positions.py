@@ -41,7 +41,7 @@ def packet(attributes: str, elements: str = "") -> bytes:
 def doubled(one: picture.Picture, tmp_path) -> tuple[picture.Picture, list[str]]:
     """The result of twice the size, as read again."""
     pixels = one.pixels.repeat(2, 0).repeat(2, 1)
-    notes = encode.write(replace(one, pixels=pixels), tmp_path / "a.png")
+    notes = encode.encode(replace(one, pixels=pixels), tmp_path / "a.png")
     return picture.read(tmp_path / "a.png"), notes
 
 
@@ -136,7 +136,7 @@ def test_on_a_larger_canvas_nothing_is_where_it_was(tmp_path):
     data = carrying.jpeg(xmp=packet(PANORAMA, REGIONS), exif=with_exif({0xA214: (3, 4)}))
     one = picture.read(Encoded(data, ".jpg"))
     larger, _ = masks.extend(one, np.zeros((40, 48), np.uint8), (4, 0, 0, 0))
-    notes = encode.write(larger, tmp_path / "a.png")
+    notes = encode.encode(larger, tmp_path / "a.png")
     assert [note.split("'")[0] for note in notes] == ["EXIF", "XMP"]
     again = picture.read(tmp_path / "a.png")
     assert b"Regions>" not in again.xmp and 0xA214 not in inner(again)

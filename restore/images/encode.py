@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image
 
 from restore.errors import ImageError, UsageError
-from restore.files import replacing
 from restore.images import row_writers, tags, tiff_rows
 from restore.images.picture import Picture, to_uint8
 from restore.images.tags import Tags
@@ -116,21 +115,6 @@ def check_fits(
     if picture.alpha is not None and not holds.alpha and background is None:
         mend = "use --format png, or give a --background such as white"
         raise ImageError("UNSUPPORTED", f"{format} holds no transparency; {mend}")
-
-
-def write(
-    picture: Picture,
-    path: Path,
-    format: str = "png",
-    how: Writing = Writing(),
-    about: str = "",
-) -> list[str]:
-    """Write a picture to `path` in one step, and check that it decodes. See `encode`.
-
-    After an error the file at `path` is as before.
-    """
-    with replacing(path) as temporary:
-        return encode(picture, temporary, format, how, about)
 
 
 def encode(

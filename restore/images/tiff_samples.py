@@ -16,7 +16,6 @@ from PIL import Image, TiffImagePlugin
 
 from restore.errors import ImageError
 
-DEEP = 65535
 MAX_SAMPLES = 6  # of a pixel; more are a bomb
 MAX_FRAMES = 1001  # that are counted
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2

@@ -6,7 +6,6 @@ devices and sparse files are refused, and the error names the member.
 
 import io
 import json
-import logging
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from restore.errors import ConfigError
 from restore.file_search import visible
 from restore.files import replacing
 
-log = logging.getLogger(__name__)
 MOST = 200_000  # members of one shard
 LARGEST = 1 << 30  # bytes of one member
 
