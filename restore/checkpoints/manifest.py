@@ -91,6 +91,11 @@ def find_model(
             [file for part in hub.WEIGHED for file in hub.weight_files(path / part)], allow_pickle
         )
         return path, hub.digest(path)
+    return path, _check_ours(path, name)
+
+
+def _check_ours(path: Path, name: str) -> str:
+    """The digest of a model folder with a manifest. Raises ModelError as `find_model`."""
     if not (path / "stack.json").is_file():
         for part, (what, mend) in ALONE.items():
             if (path / part / "config.json").is_file() and not (path / "unet").is_dir():
@@ -109,7 +114,7 @@ def find_model(
             f"{strange[0]}: is not in the model's {NAME}, and would be loaded unseen; remove it, "
             f"or copy the model {name} again"
         )
-    return path, digest
+    return digest
 
 
 def write(folder: Path) -> str:

@@ -11,21 +11,8 @@ from typer.core import TyperCommand
 EVERYDAY = {
     *("inputs", "out", "scale", "steps", "prompt", "damage", "find_scratches", "fidelity"),
     *("mask", "strength", "count", "size", "model", "format", "exists", "dry_run"),
-    *(
-        "grow",
-        "feather",
-        "extend",
-        "loopback",
-        "negative",
-        "grid",
-        "restored",
-        "reference",
-        "sets",
-        "quiet",
-        "rows",
-        "help_all",
-        "help",
-    ),
+    *("grow", "feather", "extend", "loopback", "negative", "grid", "restored", "reference"),
+    *("sets", "quiet", "rows", "help_all", "help"),
 }
 ALL = "restore.help_all"  # its key in a context's meta
 
