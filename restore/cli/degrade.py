@@ -21,6 +21,7 @@ from restore.cli.recipe_options import (
     refusals,
 )
 from restore.cli.settings import Seed
+from restore.cli.shared import GO_ON, stop
 from restore.errors import ImageError, OutputError, UsageError, counted, printable
 from restore.storage import digests
 
@@ -29,8 +30,6 @@ if TYPE_CHECKING:  # cv2 and the rest are slow to load: the cheap checks come fi
 
     from degradations import Recipe
     from degradations.pairs import PairCounts
-
-INTERRUPTED = 130
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -97,11 +96,7 @@ def apply(
                 digests=digests.of,
             )
     except KeyboardInterrupt:
-        print(
-            "restore: stopped; what is finished is kept; run the same command again to go on",
-            file=sys.stderr,
-        )
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(stop(f"stopped; {GO_ON}", 130)) from None
     _report(counts, photos, out, time.monotonic() - began)
     raise typer.Exit(1 if counts.refused else 0)
 
