@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import cache
 from itertools import product
 
@@ -57,14 +58,17 @@ def stacks(folders):
 def pipeline(kind: type, folder):
     pipe = kind.from_pretrained(folder)
     pipe.set_progress_bar_config(disable=True)
-    return pipe, pipe.scheduler.config
+    return pipe, pipe.scheduler
 
 
 def stock(kind: type, folder, sampler: str):
     """The stock pipeline with the sampler, and the list that its latents will be put into."""
-    pipe, config = pipeline(kind, folder)
+    pipe, first = pipeline(kind, folder)
     name, own = SCHEDULERS[sampler]
-    pipe.scheduler = getattr(diffusers, name).from_config(config, **own)
+    if type(first).__name__ == name and not own:
+        pipe.scheduler = deepcopy(first)  # from_config drops what the pipeline corrected
+    else:
+        pipe.scheduler = getattr(diffusers, name).from_config(first.config, **own)
     return pipe, watch(pipe.scheduler)
 
 
@@ -245,6 +249,20 @@ def test_a_folder_as_published_with_pndm_equals_the_stock_pipeline(
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(published))
     stack = load(str(folder), device="cpu")
     Case(stack, folder, picture, monkeypatch).text2img(sampler=sampler, guidance=7.5)
+
+
+@pytest.mark.parametrize("offset", [{}, {"steps_offset": 0}])
+@pytest.mark.parametrize("task", ["text2img", "img2img", "inpaint"])
+def test_an_old_folder_without_an_offset_equals_the_stock_pipeline(
+    folders, picture, monkeypatch, tmp_path, task, offset
+):
+    """Its pipelines correct the offset of timesteps to 1, where it is missing or 0."""
+    folder = tmp_path / "model"
+    shutil.copytree(folders("inpainting" if task == "inpaint" else "base"), folder)
+    old = {"_class_name": "DDIMScheduler", **BETAS, "clip_sample": False, **offset}
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(old))
+    with pytest.warns(FutureWarning, match="steps_offset"):
+        getattr(Case(load(str(folder), device="cpu"), folder, picture, monkeypatch), task)()
 
 
 @pytest.mark.parametrize("more", [{"rescale": 0.7}, {"eta": 0.6}, {"rescale": 1, "eta": 1}])

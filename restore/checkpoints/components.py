@@ -53,6 +53,11 @@ KINDS: dict[str, tuple[type[nn.Module], ...]] = {
 # What a class may raise for a config that makes no sense.
 BUILDING = (TypeError, ValueError, KeyError, RuntimeError, NotImplementedError)
 BUILDING += (AttributeError, IndexError, ArithmeticError, AssertionError)
+# Pipelines of diffusers that correct old folders, whose schedulers lack steps_offset or have 0.
+OFFSET_BY_ONE = {
+    *("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"),
+    "StableDiffusionInpaintPipeline",
+}
 
 
 def kind_of(folder: Path, part: str, config: dict[str, Any]) -> type[nn.Module]:
@@ -188,6 +193,8 @@ def build_scheduler(folder: Path, part: str = "scheduler") -> SchedulerMixin:
             f"diffusers {diffusers.__version__}; set _class_name in scheduler_config.json to one "
             "that is, such as DDIMScheduler"
         )
+    if (families.read(folder / "model_index.json") or {}).get("_class_name") in OFFSET_BY_ONE:
+        config["steps_offset"] = 1
     kinds = [getattr(diffusers, known, kind) for known in families.SCHEDULERS]
     try:
         return kind.from_config(configs.fields_of(config, *kinds))
