@@ -106,7 +106,7 @@ def load_options(
     values = {section: tree.get(section) or {}}
     if not isinstance(values[section], dict):
         raise ConfigError(f"{config}: {section} must hold `key: value` lines")
-    origins: dict[Way, str] = {(section,): str(config)}
+    origins: dict[Way, str] = {(section,): str(config)} if config else {}
     for pair in sets:
         way, value = _pair(pair)
         if way[0] not in names or len(way) < 2:
@@ -259,7 +259,8 @@ def explain(
                 says += _meant(
                     found["input"], re.findall("'(.*?)'", found.get("ctx", {})["expected"])
                 )
-        lines.append(f"{origin(way)}: {says}")
+        source = origin(way)  # none of what two options of the command line mean together
+        lines.append(f"{source}: {says}" if source else says)
     return lines
 
 

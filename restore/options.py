@@ -49,6 +49,12 @@ class WalkOptions(Options):
     windows: int = Field(default=4, ge=1, le=256)
     """Windows that run at once: more are faster and take more memory."""
 
+    @model_validator(mode="after")
+    def _eta_is_of_ddim(self) -> Self:
+        if self.eta and self.sampler != "ddim":
+            raise ValueError(f"eta {self.eta:g} is for the sampler ddim, not {self.sampler}")
+        return self
+
     @property
     def words(self) -> dict[str, str]:
         """What the picture is to show, and what not, as far as that is said."""

@@ -36,6 +36,12 @@ def upscale(tmp_path, text, *sets, **given):
     return load_options(UpscaleOptions, "upscale", config, list(sets), **given)
 
 
+def test_options_that_do_not_go_together_are_refused_without_a_file_too():
+    given = {"eta": 0.5, "sampler": "euler"}
+    with pytest.raises(ConfigError, match=r"^upscale: eta 0.5 is for the sampler ddim, not euler"):
+        load_options(UpscaleOptions, "upscale", None, [], **given)
+
+
 def test_the_later_word_wins(tmp_path):
     text = "upscale: {scale: 2, steps: 3, guidance: 2.5}"
     options = upscale(tmp_path, text, "upscale.steps=5", "upscale.scale=3", scale=1.5, prompt=None)

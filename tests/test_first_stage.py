@@ -230,7 +230,7 @@ def test_words_that_nobody_hears_are_told(two_stages):
     made = restore(picture(8, 8), UpscaleOptions(scale=1, prompt="noise"), stack, 0)
     assert "the prompt is heard by the walk" in made.warnings[-1]
     nano = engines.load("nano", "cpu", lazily=True)
-    for name, value in {"strength": 0.5, "noise_level": 9, "negative": "a", "guidance": 3}.items():
+    for name, value in {"strength": 0.5, "negative": "a", "guidance": 3}.items():
         for model in (stack, nano):
             told = UpscaleOptions(scale=2, **{name: value})
             (note,) = restore(picture(8, 8), told, model, 0).warnings
@@ -238,6 +238,15 @@ def test_words_that_nobody_hears_are_told(two_stages):
     walked = UpscaleOptions(scale=2, steps=2, strength=0.5)
     assert not restore(picture(8, 8), walked, stack, 0).warnings
     assert not restore(picture(8, 8), UpscaleOptions(scale=2), stack, 0).warnings
+
+
+@pytest.mark.parametrize("steps", [None, 2])
+def test_a_noise_level_is_refused_by_models_that_read_none(two_stages, steps):
+    """With a walk and without: it is no option of the walk, but of one model."""
+    told = UpscaleOptions(scale=2, noise_level=9, steps=steps)
+    for model in (load(str(two_stages), "cpu"), engines.load("nano", "cpu", lazily=True)):
+        with pytest.raises(ConfigError, match="noise_level is for SD's x4 upscaler"):
+            restore(picture(8, 8), told, model, 0)
 
 
 def test_each_part_is_told(two_stages, monkeypatch):
@@ -251,7 +260,8 @@ def test_each_part_is_told(two_stages, monkeypatch):
 def test_what_a_model_lacks_is_said(tmp_path):
     stack = load("nano", "cpu")
     stack.restorer = None
-    for options in (UpscaleOptions(fidelity=0.5), UpscaleOptions(steps=0)):
+    for more in ({"fidelity": 0.5}, {"steps": 0}, {"unfade": 0.2}):
+        options = UpscaleOptions(**more)
         with pytest.raises(ConfigError, match="first stage"):
             restore(picture(8, 8), options, stack, 0)
 

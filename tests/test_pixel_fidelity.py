@@ -17,7 +17,7 @@ from restore.cli import main
 from restore.errors import ModelError
 from restore.images.picture import Picture
 from restore.options import UpscaleOptions
-from restore.tasks import run
+from restore.tasks import pixel_upscale, run
 
 pytestmark = pytest.mark.skipif(not find_spec("spandrel"), reason="the extra pixel")
 
@@ -61,6 +61,19 @@ def test_it_leads_from_the_upscalers_own_result_to_the_faithful_one(upscaler, na
         found = made(upscaler, low, scale=scale, fidelity=share)
         # rounded once, of 16 bits, where the two are rounded before
         assert np.abs(found - wanted).max() <= (1.01 if dtype == np.uint8 else 3)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_network_without_a_share_is_not_run(upscaler, nano, monkeypatch, dtype):
+    low, told = photo(dtype), []
+    deep = photo(dtype).pixels.astype(np.uint16) * (257 if dtype == np.uint8 else 1)
+    true = made(nano, Picture(deep), scale=2, fidelity=1)
+    monkeypatch.setattr(pixel_upscale, "run_network", lambda *_: pytest.fail("run in vain"))
+    options = UpscaleOptions(scale=2, fidelity=1)
+    result = run.restore(low, options, upscaler, 0, lambda *step: told.append(step[:2])).pixels
+    assert result.dtype == dtype
+    assert np.array_equal(result, true if dtype == np.uint16 else np.rint(true / 257))
+    assert told == [(1, 1)]
 
 
 def test_grey_alpha_and_profile_stay(upscaler):

@@ -51,6 +51,7 @@ def upscale(
         ConfigError: If the options would give back the input.
     """
     refuse_own_colours(options)
+    unheard.refuse(options, model.name, has_first_stage=True, has_noise_levels=False)
     made = unheard.warn(run_first_stage(low, options, model, on_step), options)
     return match(made, low, options.colour)
 

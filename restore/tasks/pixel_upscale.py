@@ -59,22 +59,43 @@ def pixel_upscale(
     if damage is not None:
         low = replace(low, pixels=fill_smoothly(bleed(low, damage).pixels, damage))
     size = options.output_size(low.size)
-    native = low.size[0] * model.scale, low.size[1] * model.scale
-    depth, deep = low.pixels.dtype, np.dtype(np.uint16)
-    is_last = size == native and not options.fidelity
-    pixels = run_network(bleed(low), model, depth if is_last else deep, on_step)
-    if size != native:
-        pixels = resized(pixels, size, deep if options.fidelity else depth)
-    if options.fidelity:
-        other = restored(deepen(low), size, faithful.load(model.device), fidelity=1)
-        pixels = blended(pixels, other.pixels, options.fidelity, depth)
+    depth = low.pixels.dtype
+    if options.fidelity == 1:  # the network has no share in the result
+        other = restored(deepen(low), size, faithful.load(model.device), 1, on_step)
+        pixels = blended(other.pixels, other.pixels, 1, depth)
+    else:
+        pixels = with_network(low, size, options.fidelity or 0, model, on_step)
     result = replace(low, pixels=pixels, alpha=resize_alpha(low, size))
     windows = model.windows_for(low.size)
-    if model.wants_whole and not windows.is_one(low.size):
+    if model.wants_whole and options.fidelity != 1 and not windows.is_one(low.size):
         side = windows.inner
         note = f"{model.name} was made to see whole pictures; it saw {side} px of this at a time"
         result = replace(result, warnings=(*result.warnings, note))
     return match(result, low, options.colour)
+
+
+def with_network(
+    low: Picture, size: tuple[int, int], fidelity: float, model: PixelModel, on_step: OnStep
+) -> np.ndarray:
+    """Make the pixels (*size, 3) with the network, blended with the faithful result of nano.
+
+    Args:
+        low: The input.
+        size: (height, width) of the result.
+        fidelity: The share of nano, from 0 to below 1.
+        model: The network.
+        on_step: Called after each window.
+    """
+    native = low.size[0] * model.scale, low.size[1] * model.scale
+    depth, deep = low.pixels.dtype, np.dtype(np.uint16)
+    is_last = size == native and not fidelity
+    pixels = run_network(bleed(low), model, depth if is_last else deep, on_step)
+    if size != native:
+        pixels = resized(pixels, size, deep if fidelity else depth)
+    if not fidelity:
+        return pixels
+    other = restored(deepen(low), size, faithful.load(model.device), fidelity=1)
+    return blended(pixels, other.pixels, fidelity, depth)
 
 
 def with_scale_of(options: Options, model: PixelModel) -> UpscaleOptions:

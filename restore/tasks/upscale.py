@@ -68,12 +68,14 @@ def upscale(
     stack.require("upscale")
     refuse_own_colours(options)
     size = options.output_size(low.size)
+    unheard.refuse(
+        options,
+        stack.name,
+        has_first_stage=stack.restorer is not None,
+        has_noise_levels=stack.low_schedule is not None,
+    )
     if stack.restorer is not None:
         return in_two_stages(low, size, options, stack, seed, on_step, damage)
-    if options.fidelity is not None:
-        raise ConfigError(f"fidelity is for models with a first stage; {stack.name} has none")
-    if options.steps == 0:
-        raise ConfigError(f"0 steps are for models with a first stage; {stack.name} has none")
     seen = without_damage(low, damage)
     if stack.control is not None:
         condition, begun = steer_condition(seen, size, options, stack)
@@ -188,6 +190,7 @@ def over_a_pixel_model(
     """
     refuse_own_colours(options)
     assert stack.enlarger is not None
+    unheard.refuse(options, stack.name, has_first_stage=True, has_noise_levels=False)
     if "unfade" in options.model_fields_set:
         raise ConfigError(
             f"unfade: is of nano's own first stage; {stack.enlarger.name} leaves blacks as they are"
