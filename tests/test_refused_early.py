@@ -38,6 +38,9 @@ def gan(layers):
         ("scratches", {"enlarged": [2, 0.2]}, {}, r"not \[2, 0.2\]"),
         ("scratches", {"enlarged": [0.5, 0.9]}, {}, "a factor of 1 or more"),
         ("scratches", {}, {"overlap": -1}, "greater than or equal to 0"),
+        ("scenes", None, {"pixel_weight": 1, "texture": {"adversary": gan(2)}}, "no discriminator"),
+        ("scenes", None, {"context": "boxes", "text_layers": 3}, "text_layers is for context text"),
+        ("scenes", None, {"perceptual": {"kind": "squeezenet"}}, "set pixel_weight above 0"),
         ("pixels", None, {"timesteps": 10, "steps": 11}, "at most timesteps, 10, not 11"),
     ],
 )
@@ -45,6 +48,16 @@ def test_options_that_cannot_work_are_refused_before_anything_is_read(kind, data
     given = {} if data is None else {"data": {"photos": "nowhere", **data}}
     with pytest.raises(ValidationError, match=told):
         TypeAdapter(StageOptions).validate_python({"kind": kind, **given, **more})
+
+
+def test_a_perceptual_loss_that_texture_leaves_no_picture_to_is_refused():
+    given = {"data": {"photos": "nowhere"}, "perceptual": {"kind": "squeezenet"}, "pixel_weight": 1}
+    for kind in ("denoiser", "finetune"):
+        more = {"autoencoder": "nano"} if kind == "denoiser" else {"model": "nano"}
+        whole = {"kind": kind, **given, **more, "texture": {"every_step": True}}
+        with pytest.raises(ValidationError, match="give texture.perceptual instead"):
+            TypeAdapter(StageOptions).validate_python(whole)
+        TypeAdapter(StageOptions).validate_python({**whole, "texture": {}})
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3, 4])

@@ -147,6 +147,13 @@ def test_the_adversary_begins_at_its_step_and_not_before(photos, shape):
     assert all(p.grad is None for p in made.discriminator.parameters())
 
 
+def test_the_adversary_is_smoothed_as_asked(photos):
+    for spectral in (False, True):
+        judge = stage(photos, TINY, adversary={**GAN, "spectral": spectral}).discriminator
+        groups = [module for module in judge if isinstance(module, torch.nn.GroupNorm)]
+        assert bool(groups) != spectral
+
+
 def test_each_side_descends_its_own_loss_alone(photos):
     made = stage(photos, TINY, adversary={**GAN, "start": 0})
     losses = made.loss(batch(made), 0)

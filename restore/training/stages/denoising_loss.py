@@ -52,8 +52,14 @@ class DenoisingOptions(Options):
 
     @model_validator(mode="after")
     def _is_heard(self) -> Self:
-        if self.texture and not self.pixel_weight:
-            raise ValueError("texture is of decoded pictures; set pixel_weight above 0 too")
+        for name in ("perceptual", "texture"):
+            if getattr(self, name) and not self.pixel_weight:
+                raise ValueError(f"{name} is of decoded pictures; set pixel_weight above 0 too")
+        if self.perceptual and self.texture and self.texture.every_step:
+            raise ValueError(
+                "with texture.every_step all decoded pictures have the losses of texture; "
+                "perceptual is not heard: give texture.perceptual instead"
+            )
         return self
 
 

@@ -68,7 +68,13 @@ class SceneOptions(StepOptions):
     @model_validator(mode="after")
     def _has_no_judge(self) -> Self:
         if self.texture and self.texture.adversary:
-            raise ValueError("scenes have no discriminator; leave out texture.adversary")
+            raise ValueError("texture.adversary: scenes train no discriminator; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _reads_text(self) -> Self:
+        if self.context != "text" and "text_layers" in self.model_fields_set:
+            raise ValueError(f"text_layers is for context text, not {self.context}; leave it out")
         return self
 
 
