@@ -55,7 +55,7 @@ def test_a_perceptual_loss_that_texture_leaves_no_picture_to_is_refused():
     for kind in ("denoiser", "finetune"):
         more = {"autoencoder": "nano"} if kind == "denoiser" else {"model": "nano"}
         whole = {"kind": kind, **given, **more, "texture": {"every_step": True}}
-        with pytest.raises(ValidationError, match="give texture.perceptual instead"):
+        with pytest.raises(ValidationError, match=r"give texture.perceptual instead"):
             TypeAdapter(StageOptions).validate_python(whole)
         TypeAdapter(StageOptions).validate_python({**whole, "texture": {}})
 
