@@ -239,8 +239,10 @@ def explain(
         origin: Returns the source of the value at a way, such as a file or `--steps`.
     """
     lines = []
-    for found in error.errors(include_url=False):
-        spelled, owner = _spelled(model_class, found["loc"])
+    faults = [(*_spelled(model_class, it["loc"]), it) for it in error.errors(include_url=False)]
+    for spelled, owner, found in faults:
+        if any(one[: len(spelled)] == spelled != one for one, *_ in faults):
+            continue  # a union, of which another member fits but for a part: that one was meant
         way = (*base, *spelled)
         name, field = ".".join(way), owner.model_fields.get(spelled[-1] if spelled else "")
         if found["type"] == "extra_forbidden":
@@ -259,8 +261,7 @@ def explain(
                 says += _meant(
                     found["input"], re.findall("'(.*?)'", found.get("ctx", {})["expected"])
                 )
-        source = origin(way)  # none of what two options of the command line mean together
-        lines.append(f"{source}: {says}" if source else says)
+        lines.append(f"{origin(way)}: {says}".removeprefix(": "))
     return lines
 
 

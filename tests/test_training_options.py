@@ -58,6 +58,12 @@ def test_one_tracker_or_none_needs_no_list(tmp_path, given, means):
     assert options.log_with == means
 
 
+@pytest.mark.parametrize("given", ["wandbb", "[tensorboard, wandbb]"])
+def test_a_wrong_name_in_a_list_is_told_once(tmp_path, given):
+    with pytest.raises(ConfigError, match=r"\Alog_with=.*not 'wandbb'; did you mean 'wandb'\?\Z"):
+        load_config(TrainOptions, config(tmp_path), [f"log_with={given}"])
+
+
 @pytest.mark.parametrize(
     "given, says",
     [
