@@ -15,6 +15,7 @@ from PIL import Image
 
 from restore import cli
 from restore.checkpoints import devices, manifest
+from restore.cli import progress
 from restore.cli.progress import describe
 from restore.errors import ModelError
 from restore.tasks import run as tasks_run
@@ -321,3 +322,14 @@ def test_an_option_that_some_result_may_heed_is_taken(photos, call):
     for given in (("--quality", 20), ("--background", "red"), ("--subsampling", "4:2:0")):
         assert "of no effect" not in call(photos, *given)[2]
     assert "of no effect" not in call(photos, "--format", "jpeg", "--quality", 20)[2]
+
+
+@pytest.mark.parametrize(("seconds", "pace"), [(20, "20.0 s each"), (0.25, "4.0 a second")])
+def test_the_pace_of_slow_work_is_the_time_that_each_takes(monkeypatch, capsys, seconds, pace):
+    now = [0.0]
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(progress, "PATIENCE_S", 0.1)
+    with progress.counting(9, "pairs") as count:
+        now[0] = seconds
+        count(1)
+    assert capsys.readouterr().err == f"[1/9] pairs, {pace}\n"

@@ -205,6 +205,12 @@ def test_two_files_are_a_pair(evaluate, folders):
     assert code == 0 and list(rows_of(told)) == ["b"]
 
 
+def test_one_picture_of_a_folder_of_originals_misses_no_other(evaluate, folders):
+    code, _, err, told = evaluate(folders / "good/a.png", "--reference", folders / "hr", *QUICK)
+    assert code == 0 and list(rows_of(told)) == ["a"]
+    assert "not restored" not in err and not told["sets"][0]["folders"][0]["missing"]
+
+
 def test_grey_alpha_and_16_bits_are_measured_as_they_look(tmp_path, evaluate, pixels):
     for folder in ("hr", "made"):
         (tmp_path / folder).mkdir()

@@ -157,9 +157,11 @@ def counting(total: int, what: str) -> Iterator[Callable[[int], None]]:
     def line(count: int) -> None:
         nonlocal done, last
         done += count
-        if time.monotonic() - last > PATIENCE_S:
+        if done and time.monotonic() - last > PATIENCE_S:
             last = time.monotonic()
-            print(f"[{done}/{total}] {what}, {done / (last - began):.1f} a second", file=sys.stderr)
+            rate = done / (last - began)
+            pace = f"{rate:.1f} a second" if rate >= 1 else f"{1 / rate:.1f} s each"
+            print(f"[{done}/{total}] {what}, {pace}", file=sys.stderr)
 
     yield line
 

@@ -50,7 +50,7 @@ class Pairs:
     Attributes:
         pairs: Pictures that both have.
         unpaired: Restored pictures without an original.
-        missing: Originals without a restored picture.
+        missing: Originals without a restored picture, if a whole folder was restored.
     """
 
     pairs: tuple[PicturePair, ...]
@@ -96,7 +96,7 @@ def pair(
     return Pairs(
         tuple(PicturePair(key, results[key], wanted[key], inputs.get(key)) for key in shared),
         tuple(path for key, path in results.items() if key not in wanted),
-        tuple(path for key, path in wanted.items() if key not in results),
+        () if restored.is_file() else tuple(wanted[key] for key in wanted if key not in results),
     )
 
 
