@@ -12,7 +12,7 @@ from PIL import Image
 
 from degradations.errors import counted
 from degradations.measure import Measured, measure_pixels
-from degradations.measure.photo import FORMATS, pixels
+from degradations.measure.photo import FORMATS, part
 from degradations.page import Cell, Page
 from degradations.pipeline import Recipe
 
@@ -145,7 +145,7 @@ def _stand_in(path: str, factor: int) -> np.ndarray:
         width, height = image.size
         left, top = max(0, (width - _LARGEST) // 2), max(0, (height - _LARGEST) // 2)
         box = left, top, min(width, left + _LARGEST), min(height, top + _LARGEST)
-        rgb = pixels(image.crop(box))
+        rgb = part(image, box)
     factor = factor or int(np.clip(min(rgb.shape[:2]) // _SIDE, 2, 8))
     size = max(1, rgb.shape[1] // factor), max(1, rgb.shape[0] // factor)
     return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
@@ -239,7 +239,7 @@ def _cells(photos: Sequence[Measured], simulated: Sequence[Simulated]) -> Iterat
             continue
         with Image.open(path, formats=FORMATS) as image:
             left, top = (max(0, (side - _CROP) // 2) for side in image.size)
-            crop = pixels(image.crop((left, top, left + _CROP, top + _CROP)))
+            crop = part(image, (left, top, left + _CROP, top + _CROP))
         yield Cell(crop, f"{Path(path).name}\n{_caption(by_path[path])}", _CROP)
     for one in _spread(simulated, _SHOWN):
         yield Cell(one.crop, _caption(one.photo), one.crop.shape[1])

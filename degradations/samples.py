@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from degradations import recipes
+from degradations import recipes, tiffs
 from degradations.errors import RecipeError
 from degradations.ops.compose import iterate_ops
 from degradations.ops.damage import Damage
@@ -231,6 +231,8 @@ def read(path: Path) -> np.ndarray:
     """
     try:
         data = path.read_bytes()
+        if (values := tiffs.read(data)) is not None:
+            return _upright(_rgb8(values), data)
         # OpenCV would cut 16 bits to 8; in other formats it leaves 10 and 12 bits unscaled
         depth = cv2.IMREAD_ANYDEPTH if data.startswith(b"\x89PNG") else 0
         whole = np.frombuffer(data, np.uint8)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from degradations import samples
 from degradations.errors import RecipeError
 from degradations.measure import blur, jpegfile, noise, recompression, resampling, tone
 
@@ -84,9 +85,10 @@ def measure(path: str | Path) -> Measured:
             if not _is_rgb(image):
                 # JPEG's own luma: through RGB the quantised values are not whole any more
                 image.draft("YCbCr", image.size)
-            middle = image.crop(_middle(size))
-            luma = np.asarray(middle, np.float32)[..., 0] if middle.mode == "YCbCr" else None
-            rgb = pixels(middle)
+            box, luma = _middle(size), None
+            if image.mode == "YCbCr":
+                luma = np.asarray(image.crop(box), np.float32)[..., 0]
+            rgb = part(image, box)
     except (OSError, ValueError, SyntaxError, KeyError, IndexError) as error:
         raise RecipeError(f"{path}: cannot be read as a picture: {error}") from error
     except Image.DecompressionBombError as error:
@@ -111,12 +113,25 @@ def measure_pixels(rgb: np.ndarray, name: str = "") -> Measured:
     return _assemble((name, rgb.shape[1], rgb.shape[0], ""), None, middle, None)
 
 
-def pixels(image: Image.Image) -> np.ndarray:
-    """uint8 (H, W, 3) of whatever Pillow opened; 16 bits are rounded, alpha is left out."""
-    if image.mode.startswith("I;16") or image.mode == "I":
-        grey = np.rint(np.clip(np.asarray(image, np.float32), 0, 65535) / 257).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, 2)
-    return np.asarray(image.convert("RGB"))
+def part(image: Image.Image, box: tuple[int, int, int, int]) -> np.ndarray:
+    """uint8 (h, w, 3) of a part of an open file; 16 bits are rounded, alpha is left out.
+
+    Args:
+        image: What Pillow opened, by a path.
+        box: (left, top, right, bottom).
+
+    Raises:
+        RecipeError: If it is a camera's raw file, or cannot be read.
+    """
+    layout = [str(piece[3]) for piece in getattr(image, "tile", [])]
+    if image.format != "TIFF" and not any(";16" in mode for mode in layout):
+        return np.asarray(image.crop(box).convert("RGB"))
+    # Pillow cuts most pictures of 16 bits to 8, and takes planes for pixels
+    whole = samples.read(Path(image.filename))  # pyright: ignore[reportAttributeAccessIssue]
+    if whole.shape[1::-1] != image.size:
+        whole = np.rot90(whole)  # which was set upright
+    left, top, right, bottom = box
+    return whole[top:bottom, left:right]
 
 
 def _middle(size: tuple[int, int]) -> tuple[int, int, int, int]:
