@@ -28,8 +28,11 @@ from degradations.ranges import Choice, Uniform
 _COLOUR = 0.668  # luma noise of three independent channels of deviation 1, BT.601
 _LARGEST_BLUR = 6.0  # pixels; the kernels have at most 25 taps
 _FEW_VALUES = 5
-_CLEAR = 0.06  # a cast, from neutral
+_CLEAR = 0.06  # a cast, from what photos have
+# Gains of 97 clean photos, which are warm on average, and how far they spread by their subjects.
+_USUAL_CAST, _SUBJECTS = (1.03, 1.0, 0.97), (0.07, 0.03, 0.09)
 _FADED = 0.1, 0.88  # blacks above, whites below
+_FULL = 0.8  # contrast that a quarter of the photos has where none is faded
 _FLAT = 0.05  # contrast below which a picture is a blank page, of which nothing can be said
 _USUAL = 0.94  # contrast of a photo that is not faded, luma of 99 % of its pixels
 
@@ -149,7 +152,8 @@ def _fading(photos: Sequence[Measured]) -> Step | None:
         return None
     black = statistics.median(photo.black for photo in photos)
     white = statistics.median(photo.white for photo in photos)
-    if black < _FADED[0] or white > _FADED[1]:
+    full = float(np.quantile([photo.white - photo.black for photo in photos], 0.75))
+    if black < _FADED[0] or white > _FADED[1] or full > _FULL:
         return None
     amounts = [min(max(1 - (p.white - p.black) / _USUAL, 0), 1) for p in photos]
     levels = [min(p.black / max(a, 0.05), 1) for p, a in zip(photos, amounts, strict=True)]
@@ -161,8 +165,10 @@ def _cast(photos: Sequence[Measured]) -> Step | None:
     if len(gains) < max(2, len(photos) / 2):
         return None
     middle = np.median(gains, 0)
-    spread = np.median(np.abs(gains - middle), 0) * 1.48
-    clear = np.abs(middle - 1) > np.maximum(_CLEAR, 3 * spread / len(gains) ** 0.5)
+    # Few photos may agree by chance, so they spread as those of other subjects at least.
+    spread = np.maximum(np.median(np.abs(gains - middle), 0) * 1.48, _SUBJECTS)
+    apart = np.abs(middle - np.array(_USUAL_CAST))
+    clear = apart > np.maximum(_CLEAR, 3 * spread / len(gains) ** 0.5)
     if not clear.any():
         return None
     # The subjects' own colours spread as well, so the middle half is what the cast may be.

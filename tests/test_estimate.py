@@ -213,6 +213,17 @@ def test_every_subsampling_that_is_measured_is_drawn():
         assert jpeg.chroma.options == (chroma,)
 
 
+def test_six_clean_photos_that_are_warm_by_chance_have_no_cast_and_no_fade():
+    """Gains as six clean photos of one camera have them; two of six with all of the contrast."""
+    blues, reds = (0.86, 0.85, 0.95, 0.88, 0.93, 0.93), (1.08, 1.11, 1.01, 1.06, 1.05, 1.03)
+    ends = [(0.12, 0.85)] * 4 + [(0.0, 1.0)] * 2
+    photos = [
+        photo(cast=(red, 3 - red - blue, blue), black=black, white=white)
+        for red, blue, (black, white) in zip(reds, blues, ends, strict=True)
+    ]
+    assert not {"cast", "fade"} & {step.kind for step in recipe_of(photos, "a").steps}
+
+
 def test_a_fade_and_a_cast_come_in_only_where_most_photos_have_them():
     rng = np.random.default_rng(0)
 
