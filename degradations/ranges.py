@@ -238,13 +238,18 @@ def _only(spread: Uniform) -> float:
 def spell(value: Any) -> Any:
     """What YAML holds for a range; parse(spell(x)) == x."""
     if isinstance(value, Choice):
-        spelt: dict[str, Any] = {"choice": [spell(option) for option in value.options]}
+        spelt: dict[str, Any] = {"choice": [_spell_option(option) for option in value.options]}
         return spelt if value.weights is None else spelt | {"weights": list(value.weights)}
     if isinstance(value, LogUniform):
         return {"log": [value.low, value.high]}
     if isinstance(value, Uniform):
         return value.low if value.low == value.high else [value.low, value.high]
     return value
+
+
+def _spell_option(option: Any) -> Any:
+    # 1 would not do for [1, 1]: a range takes a draw, a number none, and later draws would move
+    return [option.low, option.high] if type(option) is Uniform else spell(option)
 
 
 def _json_schema(one: dict[str, Any], spread: bool) -> dict[str, Any]:

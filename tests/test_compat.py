@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 from scipy.fft import dctn
 from test_ops import flat, picture
 
@@ -81,3 +82,9 @@ def test_a_fine_compat_jpeg_is_nearly_the_picture():
     rgb = np.repeat(picture(33, 47)[..., :1], 3, 2)
     out = CompatJpeg.apply(rgb, {"quality": 99.5}, (1, 1))
     np.testing.assert_allclose(out, rgb, atol=0.01)
+
+
+@pytest.mark.parametrize("option", [{"mode": "lanczos"}, {"antialias": True}])
+def test_a_resize_that_the_published_code_cannot_do_is_refused_when_it_is_named(option):
+    with pytest.raises(ValidationError, match=next(iter(option))):
+        CompatResize(**option)

@@ -14,8 +14,8 @@ from degradations.ops.blur import Sinc, correlate
 from degradations.ops.jpeg import CHROMA_TABLE, LUMA_TABLE, to_uint8
 from degradations.ops.noise import BT601, PoissonNoise, poisson_residue
 from degradations.ops.op import Op, Params, Size
-from degradations.ops.resize import Resize
-from degradations.ranges import Range, Uniform, within
+from degradations.ops.resize import PUBLISHED, Resize
+from degradations.ranges import Choice, Range, Uniform, Words, among, within
 from degradations.rng import Rng
 
 _LUMA = BT601.astype(np.float64)
@@ -41,7 +41,10 @@ class CompatResize(Resize):
     """torch's interpolate without antialias; `of: current` drops the fraction and so shifts."""
 
     kind: Literal["compat_resize"] = "compat_resize"
-    antialias: bool = False
+    mode: Annotated[Words, among((*PUBLISHED, "nearest"))] = Choice(PUBLISHED)
+    """Interpolation."""
+    antialias: Literal[False] = False
+    """False as published; `resize` is the one that can filter before shrinking."""
 
     @staticmethod
     def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
