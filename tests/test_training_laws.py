@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 from toy import tensors, train
 
+from degradations import recipes, sharpen
 from restore.diffusion.restorer import Restorer
 from restore.training import loop
 from restore.training.data.loading import Samples
@@ -220,6 +221,18 @@ def test_low_pairs_are_clean_and_severe_as_is_asked(place, monkeypatch):
 def test_low_pairs_are_shrunk_by_any_factor_up_to_the_largest(place, monkeypatch):
     sides, _ = drawn(place, monkeypatch, shrink=3)
     assert 32 <= sides.min() < 45 and 83 < sides.max() <= 96
+
+
+@pytest.mark.parametrize("name", ["realesrgan", "realesrgan_compat"])
+def test_the_target_of_a_first_stage_is_sharpened_where_the_recipe_sharpens(place, name):
+    options = LowOptions(photos=place / "photos", crop=32, recipes=name)
+    pairs = LowPairs(options.open(), options, 4)
+    for number in range(2):
+        drawn, made = (how(np.random.default_rng(number), number) for how in (pairs.draw, pairs))
+        sharp = sharpen(drawn.original)
+        assert not np.array_equal(sharp, drawn.original)
+        wanted = sharp if recipes.named(name).sharpen else drawn.original
+        assert np.array_equal(made["truth"].numpy(), wanted)
 
 
 PULL, RATE, OWN = 1000.0, 0.01, 0.003

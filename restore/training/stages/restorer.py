@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from degradations import Trace, recipes, replay
+from degradations import Trace, recipes, replay, sharpen
 from restore.checkpoints import model_paths
 from restore.checkpoints.save import save
 from restore.config import Options
@@ -276,7 +276,8 @@ class LowPairs:
 
     def __call__(self, rng: np.random.Generator, index: int) -> dict[str, Tensor]:
         drawn = self.draw(rng, index)
-        pair = {"truth": drawn.original, "low": replay(drawn.trace, drawn.original)}
+        truth = sharpen(drawn.original) if drawn.trace.sharpen else drawn.original
+        pair = {"truth": truth, "low": replay(drawn.trace, drawn.original)}
         return {name: torch.from_numpy(np.ascontiguousarray(rgb)) for name, rgb in pair.items()}
 
 
