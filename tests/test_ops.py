@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import correlate as reference_correlate
 
-from degradations import kernels, sharpen
+from degradations import RecipeError, kernels, sharpen
 from degradations.ops import OPS, Blur, GaussianNoise, Jpeg, PoissonNoise, Resize, Sinc
 from degradations.ops.blur import SHAPES, correlate
 from degradations.ops.jpeg import jpeg, to_uint8
@@ -178,6 +178,17 @@ def test_jpeg_equals_pillows(chroma, pillow, size):
             rgb.astype(np.float32) / 255, {"quality": quality, "chroma": chroma}, (1, 1)
         )
         assert (to_uint8(out) == wanted).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "most"), [("jpeg", 65500), ("webp", 16383), ("avif", 32768), ("h264", 16384)]
+)
+def test_a_side_that_a_format_cannot_hold_is_told_with_the_limit(kind, most):
+    params, long = OPS[kind]().draw(Rng(0, "")), np.zeros((2, most + 2, 3), np.float32)
+    if kind in KINDS:
+        assert OPS[kind].apply(long[:, :most], params, (1, 1)).shape == (2, most, 3)
+    with pytest.raises(RecipeError, match=rf"{kind}: {most + 2}x2 px exceeds the .* {most} px"):
+        OPS[kind].apply(long, params, (1, 1))
 
 
 def test_every_8_bit_level_survives_the_way_to_float_and_back():

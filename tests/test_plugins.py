@@ -6,7 +6,7 @@ import pickle
 import subprocess
 import sys
 import threading
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -139,6 +139,21 @@ def test_an_op_made_in_python_is_named_by_its_module():
     degraded = made.degrade(HR, scale=2, seed=0, key="a")
     assert degraded.trace.steps[0]["kind"] == f"{__name__}.Own"
     assert (replay(degraded.trace, HR) == degraded.lr).all()
+
+
+def test_an_op_derived_from_ours_is_another_kind_or_refused():
+    class Unnamed(ops.Fade):
+        @staticmethod
+        def apply(rgb, params, target):
+            return np.zeros_like(rgb)
+
+    class Named(Unnamed):
+        kind: Any = ""
+
+    made = Recipe(name="made", steps=(Named(),)).degrade(HR, scale=1, seed=0, key="a")
+    assert made.trace.steps[0]["kind"] == f"{__name__}.Named" and not made.lr.any()
+    with pytest.raises(ValueError, match="Unnamed has the kind of Fade, 'fade'; give it its own"):
+        Unnamed()
 
 
 def test_an_own_damage_op_has_a_mask():

@@ -36,6 +36,8 @@ def refusal(tmp_path, step):
         ("kind: blur, size: [7, 21]", "size: [7, 21] is no choice; write {choice: [7, 9, ...]}"),
         ("kind: blur, size: {choice: [[7, 21], 9]}", "would draw what lies between; write"),
         ("kind: sinc, size: {log: [7, 21]}", "would draw what lies between; write"),
+        ("kind: jpeg, chroma: 4:2:0", "14520 is not one of 4:4:4, 4:2:2, 4:2:0, 4:4:0; in YAML "),
+        ("kind: avif, chroma: {choice: [4:2:2]}", "in YAML write '4:2:2', with quotes"),
         ("kind: resize, mode: [area, bicubic]", "is no choice; write {choice: [...]}"),
     ],
 )

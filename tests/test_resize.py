@@ -62,6 +62,12 @@ def test_no_chain_of_resizes_moves_a_blob():
         assert list(centroid(rgb, size)) == pytest.approx(middle, abs=MOVES), (size, told)
 
 
+def test_only_the_weights_of_crops_are_kept_for_they_are_many_and_small():
+    small, large = ([weights(n, n // 2, "bicubic", True) for _ in range(2)] for n in (256, 1026))
+    assert small[0] is small[1] and large[0] is not large[1]
+    assert (large[0].toarray() == large[1].toarray()).all()
+
+
 @pytest.mark.parametrize("mode", ["area", "bilinear", "bicubic"])
 @pytest.mark.parametrize("after", [71, 77, 81, 84, 99, 126, 128, 189])
 def test_enlarging_moves_nothing_where_old_and_new_edges_meet(mode, after):

@@ -10,12 +10,12 @@ from PIL import Image, features
 
 from degradations.errors import RecipeError
 from degradations.ops.jpeg import to_uint8
-from degradations.ops.op import Op, Params, Size
+from degradations.ops.op import Op, Params, Size, refuse_longer
 from degradations.ranges import Choice, Range, Uniform, Words, among, within
 from degradations.rng import Rng
 
 PRESETS = ("ultrafast", "veryfast", "medium", "slow")
-_WEBP_SIDE = 16383
+_WEBP_SIDE, _AVIF_SIDE, _H264_SIDE = 16383, 32768, 16384  # RFC 9649; libavif's and x264's own
 
 
 class WebP(Op):
@@ -32,11 +32,7 @@ class WebP(Op):
 
     @staticmethod
     def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
-        if max(rgb.shape[:2]) > _WEBP_SIDE:
-            raise RecipeError(
-                f"webp: {rgb.shape[1]}x{rgb.shape[0]} px exceeds the format's {_WEBP_SIDE} px a "
-                "side; put a resize before it or give smaller crops"
-            )
+        refuse_longer("webp", rgb, _WEBP_SIDE)
         return through_pillow(rgb, "WEBP", quality=params["quality"])
 
 
@@ -58,6 +54,7 @@ class Avif(Op):
     def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
         if not features.check("avif"):
             raise RecipeError("avif: this Pillow cannot write AVIF; pip install 'pillow>=11.3'")
+        refuse_longer("avif", rgb, _AVIF_SIDE)
         options = {"quality": params["quality"], "subsampling": params["chroma"]}
         return through_pillow(rgb, "AVIF", **options, speed=8, max_threads=1)
 
@@ -78,6 +75,7 @@ class H264(Op):
 
     @staticmethod
     def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
+        refuse_longer("h264", rgb, _H264_SIDE)
         coded = h264(to_uint8(rgb), params["crf"], params["preset"])
         return coded.astype(np.float32) * np.float32(1 / 255)
 

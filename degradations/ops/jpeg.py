@@ -5,10 +5,11 @@ from typing import Annotated, ClassVar, Literal
 import cv2
 import numpy as np
 
-from degradations.ops.op import Op, Params, Size
+from degradations.ops.op import Op, Params, Size, refuse_longer
 from degradations.ranges import Choice, Range, Uniform, Words, among, within
 from degradations.rng import Rng
 
+_SIDE = 65500  # libjpeg's own
 _SAMPLING = {
     "4:4:4": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
     "4:2:2": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422,
@@ -48,6 +49,7 @@ class Jpeg(Op):
 
     @staticmethod
     def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
+        refuse_longer("jpeg", rgb, _SIDE)
         coded = jpeg(to_uint8(rgb), params["quality"], params["chroma"])
         return coded.astype(np.float32) * np.float32(1 / 255)
 

@@ -14,6 +14,16 @@ Params = dict[str, Any]  # numbers and words: what JSON holds
 Size = tuple[int, int]  # (height, width)
 
 
+def refuse_longer(kind: str, rgb: np.ndarray, most: int) -> None:
+    """Raises RecipeError if a side of the picture is longer than a file format can hold."""
+    height, width = rgb.shape[:2]
+    if max(height, width) > most:
+        raise RecipeError(
+            f"{kind}: {width}x{height} px exceeds the format's {most} px a side; put a resize "
+            "before it or give smaller crops"
+        )
+
+
 class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,7 +43,14 @@ class Op(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _named(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or cls.model_fields["kind"].default:
+        name = cls.model_fields["kind"].default
+        for base in cls.__mro__[1:] if name else ():
+            if issubclass(base, Op) and base.model_fields["kind"].default == name:
+                raise ValueError(  # a trace knows it by its kind alone, and would apply the base
+                    f"{cls.__name__} has the kind of {base.__name__}, {name!r}; give it its own: "
+                    'write kind: Any = "" in the class'
+                )
+        if not isinstance(values, dict) or name:
             return values
         return {"kind": f"{cls.__module__}.{cls.__name__}"} | values
 

@@ -96,7 +96,6 @@ def resize(rgb: np.ndarray, size: Size, mode: str, antialias: bool = True) -> np
     return rgb
 
 
-@lru_cache(2048)  # some 20 MB: crops of one size meet the same sizes again
 def weights(before: int, after: int, mode: str, antialias: bool) -> csr_array:
     """The weights by which each new pixel of a line sums the old ones; rows sum to 1.
 
@@ -113,6 +112,11 @@ def weights(before: int, after: int, mode: str, antialias: bool) -> csr_array:
     Returns:
         float32 (after, before), sparse.
     """
+    made = _kept if max(before, after) <= _LONGEST_KEPT else _weights
+    return made(before, after, mode, antialias)
+
+
+def _weights(before: int, after: int, mode: str, antialias: bool) -> csr_array:
     scale = before / after
     widened = max(scale, 1) if antialias else 1
     lobes = {"bilinear": 1, "bicubic": 2, "lanczos": 3 if widened > 1 else 4, "area": 0}[mode]
@@ -129,6 +133,11 @@ def weights(before: int, after: int, mode: str, antialias: bool) -> csr_array:
     starts = np.arange(0, share.size + 1, share.shape[1], dtype=np.int32)
     pixels = np.clip(taken, 0, before - 1).ravel()
     return csr_array((share.astype(np.float32).ravel(), pixels, starts), (after, before))
+
+
+# crops of one size meet the same sizes again; whole photos seldom do, and theirs are large
+_LONGEST_KEPT = 1024
+_kept = lru_cache(2048)(_weights)  # 20 MB for crops of 256 pixels
 
 
 def _linear(x: np.ndarray, lobes: int) -> np.ndarray:
