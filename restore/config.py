@@ -243,24 +243,26 @@ def explain(
     for spelled, owner, found in faults:
         if any(one[: len(spelled)] == spelled != one for one, *_ in faults):
             continue  # a union, of which another member fits but for a part: that one was meant
-        way = (*base, *spelled)
+        context = found.get("ctx", {})
+        tag = [context["discriminator"].strip("'")] if "discriminator" in context else []
+        way = (*base, *spelled, *tag)
         name, field = ".".join(way), owner.model_fields.get(spelled[-1] if spelled else "")
         if found["type"] == "extra_forbidden":
             fields = [field.alias or key for key, field in owner.model_fields.items()]
             says = f"{name} is not an option of {owner.__name__}{near(way[-1], fields)}"
-        elif found["type"] == "missing":
+        elif found["type"] in ("missing", "union_tag_not_found"):
             says = f"{name} is missing"
         elif found["type"] == "value_error":  # from our own validators, a whole sentence
-            says = f"{name}: {found['msg'].removeprefix('Value error, ')}"
+            says = f"{name}: {found['msg'].removeprefix('Value error, ')}".removeprefix(": ")
+        elif found["type"] == "union_tag_invalid":
+            kinds = re.findall("'(.*?)'", context["expected_tags"])
+            says = f"{name}: there is no {context['tag']!r}{near(context['tag'], kinds)}"
         elif found["type"] == "string_pattern_mismatch" and field and field.description:
             meaning = " ".join(field.description.split()).rstrip(".")
             says = f"{name}: {_short(found['input'])} does not fit; it is: {meaning}"
         else:
             says = f"{name} {_must(found, field)}, not {_short(found['input'])}"
-            if found["type"] == "literal_error":
-                says += _meant(
-                    found["input"], re.findall("'(.*?)'", found.get("ctx", {})["expected"])
-                )
+            says += _meant(found["input"], re.findall("'(.*?)'", str(context.get("expected"))))
         lines.append(f"{origin(way)}: {says}".removeprefix(": "))
     return lines
 

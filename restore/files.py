@@ -191,9 +191,13 @@ def locked(folder: Path, waits: bool = False) -> Iterator[None]:
         waits: Whether to wait for another process that holds it.
 
     Raises:
-        OutputError: If another process holds it and `waits` is False.
+        OutputError: If another process holds it and `waits` is False, or it cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        problem = "is a file, or lies within one; give a folder"
+        raise OutputError(f"{folder}: {problem}") from error
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:

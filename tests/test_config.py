@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import pytest
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from restore.config import Options, load_config, load_options
 from restore.errors import ConfigError
@@ -146,6 +146,32 @@ def test_a_place_in_a_union_is_named_as_it_is_spelled_and_by_whoever_said_it(tmp
         load_config(Run, path, ["stage.inner.sgima=2"])
     told = "stage.inner.sgima is not an option of Blur; did you mean 'sigma'?"
     assert str(caught.value) == f"stage.inner.sgima=2: {told}"
+
+
+@pytest.mark.parametrize(
+    ("stage", "told"),
+    [
+        ("{inner: {}}", "run.yaml: stage.kind is missing"),
+        ("{kind: blru}", "run.yaml: stage.kind: there is no 'blru'; did you mean 'blur'?"),
+        ("{kind: 5}", "run.yaml: stage.kind: there is no '5'; there are blur, jpegs"),
+        ("{kind: blur, share: 2}", "run.yaml: nothing is left"),
+    ],
+)
+def test_a_kind_that_is_none_and_a_mistake_of_the_whole_are_told(tmp_path, stage, told):
+    class Shared(Run):
+        share: int = 1
+
+        @model_validator(mode="after")
+        def _is_left(self):
+            if self.share > 1:
+                raise ValueError("nothing is left")
+            return self
+
+    path = tmp_path / "run.yaml"
+    path.write_text(f"stage: {stage}\n".replace(", share: 2}", "}\nshare: 2"))
+    with pytest.raises(ConfigError) as caught:
+        load_config(Shared, path)
+    assert str(caught.value) == f"{tmp_path}/{told}"
 
 
 def test_a_missing_value_and_a_value_with_keys_are_named(tmp_path):

@@ -269,6 +269,11 @@ def test_an_empty_folder_and_a_missing_one_say_so(tmp_path):
         Photos(tmp_path / "none", 64)
 
 
+def test_one_picture_is_no_place_of_pictures(photos):
+    with pytest.raises(ConfigError, match="is one picture; name its folder, or a text file that"):
+        Photos(next(photos.rglob("*.png")), 64)
+
+
 def test_pictures_smaller_than_the_crop_are_left_out_aloud_or_continued(
     photos, tmp_path, pixels, caplog
 ):

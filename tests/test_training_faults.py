@@ -222,6 +222,15 @@ def test_two_runs_do_not_share_a_folder(run):
     train(run, steps=9)
 
 
+def test_a_file_is_no_folder_of_a_run(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="file: is a file, or lies within one; give a folder"):
+        train(tmp_path / "file", steps=1)
+    within = files.locked(tmp_path / "file" / "within")
+    with pytest.raises(OutputError, match="within: is a file, or lies within one"), within:
+        pass
+
+
 def test_a_batch_that_is_no_number_stops_before_the_update_and_is_kept(tmp_path):
     ToyStage.broken = {18}  # of step 4
     folder = tmp_path / "run"

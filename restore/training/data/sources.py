@@ -186,6 +186,9 @@ def find(location: Place) -> Source:
         raise ConfigError(f"{location}: no such file or folder; {mend}")
     if location.suffix == ".tar":
         return Shards([location], location)
+    if location.is_file() and location.suffix.lower() in SUFFIXES:
+        mend = "name its folder, or a text file that lists it"
+        raise ConfigError(f"{location}: is one picture; {mend}")
     if location.is_file():
         return Files(listed(location), location.parent)
     paths = pictures(location)
