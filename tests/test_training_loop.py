@@ -65,6 +65,7 @@ def denoiser(photos, autoencoder):
         ({"stepz": 3}, "stepz is not an option of TrainOptions; did you mean 'steps'"),
         ({"device": "gpu"}, "device"),
         ({"seed": -1}, "seed"),
+        ({"seed": 2**64}, "seed must be less than"),
         ({"learning_rate": float("nan")}, "learning_rate"),
     ],
 )

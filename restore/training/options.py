@@ -22,7 +22,7 @@ class TrainOptions(Options):
     """Folder of the run: log, previews, checkpoints, export."""
     stage: StageOptions
     """What is trained, and on what."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**64)
     """Seed of all that is random."""
     steps: int = Field(10_000, ge=1)
     """Number of updates."""
