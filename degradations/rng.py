@@ -85,7 +85,11 @@ def root(seed: int, key: str) -> bytes:
     """What the digest of an image is made of."""
     # A digest, not hash(): Python salts the hash of a string per process.
     # surrogateescape: a file name that is not UTF-8 is still a key.
-    if int(seed) != seed:
+    try:
+        is_whole = int(seed) == seed
+    except (TypeError, ValueError, OverflowError):  # None, "a", NaN, infinity
+        is_whole = False
+    if not is_whole:
         raise ValueError(f"a seed is a whole number, not {seed!r}")
     text = f"{int(seed)}\n{key}"
     try:

@@ -91,6 +91,8 @@ def check_crop(crop: int, scale: float) -> None:
     Raises:
         RecipeError: Names a crop that fits.
     """
+    if not hasattr(crop, "__index__"):
+        raise RecipeError(f"a crop is a whole number of pixels, not {crop!r}")
     if not _fits(crop, scale):
         near = (n for n in range(crop, 2 * crop + 100) if _fits(n, scale))
         mend = next((f"give one that is, such as {n}" for n in near), "give a rounder scale")

@@ -64,6 +64,8 @@ class Epochs(Sampler[tuple[int, int]]):
     ):
         if not 0 <= rank < ranks:
             raise ValueError(f"rank {rank} is none of {ranks}; give 0 to {ranks - 1}")
+        if len(dataset) < ranks:
+            raise ValueError(f"{len(dataset)} pictures cannot be shared by {ranks} ranks")
         if isinstance(dataset, Subset | ConcatDataset):
             raise TypeError(
                 f"{type(dataset).__name__} does not take (index, epoch), which Epochs yields; wrap "

@@ -112,6 +112,8 @@ class Trace(Frozen):
 
 def plain_text(key: str) -> str:
     r"""A key as JSON holds it, which is Unicode alone: of other bytes of a file name \udce9."""
+    if not isinstance(key, str):
+        raise TypeError(f"a key is text, not {key!r}; give str({key!r})")
     return key.encode("utf-8", "backslashreplace").decode()
 
 

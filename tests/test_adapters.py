@@ -266,6 +266,8 @@ def test_ranks_share_an_epoch_without_loss_or_doubling(photos):
         assert {len(part) for part in parts} == {11 // ranks}
         met = [pair for part in parts for pair in part]
         assert len(set(met)) == len(met) and set(met) <= set(whole)
+    with pytest.raises(ValueError, match="2 pictures cannot be shared by 3 ranks"):
+        Epochs(range(2), ranks=3)
     with pytest.raises(ValueError, match="rank 2 is none of 2; give 0 to 1"):
         Epochs(range(11), rank=2, ranks=2)
 
@@ -493,6 +495,9 @@ def test_the_device_can_make_what_the_workers_leave(photos):
 def test_what_cannot_be_is_refused(photos, tmp_path):
     with pytest.raises(RecipeError, match="no multiple of the scale 4; give one that is, such as"):
         PairDataset(photos, "realesrgan", 4, 0, crop=33)
+    with pytest.raises(RecipeError, match=r"a crop is a whole number of pixels, not 32\.0"):
+        PairDataset(photos, "realesrgan", 4, 0, crop=32.0)  # pyright: ignore
+    assert PairDataset(photos, "realesrgan", 4, 0, crop=np.int64(32))[0]["hr"].shape[1] == 32
     with pytest.raises(RecipeError, match="did you mean 'realesrgan'"):
         PairStream([], "realesrgam", 4, 0)
     with pytest.raises(RecipeError, match="holds no picture"):

@@ -1,6 +1,7 @@
 """A trace that was drawn can be written, read back and replayed; what cannot is not drawn."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -135,6 +136,18 @@ def test_a_seed_is_a_whole_number():
     for seed in (1.7, float("nan")):
         with pytest.raises(ValueError, match=r"whole number|integer"):
             recipes.named("clean_bicubic").draw((8, 8), 1, seed, "a")
+
+
+@pytest.mark.parametrize("seed", [None, "a", [1], float("inf"), float("nan"), 0.5])
+def test_what_is_no_seed_is_named(seed):
+    with pytest.raises(ValueError, match="a seed is a whole number, not "):
+        recipes.named("clean_bicubic").draw((8, 8), 4, seed, "key")
+
+
+@pytest.mark.parametrize("key", [5, None, Path("a")])
+def test_what_is_no_key_is_named_with_the_mend(key):
+    with pytest.raises(TypeError, match=r"a key is text, not .*; give str"):
+        recipes.named("clean_bicubic").draw((8, 8), 4, 0, key)
 
 
 def test_pairs_and_recipes_write_the_same_name():
