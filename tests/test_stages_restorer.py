@@ -312,6 +312,23 @@ def test_the_bundle_holds_shrunk_photos_and_both_networks(tool, photos, small, t
     assert load_file(tmp_path / "bundle" / tool.START).keys() == load_file(small).keys()
 
 
+def test_a_bundle_takes_any_folder_of_photos_and_loses_none(tool, small, tmp_path, capsys):
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    grey, turned = Image.new("L", (40, 60), 100), Image.Exif()
+    turned[274] = 6
+    grey.save(folder / "a.jpg", exif=turned)
+    grey.save(folder / "more" / "a.jpg")
+    Image.fromarray(np.full((60, 40), 100 * 257, np.uint16)).save(folder / "a.png")
+    (folder / "notes.txt").write_text("")
+    (folder / "cut.png").write_bytes((folder / "a.png").read_bytes()[:60])
+    tool.pack(folder, tmp_path / "bundle", start=small, teacher=small)
+    packed = sorted((tmp_path / "bundle" / "photos").iterdir())
+    assert [picture.probe(path).size for path in packed] == [(40, 60), (60, 40), (60, 40)]
+    assert all(abs(np.asarray(Image.open(path)).mean() - 100) < 3 for path in packed)
+    assert "left out: " in capsys.readouterr().out
+
+
 def test_every_stage_of_the_short_training_has_a_configuration(tool):
     stages = [stage for lane in tool.LANES.values() for stage in lane]
     for stage in stages:

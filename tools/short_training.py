@@ -76,14 +76,21 @@ def pack(
     teacher: Annotated[Path, typer.Option(help="realesrgan-x4plus as .safetensors.")],
 ) -> None:
     """Make a folder that travels: photos at half size or so, and the teacher in eight bits."""
+    from degradations.cutting import files_in  # found only once the checkout is on the path
+    from degradations.errors import RecipeError
+    from degradations.samples import read
+
     (bundle / "photos").mkdir(parents=True, exist_ok=True)
-    for path in sorted(photos.iterdir()):
-        with Image.open(path, formats=("JPEG", "PNG", "WEBP", "TIFF")) as opened:
-            photo = opened.convert("RGB")
+    for number, path in enumerate(files_in(photos)):
+        try:
+            photo = Image.fromarray(read(path))
+        except RecipeError as error:
+            print(f"left out: {error}")
+            continue
         factor = min(1.0, max(0.5, SHORTEST / min(photo.size)))
         size = tuple(round(side * factor) for side in photo.size)
         small = photo if factor == 1 else photo.resize(size, Image.Resampling.LANCZOS)
-        small.save(bundle / "photos" / f"{path.stem}.webp", quality=QUALITY)
+        small.save(bundle / "photos" / f"{number:05d}_{path.stem}.webp", quality=QUALITY)
     shutil.copyfile(start, bundle / START)
     save_file(quantize(load_file(teacher)), bundle / f"eight_bits_{TEACHER}")
     size = sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file())
