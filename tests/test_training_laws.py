@@ -228,10 +228,11 @@ def test_the_target_of_a_first_stage_is_sharpened_where_the_recipe_sharpens(plac
     options = LowOptions(photos=place / "photos", crop=32, recipes=name)
     pairs = LowPairs(options.open(), options, 4)
     for number in range(2):
-        drawn, made = (how(np.random.default_rng(number), number) for how in (pairs.draw, pairs))
-        sharp = sharpen(drawn.original)
-        assert not np.array_equal(sharp, drawn.original)
-        wanted = sharp if recipes.named(name).sharpen else drawn.original
+        original = pairs.draw(np.random.default_rng(number), number).original
+        made = pairs(np.random.default_rng(number), number)
+        sharp = sharpen(original)
+        assert not np.array_equal(sharp, original)
+        wanted = sharp if recipes.named(name).sharpen else original
         assert np.array_equal(made["truth"].numpy(), wanted)
 
 
