@@ -5,6 +5,7 @@ that may be read but not entered are listed, and each becomes a failed row.
 """
 
 import os
+import re
 import stat
 import tempfile
 from codecs import BOM_UTF8
@@ -37,6 +38,9 @@ SKIPPED = {
 Links = Literal["inside", "skip", "follow"]
 BLOCK = 2**20  # bytes of a list that are read at a time
 LONGEST = 2**16  # bytes of a name in a list
+PICTURE = re.compile(  # how pictures begin, and no list
+    rb"\xff\xd8\xff|\x89PNG\r|GIF8[79]a.[\0-\x1f]|II\*\0|MM\0\*|RIFF.{4}WEBP|\0\0\0.ftyp", re.DOTALL
+)
 
 
 @dataclass(frozen=True)
@@ -143,8 +147,12 @@ def read_list(file: BinaryIO) -> Iterator[str]:
             has_nul = has_nul or b"\0" in data
             kept.write(data)
         kept.seek(0)
-        if kept.read(len(BOM_UTF8)) != BOM_UTF8:  # with which editors of Windows begin a text
-            kept.seek(0)
+        start = kept.read(16)
+        if PICTURE.match(start):
+            told = "it is a picture, not a list of names; name its file as an input"
+            raise UsageError(f"--list: {told}, since no picture is read from stdin")
+        # editors of Windows begin a text with these bytes
+        kept.seek(len(BOM_UTF8) if start.startswith(BOM_UTF8) else 0)
         for name in _ended_by_nul(kept) if has_nul else _lines(kept):
             if name:
                 yield os.fsdecode(name)

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from restore import file_search
+from restore import cli, file_search
 from restore.batch.jobs import Shard, named
 from restore.errors import UsageError
 from restore.file_search import read_list
@@ -447,6 +447,31 @@ def test_what_never_ends_is_no_list(photo, call, tmp_path, monkeypatch):
     )
     code, _, err = call("upscale", "--list", "/dev/zero")
     assert code == 2 and "--list /dev/zero: is a device" in err
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "gif", "tiff", "webp", "avif"])
+def test_a_picture_is_no_list(kind, call, tmp_path, monkeypatch):
+    """Each piece of it was a file that is missing."""
+    Image.new("RGB", (300, 9)).save(tmp_path / "a", kind)
+    with (tmp_path / "a").open(encoding="latin-1") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        code, _, err = call("upscale", "-")
+    assert code == 2 and "it is a picture, not a list" in err
+    code, _, err = call("upscale", "--list", tmp_path / "a")
+    assert code == 2 and "it is a picture, not a list" in err
+
+
+def test_a_list_may_begin_with_any_name():
+    named = [b"GIF89a.png", b"RIFF.webp", b"II.tif", b"ftyp"]
+    assert list(read_list(io.BytesIO(b"\n".join(named)))) == [name.decode() for name in named]
+
+
+@pytest.mark.parametrize("command", ["upscale", "text2img"])
+def test_results_are_not_written_to_stdout(command, photo, capsys):
+    """They were in a folder called -."""
+    words = [str(photo("a.png"))] if command == "upscale" else []
+    assert cli.main([command, *words, "-o", "-"]) == 2
+    assert "results are files; name a folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("end", [b"\0", b"\n", b""])

@@ -100,6 +100,15 @@ def test_what_a_killed_merge_left_goes_with_the_next_one(tmp_path):
         report.merge([tmp_path / "one", out], out)
 
 
+@pytest.mark.parametrize("text", ["", '{"trace": 1}\n'])
+def test_what_has_no_row_of_a_run_is_not_merged(tmp_path, text):
+    """It became a report of nothing, and all seemed well."""
+    save(tmp_path / "other.jsonl", text)
+    with pytest.raises(UsageError, match="no row of a run there"):
+        report.merge([tmp_path / "other.jsonl"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("name", ["scores.json", "scores.csv", "report.html"])
 def test_a_users_own_scores_stay(tmp_path, name):
     path = save(tmp_path / name, "mine")

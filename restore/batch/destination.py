@@ -32,8 +32,10 @@ class Destination:
         """What `-o` names: a picture's name is a file, unless a folder has this name.
 
         Raises:
-            UsageError: It is any other file.
+            UsageError: It is any other file, or -.
         """
+        if given == "-":
+            raise UsageError("-: results are files; name a folder, or ./- for one of this name")
         if is_url(given):
             refuse_local(str(given))
             if not urlsplit(str(given)).path.rpartition("/")[2].count("."):

@@ -147,7 +147,7 @@ def merge(given: Sequence[Path], out: Path) -> Row:
         out: A folder; the merged report names outputs relative to it.
 
     Raises:
-        UsageError: There is no report, or `out` holds one that is not among `given`.
+        UsageError: There is no report with a row, or `out` holds one that is not among `given`.
     """
     found = [path for one in given for path in (sorted(reports(one)) if one.is_dir() else [one])]
     missing = [str(path) for path in given if not path.exists()]
@@ -161,6 +161,10 @@ def merge(given: Sequence[Path], out: Path) -> Row:
     rows = _best(
         row for path in found for row in _moved(read_rows(path), output_folder(path.parent), out)
     )
+    if not len(rows):
+        raise UsageError(
+            f"{', '.join(map(str, found[:5]))}: no row of a run there; nothing to merge"
+        )
     counts: Counter[str] = Counter()
     seconds = 0.0
     for row in rows:
