@@ -267,6 +267,22 @@ def test_help_fits_a_terminal(words, capsys, monkeypatch):
     assert [line for line in capsys.readouterr().out.splitlines() if len(line) > 80] == []
 
 
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("upscale", ["larger, 1 to 16 [4]", "big.jpg [required]", "or error [skip]", "nano: 0]"]),
+        ("inpaint", ["mask grows [0]", "used too [1]", "shows them [1]"]),
+        ("text2img", ["[512x512]", "How many pictures [1]"]),
+    ],
+)
+def test_short_help_tells_defaults_and_no_limits(command, told, capsys, monkeypatch):
+    """They stood in --help-all alone."""
+    monkeypatch.setenv("COLUMNS", "300")
+    assert cli.main([command, "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert [word for word in told if word not in said] == [] and "<=" not in said
+
+
 def test_the_version_is_told_installed_or_not(capsys, monkeypatch):
     monkeypatch.setattr(metadata, "version", lambda name: {"restore-toolkit": "1.2.3"}[name])
     assert cli.main(["--version"]) == 0

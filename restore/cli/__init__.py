@@ -149,8 +149,8 @@ def train(
         run(config, overrides or [])
 
 
-_task()(evaluate.evaluate)
+_task(epilog="Example: restore evaluate out --reference originals -o scores")(evaluate.evaluate)
 app.command(epilog="Example: restore export nano -o nano_onnx")(export.export)
 app.command()(doctor.doctor)
-app.command()(verify.verify)
+app.command(epilog="Example: restore verify out")(verify.verify)
 app.command(epilog="Example: restore serve --root PHOTOS")(serve.serve)

@@ -42,7 +42,7 @@ CROP = 256
 CORES = os.cpu_count() or 1
 
 
-@app.command()
+@app.command(epilog="Example: restore degrade apply PHOTOS -r phone -o pairs --pairs 100")
 def apply(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Good photos.")],
     recipe: RecipeOption,
@@ -122,7 +122,7 @@ def _report(report: "PairCounts", photos: dict[str, Path], out: Path, took_s: fl
     print(f"{message}; in {printable(str(out))}")
 
 
-@app.command()
+@app.command(epilog="Example: restore degrade preview photo.jpg -r phone -o preview.html")
 def preview(
     inputs: Annotated[list[Path], typer.Argument(metavar="IN", help="Pictures or folders.")],
     recipe: RecipeOption,
@@ -131,7 +131,7 @@ def preview(
         typer.Option("-o", "--out", help=".html or .png; may be given twice. [preview.html]"),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, max=32, help="Columns.")] = 6,
-    rows: Annotated[int, typer.Option(min=1, max=64, help="Of a folder's pictures, so many.")] = 6,
+    rows: Annotated[int, typer.Option(min=1, max=64, help="How many of a folder's pictures.")] = 6,
     scale: Scale = 4,
     crop: Crop = CROP,
     severity: Severity = 1,
@@ -173,7 +173,7 @@ def preview(
     raise typer.Exit(1 if broken else 0)
 
 
-@app.command()
+@app.command(epilog="Example: restore degrade histogram -r phone -o histogram.html")
 def histogram(
     recipe: RecipeOption,
     samples: Annotated[
@@ -203,7 +203,7 @@ def histogram(
         print(out)
 
 
-@app.command()
+@app.command(epilog="Example: restore degrade estimate BAD_PHOTOS -o mine.yaml --page mine.html")
 def estimate(
     photos: Annotated[list[Path], typer.Argument(metavar="PHOTOS", help="Real, bad ones.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The recipe, a new .yaml.")],
@@ -260,7 +260,7 @@ def import_(
     print(f"{out}: the recipe {printable(imported.recipe.name)}{message}")
 
 
-@app.command()
+@app.command(epilog="Example: restore degrade replay traces/000003.json hr/000003.png -o again.png")
 def replay(
     trace: Annotated[Path, typer.Argument(metavar="TRACE", help="A .json, or a .jsonl.")],
     hr: Annotated[Path, typer.Argument(metavar="HR", help="The good picture it was made from.")],

@@ -15,6 +15,9 @@ EVERYDAY = {
     *("sets", "quiet", "rows", "help_all", "help"),
 }
 ALL = "restore.help_all"  # its key in a context's meta
+_DEFAULT = re.compile(
+    r"\[(?:default: )?([^][]*?)(?:; \S*x\S*)?\]$"
+)  # without its limits, at the end
 
 
 class Panels(TyperCommand):
@@ -44,12 +47,15 @@ class Panels(TyperCommand):
 
 
 def _row(param: Any, ctx: Any, is_whole: bool) -> tuple[str, str]:
-    """An option's names and its help: one sentence; if `is_whole`, also choices and default."""
+    """An option's names and its help: one sentence and the default; if `is_whole`, all of it."""
     names, text = param.get_help_record(ctx) or (param.name, param.help)
     if is_whole:
         return names, text
     names = ", ".join(sorted(param.opts, key=len)) if param.param_type_name == "option" else names
-    return names.strip(), re.split(r"[.;] ", (param.help or text) + " ")[0].strip().rstrip(".")
+    default = _DEFAULT.search(text or "")
+    told = text[: default.start()] if default else text
+    first = re.split(r"[.;] ", f"{told} ")[0].strip().rstrip(".")
+    return names.strip(), f"{first} [{default[1]}]" if default else first
 
 
 def _draw_panel(title: str, rows: list[tuple[str, str]], width: int) -> str:

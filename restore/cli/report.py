@@ -15,7 +15,7 @@ def _commands() -> None:  # with it typer keeps `merge` a subcommand, though the
     pass
 
 
-@app.command()
+@app.command(epilog="Example: restore report merge out -o out")
 def merge(
     given: Annotated[
         list[Path], typer.Argument(metavar="REPORT", help="Files report.jsonl, or their folders.")

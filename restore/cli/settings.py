@@ -43,7 +43,10 @@ class Settings:
     ] = None
     exists: Annotated[
         Literal["skip", "overwrite", "rename", "error"],
-        typer.Option(help="skip: finished files stay; files that are not ours are never touched."),
+        typer.Option(
+            help="What becomes of results that are there: skip, overwrite, rename or error. skip "
+            "keeps those that are finished, and files that are not ours."
+        ),
     ] = "skip"
 
     def options(self, kind: type[Chosen], **given: object) -> Chosen:

@@ -68,7 +68,9 @@ class Upscale:
 
     scale: Annotated[
         float | None,
-        typer.Option("-s", "--scale", help=f"1 to 16; 1 restores only. [{UPSCALE.scale:g}]"),
+        typer.Option(
+            "-s", "--scale", help=f"Times larger, 1 to 16; 1 restores only. [{UPSCALE.scale:g}]"
+        ),
     ] = None
     steps: Annotated[
         int | None,
@@ -170,7 +172,11 @@ class Inpaint:
     count: Annotated[
         int,
         typer.Option(
-            "-n", "--count", min=1, max=99, help="So many candidates, and a sheet that shows them."
+            "-n",
+            "--count",
+            min=1,
+            max=99,
+            help="Candidates of each picture, and a sheet that shows them.",
         ),
     ] = 1
     steps: Annotated[
@@ -251,7 +257,7 @@ class Img2img:
     ] = None
     loopback: Annotated[
         int | None,
-        typer.Option(help="Feed the result back so many times, and keep all: NAME_001.png ..."),
+        typer.Option(help="How often the result is fed back; all are kept: NAME_001.png ..."),
     ] = None
     steps: Annotated[
         int | None, typer.Option(help="Sampling steps at strength 1. [what the model is made for]")
