@@ -249,8 +249,25 @@ def test_training_gets_its_words(monkeypatch, tmp_path):
     module = ModuleType("restore.training.loop")
     module.run = lambda config, overrides: heard.append((config, overrides))
     monkeypatch.setitem(sys.modules, "restore.training.loop", module)
+    monkeypatch.chdir(tmp_path)
+    Path("x.yaml").touch()
     assert cli.main(["train", "x.yaml", "steps=3", "data.workers=0"]) == 0
     assert heard == [(Path("x.yaml"), ["steps=3", "data.workers=0"])]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("nano_denoisr", "did you mean 'nano_denoiser'?"),
+        ("train/nano_denoiser.yaml", "did you mean 'nano_denoiser'?"),
+        ("x", "there are base_autoencoder, "),
+    ],
+)
+def test_a_training_that_is_not_there_is_told_at_once(name, told, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "restore.training.loop", None)  # nothing imports torch for it
+    assert cli.main(["train", name]) == 2
+    assert f"{name}: no such file or configuration; {told}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["upscale", "-h"], ["text2img", "--help"]])

@@ -37,10 +37,12 @@ def test_training_finds_a_configuration_by_name(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(loop, "run", lambda config, overrides: heard.append(config))
     assert cli.main(["train", "nano_denoiser"]) == 0
-    assert cli.main(["train", "nothing.yaml"]) == 0
-    found, unknown = heard  # of a checkout, or of what was installed from it
+    assert cli.main(["train", "train/nano_denoiser"]) == 0
+    for unknown in ("nothing.yaml", "elsewhere/nano_denoiser"):
+        assert cli.main(["train", unknown]) == 2
+    found, again = heard  # of a checkout, or of what was installed from it
+    assert found == again
     assert found.read_bytes() == (ROOT / "configs/train/nano_denoiser.yaml").read_bytes()
-    assert unknown == Path("nothing.yaml")
 
 
 @pytest.fixture(scope="module")

@@ -29,8 +29,8 @@ from restore.cli.recipe_options import AllowCode
 from restore.cli.shared import stop
 from restore.cli.signals import leave_with
 from restore.cli.streams import plain_handler, steady
-from restore.config import shipped
-from restore.errors import ModelError, RestoreError
+from restore.config import near, shipped
+from restore.errors import ModelError, RestoreError, UsageError
 
 EXITS = (
     "Exit codes: 0 all well; 1 some files failed; 2 the command is wrong, nothing was begun; 3 the "
@@ -139,12 +139,17 @@ def train(
 
     Run the same command again to go on from the last checkpoint.
     """
+    if not config.exists():
+        names = {Path(key).name: file for key, file in shipped().items() if "train/" in key}
+        name = config.as_posix().removeprefix("train/")
+        if name not in names:
+            problem = f"no such file or configuration{near(config.stem, names)}"
+            raise UsageError(f"{config}: {problem}")
+        config = names[name]
     from degradations import consent
     from restore.training.loop import run  # torch, seconds
 
     logging.basicConfig(level=logging.INFO, handlers=[plain_handler()])
-    if not config.exists():
-        config = shipped().get(f"train/{config.as_posix().removeprefix('train/')}", config)
     with consent.given(allow_code):
         run(config, overrides or [])
 
