@@ -113,6 +113,33 @@ def test_what_was_stopped_goes_on_at_the_next_start(tmp_path, kept, hand):
     other.close()
 
 
+@pytest.mark.parametrize("error", [ImageError("CRASHED", "its encoder died"), ValueError("torch")])
+def test_what_fails_because_the_server_ends_is_done_at_the_next_start(tmp_path, kept, error):
+    def carry_out(job, watch):
+        while not watch.stop_reason():  # as while a large file is encoded, and nothing listens
+            time.sleep(0.01)
+        raise error
+
+    worker = Worker(kept, carry_out, 10)
+    worker.submit(job := store.new_job(kept.begin()[0], ScratchesRequest(), []))
+    worker.start()
+    wait(lambda: worker.is_busy)
+    worker.close()
+    assert Store(tmp_path).get(job.id).status == "queued"
+
+
+def test_a_job_that_does_not_stop_in_time_has_lost_no_attempt(tmp_path, kept, hand, monkeypatch):
+    monkeypatch.setattr("restore.web.worker.LAST_S", 0.05)
+    worker = Worker(kept, lambda *_: hand.go.wait() and {}, 10)
+    worker.submit(job := store.new_job(kept.begin()[0], ScratchesRequest(), []))
+    worker.start()
+    wait(lambda: kept.get(job.id).status == "running")
+    worker.close()
+    again = Store(tmp_path).get(job.id)
+    hand.go.set()
+    assert (again.status, again.attempts) == ("queued", 0)
+
+
 def test_a_job_that_ends_the_server_each_time_is_given_up(tmp_path, kept, hand):
     hand.go.set()
     once, often = queued(kept, status="running", attempts=1), queued(kept, attempts=3)

@@ -134,6 +134,11 @@ class Worker:
             self._is_over = True
             self._change.notify_all()
         self._thread.join(LAST_S)
+        job = self.store.get(self._current)
+        if (
+            job and job.status == "running"
+        ):  # it ends with the process, and being stopped is no attempt
+            self.store.update(job.id, status="queued", attempts=job.attempts - 1)
 
     @property
     def waiting(self) -> int:
@@ -197,7 +202,8 @@ class Worker:
         try:
             self.prepare()
         except Exception:  # the first job fails in the same way, and its client is told
-            log.exception("the model was not loaded ahead")
+            if not self._is_over:
+                log.exception("the model was not loaded ahead")
         while job_id := self._next():
             try:
                 if job := self.store.get(job_id):
@@ -240,11 +246,13 @@ class Worker:
         """Do a job and return its final fields; None if the server stops meanwhile."""
         try:
             return {"status": "done", **self.carry_out(job, watch)}
-        except CancelledError:
-            return None if self._is_over else {"status": "cancelled"}
-        except RestoreError as error:
-            return {"status": "failed", "code": error.code, "error": to_printable(str(error))}
         except Exception as error:  # whatever a job raises: it costs no other job
+            if self._is_over:  # what a job needs, such as its decoders, ends with the process
+                return None
+            if isinstance(error, CancelledError):
+                return {"status": "cancelled"}
+            if isinstance(error, RestoreError):
+                return {"status": "failed", "code": error.code, "error": to_printable(str(error))}
             log.exception("job %s", job.id)
             code = "OOM" if isinstance(error, MemoryError) else "INTERNAL"
             text = f"{type(error).__name__}; the server's log has more"
