@@ -1,9 +1,11 @@
 """The HTTP API: what it makes is the command line's, what it refuses, and who may ask."""
 
+import asyncio
 import errno
 import io
 import json
 import shutil
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,13 +17,14 @@ import numpy as np
 import pytest
 from conftest import smooth_pixels
 from PIL import Image
+from starlette.exceptions import HTTPException
 from starlette.testclient import TestClient
 
 from degradations import Recipe
 from restore import cli
 from restore.errors import UsageError
 from restore.web.api import create_app
-from restore.web.guard import Rules
+from restore.web.guard import Guard, Rules
 from restore.web.models import Models
 from restore.web.roots import Roots
 from restore.web.server import Limits
@@ -445,6 +448,52 @@ def test_a_full_disk_is_told(client, monkeypatch):
     monkeypatch.setattr(shutil, "copyfileobj", full)
     answer = post(client, "scratches")
     assert (answer.status_code, answer.json()["code"]) == (507, "DISK_FULL")
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(errno.ENOSPC, "DISK_FULL"), (errno.ENOENT, "OUTPUT")]
+)
+def test_a_folder_for_uploads_without_room_is_no_fault_of_the_client(
+    client, monkeypatch, number, code
+):
+    def full(*_, **__):
+        raise OSError(number, "no room, or no folder")
+
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", full)
+    answer = post(client, "scratches", image=bytes(2**21))
+    assert (answer.status_code, answer.json()["code"]) == (507, code)
+
+
+def test_what_was_deleted_or_broke_is_told_as_any_error(client, monkeypatch):
+    job = ended(client, post(client, "scratches"))
+    shutil.rmtree(client.state_folder / "jobs" / job["id"])
+    for route in ("result", "view/before"):
+        answer = client.get(f"/v1/jobs/{job['id']}/{route}")
+        assert (answer.status_code, answer.json()["code"]) == (404, "MISSING")
+    monkeypatch.setattr("restore.web.metrics.render", lambda *_: 1 / 0)
+    answer = client.get("/metrics")
+    assert (answer.status_code, answer.json()["code"]) == (500, "INTERNAL")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_an_upload_that_falls_silent_gives_its_place_to_others(monkeypatch):
+    async def app(scope, receive, send):
+        try:
+            while True:
+                await receive()
+        except HTTPException as error:
+            told.append(error)
+
+    async def receive():
+        await asyncio.sleep(10)
+
+    monkeypatch.setattr("restore.web.guard.SILENCE_S", 0.05)
+    told, guarded = [], Guard(app, replace(RULES, uploads=1), lambda: False)
+    headers = [(b"host", b"localhost:7860")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/upscale", "headers": headers}
+    asyncio.run(guarded(scope, receive, None))
+    assert [error.status_code for error in told] == [408]
+    assert guarded.receiving == 0
 
 
 def test_a_full_queue_takes_no_more(tmp_path):

@@ -1,6 +1,7 @@
 """The HTTP API: submit, watch, cancel and fetch jobs; and the files of the web page."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +16,8 @@ from starlette.exceptions import HTTPException
 from degradations import RecipeError, catalogue
 from degradations.recipes import named
 from restore import file_search
-from restore.errors import RestoreError, UsageError
+from restore.batch.folder_lock import is_full
+from restore.errors import DiskFullError, OutputError, RestoreError, UsageError
 from restore.web import metrics, requests
 from restore.web.guard import Guard, Rules, error_response
 from restore.web.models import Models
@@ -27,6 +29,7 @@ from restore.web.store import ENDED, Store
 from restore.web.tasks import Tasks
 from restore.web.worker import Worker
 
+log = logging.getLogger(__name__)
 EVENT_S = 0.3  # between two checks of a job whose events a client reads
 UPLOADS = 64  # files of one request
 Images = Annotated[list[UploadFile], File(max_length=UPLOADS)]
@@ -98,10 +101,28 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def other(request: Request, error: HTTPException) -> Response:
-        code = {404: "MISSING", 405: "METHOD", 413: "TOO_LARGE"}.get(error.status_code, "REQUEST")
+        if isinstance(error.__cause__, OSError) and error.status_code == 400:
+            return unkept(error.__cause__)
+        codes = {404: "MISSING", 405: "METHOD", 408: "TIMEOUT", 413: "TOO_LARGE"}
+        code = codes.get(error.status_code, "REQUEST")
         refusal = error_response(error.status_code, code, error.detail)
         refusal.headers.update(error.headers or {})
         return refusal
+
+    @app.exception_handler(Exception)
+    def broken(request: Request, error: Exception) -> Response:  # the server logs it
+        text = f"{type(error).__name__}; the server's log has more"
+        return error_response(500, "INTERNAL", text)
+
+
+def unkept(error: OSError) -> Response:
+    """Answer an upload that the folder for temporary files, where it waits, did not take."""
+    log.error("an upload was not received: %s", error)
+    if is_full(error):
+        text = "no room left for uploads on the server's disk; make some, or set its TMPDIR"
+        return error_response(507, DiskFullError.code, text)
+    text = "the server's folder for temporary files takes no uploads; its log has more"
+    return error_response(507, OutputError.code, text)
 
 
 def add_task_routes(app: FastAPI, server: Server) -> None:

@@ -1,5 +1,6 @@
 """Checks before every request: origin, token and size; and security headers of every answer."""
 
+import asyncio
 import hmac
 import ipaddress
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 COOKIE = "restore_token"
 SAFE = ("GET", "HEAD")
+SILENCE_S = 60  # within an upload
 OPEN = ("/health",)  # to a load balancer, which has no token
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -127,14 +129,19 @@ class Guard:
                 return refusal
         if scope["method"] in SAFE or scope["method"] == "DELETE":
             return None
+        return self.check_room(scope, headers)
+
+    def check_room(self, scope: Scope, headers: Headers) -> Response | None:
+        """Check the length of a body, and whether there is room for new work."""
         sent = headers.get("content-length", "0")
         if not (sent.isascii() and sent.isdigit()) or int(sent[:20]) > self.rules.body:
             return self.too_large()
-        makes_work = not scope["path"].endswith("/cancel")
-        if makes_work and (self.is_full() or self.receiving >= self.rules.uploads):
-            refusal = error_response(429, "FULL", "as many jobs wait as may; try again later")
-            refusal.headers["Retry-After"] = "5"
-            return refusal
+        if scope["path"].endswith("/cancel"):  # makes no work
+            return None
+        if self.is_full():
+            return full("jobs wait")
+        if self.receiving >= self.rules.uploads:
+            return full("uploads are received")
         return None
 
     def check_origin(self, headers: Headers) -> str:
@@ -173,13 +180,22 @@ class Guard:
         return hmac.compare_digest(given.encode(), self.rules.token.encode())
 
     def limit_body(self, receive: Receive) -> Receive:
-        """Wrap `receive` to raise an error beyond the limit, whatever Content-Length says."""
-        taken = 0
+        """Wrap `receive` to raise an error beyond the limit, whatever Content-Length says.
+
+        A client that is gone without a word would keep its place among the uploads for ever.
+        """
+        taken, is_whole = 0, False
 
         async def receive_counted() -> Message:
-            nonlocal taken
-            message = await receive()
+            nonlocal taken, is_whole
+            try:
+                async with asyncio.timeout(None if is_whole else SILENCE_S):
+                    message = await receive()
+            except TimeoutError as error:
+                problem = f"nothing of the upload came for {SILENCE_S} s; send it again"
+                raise HTTPException(408, problem, {"Connection": "close"}) from error
             if message["type"] == "http.request":
+                is_whole = not message.get("more_body", False)
                 taken += len(message.get("body", b""))
                 if taken > self.rules.body:
                     raise HTTPException(413, self.body_limit)
@@ -197,6 +213,13 @@ class Guard:
         refusal = error_response(413, "TOO_LARGE", self.body_limit)
         refusal.headers["Connection"] = "close"  # the rest is not waited for
         return refusal
+
+
+def full(what: str) -> Response:
+    """Build the refusal of more work."""
+    refusal = error_response(429, "FULL", f"as many {what} as may; try again later")
+    refusal.headers["Retry-After"] = "5"
+    return refusal
 
 
 def read_cookie(header: str) -> str:

@@ -1,5 +1,6 @@
 """Routes on what a job makes: its files, its preview, copies to look at, and its report."""
 
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import FastAPI, Query, Response
@@ -37,7 +38,7 @@ def add_file_routes(app: FastAPI, server: Server) -> None:
         names = [one.name for one in found.results]
         if not names or (name and name not in names):
             raise MissingError(f"the job has no result {name!r}; there are {', '.join(names)}")
-        path = server.store.folder_of(job_id) / "out" / (name or names[0])
+        path = require(server.store.folder_of(job_id) / "out" / (name or names[0]))
         if path.suffix == ".html":  # a page of ours, with the photos' names in it
             return HTMLResponse(path.read_bytes(), headers={"Content-Security-Policy": REPORT})
         kind = TYPES.get(path.suffix, "application/octet-stream")
@@ -93,5 +94,12 @@ def add_view_routes(app: FastAPI, server: Server) -> None:
         """`before` or `after` as a JPEG of at most 4096 px a side, to look at."""
         if name not in server.find(job_id).views:
             raise MissingError("there is no such view")
-        path = server.store.folder_of(job_id) / "view" / f"{name}.jpg"
+        path = require(server.store.folder_of(job_id) / "view" / f"{name}.jpg")
         return FileResponse(path, media_type="image/jpeg")
+
+
+def require(path: Path) -> Path:
+    """Return the path. Raises MissingError if the file was deleted."""
+    if not path.is_file():
+        raise MissingError(f"{path.name} is gone: it was deleted on the server; make it again")
+    return path

@@ -44,7 +44,8 @@ class ErrorResponse(store.Described):
 
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorResponse} for status in (400, 401, 403, 404, 413, 422, 429, 507)
+    status: {"model": ErrorResponse}
+    for status in (400, 401, 403, 404, 408, 413, 422, 429, 500, 507)
 }
 
 
