@@ -152,7 +152,7 @@ class Restorer:
 
         Raises:
             UsageError: If a first stage or a ControlNet would be lost, or it is no stack.
-            OutputError: If the folder holds files that we did not write.
+            OutputError: If the folder holds files that we did not write, or the disk is full.
         """
         from restore.checkpoints import publish
 

@@ -1,18 +1,22 @@
 """`restore models`, and models by name."""
 
+import os
 import sys
 from dataclasses import replace
 
 import pixel_nets
 import pytest
+import safetensors.torch
 from PIL import Image
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from test_ncnn import compact  # noqa: F401
 
 from restore import cli, load
+from restore.batch import environment
 from restore.batch.models import ModelChoice
 from restore.checkpoints import engines, library, model_paths
+from restore.errors import OutputError
 
 
 @pytest.fixture
@@ -75,6 +79,41 @@ def test_a_damaged_model_is_listed_as_such(models, own):
     (own / "torn.safetensors").write_bytes(b"abc")
     code, said = models("list")
     assert code == 0 and "torn" in said and "cut or damaged" in said
+
+
+def test_what_lies_among_models_is_told_and_never_offered(models, own):
+    own.mkdir()
+    (own / "my model (1).safetensors").write_bytes(b"abc")
+    (own / "gone.safetensors").symlink_to(own / "nowhere")
+    (own / "._mac.safetensors").write_bytes(b"abc")
+    (own / ".restore-0123.safetensors").write_bytes(b"abc")  # of an `add` that was killed
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(own / "pipe.safetensors")
+    assert model_paths.list_user_names() == []
+    found = {one.name: one.fault for one in library.list_user_models()}
+    assert "a name has letters" in found.pop("my model (1)")
+    assert "is no file" in found.pop("gone")
+    assert "is no file" in found.pop("pipe", "is no file")
+    assert not found
+    code, said = models("list")
+    assert code == 0 and "my model (1)" in said
+    for one in (*environment.models(),):
+        assert one.state == "ok" or one.mend.startswith("rename or delete ")
+
+
+def test_a_full_disk_is_an_error_of_the_output(models, own, tmp_path, monkeypatch):
+    file = pixel_nets.save(tmp_path, "SPAN")
+
+    def full(*_, **__):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    code, said = models("add", "mine", file)
+    assert code == 3 and "cannot be written" in said and "No space left" in said
+    assert list(own.iterdir()) == []
+    with pytest.raises(OutputError, match="No space left"):
+        load("nano", device="cpu").save_pretrained(tmp_path / "saved")
+    assert {path.name for path in tmp_path.iterdir()} == {"own", file.name}
 
 
 def test_weights_come_from_the_package_where_it_is_installed(

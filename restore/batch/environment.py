@@ -161,7 +161,9 @@ def models() -> Iterator[Finding]:
             yield Finding("ok", f"model {name}: every file as it was shipped")
     for one in library.list_user_models():
         if one.fault:
-            mend = f"restore models remove {one.name}, and add it again"
+            mend = f"rename or delete {one.path}"
+            if model_paths.has_user_model(one.name):
+                mend = f"restore models remove {one.name}, and add it again"
             yield Finding("broken", f"model {one.name}: {one.fault}", mend)
 
 

@@ -15,6 +15,7 @@ BY_PACKAGE = {  # our name -> its file's
     "realesrgan-x4plus-anime": "realesrgan-x4plus-anime",
     "realesr-animevideov3": "realesr-animevideov3-x4",
 }
+NAMES = "a name has letters, digits, '.', '_', '+' and '-' alone"
 REAL_ESRGAN = (
     "BSD-3-Clause, Copyright (c) 2021, Xintao Wang (https://github.com/xinntao/Real-ESRGAN)"
 )
@@ -38,9 +39,15 @@ class UserModel:
 
 
 def list_user_models() -> list[UserModel]:
-    """Return the user's models, sorted by name."""
+    """Return the user's models, sorted by name, and what lies among them without being one."""
     found = []
-    for path in sorted(model_paths.user_folder().glob("*.safetensors")):
+    for path in sorted(model_paths.user_folder().glob("[!.]*.safetensors")):
+        if not path.is_file():  # such as a pipe, which might never end
+            found.append(UserModel(path.stem, path, {}, "is no file, or a link that leads nowhere"))
+            continue
+        if not model_paths.NAME.fullmatch(path.stem):
+            found.append(UserModel(path.stem, path, {}, f"cannot be named: {NAMES}"))
+            continue
         try:
             found.append(UserModel(path.stem, path, file_kinds.header(path)[1]))
         except ModelError as error:
@@ -59,10 +66,11 @@ def add(name: str, source: Path | None = None, licence: str = "") -> UserModel:
 
     Raises:
         ModelError: If the name is taken, or the file is no pixel upscaler.
+        OutputError: If the folder cannot be written.
     """
     from safetensors.torch import save_file
 
-    from restore.checkpoints import ncnn, pixel
+    from restore.checkpoints import manifest, ncnn, pixel
 
     refuse_name(name)
     if source is None:
@@ -77,17 +85,18 @@ def add(name: str, source: Path | None = None, licence: str = "") -> UserModel:
     facts["source"] = source.name
     about = {"format": "pt", **{key: value for key, value in facts.items() if value}}
     path = model_paths.user_file(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        parts = {key: part.clone().contiguous() for key, part in fitting.items()}
-        save_file(parts, temporary, about)
+    parts = {key: part.clone().contiguous() for key, part in fitting.items()}
+    with manifest.as_output_error(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            save_file(parts, temporary, about)
     return UserModel(name, path, about)
 
 
 def refuse_name(name: str) -> None:
     """Raise ModelError if a name is taken or not allowed."""
     if not model_paths.NAME.fullmatch(name):
-        raise ModelError(f"{name}: a name has letters, digits, '.', '_', '+' and '-' alone")
+        raise ModelError(f"{name}: {NAMES}")
     if name in model_paths.list_shipped():
         raise ModelError(f"{name}: is the name of a model that ships; take another one")
     if model_paths.has_user_model(name):
@@ -116,7 +125,7 @@ def of_package(name: str) -> Path:
 def remove(name: str) -> Path:
     """Delete one of the user's models. Raises ModelError if there is none of that name."""
     if not model_paths.has_user_model(name):
-        known = ", ".join(one.name for one in list_user_models()) or "none"
+        known = ", ".join(model_paths.list_user_names()) or "none"
         raise ModelError(f"{name}: no such model in {model_paths.user_folder()}; there are {known}")
     model_paths.user_file(name).unlink()
     return model_paths.user_file(name)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from pydantic import RootModel, ValidationError
+from safetensors import SafetensorError
 
 from restore.checkpoints import families, file_kinds, hub, model_paths
 from restore.errors import ModelError, OutputError
@@ -202,23 +203,33 @@ def replacing(folder: Path) -> Iterator[Path]:
     After an error the old folder is unchanged.
 
     Raises:
-        OutputError: If the old folder holds files that we did not export.
+        OutputError: If the old folder holds files that we did not export, or the disk is full.
     """
     _refuse_foreign(folder)
     temporary = temporary_for(folder.parent / "folder")
     try:
-        yield temporary
-        _refuse_foreign(folder)
-        if folder.exists():
-            old = temporary_for(folder.parent / "folder")
-            folder.rename(old)
-            temporary.rename(folder)
-            shutil.rmtree(old)
-        else:
-            temporary.rename(folder)
+        with as_output_error(folder):
+            yield temporary
+            _refuse_foreign(folder)
+            if folder.exists():
+                old = temporary_for(folder.parent / "folder")
+                folder.rename(old)
+                temporary.rename(folder)
+                shutil.rmtree(old)
+            else:
+                temporary.rename(folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+@contextmanager
+def as_output_error(path: Path) -> Iterator[None]:
+    """Turn what a disk refuses while a model is written into an OutputError."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:  # safetensors has a class of its own
+        raise OutputError(f"{path}: cannot be written: {error}") from error
 
 
 def _refuse_foreign(folder: Path) -> None:

@@ -32,9 +32,15 @@ def list_shipped() -> list[str]:
     return sorted(path.name for path in SHIPPED.iterdir() if path.is_dir())
 
 
+def list_user_names() -> list[str]:
+    """Return the names of the user's models, sorted."""
+    found = sorted(path.stem for path in user_folder().glob("*.safetensors"))
+    return [name for name in found if has_user_model(name)]
+
+
 def list_names() -> list[str]:
     """Return the names of all models that need no path."""
-    return [*list_shipped(), *sorted(path.stem for path in user_folder().glob("*.safetensors"))]
+    return [*list_shipped(), *list_user_names()]
 
 
 def find_path(name: str) -> Path:
