@@ -17,6 +17,8 @@ from degradations.errors import RecipeError, counted
 from degradations.measure import Measured, measure
 from degradations.pipeline import Recipe
 
+Call = Callable[[Callable[[Path], Measured | str], Path], Measured | str]
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -51,6 +53,7 @@ def estimate(
     name: str = "mine",
     workers: int = 1,
     check: Callable[[], object] = lambda: None,
+    call: Call = lambda function, path: function(path),
 ) -> Estimate:
     """Measure each photo, then fit a recipe. Files that cannot be measured are refused with a
     reason.
@@ -60,6 +63,7 @@ def estimate(
         name: Name of the recipe.
         workers: Processes that measure; 1 measures in this one.
         check: Called before each photo that this process measures; what it raises ends the work.
+        call: Calls the function on a path where `workers` is 1, such as in another process.
 
     Raises:
         RecipeError: If no photo could be measured.
@@ -67,7 +71,7 @@ def estimate(
     paths = [Path(path) for path in paths]
     if not paths:
         raise RecipeError("no photos to measure; give a folder of the photos to be restored")
-    results = _all(paths, workers, check)
+    results = _all(paths, workers, check, call)
     pairs = list(zip(paths, results, strict=True))
     photos = [result for result in results if isinstance(result, Measured)]
     refused = [(str(path), result) for path, result in pairs if isinstance(result, str)]
@@ -96,12 +100,14 @@ def write_page(
     fit_report.page(found.photos, found.refused, found.recipe, simulated).write(Path(path))
 
 
-def _all(paths: Sequence[Path], workers: int, check: Callable[[], object]) -> list[Measured | str]:
+def _all(
+    paths: Sequence[Path], workers: int, check: Callable[[], object], call: Call
+) -> list[Measured | str]:
     if workers <= 1:
         results = []
         for path in paths:
             check()
-            results.append(_one(path))
+            results.append(call(_one, path))
         return results
     chunk = max(1, min(16, len(paths) // (4 * workers)))
     try:

@@ -60,11 +60,16 @@ def rows(
 
     result = []
     for name, picture in pictures.items():
-        height, width = (min(side, crop) for side in picture.shape[:2])
-        y, x = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
-        hr = np.ascontiguousarray(picture[y : y + height, x : x + width])
+        hr = middle(picture, crop)
         result.append(Row(name, hr, tuple(degraded(hr, s, name) for s in seeds)))
     return result
+
+
+def middle(picture: np.ndarray, crop: int) -> np.ndarray:
+    """Copy the middle of a picture, `crop` pixels a side; many whole ones would fill the memory."""
+    height, width = (min(side, crop) for side in picture.shape[:2])
+    y, x = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
+    return np.ascontiguousarray(picture[y : y + height, x : x + width])
 
 
 def write_page(rows: Sequence[Row], recipe: Recipe, path: Path) -> None:

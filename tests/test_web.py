@@ -20,9 +20,10 @@ from PIL import Image
 from starlette.exceptions import HTTPException
 from starlette.testclient import TestClient
 
-from degradations import Recipe
+from degradations import Recipe, preview
 from restore import cli
-from restore.errors import UsageError
+from restore.errors import ImageError, UsageError
+from restore.images.worker_pool import Workers
 from restore.web.api import create_app
 from restore.web.guard import Guard, Rules
 from restore.web.models import Models
@@ -166,6 +167,33 @@ def test_recipes_show_make_and_estimate(client):
     assert "<script" not in page.text
     refused = post(client, "sheet", big, {"recipe": "/etc/passwd"})
     assert (refused.status_code, refused.json()["code"]) == (422, "USAGE")
+
+
+def test_a_sheet_keeps_the_middle_of_each_photo_alone(client, monkeypatch):
+    given, real = [], preview.rows
+
+    def rows(pictures, *more):
+        given.extend(pictures.values())
+        return real(pictures, *more)
+
+    monkeypatch.setattr(preview, "rows", rows)
+    asked = {"recipe": "bsrgan", "columns": 1, "crop": 64}
+    assert ended(client, post(client, "sheet", picture(200, 300), asked))["status"] == "done"
+    assert [(photo.shape, photo.base) for photo in given] == [((64, 64, 3), None)]
+
+
+def test_a_photo_whose_decoder_dies_costs_an_estimate_no_other(client, monkeypatch):
+    real = Workers.call
+
+    def call(self, limit_s, function, *args):
+        if function.__name__ == "_one" and Path(args[0]).name == "bad.png":
+            raise ImageError("CRASHED", "its decoder died")
+        return real(self, limit_s, function, *args)
+
+    monkeypatch.setattr(Workers, "call", call)
+    files = [("image", (name, picture(96, 96))) for name in ("bad.png", "good.png")]
+    job = ended(client, client.post("/v1/estimate", files=files, data={"request": "{}"}))
+    assert (job["status"], job["warnings"]) == ("done", ["bad.png: its decoder died"])
 
 
 def test_a_folder_goes_on_where_the_command_line_stopped(client, photos, capsys):
@@ -622,12 +650,12 @@ def test_jobs_of_many_photos_are_cancelled_between_two(client, kind, monkeypatch
         begin()
         return real(self, *given, **named)
 
-    def measure(path):
+    def measure(function, path):
         begin()
         return "not measured"
 
     monkeypatch.setattr(Recipe, "degrade", degrade)
-    monkeypatch.setattr("degradations.estimate._one", measure)
+    monkeypatch.setattr("restore.web.tasks._apart", measure)
     files = [("image", (f"{n}.png", picture())) for n in range(6)]
     asked = {"recipe": "bsrgan", "columns": 1, "crop": 16} if kind == "sheet" else {}
     answer = client.post(f"/v1/{kind}", files=files, data={"request": json.dumps(asked)})

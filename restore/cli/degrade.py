@@ -157,7 +157,7 @@ def preview(
     chosen, pictures, broken = _recipe(recipe, severity, allow_code), {}, 0
     for file in found:
         try:
-            pictures[file.key] = read_rgb(file.path)
+            pictures[file.key] = sheet.middle(read_rgb(file.path), crop)
         except ImageError as error:
             _complain(str(error))
             broken += 1

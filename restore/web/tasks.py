@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from degradations import RecipeError, preview, recipes
 from degradations.estimate import estimate, write_page
+from degradations.measure import Measured
 from degradations.pairs import PairSet, make
 from restore import file_search
 from restore.batch import folder, words
@@ -23,6 +24,7 @@ from restore.files import replacing, sha256
 from restore.images import sandbox
 from restore.images.decode import grey_to_rgb
 from restore.images.picture import Picture, to_rgb8
+from restore.images.worker_pool import shared_workers
 from restore.web import requests
 from restore.web.models import Models
 from restore.web.roots import Roots
@@ -195,15 +197,14 @@ class Tasks:
         """Make a contact sheet of what a recipe does to pictures."""
         place = self.store.folder_of(job.id)
         recipe = _recipe(given).at(given.severity)
-        photos = {}
+        crop, photos = min(given.crop, SIDE), {}
         for name in job.uploads:
             watch.check()
-            photos[name] = _photo(place / "in" / name)
+            photos[name] = preview.middle(_photo(place / "in" / name), crop)
         seeds = range(given.seed, given.seed + given.columns)
         path = place / "out" / "sheet.png"
         path.parent.mkdir(exist_ok=True)
         with _refusals():
-            crop = min(given.crop, SIDE)
             rows = preview.rows(photos, recipe, seeds, given.scale, crop, watch.check)
             watch.check()
             with replacing(path) as temporary:
@@ -242,7 +243,7 @@ class Tasks:
         recipe.parent.mkdir(exist_ok=True)
         with _refusals():
             photos = [place / "in" / name for name in job.uploads]
-            found = estimate(photos, given.name, check=watch.check)
+            found = estimate(photos, given.name, check=watch.check, call=_apart)
             watch.check()
             with replacing(recipe) as temporary:
                 found.save(temporary)
@@ -286,6 +287,14 @@ def _recipe(given: requests.RecipeRequest) -> Any:
 def _photo(path: Path) -> "np.ndarray":
     """Read a picture as uint8 (H, W, 3), in a worker process."""
     return to_rgb8(sandbox.read(path))
+
+
+def _apart(function: Callable[[Path], Measured | str], path: Path) -> Measured | str:
+    """Measure a photo in a worker process; returns why it cannot be, if its decoder dies."""
+    try:
+        return shared_workers().call(sandbox.PATIENCE_S, function, path)
+    except ImageError as error:
+        return str(error)
 
 
 @contextmanager
