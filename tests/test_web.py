@@ -410,6 +410,7 @@ def test_figures_are_there_for_prometheus(client):
     values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
     assert float(values['restore_jobs{kind="scratches",status="done"}']) >= 1
     assert values["restore_worker_alive"] == "1"
+    assert client.head("/health").status_code == 200
     assert float(values["process_resident_memory_bytes"]) > 1e6
 
 

@@ -310,6 +310,7 @@ def add_list_routes(app: FastAPI, server: Server) -> None:
         """Limits of the server: jobs that wait, bytes of a request, megapixels of a result."""
         return server.limits
 
+    @app.head("/health", include_in_schema=False)  # as some monitors ask
     @app.get("/health", operation_id="health")
     def health(response: Response) -> dict[str, str]:
         """Whether the server does jobs."""
