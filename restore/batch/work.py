@@ -285,7 +285,7 @@ class FileWork:
     ) -> list[str]:
         """Write the mask and a picture that shows it; return notes on them."""
         from restore.images import sandbox
-        from restore.images.decode import grey_to_rgb
+        from restore.images.deep_samples import grey_to_rgb
         from restore.images.picture import Picture
 
         sandbox.encode(Picture(grey_to_rgb(mask), grey=True), frames[0])

@@ -15,7 +15,7 @@ from PIL import Image
 from restore.errors import ImageError
 from restore.images import attachments, colours, memmap, metadata, sniff
 from restore.images import decode as decoding
-from restore.images.decode import grey_to_rgb
+from restore.images.deep_samples import grey_to_rgb
 from restore.images.tiff_samples import applied_orientation, apply_orientation
 
 MAX_BYTES = 2**30

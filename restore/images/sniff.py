@@ -32,7 +32,7 @@ REFUSED = {  # formats told by their first bytes, and not read
     **{bytes([10, version, 1]): "PCX" for version in (0, 2, 3, 4, 5)},
     **{b"v/1\1": "OpenEXR", b"#?RADIANCE": "Radiance HDR", b"#?RGBE": "Radiance HDR"},
     **{b"\1\xda\0": "SGI", b"\1\xda\1": "SGI", b"\x59\xa6\x6a\x95": "Sun raster"},
-    **{b"AT&TFORM": "DjVu", b"SIMPLE  =": "FITS"},
+    **{b"AT&TFORM": "DjVu", b"SIMPLE  =": "FITS", b"PF\n": "PFM"},
 }
 RAW = {  # of cameras; those that begin as a TIFF does are told by its tags
     *(b"FUJIFILMCCD-RAW", b"IIU\0", b"IIRO", b"IIRS", b"MMOR", b"FOVb", b"\0MRM"),
@@ -44,6 +44,7 @@ NAMED = {  # what a suffix says the bytes are; others say nothing
     **{".bmp": ("BMP", "DIB"), ".tif": ("TIFF",), ".tiff": ("TIFF",)},
 }
 SOS, EOI = 0xDA, 0xD9  # markers of a JPEG: a scan begins, the picture ends
+SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # its frame headers
 BARE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
 MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
 BOXES = 2**20  # bytes of an AVIF or HEIC in which its properties stand
@@ -82,6 +83,9 @@ def explain_unidentified(data: bytes, suffix: str) -> ImageError:
         name = refused or "SVG"
         return ImageError("UNSUPPORTED", f"{name} is not read; convert it to PNG or JPEG")
     format = next((name for start, name in SIGNATURES.items() if data.startswith(start)), None)
+    if format == "JPEG" and (bits := _read_jpeg_depth(data)) > 8:
+        told = f"a JPEG of {bits} bits a channel is not read; convert it to a PNG of 16 bits"
+        return ImageError("UNSUPPORTED", told)
     if data[4:8] == b"ftyp" and b"avif" in read_brands(data):
         format = "AVIF"
     if format:
@@ -203,6 +207,12 @@ def iter_jpeg_header(data: bytes) -> Iterator[Segment]:
         if segment.marker == SOS:
             return
         yield segment
+
+
+def _read_jpeg_depth(data: bytes) -> int:
+    """Return the bits per channel that the frame header of a JPEG tells; 0 if it has none."""
+    frames = (segment.body for segment in iter_jpeg_header(data) if segment.marker in SOF)
+    return next(frames, b"")[:1].rjust(1, b"\0")[0]
 
 
 def find_jpeg_end(data: bytes) -> int:

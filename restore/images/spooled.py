@@ -13,7 +13,8 @@ from restore.errors import ImageError
 from restore.images import attachments, colours, metadata, sniff
 from restore.images import decode as decoding
 from restore.images import picture as images
-from restore.images.decode import MAX_PIXELS, grey_to_rgb
+from restore.images.decode import MAX_PIXELS
+from restore.images.deep_samples import grey_to_rgb
 from restore.images.picture import Header, Picture, Reading
 from restore.images.tiff_samples import apply_orientation
 

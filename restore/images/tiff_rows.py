@@ -10,7 +10,8 @@ from PIL import Image
 from restore.errors import ImageError
 from restore.images import attachments, colours, metadata, tiff_samples
 from restore.images import decode as decoding
-from restore.images.decode import MAX_PIXELS, grey_to_rgb, translate_errors
+from restore.images.decode import MAX_PIXELS, translate_errors
+from restore.images.deep_samples import grey_to_rgb
 from restore.images.picture import Header, Picture, Reading, collect_warnings
 from restore.images.worker_pool import shared_workers
 
@@ -202,7 +203,7 @@ def _unreadable(path: Path) -> str:
         if not why and not _is_plain(page):
             try:
                 _cut(page, 0, 1)
-            except ValueError as error:  # of tifffile: no codec
+            except (ValueError, ImportError) as error:  # of tifffile: no codec
                 why = str(error)
     return why
 

@@ -28,6 +28,7 @@ NEEDED = "pip install 'restore-toolkit[formats]', or convert it to PNG"
 DNG, SUB_PAGES = 50706, 330  # tags
 REDUCED = 1  # the bit of tag 254 that says: a smaller version of another page
 RAW = "a camera's raw file, of which only the thumbnail could be read; develop it to TIFF or JPEG"
+PLANES = {"RGB": 3, "RGBA": 4, "CMYK": 4}  # samples that Pillow reads by planes, uncompressed
 Tags = TiffImagePlugin.ImageFileDirectory_v2
 Samples = tuple[np.ndarray, np.ndarray | None, bool]
 """(pixels (H, W, 3), alpha, whether grey)"""
@@ -191,8 +192,24 @@ def refuse_raw(data: bytes, tags: Mapping[int, Any]) -> None:
         raise ImageError("UNSUPPORTED", RAW)
 
 
-def open_page(data: bytes) -> Page:
-    """Open a TIFF that Pillow does not know.
+def is_misread(image: Image.Image) -> bool:
+    """Whether Pillow cannot unpack the current page of a TIFF, or takes its samples for others."""
+    tags = getattr(image, "tag_v2", None)
+    if tags is None or isinstance(image, Page):
+        return False
+    layout, compression = _layout(tags), image.info.get("compression")
+    if layout.planes and layout.samples > 1:
+        if compression != "raw":
+            return image.mode in ("LA", "La", "LAB") or layout.samples > 4
+        is_like = PLANES.get(image.mode) == layout.samples and layout.extra[:1] != (ASSOCIATED,)
+        return not is_like or (layout.bits > 8 and not layout.is_known)
+    if image.mode == "F":
+        return compression != "raw" and tags.prefix == b"MM"
+    return compression == "webp"  # its libtiff lacks it
+
+
+def open_page(data: bytes, frame: int = 0) -> Page:
+    """Open a page, counted from 0, of a TIFF that Pillow does not know.
 
     Raises:
         UnidentifiedImageError: The bytes are not a TIFF.
@@ -201,6 +218,7 @@ def open_page(data: bytes) -> Page:
     if data[:4] not in (b"II*\0", b"MM\0*", *BIG):
         raise Image.UnidentifiedImageError
     page = Page(data)
+    page.seek(frame)
     refuse_raw(data, page.tag_v2)
     layout = page.layout
     if layout.samples > MAX_SAMPLES:
@@ -279,7 +297,7 @@ def _by_tifffile(data: bytes, frame: int, layout: Layout) -> np.ndarray | None:
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         try:
             array = file.pages[frame].asarray(maxworkers=1)
-        except ValueError:  # no codec for its compression
+        except (ValueError, ImportError):  # no codec for its compression
             return None
     height, width = layout.size
     shape = (layout.samples, height, width) if layout.planes else (height, width, layout.samples)

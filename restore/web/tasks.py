@@ -22,7 +22,7 @@ from restore.diffusion.lazy_stack import LazyStack
 from restore.errors import ImageError, UsageError
 from restore.files import replacing, sha256
 from restore.images import sandbox
-from restore.images.decode import grey_to_rgb
+from restore.images.deep_samples import grey_to_rgb
 from restore.images.picture import Picture, to_rgb8
 from restore.images.worker_pool import shared_workers
 from restore.web import requests
