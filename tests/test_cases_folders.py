@@ -129,6 +129,23 @@ def test_case_70_a_name_as_long_as_a_disk_takes(photo, restored, tmp_path, lette
     assert named("b" * 300, ".png") != named("b" * 301, ".png")
 
 
+@posix
+def test_case_70_what_a_long_name_is_given_for_fits_too(photo, restored, tmp_path):
+    long = "a" * 251
+    pages = [Image.new("RGB", (16, 16), (90, level, 60)) for level in (50, 90)]
+    pages[0].save(photo(f"{long}.gif"), "GIF", save_all=True, append_images=pages[1:])
+    photo(f"{'b' * 251}.png")
+    assert restored("--frames", "all")[0] == 0
+    names = made(tmp_path / "out")
+    assert len(names) == 3 and f"{long}.png" in names
+    assert next(name for name in names if name.endswith("_002.png")).startswith("a" * 200)
+    photo(f"{'b' * 251}.png", 1)
+    code, rows, _ = restored("--frames", "all", "--exists", "rename")
+    assert code == 0 and set(status(rows).values()) == {"done"}
+    assert len(made(tmp_path / "out")) == 4
+    assert all(len(os.fsencode(name)) <= 255 for name in made(tmp_path / "out"))
+
+
 def test_case_71_files_of_the_system_are_skipped(photo, restored):
     photo("a.png")
     for name in ("Thumbs.db", ".DS_Store", "desktop.ini", "__MACOSX/._a.png"):
@@ -277,6 +294,24 @@ def test_case_76_a_file_that_changes_while_it_is_worked_on(photo, restored, tmp_
     assert code == 1 and rows["a.png"]["code"] == "CHANGED"
     assert made(tmp_path / "out") == set() and path.exists()
     assert restored()[0] == 0
+
+
+def test_case_76_a_file_that_has_more_frames_than_were_planned(
+    photo, restored, tmp_path, monkeypatch
+):
+    photo("a.png")
+    path, frames = photo("b.png"), [Image.new("RGB", (16, 16), color) for color in ("red", "blue")]
+
+    def grow():
+        frames[0].save(path, save_all=True, append_images=frames[1:])
+
+    meddling(monkeypatch, grow)
+    for name in "cdef":  # so that it is not read ahead
+        photo(f"a{name}.png", ord(name))
+    code, rows, _ = restored("--frames", "all")
+    assert code == 1 and rows["b.png"]["code"] == "CHANGED"
+    assert restored("--frames", "all")[0] == 0
+    assert {"b.png", "b_002.png"} <= made(tmp_path / "out")
 
 
 def test_case_77_an_output_folder_inside_the_input_is_no_input(photo, restored, tmp_path):

@@ -65,10 +65,11 @@ class Job:
     @property
     def frames(self) -> list[Path]:
         """The files beside the target, in order: NAME_001.png and so on."""
-        names = [self.target.stem + ending for ending in self.beside]
         own = [Path(ending).suffix or self.target.suffix for ending in self.beside]
-        pairs = zip(names, own, strict=True)
-        return [self.target.with_name(name.removesuffix(end) + end) for name, end in pairs]
+        pairs = zip(self.beside, own, strict=True)
+        endings = [ending.removesuffix(suffix) + suffix for ending, suffix in pairs]
+        stem, name = self.target.stem, self.target.name
+        return [self.target.with_name(fitting(stem, name, end) + end) for end in endings]
 
 
 @dataclass(frozen=True)
@@ -211,12 +212,22 @@ def named(name: str, suffix: str, beside: tuple[str, ...] = (), keep_ext: bool =
     own = Path(stem).suffix
     if own.casefold() in KNOWN and not (keep_ext and own.casefold() != suffix):
         stem = stem[: -len(own)]  # but not the .2 of scan.2
-    room = LONGEST - len(os.fsencode(suffix)) - max(map(len, beside), default=0)
-    if len(os.fsencode(stem)) > room:  # two long names must not become the same
-        digest = hashlib.blake2b(os.fsencode(name), digest_size=4).hexdigest()
-        short = os.fsencode(stem)[: room - 9]
-        stem = short.decode("utf-8", "ignore") + "~" + digest
-    return stem + suffix
+    return fitting(stem, name, suffix + max(beside, key=len, default="")) + suffix
+
+
+def fitting(stem: str, name: str, ending: str) -> str:
+    """A stem, cut if a file's name would be too long for common disks with this ending.
+
+    Args:
+        stem: The name without its suffix.
+        name: The whole name: two long ones must not become the same.
+        ending: What follows the stem.
+    """
+    room = LONGEST - len(os.fsencode(ending))
+    if len(os.fsencode(stem)) <= room:
+        return stem
+    digest = hashlib.blake2b(os.fsencode(name), digest_size=4).hexdigest()
+    return os.fsencode(stem)[: room - 9].decode("utf-8", "ignore") + "~" + digest
 
 
 def refuse_collisions(jobs: Iterable[Job]) -> None:

@@ -16,7 +16,7 @@ from typing import Literal
 
 from restore.batch import downloads
 from restore.batch.folder_lock import full, is_full
-from restore.batch.jobs import Job, digest_of
+from restore.batch.jobs import Job, digest_of, fitting
 from restore.batch.result_index import ResultIndex
 from restore.batch.rows import Row
 from restore.errors import (
@@ -214,8 +214,9 @@ def _placed(job: Job, index: ResultIndex, exists: Exists, source: str) -> Job:
         return _taken(job, index)
 
     if exists == "rename" and taken(job):
-        stem = job.target.stem
-        names = (job.target.with_stem(f"{stem}_{count}") for count in range(1, 10_000))
+        own = job.target
+        endings = (f"_{count}{own.suffix}" for count in range(1, 10_000))
+        names = (own.with_name(fitting(own.stem, own.name, end) + end) for end in endings)
         free = next((name for name in names if not taken(replace(job, target=name))), None)
         if free:
             return replace(job, target=free)

@@ -195,6 +195,8 @@ class FileWork:
         digests = self.digests(job)
         with memmap.use_folder(self.settings.destination.out):
             pictures, count = sandbox.read_by_rows(downloads.fetch(job), self.settings.reading)
+        if self.settings.reading.frames == "all" and len(pictures) != 1 + len(job.beside):
+            raise ImageError("CHANGED", "it had other frames when the run was planned; run again")
         for picture in pictures:
             size = self.options.output_size(picture.size)
             copies = self.count * getattr(self.options, "loopback", 1)
