@@ -10,7 +10,8 @@ from PIL import Image
 from PIL.Image import Transpose
 from torch import Tensor
 
-from restore.errors import UsageError
+from restore.errors import ImageError, UsageError
+from restore.images import deep_samples
 from restore.images.masks import flatten
 from restore.images.metadata import read_exif
 from restore.images.picture import Picture, grey_to_rgb, to_uint8
@@ -142,10 +143,13 @@ def _from_pillow(image: Image.Image) -> Picture:
         image = image.transpose(turn)
     icc = image.info.get("icc_profile")
     if image.mode.startswith("I"):
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise UsageError("32-bit integers are not taken; give 16 bits")
-        return Picture(grey_to_rgb(values.astype(np.uint16)), grey=True, icc=icc)
+        try:
+            pixels, _, _ = deep_samples.decode_grey(image)
+        except ImageError as error:
+            raise UsageError(str(error)) from error
+        key = image.info.get("transparency")
+        alpha = None if key is None else deep_samples.cut_out(pixels, key)
+        return Picture(pixels, alpha, grey=True, icc=icc)
     if image.mode == "F":
         raise UsageError("Pillow's mode F has no range of its own; give numpy floats in [0, 1]")
     if image.has_transparency_data:

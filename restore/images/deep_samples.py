@@ -35,7 +35,7 @@ def decode(image: Image.Image, data: bytes, frame: int, notes: list[str]) -> Sam
         return _levels((grey_to_rgb(values), None, True), notes)
     key = _take_key(image, data)
     if image.mode.startswith("I"):
-        made = _of_grey(image)
+        made = decode_grey(image)
     elif _is_deep(image, data):
         made = _deep(image, data, frame)
         if made is None:
@@ -45,7 +45,7 @@ def decode(image: Image.Image, data: bytes, frame: int, notes: list[str]) -> Sam
     if made is None or key is None:
         return made
     pixels, _, grey = made
-    return pixels, np.where((pixels == key).all(2), 0, DEEP).astype(np.uint16), grey
+    return pixels, cut_out(pixels, key), grey
 
 
 def _take_key(image: Image.Image, data: bytes) -> np.ndarray | None:
@@ -67,8 +67,17 @@ def _take_key(image: Image.Image, data: bytes) -> np.ndarray | None:
     return None
 
 
-def _of_grey(image: Image.Image) -> Samples:
-    """Samples of a grey image of more than 8 bits."""
+def cut_out(pixels: np.ndarray, key: np.ndarray | int) -> np.ndarray:
+    """Alpha (H, W) of 16-bit pixels of which one colour, or grey, is transparent."""
+    return np.where((pixels == key).all(2), 0, DEEP).astype(np.uint16)
+
+
+def decode_grey(image: Image.Image) -> Samples:
+    """Return the samples of a loaded grey image of more than 8 bits, a mode I of Pillow.
+
+    Raises:
+        ImageError: They do not fit 16 bits.
+    """
     values, tags = np.asarray(image), getattr(image, "tag_v2", {})
     if values.min() < 0 or values.max() > DEEP:
         raise ImageError("UNSUPPORTED", "32-bit integers are not read; save it with 16 bits")
