@@ -8,6 +8,7 @@ import os
 import re
 import stat
 import tempfile
+import unicodedata
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -41,6 +42,11 @@ LONGEST = 2**16  # bytes of a name in a list
 PICTURE = re.compile(  # how pictures begin, and no list
     rb"\xff\xd8\xff|\x89PNG\r|GIF8[79]a.[\0-\x1f]|II\*\0|MM\0\*|RIFF.{4}WEBP|\0\0\0.ftyp", re.DOTALL
 )
+
+
+def composed(name: str) -> str:
+    """A name in the Unicode form of most systems, NFC, to compare it; some macOS disks have NFD."""
+    return unicodedata.normalize("NFC", name)
 
 
 @dataclass(frozen=True)

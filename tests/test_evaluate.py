@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+import unicodedata
 from pathlib import Path
 
 import cv2
@@ -141,6 +142,14 @@ def test_what_does_not_pair_is_listed(evaluate, folders):
     assert [Path(path).name for path in one["missing"]] == ["a.png"]
     assert "no original:" in err and "not restored:" in err
     assert "z&lt;b&gt;.png" in (folders / "told/report.html").read_text()
+
+
+def test_names_pair_whatever_their_unicode_form(evaluate, folders):
+    for folder, form in (("good", "NFD"), ("hr", "NFC")):
+        name = unicodedata.normalize(form, "é.png")
+        (folders / folder / "a.png").rename(folders / folder / name)
+    code, _, _, told = evaluate(folders / "good", "--reference", folders / "hr", *QUICK)
+    assert code == 0 and set(rows_of(told)) == {"b", "deep/c", "\u00e9"}
 
 
 def test_names_of_others_pair_by_their_suffix(evaluate, folders):

@@ -1,4 +1,5 @@
 import json
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,18 @@ def test_coco_is_paired_by_file_name(tmp_path, photo):
     assert mask[:6, :6].all() and mask[10:15, 20:25].all() and mask.sum() == 255 * (36 + 25)
     with pytest.raises(ImageError, match="no mask"):
         read(tmp_path / "m.json", photo, "b.png")
+
+
+@pytest.mark.parametrize(("here", "there"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_name_in_another_unicode_form_is_the_same_name(tmp_path, photo, here, there):
+    name, key = unicodedata.normalize(here, "é.png"), unicodedata.normalize(there, "é.png")
+    mask_image(tmp_path / "masks", name)
+    assert read(tmp_path / "masks", photo, key)[6, 12] == 255
+    assert not list(mask_files.open_masks(str(tmp_path / "masks")).unused([job(photo, key)]))
+    image = {"id": 1, "file_name": name, "height": 30, "width": 40}
+    note = {"image_id": 1, "segmentation": [], "bbox": [20, 10, 4, 4]}
+    (tmp_path / "m.json").write_text(json.dumps({"images": [image], "annotations": [note]}))
+    assert read(tmp_path / "m.json", photo, key)[10:15, 20:25].all()
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"shapes": [{"points": [[1]]}]}', '{"shapes": 3}'])

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -348,6 +349,16 @@ def test_given_pairs_that_lack_or_misfit_a_partner_are_listed(given, pixels):
     assert len(found) == 2
     assert "no partner" in found.refused.why["alone.png"]
     assert "128x128 px is no whole multiple of its partner's 32x33" in found.refused.why["odd.png"]
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".png"])
+def test_partners_of_another_unicode_form_are_partners(given, suffix):
+    for folder, form in (("hr", "NFC"), ("lr", "NFD")):
+        for path in (given / folder).iterdir():
+            image, stem = Image.open(path), unicodedata.normalize(form, f"é{path.stem}")
+            image.save(given / folder / f"{stem}{suffix if folder == 'lr' else '.png'}")
+            path.unlink()
+    assert len(PairedPhotos(given / "hr", given / "lr", 64)) == 2
 
 
 def test_partners_that_are_all_broken_are_told_and_not_tried_for_ever(given):

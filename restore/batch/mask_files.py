@@ -12,7 +12,7 @@ from restore.batch import outlines
 from restore.batch.jobs import DAMAGE, OVERLAY, Job
 from restore.batch.journal import HIDDEN
 from restore.errors import ImageError, UsageError
-from restore.file_search import KNOWN, visible_files
+from restore.file_search import KNOWN, composed, visible_files
 from restore.images import sandbox
 from restore.images.masks import flatten
 from restore.images.picture import Picture, Reading
@@ -45,7 +45,7 @@ class MaskFolder:
 
     def __init__(self, found: Iterable[tuple[str, Path]] = ()):
         self._kept = TemporaryDatabase(SCHEMA)
-        rows = ((to_bytes(name), to_bytes(str(path))) for name, path in found)
+        rows = ((to_bytes(composed(name)), to_bytes(str(path))) for name, path in found)
         self._kept.add_all("INSERT INTO met VALUES (?, ?)", rows)
         two = self._kept.all(TWO_OF_ONE)
         if two:
@@ -71,7 +71,8 @@ class MaskFolder:
         return self._named(name + DAMAGE) or (None if self._is_overlay(name) else self._named(name))
 
     def _named(self, name: str) -> tuple[Any, ...] | None:
-        return self._kept.one("SELECT nth, path FROM mask WHERE name = ?", to_bytes(name))
+        key = to_bytes(composed(name))
+        return self._kept.one("SELECT nth, path FROM mask WHERE name = ?", key)
 
     def _is_shadowed(self, name: str) -> bool:
         """Whether it is a result or an overlay beside the mask that --find-scratches made."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from restore.batch import run_lengths
 from restore.errors import ImageError, UsageError, counted, sides
+from restore.file_search import composed
 from restore.files import read_plain
 from restore.images import sandbox
 from restore.images.picture import Encoded
@@ -59,6 +60,7 @@ class Outlines:
 
     def names(self, key: str) -> list[str]:
         """The file names that match a key: the same path, else a common end, else the same name."""
+        key = composed(key)
         if key in self.shapes:
             return [key]
         alike = self._alike.get(PurePosixPath(key).name, [])
@@ -289,7 +291,7 @@ def _path(name: Any) -> str:
     """A file name of a COCO file, with / also if Windows wrote it."""
     if not isinstance(name, str):
         raise ValueError(f"a file_name of {name!r}")
-    return PurePosixPath(name.replace("\\", "/")).as_posix()
+    return PurePosixPath(composed(name).replace("\\", "/")).as_posix()
 
 
 def _annotated(note: Mapping[str, Any], size: tuple[int, int]) -> list[Shape]:

@@ -85,6 +85,7 @@ def pair(
     if suffix:
         results = _without(suffix, results)
     inputs = find_pictures(sources, out, alike) if sources else {}
+    results, inputs = _spelt_as(wanted.keys(), results), _spelt_as(wanted.keys(), inputs)
     shared = [key for key in wanted if key in results]
     if not shared:
         mend = "name them alike, or give --suffix what the restored names end with"
@@ -98,6 +99,17 @@ def pair(
         tuple(path for key, path in results.items() if key not in wanted),
         () if restored.is_file() else tuple(wanted[key] for key in wanted if key not in results),
     )
+
+
+def _spelt_as(wanted: Set[str], found: dict[str, Path]) -> dict[str, Path]:
+    """The pictures by keys as `wanted` spells them, where only their Unicode form differs."""
+    spelt = {file_search.composed(key): key for key in wanted}
+
+    def own(key: str) -> str:
+        other = spelt.get(file_search.composed(key), key)
+        return key if key in wanted or other in found else other
+
+    return {own(key): path for key, path in found.items()}
 
 
 def _without(suffix: str, results: dict[str, Path]) -> dict[str, Path]:

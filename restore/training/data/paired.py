@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from restore.errors import ConfigError, ImageError, counted
+from restore.file_search import composed
 from restore.training.data import sources
 from restore.training.data.crops import (
     PATIENCE,
@@ -51,7 +52,7 @@ class PairedPhotos(Photos):
     ):
         self.low, self.named = sources.find(low), named
         self.partner = _stems(self.low.names)
-        self.exactly = {name: number for number, name in enumerate(self.low.names)}
+        self.exactly = {composed(name): number for number, name in enumerate(self.low.names)}
         self.unpaired: list[str] = []
         super().__init__(high, smallest, **{**how, "small": "skip"})
         self.low_cache: list[np.ndarray | None] | None = None
@@ -171,7 +172,7 @@ class PairedPhotos(Photos):
 
 
 def _stem(name: str) -> str:
-    return PurePosixPath(name).with_suffix("").as_posix()
+    return PurePosixPath(composed(name)).with_suffix("").as_posix()
 
 
 def _stems(names: Sequence[str]) -> dict[str, list[int]]:
