@@ -229,12 +229,17 @@ def read(path: Path) -> np.ndarray:
     """A photo as uint8 (H, W, 3), upright, without alpha.
 
     Raises:
-        RecipeError: If OpenCV cannot read it.
+        RecipeError: If it cannot be read.
     """
     try:
         data = path.read_bytes()
         if (values := tiffs.read(data)) is not None:
             return _upright(_rgb8(values), data)
+        if data.startswith(b"Pf"):  # OpenCV keeps its floats
+            with Image.open(io.BytesIO(data), formats=["PPM"]) as picture:
+                return pixels(picture)
+        if data.startswith(b"PF"):
+            raise RecipeError(f"{path}: a PFM of colours is not read; convert it to PNG")
         # OpenCV would cut 16 bits to 8; in other formats it leaves 10 and 12 bits unscaled
         depth = cv2.IMREAD_ANYDEPTH if data.startswith(b"\x89PNG") else 0
         whole = np.frombuffer(data, np.uint8)
@@ -244,7 +249,7 @@ def read(path: Path) -> np.ndarray:
         return _upright(_eight(rgb), data)
     except RecipeError:
         raise
-    except (OSError, ValueError, cv2.error) as error:
+    except (OSError, ValueError, cv2.error, Image.DecompressionBombError) as error:
         raise RecipeError(f"{path}: cannot be read: {error}") from error
 
 

@@ -686,3 +686,29 @@ def test_a_module_named_as_a_library_hides_it_from_nobody():
     words = [sys.executable, "-c", code]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, env=env)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def portable(kind, most, values):
+    head = f"{kind}\n{values.shape[1]} {values.shape[0]}\n{most}\n".encode()
+    if kind in ("P2", "P3"):
+        return head + " ".join(map(str, values.ravel())).encode()
+    return head + values.astype(">u2" if most > 255 else "u1").tobytes()
+
+
+@pytest.mark.parametrize("most", [100, 255, 1023, 4095, 65535])
+@pytest.mark.parametrize("kind", ["P2", "P3", "P5", "P6"])
+def test_a_portable_picture_is_as_bright_as_its_largest_value_tells(tmp_path, kind, most):
+    levels = np.linspace(0, most, 3 * 4 * 6).astype(int).reshape(4, 6, 3)
+    levels = levels if kind in ("P3", "P6") else levels[..., :1]
+    path = tmp_path / "a.pnm"
+    path.write_bytes(portable(kind, most, levels))
+    assert np.abs(read_pixels(path) / 255 - levels / most).max() < 0.01
+
+
+def test_a_portable_picture_of_floats_is_read_or_refused(tmp_path):
+    path, levels = tmp_path / "a.pfm", np.linspace(0, 1, 24, dtype="<f4").reshape(4, 6)
+    path.write_bytes(b"Pf\n6 4\n-1.0\n" + levels[::-1].tobytes())
+    assert np.abs(read_pixels(path) / 255 - levels[..., None]).max() < 0.01
+    path.write_bytes(b"PF\n6 4\n-1.0\n" + np.dstack([levels] * 3).tobytes())
+    with pytest.raises(RecipeError, match="PFM of colours"):
+        read_pixels(path)
