@@ -18,6 +18,8 @@ from restore.errors import ImageError
 from restore.files import replacing
 from restore.images import decode, encode, row_writers
 from restore.images.encode import Writing
+from restore.images.icc import SRGB as CHROMATICITIES
+from restore.images.icc import build_profile
 from restore.images.picture import Picture, bleed, probe, read, to_uint8
 from restore.images.resample import resize_alpha, resize_band
 
@@ -293,6 +295,18 @@ def test_png_and_tiff_keep_depth_grey_and_alpha(tmp_path, format, grey, with_alp
     with Image.open(path) as image:  # as strangers see it
         image.load()
         assert image.size == (30, 20)
+
+
+@pytest.mark.parametrize("pixels", [COLOURS, DEEP])
+def test_a_png_of_transparent_grey_stays_grey_and_keeps_its_profile(tmp_path, pixels):
+    alpha = ALPHA if pixels.dtype == np.uint8 else DEEP_ALPHA
+    profile = build_profile(CHROMATICITIES, (1.8,), True, "grey")
+    grey = np.repeat(pixels[..., :1], 3, 2)
+    written = Picture(grey, alpha, grey=True, icc=profile)
+    assert encode.write(written, tmp_path / "g.png", "png") == []
+    again = read(tmp_path / "g.png")
+    assert again.grey and again.icc == profile and again.warnings == ()
+    assert (again.pixels == grey).all() and (again.alpha == alpha).all()
 
 
 @pytest.mark.parametrize("format", ["png", "jpeg", "webp", "tiff"])

@@ -270,12 +270,16 @@ def _pillow(layers: np.ndarray, format: str, how: Writing, kept: Tags, looks_gre
 def _png(layers: np.ndarray, kept: Tags, about: str) -> list[bytes]:
     """Encode by cv2: seven times faster than Pillow at the same size, and with 16-bit colour."""
     count = layers.shape[2]
-    if count == 2 and layers.dtype == np.uint8:  # cv2 knows no grey with alpha
+    if count == 2:  # cv2 knows no grey with alpha, and Pillow none of 16 bits
         buffer = io.BytesIO()
-        Image.fromarray(layers).save(buffer, "PNG")
+        if layers.dtype == np.uint8:
+            Image.fromarray(layers).save(buffer, "PNG")
+        else:
+            height, width = layers.shape[:2]
+            row_writers.write_png(buffer, lambda a, b: layers[a:b], (height, width), [])
         data = buffer.getvalue()
     else:
-        order = {1: [0], 2: [0, 0, 0, 1], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[count]
+        order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[count]
         done, array = cv2.imencode(".png", layers[..., order])
         if not done:
             raise ImageError("UNSUPPORTED", "the PNG encoder refused the picture")
