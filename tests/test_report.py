@@ -13,6 +13,8 @@ from PIL import Image
 from restore import cli
 from restore.batch import report, template, views
 from restore.batch.journal import Journal
+from restore.images import colours, icc
+from restore.images.picture import Picture, to_rgb8
 
 EVIL = "bad <b>&\x1b[31m.png"
 
@@ -84,6 +86,41 @@ def test_the_input_is_enlarged_to_lie_on_the_result(tmp_path, pixels):
     before, after = np.hsplit(np.asarray(pair).astype(int), 2)
     assert before.shape == (*box[2:], 3)
     assert np.abs(before - after).mean() < 1.5  # both by JPEG; a shift of half a pixel is 3
+
+
+def shown(out, *layers, **options) -> list[np.ndarray]:
+    """Input and result as the page shows them at 100 %."""
+    views.keep(out, "a.png", *layers, is_aligned=True, **options)
+    pair = Image.open(io.BytesIO(views.path_of(out, "a.png", "crops").read_bytes()))
+    return np.hsplit(np.asarray(pair).astype(int), 2)
+
+
+def test_red_lines_are_shown_as_sharp_as_they_are(tmp_path):
+    red = np.full((64, 64, 3), 255, np.uint8)
+    red[8::8, :, 1:] = 0  # a pixel wide; JPEG's usual colours are two
+    _, after = shown(tmp_path, (red, None), (red, None))
+    assert np.abs(after - red).max() < 40
+
+
+def test_colours_that_transparency_hides_make_no_fringe_in_the_input_shown(tmp_path):
+    pixels, alpha = np.full((16, 16, 3), 255, np.uint8), np.full((16, 16), 255, np.uint8)
+    pixels[:8], alpha[:8] = (255, 0, 255), 0
+    result = np.full((64, 64, 3), 255, np.uint8), np.full((64, 64), 255, np.uint8)
+    before, _ = shown(tmp_path, (pixels, alpha), result)
+    assert before.min() > 250
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_pictures_are_shown_in_the_colours_of_their_profile(grey, tmp_path):
+    pixels = np.full((32, 32, 3), (120, 120, 120) if grey else (200, 40, 90), np.uint8)
+    profile = icc.build_profile(colours.ADOBE, (1.4,), grey, "another curve")
+    picture = Picture(pixels, grey=grey, icc=profile)
+    wanted = to_rgb8(picture)[0, 0].astype(int)
+    assert np.abs(wanted - pixels[0, 0]).max() > 20
+    for made in shown(tmp_path, (pixels, None), (pixels, None), like=picture):
+        assert np.abs(made - wanted).max() < 5
+    with Image.open(views.path_of(tmp_path, "a.png")) as thumbs:
+        assert np.abs(np.asarray(thumbs)[16, 16].astype(int) - wanted).max() < 5
 
 
 def test_deep_transparent_and_tiny_pictures_are_shown(tmp_path):

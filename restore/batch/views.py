@@ -10,8 +10,12 @@ from restore.errors import OutputError
 from restore.files import replacing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from PIL import Image
+
+    from restore.images.picture import Picture
 
     Shown = tuple[np.ndarray, np.ndarray | None]  # pixels (H, W, 3), alpha (H, W)
 
@@ -24,7 +28,13 @@ Box = tuple[int, int, int, int]
 """(top, left, height, width) in px of the result"""
 
 
-def keep(out: Path, key: str, *layers: "Shown", is_aligned: bool = False) -> Box | None:
+def keep(
+    out: Path,
+    key: str,
+    *layers: "Shown",
+    is_aligned: bool = False,
+    like: "Picture | None" = None,
+) -> Box | None:
     """Save small JPEGs for the page.
 
     Args:
@@ -32,21 +42,25 @@ def keep(out: Path, key: str, *layers: "Shown", is_aligned: bool = False) -> Box
         key: Of the picture.
         *layers: The pictures to show; the first is the input, the last is the result.
         is_aligned: Input and result have the same content, so that they can be compared.
+        like: Its colour profile is that of them all; None: they are sRGB.
 
     Returns:
         The place that is shown at 100 %; None if they are not compared.
     """
     few = [tuple(None if layer is None else _sampled(layer) for layer in one) for one in layers]
-    panels = [_panel(*one, of[0].shape) for one, of in zip(few, layers, strict=True)]
+    convert = _conversion(like)
+    panels = [convert(_panel(*one, of[0].shape)) for one, of in zip(few, layers, strict=True)]
     first, last = layers[0], layers[-1]
     size = last[0].shape[:2]
     box = None
     if is_aligned:
         box = most_changed(few[0][0], last[0])
         _mark(panels[-1], box, size)
-        pair = [_on_white(*(_part(layer, box, size) for layer in one)) for one in (first, last)]
-        _write(out, path_of(out, key, "crops"), _strip(pair, gap=0))
-    _write(out, path_of(out, key), _strip(panels))
+        pair = [convert(_part(*one, box, size)) for one in (first, last)]
+        # the halves' colours, as coarse as in other JPEGs, would be taken for the result's
+        crops = _strip(pair, gap=0, quality=85, subsampling=0)
+        _write(out, path_of(out, key, "crops"), crops)
+    _write(out, path_of(out, key), _strip(panels, quality=75))
     return box
 
 
@@ -110,26 +124,35 @@ def _sampled(layer: "np.ndarray", rows: int = SAMPLES, columns: int = SAMPLES) -
     return np.concatenate(bands)
 
 
-def _part(layer: "np.ndarray | None", box: Box, size: tuple[int, ...]) -> "np.ndarray | None":
-    """The part `box` of a layer that is enlarged to `size` by bicubic interpolation."""
+def _part(
+    pixels: "np.ndarray", alpha: "np.ndarray | None", box: Box, size: tuple[int, ...]
+) -> "Image.Image":
+    """The part `box` of a picture that is enlarged to `size` by bicubic interpolation.
+
+    It is laid on white first, because colours that transparency hides would come out as a fringe.
+    """
     import cv2
     import numpy as np
+    from PIL import Image
 
-    if layer is None:
-        return None
+    def cut(rows: slice, columns: slice) -> "Image.Image":
+        layers = (None if one is None else _eight(one[rows, columns]) for one in (pixels, alpha))
+        return _on_white(*layers)
+
     top, left, height, width = box
-    if layer.shape[:2] == size:
-        return np.ascontiguousarray(_eight(layer[top : top + height, left : left + width]))
-    step_y, step_x = (side / whole for side, whole in zip(layer.shape[:2], size, strict=True))
+    if pixels.shape[:2] == size:
+        return cut(slice(top, top + height), slice(left, left + width))
+    step_y, step_x = (side / whole for side, whole in zip(pixels.shape[:2], size, strict=True))
     first_y, first_x = max(0, int(top * step_y) - MARGIN), max(0, int(left * step_x) - MARGIN)
     last_y, last_x = int((top + height) * step_y) + MARGIN, int((left + width) * step_x) + MARGIN
-    part = np.ascontiguousarray(_eight(layer[first_y : last_y + 1, first_x : last_x + 1]))
+    part = np.asarray(cut(slice(first_y, last_y + 1), slice(first_x, last_x + 1)))
     from_y = (top + 0.5) * step_y - 0.5 - first_y
     from_x = (left + 0.5) * step_x - 0.5 - first_x
     way = np.array([[step_x, 0, from_x], [0, step_y, from_y]])
     flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
     border = cv2.BORDER_REPLICATE
-    return cv2.warpAffine(part, way, (width, height), flags=flags, borderMode=border)
+    made = cv2.warpAffine(part, way, (width, height), flags=flags, borderMode=border)
+    return Image.fromarray(made)
 
 
 def _panel(pixels: "np.ndarray", alpha: "np.ndarray | None", of: tuple[int, ...]) -> "Image.Image":
@@ -145,6 +168,23 @@ def _panel(pixels: "np.ndarray", alpha: "np.ndarray | None", of: tuple[int, ...]
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     how = Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST
     return _on_white(pixels, alpha).resize(size, how)
+
+
+def _conversion(like: "Picture | None") -> "Callable[[Image.Image], Image.Image]":
+    """Return what converts images with the profile of `like` to sRGB, as JPEGs here carry none."""
+    import numpy as np
+    from PIL import Image
+
+    from restore.images import metadata
+
+    icc = None if like is None else like.icc
+    if like is None or icc is None or metadata.is_srgb(icc, like.grey):
+        return lambda image: image
+    if not like.grey:
+        return lambda image: metadata.to_srgb(image, icc, [])
+    levels = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
+    table = np.asarray(metadata.to_srgb(levels, icc, []))[0, :, 1]
+    return lambda image: image.point(table.tolist() * 3)  # what is marked in it has colours
 
 
 def _on_white(pixels: "np.ndarray", alpha: "np.ndarray | None") -> "Image.Image":
@@ -179,8 +219,8 @@ def _mark(panel: "Image.Image", box: Box, size: tuple[int, ...]) -> None:
         draw.rectangle((x0 + 1, y0 + 1, x1 - 1, y1 - 1), outline="yellow")
 
 
-def _strip(panels: "list[Image.Image]", gap: int = 8) -> bytes:
-    """Pictures side by side, as a JPEG."""
+def _strip(panels: "list[Image.Image]", gap: int = 8, **options: int) -> bytes:
+    """Pictures side by side, as a JPEG with Pillow's options."""
     from PIL import Image
 
     height = max(panel.height for panel in panels)
@@ -191,7 +231,7 @@ def _strip(panels: "list[Image.Image]", gap: int = 8) -> bytes:
         strip.paste(panel, (left, 0))
         left += panel.width + gap
     buffer = io.BytesIO()
-    strip.save(buffer, "JPEG", quality=75)
+    strip.save(buffer, "JPEG", **options)
     return buffer.getvalue()
 
 

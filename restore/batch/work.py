@@ -173,8 +173,8 @@ class FileWork:
             panels.insert(1, draw_overlay(picture, source.mask))
             facts["damage"] = round(float((source.mask > 0).mean()), 6)
         is_aligned = result.size == picture.size or isinstance(self.options, UpscaleOptions)
-        home = self.settings.destination.home
-        if place := views.keep(home, job.key, *map(split_alpha, panels), is_aligned=is_aligned):
+        home, layers = self.settings.destination.home, map(split_alpha, panels)
+        if place := views.keep(home, job.key, *layers, is_aligned=is_aligned, like=picture):
             facts["place"] = place
         return facts
 
