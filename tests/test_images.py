@@ -16,11 +16,11 @@ from PIL import Image, ImageCms, ImageFile
 
 from restore.errors import ImageError
 from restore.files import replacing
-from restore.images import decode, encode, row_writers
+from restore.images import colours, contact_sheet, decode, encode, row_writers
 from restore.images.encode import Writing
 from restore.images.icc import SRGB as CHROMATICITIES
 from restore.images.icc import build_profile
-from restore.images.picture import Picture, bleed, probe, read, to_uint8
+from restore.images.picture import Picture, bleed, probe, read, to_rgb8, to_uint8
 from restore.images.resample import resize_alpha, resize_band
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -440,3 +440,15 @@ def test_pillows_guards_stay_as_they_are():
     assert Image.MAX_IMAGE_PIXELS is not None
     assert not ImageFile.LOAD_TRUNCATED_IMAGES
     assert decode.MAX_PIXELS < 2 * Image.MAX_IMAGE_PIXELS
+
+
+def test_a_contact_sheet_shows_pictures_as_they_look(tmp_path):
+    deep = Picture(np.full((20, 20, 3), 20_000, np.uint16), grey=True)
+    red = np.full((20, 20, 3), (255, 0, 0), np.uint8)
+    clear = Picture(red, alpha=np.zeros((20, 20), np.uint8))
+    wide = Picture(red // 2, icc=build_profile(colours.ADOBE, (2.2,), False, "wide"))
+    for picture in (deep, clear, wide):
+        encode.write(picture, tmp_path / "a.png")
+        contact_sheet.write_sheet([tmp_path / "a.png"], tmp_path / "sheet.png")
+        with Image.open(tmp_path / "sheet.png") as sheet:
+            assert sheet.getpixel((18, 18)) == tuple(to_rgb8(picture)[10, 10])

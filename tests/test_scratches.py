@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from restore.batch.holes import draw_overlay
 from restore.images import scratches
 from restore.images.picture import Picture
 from restore.images.scratches import ScratchNet
@@ -188,3 +189,10 @@ def test_the_stage_trains_and_exports_what_the_finder_loads(photos, tmp_path):
     ScratchNet().load_state_dict({name: x.float() for name, x in load_file(path).items()})
     again = ["stage.start=" + str(path), f"output={tmp_path / 'more'}"]
     assert (run(config, again) / "scratches.safetensors").is_file()
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_an_overlay_is_of_the_colours_of_its_picture(grey):
+    pixels, mask = np.full((8, 8, 3), 90, np.uint8), np.zeros((8, 8), np.uint8)
+    made = draw_overlay(Picture(pixels, grey=grey, icc=b"a profile"), mask)
+    assert made.icc == (None if grey else b"a profile")  # red is none of a grey profile's

@@ -102,4 +102,4 @@ def draw_overlay(picture: "Picture", mask: "np.ndarray") -> "Picture":
     eight = to_uint8(picture.pixels)
     rgb = eight - eight // 3
     rgb[mask > 0] = (255, 0, 0)
-    return Picture(rgb)
+    return Picture(rgb, icc=None if picture.grey else picture.icc)

@@ -10,6 +10,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from restore.errors import OutputError
 from restore.files import replacing
+from restore.images.picture import read, to_rgb8
 
 GAP = 8  # px between the pictures
 CELL = 512  # px, the longest side of a picture there
@@ -35,9 +36,9 @@ def write_sheet(pictures: Sequence[Path], path: Path) -> None:
     cell = min(CELL, SIDE // columns - GAP)
     thumbs = []
     for picture in pictures:
-        with Image.open(picture, formats=["PNG"]) as image:
-            image.thumbnail((cell, cell))
-            thumbs.append(image.convert("RGB"))
+        thumb = Image.fromarray(to_rgb8(read(picture)))  # 16 bits, alpha, a profile: in sRGB
+        thumb.thumbnail((cell, cell))
+        thumbs.append(thumb)
     width = max(thumb.width for thumb in thumbs) + GAP
     height = max(thumb.height for thumb in thumbs) + GAP
     sheet = Image.new("RGB", (columns * width + GAP, rows * height + GAP), "white")

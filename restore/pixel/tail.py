@@ -23,17 +23,17 @@ class Tail(Chain):
     scale = 1
     is_whole = False
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Features (B, C, h, w) -> (B, 3, scale h, scale w)."""
-        height, width = features.shape[-2:]
+        height, width = input.shape[-2:]
         widest = max(one.out_channels for one in self if isinstance(one, nn.Conv2d))
-        values = CACHED if features.device.type == "cpu" else VALUES
+        values = CACHED if input.device.type == "cpu" else VALUES
         rows = max(ROWS, values // (width * widest * self.scale**2))
         if self.is_whole or rows >= height or torch.is_grad_enabled():
-            return super().forward(features)
+            return super().forward(input)
         made, kept = [], []
         for top in range(0, height, rows):
-            strip = features[..., top : top + rows, :]
+            strip = input[..., top : top + rows, :]
             made.append(self.advance(strip, kept, not top, top + rows >= height))
         return torch.cat(made, 2)
 
