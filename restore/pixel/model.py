@@ -13,9 +13,9 @@ from restore.errors import NonFiniteError
 from restore.pixel.tail import Tail
 from restore.pixel.windows import PixelWindows
 
-LARGEST, WIDE = 640, 512  # side of a convolutional network's window, and of others
+LARGEST, WIDE = 640, 512  # strides of a convolutional network's windows, and of others'
 SMALLEST = 64
-ALIGNED = 32  # squares begin at multiples, which suits strides and most attention windows
+ALIGNED = 32  # windows begin at multiples, which suits strides and most attention windows
 FAR = 64  # context with which a deep convolutional network is within 1/255 of the exact result
 NEAR = 16  # context for attention and the like, which no context makes exact
 BLEND = 8  # px blended on each side of a border, if windows are not exact

@@ -45,7 +45,7 @@ class PixelWindows:
     """The grid of windows for a network, in pixels of its input.
 
     Attributes:
-        inner: Side of the squares that the picture is divided into, one for each window.
+        inner: How far each window begins behind the one before.
         margin: How far a window's input extends beyond the part whose output is used.
         ramp: How far to each side of a border two windows are blended; 0 for no blending.
     """
@@ -56,23 +56,24 @@ class PixelWindows:
 
     @property
     def halo(self) -> int:
-        """How far a window's input extends beyond its square."""
+        """How far two windows overlap on each side of the border of their answers."""
         return self.margin + self.ramp
 
     def cuts(self, length: int) -> list[Cut]:
-        """Return the windows along a side. Squares begin at multiples of `inner`.
+        """Return the windows along a side, which begin at multiples of `inner`.
 
-        If the last square is not larger than the halo, the window before it covers it.
+        All see inner + 2 * halo, the last one less; the first and the last answer for more of it.
         """
-        starts = range(0, max(1, length - self.halo), self.inner)
+        starts = range(0, max(1, length - 2 * self.halo), self.inner)
         cuts = []
         for start in starts:
             before = self.ramp if start else 0
             is_last = start == starts[-1]
             after = 0 if is_last else self.ramp
-            end = length if is_last else start + self.inner
-            sees = slice(max(0, start - self.halo), min(length, end + self.halo))
-            cuts.append(Cut(sees, slice(start - before, end + after), 2 * before, 2 * after))
+            first = start + self.halo if start else 0
+            end = length if is_last else start + self.inner + self.halo
+            sees = slice(start, min(length, end + self.halo))
+            cuts.append(Cut(sees, slice(first - before, end + after), 2 * before, 2 * after))
         return cuts
 
     def is_one(self, size: tuple[int, int]) -> bool:
