@@ -175,12 +175,13 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    for name in dict.fromkeys(row["name"] for row in rows):
+    for number, name in enumerate(dict.fromkeys(row["name"] for row in rows)):
         own = [row for row in rows if row["name"] == name and "cpu_s" in row]
         if own:
             across = [row["mp"] for row in own]
-            left.loglog(across, [row["cpu_s"] for row in own], "o-", label=name, markersize=3)
-            right.loglog(across, [row.get("peak_mb") for row in own], "o-", markersize=3)
+            line = "o-" if number < 10 else "s--"  # the colours begin again
+            left.loglog(across, [row["cpu_s"] for row in own], line, label=name, markersize=3)
+            right.loglog(across, [row.get("peak_mb") for row in own], line, markersize=3)
     left.set(xlabel="megapixels of the result", ylabel="CPU seconds")
     right.set(xlabel="megapixels of the result", ylabel="peak memory beyond the model, MB")
     for axes in (left, right):
