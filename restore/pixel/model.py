@@ -21,7 +21,7 @@ NEAR = 16  # context for attention and the like, which no context makes exact
 BLEND = 8  # px blended on each side of a border, if windows are not exact
 BUDGET = 2e9  # bytes that a layer's input and output may take together
 LAYERS = 1.3  # times the largest layer, measured: other tensors live beside it
-DENSE = 4  # the same for an ESRGAN's trunk, whose blocks hold all their layers
+DENSE = 3  # the same for an ESRGAN's trunk, whose blocks hold all their layers
 BLOCK, BAND = 16, 64  # pixels: length of a probe's NaN block, and width of its band
 CONVOLUTIONAL = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.PReLU)
 
