@@ -1,7 +1,9 @@
 """ONNX Runtime in torch's place: the same pictures, a quick start, and what is refused."""
 
+import errno
 import io
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -25,7 +27,7 @@ from restore.checkpoints import manifest, model_paths
 from restore.checkpoints.export import export
 from restore.cli import main
 from restore.diffusion import watch
-from restore.errors import ConfigError, ModelError, UsageError
+from restore.errors import ConfigError, ModelError, OutputError, UsageError
 from restore.images.picture import Picture
 from restore.onnx import session, traced
 from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions
@@ -155,6 +157,16 @@ def test_what_a_trace_does_not_hold_is_refused_in_one_line(tmp_path, monkeypatch
     with pytest.raises(ModelError, match="SwinIR: cannot be exported") as caught:
         export(str(file), tmp_path / "onnx")
     assert "\n" not in str(caught.value) and not (tmp_path / "onnx").exists()
+
+
+def test_a_full_disk_is_named_and_not_the_network(tmp_path, monkeypatch):
+    def refuse(*args, **how):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(torch.onnx, "export", refuse)
+    with pytest.raises(OutputError, match=r"out: cannot be written: .*No space left"):
+        export(str(pixel_nets.save(tmp_path, "SPAN", ".safetensors")), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_weights_too_large_for_the_file_lie_beside_it(tmp_path, monkeypatch):

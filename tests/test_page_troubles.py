@@ -159,6 +159,37 @@ def test_only_a_stroke_that_begins_on_the_picture_paints(browser, address, folde
         assert 0 < dot == page.evaluate(painted)
 
 
+def test_a_tall_picture_is_reached_everywhere_by_fingers_and_by_keyboard(
+    browser, address, folders, tmp_path
+):
+    Image.fromarray(smooth_pixels(200, 64)).save(tmp_path / "tall.png")
+    scrolled = "document.querySelector('#inpaint .canvas').scrollTop"
+    with visit(browser, address, 360, 640, has_touch=True, is_mobile=True) as page:
+        upload(page, "inpaint", tmp_path / "tall.png")
+        layer = page.locator("#inpaint .canvas canvas").nth(1)
+        layer.wait_for()
+        page.evaluate("document.querySelector('#inpaint .canvas').scrollIntoView()")
+        finger = page.context.new_cdp_session(page)
+
+        def touch(kind, y, *columns):
+            points = [{"x": x, "y": y, "id": x} for x in columns]
+            finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+        touch("touchStart", 300, 100)  # one comes first, as fingers do
+        touch("touchStart", 300, 100, 200)
+        for step in range(1, 16):
+            touch("touchMove", 300 - 15 * step, 100, 200)
+        touch("touchEnd", 0)
+        page.wait_for_timeout(200)
+        assert page.evaluate(scrolled) > 100
+        page.click("#inpaint button.main")
+        assert "Paint over" in page.locator("#inpaint .complaint").inner_text()
+        for _ in range(100):
+            layer.press("ArrowDown")
+        box, place = layer.bounding_box(), page.locator("#inpaint .canvas").bounding_box()
+        assert box and place and box["y"] + box["height"] <= place["y"] + place["height"] + 30
+
+
 def test_scratches_of_one_picture_are_no_mask_of_the_next(browser, address, folders):
     with visit(browser, address) as page:
         upload(page, "inpaint", folders / "photo.png")
@@ -178,8 +209,11 @@ def test_a_job_that_still_waits_for_room_can_be_cancelled(browser, address, fold
         upload(page, "upscale", folders / "photo.png")
         page.click("#upscale button.main")
         page.locator("#upscale .state", has_text="waiting for room").wait_for()
+        leave = "!dispatchEvent(new Event('beforeunload', { cancelable: true }))"
+        assert page.evaluate(leave)  # the browser asks before it is lost
         page.click("#upscale .job >> text=Cancel")
         page.locator("#upscale .error", has_text="cancelled before").wait_for()
+        assert not page.evaluate(leave)
         page.unroute("**/v1/upscale")
         upload(page, "upscale", folders / "big.png")
         page.click("#upscale summary")

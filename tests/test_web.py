@@ -414,6 +414,15 @@ def test_figures_are_there_for_prometheus(client):
     assert float(values["process_resident_memory_bytes"]) > 1e6
 
 
+def test_a_head_tells_what_a_get_would_bring(client):
+    job = ended(client, post(client, "scratches"))
+    for path in ("/", "/page/app.js", f"/v1/jobs/{job['id']}/result"):
+        asked, whole = client.head(path), client.get(path)
+        assert (asked.status_code, asked.content) == (200, b"") and whole.content
+        for name in ("content-length", "content-type"):
+            assert asked.headers[name] == whole.headers[name]
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [

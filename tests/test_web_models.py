@@ -10,6 +10,7 @@ import pytest
 import tiny
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from starlette.testclient import TestClient
 from test_web import HERE, RULES, ended, picture, post
 
@@ -18,7 +19,7 @@ from restore.checkpoints import engines, library, model_paths
 from restore.errors import ModelError, UsageError
 from restore.web.adapters import Adapters
 from restore.web.api import create_app
-from restore.web.models import Models
+from restore.web.models import TASKS, Models
 from restore.web.requests import Img2imgRequest, UpscaleRequest
 from restore.web.roots import Roots
 from restore.web.server import Limits
@@ -52,6 +53,17 @@ def test_without_a_scale_the_limit_is_that_of_the_models_own(eightfold, tmp_path
         assert ended(client, post(client, "upscale", picture(40, 30), asked))["status"] == "done"
         job = ended(client, post(client, "upscale", picture(200, 190), {"model": "x8.pth"}))
         assert (job["status"], job["code"]) == ("failed", "TOO_LARGE")
+
+
+def test_a_users_file_offers_the_tasks_of_what_it_holds():
+    folder = model_paths.user_folder()
+    folder.mkdir(parents=True)
+    save_file({"model.diffusion_model.a": torch.zeros(1)}, folder / "sd.safetensors")
+    save_file({"conv.weight": torch.zeros(1)}, folder / "net.safetensors")
+    listed = {one["name"]: one for one in Models(device="cpu").list_models()}
+    assert listed["sd"]["tasks"] == TASKS and listed["sd"]["takes"] == ["lora", "controlnet"]
+    assert listed["net"]["tasks"] == ["upscale"] and listed["net"]["takes"] == []
+    assert listed["net"]["about"] == ""  # not a scale that nobody knows
 
 
 @needs_spandrel

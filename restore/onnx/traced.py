@@ -113,7 +113,7 @@ def write(
             )
             if size > MOST:
                 _put_beside(network, path, inputs)
-    except MemoryError:
+    except (MemoryError, OSError):  # the disk's refusals are the caller's to tell
         raise
     except Exception as error:  # the exporter and networks raise anything
         reason = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -104,10 +104,12 @@ class Models:
             found[name] = {"name": name, "tasks": tasks, "takes": takes, "about": ""}
         for entry in library.list_user_models():
             if not entry.fault:
-                parts = entry.about.get("architecture", ""), f"x{entry.about.get('scale', '?')}"
+                takes = adapters_of(entry.name)
+                kind = {"name": entry.name, "tasks": TASKS if takes else PIXEL_TASKS}
+                scale = entry.about.get("scale", "")
+                parts = entry.about.get("architecture", ""), f"x{scale}" if scale else ""
                 about = ", ".join(filter(None, parts))
-                kind = {"name": entry.name, "tasks": PIXEL_TASKS, "takes": []}
-                found.setdefault(entry.name, kind)["about"] = about
+                found.setdefault(entry.name, {**kind, "takes": takes})["about"] = about
         return list(found.values())
 
     def require_given(self) -> None:

@@ -17,7 +17,7 @@ def add_page_routes(app: FastAPI) -> None:
     """Add the files of the web page; it loads nothing from elsewhere."""
     for path in sorted(PAGE.iterdir()):
         route = "/" if path.name == "index.html" else f"/page/{path.name}"
-        app.get(route, include_in_schema=False)(serve_file(path))
+        app.api_route(route, methods=["GET", "HEAD"], include_in_schema=False)(serve_file(path))
 
 
 def serve_file(path: Path) -> Callable[[], FileResponse]:

@@ -23,6 +23,7 @@ TYPES = {
 def add_file_routes(app: FastAPI, server: Server) -> None:
     """Add the routes on the files that a job made."""
 
+    @app.head("/v1/jobs/{job_id}/result", include_in_schema=False)  # a downloader asks its size
     @app.get(
         "/v1/jobs/{job_id}/result",
         response_class=Response,

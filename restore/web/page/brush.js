@@ -77,6 +77,9 @@ export class Brush {
       this.point();
       if (this.layer.hasPointerCapture(event.pointerId)) this.go(this.at); // not one that began outside
     });
+    this.layer.addEventListener("pointercancel", (event) => {
+      if (event.isPrimary && this.layer.hasPointerCapture(event.pointerId)) this.undo(); // two fingers move the page
+    });
     this.layer.addEventListener("pointerleave", () => (this.cursor.hidden = true));
     this.layer.addEventListener("focus", () => this.point());
     this.layer.addEventListener("blur", () => (this.cursor.hidden = true));
@@ -93,6 +96,7 @@ export class Brush {
         Math.min(this.layer.height, Math.max(0, this.at[1] + dy)),
       ];
       this.point();
+      this.cursor.scrollIntoView({ block: "nearest", inline: "nearest" });
     } else if (event.key === " ") {
       this.begin(this.at);
     } else if (event.key === "z" && (event.ctrlKey || event.metaKey)) {

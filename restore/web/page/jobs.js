@@ -3,13 +3,14 @@
 import { counted, el, megabytes, recall, remember } from "./dom.js";
 import { SoFar, viewer } from "./viewer.js";
 
-const KEPT = 40;
+const KEPT = 200; // as the server
 const PATIENCE_MS = 500;
 const PICTURES = /\.(png|jpe?g|webp|avif)$/i;
 const STAGES = { encode: "reading it", walk: "drawing", decode: "developing", enlarge: "enlarging", colour: "colours", pairs: "pairs" };
 const OVERHEAD = 4096; // bytes of a form beside its files
 const cards = new Map(); // id -> Card
 let timer = null;
+let sending = 0; // jobs that only this page has yet
 let most = Infinity; // bytes of a request
 
 export function bound(bytes) {
@@ -28,10 +29,13 @@ export async function ask(path, options = {}) {
   if (answer.status === 204) return null;
   const told = await answer.json().catch(() => ({}));
   if (answer.ok) return told;
-  const refused = new Refused(told.error ?? `The server answered ${answer.status}.`);
+  const text = answer.status === 401 ? "The server has another token now. Open the address that it printed." : told.error;
+  const refused = new Refused(text ?? `The server answered ${answer.status}.`);
   refused.status = answer.status;
   throw refused;
 }
+
+addEventListener("beforeunload", (event) => sending && event.preventDefault()); // the browser asks first
 
 export const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
@@ -45,7 +49,16 @@ function form(parts) {
 }
 
 // Sends a job and shows it in the section's list. `parts` are a form's; or `json` is the body.
-export async function send(section, kind, name, { parts, json, path = kind }, onDone = () => {}) {
+export async function send(...job) {
+  sending += 1;
+  try {
+    await submit(...job);
+  } finally {
+    sending -= 1;
+  }
+}
+
+async function submit(section, kind, name, { parts, json, path = kind }, onDone = () => {}) {
   const again = () => send(section, kind, name, { parts, json, path }, onDone);
   const card = new Card(section, kind, name, again, onDone);
   const bytes = (parts ?? []).reduce((sum, [, value]) => sum + (value.size ?? 0), OVERHEAD);
@@ -171,7 +184,7 @@ class Card {
   }
 
   async stop() {
-    this.isUnwanted = true; // while it is sent it has no id: then send() asks again
+    this.isUnwanted = true; // while it is sent it has no id: then submit() asks again
     this.cancel.disabled = true;
     if (!this.id) return this.say("is cancelled");
     try {
