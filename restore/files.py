@@ -180,6 +180,11 @@ def open_up(folder: Path) -> None:
             path.chmod(0o666 & ~UMASK)
 
 
+def unwritable(folder: Path, error: OSError) -> str:
+    """Return the text for a folder in which nothing can be made."""
+    return f"{folder}: cannot be written: {error.strerror or error}; name another folder"
+
+
 @contextmanager
 def locked(folder: Path, waits: bool = False) -> Iterator[None]:
     """Make the folder and lock it for this process until the block or the process ends.
@@ -198,11 +203,17 @@ def locked(folder: Path, waits: bool = False) -> Iterator[None]:
     except (FileExistsError, NotADirectoryError) as error:
         problem = "is a file, or lies within one; give a folder"
         raise OutputError(f"{folder}: {problem}") from error
+    except (PermissionError, FileNotFoundError) as error:  # the latter: within /proc or such
+        raise OutputError(unwritable(folder, error)) from error
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    lock = folder / f"{TEMPORARY}lock"
     try:
-        handle = os.open(folder / f"{TEMPORARY}lock", flags, 0o666)
-    except OSError as error:  # a link, a pipe or a folder of that name
+        handle = os.open(lock, flags, 0o666)
+    except OSError as error:
+        if not os.path.lexists(lock):
+            raise OutputError(unwritable(folder, error)) from error
+        # a link, a pipe or a folder of that name
         problem = f"its {TEMPORARY}lock is no lock of ours ({error.strerror}); remove it"
         raise OutputError(f"{folder}: {problem}") from error
     with open(handle, "a") as file:

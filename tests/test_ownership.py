@@ -189,6 +189,17 @@ def test_a_lock_that_is_none_is_refused_without_waiting(tmp_path, plant):
     assert not (tmp_path / "nowhere").exists()
 
 
+@pytest.mark.parametrize("call", ["open", "mkdir"])
+def test_a_folder_that_takes_no_lock_is_not_said_to_hold_a_strange_one(tmp_path, monkeypatch, call):
+    def refuse(*args, **how):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, refuse)
+        with pytest.raises(OutputError, match="cannot be written: Permission denied; name"):
+            files.locked(tmp_path / "new" if call == "mkdir" else tmp_path).__enter__()
+
+
 @pytest.mark.parametrize("options", ["o", "other"])
 @pytest.mark.parametrize("is_gone", [False, True])
 def test_another_picture_never_takes_the_place_of_a_result(tmp_path, options, is_gone):
