@@ -53,13 +53,16 @@ def reload(page):
 
 
 def test_a_page_whose_server_is_not_there_yet_waits_for_it_and_sends_nothing(browser, address):
-    with visit(browser, address, faults=("ERR_FAILED",)) as page:
+    with visit(browser, address, faults=("ERR_FAILED", "401")) as page:
         page.route("**/v1/models", lambda route: route.abort())
         page.reload()
         page.locator("#server", has_text="does not answer").wait_for()
         assert page.locator("main").evaluate("main => main.inert")
         page.locator("#upscale button.main").click(force=True)
         assert page.url == address  # a form without its script would go to /?scale=4&...
+        page.unroute("**/v1/models")
+        page.route("**/v1/models", lambda route: route.fulfill(status=401, body="{}"))
+        page.locator("#server", has_text="another token").wait_for()  # it was started again
         page.unroute("**/v1/models")
         page.wait_for_selector("body[data-ready]")
         assert not page.locator("main").evaluate("main => main.inert")
