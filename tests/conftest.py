@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from hubs import serving
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from restore import cli
@@ -26,6 +27,9 @@ from restore.training.stages import denoiser
 from restore.training.stages.autoencoder import AutoencoderOptions, build
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+# How long an example takes says how busy the machine is.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 def pytest_xdist_auto_num_workers():

@@ -1,12 +1,18 @@
 """The commands of a page, and how a test runs them: as they stand, on less of everything."""
 
 import re
+import runpy
 import shlex
 import subprocess
+import sys
+import warnings
 from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest import mock
 
+import pytest
+from PIL import Image
 from servers import free_port, started
 
 from restore import cli
@@ -17,6 +23,7 @@ LESS = {"--pairs 12": "--pairs 2", "--crop 512": "--crop 64"}
 TRAINING = (
     "steps=2 batch=2 warmup=1 stage.data.crop=32 log_every=1 show_every=2 save_every=2 log_with=[]"
 )
+SIDE = 128  # px, about
 QUICK = {  # what is added to a command, to keep it small and in this process
     "degrade estimate": ["--workers", "1"],
     "degrade apply": ["--workers", "0"],
@@ -48,6 +55,14 @@ def run(command: str) -> None:
             process = started(Path(state), free_port(), *words[2:])
             process.terminate()
             process.communicate(timeout=30)
+    elif words[:2] == ["python", "-m"]:
+        with (
+            mock.patch.object(sys, "argv", words[2:]),
+            warnings.catch_warnings(action="ignore"),  # it may be imported already
+            pytest.raises(SystemExit) as ended,
+        ):
+            runpy.run_module(words[2], run_name="__main__")
+        assert not ended.value.code, command
     elif words[0] == "restore":
         said = " ".join(words[1:])
         more = [word for name in QUICK if said.startswith(name) for word in QUICK[name]]
@@ -63,7 +78,12 @@ def run(command: str) -> None:
 
 
 def clone(folder: Path) -> Path:
-    """A folder that looks like the clone, whose own files a command cannot reach."""
-    for name in ("tests", "configs", "tools", "docs"):
+    """A folder that looks like the clone, with smaller pictures; no command reaches the clone's."""
+    for name in ("configs", "tools", "docs"):
         (folder / name).symlink_to(ROOT / name)
+    for path in (ROOT / "tests").glob("s*/**/*.[jp][pn]g"):
+        small = folder / path.relative_to(ROOT)
+        small.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(path) as image:
+            image.reduce(max(1, round(max(image.size) / SIDE))).save(small)
     return folder

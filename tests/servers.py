@@ -15,13 +15,16 @@ def started(state: Path, port: int, *more: object) -> subprocess.Popen:
     """`tools/serve.py`, once it answers."""
     words = ["tools/serve.py", "--port", str(port), "--state", str(state), *map(str, more)]
     process = subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=subprocess.PIPE)
-    for _ in range(300):
+    until = time.monotonic() + 100
+    while time.monotonic() < until:
         try:
             httpx2.get(f"http://127.0.0.1:{port}/health", timeout=1)
             return process
         except httpx2.TransportError:
             assert process.poll() is None
             time.sleep(0.1)
+    process.kill()
+    process.communicate()
     raise AssertionError("the server did not start")
 
 

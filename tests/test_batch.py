@@ -446,7 +446,7 @@ ASKED = st.sampled_from([UpscaleOptions, Img2imgOptions, InpaintOptions]).flatma
 
 
 @given(first=ASKED, second=ASKED)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_skip_keeps_what_other_words_made_and_tells_what_it_replaces(
     first, second, tmp_path_factory
 ):

@@ -54,7 +54,7 @@ def test_two_workers_make_what_one_process_makes(tmp_path, photos, model):
     assert (both.done, both.failed, both.left) == (alone.done, alone.failed, alone.left)
     assert (both.done, both.failed) == (11, 1)
     assert sorted(watch.keys) == sorted(rows(tmp_path / "both"))
-    again = run(inputs, tmp_path / "both", model, devices=TWO)
+    again = run(inputs, tmp_path / "both", model, devices=ONE)
     assert (again.finished, again.done, again.failed) == (11, 0, 1)
     other = run(inputs, tmp_path / "both", model)  # one process goes on where two stopped
     assert (other.finished, other.done) == (11, 0)
@@ -82,9 +82,9 @@ def test_three_shards_run_apart_and_merged_are_one_run(tmp_path, photos, model):
 
 
 @posix
-def test_a_worker_that_dies_is_replaced_and_its_file_is_done_again(tmp_path, photos, model):
+def test_a_worker_that_dies_is_replaced_and_its_file_is_done_again(tmp_path, photos):
     inputs = photos(12)
-    run(inputs, tmp_path / "alone", model)
+    run(inputs, tmp_path / "alone", "nano")
     killed = []
 
     def kill(row):
@@ -94,7 +94,7 @@ def test_a_worker_that_dies_is_replaced_and_its_file_is_done_again(tmp_path, pho
             killed.append(fresh[0].pid)
             fresh[0].kill()
 
-    made = run(inputs, tmp_path / "out", model, devices=TWO, show=Watch(kill))
+    made = run(inputs, tmp_path / "out", "nano", devices=TWO, show=Watch(kill))
     # a worker may die between its commit and its row: the file is finished then
     assert len(killed) == 2 and made.done + made.finished == 11
     check_equal(tmp_path / "alone", tmp_path / "out")
@@ -168,9 +168,9 @@ def test_devices_that_are_not_there_are_told_before_any_work(tmp_path, photos, m
         run(photos(1), tmp_path / "out", model, "auto", devices=["0"])
 
 
-def test_devices_need_not_be_of_the_best_kind(tmp_path, photos, model, monkeypatch):
+def test_devices_need_not_be_of_the_best_kind(tmp_path, photos, monkeypatch):
     inputs = photos(2)
-    run(inputs, tmp_path / "alone", model)
+    run(inputs, tmp_path / "alone", "nano")
     monkeypatch.setattr(accelerators, "pick", lambda: "cuda")
-    run(inputs, tmp_path / "out", model, "auto", devices=ONE)
+    run(inputs, tmp_path / "out", "nano", "auto", devices=ONE)
     assert tree(tmp_path / "out") == tree(tmp_path / "alone")

@@ -82,7 +82,7 @@ sys.exit(cli.main(["upscale"]))
 """
 
 
-@pytest.mark.parametrize("code", [0, 1, 3, 130, 143])
+@pytest.mark.parametrize("code", [0, 143])
 def test_a_thread_inside_torch_does_not_abort_the_process(code):
     began = time.monotonic()
     with start(AT_WORK, code, stderr=subprocess.PIPE) as process:

@@ -34,7 +34,7 @@ ROWS = st.fixed_dictionaries(
         "size_in": ANY,
     },
 )
-QUICK = settings(deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(suppress_health_check=list(HealthCheck))
 LONG = settings(QUICK, max_examples=5000)
 
 

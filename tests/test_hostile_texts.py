@@ -83,7 +83,7 @@ RECIPES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
     max_leaves=12,
 )
-EVERY = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+EVERY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @EVERY
@@ -191,7 +191,7 @@ def test_any_values_in_a_trace_are_replayed_or_refused(tmp_path, name, seed, cha
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=3000, suppress_health_check=list(HealthCheck))
+@settings(max_examples=3000, suppress_health_check=list(HealthCheck))
 @given(
     st.sampled_from(sorted(recipes.NAMED)),
     st.integers(0, 10_000),

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -34,6 +35,7 @@ DEGRADE = {"training", "cli", "web", "metrics", "config"}
 BESIDE = {"__init__", "__main__", "api", "errors", "config", "options", "files", "file_search"}
 
 
+@cache
 def modules(package: str) -> dict[str, ast.Module]:
     files = sorted((ROOT / package).rglob("*.py"))
     return {
@@ -44,52 +46,45 @@ def modules(package: str) -> dict[str, ast.Module]:
     }
 
 
-def imported(tree: ast.AST) -> set[str]:
-    """Every dotted name that may be a module: `from a import b` gives a and a.b."""
-    names = set()
-    for node in ast.walk(tree):
+@cache
+def imported(tree: ast.Module, functions: bool = True) -> set[str]:
+    """Every dotted name that may be a module: `from a import b` gives a and a.b.
+
+    Args:
+        functions: Look into their bodies too, which do not run when the module is imported.
+    """
+    names, nodes = set(), [tree]
+    while nodes:
+        node = nodes.pop()
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"line {node.lineno}: write the whole name"
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        if functions or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            nodes += ast.iter_child_nodes(node)
     return names
-
-
-def at_import(tree: ast.Module) -> ast.Module:
-    """The tree without the bodies of its functions: what runs when the module is imported."""
-
-    class Strip(ast.NodeTransformer):
-        def visit_FunctionDef(self, node):
-            return None
-
-        visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815
-
-    return Strip().visit(ast.parse(ast.unparse(tree)))
 
 
 def roots(names: set[str]) -> set[str]:
     return {name.split(".")[0] for name in names}
 
 
-RESTORE = modules("restore")
-DEGRADATIONS = modules("degradations")
-EVERY = RESTORE | DEGRADATIONS
+def every() -> dict[str, ast.Module]:
+    return modules("restore") | modules("degradations")
 
 
-@pytest.mark.parametrize("name", [name for name in RESTORE if name != "restore"])
-def test_a_module_imports_only_what_stands_to_its_right(name):
-    part = name.split(".")[1]
-    assert part in RANK, f"{name} has no place in the layers yet"
-    used = {
-        other.split(".")[1]
-        for other in imported(RESTORE[name])
-        if other in RESTORE and "." in other
-    }
-    wrong = {other for other in used if RANK[other] < RANK[part]}
-    assert not wrong, f"{name} imports {wrong}"
-    if part not in DEGRADE:
-        assert "degradations" not in roots(imported(RESTORE[name]))
+def test_a_module_imports_only_what_stands_to_its_right():
+    ours = modules("restore")
+    parts = {name: name.split(".")[1] for name in ours if name != "restore"}
+    assert set(parts.values()) <= RANK.keys(), "a module has no place in the layers yet"
+    wrong = set()
+    for name, part in parts.items():
+        names = imported(ours[name])
+        wrong |= {(name, one) for one in names & parts.keys() if RANK[parts[one]] < RANK[part]}
+        if part not in DEGRADE and "degradations" in roots(names):
+            wrong.add((name, "degradations"))
+    assert not wrong, "imports what stands to its left"
 
 
 def test_what_is_beside_the_folders_is_few():
@@ -97,17 +92,17 @@ def test_what_is_beside_the_folders_is_few():
 
 
 def test_nothing_imports_the_tools():
-    for name, tree in EVERY.items():
+    for name, tree in every().items():
         assert "tools" not in roots(imported(tree)), name
 
 
 def test_degradations_stands_alone():
-    for name, tree in DEGRADATIONS.items():
+    for name, tree in modules("degradations").items():
         assert "restore" not in roots(imported(tree)), name
 
 
 def test_no_module_imports_itself_round_a_circle():
-    graph = {name: imported(tree) & EVERY.keys() - {name} for name, tree in EVERY.items()}
+    graph = {name: imported(tree) & every().keys() - {name} for name, tree in every().items()}
     # `import a.b` names a too
     packages = {"restore", "restore.cli", "degradations", "degradations.ops", "degradations.device"}
     packages |= {"degradations.measure", "restore.batch"}
@@ -117,18 +112,19 @@ def test_no_module_imports_itself_round_a_circle():
 
 def test_the_server_imports_before_its_threads():
     """Requests and jobs run in threads; two that imported at once made a request fail."""
-    for name, tree in RESTORE.items():
+    for name, tree in modules("restore").items():
         if name.startswith("restore.web"):
-            late = (imported(tree) - imported(at_import(tree))) & EVERY.keys()
+            late = (imported(tree) - imported(tree, functions=False)) & every().keys()
             assert late <= {"restore.images", "restore.images.scratches"}, name
 
 
 def test_optional_packages_load_where_they_are_needed():
-    for name, tree in EVERY.items():
+    for name, tree in every().items():
         if name.startswith("restore.web"):  # a whole folder of it, which `restore serve` loads
             continue
-        assert not roots(imported(at_import(tree))) & OPTIONAL, name
-        assert not any(used.startswith("restore.web") for used in imported(at_import(tree))), name
+        names = imported(tree, functions=False)
+        assert not roots(names) & OPTIONAL, name
+        assert not any(used.startswith("restore.web") for used in names), name
 
 
 def test_the_command_line_starts_without_what_takes_long():
@@ -169,6 +165,6 @@ def test_processes_that_read_and_write_files_start_without_torch(name):
 
 
 def test_nothing_in_a_file_can_run_as_code():
-    for name, tree in EVERY.items():
+    for name, tree in every().items():
         calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
         assert not calls & {"eval", "exec", "os.system", "yaml.load", "pickle.load"}, name

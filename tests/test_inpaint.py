@@ -23,7 +23,7 @@ def hole_in(height, width, rows=slice(10, 20), columns=slice(8, 30)):
     return mask
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     height=st.integers(3, 90),
     width=st.integers(3, 90),

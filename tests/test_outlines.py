@@ -235,7 +235,7 @@ def test_huge_run_lengths_take_no_memory(tmp_path):
         outlines.draw([tall], (2000, 2000), tmp_path / "a.json", fit=True)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(st.characters(min_codepoint=40, max_codepoint=120), max_size=40))
 def test_any_letters_are_run_lengths_or_refused(text):
     try:
@@ -313,7 +313,7 @@ FILES = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(FILES | ANY, st.booleans())
 def test_any_file_is_drawn_or_refused_in_a_line(tmp_path, tree, fit):
     path = written(tmp_path, tree)

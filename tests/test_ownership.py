@@ -154,7 +154,7 @@ NAMES = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sets(NAMES, min_size=1, max_size=8))
 def test_the_sweep_takes_what_a_run_of_ours_left_and_nothing_else(tmp_path_factory, names):
     place = tmp_path_factory.mktemp("swept")
@@ -326,7 +326,7 @@ GOOD = {
 }
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.dictionaries(st.sampled_from([*GOOD, "error", "code"]), ANY, max_size=4),
     st.sampled_from(["done", "failed", "skipped", "left"]),

@@ -85,7 +85,7 @@ def test_the_model_does_not_wait_for_files(photos, tmp_path, call, monkeypatch):
     assert all(kinds.count(name) == 4 for name in ("read", "make", "write"))
     makes = sorted(span[1:] for span in spans if span[0] == "make")
     idle = sum(after[0] - before[1] for before, after in pairwise(makes))
-    assert idle < 0.3  # of 1.8 s that three readings and writings take
+    assert idle < 0.8  # of 1.8 s that three readings and writings take, either 0.9 s
     for name in ("0.png", "3.png"):
         warm, cold = (tmp_path / out / name for out in ("warm", "out"))
         assert warm.read_bytes() == cold.read_bytes()

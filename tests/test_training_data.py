@@ -527,7 +527,7 @@ def test_who_needs_pairs_that_another_run_makes_waits_for_them(photos, stack, tm
     assert np.load(one / "truth.npy").any((1, 2, 3)).all()
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create 4")
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 3")
 def test_f12_no_draw_comes_twice_and_workers_and_ranks_change_no_sample(photos, stack):
     pairs = live(photos, stack, tasks={"restore": 1}, clean=0, mode="device")
     batch, steps = 4, 9
@@ -539,8 +539,8 @@ def test_f12_no_draw_comes_twice_and_workers_and_ranks_change_no_sample(photos, 
         (0, 2, 3),
         (1, 1, 3),
         (1, 2, 1),
-        (4, 1, 1),
-        (4, 2, 3),
+        (3, 1, 1),
+        (3, 2, 3),
     ):
         met, each = {}, steps // epochs
         for rank in range(ranks):

@@ -82,7 +82,8 @@ def ended(client, answer) -> dict:
 
 
 def until(client, job_id, statuses) -> dict:
-    for _ in range(600):
+    until_s = time.monotonic() + 100
+    while time.monotonic() < until_s:
         job = client.get(f"/v1/jobs/{job_id}").json()
         if job["status"] in statuses:
             return job
