@@ -1,4 +1,4 @@
-"""What each task can be told. Free of torch, so that a wrong option is refused in no time."""
+"""The options of each task. Free of torch, so that a wrong option is refused in no time."""
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -24,7 +24,7 @@ Colour = Literal["none", "wavelet", "adain", "lowpass"]
 
 
 class WalkOptions(Options):
-    """How the walk from noise goes, whatever the task."""
+    """How a picture is sampled, whatever the task."""
 
     run_only: ClassVar[frozenset[str]] = frozenset({"windows"})
 

@@ -228,13 +228,13 @@ def test_a_model_of_damage_fills_damage_without_its_unet(two_stages, monkeypatch
 def test_words_that_nobody_hears_are_told(two_stages):
     stack = load(str(two_stages), "cpu")
     made = restore(picture(8, 8), UpscaleOptions(scale=1, prompt="noise"), stack, 0)
-    assert "the prompt is heard by the walk" in made.warnings[-1]
+    assert "the prompt is for sampling alone" in made.warnings[-1]
     nano = engines.load("nano", "cpu", lazily=True)
     for name, value in {"strength": 0.5, "negative": "a", "guidance": 3}.items():
         for model in (stack, nano):
             told = UpscaleOptions(scale=2, **{name: value})
             (note,) = restore(picture(8, 8), told, model, 0).warnings
-            assert note.startswith(f"the {name} is heard by the walk alone")
+            assert note.startswith(f"the {name} is for sampling alone")
     walked = UpscaleOptions(scale=2, steps=2, strength=0.5)
     assert not restore(picture(8, 8), walked, stack, 0).warnings
     assert not restore(picture(8, 8), UpscaleOptions(scale=2), stack, 0).warnings

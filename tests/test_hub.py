@@ -379,7 +379,7 @@ def test_another_scheduler_is_the_sampler_of_its_class(stack, pixels):
     ours = {"sampler": "dpm++_2m", "sampler_options": {"solver_order": 1}}
     assert made.tobytes() == pipe.tasks.img2img(image, "a", steps=4, **ours).tobytes()
     pipe.scheduler = diffusers.LMSDiscreteScheduler.from_config(stack.schedule.config)
-    with pytest.raises(ConfigError, match="LMSDiscreteScheduler is not walked by"):
+    with pytest.raises(ConfigError, match="LMSDiscreteScheduler is not supported"):
         pipe("a", image)
 
 

@@ -196,8 +196,7 @@ def test_no_steps_are_none_and_what_is_not_heard_is_told(file, tmp_path):
         options = UpscaleOptions(scale=2, steps=0, prompt="scratch", strength=0.3)
         told = run.restore(photo(), options, model.stack, 0).warnings
         assert told == (
-            "prompt, strength are heard by the walk alone, which this model leaves out; add "
-            "--steps 2",
+            "prompt, strength are for sampling alone, which this model leaves out; add --steps 2",
         )
         with pytest.raises(ConfigError, match="unfade: is of nano's own"):
             model.upscale(pixels, 2, unfade=1, steps=0)

@@ -85,7 +85,7 @@ def test_the_time_of_holes_is_told_by_the_first_of_them(stack, call, photo, tmp_
     assert rate(stack, InpaintOptions()).get() is None
     photo("a.png"), photo("a.png", folder="masks")
     words = ("inpaint", tmp_path / "in", "--mask", tmp_path / "masks", "--dry-run")
-    assert "told once the first files are done" in call(*words)[1]
+    assert "known once the first files are done" in call(*words)[1]
 
 
 @pytest.mark.parametrize("text", ["", "[1, 2", '{"a": "b"}', "[1]"])

@@ -125,7 +125,7 @@ def test_a_tracker_that_fails_costs_no_run(diaries, tmp_path, monkeypatch, caplo
     monkeypatch.setattr(Diary, "log", away)
     monkeypatch.setattr(Diary, "finish", away)
     train(tmp_path / "run", steps=2, **DIARY)
-    assert "mlflow could not be told: nobody answers; log.csv has it" in caplog.text
+    assert "mlflow failed: nobody answers; log.csv has every value" in caplog.text
     assert "\n2,error," in (tmp_path / "run" / "log.csv").read_text()
     monkeypatch.setattr(Diary, "start", away)
     with pytest.raises(ConfigError, match="log_with: mlflow cannot start: nobody answers"):

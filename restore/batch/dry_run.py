@@ -141,7 +141,7 @@ class Totals:
         if seconds is None:
             seconds, by = rate.get(), "by the rate of this machine"
         if seconds is None:
-            yield "time: told once the first files are done"
+            yield "time: known once the first files are done"
         else:
             needed = rates.format_duration(seconds * self.timed / 1e6)
             yield f"time: about {needed} if all are done, {by}"

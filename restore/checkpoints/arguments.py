@@ -1,4 +1,4 @@
-"""What loading is told, and what it gives; checked before anything is read, without torch."""
+"""The arguments of loading, and what it returns; checked before anything is read, without torch."""
 
 import math
 import os

@@ -110,7 +110,7 @@ def refuse_index(index: Mapping[str, Any], name: str) -> None:
     is_xl = "text_encoder_2" in parts
     if index.get("requires_aesthetics_score") is True or (is_xl and "text_encoder" not in parts):
         raise ModelError(
-            f"{name}: is SDXL's refiner, which goes on with a walk that SDXL's base began; what "
+            f"{name}: is SDXL's refiner, which goes on with the sampling of SDXL's base; what "
             "works alone is the base: take that one"
         )
     if extra:

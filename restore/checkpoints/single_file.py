@@ -48,7 +48,7 @@ def refuse_others(path: Path, weights: Weights) -> None:
     """Raise ModelError if the tensors are of an unsupported family."""
     if any(name.startswith(REFINER) for name in weights):
         raise ModelError(
-            f"{path}: is SDXL's refiner, which goes on with a walk that SDXL's base began; what "
+            f"{path}: is SDXL's refiner, which goes on with the sampling of SDXL's base; what "
             "works alone is the base: take that one"
         )
     others = (*OTHERS, *(UNET + name for name in OTHERS))

@@ -313,5 +313,5 @@ def _rehearse(
         problem = f"sampler {sampler} takes {most} steps at the most here, not {steps}"
         raise ConfigError(f"steps: {problem} ({why}); take fewer, or another sampler")
     if is_told:
-        raise ConfigError(f"sampler_options: {sampler} cannot walk with these: {why}")
-    raise ModelError(f"its scheduler's config allows no walk by {sampler}: {why}")
+        raise ConfigError(f"sampler_options: {sampler} cannot sample with these: {why}")
+    raise ModelError(f"its scheduler's config does not allow {sampler}: {why}")

@@ -217,7 +217,7 @@ class RestorationPipeline(DiffusionPipeline):
         able = {name: own for name, (of, own) in SCHEDULERS.items() if of == kind.__name__}
         if not able:
             known = ", ".join(sorted({of for of, _ in SCHEDULERS.values()}))
-            raise ConfigError(f"scheduler: a {kind.__name__} is not walked by here; use {known}")
+            raise ConfigError(f"scheduler: a {kind.__name__} is not supported here; use {known}")
 
         def strange(sampler: Sampler) -> dict[str, Any]:
             usual = kind.from_config(base.config, **able[sampler]).config

@@ -1,4 +1,4 @@
-"""What a call of the Python interface tells its caller while it works."""
+"""The callbacks of the Python interface: progress, cancelling, and those of diffusers."""
 
 from collections.abc import Callable
 from contextlib import nullcontext

@@ -25,7 +25,7 @@ def warn(result: Picture, options: UpscaleOptions, is_painted: bool = False) -> 
         return result
     what = f"the {given[0]} is" if len(given) == 1 else f"{', '.join(given)} are"
     steps = 2 if "strength" in given else 1  # one step begins at pure noise
-    note = f"{what} heard by the walk alone, which this model leaves out; add --steps {steps}"
+    note = f"{what} for sampling alone, which this model leaves out; add --steps {steps}"
     return replace(result, warnings=(*result.warnings, note))
 
 

@@ -93,7 +93,7 @@ def refusal(path: Path, stage: StageOptions, wanted: str) -> str:
 def main(
     first: Annotated[Path, typer.Argument(help="A config of stage one.")],
     second: Annotated[Path, typer.Argument(help="A config of stage two.")],
-    steps: Annotated[int, typer.Option(min=1, help="Of the walk.")] = 1,
+    steps: Annotated[int, typer.Option(min=1, help="Of sampling.")] = 1,
 ) -> None:
     """Count what the networks of two configs cost, before either is trained."""
     for name, count in cost(build_stack(first, second), steps).items():

@@ -118,7 +118,7 @@ def _tell_all(accelerator: Accelerator, tell: Callable[[Any], None]) -> None:
         try:
             tell(tracker)
         except Exception as error:  # a server that is away must not cost a run of days
-            log.warning("%s could not be told: %s; log.csv has it", tracker.name, error)
+            log.warning("%s failed: %s; log.csv has every value", tracker.name, error)
 
 
 def _id(tracker: Any) -> str | None:

@@ -58,7 +58,7 @@ class DenoisingOptions(Options):
         if self.perceptual and self.texture and self.texture.every_step:
             raise ValueError(
                 "with texture.every_step all decoded pictures have the losses of texture; "
-                "perceptual is not heard: give texture.perceptual instead"
+                "perceptual has no effect here: give texture.perceptual instead"
             )
         return self
 
