@@ -61,7 +61,7 @@ def draw(recipe: Recipe, n: int, seed: int = 0) -> Draws:
         n: Number of pictures.
         seed: Seed of the draws.
     """
-    found: dict[tuple[str, int, int], Pass] = {}  # by kind, step of the recipe, and time in it
+    entries: dict[tuple[str, int, int], Pass] = {}  # by kind, step of the recipe, and time in it
     orders: Counter[tuple[str, ...]] = Counter()
     for index in range(n):
         order: list[str] = []
@@ -69,20 +69,20 @@ def draw(recipe: Recipe, n: int, seed: int = 0) -> Draws:
             times: Counter[str] = Counter()
             for params in steps:
                 kind = params["kind"]
-                one = found.setdefault((kind, slot, times[kind]), Pass(kind))
+                entry = entries.setdefault((kind, slot, times[kind]), Pass(kind))
                 times[kind] += 1
-                one.count += 1
-                one.positions[len(order)] += 1
-                _add_values(one.values, params)
+                entry.count += 1
+                entry.positions[len(order)] += 1
+                _add_values(entry.values, params)
                 order.append(kind)
         orders[tuple(order)] += 1
     by_kind: dict[str, list[Pass]] = defaultdict(list)
-    for place in sorted(found, key=lambda place: place[1:]):
-        by_kind[place[0]].append(found[place])
+    for place in sorted(entries, key=lambda place: place[1:]):
+        by_kind[place[0]].append(entries[place])
     for several in by_kind.values():
-        for number, one in enumerate(several, 1):
-            one.number = number if len(several) > 1 else 0
-    passes = sorted(found.values(), key=lambda one: (_mean(one.positions), one.label))
+        for number, entry in enumerate(several, 1):
+            entry.number = number if len(several) > 1 else 0
+    passes = sorted(entries.values(), key=lambda entry: (_mean(entry.positions), entry.label))
     return Draws(n, passes, orders)
 
 
@@ -264,21 +264,21 @@ def _order(draws: Draws) -> Any:
     """A matplotlib figure: ops by places in the chain, darker where the op comes more often."""
     from matplotlib.figure import Figure
 
-    places = 1 + max((at for one in draws.passes for at in one.positions), default=0)
+    places = 1 + max((place for op in draws.passes for place in op.positions), default=0)
     shares = np.zeros((len(draws.passes), places))
-    for row, one in enumerate(draws.passes):
-        for at, count in one.positions.items():
-            shares[row, at] = 100 * count / draws.n
+    for row, op in enumerate(draws.passes):
+        for place, count in op.positions.items():
+            shares[row, place] = 100 * count / draws.n
     figure = Figure((0.42 * places + 2, 0.24 * len(shares) + 0.6), layout="constrained")
     axis = figure.subplots()
     axis.imshow(shares, cmap="Greys", vmin=0, vmax=130, aspect="auto")
-    for (row, at), share in np.ndenumerate(shares):
+    for (row, place), share in np.ndenumerate(shares):
         if share:
             colour = "white" if share > 65 else "black"
             text = f"{share:.0f}" if share >= 0.5 else "<1"
-            axis.text(at, row, text, ha="center", va="center", fontsize=6, color=colour)
-    axis.set_yticks(range(len(shares)), [one.label.replace("_", " ") for one in draws.passes])
-    axis.set_xticks(range(places), [str(at + 1) for at in range(places)])
+            axis.text(place, row, text, ha="center", va="center", fontsize=6, color=colour)
+    axis.set_yticks(range(len(shares)), [op.label.replace("_", " ") for op in draws.passes])
+    axis.set_xticks(range(places), [str(place + 1) for place in range(places)])
     axis.set_xlabel("place in the chain", fontsize=7)
     axis.tick_params(labelsize=7, length=0)
     axis.spines[:].set_visible(False)

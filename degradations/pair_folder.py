@@ -125,16 +125,16 @@ def hold(out: Path, identity: dict[str, str], folders: tuple[str, ...] = ()) -> 
         _lock(file.fileno(), out)
         file.seek(0)
         text = file.read().decode(errors="replace")
-        whole = json.dumps(identity, indent=1) + "\n"
-        if whole.startswith(text) and text != whole:  # all that a killed run could write of it
+        record = json.dumps(identity, indent=1) + "\n"
+        if record.startswith(text) and text != record:  # all that a killed run could write of it
             file.truncate(0)
-            rest = whole.encode()
-            while rest:
-                rest = rest[file.write(rest) :]
+            remaining = record.encode()
+            while remaining:
+                remaining = remaining[file.write(remaining) :]
             os.fsync(file.fileno())
-        elif there := _describe_changes(text, identity):
+        elif changes := _describe_changes(text, identity):
             mend = "give another folder, or the options it was made with"
-            raise RecipeError(f"{out}: holds pairs made with other options: {there}; {mend}")
+            raise RecipeError(f"{out}: holds pairs made with other options: {changes}; {mend}")
         yield
 
 

@@ -240,30 +240,30 @@ def explain(
     """
     lines = []
     faults = [(*_spelled(model_class, it["loc"]), it) for it in error.errors(include_url=False)]
-    for spelled, owner, found in faults:
-        if any(one[: len(spelled)] == spelled != one for one, *_ in faults):
+    for spelled, owner, fault in faults:
+        if any(other[: len(spelled)] == spelled != other for other, *_ in faults):
             continue  # a union, of which another member fits but for a part: that one was meant
-        context = found.get("ctx", {})
+        context = fault.get("ctx", {})
         tag = [context["discriminator"].strip("'")] if "discriminator" in context else []
         way = (*base, *spelled, *tag)
         name, field = ".".join(way), owner.model_fields.get(spelled[-1] if spelled else "")
-        if found["type"] == "extra_forbidden":
+        if fault["type"] == "extra_forbidden":
             fields = [field.alias or key for key, field in owner.model_fields.items()]
-            says = f"{name} is not an option of {owner.__name__}{near(way[-1], fields)}"
-        elif found["type"] in ("missing", "union_tag_not_found"):
-            says = f"{name} is missing"
-        elif found["type"] == "value_error":  # from our own validators, a whole sentence
-            says = f"{name}: {found['msg'].removeprefix('Value error, ')}".removeprefix(": ")
-        elif found["type"] == "union_tag_invalid":
+            text = f"{name} is not an option of {owner.__name__}{near(way[-1], fields)}"
+        elif fault["type"] in ("missing", "union_tag_not_found"):
+            text = f"{name} is missing"
+        elif fault["type"] == "value_error":  # from our own validators, a whole sentence
+            text = f"{name}: {fault['msg'].removeprefix('Value error, ')}".removeprefix(": ")
+        elif fault["type"] == "union_tag_invalid":
             kinds = re.findall("'(.*?)'", context["expected_tags"])
-            says = f"{name}: there is no {context['tag']!r}{near(context['tag'], kinds)}"
-        elif found["type"] == "string_pattern_mismatch" and field and field.description:
+            text = f"{name}: there is no {context['tag']!r}{near(context['tag'], kinds)}"
+        elif fault["type"] == "string_pattern_mismatch" and field and field.description:
             meaning = " ".join(field.description.split()).rstrip(".")
-            says = f"{name}: {_short(found['input'])} does not fit; it is: {meaning}"
+            text = f"{name}: {_short(fault['input'])} does not fit; it is: {meaning}"
         else:
-            says = f"{name} {_must(found, field)}, not {_short(found['input'])}"
-            says += _meant(found["input"], re.findall("'(.*?)'", str(context.get("expected"))))
-        lines.append(f"{origin(way)}: {says}".removeprefix(": "))
+            text = f"{name} {_must(fault, field)}, not {_short(fault['input'])}"
+            text += _meant(fault["input"], re.findall("'(.*?)'", str(context.get("expected"))))
+        lines.append(f"{origin(way)}: {text}".removeprefix(": "))
     return lines
 
 

@@ -68,13 +68,13 @@ class Albumentations(Op):
 def _transformed(transform: Any, rgb: np.ndarray) -> np.ndarray:
     """uint8 (H, W, 3) -> the same. Raises RecipeError where a transform gives something else."""
     made = transform(image=rgb)["image"]
-    kept = isinstance(made, np.ndarray) and made.dtype == np.uint8 and made.shape == rgb.shape
-    if not kept:
-        told = (
+    is_kept = isinstance(made, np.ndarray) and made.dtype == np.uint8 and made.shape == rgb.shape
+    if not is_kept:
+        what = (
             f"{made.dtype} {tuple(made.shape)}" if hasattr(made, "dtype") else type(made).__name__
         )
         raise RecipeError(
-            f"{type(transform).__name__} makes {told} of uint8 {rgb.shape}; a step keeps pictures "
+            f"{type(transform).__name__} makes {what} of uint8 {rgb.shape}; a step keeps pictures "
             "of 8 bits in RGB: leave such a transform to the trainer's own pipeline"
         )
     return made

@@ -100,17 +100,17 @@ class Totals:
 
     def add(self, job: Job, one: Planned) -> None:
         """Count one more picture."""
-        marks = [ending for ending in job.beside if Path(ending).suffix]  # of damage, as the input
+        masks = [ending for ending in job.beside if Path(ending).suffix]  # of damage, as the input
         has_sheet = self.candidates > 1
-        made = len(job.frames) - len(marks) + (not has_sheet)
+        results = len(job.frames) - len(masks) + (not has_sheet)
         self.count += 1
-        self.results += made
+        self.results += results
         self.before += one.before
-        self.after += one.after * made
-        self.timed += one.after * (made if self.is_each_frame else 1)
-        shrunk = min(one.after, CELL**2) * made * has_sheet
-        self.disk += (one.after * made + shrunk) * _bytes_a_pixel(job.target)
-        self.disk += sum(one.before * _bytes_a_pixel(Path(mark)) for mark in marks)
+        self.after += one.after * results
+        self.timed += one.after * (results if self.is_each_frame else 1)
+        shrunk = min(one.after, CELL**2) * results * has_sheet
+        self.disk += (one.after * results + shrunk) * _bytes_a_pixel(job.target)
+        self.disk += sum(one.before * _bytes_a_pixel(Path(mark)) for mark in masks)
         self.spilled = max(self.spilled, spilled(one, self.options, self.model))
         needed = peak(one, job.target, self.options, self.model, self.engine)
         if needed > self.peak:
@@ -217,21 +217,21 @@ def _forecast_job(
         say(f"failing  {name}: {printable(failed['error'])}")
         return failed
     names = [path.name for path in job.frames]
-    there = " (there already)" if any(path.exists() for path in (job.target, *job.frames)) else ""
+    note = " (there already)" if any(path.exists() for path in (job.target, *job.frames)) else ""
     more = [f"and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
     target = printable(", ".join([str(job.target), *names[:SHOWN], *more]))
-    found = masks.of(job) if masks else None
+    mask = masks.of(job) if masks else None
     if masks:
-        name += f" + {printable(str(found))}" if found else " (no mask: it will fail)"
-    made = totals.options.output_size(head.size)
-    say(f"{sides(head.size)} -> {sides(made)}  {name} -> {target}{there}")
-    if masks and not found:
+        name += f" + {printable(str(mask))}" if mask else " (no mask: it will fail)"
+    size = totals.options.output_size(head.size)
+    say(f"{sides(head.size)} -> {sides(size)}  {name} -> {target}{note}")
+    if masks and not mask:
         return make_failed_row(job, masks.missing(job), 0)
-    totals.add(job, Planned(head, made))
+    totals.add(job, Planned(head, size))
     output, *others = (
         path.relative_to(journal.out).as_posix() for path in (job.target, *job.frames)
     )
-    planned = {**row, "status": "planned", "output": output, "size_in": head.size, "size_out": made}
+    planned = {**row, "status": "planned", "output": output, "size_in": head.size, "size_out": size}
     return {**planned, "frames": others} if others else planned
 
 
@@ -257,17 +257,17 @@ def peak(
     is_whole = options.sampler != "ddim" or options.eta > 0 or options.task == "inpaint"
     is_whole = is_whole and model is None
     if model is not None:
-        blocks = REST + model.window_bytes(one.head.size)
+        network = REST + model.window_bytes(one.head.size)
     elif options.steps or options.task != "upscale":
-        blocks = SAMPLING
+        network = SAMPLING
     else:  # the network enlarges four times, and at smaller scales what it made is shrunk
         read = min(one.head.size[1], one.size[1] / 2)
-        blocks = BLOCKS if engine == "onnx" else STRIP * read
+        network = BLOCKS if engine == "onnx" else STRIP * read
     is_lowpass = getattr(options, "colour", "none") == "lowpass"
-    held = (CANVASES if is_whole else 0) * one.after + (LOWPASS if is_lowpass else 0) * one.before
-    held += 0 if one.head.by_rows else INPUT * one.before
+    whole = (CANVASES if is_whole else 0) * one.after + (LOWPASS if is_lowpass else 0) * one.before
+    whole += 0 if one.head.by_rows else INPUT * one.before
     codec = 0 if target.suffix.casefold() in (".png", ".tif", ".tiff") else CODEC * one.after
-    return PROGRAM + max(blocks, codec) + held + COLUMN * one.size[1]
+    return PROGRAM + max(network, codec) + whole + COLUMN * one.size[1]
 
 
 def seconds_a_megapixel(rows: Iterable[Row], is_each_frame: bool = False) -> float | None:

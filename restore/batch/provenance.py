@@ -7,9 +7,9 @@ from restore.batch.rows import Row
 
 
 def describe_maker(made_by: dict[str, object]) -> Row:
-    """What a row records of all that made a picture beside the model."""
-    told = "control", "first_stage", "faithful"
-    beside = {name: value for name, value in made_by.items() if name.startswith(told)}
+    """What a row records of what made a picture beside the model: the engine, a ControlNet, ..."""
+    prefixes = "control", "first_stage", "faithful"
+    beside = {name: value for name, value in made_by.items() if name.startswith(prefixes)}
     return {"engine": made_by.get("engine", "torch"), **beside}
 
 

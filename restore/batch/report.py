@@ -149,21 +149,21 @@ def merge(given: Sequence[Path], out: Path) -> Row:
     Raises:
         UsageError: There is no report with a row, or `out` holds one that is not among `given`.
     """
-    found = [path for one in given for path in (sorted(reports(one)) if one.is_dir() else [one])]
+    files = [path for one in given for path in (sorted(reports(one)) if one.is_dir() else [one])]
     missing = [str(path) for path in given if not path.exists()]
-    if missing or not found:
+    if missing or not files:
         raise UsageError(f"{', '.join(missing or map(str, given))}: no report.jsonl there")
-    held = {path.resolve() for path in found}
+    merged = {path.resolve() for path in files}
     ownership.refuse_reports(out)
-    strange = [path for path in reports(out) if path.resolve() not in held]
-    if strange:
-        raise UsageError(f"{strange[0]}: would be lost; merge it too, or give another -o")
+    foreign = [path for path in reports(out) if path.resolve() not in merged]
+    if foreign:
+        raise UsageError(f"{foreign[0]}: would be lost; merge it too, or give another -o")
     rows = _best(
-        row for path in found for row in _moved(read_rows(path), output_folder(path.parent), out)
+        row for path in files for row in _moved(read_rows(path), output_folder(path.parent), out)
     )
     if not len(rows):
         raise UsageError(
-            f"{', '.join(map(str, found[:5]))}: no row of a run there; nothing to merge"
+            f"{', '.join(map(str, files[:5]))}: no row of a run there; nothing to merge"
         )
     counts: Counter[str] = Counter()
     seconds = 0.0
@@ -171,7 +171,7 @@ def merge(given: Sequence[Path], out: Path) -> Row:
         counts[row["status"]] += 1
         seconds += row.get("seconds", 0)
     summary = {**{name: counts[name] for name in GOOD}, "seconds": round(seconds, 3)}
-    homes = dict.fromkeys(path.parent for path in found)
+    homes = dict.fromkeys(path.parent for path in files)
     with alone_in(out):
         with as_output_error(out):
             write_lines(out / "report.jsonl", rows.lines())

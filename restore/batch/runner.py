@@ -238,11 +238,11 @@ def _loop(
 
     try:
         for job, row in executor(Offered(wanted(), lambda: bool(stopped())), journal):
-            kept = _kept(row, journal)
-            if kept.get("code") == DiskFullError.code:  # no other file would fit either
+            recorded = _kept(row, journal)
+            if recorded.get("code") == DiskFullError.code:  # no other file would fit either
                 tally.counts["failed"] += 1
-                raise DiskFullError(kept["error"])
-            put_down(job, kept)
+                raise DiskFullError(recorded["error"])
+            put_down(job, recorded)
     except CancelledError as error:
         return limits.stop() or error.code
     return stopped() if tally.counts.total() < len(tally.jobs) else ""
@@ -279,8 +279,8 @@ def refuse_existing(
 
 def _sweep(jobs: Iterable[Job], out: Path) -> None:
     """Remove temporary files of a killed run; the lock proves that nobody writes here now."""
-    found = (f.glob(f"{TEMPORARY}*") for f in {out, *(job.target.parent for job in jobs)})
-    for left in chain(*found, (out / HIDDEN).rglob(f"{TEMPORARY}*")):
+    temporary = (f.glob(f"{TEMPORARY}*") for f in {out, *(job.target.parent for job in jobs)})
+    for path in chain(*temporary, (out / HIDDEN).rglob(f"{TEMPORARY}*")):
         with suppress(OSError):  # in a folder that takes no files: its results fail by themselves
-            if is_temporary(left):
-                left.unlink(missing_ok=True)
+            if is_temporary(path):
+                path.unlink(missing_ok=True)

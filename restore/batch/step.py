@@ -52,9 +52,9 @@ def attempt(
 def begin(
     job: Job, work: Work, index: ResultIndex, exists: Exists, note: Callable[[Row], object]
 ) -> Callable[[], Row]:
-    """The first part of `attempt`: make the result. What is returned gives it its name.
+    """Make the result, as the first part of `attempt`; return a function that does the rest.
 
-    So that, where this waits for a network, the next result is made meanwhile.
+    That one gives the result its name, which may wait for a network while the next one is made.
     """
     started = time.monotonic()
 

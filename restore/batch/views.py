@@ -47,16 +47,16 @@ def keep(
     Returns:
         The place that is shown at 100 %; None if they are not compared.
     """
-    few = [tuple(None if layer is None else _sampled(layer) for layer in one) for one in layers]
+    samples = [tuple(None if layer is None else _sampled(layer) for layer in one) for one in layers]
     convert = _conversion(like)
-    panels = [convert(_panel(*one, of[0].shape)) for one, of in zip(few, layers, strict=True)]
-    first, last = layers[0], layers[-1]
-    size = last[0].shape[:2]
+    panels = [convert(_panel(*one, of[0].shape)) for one, of in zip(samples, layers, strict=True)]
+    source, result = layers[0], layers[-1]
+    size = result[0].shape[:2]
     box = None
     if is_aligned:
-        box = most_changed(few[0][0], last[0])
+        box = most_changed(samples[0][0], result[0])
         _mark(panels[-1], box, size)
-        pair = [convert(_part(*one, box, size)) for one in (first, last)]
+        pair = [convert(_part(*one, box, size)) for one in (source, result)]
         # the halves' colours, as coarse as in other JPEGs, would be taken for the result's
         crops = _strip(pair, gap=0, quality=85, subsampling=0)
         _write(out, path_of(out, key, "crops"), crops)
@@ -142,17 +142,17 @@ def _part(
     top, left, height, width = box
     if pixels.shape[:2] == size:
         return cut(slice(top, top + height), slice(left, left + width))
-    step_y, step_x = (side / whole for side, whole in zip(pixels.shape[:2], size, strict=True))
+    step_y, step_x = (side / length for side, length in zip(pixels.shape[:2], size, strict=True))
     first_y, first_x = max(0, int(top * step_y) - MARGIN), max(0, int(left * step_x) - MARGIN)
     last_y, last_x = int((top + height) * step_y) + MARGIN, int((left + width) * step_x) + MARGIN
     part = np.asarray(cut(slice(first_y, last_y + 1), slice(first_x, last_x + 1)))
     from_y = (top + 0.5) * step_y - 0.5 - first_y
     from_x = (left + 0.5) * step_x - 0.5 - first_x
-    way = np.array([[step_x, 0, from_x], [0, step_y, from_y]])
+    matrix = np.array([[step_x, 0, from_x], [0, step_y, from_y]])
     flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
     border = cv2.BORDER_REPLICATE
-    made = cv2.warpAffine(part, way, (width, height), flags=flags, borderMode=border)
-    return Image.fromarray(made)
+    enlarged = cv2.warpAffine(part, matrix, (width, height), flags=flags, borderMode=border)
+    return Image.fromarray(enlarged)
 
 
 def _panel(pixels: "np.ndarray", alpha: "np.ndarray | None", of: tuple[int, ...]) -> "Image.Image":

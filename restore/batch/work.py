@@ -257,12 +257,12 @@ class FileWork:
         notes: list[str] = []
         todo = [(picture, source.mask, path, seed)]
         if self.settings.reading.frames == "all":
-            each = zip(source.pictures, source.masks, (path, *frames), strict=True)
-            todo = [(*one, seed) for one in each]
+            items = zip(source.pictures, source.masks, (path, *frames), strict=True)
+            todo = [(*one, seed) for one in items]
         elif self.count > 1:
             seeds = [self.seed(job, nth) for nth in range(self.count)]
-            each = zip(frames, seeds, strict=True)
-            todo = [(picture, source.mask, *one) for one in each]
+            items = zip(frames, seeds, strict=True)
+            todo = [(picture, source.mask, *one) for one in items]
         elif self.holes.find:
             assert source.mask is not None
             notes += self.keep_damage(picture, source.mask, job, frames)
@@ -274,9 +274,9 @@ class FileWork:
                 self.put(frame, laps[lap - 1], job, seed)
 
         pictures: list[Picture] = []
-        for picture, mask, place, own in todo:
-            result = self.make(picture, mask, own, keep)
-            notes += [*result.warnings, *self.put(result, place, job, own)]
+        for picture, mask, target, own_seed in todo:
+            result = self.make(picture, mask, own_seed, keep)
+            notes += [*result.warnings, *self.put(result, target, job, own_seed)]
             pictures = pictures or [result]  # only the first: there may be many
         if self.count > 1:
             write_sheet(frames, path)

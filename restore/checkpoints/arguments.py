@@ -88,13 +88,13 @@ def parse_loras(given: Any) -> list[tuple[str, float]]:
     """Return (file, scale) of each LoRA. Raises ConfigError if it is no list of them."""
     if isinstance(given, str | os.PathLike):
         raise ConfigError(f"loras: give a list, such as loras=[({os.fspath(given)!r}, 0.8)]")
-    found = []
-    for one in given:
-        pair = (one, 1.0) if isinstance(one, str | os.PathLike) else one
+    loras = []
+    for entry in given:
+        pair = (entry, 1.0) if isinstance(entry, str | os.PathLike) else entry
         if not isinstance(pair, Sequence) or len(pair) != 2:
-            raise ConfigError(f"loras: {one!r} is no LoRA; write (FILE, SCALE)")
-        found.append((to_text("loras", pair[0]), to_number("loras", pair[1])))
-    return found
+            raise ConfigError(f"loras: {entry!r} is no LoRA; write (FILE, SCALE)")
+        loras.append((to_text("loras", pair[0]), to_number("loras", pair[1])))
+    return loras
 
 
 def to_text(argument: str, given: Any) -> str:

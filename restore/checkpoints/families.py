@@ -167,10 +167,10 @@ def refuse_controlnet(folder: Path, name: str) -> None:
 def read(path: Path) -> dict[str, Any] | None:
     """Read a config; None if there is none. Raises ModelError."""
     try:
-        held = json.loads(sealed.read(path, configs.MOST))
-        if not isinstance(held, dict):
+        config = json.loads(sealed.read(path, configs.MOST))
+        if not isinstance(config, dict):
             raise ValueError("it holds no object")
-        return held
+        return config
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:

@@ -37,15 +37,15 @@ def load(
 
     from restore.checkpoints import accelerators
 
-    where = accelerators.find(device)
+    target = accelerators.find(device)
     with manifest.unchanged(path, digest):
         stage = read(path)
-        made = about(path, stage, name, digest, rest)
-    stage.requires_grad_(False).eval().to(where)
-    stage.precision = accelerators.precision(dtype, where)
-    made.is_half = stage.precision != torch.float32
-    made.device, made.parts = where, [stage]
-    return made
+        stack = about(path, stage, name, digest, rest)
+    stage.requires_grad_(False).eval().to(target)
+    stage.precision = accelerators.precision(dtype, target)
+    stack.is_half = stage.precision != torch.float32
+    stack.device, stack.parts = target, [stage]
+    return stack
 
 
 def has_first_stage(path: Path) -> bool:

@@ -230,22 +230,22 @@ def check(state: Weights, prefix: str, module: nn.Module, path: Path) -> None:
     modules = dict(module.named_modules())
     wrong, foreign = [], []
     for key, tensor in state.items():
-        name, _, rest = key.rpartition(".lora_")
-        held = modules.get(name)
-        base = getattr(held, "base_layer", held)
+        name, _, suffix = key.rpartition(".lora_")
+        layer = modules.get(name)
+        base = getattr(layer, "base_layer", layer)
         if (
             base is None
             or not isinstance(base, nn.Linear | nn.Conv2d)
-            or rest not in ("A.weight", "B.weight")
+            or suffix not in ("A.weight", "B.weight")
         ):
             foreign.append(f"{prefix}.{key}")
             continue
-        is_a = rest == "A.weight"
-        other = state.get(f"{name}.lora_{'B' if is_a else 'A'}.weight", tensor[:0])
+        is_a = suffix == "A.weight"
+        partner = state.get(f"{name}.lora_{'B' if is_a else 'A'}.weight", tensor[:0])
         # A has the layer's inputs, B its outputs, and both have the rank.
-        fits = tensor.ndim == other.ndim == base.weight.ndim and (
+        fits = tensor.ndim == partner.ndim == base.weight.ndim and (
             tensor.shape[is_a] == base.weight.shape[is_a]
-            and tensor.shape[not is_a] == other.shape[is_a]
+            and tensor.shape[not is_a] == partner.shape[is_a]
         )
         if not fits:
             wrong.append(f"{prefix}.{key} {tuple(tensor.shape)} on {tuple(base.weight.shape)}")

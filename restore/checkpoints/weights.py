@@ -66,23 +66,25 @@ def fill(module: nn.Module, weights: Weights, what: str) -> None:
     Raises:
         ModelError: If tensors are missing, unknown or of other shapes.
     """
-    wanted = module.state_dict()
+    expected = module.state_dict()
     for name in list(weights):
-        weights[renamed(name, wanted)] = weights.pop(name)
-    unused = {name for name in weights.keys() - wanted.keys() if name.endswith(UNUSED)}
-    for said, names in (
-        ("lacks", wanted.keys() - weights.keys()),
-        ("has unknown", weights.keys() - wanted.keys() - unused),
+        weights[renamed(name, expected)] = weights.pop(name)
+    unused = {name for name in weights.keys() - expected.keys() if name.endswith(UNUSED)}
+    for verb, names in (
+        ("lacks", expected.keys() - weights.keys()),
+        ("has unknown", weights.keys() - expected.keys() - unused),
     ):
         if names:
-            raise ModelError(f"{what} {said} {len(names)} tensors: {first(names)}; {MEND}")
-    wrong = [name for name in wanted if wanted[name].shape != weights[name].shape]
+            raise ModelError(f"{what} {verb} {len(names)} tensors: {first(names)}; {MEND}")
+    wrong = [name for name in expected if expected[name].shape != weights[name].shape]
     if wrong:
-        shown = [f"{n} {tuple(weights[n].shape)}, not {tuple(wanted[n].shape)}" for n in wrong]
-        raise ModelError(f"{what} has {len(wrong)} tensors of other shapes: {first(shown)}; {MEND}")
+        shapes = [f"{n} {tuple(weights[n].shape)}, not {tuple(expected[n].shape)}" for n in wrong]
+        raise ModelError(
+            f"{what} has {len(wrong)} tensors of other shapes: {first(shapes)}; {MEND}"
+        )
     # Copies, because those that were converted may share memory, and hold more than their own.
     copies = {}
-    for name, tensor in wanted.items():
+    for name, tensor in expected.items():
         kind = torch.float32 if tensor.is_floating_point() else tensor.dtype
         copies[name] = weights.pop(name).to(kind, copy=True)
     module.load_state_dict(copies, assign=True)
@@ -96,15 +98,15 @@ def first(names: Iterable[str]) -> str:
     return first_few(sorted(names), 3)
 
 
-def renamed(name: str, wanted: Weights) -> str:
+def renamed(name: str, expected: Weights) -> str:
     """Return today's name of a tensor, if it has an older one."""
-    if name in wanted:
+    if name in expected:
         return name
-    for other in (name.removeprefix(CLIP_PREFIX), CLIP_PREFIX + name):
-        if other in wanted:
-            return other
+    for candidate in (name.removeprefix(CLIP_PREFIX), CLIP_PREFIX + name):
+        if candidate in expected:
+            return candidate
     for old, new in OLD_NAMES.items():
-        other = name.replace(f".{old}.", f".{new}.")
-        if other in wanted:
-            return other
+        candidate = name.replace(f".{old}.", f".{new}.")
+        if candidate in expected:
+            return candidate
     return name

@@ -230,25 +230,25 @@ def _sets(
     loaded = open_model(model, run.device, run.dtype, engine=run.engine, offline=run.offline)
     loaded = loaded.for_options(options)
     groups = []
-    for one in opened:
-        there = pairing.pair(one.inputs, one.originals, out)
-        _complain(f"{one.name}: no original", [str(path) for path in there.unpaired])
-        _complain(f"{one.name}: no input", [str(path) for path in there.missing])
-        with counting(len(there.pairs), f"pictures of {one.name} restored") as count:
+    for group in opened:
+        matched = pairing.pair(group.inputs, group.originals, out)
+        _complain(f"{group.name}: no original", [str(path) for path in matched.unpaired])
+        _complain(f"{group.name}: no input", [str(path) for path in matched.missing])
+        with counting(len(matched.pairs), f"pictures of {group.name} restored") as count:
             restored, failures = restore_set(
-                there.pairs,
+                matched.pairs,
                 loaded.stack,
                 loaded.weights,
                 options,
-                out / "restored" / one.name,
+                out / "restored" / group.name,
                 run.seed,
                 lambda row, count=count: count(1),
                 **loaded.precision,
             )
         scored = chosen.score(Path(model).name, restored)
         scored.rows += [failed_row(key, *why) for key, why in failures.items()]
-        left = {"unpaired": [*there.unpaired], "missing": [*there.missing]}
-        groups.append(Group(one.name, (replace(scored, **left),)))
+        unmatched = {"unpaired": [*matched.unpaired], "missing": [*matched.missing]}
+        groups.append(Group(group.name, (replace(scored, **unmatched),)))
     return groups
 
 

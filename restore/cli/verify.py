@@ -45,16 +45,16 @@ def verify(
     """
     is_whole, bad = True, set[tuple[str, str]]()
     for name in given:
-        found = list(_findings(name))
-        broken = [one for one in found if one.state != WHOLE]
-        for one in broken[:SHOWN]:
-            why = f" ({one.why})" if one.why else ""
-            print(printable(f"{one.state} {one.what} {one.path}{why}"))
-        if len(broken) > SHOWN:
-            print(f"and {len(broken) - SHOWN} more")
-        print(f"{printable(name)}: {_summary(found)}")
-        is_whole &= checks.is_whole(found)
-        bad |= {(one.what, one.state) for one in found if one.state in BAD}
+        findings = list(_findings(name))
+        faults = [finding for finding in findings if finding.state != WHOLE]
+        for finding in faults[:SHOWN]:
+            why = f" ({finding.why})" if finding.why else ""
+            print(printable(f"{finding.state} {finding.what} {finding.path}{why}"))
+        if len(faults) > SHOWN:
+            print(f"and {len(faults) - SHOWN} more")
+        print(f"{printable(name)}: {_summary(findings)}")
+        is_whole &= checks.is_whole(findings)
+        bad |= {(finding.what, finding.state) for finding in findings if finding.state in BAD}
     for kinds, mend in MENDS.items():
         if bad & set(kinds):
             print(f"restore: {mend}", file=sys.stderr)

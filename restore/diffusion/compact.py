@@ -125,7 +125,7 @@ class Enlarging(Network):
         return self.body.cut(height, width)
 
     def by_strips(self, strips: Iterable[np.ndarray], height: int) -> Iterator[np.ndarray]:
-        """As `answer`, for a picture of which only some rows are in memory at a time.
+        """As `answer`, strip by strip, so that the whole picture need not be in memory.
 
         Args:
             strips: Its rows, float32 (1, 3, h, W), as high as `cut` says.
@@ -134,16 +134,16 @@ class Enlarging(Network):
         Yields:
             The next rows of the result, for each strip.
         """
-        kept: list[Tensor] = []
-        done, waiting = 0, None  # rows, and those whose result is not known yet
+        state: list[Tensor] = []
+        rows, waiting = 0, None  # how many were read, and those without a result yet
         for strip in strips:
             with self._inferring():
                 rgb = _given(strip, self.body[0].weight)
-                is_top, done = waiting is None, done + rgb.shape[2]
+                is_top, rows = waiting is None, rows + rgb.shape[2]
                 waiting = rgb if waiting is None else torch.cat([waiting, rgb], 2)
-                made = self.body.advance(rgb, kept, is_top, is_bottom=done == height)
-                known, waiting = waiting.tensor_split([made.shape[2]], 2)
-                result = self._added(known, made).float().cpu().numpy()
+                change = self.body.advance(rgb, state, is_top, is_bottom=rows == height)
+                ready, waiting = waiting.tensor_split([change.shape[2]], 2)
+                result = self._added(ready, change).float().cpu().numpy()
             yield result
 
     def _added(self, rgb: Tensor, made: Tensor) -> Tensor:

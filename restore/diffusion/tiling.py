@@ -105,11 +105,11 @@ def by_rows(predict: WindowPredict, windows: Windows, at_once: int = 1) -> Predi
         )
         together = windows_at_once(x.device, together)
         grid = list(product(rows, columns))
-        first, top = 0, 0
+        position, top = 0, 0
         watch.walked(0, len(grid))
         total = x[..., :0, :]  # weighted sum of the rows from `top` on
-        while first < len(grid):
-            corners = grid[first : first + together]
+        while position < len(grid):
+            corners = grid[position : position + together]
             crops = torch.cat([x[..., r : r + high, c : c + wide] for r, c in corners])
             try:
                 outputs = predict(crops, t, corners)
@@ -124,14 +124,14 @@ def by_rows(predict: WindowPredict, windows: Windows, at_once: int = 1) -> Predi
             if lacking > 0:
                 more = x.new_zeros(*x.shape[:-2], lacking, x.shape[-1])
                 total = torch.cat([total, more], -2)
-            for (r, c), one in zip(corners, outputs, strict=True):
-                total[..., r - top : r - top + high, c : c + wide] += one * blend
-            first += len(corners)
-            watch.walked(first, len(grid))
-            done = grid[first][0] if first < len(grid) else x.shape[-2]
-            if done > top:  # no later window touches these rows
-                yield slice(top, done), total[..., : done - top, :] / down[top:done, None] / across
-                total, top = total[..., done - top :, :], done
+            for (r, c), output in zip(corners, outputs, strict=True):
+                total[..., r - top : r - top + high, c : c + wide] += output * blend
+            position += len(corners)
+            watch.walked(position, len(grid))
+            end = grid[position][0] if position < len(grid) else x.shape[-2]
+            if end > top:  # no later window touches these rows
+                yield slice(top, end), total[..., : end - top, :] / down[top:end, None] / across
+                total, top = total[..., end - top :, :], end
 
     return predict_rows
 

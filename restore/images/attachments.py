@@ -115,15 +115,15 @@ def _list_resources(resources: Any) -> list[str]:
 
 def _unpack(block: Any) -> dict[int, bytes]:
     """Photoshop's resources in a TIFF: number -> content, as far as they are whole."""
-    found: dict[int, bytes] = {}
+    resources: dict[int, bytes] = {}
     block, at = block[0] if isinstance(block, tuple) and block else block, 0
     while isinstance(block, bytes) and block[at : at + 4] == b"8BIM" and at + 12 <= len(block):
         number, name = struct.unpack(">HB", block[at + 4 : at + 7])
         start = at + 6 + (name + 2) // 2 * 2
         size = int.from_bytes(block[start : start + 4], "big")
-        found[number] = block[start + 4 : start + 4 + size]
+        resources[number] = block[start + 4 : start + 4 + size]
         at = start + 4 + size + size % 2
-    return found
+    return resources
 
 
 def _text(name: object) -> str:

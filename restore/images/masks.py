@@ -127,18 +127,18 @@ def find_boxes(hole: np.ndarray, context: float, least: int, step: int) -> Itera
     waiting = np.array(
         [_ends(_widened(box, hole.shape, context, least, step)) for box in parts], np.int64
     ).reshape(-1, 4)
-    done = waiting[:0]
+    finished = waiting[:0]
     while len(waiting):  # dusty scans have tens of thousands: compared in arrays, not in pairs
         box, waiting = waiting[-1], waiting[:-1]
-        meeting, near = _meets(waiting, box), _meets(done, box)
-        if not (meeting.any() or near.any()):
-            done = np.vstack([done, box])
+        meeting, touching = _meets(waiting, box), _meets(finished, box)
+        if not (meeting.any() or touching.any()):
+            finished = np.vstack([finished, box])
             continue
-        group = np.vstack([waiting[meeting], done[near], box])
-        first, last = group.min(0), group.max(0)
-        joined = [[first[0], last[1], first[2], last[3]]]
-        waiting, done = np.vstack([waiting[~meeting], joined]), done[~near]
-    for top, bottom, left, right in done.tolist():
+        group = np.vstack([waiting[meeting], finished[touching], box])
+        low, high = group.min(0), group.max(0)
+        joined = [[low[0], high[1], low[2], high[3]]]
+        waiting, finished = np.vstack([waiting[~meeting], joined]), finished[~touching]
+    for top, bottom, left, right in finished.tolist():
         yield slice(top, bottom), slice(left, right)
 
 

@@ -78,24 +78,24 @@ def read_metadata(
         The EXIF orientation that is left to apply, 1 to 8, and the metadata as of the upright
         picture.
     """
-    orientation, kept = read_exif(image, strip, notes)
+    orientation, exif = read_exif(image, strip, notes)
     turn = orientation if orientation > 1 else applied
     size = (image.width, image.height) if orientation > 4 else (image.height, image.width)
-    kept = positions.turn_exif(kept, size, turn, notes) if kept else None
+    exif = positions.turn_exif(exif, size, turn, notes) if exif else None
     packet = read_xmp(image, strip, turn, notes)
     if packet:
         packet, dropped = attachments.strip_references(packet)
         notes += [note for note in dropped if note not in notes]
-    found = Metadata(kept, packet or None, dpi=read_resolution(image, notes), described=size)
-    if found.dpi and turn > 4:
-        found = replace(found, dpi=found.dpi[::-1])
+    metadata = Metadata(exif, packet or None, dpi=read_resolution(image, notes), described=size)
+    if metadata.dpi and turn > 4:
+        metadata = replace(metadata, dpi=metadata.dpi[::-1])
     if strip == "all":
-        return orientation, found
+        return orientation, metadata
     records = read_iptc(image)
     if records and strip == "gps":
         notes.append("IPTC dropped: it may tell where it was taken")
         records = None
-    return orientation, replace(found, iptc=records, texts=read_texts(image, strip, notes))
+    return orientation, replace(metadata, iptc=records, texts=read_texts(image, strip, notes))
 
 
 def read_resolution(image: Image.Image, notes: list[str]) -> tuple[float, float] | None:

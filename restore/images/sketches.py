@@ -56,14 +56,14 @@ def placed(pixels: np.ndarray, box: Box, share: np.ndarray, part: np.ndarray) ->
         share: Float (h, w) of the part: how much of a pixel is new.
         part: The sketch of the part.
     """
-    whole = small(pixels)
-    place = scaled(box, pixels.shape[:2], whole.shape[:2])
-    old = whole[place]
+    sketch = small(pixels)
+    place = scaled(box, pixels.shape[:2], sketch.shape[:2])
+    old = sketch[place]
     size = old.shape[1], old.shape[0]
     new = cv2.resize(part, size, interpolation=cv2.INTER_AREA).astype(np.float32)
     mixing = cv2.resize(share.astype(np.float32), size, interpolation=cv2.INTER_AREA)[..., None]
-    whole[place] = np.rint(old + mixing * (new - old)).astype(np.uint8)
-    return whole
+    sketch[place] = np.rint(old + mixing * (new - old)).astype(np.uint8)
+    return sketch
 
 
 def scaled(box: Box, size: tuple[int, ...], to: tuple[int, ...]) -> Box:

@@ -187,18 +187,18 @@ def iter_jpeg_segments(data: bytes) -> Iterator[Segment]:
 
     What follows EOI, such as the video of a motion photo, is ignored.
     """
-    at = 2
-    while found := MARKER.search(data, at):
-        at = found.end()
-        marker = data[at - 1]
+    position = 2
+    while match := MARKER.search(data, position):
+        position = match.end()
+        marker = data[position - 1]
         if marker == EOI:
-            yield Segment(EOI, b"", at)
+            yield Segment(EOI, b"", position)
             return
-        if marker in BARE or at + 2 > len(data):
+        if marker in BARE or position + 2 > len(data):
             continue
-        end = at + max(2, int.from_bytes(data[at : at + 2], "big"))
-        yield Segment(marker, data[at + 2 : end], end)
-        at = end
+        end = position + max(2, int.from_bytes(data[position : position + 2], "big"))
+        yield Segment(marker, data[position + 2 : end], end)
+        position = end
 
 
 def iter_jpeg_header(data: bytes) -> Iterator[Segment]:

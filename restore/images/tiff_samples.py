@@ -121,26 +121,26 @@ def _directories(data: bytes) -> list[Tags]:
         UnidentifiedImageError: No page is valid.
     """
     stream = io.BytesIO(data)
-    found: list[Tags] = []
+    pages: list[Tags] = []
     try:
         head = stream.read(16 if data[:4] in BIG else 8)
-        at = Tags(head).next
-        while at and len(found) < MAX_FRAMES:
+        offset = Tags(head).next
+        while offset and len(pages) < MAX_FRAMES:
             tags = Tags(head)
-            stream.seek(at)
+            stream.seek(offset)
             tags.load(stream)
-            tags._offset = at  # Pillow's getexif asks for it
+            tags._offset = offset  # Pillow's getexif asks for it
             _layout(tags)
-            found.append(tags)
-            at = tags.next if tags.next > at else 0  # a circle has no end
+            pages.append(tags)
+            offset = tags.next if tags.next > offset else 0  # a circle has no end
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises anything on a broken directory
-        if not found:
+        if not pages:
             raise Image.UnidentifiedImageError from error
-    if not found:
+    if not pages:
         raise Image.UnidentifiedImageError
-    return found
+    return pages
 
 
 def _layout(tags: Tags) -> Layout:

@@ -100,22 +100,22 @@ class _Editor:
     def _start(self, tag: str, attributes: dict[str, str]) -> None:
         start = self.parser.CurrentByteIndex
         prefixes = self.open[-1].prefixes if self.open else {"xml": XML, "": ""}
-        told = {
+        declared = {
             name[6:]: space
             for name, space in attributes.items()
             if name == "xmlns" or name.startswith("xmlns:")
         }
-        prefixes = {**prefixes, **told} if told else prefixes
+        prefixes = {**prefixes, **declared} if declared else prefixes
         self.elements += 1
         if len(self.open) > DEPTH or len(prefixes) > PREFIXES or self.elements > ELEMENTS:
             raise ValueError("more than any packet holds")
         space, name = _resolved(tag, prefixes)
-        at = start + 1 + len(tag.encode())
-        above = (*(one.name for one in self.open), name)
-        while found := ATTRIBUTE.match(self.packet, at):
-            at = found.end()
-            self._attribute(found, prefixes, above)
-        closing = self.packet.index(b">", at)
+        position = start + 1 + len(tag.encode())
+        above = (*(element.name for element in self.open), name)
+        while match := ATTRIBUTE.match(self.packet, position):
+            position = match.end()
+            self._attribute(match, prefixes, above)
+        closing = self.packet.index(b">", position)
         is_empty = self.packet[closing - 1 : closing] == b"/"
         self.open.append(_Element(space, name, prefixes, start, closing + 1, is_empty))
 
@@ -135,18 +135,18 @@ class _Editor:
             self.edits.append((start, end, changed, ""))
 
     def _end(self, tag: str) -> None:
-        one = self.open.pop()
-        last = one.inner if one.is_empty else self.parser.CurrentByteIndex
-        end = one.inner if one.is_empty else self.packet.index(b">", last) + 1
-        value = self.packet[one.inner : last]
+        element = self.open.pop()
+        closing = element.inner if element.is_empty else self.parser.CurrentByteIndex
+        end = element.inner if element.is_empty else self.packet.index(b">", closing) + 1
+        value = self.packet[element.inner : closing]
         above = tuple(outer.name for outer in self.open)
-        changed = self.change(Property(one.space, one.name, above, value))
+        changed = self.change(Property(element.space, element.name, above, value))
         if changed is None:
-            while self.edits and self.edits[-1][0] > one.start:  # what stood in it goes with it
+            while self.edits and self.edits[-1][0] > element.start:  # what stood in it goes with it
                 self.edits.pop()
-            self.edits.append((one.start, end, b"", one.name))
+            self.edits.append((element.start, end, b"", element.name))
         elif changed != value:
-            self.edits.append((one.inner, last, changed, ""))
+            self.edits.append((element.inner, closing, changed, ""))
 
 
 def _resolved(tag: str, prefixes: dict[str, str]) -> tuple[str, str]:
@@ -262,22 +262,22 @@ def fit(
     return packet, names + more
 
 
-def _scaled(one: Property, ratio: list[Fraction]) -> bytes | None:
+def _scaled(item: Property, ratio: list[Fraction]) -> bytes | None:
     """The value in a picture of `ratio` times the (height, width); None if it is not scaled."""
-    if one.key in SUBJECTS or (
-        one.key in REGIONS and b"pixel" in one.value and "Image" in one.name
+    if item.key in SUBJECTS or (
+        item.key in REGIONS and b"pixel" in item.value and "Image" in item.name
     ):
         return None
-    if one.key in FOCAL and (value := _number(one.value)):
-        value = (value * ratio[FOCAL[one.key]]).limit_denominator(10**4)
+    if item.key in FOCAL and (value := _number(item.value)):
+        value = (value * ratio[FOCAL[item.key]]).limit_denominator(10**4)
         return b"%d/%d" % value.as_integer_ratio()
     side = None
-    if one.space == PANORAMA and IN_PIXELS.search(one.name):
-        side = 0 if "Height" in one.name or "Top" in one.name else 1
-    elif one.space == DIMENSIONS and "AppliedToDimensions" in one.above:
-        side = {"h": 0, "w": 1}.get(one.name)
-    value = None if side is None else _number(one.value)
-    return one.value if side is None or value is None else b"%d" % round(value * ratio[side])
+    if item.space == PANORAMA and IN_PIXELS.search(item.name):
+        side = 0 if "Height" in item.name or "Top" in item.name else 1
+    elif item.space == DIMENSIONS and "AppliedToDimensions" in item.above:
+        side = {"h": 0, "w": 1}.get(item.name)
+    value = None if side is None else _number(item.value)
+    return item.value if side is None or value is None else b"%d" % round(value * ratio[side])
 
 
 def _number(text: bytes) -> Fraction | None:

@@ -122,22 +122,22 @@ def plot_plane(
 
 
 def _cloud(
-    axis: Any, one: ScoredFolder, distortion: Measure, perception: Measure, colour: str
+    axis: Any, folder: ScoredFolder, distortion: Measure, perception: Measure, colour: str
 ) -> None:
-    x, y = one.values(distortion), one.values(perception)
-    both = [key for key in x if key in y]
-    if not both:
+    x, y = folder.values(distortion), folder.values(perception)
+    shared = [key for key in x if key in y]
+    if not shared:
         return
-    axis.scatter([x[k] for k in both], [y[k] for k in both], s=9, color=colour, alpha=0.25)
+    axis.scatter([x[k] for k in shared], [y[k] for k in shared], s=9, color=colour, alpha=0.25)
     middle, spans = [], []
     for measure in (distortion, perception):
-        at = estimate_mean(one, measure)
+        mean = estimate_mean(folder, measure)
         span = None
-        if at["low"] is not None:
-            span = [[at["mean"] - at["low"]], [at["high"] - at["mean"]]]
-        middle.append(at["mean"])
+        if mean["low"] is not None:
+            span = [[mean["mean"] - mean["low"]], [mean["high"] - mean["mean"]]]
+        middle.append(mean["mean"])
         spans.append(span)
-    name = plain(one.name)
+    name = plain(folder.name)
     label = f" {name}" if name.startswith("_") else name  # which a legend would leave out
     style = {"fmt": "o", "ms": 7, "lw": 1.4, "color": colour, "label": label}
     axis.errorbar(*middle, xerr=spans[0], yerr=spans[1], **style)

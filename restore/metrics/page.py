@@ -53,7 +53,7 @@ def _group(page: Page, evaluation: Report, group: Group, sort: Measure, worst: i
             "wins, ties and losses by picture.",
         )
     axes = choose_axes(evaluation.measures)
-    if axes and any(one.done for one in group.folders):
+    if axes and any(folder.done for folder in group.folders):
         page.figure(
             figures.plot_plane([("", group.folders)], *axes),
             "A point a picture; the large ones are means with their 95 % intervals.",
@@ -69,16 +69,16 @@ def _group(page: Page, evaluation: Report, group: Group, sort: Measure, worst: i
             f"The worst by {sort.label}, worst first, one pixel each, where the luma is furthest "
             "from the original's.",
         )
-    for one in group.folders:
-        if one.failed:
-            rows = [[row["key"], row["code"], row["error"]] for row in one.failed]
-            page.table(("not measured", "", "why"), rows, f"In {one.name}.")
-        _left_over(page, one)
+    for folder in group.folders:
+        if folder.failed:
+            rows = [[row["key"], row["code"], row["error"]] for row in folder.failed]
+            page.table(("not measured", "", "why"), rows, f"In {folder.name}.")
+        _left_over(page, folder)
     head = ("picture", *(m.label for m in evaluation.measures), "notes")
-    for one in group.folders:
-        rows = list(_rows(one, evaluation.measures, sort))
+    for folder in group.folders:
+        rows = list(_rows(folder, evaluation.measures, sort))
         title = f"The worst {LISTED} of {len(rows)}" if len(rows) > LISTED else "All pictures"
-        page.table(head, rows[:LISTED], f"{title} of {one.name}, worst by {sort.label} first.")
+        page.table(head, rows[:LISTED], f"{title} of {folder.name}, worst by {sort.label} first.")
 
 
 def choose_axes(measures: Sequence[Measure]) -> tuple[Measure, Measure] | None:

@@ -80,24 +80,24 @@ def pair(
     if restored.is_file() and originals.is_file():
         return Pairs((PicturePair(originals.stem, restored, originals, sources),), (), ())
     # a.png beside a.jpg in both: then names pair with their extensions
-    alike = _doubled(restored, out) & _doubled(originals, out)
-    results, wanted = find_pictures(restored, out, alike), find_pictures(originals, out, alike)
+    doubled = _doubled(restored, out) & _doubled(originals, out)
+    results, truths = find_pictures(restored, out, doubled), find_pictures(originals, out, doubled)
     if suffix:
         results = _without(suffix, results)
-    inputs = find_pictures(sources, out, alike) if sources else {}
-    results, inputs = _spelt_as(wanted.keys(), results), _spelt_as(wanted.keys(), inputs)
-    shared = [key for key in wanted if key in results]
+    inputs = find_pictures(sources, out, doubled) if sources else {}
+    results, inputs = _spelt_as(truths.keys(), results), _spelt_as(truths.keys(), inputs)
+    shared = [key for key in truths if key in results]
     if not shared:
         mend = "name them alike, or give --suffix what the restored names end with"
-        first = next(iter(results.values())).name, next(iter(wanted.values())).name
+        examples = next(iter(results.values())).name, next(iter(truths.values())).name
         raise UsageError(
-            f"{restored} and {originals}: no picture of one is in the other ({first[0]}, "
-            f"{first[1]}); {mend}"
+            f"{restored} and {originals}: no picture of one is in the other ({examples[0]}, "
+            f"{examples[1]}); {mend}"
         )
     return Pairs(
-        tuple(PicturePair(key, results[key], wanted[key], inputs.get(key)) for key in shared),
-        tuple(path for key, path in results.items() if key not in wanted),
-        () if restored.is_file() else tuple(wanted[key] for key in wanted if key not in results),
+        tuple(PicturePair(key, results[key], truths[key], inputs.get(key)) for key in shared),
+        tuple(path for key, path in results.items() if key not in truths),
+        () if restored.is_file() else tuple(truths[key] for key in truths if key not in results),
     )
 
 

@@ -77,20 +77,20 @@ def mean_table(report: Report, folders: Sequence[tuple[str, ScoredFolder]]) -> T
 
 def difference_tables(report: Report, group: Group) -> Iterator[Table]:
     """Build a table for each folder but the first: how it differs from the first one."""
-    found = group.comparisons(report.measures)
-    for other in group.folders[1:]:
+    comparisons = group.comparisons(report.measures)
+    for folder in group.folders[1:]:
         rows = [
             [
                 measure.label,
-                format_interval(one, "difference", measure),
-                *(str(one[name]) for name in ("wins", "ties", "losses")),
-                one["verdict"],
+                format_interval(comparison, "difference", measure),
+                *(str(comparison[name]) for name in ("wins", "ties", "losses")),
+                comparison["verdict"],
             ]
             for measure in report.measures
-            for one in found
-            if (one["second"], one["measure"]) == (other.name, measure.name)
+            for comparison in comparisons
+            if (comparison["second"], comparison["measure"]) == (folder.name, measure.name)
         ]
-        names = f"{other.name} against {group.folders[0].name}"
+        names = f"{folder.name} against {group.folders[0].name}"
         yield [names, "mean difference", "wins", "ties", "losses", "verdict"], rows
 
 

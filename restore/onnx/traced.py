@@ -133,20 +133,20 @@ def _put_beside(network: nn.Module, path: Path, inputs: Sequence[str]) -> None:
     """
     import onnx
 
-    held = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    weights = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     model = onnx.load(path)
-    wanted = [one for one in model.graph.input if one.name not in inputs]
-    tensors = {one.name: held[one.name].detach().contiguous() for one in wanted}
-    beside = weights_path(path)
-    save_file(tensors, beside)
-    places, first = _places(beside)
-    for one in wanted:
-        model.graph.input.remove(one)
-        entry = model.graph.initializer.add(name=one.name, dims=tensors[one.name].shape)
-        entry.data_type = one.type.tensor_type.elem_type
+    missing = [info for info in model.graph.input if info.name not in inputs]
+    tensors = {info.name: weights[info.name].detach().contiguous() for info in missing}
+    file = weights_path(path)
+    save_file(tensors, file)
+    header, start = _places(file)
+    for info in missing:
+        model.graph.input.remove(info)
+        entry = model.graph.initializer.add(name=info.name, dims=tensors[info.name].shape)
+        entry.data_type = info.type.tensor_type.elem_type
         entry.data_location = onnx.TensorProto.EXTERNAL
-        begin, end = places[one.name]["data_offsets"]
-        entries = {"location": beside.name, "offset": first + begin, "length": end - begin}
+        begin, end = header[info.name]["data_offsets"]
+        entries = {"location": file.name, "offset": start + begin, "length": end - begin}
         for key, value in entries.items():
             entry.external_data.add(key=key, value=str(value))
     onnx.save(model, path)
@@ -164,16 +164,16 @@ def _compare(
 ) -> None:
     """Raise ModelError if ONNX Runtime's result differs from torch's, at any size."""
     session = opened(path)
-    for given in trials:
+    for inputs in trials:
         with torch.inference_mode():
-            wanted = network(*given).numpy()
+            expected = network(*inputs).numpy()
         try:
-            made = session(*(one.numpy() for one in given))
+            result = session(*(tensor.numpy() for tensor in inputs))
         except ModelError as error:
-            problem = f"its ONNX file does not compute {[tuple(one.shape) for one in given]}"
+            problem = f"its ONNX file does not compute {[tuple(tensor.shape) for tensor in inputs]}"
             raise ModelError(f"{name}: cannot be exported: {problem}") from error
-        apart = np.abs(made - wanted).max() if made.shape == wanted.shape else np.inf
-        if not apart <= CLOSE * max(1.0, float(np.abs(wanted).max())):
+        difference = np.abs(result - expected).max() if result.shape == expected.shape else np.inf
+        if not difference <= CLOSE * max(1.0, float(np.abs(expected).max())):
             raise ModelError(
                 f"{name}: cannot be exported: ONNX Runtime's answer to another size is not torch's"
             )

@@ -35,9 +35,9 @@ def of(paths: Sequence[Path]) -> list[str]:
             status_key: list[object] = [
                 *(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
             ]
-            kept = stored.get(os.path.abspath(path))
-            if kept and kept[:-1] == status_key and isinstance(kept[-1], str):
-                return kept[-1], kept
+            entry = stored.get(os.path.abspath(path))
+            if entry and entry[:-1] == status_key and isinstance(entry[-1], str):
+                return entry[-1], entry
             if status.st_size > LARGEST and path.suffix.casefold() != ".tar":
                 return f"of {status.st_size} bytes", None  # no picture that is read
             digest = _hash(path)
@@ -47,17 +47,17 @@ def of(paths: Sequence[Path]) -> list[str]:
         return digest, None if is_young else [*status_key, digest]
 
     with ThreadPoolExecutor() as pool:
-        found = list(pool.map(one, paths))
+        results = list(pool.map(one, paths))
     fresh = {
-        os.path.abspath(path): kept
-        for path, (_, kept) in zip(paths, found, strict=True)
-        if kept and kept is not stored.get(os.path.abspath(path))
+        os.path.abspath(path): entry
+        for path, (_, entry) in zip(paths, results, strict=True)
+        if entry and entry is not stored.get(os.path.abspath(path))
     }
     if fresh:
         with suppress(OSError):  # without a cache they are read again
             store.parent.mkdir(parents=True, exist_ok=True)
             write_text(store, json.dumps({**stored, **fresh}))
-    return [digest for digest, _ in found]
+    return [digest for digest, _ in results]
 
 
 def _hash(path: Path) -> str:

@@ -59,14 +59,14 @@ def patched(picture: Picture, hole: np.ndarray, width: int, seed: int) -> Pictur
         width: Pixels round the hole over which old and new are blended.
         seed: Of the search for patches.
     """
-    fine = keep_thin(hole)
-    seen = smoothed(bleed(picture, hole), fine, hole)
-    share = feather(hole & ~fine, width)
+    thin = keep_thin(hole)
+    source = smoothed(bleed(picture, hole), thin, hole)
+    share = feather(hole & ~thin, width)
     pixels = picture.pixels.copy()
-    pixels[fine] = seen.pixels[fine]
+    pixels[thin] = source.pixels[thin]
     for box in find_boxes(share > 0, AROUND, LEAST, 1):
-        made = patchmatch(seen.pixels[box], hole[box] & ~fine[box], seed)
-        pixels[box] = paste(pixels[box], made, share[box])
+        result = patchmatch(source.pixels[box], hole[box] & ~thin[box], seed)
+        pixels[box] = paste(pixels[box], result, share[box])
     return replace(picture, pixels=pixels)
 
 
@@ -88,8 +88,8 @@ def smoothed(picture: Picture, part: np.ndarray, hole: np.ndarray) -> Picture:
     """
     pixels = picture.pixels.copy()
     for box in find_boxes(dilate(part, 2 * NEAR), 0.0, 1, 1):
-        made = continued(picture.pixels[box], hole[box], cv2.INPAINT_NS)
-        pixels[box][part[box]] = made[part[box]]
+        result = continued(picture.pixels[box], hole[box], cv2.INPAINT_NS)
+        pixels[box][part[box]] = result[part[box]]
     return replace(picture, pixels=pixels)
 
 

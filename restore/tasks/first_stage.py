@@ -110,20 +110,20 @@ def restored(
     """
     source, network = bleed(low), stage.at(fidelity)
     scale = max(new / old for new, old in zip(size, low.size, strict=True))
-    seen = source
+    reduced = source
     if scale < REACH:
         smaller = tuple(max(1, round(side / REACH)) for side in size)
-        seen = replace(source, pixels=resized(source.pixels, smaller))
-    pixels = enlarged(seen, network, on_step)
+        reduced = replace(source, pixels=resized(source.pixels, smaller))
+    pixels = enlarged(reduced, network, on_step)
     if pixels.shape[:2] != size:
         pixels = resized(pixels, size)
     result = replace(low, pixels=pixels, alpha=resize_alpha(low, size))
     if scale >= REACH:
         return result
-    noisy = float(np.interp(noise(source, pixels), NOISE, (0, 1)))
-    if stage.fusion is not None and noisy < 1:
-        result = replace(result, pixels=fused(source, pixels, stage.fusion, 1 - noisy))
-    return unfaded(result, noisy * unfade)
+    noisiness = float(np.interp(noise(source, pixels), NOISE, (0, 1)))
+    if stage.fusion is not None and noisiness < 1:
+        result = replace(result, pixels=fused(source, pixels, stage.fusion, 1 - noisiness))
+    return unfaded(result, noisiness * unfade)
 
 
 def enlarged(low: Picture, network: Answers, on_step: OnStep = ignore) -> np.ndarray:
@@ -154,10 +154,12 @@ def fused(low: Picture, pixels: np.ndarray, network: Answers, share: float = 1.0
 
     def make(block: Block) -> np.ndarray:
         rows, columns = (slice(s.start, s.stop + (s.stop - s.start) % 2) for s in block.outer)
-        both = [Strip(one, size, (rows.start, rows.stop)).cut(columns) for one in (low, result)]
-        tall, wide = (s.stop - s.start for s in block.outer)
-        mended = both[1] + np.float32(share) * (network.answer(*both) - both[1])
-        return mended[..., :tall, :wide]
+        inputs = [
+            Strip(picture, size, (rows.start, rows.stop)).cut(columns) for picture in (low, result)
+        ]
+        height, width = (s.stop - s.start for s in block.outer)
+        mended = inputs[1] + np.float32(share) * (network.answer(*inputs) - inputs[1])
+        return mended[..., :height, :width]
 
     return by_blocks(result, 1, network.halo, make, ignore)
 
@@ -173,16 +175,16 @@ def noise(low: Picture, pixels: np.ndarray) -> float:
         low: The input; it is resized to the restored picture.
         pixels: The restored pixels (H, W, 3).
     """
-    made, size, found = replace(low, pixels=pixels, alpha=None), pixels.shape[:2], []
+    result, size, bands = replace(low, pixels=pixels, alpha=None), pixels.shape[:2], []
     across = slice(0, size[1] // 8 * 8)
     for first in range(0, size[0] - 7 if across.stop else 0, BAND):
         rows = first, first + min(BAND, (size[0] - first) // 8 * 8)
-        one, other = (Strip(which, size, rows).cut(across) for which in (low, made))
-        gap = (one - other).mean(1)[0] * 255
+        before, after = (Strip(picture, size, rows).cut(across) for picture in (low, result))
+        gap = (before - after).mean(1)[0] * 255
         tall, wide = gap.shape[0] // 8, gap.shape[1] // 8
         squares = gap.reshape(tall, 8, wide, 8).transpose(0, 2, 1, 3).reshape(tall * wide, 64)
-        found.append(squares.std(1, ddof=1))
-    deviations = np.concatenate(found) if found else np.zeros(1)
+        bands.append(squares.std(1, ddof=1))
+    deviations = np.concatenate(bands) if bands else np.zeros(1)
     return float(np.quantile(deviations, 0.05))
 
 
@@ -226,7 +228,7 @@ def by_blocks(
 def assembled(
     like: Picture,
     scale: int,
-    made: Iterator[tuple[Box, np.ndarray]],
+    parts: Iterator[tuple[Box, np.ndarray]],
     count: int,
     on_step: OnStep,
 ) -> np.ndarray:
@@ -235,7 +237,7 @@ def assembled(
     Args:
         like: The input; the result gets its depth.
         scale: Of the result.
-        made: The parts: rows and columns of the input, and the rgb (1, 3, h, w) of the result.
+        parts: Rows and columns of the input, and the rgb (1, 3, h, w) of the result.
         count: How many parts there are.
         on_step: Called after each part with (done, of, its rgb).
 
@@ -245,16 +247,16 @@ def assembled(
     Raises:
         NonFiniteError: If a part has NaN or infinity.
     """
-    top = np.iinfo(like.pixels.dtype).max
+    peak = np.iinfo(like.pixels.dtype).max
     pixels = memmap.empty((scale * like.size[0], scale * like.size[1], 3), like.pixels.dtype)
     finished: list[Box] = []
     numbers = watch.over(range(1, count + 1), "enlarge")
-    for done, (inner, colours) in zip(numbers, made, strict=False):
+    for done, (inner, colours) in zip(numbers, parts, strict=False):
         if not np.isfinite(colours).all():  # casting to integers would make it black
             raise NonFiniteError("the first stage left the finite numbers")
         grey = colours.mean(1, keepdims=True) if like.grey else None
         values = colours if grey is None else np.broadcast_to(grey, colours.shape)
-        levels = np.rint(values[0].transpose(1, 2, 0).clip(0, 1) * np.float32(top))
+        levels = np.rint(values[0].transpose(1, 2, 0).clip(0, 1) * np.float32(peak))
         rows, columns = (slice(s.start * scale, s.stop * scale) for s in inner)
         pixels[rows, columns] = levels
         memmap.release_pages()
@@ -268,9 +270,9 @@ def assembled(
 def resized(pixels: np.ndarray, size: Size) -> np.ndarray:
     """Resize pixels by antialiased bicubic interpolation, in bands."""
     top = np.iinfo(pixels.dtype).max
-    made = memmap.empty((*size, 3), pixels.dtype)
+    result = memmap.empty((*size, 3), pixels.dtype)
     for first in range(0, size[0], BAND):
         rows = first, min(first + BAND, size[0])
-        made[slice(*rows)] = np.rint(resize_band(pixels, size, rows) * top)
+        result[slice(*rows)] = np.rint(resize_band(pixels, size, rows) * top)
         memmap.release_pages()
-    return made
+    return result

@@ -53,9 +53,9 @@ def inpaint(
     picture, hole = with_hole(picture, mask, options)
     if not hole.any():
         return replace(picture, warnings=(*picture.warnings, NO_HOLE))
-    made = filled(picture, hole, options, stack, seed, on_step)
+    result = filled(picture, hole, options, stack, seed, on_step)
     notes = (*picture.warnings, FALLBACK) if stack.layout == BASE else picture.warnings
-    return replace(made, warnings=notes)
+    return replace(result, warnings=notes)
 
 
 def filled(
@@ -77,12 +77,12 @@ def filled(
         on_step: Called after each sampling step.
     """
     share = feather(hole, options.feather)
-    pixels, seen = picture.pixels.copy(), bleed(picture, hole)
+    pixels, source = picture.pixels.copy(), bleed(picture, hole)
     least = stack.windows.size * stack.factor
     for box in find_boxes(share > 0, options.context, least, stack.factor):
         with watch.framed(partial(placed, pixels, box, share[box])):
-            made = fill(seen, hole, box, options, stack, seed, on_step)
-        pixels[box] = paste(picture.pixels[box], made.pixels, share[box])
+            result = fill(source, hole, box, options, stack, seed, on_step)
+        pixels[box] = paste(picture.pixels[box], result.pixels, share[box])
     return replace(picture, pixels=pixels)
 
 
@@ -112,9 +112,9 @@ def fill(
     needs_clean = options.strength < 1 or stack.layout == BASE
     clean = encode_picture(crop, crop.size, stack) if needs_clean else None
     conditioning = conditioning[:, :0] if stack.layout == BASE else conditioning
-    begin = Start(clean, options.strength, options.strength == 1, origin(box, stack))
+    start = Start(clean, options.strength, options.strength == 1, origin(box, stack))
     condition = Condition(conditioning, trust, hint=stack.hint(picture.size, None, box))
-    latent = run_sampling(stack, condition, options, seed, on_step, begin, crop.size)
+    latent = run_sampling(stack, condition, options, seed, on_step, start, crop.size)
     if stack.layout.hole == "grey":
         return render(latent, crop.size, crop, stack)
     crop = replace(crop, pixels=fill_smoothly(crop.pixels, hole))

@@ -61,8 +61,8 @@ def pixel_upscale(
     size = options.output_size(low.size)
     depth = low.pixels.dtype
     if options.fidelity == 1:  # the network has no share in the result
-        other = restored(deepen(low), size, faithful.load(model.device), 1, on_step)
-        pixels = blended(other.pixels, other.pixels, 1, depth)
+        faithful_result = restored(deepen(low), size, faithful.load(model.device), 1, on_step)
+        pixels = blended(faithful_result.pixels, faithful_result.pixels, 1, depth)
     else:
         pixels = with_network(low, size, options.fidelity or 0, model, on_step)
     result = replace(low, pixels=pixels, alpha=resize_alpha(low, size))
@@ -160,22 +160,22 @@ def run_network(
 
 def resized(pixels: np.ndarray, size: tuple[int, int], depth: np.dtype[Any]) -> np.ndarray:
     """Resize pixels to another size and depth."""
-    made = memmap.empty((*size, 3), depth)
+    result = memmap.empty((*size, 3), depth)
     top = np.float32(np.iinfo(depth).max)
     for rows in bands(size[0], BAND):
-        made[slice(*rows)] = np.rint(Band(pixels, size, rows).cut(slice(0, size[1])) * top)
+        result[slice(*rows)] = np.rint(Band(pixels, size, rows).cut(slice(0, size[1])) * top)
         memmap.release_pages()
-    return made
+    return result
 
 
 def blended(
     pixels: np.ndarray, other: np.ndarray, share: float, depth: np.dtype[Any]
 ) -> np.ndarray:
     """Blend pixels of 16 bits, `share` of the others, to a result of some depth."""
-    made = memmap.empty(pixels.shape, depth)
+    result = memmap.empty(pixels.shape, depth)
     weights = np.float32([1 - share, share]) * np.float32(np.iinfo(depth).max / np.iinfo("u2").max)
     for first, last in bands(len(pixels), BAND):
-        both = (part[first:last].astype(np.float32) for part in (pixels, other))
-        made[first:last] = np.rint(sum(w * one for w, one in zip(weights, both, strict=True)))
+        rows = (part[first:last].astype(np.float32) for part in (pixels, other))
+        result[first:last] = np.rint(sum(w * rgb for w, rgb in zip(weights, rows, strict=True)))
         memmap.release_pages()
-    return made
+    return result

@@ -76,20 +76,20 @@ def upscale(
     )
     if stack.restorer is not None:
         return in_two_stages(low, size, options, stack, seed, on_step, damage)
-    seen = without_damage(low, damage)
+    undamaged = without_damage(low, damage)
     if stack.control is not None:
-        condition, begun = steer_condition(seen, size, options, stack)
+        condition, clean = steer_condition(undamaged, size, options, stack)
     elif stack.layout.conditioning == "rgb":
-        condition = as_pixels(seen, options, stack, seed)
-        begun = condition.conditioning
+        condition = as_pixels(undamaged, options, stack, seed)
+        clean = condition.conditioning
     else:
-        begun = encode_picture(low, size, stack, damage)
+        clean = encode_picture(low, size, stack, damage)
         hole = None if damage is None else resize(damage, size)
-        condition = Condition(begun, trust_map(hole, size, stack, RESTORE))
-    begin = Start() if options.strength == 1 else Start(begun, options.strength)
-    latent = run_sampling(stack, condition, options, seed, on_step, begin, size)
-    made = render(latent, size, low, stack)
-    return match(made, seen, options.colour)  # the damage's colours must not come back
+        condition = Condition(clean, trust_map(hole, size, stack, RESTORE))
+    start = Start() if options.strength == 1 else Start(clean, options.strength)
+    latent = run_sampling(stack, condition, options, seed, on_step, start, size)
+    result = render(latent, size, low, stack)
+    return match(result, undamaged, options.colour)  # the damage's colours must not come back
 
 
 def without_damage(low: Picture, damage: np.ndarray | None) -> Picture:
@@ -137,17 +137,17 @@ def in_two_stages(
     steps = stack.restore_steps if options.steps is None else options.steps
     if stack.enlarger is not None and stack.restorer is None and options.steps is None:
         steps = stack.steps
-    seen = deepen(low) if steps else low
+    source = deepen(low) if steps else low
     if stack.enlarger is None:
-        result = run_first_stage(seen, options, stack, on_step)
+        result = run_first_stage(source, options, stack, on_step)
     else:
-        result = of_pixel_model(seen, options, stack, ignore if steps else on_step)
+        result = of_pixel_model(source, options, stack, ignore if steps else on_step)
     if steps:
         conditioning = encode_picture(result, size, stack)
         condition = Condition(conditioning, trust_map(None, size, stack, RESTORE))
-        begin = Start() if options.strength == 1 else Start(conditioning, options.strength)
+        start = Start() if options.strength == 1 else Start(conditioning, options.strength)
         changed = options.model_copy(update={"steps": steps})
-        latent = run_sampling(stack, condition, changed, seed, on_step, begin, size)
+        latent = run_sampling(stack, condition, changed, seed, on_step, start, size)
         result = add_changes(result, latent, conditioning, stack, low.pixels.dtype)
     is_painted = False
     if damage is not None and stack.fills:
@@ -210,19 +210,19 @@ def over_a_pixel_model(
         )
     low = without_damage(low, damage)
     if options.steps == 0:
-        made = unheard.warn(of_pixel_model(low, options, stack, on_step), options)
-        return match(made, low, options.colour)
-    made = of_pixel_model(low, options, stack, ignore)
-    given = {name: getattr(options, name) for name in WalkOptions.model_fields}
-    walked = Img2imgOptions(**given, strength=options.strength)
-    return match(img2img(made, walked, stack, seed, on_step), low, options.colour)
+        result = unheard.warn(of_pixel_model(low, options, stack, on_step), options)
+        return match(result, low, options.colour)
+    result = of_pixel_model(low, options, stack, ignore)
+    fields = {name: getattr(options, name) for name in WalkOptions.model_fields}
+    sampling = Img2imgOptions(**fields, strength=options.strength)
+    return match(img2img(result, sampling, stack, seed, on_step), low, options.colour)
 
 
 def of_pixel_model(low: Picture, options: UpscaleOptions, stack: Stack, on_step: OnStep) -> Picture:
     """Run the stack's pixel upscaler at the scale and the fidelity of the options."""
     assert stack.enlarger is not None
-    asked = UpscaleOptions(scale=options.scale, fidelity=options.fidelity)
-    return pixel_upscale(low, asked, stack.enlarger, on_step)
+    pixel_options = UpscaleOptions(scale=options.scale, fidelity=options.fidelity)
+    return pixel_upscale(low, pixel_options, stack.enlarger, on_step)
 
 
 def as_pixels(low: Picture, options: UpscaleOptions, stack: Stack, seed: int) -> Condition:

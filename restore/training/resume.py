@@ -94,23 +94,23 @@ def _changes(
     progress: checkpoint.Progress, options: Any, named: Mapping[str, str]
 ) -> dict[str, str]:
     """What differs and matters, in words, by the option's key."""
-    was, now = dict(progress.options or {}), options.model_dump(mode="json")
-    before = progress.contents
-    if before is None:  # of an earlier release: a file of a recipe counts by its name
-        was, now, before, named = _without_folders(was), _without_folders(now), {}, {}
-    known = before.keys() & named.keys()  # for these the content counts, not the path
+    saved, current = dict(progress.options or {}), options.model_dump(mode="json")
+    digests = progress.contents
+    if digests is None:  # of an earlier release: a file of a recipe counts by its name
+        saved, current, digests, named = _without_folders(saved), _without_folders(current), {}, {}
+    hashed = digests.keys() & named.keys()  # for these the content counts, not the path
     free = FREE | FREE_OF_KIND.get(options.stage.kind, set())
-    free = free - before.keys() - named.keys() | known
+    free = free - digests.keys() - named.keys() | hashed
     changed = {
-        name: f"{name} was {old!r}, now {new!r}"
-        for name, old, new in _differing(was, now, options)
+        name: f"{name} was {was!r}, now {now!r}"
+        for name, was, now in _differing(saved, current, options)
         if not _is_within(name, free)
     }
-    for name in sorted(known):
-        if before[name] != named[name]:
-            old, new = _value(was, name), _value(now, name)
-            same = f"{name}: {new!r} has other content than it had"
-            changed[name] = same if old == new else f"{name} was {old!r}, now {new!r}"
+    for name in sorted(hashed):
+        if digests[name] != named[name]:
+            was, now = _value(saved, name), _value(current, name)
+            message = f"{name}: {now!r} has other content than it had"
+            changed[name] = message if was == now else f"{name} was {was!r}, now {now!r}"
     return changed
 
 

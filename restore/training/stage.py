@@ -76,7 +76,7 @@ class PhotoSamples(Protocol):
 
 
 class Traced(Protocol):
-    """A pair of which it is known how its picture was degraded."""
+    """A pair, and how its picture was degraded."""
 
     @property
     def trace(self) -> Trace | None:

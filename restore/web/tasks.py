@@ -214,9 +214,9 @@ class Tasks:
     def pairs(self, job: Job, given: requests.PairsRequest, watch: Watch) -> dict[str, Any]:
         """Make training pairs as `restore degrade apply` does, in one archive."""
         folder = self.store.folder_of(job.id)
-        made_pairs, kept = folder / "pairs", folder / "out" / "pairs.zip"
+        pairs, archive_path = folder / "pairs", folder / "out" / "pairs.zip"
         photos = {name: folder / "in" / name for name in job.uploads}
-        wanted = PairSet(given.recipe, given.seed, given.scale, given.crop, given.severity)
+        pair_set = PairSet(given.recipe, given.seed, given.scale, given.crop, given.severity)
         done = 0
 
         def show(more: int) -> None:
@@ -225,16 +225,16 @@ class Tasks:
             watch.part(done, given.pairs, "pairs")
 
         with _refusals():
-            found = make(photos, wanted, made_pairs, given.pairs, _photo, show=show)
-        kept.parent.mkdir(exist_ok=True)
-        files = sorted(path for path in made_pairs.rglob("*") if path.is_file())
-        with replacing(kept) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            summary = make(photos, pair_set, pairs, given.pairs, _photo, show=show)
+        archive_path.parent.mkdir(exist_ok=True)
+        files = sorted(path for path in pairs.rglob("*") if path.is_file())
+        with replacing(archive_path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             for path in files:
                 if not path.name.startswith("."):
-                    archive.write(path, path.relative_to(made_pairs))
-        shutil.rmtree(made_pairs)
-        refused = [f"{name}: {why}" for name, why in sorted(found.refused.items())]
-        return {**self._describe_results(job, [kept.name]), "warnings": refused}
+                    archive.write(path, path.relative_to(pairs))
+        shutil.rmtree(pairs)
+        refused = [f"{name}: {why}" for name, why in sorted(summary.refused.items())]
+        return {**self._describe_results(job, [archive_path.name]), "warnings": refused}
 
     def estimate(self, job: Job, given: requests.EstimateRequest, watch: Watch) -> dict[str, Any]:
         """Fit a recipe to photos, and write a page on how well it fits."""

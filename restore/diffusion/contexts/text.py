@@ -125,22 +125,22 @@ def weighed(prompt: str) -> list[tuple[str, float]]:
     """
     parts = PART.findall(prompt)
     weights = np.ones(len(parts))
-    for first, last in list(_pairs(parts)):
-        number = NUMBER.fullmatch(parts[last - 1]) if parts[first] == "(" else None
+    for opening, closing in list(_pairs(parts)):
+        number = NUMBER.fullmatch(parts[closing - 1]) if parts[opening] == "(" else None
         if number:
-            parts[last - 1] = number[1]
-        by = EMPHASIS if parts[first] == "(" else 1 / EMPHASIS
-        weights[first + 1 : last] *= float(number[2]) if number else by
-        parts[first] = parts[last] = ""
-        if np.abs(weights[first + 1 : last]).max(initial=0) > HEAVIEST:
+            parts[closing - 1] = number[1]
+        factor = EMPHASIS if parts[opening] == "(" else 1 / EMPHASIS
+        weights[opening + 1 : closing] *= float(number[2]) if number else factor
+        parts[opening] = parts[closing] = ""
+        if np.abs(weights[opening + 1 : closing]).max(initial=0) > HEAVIEST:
             raise UsageError(
                 f"prompt: a weight is beyond {HEAVIEST}; use fewer or lighter brackets"
             )
     plain = [part[1:] if len(part) == 2 and ESCAPED.fullmatch(part) else part for part in parts]
     heavy = [(text, weight) for text, weight in zip(plain, weights.tolist(), strict=True) if text]
     return [
-        ("".join(text for text, _ in same), weight)
-        for weight, same in groupby(heavy, key=itemgetter(1))
+        ("".join(text for text, _ in group), weight)
+        for weight, group in groupby(heavy, key=itemgetter(1))
     ]
 
 

@@ -136,21 +136,21 @@ def degrade_pixels(batch: dict[str, Tensor], traces: list[str], holes: Tensor) -
     """
     conditioning = batch["conditioning"].clone()
     pixels = batch["conditioning"].permute(0, 3, 1, 2)
-    drawn = {row: Trace.from_json(trace) for row, trace in enumerate(traces) if trace}
-    if drawn:
-        lows = device.degrade_each([*drawn.values()], pixels[list(drawn)])
-        of_scale = {trace.scale: [] for trace in drawn.values()}
-        for (row, trace), low in zip(drawn.items(), lows, strict=True):
+    by_row = {row: Trace.from_json(trace) for row, trace in enumerate(traces) if trace}
+    if by_row:
+        lows = device.degrade_each([*by_row.values()], pixels[list(by_row)])
+        of_scale = {trace.scale: [] for trace in by_row.values()}
+        for (row, trace), low in zip(by_row.items(), lows, strict=True):
             of_scale[trace.scale].append((row, low))
-        for found in of_scale.values():
-            rows, low = [row for row, _ in found], torch.stack([low for _, low in found])
+        for group in of_scale.values():
+            rows, low = [row for row, _ in group], torch.stack([low for _, low in group])
             large = F.interpolate(low, pixels.shape[2:], mode="bicubic", antialias=True)
             conditioning[rows] = (large * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
     rows = holes.flatten(1).any(1).nonzero().flatten()
     if len(rows):
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            shown, cut = conditioning[rows].cpu().numpy(), (holes[rows] > 0).numpy()
-            filled = np.stack([*pool.map(fill_smoothly, shown, cut)])
+            pictures, cut = conditioning[rows].cpu().numpy(), (holes[rows] > 0).numpy()
+            filled = np.stack([*pool.map(fill_smoothly, pictures, cut)])
         conditioning[rows] = torch.from_numpy(filled).to(conditioning.device)
     return conditioning
 

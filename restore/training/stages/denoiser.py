@@ -158,22 +158,22 @@ def load_trained(trained: Stack, stack: Stack) -> None:
     Raises:
         ConfigError: If the shapes differ, or the prediction changes in another way.
     """
-    found = stack.unet.load_state_dict(trained.unet.state_dict(), strict=False)
-    fresh = [name for name in found.missing_keys if not name.startswith("add_embedding.")]
-    if fresh or found.unexpected_keys:
-        names = ", ".join([*fresh, *found.unexpected_keys][:3])
+    keys = stack.unet.load_state_dict(trained.unet.state_dict(), strict=False)
+    fresh = [name for name in keys.missing_keys if not name.startswith("add_embedding.")]
+    if fresh or keys.unexpected_keys:
+        names = ", ".join([*fresh, *keys.unexpected_keys][:3])
         raise ConfigError(f"stage.start: {trained.name} is of another shape, in {names} at least")
-    if found.missing_keys:
+    if keys.missing_keys:
         nn.init.zeros_(stack.unet.add_embedding.norm2.weight)  # so that it adds nothing at first
     if stack.reader.tokenizer.get_vocab() == trained.reader.tokenizer.get_vocab():
         stack.reader.module.load_state_dict(trained.reader.module.state_dict())
-    before, now = (one.schedule.config.prediction_type for one in (trained, stack))
-    if {before, now} == {"v_prediction", "sample"}:
+    before, after = (model.schedule.config.prediction_type for model in (trained, stack))
+    if {before, after} == {"v_prediction", "sample"}:
         with torch.no_grad():
             for parameter in stack.unet.conv_out.parameters():
                 parameter.neg_()
-    elif before != now:
-        raise ConfigError(f"stage.prediction is {now}, but {trained.name} was taught {before}")
+    elif before != after:
+        raise ConfigError(f"stage.prediction is {after}, but {trained.name} was taught {before}")
 
 
 def extra_tokens(options: DenoiserOptions) -> list[str]:

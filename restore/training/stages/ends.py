@@ -43,21 +43,21 @@ def join(network: Restorer, name: str, end: End) -> Stack:
         stack = load(name, "cpu")
     except ModelError as error:
         raise ConfigError(f"stage.stack: {error}") from error
-    first = stack.restorer
-    if first is None and end == "faithful":
+    stage = stack.restorer
+    if stage is None and end == "faithful":
         raise ConfigError(f"stage.end: {name} has no rich end yet; train that first, or set it")
-    if first is None:
+    if stage is None:
         stack.restorer = FirstStage(network)
         return stack
-    other, named = (first.faithful, "faithful") if end == "rich" else (first.rich, "rich")
+    other, other_end = (stage.faithful, "faithful") if end == "rich" else (stage.rich, "rich")
     if other is not None and _shape(other) != _shape(network):
         channels, layers = _shape(other)
         raise ConfigError(
-            f"stage.stack: the {named} end of {name} has {_said(other)}, this restorer has "
+            f"stage.stack: the {other_end} end of {name} has {_said(other)}, this restorer has "
             f"{_said(network)}; both ends of a model have one shape: set stage.channels={channels} "
             f"and stage.layers={layers}, or leave out stage.stack to export the restorer alone"
         )
-    setattr(first, end, network)
+    setattr(stage, end, network)
     return stack
 
 

@@ -44,14 +44,14 @@ def widen_stack(stack: Stack) -> Stack:
 @torch.no_grad()
 def widen(unet: UNet2DConditionModel | UNet2DModel, more: int) -> None:
     """Add input channels to the first convolution, after its own, with zero weights."""
-    old = unet.conv_in
-    new = nn.Conv2d(
-        old.in_channels + more, old.out_channels, old.kernel_size, old.stride, old.padding
-    ).to(old.weight)
-    weight = F.pad(old.weight, (0, 0, 0, 0, 0, more))
-    new.load_state_dict(old.state_dict() | {"weight": weight})
-    unet.conv_in = new
-    unet.register_to_config(in_channels=new.in_channels)
+    conv = unet.conv_in
+    wider = nn.Conv2d(
+        conv.in_channels + more, conv.out_channels, conv.kernel_size, conv.stride, conv.padding
+    ).to(conv.weight)
+    weight = F.pad(conv.weight, (0, 0, 0, 0, 0, more))
+    wider.load_state_dict(conv.state_dict() | {"weight": weight})
+    unet.conv_in = wider
+    unet.register_to_config(in_channels=wider.in_channels)
 
 
 @torch.no_grad()
@@ -73,31 +73,31 @@ def grow(small: dict[str, Tensor], network: Restorer) -> None:
     if not small or not all(NAME.fullmatch(name) for name in small):
         raise KeyError("it holds another network; a restorer is an SRVGGNetCompact by its keys")
     numbers = sorted({int(name.split(".")[1]) for name in small})
-    old, new = numbers[-1] // 2, len(network.body) // 2  # convolutions before the last
+    depth, new_depth = numbers[-1] // 2, len(network.body) // 2  # convolutions before the last
     if (
-        missing := {f"body.{2 * at}.{kind}" for at in range(old + 1) for kind in KINDS}
+        missing := {f"body.{2 * index}.{kind}" for index in range(depth + 1) for kind in KINDS}
         - small.keys()
     ):
         raise KeyError(f"it has no {min(missing)}")
     width = len(small["body.0.weight"])
-    if old > new or width > network.config["channels"]:
-        raise KeyError(f"{width} channels and {old - 1} layers do not fit into it")
-    for at in range(new):
-        conv, slope = network.body[2 * at], network.body[2 * at + 1]
+    if depth > new_depth or width > network.config["channels"]:
+        raise KeyError(f"{width} channels and {depth - 1} layers do not fit into it")
+    for index in range(new_depth):
+        conv, slope = network.body[2 * index], network.body[2 * index + 1]
         assert isinstance(conv, nn.Conv2d) and isinstance(slope, nn.PReLU)
         assert conv.bias is not None
-        if at < old:
-            kernel = small[f"body.{2 * at}.weight"]
+        if index < depth:
+            kernel = small[f"body.{2 * index}.weight"]
             conv.weight[:width, : kernel.shape[1]] = kernel
             conv.weight[:width, kernel.shape[1] :] = 0
-            conv.bias[:width] = small[f"body.{2 * at}.bias"]
-            slope.weight[:width] = small[f"body.{2 * at + 1}.weight"]
+            conv.bias[:width] = small[f"body.{2 * index}.bias"]
+            slope.weight[:width] = small[f"body.{2 * index + 1}.weight"]
         else:
             nn.init.dirac_(conv.weight)
             conv.bias.zero_()
             slope.weight.fill_(1)
-    last = network.body[-1]
-    assert isinstance(last, nn.Conv2d) and last.bias is not None
-    last.weight[:, :width] = small[f"body.{2 * old}.weight"]
-    last.weight[:, width:] = 0
-    last.bias.copy_(small[f"body.{2 * old}.bias"])
+    output = network.body[-1]
+    assert isinstance(output, nn.Conv2d) and output.bias is not None
+    output.weight[:, :width] = small[f"body.{2 * depth}.weight"]
+    output.weight[:, width:] = 0
+    output.bias.copy_(small[f"body.{2 * depth}.bias"])

@@ -145,23 +145,24 @@ def scores(answers: Sequence[Answer]) -> dict[str, float]:
         (IoU above 0.5).
     """
 
-    def share(hits: Sequence[float], whole: float) -> float:
-        return round(sum(hits) / whole, 4)
+    def share(hits: Sequence[float], total: float) -> float:
+        return round(sum(hits) / total, 4)
 
-    things = sum(len(one.pairs) for one in answers)
-    found = {
-        "right": share([one.is_right for one in answers], len(answers)),
+    things = sum(len(answer.pairs) for answer in answers)
+    shares = {
+        "right": share([answer.is_right for answer in answers], len(answers)),
         "exact": share(
-            [one.is_right and len(one.found) == len(one.pairs) for one in answers], len(answers)
+            [answer.is_right and len(answer.found) == len(answer.pairs) for answer in answers],
+            len(answers),
         ),
-        "things": share([one.labelled for one in answers], things),
-        "placed": share([one.placed for one in answers], things),
+        "things": share([answer.labelled for answer in answers], things),
+        "placed": share([answer.placed for answer in answers], things),
     }
     for count in (1, 2, 3):
-        some = [one for one in answers if len(one.pairs) == count]
+        some = [answer for answer in answers if len(answer.pairs) == count]
         if some:
-            found[f"right_{count}"] = share([one.is_right for one in some], len(some))
-    return found
+            shares[f"right_{count}"] = share([answer.is_right for answer in some], len(some))
+    return shares
 
 
 def confusion(answers: Sequence[Answer], what: str) -> str:
