@@ -14,6 +14,7 @@ from restore.errors import ImageError, UsageError
 from restore.images import picture as picture_files
 from restore.images.arrays import to_picture
 from restore.images.row_writers import SIGNATURE, make_png_chunk
+from restore.images.tiff_samples import apply_orientation
 
 ROWS, COLUMNS = np.mgrid[:12, :18]
 GREY = (COLUMNS / 17 * 0.8 + ROWS / 110).astype(np.float32)  # within [0, 1]
@@ -174,3 +175,17 @@ def test_what_no_decoder_reads_is_not_called_broken(tmp_path, name, data, told):
     with pytest.raises(ImageError, match=told) as caught:
         read(tmp_path, data, name)
     assert caught.value.code == "UNSUPPORTED"
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "I;16", "RGBA", "CMYK"])
+def test_a_turned_tiff_that_pillow_opened_by_its_name_is_upright(pixels, tmp_path, mode):
+    rgb = Image.fromarray(pixels(6, 9))
+    stored = Image.fromarray(np.asarray(rgb)[..., 0] * np.uint16(257))
+    stored = stored if mode == "I;16" else rgb.convert(mode)
+    for turn in range(1, 9):
+        path = tmp_path / f"{turn}.tif"
+        stored.save(path, tiffinfo={274: turn})
+        with Image.open(path) as image:
+            made = to_picture(image).pixels
+            assert image.filename == str(path)
+        assert np.array_equal(made, apply_orientation(to_picture(stored).pixels, turn))

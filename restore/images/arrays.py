@@ -137,7 +137,7 @@ def _to_pillow(picture: Picture, is_deep: bool) -> Image.Image:
 
 def _from_pillow(image: Image.Image) -> Picture:
     # not by ImageOps.exif_transpose, which fails on tags that it cannot write again
-    image.load()  # a TIFF turns itself now
+    _loaded(image)
     orientation, _ = read_exif(image, "all", [])
     if turn := TURNS.get(orientation):
         image = image.transpose(turn)
@@ -159,6 +159,23 @@ def _from_pillow(image: Image.Image) -> Picture:
     grey = image.mode in ("L", "1")
     icc = icc if grey or image.mode in ("RGB", "P") else None  # the others' colours are converted
     return Picture(np.array(image.convert("RGB")), grey=grey, icc=icc)
+
+
+def _loaded(image: Image.Image) -> None:
+    """Load an image; a TIFF turns itself then.
+
+    Pillow maps the file of one without compression into memory, and takes one that is stored on
+    its side for upright: its pixels are scrambled. It maps none without a name.
+    """
+    name = getattr(image, "filename", "")
+    if not name:
+        image.load()
+        return
+    image.filename = ""  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        image.load()
+    finally:
+        image.filename = name  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _from_array(array: np.ndarray) -> Picture:
