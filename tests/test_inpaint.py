@@ -54,8 +54,20 @@ def test_case_83_and_84_a_black_mask_gives_the_input_and_a_white_one_another_pic
     assert (same.exif, same.icc) == (low.exif, low.icc)
     assert same.warnings == ("nothing to fill: the mask is black throughout",)
     made = restore(low, InpaintOptions(steps=1), stack, 0, mask=np.full((40, 50), 255, np.uint8))
-    assert made.size == low.size
+    assert made.size == low.size and not made.warnings
     assert (made.pixels != low.pixels).any(2).mean() > 0.9
+
+
+@pytest.mark.parametrize("invert", [False, True])
+@pytest.mark.parametrize("engine", ["telea", "model"])
+def test_a_mask_of_zeros_and_ones_is_black_and_told(stack, picture, engine, invert):
+    ones = np.zeros((40, 50), np.uint8)
+    ones[10:20, 10:20] = 1
+    options = InpaintOptions(steps=1, engine=engine, invert=invert)
+    told, *others = restore(picture(40, 50), options, stack, 0, mask=ones).warnings
+    black = "the mask is taken for black: its brightest value is 1 of 255, and white begins at 128"
+    assert told == black
+    assert others == ([] if invert else ["nothing to fill: the mask is black throughout"])
 
 
 def test_what_is_in_the_hole_does_not_decide_what_fills_it(stack, picture):

@@ -11,6 +11,7 @@ from restore.images.picture import Picture, bleed
 from restore.options import InpaintOptions
 
 NO_HOLE = "nothing to fill: the mask is black throughout"
+FAINT = "the mask is taken for black: its brightest value is {} of 255, and white begins at {}"
 THIN = 4.0  # px: scratches are at most this deep, from rim to middle
 NEAR = 3  # radius in px of OpenCV's inpainting: the best of 1, 3 and 5 on scratches
 AROUND = 1.0  # of a hole's size: where patches for it are looked for, on each side
@@ -22,6 +23,9 @@ def with_hole(
     picture: Picture, mask: np.ndarray, options: InpaintOptions
 ) -> tuple[Picture, np.ndarray]:
     """Return the picture, extended as the options say, and its hole, bool (H, W)."""
+    if 0 < (most := int(mask.max())) < options.threshold:  # such as a mask of zeros and ones
+        note = FAINT.format(most, options.threshold)
+        picture = replace(picture, warnings=(*picture.warnings, note))
     if options.invert:
         mask = np.where(mask >= options.threshold, 0, 255).astype(np.uint8)
     if any(sides := options.sides(picture.size)):
