@@ -246,6 +246,21 @@ def test_grey_alpha_and_16_bits_are_measured_as_they_look(tmp_path, evaluate, pi
     assert notes["deep"] == "16 bits against 8" and "laid on white" in notes["alpha"]
 
 
+def test_that_only_the_first_of_several_frames_is_measured_is_told(tmp_path, evaluate, pixels):
+    first, second = (Image.fromarray(pixels(40, 48, seed)) for seed in (0, 1))
+    for folder in ("hr", "made"):
+        (tmp_path / folder).mkdir()
+        for name in ("one.tif", "two.tif"):
+            more = [second] if name == "two.tif" and folder == "made" else []
+            path = tmp_path / folder / name
+            first.save(path, save_all=True, append_images=more)
+    words = [tmp_path / "made", "--reference", tmp_path / "hr", "--metrics", "psnr_rgb"]
+    code, _, err, told = evaluate(*words)
+    assert code == 0 and "made: only the first frame is measured: 1 of 2" in err
+    notes = {key: row["warnings"] for key, row in rows_of(told).items()}
+    assert notes == {"one": [], "two": ["only the first frame is measured"]}
+
+
 def test_a_picture_too_small_for_a_measure_has_the_others(tmp_path, evaluate):
     for folder in ("hr", "made"):
         (tmp_path / folder).mkdir()

@@ -1,6 +1,7 @@
 """`restore evaluate`: parsing and printing; restore.metrics does the measuring."""
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -264,10 +265,9 @@ def _finish(report: "Report", out: Path | None, sort: str, worst: int) -> None:
         _complain("not measured", [line])
     for name, one in report.titled():
         _complain(f"{name}: failed", [row["error"] for row in one.failed])
-        for measure in report.measures:
-            if count := len(one.done) - len(one.values(measure)):
-                what = f"{name}: {measure.nan} for {measure.name}"
-                _complain(what, [f"{count} of {len(one.done)}"])
+        notes = Counter(note for row in one.done.values() for note in row["warnings"])
+        for note, count in notes.items():
+            _complain(f"{name}: {note}", [f"{count} of {len(one.done)}"])
     if out:
         from restore.metrics import page
 

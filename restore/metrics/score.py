@@ -95,7 +95,7 @@ def failed_row(key: str, code: str, error: str) -> Row:
 
 
 def _measured(pair: PicturePair, measures: Sequence[Measure], border: int) -> Row:
-    restored, original = sandbox.read(pair.restored), sandbox.read(pair.original)
+    (restored, frames), (original, wanted) = map(_first, (pair.restored, pair.original))
     profiles = restored.icc, original.icc
     if restored.icc != original.icc:
         restored, original = convert_to_srgb(restored), convert_to_srgb(original)
@@ -116,8 +116,16 @@ def _measured(pair: PicturePair, measures: Sequence[Measure], border: int) -> Ro
     notes = list(_notes(restored, original))
     if profiles[0] != profiles[1]:
         notes.append("compared in sRGB: their colour profiles differ")
+    if max(frames, wanted) > 1:
+        notes.append("only the first frame is measured")
     notes += [f"{m.nan} for {m.name}" for m in measures if scores[m.name] is None]
     return {"status": "done", "size": original.size, "scores": scores, "warnings": notes}
+
+
+def _first(path: Path) -> tuple[Picture, int]:
+    """The first frame of a file, and how many it has."""
+    [picture], count = sandbox.read_frames(path)
+    return picture, count
 
 
 def _notes(restored: Picture, original: Picture) -> Iterator[str]:
