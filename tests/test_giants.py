@@ -283,6 +283,15 @@ def test_the_memory_told_is_flat_where_it_is():
     assert Reading().max_pixels == MAX_PIXELS
 
 
+def test_the_memory_told_of_a_wide_picture_counts_the_rows_that_are_there():
+    def told(*size):
+        head, options = Header(size, 1, False, by_rows=True), UpscaleOptions(scale=4)
+        return peak(Planned(head, options.output_size(size)), Path("a.png"), options)
+
+    assert told(10, 30_000) < told(64, 30_000) / 3
+    assert told(64, 30_000) == told(900, 30_000)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_is_flat_and_what_the_plan_tells(tmp_path):

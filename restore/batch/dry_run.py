@@ -28,8 +28,10 @@ BYTES = {"png": 1.9, "jpeg": 0.7, "webp": 0.5, "avif": 0.4, "tiff": 2.2}
 PROGRAM, SAMPLING = 0.45e9, 1.35e9
 # Bytes of memory for a first stage without sampling: STRIP for each column that its network reads
 # (measured: 0.54 GB in all for a result of 5760x4096 at scale 4, 0.61 and 0.94 GB for 4000 and 9000
-# columns at scale 1), or BLOCKS for ONNX Runtime (0.54 and 0.85 GB for 6 and 24 megapixels).
+# columns at scale 1), beyond WIDTH columns for each row of a band; or BLOCKS for ONNX Runtime
+# (0.54 and 0.85 GB for 6 and 24 megapixels).
 STRIP, BLOCKS = 110e3, 0.5e9
+WIDTH, BAND = 2048, 256  # px: of a strip, and of what is resized at a time
 # Bytes of memory for what is not on disk. For each pixel of the result: CANVASES, if the sampler
 # needs whole canvases, and CODEC, if the codec needs the whole picture. For each pixel of the
 # input: INPUT, if it cannot be read by rows, and LOWPASS, for the error of that colour match. For
@@ -256,18 +258,20 @@ def peak(
     """Peak memory for a picture in bytes, with nano or a pixel upscaler on a CPU."""
     is_whole = options.sampler != "ddim" or options.eta > 0 or options.task == "inpaint"
     is_whole = is_whole and model is None
+    banded = min(1, one.size[0] / BAND)  # share of a band that a result of few rows fills
     if model is not None:
         network = REST + model.window_bytes(one.head.size)
     elif options.steps or options.task != "upscale":
         network = SAMPLING
     else:  # the network enlarges four times, and at smaller scales what it made is shrunk
         read = min(one.head.size[1], one.size[1] / 2)
-        network = BLOCKS if engine == "onnx" else STRIP * read
+        columns = min(read, WIDTH) + max(0, read - WIDTH) * banded
+        network = BLOCKS if engine == "onnx" else STRIP * columns
     is_lowpass = getattr(options, "colour", "none") == "lowpass"
     whole = (CANVASES if is_whole else 0) * one.after + (LOWPASS if is_lowpass else 0) * one.before
     whole += 0 if one.head.by_rows else INPUT * one.before
     codec = 0 if target.suffix.casefold() in (".png", ".tif", ".tiff") else CODEC * one.after
-    return PROGRAM + max(network, codec) + whole + COLUMN * one.size[1]
+    return PROGRAM + max(network, codec) + whole + COLUMN * one.size[1] * banded
 
 
 def seconds_a_megapixel(rows: Iterable[Row], is_each_frame: bool = False) -> float | None:
