@@ -9,7 +9,7 @@ import re
 import stat
 import tempfile
 import unicodedata
-from codecs import BOM_UTF8
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ class Choice:
     Attributes:
         include: Globs; empty includes all. A glob with a / is compared with the whole key, others
             with the name. * also matches /.
-        exclude: Globs of the same kind.
+        exclude: Globs of the same kind; of a folder, they leave out all that is below.
         links: inside follows links to files in the same input folder and skips other links. skip
             skips all links. follow also follows links to folders, except those that form a circle.
     """
@@ -68,12 +68,17 @@ class Choice:
     def takes(self, key: str) -> bool:
         """Whether a file of this key is an input."""
 
-        def fits(glob: str) -> bool:
-            return fnmatchcase(key if "/" in glob else key.rpartition("/")[2], glob)
+        def is_left_out(path: str) -> bool:
+            return any(_fits(path, glob.rstrip("/")) for glob in self.exclude)
 
-        return (not self.include or any(map(fits, self.include))) and not any(
-            map(fits, self.exclude)
-        )
+        if self.include and not any(_fits(key, glob) for glob in self.include):
+            return False
+        folders = (key[: slash.start()] for slash in re.finditer("/", key))
+        return not (self.exclude and any(map(is_left_out, (key, *folders))))
+
+
+def _fits(path: str, glob: str) -> bool:
+    return fnmatchcase(path if "/" in glob else path.rpartition("/")[2], glob)
 
 
 def find(
@@ -157,6 +162,8 @@ def read_list(file: BinaryIO) -> Iterator[str]:
         if PICTURE.match(start):
             told = "it is a picture, not a list of names; name its file as an input"
             raise UsageError(f"--list: {told}, since no picture is read from stdin")
+        if start.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):  # as PowerShell writes; half is NULs
+            raise UsageError("--list: it is text in UTF-16; save it as UTF-8")
         # editors of Windows begin a text with these bytes
         kept.seek(len(BOM_UTF8) if start.startswith(BOM_UTF8) else 0)
         for name in _ended_by_nul(kept) if has_nul else _lines(kept):

@@ -213,6 +213,13 @@ def test_a_text_that_begins_with_a_mark_of_its_encoding_is_read_as_without(tmp_p
     assert sources.listed(tmp_path / "list") == [tmp_path / "a.png", tmp_path / "b.png"]
 
 
+def test_a_list_in_utf_16_is_refused():
+    for order in ("le", "be"):
+        listed = "\ufeffa.png\r\n".encode(f"utf-16-{order}")
+        with pytest.raises(UsageError, match="UTF-16; save it as UTF-8"):
+            list(read_list(io.BytesIO(listed)))
+
+
 # Files that cannot be read, go away or change
 
 
@@ -416,6 +423,15 @@ def test_globs_choose_by_name_and_by_path(photo, restored):
     words = ["--include", "*.png", "--include", "*.jpg", "--exclude", "old/*"]
     assert set(restored(*words, out="2")[1]) == {"a.png", "b.jpg"}
     assert set(restored("--exclude", "*/*", out="3")[1]) == {"a.png", "b.jpg"}
+
+
+@pytest.mark.parametrize("glob", ["old", "old/", "ol?"])
+def test_a_glob_leaves_out_a_folder_with_all_that_is_below(photo, restored, glob):
+    for name in ("a.png", "old/c.png", "old/deep/d.png", "very/old/e.png", "older.png"):
+        photo(name)
+    assert set(restored("--exclude", glob, out="1")[1]) == {"a.png", "older.png"}
+    left = {"a.png", "older.png", "very/old/e.png", "old/c.png"}
+    assert set(restored("--exclude", "old/deep", out="2")[1]) == left
 
 
 def test_a_list_names_files_from_here(photo, call, tmp_path, monkeypatch):

@@ -40,7 +40,9 @@ class Folder:
     include: Annotated[
         list[str] | None, typer.Option(help="Only these: a glob over names, or with / over paths.")
     ] = None
-    exclude: Annotated[list[str] | None, typer.Option(help="Leave these out; a glob too.")] = None
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Leave out these, or whole folders; globs too.")
+    ] = None
     links: Annotated[
         file_search.Links,
         typer.Option(
