@@ -66,6 +66,19 @@ def test_a_picture_is_never_written_over_itself(call, photo, tmp_path):
     assert code == 2 and "a result would replace it" in told and small.read_bytes() == before
 
 
+def test_a_mask_is_never_written_over(call, photo, tmp_path):
+    small, mask = photo("a.png"), photo("a.png", folder="results/masks")
+    before = mask.read_bytes()
+    for words, out in (
+        ([small, "--mask", mask], "results/masks/a.png"),
+        ([small, "--mask", mask], "results/masks"),
+        ([small.parent, "--mask", mask.parent], "results"),
+    ):
+        photo("masks/a.png")
+        code, _, told = call("inpaint", *words, "--exists", "overwrite", out=out)
+        assert code == 2 and "a result would replace it" in told and mask.read_bytes() == before
+
+
 def test_two_files_of_one_folder_have_reports_of_their_own(call, photo, tmp_path):
     for name in "ab":
         assert call("upscale", photo(f"{name}.png"), "-s", 2, out=f"in/{name}_big.png")[0] == 0

@@ -54,7 +54,8 @@ class Holes:
             out: The output folder.
 
         Raises:
-            UsageError: There are no masks, two for one picture, or `out` is in their folder.
+            UsageError: There are no masks, two for one picture, `out` is in their folder, or a
+                result would replace one.
         """
         if not self.given:
             return None, given
@@ -67,7 +68,9 @@ class Holes:
             path = masks.of(job)
             return replace(job, others=(path,) if path else ())
 
-        return masks, given.changed(knowing)
+        known = given.changed(knowing)
+        jobs.refuse_collisions(known)
+        return masks, known
 
     def read(
         self, masks: "Masks | None", job: jobs.Job, pictures: "Sequence[Picture]"

@@ -231,7 +231,7 @@ def fitting(stem: str, name: str, ending: str) -> str:
 
 
 def refuse_collisions(jobs: Iterable[Job]) -> None:
-    """Raise UsageError if two jobs want one file, or one wants the place of an input.
+    """Raise UsageError if two jobs want one file, or one wants the place of an input or a mask.
 
     Args:
         jobs: They are gone through twice.
@@ -239,7 +239,12 @@ def refuse_collisions(jobs: Iterable[Job]) -> None:
     names = TemporaryDatabase(SCHEMA)
     names.add_all(
         "INSERT OR IGNORE INTO input VALUES (?)",
-        ((to_bytes(os.path.realpath(job.source)),) for job in jobs if job.source),
+        (
+            (to_bytes(os.path.realpath(path)),)
+            for job in jobs
+            for path in (job.source, *job.others)
+            if path
+        ),
     )
     clashes, count = [], 0
     for nth, job in enumerate(jobs):
