@@ -58,7 +58,7 @@ def loads(data: bytes | str) -> Any:
     """
     try:
         _measure(data)
-        loader = yaml.SafeLoader(data)
+        loader = _Loader(data)
         try:
             node = loader.get_single_node()
             _refuse_repeated_keys(node)
@@ -77,6 +77,17 @@ def loads(data: bytes | str) -> Any:
 
 class _RefusedError(ValueError):
     pass
+
+
+class _Loader(yaml.SafeLoader):
+    """Without YAML 1.1's numbers to base 60: it reads an aspect of 16:9 as 969."""
+
+    def resolve(self, kind: Any, value: str | None, implicit: Any) -> str:
+        tag = super().resolve(kind, value, implicit)
+        is_number = tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+        if kind is yaml.ScalarNode and implicit[0] and is_number and ":" in str(value):
+            return self.DEFAULT_SCALAR_TAG
+        return tag
 
 
 def _refuse_repeated_keys(root: yaml.Node | None) -> None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, Self
 
-import yaml
 from pydantic import GetCoreSchemaHandler, PlainSerializer, PlainValidator, WithJsonSchema
 from pydantic_core import core_schema
 
@@ -337,8 +336,5 @@ class among:  # noqa: N801 - as above
         option = _only(option) if isinstance(option, Uniform) else option
         if option not in self.allowed:
             told = ", ".join(map(str, self.allowed))
-            # without quotes 4:2:0 is a number of seconds
-            meant = [word for word in self.allowed if yaml.safe_load(str(word)) == option]
-            mend = f"; in YAML write '{meant[0]}', with quotes" if meant else ""
-            raise ValueError(f"{_short(option)} is not one of {told}{mend}")
+            raise ValueError(f"{_short(option)} is not one of {told}")
         return self.allowed[self.allowed.index(option)]

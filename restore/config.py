@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from restore.errors import ConfigError
@@ -177,9 +176,11 @@ def _pair(text: str) -> tuple[Way, Any]:
     way = tuple(name.strip().split("."))
     if not equals or not all(way):
         raise ConfigError(f"{text}: write KEY=VALUE, such as upscale.steps=2")
+    from degradations import plain_yaml  # as in read_yaml
+
     try:
-        return way, yaml.safe_load(value)  # a value means the same as in a file
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        return way, plain_yaml.loads(value)
+    except ValueError as error:
         raise ConfigError(f"{_short(text)}: {_short(value)} is not a YAML value") from error
 
 

@@ -1,8 +1,9 @@
 """The options of each task. Free of torch, so that a wrong option is refused in no time."""
 
+import re
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from restore.config import Options
 
@@ -48,6 +49,15 @@ class WalkOptions(Options):
     """Number of last layers of the text encoder that are left out."""
     windows: int = Field(default=4, ge=1, le=256)
     """Windows that run at once: more are faster and take more memory."""
+
+    @field_validator("sampler_options")
+    @classmethod
+    def _numbers_are_no_text(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for key, one in value.items():
+            if isinstance(one, str) and re.fullmatch(r"[-+]?[\d.]+e[-+]?\d+", one, re.IGNORECASE):
+                mend = "write a point, and a sign after the e, as in 1.0e-4"
+                raise ValueError(f"YAML reads {one} of {key} as text; {mend}")
+        return value
 
     @model_validator(mode="after")
     def _eta_is_of_ddim(self) -> Self:

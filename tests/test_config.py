@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -205,3 +206,21 @@ def test_the_shipped_config_spells_out_the_defaults():
     assert set(yaml.safe_load(path.read_text())["upscale"]) == set(
         UpscaleOptions().model_dump()
     ) - {"task"}
+
+
+@pytest.mark.parametrize("aspect", ["16:9", "4:5", "2.39:1", "1:30.5"])
+def test_an_aspect_needs_no_quotes(aspect, tmp_path):
+    config = tmp_path / "wide.yaml"
+    config.write_text(f"inpaint: {{aspect: {aspect}}}")
+    of_file = load_options(InpaintOptions, "inpaint", config)
+    of_set = load_options(InpaintOptions, "inpaint", None, [f"inpaint.aspect={aspect}"])
+    assert of_file.aspect == of_set.aspect == aspect
+
+
+@pytest.mark.parametrize("text", ["1e-4", "1E-4", "1.5e4", "-2e+3"])
+def test_a_number_that_yaml_reads_as_text_is_refused_for_a_scheduler_too(text):
+    told = f"YAML reads {text} of beta_start as text; write a point"
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        load_options(
+            UpscaleOptions, "upscale", None, [f"upscale.sampler_options={{beta_start: {text}}}"]
+        )
