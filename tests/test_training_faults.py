@@ -163,6 +163,16 @@ def test_a_fresh_start_does_not_mix_with_an_old_run(run):
         train(run, steps=8, resume=False)
 
 
+@pytest.mark.parametrize("wrong", [False, "nowhere"])
+def test_where_it_goes_on_is_settled_before_data_are_read(wrong, run, monkeypatch):
+    def read(*_):
+        raise AssertionError("the data were read")
+
+    monkeypatch.setitem(loop.STAGES, "pixels", read)
+    with pytest.raises(ConfigError, match="resume"):
+        train(run, steps=8, resume=wrong)
+
+
 def test_a_checkpoint_from_before_options_were_kept_goes_on(run, trained):
     for folder in run.glob("step_*"):
         step = json.loads((folder / "state.json").read_text())["step"]

@@ -28,7 +28,7 @@ from restore.training.options import TrainOptions
 from restore.training.ownership import MADE_BY, refuse_foreign
 from restore.training.processes import settle_precision, setup_accelerator, user_errors
 from restore.training.registry import STAGES
-from restore.training.resume import resume_run
+from restore.training.resume import choose, resume_run
 from restore.training.rng import Part, reseed
 from restore.training.stage import PhotoSamples, PreparedSamples, Stage
 
@@ -94,6 +94,8 @@ class Training:
     def __init__(self, options: TrainOptions, accelerator: Accelerator):
         self.options, self.accelerator = options, accelerator
         self.is_main = accelerator.is_main_process
+        with accelerator.main_process_first():  # it puts damaged ones aside
+            chosen = choose(options, self.is_main)
         with accelerator.main_process_first():
             torch.manual_seed(options.seed)  # the initial weights
             build = STAGES[options.stage.kind]
@@ -121,8 +123,7 @@ class Training:
         )
         self.scaler = torch.amp.GradScaler("cuda", enabled=options.precision == "fp16")
         self.state = checkpoint.State(model, self.ema.shadow_params, self.optimizer, self.scaler)
-        with accelerator.main_process_first():  # it puts damaged ones aside
-            self.start = resume_run(options, self.state, self.is_main)
+        self.start = resume_run(options, self.state, chosen)
         self.first = self.ema.optimization_step = self.start.step
         self.last = self.first if self._is_done() else options.steps
         with accelerator.main_process_first():  # what it encodes, the others find

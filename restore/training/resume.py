@@ -29,22 +29,37 @@ FREE_OF_KIND = {
 ABSENT = "absent"
 
 
-def resume_run(options: Any, state: checkpoint.State, is_main: bool) -> checkpoint.Progress:
-    """Load the checkpoint that the options choose into the state; returns how far it had come.
+def choose(options: Any, is_main: bool) -> Path | None:
+    """The checkpoint from which the options let a run go on; None for a new run.
+
+    It needs no model and no data, so that a wrong choice is refused before they are read.
+
+    Args:
+        options: The options of the run.
+        is_main: Whether this process cleans up after a killed run.
+
+    Raises:
+        ConfigError: If what is named is no checkpoint, or a new run would mix with the checkpoints
+            of an old one.
+    """
+    if is_main:
+        checkpoint.sweep(options.output)
+    return _chosen(options.output, options.resume)
+
+
+def resume_run(options: Any, state: checkpoint.State, path: Path | None) -> checkpoint.Progress:
+    """Load a checkpoint into the state; returns how far it had come.
 
     Args:
         options: The options of the run.
         state: What is loaded into.
-        is_main: Whether this process cleans up after a killed run.
+        path: The checkpoint that `choose` returned.
 
     Raises:
-        ConfigError: If the checkpoint is of another model, was made with another seed, batch or
-            stage, or if a new run would mix with the checkpoints of an old one.
+        ConfigError: If the checkpoint is of another model, or was made with another seed, batch or
+            stage.
     """
-    out = options.output
-    if is_main:
-        checkpoint.sweep(out)
-    path, named = _chosen(out, options.resume), contents.of(options.stage)
+    named = contents.of(options.stage)
     if path is None:
         return checkpoint.Progress(contents=named)
     progress = checkpoint.resume(path, state)
