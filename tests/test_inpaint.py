@@ -182,13 +182,26 @@ def test_a_model_of_damage_says_that_it_paints_no_scene_beyond_the_edges(stack, 
     low, modest = picture(30, 40), replace(stack, prompts_describe="damage")
 
     def notes(stack, **options):
-        given = InpaintOptions(steps=1, feather=0, **options)
+        given = InpaintOptions(feather=0, **options)
         return restore(low, given, stack, 0, mask=hole_in(30, 40)).warnings
 
     assert not notes(stack, extend=(4, 0, 0, 0)) and not notes(modest)
     for options in ({"extend": (4, 0, 0, 0)}, {"aspect": "16:9"}):
         assert "paints no scene beyond the edges" in notes(modest, engine="model", **options)[0]
         assert not notes(modest, **options)
+
+
+@pytest.mark.parametrize("engine", ["auto", "patchmatch", "telea"])
+def test_a_filling_without_a_model_tells_what_it_did_not_hear(engine, stack, picture):
+    modest = replace(stack, prompts_describe="damage")
+
+    def notes(**options):
+        given = InpaintOptions(engine=engine, windows=2, grow=1, **options)
+        return restore(picture(30, 40), given, modest, 0, mask=hole_in(30, 40)).warnings
+
+    assert not notes()
+    said = "steps, guidance are for a model alone, not for this filling; add --engine model"
+    assert notes(steps=3, guidance=2) == (said,)
 
 
 def test_patches_fill_where_nobody_asked_a_model_of_subjects(stack, picture):

@@ -1,6 +1,8 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import tiny
 import torch
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from transformers import CLIPTextModel
@@ -21,7 +23,8 @@ from restore.diffusion.layouts import (
 )
 from restore.diffusion.vae import receptive_field
 from restore.errors import ModelError
-from restore.options import UpscaleOptions
+from restore.images.picture import Picture
+from restore.options import Text2imgOptions, UpscaleOptions
 from restore.tasks.run import restore
 
 
@@ -120,3 +123,21 @@ def test_a_walk_takes_the_steps_that_its_model_is_made_for(stack, picture):
         options = UpscaleOptions(scale=1, steps=asked)
         restore(picture(24, 24), options, model, 0, on_step=lambda *at: taken.append(at[1]))
     assert taken == [3] * 3 + [2] * 2 + [1]
+
+
+def test_words_that_change_nothing_are_told(stack, tmp_path):
+    def notes(model, **options):
+        asked = Text2imgOptions(height=8, width=8, steps=1, **options)
+        return restore(None, asked, model, 0).warnings
+
+    assert notes(stack, negative="blur", rescale=0.5, guidance=3) == notes(stack, prompt="a") == ()
+    for guidance in (0, 1):
+        (note,) = notes(stack, negative="blur", guidance=guidance)
+        assert note == f"the negative is for a guidance above 1 alone; it is {guidance}"
+    mute = load(str(tiny.checkpoint(tmp_path / "mute", "ldm")), "cpu")
+    low = Picture(np.zeros((8, 8, 3), np.uint8) + 99)
+    asked = UpscaleOptions(scale=mute.factor, steps=1)
+    assert restore(low, asked, mute, 0).warnings == ()
+    asked = asked.model_copy(update={"prompt": "a", "negative": "b"})
+    (note,) = restore(low, asked, mute, 0).warnings
+    assert note == f"prompt, negative are without effect: {mute.name} has no text encoder"

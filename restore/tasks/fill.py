@@ -9,6 +9,7 @@ from restore.images.masks import dilate, extend, feather, find_boxes, label_part
 from restore.images.patchmatch import patchmatch
 from restore.images.picture import Picture, bleed
 from restore.options import InpaintOptions
+from restore.tasks import unheard
 
 NO_HOLE = "nothing to fill: the mask is black throughout"
 FAINT = "the mask is taken for black: its brightest value is {} of 255, and white begins at {}"
@@ -50,8 +51,10 @@ def fill_without_model(
     if options.engine in OPENCV:
         pixels = continued(bleed(picture, hole).pixels, hole, OPENCV[options.engine])
         pixels = paste(picture.pixels, pixels, feather(hole, options.feather))
-        return replace(picture, pixels=pixels)
-    return patched(picture, hole, options.feather, seed)
+        made = replace(picture, pixels=pixels)
+    else:
+        made = patched(picture, hole, options.feather, seed)
+    return unheard.warn_of_filling(made, options)
 
 
 def patched(picture: Picture, hole: np.ndarray, width: int, seed: int) -> Picture:

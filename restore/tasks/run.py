@@ -12,7 +12,7 @@ from restore.errors import NonFiniteError, OutOfMemoryError, UsageError
 from restore.images import memmap
 from restore.images.picture import Picture, bleed
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
-from restore.tasks import first_stage
+from restore.tasks import first_stage, unheard
 from restore.tasks.fill import fill_without_model
 
 if TYPE_CHECKING:  # torch loads where it is needed
@@ -59,6 +59,8 @@ def restore(
         result = dispatch(picture, options, stack, seed, on_step, mask, on_frame)
         if is_lost(result, picture):
             raise NonFiniteError("the result is black all over, and what it was made from is not")
+        has_words = getattr(stack, "context", True) is not None
+        result = unheard.warn_of_words(result, options, stack.name, has_words=has_words)
         return replace(result, warnings=(*result.warnings, *notes)) if notes else result
 
     try:
