@@ -245,6 +245,9 @@ class PairStream(IterableDataset):
             share of the photos, none is lost or doubled, and the key is "epoch/number".
         rank: Number of this rank under DDP. Under accelerate leave it out.
         ranks: Number of ranks.
+
+    Raises:
+        TypeError: `photos` is a path.
     """
 
     def __init__(
@@ -264,6 +267,8 @@ class PairStream(IterableDataset):
     ):
         if not 0 <= rank < ranks:
             raise ValueError(f"rank {rank} is none of {ranks}; give 0 to {ranks - 1}")
+        if isinstance(photos, str | Path):  # a stream of its letters otherwise
+            raise TypeError(f"{photos}: is a path, no stream of photos; give it to PairDataset")
         self.photos, self.apply, self.named = photos, apply, named
         self.cutter = Cutter(Maker.of(recipe, scale, seed), crop, turns, read)
         self.rank, self.ranks = rank, ranks

@@ -286,6 +286,12 @@ def test_a_stream_is_shared_without_loss_or_doubling(photos, ranks, workers):
     assert sorted(met) == sorted(s["trace"] for s in wanted)
 
 
+def test_a_stream_of_a_folder_s_name_is_no_stream_of_letters(tmp_path):
+    for path in (tmp_path, str(tmp_path)):
+        with pytest.raises(TypeError, match="is a path, no stream of photos; give it to Pair"):
+            PairStream(path, "clean_bicubic", 4, 0)
+
+
 def test_a_stream_that_shares_itself_out_is_keyed_by_name(photos):
     def named(worker, workers):
         return [(f.stem, f) for f in sorted(photos.iterdir())[worker::workers]]

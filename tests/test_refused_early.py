@@ -121,5 +121,5 @@ def test_geometry_that_leaves_less_than_a_crop_is_refused_with_the_options_or_in
 
 def test_a_discriminator_is_refused_where_none_is_trained():
     asked = {"kind": "scenes", "pixel_weight": 1, "texture": {"adversary": gan(1)}}
-    with pytest.raises(ValidationError, match=r"leave out texture\.adversary"):
+    with pytest.raises(ValidationError, match=r"texture\.adversary: scenes train no discriminator"):
         TypeAdapter(StageOptions).validate_python(asked)
