@@ -83,7 +83,10 @@ def test_rows_of_a_tiff_are_those_of_the_picture_read_whole(small, pixels, tmp_p
 @pytest.mark.parametrize("colour", ["none", "wavelet", "adain", "lowpass"])
 @pytest.mark.parametrize("steps", [1, 3])
 def test_a_giant_comes_out_as_it_would_in_memory(small, stack, pixels, tmp_path, colour, steps):
-    path = saved(tmp_path / "a.tif", deep(pixels(143, 101)), **HOW["tiles"])
+    source = deep(pixels(143, 101))
+    if colour == "none":  # then with a picture without colour too
+        source = np.repeat(source[..., :1], 3, axis=2)
+    path = saved(tmp_path / "a.tif", source, **HOW["tiles"])
     options = UpscaleOptions(scale=1.5, steps=steps, colour=colour)
     [whole], _ = sandbox.read_frames(path)
     expected = restore(whole, options, stack, 3)
@@ -93,6 +96,7 @@ def test_a_giant_comes_out_as_it_would_in_memory(small, stack, pixels, tmp_path,
         made = restore(lazy, options, stack, 3)
         assert sorted(file.name for file in tmp_path.iterdir()) == ["a.tif"]
     assert np.array_equal(made.pixels, expected.pixels) and made.warnings == expected.warnings
+    assert (np.ptp(made.pixels, axis=2).max() == 0) == (colour == "none")
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "euler", "dpm++_2m"])

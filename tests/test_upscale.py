@@ -7,8 +7,12 @@ import torch
 
 from restore.diffusion import vae
 from restore.diffusion.canvas import canvas_rows
+from restore.diffusion.compact import FirstStage
+from restore.diffusion.restorer import Restorer
+from restore.images.picture import Picture
 from restore.images.strips import mirrored
-from restore.options import UpscaleOptions
+from restore.options import Img2imgOptions, UpscaleOptions
+from restore.pixel.model import PixelModel
 from restore.tasks.run import restore
 
 
@@ -49,6 +53,57 @@ def test_depth_alpha_profile_and_grey_survive(stack, picture):
     assert (made.alpha[:, -20:] == 0).all()
     assert (made.pixels == made.pixels[..., :1]).all()
     assert made.icc == b"profile"
+
+
+@pytest.fixture(params=["walk", "first stage", "upscaler"])
+def tinting(request, stack):
+    """A model of each kind that gives grey a tint."""
+    if request.param == "walk":
+        return stack
+    torch.manual_seed(0)
+    if request.param == "first stage":
+        networks = [Restorer(channels=8, layers=1).eval().requires_grad_(False) for _ in range(2)]
+        return replace(stack, restorer=FirstStage(*networks, None), restore_steps=0)
+    network = torch.nn.Sequential(torch.nn.Upsample(scale_factor=2), torch.nn.Conv2d(3, 3, 1))
+    return PixelModel(network, 2)
+
+
+def without_colour(picture) -> Picture:
+    low = picture(300, 20)  # more rows than are looked at together
+    return replace(low, pixels=np.repeat(low.pixels[..., :1], 3, axis=2).clip(9, 240))
+
+
+def tint(made: Picture) -> int:
+    return int(np.ptp(made.pixels, axis=2).max())
+
+
+def test_a_picture_without_colour_gets_none_though_its_file_is_not_grey(tinting, picture):
+    low = without_colour(picture)
+    rounded, hidden = low.pixels.copy(), low.pixels.copy()
+    rounded[::7, ::5, 1] += 1  # as WebP decodes grey
+    hidden[:, :5], alpha = (255, 0, 255), np.full(low.size, 255, np.uint8)
+    alpha[:, :5] = 0
+    for each in (low, replace(low, pixels=rounded), replace(low, pixels=hidden, alpha=alpha)):
+        made = restore(each, UpscaleOptions(scale=2), tinting, 0)
+        assert tint(made) == 0 and not made.grey
+
+
+@pytest.mark.parametrize("row", [0, 299])
+def test_a_trace_of_colour_anywhere_keeps_the_colours_of_all(tinting, picture, row):
+    low = without_colour(picture)
+    low.pixels[row, 3, 2] += 2
+    assert tint(restore(low, UpscaleOptions(scale=2), tinting, 0)) > 2
+
+
+def test_a_restorer_at_its_own_size_may_give_colour(picture):
+    torch.manual_seed(0)
+    model = PixelModel(torch.nn.Conv2d(3, 3, 1), 1)
+    assert tint(restore(without_colour(picture), UpscaleOptions(), model, 0)) > 2
+
+
+def test_words_may_give_colour_to_a_picture_without(stack, picture):
+    options = Img2imgOptions(strength=0.5, prompt="blue")
+    assert tint(restore(without_colour(picture), options, stack, 0)) > 2
 
 
 def test_the_hidden_colour_of_transparent_pixels_does_not_leak(stack, picture):

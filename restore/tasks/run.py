@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from restore.diffusion.lazy_stack import LazyStack
+from restore.diffusion.lazy_stack import SCALE, LazyStack
 from restore.diffusion.watch import OnStep, ignore
 from restore.errors import NonFiniteError, OutOfMemoryError, UsageError
 from restore.images import memmap
@@ -34,7 +34,8 @@ def restore(
 ) -> Picture:
     """Run the task of the options on one picture. Commands, page and workers all call this.
 
-    If half precision gives NaN or an all black result, it is computed again in fp32. If the device
+    A picture without colour is enlarged without colour, also if its file is not grey. If half
+    precision gives NaN or an all black result, it is computed again in fp32. If the device
     has too little memory for one window, the CPU computes it. The picture's warnings say so.
 
     Args:
@@ -54,13 +55,16 @@ def restore(
     """
     stack = needed(stack, options, mask is not None)
     notes = beyond(options, picture, stack)
+    seen = without_tints(picture, options, stack)
 
     def attempt() -> Picture:
-        result = dispatch(picture, options, stack, seed, on_step, mask, on_frame)
+        result = dispatch(seen, options, stack, seed, on_step, mask, on_frame)
         if is_lost(result, picture):
             raise NonFiniteError("the result is black all over, and what it was made from is not")
         has_words = getattr(stack, "context", True) is not None
         result = unheard.warn_of_words(result, options, stack.name, has_words=has_words)
+        if picture is not None:  # the file has as many channels as before
+            result = replace(result, grey=picture.grey)
         return replace(result, warnings=(*result.warnings, *notes)) if notes else result
 
     try:
@@ -211,6 +215,21 @@ def fitting(mask: np.ndarray, picture: Picture) -> np.ndarray:
     if mask.shape != picture.size:
         raise UsageError(f"the mask is {mask.shape}, the picture {picture.size} (height, width)")
     return mask
+
+
+def without_tints(picture: Picture | None, options: TaskOptions, stack: "Model") -> Picture | None:
+    """Return a picture to enlarge marked as grey if it shows no colour: networks would tint it.
+
+    A level between the channels is no colour: WebP decodes grey so. What does not enlarge stays as
+    it is: words, and restorers at their own size, may be there to give colour.
+    """
+    if picture is None or not isinstance(options, UpscaleOptions):
+        return picture
+    if picture.grey or getattr(stack, "scale", SCALE) == 1:
+        return picture
+    bands = in_bands(bleed(picture).pixels)
+    is_colourless = all((rows.max(2) - rows.min(2)).max() <= 1 for rows in bands)
+    return replace(picture, grey=True) if is_colourless else picture
 
 
 def is_lost(result: Picture, source: Picture | None) -> bool:
