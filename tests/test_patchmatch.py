@@ -6,6 +6,8 @@ import pytest
 
 from restore.images.masks import fill_smoothly
 from restore.images.patchmatch import patchmatch
+from restore.images.picture import Picture
+from restore.tasks.fill import fill_plain, patched
 
 
 def bricks(dtype=np.uint8):
@@ -84,3 +86,47 @@ def test_many_odd_holes_are_filled_by_what_is_outside_of_all(pixels):
     loud = np.where(hole[..., None], [255, 0, 255], photo).astype(np.uint8)
     made = patchmatch(loud, hole)
     assert np.abs(made[hole] - np.array([255.0, 0, 255])).max(1).min() > 20
+
+
+def sky(dtype=np.uint8):
+    """A gradient with a faint grain, (160, 150, 3)."""
+    y, x = np.mgrid[:160, :150, :1][:2] / 160
+    grain = np.random.default_rng(0).normal(0, 0.7, (160, 150, 3))
+    levels = np.concatenate([90 + 70 * y + 8 * x, 140 + 60 * y, 210 + 25 * y - 5 * x], 2) + grain
+    return np.rint(levels * (np.iinfo(dtype).max / 255)).astype(dtype)
+
+
+def disc(size=(160, 150), middle=(80, 75), radius=45):
+    y, x = np.indices(size)
+    return np.hypot(y - middle[0], x - middle[1]) < radius
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_hole_in_a_sky_leaves_no_smudge(dtype):
+    true, hole = sky(dtype), disc()
+    holed = np.where(hole[..., None], 0, true).astype(dtype)
+    made = patched(Picture(holed), hole, 4, 0).pixels
+    gap = np.abs(made.astype(float) - true)[hole] / np.iinfo(dtype).max * 255
+    assert gap.max() < 5 and gap.mean() < 0.9  # patches: 10 and 2.0
+    assert np.array_equal(made[~hole], true[~hole])
+
+
+def test_colours_beyond_its_rim_do_not_seep_into_a_flat_part():
+    flat, hole = np.full((160, 150, 3), 200, np.uint8), disc(radius=30)
+    flat[~disc()] = 0
+    made = np.where(hole[..., None], 9, flat).astype(np.uint8)
+    assert np.array_equal(fill_plain(made, hole), hole) and np.array_equal(made, flat)
+
+
+def test_what_crosses_the_rim_is_not_smoothed_away():
+    """Of three holes, one lies under a faint wire, one in a texture, and one has no rim."""
+    true = sky()
+    true[40:42] -= 20
+    true[90:] = np.random.default_rng(0).integers(0, 256, (70, 150, 3))
+    for hole in (
+        disc(middle=(40, 75), radius=20),
+        disc(middle=(125, 75), radius=15),
+        true[..., 0] >= 0,
+    ):
+        made = true.copy()
+        assert not fill_plain(made, hole).any() and np.array_equal(made, true)

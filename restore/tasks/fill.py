@@ -4,8 +4,16 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
+from scipy import ndimage
 
-from restore.images.masks import dilate, extend, feather, find_boxes, label_parts
+from restore.images.masks import (
+    dilate,
+    extend,
+    feather,
+    fill_smoothly,
+    find_boxes,
+    label_parts,
+)
 from restore.images.patchmatch import patchmatch
 from restore.images.picture import Picture, bleed
 from restore.options import InpaintOptions
@@ -16,6 +24,8 @@ FAINT = "the mask is taken for black: its brightest value is {} of 255, and whit
 THIN = 4.0  # px: scratches are at most this deep, from rim to middle
 NEAR = 3  # radius in px of OpenCV's inpainting: the best of 1, 3 and 5 on scratches
 AROUND = 1.0  # of a hole's size: where patches for it are looked for, on each side
+RIM = 6  # px: the width of a ring round a hole; the next one foretells it in a gradient
+FLAT = 4.0  # levels of 255 that it may be off, in means of 3 x 3 pixels
 LEAST = 512  # px: the shortest side of that box
 OPENCV = {"telea": cv2.INPAINT_TELEA, "navier_stokes": cv2.INPAINT_NS}
 
@@ -60,19 +70,23 @@ def fill_without_model(
 def patched(picture: Picture, hole: np.ndarray, width: int, seed: int) -> Picture:
     """Fill thin parts by Navier-Stokes, which continues lines, and the others by PatchMatch.
 
+    A part within a gradient, as of a clear sky, is continued smoothly: it has nothing to copy, and
+    patches that fit one side of a hole meet those of the other side in a smudge.
+
     Args:
         picture: The picture.
         hole: bool (H, W).
         width: Pixels round the hole over which old and new are blended.
         seed: Of the search for patches.
     """
-    thin = keep_thin(hole)
-    source = smoothed(bleed(picture, hole), thin, hole)
-    share = feather(hole & ~thin, width)
+    easy = keep_thin(hole)
+    source = smoothed(bleed(picture, hole), easy, hole)
+    easy = easy | fill_plain(source.pixels, hole & ~easy)
+    share = feather(hole & ~easy, width)
     pixels = picture.pixels.copy()
-    pixels[thin] = source.pixels[thin]
+    pixels[easy] = source.pixels[easy]
     for box in find_boxes(share > 0, AROUND, LEAST, 1):
-        result = patchmatch(source.pixels[box], hole[box] & ~thin[box], seed)
+        result = patchmatch(source.pixels[box], hole[box] & ~easy[box], seed)
         pixels[box] = paste(pixels[box], result, share[box])
     return replace(picture, pixels=pixels)
 
@@ -83,6 +97,35 @@ def keep_thin(hole: np.ndarray) -> np.ndarray:
     depth = cv2.distanceTransform(hole.astype(np.uint8), cv2.DIST_L2, 5)  # from the rim
     thick = np.unique(marks[depth > THIN])
     return hole & ~np.isin(marks, thick)
+
+
+def fill_plain(pixels: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    """Continue smoothly into the connected parts of a hole that lie within a gradient.
+
+    They are those where a smooth fill from a ring foretells the ring inside of it, round the part.
+
+    Args:
+        pixels: (H, W, 3), uint8 or uint16; the parts are filled in place.
+        hole: bool (H, W).
+
+    Returns:
+        The parts that are filled, bool (H, W).
+    """
+    marks, done = label_parts(hole), np.zeros_like(hole)
+    limit = FLAT / 255 * np.iinfo(pixels.dtype).max
+    for nth, place in enumerate(ndimage.find_objects(marks), 1):
+        box = tuple(slice(max(0, s.start - 3 * RIM), s.stop + 3 * RIM) for s in place)
+        part, crop = marks[box] == nth, pixels[box]
+        away = np.where(hole[box], np.inf, np.asarray(ndimage.distance_transform_edt(~part)))
+        near, far = away <= RIM, (away > RIM) & (away <= 2 * RIM)
+        if not (near.any() and far.any()):
+            continue
+        gap = (crop.astype(np.float32) - fill_smoothly(crop, ~far)) * near[..., None]
+        share = np.maximum(cv2.blur(near.astype(np.float32), (3, 3)), 1e-6)
+        if np.abs(cv2.blur(gap, (3, 3)) / share[..., None])[near].max() <= limit:
+            crop[part] = fill_smoothly(crop, ~near)[part]  # what lies farther would seep in
+            done[box] |= part
+    return done
 
 
 def smoothed(picture: Picture, part: np.ndarray, hole: np.ndarray) -> Picture:
