@@ -135,7 +135,7 @@ class InpaintOptions(WalkOptions):
     grow: int = Field(default=0, ge=0, le=1024)
     """Pixels by which the hole is widened."""
     feather: int = Field(default=4, ge=0, le=1024)
-    """Pixels round the hole over which old and new are blended."""
+    """Pixels round the hole over which old and what a model paints are blended."""
     context: float = Field(default=0.5, ge=0, le=8)
     """What the model sees on each side of the hole, as a share of the hole's size."""
     engine: Literal["auto", "model", "patchmatch", "telea", "navier_stokes"] = "auto"

@@ -336,3 +336,14 @@ def test_sixteen_bits_are_continued_in_all_of_them(stack):
         made = restore(low, options, replace(stack, prompts_describe="damage"), 0, mask=mask).pixels
         gap = np.abs(made.astype(int) - low.pixels)
         assert gap.max() < 1500 and len(np.unique(made[mask > 0])) > 60  # not steps of 257
+
+
+@pytest.mark.parametrize("engine", ["patchmatch", "telea"])
+def test_a_feather_that_is_not_heard_is_told(stack, picture, engine):
+    low, mask = picture(40, 40), hole_in(40, 40, slice(10, 30), slice(10, 30))
+    plain, told = (
+        restore(low, InpaintOptions(engine=engine, **more), stack, 0, mask=mask)
+        for more in ({}, {"feather": 9})
+    )
+    assert np.array_equal(plain.pixels, told.pixels) and not plain.warnings
+    assert "feather" in told.warnings[0]

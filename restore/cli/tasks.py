@@ -157,7 +157,7 @@ class Inpaint:
         int | None, typer.Option(help=f"px by which the mask grows. [{INPAINT.grow}]")
     ] = None
     feather: Annotated[
-        int | None, typer.Option(help=f"px in which old and new blend. [{INPAINT.feather}]")
+        int | None, typer.Option(help=f"px in which old and painted blend. [{INPAINT.feather}]")
     ] = None
     extend: Annotated[
         str | None,

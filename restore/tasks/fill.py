@@ -21,6 +21,7 @@ from restore.tasks import unheard
 
 NO_HOLE = "nothing to fill: the mask is black throughout"
 FAINT = "the mask is taken for black: its brightest value is {} of 255, and white begins at {}"
+NARROW = "feather has no effect: only --engine model changes pixels beside the hole"
 THIN = 4.0  # px: scratches are at most this deep, from rim to middle
 NEAR = 3  # radius in px of OpenCV's inpainting: the best of 1, 3 and 5 on scratches
 AROUND = 1.0  # of a hole's size: where patches for it are looked for, on each side
@@ -58,6 +59,8 @@ def fill_without_model(
     picture, hole = with_hole(picture, mask, options)
     if not hole.any():
         return replace(picture, warnings=(*picture.warnings, NO_HOLE))
+    if options.feather > InpaintOptions.model_fields["feather"].get_default():
+        picture = replace(picture, warnings=(*picture.warnings, NARROW))
     if options.engine in OPENCV:
         pixels = continued(bleed(picture, hole).pixels, hole, OPENCV[options.engine])
         pixels = paste(picture.pixels, pixels, feather(hole, options.feather))

@@ -31,7 +31,7 @@ def write(out: Path) -> None:
         "gallery_enlarged.jpg": lambda: draw_enlarged(nano),
         "gallery_repaired.jpg": lambda: draw_repaired(nano),
         "gallery_filled.jpg": lambda: draw_filled(nano),
-        "gallery_damage.jpg": draw_damaged,
+        "gallery_damage.jpg": lambda: draw_damaged(nano),
         "concepts_trust.png": draw_trust,
         "concepts_windows.png": draw_windows,
     }
@@ -57,11 +57,15 @@ def draw_enlarged(nano: "restore.Restorer") -> Picture:
 
 def draw_repaired(nano: "restore.Restorer") -> Picture:
     """Draw a scratched photo, its mask, and the result of one pass."""
+    pictures = [one.convert("RGB").resize(CELL) for one in repair(nano)]
+    return draw_sheet(("scratched", "mask", "repaired and enlarged"), [pictures])
+
+
+def repair(nano: "restore.Restorer") -> tuple[Picture, Picture, Picture]:
+    """Return a scratched photo, its mask, and the photo repaired and twice as large."""
     photo = Image.open(SCRATCHED / "osprey.jpg", formats=KINDS).convert("RGB")
     mask = Image.open(next((SCRATCHED / "masks").glob("osprey.*")), formats=KINDS).convert("L")
-    made = nano.upscale(photo, scale=2, damage=mask, seed=0)
-    pictures = [one.convert("RGB").resize(CELL) for one in (photo, mask, made)]
-    return draw_sheet(("scratched", "mask", "repaired and enlarged"), [pictures])
+    return photo, mask, nano.upscale(photo, scale=2, damage=mask, seed=0)
 
 
 def draw_filled(nano: "restore.Restorer") -> Picture:
@@ -77,11 +81,9 @@ def draw_filled(nano: "restore.Restorer") -> Picture:
     return draw_sheet(("before", "mask", "filled"), [pictures])
 
 
-def draw_damaged() -> Picture:
-    """Draw a photo damaged by several recipes."""
-    photo = np.asarray(
-        Image.open(SCRATCHED / "osprey.jpg", formats=KINDS).convert("RGB").crop((60, 20, 260, 170))
-    )
+def draw_damaged(nano: "restore.Restorer") -> Picture:
+    """Draw a photo damaged by several recipes, without the scratches that its file has."""
+    photo = np.asarray(repair(nano)[2].crop((120, 40, 520, 340)).resize(CELL))
     names = ("realesrgan", "phone", "old_photo")
     damaged = [
         degradations.recipes.named(name).degrade(photo, scale=1, seed=3, key="gallery").lr
