@@ -303,7 +303,7 @@ def test_a_png_of_transparent_grey_stays_grey_and_keeps_its_profile(tmp_path, pi
     profile = build_profile(CHROMATICITIES, (1.8,), True, "grey")
     grey = np.repeat(pixels[..., :1], 3, 2)
     written = Picture(grey, alpha, grey=True, icc=profile)
-    assert encode.write(written, tmp_path / "g.png", "png") == []
+    assert encode.encode(written, tmp_path / "g.png", "png") == []
     again = read(tmp_path / "g.png")
     assert again.grey and again.icc == profile and again.warnings == ()
     assert (again.pixels == grey).all() and (again.alpha == alpha).all()
@@ -448,7 +448,7 @@ def test_a_contact_sheet_shows_pictures_as_they_look(tmp_path):
     clear = Picture(red, alpha=np.zeros((20, 20), np.uint8))
     wide = Picture(red // 2, icc=build_profile(colours.ADOBE, (2.2,), False, "wide"))
     for picture in (deep, clear, wide):
-        encode.write(picture, tmp_path / "a.png")
+        encode.encode(picture, tmp_path / "a.png")
         contact_sheet.write_sheet([tmp_path / "a.png"], tmp_path / "sheet.png")
         with Image.open(tmp_path / "sheet.png") as sheet:
             assert sheet.getpixel((18, 18)) == tuple(to_rgb8(picture)[10, 10])

@@ -102,7 +102,7 @@ def test_a_full_disk_leaves_the_export_that_was_there(run, monkeypatch):
         save(folder / "README.md", "half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space"):
+    with monkeypatch.context() as patched, pytest.raises(OutputError, match="No space"):
         patched.setattr(model_card, "write", full)
         train(run, steps=4)
     assert {p.name: p.read_bytes() for p in (run / "export").rglob("*") if p.is_file()} == before
