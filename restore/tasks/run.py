@@ -63,7 +63,7 @@ def restore(
             raise NonFiniteError("the result is black all over, and what it was made from is not")
         has_words = getattr(stack, "context", True) is not None
         result = unheard.warn_of_words(result, options, stack.name, has_words=has_words)
-        if picture is not None:  # the file has as many channels as before
+        if picture is not None and seen is not picture:  # the file keeps its channels
             result = replace(result, grey=picture.grey)
         return replace(result, warnings=(*result.warnings, *notes)) if notes else result
 
