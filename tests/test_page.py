@@ -72,13 +72,28 @@ def address(browser, folders):
     process.communicate(timeout=30)
 
 
+def living(browser):
+    """The browser, or another one if it ended by itself at its first page, as Chromium may."""
+    from playwright.sync_api import Error
+
+    try:
+        context = browser.new_context()
+        context.new_page().goto("data:text/html,")
+        context.close()
+        return browser
+    except Error:
+        if browser.is_connected():
+            raise
+        return browser.browser_type.launch(executable_path=CHROMIUM, args=QUIET)
+
+
 @contextmanager
 def visit(browser, address, width=1200, height=900, faults=(), **more):
     """A user of their own. Nothing may be asked of another server, nothing may fail unseen.
 
     faults  parts of the faults that are meant to come.
     """
-    context = browser.new_context(viewport={"width": width, "height": height}, **more)
+    context = living(browser).new_context(viewport={"width": width, "height": height}, **more)
     context.set_default_timeout(20_000)
     page = context.new_page()
     met, own = [], (address, "data:", f"blob:{address}")
