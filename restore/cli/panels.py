@@ -15,9 +15,8 @@ EVERYDAY = {
     *("sets", "quiet", "rows", "help_all", "help"),
 }
 ALL = "restore.help_all"  # its key in a context's meta
-_DEFAULT = re.compile(
-    r"\[(?:default: )?([^][]*?)(?:; \S*x\S*)?\]$"
-)  # without its limits, at the end
+# At the end of a help text, without its limits
+_DEFAULT = re.compile(r"\[(?:default: )?([^][]*?)(?:; \S*x\S*)?\]$")
 
 
 class Panels(TyperCommand):

@@ -127,9 +127,7 @@ def _deep(image: Image.Image, data: bytes, frame: int) -> Samples | None:
     if image.mode == "CMYK":
         return None
     layout = tiff_samples.read_layout(data, frame) if image.format == "TIFF" else None
-    if (
-        layout and layout.planes
-    ):  # Pillow takes these for interleaved too, where they are not packed
+    if layout and layout.planes:  # if they are not packed, Pillow takes these for interleaved
         samples = tiff_samples.decode(data, frame, layout) if layout.is_known else None
         if samples is None and image.info.get("compression") == "raw":
             raise ImageError("UNSUPPORTED", f"a TIFF of {layout}: {tiff_samples.NEEDED}")

@@ -135,9 +135,7 @@ class Worker:
             self._change.notify_all()
         self._thread.join(LAST_S)
         job = self.store.get(self._current)
-        if (
-            job and job.status == "running"
-        ):  # it ends with the process, and being stopped is no attempt
+        if job and job.status == "running":  # it ends with the process: that is no attempt
             self.store.update(job.id, status="queued", attempts=job.attempts - 1)
 
     @property
