@@ -5,6 +5,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from restore.diffusion import vae
+from restore.diffusion.tiling import Windows
 
 DOWN, UP = "DownEncoderBlock2D", "UpDecoderBlock2D"
 
@@ -40,11 +41,12 @@ def decoded(kl, latent, size):
 
 
 @torch.inference_mode()
-def test_one_window_is_the_stock_answer(kl):
-    latent = noise(64, 50)
-    assert torch.equal(decoded(kl, latent, (256, 200)), vae.decode(kl, latent))
-    rgb = torch.rand(1, 3, 200, 256)
-    made = vae.encode_canvas(kl, lambda a, b: rgb[..., a:b, :], (200, 256))
+@pytest.mark.parametrize(("height", "width"), [(64, 50), (80, 200), (128, 128)])
+def test_one_window_is_the_stock_answer(kl, height, width):
+    latent, size = noise(height, width), (4 * height, 4 * width)
+    assert torch.equal(decoded(kl, latent, size), vae.decode(kl, latent))
+    rgb = torch.rand(1, 3, *size)
+    made = vae.encode_canvas(kl, lambda a, b: rgb[..., a:b, :], size)
     assert torch.equal(made, vae.encode(kl, rgb))
 
 
@@ -52,7 +54,7 @@ def test_one_window_is_the_stock_answer(kl):
 @pytest.mark.parametrize("step", [1, 8])
 def test_the_windows_weigh_one_everywhere(length, step):
     total = torch.zeros(length * step)
-    for cut, weight in vae.spans(length, step):
+    for cut, weight in vae.spans(Windows(64, 48), length, step):
         assert len(weight) == min(64, length) * step
         total[cut] += weight
     torch.testing.assert_close(total, torch.ones(length * step))
@@ -60,8 +62,8 @@ def test_the_windows_weigh_one_everywhere(length, step):
 
 @torch.inference_mode()
 def test_windows_come_close_to_decoding_whole(kl):
-    latent = noise(112, 130)
-    away = (decoded(kl, latent, (448, 520)) - vae.decode(kl, latent)).abs()
+    latent = noise(176, 130)
+    away = (decoded(kl, latent, (704, 520)) - vae.decode(kl, latent)).abs()
     # each window is normalised by itself: with these random weights, of spread 0.15, this close
     assert away.mean() < 0.006
     assert away.max() < 0.08
@@ -69,24 +71,24 @@ def test_windows_come_close_to_decoding_whole(kl):
 
 @torch.inference_mode()
 def test_encoding_by_windows_comes_close_to_encoding_whole(kl):
-    rgb = torch.rand(1, 3, 448, 304)
-    made = vae.encode_canvas(kl, lambda a, b: rgb[..., a:b, :], (448, 304))
+    rgb = torch.rand(1, 3, 704, 520)
+    made = vae.encode_canvas(kl, lambda a, b: rgb[..., a:b, :], (704, 520))
     whole = vae.encode(kl, rgb)
     assert made.shape == whole.shape
     assert (made - whole).abs().mean() < 0.05 * whole.std()
 
 
 def test_a_constant_latent_gives_a_constant_picture(kl):
-    latent = noise(1, 1).expand(-1, -1, 160, 112)
+    latent = noise(1, 1).expand(-1, -1, 160, 144)
     # 96 px: what the canvas's own border bends by zero padding
-    inner = decoded(kl, latent, (640, 448))[..., 96:-96, 96:-96]
+    inner = decoded(kl, latent, (640, 576))[..., 96:-96, 96:-96]
     assert (inner.amax((-2, -1)) - inner.amin((-2, -1))).max() < 0.03
 
 
 def test_the_canvas_alone_decides(kl):
-    latent = noise(112, 112)
-    whole = decoded(kl, latent, (448, 448))
-    for size in [(448, 448), (300, 448), (190, 61), (193, 440)]:
+    latent = noise(144, 136)
+    whole = decoded(kl, latent, (576, 544))
+    for size in [(576, 544), (400, 544), (190, 61), (193, 540)]:
         assert torch.equal(decoded(kl, latent, size), whole[..., : size[0], : size[1]])
 
 

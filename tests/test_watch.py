@@ -12,6 +12,7 @@ from torch import nn
 import restore
 from restore.api import Restorer
 from restore.diffusion import vae, watch
+from restore.diffusion.tiling import Windows
 from restore.pixel import model
 
 STAGES = ["encode", "walk", "decode", "colour"]
@@ -135,8 +136,8 @@ def test_two_threads_each_hear_of_their_own_picture(restorer, pixels):
 
 
 def test_an_autoencoder_that_sees_the_whole_picture_tells_of_its_windows(monkeypatch):
-    monkeypatch.setattr(vae, "WINDOWS", vae.Windows(16, 8))
     coder, told = tiny.autoencoder().requires_grad_(False), []
+    monkeypatch.setattr(vae, "grid", lambda *given: Windows(16, 8))
     side = 24 * vae.factor(coder)
     with watch.watching(lambda *part: told.append(part)):
         latent = vae.encode_canvas(

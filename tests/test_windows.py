@@ -37,15 +37,17 @@ def test_a_window_sees_its_own_place_of_the_canvas():
         assert torch.equal(crop, canvas[0, :, r : r + 16, c : c + 16])
 
 
-def test_a_canvas_smaller_than_a_window_is_one_window_of_its_size():
+def test_a_canvas_of_no_more_latents_than_a_window_is_one():
     shapes = []
 
     def predict(crop, t, corners):
         shapes.append((tuple(crop.shape[-2:]), corners))
         return crop
 
-    windowed(predict, Windows(64, 48))(torch.randn(1, 4, 8, 80), torch.tensor(0))
-    assert shapes == [((8, 64), [(0, 0)]), ((8, 64), [(0, 16)])]
+    for size in ((48, 40), (8, 80), (48, 80), (56, 80)):
+        windowed(predict, Windows(64, 48))(torch.randn(1, 4, *size), torch.tensor(0))
+    whole = [(size, [(0, 0)]) for size in ((48, 40), (8, 80), (48, 80))]
+    assert shapes == [*whole, ((56, 64), [(0, 0)]), ((56, 64), [(0, 16)])]
 
 
 def test_blocks_cover_every_pixel_once_and_keep_their_halo():

@@ -29,7 +29,7 @@ STEP = 8
 class Windows:
     """The grid of windows that a model was trained for, in latents.
 
-    The last window ends where the canvas ends. A canvas smaller than a window is one window.
+    The last window ends where the canvas ends. A canvas of no more latents than a window is one.
 
     Attributes:
         size: Side of a window.
@@ -42,6 +42,13 @@ class Windows:
     def canvas(self, length: int) -> int:
         """Return the length of the canvas for `length` latents: the next multiple of STEP."""
         return math.ceil(length / STEP) * STEP
+
+    def over(self, height: int, width: int) -> "Windows":
+        """Return the grid for a canvas: this one, or a single window of no more latents."""
+        if height * width > self.size**2:
+            return self
+        side = max(height, width)
+        return Windows(side, side)
 
     def starts(self, length: int) -> list[int]:
         """Return the first rows (or columns) of the windows along a canvas of that length."""
@@ -94,8 +101,9 @@ def by_rows(predict: WindowPredict, windows: Windows, at_once: int = 1) -> Predi
 
     def predict_rows(x: Tensor, t: Tensor) -> Iterator[tuple[slice, Tensor]]:
         nonlocal together
-        rows, columns = (windows.starts(length) for length in x.shape[-2:])
-        weights = [windows.weight(length) for length in x.shape[-2:]]
+        grid = windows.over(*x.shape[-2:])
+        rows, columns = (grid.starts(length) for length in x.shape[-2:])
+        weights = [grid.weight(length) for length in x.shape[-2:]]
         high, wide = map(len, weights)
         blend = (weights[0][:, None] * weights[1]).to(x)
         # The weights do not add up to one at the borders of the canvas, and in the last overlap.
@@ -104,12 +112,12 @@ def by_rows(predict: WindowPredict, windows: Windows, at_once: int = 1) -> Predi
             for weight, starts in zip(weights, (rows, columns), strict=True)
         )
         together = windows_at_once(x.device, together)
-        grid = list(product(rows, columns))
+        places = list(product(rows, columns))
         position, top = 0, 0
-        watch.walked(0, len(grid))
+        watch.walked(0, len(places))
         total = x[..., :0, :]  # weighted sum of the rows from `top` on
-        while position < len(grid):
-            corners = grid[position : position + together]
+        while position < len(places):
+            corners = places[position : position + together]
             crops = torch.cat([x[..., r : r + high, c : c + wide] for r, c in corners])
             try:
                 outputs = predict(crops, t, corners)
@@ -127,8 +135,8 @@ def by_rows(predict: WindowPredict, windows: Windows, at_once: int = 1) -> Predi
             for (r, c), output in zip(corners, outputs, strict=True):
                 total[..., r - top : r - top + high, c : c + wide] += output * blend
             position += len(corners)
-            watch.walked(position, len(grid))
-            end = grid[position][0] if position < len(grid) else x.shape[-2]
+            watch.walked(position, len(places))
+            end = places[position][0] if position < len(places) else x.shape[-2]
             if end > top:  # no later window touches these rows
                 yield slice(top, end), total[..., : end - top, :] / down[top:end, None] / across
                 total, top = total[..., end - top :, :], end

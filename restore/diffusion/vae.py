@@ -14,6 +14,7 @@ from restore.images.strips import blocks
 
 BLOCK = 256  # latents encoded or decoded at a time, on a side
 WINDOWS = Windows(64, 48)  # latents, for a VAE that is not local
+WHOLE = 512  # px a side: such a VAE codes a canvas of no more pixels as a whole
 MARGIN = 4  # latents at a window's cut sides with weight 0: zero padding has changed them
 Vae = AutoencoderTiny | AutoencoderKL | VQModel
 Rows = Callable[[int, int], Any]
@@ -93,7 +94,7 @@ def encode_canvas(vae: Vae, rows: Rows, size: tuple[int, int]) -> Tensor:
     """Encode a canvas in parts.
 
     A local VAE encodes by blocks, which is exact. Others encode by blended windows of one size, or
-    as a whole if one window holds the canvas.
+    as a whole if the canvas is small.
 
     Args:
         vae: The autoencoder.
@@ -159,7 +160,8 @@ def encode_windows(vae: Vae, rows: Rows, size: tuple[int, int]) -> Tensor:
     latent = memmap.empty_tensor((1, channels(vae), *(n // step for n in size)), vae.device)
     for cut in memmap.iter_bands(latent):
         latent[..., cut, :] = 0
-    downs, acrosses = (spans(length, 1) for length in latent.shape[-2:])
+    windows = grid(vae, latent)
+    downs, acrosses = (spans(windows, length, 1) for length in latent.shape[-2:])
     count = watch.counter(len(downs) * len(acrosses), "encode")
     for down, weight in downs:
         band = rows(down.start * step, down.stop * step)
@@ -181,9 +183,9 @@ def decode_windows(vae: Vae, latent: Tensor, write: Write, size: tuple[int, int]
         write: Takes finished rows, from top to bottom.
         size: (height, width) that is needed; what lies beyond is not decoded.
     """
-    step, (height, width) = factor(vae), size
+    step, (height, width), windows = factor(vae), size, grid(vae, latent)
     rows, columns = (
-        [(cut, weight) for cut, weight in spans(length, step) if cut.start < most]
+        [(cut, weight) for cut, weight in spans(windows, length, step) if cut.start < most]
         for length, most in zip(latent.shape[-2:], size, strict=True)
     )
     count = watch.counter(len(rows) * len(columns), "decode")
@@ -208,18 +210,28 @@ def latents(pixels: slice, step: int) -> slice:
     return slice(pixels.start // step, pixels.stop // step)
 
 
-def spans(length: int, step: int) -> list[tuple[slice, Tensor]]:
+def grid(vae: Vae, latent: Tensor) -> Windows:
+    """Return the grid of windows over a latent, for a VAE that is not local."""
+    height, width = latent.shape[-2:]
+    if height * width * factor(vae) ** 2 > WHOLE**2:
+        return WINDOWS
+    side = max(height, width)
+    return Windows(side, side)
+
+
+def spans(windows: Windows, length: int, step: int) -> list[tuple[slice, Tensor]]:
     """Return the windows along a canvas with weights that add up to one everywhere.
 
     The last window ends where the canvas ends.
 
     Args:
+        windows: The grid.
         length: Of the canvas, in latents.
         step: Units per latent of the returned slices and weights: the factor for pixels, or 1.
     """
-    size = min(WINDOWS.size, length)
-    starts = [*range(0, length - size, WINDOWS.stride), length - size]
-    ramp = WINDOWS.size - WINDOWS.stride - 2 * MARGIN
+    size = min(windows.size, length)
+    starts = [*range(0, length - size, windows.stride), length - size]
+    ramp = max(0, windows.size - windows.stride - 2 * MARGIN)
     flat = torch.ones(size * step)
     rise = torch.cat([torch.zeros(MARGIN * step), raised_cosine(ramp * step), flat])[: len(flat)]
     weights = [
