@@ -163,6 +163,16 @@ def test_a_fresh_start_does_not_mix_with_an_old_run(run):
         train(run, steps=8, resume=False)
 
 
+@pytest.mark.parametrize("name", ["best", "zeroth"])  # before and after step_ in the alphabet
+def test_a_renamed_checkpoint_goes_on_unless_the_folder_holds_a_newer_one(run, name):
+    kept = Path(shutil.copytree(run / BEFORE, run.with_name(name)))
+    with pytest.raises(ConfigError, match=rf"holds {NEWEST}, newer than .*{name}.* step 3; give"):
+        train(run, steps=8, resume=str(kept))
+    newest = (run / NEWEST).rename(run.with_name(f"{name}_6"))
+    train(run, steps=8, resume=str(newest))
+    assert (run / "step_00000008").is_dir()
+
+
 @pytest.mark.parametrize("wrong", [False, "nowhere"])
 def test_where_it_goes_on_is_settled_before_data_are_read(wrong, run, monkeypatch):
     def read(*_):

@@ -62,6 +62,11 @@ def is_valid(folder: Path) -> bool:
     return listed.keys() >= FILES and text == json.dumps(listed, indent=1) + "\n"
 
 
+def step_of(folder: Path) -> int:
+    """The step of a valid checkpoint, by its contents: its folder may have been renamed."""
+    return json.loads((folder / "state.json").read_text())["step"]
+
+
 @dataclass(frozen=True)
 class State:
     """What training changes. All randomness is a function of (seed, step), so there is no generator

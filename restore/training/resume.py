@@ -85,8 +85,9 @@ def _chosen(out: Path, resume: bool | str | Path) -> Path | None:
         return checkpoint.latest(out)
     if not checkpoint.is_valid(resume):
         raise ConfigError(f"resume: {resume} is no checkpoint, or a damaged one; try resume=latest")
-    if newer := [path for path in there if path.name > resume.name]:
-        message = f"{out}: holds {newer[-1].name}, newer than {resume.name}"
+    step = checkpoint.step_of(resume)  # its folder may have another name by now
+    if there and int(there[-1].name.removeprefix("step_")) > step:
+        message = f"{out}: holds {there[-1].name}, newer than {resume}, which is of step {step}"
         raise ConfigError(f"{message}; give another output, or resume=latest")
     return resume
 
