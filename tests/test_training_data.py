@@ -370,6 +370,15 @@ def test_partners_that_are_all_broken_are_told_and_not_tried_for_ever(given):
     assert found.refused.why.keys() == {"0.bmp", "1.bmp"}
 
 
+@pytest.mark.parametrize("side, size", [("hr", (100, 100)), ("hr", (20, 20)), ("lr", (200, 200))])
+def test_a_pair_that_no_longer_fits_is_left_out_while_training_runs(given, pixels, side, size):
+    found = PairedPhotos(given / "hr", given / "lr", 64, memory_gb=0)
+    Image.fromarray(pixels(*size)).save(next((given / side).glob("0.*")))
+    for number in range(16):
+        assert found.cut(64, 1, np.random.default_rng(number)).scale == 4
+    assert "no whole multiple" in found.refused.why["0.png"]
+
+
 def pair_options(photos, **more):
     return PairOptions.model_validate({"photos": str(photos), "crop": 64, "window": 16, **more})
 

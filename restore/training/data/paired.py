@@ -80,11 +80,15 @@ class PairedPhotos(Photos):
         except ImageError as error:
             self.refused.add(self.low.names[other], str(error))
             return None
-        if not _scale(size, low):
-            why = f"{size[1]}x{size[0]} px is no whole multiple of its partner's {low[1]}x{low[0]}"
-            self.refused.add(name, f"{why}; cut it to one")
-            return None
-        return size
+        return size if self._fits(number, size, low) else None
+
+    def _fits(self, number: int, high: Sequence[int], low: Sequence[int]) -> bool:
+        """Whether two sizes are those of a pair; if not, the good picture is listed."""
+        if _scale(high, low):
+            return True
+        why = f"{high[1]}x{high[0]} px is no whole multiple of its partner's {low[1]}x{low[0]}"
+        self.refused.add(self.source.names[number], f"{why}; cut it to one")
+        return False
 
     def _partners(self, name: str) -> list[int]:
         """Of the low ones those that may belong to a good one; one of its extension goes first."""
@@ -155,8 +159,8 @@ class PairedPhotos(Photos):
         for _ in range(detail):
             index, high = self.draw(rng)
             low = self.low_cache[index] if self.low_cache else self.read_low(index)
-            if low is None:
-                continue
+            if low is None or not self._fits(self.numbers[index], high.shape, low.shape):
+                continue  # a file may have become another one since
             scale = _scale(high.shape, low.shape)
             if size % scale:
                 message = f"a crop of {size} px is no multiple of the scale {scale} of its pairs"
