@@ -1,6 +1,5 @@
 """The first stage's training: grown weights, judges, teachers, runs that end by the clock."""
 
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +9,6 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from toy import tensors
-from typer.testing import CliRunner
 
 from restore import cli
 from restore.checkpoints.load import load
@@ -19,7 +17,6 @@ from restore.config import load_config
 from restore.diffusion.compact import FirstStage
 from restore.diffusion.restorer import Fusion, Restorer
 from restore.errors import ConfigError, ModelError
-from restore.images import picture
 from restore.training import failed_batch, loop, model_card, optim
 from restore.training.registry import STAGES
 from restore.training.stages import widening
@@ -281,85 +278,3 @@ def test_a_run_ends_by_the_clock_and_exports_on_the_way(photos, small, tmp_path,
     assert [*(tmp_path / "run").glob("step_*")] == [last]
     assert all(torch.equal(before[name], now) for name, now in tensors(last).items())
     assert exported[-1] >= 1
-
-
-@pytest.fixture
-def tool(monkeypatch):
-    monkeypatch.syspath_prepend(str(TOOLS))
-    import short_training
-
-    yield short_training
-    sys.modules.pop("short_training")
-
-
-def test_a_teacher_travels_in_eight_bits(tool):
-    weights = {"body.weight": torch.randn(7, 5, 3, 3), "body.bias": torch.randn(7)}
-    weights["body.weight"][0, 0] = 0  # a kernel that is not there
-    packed = tool.quantize(weights)
-    assert packed["body.weight"].dtype == torch.int8
-    for name, weight in tool.dequantize(packed).items():
-        torch.testing.assert_close(weight, weights[name], atol=0.02, rtol=0)
-
-
-def test_the_bundle_holds_shrunk_photos_and_both_networks(tool, photos, small, tmp_path):
-    large = tmp_path / "photos"
-    large.mkdir()
-    Image.fromarray(np.zeros((1000, 1200, 3), np.uint8)).save(large / "large.png")
-    Image.fromarray(np.zeros((300, 400, 3), np.uint8)).save(large / "small.png")
-    tool.pack(large, tmp_path / "bundle", start=small, teacher=small)
-    sizes = [picture.probe(p).size for p in sorted((tmp_path / "bundle" / "photos").iterdir())]
-    assert sizes == [(500, 600), (300, 400)]
-    assert load_file(tmp_path / "bundle" / tool.START).keys() == load_file(small).keys()
-
-
-def test_a_bundle_takes_any_folder_of_photos_and_loses_none(tool, small, tmp_path, capsys):
-    folder = tmp_path / "photos"
-    (folder / "more").mkdir(parents=True)
-    grey, turned = Image.new("L", (40, 60), 100), Image.Exif()
-    turned[274] = 6
-    grey.save(folder / "a.jpg", exif=turned)
-    grey.save(folder / "more" / "a.jpg")
-    Image.fromarray(np.full((60, 40), 100 * 257, np.uint16)).save(folder / "a.png")
-    (folder / "notes.txt").write_text("")
-    (folder / "cut.png").write_bytes((folder / "a.png").read_bytes()[:60])
-    tool.pack(folder, tmp_path / "bundle", start=small, teacher=small)
-    packed = sorted((tmp_path / "bundle" / "photos").iterdir())
-    assert [picture.probe(path).size for path in packed] == [(40, 60), (60, 40), (60, 40)]
-    assert all(abs(np.asarray(Image.open(path)).mean() - 100) < 3 for path in packed)
-    assert "left out: " in capsys.readouterr().out
-
-
-def test_every_stage_of_the_short_training_has_a_configuration(tool):
-    stages = [stage for lane in tool.LANES.values() for stage in lane]
-    for stage in stages:
-        asked = load_config(loop.TrainOptions, CONFIGS / f"{stage.config}.yaml")
-        assert asked.output == Path("runs") / stage.config
-        kinds = {"restorer": "restorer", "fusion": "fusion"}
-        assert asked.stage.kind == kinds[stage.part]
-    shares = [sum(stage.share for stage in lane) for lane in tool.LANES.values()]
-    assert shares == pytest.approx([1, 1])
-
-
-def test_one_lane_of_the_short_training_is_run_alone(tool, monkeypatch, tmp_path):
-    ran = []
-
-    def run_lane(lane, *_):
-        ran.extend(stage.config for stage in lane)
-        return []
-
-    monkeypatch.setattr(tool, "run_lane", run_lane)
-    monkeypatch.setattr(tool, "ROOT", tmp_path)
-    (tmp_path / "bundle").mkdir()
-    save_file({"one": torch.zeros(1)}, tmp_path / "bundle" / f"eight_bits_{tool.TEACHER}")
-    words = ["run", str(tmp_path / "bundle"), str(tmp_path / "out"), "--seconds", "20"]
-    assert CliRunner().invoke(tool.app, [*words, "--only", "base"]).exit_code == 0
-    assert ran == ["base_restorer", "base_faithful", "base_fusion"]
-    (tmp_path / "runs" / "base_fusion" / "step_00000009").mkdir(parents=True)
-    assert CliRunner().invoke(tool.app, [*words, "--only", "base"]).exit_code == 0
-    (tmp_path / "bundle" / "more").touch()
-    other = CliRunner().invoke(tool.app, [*words, "--only", "base"])
-    assert other.exit_code == 2 and "holds checkpoints of another bundle" in other.output
-    assert len(ran) == 6
-    assert CliRunner().invoke(tool.app, [*words, "--only", "nano"]).exit_code == 0
-    refused = CliRunner().invoke(tool.app, [*words, "--only", "large"])
-    assert refused.exit_code == 2 and "no lane is named large" in refused.output

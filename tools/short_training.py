@@ -70,7 +70,7 @@ LANES = {
 
 @app.command()
 def pack(
-    photos: Path,
+    photos: Annotated[Path, typer.Argument(exists=True)],
     bundle: Path,
     start: Annotated[Path, typer.Option(help="realesr-general-x4v3 as .safetensors.")],
     teacher: Annotated[Path, typer.Option(help="realesrgan-x4plus as .safetensors.")],
@@ -80,8 +80,14 @@ def pack(
     from degradations.errors import RecipeError
     from degradations.samples import read
 
+    read_weights(start)
+    small_teacher = quantize(read_weights(teacher))
+    try:
+        paths = list(files_in(photos))
+    except RecipeError as error:
+        raise typer.BadParameter(str(error)) from error
     (bundle / "photos").mkdir(parents=True, exist_ok=True)
-    for number, path in enumerate(files_in(photos)):
+    for number, path in enumerate(paths):
         try:
             photo = Image.fromarray(read(path))
         except RecipeError as error:
@@ -92,9 +98,17 @@ def pack(
         small = photo if factor == 1 else photo.resize(size, Image.Resampling.LANCZOS)
         small.save(bundle / "photos" / f"{number:05d}_{path.stem}.webp", quality=QUALITY)
     shutil.copyfile(start, bundle / START)
-    save_file(quantize(load_file(teacher)), bundle / f"eight_bits_{TEACHER}")
+    save_file(small_teacher, bundle / f"eight_bits_{TEACHER}")
     size = sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file())
     print(f"{bundle}: {size / 2**20:.1f} MiB")
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        mend = "fetch or pack it again"
+        raise typer.BadParameter(f"{path}: is no readable .safetensors: {error}; {mend}") from error
 
 
 def quantize(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -126,7 +140,8 @@ def dequantize(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 @app.command()
 def run(
-    bundle: Path,
+    # the trainers run in another folder
+    bundle: Annotated[Path, typer.Argument(exists=True, file_okay=False, resolve_path=True)],
     out: Path,
     seconds: Annotated[float, typer.Option(help="Of all of it, this process's start included.")],
     device: str = "cuda",
@@ -143,12 +158,16 @@ def run(
     unknown = sorted({*(only or ())} - {*LANES})
     if unknown:
         raise typer.BadParameter(f"no lane is named {unknown[0]}; there are {', '.join(LANES)}")
-    lanes = [LANES[name] for name in only or LANES]
+    lanes = [LANES[name] for name in dict.fromkeys(only or LANES)]
+    if odd := [pair for pair in sets or () if "=" not in pair]:
+        raise typer.BadParameter(f"--set {odd[0]}: write KEY=VALUE")
+    last = dict(pair.split("=", 1) for pair in sets or ())
+    teacher = dequantize(read_weights(bundle / f"eight_bits_{TEACHER}"))
     out.mkdir(parents=True, exist_ok=True)
     runs = ROOT / "runs"  # where the YAMLs look for one another's exports
     runs.mkdir(exist_ok=True)
     refuse_others(runs, lanes, identify(bundle))
-    save_file(dequantize(load_file(bundle / f"eight_bits_{TEACHER}")), bundle / TEACHER)
+    save_file(teacher, bundle / TEACHER)
     common = {
         "device": device,
         "precision": precision,
@@ -160,16 +179,16 @@ def run(
         "log_every": "100",
         "log_with": "[]",
     }
-    last = dict(pair.split("=", 1) for pair in sets or ())
     over = Event()
-    keeper = Thread(target=keep_collecting, args=(runs, out, over))
+    keeper = Thread(target=keep_collecting, args=(runs, out, lanes, over))
     keeper.start()
     with ThreadPoolExecutor(len(lanes)) as pool:
-        done = pool.map(lambda lane: run_lane(lane, bundle, end, common, last), lanes)
-        failed = [name for names in done for name in names]
-    over.set()
+        try:
+            done = pool.map(lambda lane: run_lane(lane, bundle, end, common, last, over), lanes)
+            failed = [name for names in done for name in names]
+        finally:  # by Ctrl-C, too: it ends the stages that run, and no lane begins another
+            over.set()
     keeper.join()
-    collect(runs, out)
     print(f"failed: {', '.join(failed)}" if failed else "all stages are done")
     raise typer.Exit(bool(failed))
 
@@ -198,15 +217,22 @@ def refuse_others(runs: Path, lanes: list[tuple[Stage, ...]], bundle: str) -> No
 
 
 def run_lane(
-    lane: tuple[Stage, ...], bundle: Path, end: float, common: dict[str, str], last: dict[str, str]
+    lane: tuple[Stage, ...],
+    bundle: Path,
+    end: float,
+    common: dict[str, str],
+    last: dict[str, str],
+    over: Event,
 ) -> list[str]:
-    """Run the stages of a lane one after another.
+    """Run the stages of a lane one after another, until `over` is set.
 
     Returns:
         The names of those that failed.
     """
     failed, runs = [], ROOT / "runs"
     for at, stage in enumerate(lane):
+        if over.is_set():
+            break
         share = stage.share / sum(later.share for later in lane[at:])
         allowed = (end - time.monotonic()) * share - SETUP_S
         sets = {name: str(bundle / file) for name, file in stage.sets.items()}
@@ -226,15 +252,16 @@ def run_lane(
     return failed
 
 
-def keep_collecting(runs: Path, out: Path, over: Event) -> None:
-    """Collect exports every 15 s until `over` is set."""
+def keep_collecting(runs: Path, out: Path, lanes: list[tuple[Stage, ...]], over: Event) -> None:
+    """Collect exports every 15 s until `over` is set, and then once more."""
     while not over.wait(15):
-        collect(runs, out)
+        collect(runs, out, lanes)
+    collect(runs, out, lanes)
 
 
-def collect(runs: Path, out: Path) -> None:
+def collect(runs: Path, out: Path, lanes: list[tuple[Stage, ...]]) -> None:
     """Copy newer exports to OUT as fp16, and logs and previews as one archive."""
-    for stage in (stage for lane in LANES.values() for stage in lane):
+    for stage in (stage for lane in lanes for stage in lane):
         found = runs / stage.config / "export" / stage.part
         found /= "diffusion_pytorch_model.safetensors"
         target = out / f"{stage.config}.safetensors"
