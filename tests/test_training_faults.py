@@ -1,5 +1,6 @@
 """What may befall a run: kills, torn and flipped files, full disks, batches that are no numbers."""
 
+import errno
 import json
 import os
 import random
@@ -20,8 +21,8 @@ from toy import ToyStage, assert_equal, train
 from degradations import RecipeError
 from restore import cli, files
 from restore.checkpoints import manifest
-from restore.errors import ConfigError, ImageError, NonFiniteError, OutputError
-from restore.training import checkpoint, loop, optim
+from restore.errors import ConfigError, DiskFullError, ImageError, NonFiniteError, OutputError
+from restore.training import checkpoint, logs, loop, optim
 
 NEWEST, BEFORE = "step_00000006", "step_00000003"
 
@@ -234,6 +235,16 @@ def test_a_full_disk_costs_no_checkpoint(run):
     assert not list(run.glob(".step_*"))
     train(run, steps=9, save_every=3)
     assert checkpoint.latest(run).name == "step_00000009"
+
+
+@pytest.mark.parametrize("method", ["scalars", "pictures"])
+def test_a_full_disk_is_told_with_its_place_and_its_mend(run, monkeypatch, method):
+    def write(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as a write does: it names no file
+
+    monkeypatch.setattr(logs.Record, method, write)
+    with pytest.raises(DiskFullError, match=rf"{run}: cannot be written: .*; make room, then run"):
+        train(run, steps=9, save_every=3)
 
 
 def test_two_runs_do_not_share_a_folder(run):

@@ -49,7 +49,7 @@ def run(config: Path, overrides: list[str]) -> Path:
         ConfigError: If an option is unknown, options contradict each other, or a recipe cannot be
             applied.
         NonFiniteError: If a loss is not finite.
-        OutputError: If a checkpoint cannot be written.
+        OutputError: If a checkpoint, or another file of the run, cannot be written.
     """
     silence_libraries()
     options = load_config(TrainOptions, config, overrides)
@@ -59,7 +59,7 @@ def run(config: Path, overrides: list[str]) -> Path:
         keep_freed_memory()
     alone = locked(options.output) if accelerator.is_main_process else nullcontext()
     try:
-        with alone, user_errors():
+        with alone, user_errors(options.output):
             refuse_foreign(options.output, TrainOptions.model_fields)
             Training(options, accelerator).run()
     finally:

@@ -1,10 +1,12 @@
 """The processes and the device that training runs on, and errors of theirs in plain words."""
 
+import errno
 import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
@@ -17,7 +19,7 @@ from accelerate.utils import (
 
 from degradations.errors import RecipeError
 from restore.checkpoints import accelerators
-from restore.errors import ConfigError, RestoreError
+from restore.errors import ConfigError, DiskFullError, RestoreError
 from restore.training import trackers
 from restore.training.options import TrainOptions
 
@@ -27,23 +29,35 @@ OWN_WAYS = {
     DistributedType.DEEPSPEED: "ACCELERATE_USE_DEEPSPEED",
     DistributedType.MEGATRON_LM: "ACCELERATE_USE_MEGATRON_LM",
 }
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # EFBIG: `ulimit -f`
 log = logging.getLogger(__name__)
 GAIN = 1.2  # how much faster bf16 must be to be taken for fp32
 PATIENCE = timedelta(hours=12)  # other processes wait while the first encodes pairs
 
 
 @contextmanager
-def user_errors() -> Iterator[None]:
+def user_errors(output: Path) -> Iterator[None]:
     """Turn errors that a user can mend into ours, which commands show in one line.
+
+    Args:
+        output: The run's folder.
 
     Raises:
         ConfigError: Instead of RecipeError.
+        DiskFullError: If there is no room for a file of the run.
         RestoreError: If a worker process was killed.
     """
     try:
         yield
     except RecipeError as error:
         raise ConfigError(str(error)) from error
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise DiskFullError(
+            f"{error.filename or output}: cannot be written: {error.strerror}; make room, then run "
+            "again to go on from the last checkpoint"
+        ) from error
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker (pid"):
             raise
