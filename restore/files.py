@@ -39,6 +39,15 @@ def home_folder(purpose: Literal["cache", "data", "state"]) -> Path:
     return folder / "restore"
 
 
+def at_home(value: Any) -> Any:
+    """The value of a YAML file, with the home folder for ~ in its paths: no shell reads them."""
+    if isinstance(value, dict):
+        return {at_home(key): at_home(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [at_home(one) for one in value]
+    return os.path.expanduser(value) if isinstance(value, str) else value
+
+
 def temporary_for(path: Path) -> Path:
     """Return a new name beside `path` for a file that will replace it."""
     nonce = secrets.token_hex(4)

@@ -49,6 +49,17 @@ def test_a_recipe_lies_beside_its_config_or_in_the_working_folder(tmp_path, monk
     assert found("scan", "stage.data.recipes=both.yaml") == ["here"]  # a person types it here
 
 
+def test_a_path_may_begin_at_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "mine.yaml").write_text(NOISE.format("mine"))
+    path = config(tmp_path, photos="~/photos", recipes={"~/mine.yaml": 1})
+    options = load_config(TrainOptions, path, ["output=~/runs/x"])
+    assert options.output == tmp_path / "home" / "runs" / "x"
+    assert options.stage.data.photos == tmp_path / "home" / "photos"
+    assert recipes.find(next(iter(options.stage.data.recipes))).name == "mine"
+
+
 @pytest.mark.parametrize(
     "given, means",
     [("wandb", ("wandb",)), ("none", ()), ("[]", ()), ("auto", "auto"), ("[mlflow]", ("mlflow",))],
