@@ -68,8 +68,12 @@ def require(path: Path, data: bytes) -> None:
 
 
 def consent_file() -> Path:
-    """The file in which consent is remembered."""
-    home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    """The file in which consent is remembered. Raises FileNotFoundError if there is no home."""
+    try:
+        home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    except RuntimeError as error:  # a number without a name, as in a container
+        told = "this user has no home folder; set HOME or XDG_CONFIG_HOME"
+        raise FileNotFoundError(told) from error
     return Path(home) / "restore-toolkit" / "allowed_code.json"
 
 
@@ -84,7 +88,10 @@ def _keep(name: str, digest: str) -> None:
     if _here.get(name) == digest:
         return
     _here[name] = digest
-    path = consent_file()
+    try:
+        path = consent_file()
+    except FileNotFoundError:  # it holds for this process alone
+        return
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -157,6 +157,9 @@ def _lock(handle: int, out: Path) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise BlockingIOError(f"{out}: another run writes here; wait, or give another") from error
+    except OSError as error:  # some network disks take none
+        mend = "name a folder on another disk"
+        raise OSError(f"{out}: cannot be locked: {error.strerror or error}; {mend}") from error
 
 
 def begin(out: Path, folders: tuple[str, ...], recipe: Recipe, pairs: PairSet) -> None:

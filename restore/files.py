@@ -20,6 +20,7 @@ os.umask(UMASK)
 LONGEST = 2**24  # bytes of a line
 ABSENT = {errno.ENOENT, errno.ENOTDIR}  # what reading raises where there is no file
 STRANGE = {errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.EFBIG}  # or no plain one
+UNABLE = {errno.EPERM, errno.EACCES, errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.ENOSYS}
 XDG = {"cache": ".cache", "data": ".local/share", "state": ".local/state"}  # by its specification
 TEMPORARY = ".restore-"  # prefix of temporary files
 _OURS = re.compile(re.escape(TEMPORARY) + r"([0-9a-f]{8})([0-9a-f]{8})(\..*)?", re.DOTALL)
@@ -30,13 +31,19 @@ def home_folder(purpose: Literal["cache", "data", "state"]) -> Path:
 
     Args:
         purpose: cache: it may be deleted at any time; data: what the user added; state: jobs.
+
+    Raises:
+        FileNotFoundError: The system does not know the user's home.
     """
-    home = Path.home()
-    if sys.platform == "win32":
-        folder = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    else:
-        folder = Path(os.environ.get(f"XDG_{purpose.upper()}_HOME") or home / XDG[purpose])
-    return folder / "restore"
+    is_windows = sys.platform == "win32"
+    name = "LOCALAPPDATA" if is_windows else f"XDG_{purpose.upper()}_HOME"
+    if folder := os.environ.get(name):
+        return Path(folder) / "restore"
+    try:
+        home = Path.home()
+    except RuntimeError as error:  # a number without a name, as in a container
+        raise FileNotFoundError(f"this user has no home folder; set HOME or {name}") from error
+    return home / ("AppData/Local" if is_windows else XDG[purpose]) / "restore"
 
 
 def at_home(value: Any) -> Any:
@@ -169,24 +176,50 @@ def replacing(path: Path, is_lasting: bool = True) -> Iterator[Path]:
         if is_lasting:
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~UMASK)
+        _set_mode(temporary)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    if is_lasting and os.name == "posix":  # elsewhere a folder cannot be opened
-        folder = os.open(path.parent, os.O_RDONLY)
+    if is_lasting:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk, where its disk can tell.
+
+    Some network disks cannot, and a folder that may not be listed cannot be opened.
+    """
+    if os.name != "posix":  # elsewhere a folder cannot be opened
+        return
+    with _if_able():
+        handle = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            os.fsync(handle)
         finally:
-            os.close(folder)
+            os.close(handle)
 
 
 def open_up(folder: Path) -> None:
     """Give the files of a folder the mode of the umask; safetensors writes them with mode 0600."""
     for path in folder.rglob("*"):
         if path.is_file() and not path.is_symlink():
-            path.chmod(0o666 & ~UMASK)
+            _set_mode(path)
+
+
+def _set_mode(path: Path) -> None:
+    with _if_able():  # on FAT, or a share of Windows, one user may own all files
+        path.chmod(0o666 & ~UMASK)
+
+
+@contextmanager
+def _if_able() -> Iterator[None]:
+    """Go on where a disk cannot do what is asked of it; other errors are raised."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in UNABLE:
+            raise
 
 
 def unwritable(folder: Path, error: OSError) -> str:
@@ -235,7 +268,14 @@ def locked(folder: Path, waits: bool = False) -> Iterator[None]:
         except BlockingIOError as error:
             mend = "wait for it, or give another output"
             raise OutputError(f"{folder}: another run writes here; {mend}") from error
+        except OSError as error:
+            raise OutputError(unlockable(folder, error)) from error
         yield
+
+
+def unlockable(folder: Path, error: OSError) -> str:
+    """Return the text for a folder whose disk takes no locks, as some network disks."""
+    return f"{folder}: cannot be locked: {error.strerror or error}; name a folder on another disk"
 
 
 def write_text(path: Path, text: str) -> None:

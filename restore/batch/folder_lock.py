@@ -10,7 +10,7 @@ from pathlib import Path
 
 from restore.batch.store import HIDDEN
 from restore.errors import DiskFullError, OutputError
-from restore.files import TEMPORARY, is_temporary
+from restore.files import TEMPORARY, is_temporary, unlockable
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # EFBIG: `ulimit -f`
 PATIENCE_S = 30  # that a shard waits for another one's cleanup
@@ -106,6 +106,8 @@ def holding(out: Path, own: Path, whole: Path, tidy: Callable[[], None]) -> Iter
             fcntl.flock(file, how | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        except OSError as error:
+            raise OutputError(unlockable(out, error)) from error
         return True
 
     def shared(file: FileIO) -> bool:

@@ -87,8 +87,8 @@ class Rate:
         rates = _read()
         rates.pop(self.key, None)
         rates[self.key] = rate  # the newest is the last
-        place = _file()
         with suppress(OSError):  # without a cache every run measures again
+            place = _file()
             place.parent.mkdir(parents=True, exist_ok=True)
             write_text(place, json.dumps(dict([*rates.items()][-MOST:]), indent=1) + "\n")
 

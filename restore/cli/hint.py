@@ -18,8 +18,8 @@ def first_use(page: Path, console: Console) -> None:
     """Print the advice on a terminal, unless it was printed before."""
     if console.quiet or console.rows or not sys.stderr.isatty():
         return
-    marker = home_folder("cache") / "first_use"
     try:
+        marker = home_folder("cache") / "first_use"
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.touch(exist_ok=False)
     except OSError:  # printed before, or we could not record it

@@ -25,8 +25,7 @@ def of(paths: Sequence[Path]) -> list[str]:
     Digests are cached in the user's cache folder. A file is read again when its status on the disk
     changed.
     """
-    store = _store()
-    stored = _read(store)
+    stored = _read()
     now = time.time()
 
     def one(path: Path) -> tuple[str, list[object] | None]:
@@ -55,6 +54,7 @@ def of(paths: Sequence[Path]) -> list[str]:
     }
     if fresh:
         with suppress(OSError):  # without a cache they are read again
+            store = _store()
             store.parent.mkdir(parents=True, exist_ok=True)
             write_text(store, json.dumps({**stored, **fresh}))
     return [digest for digest, _ in results]
@@ -72,9 +72,9 @@ def _store() -> Path:
     return home_folder("cache") / "digests.json"
 
 
-def _read(store: Path) -> Known:
+def _read() -> Known:
     try:
-        known = json.loads(read_plain(store, MOST))
+        known = json.loads(read_plain(_store(), MOST))
     except (OSError, ValueError, RecursionError):
         return {}
     is_ours = isinstance(known, dict) and all(isinstance(v, list) and v for v in known.values())

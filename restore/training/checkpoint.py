@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 
 from restore.checkpoints import manifest
 from restore.errors import ConfigError, ModelError, OutputError
+from restore.files import sync_folder
 from restore.storage import sealed, tensor_files
 from restore.training import sharding
 
@@ -129,7 +130,7 @@ def save(folder: Path, progress: Progress, state: State, keep: int, is_writer: b
         if _is_ours(target):
             _discard(target)
         partial.rename(target)
-        _sync(folder)
+        sync_folder(folder)
     except (OSError, SafetensorError) as error:
         _discard(partial)
         raise OutputError(
@@ -173,17 +174,7 @@ def _write(
     for path in folder.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
-    _sync(folder)
-
-
-def _sync(folder: Path) -> None:
-    if os.name != "posix":  # elsewhere a folder cannot be opened
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_folder(folder)
 
 
 def _why(error: Exception) -> str:
