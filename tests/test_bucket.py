@@ -11,6 +11,7 @@ from restore.batch.bucket import Bucket
 from restore.batch.destination import Destination
 from restore.batch.jobs import Jobs, Shard, plan
 from restore.batch.journal import Journal
+from restore.batch.store import note_name
 from restore.errors import UsageError
 from restore.files import TEMPORARY
 from restore.storage.listing import Found
@@ -101,6 +102,32 @@ def test_a_run_that_was_not_uploaded_is_not_lost_when_another_machine_goes_on(on
     on("two", "c")
     whole = on("one", "abc")
     assert (whole.finished, whole.done, whole.failed) == (3, 0, 0)
+
+
+@pytest.mark.parametrize("name", ["out[1]", "out?", "o*t", "out[1"])
+def test_a_place_may_have_any_name_and_its_neighbours_lose_nothing(on, monkeypatch, name):
+    """As a glob it also names places beside it."""
+    monkeypatch.setitem(globals(), "URL", f"memory://shop/{name}")
+    files, note = MemoryFileSystem(), f".restore/{note_name('a.png')}"
+    beside = [f"/shop/{place}/{note}" for place in ("out1", "outx", "ot")]
+    for path in beside:
+        files.pipe_file(path, b"{}")
+    assert on("one", "a").done == 1
+    files.pipe_file(f"/shop/{name}/{note}", b"torn")
+    assert (on("one", "ab").done, on("two", "abc").finished, on("one", "abc").done) == (1, 2, 0)
+    assert all(files.cat_file(path) == b"{}" for path in beside)
+    assert not files.find(f"/shop/{name}/.restore/rows")
+
+
+def test_a_store_takes_longer_names_of_folders_than_this_machine(on, tmp_path):
+    on("one", "a")
+    place = Destination.parse(URL)
+    found = [Found(tmp_path / "a.png", "k" * 300 + "/a.png")]
+    jobs = plan(found, place.out, lambda source: ".png")
+    for count in ("done", "finished"):
+        summary = runner.run_all(jobs, copying, Journal(place.out, "", "", store=place.store))
+        assert getattr(summary, count) == 1
+    assert MemoryFileSystem().cat_file(f"/shop/out/{found[0].key}") == b"a"
 
 
 def test_what_a_killed_run_left_in_the_cache_is_removed_by_the_next(on, tmp_path):

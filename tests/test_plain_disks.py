@@ -7,14 +7,18 @@ import stat
 import sys
 
 import pytest
-from folders import check_all, fill, posix, run, tree
+from folders import check_all, copying, fill, posix, rows, run, tree
 
 from degradations import consent, pair_folder
 from restore import cli
 from restore.batch import rates
+from restore.batch.jobs import plan
+from restore.batch.journal import Journal
+from restore.batch.runner import run_all
 from restore.errors import OutputError
 from restore.files import home_folder, locked, open_up, sync_folder
 from restore.storage import digests
+from restore.storage.listing import Found
 
 fcntl = pytest.importorskip("fcntl")
 LACKING = [errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS]
@@ -73,6 +77,18 @@ def test_a_disk_without_locks_is_named_with_a_mend(tmp_path, monkeypatch, code):
         locked(tmp_path / "training").__enter__()
     with pytest.raises(OSError, match=f"pairs: {told}"):
         pair_folder.hold(tmp_path / "pairs", {}).__enter__()
+
+
+@posix
+def test_a_name_that_is_too_long_for_the_disk_costs_one_file(tmp_path):
+    """A store, or a list of URLs, may have such names."""
+    (tmp_path / "a").write_bytes(b"a")
+    found = [Found(tmp_path / "a", key) for key in ("a.png", "k" * 300 + "/b.png", "z/c.png")]
+    out = tmp_path / "out"
+    jobs = plan(found, out, lambda source: ".png")
+    summary = run_all(jobs, copying, Journal(out, "o", "w"))
+    assert (summary.done, summary.failed) == (2, 1)
+    assert rows(out)[found[1].key]["code"] == "ENAMETOOLONG"
 
 
 @pytest.fixture

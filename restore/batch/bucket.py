@@ -4,14 +4,16 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from glob import has_magic
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restore.batch.jobs import short_digest
+from restore.batch.ownership import REPORT
 from restore.batch.remote import Made, is_s3, open_filesystem, retry, s3_objects
 from restore.batch.rows import Row, parsed
-from restore.batch.store import HIDDEN, NOTES, REPORTS, note_name
+from restore.batch.store import HIDDEN, NOTES, note_name
 from restore.errors import ImageError, OutputError
 from restore.files import home_folder, replacing, sha256, temporary_for, write_text
 from restore.storage.database import TemporaryDatabase
@@ -99,9 +101,9 @@ class Bucket:
     @contextmanager
     def making(self, name: str) -> Iterator[Path]:
         is_new = not self.has(name)
-        place = self.out / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        path = temporary_for(place)  # the next run here removes it, should we be killed
+        # Not in a folder as in the store, which takes longer names. The next run here removes it,
+        # should we be killed.
+        path = temporary_for(self.out / f"result{Path(name).suffix}")
         try:
             path.touch()
             yield path
@@ -136,9 +138,11 @@ class Bucket:
 
     def notes(self) -> Iterator[Row]:
         for paths in _pages(self._notes()):
-            found = self._ask(lambda paths=paths: self._files.cat(paths, on_error="return"))
-            for path in paths:
-                data = found.get(path)
+            # not by `cat`, to which the place's own name may be a glob
+            found = self._ask(
+                lambda paths=paths: self._files.cat_ranges(paths, None, None, on_error="return")
+            )
+            for path, data in zip(paths, found, strict=True):
                 row = parsed(data) if isinstance(data, bytes) else None
                 yield from [row] if row else self._row(path)
 
@@ -152,7 +156,14 @@ class Bucket:
             notes.one("SELECT path FROM note WHERE digest = ?", short_digest(key)) for key in keys
         )
         for paths in _pages(row[0] for row in found if row):
-            self._ask(lambda paths=paths: self._files.rm(paths))
+            self._ask(lambda paths=paths: self._remove(paths))
+
+    def _remove(self, paths: list[str]) -> None:
+        if not has_magic(self._path("")):
+            self._files.rm(paths)
+            return
+        for path in paths:  # as globs they might be files of another place
+            self._files.rm_file(path)
 
     def _notes(self) -> Iterator[str]:
         files, top = self._files, self._path(f"{HIDDEN}/{NOTES}")
@@ -182,8 +193,11 @@ class Bucket:
         kept.mkdir(parents=True, exist_ok=True)
         seen = _read_seen(kept / SEEN_REPORTS)
         with suppress(FileNotFoundError):
-            for path in self._ask(lambda: self._files.glob(self._path(f"{HIDDEN}/{REPORTS}"))):
-                name, key = path.rpartition("/")[2], self._ask(lambda path=path: self._key(path))
+            for path in self._ask(lambda: self._files.ls(self._path(HIDDEN), detail=False)):
+                name = path.rstrip("/").rpartition("/")[2]
+                if not REPORT.fullmatch(name):
+                    continue
+                key = self._ask(lambda path=path: self._key(path))
                 if seen.get(name) == key and (kept / name).exists():
                     continue
                 with replacing(kept / name) as place:

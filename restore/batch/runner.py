@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 
 from restore.batch import downloads
@@ -279,8 +278,14 @@ def refuse_existing(
 
 def _sweep(jobs: Iterable[Job], out: Path) -> None:
     """Remove temporary files of a killed run; the lock proves that nobody writes here now."""
-    temporary = (f.glob(f"{TEMPORARY}*") for f in {out, *(job.target.parent for job in jobs)})
-    for path in chain(*temporary, (out / HIDDEN).rglob(f"{TEMPORARY}*")):
-        with suppress(OSError):  # in a folder that takes no files: its results fail by themselves
-            if is_temporary(path):
-                path.unlink(missing_ok=True)
+
+    def tidy(paths: Iterator[Path]) -> None:
+        with suppress(OSError):  # a folder that cannot be: its results fail by themselves
+            for path in paths:
+                with suppress(OSError):  # in a folder that takes no files: as above
+                    if is_temporary(path):
+                        path.unlink(missing_ok=True)
+
+    for folder in {out, *(job.target.parent for job in jobs)}:
+        tidy(folder.glob(f"{TEMPORARY}*"))
+    tidy((out / HIDDEN).rglob(f"{TEMPORARY}*"))

@@ -13,7 +13,6 @@ from restore.errors import ImageError
 from restore.files import ABSENT, STRANGE, replacing, sha256, write_text
 
 HIDDEN = ".restore"  # the folder in the output folder for what its user need not see
-REPORTS = "report*.jsonl"
 NOTES = "rows"  # the folder in it for rows of workers, one file each, until the report has them
 
 
