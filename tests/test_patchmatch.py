@@ -101,6 +101,23 @@ def disc(size=(160, 150), middle=(80, 75), radius=45):
     return np.hypot(y - middle[0], x - middle[1]) < radius
 
 
+def test_a_hole_is_filled_however_deep_it_is(monkeypatch):
+    monkeypatch.setattr("restore.images.patchmatch.ROUNDS", (2, 1, 1))  # it is large
+    shades = np.random.default_rng(0).uniform(100, 200, (28, 60, 3)).astype(np.uint8)
+    wall = np.concatenate([shades, np.zeros((28, 200, 3), np.uint8)], 1)
+    made = patchmatch(wall, hole_in(wall.shape[:2], slice(None), slice(60, None)))
+    assert made.min() >= shades.min()  # from 149 px on it was black throughout
+    assert np.abs(made[:, 60:].mean() - shades.mean()) < 10
+
+
+def test_a_hole_in_noise_is_filled_beside_one_in_a_flat_part():
+    wall, hole = np.full((100, 140, 3), 240, np.uint8), hole_in((100, 140), slice(10, 90))
+    wall[30:70, 94:134] = np.random.default_rng(0).integers(50, 256, (40, 40, 3))
+    hole[44:56, 108:120] = True
+    made = patchmatch(wall, hole)[44:56, 108:120]
+    assert made.min() >= 50  # it was black: patches so unlike the best of others counted as nothing
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_a_hole_in_a_sky_leaves_no_smudge(dtype):
     true, hole = sky(dtype), disc()

@@ -21,6 +21,8 @@ REACH = 3  # px from the middle of a patch to its side
 SIDE = 2 * REACH + 1
 TEXTURE = 3.0  # weight of a gradient beside a colour, both in [0, 255]
 DEPTH = 2.0  # a pixel counts this much less for each px that it lies deeper in the hole
+DEEP = 128  # px: depths count from the last multiple of this, or all weights would become 0
+UNLIKE = 1e-9  # weight of sources that differ most: where all do, their mean is what there is
 FAR = 400.0  # squared levels that a source a picture's side away costs
 ROUNDS = (10, 5, 3)  # of search and mean, at the coarsest, a middle and the finest level
 CHUNK = 1 << 14  # patches compared at once: 30 MB
@@ -82,11 +84,10 @@ class Level:
         return index
 
     @cached_property
-    def weights(self) -> np.ndarray:
-        """Weight of each pixel of a patch (H, W, SIDE, SIDE): less with the depth in the hole."""
+    def depths(self) -> np.ndarray:
+        """How deep in the hole each pixel of a patch is, (H, W, SIDE, SIDE); a view."""
         depth = cv2.distanceTransform(self.hole.astype(np.uint8), cv2.DIST_L2, 5)
-        padded = np.pad(DEPTH**-depth, REACH, mode="reflect").astype(np.float32)
-        return sliding_window_view(padded, (SIDE, SIDE))
+        return sliding_window_view(np.pad(depth, REACH, mode="reflect"), (SIDE, SIDE))
 
     def patches(self) -> np.ndarray:
         """Patches as they are now, (H, W, SIDE, SIDE * 5); a view."""
@@ -137,12 +138,13 @@ class Match:
         """Give each pixel of the hole the mean of what its patches' sources hold there."""
         level = self.level
         sharp = np.exp(-self.error / (2 * np.percentile(self.error, 75) + 1e-6))
+        sharp = np.maximum(sharp, UNLIKE)
         total = np.zeros((*level.hole.shape, 6), np.float32)[level.hole]
         for nth, source in self._votes():
             weight = np.where(nth >= 0, sharp[nth], 0)[:, None]
             total[:, :5] += weight * level.pixels[tuple(source)]
             total[:, 5:] += weight
-        level.pixels[level.hole] = total[:, :5] / np.maximum(total[:, 5:], 1e-12)
+        level.pixels[level.hole] = total[:, :5] / total[:, 5:]
 
     def _votes(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield, for each place in a patch, which target speaks for each pixel, or -1, and what."""
@@ -193,7 +195,9 @@ class Comparison:
         self.patches, self.targets = patches, level.targets[:, some]
         self.far = FAR / max(level.hole.shape)
         self.mine = patches[tuple(self.targets)].reshape(len(some), -1)
-        weights = level.weights[tuple(self.targets)].reshape(len(some), -1)
+        depth = level.depths[tuple(self.targets)].reshape(len(some), -1)
+        middle = depth[:, SIDE**2 // 2, None]
+        weights = DEPTH ** (middle // DEEP * DEEP - depth)
         weights = weights / weights.sum(1, keepdims=True)
         self.weights = np.repeat(weights, 5, 1)
 
