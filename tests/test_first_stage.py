@@ -126,6 +126,27 @@ def test_noise_is_measured_where_the_picture_is_flattest():
     assert first_stage.noise(picture(5, 70), picture(5, 70).pixels) == 0  # no block of eight
 
 
+@pytest.mark.parametrize("kind", ["uint8", "uint16"])
+def test_what_a_picture_does_not_show_says_nothing_of_its_noise(monkeypatch, kind):
+    unit = np.iinfo(kind).max // 255
+    flat = np.full((64, 64, 3), 128 * unit, kind)
+    levels = np.random.default_rng(0).normal(0, 12, (64, 64, 1)) * unit
+    noisy = Picture((flat + levels).round().astype(kind))
+    monkeypatch.setattr(first_stage, "enlarged", lambda low, *_: np.full_like(flat, 128 * unit))
+    heard: list[float] = []
+    monkeypatch.setattr(first_stage, "unfaded", lambda picture, share: heard.append(share))
+    covered = np.zeros((64, 64), bool)
+    covered[20:40] = True
+    noisy.pixels[covered] = 128 * unit  # as filled and as bled
+    alpha = np.where(covered, 0, np.iinfo(kind).max).astype(kind)
+    asked = {"size": (64, 64), "stage": FirstStage(network()), "fidelity": 0, "unfade": 1.0}
+    restored(noisy, **asked)
+    restored(noisy, **asked, damage=covered)
+    restored(replace(noisy, alpha=alpha), **asked)
+    restored(replace(noisy, alpha=np.zeros_like(alpha)), **asked)
+    assert heard == [0, 1, 1, 0]
+
+
 def test_the_fusion_is_silent_in_noise(monkeypatch):
     low = picture(40, 40)
     alone = restored(low, (40, 40), FirstStage(network()), 0).pixels

@@ -16,6 +16,7 @@ from restore.diffusion.watch import OnStep, ignore
 from restore.errors import ConfigError, NonFiniteError
 from restore.images import memmap
 from restore.images.masks import Box
+from restore.images.masks import resize as resize_mask
 from restore.images.picture import Picture, bleed
 from restore.images.resample import resize_alpha, resize_band
 from restore.images.sketches import sketch_finished
@@ -63,7 +64,11 @@ def refuse_own_colours(options: UpscaleOptions) -> None:
 
 
 def run_first_stage(
-    low: Picture, options: UpscaleOptions, model: "Stack | LazyStack", on_step: OnStep = ignore
+    low: Picture,
+    options: UpscaleOptions,
+    model: "Stack | LazyStack",
+    on_step: OnStep = ignore,
+    damage: np.ndarray | None = None,
 ) -> Picture:
     """Run the first stage with the options, or with the model's defaults.
 
@@ -72,12 +77,13 @@ def run_first_stage(
         options: `fidelity`, `scale`, `unfade` and, to know whether sampling follows, `steps`.
         model: A model with a first stage.
         on_step: Called after each block, unless sampling follows.
+        damage: As in `restored`.
     """
     assert model.restorer is not None
     fidelity = model.fidelity if options.fidelity is None else options.fidelity
     steps = model.restore_steps if options.steps is None else options.steps
     on_block, size = ignore if steps else on_step, options.output_size(low.size)
-    return restored(low, size, model.restorer, fidelity, on_block, options.unfade)
+    return restored(low, size, model.restorer, fidelity, on_block, options.unfade, damage)
 
 
 def restored(
@@ -87,6 +93,7 @@ def restored(
     fidelity: float,
     on_step: OnStep = ignore,
     unfade: float = 0.0,
+    damage: np.ndarray | None = None,
 ) -> Picture:
     """Run the first stage.
 
@@ -101,6 +108,7 @@ def restored(
         fidelity: 0 rich to 1 faithful.
         on_step: Called after each block with (done, of, its rgb).
         unfade: How much fading is undone, 0 to 1, if the picture is noisy, as old prints are.
+        damage: bool (H, W) of the input: what was filled smoothly, and so shows no noise.
 
     Returns:
         The picture at `size`, with its depth, alpha, profile and EXIF.
@@ -120,7 +128,10 @@ def restored(
     result = replace(low, pixels=pixels, alpha=resize_alpha(low, size))
     if scale >= REACH:
         return result
-    noisiness = float(np.interp(noise(source, pixels), NOISE, (0, 1)))
+    covers = [damage, None if low.alpha is None else low.alpha == 0]
+    covers = [resize_mask(cover, size) for cover in covers if cover is not None]
+    hidden = np.logical_or.reduce(covers) if covers else None
+    noisiness = float(np.interp(noise(source, pixels, hidden), NOISE, (0, 1)))
     if stage.fusion is not None and noisiness < 1:
         result = replace(result, pixels=fused(source, pixels, stage.fusion, 1 - noisiness))
     return unfaded(result, noisiness * unfade)
@@ -164,7 +175,7 @@ def fused(low: Picture, pixels: np.ndarray, network: Answers, share: float = 1.0
     return by_blocks(result, 1, network.halo, make, ignore)
 
 
-def noise(low: Picture, pixels: np.ndarray) -> float:
+def noise(low: Picture, pixels: np.ndarray, hidden: np.ndarray | None = None) -> float:
     """Estimate the noise of the input, in levels of 255.
 
     It is the standard deviation of input minus restored picture in blocks of 8 x 8: the quantile
@@ -174,6 +185,7 @@ def noise(low: Picture, pixels: np.ndarray) -> float:
     Args:
         low: The input; it is resized to the restored picture.
         pixels: The restored pixels (H, W, 3).
+        hidden: bool (H, W): what the input does not show; blocks with any of it do not count.
     """
     result, size, bands = replace(low, pixels=pixels, alpha=None), pixels.shape[:2], []
     across = slice(0, size[1] // 8 * 8)
@@ -183,9 +195,13 @@ def noise(low: Picture, pixels: np.ndarray) -> float:
         gap = (before - after).mean(1)[0] * 255
         tall, wide = gap.shape[0] // 8, gap.shape[1] // 8
         squares = gap.reshape(tall, 8, wide, 8).transpose(0, 2, 1, 3).reshape(tall * wide, 64)
-        bands.append(squares.std(1, ddof=1))
-    deviations = np.concatenate(bands) if bands else np.zeros(1)
-    return float(np.quantile(deviations, 0.05))
+        deviations = squares.std(1, ddof=1)
+        if hidden is not None:
+            covered = hidden[slice(*rows), across].reshape(tall, 8, wide, 8).any((1, 3))
+            deviations = deviations[~covered.ravel()]
+        bands.append(deviations)
+    deviations = np.concatenate(bands) if bands else np.zeros(0)
+    return float(np.quantile(deviations, 0.05)) if deviations.size else 0.0
 
 
 def by_strips(low: Picture, network: Streaming, on_step: OnStep = ignore) -> np.ndarray:

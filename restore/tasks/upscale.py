@@ -139,7 +139,7 @@ def in_two_stages(
         steps = stack.steps
     source = deepen(low) if steps else low
     if stack.enlarger is None:
-        result = run_first_stage(source, options, stack, on_step)
+        result = run_first_stage(source, options, stack, on_step, damage)
     else:
         result = of_pixel_model(source, options, stack, ignore if steps else on_step)
     if steps:
