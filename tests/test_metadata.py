@@ -294,3 +294,17 @@ def test_a_folder_of_all_goes_through_and_each_row_says_what_was_lost(restored, 
                 assert getattr(made, fact) or word in told, (case, fact, told)
         if source.depth > made.depth:
             assert "8 bits" in told
+
+
+def test_a_part_of_exif_that_is_not_there_is_not_asked_for(monkeypatch, tmp_path):
+    """Pillow 12.3 raises a KeyError then, and the colours that the tags tell were dropped."""
+    ask = Image.Exif.get_ifd
+
+    def get_ifd(exif, tag):
+        if tag == ExifTags.IFD.Interop and tag not in ask(exif, ExifTags.IFD.Exif):
+            raise KeyError(tag)
+        return ask(exif, tag)
+
+    monkeypatch.setattr(Image.Exif, "get_ifd", get_ifd)
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.tif")
+    assert picture.read(tmp_path / "a.tif").warnings == ()

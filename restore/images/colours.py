@@ -145,7 +145,9 @@ def _from_exif(image: Image.Image, grey: bool, notes: list[str]) -> bytes | None
         inner = tags.get_ifd(IFD.Exif)
         if inner.get(Base.ColorSpace) == 1:
             return None
-        if str(tags.get_ifd(IFD.Interop).get(1, "")).startswith("R03"):
+        # Pillow 12.3 raises a KeyError for a part that is not there
+        interop = tags.get_ifd(IFD.Interop) if IFD.Interop in inner else {}
+        if str(interop.get(1, "")).startswith("R03"):
             return None if grey else _build("DCF's Adobe RGB", ADOBE, ADOBE_CURVE, grey, notes)
         points = tuple(map(float, (*tags.get(WHITE, SRGB[:2]), *tags.get(RGB, SRGB[2:]))))
         gamma, table = inner.get(Base.Gamma), tags.get(TRANSFER)
