@@ -1,5 +1,6 @@
 """A tiny stack with random weights, and pictures that have something in them."""
 
+import gc
 import json
 import os
 from pathlib import Path
@@ -35,6 +36,17 @@ settings.load_profile("busy")
 def pytest_xdist_auto_num_workers():
     """One process a CPU, and four at most: each takes up to 2 GB."""
     return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2, 4)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """What is imported by now stays; the garbage collector need not walk through it each time."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def smooth_pixels(height: int, width: int, seed: int = 0) -> np.ndarray:

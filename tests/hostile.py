@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -16,6 +17,10 @@ def segfault() -> None:
 
 def leave() -> None:
     os._exit(7)
+
+
+def die(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def hang() -> None:

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from degradations import degrade_batch, recipes
 
 COUNT = 10_000
-FEW = 1_500  # for every run of the suite
+FEW = 600  # for every run of the suite
 RECIPE = recipes.named("realesrgan")
 
 

@@ -7,6 +7,7 @@ import sys
 from multiprocessing import active_children
 from pathlib import Path
 
+import hostile
 import psutil
 import pytest
 import torch
@@ -115,14 +116,10 @@ def test_a_file_that_ends_its_workers_costs_no_other(
 
 @posix
 def test_workers_that_die_without_a_model_end_the_run(tmp_path, photos, model, monkeypatch):
-    monkeypatch.setattr(device_pool, "_serve", die)
+    monkeypatch.setattr(device_pool, "_serve", hostile.die)
     monkeypatch.setattr(device_pool, "STILLBORN", 2)  # each takes a second or more to start
     with pytest.raises(ModelError, match=r"end before they have a model \(SIGKILL\)"):
         run(photos(3), tmp_path / "out", model, devices=ONE)
-
-
-def die(*given):
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @posix
