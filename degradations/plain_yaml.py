@@ -39,7 +39,7 @@ def plain_bytes(path: str | Path, most: int) -> bytes:
         RecipeError: If it is no plain file, cannot be read, or is too large.
     """
     try:
-        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+        with open(path, "rb", opener=_without_waiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise RecipeError(f"{path}: cannot be read: it is no plain file")
             data = file.read(most + 1)
@@ -48,6 +48,10 @@ def plain_bytes(path: str | Path, most: int) -> bytes:
     if len(data) > most:
         raise RecipeError(f"{path}: is larger than {most:,} bytes, the limit of such a file")
     return data
+
+
+def _without_waiting(name: str, flags: int) -> int:
+    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def loads(data: bytes | str) -> Any:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from restore.errors import OutputError
 
@@ -105,6 +105,16 @@ def is_missing(path: Path, error: OSError) -> bool:
     raise OutputError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
+@contextmanager
+def _open_plain(path: Path) -> Iterator[IO[bytes]]:
+    """Open a regular file; never wait for a pipe or a device, which might never end."""
+    flag = getattr(os, "O_NONBLOCK", 0)
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | flag)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no plain file")
+        yield file
+
+
 def read_plain(path: Path, most: int = 2**31) -> bytes:
     """Read the bytes of a regular file.
 
@@ -115,11 +125,8 @@ def read_plain(path: Path, most: int = 2**31) -> bytes:
     Raises:
         OSError: If the file is larger, or is a pipe or a device, which might never end.
     """
-    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it is no plain file")
-        if status.st_size > most:
+    with _open_plain(path) as file:
+        if os.fstat(file.fileno()).st_size > most:
             raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes")
         return file.read()
 
@@ -130,9 +137,7 @@ def read_lines(path: Path) -> Iterator[bytes]:
     Raises:
         OSError: As `read_plain`, but for the size.
     """
-    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "it is no plain file")
+    with _open_plain(path) as file:
         while piece := file.readline(LONGEST):
             yield from piece.splitlines()
 
@@ -152,9 +157,7 @@ def md5(path: Path) -> str:
 
 
 def _digest(path: Path, kind: Callable[[], Any]) -> str:
-    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "it is no plain file")
+    with _open_plain(path) as file:
         return hashlib.file_digest(file, kind).hexdigest()
 
 

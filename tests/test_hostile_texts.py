@@ -6,15 +6,17 @@ import os
 import time
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import degradations
-from degradations import RecipeError, Trace, recipes
+from degradations import RecipeError, Trace, plain_yaml, recipes
 from restore import cli
 from restore.config import load_options, read_yaml
 from restore.errors import ConfigError
+from restore.files import read_lines, read_plain, sha256
 from restore.options import UpscaleOptions
 
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -201,3 +203,13 @@ def test_many_values_in_a_trace_are_replayed_or_refused(tmp_path, name, seed, ch
     test_any_values_in_a_trace_are_replayed_or_refused.hypothesis.inner_test(
         tmp_path, name, seed, changes
     )
+
+
+@pytest.mark.parametrize(
+    "read", [read_plain, sha256, lambda path: list(read_lines(path)), plain_yaml.read]
+)
+def test_a_folder_in_the_place_of_a_file_is_refused_and_not_left_open(read, tmp_path):
+    before = psutil.Process().num_fds()
+    with pytest.raises((OSError, RecipeError), match="Is a directory"):
+        read(tmp_path)
+    assert psutil.Process().num_fds() == before
