@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 import degradations
 from degradations import RecipeError, Trace, plain_yaml, recipes
+from degradations.ops import Blur, SensorNoise, Stains
+from degradations.ranges import Choice
 from restore import cli
 from restore.config import load_options, read_yaml
 from restore.errors import ConfigError
@@ -190,6 +192,26 @@ def test_any_values_in_a_trace_are_replayed_or_refused(tmp_path, name, seed, cha
     else:
         assert made.shape == (12, 10, 3)
     assert time.process_time() - began < 30
+
+
+@pytest.mark.parametrize(
+    ("step", "name", "value"),
+    [
+        (Blur(shape=Choice(("plateau_anisotropic",))), "beta", -1),
+        (Blur(shape=Choice(("generalised_isotropic",))), "beta", 99_999),
+        (SensorNoise(), "gains", [2, 1, 0]),
+        (SensorNoise(), "gains", 0),
+        (Stains(), "count", 99_999),
+    ],
+)
+def test_a_value_that_no_op_draws_is_refused_at_once(tmp_path, step, name, value):
+    recipe = degradations.Recipe(name="one", steps=(step,))
+    tree = json.loads(recipe.draw(HR.shape[:2], 2, 0, "k").to_json())
+    tree["steps"][0][name] = value
+    began = time.process_time()
+    with pytest.raises(RecipeError, match=rf"steps\[0\] \({step.kind}\) cannot be done: .*{name}"):
+        replayed(tmp_path, tree)
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.slow

@@ -60,6 +60,8 @@ class Blur(Op):
     def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
         shape, size, angle = params["shape"], params["size"], params["angle"]
         sigma_x, sigma_y = params["sigma"]
+        if not 0.1 <= params.get("beta", 1) <= 10:  # in a trace of somebody
+            raise ValueError(f"beta is from 0.1 to 10, not {params['beta']}")
         if shape == "isotropic":
             size = min(size, 2 * math.ceil(4 * sigma_x) + 1)  # 1e-4 of the weight is outside
             return separable(rgb, kernels.gaussian_1d(size, sigma_x))

@@ -15,7 +15,8 @@ from degradations.ranges import Choice, Range, Uniform, within
 from degradations.rng import Rng
 
 Opacity = Annotated[Range, within(0, 1)]
-Count = Annotated[Range, within(0, 1000)]  # rounded
+MOST = 1000  # marks
+Count = Annotated[Range, within(0, MOST)]  # rounded
 Length = Annotated[Range, within(0, 1000)]  # thousandths of the longer side
 _LIGHT_OR_DARK = Choice((Uniform(0.8, 1), Uniform(0, 0.2)), (3, 1))
 _STAIN = (0.42, 0.30, 0.14)  # brown
@@ -183,6 +184,8 @@ class Stains(Damage):
 
 def _each(params: Params) -> Iterator[Rng]:
     """The draws of each scratch, speck or fold: a function of the seed and its number."""
+    if params["count"] > MOST:  # in a trace of somebody: it would take minutes
+        raise ValueError(f"count is at most {MOST}, not {params['count']}")
     return (Rng(params["seed"], "").at(index) for index in range(params["count"]))
 
 

@@ -110,6 +110,8 @@ class SensorNoise(Op):
     @staticmethod
     def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
         gains = np.array(params["gains"], np.float32)
+        if gains.shape != (3,) or not np.all((gains >= 1) & (gains <= 8)):  # in a trace of somebody
+            raise ValueError(f"gains are three numbers from 1 to 8, not {params['gains']}")
         padded = cv2.copyMakeBorder(np.clip(rgb, 0, 1), *(PAD,) * 4, cv2.BORDER_REFLECT_101)
         raw = mosaic(to_linear(padded) / gains)
         noise = standard_normal(params["seed"], raw.shape)
