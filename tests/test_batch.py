@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from restore.batch import step
+from restore.batch import downloads
 from restore.batch.jobs import file_seed, plan
 from restore.batch.journal import Journal
 from restore.batch.runner import run_all
@@ -283,14 +283,14 @@ def test_a_stale_file_that_cannot_be_removed_ends_no_run(photos, tmp_path, monke
 def test_an_unreadable_file_is_a_failed_row(photos, tmp_path, monkeypatch):
     jobs = plan(find([photos], tmp_path / "out"), tmp_path / "out", lambda source: ".png")
     (photos / "a.png").unlink()
-    digest_of = step.digest_of
+    digest_of = downloads.digest_of
 
     def closed(path):
         if path.name == "b.jpg":
             raise PermissionError(13, "Permission denied")
         return digest_of(path)
 
-    monkeypatch.setattr(step, "digest_of", closed)
+    monkeypatch.setattr(downloads, "digest_of", closed)
     summary = run_all(jobs, Worker(), Journal(tmp_path / "out", "o", "w"))
     report = rows(tmp_path / "out")
     assert [report[key]["code"] for key in ALL[:3]] == ["UNREADABLE", "CORRUPT", "UNREADABLE"]

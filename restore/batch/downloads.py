@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restore.batch.background import Threads, wait_for
-from restore.batch.jobs import Job, short_digest
+from restore.batch.jobs import Job, digest_of, short_digest
 from restore.batch.remote import open_filesystem, retry
 from restore.errors import ImageError
 from restore.files import replacing
@@ -66,6 +66,15 @@ def files_of(job: Job) -> list[Path]:
     """The local files of a job: its source, and the others that its result depends on."""
     source = fetch(job)
     return [source, *(source if other == job.source else other for other in job.others)]
+
+
+def digests_of(job: Job) -> tuple[str, ...]:
+    """sha256 of each file of a job, as `files_of` lists them. Raises ImageError."""
+    try:
+        return tuple(map(digest_of, files_of(job)))
+    except OSError as error:
+        mend = "check the file and its permissions"
+        raise ImageError("UNREADABLE", f"{error.strerror or error}; {mend}") from error
 
 
 def cached_file(job: Job) -> Path:

@@ -16,7 +16,7 @@ from typing import Literal
 
 from restore.batch import downloads
 from restore.batch.folder_lock import full, is_full
-from restore.batch.jobs import Job, digest_of, fitting
+from restore.batch.jobs import Job, fitting
 from restore.batch.result_index import ResultIndex
 from restore.batch.rows import Row
 from restore.errors import (
@@ -102,18 +102,18 @@ def do_job(
     keeps = exists != "overwrite"
     if keeps and (finished := index.finished_unread(job)):
         return partial(dict, finished, finished=True)
-    source, store = _source(job), index.store
-    if keeps and (finished := index.finished(job, source.digest)):
+    digests, store = _digests(job), index.store
+    if keeps and (finished := index.finished(job, digests.together)):
         return partial(dict, finished, finished=True)
     started = time.monotonic()
     store.make_way(store.name(job.target))
-    job = _placed(job, index, exists, source.file_digest)
+    job = _placed(job, index, exists, digests.source)
     outdated = _outdated(job, index) if exists == "skip" else []
     names = [store.name(target) for target in (job.target, *job.frames)]
     with ExitStack() as making:
         path, *frames = (making.enter_context(store.making(name)) for name in names)
         facts = work(job, path, *frames)
-        if _source(job) != source:
+        if _digests(job) != digests:
             raise ImageError("CHANGED", "the file changed while it was read; run again")
         row = {
             **head(job, "done"),
@@ -122,8 +122,8 @@ def do_job(
             **facts,
             "warnings": [*facts.get("warnings", []), *outdated],
             "task": index.task,
-            "source_sha256": source.digest,
-            "picture_sha256": source.file_digest,
+            "source_sha256": digests.together,
+            "picture_sha256": digests.source,
             **({"source_md5": md5(downloads.fetch(job))} if job.url else {}),
             "options": index.options,
             "weights": index.weights,
@@ -161,41 +161,36 @@ def foresee(job: Job, index: ResultIndex, exists: Exists) -> Job | Row:
         return {**finished, "finished": True}
     if job.url:
         return job
-    source = _source(job)
-    if keeps and (finished := index.finished(job, source.digest)):
+    digests = _digests(job)
+    if keeps and (finished := index.finished(job, digests.together)):
         return {**finished, "finished": True}
-    return _placed(job, index, exists, source.file_digest)
+    return _placed(job, index, exists, digests.source)
 
 
 @dataclass(frozen=True)
-class Source:
+class Digests:
     """Digests of what a picture is made of.
 
     Attributes:
-        file_digest: sha256 of the source; empty if there is none.
-        digest: sha256 of that and of the other files, such as a mask.
+        source: sha256 of the source; empty if there is none.
+        together: sha256 of that and of the other files, such as a mask.
     """
 
-    file_digest: str
-    digest: str
+    source: str
+    together: str
 
 
 def head(job: Job, status: str) -> Row:
     return {"key": job.key, "status": status, "source": job.origin}
 
 
-def _source(job: Job) -> Source:
-    try:
-        if not job.source:
-            return Source("", "")
-        first, *others = map(digest_of, downloads.files_of(job))
-        if not others:
-            return Source(first, first)
-        together = hashlib.sha256(" ".join([first, *others]).encode()).hexdigest()
-        return Source(first, together)
-    except OSError as error:
-        mend = "check the file and its permissions"
-        raise ImageError("UNREADABLE", f"{error.strerror or error}; {mend}") from error
+def _digests(job: Job) -> Digests:
+    if not job.source:
+        return Digests("", "")
+    first, *others = downloads.digests_of(job)
+    if not others:
+        return Digests(first, first)
+    return Digests(first, hashlib.sha256(" ".join([first, *others]).encode()).hexdigest())
 
 
 def _placed(job: Job, index: ResultIndex, exists: Exists, source: str) -> Job:
@@ -207,12 +202,7 @@ def _placed(job: Job, index: ResultIndex, exists: Exists, source: str) -> Job:
     Raises:
         ImageError: A file is there that may not be replaced.
     """
-
-    store = index.store
-
-    def taken(job: Job) -> list[Path]:
-        return _taken(job, index)
-
+    store, taken = index.store, partial(_taken, index=index)
     if exists == "rename" and taken(job):
         own = job.target
         endings = (f"_{count}{own.suffix}" for count in range(1, 10_000))

@@ -7,11 +7,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from restore.batch import downloads, jobs, rates, views
+from restore.batch import downloads, rates, views
 from restore.batch.background import LAST_S
 from restore.batch.destination import Destination
 from restore.batch.holes import Holes, draw_overlay, make_opaque
-from restore.batch.jobs import Job
+from restore.batch.jobs import Job, file_seed
 from restore.batch.journal import Row
 from restore.batch.prefetch import Prefetcher
 from restore.batch.provenance import describe_maker, format_settings
@@ -64,7 +64,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Source:
+class ReadFile:
     """A file as it was read."""
 
     pictures: "list[Picture]"  # the frames asked for
@@ -132,7 +132,7 @@ class FileWork:
         self.reading.close(LAST_S)
         self.rate.keep()
 
-    def __call__(self, job: jobs.Job, path: Path, *frames: Path) -> Row:
+    def __call__(self, job: Job, path: Path, *frames: Path) -> Row:
         self.load_s = 0.0
         if frames:
             source = self.reading.take(job)
@@ -142,7 +142,7 @@ class FileWork:
             if is_small(first):
                 self.making.begin_after(job, lambda next: not next.beside and self.is_new(next))
             notes = [*first.warnings, *self.put(first, path, job, self.seed(job))]
-        if self.digests(job) != source.digests:
+        if downloads.digests_of(job) != source.digests:
             raise ImageError("CHANGED", "the file changed while it was read; run again")
         picture = source.pictures[0]
         kind = self.kind_of(job)
@@ -160,12 +160,12 @@ class FileWork:
             **self.keep_views(job, source, first),
         }
 
-    def follow(self, job: jobs.Job, following: jobs.Job | None) -> None:
+    def follow(self, job: Job, following: Job | None) -> None:
         """Set the job that comes after this one, where the order was not known at the start."""
         for prefetcher in (self.making, self.reading):
             prefetcher.follow(job, following)
 
-    def keep_views(self, job: jobs.Job, source: Source, result: "Picture") -> Row:
+    def keep_views(self, job: Job, source: ReadFile, result: "Picture") -> Row:
         """Save what the page shows; return the facts on it for the row."""
         picture, facts = source.pictures[0], {}
         panels = [picture, result]
@@ -178,21 +178,21 @@ class FileWork:
             facts["place"] = place
         return facts
 
-    def is_new(self, job: jobs.Job) -> bool:
+    def is_new(self, job: Job) -> bool:
         """Whether the job must be done: no file is there that could be its finished result."""
         store = self.settings.destination.store
         return self.settings.exists == "overwrite" or not store.has(store.name(job.target))
 
-    def may_read(self, job: jobs.Job) -> bool:
+    def may_read(self, job: Job) -> bool:
         """Whether to read a job ahead; no store is asked here, while the model waits."""
         return self.settings.destination.store.at_once > 1 or self.is_new(job)
 
-    def read(self, job: jobs.Job) -> Source:
+    def read(self, job: Job) -> ReadFile:
         from restore.images import encode, memmap, sandbox
 
         if self.settings.destination.store.at_once > 1:
             self.is_new(job)  # it remembers, so that nobody waits for it later
-        digests = self.digests(job)
+        digests = downloads.digests_of(job)
         with memmap.use_folder(self.settings.destination.out):
             pictures, count = sandbox.read_by_rows(downloads.fetch(job), self.settings.reading)
         if self.settings.reading.frames == "all" and len(pictures) != 1 + len(job.beside):
@@ -205,9 +205,9 @@ class FileWork:
         masks = self.holes.read(self.masks, job, pictures)
         if self.masks and self.masks.is_alpha:  # the filled hole is opaque
             pictures = list(map(make_opaque, pictures))
-        return Source(pictures, count, masks, digests)
+        return ReadFile(pictures, count, masks, digests)
 
-    def make_next(self, job: jobs.Job) -> "tuple[Source, Picture]":
+    def make_next(self, job: Job) -> "tuple[ReadFile, Picture]":
         """Read a job's source, and make the result of its first frame."""
         source = self.reading.take(job)
         if is_small(source.pictures[0]):
@@ -237,7 +237,7 @@ class FileWork:
         self.rate.add(time.monotonic() - began, made.size[0] * made.size[1])
         return made
 
-    def warn(self, job: jobs.Job, picture: "Picture") -> None:
+    def warn(self, job: Job, picture: "Picture") -> None:
         """Warn once of the time for a large result, before it is begun."""
         if self.is_warned or not rates.is_large(self.options.output_size(picture.size)):
             return
@@ -246,7 +246,7 @@ class FileWork:
         self.show.note(warning)
 
     def make_several(
-        self, job: jobs.Job, source: Source, path: Path, frames: Sequence[Path]
+        self, job: Job, source: ReadFile, path: Path, frames: Sequence[Path]
     ) -> "tuple[Picture, list[str]]":
         """Make frames, candidates, laps or damage; return the first result, and notes on all."""
         from restore.images.contact_sheet import write_sheet
@@ -300,7 +300,7 @@ class FileWork:
             return [f"{message}; filled as {names[0]} says"]
         return [f"{message}; nothing was filled: correct {names[0]} and give it by --damage"]
 
-    def put(self, picture: "Picture", path: Path, job: jobs.Job, seed: int) -> list[str]:
+    def put(self, picture: "Picture", path: Path, job: Job, seed: int) -> list[str]:
         """Write a result; return notes on what its format could not hold."""
         from restore.images import sandbox
 
@@ -313,19 +313,12 @@ class FileWork:
             raise CancelledError("the run is over")
         self.show.part(done, of, what)
 
-    def kind_of(self, job: jobs.Job) -> str:
+    def kind_of(self, job: Job) -> str:
         assert job.source
         return self.kind(job.source)
 
-    def seed(self, job: jobs.Job, nth: int = 0) -> int:
-        return jobs.file_seed(self.settings.seed + nth, job.key)
-
-    def digests(self, job: jobs.Job) -> tuple[str, ...]:
-        try:
-            return tuple(map(jobs.digest_of, downloads.files_of(job)))
-        except OSError as error:
-            mend = "check the file and its permissions"
-            raise ImageError("UNREADABLE", f"{error.strerror or error}; {mend}") from error
+    def seed(self, job: Job, nth: int = 0) -> int:
+        return file_seed(self.settings.seed + nth, job.key)
 
 
 def refuse_large(size: tuple[int, int], copies: int, most_pixels: int) -> None:
