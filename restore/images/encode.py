@@ -11,7 +11,7 @@ from PIL import Image
 
 from restore.errors import ImageError, UsageError
 from restore.images import row_writers, tags, tiff_rows
-from restore.images.picture import Picture, to_uint8
+from restore.images.picture import Picture, Rgb, lay_on, to_uint8
 from restore.images.tags import Tags
 from restore.images.tiff_rows import LARGE
 
@@ -52,7 +52,6 @@ OPAQUE = {suffix for suffix, own in OWN.items() if own == "jpeg"}
 SUBSAMPLED = ("jpeg", "avif")
 LOSSLESS = ("png", "tiff", "webp")
 PNG_STORED = 33  # the length of signature and IHDR, after which profile and EXIF stand
-Rgb = tuple[int, int, int]
 Subsampling = Literal["auto", "4:4:4", "4:2:2", "4:2:0"]
 
 
@@ -149,7 +148,7 @@ def encode(
         notes.append(f"depth reduced to 8 bits for {format}")
     grey = picture.grey
     if alpha is not None and not holds.alpha and how.background is not None:
-        pixels = _flat(pixels, alpha, how.background)
+        pixels = lay_on(pixels, alpha, how.background)
         grey = grey and len(set(how.background)) == 1
         alpha = None
     looks_grey = grey
@@ -234,12 +233,6 @@ def check_file(path: Path, format: str, size: tuple[int, int]) -> None:
             ) from error
     if found != size:
         raise ImageError("CORRUPT", f"the file just written is {found}, not {size}")
-
-
-def _flat(pixels: np.ndarray, alpha: np.ndarray, background: Rgb) -> np.ndarray:
-    cover = alpha[..., None].astype(np.float32) / np.float32(255)
-    under = np.array(background, np.float32)
-    return np.rint(pixels * cover + under * (1 - cover)).astype(np.uint8)
 
 
 def _layers(pixels: np.ndarray, alpha: np.ndarray | None, grey: bool) -> np.ndarray:

@@ -20,6 +20,8 @@ from restore.images.tiff_samples import applied_orientation, apply_orientation
 
 MAX_BYTES = 2**30
 BAND = 256  # rows converted together
+Rgb = tuple[int, int, int]  # 0..255
+WHITE: Rgb = (255, 255, 255)
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,8 +207,7 @@ def convert_to_srgb(picture: Picture) -> Picture:
     if picture.depth == 16:  # LittleCMS by Pillow knows no 16-bit colour
         notes.append("depth reduced to 8 bits: the colour profile was converted")
         pixels = to_uint8(pixels)
-    alpha = picture.alpha
-    alpha = to_uint8(alpha) if alpha is not None and picture.depth == 16 else alpha
+    alpha = None if picture.alpha is None else to_uint8(picture.alpha)
     image = Image.fromarray(pixels[..., 0] if picture.grey else pixels)
     pixels = np.asarray(metadata.to_srgb(image, picture.icc, notes))
     if picture.grey:
@@ -240,15 +241,15 @@ def probe(source: Source) -> Header:
 def to_rgb8(picture: Picture) -> np.ndarray:
     """Convert to uint8 (H, W, 3) sRGB: 16 bits are rounded, transparency is laid on white."""
     picture = convert_to_srgb(picture)
-    pixels, alpha = (
-        to_uint8(array) if array is not None and array.dtype == np.uint16 else array
-        for array in (picture.pixels, picture.alpha)
-    )
-    assert pixels is not None
-    if alpha is None:
-        return pixels
+    pixels = to_uint8(picture.pixels)
+    return pixels if picture.alpha is None else lay_on(pixels, to_uint8(picture.alpha), WHITE)
+
+
+def lay_on(pixels: np.ndarray, alpha: np.ndarray, background: Rgb) -> np.ndarray:
+    """Lay uint8 (H, W, 3) pixels with alpha uint8 (H, W) on a background; uint8 (H, W, 3)."""
     share = alpha[..., None].astype(np.float32) / 255
-    return np.rint(pixels * share + 255 * (1 - share)).astype(np.uint8)
+    under = np.array(background, np.float32)
+    return np.rint(pixels * share + under * (1 - share)).astype(np.uint8)
 
 
 @contextmanager
