@@ -1,6 +1,5 @@
 """Make frozen options from YAML, `--set` and the command line; refuse what is wrong by name."""
 
-import difflib
 import hashlib
 import json
 import re
@@ -11,7 +10,7 @@ from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from restore.errors import ConfigError
+from restore.errors import ConfigError, meant, near
 from restore.files import at_home
 from restore.storage.urls import was_url
 
@@ -264,7 +263,7 @@ def explain(
             text = f"{name}: {_short(fault['input'])} does not fit; it is: {meaning}"
         else:
             text = f"{name} {_must(fault, field)}, not {_short(fault['input'])}"
-            text += _meant(fault["input"], re.findall("'(.*?)'", str(context.get("expected"))))
+            text += meant(fault["input"], re.findall("'(.*?)'", str(context.get("expected"))))
         lines.append(f"{origin(way)}: {text}".removeprefix(": "))
     return lines
 
@@ -287,16 +286,6 @@ def _must(found: Any, field: Any) -> str:
     if kind == "path_type":
         return "must be a path"
     return found["msg"].replace("Input should be", "must be")
-
-
-def near(name: object, names: Collection[str]) -> str:
-    """Return the end of an error message: the nearest known name, or else all of them."""
-    return _meant(name, names) or f"; there are {', '.join(sorted(names))}"
-
-
-def _meant(name: object, names: Collection[str]) -> str:
-    close = difflib.get_close_matches(str(name), names, n=1)
-    return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def _short(value: object) -> str:

@@ -3,7 +3,8 @@
 A command returns the error's `exit_code`.
 """
 
-from collections.abc import Iterable
+import difflib
+from collections.abc import Collection, Iterable
 from itertools import islice
 
 
@@ -109,3 +110,14 @@ def printable(text: str) -> str:
 def sides(size: tuple[int, int]) -> str:
     """Format (height, width) as WIDTHxHEIGHT."""
     return f"{size[1]}x{size[0]}"
+
+
+def near(name: object, names: Collection[str]) -> str:
+    """Return the end of an error message: the nearest known name, or else all of them."""
+    return meant(name, names) or f"; there are {', '.join(sorted(names))}"
+
+
+def meant(name: object, names: Collection[str]) -> str:
+    """Return the end of an error message: the nearest known name; empty if none is near."""
+    close = difflib.get_close_matches(str(name), names, n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 from restore.checkpoints import controlnet, model_paths
-from restore.config import near
-from restore.errors import ConfigError, UsageError
+from restore.errors import ConfigError, UsageError, near
 
 if TYPE_CHECKING:  # torch loads where it is needed
     from restore.diffusion.lazy_stack import LazyStack

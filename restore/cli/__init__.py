@@ -29,8 +29,8 @@ from restore.cli.recipe_options import AllowCode
 from restore.cli.shared import stop
 from restore.cli.signals import leave_with
 from restore.cli.streams import plain_handler, steady
-from restore.config import near, shipped
-from restore.errors import ModelError, RestoreError, UsageError
+from restore.config import shipped
+from restore.errors import ModelError, RestoreError, UsageError, near
 
 EXITS = (
     "Exit codes: 0 all well; 1 some files failed; 2 the command is wrong, nothing was begun; 3 the "

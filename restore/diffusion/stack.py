@@ -13,7 +13,6 @@ import torch
 from diffusers import SchedulerMixin, UNet2DConditionModel, UNet2DModel
 from torch import Tensor, nn
 
-from restore.config import near
 from restore.diffusion import rehearsal, vae
 from restore.diffusion.conditioning import Condition, as_velocity, conditioned
 from restore.diffusion.contexts import Context
@@ -23,7 +22,7 @@ from restore.diffusion.layouts import Layout, Task, require
 from restore.diffusion.lazy_stack import Stage
 from restore.diffusion.tiling import WindowPredict, Windows
 from restore.diffusion.vae import Vae
-from restore.errors import ConfigError, ModelError
+from restore.errors import ConfigError, ModelError, near
 from restore.images.masks import Box
 from restore.images.picture import Picture
 from restore.options import Sampler

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from pydantic import model_validator
 
-from restore.config import Options, near
-from restore.errors import ConfigError
+from restore.config import Options
+from restore.errors import ConfigError, near
 
 ROOM = 1.5  # the crop that is moved is so many times wider, so that its edges stay outside
 

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 from pydantic import Field
 
-from restore.config import Options, near
-from restore.errors import ConfigError, ImageError, counted, printable
+from restore.config import Options
+from restore.errors import ConfigError, ImageError, counted, near, printable
 from restore.file_search import PICTURES, visible
 from restore.images import picture, sandbox
 from restore.storage import digests
