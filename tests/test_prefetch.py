@@ -3,9 +3,13 @@
 import json
 import os
 import sys
+import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from itertools import pairwise
+from pathlib import Path
 
 import hostile
 import numpy as np
@@ -13,7 +17,7 @@ import pytest
 from PIL import Image
 
 from restore import files
-from restore.batch import work
+from restore.batch import downloads, work
 from restore.batch.jobs import Job
 from restore.batch.prefetch import Prefetcher
 from restore.errors import ImageError
@@ -167,3 +171,34 @@ def test_no_thread_is_left_behind(photos, call):
     call("upscale", photos, "-s", 1)
     time.sleep(0.2)
     assert threading.active_count() == before
+
+
+def test_copies_that_threads_begin_at_once_are_in_one_folder_and_made_once(monkeypatch):
+    folder = tempfile.TemporaryDirectory
+
+    def slow(**how):
+        time.sleep(0.1)
+        return folder(**how)
+
+    def download(job):
+        made.append(job.key)
+        return downloads.cached_file(job)
+
+    made, at_once = [], threading.Barrier(4)
+    # as in a process that has made none yet
+    monkeypatch.setattr(downloads, "_make_folder", cache(downloads._make_folder.__wrapped__))
+    monkeypatch.setattr(downloads.tempfile, "TemporaryDirectory", slow)
+    monkeypatch.setattr(downloads, "_downloaded", download)
+    jobs = [Job(Path(n), n, Path(n), url=f"https://example.org/{n}") for n in ("a.png", "b.png")]
+
+    def fetch(job):
+        at_once.wait()
+        return downloads.fetch(job)
+
+    with ThreadPoolExecutor(4) as pool:
+        copies = list(pool.map(fetch, [*jobs, *jobs]))
+    assert sorted(made) == ["a.png", "b.png"]
+    assert len({copy.parent for copy in copies}) == 1
+    for job in jobs:
+        downloads.release(job)
+    downloads._make_folder().cleanup()

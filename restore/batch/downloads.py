@@ -27,18 +27,13 @@ ROOM = 2**28  # bytes of such copies on the disk, beside the first of them
 WHOLE = 2**24  # bytes of a file that is read by one request, and so cannot change meanwhile
 
 
-class _Copies:
-    """The copies of this process, finished or in the making, by URL."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.futures: dict[str, Future[Path]] = {}
-        self.folder = tempfile.TemporaryDirectory(prefix="restore-", ignore_cleanup_errors=True)
+_lock = threading.Lock()  # of what follows
+_futures: dict[str, Future[Path]] = {}  # the copies of this process, finished or not, by URL
 
 
 @cache
-def _copies() -> _Copies:
-    return _Copies()
+def _make_folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="restore-", ignore_cleanup_errors=True)
 
 
 def fetch(job: Job) -> Path:
@@ -50,10 +45,9 @@ def fetch(job: Job) -> Path:
     if not job.url:
         assert job.source
         return job.source
-    copies = _copies()
-    with copies.lock:
-        begun = copies.futures.get(job.url)
-        future = copies.futures.setdefault(job.url, Future())
+    with _lock:
+        begun = _futures.get(job.url)
+        future = _futures.setdefault(job.url, Future())
     if begun is None:
         try:
             future.set_result(_downloaded(job))
@@ -79,7 +73,9 @@ def digests_of(job: Job) -> tuple[str, ...]:
 
 def cached_file(job: Job) -> Path:
     """The path of a job's downloaded source."""
-    return Path(_copies().folder.name) / f"{short_digest(job.url)}{Path(job.key).suffix}"
+    with _lock:  # else two threads might make a folder each, of which one vanishes with its files
+        folder = Path(_make_folder().name)
+    return folder / f"{short_digest(job.url)}{Path(job.key).suffix}"
 
 
 def probe(job: Job, how: "Reading") -> "Header":
@@ -100,9 +96,8 @@ def release(job: Job) -> None:
     """Remove a job's downloaded source."""
     if not job.url:
         return
-    copies = _copies()
-    with copies.lock:
-        future = copies.futures.pop(job.url, None)
+    with _lock:
+        future = _futures.pop(job.url, None)
     if future and future.done():
         cached_file(job).unlink(missing_ok=True)
 
