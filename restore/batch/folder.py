@@ -26,11 +26,7 @@ from restore.batch.rates import Rate
 from restore.batch.rows import Row
 from restore.batch.runner import Executor, Limits, Summary, run_all, run_by
 from restore.batch.step import Exists, Work
-from restore.batch.work import (
-    FileOptions,
-    Progress,
-    Settings,
-)
+from restore.batch.work import FileOptions, Progress, Settings
 from restore.batch.worker import RunSpec
 from restore.errors import UsageError
 from restore.file_search import Found

@@ -99,7 +99,6 @@ def make_opaque(picture: "Picture") -> "Picture":
 
 def draw_overlay(picture: "Picture", mask: "np.ndarray") -> "Picture":
     """The picture without its transparency, darker, and red where the mask is."""
-
     from restore.images.picture import Picture, to_uint8
 
     eight = to_uint8(picture.pixels)

@@ -117,7 +117,9 @@ def run_files(
 ) -> None:
     """Do the options' task with every picture that the folder's options name, and exit.
 
-    count  candidates of each, kept beside a sheet of them all.
+    Args:
+        dry_run: Only say what would be done.
+        count: Candidates of each picture, kept beside a sheet of them all.
     """
     run.console.begin()
     destination = run.destination

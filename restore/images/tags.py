@@ -73,7 +73,7 @@ def fit_tags(picture: Picture, format: str, notes: list[str]) -> Tags:
         exif, xmp, iptc = (None if name in long else data for name, (data, _) in parts.items())
     lost = [name for name, text in texts if not _holds(format, name, text)]
     if lost:
-        names = ", ".join(lost[:5]) + (", ..." if len(lost) > 5 else "")
+        names = metadata.first_few(lost)
         notes.append(f"texts dropped ({names}): {format} does not hold them; --format png does")
         texts = tuple(pair for pair in texts if pair[0] not in lost)
     return Tags(icc, exif, xmp, iptc, picture.dpi, texts)
