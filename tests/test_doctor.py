@@ -1,6 +1,7 @@
 """What this machine lacks is told in words, with the mend, before any file is touched."""
 
 import re
+import subprocess
 import sys
 from importlib import metadata
 
@@ -138,3 +139,15 @@ def test_a_damaged_model_of_the_users_and_a_missing_codec_are_broken(capsys, mon
     assert code == 3
     assert "broken  model torn: is cut or damaged" in said and "restore models remove torn" in said
     assert "broken  avif: OSError: encoder avif not available" in said
+
+
+def test_a_codec_that_changes_pixels_is_found_also_where_python_leaves_out_assertions():
+    code = (
+        "import numpy as np; from restore.batch import environment as e; "
+        "from restore.images import picture as p; "
+        "p.read = lambda path: p.Picture(np.zeros((16, 16, 3), np.uint8)); "
+        "print({f.state for f in e.codecs() if 'written and read' not in f.message})"
+    )
+    command = [sys.executable, "-O", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "{'broken'}\n"
