@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 from urllib.parse import quote
 
 import httpx2
@@ -24,7 +25,7 @@ from degradations import Recipe, preview
 from restore import cli
 from restore.errors import ImageError, UsageError
 from restore.images.worker_pool import Workers
-from restore.web.api import create_app
+from restore.web.api import create_app, stream_changes
 from restore.web.guard import Guard, Rules
 from restore.web.models import Models
 from restore.web.roots import Roots
@@ -405,6 +406,27 @@ def test_a_job_is_told_as_it_goes(client):
     assert all(one["id"] == job_id for one in told)
 
 
+def test_a_job_that_waits_is_told_again_before_a_proxy_gives_up(tmp_path, monkeypatch):
+    monkeypatch.setattr("restore.web.api.QUIET_S", 0.1)
+    monkeypatch.setattr("restore.web.api.EVENT_S", 0.05)
+    server = Mock()
+    server.describe.return_value.model_dump_json.return_value = "{}"
+    server.store.get.side_effect = [Mock(status="queued")] * 12 + [None]
+
+    async def told():
+        return [text async for text in stream_changes(server, "id")]
+
+    assert len(asyncio.run(told())) > 2
+
+
+def test_a_job_keeps_the_model_that_was_the_first_when_it_was_sent(tmp_path):
+    app = create_app(tmp_path, RULES, Models(), Roots(), Limits())
+    client = TestClient(app, base_url=HERE)  # its worker is not started
+    job = post(client, "upscale").json()
+    kept = json.loads((tmp_path / "jobs" / job["id"] / "job.json").read_text(encoding="utf-8"))
+    assert kept["asked"]["model"] == "nano"
+
+
 def test_figures_are_there_for_prometheus(client):
     ended(client, post(client, "scratches"))
     lines = client.get("/metrics").text.splitlines()
@@ -463,12 +485,27 @@ def test_elsewhere_a_token_is_needed(tmp_path):
     bearer = {"Authorization": "Bearer very-secret"}
     assert client.get("/v1/models", headers=bearer).status_code == 200
     entered = client.get("/", params={"token": "very-secret"}, follow_redirects=False)
-    assert (entered.status_code, entered.headers["location"]) == (303, "/")
+    assert (entered.status_code, entered.headers["location"]) == (303, "./")
     for word in ("HttpOnly", "SameSite=strict"):
         assert word in entered.headers["set-cookie"]
     assert client.get("/v1/models").status_code == 200  # by its cookie
     foreign = client.get("/v1/models", headers={"origin": "http://evil.example"})
     assert foreign.status_code == 403
+
+
+def test_two_servers_of_one_host_do_not_log_each_other_out(tmp_path):
+    jar = httpx2.Cookies()
+    clients = []
+    for port in (7860, 7861):
+        rules = replace(RULES, host="0.0.0.0", token=f"secret{port}")
+        app = create_app(tmp_path / str(port), rules, Models(), Roots(), Limits())
+        client = TestClient(app, base_url=f"http://photos.example:{port}", cookies=jar)
+        entered = client.get("/", params={"token": f"secret{port}"}, follow_redirects=False)
+        jar.update(entered.cookies)
+        clients.append(client)
+    for client in clients:
+        client.cookies = jar
+        assert client.get("/v1/models").status_code == 200
 
 
 def test_a_proxy_may_call_it_by_name(tmp_path):

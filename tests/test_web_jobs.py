@@ -159,6 +159,7 @@ def test_a_job_that_ends_the_server_each_time_is_given_up(tmp_path, kept, hand):
         (ImageError("CORRUPT", "broken"), "CORRUPT"),
         (ValueError("x"), "INTERNAL"),
         (MemoryError(), "OOM"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "OOM"),
     ],
 )
 def test_a_bad_job_costs_no_other(kept, error, code):
@@ -275,6 +276,7 @@ def test_the_address_shows_the_token_only_where_one_is():
         "::1", 80, ["photos.example"], Path(), (), (), "auto", "auto", "torch", None
     )
     assert serve.build_url(proxied, "t") == "https://photos.example/?token=t"
+    assert serve.build_url(how, "a+b/c=&%41") == "http://localhost:80/?token=a%2Bb%2Fc%3D%26%2541"
 
 
 def test_a_full_disk_ends_a_job_and_not_the_worker(kept, hand, monkeypatch):
@@ -327,6 +329,19 @@ def test_a_port_that_is_taken_and_a_strange_token_are_refused(tmp_path, monkeypa
     monkeypatch.delenv("RESTORE_TOKEN")
     with locked(tmp_path):
         assert cli.main(["serve", "--port", str(free_port()), "--state", str(tmp_path)]) == 3
+
+
+def test_a_home_that_takes_no_jobs_names_the_option(tmp_path, monkeypatch, capsys):
+    (tmp_path / "home").write_text("a file")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
+    assert cli.main(["serve", "--port", str(free_port())]) == 3
+    assert "--state FOLDER" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["https://photos.example", "photos.example:8443", "a.example/x"])
+def test_a_name_is_that_of_a_host_alone(name, tmp_path, capsys):
+    assert cli.main(["serve", "--name", name, "--state", str(tmp_path)]) == 2
+    assert f"--name {name}: is no name of a host" in capsys.readouterr().err
 
 
 @pytest.mark.timeout(600)  # two servers that load a model, on a machine that is busy

@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import FastAPI, File, Form, Query, Request, Response, UploadFile
+from fastapi import Depends, FastAPI, File, Form, Query, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from pydantic import BaseModel
@@ -22,6 +23,7 @@ from restore.web import metrics, requests
 from restore.web.guard import Guard, Rules, error_response
 from restore.web.models import Models
 from restore.web.page_routes import add_page_routes
+from restore.web.parts import UPLOADS, require_form, require_json
 from restore.web.result_routes import add_file_routes, add_view_routes
 from restore.web.roots import Roots
 from restore.web.server import REFUSALS, JobResponse, Limits, Server
@@ -31,7 +33,7 @@ from restore.web.worker import Worker
 
 log = logging.getLogger(__name__)
 EVENT_S = 0.3  # between two checks of a job whose events a client reads
-UPLOADS = 64  # files of one request
+QUIET_S = 15  # then a job that waits is told again: proxies end what is silent for a minute
 Images = Annotated[list[UploadFile], File(max_length=UPLOADS)]
 Control = Annotated[
     UploadFile, File(description="What the ControlNet is shown, instead of the picture itself.")
@@ -136,13 +138,19 @@ def add_task_routes(app: FastAPI, server: Server) -> None:
         ("pairs", requests.PairsRequest, "Training pairs by a recipe, as a zip."),
         ("estimate", requests.EstimateRequest, "A recipe fitted to bad photos."),
     ]
-    many = ("sheet", "pairs", "estimate")
     for name, kind, summary in routes:
-        make = multiple_upload_route if name in many else single_upload_route
-        route = make(server, kind)
+        if name in ("sheet", "pairs", "estimate"):
+            route, form = (
+                multiple_upload_route(server, kind),
+                require_form("image", several="image"),
+            )
+        else:
+            route = single_upload_route(server, kind)
+            form = require_form("image", "mask", "control_image")
         app.post(
             f"/v1/{name}",
             status_code=202,
+            dependencies=[form],
             summary=f"{summary} `request` is a {kind.__name__}.",
             response_model=JobResponse,
             responses=REFUSALS,
@@ -150,7 +158,9 @@ def add_task_routes(app: FastAPI, server: Server) -> None:
             operation_id=name,
         )(route)
 
-    @app.post("/v1/text2img", status_code=202, responses=REFUSALS, operation_id="text2img")
+    json = {"status_code": 202, "responses": REFUSALS, "dependencies": [Depends(require_json)]}
+
+    @app.post("/v1/text2img", operation_id="text2img", **json)
     def text2img(given: requests.Text2imgRequest) -> JobResponse:
         """Make pictures from words."""
         server.check_size((given.text2img.height, given.text2img.width), given.count)
@@ -161,6 +171,7 @@ def add_task_routes(app: FastAPI, server: Server) -> None:
         status_code=202,
         summary="As /v1/text2img, with a ControlNet's picture. `request` is a Text2imgRequest.",
         responses=REFUSALS,
+        dependencies=[require_form("control_image")],
         openapi_extra=document_request(requests.Text2imgRequest),
         operation_id="text2img_form",
     )
@@ -169,7 +180,7 @@ def add_task_routes(app: FastAPI, server: Server) -> None:
         server.check_size((given.text2img.height, given.text2img.width), given.count)
         return server.queue(given, [], control=control_image)
 
-    @app.post("/v1/batch", status_code=202, responses=REFUSALS, operation_id="batch")
+    @app.post("/v1/batch", operation_id="batch", **json)
     def batch(given: requests.BatchRequest) -> JobResponse:
         """Work on a folder of the server, as the command line does."""
         out = server.roots.find(given.root, given.out, is_new=True)
@@ -258,18 +269,22 @@ def add_job_routes(app: FastAPI, server: Server) -> None:
         operation_id="events",
     )
     def events(job_id: str) -> StreamingResponse:
-        """The job, again at each change, until it has ended: server-sent events."""
+        """The job, again at each change and each 15 s, until it has ended: server-sent events."""
         server.find(job_id)
-        return StreamingResponse(stream_changes(server, job_id), media_type="text/event-stream")
+        return StreamingResponse(
+            stream_changes(server, job_id),
+            media_type="text/event-stream",
+            headers={"X-Accel-Buffering": "no"},  # nginx would keep them back
+        )
 
 
 async def stream_changes(server: Server, job_id: str) -> AsyncIterator[str]:
-    """Yield a job as a server-sent event at each change, until it has ended."""
-    last = ""
+    """Yield a job as a server-sent event at each change or QUIET_S, until it has ended."""
+    last, sent_s = "", time.monotonic()
     while job := server.store.get(job_id):
-        text = server.describe(job).model_dump_json()
-        if text != last:
-            last = text
+        text, now = server.describe(job).model_dump_json(), time.monotonic()
+        if text != last or now - sent_s > QUIET_S:
+            last, sent_s = text, now
             yield f"data: {text}\n\n"
         if job.status in ENDED:
             return

@@ -13,7 +13,6 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-COOKIE = "restore_token"
 SAFE = ("GET", "HEAD")
 SILENCE_S = 60  # within an upload
 OPEN = ("/health",)  # to a load balancer, which has no token
@@ -151,7 +150,8 @@ class Guard:
             return "this server answers to localhost alone, and to what --name says"
         origin = headers.get("origin")
         if origin is not None and origin.lower().partition("://")[2] != host.lower():
-            return "the request comes from another site"
+            hint = "a proxy must pass the Host header on, with its port"
+            return f"the request comes from another site, {origin[:200]}, not {host}; {hint}"
         is_visit = headers.get("sec-fetch-mode") == "navigate" and not origin
         if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not is_visit:
             return "the request comes from another site"
@@ -162,14 +162,16 @@ class Guard:
         query = parse_qs(scope["query_string"].decode("latin-1"))
         if scope["path"] == "/" and "token" in query:
             if self.is_token(query["token"][0]):
-                entered = RedirectResponse("/", 303)
-                entered.set_cookie(COOKIE, self.rules.token, httponly=True, samesite="strict")
+                entered = RedirectResponse("./", 303)  # a proxy may add a path
+                entered.set_cookie(
+                    cookie_name(scope), self.rules.token, httponly=True, samesite="strict"
+                )
                 return entered
             return HTMLResponse(LOGIN, 401)
         kind, _, given = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer" and self.is_token(given.strip()):
             return None
-        if self.is_token(read_cookie(headers.get("cookie", ""))):
+        if self.is_token(read_cookie(headers.get("cookie", ""), cookie_name(scope))):
             return None
         if scope["path"] == "/":
             return HTMLResponse(LOGIN, 401)
@@ -222,10 +224,15 @@ def full(what: str) -> Response:
     return refusal
 
 
-def read_cookie(header: str) -> str:
+def cookie_name(scope: Scope) -> str:
+    """Return the name of the cookie with the token: a host's cookies go to all of its ports."""
+    return f"restore_token_{scope['server'][1]}"
+
+
+def read_cookie(header: str, name: str) -> str:
     """Return the token in a Cookie header; "" if there is none."""
     try:
-        found = SimpleCookie(header).get(COOKIE)
+        found = SimpleCookie(header).get(name)
     except CookieError:
         return ""
     return found.value if found else ""

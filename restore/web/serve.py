@@ -7,16 +7,17 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import uvicorn
 
 from restore.batch.folder_lock import as_output_error
 from restore.checkpoints.arguments import Engine
-from restore.errors import UsageError
+from restore.errors import OutputError, UsageError
 from restore.files import home_folder, locked
 from restore.web.adapters import Adapters
 from restore.web.api import Limits, create_app
-from restore.web.guard import Rules, is_loopback
+from restore.web.guard import Rules, host_name, is_loopback
 from restore.web.models import Models
 from restore.web.roots import Roots
 
@@ -69,6 +70,10 @@ def serve(how: Serving) -> None:
         UsageError: An option is wrong, or the address is taken.
         OutputError: The state folder cannot be written or is in use.
     """
+    for name in how.names:
+        if not name.isascii() or host_name(name) != name.lower():
+            mend = "give the host alone, as photos.example, without https://, port or path"
+            raise UsageError(f"--name {name}: is no name of a host; {mend}")
     roots = Roots.of(how.roots)
     token = os.environ.get(TOKEN, "")
     if not re.fullmatch(r"[!-~]*", token):
@@ -81,17 +86,21 @@ def serve(how: Serving) -> None:
     adapters = Adapters.of(how.loras, how.controlnets)
     models = Models(how.models, how.device, how.dtype, how.engine, adapters)
     models.require_given()
-    with as_output_error(how.state), locked(how.state), open_socket(how) as listener:
-        app = create_app(how.state, rules, models, roots, how.limits)
-        print(f"restore: open {build_url(how, token)}", flush=True)
-        config = uvicorn.Config(
-            app,
-            log_level="warning",
-            access_log=False,  # would hold the token of the first visit
-            server_header=False,
-            timeout_graceful_shutdown=3,
-        )
-        uvicorn.Server(config).run(sockets=[listener])
+    try:
+        with as_output_error(how.state), locked(how.state), open_socket(how) as listener:
+            app = create_app(how.state, rules, models, roots, how.limits)
+            print(f"restore: open {build_url(how, token)}", flush=True)
+            config = uvicorn.Config(
+                app,
+                log_level="warning",
+                access_log=False,  # would hold the token of the first visit
+                server_header=False,
+                timeout_graceful_shutdown=3,
+            )
+            uvicorn.Server(config).run(sockets=[listener])
+    except OutputError as error:
+        error.args = (f"{error}; --state FOLDER keeps the jobs elsewhere",)
+        raise
 
 
 def open_socket(how: Serving) -> socket.socket:
@@ -113,5 +122,5 @@ def build_url(how: Serving, token: str) -> str:
     host = f"[{how.host}]" if ":" in how.host else how.host
     name = "localhost" if how.host in ("0.0.0.0", "::") else host
     if how.names:  # through a proxy, whose scheme and port are its own
-        return f"https://{how.names[0]}/?token={token}"
-    return f"http://{name}:{how.port}/" + (f"?token={token}" if token else "")
+        return f"https://{how.names[0]}/?token={quote(token, safe='')}"
+    return f"http://{name}:{how.port}/" + (f"?token={quote(token, safe='')}" if token else "")

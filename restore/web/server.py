@@ -127,6 +127,8 @@ class Server:
             RestoreError: The request is refused; its `code` says why.
         """
         if isinstance(given, requests.TaskRequest):
+            # after a restart another model may be the first
+            given = given.model_copy(update={"model": given.model or self.models.first})
             self.models.require(given.model, given.task)
         with as_output_error(self.store.folder):
             return self.describe(self.find(self._queue(given, images, mask, control)))

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 from restore.batch.folder_lock import is_full
 from restore.batch.prefetch import THREAD_NAME
 from restore.batch.rows import Row
-from restore.errors import CancelledError, DiskFullError, RestoreError, printable
+from restore.errors import (
+    CancelledError,
+    DiskFullError,
+    OutOfMemoryError,
+    RestoreError,
+    printable,
+)
 from restore.web.previews import Previews
 from restore.web.store import ENDED, Job, Part, Store, Tally
 
@@ -252,8 +258,12 @@ class Worker:
             if isinstance(error, RestoreError):
                 return {"status": "failed", "code": error.code, "error": to_printable(str(error))}
             log.exception("job %s", job.id)
-            code = "OOM" if isinstance(error, MemoryError) else "INTERNAL"
-            text = f"{type(error).__name__}; the server's log has more"
+            from restore.diffusion.tiling import is_out_of_memory  # torch, seconds
+
+            code, text = "INTERNAL", f"{type(error).__name__}; the server's log has more"
+            if is_out_of_memory(error):
+                mend = "take a smaller picture, scale or model"
+                code, text = OutOfMemoryError.code, f"the server has too little memory; {mend}"
             if is_full(error):
                 code, text = DiskFullError.code, "no room left on the server's disk; make some"
             return {"status": "failed", "code": code, "error": text}
