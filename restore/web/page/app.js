@@ -3,7 +3,7 @@
 import { addAdapters, asked as adapters, lacking, uploads } from "./adapters.js";
 import { Brush } from "./brush.js";
 import { counted, dropZone, el, keepSettings, recall, remember } from "./dom.js";
-import { ask, bound, comeBack, Refused, send, sleep } from "./jobs.js";
+import { ask, bound, comeBack, KEPT, prepare, Refused, send, sleep } from "./jobs.js";
 
 const FORMATS = { auto: "as the input's", png: "PNG", jpeg: "JPEG", webp: "WebP", avif: "AVIF", tiff: "TIFF" };
 const section = (id) => document.getElementById(id);
@@ -71,9 +71,15 @@ function eachPicture(id, asked) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const files = zone.get();
-    complain(form, files.length ? "" : "Choose a picture first, or try the example.");
+    if (!files.length) return complain(form, "Choose a picture first, or try the example.");
+    if (files.length > KEPT) {
+      const mend = "send fewer at a time, or work on a folder of the server";
+      return complain(form, `${files.length} pictures are too many, as the server keeps the newest ${KEPT} results: ${mend}.`);
+    }
+    complain(form, "");
     const [now, guide] = [asked(form), uploads(form)]; // as the form is now, not when the queue has room
-    for (const file of files) await send(section(id), id, file.name, request(file, now, ...guide));
+    const jobs = files.map((file) => prepare(section(id), id, file.name, request(file, now, ...guide)));
+    for (const job of jobs) await job();
   });
   keepSettings(form, id);
 }
@@ -90,6 +96,7 @@ function inpaint() {
     if (zone.get()[0] !== file) return; // another was chosen meanwhile
     complain(form, isShown ? "" : `This browser cannot show ${file.name}. Load a mask for it, or find its scratches.`);
   });
+  addEventListener("beforeunload", (event) => brush.isUnsent && event.preventDefault());
   form.elements.maskfile.addEventListener("change", async () => {
     const [file] = form.elements.maskfile.files;
     if (!file) return;
@@ -184,7 +191,7 @@ function batch(roots) {
   const go = async (root, folder) => {
     let told;
     try {
-      told = await ask(`/v1/folders?root=${encodeURIComponent(root)}&folder=${encodeURIComponent(folder)}`);
+      told = await ask(`v1/folders?root=${encodeURIComponent(root)}&folder=${encodeURIComponent(folder)}`);
     } catch (refused) {
       return complain(form, refused.message);
     }
@@ -218,7 +225,7 @@ function batch(roots) {
 async function offers(status) {
   for (;;) {
     try {
-      return await Promise.all(["models", "recipes", "folders", "limits", "adapters"].map((name) => ask(`/v1/${name}`)));
+      return await Promise.all(["models", "recipes", "folders", "limits", "adapters"].map((name) => ask(`v1/${name}`)));
     } catch (refused) {
       if (!(refused instanceof Refused)) throw refused;
       if (status.textContent !== refused.message) status.textContent = refused.message;

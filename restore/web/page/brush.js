@@ -12,6 +12,7 @@ export class Brush {
     this.size = editor.querySelector("[name=brush]");
     this.tool = "brush";
     this.strokes = [];
+    this.pointer = null; // that draws
     this.picture = null;
     for (const button of editor.querySelectorAll("[data-tool]")) {
       button.addEventListener("click", () => this.choose(button.dataset.tool));
@@ -30,7 +31,7 @@ export class Brush {
 
   // Shows a file; false where this browser cannot.
   async open(file) {
-    this.picture = null;
+    this.picture = this.pointer = null;
     this.file = file;
     this.set([]);
     this.place.replaceChildren();
@@ -68,17 +69,23 @@ export class Brush {
     };
     this.layer.addEventListener("pointerdown", (event) => {
       if (!event.isPrimary || event.button) return; // a second finger, or another button
+      if (this.pointer !== null) return; // a hand that rests beside the pen
       this.layer.setPointerCapture(event.pointerId);
+      this.pointer = event.pointerId;
       this.begin(place(event));
     });
     this.layer.addEventListener("pointermove", (event) => {
-      if (!event.isPrimary) return;
+      const isDrawing = event.pointerId === this.pointer; // not one that began outside
+      if (!event.isPrimary || (this.pointer !== null && !isDrawing)) return;
       this.at = place(event);
       this.point();
-      if (this.layer.hasPointerCapture(event.pointerId)) this.go(this.at); // not one that began outside
+      if (isDrawing) this.go(this.at);
     });
-    this.layer.addEventListener("pointercancel", (event) => {
-      if (event.isPrimary && this.layer.hasPointerCapture(event.pointerId)) this.undo(); // two fingers move the page
+    this.layer.addEventListener("pointercancel", ({ pointerId }) => {
+      if (pointerId === this.pointer) this.set(this.strokes.filter((one) => one !== this.stroke)); // two fingers move the page
+    });
+    this.layer.addEventListener("lostpointercapture", ({ pointerId }) => {
+      if (pointerId === this.pointer) this.pointer = null;
     });
     this.layer.addEventListener("pointerleave", () => (this.cursor.hidden = true));
     this.layer.addEventListener("focus", () => this.point());
@@ -118,15 +125,15 @@ export class Brush {
   }
 
   begin(at) {
-    this.strokes.push({ isErased: this.tool === "eraser", width: Number(this.size.value), points: [at] });
-    this.draw(this.strokes.at(-1));
+    this.stroke = { isErased: this.tool === "eraser", width: Number(this.size.value), points: [at] };
+    this.strokes.push(this.stroke);
+    this.draw(this.stroke);
   }
 
   go(at) {
-    const stroke = this.strokes.at(-1);
-    if (!stroke?.points) return;
-    stroke.points.push(at);
-    this.draw({ ...stroke, points: stroke.points.slice(-2) });
+    if (!this.strokes.includes(this.stroke)) return; // undone while it is drawn
+    this.stroke.points.push(at);
+    this.draw({ ...this.stroke, points: this.stroke.points.slice(-2) });
   }
 
   undo() {
@@ -182,8 +189,14 @@ export class Brush {
     return this.strokes.every(({ isErased }) => isErased);
   }
 
+  // Whether something is painted that was not sent: it is gone with the page.
+  get isUnsent() {
+    return !this.isEmpty && this.strokes.at(-1) !== this.sent;
+  }
+
   // The mask as a PNG, white where it is painted.
   async png() {
+    this.sent = this.strokes.at(-1);
     const { width, height } = this.layer;
     const mask = el("canvas", { width, height });
     const pen = mask.getContext("2d");

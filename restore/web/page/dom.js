@@ -10,9 +10,12 @@ export function el(tag, properties = {}, ...children) {
   return made;
 }
 
+// A host may have several servers, each below a path of its own.
+const place = (key) => `restore${location.pathname.slice(1)}.${key}`;
+
 export function recall(key, fallback) {
   try {
-    return JSON.parse(localStorage.getItem(`restore.${key}`)) ?? fallback;
+    return JSON.parse(localStorage.getItem(place(key))) ?? fallback;
   } catch {
     return fallback;
   }
@@ -20,7 +23,7 @@ export function recall(key, fallback) {
 
 export function remember(key, value) {
   try {
-    localStorage.setItem(`restore.${key}`, JSON.stringify(value));
+    localStorage.setItem(place(key), JSON.stringify(value));
   } catch {
     // a private window may refuse: then nothing is remembered
   }
@@ -77,6 +80,29 @@ for (const kind of ["dragover", "drop"]) {
   document.addEventListener(kind, (event) => holdsFiles(event) && event.preventDefault());
 }
 
+// What was dropped; of a folder the pictures in it, those of its folders too.
+function dropped({ items, files }) {
+  const flat = [...files]; // the browser forgets both after the event
+  const entries = [...items].map((item) => item.webkitGetAsEntry()).filter(Boolean);
+  if (!entries.some((entry) => entry.isDirectory)) return Promise.resolve(flat);
+  const found = entries.map((entry) => walk(entry, false));
+  return Promise.all(found).then((lists) => lists.flat(), () => flat); // what cannot be read is refused when it is sent
+}
+
+async function walk(entry, isInside = true) {
+  if (entry.isFile) {
+    const file = await new Promise((done, fail) => entry.file(done, fail));
+    const isOther = file.name.startsWith(".") || (file.type && !file.type.startsWith("image/"));
+    return isInside && isOther ? [] : [file];
+  }
+  const [reader, inside] = [entry.createReader(), []];
+  for (let more = [entry]; more.length; inside.push(...more)) { // a hundred at a time
+    more = await new Promise((done, fail) => reader.readEntries(done, fail));
+  }
+  inside.sort((one, other) => one.name.localeCompare(other.name, undefined, { numeric: true }));
+  return (await Promise.all(inside.map((one) => walk(one)))).flat();
+}
+
 // A place to choose, drop or paste pictures; calls changed(files).
 export function dropZone(zone, changed) {
   const many = "multiple" in zone.dataset;
@@ -121,7 +147,7 @@ export function dropZone(zone, changed) {
   zone.addEventListener("dragleave", () => zone.classList.remove("over"));
   zone.addEventListener("drop", (event) => {
     zone.classList.remove("over");
-    if (holdsFiles(event)) take([...event.dataTransfer.files]);
+    if (holdsFiles(event)) dropped(event.dataTransfer).then(take);
   });
   document.addEventListener("paste", (event) => {
     const pasted = [...(event.clipboardData?.files ?? [])];

@@ -3,14 +3,14 @@
 import { counted, el, megabytes, recall, remember } from "./dom.js";
 import { SoFar, viewer } from "./viewer.js";
 
-const KEPT = 200; // as the server
+export const KEPT = 200; // as the server
 const PATIENCE_MS = 500;
 const PICTURES = /\.(png|jpe?g|webp|avif)$/i;
 const STAGES = { encode: "reading it", walk: "drawing", decode: "developing", enlarge: "enlarging", colour: "colours", pairs: "pairs" };
 const OVERHEAD = 4096; // bytes of a form beside its files
 const cards = new Map(); // id -> Card
 let timer = null;
-let sending = 0; // jobs that only this page has yet
+const unsent = new Set(); // cards of jobs that only this page has yet
 let most = Infinity; // bytes of a request
 
 export function bound(bytes) {
@@ -35,12 +35,12 @@ export async function ask(path, options = {}) {
   throw refused;
 }
 
-addEventListener("beforeunload", (event) => sending && event.preventDefault()); // the browser asks first
+addEventListener("beforeunload", (event) => unsent.size && event.preventDefault()); // the browser asks first
 
 export const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
 // Does the server answer? If so, what it did not get was not to be read here.
-const isThere = () => ask("/v1/limits").then(() => true, () => false);
+const isThere = () => ask("v1/limits").then(() => true, () => false);
 
 function form(parts) {
   const body = new FormData();
@@ -48,34 +48,36 @@ function form(parts) {
   return body;
 }
 
-// Sends a job and shows it in the section's list. `parts` are a form's; or `json` is the body.
-export async function send(...job) {
-  sending += 1;
-  try {
-    await submit(...job);
-  } finally {
-    sending -= 1;
-  }
+// Shows a job in the section's list, and returns what sends it. `parts` are a form's; or `json` is the body.
+export function prepare(section, kind, name, body, onDone = () => {}) {
+  const card = new Card(section, kind, name, () => send(section, kind, name, body, onDone), onDone);
+  unsent.add(card);
+  return () => submit(card, body).finally(() => unsent.delete(card));
 }
 
-async function submit(section, kind, name, { parts, json, path = kind }, onDone = () => {}) {
-  const again = () => send(section, kind, name, { parts, json, path }, onDone);
-  const card = new Card(section, kind, name, again, onDone);
+export const send = (...job) => prepare(...job)();
+
+async function submit(card, { parts, json, path = card.kind }) {
+  const { name } = card;
   const bytes = (parts ?? []).reduce((sum, [, value]) => sum + (value.size ?? 0), OVERHEAD);
   if (bytes > most) return card.refuse(`${megabytes(bytes)} are too much; this server takes ${megabytes(most)} at a time.`);
   const options = json
     ? { method: "POST", body: JSON.stringify(json), headers: { "Content-Type": "application/json" } }
     : { method: "POST", body: form(parts) };
   for (;;) {
-    if (card.isUnwanted) return card.refuse("It was cancelled before it was sent.", "cancelled");
+    if (card.isUnwanted) return; // cancelled before it was sent
     try {
-      card.update(await ask(`/v1/${path}`, options));
+      card.isOnItsWay = true;
+      card.say("sending");
+      card.update(await ask(`v1/${path}`, options));
       break;
     } catch (refused) {
+      card.isOnItsWay = false;
       if (!(refused instanceof Refused)) throw refused;
       if (!refused.status && (await isThere())) return card.refuse(`${name} could not be sent. If it is a folder, or was moved or changed, choose it again.`);
       if (refused.status !== 429) return card.refuse(refused.message);
-      card.say("the server's queue is full; waiting for room");
+      if (card.isUnwanted) card.refuseUnsent();
+      else card.say("the server's queue is full; waiting for room");
       await sleep(3000);
     }
   }
@@ -89,7 +91,7 @@ export async function comeBack() {
   for (const { id, kind, name, home } of recall("jobs", [])) {
     const section = document.getElementById(home);
     if (!section) continue;
-    const job = await ask(`/v1/jobs/${id}`).catch((refused) => refused);
+    const job = await ask(`v1/jobs/${id}`).catch((refused) => refused);
     if (job.status === 404) forget(id); // removed meanwhile
     else if (job instanceof Refused) new Card(section, kind, name).waitFor(id, job.message);
     else new Card(section, kind, name).update(job, true);
@@ -115,21 +117,24 @@ function watch() {
 async function look() {
   timer = null;
   const open = [...cards.values()].filter((card) => !card.hasEnded);
-  for (const card of open) {
-    try {
-      card.update(await ask(`/v1/jobs/${card.id}`));
-    } catch (refused) {
-      if (refused.status === 404) card.refuse(refused.message);
-      else card.say(refused.message);
-    }
-  }
+  await Promise.all(open.map(renew)); // one after another is slow where each answer comes late
   if (open.some((card) => !card.hasEnded)) watch();
+}
+
+async function renew(card) {
+  try {
+    card.update(await ask(`v1/jobs/${card.id}`));
+  } catch (refused) {
+    if (!(refused instanceof Refused)) throw refused;
+    if (refused.status === 404) card.refuse(refused.message);
+    else card.say(refused.message);
+  }
 }
 
 class Card {
   constructor(section, kind, name, again = null, onDone = () => {}) {
     Object.assign(this, { section, kind, name, again, onDone, id: "", hasEnded: false });
-    this.state = el("span", { className: "state", textContent: "sending" });
+    this.state = el("span", { className: "state", textContent: "waits to be sent" });
     this.bar = el("progress", { max: 1 });
     this.bar.setAttribute("aria-label", `Progress of ${name}`);
     this.cancel = el("button", { type: "button", textContent: "Cancel", onclick: () => this.stop() });
@@ -160,6 +165,11 @@ class Card {
     this.offer(this.again && this.button("Try again", () => this.retry()), this.button("Remove", () => this.remove()));
   }
 
+  refuseUnsent() {
+    unsent.delete(this);
+    this.refuse("It was cancelled before it was sent.", "cancelled");
+  }
+
   // Puts these buttons in the place of the old; who was on one of them stays here.
   offer(...buttons) {
     const isHere = this.buttons.contains(document.activeElement);
@@ -186,9 +196,9 @@ class Card {
   async stop() {
     this.isUnwanted = true; // while it is sent it has no id: then submit() asks again
     this.cancel.disabled = true;
-    if (!this.id) return this.say("is cancelled");
+    if (!this.id) return this.isOnItsWay ? this.say("is cancelled") : this.refuseUnsent();
     try {
-      await ask(`/v1/jobs/${this.id}/cancel`, { method: "POST" });
+      await ask(`v1/jobs/${this.id}/cancel`, { method: "POST" });
     } catch (refused) {
       this.say(refused.message);
       this.cancel.disabled = false;
@@ -203,7 +213,7 @@ class Card {
     if (!this.id) return;
     cards.delete(this.id);
     forget(this.id);
-    await ask(`/v1/jobs/${this.id}`, { method: "DELETE" }).catch(() => {});
+    await ask(`v1/jobs/${this.id}`, { method: "DELETE" }).catch(() => {});
   }
 
   update(job, isOld = false) {
@@ -249,9 +259,9 @@ class Card {
   }
 
   results(job, isOld) {
-    const at = (name) => `/v1/jobs/${job.id}/result?name=${encodeURIComponent(name)}`;
+    const at = (name) => `v1/jobs/${job.id}/result?name=${encodeURIComponent(name)}`;
     if (job.kind === "batch") {
-      this.buttons.append(el("a", { className: "button", href: `/v1/jobs/${job.id}/report`, target: "_blank", textContent: "Report" }));
+      this.buttons.append(el("a", { className: "button", href: `v1/jobs/${job.id}/report`, target: "_blank", textContent: "Report" }));
       return;
     }
     const files = job.results;
@@ -269,7 +279,7 @@ class Card {
 
   pictures(job, at, isOld) {
     const shown = job.results.filter((file) => PICTURES.test(file.name));
-    const view = (name) => `/v1/jobs/${job.id}/view/${name}`;
+    const view = (name) => `v1/jobs/${job.id}/view/${name}`;
     const isPair = job.views.includes("before") && job.views.includes("after");
     if (job.kind === "sheet") {
       this.more.append(el("img", { className: "sheet", src: at("sheet.png"), alt: "The photo, then what the recipe makes of it" }));

@@ -17,7 +17,7 @@ export class SoFar {
     this.isBusy = true;
     this.asked = Date.now();
     try {
-      const answer = await fetch(`/v1/jobs/${id}/preview`);
+      const answer = await fetch(`v1/jobs/${id}/preview`);
       if (answer.status === 200) this.show(URL.createObjectURL(await answer.blob()));
       this.shown = preview;
     } catch {
