@@ -262,7 +262,7 @@ def explain(
             meaning = " ".join(field.description.split()).rstrip(".")
             text = f"{name}: {_short(fault['input'])} does not fit; it is: {meaning}"
         else:
-            text = f"{name} {_must(fault, field)}, not {_short(fault['input'])}"
+            text = f"{name} {_must(fault, field)}, not {_short(fault['input'])}".lstrip()
             text += meant(fault["input"], re.findall("'(.*?)'", str(context.get("expected"))))
         lines.append(f"{origin(way)}: {text}".removeprefix(": "))
     return lines

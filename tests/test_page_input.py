@@ -110,6 +110,38 @@ def test_many_pictures_are_shown_at_once_and_each_can_be_cancelled(browser, addr
         assert jobs.count() == 3
 
 
+def test_settings_that_are_kept_are_seen_and_said(browser, address):
+    with visit(browser, address) as page:
+        page.click("#upscale summary")
+        page.fill("#upscale [name=seed]", "9007199254740993")  # which JavaScript would round
+        assert not page.evaluate("document.querySelector('#upscale form').checkValidity()")
+        page.fill("#upscale [name=seed]", "7")
+        page.locator("#upscale [name=fidelity]").press("End")
+        page.reload()
+        page.wait_for_selector("body[data-ready]")
+        assert page.locator("#upscale [name=seed]").is_visible()
+        assert not page.evaluate("document.querySelector('#img2img details').open")
+        told = page.locator("#upscale [name=fidelity]").get_attribute("aria-valuetext")
+        assert told == "faithful"
+
+
+def test_a_question_that_is_never_answered_is_asked_again(browser, address, folders):
+    hasty = "AbortSignal.timeout = ((old) => (ms) => old.call(AbortSignal, ms / 40))"
+    with visit(browser, address) as page:
+        page.evaluate(f"{hasty}(AbortSignal.timeout)")
+        asked = []
+
+        def answer(route):
+            asked.append(route)
+            if len(asked) > 1:
+                route.continue_()
+
+        page.route("**/v1/jobs/*", answer)
+        upload(page, "upscale", folders / "photo.png")
+        page.click("#upscale button.main")
+        finish(page, "upscale")
+
+
 def test_a_proxy_may_serve_it_below_a_path(browser, address, folders):
     with visit(browser, address) as page:
         asked = []

@@ -11,6 +11,7 @@ from restore.web.models import Models
 from restore.web.roots import Roots
 from restore.web.server import Limits
 
+JSON = {"content-type": "application/json"}
 IMAGE = ("image", ("a.png", picture()))
 
 
@@ -35,6 +36,8 @@ def client(tmp_path_factory):
         ("upscale", {"json": {"image": "a.png"}}, "send a form, multipart/form-data, not app"),
         ("text2img/form", {"files": [("control_image", IMAGE[1]), IMAGE]}, "'image' is no part"),
         ("text2img", {"data": {"prompt": "fog"}}, "send JSON as Content-Type: application/json"),
+        ("text2img", {"content": '{"a":', "headers": JSON}, "is no JSON: Expecting value, at char"),
+        ("upscale", {"files": [IMAGE], "data": {"request": "{a"}}, "request: Invalid JSON: key"),
         ("batch?scale=2", {"json": {"root": "r", "out": "o"}}, "?scale=: options stand in"),
     ],
 )

@@ -226,6 +226,10 @@ def format_errors(errors: list[Mapping[str, Any]]) -> str:
     """Format pydantic's errors of a request's body, a line each."""
     lines = []
     for error in errors:
+        if error["type"] == "json_invalid":
+            place, why = error["loc"][-1], error["ctx"]["error"]
+            lines.append(f"request: is no JSON: {why}, at character {place}")
+            continue
         name = ".".join(str(part) for part in error["loc"] if part != "body")
         lines.append(f"request: {name}: {error['msg']}" if name else f"request: {error['msg']}")
     return "\n".join(lines)

@@ -40,7 +40,9 @@ export function keepSettings(form, key) {
   const kept = recall(`settings.${key}`, {});
   for (const field of form.elements) {
     if (!field.name || field.type === "file" || field.name === "out") continue;
+    const usual = field.value;
     if (field.name in kept) field.value = kept[field.name];
+    if (field.value !== usual) field.closest("details")?.setAttribute("open", ""); // it counts, so it is seen
     if (field.tagName === "SELECT" && field.selectedIndex < 0) field.selectedIndex = 0;
   }
   form.addEventListener("change", () => {
@@ -56,6 +58,7 @@ export function keepSettings(form, key) {
     const tell = () => {
       const [low, high] = words[range.name];
       output.textContent = range.value === range.min ? low : range.value === range.max ? high : range.value;
+      range.setAttribute("aria-valuetext", output.textContent);
     };
     range.addEventListener("input", tell);
     tell();

@@ -5,6 +5,7 @@ import { SoFar, viewer } from "./viewer.js";
 
 export const KEPT = 200; // as the server
 const PATIENCE_MS = 500;
+const ANSWER_MS = 20_000; // that a state of a job may take: a network that changed may never answer
 const PICTURES = /\.(png|jpe?g|webp|avif)$/i;
 const STAGES = { encode: "reading it", walk: "drawing", decode: "developing", enlarge: "enlarging", colour: "colours", pairs: "pairs" };
 const OVERHEAD = 4096; // bytes of a form beside its files
@@ -123,7 +124,7 @@ async function look() {
 
 async function renew(card) {
   try {
-    card.update(await ask(`v1/jobs/${card.id}`));
+    card.update(await ask(`v1/jobs/${card.id}`, { signal: AbortSignal.timeout(ANSWER_MS) }));
   } catch (refused) {
     if (!(refused instanceof Refused)) throw refused;
     if (refused.status === 404) card.refuse(refused.message);
