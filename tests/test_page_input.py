@@ -142,6 +142,28 @@ def test_a_question_that_is_never_answered_is_asked_again(browser, address, fold
         finish(page, "upscale")
 
 
+def test_an_upload_that_is_stuck_can_be_cancelled(browser, address, folders):
+    with visit(browser, address) as page:
+        page.route("**/v1/upscale", lambda route: None)
+        upload(page, "upscale", folders / "photo.png")
+        page.click("#upscale button.main")
+        page.locator("#upscale .state", has_text="sending").wait_for()
+        page.click("#upscale .job >> text=Cancel")
+        page.locator("#upscale .error", has_text="cancelled before").wait_for()
+        assert not page.evaluate(LEAVE_IS_ASKED)
+
+
+def test_a_proxy_that_takes_no_large_upload_is_named(browser, address, folders):
+    with visit(browser, address, faults=("413",)) as page:
+        page.route("**/v1/upscale", lambda route: route.fulfill(status=413, body="<h1>413</h1>"))
+        upload(page, "upscale", folders / "photo.png")
+        page.click("#upscale button.main")
+        told = page.locator("#upscale .job .error").inner_text()
+        assert told.endswith(
+            "proxy before the server answered 413, as it takes no upload that large."
+        )
+
+
 def test_a_proxy_may_serve_it_below_a_path(browser, address, folders):
     with visit(browser, address) as page:
         asked = []

@@ -480,7 +480,9 @@ def test_elsewhere_a_token_is_needed(tmp_path):
     assert client.post("/v1/text2img", json={}).status_code == 401
     assert client.get("/").status_code == 401
     assert client.get("/page/app.js").status_code == 401
-    assert client.get("/?token=wrong").status_code == 401
+    wrong = client.get("/?token=wrong")
+    assert (wrong.status_code, "That is not the token" in wrong.text) == (401, True)
+    assert "That is not" not in client.get("/").text
     assert client.get("/v1/models", headers={"Authorization": "Bearer wrong"}).status_code == 401
     bearer = {"Authorization": "Bearer very-secret"}
     assert client.get("/v1/models", headers=bearer).status_code == 200

@@ -32,6 +32,7 @@ LOGIN = """<!doctype html><html lang="en"><meta charset="utf-8"><title>restore</
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <form><label>Token, as the server printed it: <input name="token" type="password" autofocus></label>
 <button>Enter</button></form></html>"""
+WRONG = '<p role="alert">That is not the token. The server may have started anew, with another.</p>'
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ class Guard:
                     cookie_name(scope), self.rules.token, httponly=True, samesite="strict"
                 )
                 return entered
-            return HTMLResponse(LOGIN, 401)
+            return HTMLResponse(LOGIN.replace("<form>", f"{WRONG}<form>"), 401)
         kind, _, given = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer" and self.is_token(given.strip()):
             return None

@@ -8,6 +8,7 @@ const PATIENCE_MS = 500;
 const ANSWER_MS = 20_000; // that a state of a job may take: a network that changed may never answer
 const PICTURES = /\.(png|jpe?g|webp|avif)$/i;
 const STAGES = { encode: "reading it", walk: "drawing", decode: "developing", enlarge: "enlarging", colour: "colours", pairs: "pairs" };
+const LEAVE_MS = 3000; // after it is cancelled: what has arrived by then has an id, and is cancelled by it
 const OVERHEAD = 4096; // bytes of a form beside its files
 const cards = new Map(); // id -> Card
 let timer = null;
@@ -31,7 +32,8 @@ export async function ask(path, options = {}) {
   const told = await answer.json().catch(() => ({}));
   if (answer.ok) return told;
   const text = answer.status === 401 ? "The server has another token now. Open the address that it printed." : told.error;
-  const refused = new Refused(text ?? `The server answered ${answer.status}.`);
+  const why = answer.status === 413 ? ", as it takes no upload that large" : "";
+  const refused = new Refused(text ?? `A proxy before the server answered ${answer.status}${why}.`);
   refused.status = answer.status;
   throw refused;
 }
@@ -65,20 +67,21 @@ async function submit(card, { parts, json, path = card.kind }) {
   const options = json
     ? { method: "POST", body: JSON.stringify(json), headers: { "Content-Type": "application/json" } }
     : { method: "POST", body: form(parts) };
+  card.leave = new AbortController();
   for (;;) {
     if (card.isUnwanted) return; // cancelled before it was sent
     try {
       card.isOnItsWay = true;
       card.say("sending");
-      card.update(await ask(`v1/${path}`, options));
+      card.update(await ask(`v1/${path}`, { ...options, signal: card.leave.signal }));
       break;
     } catch (refused) {
       card.isOnItsWay = false;
       if (!(refused instanceof Refused)) throw refused;
+      if (card.isUnwanted) return card.refuseUnsent();
       if (!refused.status && (await isThere())) return card.refuse(`${name} could not be sent. If it is a folder, or was moved or changed, choose it again.`);
       if (refused.status !== 429) return card.refuse(refused.message);
-      if (card.isUnwanted) card.refuseUnsent();
-      else card.say("the server's queue is full; waiting for room");
+      card.say("the server's queue is full; waiting for room");
       await sleep(3000);
     }
   }
@@ -197,7 +200,11 @@ class Card {
   async stop() {
     this.isUnwanted = true; // while it is sent it has no id: then submit() asks again
     this.cancel.disabled = true;
-    if (!this.id) return this.isOnItsWay ? this.say("is cancelled") : this.refuseUnsent();
+    if (!this.id && !this.isOnItsWay) return this.refuseUnsent();
+    if (!this.id) {
+      this.say("is cancelled");
+      return setTimeout(() => this.leave.abort(), LEAVE_MS);
+    }
     try {
       await ask(`v1/jobs/${this.id}/cancel`, { method: "POST" });
     } catch (refused) {
