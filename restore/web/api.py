@@ -39,6 +39,15 @@ Control = Annotated[
     UploadFile, File(description="What the ControlNet is shown, instead of the picture itself.")
 ]
 Text = Annotated[str, Form(description="The request as JSON; see the schema named in the summary.")]
+FORMS: list[tuple[str, Any, str]] = [
+    ("upscale", requests.UpscaleRequest, "Enlarge or restore a picture."),
+    ("inpaint", requests.InpaintRequest, "Fill what is white in the mask, or paint beyond."),
+    ("img2img", requests.Img2imgRequest, "Make a picture anew from itself and words."),
+    ("scratches", requests.ScratchesRequest, "A mask of what looks scratched."),
+    ("sheet", requests.SheetRequest, "What a recipe does to pictures, on one sheet."),
+    ("pairs", requests.PairsRequest, "Training pairs by a recipe, as a zip."),
+    ("estimate", requests.EstimateRequest, "A recipe fitted to bad photos."),
+]
 
 
 def create_app(
@@ -129,16 +138,7 @@ def unkept(error: OSError) -> Response:
 
 def add_task_routes(app: FastAPI, server: Server) -> None:
     """Add the routes that queue a job; they answer 202 and the job."""
-    routes: list[tuple[str, Any, str]] = [
-        ("upscale", requests.UpscaleRequest, "Enlarge or restore a picture."),
-        ("inpaint", requests.InpaintRequest, "Fill what is white in the mask, or paint beyond."),
-        ("img2img", requests.Img2imgRequest, "Make a picture anew from itself and words."),
-        ("scratches", requests.ScratchesRequest, "A mask of what looks scratched."),
-        ("sheet", requests.SheetRequest, "What a recipe does to pictures, on one sheet."),
-        ("pairs", requests.PairsRequest, "Training pairs by a recipe, as a zip."),
-        ("estimate", requests.EstimateRequest, "A recipe fitted to bad photos."),
-    ]
-    for name, kind, summary in routes:
+    for name, kind, summary in FORMS:
         if name in ("sheet", "pairs", "estimate"):
             route, form = (
                 multiple_upload_route(server, kind),

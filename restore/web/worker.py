@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 ATTEMPTS = 3
+SHORT_OF_MEMORY = ("out of memory", "can't allocate memory")  # torch's words, on GPU and CPU
 FAILURES = 20  # listed of a run over a folder; its report has all
 LAST_S = 5  # that the current job has to stop when the server ends
 
@@ -258,10 +259,9 @@ class Worker:
             if isinstance(error, RestoreError):
                 return {"status": "failed", "code": error.code, "error": to_printable(str(error))}
             log.exception("job %s", job.id)
-            from restore.diffusion.tiling import is_out_of_memory  # torch, seconds
-
             code, text = "INTERNAL", f"{type(error).__name__}; the server's log has more"
-            if is_out_of_memory(error):
+            is_short = any(words in str(error) for words in SHORT_OF_MEMORY)
+            if isinstance(error, MemoryError) or is_short:
                 mend = "take a smaller picture, scale or model"
                 code, text = OutOfMemoryError.code, f"the server has too little memory; {mend}"
             if is_full(error):
