@@ -10,6 +10,7 @@ from typing import Any, Literal, Self, Unpack
 import torch
 
 from restore.checkpoints import accelerators, arguments, engines, reloading
+from restore.diffusion.defaults import making_on_cpu
 from restore.diffusion.lazy_stack import LazyStack
 from restore.errors import UsageError
 from restore.images.arrays import (
@@ -58,13 +59,15 @@ def load(
         UsageError: If a ControlNet's picture or scale is given without one.
     """
     how: dict[str, Any] = {"compiled": compiled, "offload": offload, "engine": engine}
-    name, where = arguments.to_text("model", model), str(device)
-    first = arguments.to_text("first_stage", first_stage)
+    name, where = arguments.to_place("model", model), str(device)
+    first = arguments.to_place("first_stage", first_stage)
     kind = accelerators.named_dtype(dtype)
-    return Restorer(engines.load(name, where, kind, lazily=True, first_stage=first, **how, **more))
+    with making_on_cpu():
+        made = engines.load(name, where, kind, lazily=True, first_stage=first, **how, **more)
+    return Restorer(made)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)  # a model is itself; weights are no words
 class Restorer:
     """One stack with four tasks, or one pixel upscaler, which enlarges or restores.
 
@@ -125,8 +128,13 @@ class Restorer:
     def stack(self) -> "arguments.Model":
         """The whole model. A model that can work without sampling loads it at the first use."""
         if isinstance(self.model, LazyStack) and self.model.engine == "torch":
-            return self.model.load()
+            with making_on_cpu():
+                return self.model.load()
         return self.model
+
+    def __repr__(self) -> str:
+        model = self.model
+        return f"<{type(self).__name__} of {model.name}: {model.engine} on {model.device}>"
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled: the whole model, since loading cannot go on elsewhere.
@@ -136,7 +144,8 @@ class Restorer:
         return {"model": reloading.pack(self.stack)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        object.__setattr__(self, "model", reloading.unpack(state["model"]))
+        with making_on_cpu():
+            object.__setattr__(self, "model", reloading.unpack(state["model"]))
 
     def __copy__(self) -> Self:
         return replace(self, model=self.stack)

@@ -103,6 +103,16 @@ def to_text(argument: str, given: Any) -> str:
     raise ConfigError(f"{argument}: {given!r} is no name and no path")
 
 
+def to_place(argument: str, given: Any) -> str:
+    """Return a model's name or path as text, the path of a file or folder absolute.
+
+    What is loaded later, or by another process, is then the same in any working folder.
+    """
+    text = to_text(argument, given)
+    is_path = model_paths.find_path(text) == Path(text) and os.path.exists(text)
+    return os.path.abspath(text) if is_path else text
+
+
 def to_number(argument: str, given: Any) -> float:
     """Return a scale as it is. Raises ConfigError if it is no finite number."""
     if hasattr(given, "__float__") and math.isfinite(given):

@@ -48,6 +48,6 @@ def find_path(name: str) -> Path:
 
     An existing path has precedence over a user's model.
     """
-    if (SHIPPED / name).is_dir():
+    if NAME.fullmatch(name) and (SHIPPED / name).is_dir():  # "." is no model that ships
         return SHIPPED / name
     return user_file(name) if has_user_model(name) and not Path(name).exists() else Path(name)

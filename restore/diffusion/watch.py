@@ -158,6 +158,16 @@ def laps(steps: Sequence[Item]) -> Iterator[tuple[int, Item]]:
     _timestep.set(0)
 
 
+@contextmanager
+def own_timestep() -> Iterator[None]:
+    """Keep the steps of the block, even of one that an error ended, from what surrounds it."""
+    token = _timestep.set(0)
+    try:
+        yield
+    finally:
+        _timestep.reset(token)
+
+
 def timestep() -> Any:
     """Return the scheduler's timestep of the current step; 0 outside a sampling loop."""
     return _timestep.get()

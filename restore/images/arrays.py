@@ -24,7 +24,7 @@ Kind = Literal["pil", "np", "pt"]
 LIKE: dict[Kind, OneImage] = {  # an example of each kind
     "pil": Image.new("RGB", (1, 1)),
     "np": np.zeros((1, 1, 3), np.uint8),
-    "pt": torch.zeros(3, 1, 1),
+    "pt": torch.zeros(3, 1, 1, device="cpu"),
 }
 Gather = Callable[[list[Any]], Any]
 TURNS = {  # by EXIF's orientation
@@ -69,8 +69,10 @@ def to_picture(image: OneImage) -> Picture:
     if isinstance(image, Image.Image):
         return _from_pillow(image)
     if isinstance(image, Tensor):
-        if image.ndim != 3:
-            raise UsageError(f"a tensor of shape {tuple(image.shape)}: a picture is (3, H, W)")
+        shape = tuple(image.shape)
+        if len(shape) != 3 or shape[0] not in (1, 3, 4) or 0 in shape:
+            kinds = "(1, H, W), (3, H, W) or (4, H, W)"
+            raise UsageError(f"a tensor of shape {shape}: a picture is {kinds}")
         array = image.detach().cpu().movedim(0, 2)
         return _from_array((array.float() if array.is_floating_point() else array).numpy())
     if isinstance(image, np.ndarray):
@@ -136,8 +138,13 @@ def _to_pillow(picture: Picture, is_deep: bool) -> Image.Image:
 
 
 def _from_pillow(image: Image.Image) -> Picture:
+    try:
+        _loaded(image)
+    except (OSError, ValueError, SyntaxError) as error:  # of Pillow, for broken and closed files
+        raise UsageError(f"a picture that Pillow cannot read: {error}; open it again") from error
+    if 0 in image.size:
+        raise UsageError(f"a picture of {image.width}x{image.height} px has no pixels")
     # not by ImageOps.exif_transpose, which fails on tags that it cannot write again
-    _loaded(image)
     orientation, _ = read_exif(image, "all", [])
     if turn := TURNS.get(orientation):
         image = image.transpose(turn)
@@ -154,6 +161,7 @@ def _from_pillow(image: Image.Image) -> Picture:
         raise UsageError("Pillow's mode F has no range of its own; give numpy floats in [0, 1]")
     if image.has_transparency_data:
         grey = image.mode in ("L", "LA", "La", "1")
+        image = image.convert("LA") if image.mode == "La" else image  # Pillow knows no other way
         rgba = np.asarray(image.convert("RGBA"))
         return Picture(rgba[..., :3].copy(), rgba[..., 3].copy(), grey=grey, icc=icc)
     grey = image.mode in ("L", "1")
@@ -194,8 +202,9 @@ def _from_array(array: np.ndarray) -> Picture:
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.shape[2] == 1:
         return Picture(grey_to_rgb(array[..., 0]), grey=True)
-    alpha = np.ascontiguousarray(array[..., 3]) if array.shape[2] == 4 else None
-    return Picture(np.ascontiguousarray(array[..., :3]), alpha)
+    alpha = np.array(array[..., 3], order="C") if array.shape[2] == 4 else None
+    # a copy: where nothing is to be done, the picture is the result, and that is the caller's own
+    return Picture(np.array(array[..., :3], order="C"), alpha)
 
 
 def _unit(array: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from restore.diffusion import watch
+from restore.diffusion.defaults import making_on_cpu
 from restore.errors import CancelledError, UsageError
 from restore.images.picture import Picture
 from restore.tasks import keywords, run
@@ -44,9 +45,10 @@ class Callbacks:
         hole: np.ndarray | None = None,
     ) -> Picture:
         is_watched = self.progress is not None
-        stack = run.needed(stack, options, hole is not None)
-        with watch.watching(self.part, *stack.parts) if is_watched else nullcontext():
-            return run.restore(picture, options, stack, seed, self.step, hole)
+        with making_on_cpu(), watch.own_timestep():
+            stack = run.needed(stack, options, hole is not None)
+            with watch.watching(self.part, *stack.parts) if is_watched else nullcontext():
+                return run.restore(picture, options, stack, seed, self.step, hole)
 
     def step(self, step: int, steps: int, latent: Any) -> None:
         if self.callback is None and self.on_step_end is None:
