@@ -130,9 +130,8 @@ def _iterate_visits(sampler: Any) -> Iterator[tuple[int, int]]:
     """The pictures that EnlargedSampler gives, in its order, each visit with a number."""
     import torch
 
-    order = torch.randperm(
-        sampler.total_size, generator=torch.Generator().manual_seed(sampler.epoch)
-    )
+    rng = torch.Generator().manual_seed(sampler.epoch)
+    order = torch.randperm(sampler.total_size, generator=rng, device=rng.device)
     count = len(sampler.dataset)
     visits = math.ceil(sampler.total_size / count)
     for place in order[sampler.rank : sampler.total_size : sampler.num_replicas].tolist():

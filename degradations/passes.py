@@ -17,7 +17,8 @@ class Passes:
     """
 
     def __init__(self):
-        self._table = torch.zeros(MOST_WORKERS + 1, dtype=torch.int64).share_memory_()
+        self._table = torch.zeros(MOST_WORKERS + 1, dtype=torch.int64, device="cpu")
+        self._table.share_memory_()
 
     def set_next(self, epoch: int) -> None:
         self._table.fill_(epoch << 32)

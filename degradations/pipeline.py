@@ -276,6 +276,10 @@ def apply_step(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
 
 
 def _check(hr: np.ndarray) -> None:
+    if not isinstance(hr, np.ndarray):
+        how = 'np.asarray(PIL.Image.open(path).convert("RGB")) makes one'
+        kind = type(hr).__name__
+        raise ValueError(f"hr must be a numpy array, uint8 (H, W, 3) RGB, not {kind}; {how}")
     if hr.dtype == np.uint8 and hr.ndim == 3 and hr.shape[2] == 3 and hr.size > 0:
         return
     how = "give uint8 RGB with at least one pixel"

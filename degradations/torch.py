@@ -98,8 +98,9 @@ class _Numbered(Dataset):
 
     def __init__(self, length: int):
         self.length = length
-        self._epoch = torch.full((1,), -1, dtype=torch.int64).share_memory_()  # -1: not set
-        self._met = torch.zeros(length, dtype=torch.bool).share_memory_()
+        with torch.device("cpu"):  # whatever torch.set_default_device says
+            self._epoch = torch.full((1,), -1, dtype=torch.int64).share_memory_()  # -1: not set
+            self._met = torch.zeros(length, dtype=torch.bool).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of indices that come without one."""

@@ -718,3 +718,17 @@ def test_a_portable_picture_of_floats_is_read_or_refused(tmp_path):
     path.write_bytes(b"PF\n6 4\n-1.0\n" + np.dstack([levels] * 3).tobytes())
     with pytest.raises(RecipeError, match="PFM of colours"):
         read_pixels(path)
+
+
+def test_another_default_device_changes_no_pair(pixels):
+    def pairs():
+        dataset = PairDataset([pixels(64, 64)] * 2, "realesrgan", 4, seed=0, crop=32)
+        dataset.set_epoch(0)
+        stream = PairStream(dataset.photos, "realesrgan", 4, seed=0, crop=32)
+        photo = torch.from_numpy(pixels(64, 64)).movedim(2, 0)
+        return [sample["lr"] for sample in (dataset[1], *stream, Degrade("bsrgan")(photo, key="k"))]
+
+    wanted = pairs()
+    with torch.device("meta"):  # as torch.set_default_device does
+        made = pairs()
+    assert all(map(torch.equal, made, wanted))

@@ -8,6 +8,7 @@ from itertools import pairwise
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 import degradations
 from degradations import Recipe, RecipeError, Trace, ops, rebuild, recipes, replay
@@ -252,6 +253,8 @@ def test_what_cannot_be_degraded_is_refused_with_the_mend():
     for wrong, how in (
         (photo()[..., 0], "repeat the grey"),
         (photo()[..., :1], "repeat the grey"),
+        (Image.fromarray(photo()), "not Image; np.asarray.* makes one"),
+        ("photo.png", "not str; "),
         (np.dstack([photo(), photo()[..., 0]]), "leave out the alpha"),
         (photo().astype(np.uint16), "round it to 8 bits"),
         (photo()[:0], "at least one pixel"),
