@@ -4,6 +4,7 @@ import copy
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self, Unpack
 
@@ -13,18 +14,9 @@ from restore.checkpoints import accelerators, arguments, engines, reloading
 from restore.diffusion.defaults import making_on_cpu
 from restore.diffusion.lazy_stack import LazyStack
 from restore.errors import UsageError
-from restore.images.arrays import (
-    Kind,
-    OneImage,
-    convert_like,
-    example_of,
-    take_first,
-    to_list,
-    to_mask,
-    to_picture,
-)
+from restore.images.arrays import Kind, OneImage, convert_like, example_of, to_picture
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
-from restore.tasks import keywords, run
+from restore.tasks import keywords
 from restore.tasks.callbacks import Callback, Callbacks, Progress
 from restore.tasks.keywords import Seeds
 
@@ -272,7 +264,8 @@ class Restorer:
         arguments = keywords.translate(options)
         chosen = keywords.build_options(Img2imgOptions, "img2img", arguments, prompt=prompt)
         callbacks = Callbacks(callback, progress, arguments.on_step_end, self)
-        return self._each(image, None, chosen, seed, arguments, callbacks, output_type)
+        seeds = partial(arguments.seeds, seed)
+        return callbacks.restore_all(image, None, chosen, self.model, seeds, output_type)
 
     def upscale(
         self,
@@ -296,7 +289,8 @@ class Restorer:
         given = {} if scale is None else {"scale": scale}
         chosen = keywords.build_options(UpscaleOptions, "upscale", arguments, **given)
         callbacks = Callbacks(callback, progress, arguments.on_step_end, self)
-        return self._each(image, damage, chosen, seed, arguments, callbacks, output_type)
+        seeds = partial(arguments.seeds, seed)
+        return callbacks.restore_all(image, damage, chosen, self.model, seeds, output_type)
 
     def inpaint(
         self,
@@ -320,7 +314,8 @@ class Restorer:
         arguments = keywords.translate(options)
         chosen = keywords.build_options(InpaintOptions, "inpaint", arguments, prompt=prompt)
         callbacks = Callbacks(callback, progress, arguments.on_step_end, self)
-        return self._each(image, mask, chosen, seed, arguments, callbacks, output_type)
+        seeds = partial(arguments.seeds, seed)
+        return callbacks.restore_all(image, mask, chosen, self.model, seeds, output_type)
 
     def with_control_image(self, image: OneImage) -> "Restorer":
         """Return the same model with this picture, of any size, as its ControlNet's input."""
@@ -334,33 +329,3 @@ class Restorer:
         """Deprecated: the former name of `with_control_image`."""
         warnings.warn("shown is now with_control_image", DeprecationWarning, stacklevel=2)
         return self.with_control_image(image)
-
-    def _each(
-        self,
-        image: Any,
-        mask: Any,
-        options: run.TaskOptions,
-        seed: Seeds,
-        arguments: keywords.Arguments,
-        callbacks: "Callbacks",
-        output_type: Kind | None,
-    ) -> Any:
-        as_asked = example_of(output_type) if output_type else None
-        images, gather = to_list(image)
-        masks = [None] * len(images) if mask is None else to_list(mask)[0]
-        if len(masks) == 1:  # one mask for all
-            masks = masks * len(images)
-        if len(masks) != len(images):
-            raise UsageError(f"{len(masks)} masks for {len(images)} pictures")
-        # all are checked before work begins
-        pictures = [to_picture(one) for one in images]
-        holes = [None if one is None else to_mask(one) for one in masks]
-        results = []
-        for like, picture, hole, own in zip(
-            images, pictures, holes, arguments.seeds(seed, len(images)), strict=True
-        ):
-            done = callbacks.restore(picture, options, self.model, own, hole)
-            results.append(convert_like(done, like if as_asked is None else as_asked))
-        return (
-            list(results) if as_asked is not None and gather is not take_first else gather(results)
-        )

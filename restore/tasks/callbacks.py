@@ -12,6 +12,7 @@ from torch import Tensor
 from restore.diffusion import watch
 from restore.diffusion.defaults import making_on_cpu
 from restore.errors import CancelledError, UsageError
+from restore.images import arrays
 from restore.images.picture import Picture
 from restore.tasks import keywords, run
 
@@ -49,6 +50,47 @@ class Callbacks:
             stack = run.needed(stack, options, hole is not None)
             with watch.watching(self.part, *stack.parts) if is_watched else nullcontext():
                 return run.restore(picture, options, stack, seed, self.step, hole)
+
+    def restore_all(
+        self,
+        image: Any,
+        mask: Any,
+        options: run.TaskOptions,
+        stack: "Model",
+        seeds: Callable[[int], list[int]],
+        output_type: arrays.Kind | None,
+    ) -> Any:
+        """Restore one picture, a list or a batch; the results come in the same form.
+
+        Args:
+            image: The picture, list or batch.
+            mask: None, one mask for all pictures, or one for each.
+            options: Of one of the tasks.
+            stack: The model.
+            seeds: Returns the seeds of a number of pictures.
+            output_type: None: that of each picture.
+
+        Raises:
+            UsageError: If a picture or mask is none, or the counts differ.
+        """
+        as_asked = arrays.example_of(output_type) if output_type else None
+        images, gather = arrays.to_list(image)
+        masks = [None] * len(images) if mask is None else arrays.to_list(mask)[0]
+        if len(masks) == 1:  # one mask for all
+            masks = masks * len(images)
+        if len(masks) != len(images):
+            raise UsageError(f"{len(masks)} masks for {len(images)} pictures")
+        # all are checked before work begins
+        pictures = [arrays.to_picture(one) for one in images]
+        holes = [None if one is None else arrays.to_mask(one) for one in masks]
+        results = []
+        for like, picture, hole, own in zip(
+            images, pictures, holes, seeds(len(images)), strict=True
+        ):
+            done = self.restore(picture, options, stack, own, hole)
+            results.append(arrays.convert_like(done, like if as_asked is None else as_asked))
+        is_list = as_asked is not None and gather is not arrays.take_first
+        return results if is_list else gather(results)
 
     def step(self, step: int, steps: int, latent: Any) -> None:
         if self.callback is None and self.on_step_end is None:
