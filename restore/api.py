@@ -67,6 +67,9 @@ class Restorer:
     task's class in restore.options, or diffusers' generator, num_inference_steps, guidance_scale,
     negative_prompt and callback_on_step_end. False from a callback raises restore.Cancelled.
 
+    Processes that use it are spawned. In one that is forked torch may wait forever, if its threads
+    were at work before; torch.set_num_threads(1) at the start avoids that.
+
     Args of all methods:
         seed: One, or a list with one for each picture. A picture is the same alone and in a list.
         output_type: pil, np (uint8) or pt (float in [0, 1]) instead of the kind that was given.
