@@ -111,13 +111,21 @@ def met(inputs: Iterable[Path], output: Path, links: Links) -> Iterator[Found]:
     """The files of the inputs as they are met, in no order; see `find`."""
     for given in inputs:
         if not os.path.lexists(given):
-            raise UsageError(f"{given}: no such file or folder")
+            raise UsageError(f"{given}: no such file or folder{_meant(given)}")
         if not os.path.isdir(given):
             yield Found(given, given.name, _unfit(given))
         elif _same(given, output):
             raise UsageError(f"{output}: is the input folder too; give -o another folder")
         else:
             yield from _walk(given, output, links)
+
+
+def _meant(given: Path) -> str:
+    """What a path that is not there may mean, as the end of an error message."""
+    if set("*?") & set(given.name):  # the shells of Windows leave patterns as they are
+        return f"; name the folder, with --include '{given.name}'"
+    other = Path(str(given).replace("\\", "/"))
+    return f"; did you mean '{other}'?" if other != given and other.exists() else ""
 
 
 def named(path: Path) -> Found:

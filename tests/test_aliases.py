@@ -24,6 +24,10 @@ from restore.errors import UsageError
         (["--fp16"], ["--dtype", "fp16"]),
         (["--fp32"], ["--dtype", "fp32"]),
         (["-n", "nano"], ["--model", "nano"]),
+        (["-f", "png"], ["--format", "png"]),
+        (["--output=out"], ["--out=out"]),
+        (["--image", "a.png"], ["a.png"]),
+        (["--num_inference_steps", "2"], ["--steps", "2"]),
         (["--dry_run"], ["--dry-run"]),
         (["--engine", "ray"], ["--runner", "ray"]),
         (["--engine=ray", "a.png"], ["--runner=ray", "a.png"]),
@@ -53,6 +57,33 @@ def test_what_is_not_needed_is_answered(word, capsys):
         plain(["upscale", "a.png", word, "400"])
     assert cli.main(["upscale", "a.png", word, "400"]) == 2
     assert ANSWERS[word] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("--out=~/big", "--out=HOME/big"),
+        ("~/a.png", "HOME/a.png"),
+        ("~\\a.png", "HOME\\a.png"),
+        ("stage.data.photos=~/photos", "stage.data.photos=HOME/photos"),
+        ("a~/b.png", "a~/b.png"),
+        ("./~/a.png", "./~/a.png"),
+        ("~old/a.png", "~old/a.png"),
+        ("--prompt=a wall ~/ a door", "--prompt=a wall ~/ a door"),
+    ],
+)
+@pytest.mark.parametrize("command", ["upscale", "train"])
+def test_a_tilde_is_the_users_folder_where_the_shell_left_it(monkeypatch, command, typed, meant):
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, "HOME")
+    assert plain([command, typed]) == [command, meant]
+
+
+def test_a_picture_in_the_place_of_the_command_is_told(tmp_path, capsys):
+    photo = tmp_path / "a.png"
+    photo.touch()
+    assert cli.main([str(photo), "-o", "out"]) == 2
+    assert f"write restore upscale {photo} -o OUT" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["upscale", "inpaint", "img2img", "text2img", "evaluate"])

@@ -139,11 +139,15 @@ def test_a_file_without_permission_is_a_row(photos, tmp_path, call, fake):
         (["--config", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
         (["--quality", "101"], "'--quality'"),
         (["--seed", str(2**64)], "'--seed'"),
-        (["--steps", "many"], "'--steps'"),
+        (["--steps", "many"], "'--steps': must be a valid integer, not 'many'"),
+        (["-scale", "2"], "'--scale': must be a valid number, not 'cale'"),
+        (["--device", "cuda:0"], "'--device': 'cuda:0' is not one of"),
         (["--format", "bmp"], "'--format'"),
         (["--background", "whitish"], "--background whitish: is no colour"),
         (["--tiles", "7"], "No such option"),
         (["nowhere"], "nowhere: no such file or folder"),
+        (["*.jpg"], "*.jpg: no such file or folder; name the folder, with --include '*.jpg'"),
+        (["tests\\samples"], "no such file or folder; did you mean 'tests/samples'?"),
     ],
 )
 def test_what_cannot_be_is_refused_with_2_before_any_work(photos, call, fake, words, told):

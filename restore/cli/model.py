@@ -12,7 +12,9 @@ from restore.options import WalkOptions
 
 Device = Annotated[
     Literal["auto", "cpu", "cuda", "mps"],
-    typer.Option(help="auto: the accelerator, if there is one."),
+    typer.Option(
+        help="auto: the accelerator, if there is one. CUDA_VISIBLE_DEVICES chooses a card."
+    ),
 ]
 Dtype = Annotated[
     Literal["auto", "fp32", "fp16", "bf16"],

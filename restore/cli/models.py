@@ -45,7 +45,7 @@ def add(
         str,
         typer.Argument(
             metavar="NAME",
-            help="A name of yours; without FILE, one of " + ", ".join(library.BY_PACKAGE) + ".",
+            help="A name of yours; without FILE, one of " + ", ".join(model_paths.BY_PACKAGE) + ".",
         ),
     ],
     file: Annotated[
