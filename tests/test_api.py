@@ -326,6 +326,7 @@ def test_a_photo_that_was_taken_upright_is_worked_on_upright(pixels):
 
 WRONG = {
     "a typing error": ({"lora": [("/nope", 1)]}, ConfigError, "lora is no argument.*'loras'"),
+    "diffusers' name": ({"torch_dtype": "fp32"}, ConfigError, "no argument.*did you mean 'dtype'"),
     "another's name": ({"foo": 1}, ConfigError, "foo is no argument"),
     "engine": ({"engine": "tensorrt"}, ConfigError, "'tensorrt': there are torch, onnx"),
     "a guide alone": ({"control_image": "/nope"}, UsageError, "give --controlnet"),

@@ -342,6 +342,12 @@ def test_each_task_is_reached_through_the_call(stack, pixels):
         pipe(["a", "b"], image)
 
 
+@pytest.mark.parametrize("kind", [lambda a: a, Image.fromarray, torch.from_numpy, lambda a: [a]])
+def test_a_picture_in_the_place_of_the_prompt_is_told(stack, pixels, kind):
+    with pytest.raises(UsageError, match=r"write pipe\(image="):
+        restore.RestorationPipeline(Restorer(stack))(kind(pixels(12, 16)))
+
+
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
 def test_arrays_of_any_depth_are_answered_as_diffusers_does(pipe, kind):
     top = 1 if kind == np.float32 else np.iinfo(kind).max

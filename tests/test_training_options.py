@@ -106,3 +106,11 @@ def test_a_tilde_in_a_config_is_the_users_folder(tmp_path, monkeypatch):
         "stage": {"data": meant},
         "project": "~",
     }
+
+
+def test_an_option_file_of_basicsr_is_told_in_one_line(tmp_path):
+    path = tmp_path / "train_x4.yml"
+    path.write_text("name: x4\nscale: 4\nnetwork_g: {type: RRDBNet}\n")
+    with pytest.raises(ConfigError, match=r"of BasicSR; `restore degrade import`") as error:
+        load_config(TrainOptions, path)
+    assert len(str(error.value).splitlines()) == 1

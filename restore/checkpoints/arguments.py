@@ -80,7 +80,8 @@ def refuse_unknown(more: Mapping[str, Any]) -> None:
     """Raise ConfigError if a name is no argument of loading; it suggests the nearest."""
     for name in more:
         if name not in KNOWN:
-            raise ConfigError(f"{name} is no argument of loading a model{near(name, KNOWN)}")
+            mend = near(name, {*KNOWN, "device", "dtype"})
+            raise ConfigError(f"{name} is no argument of loading a model{mend}")
 
 
 def parse_loras(given: Any) -> list[tuple[str, float]]:

@@ -6,7 +6,7 @@ large = pipe(image=photo, scale=4).images[0]
 
 import inspect
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NoReturn, Self, SupportsIndex
 
 import numpy as np
@@ -164,6 +164,11 @@ class RestorationPipeline(DiffusionPipeline):
             RestoreError: If the task fails; the class says why.
         """
         self._refuse_swapped()
+        prompts = (
+            [prompt] if isinstance(prompt, str) or not isinstance(prompt, Iterable) else [*prompt]
+        )
+        if not all(words is None or isinstance(words, str) for words in prompts):
+            raise UsageError("the prompt comes first, and is words; write pipe(image=...)")
         if task is None:
             task = "upscale" if mask_image is None else "inpaint"
             task = "text2img" if image is None else task
@@ -172,8 +177,7 @@ class RestorationPipeline(DiffusionPipeline):
         if callback := options.get("callback_on_step_end"):
             given["callback_on_step_end"] = self._watched(callback)
         if task == "text2img":
-            prompts = [prompt or ""] if isinstance(prompt or "", str) else list(prompt)
-            each = [words for words in prompts for _ in range(num_images_per_prompt)]
+            each = [words or "" for words in prompts for _ in range(num_images_per_prompt)]
             seed = given.get("seed", 0)
             if isinstance(seed, SupportsIndex) and given.get("generator") is None:
                 given["seed"] = [operator.index(seed) + nth for nth in range(len(each))]

@@ -105,7 +105,13 @@ class TrainOptions(Options):
     @model_validator(mode="before")
     @classmethod
     def _translate(cls, values: Any) -> Any:
-        """Read `tensorboard: true` or false, the name of `log_with` before it had others."""
+        """Read `tensorboard: true` or false, the name of `log_with` before it had others.
+
+        An option file of BasicSR has but strange keys, of which none says what to do.
+        """
+        if isinstance(values, dict) and "network_g" in values:
+            problem = "is an option file of BasicSR; `restore degrade import` makes a recipe of it"
+            raise ValueError(f"{problem}, which `restore train custom_degradation` trains on")
         if isinstance(values, dict) and isinstance(values.get("tensorboard"), bool):
             values = dict(values)
             wanted = "auto" if values.pop("tensorboard") else ()
