@@ -3,6 +3,7 @@
 import os
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pixel_nets
 import pytest
@@ -165,6 +166,14 @@ def test_a_name_that_is_nearly_one_says_which(own, tmp_path, photo, capsys, type
     words = ["upscale", str(tmp_path / "in"), "-o", str(tmp_path / "o"), "--model", typed]
     assert cli.main(words) == 3
     assert capsys.readouterr().err.endswith(f"nor is it a folder or file; {told}\n")
+
+
+@pytest.mark.parametrize("path", [".", "..", "../weights/nano", "../weights", "nano/unet"])
+def test_a_path_is_the_users_even_if_the_package_has_such_a_place(monkeypatch, tmp_path, path):
+    (tmp_path / "weights" / "nano").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "weights")
+    assert model_paths.find_path(path) == Path(path)
+    assert model_paths.find_path("nano") == model_paths.SHIPPED / "nano"
 
 
 def precision(choice, **more):

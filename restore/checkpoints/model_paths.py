@@ -54,7 +54,7 @@ def find_path(name: str) -> Path:
 
     An existing path has precedence over a user's model.
     """
-    if NAME.fullmatch(name) and (SHIPPED / name).is_dir():  # "." is no model that ships
+    if NAME.fullmatch(name) and (SHIPPED / name).is_dir():  # "." is a folder of the user
         return SHIPPED / name
     return user_file(name) if has_user_model(name) and not Path(name).exists() else Path(name)
 
