@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from restore.errors import ConfigError, meant, near
-from restore.files import at_home
+from restore.files import expand_home
 from restore.storage.urls import was_url
 
 
@@ -121,7 +121,7 @@ def load_options(
 
 
 def load_config(model_class: type[Model], path: Path, overrides: Sequence[str] = ()) -> Model:
-    """Make options from a whole YAML file, with `a.b=c` overrides. ~ is the home folder.
+    """Make options from a whole YAML file, with `a.b=c` overrides. ~/ is the home folder.
 
     Args:
         model_class: The class of the options.
@@ -139,7 +139,7 @@ def load_config(model_class: type[Model], path: Path, overrides: Sequence[str] =
         way, value = _pair(pair)
         _put(values, way, value)
         origins[way] = pair
-    return _validated(model_class, at_home(values), (), origins)
+    return _validated(model_class, expand_home(values), (), origins)
 
 
 def shipped() -> dict[str, Path]:

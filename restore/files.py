@@ -46,13 +46,14 @@ def home_folder(purpose: Literal["cache", "data", "state"]) -> Path:
     return home / ("AppData/Local" if is_windows else XDG[purpose]) / "restore"
 
 
-def at_home(value: Any) -> Any:
-    """The value of a YAML file, with the home folder for ~ in its paths: no shell reads them."""
+def expand_home(value: Any) -> Any:
+    """The value of a YAML file with the home folder for ~/ in its paths: no shell reads them."""
     if isinstance(value, dict):
-        return {at_home(key): at_home(one) for key, one in value.items()}
+        return {expand_home(key): expand_home(one) for key, one in value.items()}
     if isinstance(value, list):
-        return [at_home(one) for one in value]
-    return os.path.expanduser(value) if isinstance(value, str) else value
+        return [expand_home(one) for one in value]
+    is_path = isinstance(value, str) and value.startswith("~/")
+    return os.path.expanduser(value) if is_path else value
 
 
 def temporary_for(path: Path) -> Path:

@@ -96,18 +96,6 @@ def test_a_wrong_value_is_told_in_the_words_of_a_file(tmp_path, given, says):
     assert says in str(told.value)
 
 
-def test_a_tilde_in_a_config_is_the_users_folder(tmp_path, monkeypatch):
-    for name in ("HOME", "USERPROFILE"):
-        monkeypatch.setenv(name, str(tmp_path))
-    given = {"output": "~/run", "stage": {"data": {"photos": ["~/a", "b~/c"]}}, "project": "~"}
-    meant = {"photos": [f"{tmp_path}/a", "b~/c"]}
-    assert TrainOptions.found_beside(given, tmp_path) == {
-        "output": f"{tmp_path}/run",
-        "stage": {"data": meant},
-        "project": "~",
-    }
-
-
 def test_an_option_file_of_basicsr_is_told_in_one_line(tmp_path):
     path = tmp_path / "train_x4.yml"
     path.write_text("name: x4\nscale: 4\nnetwork_g: {type: RRDBNet}\n")

@@ -1,6 +1,5 @@
 """The options of a training run."""
 
-import os
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -86,9 +85,8 @@ class TrainOptions(Options):
     @classmethod
     def found_beside(cls, values: dict[str, Any], folder: Path) -> dict[str, Any]:
         """A recipe's file lies beside the YAML file that names it, or else in the working folder,
-        from which all other paths go out. `~/` is the user's folder, as in the command's words.
+        from which all other paths go out.
         """
-        values = _at_home(values)
 
         def place(name: Any) -> Any:
             is_file = isinstance(name, str) and name not in recipes.NAMED
@@ -136,12 +134,3 @@ class TrainOptions(Options):
         if self.shard and (self.channels_last is True or self.compile):
             raise ValueError("shard goes with channels_last auto or false, and without compile")
         return self
-
-
-def _at_home(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {_at_home(key): _at_home(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_at_home(one) for one in value]
-    is_path = isinstance(value, str) and value.startswith("~/")
-    return os.path.expanduser(value) if is_path else value
