@@ -52,11 +52,11 @@ class Torn(io.FileIO):
         return super().write(whole)
 
 
-def opened(file, mode="r", buffering=-1, encoding=None, errors=None, newline=None, *more):
+def opened(file, mode="r", buffering=-1, encoding=None, errors=None, newline=None, *more, **named):
     """As `open`, but what is written goes through `Torn`."""
     if not set(mode) & set("wax+"):
-        return REAL_OPEN(file, mode, buffering, encoding, errors, newline, *more)
-    raw = Torn(file, mode.replace("b", "").replace("t", ""), *more)
+        return REAL_OPEN(file, mode, buffering, encoding, errors, newline, *more, **named)
+    raw = Torn(file, mode.replace("b", "").replace("t", ""), *more, **named)
     if not buffering:
         return raw
     buffered = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
