@@ -26,7 +26,7 @@ from restore.batch.prefetch import Prefetcher
 def make(job):
     size = 3000
     a = torch.ones(size, size)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 200
     while time.monotonic() < until:
         torch.mm(a, a)
 
@@ -88,7 +88,7 @@ def test_a_thread_inside_torch_does_not_abort_the_process(code):
     with start(AT_WORK, code, stderr=subprocess.PIPE) as process:
         said = process.stderr.read()
     assert process.returncode == code and b"terminate" not in said
-    assert time.monotonic() - began < 55, "it does not wait for the thread"
+    assert time.monotonic() - began < 150, "it does not wait for the thread"
 
 
 @posix

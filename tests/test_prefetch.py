@@ -8,7 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from itertools import pairwise
+from itertools import count
 from pathlib import Path
 
 import hostile
@@ -65,31 +65,27 @@ def test_what_was_begun_ahead_is_taken_once_and_fails_in_its_turn():
 
 
 def test_the_model_does_not_wait_for_files(photos, tmp_path, call, monkeypatch):
-    """Four files of 0.3 s of reading, of work and of writing each: 1.8 s and not 3.6 s."""
-    spans = []
+    """Each file is read while the one before it is made, and made while that is written."""
+    kinds, begun = ("read", "make", "write"), {}
 
-    def slow(name, module, function):
-        real = getattr(module, function)
+    def meeting(kind, module, function, other):
+        real, numbers = getattr(module, function), count()
 
-        def slowed(*args, **more):
-            began = time.monotonic()
-            time.sleep(0.3)
-            answer = real(*args, **more)
-            spans.append((name, began, time.monotonic()))
-            return answer
+        def met(*args, **more):
+            number = next(numbers)
+            begun[kind, number].set()
+            if other and number < 3:
+                assert begun[other, number + 1].wait(60)
+            return real(*args, **more)
 
-        monkeypatch.setattr(module, function, slowed)
+        monkeypatch.setattr(module, function, met)
 
     assert call("upscale", photos, "-s", 1, out="warm")[0] == 0
-    slow("read", sandbox, "read_frames")
-    slow("write", sandbox, "encode")
-    slow("make", work.FileWork, "make")
+    begun.update({(kind, number): threading.Event() for kind in kinds for number in range(4)})
+    meeting("read", sandbox, "read_frames", None)
+    meeting("make", work.FileWork, "make", "read")
+    meeting("write", sandbox, "encode", "make")
     assert call("upscale", photos, "-s", 1)[0] == 0
-    kinds = [name for name, *_ in spans]
-    assert all(kinds.count(name) == 4 for name in ("read", "make", "write"))
-    makes = sorted(span[1:] for span in spans if span[0] == "make")
-    idle = sum(after[0] - before[1] for before, after in pairwise(makes))
-    assert idle < 0.8  # of 1.8 s that three readings and writings take, either 0.9 s
     for name in ("0.png", "3.png"):
         warm, cold = (tmp_path / out / name for out in ("warm", "out"))
         assert warm.read_bytes() == cold.read_bytes()
@@ -98,15 +94,22 @@ def test_the_model_does_not_wait_for_files(photos, tmp_path, call, monkeypatch):
 def test_a_file_that_changes_after_it_was_read_ahead_is_not_trusted(
     photos, tmp_path, call, pixels, monkeypatch
 ):
-    real = sandbox.encode
+    real, real_read, is_read = sandbox.encode, sandbox.read_frames, threading.Event()
+
+    def read_frames(path, how):
+        frames = real_read(path, how)
+        if path.name == "1.png":
+            is_read.set()
+        return frames
 
     def encode(picture, path, *more):
-        time.sleep(0.5)  # 1.png is read by now
+        assert is_read.wait(60)
         if not changed:
             changed.append(Image.fromarray(pixels(20, 24, 9)).save(photos / "1.png"))
         return real(picture, path, *more)
 
     changed = []
+    monkeypatch.setattr(sandbox, "read_frames", read_frames)
     monkeypatch.setattr(sandbox, "encode", encode)
     assert call("upscale", photos, "-s", 1)[0] == 1
     found = rows(tmp_path)
@@ -169,8 +172,10 @@ def test_no_thread_is_left_behind(photos, call):
     time.sleep(0.2)
     before = threading.active_count()
     call("upscale", photos, "-s", 1)
-    time.sleep(0.2)
-    assert threading.active_count() == before
+    until = time.monotonic() + 30
+    while threading.active_count() > before and time.monotonic() < until:
+        time.sleep(0.01)
+    assert threading.active_count() <= before
 
 
 def test_copies_that_threads_begin_at_once_are_in_one_folder_and_made_once(monkeypatch):

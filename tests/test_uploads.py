@@ -34,7 +34,9 @@ def test_large_files_are_prepared_one_at_a_time():
     begun = []
     given = downloads.ahead(jobs(9, downloads.ROOM), lambda job: begun.append(job.key))
     next(given)
-    time.sleep(0.1)
+    while not begun:
+        time.sleep(0.01)
+    time.sleep(0.1)  # in which a second one would begin
     assert begun == ["1"]
     given.close()
 

@@ -82,13 +82,13 @@ def ended(client, answer) -> dict:
     return until(client, answer.json()["id"], ENDED)
 
 
-def until(client, job_id, statuses) -> dict:
+def until(client, job_id, statuses, claim=lambda job: False) -> dict:
     until_s = time.monotonic() + 100
     while time.monotonic() < until_s:
         job = client.get(f"/v1/jobs/{job_id}").json()
-        if job["status"] in statuses:
+        if job["status"] in statuses or claim(job):
             return job
-        time.sleep(0.05)
+        time.sleep(0.02)
     raise AssertionError(job)
 
 
@@ -258,11 +258,7 @@ def test_the_command_line_goes_on_where_a_folder_was_cancelled(client, photos):
     steps = {"scale": 2, "steps": 20}
     asked = {"root": "root", "folder": "two", "out": "stopped", "upscale": steps}
     job_id = client.post("/v1/batch", json=asked).json()["id"]
-    for _ in range(600):
-        job = client.get(f"/v1/jobs/{job_id}").json()
-        if job["part"] or job["status"] in ENDED:
-            break
-        time.sleep(0.02)
+    until(client, job_id, ENDED, lambda job: job["part"])
     client.post(f"/v1/jobs/{job_id}/cancel")
     job = until(client, job_id, ENDED)
     assert job["status"] == "cancelled", job
