@@ -185,7 +185,7 @@ def test_case_72_links_in_a_circle_to_outside_and_to_nowhere(photo, restored, tm
 
 
 @posix
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(100)
 def test_case_73_pipes_and_sockets_never_block(photo, restored, tmp_path):
     photo("a.png")
     os.mkfifo(tmp_path / "in" / "pipe.png")

@@ -340,14 +340,14 @@ def test_threads_leave_torchs_precision_as_it_was():
     def work():
         with exact_float32():
             begun.set()
-            ended.wait(10)
+            ended.wait(100)
 
     backend.fp32_precision = "tf32"
     try:
         thread = threading.Thread(target=work)
         with exact_float32():
             thread.start()
-            begun.wait(10)
+            assert begun.wait(100)
         assert backend.fp32_precision == "ieee"  # the other still computes
         ended.set()
         thread.join()

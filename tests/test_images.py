@@ -99,9 +99,9 @@ def test_a_bomb_is_refused_by_its_header(tmp_path, side):
     chunks = [(b"IHDR", ihdr), (b"IDAT", zlib.compress(b"\0" * 1000)), (b"IEND", b"")]
     data = b"\x89PNG\r\n\x1a\n" + b"".join(row_writers.make_png_chunk(*chunk) for chunk in chunks)
     path = saved(tmp_path, data)
-    began = time.perf_counter()
+    began = time.process_time()  # the machine may be busy
     assert code_of(path) == "TOO_LARGE"
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
     with pytest.raises(ImageError):
         probe(path)
 

@@ -1,3 +1,4 @@
+import time
 from copy import deepcopy
 from dataclasses import replace
 
@@ -264,13 +265,14 @@ def test_a_model_that_was_not_taught_to_fill_restores_the_continued_rim(stack, p
     assert np.array_equal(restored.pixels[mask == 0], low.pixels[mask == 0])
 
 
-@pytest.mark.timeout(30)  # pair by pair it took minutes
 def test_the_specks_of_a_dusty_scan_are_told_apart_quickly():
     hole = np.zeros((3000, 3000), bool)
     hole[tuple(np.random.default_rng(0).integers(0, 3000, (2, 15000)))] = True
     times = np.zeros(hole.shape, np.uint8)
+    began = time.process_time()  # the machine may be busy
     for box in find_boxes(hole, 0.0, 9, 1):
         times[box] += 1
+    assert time.process_time() - began < 20  # pair by pair it took minutes
     assert times.max() == 1 and times[hole].min() == 1
 
 
