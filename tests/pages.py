@@ -54,7 +54,7 @@ def run(command: str) -> None:
         with TemporaryDirectory() as state:
             process = started(Path(state), free_port(), *words[2:])
             process.terminate()
-            process.communicate(timeout=30)
+            process.communicate(timeout=100)
     elif words[:2] == ["python", "-m"]:
         with (
             mock.patch.object(sys, "argv", words[2:]),

@@ -15,7 +15,7 @@ def started(state: Path, port: int, *more: object) -> subprocess.Popen:
     """`tools/serve.py`, once it answers."""
     words = ["tools/serve.py", "--port", str(port), "--state", str(state), *map(str, more)]
     process = subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=subprocess.PIPE)
-    until = time.monotonic() + 100
+    until = time.monotonic() + 200
     while time.monotonic() < until:
         try:
             httpx2.get(f"http://127.0.0.1:{port}/health", timeout=1)

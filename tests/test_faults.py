@@ -142,7 +142,7 @@ def test_f2_a_run_under_nohup_outlives_its_terminal(tmp_path, pixels):
     while "done" not in process.stderr.readline():
         pass
     process.send_signal(signal.SIGHUP)
-    assert "[5/5] done" in process.communicate(timeout=30)[1] and process.returncode == 0
+    assert "[5/5] done" in process.communicate(timeout=100)[1] and process.returncode == 0
 
 
 SLOW = """

@@ -69,7 +69,7 @@ def address(browser, folders):
     process = started(folders / "state", port, "--root", folders / "root", "--upload", 3)
     yield f"http://127.0.0.1:{port}/"
     process.terminate()
-    process.communicate(timeout=30)
+    process.communicate(timeout=100)
 
 
 def living(browser):

@@ -24,7 +24,7 @@ def address(browser, top, tmp_path_factory):
     process = started(state, port, *words, "--device", "cpu")
     yield f"http://127.0.0.1:{port}/"
     process.terminate()
-    process.communicate(timeout=30)
+    process.communicate(timeout=100)
 
 
 def test_a_lora_is_chosen_by_keyboard_on_a_phone(browser, address, top, tmp_path):

@@ -384,7 +384,7 @@ def test_a_job_in_hand_can_be_cancelled(client):
     began = time.monotonic()
     client.post(f"/v1/jobs/{job_id}/cancel")
     assert until(client, job_id, ENDED)["status"] == "cancelled"
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
     out = client.state_folder / "jobs" / job_id / "out"
     assert not [path for path in out.iterdir() if path.suffix == ".png"]
     assert until(client, waiting, ENDED)["status"] == "done"

@@ -368,7 +368,7 @@ def test_a_server_that_is_killed_goes_on_with_its_job(tmp_path):
         assert (job()["status"], job()["size_out"]) == ("done", [384, 384]), job()
         assert [path for path in out.iterdir() if path.name.startswith(".restore-")] == []
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        process.communicate(timeout=100)
         assert process.returncode in (0, -signal.SIGTERM, 143), process.returncode
     finally:
         if process.poll() is None:
