@@ -146,3 +146,16 @@ def test_black_stays_and_grey_stays_grey():
     assert unfaded(Picture(np.maximum(grey, 30)), 1).pixels.min() == 30  # white is there
     pale = unfaded(Picture(grey.clip(30, 240)), 1).pixels
     assert (pale[..., :1] == pale).all() and pale.min() == 0
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_what_is_hidden_does_not_count_as_black_or_white(dtype):
+    unit = np.iinfo(dtype).max // 255
+    ramp = np.repeat(np.linspace(40, 240, 4096).reshape(64, 64, 1), 3, 2) * unit
+    pale = Picture(np.rint(ramp).astype(dtype))
+    hidden = np.zeros((64, 64), bool)
+    hidden[:2, :32], hidden[2:4, :32] = True, True
+    pale.pixels[:2, :32], pale.pixels[2:4, :32] = 0, 255 * unit
+    assert unfaded(pale, 1) is pale
+    assert unfaded(pale, 1, hidden).pixels[~hidden].min() == 0
+    assert unfaded(pale, 1, np.ones_like(hidden)) is pale  # nothing shows

@@ -134,7 +134,7 @@ def test_what_a_picture_does_not_show_says_nothing_of_its_noise(monkeypatch, kin
     noisy = Picture((flat + levels).round().astype(kind))
     monkeypatch.setattr(first_stage, "enlarged", lambda low, *_: np.full_like(flat, 128 * unit))
     heard: list[float] = []
-    monkeypatch.setattr(first_stage, "unfaded", lambda picture, share: heard.append(share))
+    monkeypatch.setattr(first_stage, "unfaded", lambda _, share, hidden: heard.append(share))
     covered = np.zeros((64, 64), bool)
     covered[20:40] = True
     noisy.pixels[covered] = 128 * unit  # as filled and as bled

@@ -15,9 +15,10 @@ from restore.checkpoints import faithful
 from restore.checkpoints.manifest import find_model
 from restore.cli import main
 from restore.errors import ModelError
-from restore.images.picture import Picture
+from restore.images.masks import without_damage
+from restore.images.picture import Picture, deepen
 from restore.options import UpscaleOptions
-from restore.tasks import pixel_upscale, run
+from restore.tasks import first_stage, pixel_upscale, run
 
 pytestmark = pytest.mark.skipif(not find_spec("spandrel"), reason="the extra pixel")
 
@@ -61,6 +62,25 @@ def test_it_leads_from_the_upscalers_own_result_to_the_faithful_one(upscaler, na
         found = made(upscaler, low, scale=scale, fidelity=share)
         # rounded once, of 16 bits, where the two are rounded before
         assert np.abs(found - wanted).max() <= (1.01 if dtype == np.uint8 else 3)
+
+
+@pytest.mark.parametrize("share", [0.5, 1])
+def test_filled_damage_says_nothing_of_the_noise(file, upscaler, nano, share):
+    """A quarter of this noisy picture is damaged; its faithful share is nano's, damage and all."""
+    levels = np.random.default_rng(0).normal(128, 30, (64, 64, 3)).clip(0, 255)
+    low = Picture(np.rint(levels).astype(np.uint8))
+    damage = np.zeros((64, 64), np.uint8)
+    damage[30:46] = 255
+    asked = {"scale": 1, "fidelity": share}
+    filled = without_damage(low, damage > 0)
+    stage = nano.restorer
+    true = first_stage.restored(deepen(filled), (64, 64), stage, 1, damage=damage > 0).pixels / 257
+    own = run.restore(low, UpscaleOptions(scale=1), upscaler, 0, mask=damage).pixels
+    stack = restore.load("nano", "cpu", first_stage=str(file)).stack
+    for model in (upscaler, stack):
+        options = UpscaleOptions(**asked) if model is upscaler else UpscaleOptions(**asked, steps=0)
+        made = run.restore(low, options, model, 0, mask=damage).pixels[:16]
+        assert np.abs(made - ((1 - share) * own + share * true)[:16]).max() <= 1.01
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-from restore.images.picture import Picture
+from restore.images.picture import Picture, bleed
 
 Box = tuple[slice, slice]  # rows and columns
 
@@ -68,6 +68,13 @@ def fill_smoothly(pixels: np.ndarray, hole: np.ndarray) -> np.ndarray:
     known = (~hole).astype(np.float32)
     made = _pulled(pixels.astype(np.float32) * known[..., None], known)
     return np.where(hole[..., None], np.rint(made), pixels).astype(pixels.dtype)
+
+
+def without_damage(low: Picture, damage: np.ndarray | None) -> Picture:
+    """Return the picture with its damage filled smoothly from the pixels round it."""
+    if damage is None:
+        return low
+    return replace(low, pixels=fill_smoothly(bleed(low, damage).pixels, damage))
 
 
 def extend(

@@ -69,7 +69,7 @@ def unit(picture: Picture, first: int, last: int) -> np.ndarray:
     return picture.pixels[first:last] / np.float32(np.iinfo(picture.pixels.dtype).max)
 
 
-def unfaded(picture: Picture, share: float) -> Picture:
+def unfaded(picture: Picture, share: float, hidden: np.ndarray | None = None) -> Picture:
     """Restore the contrast of a faded picture, whose black and white became grey.
 
     The darkest half a percent of each channel counts as black and the brightest as white, as in the
@@ -79,11 +79,12 @@ def unfaded(picture: Picture, share: float) -> Picture:
     Args:
         picture: The picture.
         share: How much of the fading is undone, 0 to 1; 0 changes nothing.
+        hidden: bool (H, W): what does not count; None for nothing.
     """
     top = np.iinfo(picture.pixels.dtype).max
     planes = [picture.pixels[..., channel] for channel in range(3)]
-    blacks = np.array([level_of(plane, END) for plane in planes]) / top
-    white = max(level_of(plane, 1 - END) for plane in planes) / top
+    blacks = np.array([level_of(plane, END, hidden) for plane in planes]) / top
+    white = max(level_of(plane, 1 - END, hidden) for plane in planes) / top
     share = share * float(np.interp(blacks.min() * 255, GREY_BLACK, (0, 1)))
     share = share * float(np.interp(white * 255, GREY_WHITE, (1, 0)))
     if share == 0:
@@ -103,12 +104,14 @@ def unfaded(picture: Picture, share: float) -> Picture:
     return replace(picture, pixels=pixels, warnings=(*picture.warnings, note))
 
 
-def level_of(plane: np.ndarray, share: float) -> int:
-    """Return the level that a share of the pixels does not exceed, counted by bands."""
+def level_of(plane: np.ndarray, share: float, hidden: np.ndarray | None = None) -> int:
+    """Return the level that a share of the pixels does not exceed, of those that are not hidden."""
     counts = np.zeros(np.iinfo(plane.dtype).max + 1, np.int64)
     for first in range(0, len(plane), BAND):
-        counts += np.bincount(plane[first : first + BAND].ravel(), minlength=len(counts))
-    return int(np.searchsorted(counts.cumsum(), share * plane.size))
+        part = plane[first : first + BAND]
+        seen = part.ravel() if hidden is None else part[~hidden[first : first + BAND]]
+        counts += np.bincount(seen, minlength=len(counts))
+    return int(np.searchsorted(counts.cumsum(), share * counts.sum()))
 
 
 def wavelet(result: Picture, like: Picture) -> Band:

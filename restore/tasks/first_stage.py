@@ -134,7 +134,7 @@ def restored(
     noisiness = float(np.interp(noise(source, pixels, hidden), NOISE, (0, 1)))
     if stage.fusion is not None and noisiness < 1:
         result = replace(result, pixels=fused(source, pixels, stage.fusion, 1 - noisiness))
-    return unfaded(result, noisiness * unfade)
+    return unfaded(result, noisiness * unfade, hidden)
 
 
 def enlarged(low: Picture, network: Answers, on_step: OnStep = ignore) -> np.ndarray:

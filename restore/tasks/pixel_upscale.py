@@ -13,7 +13,7 @@ from restore.diffusion import watch
 from restore.diffusion.watch import OnStep, ignore
 from restore.errors import ConfigError, ModelError
 from restore.images import memmap
-from restore.images.masks import Box, fill_smoothly
+from restore.images.masks import Box
 from restore.images.picture import Picture, bleed, deepen
 from restore.images.resample import Band, resize_alpha
 from restore.images.sketches import sketch_finished
@@ -47,7 +47,7 @@ def pixel_upscale(
         options: Scale, colour and fidelity; without fidelity the result is the network's own.
         model: The network.
         on_step: Called after each window.
-        damage: bool (H, W): scratches, which are first filled smoothly from their rims.
+        damage: bool (H, W): what was filled smoothly, and so shows no noise.
 
     Returns:
         The picture at round(scale * size), with its depth, alpha, profile and EXIF.
@@ -56,15 +56,13 @@ def pixel_upscale(
         NonFiniteError: If the network produces NaN or infinity.
     """
     refuse_own_colours(options)
-    if damage is not None:
-        low = replace(low, pixels=fill_smoothly(bleed(low, damage).pixels, damage))
     size = options.output_size(low.size)
     depth = low.pixels.dtype
     if options.fidelity == 1:  # the network has no share in the result
-        faithful_result = restored(deepen(low), size, faithful.load(model.device), 1, on_step)
-        pixels = blended(faithful_result.pixels, faithful_result.pixels, 1, depth)
+        true = as_nano(low, size, model, on_step, damage)
+        pixels = blended(true, true, 1, depth)
     else:
-        pixels = with_network(low, size, options.fidelity or 0, model, on_step)
+        pixels = with_network(low, size, options.fidelity or 0, model, on_step, damage)
     result = replace(low, pixels=pixels, alpha=resize_alpha(low, size))
     windows = model.windows_for(low.size)
     if model.wants_whole and options.fidelity != 1 and not windows.is_one(low.size):
@@ -75,7 +73,12 @@ def pixel_upscale(
 
 
 def with_network(
-    low: Picture, size: tuple[int, int], fidelity: float, model: PixelModel, on_step: OnStep
+    low: Picture,
+    size: tuple[int, int],
+    fidelity: float,
+    model: PixelModel,
+    on_step: OnStep,
+    damage: np.ndarray | None,
 ) -> np.ndarray:
     """Make the pixels (*size, 3) with the network, blended with the faithful result of nano.
 
@@ -85,6 +88,7 @@ def with_network(
         fidelity: The share of nano, from 0 to below 1.
         model: The network.
         on_step: Called after each window.
+        damage: As in `pixel_upscale`.
     """
     native = low.size[0] * model.scale, low.size[1] * model.scale
     depth, deep = low.pixels.dtype, np.dtype(np.uint16)
@@ -94,8 +98,19 @@ def with_network(
         pixels = resized(pixels, size, deep if fidelity else depth)
     if not fidelity:
         return pixels
-    other = restored(deepen(low), size, faithful.load(model.device), fidelity=1)
-    return blended(pixels, other.pixels, fidelity, depth)
+    return blended(pixels, as_nano(low, size, model, ignore, damage), fidelity, depth)
+
+
+def as_nano(
+    low: Picture,
+    size: tuple[int, int],
+    model: PixelModel,
+    on_step: OnStep,
+    damage: np.ndarray | None,
+) -> np.ndarray:
+    """Make nano's faithful pixels (*size, 3) of 16 bits, on the model's device."""
+    stage = faithful.load(model.device)
+    return restored(deepen(low), size, stage, 1, on_step, damage=damage).pixels
 
 
 def with_scale_of(options: Options, model: PixelModel) -> UpscaleOptions:

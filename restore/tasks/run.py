@@ -10,6 +10,7 @@ from restore.diffusion.lazy_stack import SCALE, LazyStack
 from restore.diffusion.watch import OnStep, ignore
 from restore.errors import NonFiniteError, OutOfMemoryError, UsageError
 from restore.images import memmap
+from restore.images.masks import without_damage
 from restore.images.picture import Picture, bleed
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
 from restore.tasks import first_stage, unheard
@@ -160,7 +161,8 @@ def dispatch(
         if picture is None:
             raise UsageError("upscale needs a picture")
         damage = None if mask is None else fitting(mask, picture) >= 128
-        return pixel_upscale(picture, settings, stack, on_step, damage)
+        undamaged = without_damage(picture, damage)
+        return pixel_upscale(undamaged, settings, stack, on_step, damage)
     if isinstance(options, Text2imgOptions):
         return text2img(options, stack, seed, on_step)
     if picture is None:

@@ -1,7 +1,5 @@
 """Enlarge a picture, or restore it at its own size: trust 0.5 everywhere."""
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,7 +19,7 @@ from restore.diffusion.sampling import Start, run_sampling
 from restore.diffusion.stack import Stack
 from restore.diffusion.watch import OnStep, ignore
 from restore.errors import ConfigError
-from restore.images.masks import fill_smoothly, resize
+from restore.images.masks import resize, without_damage
 from restore.images.picture import Picture, bleed, deepen
 from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions, WalkOptions
 from restore.tasks import unheard
@@ -92,13 +90,6 @@ def upscale(
     return match(result, undamaged, options.colour)  # the damage's colours must not come back
 
 
-def without_damage(low: Picture, damage: np.ndarray | None) -> Picture:
-    """Return the picture with its damage filled smoothly from the pixels round it."""
-    if damage is None:
-        return low
-    return replace(low, pixels=fill_smoothly(bleed(low, damage).pixels, damage))
-
-
 def steer_condition(
     low: Picture, size: tuple[int, int], options: UpscaleOptions, stack: Stack
 ) -> tuple[Condition, Tensor | None]:
@@ -141,7 +132,8 @@ def in_two_stages(
     if stack.enlarger is None:
         result = run_first_stage(source, options, stack, on_step, damage)
     else:
-        result = of_pixel_model(source, options, stack, ignore if steps else on_step)
+        on_window = ignore if steps else on_step
+        result = of_pixel_model(source, options, stack, on_window, damage)
     if steps:
         conditioning = encode_picture(result, size, stack)
         condition = Condition(conditioning, trust_map(None, size, stack, RESTORE))
@@ -210,19 +202,33 @@ def over_a_pixel_model(
         )
     low = without_damage(low, damage)
     if options.steps == 0:
-        result = unheard.warn(of_pixel_model(low, options, stack, on_step), options)
+        result = unheard.warn(of_pixel_model(low, options, stack, on_step, damage), options)
         return match(result, low, options.colour)
-    result = of_pixel_model(low, options, stack, ignore)
+    result = of_pixel_model(low, options, stack, ignore, damage)
     fields = {name: getattr(options, name) for name in WalkOptions.model_fields}
     sampling = Img2imgOptions(**fields, strength=options.strength)
     return match(img2img(result, sampling, stack, seed, on_step), low, options.colour)
 
 
-def of_pixel_model(low: Picture, options: UpscaleOptions, stack: Stack, on_step: OnStep) -> Picture:
-    """Run the stack's pixel upscaler at the scale and the fidelity of the options."""
+def of_pixel_model(
+    low: Picture,
+    options: UpscaleOptions,
+    stack: Stack,
+    on_step: OnStep,
+    damage: np.ndarray | None,
+) -> Picture:
+    """Run the stack's pixel upscaler at the scale and the fidelity of the options.
+
+    Args:
+        low: The input, its damage filled.
+        options: Scale and fidelity.
+        stack: A stack with an `enlarger`.
+        on_step: Called after each window.
+        damage: bool (H, W): what was filled; or None.
+    """
     assert stack.enlarger is not None
     pixel_options = UpscaleOptions(scale=options.scale, fidelity=options.fidelity)
-    return pixel_upscale(low, pixel_options, stack.enlarger, on_step)
+    return pixel_upscale(low, pixel_options, stack.enlarger, on_step, damage)
 
 
 def as_pixels(low: Picture, options: UpscaleOptions, stack: Stack, seed: int) -> Condition:
