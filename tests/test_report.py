@@ -67,15 +67,29 @@ def test_what_is_shown_is_where_most_changed():
     before = np.full((900, 1200, 3), 100, np.uint8)
     after = before.copy()
     after[700:720, 1000:1040] = 250  # in a result of the same size
-    top, left, height, width = views.most_changed(before, after)
+    top, left, height, width = views.most_changed((before, None), (after, None))
     assert (height, width) == views.CROP
     assert top <= 700 and top + height >= 720 and left <= 1000 and left + width >= 1040
     large = np.repeat(np.repeat(before, 4, 0), 4, 1)
-    top, left, *_ = views.most_changed(before, large)  # nothing did: the middle
+    top, left, *_ = views.most_changed((before, None), (large, None))  # nothing did: the middle
     assert abs(top - 1680) < 10 and abs(left - 2240) < 10
     large[200:300, 400:600] = 0
-    top, left, *_ = views.most_changed(before, large)
+    top, left, *_ = views.most_changed((before, None), (large, None))
     assert top <= 200 and top + height >= 300 and left <= 400 and left + width >= 600
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_what_is_shown_is_not_where_transparency_hides_the_change(tmp_path, dtype):
+    unit = np.iinfo(dtype).max // 255
+    before = np.full((900, 1200, 3), 100 * unit, dtype)
+    alpha = np.full((900, 1200), 255 * unit, dtype)
+    alpha[:400] = 0
+    after = before.copy()
+    after[:400] = 0  # hidden
+    after[700:720, 1000:1040] = 250 * unit
+    shown = (before, alpha), (after, alpha)
+    top, left, height, width = views.keep(tmp_path, "a.png", *shown, is_aligned=True)
+    assert top <= 700 and top + height >= 720 and left <= 1000 and left + width >= 1040
 
 
 def test_the_input_is_enlarged_to_lie_on_the_result(tmp_path, pixels):

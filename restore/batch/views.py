@@ -54,7 +54,7 @@ def keep(
     size = result[0].shape[:2]
     box = None
     if is_aligned:
-        box = most_changed(samples[0][0], result[0])
+        box = most_changed(samples[0], result)
         _mark(panels[-1], box, size)
         pair = [convert(_part(*one, box, size)) for one in (source, result)]
         # the halves' colours, as coarse as in other JPEGs, would be taken for the result's
@@ -70,12 +70,14 @@ def path_of(out: Path, key: str, what: str = "thumbs") -> Path:
     return out / HIDDEN / what / name[:2] / f"{name}.jpg"
 
 
-def most_changed(before: "np.ndarray", after: "np.ndarray") -> Box:
+def most_changed(before: "Shown", after: "Shown") -> Box:
     """The place where a result differs most from its enlarged input.
 
+    Both are laid on white, as they are shown: what transparency hides may change unseen.
+
     Args:
-        before: The input, uint8 (h, w, 3), or an even sample of it.
-        after: The result, (H, W, 3).
+        before: The input of 8 bits, or an even sample of it.
+        after: The result.
 
     Returns:
         A box as large as CROP, or all of a smaller result.
@@ -83,11 +85,12 @@ def most_changed(before: "np.ndarray", after: "np.ndarray") -> Box:
     import cv2
     import numpy as np
 
-    size = after.shape[:2]
+    size = after[0].shape[:2]
     height, width = (min(most, side) for most, side in zip(CROP, size, strict=True))
-    rows, columns = before.shape[:2]
-    samples = _sampled(after, rows, columns).astype(np.float32)
-    changed = np.abs(samples - before).mean(2)
+    rows, columns = before[0].shape[:2]
+    samples = (None if one is None else _sampled(one, rows, columns) for one in after)
+    seen = np.asarray(_on_white(*samples), np.float32)
+    changed = np.abs(seen - np.asarray(_on_white(*before))).mean(2)
     tall = max(1, round(height * rows / size[0]))
     wide = max(1, round(width * columns / size[1]))
     # the mean of each window of that size, at its first sample
