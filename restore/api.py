@@ -298,7 +298,7 @@ class Restorer:
     def inpaint(
         self,
         image: OneImage | Sequence[OneImage],
-        mask: OneImage | Sequence[OneImage],
+        mask: OneImage | Sequence[OneImage] | None = None,
         prompt: str = "",
         *,
         seed: Seeds = 0,
@@ -311,7 +311,8 @@ class Restorer:
 
         Args:
             image: The picture, or a list.
-            mask: White is the hole. One mask serves all pictures, or each has its own.
+            mask: White is the hole. One mask serves all pictures, or each has its own. None: there
+                is no hole; `extend` or `aspect` paints beyond the edges.
             prompt: What fills the hole.
         """
         arguments = keywords.translate(options)

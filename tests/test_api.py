@@ -222,6 +222,16 @@ def test_outside_a_mask_nothing_moves(restorer, kinds):
         restorer.inpaint([kinds["np"]] * 2, [mask] * 3)
 
 
+def test_a_picture_is_extended_without_a_mask(nano, kinds):
+    image = kinds["pil"]
+    made = nano.inpaint(image, extend=(3, 1, 0, 5))
+    assert made.size == (image.width + 3, image.height + 6)
+    kept = made.crop((3, 1, 3 + image.width, 1 + image.height))
+    assert np.array_equal(np.asarray(kept), np.asarray(image))
+    with pytest.raises(UsageError, match=r"needs a mask, .* or sides to extend"):
+        nano.inpaint(image)
+
+
 def test_an_unknown_option_names_the_near_one(restorer, kinds):
     with pytest.raises(ConfigError, match=r"stesp is not an option of UpscaleOptions.*'steps'"):
         restorer.upscale(kinds["pil"], stesp=3)
