@@ -8,11 +8,12 @@ import time
 import numpy as np
 import psutil
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import degradations
-from degradations import RecipeError, Trace, plain_yaml, recipes
+from degradations import RecipeError, Trace, device, plain_yaml, recipes
 from degradations.ops import Blur, SensorNoise, Stains
 from degradations.ranges import Choice
 from restore import cli
@@ -212,6 +213,9 @@ def test_a_value_that_no_op_draws_is_refused_at_once(tmp_path, step, name, value
     with pytest.raises(RecipeError, match=rf"steps\[0\] \({step.kind}\) cannot be done: .*{name}"):
         replayed(tmp_path, tree)
     assert time.process_time() - began < 5
+    hr = torch.from_numpy(HR).permute(2, 0, 1)[None]
+    with pytest.raises(ValueError, match=name):
+        device.degrade([Trace.from_json(json.dumps(tree))], hr)
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from PIL import Image
 
 from restore.batch import rates
 from restore.batch.rates import Rate
+from restore.errors import ModelError
 from restore.options import Img2imgOptions, InpaintOptions, UpscaleOptions
 
 
@@ -43,6 +44,16 @@ def test_the_first_run_is_told_what_it_takes_and_the_machine_is_measured_once(
     assert "by the rate of this machine" in again and not err
     call(*words, "--steps", 2)
     assert len(kept()) == 2
+
+
+def test_a_model_that_cannot_load_is_refused_before_the_machine_is_measured(kept):
+    def refuse():
+        raise ModelError("cuda: no such device")
+
+    noted = []
+    with pytest.raises(ModelError, match="no such device"):
+        Rate(UpscaleOptions(), refuse, {}, note=noted.append).get()
+    assert not noted
 
 
 def test_a_run_measures_better_than_a_probe(call, tmp_path, pixels, kept, large):

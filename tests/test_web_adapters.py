@@ -198,3 +198,7 @@ def test_a_lora_and_its_scale_are_parsed():
     for wrong in ("a=x", "a=inf", "a=nan", "a="):
         with pytest.raises(UsageError, match="write FILE=SCALE"):
             parse_lora(wrong)
+    for wrong in ("a:0.8", "<lora:a:0.8>"):
+        with pytest.raises(UsageError, match=r"write a=0\.8$"):
+            parse_lora(wrong)
+    assert parse_lora(r"C:\loras\a.safetensors") == (r"C:\loras\a.safetensors", 1)

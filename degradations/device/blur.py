@@ -24,6 +24,7 @@ from degradations.device.canvas import (
     upload,
 )
 from degradations.kernels import KAISER_BETA, MIN_SIGMA, TAIL
+from degradations.ops.blur import beta_of
 from degradations.ops.op import Params, Size
 
 _GAUSSIAN, _PLATEAU, _SINC = range(3)
@@ -151,7 +152,7 @@ def _numbers(params: Params) -> list[float]:
     squares = xx, 2 * cos * sin * (along - across), yy
     formula = _PLATEAU if shape.startswith("plateau") else _GAUSSIAN
     kept = 2 if shape == "isotropic" else 1 - TAIL
-    return [formula, (params["size"] - 1) / 2, *squares, params.get("beta", 1.0), 1, 0, kept]
+    return [formula, (params["size"] - 1) / 2, *squares, beta_of(params), 1, 0, kept]
 
 
 def _sinc(grid: _Grid, half: Tensor, cutoff: Tensor, slope: Tensor) -> Tensor:

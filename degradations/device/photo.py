@@ -13,7 +13,7 @@ from degradations.device.canvas import (
 from degradations.device.noise import luma, normal
 from degradations.ops.noise import BT601
 from degradations.ops.op import Params, Size
-from degradations.ops.photo import BLACK, PAD
+from degradations.ops.photo import BLACK, PAD, white_balance
 
 _TOP = 65535  # the raw file's levels
 
@@ -49,7 +49,7 @@ def chroma_shift(canvas: Canvas, params: list[Params], targets: list[Size]) -> C
 def sensor_noise(canvas: Canvas, params: list[Params], targets: list[Size]) -> Canvas:
     """The gradient passes as if the sensor were silent and saw every colour everywhere."""
     quiet = canvas.with_rgb(canvas.rgb.detach().clamp(0, 1))
-    numbers = canvas.numbers([[p["shot"], p["read"], *p["gains"]] for p in params])
+    numbers = canvas.numbers([[p["shot"], p["read"], *white_balance(p)] for p in params])
     shot, read, gains = *numbers[:2], torch.cat(numbers[2:], 1)
     raw = _mosaic(to_linear(quiet.mirrored(PAD)) / gains)
     raw = raw + normal(canvas, params, PAD) * (shot * raw + read).sqrt_()

@@ -60,15 +60,13 @@ class Blur(Op):
     def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
         shape, size, angle = params["shape"], params["size"], params["angle"]
         sigma_x, sigma_y = params["sigma"]
-        if not 0.1 <= params.get("beta", 1) <= 10:  # in a trace of somebody
-            raise ValueError(f"beta is from 0.1 to 10, not {params['beta']}")
+        beta = beta_of(params)
         if shape == "isotropic":
             size = min(size, 2 * math.ceil(4 * sigma_x) + 1)  # 1e-4 of the weight is outside
             return separable(rgb, kernels.gaussian_1d(size, sigma_x))
         if shape.startswith("plateau"):
-            kernel = kernels.plateau(size, sigma_x, sigma_y, angle, params["beta"])
+            kernel = kernels.plateau(size, sigma_x, sigma_y, angle, beta)
         else:
-            beta = params.get("beta", 1.0)
             kernel = kernels.generalised_gaussian(size, sigma_x, sigma_y, angle, beta)
         return correlate(rgb, kernels.trim(kernel))
 
@@ -131,6 +129,14 @@ class Defocus(Op):
     @staticmethod
     def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
         return correlate(rgb, kernels.disc(params["radius"]))
+
+
+def beta_of(params: Params) -> float:
+    """The exponent of a blur's shape. Raises ValueError for one that is never drawn."""
+    beta = params.get("beta", 1.0)
+    if not 0.1 <= beta <= 10:  # in a trace of somebody
+        raise ValueError(f"beta is from 0.1 to 10, not {beta}")
+    return beta
 
 
 def separable(rgb: np.ndarray, kernel: np.ndarray) -> np.ndarray:

@@ -109,9 +109,7 @@ class SensorNoise(Op):
 
     @staticmethod
     def apply(rgb: np.ndarray, params: Params, target: Size) -> np.ndarray:
-        gains = np.array(params["gains"], np.float32)
-        if gains.shape != (3,) or not np.all((gains >= 1) & (gains <= 8)):  # in a trace of somebody
-            raise ValueError(f"gains are three numbers from 1 to 8, not {params['gains']}")
+        gains = white_balance(params)
         padded = cv2.copyMakeBorder(np.clip(rgb, 0, 1), *(PAD,) * 4, cv2.BORDER_REFLECT_101)
         raw = mosaic(to_linear(padded) / gains)
         noise = standard_normal(params["seed"], raw.shape)
@@ -124,6 +122,14 @@ class SensorNoise(Op):
     @classmethod
     def spread(cls, share: np.ndarray, params: Params, target: Size) -> np.ndarray:
         return cv2.dilate(share, np.ones((2 * PAD + 1,) * 2, np.uint8))  # as far as demosaicing
+
+
+def white_balance(params: Params) -> np.ndarray:
+    """The sensor's gains, float32 (3,). Raises ValueError for some that are never drawn."""
+    gains = np.array(params["gains"], np.float32)
+    if gains.shape != (3,) or not np.all((gains >= 1) & (gains <= 8)):  # in a trace of somebody
+        raise ValueError(f"gains are three numbers from 1 to 8, not {params['gains']}")
+    return gains
 
 
 def mosaic(rgb: np.ndarray) -> np.ndarray:

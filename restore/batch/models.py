@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -276,10 +277,14 @@ def parse_lora(given: str) -> tuple[str, float]:
     """Parse FILE or FILE=SCALE.
 
     Raises:
-        UsageError: The scale is no number.
+        UsageError: The scale is no number, or behind a colon.
     """
     file, equals, scale = given.rpartition("=")
     if not equals:
+        name, colon, scale = given.rpartition(":")  # as in other tools' prompts
+        if colon and re.fullmatch(r"-?\d*\.?\d+>?", scale) and not Path(given).exists():
+            name = name.removeprefix("<lora:")
+            raise UsageError(f"--lora {given}: write {name}={scale.removesuffix('>')}")
         return given, 1.0
     try:
         found = float(scale)

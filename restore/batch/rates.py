@@ -70,8 +70,9 @@ class Rate:
             return self._measured()
         rate = _read().get(self.key)
         if rate is None:
+            model = self.stack()  # which may be refused
             self.note("measuring how fast this machine is, once")
-            rate = probed(self.options, self.stack()) * self.count
+            rate = probed(self.options, model) * self.count
             self._keep(rate)
         return rate
 
