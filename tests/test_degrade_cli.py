@@ -394,6 +394,14 @@ def test_what_cannot_be_is_refused_before_anything_is_made(make, tmp_path, words
     assert not (tmp_path / "out").exists()
 
 
+def test_a_wrong_recipe_is_told_before_the_number_of_pairs_is_asked_for(call, tmp_path):
+    words = "apply", SAMPLES, "-o", tmp_path / "out", "-r"
+    code, _, err = call(*words, "realersgan")
+    assert code == 2 and "did you mean 'realesrgan'?" in err
+    code, _, err = call(*words, "realesrgan")
+    assert code == 2 and "how many?" in err
+
+
 def test_folders_that_cannot_be_are_refused(make, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")

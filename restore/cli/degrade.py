@@ -77,6 +77,7 @@ def apply(
         raise UsageError("--whole takes whole photos, --crop cuts from them; give one of the two")
     pairs = pairs or (len(photos) if whole else None)
     if pairs is None:
+        _recipe(recipe, severity, allow_code)  # else a wrong one is told only at the second try
         raise UsageError("how many? give --pairs N; or --whole, for a pair of each photo")
     from degradations import pairs as stored_pairs
 
