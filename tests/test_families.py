@@ -4,7 +4,9 @@ import json
 
 import pytest
 import tiny
+import torch
 from hubs import COMMIT
+from safetensors.torch import load_file
 
 from restore import cli
 from restore.checkpoints import components, families, hub, manifest
@@ -116,6 +118,21 @@ def test_the_command_refuses_before_it_fetches(online, tmp_path, capsys):
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("restore: ")]
     assert len(told) == 1 and "Stable Diffusion 3" in told[0]
     assert set(given) == {"model_index.json"} and not out.exists()
+
+
+def test_pickles_of_both_libraries_are_fetched_if_allowed(online):
+    top, given = online
+    folder = tiny.checkpoint(top / "model", "base")
+    for part, stem in (
+        ("unet", hub.STEMS[0]),
+        ("vae", hub.STEMS[0]),
+        ("text_encoder", "pytorch_model"),
+    ):
+        (path,) = (folder / part).glob("*.safetensors")
+        torch.save(load_file(path), path.with_name(f"{stem}.bin"))
+        path.unlink()
+    load("org/model", device="cpu", allow_pickle=True)
+    assert given["text_encoder/pytorch_model.bin"]
 
 
 @pytest.mark.parametrize("kind", ["base", "xl"])

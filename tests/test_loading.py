@@ -316,6 +316,36 @@ def test_pickled_weights_load_only_when_allowed(copied):
     load(str(folder), device="cpu", allow_pickle=True)
 
 
+def test_pickles_by_transformers_name_and_in_shards_load_if_allowed(saved, copied):
+    folder = copied("base")
+    path = weights(folder, "text_encoder")
+    torch.save(load_file(path), path.with_name("pytorch_model.bin"))
+    path.unlink()
+    path = weights(folder, "unet")
+    held = list(load_file(path).items())
+    for number, items in enumerate((held[:9], held[9:]), 1):
+        name = f"diffusion_pytorch_model-{number:05d}-of-00002.bin"
+        torch.save(dict(items), path.with_name(name))
+    path.unlink()
+    refused(folder, "pickled", "--allow-pickle")
+    again = load(str(folder), device="cpu", allow_pickle=True)
+    assert equal(load(str(saved["base"]), device="cpu"), again)
+
+
+def test_shards_of_the_fp16_variant_are_not_mixed_with_whole_ones(saved, copied):
+    """Old names end in .fp16.safetensors, new ones have it before the number."""
+    folder = copied("base")
+    path = weights(folder, "unet")
+    held = load_file(path)
+    save_file(held, path.with_name("diffusion_pytorch_model-00001-of-00001.safetensors"))
+    path.unlink()
+    name = "diffusion_pytorch_model-00002-of-00002.fp16.safetensors"
+    save_file({key: tensor.half() for key, tensor in held.items()}, path.with_name(name))
+    assert equal(load(str(saved["base"]), device="cpu"), load(str(folder), device="cpu"))
+    weights(folder, "unet").with_name("diffusion_pytorch_model-00001-of-00001.safetensors").unlink()
+    load(str(folder), device="cpu")
+
+
 class Harm:
     def __reduce__(self):
         return print, ("this ran",)

@@ -11,7 +11,16 @@ from restore.errors import ModelError
 from restore.storage import sealed
 
 WEIGHED = ("vae", "vqvae", "unet", "text_encoder", "text_encoder_2")  # the parts with weights
-STEMS = "diffusion_pytorch_model", "model"  # what diffusers and transformers call them
+# What diffusers and transformers call them; the last are the pickles of transformers
+STEMS = "diffusion_pytorch_model", "model", "pytorch_model"
+KINDS = {  # files of weights, or of their shards, the kind that is wanted most first
+    "safetensors": ("{}.safetensors", "{}-?????-of-?????.safetensors"),
+    "fp16": (
+        *("{}.fp16.safetensors", "{}.fp16-?????-of-?????.safetensors"),
+        "{}-?????-of-?????.fp16.safetensors",  # as diffusers wrote them before 0.28
+    ),
+    "pickles": ("{}.bin", "{}-?????-of-?????.bin"),
+}
 OURS = "stack.json", "restorer/diffusion_pytorch_model.faithful.safetensors"
 LORA_FILES = "pytorch_lora_weights.safetensors", "adapter_model.safetensors"
 PEFT_CONFIG = "adapter_config.json"  # beside a LoRA that PEFT saved
@@ -84,15 +93,9 @@ def fetch_model(name: str, revision: str | None, offline: bool, allow_pickle: bo
     folder = fetch(name, revision, offline, [*tops, *configs])
     families.refuse(folder, name)
     rest = [*tops, *(f"{part}/*.{kind}" for part in PARTS for kind in ("json", "txt"))]
-    kinds = ["{}.safetensors", "{}-*-of-*.safetensors"]
-    wanted = [
-        [f"{part}/{kind.format(stem)}" for part in WEIGHED for stem in STEMS for kind in kinds]
-    ]
-    wanted += [[pattern.replace(".safe", ".fp16.safe") for pattern in wanted[0]]]
-    wanted[1] += [f"{part}/{stem}.fp16-*.safetensors" for part in WEIGHED for stem in STEMS]
-    if allow_pickle:
-        wanted += [[f"{part}/{stem}.bin" for part in WEIGHED for stem in STEMS]]
-    for patterns in wanted:
+    for kind in KINDS if allow_pickle else [*KINDS][:2]:
+        names = [name.format(stem) for name in KINDS[kind] for stem in STEMS]
+        patterns = [f"{part}/{name}" for part in WEIGHED for name in names]
         folder = fetch(name, revision, offline, rest + patterns)
         if (folder / "manifest.json").is_file():  # ours: the manifest lists all files
             listed = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
@@ -108,10 +111,8 @@ def fetch_controlnet(name: str, offline: bool, allow_pickle: bool) -> Path:
     """Download the config of a ControlNet, check it, and download its weights."""
     folder = fetch(name, None, offline, ["config.json"])
     families.refuse_controlnet(folder, name)
-    stem = STEMS[0]
-    wanted = [[f"{stem}.safetensors", f"{stem}-*-of-*.safetensors"], [f"{stem}.fp16.safetensors"]]
-    wanted += [[f"{stem}.bin"]] if allow_pickle else []
-    for patterns in wanted:
+    for kind in KINDS if allow_pickle else [*KINDS][:2]:
+        patterns = [name.format(STEMS[0]) for name in KINDS[kind]]
         folder = fetch(name, folder.name, offline, ["config.json", "*.index.json", *patterns])
         if weight_files(folder):
             break
@@ -120,14 +121,13 @@ def fetch_controlnet(name: str, offline: bool, allow_pickle: bool) -> Path:
 
 def weight_files(part: Path) -> list[Path]:
     """Return a component's weight files: safetensors, else their fp16 variant, else pickles."""
-    for suffix in ("safetensors", "fp16.safetensors", "bin"):
+    for whole, *shards in KINDS.values():
         for stem in STEMS:
-            if sealed.is_file(part / f"{stem}.{suffix}"):
-                return [part / f"{stem}.{suffix}"]
-            begin = f"{stem}.fp16" if suffix.startswith("fp16") else stem
-            shards = sorted(part.glob(f"{begin}-*-of-*.{suffix.removeprefix('fp16.')}"))
-            if shards:
-                return shards
+            if sealed.is_file(part / whole.format(stem)):
+                return [part / whole.format(stem)]
+            for shard in shards:
+                if found := sorted(part.glob(shard.format(stem))):
+                    return found
     return []
 
 
