@@ -346,6 +346,13 @@ def test_shards_of_the_fp16_variant_are_not_mixed_with_whole_ones(saved, copied)
     load(str(folder), device="cpu")
 
 
+def test_a_variant_of_another_name_is_named_with_its_mend(copied):
+    folder = copied("base")
+    path = weights(folder, "vae")
+    path.rename(path.with_name("diffusion_pytorch_model.bf16.safetensors"))
+    refused(folder, "diffusion_pytorch_model.bf16.safetensors", "call it")
+
+
 class Harm:
     def __reduce__(self):
         return print, ("this ran",)

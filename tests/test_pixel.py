@@ -290,11 +290,14 @@ def test_a_cut_file_of_the_old_kind_is_refused(files, tmp_path):
         refused(tmp_path / "old.pth")
 
 
-@pytest.mark.parametrize("page", [b"<!doctype html>", b"version https://git-lfs", b""])
+@pytest.mark.parametrize(
+    "page", [b"<!doctype html>", b"version https://git-lfs.github.com/spec/v1", b""]
+)
 def test_a_page_or_a_pointer_in_place_of_a_file_is_told(tmp_path, page):
-    path = tmp_path / "model.pth"
-    path.write_bytes(page)
-    refused(path)
+    for name in ("model.pth", "model.safetensors"):
+        path = tmp_path / name
+        path.write_bytes(page)
+        refused(path, *["git lfs pull"] * (b"lfs" in page))
 
 
 def test_weights_of_no_known_network_name_themselves(tmp_path):

@@ -124,6 +124,8 @@ def refuse_code(path: Path, data: bytes) -> None:
     """Raise ModelError for TorchScript, which would run, and for files that are no checkpoint."""
     if file_kinds.is_safetensors(data[:9]):
         raise ModelError(f"{path}: is a .safetensors file; rename it")
+    if data.startswith(tensor_files.POINTER):
+        raise ModelError(f"{path}: is {tensor_files.OF_LFS}")
     if not file_kinds.is_torchs(data[:9]):
         raise ModelError(f"{path}: is no checkpoint that torch.save wrote; copy it again")
     if b"constants.pkl" in data:  # torch.load detects TorchScript by it

@@ -28,6 +28,11 @@ OLD_NAMES = {  # of attention layers before diffusers 0.12
 def read_weights(folder: Path, part: str, allow_pickle: bool = False) -> Weights:
     """Read all tensors of a component. Raises ModelError if they cannot be read."""
     files = hub.weight_files(folder / part)
+    if not files and (held := sorted((folder / part).glob("*.safetensors"))):
+        raise ModelError(
+            f"{held[0]}: is called as no weights are that are read; if it is the variant that you "
+            "want, call it diffusion_pytorch_model.safetensors, in a text encoder model.safetensors"
+        )
     if not files:
         raise ModelError(
             f"{folder / part}: has no weights (diffusion_pytorch_model or model, .safetensors); "

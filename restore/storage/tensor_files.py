@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MOST = 10**8  # bytes of a header, as in the library
+POINTER = b"version https://git-lfs"  # how a file of Git LFS begins that was not fetched
+OF_LFS = "a pointer of Git LFS, not the file; `git lfs pull` fetches it"
 PIECE = 2**20  # bytes read at once: they are still in the cache when they are hashed
 LARGE = 2**30  # bytes from which a file is compared with the machine's memory
 KINDS = {  # the format's names of types, and those of torch
@@ -166,6 +168,8 @@ def _header(file: FileIO) -> tuple[Header, bytes]:
     size = os.fstat(file.fileno()).st_size
     count = file.read(8)
     length = int.from_bytes(count, "little")
+    if count == POINTER[:8]:
+        raise TensorFileError(f"it is {OF_LFS}")
     if len(count) < 8 or length > min(MOST, size - 8):
         raise TensorFileError("it is cut, or no .safetensors file")
     text = bytearray(length)
