@@ -174,14 +174,39 @@ def test_a_renamed_checkpoint_goes_on_unless_the_folder_holds_a_newer_one(run, n
     assert (run / "step_00000008").is_dir()
 
 
-@pytest.mark.parametrize("wrong", [False, "nowhere"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"resume": False},
+        {"resume": "nowhere"},
+        {"seed": 1},
+        {"batch": 6},
+        {"stage": {"kind": "pixels", "layers": 3}},
+    ],
+)
 def test_where_it_goes_on_is_settled_before_data_are_read(wrong, run, monkeypatch):
     def read(*_):
         raise AssertionError("the data were read")
 
     monkeypatch.setitem(loop.STAGES, "pixels", read)
     with pytest.raises(ConfigError, match="resume"):
-        train(run, steps=8, resume=wrong)
+        train(run, steps=8, **wrong)
+
+
+def test_what_a_killed_run_had_not_finished_writing_is_removed(run, tmp_path, monkeypatch):
+    def replaced(*_):
+        raise KilledError
+
+    with monkeypatch.context() as patched, pytest.raises(KilledError):
+        patched.setattr(files.os, "replace", replaced)
+        patched.setattr(Path, "unlink", lambda *_, **__: None)
+        train(run, steps=8)
+    left = [path.name for path in run.iterdir() if files.is_temporary(path)]
+    (run / ".restore-of-mine").write_text("")
+    assert left
+    train(run, steps=8)
+    assert not [path for path in run.iterdir() if files.is_temporary(path)]
+    assert (run / ".restore-of-mine").exists()
 
 
 def test_a_checkpoint_from_before_options_were_kept_goes_on(run, trained):

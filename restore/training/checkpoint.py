@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from restore.checkpoints import manifest
 from restore.errors import ConfigError, ModelError, OutputError
-from restore.files import sync_folder
+from restore.files import TEMPORARY, is_temporary, sync_folder
 from restore.storage import sealed, tensor_files
 from restore.training import sharding
 
@@ -63,11 +63,6 @@ def is_valid(folder: Path) -> bool:
     return listed.keys() >= FILES and text == json.dumps(listed, indent=1) + "\n"
 
 
-def step_of(folder: Path) -> int:
-    """The step of a valid checkpoint, by its contents: its folder may have been renamed."""
-    return json.loads((folder / "state.json").read_text())["step"]
-
-
 @dataclass(frozen=True)
 class State:
     """What training changes. All randomness is a function of (seed, step), so there is no generator
@@ -97,6 +92,11 @@ class Progress:
     """The options of the run so far, as JSON holds them."""
     contents: Mapping[str, str] | None = None
     """Digests of what these name; None: they were not recorded."""
+
+
+def progress(folder: Path) -> Progress:
+    """How far a valid checkpoint had come, by its contents: its folder may have been renamed."""
+    return _progress(_read_values(folder))
 
 
 def save(folder: Path, progress: Progress, state: State, keep: int, is_writer: bool = True) -> Path:
@@ -204,10 +204,13 @@ def latest(folder: Path) -> Path | None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a killed run left unfinished."""
+    """Remove what a killed run left unfinished in its folder."""
     for partial in folder.glob(".step_*.partial"):
         if PARTIAL.fullmatch(partial.name) and partial.is_dir() and not partial.is_symlink():
             _discard(partial)
+    for left in folder.glob(f"{TEMPORARY}*"):  # a preview, the log, the options
+        if is_temporary(left):
+            left.unlink()
     manifest.sweep(folder)
 
 
@@ -250,9 +253,17 @@ def _resume(path: Path, state: State) -> Progress:
         is_alike = tensor.shape == weight.shape
         held[key] = _placed_as(weight, tensor) if is_alike else tensor
     state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": moments})
-    values = json.loads(sealed.read(path / "state.json"))
+    values = _read_values(path)
     if state.scaler and values.get("scaler"):
         state.scaler.load_state_dict(values["scaler"])
+    return _progress(values)
+
+
+def _read_values(path: Path) -> dict[str, Any]:
+    return json.loads(sealed.read(path / "state.json"))
+
+
+def _progress(values: Mapping[str, Any]) -> Progress:
     rest = values.get("position", -1), values.get("seconds", 0.0), values.get("options")
     return Progress(values["step"], *rest, values.get("contents"))
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,44 +29,54 @@ FREE_OF_KIND = {
 ABSENT = "absent"
 
 
-def choose(options: Any, is_main: bool) -> Path | None:
-    """The checkpoint from which the options let a run go on; None for a new run.
+@dataclass(frozen=True)
+class Choice:
+    """From where a run goes on."""
 
-    It needs no model and no data, so that a wrong choice is refused before they are read.
+    path: Path | None
+    """The checkpoint; None for a new run."""
+    contents: Mapping[str, str]
+    """Digests of what the stage's options name."""
+
+
+def choose(options: Any, is_main: bool) -> Choice:
+    """From where the options let a run go on.
+
+    It builds no model and decodes no photo, so that a wrong choice is refused before.
 
     Args:
         options: The options of the run.
         is_main: Whether this process cleans up after a killed run.
 
     Raises:
-        ConfigError: If what is named is no checkpoint, or a new run would mix with the checkpoints
-            of an old one.
+        ConfigError: If what is named is no checkpoint, a new run would mix with the checkpoints of
+            an old one, or the checkpoint was made with another seed, batch or stage.
     """
     if is_main:
         checkpoint.sweep(options.output)
-    return _chosen(options.output, options.resume)
+    path = _chosen(options.output, options.resume)
+    named = contents.of(options.stage)
+    if path and (progress := checkpoint.progress(path)).options:
+        _compare(path, progress, options, named)
+    return Choice(path, named)
 
 
-def resume_run(options: Any, state: checkpoint.State, path: Path | None) -> checkpoint.Progress:
+def resume_run(options: Any, state: checkpoint.State, chosen: Choice) -> checkpoint.Progress:
     """Load a checkpoint into the state; returns how far it had come.
 
     Args:
         options: The options of the run.
         state: What is loaded into.
-        path: The checkpoint that `choose` returned.
+        chosen: What `choose` returned.
 
     Raises:
-        ConfigError: If the checkpoint is of another model, or was made with another seed, batch or
-            stage.
+        ConfigError: If the checkpoint is of another model.
     """
-    named = contents.of(options.stage)
-    if path is None:
-        return checkpoint.Progress(contents=named)
-    progress = checkpoint.resume(path, state)
-    if progress.options:
-        _compare(path, progress, options, named)
-    log.info("going on from %s", path)
-    progress = replace(progress, contents=named)
+    if chosen.path is None:
+        return checkpoint.Progress(contents=chosen.contents)
+    progress = checkpoint.resume(chosen.path, state)
+    log.info("going on from %s", chosen.path)
+    progress = replace(progress, contents=chosen.contents)
     if progress.position < 0:
         return replace(progress, position=progress.step * options.batch)
     return progress
@@ -85,7 +95,7 @@ def _chosen(out: Path, resume: bool | str | Path) -> Path | None:
         return checkpoint.latest(out)
     if not checkpoint.is_valid(resume):
         raise ConfigError(f"resume: {resume} is no checkpoint, or a damaged one; try resume=latest")
-    step = checkpoint.step_of(resume)  # its folder may have another name by now
+    step = checkpoint.progress(resume).step  # its folder may have another name by now
     if there and int(there[-1].name.removeprefix("step_")) > step:
         message = f"{out}: holds {there[-1].name}, newer than {resume}, which is of step {step}"
         raise ConfigError(f"{message}; give another output, or resume=latest")
