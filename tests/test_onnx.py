@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import partialmethod
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -125,6 +126,13 @@ def test_other_layouts_give_the_same_picture(kind, tmp_path):
     elif kind != "base":
         options = UpscaleOptions(scale=stacks[0].factor, steps=2)
     assert apart(options, photo(24, 50), stacks, mask) <= 1
+
+
+def test_the_card_of_an_export_is_utf8_whatever_the_locale(tmp_path, monkeypatch):
+    file = pixel_nets.save(tmp_path, "RRDBNet", ".safetensors").rename(tmp_path / "été.safetensors")
+    monkeypatch.setattr(Path, "write_text", partialmethod(Path.write_text, encoding="ascii"))
+    folder = export(str(file), tmp_path / "onnx")
+    assert "# été.safetensors," in (folder / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("kind", [*pixel_nets.EIGHT, "DRUNet", "RCAN"])

@@ -1,9 +1,12 @@
 """Stored pairs: no more are made than training asks for, none twice, and the same ones."""
 
 import logging
+import shutil
 from collections import namedtuple
 from copy import deepcopy
 from dataclasses import replace
+from functools import partialmethod
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -242,3 +245,13 @@ def test_a_short_training_makes_few_pairs_and_ends_as_with_all_of_them(
         for name in ("short", "at_once")
     )
     assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_the_options_beside_the_pairs_are_utf8_whatever_the_locale(
+    photos, options, stack, tmp_path, monkeypatch
+):
+    named = Path(shutil.copytree(photos, tmp_path / "été"))
+    monkeypatch.setattr(Path, "write_text", partialmethod(Path.write_text, encoding="ascii"))
+    asked = options.model_copy(update={"photos": named})
+    folder = PairStore(asked, stack, tmp_path / "pairs", "digest", 5).fill([])
+    assert PairOptions.model_validate_json((folder / "options.json").read_bytes()) == asked

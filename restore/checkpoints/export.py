@@ -17,6 +17,7 @@ from restore.diffusion.layouts import LDM_UPSCALE
 from restore.diffusion.stack import Stack
 from restore.diffusion.tiling import STEP
 from restore.errors import ModelError
+from restore.files import write_text
 from restore.onnx import session, traced
 from restore.onnx.stage import ENDS
 from restore.pixel.model import PixelModel
@@ -58,7 +59,7 @@ def export(name: str, folder: Path, **more: Any) -> Path:
         facts |= {"engine": "onnx", "source": Path(name).name, "source_digest": digest}
         (target / "stack.json").write_text(json.dumps(facts, indent=1) + "\n")
         licences = carry(source, target)
-        (target / "README.md").write_text(card(Path(name).name, digest, licences, model))
+        write_text(target / "README.md", card(Path(name).name, digest, licences, model))
         manifest.write(target)
     return folder
 

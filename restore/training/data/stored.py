@@ -23,7 +23,7 @@ from degradations.pair_folder import plugin_sources
 from restore.diffusion import vae
 from restore.diffusion.stack import Stack
 from restore.errors import ConfigError, DiskFullError, counted
-from restore.files import locked
+from restore.files import locked, write_text
 from restore.storage import digests
 from restore.training.data import enlarging, sources
 from restore.training.data.loading import Samples, build_loader, to_rgb
@@ -200,7 +200,7 @@ class PairStore:
         for key, (each, dtype) in self._shapes().items():
             shape = (options.count, *each)
             np.lib.format.open_memmap(partial / f"{key}.npy", "w+", dtype, shape).flush()
-        (partial / "options.json").write_text(options.model_dump_json(indent=1))
+        write_text(partial / "options.json", options.model_dump_json(indent=1))
         partial.rename(self.path)
 
     def _shapes(self) -> dict[str, tuple[tuple[int, ...], type]]:
