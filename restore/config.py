@@ -2,15 +2,21 @@
 
 import hashlib
 import json
-import re
-import types
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
+from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails
 
-from restore.errors import ConfigError, meant, near
+from restore.config_errors import Way, explain, shorten
+from restore.errors import ConfigError, near
 from restore.files import expand_home
 from restore.storage.urls import was_url
 
@@ -39,6 +45,20 @@ class Options(BaseModel):
             for name, field in getattr(base, "model_fields", {}).items():
                 if cls.model_fields[name].description is None:
                     cls.model_fields[name].description = field.description
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _no_truth_for_a_number(cls, values: Any, validate: ModelWrapValidatorHandler) -> Any:
+        """Refuse true, and what YAML takes for it, such as yes and on, where 1 would be read."""
+        made = validate(values)
+        wrong: list[InitErrorDetails] = [
+            {"type": "float_type", "loc": (name, *way), "input": truth}
+            for name, value in (values.items() if isinstance(values, Mapping) else ())
+            for way, truth in _truths_for_numbers(value, getattr(made, name, None))
+        ]
+        if wrong:
+            raise ValidationError.from_exception_data(cls.__name__, wrong)
+        return made
 
     @classmethod
     def found_beside(cls, values: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -70,8 +90,22 @@ class Options(BaseModel):
         return {**values, **more, **({"own options": hidden} if hidden else {})}
 
 
+def _truths_for_numbers(given: Any, made: Any) -> Iterator[tuple[tuple[int | str, ...], bool]]:
+    """(way, true or false) of those within a given value that became numbers."""
+    if isinstance(given, bool):
+        if isinstance(made, int | float) and not isinstance(made, bool):
+            yield (), given
+        return
+    pairs: Iterable[tuple[int | str, Any, Any]] = ()
+    if isinstance(given, Mapping) and isinstance(made, Mapping):
+        pairs = ((key, value, made.get(key)) for key, value in given.items())
+    elif isinstance(given, list | tuple) and isinstance(made, list | tuple):
+        pairs = ((n, *pair) for n, pair in enumerate(zip(given, made, strict=False)))
+    for key, *pair in pairs:
+        yield from (((key, *way), truth) for way, truth in _truths_for_numbers(*pair))
+
+
 Model = TypeVar("Model", bound=BaseModel)
-Way = tuple[str, ...]  # keys that lead to a value: ("upscale", "steps")
 
 
 def load_options(
@@ -181,7 +215,7 @@ def _pair(text: str) -> tuple[Way, Any]:
     try:
         return way, plain_yaml.loads(value)
     except ValueError as error:
-        raise ConfigError(f"{_short(text)}: {_short(value)} is not a YAML value") from error
+        raise ConfigError(f"{shorten(text)}: {shorten(value)} is not a YAML value") from error
 
 
 def _put(values: dict[str, Any], way: Way, value: object) -> None:
@@ -223,120 +257,3 @@ def _paths(value: object, way: Way) -> Iterator[tuple[Way, Path]]:
     elif isinstance(value, list | tuple):
         for nth, one in enumerate(value):
             yield from _paths(one, (*way, str(nth)))
-
-
-def explain(
-    error: ValidationError,
-    model_class: type[BaseModel],
-    base: Way,
-    origin: Callable[[Way], str],
-) -> list[str]:
-    """Format pydantic's errors as lines: the source, the key, the mistake and the nearest key.
-
-    Args:
-        error: The error of pydantic.
-        model_class: The class of the options.
-        base: The way to the options in the file.
-        origin: Returns the source of the value at a way, such as a file or `--steps`.
-    """
-    lines = []
-    faults = [(*_spelled(model_class, it["loc"]), it) for it in error.errors(include_url=False)]
-    for spelled, owner, fault in faults:
-        if any(other[: len(spelled)] == spelled != other for other, *_ in faults):
-            continue  # a union, of which another member fits but for a part: that one was meant
-        context = fault.get("ctx", {})
-        tag = [context["discriminator"].strip("'")] if "discriminator" in context else []
-        way = (*base, *spelled, *tag)
-        name, field = ".".join(way), owner.model_fields.get(spelled[-1] if spelled else "")
-        if fault["type"] == "extra_forbidden":
-            fields = [field.alias or key for key, field in owner.model_fields.items()]
-            text = f"{name} is not an option of {owner.__name__}{near(way[-1], fields)}"
-        elif fault["type"] in ("missing", "union_tag_not_found"):
-            text = f"{name} is missing"
-        elif fault["type"] == "value_error":  # from our own validators, a whole sentence
-            text = f"{name}: {fault['msg'].removeprefix('Value error, ')}".removeprefix(": ")
-        elif fault["type"] == "union_tag_invalid":
-            kinds = re.findall("'(.*?)'", context["expected_tags"])
-            text = f"{name}: there is no {context['tag']!r}{near(context['tag'], kinds)}"
-        elif fault["type"] == "string_pattern_mismatch" and field and field.description:
-            meaning = " ".join(field.description.split()).rstrip(".")
-            text = f"{name}: {_short(fault['input'])} does not fit; it is: {meaning}"
-        else:
-            text = f"{name} {_must(fault, field)}, not {_short(fault['input'])}".lstrip()
-            text += meant(fault["input"], re.findall("'(.*?)'", str(context.get("expected"))))
-        lines.append(f"{origin(way)}: {text}".removeprefix(": "))
-    return lines
-
-
-def _must(found: Any, field: Any) -> str:
-    """What the value of a field must be, in the words of a file instead of pydantic's."""
-    kind, members = found["type"], _members(field.annotation) if field else []
-    if kind in ("tuple_type", "list_type", "too_long"):
-        counts = {len(get_args(it)) for it in members if get_origin(it) is tuple}
-        if len(counts) == 1 and not any(... in get_args(it) for it in members):
-            return f"must be a list of {counts.pop()} values"
-        if kind != "too_long":
-            return "must be a list: [ONE, TWO]"
-    if kind in ("model_type", "model_attributes_type", "dict_type"):
-        models = [it for it in members if isinstance(it, type) and issubclass(it, BaseModel)]
-        fields = [item for it in models[:1] for item in it.model_fields.items()]
-        keys = [key for key, its in fields if key == "kind" or its.is_required()]
-        shown = keys or [key for key, _ in fields[:1]] or ["KEY"]
-        return f"must hold keys, such as {{{', '.join(f'{key}: ...' for key in shown)}}}"
-    if kind == "path_type":
-        return "must be a path"
-    return found["msg"].replace("Input should be", "must be")
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _spelled(
-    model_class: type[BaseModel], loc: tuple[int | str, ...]
-) -> tuple[Way, type[BaseModel]]:
-    """Return a pydantic location as a file spells it, and the class of the field where it ends.
-
-    It follows lists, options and tagged unions, and leaves the tags of unions out.
-    """
-    here: list[Any] = [model_class]
-    way, owner = [], model_class
-    for part in loc:
-        models = [kind for kind in here if isinstance(kind, type) and issubclass(kind, BaseModel)]
-        tagged = [kind for kind in models if part in _tags(kind)]
-        if len(models) > 1 and tagged:  # a union's tag, even if a member has such a field
-            here = tagged
-            continue
-        if _is_member(part, here) and not any(part in kind.model_fields for kind in models):
-            here = [kind for kind in models if kind.__name__ == part] or here
-            continue
-        way.append(str(part))
-        owner = models[0] if models else owner
-        inner = [kind.model_fields[part] for kind in models if part in kind.model_fields]
-        if inner:
-            here = _members(inner[0].annotation)
-        elif isinstance(part, int):
-            here = [kind for listed in here for arg in get_args(listed) for kind in _members(arg)]
-    return tuple(way), owner
-
-
-def _is_member(part: int | str, union: list[Any]) -> bool:
-    """Whether it only says which member of a union was tried: its class, or pydantic's words."""
-    some = [kind for kind in union if kind is not types.NoneType]
-    names = {kind.__name__ for kind in some if isinstance(kind, type)}
-    return len(some) > 1 and isinstance(part, str) and ("[" in part or part in names)
-
-
-def _members(annotation: Any) -> list[Any]:
-    if get_origin(annotation) in (Union, types.UnionType):
-        return [kind for arg in get_args(annotation) for kind in _members(arg)]
-    if hasattr(annotation, "__metadata__"):  # Annotated
-        return _members(get_args(annotation)[0])
-    return [annotation]
-
-
-def _tags(model_class: type[BaseModel]) -> list[Any]:
-    return [
-        tag for field in model_class.model_fields.values() for tag in get_args(field.annotation)
-    ]

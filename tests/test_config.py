@@ -67,6 +67,13 @@ def test_each_mistake_has_a_line_that_says_where_it_was_made(tmp_path):
     assert lines[2].startswith(f"{tmp_path / 'photo.yaml'}: upscale.steps must be a valid integer")
 
 
+@pytest.mark.parametrize("given", ["yes", "true", "off"])
+def test_a_truth_is_no_number(tmp_path, given):
+    place = rf"{tmp_path / 'photo.yaml'}: upscale\.steps must be a valid number, not (True|False)"
+    with pytest.raises(ConfigError, match=place):
+        upscale(tmp_path, f"upscale: {{steps: {given}}}")
+
+
 @pytest.mark.parametrize("scale", [0, -1, -2, float("nan"), float("inf"), 1e9])
 def test_an_impossible_scale_is_refused(scale):
     with pytest.raises(ConfigError, match=r"upscale\.scale must be"):

@@ -19,7 +19,7 @@ LAYERS = [  # from left to right; a module imports its own layer or what stands 
     {"checkpoints"},
     {"diffusion", "metrics", "onnx", "pixel"},
     {"images", "options", "file_search"},
-    {"storage", "files", "config", "errors"},
+    {"storage", "files", "config", "config_errors", "errors"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 OPTIONAL = {
@@ -32,7 +32,8 @@ OPTIONAL = {
 # training degrades photos, the command line and the page are its faces, a report is a page, and
 # one reader takes all YAML
 DEGRADE = {"training", "cli", "web", "metrics", "config"}
-BESIDE = {"__init__", "__main__", "api", "errors", "config", "options", "files", "file_search"}
+BESIDE = {"__init__", "__main__", "api", "errors", "config", "config_errors", "options", "files"}
+BESIDE |= {"file_search"}
 
 
 @cache

@@ -87,6 +87,12 @@ def test_a_wrong_name_in_a_list_is_told_once(tmp_path, given):
         ("stage.data.recipes=[a]", "must hold keys, such as {KEY: ...}, not ['a']"),
         ("stage.data.photos=3", "stage.data.photos must be a path, not 3"),
         ("stage.data.photos={datasett: a}", "photos.datasett is not an option of DatasetOptions"),
+        ("batch=true", "batch must be a valid number, not True"),
+        ("stage.data.memory_gb=no", "stage.data.memory_gb must be a valid number, not False"),
+        ("stage.data.severity=[0, on]", "stage.data.severity.1 must be a valid number, not True"),
+        ("stage.data.recipes={mild: yes}", "recipes.mild must be a valid number, not True"),
+        ("resume=3", "resume must be true or false, not 3, or be 'latest', or be a path"),
+        ("channels_last=3", "channels_last must be true or false, not 3, or be 'auto'"),
         ("log_with=wandbb", "log_with.0 must be 'tensorboard', 'wandb' or 'mlflow', not 'wandbb'"),
     ],
 )

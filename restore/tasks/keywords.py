@@ -11,7 +11,8 @@ from typing import Any, Literal, SupportsIndex, TypedDict, TypeVar
 import torch
 from pydantic import ValidationError
 
-from restore.config import Options, explain
+from restore.config import Options
+from restore.config_errors import explain
 from restore.errors import ConfigError, UsageError
 from restore.options import Colour, Sampler
 

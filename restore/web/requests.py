@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from restore.batch.picture_options import PictureOptions
-from restore.config import Options, explain
+from restore.config import Options
+from restore.config_errors import explain
 from restore.errors import ConfigError
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
 
