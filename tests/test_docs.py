@@ -12,6 +12,7 @@ import yaml
 from documents import gallery, reference, site
 from PIL import Image
 
+from restore.batch.rows import _Row
 from restore.batch.runner import SKIPPED
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -117,6 +118,14 @@ def test_every_code_of_a_report_is_explained():
     codes |= set(re.findall(r'^    code = "([A-Z_]+)"', source, re.MULTILINE))
     codes |= {"INTERNAL", "CRASHED", "TIMEOUT", "OOM"}
     assert len(codes) > 20 and not {code for code in codes if f"`{code}`" not in held}
+
+
+def test_every_field_of_a_row_is_explained():
+    held = (ROOT / "docs" / "reference" / "report.md").read_text(encoding="utf-8")
+    made = [ROOT / "restore" / "batch" / f"{name}.py" for name in ("step", "work", "words")]
+    source = "".join(path.read_text(encoding="utf-8") for path in made)
+    fields = {*_Row.model_fields, *re.findall(r'[{ ]"(\w+)": (?!")', source)}
+    assert "n_frames" in fields and not {field for field in fields if f"`{field}`" not in held}
 
 
 def test_every_page_is_in_the_menu():
