@@ -87,7 +87,7 @@ class UpscaleOptions(WalkOptions):
     for.
     """
     fidelity: float | None = Field(default=None, ge=0, le=1)
-    """0 is rich, 1 is faithful; None: what the model is made for. A pixel upscaler's own result, 0,
+    """0 is sharp, 1 is faithful; None: what the model is made for. A pixel upscaler's own result, 0,
     is blended with nano's faithful one.
     """
     unfade: float = Field(default=0.5, ge=0, le=1)

@@ -93,7 +93,9 @@ class RestorerOptions(Options):
     is the restorer alone.
     """
     end: End = "rich"
-    """Which of the two restorers of that first stage this is; both have one shape."""
+    """Which restorer of that first stage this is: rich, of fidelity 0, or faithful, of fidelity 1.
+    Both have one shape.
+    """
     channels: int = Field(64, ge=8)
     """Channels of every layer."""
     layers: int = Field(32, ge=1)
