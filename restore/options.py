@@ -87,8 +87,8 @@ class UpscaleOptions(WalkOptions):
     for.
     """
     fidelity: float | None = Field(default=None, ge=0, le=1)
-    """0 is sharp, 1 is faithful; None: what the model is made for. A pixel upscaler's own result, 0,
-    is blended with nano's faithful one.
+    """0 is sharp, 1 is faithful; None: what the model is made for. A pixel upscaler's own result,
+    0, is blended with nano's faithful one.
     """
     unfade: float = Field(default=0.5, ge=0, le=1)
     """Share of the fading that is undone where a result below twice the input's size comes from a

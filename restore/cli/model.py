@@ -118,8 +118,8 @@ class Enlarger(Model):
     first_stage: Annotated[
         str | None,
         typer.Option(
-            help="An upscaler's .pth or .safetensors: the model starts from its result. Without --steps "
-            "nano adds nothing to it."
+            help="An upscaler's .pth or .safetensors: the model starts from its result. Without "
+            "--steps nano adds nothing to it."
         ),
     ] = None
 
