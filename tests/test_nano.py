@@ -11,6 +11,7 @@ import degradations
 from degradations import ops
 from restore.checkpoints.load import load
 from restore.checkpoints.manifest import find_model
+from restore.images.icc import SRGB, build_profile
 from restore.images.picture import Picture
 from restore.options import UpscaleOptions
 from restore.tasks.run import restore
@@ -94,3 +95,14 @@ def test_fidelity_leads_from_the_sharp_picture_to_the_faithful_one(nano):
     assert (told == made[0]).all()
     apart = [psnr(made[0], other) for other in made[1:]]
     assert 25 < apart[1] < apart[0] < 60
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_a_picture_in_linear_light_is_told_apart(nano, grey):
+    """Networks see tones as sRGB has them; in linear light, shadows come out as dark blots."""
+    pixels = np.repeat(scene(32)[..., :1], 3, 2) if grey else scene(32)
+    linear, usual = (build_profile(SRGB, (gamma,), grey, "made by hand") for gamma in (1.0, 1.8))
+    for profile, told in ((linear, True), (usual, False), (None, False)):
+        low = Picture(pixels, grey=grey, icc=profile)
+        made = restore(low, UpscaleOptions(scale=2), nano, 0)
+        assert any("linear light" in note for note in made.warnings) == told

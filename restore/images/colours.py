@@ -17,6 +17,8 @@ from restore.errors import ImageError
 from restore.images import icc, metadata, sniff
 from restore.images.icc import SRGB, SRGB_CURVE, Chromaticities, Curve
 
+LINEAR = 112  # level of sRGB: a gamma of 1 gives 128, of 1.8, the least of usual profiles, 71
+
 # ITU-T H.273: code points of primaries and of transfer characteristics; 2 is "unspecified"
 PRIMARIES: dict[int, tuple[str, Chromaticities]] = {
     1: ("BT.709", SRGB),
@@ -199,3 +201,10 @@ def _fitted(table: np.ndarray, grey: bool) -> Curve:
         if np.abs(curves[0] - level**power).max() < NEAR:
             return SRGB_CURVE if math.isclose(power, 2.2, rel_tol=0.03) else (power,)
     raise ValueError("a TransferFunction that is no power")
+
+
+def is_linear(profile: bytes, grey: bool) -> bool:
+    """Whether an ICC profile's levels grow about as light does, not as the eye sees it."""
+    level = Image.new("L" if grey else "RGB", (1, 1), "#373737")
+    shown = metadata.to_srgb(level, profile, [])  # 0x37 of linear light is 128 of sRGB
+    return int(np.asarray(shown).mean()) > LINEAR

@@ -10,6 +10,7 @@ from restore.diffusion.lazy_stack import SCALE, LazyStack
 from restore.diffusion.watch import OnStep, ignore
 from restore.errors import NonFiniteError, OutOfMemoryError, UsageError
 from restore.images import memmap
+from restore.images.colours import is_linear
 from restore.images.masks import without_damage
 from restore.images.picture import Picture, bleed
 from restore.options import Img2imgOptions, InpaintOptions, Text2imgOptions, UpscaleOptions
@@ -55,7 +56,7 @@ def restore(
         OutOfMemoryError: If the CPU has too little memory too.
     """
     stack = needed(stack, options, mask is not None)
-    notes = beyond(options, picture, stack)
+    notes = (*beyond(options, picture, stack), *of_tones(options, picture))
     seen = without_tints(picture, options, stack)
 
     def attempt() -> Picture:
@@ -108,6 +109,15 @@ def beyond(options: TaskOptions, picture: Picture | None, stack: "Model") -> tup
             "--model that was taught what pictures show"
         )
     return tuple(f"{stack.name} {note}" for note in notes)
+
+
+def of_tones(options: TaskOptions, picture: Picture | None) -> tuple[str, ...]:
+    """Return a warning if a network is to read a picture in linear light, which none was taught."""
+    if picture is None or picture.icc is None or isinstance(options, InpaintOptions):
+        return ()
+    if not is_linear(picture.icc, picture.grey):
+        return ()
+    return ("its profile is of linear light, in which dark parts come out worse; see --icc srgb",)
 
 
 def on_some_device(attempt: Callable[[], Picture], stack: "Model") -> Picture:
