@@ -94,7 +94,7 @@ def visit(browser, address, width=1200, height=900, faults=(), **more):
     faults  parts of the faults that are meant to come.
     """
     context = living(browser).new_context(viewport={"width": width, "height": height}, **more)
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(60_000)
     page = context.new_page()
     met, own = [], (address, "data:", f"blob:{address}")
     page.on("request", lambda r: None if r.url.startswith(own) else met.append(r.url))

@@ -183,8 +183,7 @@ def test_a_tall_picture_is_reached_everywhere_by_fingers_and_by_keyboard(
         for step in range(1, 16):
             touch("touchMove", 300 - 15 * step, 100, 200)
         touch("touchEnd", 0)
-        page.wait_for_timeout(200)
-        assert page.evaluate(scrolled) > 100
+        page.wait_for_function(f"() => {scrolled} > 100")
         page.click("#inpaint button.main")
         assert "Paint over" in page.locator("#inpaint .complaint").inner_text()
         for _ in range(100):
