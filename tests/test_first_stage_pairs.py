@@ -128,7 +128,7 @@ def test_a_new_denoiser_takes_the_first_stage_of_a_model(
     shape = {"channels": [8, 16], "layers": 1, "groups": 4, "text_width": 16, "text_layers": 1}
     shape = {"kind": "denoiser", "autoencoder": str(autoencoder), **shape}
     given = told(photos, tmp_path, first_stage=str(tmp_path / "model"), **shape)
-    made = train(tmp_path, given)
-    assert made.restorer.faithful is not None and made.fidelity == staged.fidelity
     with pytest.raises(ConfigError, match="bare has none"):
         train(tmp_path, {**given, "first_stage": str(tmp_path / "bare")})
+    made = train(tmp_path, given)
+    assert made.restorer.faithful is not None and made.fidelity == staged.fidelity

@@ -186,6 +186,7 @@ def test_their_autoencoder_goes_on_from_nanos(tmp_path):
     moved = tuned.decoder.layers[0].weight - nano.decoder.layers[0].weight
     assert 0 < moved.abs().max() < 0.05
     other = ["stage.kind=autoencoder_kl", f"stage.data.photos={tmp_path}/pictures"]
+    other += [f"output={tmp_path}/other"]
     with pytest.raises(ConfigError, match=r"is a AutoencoderTiny; take stage\.kind=autoencoder"):
         loop.run(path, [*short, *other])
 
