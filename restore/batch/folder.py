@@ -183,18 +183,10 @@ def prepare(
     """
     choices = {"exists": exists, "share": share, "on_collision": on_collision}
     plan = plan_files(files, options, destination, pictures, holes, count, **choices)
-    model = open_model()
-    if devices:
-        model = open_on(model, devices, options)
-    elif cluster:
-        model = model.computed_on("cuda" if cluster.gpus else "cpu")
+    model = _computed_on(open_model(), devices, cluster, options)
     options = _settled(options, model)
     model = model.for_options(options)
-    candidates = {"count": count} if count > 1 else {}
-    hole_fields = holes.digest_fields(pictures.frames)
-    picture_fields = pictures.digest_fields(settled_format(options, pictures.format, count))
-    more = {**picture_fields, **model.precision, **candidates, **hole_fields}
-    pixels = options.digest(seed=seed, **more)
+    pixels = _digest_of_pixels(options, model, pictures, holes, seed, count)
     identity = destination.out, pixels, model.weights, share.ending, options.words, options.task
     destination.store.begin(destination.home)
     journal = Journal(*identity, destination.home, store=destination.store)
@@ -209,6 +201,31 @@ def prepare(
         executor=executor,
         workers=workers,
     )
+
+
+def _computed_on(
+    model: OpenedModel, devices: Sequence[str], cluster: "Cluster | None", options: FileOptions
+) -> OpenedModel:
+    """The model as the processes that do the work compute it."""
+    if devices:
+        return open_on(model, devices, options)
+    return model.computed_on("cuda" if cluster.gpus else "cpu") if cluster else model
+
+
+def _digest_of_pixels(
+    options: FileOptions,
+    model: OpenedModel,
+    pictures: PictureOptions,
+    holes: Holes,
+    seed: int,
+    count: int,
+) -> str:
+    """Digest of all that decides the pixels of results, but the weights and the files."""
+    candidates = {"count": count} if count > 1 else {}
+    hole_fields = holes.digest_fields(pictures.frames)
+    picture_fields = pictures.digest_fields(settled_format(options, pictures.format, count))
+    more = {**picture_fields, **model.precision, **candidates, **hole_fields}
+    return options.digest(seed=seed, **more)
 
 
 def _settled(options: FileOptions, model: OpenedModel) -> FileOptions:

@@ -115,12 +115,12 @@ class FileWork:
         self.is_over = self.is_warned = False
         self.load_s = 0.0  # seconds that the current picture waited for torch and the model
 
-        def todo() -> Iterator[Job]:
+        def missing() -> Iterator[Job]:
             return (job for job in planned if not job.skip)
 
         import_module("restore.images.sandbox")  # before the threads, which would import it at once
-        self.reading = Prefetcher(todo(), self.read)
-        self.making = Prefetcher(todo(), self.make_next)
+        self.reading = Prefetcher(missing(), self.read)
+        self.making = Prefetcher(missing(), self.make_next)
 
     def __enter__(self) -> "FileWork":
         return self
@@ -255,14 +255,14 @@ class FileWork:
         self.warn(job, picture)
         laps: Sequence[Path] = ()
         notes: list[str] = []
-        todo = [(picture, source.mask, path, seed)]
+        wanted = [(picture, source.mask, path, seed)]
         if self.settings.reading.frames == "all":
             items = zip(source.pictures, source.masks, (path, *frames), strict=True)
-            todo = [(*one, seed) for one in items]
+            wanted = [(*one, seed) for one in items]
         elif self.count > 1:
             seeds = [self.seed(job, nth) for nth in range(self.count)]
             items = zip(frames, seeds, strict=True)
-            todo = [(picture, source.mask, *one) for one in items]
+            wanted = [(picture, source.mask, *one) for one in items]
         elif self.holes.find:
             assert source.mask is not None
             notes += self.keep_damage(picture, source.mask, job, frames)
@@ -274,7 +274,7 @@ class FileWork:
                 self.put(frame, laps[lap - 1], job, seed)
 
         pictures: list[Picture] = []
-        for picture, mask, target, own_seed in todo:
+        for picture, mask, target, own_seed in wanted:
             result = self.make(picture, mask, own_seed, keep)
             notes += [*result.warnings, *self.put(result, target, job, own_seed)]
             pictures = pictures or [result]  # only the first: there may be many
